@@ -1,0 +1,76 @@
+# make run        set up, build, and start the demo
+# make test       set up with everything the tests need, then the whole suite, checks and coverage
+# make check      lint and types only          make bench    the benchmarks
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
+SOURCES := setup.py pyproject.toml $(wildcard fastticket/core/*.pyx fastticket/core/*.pxd)
+
+.PHONY: run test check bench bench-hmac coverage-core clean
+
+run: $(VENV)/built
+	$(BIN)/fastticket demo
+
+test: $(VENV)/built-dev check
+	rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest
+	$(MAKE) coverage-core
+	@echo "--- branch coverage of the Python code"
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+	@echo "--- line coverage of the Cython code"
+	cd build/traced && ../../$(BIN)/coverage report --rcfile=../../.coveragerc-core
+
+check: $(VENV)/built-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/cython-lint fastticket
+
+# The compiled core once more, traced, in a copy: too slow for the whole suite, so for the tests of the core, with less fuzzing.
+coverage-core: $(VENV)/built-dev
+	rm -rf build/traced && mkdir -p build/traced
+	cp -r setup.py pyproject.toml README.md fastticket tests build/traced/
+	rm -f build/traced/fastticket/core/*.so build/traced/fastticket/core/*.c
+	cd build/traced && FASTTICKET_TRACE=1 ../../$(BIN)/python setup.py -q build_ext --inplace
+	cd build/traced && FASTTICKET_FUZZ=0.02 ../../$(BIN)/coverage run --rcfile=../../.coveragerc-core -m pytest -q -m "not slow" tests
+
+bench: $(VENV)/built-dev
+	$(BIN)/pip install -q '.[bench]' --no-build-isolation --no-deps -e . >/dev/null
+	$(BIN)/python -m pytest bench/bench_core.py
+
+bench-hmac:
+	mkdir -p bench/build
+	gcc -O3 -Wall -Wextra -Werror -o bench/build/hmac_interfaces bench/hmac_interfaces.c -lcrypto
+	bench/build/hmac_interfaces
+
+clean:
+	rm -rf $(VENV) build fastticket/core/*.so fastticket/core/*.c
+
+# What the system must have; asked for only where it is missing.
+HAS_COMPILER = command -v gcc >/dev/null && [ -e /usr/include/openssl/evp.h ] && \
+	$(PYTHON) -c 'import ensurepip, os, sysconfig as s; assert os.path.exists(s.get_path("include") + "/Python.h")' 2>/dev/null
+HAS_SERVERS = command -v nginx >/dev/null && command -v redis-server >/dev/null && command -v wrk >/dev/null && \
+	command -v curl >/dev/null
+
+$(VENV)/compiler:
+	$(HAS_COMPILER) || { $(APT) update -q && $(APT) install -qy --no-install-recommends \
+		gcc libc6-dev libssl-dev python3 python3-dev python3-venv; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q 'setuptools>=68' 'cython>=3.1,<4' wheel
+	touch $@
+
+$(VENV)/servers:
+	$(HAS_SERVERS) || { $(APT) update -q && $(APT) install -qy --no-install-recommends nginx-light redis-server wrk curl; }
+	mkdir -p $(VENV) && touch $@
+
+$(VENV)/built: $(VENV)/compiler $(SOURCES)
+	FASTTICKET_WERROR=1 $(BIN)/pip install -q --no-build-isolation -e .
+	touch $@
+
+$(VENV)/built-dev: $(VENV)/servers $(VENV)/built
+	$(BIN)/pip install -q --no-build-isolation -e '.[dev]'
+	touch $@

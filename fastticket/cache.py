@@ -1,0 +1,503 @@
+"""TicketCache: the one control flow between tickets, the near cache and the store.
+
+    check          the near cache alone, synchronous: the hot path
+    authenticate   the same; on MISS or REFRESH it waits for a load
+    load           single-flight per session; all that falls in one loop turn goes out together
+    flush          every `flush_interval_ms`: touches out, log tail in, lease renewed
+    doorbell       a tail, now
+
+Rules of this file
+- Whatever a reply says goes through `_apply`, in one place: events first, then the lease, from the time the request was *sent*.
+- A load in flight while its session is revoked is poisoned: its answer may be older than the revocation, so it is asked again.
+- Nobody's cancellation cancels a load: flights belong to the batch that sends them, callers only look on.
+- A touch leaves `_unwritten` only when the store has acknowledged it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Literal, Self
+
+from fastticket.core.check import Checker, Session, clock_resolution_ms
+from fastticket.core.nearcache import NearCache
+from fastticket.core.ticket import Keyring, Ticket, decode_session_id, encode_session_id
+from fastticket.errors import ConfigError, StoreUnavailable, TicketRefused, Verdict
+from fastticket.stores.base import Position, Reply, Request, Store, StoredSession, Touch, shard_of
+
+log = logging.getLogger("fastticket.cache")
+
+OutagePolicy = Literal["serve-cached", "deny"]
+
+TOUCHES_PER_SLICE = 500  # drained and sent at once, so that no flush holds the loop for more than a millisecond or so
+LOAD_ATTEMPTS = 4  # a load is asked again when it was poisoned, or came back past its lease
+WATCH_MS = 60_000  # a shard's log is read this long after the shard's last use
+SWEEP_INTERVAL_S = 60.0
+SWEEP_SESSIONS_MAX = 1000
+CLOCK_INTERVAL_S = 10.0
+CLOSE_ATTEMPTS = 3
+
+
+_Key = tuple[str, str]  # session id, principal
+
+
+class _Flight:
+    """A load under way for one session.
+
+    `landed` gets None once the near cache knows the session or its refusal; the idle deadline if there was no room for it.
+    """
+
+    def __init__(self, ticket: Ticket, landed: asyncio.Future[int | None]) -> None:
+        self.ticket = ticket
+        self.key = (ticket.session_id, ticket.principal)
+        self.landed = landed
+        self.poisoned = False
+
+
+class TicketCache:
+    """Authenticates tickets against a near cache that a store keeps true. One event loop; not for several threads.
+
+    Use as an async context manager, or `open()` and `aclose()`. Times are ms unless the name says s; `clock` (monotonic, ms) is for
+    tests. ConfigError if the settings contradict each other.
+    """
+
+    #: `check(ticket, touch=True)`: a Session, or a falsy Verdict with `.reason`. Never waits.
+    check: Callable[..., Session | Verdict]
+
+    def __init__(
+        self,
+        store: Store,
+        keys: Keyring,
+        *,
+        idle_timeout_s: int = 7200,
+        absolute_lifetime_s: int = 86400,
+        capacity: int = 100_000,
+        flush_interval_ms: int = 500,
+        lease_ms: int = 2000,
+        touch_resolution_ms: int = 0,
+        recheck_s: int = 300,
+        outage_policy: OutagePolicy = "serve-cached",
+        outage_grace_s: int = 300,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        _check_settings(
+            idle_timeout_s, absolute_lifetime_s, flush_interval_ms, lease_ms, touch_resolution_ms, outage_policy
+        )
+        self._store = store
+        self._keys = keys
+        self._idle_timeout_s = idle_timeout_s
+        self._absolute_lifetime_s = absolute_lifetime_s
+        self._flush_interval_ms = flush_interval_ms
+        self._lease_ms = lease_ms
+        self._outage_grace_ms = outage_grace_s * 1000 if outage_policy == "serve-cached" else 0
+        self.near = NearCache(
+            capacity,
+            store.shards,
+            slack_ms=flush_interval_ms,
+            touch_resolution_ms=touch_resolution_ms,
+            recheck_s=recheck_s,
+        )
+        self.checker = Checker(keys, self.near, clock)
+        self.check = self.checker.check
+        self._clock_resolution_ms = 0 if clock else clock_resolution_ms()
+        self._positions: list[Position | None] = [None] * store.shards
+        self._outage_since_ms: list[int | None] = [None] * store.shards
+        self._unwritten: list[dict[_Key, int]] = [{} for _ in range(store.shards)]
+        self._flights: dict[_Key, _Flight] = {}
+        self._departures: list[_Flight] = []
+        self._batches: set[asyncio.Task[None]] = set()
+        self._rung: set[int] = set()
+        self._bell = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def open(self) -> None:
+        """Open the store, read its clock and the end of its logs, and start to flush. StoreUnavailable, ConfigError."""
+        await self._store.open()
+        await self._read_clock()
+        self._store.on_doorbell(self._on_doorbell)
+        await self._exchange({shard: Request(None) for shard in range(self._store.shards)})
+        self._keeper = asyncio.create_task(self._keep(), name="fastticket-flush")
+
+    async def aclose(self) -> None:
+        """Write every touch, then close the store. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._keeper:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeper
+        if self._batches:
+            await asyncio.wait(self._batches)
+        for _ in range(CLOSE_ATTEMPTS):
+            await self.flush()
+            if not self._pending():
+                break
+        else:
+            log.error("closing with %d touches unwritten: the store does not take them", self._pending())
+        await self._store.aclose()
+
+    # --- sessions
+
+    async def login(self, principal: str) -> str:
+        """Create a session and return its ticket, ready for a cookie. InvalidPrincipal, StoreUnavailable."""
+        now_ms = self.now_ms()
+        text = self._keys.mint(principal, now_ms, self._idle_timeout_s, self._absolute_lifetime_s)
+        ticket = self._verified(text, now_ms)
+        idle_deadline_ms = ticket.idle_deadline_ms(now_ms, self._flush_interval_ms)
+        session = StoredSession(ticket.session_id, principal, idle_deadline_ms, ticket.absolute_deadline_ms)
+        await self._store.create(session)
+        return text
+
+    async def authenticate(self, ticket: str | bytes, *, touch: bool = True) -> Session:
+        """The session of a ticket, loaded if need be. TicketRefused (`.reason` is a slug), StoreUnavailable."""
+        for _ in range(LOAD_ATTEMPTS):
+            verdict = self.check(ticket, touch)
+            if isinstance(verdict, Session):
+                return verdict
+            if verdict.is_refusal:
+                raise TicketRefused(verdict)
+            verified = self._verified(ticket, self.now_ms())
+            try:
+                deadline_ms = await self._load(verified)
+            except StoreUnavailable:
+                if not self.near.extend(verified.raw, self.now_ms()):
+                    raise
+                continue  # on credit, as long as `_outage` renews the lease
+            if deadline_ms is not None:
+                return self._uncached(verified, deadline_ms, touch)
+        raise StoreUnavailable(
+            "the store answers too slowly: loads come back after their lease is over; look at its latency"
+        )
+
+    async def logout(self, ticket: str | bytes) -> bool:
+        """End the session of a ticket. False: it had none any more. TicketRefused if it is not authentic."""
+        verified = self._keys.verify(ticket, self.now_ms())
+        if not isinstance(verified, Ticket):
+            if verified is Verdict.EXPIRED:
+                return False
+            raise TicketRefused(verified)
+        ended = await self._store.revoke(verified.session_id, verified.principal)
+        self._end(verified.session_id, verified.principal, Verdict.REVOKED)
+        return ended
+
+    async def logout_everywhere(self, principal: str) -> int:
+        """End every session of a principal. Returns how many there were."""
+        ended = await self._store.revoke_all(principal)
+        for session_id in ended:
+            self._end(session_id, principal, Verdict.REVOKED)
+        return len(ended)
+
+    async def sessions(self, principal: str) -> Sequence[StoredSession]:
+        """The principal's live sessions. Their deadlines are at most one flush interval old."""
+        return await self._store.sessions(principal)
+
+    def replace_keys(self, keys: Iterable[tuple[int, bytes]]) -> None:
+        """Another key ring, oldest first. What was verified under a key that is gone is forgotten. ConfigError."""
+        for key_id in self._keys.replace(keys):
+            self.near.drop_key(key_id)
+
+    def now_ms(self) -> int:
+        """The store's clock as known here."""
+        return self.checker.now_ms()
+
+    # --- load
+
+    def _verified(self, text: str | bytes, now_ms: int) -> Ticket:
+        ticket = self._keys.verify(text, now_ms)
+        if not isinstance(ticket, Ticket):
+            raise TicketRefused(ticket)
+        return ticket
+
+    async def _load(self, ticket: Ticket) -> int | None:
+        """The idle deadline that the store holds, or None. Joins a load that is under way for the session."""
+        if self._closed:
+            raise StoreUnavailable("the ticket cache is closed")
+        key = (ticket.session_id, ticket.principal)
+        flight = self._flights.get(key)
+        if flight is None:
+            loop = asyncio.get_running_loop()
+            flight = self._flights[key] = _Flight(ticket, loop.create_future())
+            if not self._departures:
+                loop.call_soon(self._depart)
+            self._departures.append(flight)
+        return await asyncio.shield(flight.landed)
+
+    def _depart(self) -> None:
+        flights, self._departures = self._departures, []
+        batch = asyncio.create_task(self._fly(flights), name="fastticket-load")
+        self._batches.add(batch)
+        batch.add_done_callback(self._batches.discard)
+
+    async def _fly(self, flights: list[_Flight]) -> None:
+        for _ in range(LOAD_ATTEMPTS):
+            for flight in flights:
+                flight.poisoned = False
+            answers = await self._look_up([flight.key for flight in flights])
+            flights = [flight for flight in flights if not self._land(flight, answers[flight.key])]
+            if not flights:
+                return
+        for flight in flights:
+            self._land(flight, StoreUnavailable("the session changes faster than it can be loaded; try again"))
+
+    async def _look_up(self, keys: list[_Key]) -> dict[_Key, int | StoreUnavailable | None]:
+        wanted: dict[int, list[_Key]] = {}
+        for key in keys:
+            wanted.setdefault(shard_of(key[1], self._store.shards), []).append(key)
+        requests = {shard: Request(self._positions[shard], (), batch) for shard, batch in wanted.items()}
+        answers: dict[_Key, int | StoreUnavailable | None] = {}
+        for shard, reply in (await self._exchange(requests)).items():
+            if isinstance(reply, StoreUnavailable):
+                answers.update(dict.fromkeys(wanted[shard], reply))
+            else:
+                answers.update(zip(wanted[shard], reply.deadlines_ms, strict=True))
+        return answers
+
+    def _land(self, flight: _Flight, answer: int | StoreUnavailable | None) -> bool:
+        """False: the flight was poisoned and must go again. The interleaving:
+
+        1. the load reads the log, then the deadline: the session lives
+        2. the session is revoked
+        3. a flush reads the log, and its reply gets here first: the near cache forgets the session
+        4. the load's reply gets here. It must not bring the session back.
+
+        What is not poisoned is entered right here, before anything else runs: a caller that did it later would be at step 4.
+        """
+        if isinstance(answer, StoreUnavailable):
+            flight.landed.set_exception(answer)
+            flight.landed.exception()  # looked at, even if every caller has gone
+        elif flight.poisoned:
+            return False
+        else:
+            flight.landed.set_result(self._settle(flight.ticket, answer))
+        del self._flights[flight.key]
+        return True
+
+    def _settle(self, ticket: Ticket, stored_deadline_ms: int | None) -> int | None:
+        """Enter what the store said; the deadline if there was no room.
+
+        The latest deadline known counts: a use that this gateway saw may not have reached the store, for as long as it was away.
+        """
+        now_ms = self.now_ms()
+        session_id = decode_session_id(ticket.session_id)
+        if stored_deadline_ms is None:
+            self.near.refuse(session_id, Verdict.REVOKED, now_ms)
+            return None
+        shard = shard_of(ticket.principal, self._store.shards)
+        unwritten_ms = self._unwritten[shard].get((ticket.session_id, ticket.principal), 0)
+        deadline_ms = max(stored_deadline_ms, unwritten_ms, self.near.idle_deadline_ms(session_id))
+        if now_ms >= deadline_ms:
+            self.near.refuse(session_id, Verdict.IDLE, now_ms)
+            return None
+        entered = self.near.insert(ticket.raw, shard, deadline_ms, now_ms, False)
+        return None if entered else deadline_ms
+
+    def _uncached(self, ticket: Ticket, deadline_ms: int, touch: bool) -> Session:
+        """Admit a session that found no room: everything else is dirty. Its touch waits with the unwritten ones."""
+        if touch:
+            shard = shard_of(ticket.principal, self._store.shards)
+            used_ms = ticket.idle_deadline_ms(self.now_ms(), self._flush_interval_ms)
+            self._keep_unwritten(shard, (ticket.session_id, ticket.principal), used_ms)
+        return self.checker.session_of(ticket.raw, deadline_ms)
+
+    # --- flush
+
+    async def flush(self) -> None:
+        """Write what is dirty now and read the logs. Called every flush interval; raises nothing, what failed is kept."""
+        left = [self.near.dirty_in(shard) + len(self._unwritten[shard]) for shard in range(self._store.shards)]
+        due = [shard for shard in range(self._store.shards) if left[shard] or self._is_watched(shard)]
+        while due:
+            requests = {shard: Request(self._positions[shard], self._slice(shard)) for shard in due}
+            replies = await self._exchange(requests)
+            for shard, request in requests.items():
+                if request.touches and isinstance(replies[shard], Reply):
+                    self._written(shard, request.touches)
+                    left[shard] -= len(request.touches)
+                else:
+                    left[shard] = 0
+            due = [shard for shard in due if left[shard] > 0]
+
+    def _is_watched(self, shard: int) -> bool:
+        return self.now_ms() - self.near.used_at_ms(shard) < WATCH_MS
+
+    def _slice(self, shard: int) -> list[Touch]:
+        unwritten = self._unwritten[shard]
+        for session_id, principal, deadline_ms in self.near.drain(shard, max(0, TOUCHES_PER_SLICE - len(unwritten))):
+            self._keep_unwritten(shard, (encode_session_id(session_id), principal.decode()), deadline_ms)
+        return [Touch(*key, deadline_ms) for key, deadline_ms in itertools.islice(unwritten.items(), TOUCHES_PER_SLICE)]
+
+    def _keep_unwritten(self, shard: int, key: _Key, deadline_ms: int) -> None:
+        unwritten = self._unwritten[shard]
+        unwritten[key] = max(deadline_ms, unwritten.get(key, 0))
+
+    def _written(self, shard: int, touches: Sequence[Touch]) -> None:
+        unwritten = self._unwritten[shard]
+        for session_id, principal, deadline_ms in touches:
+            # A later use may have come while this one was being written.
+            if unwritten.get((session_id, principal)) == deadline_ms:
+                del unwritten[session_id, principal]
+
+    def _pending(self) -> int:
+        return self.near.dirty_count + sum(map(len, self._unwritten))
+
+    # --- what the store says
+
+    async def _exchange(self, requests: Mapping[int, Request]) -> Mapping[int, Reply | StoreUnavailable]:
+        sent_at_ms = self.checker.monotonic_ms()
+        try:
+            replies = await self._store.exchange(requests)
+        except StoreUnavailable as error:
+            replies = dict.fromkeys(requests, error)
+        for shard, reply in replies.items():
+            if isinstance(reply, StoreUnavailable):
+                self._outage(shard, reply)
+            else:
+                self._apply(shard, reply, sent_at_ms)
+        return replies
+
+    def _apply(self, shard: int, reply: Reply, sent_at_ms: int) -> None:
+        if self._outage_since_ms[shard] is not None:
+            log.warning("shard %d: the store answers again", shard)
+            self._outage_since_ms[shard] = None
+        if reply.gap:
+            log.warning("shard %d: its log has a gap; every session of it will be loaded again", shard)
+            self.near.bump_epoch(shard)
+            self._poison(flight for flight in self._flights.values() if self._shard_of(flight) == shard)
+        for event in reply.events:
+            if event.kind != "created":
+                self._end(
+                    event.session_id, event.principal, Verdict.IDLE if event.kind == "expired" else Verdict.REVOKED
+                )
+        known = self._positions[shard]
+        if known is None or reply.position > known or reply.gap:
+            self._positions[shard] = reply.position
+        self._renew_lease(shard, sent_at_ms)
+
+    def _end(self, session_id: str, principal: str, verdict: Verdict) -> None:
+        """A session is over: refuse it from now on, whatever load is under way."""
+        with contextlib.suppress(ValueError):  # not the id of a ticket's session
+            self.near.refuse(decode_session_id(session_id), verdict, self.now_ms())
+        flight = self._flights.get((session_id, principal))
+        if flight:
+            self._poison([flight])
+
+    @staticmethod
+    def _poison(flights: Iterable[_Flight]) -> None:
+        for flight in flights:
+            flight.poisoned = True
+
+    def _shard_of(self, flight: _Flight) -> int:
+        return shard_of(flight.ticket.principal, self._store.shards)
+
+    def _outage(self, shard: int, error: StoreUnavailable) -> None:
+        """Leases are renewed on credit while the outage is young: what is held here goes on being admitted."""
+        now_ms = self.checker.monotonic_ms()
+        since_ms = self._outage_since_ms[shard]
+        if since_ms is None:
+            log.error("shard %d: %s", shard, error)
+            since_ms = self._outage_since_ms[shard] = now_ms
+        if now_ms - since_ms < self._outage_grace_ms:
+            self._renew_lease(shard, now_ms)
+
+    def _renew_lease(self, shard: int, sent_at_ms: int) -> None:
+        self.near.renew_lease(shard, sent_at_ms + self.checker.offset_ms + self._lease_ms - self._clock_resolution_ms)
+
+    async def _read_clock(self) -> None:
+        """Follow the store's clock. Leases are spans of monotonic time: they move along, and a jump extends none."""
+        before_ms = self.checker.monotonic_ms()
+        store_ms = await self._store.time_ms()
+        after_ms = self.checker.monotonic_ms()
+        moved_ms = store_ms - (before_ms + after_ms) // 2 - self.checker.offset_ms
+        if abs(moved_ms) <= after_ms - before_ms + self._clock_resolution_ms:
+            return  # no more than the uncertainty
+        self.checker.set_offset_ms(self.checker.offset_ms + moved_ms)
+        for shard in range(self._store.shards):
+            self.near.shift_lease(shard, moved_ms)
+            self.near.bump_epoch(shard)
+
+    # --- the keeper of all this
+
+    def _on_doorbell(self, shard: int) -> None:
+        self._rung.add(shard)
+        self._bell.set()
+
+    async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        interval_s = self._flush_interval_ms / 1000
+        flush_at = loop.time() + interval_s
+        clock_at = loop.time() + CLOCK_INTERVAL_S
+        sweep_at = loop.time() + SWEEP_INTERVAL_S * random.uniform(0.5, 1.5)  # noqa: S311 -- so that gateways take turns
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(flush_at):
+                    await self._bell.wait()
+            try:
+                await self._answer_doorbell()
+                now = loop.time()
+                if now >= flush_at:
+                    flush_at = now + interval_s
+                    await self.flush()
+                if now >= clock_at:
+                    clock_at = now + CLOCK_INTERVAL_S
+                    await self._read_clock()
+                if now >= sweep_at:
+                    sweep_at = now + SWEEP_INTERVAL_S * random.uniform(0.5, 1.5)  # noqa: S311
+                    # Long after the deadline: a gateway that was cut off may still bring touches.
+                    await self._store.sweep(self.now_ms() - self._outage_grace_ms, SWEEP_SESSIONS_MAX)
+            except StoreUnavailable as error:
+                log.warning("%s", error)
+            except Exception:
+                log.exception("the flush loop goes on after an unexpected error")
+
+    async def _answer_doorbell(self) -> None:
+        """Tails only: touches keep to their interval."""
+        self._bell.clear()
+        rung, self._rung = self._rung, set()
+        if rung:
+            await self._exchange({shard: Request(self._positions[shard]) for shard in rung})
+
+
+def _check_settings(
+    idle_timeout_s: int,
+    absolute_lifetime_s: int,
+    flush_interval_ms: int,
+    lease_ms: int,
+    touch_resolution_ms: int,
+    outage_policy: str,
+) -> None:
+    if flush_interval_ms < 1:
+        raise ConfigError(f"flush_interval_ms must be at least 1, not {flush_interval_ms}")
+    if lease_ms < 2 * flush_interval_ms:
+        raise ConfigError(
+            f"lease_ms is {lease_ms}, but each flush renews it: it must be at least twice flush_interval_ms ({flush_interval_ms})"
+        )
+    if idle_timeout_s and idle_timeout_s * 1000 < 4 * flush_interval_ms:
+        raise ConfigError(
+            f"idle_timeout_s is {idle_timeout_s}, shorter than four flush intervals of {flush_interval_ms} ms: "
+            "sessions in use could idle out; lengthen it or flush more often"
+        )
+    if idle_timeout_s and touch_resolution_ms * 2 > idle_timeout_s * 1000:
+        raise ConfigError(
+            f"touch_resolution_ms is {touch_resolution_ms}, more than half of idle_timeout_s ({idle_timeout_s}): lower it"
+        )
+    if not 0 <= idle_timeout_s < 1 << 32 or not 0 <= absolute_lifetime_s < 1 << 32 or touch_resolution_ms < 0:
+        raise ConfigError(
+            "idle_timeout_s and absolute_lifetime_s must be from 0 (none) to 2**32 - 1, touch_resolution_ms 0 or more"
+        )
+    if outage_policy not in ("serve-cached", "deny"):
+        raise ConfigError(f'outage_policy must be "serve-cached" or "deny", not {outage_policy!r}')

@@ -1,0 +1,201 @@
+"""The command line. Exit codes: 0 done, 1 failed, 2 bad usage or configuration."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastticket import Keyring, Ticket
+from fastticket.demo import demo
+from fastticket.errors import ConfigError, FastticketError, InvalidPrincipal
+from fastticket.gateway.config import Config, load_config, simple_config, to_toml
+from fastticket.gateway.supervisor import run
+from fastticket.gateway.worker import make_cache
+from fastticket.keyfile import create_key_file, key_file_text, new_ring, rotate_key_file
+
+FAILED = 1
+BAD_USAGE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    try:
+        return int(options.command(options))
+    except (ConfigError, InvalidPrincipal) as error:
+        print(f"fastticket: {error}", file=sys.stderr)
+        return BAD_USAGE
+    except FastticketError as error:
+        print(f"fastticket: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fastticket", description="Session tickets: a gateway, and tools around it.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("serve", help="run the gateway")
+    _add_config(command)
+    command.add_argument(
+        "--listen", action="append", metavar="ADDRESS", help="host:port, [v6]:port, unix:PATH or fd:N; repeatable"
+    )
+    command.add_argument("--upstream", action="append", metavar="ADDRESS", help="host:port or unix:PATH; repeatable")
+    _add_store_and_keys(command)
+    command.set_defaults(command=_serve)
+
+    command = commands.add_parser("demo", help="run a gateway and two applications to try it on")
+    command.add_argument("--port", type=_port, default=8080, help="of the gateway (%(default)s)")
+    command.add_argument(
+        "--app-ports", type=_ports, default=[9001, 9002], metavar="PORT,PORT", help="of the applications (9001,9002)"
+    )
+    command.add_argument("--dir", type=Path, default=Path("demo"), help="for keys and sessions (./%(default)s)")
+    command.set_defaults(command=lambda options: demo(options.port, options.app_ports, options.dir))
+
+    command = commands.add_parser("keygen", help="make a key ring, or add a key to one")
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--out", type=Path, metavar="FILE", help="a new file, mode 600 (default: standard output)")
+    where.add_argument("--rotate", type=Path, metavar="FILE", help="add a newest key to this file")
+    command.set_defaults(command=_keygen)
+
+    command = commands.add_parser("issue", help="create a session and print its ticket")
+    command.add_argument("principal", help="whose session")
+    _add_config(command)
+    _add_store_and_keys(command)
+    command.set_defaults(command=_issue)
+
+    command = commands.add_parser("inspect", help="show what a ticket says, and whether its signature is good")
+    command.add_argument("ticket", help="the ticket, or - to read it from standard input (out of the shell's history)")
+    _add_config(command)
+    command.add_argument("--keys", metavar="FILE", help="key file (default: FASTTICKET_KEYS)")
+    command.set_defaults(command=_inspect)
+
+    command = commands.add_parser("check-config", help="check a configuration, and print it in full")
+    _add_config(command)
+    command.set_defaults(command=_check_config)
+    return parser
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", type=Path, metavar="FILE", help="TOML, see docs/configuration.md")
+
+
+def _add_store_and_keys(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--store", metavar="URL", help="sqlite:///PATH (default: sqlite:///fastticket.db)")
+    command.add_argument("--keys", metavar="FILE", help="key file (default: FASTTICKET_KEYS)")
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port")
+    return int(text)
+
+
+def _ports(text: str) -> list[int]:
+    return [_port(part) for part in text.split(",")]
+
+
+def _config(options: argparse.Namespace) -> Config:
+    """The file, or what the simple flags say; not a mixture, so that nobody wonders which one won."""
+    flags = {name: value for name in ("listen", "upstream", "store", "keys") if (value := getattr(options, name, None))}
+    if options.config:
+        if flags:
+            raise ConfigError(
+                f"--{next(iter(flags))} is said in the file when there is --config; leave one of them out"
+            )
+        return load_config(options.config)
+    return simple_config(
+        flags.get("listen", ["127.0.0.1:8080"]),
+        flags.get("upstream", ["127.0.0.1:9001"]),
+        flags.get("store", "sqlite:///fastticket.db"),
+        flags.get("keys", ""),
+    )
+
+
+def _serve(options: argparse.Namespace) -> int:
+    config = _config(options)
+    if not options.config and not options.upstream:
+        raise ConfigError("serve needs --config FILE, or --upstream host:port")
+    logging.getLogger().setLevel(config.gateway.log_level.upper())
+    return run(config, lambda addresses: print(f"fastticket: serving {', '.join(addresses)}", flush=True))
+
+
+def _keygen(options: argparse.Namespace) -> int:
+    if options.rotate:
+        key_id = rotate_key_file(options.rotate)
+        print(f"{options.rotate}: key {key_id} added; it signs once the gateways reload (SIGHUP)", file=sys.stderr)
+    elif options.out:
+        create_key_file(options.out)
+    else:
+        print(key_file_text(new_ring()), end="")
+    return 0
+
+
+def _issue(options: argparse.Namespace) -> int:
+    config = _config(options)
+
+    async def issue() -> str:
+        async with make_cache(config, config.keyring()) as cache:
+            return await cache.login(options.principal)
+
+    print(asyncio.run(issue()))
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    text = sys.stdin.readline().strip() if options.ticket == "-" else options.ticket
+    if options.config and options.keys:
+        raise ConfigError("--keys is said in the file when there is --config; leave one of them out")
+    if options.config:
+        keys = load_config(options.config).keyring()
+    else:
+        keys = Keyring.from_file(options.keys) if options.keys else Keyring.from_env()
+    ticket = keys.verify(text, 0)
+    if not isinstance(ticket, Ticket):
+        print(json.dumps({"verdict": ticket.reason}))
+        return FAILED
+    verdict = keys.verify(text, time.time_ns() // 1_000_000)
+    print(
+        json.dumps(
+            {
+                "verdict": "authentic" if isinstance(verdict, Ticket) else verdict.reason,
+                "principal": ticket.principal,
+                "session_id": ticket.session_id,
+                "key_id": ticket.key_id,
+                "issued_at": _iso(ticket.issued_at_ms),
+                "idle_timeout_s": ticket.idle_timeout_s,
+                "absolute_lifetime_s": ticket.absolute_lifetime_s,
+            },
+            ensure_ascii=False,
+            indent=2,
+        )
+    )
+    return 0 if isinstance(verdict, Ticket) else FAILED
+
+
+def _iso(at_ms: int) -> str:
+    try:
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at_ms // 1000)) + f".{at_ms % 1000:03}Z"
+    except (OverflowError, ValueError):
+        return f"{at_ms} ms"
+
+
+def _check_config(options: argparse.Namespace) -> int:
+    if not options.config:
+        raise ConfigError("check-config needs --config FILE")
+    config = load_config(options.config)
+    make_cache(config, config.keyring())  # what only they can find wrong
+    print(to_toml(config))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The compiled core: no asyncio, no configuration."""

@@ -1,0 +1,28 @@
+from libc.stdint cimport int64_t, uint8_t
+
+from fastticket.core.nearcache cimport NearCache
+from fastticket.core.ticket cimport Keyring
+from fastticket.core.verdict cimport Verdict
+from fastticket.core.wire cimport RAW_BUFFER_BYTES
+
+
+cdef struct Checked:
+    int size                    # of the raw ticket; 0 if it was malformed
+    int64_t idle_deadline_ms    # set on HIT
+    uint8_t[RAW_BUFFER_BYTES] raw
+
+
+cdef class Checker:
+    cdef readonly Keyring keys
+    cdef readonly NearCache near
+    cdef readonly object clock
+    cdef readonly int64_t offset_ms
+
+    cdef int64_t now(self) noexcept nogil
+    cdef Verdict judge(
+        self, const uint8_t *text, Py_ssize_t chars, int64_t now_ms, bint touch, Checked *checked) noexcept nogil
+
+
+cdef class Session:
+    cdef uint8_t[RAW_BUFFER_BYTES] raw
+    cdef int64_t deadline_ms

@@ -1,0 +1,138 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+"""The hot path in one place: ticket text -> near cache -> signature -> verdict.
+
+This is where the core meets the time. `Checker.now` is the store's clock as known here: a monotonic clock plus the offset that
+the control plane sets, so a jump of this machine's wall clock changes nothing. It is read with CLOCK_MONOTONIC_COARSE, a few ns,
+up to `clock_resolution_ms` behind; whoever grants leases takes that off. Tests give a clock of their own.
+"""
+
+cimport cython
+from libc.string cimport memcpy
+
+from fastticket.core.ticket cimport ascii_text, decode, session_id_text
+from fastticket.core.wire cimport (
+    PRINCIPAL_AT,
+    PRINCIPAL_LENGTH_AT,
+    RAW_BYTES_MAX,
+    RAW_BYTES_MIN,
+    SESSION_ID_AT,
+    raw_absolute_deadline_ms,
+    raw_issued_at_ms,
+)
+
+from fastticket.errors import Verdict as _Verdict
+
+cdef extern from "<time.h>" nogil:
+    ctypedef int clockid_t
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    const clockid_t CLOCK_MONOTONIC_COARSE
+    int clock_gettime(clockid_t clock, timespec *out)
+    int clock_getres(clockid_t clock, timespec *out)
+
+cdef tuple VERDICTS = (None, *_Verdict)
+
+
+def clock_resolution_ms():
+    """How far behind `Checker.now_ms()` can be, ms, rounded up."""
+    cdef timespec resolution
+    clock_getres(CLOCK_MONOTONIC_COARSE, &resolution)
+    return resolution.tv_sec * 1000 + (resolution.tv_nsec + 999_999) // 1_000_000
+
+
+@cython.final
+cdef class Checker:
+    def __cinit__(self, Keyring keys not None, NearCache near not None, clock=None):
+        self.keys = keys
+        self.near = near
+        self.clock = clock
+
+    def now_ms(self):
+        return self.now()
+
+    def set_offset_ms(self, int64_t offset_ms):
+        self.offset_ms = offset_ms
+
+    def monotonic_ms(self):
+        return self.now() - self.offset_ms
+
+    def check(self, ticket, bint touch=True):
+        cdef const uint8_t *text = NULL
+        cdef Py_ssize_t chars = 0
+        cdef Checked checked
+        cdef Verdict verdict
+        cdef Session session
+        if not ascii_text(ticket, &text, &chars):
+            return VERDICTS[<int>Verdict.MALFORMED]
+        verdict = self.judge(text, chars, self.now(), touch, &checked)
+        if verdict != Verdict.HIT:
+            return VERDICTS[<int>verdict]
+        session = Session.__new__(Session)
+        memcpy(session.raw, checked.raw, checked.size)
+        session.deadline_ms = checked.idle_deadline_ms
+        return session
+
+    def session_of(self, const uint8_t[::1] raw, int64_t idle_deadline_ms):
+        """For the caller that has verified and loaded the ticket itself."""
+        cdef Session session = Session.__new__(Session)
+        if not RAW_BYTES_MIN <= raw.shape[0] <= RAW_BYTES_MAX:
+            raise ValueError(f"not a raw ticket: {raw.shape[0]} bytes")
+        memcpy(session.raw, &raw[0], raw.shape[0])
+        session.deadline_ms = idle_deadline_ms
+        return session
+
+    cdef int64_t now(self) noexcept nogil:
+        cdef timespec t
+        if self.clock is None:
+            clock_gettime(CLOCK_MONOTONIC_COARSE, &t)
+            return <int64_t>t.tv_sec * 1000 + t.tv_nsec // 1_000_000 + self.offset_ms
+        with gil:
+            return <int64_t>self.clock() + self.offset_ms
+
+    cdef Verdict judge(
+        self, const uint8_t *text, Py_ssize_t chars, int64_t now_ms, bint touch, Checked *checked
+    ) noexcept nogil:
+        """HIT: admitted. MISS, REFRESH: authentic, as far as this process knows; ask the store. Else refused."""
+        cdef Verdict verdict
+        cdef Verdict remembered
+        checked.size = decode(text, chars, checked.raw)
+        if checked.size == 0:
+            return Verdict.MALFORMED
+        verdict = self.near.find(checked.raw, checked.size, now_ms, touch, &checked.idle_deadline_ms)
+        if verdict == Verdict.HIT:
+            return verdict
+        if verdict == Verdict.MISS:
+            verdict = self.keys.verify_raw(checked.raw, checked.size, now_ms)
+            if verdict != Verdict.HIT:
+                return verdict
+            verdict = Verdict.MISS
+        remembered = self.near.refusal(checked.raw + SESSION_ID_AT, now_ms)
+        return verdict if remembered == Verdict.HIT else remembered
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Session:
+    def __repr__(self):
+        return f"<Session {self.id[:6]}… of {self.principal!r}>"
+
+    @property
+    def principal(self):
+        return (<char *>self.raw)[PRINCIPAL_AT:PRINCIPAL_AT + self.raw[PRINCIPAL_LENGTH_AT]].decode("utf-8")
+
+    @property
+    def id(self):
+        return session_id_text(self.raw + SESSION_ID_AT)
+
+    @property
+    def issued_at_ms(self):
+        return raw_issued_at_ms(self.raw)
+
+    @property
+    def idle_deadline_ms(self):
+        return self.deadline_ms
+
+    @property
+    def absolute_deadline_ms(self):
+        return raw_absolute_deadline_ms(self.raw)

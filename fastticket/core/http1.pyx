@@ -1,0 +1,826 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+"""Message heads and body framing of HTTP/1.1 (RFC 9112), sans-I/O.
+
+Rules of this file
+- Strict: what two readers could take for two things is refused, never repaired. No bare LF, no folding, no space before a colon,
+  one Host, one Content-Length, no Content-Length beside Transfer-Encoding, no coding but `chunked`.
+- A field name is classified by its *normal spelling*: lower case, and `-` for every character that is neither letter nor digit. A
+  name that we know in any other spelling (`X_Forwarded_User`) is one that somebody behind us could take for the real one: DROP.
+- A parse returns the size of the head, INCOMPLETE, or the negated status to answer with. Positions are offsets into the buffer.
+- It may be called again with more bytes; it starts anew. The caller calls it only when a CR or LF came, so a slow sender can make it
+  run twice a line at most.
+"""
+
+cimport cython
+from libc.string cimport memchr, memcmp, memcpy, memset
+
+cdef enum:
+    METHOD_BYTES_MAX = 32
+    LEADING_CRLF_MAX = 2        # some old clients send one after a body; two are still harmless
+    CHUNK_DIGITS_MAX = 15
+    CHUNK_LINE_BYTES_MAX = 256
+    TRAILER_BYTES_MAX = 4096
+
+cdef uint8_t[256] TOKEN         # its normal spelling, or 0: not a token character (RFC 9110, 5.6.2)
+cdef uint8_t[256] IS_ODD        # a token character that is not a letter, a digit or "-"
+cdef uint8_t[256] IN_VALUE      # HTAB, SP, VCHAR, obs-text
+cdef uint8_t[256] IN_TARGET     # VCHAR but "#"
+cdef uint8_t[256] IN_HOST       # of a name or an IPv4 address; [v6] is read apart
+cdef uint8_t[256] HEX           # 0xFF: not a hexadecimal digit
+
+def _fill_tables():
+    cdef int c
+    memset(HEX, 0xFF, sizeof(HEX))
+    for c in range(256):
+        character = chr(c)
+        is_alphanumeric = c < 128 and character.isalnum()
+        if is_alphanumeric:
+            TOKEN[c] = ord(character.lower())
+        elif character in "!#$%&'*+-.^_`|~":
+            TOKEN[c] = c'-'
+            IS_ODD[c] = character != "-"
+        IN_VALUE[c] = c == 9 or 32 <= c <= 126 or c >= 128
+        IN_TARGET[c] = 33 <= c <= 126 and character != "#"
+        IN_HOST[c] = is_alphanumeric or character in "-._~"
+        if character in "0123456789abcdefABCDEF":
+            HEX[c] = int(character, 16)
+
+_fill_tables()
+
+
+# -------------------------------------------------------------------------------------------------------- field names
+
+KNOWN = {
+    "host": Kind.HOST,
+    "content-length": Kind.CONTENT_LENGTH,
+    "transfer-encoding": Kind.TRANSFER_ENCODING,
+    "connection": Kind.CONNECTION,
+    "keep-alive": Kind.HOP,
+    "proxy-connection": Kind.HOP,
+    "proxy-authorization": Kind.HOP,
+    "proxy-authenticate": Kind.HOP,
+    "proxy": Kind.HOP,                      # CGI turns it into HTTP_PROXY
+    "te": Kind.HOP,
+    "trailer": Kind.HOP,
+    "upgrade": Kind.UPGRADE,
+    "expect": Kind.EXPECT,
+    "cookie": Kind.COOKIE,
+    "authorization": Kind.AUTHORIZATION,
+    "accept": Kind.ACCEPT,
+    "sec-websocket-key": Kind.WEBSOCKET_KEY,
+    "forwarded": Kind.FORWARDED,
+    "x-forwarded-for": Kind.FORWARDED_FOR,
+    "x-forwarded-proto": Kind.FORWARDED_PROTO,
+    "x-forwarded-host": Kind.FORWARDED_HOST,
+    "x-ticket-login": Kind.TICKET_LOGIN,
+    "x-ticket-logout": Kind.TICKET_LOGOUT,
+}
+
+
+cdef inline uint32_t _hash_step(uint32_t hashed, uint8_t normal) noexcept nogil:
+    return hashed * 31 + normal
+
+
+@cython.final
+cdef class Names:
+    """The field names that mean something to us: a small open hash table. `identity` are those that only we may set."""
+
+    def __cinit__(self, identity=()):
+        for name, kind in KNOWN.items():
+            self._add(name, kind)
+        for name in identity:
+            self._add(name.lower(), Kind.IDENTITY)
+
+    def _add(self, name, kind):
+        cdef bytes normal = bytes(TOKEN[c] for c in name.encode("ascii"))
+        cdef uint32_t hashed = 0
+        cdef uint32_t place
+        if not 0 < len(normal) <= NAME_BYTES_MAX or 0 in normal or self.count >= NAME_TABLE // 2:
+            raise ValueError(f"not a field name of at most {NAME_BYTES_MAX} bytes, or too many of them: {name!r}")
+        for c in normal:
+            hashed = _hash_step(hashed, c)
+        place = hashed % NAME_TABLE
+        while self.table[place].size:
+            if bytes(self.table[place].text[:self.table[place].size]) == normal:
+                raise ValueError(f"the field {name!r} has a meaning of its own")
+            place = (place + 1) % NAME_TABLE
+        self.table[place].size = <uint8_t>len(normal)
+        self.table[place].kind = kind
+        memcpy(self.table[place].text, <const char *>normal, len(normal))
+        self.count += 1
+
+    cdef Kind kind_of(self, const uint8_t *normal, uint32_t size, uint32_t hashed) noexcept nogil:
+        cdef uint32_t place = hashed % NAME_TABLE
+        while self.table[place].size:
+            if self.table[place].size == size and memcmp(self.table[place].text, normal, size) == 0:
+                return <Kind>self.table[place].kind
+            place = (place + 1) % NAME_TABLE
+        return Kind.OTHER
+
+
+# ------------------------------------------------------------------------------------------------------------- pieces
+
+cdef bint equals(const uint8_t *at, Span span, const char *lower, uint32_t size) noexcept nogil:
+    """Whether the span is that ASCII text, in any case."""
+    cdef uint32_t i
+    if span.size != size:
+        return False
+    for i in range(size):
+        if (at[span.at + i] | 0x20 if c'A' <= at[span.at + i] <= c'Z' else at[span.at + i]) != <uint8_t>lower[i]:
+            return False
+    return True
+
+
+cdef bint is_nominated(const uint8_t *at, const Head *head, const Field *field) noexcept nogil:
+    """Whether the Connection field makes this one hop-by-hop. Compared by normal spelling."""
+    cdef int n
+    cdef uint32_t i
+    for n in range(head.nominated_count):
+        if head.nominated[n].size != field.name.size:
+            continue
+        i = 0
+        while i < field.name.size and TOKEN[at[head.nominated[n].at + i]] == TOKEN[at[field.name.at + i]]:
+            i += 1
+        if i == field.name.size:
+            return True
+    return False
+
+
+cdef int _field_line(Names names, const uint8_t *at, uint32_t size, uint32_t start, Field *field) noexcept nogil:
+    """One field line from `start`. The offset after its CRLF, INCOMPLETE, or -400."""
+    cdef uint8_t[NAME_BYTES_MAX + 1] normal
+    cdef uint32_t hashed = 0
+    cdef bint odd = False
+    cdef uint32_t i = start
+    cdef uint32_t end
+    cdef uint8_t c
+    while i < size:
+        c = TOKEN[at[i]]
+        if c == 0:
+            break
+        odd |= IS_ODD[at[i]]
+        hashed = _hash_step(hashed, c)
+        if i - start < NAME_BYTES_MAX:
+            normal[i - start] = c
+        i += 1
+    if i == size:
+        return INCOMPLETE
+    if at[i] != c':' or i == start or i - start > 0xFFFF:
+        return -400
+    field.name = Span(start, i - start)
+    field.kind = Kind.OTHER
+    if i - start <= NAME_BYTES_MAX:
+        field.kind = names.kind_of(normal, i - start, hashed)
+        if odd and field.kind != Kind.OTHER:
+            field.kind = Kind.DROP
+    i += 1
+    while i < size and (at[i] == c' ' or at[i] == c'\t'):
+        i += 1
+    field.value.at = i
+    while i < size and IN_VALUE[at[i]]:
+        i += 1
+    if i + 1 >= size:
+        return INCOMPLETE if i == size or at[i] == c'\r' else -400
+    if at[i] != c'\r' or at[i + 1] != c'\n':
+        return -400
+    end = i
+    while end > field.value.at and (at[end - 1] == c' ' or at[end - 1] == c'\t'):
+        end -= 1
+    field.value.size = end - field.value.at
+    return <int>(i + 2)
+
+
+cdef int _fields(Names names, const uint8_t *at, uint32_t size, uint32_t start, Head *head) noexcept nogil:
+    """Field lines up to the empty line. The size of the head, INCOMPLETE, or -status."""
+    cdef uint32_t i = start
+    cdef int after
+    head.field_count = 0
+    while True:
+        if i == size:
+            return INCOMPLETE
+        if at[i] == c'\r':
+            if i + 1 == size:
+                return INCOMPLETE
+            return <int>(i + 2) if at[i + 1] == c'\n' else -400
+        if head.field_count == FIELDS_MAX:
+            return -431
+        after = _field_line(names, at, size, i, &head.fields[head.field_count])
+        if after <= 0:
+            return after
+        head.field_count += 1
+        i = <uint32_t>after
+
+
+cdef int _length(const uint8_t *at, Span value, uint64_t *length) noexcept nogil:
+    """1*DIGIT, and nothing that does not fit. 0, or -400."""
+    cdef uint32_t i
+    length[0] = 0
+    if value.size == 0:
+        return -400
+    for i in range(value.at, value.at + value.size):
+        if not c'0' <= at[i] <= c'9' or length[0] >> 56:      # the next digit could overflow
+            return -400
+        length[0] = length[0] * 10 + (at[i] - c'0')
+    return 0
+
+
+cdef int _connection(const uint8_t *at, Span value, Head *head) noexcept nogil:
+    """A list of tokens (RFC 9110, 7.6.1). 0, or -400."""
+    cdef uint32_t end = value.at + value.size
+    cdef uint32_t i = value.at
+    cdef Span token
+    while i < end:
+        while i < end and (at[i] == c',' or at[i] == c' ' or at[i] == c'\t'):
+            i += 1
+        token.at = i
+        while i < end and TOKEN[at[i]]:
+            i += 1
+        token.size = i - token.at
+        if token.size == 0:
+            return 0 if i == end else -400
+        while i < end and (at[i] == c' ' or at[i] == c'\t'):
+            i += 1
+        if i < end and at[i] != c',':
+            return -400
+        if equals(at, token, b"close", 5):
+            head.close = True
+        elif equals(at, token, b"keep-alive", 10):
+            head.keep_alive = True
+        elif equals(at, token, b"upgrade", 7):
+            head.upgrade = True
+        elif equals(at, token, b"content-length", 14) or equals(at, token, b"transfer-encoding", 17) \
+                or equals(at, token, b"host", 4) or head.nominated_count == NOMINATED_MAX:
+            return -400
+        else:
+            head.nominated[head.nominated_count] = token
+            head.nominated_count += 1
+    return 0
+
+
+cdef int _framing(const uint8_t *at, Head *head) noexcept nogil:
+    """Content-Length, Transfer-Encoding and Connection of any message. 0, or -status."""
+    cdef Field *field
+    cdef bint has_coding = False
+    cdef int i
+    head.framing = Framing.NO_BODY
+    head.has_length = False
+    head.content_length = 0
+    head.close = head.keep_alive = head.upgrade = False
+    head.nominated_count = 0
+    for i in range(head.field_count):
+        field = &head.fields[i]
+        if field.kind == Kind.CONTENT_LENGTH:
+            if head.has_length or _length(at, field.value, &head.content_length) < 0:
+                return -400
+            head.has_length = True
+            head.framing = Framing.LENGTH
+        elif field.kind == Kind.TRANSFER_ENCODING:
+            if has_coding or head.minor == 0:
+                return -400
+            if not equals(at, field.value, b"chunked", 7):
+                return -501
+            has_coding = True
+        elif field.kind == Kind.CONNECTION:
+            if _connection(at, field.value, head) < 0:
+                return -400
+    if has_coding:
+        if head.has_length:
+            return -400
+        head.framing = Framing.CHUNKED
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------------------ requests
+
+cdef Method _method(const uint8_t *at, Span name) noexcept nogil:
+    """Methods are case-sensitive (RFC 9110, 9.1)."""
+    cdef const uint8_t *m = at + name.at
+    if name.size == 3:
+        if memcmp(m, b"GET", 3) == 0:
+            return Method.GET
+        if memcmp(m, b"PUT", 3) == 0:
+            return Method.PUT
+    elif name.size == 4:
+        if memcmp(m, b"POST", 4) == 0:
+            return Method.POST
+        if memcmp(m, b"HEAD", 4) == 0:
+            return Method.HEAD
+    elif name.size == 5:
+        if memcmp(m, b"PATCH", 5) == 0:
+            return Method.PATCH
+        if memcmp(m, b"TRACE", 5) == 0:
+            return Method.TRACE
+    elif name.size == 6:
+        if memcmp(m, b"DELETE", 6) == 0:
+            return Method.DELETE
+    elif name.size == 7:
+        if memcmp(m, b"OPTIONS", 7) == 0:
+            return Method.OPTIONS
+        if memcmp(m, b"CONNECT", 7) == 0:
+            return Method.CONNECT
+    return Method.OTHER_METHOD
+
+
+cdef bint _is_host(const uint8_t *at, Span host) noexcept nogil:
+    """uri-host [ ":" port ] (RFC 9110, 7.2), not empty."""
+    cdef uint32_t end = host.at + host.size
+    cdef uint32_t i = host.at
+    cdef uint32_t port = 0
+    if i < end and at[i] == c'[':
+        i += 1
+        while i < end and (HEX[at[i]] != 0xFF or at[i] == c':' or at[i] == c'.'):
+            i += 1
+        if i == end or at[i] != c']' or i == host.at + 1:
+            return False
+        i += 1
+    else:
+        while i < end and IN_HOST[at[i]]:
+            i += 1
+    if i == host.at:
+        return False
+    if i == end:
+        return True
+    if at[i] != c':' or i + 1 == end or end - i > 6:
+        return False
+    for i in range(i + 1, end):
+        if not c'0' <= at[i] <= c'9':
+            return False
+        port = port * 10 + (at[i] - c'0')
+    return port <= 65535
+
+
+cdef int _absolute_form(const uint8_t *at, Head *head) noexcept nogil:
+    """http://authority/path?query: the authority replaces Host (RFC 9112, 3.2.2), the rest goes on. 0, or -400."""
+    cdef uint32_t end = head.target.at + head.target.size
+    cdef uint32_t i = head.target.at
+    cdef Span scheme
+    while i < end and at[i] != c':':
+        i += 1
+    scheme = Span(head.target.at, i - head.target.at)
+    if not equals(at, scheme, b"http", 4) and not equals(at, scheme, b"https", 5):
+        return -400
+    if end - i < 3 or at[i + 1] != c'/' or at[i + 2] != c'/':
+        return -400
+    i += 3
+    head.host.at = i
+    while i < end and at[i] != c'/' and at[i] != c'?':
+        i += 1
+    head.host.size = i - head.host.at
+    if not _is_host(at, head.host):
+        return -400
+    head.target = Span(i, end - i)
+    head.target_is_bare = i == end or at[i] == c'?'
+    return 0
+
+
+cdef int _target(const uint8_t *at, Head *head) noexcept nogil:
+    """Which form the target has, and its path. 0, or -status."""
+    cdef uint32_t i
+    head.target_is_bare = False
+    head.host = Span(0, 0)
+    if at[head.target.at] == c'*':
+        if head.target.size != 1 or head.method != Method.OPTIONS:
+            return -400
+    elif at[head.target.at] != c'/' and _absolute_form(at, head) < 0:
+        return -400
+    head.path = Span(head.target.at, 0)
+    for i in range(head.target.at, head.target.at + head.target.size):
+        if at[i] == c'?':
+            break
+        head.path.size += 1
+        if at[i] == c'%' and head.target.at + head.target.size - i >= 3 and at[i + 1] == c'0' and at[i + 2] == c'0':
+            return -400
+    return 0
+
+
+cdef int _request_line(const uint8_t *at, uint32_t size, uint32_t start, Head *head) noexcept nogil:
+    """The offset after its CRLF, INCOMPLETE, or -status."""
+    cdef uint32_t i = start
+    while i < size and TOKEN[at[i]]:
+        i += 1
+    if i - start > METHOD_BYTES_MAX:
+        return -400
+    if i == size:
+        return INCOMPLETE
+    if at[i] != c' ' or i == start:
+        return -400
+    head.method_name = Span(start, i - start)
+    i += 1
+    head.target.at = i
+    while i < size and IN_TARGET[at[i]]:
+        i += 1
+    head.target.size = i - head.target.at
+    if head.target.size > TARGET_BYTES_MAX:
+        return -414
+    if i == size:
+        return INCOMPLETE
+    if at[i] != c' ' or head.target.size == 0:
+        return -400
+    i += 1
+    return _version_and_end(at, size, i, head)
+
+
+cdef int _version_and_end(const uint8_t *at, uint32_t size, uint32_t i, Head *head) noexcept nogil:
+    cdef const char *wanted = b"HTTP/1."
+    cdef uint32_t k
+    for k in range(7):
+        if i + k == size:
+            return INCOMPLETE
+        if at[i + k] != <uint8_t>wanted[k]:
+            return -505 if k == 5 and c'0' <= at[i + k] <= c'9' else -400
+    if size - i < 8:
+        return INCOMPLETE
+    if not c'0' <= at[i + 7] <= c'9':
+        return -400
+    if at[i + 7] > c'1':
+        return -505
+    head.minor = at[i + 7] - c'0'
+    if size - i < 10:
+        return INCOMPLETE if size - i == 8 or at[i + 8] == c'\r' else -400
+    if at[i + 8] != c'\r' or at[i + 9] != c'\n':
+        return -400
+    return <int>(i + 10)
+
+
+cdef int parse_request(Names names, const uint8_t *at, uint32_t size, Head *head) noexcept nogil:
+    """A request head (RFC 9112, 3). Its size, INCOMPLETE, or -status."""
+    cdef uint32_t start = 0
+    cdef int after
+    cdef int refused
+    while size - start >= 2 and start < 2 * LEADING_CRLF_MAX and at[start] == c'\r' and at[start + 1] == c'\n':
+        start += 2
+    if start == size or size - start == 1 and at[start] == c'\r' and start < 2 * LEADING_CRLF_MAX:
+        return INCOMPLETE
+    after = _request_line(at, size, start, head)
+    if after <= 0:
+        return after
+    after = _fields(names, at, size, <uint32_t>after, head)
+    if after <= 0:
+        return after
+    head.size = <uint32_t>after
+    head.method = _method(at, head.method_name)
+    if head.method == Method.CONNECT or head.method == Method.TRACE:
+        return -405
+    refused = _target(at, head)
+    if refused == 0:
+        refused = _framing(at, head)
+    if refused == 0:
+        refused = _request_fields(at, head)
+    return refused if refused else after
+
+
+cdef int _request_fields(const uint8_t *at, Head *head) noexcept nogil:
+    """Host, Expect and Upgrade. 0, or -status."""
+    cdef Field *field
+    cdef int hosts = 0
+    cdef int expectations = 0
+    cdef int websocket_keys = 0
+    cdef bint wants_websocket = False
+    cdef int i
+    head.expect_continue = False
+    for i in range(head.field_count):
+        field = &head.fields[i]
+        if field.kind == Kind.HOST:
+            hosts += 1
+            if not _is_host(at, field.value):
+                return -400
+            if head.host.size == 0:
+                head.host = field.value
+        elif field.kind == Kind.EXPECT:
+            expectations += 1
+            if not equals(at, field.value, b"100-continue", 12) or expectations > 1:
+                return -417
+            head.expect_continue = head.minor == 1
+        elif field.kind == Kind.WEBSOCKET_KEY:
+            websocket_keys += 1
+        elif field.kind == Kind.UPGRADE:
+            wants_websocket |= equals(at, field.value, b"websocket", 9)
+    head.websocket = wants_websocket and head.upgrade
+    if hosts != 1:
+        return -400
+    if head.websocket and (
+        websocket_keys != 1 or head.method != Method.GET or head.minor != 1 or head.framing != Framing.NO_BODY
+    ):
+        return -400
+    return 0
+
+
+# ----------------------------------------------------------------------------------------------------------- responses
+
+cdef int parse_response(Names names, const uint8_t *at, uint32_t size, Method asked, Head *head) noexcept nogil:
+    """A response head (RFC 9112, 4) to a request with the method `asked`. Its size, INCOMPLETE, or -502."""
+    cdef const char *wanted = b"HTTP/1."
+    cdef uint32_t i
+    cdef int after
+    for i in range(7):
+        if i == size:
+            return INCOMPLETE
+        if at[i] != <uint8_t>wanted[i]:
+            return -502
+    if size < 13:
+        return INCOMPLETE                   # "HTTP/1.1 200" and one more
+    if not c'0' <= at[7] <= c'1' or at[8] != c' ':
+        return -502
+    head.minor = at[7] - c'0'
+    for i in range(9, 12):
+        if not c'0' <= at[i] <= c'9':
+            return -502
+    head.status = (at[9] - c'0') * 100 + (at[10] - c'0') * 10 + (at[11] - c'0')
+    if head.status < 100 or (at[12] != c' ' and at[12] != c'\r'):
+        return -502
+    i = 13 if at[12] == c' ' else 12
+    head.reason.at = i
+    while i < size and IN_VALUE[at[i]]:
+        i += 1
+    head.reason.size = i - head.reason.at
+    if size - i < 2:
+        return INCOMPLETE if i == size or at[i] == c'\r' else -502
+    if at[i] != c'\r' or at[i + 1] != c'\n':
+        return -502
+    after = _fields(names, at, size, i + 2, head)
+    if after <= 0:
+        return after if after == INCOMPLETE else -502
+    head.size = <uint32_t>after
+    if _framing(at, head) < 0:
+        return -502
+    if asked == Method.HEAD or head.status < 200 or head.status == 204 or head.status == 304:
+        head.framing = Framing.NO_BODY
+    elif head.framing == Framing.NO_BODY:
+        head.framing = Framing.UNTIL_CLOSE
+    return after
+
+
+# ------------------------------------------------------------------------------------------------------------- cookies
+
+cdef int find_cookie(const uint8_t *at, Span value, const uint8_t *name, uint32_t name_size, Span *found) noexcept nogil:
+    """How many cookies of that name a Cookie field holds (RFC 6265, 4.2.1); `found` is the last one's value."""
+    cdef uint32_t end = value.at + value.size
+    cdef uint32_t i = value.at
+    cdef uint32_t start
+    cdef uint32_t stop
+    cdef int count = 0
+    cdef const uint8_t *semicolon
+    while i < end:
+        while i < end and (at[i] == c' ' or at[i] == c'\t' or at[i] == c';'):
+            i += 1
+        start = i
+        semicolon = <const uint8_t *>memchr(at + i, c';', end - i)
+        i = <uint32_t>(semicolon - at) if semicolon != NULL else end
+        stop = i
+        while stop > start and (at[stop - 1] == c' ' or at[stop - 1] == c'\t'):
+            stop -= 1
+        if stop - start > name_size and at[start + name_size] == c'=' and memcmp(at + start, name, name_size) == 0:
+            count += 1
+            found[0] = Span(start + name_size + 1, stop - start - name_size - 1)
+    return count
+
+
+# -------------------------------------------------------------------------------------------------------- chunked body
+
+cdef enum ChunkState:
+    SIZE_FIRST = 0              # a chunk must begin here
+    SIZE
+    EXTENSION
+    SIZE_LF
+    DATA
+    DATA_CR
+    DATA_LF
+    LINE_START                  # of a trailer, or the empty line
+    TRAILER_NAME
+    TRAILER_VALUE
+    TRAILER_LF
+    END_LF
+    DONE
+
+
+cdef int dechunk(Chunks *chunks, uint8_t *at, uint32_t size, uint32_t *consumed, uint32_t *produced) noexcept nogil:
+    """Read a chunked body (RFC 9112, 7.1) in place: `at[0:produced]` is its data. 1: it is complete; 0: more is to come; -400.
+
+    Extensions and trailers are read, bounded, and dropped. Start with a zeroed `Chunks`.
+    """
+    cdef uint32_t i = 0
+    cdef uint32_t out = 0
+    cdef uint32_t n
+    cdef uint8_t c
+    while i < size and chunks.state != ChunkState.DONE:
+        if chunks.state == ChunkState.DATA:
+            n = <uint32_t>min(<uint64_t>(size - i), chunks.left)
+            if out != i:
+                _move(at + out, at + i, n)
+            out += n
+            i += n
+            chunks.left -= n
+            if chunks.left == 0:
+                chunks.state = ChunkState.DATA_CR
+            continue
+        c = at[i]
+        i += 1
+        if _chunk_step(chunks, c) < 0:
+            return -400
+    consumed[0] = i
+    produced[0] = out
+    return chunks.state == ChunkState.DONE
+
+
+cdef extern from "<string.h>" nogil:
+    void *_move "memmove"(void *to, const void *source, size_t size)
+
+
+cdef int _chunk_step(Chunks *chunks, uint8_t c) noexcept nogil:
+    """One byte of framing. 0, or -400."""
+    cdef int state = chunks.state
+    chunks.line_bytes += 1
+    if state == ChunkState.SIZE_FIRST or state == ChunkState.SIZE:
+        if HEX[c] != 0xFF:
+            chunks.left = (0 if state == ChunkState.SIZE_FIRST else chunks.left) * 16 + HEX[c]
+            if state == ChunkState.SIZE_FIRST:
+                chunks.line_bytes = 1
+                chunks.state = ChunkState.SIZE
+            return 0 if chunks.line_bytes <= CHUNK_DIGITS_MAX else -400
+        if state == ChunkState.SIZE_FIRST or c != c'\r' and c != c';':
+            return -400
+        chunks.quoted = False
+        chunks.state = ChunkState.EXTENSION if c == c';' else ChunkState.SIZE_LF
+    elif state == ChunkState.EXTENSION:
+        if chunks.line_bytes > CHUNK_LINE_BYTES_MAX:
+            return -400
+        if c == c'"':
+            chunks.quoted = not chunks.quoted
+        elif c == c'\r' and not chunks.quoted:
+            chunks.state = ChunkState.SIZE_LF
+        elif chunks.quoted:
+            if not IN_VALUE[c] or c == c'\\':
+                return -400
+        elif not TOKEN[c] and c != c'=' and c != c';':
+            return -400
+    elif state == ChunkState.SIZE_LF:
+        if c != c'\n':
+            return -400
+        chunks.line_bytes = 0
+        chunks.state = ChunkState.DATA if chunks.left else ChunkState.LINE_START
+    elif state == ChunkState.DATA_CR:
+        if c != c'\r':
+            return -400
+        chunks.state = ChunkState.DATA_LF
+    elif state == ChunkState.DATA_LF:
+        if c != c'\n':
+            return -400
+        chunks.state = ChunkState.SIZE_FIRST
+    else:
+        return _trailer_step(chunks, c)
+    return 0
+
+
+cdef int _trailer_step(Chunks *chunks, uint8_t c) noexcept nogil:
+    cdef int state = chunks.state
+    if chunks.line_bytes > TRAILER_BYTES_MAX:
+        return -400
+    if state == ChunkState.LINE_START:
+        if c == c'\r':
+            chunks.state = ChunkState.END_LF
+        elif TOKEN[c]:
+            chunks.state = ChunkState.TRAILER_NAME
+        else:
+            return -400
+    elif state == ChunkState.TRAILER_NAME:
+        if c == c':':
+            chunks.state = ChunkState.TRAILER_VALUE
+        elif not TOKEN[c]:
+            return -400
+    elif state == ChunkState.TRAILER_VALUE:
+        if c == c'\r':
+            chunks.state = ChunkState.TRAILER_LF
+        elif not IN_VALUE[c]:
+            return -400
+    elif c != c'\n':
+        return -400
+    else:
+        chunks.state = ChunkState.DONE if state == ChunkState.END_LF else ChunkState.LINE_START
+    return 0
+
+
+# --------------------------------------------------------------------------------------------------------------- paths
+
+cdef int normal_path(const uint8_t *path, uint32_t size, uint8_t *out) noexcept nogil:
+    """The path as everyone behind us would read it, for routing. Its size, or -1: readers could differ, it is ambiguous.
+
+    Ambiguous are dot segments, empty segments, backslashes, `;`, and escapes of `/ \\ . % ;` or of anything but plain ASCII.
+    """
+    cdef uint32_t i = 0
+    cdef int n = 0
+    cdef int segment = 0                # where the last one began, its slash included
+    cdef uint8_t c
+    cdef bint escaped
+    while i < size:
+        c = path[i]
+        escaped = c == c'%'
+        if escaped:
+            if size - i < 3 or HEX[path[i + 1]] == 0xFF or HEX[path[i + 2]] == 0xFF:
+                return -1
+            c = <uint8_t>(HEX[path[i + 1]] << 4 | HEX[path[i + 2]])
+            i += 2
+            if c < 0x20 or c == c'/' or c == c'.' or c == c'%' or c >= 0x7F:
+                return -1
+        if c == c'\\' or c == c';':
+            return -1
+        if c == c'/':
+            if n and not _is_plain_segment(out, segment, n):
+                return -1
+            segment = n
+        out[n] = c
+        n += 1
+        i += 1
+    if n > 1 and out[n - 1] != c'/' and not _is_plain_segment(out, segment, n):
+        return -1
+    return n
+
+
+cdef bint _is_plain_segment(const uint8_t *out, int start, int end) noexcept nogil:
+    """Neither empty nor a dot segment. `start` is where its slash is."""
+    cdef int size = end - start - 1
+    return not (size == 0 or size <= 2 and out[start + 1] == c'.' and (size == 1 or out[start + 2] == c'.'))
+
+
+# ------------------------------------------------------------------------------------------------ for tests and tools
+
+cdef bytes _slice(const uint8_t *at, Span span):
+    return (<const char *>at)[span.at:span.at + span.size]
+
+
+cdef dict _common(const uint8_t *at, const Head *head):
+    return {
+        "size": head.size,
+        "minor": head.minor,
+        "framing": ("none", "length", "chunked", "close")[<int>head.framing],
+        "content_length": head.content_length if head.has_length else None,
+        "close": bool(head.close),
+        "keep_alive": bool(head.keep_alive),
+        "fields": [
+            (_slice(at, head.fields[i].name), _slice(at, head.fields[i].value), <int>head.fields[i].kind)
+            for i in range(head.field_count)
+        ],
+        "nominated": [_slice(at, head.nominated[i]) for i in range(head.nominated_count)],
+    }
+
+
+def request_head(const uint8_t[::1] data not None, Names names=None):
+    cdef Head head
+    cdef int result
+    if names is None:
+        names = Names()
+    if data.shape[0] == 0:
+        return 0
+    result = parse_request(names, &data[0], <uint32_t>data.shape[0], &head)
+    if result <= 0:
+        return result
+    return {
+        **_common(&data[0], &head),
+        "method": _slice(&data[0], head.method_name),
+        "target": (b"/" if head.target_is_bare else b"") + _slice(&data[0], head.target),
+        "path": (b"/" if head.target_is_bare else b"") + _slice(&data[0], head.path),
+        "host": _slice(&data[0], head.host),
+        "expect_continue": bool(head.expect_continue),
+        "websocket": bool(head.websocket),
+    }
+
+
+def response_head(const uint8_t[::1] data not None, bint to_head=False, Names names=None):
+    cdef Head head
+    cdef int result
+    if names is None:
+        names = Names()
+    if data.shape[0] == 0:
+        return 0
+    result = parse_response(names, &data[0], <uint32_t>data.shape[0], Method.HEAD if to_head else Method.GET, &head)
+    if result <= 0:
+        return result
+    return {**_common(&data[0], &head), "status": head.status, "reason": _slice(&data[0], head.reason)}
+
+
+@cython.final
+cdef class Dechunker:
+    cdef Chunks chunks
+
+    def feed(self, bytes data not None):
+        cdef bytearray buffer = bytearray(data)
+        cdef uint32_t consumed = 0
+        cdef uint32_t produced = 0
+        cdef int result = dechunk(&self.chunks, <uint8_t *><char *>buffer, <uint32_t>len(data), &consumed, &produced)
+        if result < 0:
+            raise ValueError("malformed chunked body")
+        return bytes(buffer[:produced]), consumed, bool(result)
+
+
+def cookies_named(bytes value not None, bytes name not None):
+    cdef Span found = Span(0, 0)
+    cdef int count = find_cookie(
+        <const uint8_t *><const char *>value, Span(0, <uint32_t>len(value)),
+        <const uint8_t *><const char *>name, <uint32_t>len(name), &found)
+    return count, value[found.at:found.at + found.size]
+
+
+def routing_path(bytes path not None):
+    cdef bytearray out = bytearray(len(path) + 1)
+    cdef int size = normal_path(
+        <const uint8_t *><const char *>path, <uint32_t>len(path), <uint8_t *><char *>out)
+    return None if size < 0 else bytes(out[:size])

@@ -1,0 +1,136 @@
+"""The ticket: wire format 1, the key ring, mint and verify. The specification is docs/ticket-format.md.
+
+Times are store time in milliseconds since the epoch (`_ms`), durations are whole seconds (`_s`). A ring is used by one
+thread at a time.
+"""
+
+from collections.abc import Iterable
+from os import PathLike
+from typing import final
+
+from fastticket.errors import Verdict
+
+@final
+class Keyring:
+    """The keys that tickets are signed with: 1 to 256 of them, oldest first. The last one signs, each verifies.
+
+    A key is `(id, secret)`: an id from 0 to 255, and at least 32 bytes from a good random source. The signing key is
+    derived from the secret and the audience by HKDF-SHA-256 (RFC 5869), so rings of different audiences refuse each
+    other's tickets. Raises ConfigError for ids and secrets outside these bounds, an id that is there twice, and an
+    empty ring; its message never shows a secret.
+
+    Can not be pickled: a process gets its secrets from where they are kept.
+    """
+
+    def __new__(cls, keys: Iterable[tuple[int, bytes]], audience: str = "default") -> Keyring: ...
+    @classmethod
+    def generate(cls, audience: str = "default") -> Keyring:
+        """A ring of one new random key, id 1. It is nowhere else: for tests and single processes."""
+
+    @classmethod
+    def from_file(cls, path: str | PathLike[str], audience: str = "default") -> Keyring:
+        """The ring in a key file; see `read_keys`."""
+
+    @classmethod
+    def from_env(cls, name: str = "FASTTICKET_KEYS", audience: str = "default") -> Keyring:
+        """The ring in an environment variable: `id:secret,id:secret`, oldest first, secrets in base64url.
+
+        Raises ConfigError, which names the variable and the item, and shows no secret.
+        """
+
+    @property
+    def audience(self) -> str:
+        """What the tickets are for. Fixed when the ring is made."""
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The key ids, oldest first; the last one signs."""
+
+    @property
+    def uses(self) -> dict[int, int]:
+        """Key id -> good signatures that this ring has verified under the key since the key came into it.
+
+        A ticket that is then refused as expired counts. One that a near cache knows is not verified again and does not.
+        """
+
+    def replace(self, keys: Iterable[tuple[int, bytes]]) -> set[int]:
+        """Put other keys into the ring, all or nothing. A key that stays keeps its `uses`.
+
+        Returns the ids whose key left, also those that are back with another secret: what was verified under them must
+        be forgotten. Raises ConfigError, and leaves the ring as it was.
+        """
+
+    def mint(
+        self,
+        principal: str,
+        issued_at_ms: int,
+        idle_timeout_s: int = 0,
+        absolute_lifetime_s: int = 0,
+        session_id: bytes | None = None,
+    ) -> str:
+        """A ticket, signed with the newest key: 88 to 340 characters of base64url (RFC 4648, section 5), no padding.
+
+        `principal` is 1 to 190 bytes of UTF-8 (RFC 3629), without C0 controls, DEL, or a space at either end; else
+        InvalidPrincipal. `issued_at_ms` is below 2**48. The durations are below 2**32; 0 means none. `session_id` is 16
+        bytes, by default from the system's random source. ValueError and TypeError for values outside these bounds.
+        """
+
+    def verify(self, ticket: str | bytes, now_ms: int) -> Ticket | Verdict:
+        """The ticket, if it is authentic and `now_ms` is before its absolute deadline. Else why not, which is falsy:
+
+        MALFORMED, UNKNOWN_KEY, BAD_SIGNATURE (HMAC-SHA-256, RFC 2104) or EXPIRED; the first that applies, in the order
+        of docs/ticket-format.md. Nothing is raised for a bad ticket, only TypeError for what is neither str nor bytes.
+        The idle timeout is not judged here: only the store and the near cache know when a session was last used.
+        """
+
+@final
+class Ticket:
+    """What an authentic ticket says. Only `Keyring.verify` makes one; it can be neither changed nor pickled."""
+
+    @property
+    def raw(self) -> bytes:
+        """All of it, decoded, tag included: 66 to 255 bytes. As good as the ticket: never log it."""
+
+    @property
+    def key_id(self) -> int:
+        """The key that signed it."""
+
+    @property
+    def session_id(self) -> str:
+        """22 characters of base64url: 16 random bytes. See `decode_session_id`."""
+
+    @property
+    def issued_at_ms(self) -> int:
+        """Login, store time, ms since the epoch."""
+
+    @property
+    def idle_timeout_s(self) -> int:
+        """How long the session may go unused; 0: for as long as it lives."""
+
+    @property
+    def absolute_lifetime_s(self) -> int:
+        """How long the session may live, used or not; 0: no end."""
+
+    @property
+    def absolute_deadline_ms(self) -> int:
+        """The first millisecond, store time, at which the session is over; 2**53 - 1 where nothing ends it."""
+
+    def idle_deadline_ms(self, used_at_ms: int, slack_ms: int = 0) -> int:
+        """The idle deadline after a use at `used_at_ms`, plus `slack_ms`, but never past the absolute deadline."""
+
+    @property
+    def principal(self) -> str:
+        """Whose ticket it is."""
+
+def encode_session_id(session_id: bytes) -> str:
+    """16 bytes as 22 characters of base64url without padding. ValueError for another size."""
+
+def decode_session_id(text: str | bytes) -> bytes:
+    """The inverse of `encode_session_id`. ValueError for whatever that would not have written."""
+
+def read_keys(path: str | PathLike[str]) -> list[tuple[int, bytes]]:
+    """The `(id, secret)` pairs of a key file, oldest first, checked as `Keyring` would check them.
+
+    The file is TOML and holds `[[key]]` tables of an `id` and a `secret` (base64url), and nothing else. Raises
+    ConfigError, which names the file and what is wrong in it, and shows no secret.
+    """

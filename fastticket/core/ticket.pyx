@@ -1,0 +1,497 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+"""The ticket: wire format 1, the key ring, mint and verify.
+
+Rules of this file
+- What is refused, and in which order, is docs/ticket-format.md; tests/reference.py is the plain twin, and must agree.
+- Nothing that depends on a key or a tag branches before the tag has been compared in constant time.
+- libcrypto hashes. Each key is absorbed once, when the ring is built; a computation copies the two prepared states, which are
+  plain structs: no allocation, no lock, nothing to free. Why SHA256_* and not EVP: docs/decisions/0001-hmac-interface.md.
+"""
+
+cimport cython
+from libc.string cimport memcmp, memcpy, memset
+
+from fastticket.core.wire cimport (
+    FORMAT,
+    PRINCIPAL_AT,
+    PRINCIPAL_BYTES_MAX,
+    PRINCIPAL_LENGTH_AT,
+    RAW_BUFFER_BYTES,
+    RAW_BYTES_MIN,
+    SESSION_ID_AT,
+    SESSION_ID_BYTES,
+    SESSION_ID_CHARS,
+    TAG_BYTES,
+    TEXT_CHARS_MAX,
+    TEXT_CHARS_MIN,
+    raw_absolute_deadline_ms,
+    raw_absolute_lifetime_s,
+    raw_idle_deadline_ms,
+    raw_idle_timeout_s,
+    raw_issued_at_ms,
+    raw_key_id,
+)
+
+import base64
+import binascii
+import hmac
+import os
+import secrets
+import tomllib
+
+from fastticket.errors import ConfigError, InvalidPrincipal
+from fastticket.errors import Verdict as _Verdict
+
+cdef extern from "Python.h":
+    bint PyUnicode_IS_ASCII(object text)
+    void *PyUnicode_DATA(object text)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
+
+cdef extern from "<openssl/crypto.h>" nogil:
+    int CRYPTO_memcmp(const void *a, const void *b, size_t size)
+    void OPENSSL_cleanse(void *at, size_t size)
+
+cdef enum:
+    BLOCK_BYTES = 64
+    SECRET_BYTES_MIN = 32
+
+cdef const char *ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+cdef uint8_t[256] SIXTETS              # character -> its 6 bits; 0xFF: not in the alphabet
+cdef uint32_t[4][256] QUARTERS         # place in a group of 4, character -> its bits where they lie in the 3 bytes; else all ones
+
+
+cdef void _fill_tables() noexcept:
+    cdef uint8_t[4] group              # a group's bytes in memory order, whatever the machine's
+    cdef uint32_t bits
+    cdef int value, place
+    memset(SIXTETS, 0xFF, sizeof(SIXTETS))
+    memset(QUARTERS, 0xFF, sizeof(QUARTERS))
+    for value in range(64):
+        SIXTETS[<uint8_t>ALPHABET[value]] = <uint8_t>value
+        for place in range(4):
+            bits = <uint32_t>value << (18 - 6 * place)
+            group[0] = <uint8_t>(bits >> 16)
+            group[1] = <uint8_t>(bits >> 8)
+            group[2] = <uint8_t>bits
+            group[3] = 0
+            memcpy(&QUARTERS[place][<uint8_t>ALPHABET[value]], group, 4)
+
+_fill_tables()
+
+
+# ---------------------------------------------------------------------------------------------------------- base64url
+
+cdef int decode(const uint8_t *text, Py_ssize_t chars, uint8_t *raw) noexcept nogil:
+    """Decode a ticket's text into `raw` (RAW_BUFFER_BYTES). Its size, or 0 for anything but a canonical, well-formed ticket."""
+    cdef int size
+    if chars < TEXT_CHARS_MIN or chars > TEXT_CHARS_MAX:
+        return 0
+    size = _decode_canonical(text, <int>chars, raw)
+    if size < RAW_BYTES_MIN or raw[0] != FORMAT:
+        return 0
+    if raw[PRINCIPAL_LENGTH_AT] == 0 or raw[PRINCIPAL_LENGTH_AT] > PRINCIPAL_BYTES_MAX:
+        return 0
+    if size != PRINCIPAL_AT + raw[PRINCIPAL_LENGTH_AT] + TAG_BYTES:
+        return 0
+    return size
+
+
+cdef int _decode_canonical(const uint8_t *text, int chars, uint8_t *raw) noexcept nogil:
+    """Writes one byte more than it decodes: groups of 4 characters leave as 4-byte words, of which the next overlaps the last."""
+    cdef uint32_t word
+    cdef uint32_t seen = 0             # all ones from a bad character; else its fourth byte stays 0
+    cdef uint8_t[4] seen_bytes
+    cdef uint8_t a, b, c
+    cdef uint8_t bad = 0
+    cdef int size = 0
+    cdef int i = 0
+    while i + 4 <= chars:
+        word = QUARTERS[0][text[i]] | QUARTERS[1][text[i + 1]] | QUARTERS[2][text[i + 2]] | QUARTERS[3][text[i + 3]]
+        seen |= word
+        memcpy(raw + size, &word, 4)
+        size += 3
+        i += 4
+    memcpy(seen_bytes, &seen, 4)
+    if seen_bytes[3] != 0 or chars - i == 1:
+        return 0
+    if chars - i >= 2:
+        a = SIXTETS[text[i]]
+        b = SIXTETS[text[i + 1]]
+        bad = a | b
+        raw[size] = <uint8_t>(a << 2 | b >> 4)
+        size += 1
+        if chars - i == 2:
+            bad |= <uint8_t>(b << 4 | b << 6)        # bits that encode nothing must be zero: the low four, seen in bits 6 and 7
+        else:
+            c = SIXTETS[text[i + 2]]
+            bad |= c | <uint8_t>((c & 0x03) << 6)
+            raw[size] = <uint8_t>(b << 4 | c >> 2)
+            size += 1
+    return 0 if bad & 0xC0 else size
+
+
+cdef int encode(const uint8_t *data, int size, uint8_t *text) noexcept nogil:
+    """base64url without padding. Returns the number of characters written."""
+    cdef int i = 0
+    cdef int chars = 0
+    while i + 2 < size:
+        text[chars] = ALPHABET[data[i] >> 2]
+        text[chars + 1] = ALPHABET[(data[i] & 0x03) << 4 | data[i + 1] >> 4]
+        text[chars + 2] = ALPHABET[(data[i + 1] & 0x0F) << 2 | data[i + 2] >> 6]
+        text[chars + 3] = ALPHABET[data[i + 2] & 0x3F]
+        i += 3
+        chars += 4
+    if i < size:
+        text[chars] = ALPHABET[data[i] >> 2]
+        if i + 1 == size:
+            text[chars + 1] = ALPHABET[(data[i] & 0x03) << 4]
+            return chars + 2
+        text[chars + 1] = ALPHABET[(data[i] & 0x03) << 4 | data[i + 1] >> 4]
+        text[chars + 2] = ALPHABET[(data[i + 1] & 0x0F) << 2]
+        return chars + 3
+    return chars
+
+
+cdef bint ascii_text(object ticket, const uint8_t **text, Py_ssize_t *chars) except -1:
+    """Borrow the characters of a `str` or `bytes`. False: not ASCII, so no ticket."""
+    if isinstance(ticket, str):
+        if not PyUnicode_IS_ASCII(ticket):
+            return False
+        text[0] = <const uint8_t *>PyUnicode_DATA(ticket)
+        chars[0] = PyUnicode_GET_LENGTH(ticket)
+        return True
+    if isinstance(ticket, bytes):
+        text[0] = <const uint8_t *><const char *>ticket
+        chars[0] = len(<bytes>ticket)
+        return True
+    raise TypeError(f"a ticket is str or bytes, not {type(ticket).__name__}")
+
+
+cdef str session_id_text(const uint8_t *session_id):
+    cdef uint8_t[SESSION_ID_CHARS] text
+    encode(session_id, SESSION_ID_BYTES, text)
+    return (<char *>text)[:SESSION_ID_CHARS].decode("ascii")
+
+
+cdef bint parse_session_id(object text, uint8_t *session_id) except -1:
+    """False if `text` is not the 22 characters of a session id."""
+    cdef uint8_t[SESSION_ID_BYTES + 4] raw
+    cdef const uint8_t *at = NULL
+    cdef Py_ssize_t chars = 0
+    if not ascii_text(text, &at, &chars) or chars != SESSION_ID_CHARS:
+        return False
+    if _decode_canonical(at, <int>chars, raw) != SESSION_ID_BYTES:
+        return False
+    memcpy(session_id, raw, SESSION_ID_BYTES)
+    return True
+
+
+def encode_session_id(const uint8_t[::1] session_id):
+    if session_id.shape[0] != SESSION_ID_BYTES:
+        raise ValueError(f"a session id has {SESSION_ID_BYTES} bytes, not {session_id.shape[0]}")
+    return session_id_text(&session_id[0])
+
+
+def decode_session_id(text):
+    cdef uint8_t[SESSION_ID_BYTES] session_id
+    if not parse_session_id(text, session_id):
+        raise ValueError(f"a session id is {SESSION_ID_CHARS} characters of base64url")
+    return (<char *>session_id)[:SESSION_ID_BYTES]
+
+
+# ---------------------------------------------------------------------------------------------------------- principal
+
+cdef bint _is_principal(const uint8_t *at, int size) noexcept nogil:
+    """UTF-8 (RFC 3629) without C0 controls, DEL and outer spaces: safe as a header value, and read the same by everyone."""
+    cdef int i = 0
+    cdef int following
+    cdef uint8_t low, high
+    if size == 0 or size > PRINCIPAL_BYTES_MAX or at[0] == 0x20 or at[size - 1] == 0x20:
+        return False
+    while i < size:
+        low, high = 0x80, 0xBF                          # what the second byte may be
+        if at[i] < 0x80:
+            if at[i] < 0x20 or at[i] == 0x7F:
+                return False
+            following = 0
+        elif 0xC2 <= at[i] <= 0xDF:
+            following = 1
+        elif 0xE0 <= at[i] <= 0xEF:
+            following = 2
+            if at[i] == 0xE0:
+                low = 0xA0                              # shorter forms exist
+            elif at[i] == 0xED:
+                high = 0x9F                             # surrogates
+        elif 0xF0 <= at[i] <= 0xF4:
+            following = 3
+            if at[i] == 0xF0:
+                low = 0x90
+            elif at[i] == 0xF4:
+                high = 0x8F                             # past U+10FFFF
+        else:
+            return False
+        i += 1
+        while following:
+            if i == size or not low <= at[i] <= high:
+                return False
+            low, high = 0x80, 0xBF
+            following -= 1
+            i += 1
+    return True
+
+
+# ----------------------------------------------------------------------------------------------------------- key ring
+
+def _checked(keys, where):
+    """The (id, secret) pairs as a list. No message shows a value: it could be a secret in the wrong place."""
+    checked = {}
+    for number, (key_id, secret) in enumerate(keys, 1):
+        if type(key_id) is not int or not 0 <= key_id <= 255:
+            raise ConfigError(f"{where}: the id of key number {number} is not a whole number from 0 to 255")
+        if key_id in checked:
+            raise ConfigError(f"{where}: key id {key_id} is there twice; give each key its own")
+        if len(secret) < SECRET_BYTES_MIN:
+            raise ConfigError(
+                f"{where}: the secret of key {key_id} has {len(secret)} bytes, at least {SECRET_BYTES_MIN} are needed; "
+                "make one with `fastticket keygen`"
+            )
+        checked[key_id] = bytes(secret)
+    if not checked:
+        raise ConfigError(f"{where}: there is no key in it; make one with `fastticket keygen`")
+    return list(checked.items())
+
+
+def _signing_key(secret, audience):
+    """HKDF-SHA-256 (RFC 5869), no salt, one block."""
+    pseudorandom = hmac.digest(bytes(32), secret, "sha256")
+    return hmac.digest(pseudorandom, b"fastticket/1/" + audience.encode() + b"\x01", "sha256")
+
+
+cdef void _absorb(const uint8_t *signing_key, uint8_t pad, SHA256_CTX *state) noexcept:
+    """Read one block of key ^ pad (RFC 2104)."""
+    cdef uint8_t[BLOCK_BYTES] block
+    cdef int i
+    for i in range(BLOCK_BYTES):
+        block[i] = pad ^ (signing_key[i] if i < 32 else 0)
+    SHA256_Init(state)
+    SHA256_Update(state, block, BLOCK_BYTES)
+    OPENSSL_cleanse(block, BLOCK_BYTES)
+
+
+@cython.final
+cdef class Ring:
+    def __cinit__(self, keys, audience):
+        cdef bytes signing_key
+        cdef Key *key
+        self.ids = []
+        for key_id, secret in _checked(keys, "key ring"):
+            signing_key = _signing_key(secret, audience)
+            key = &self.keys[<uint8_t>key_id]
+            _absorb(signing_key, 0x36, &key.inner)
+            _absorb(signing_key, 0x5C, &key.outer)
+            key.is_there = True
+            memcpy(key.signing_key, <const char *>signing_key, 32)
+            self.ids.append(key_id)
+            self.newest = key_id
+
+    def __dealloc__(self):
+        OPENSSL_cleanse(self.keys, sizeof(self.keys))
+
+
+@cython.final
+cdef class Keyring:
+    def __cinit__(self, keys, audience="default"):
+        self.ring = Ring(keys, audience)
+        self.audience = audience
+
+    def __repr__(self):
+        return f"<Keyring audience={self.audience!r} ids={self.ring.ids}>"
+
+    @classmethod
+    def generate(cls, audience="default"):
+        return cls([(1, secrets.token_bytes(32))], audience)
+
+    @classmethod
+    def from_file(cls, path, audience="default"):
+        return cls(read_keys(path), audience)
+
+    @classmethod
+    def from_env(cls, name="FASTTICKET_KEYS", audience="default"):
+        text = os.environ.get(name, "")
+        if not text.strip():
+            raise ConfigError(f"{name} is not set; it holds the key ring as id:secret,id:secret, oldest first")
+        keys = []
+        for number, item in enumerate(text.split(","), 1):
+            key_id, colon, secret = item.strip().partition(":")
+            if not colon or not key_id.isascii() or not key_id.isdigit() or len(key_id) > 3:
+                raise ConfigError(f"{name}: item {number} is not id:secret")
+            keys.append((int(key_id), _decode_secret(secret, f"{name}: item {number}")))
+        return cls(_checked(keys, name), audience)
+
+    def replace(self, keys):
+        cdef Ring old = self.ring
+        cdef Ring new = Ring(keys, self.audience)
+        cdef Key *before
+        cdef Key *after
+        gone = set()
+        for key_id in old.ids:
+            before = &old.keys[<uint8_t>key_id]
+            after = &new.keys[<uint8_t>key_id]
+            if after.is_there and memcmp(before.signing_key, after.signing_key, 32) == 0:
+                after.uses = before.uses
+            else:
+                gone.add(key_id)
+        self.ring = new
+        return gone
+
+    @property
+    def ids(self):
+        return tuple(self.ring.ids)
+
+    @property
+    def uses(self):
+        return {key_id: self.ring.keys[<uint8_t>key_id].uses for key_id in self.ring.ids}
+
+    def mint(self, principal, issued_at_ms, idle_timeout_s=0, absolute_lifetime_s=0, session_id=None):
+        cdef uint8_t[RAW_BUFFER_BYTES] raw
+        cdef uint8_t[TEXT_CHARS_MAX] text
+        cdef int body_bytes
+        cdef bytes name
+        cdef bytes fields
+        if not isinstance(principal, str):
+            raise TypeError(f"a principal is str, not {type(principal).__name__}")
+        name = principal.encode("utf-8", "surrogatepass")
+        if not _is_principal(<const uint8_t *><const char *>name, <int>min(len(name), PRINCIPAL_BYTES_MAX + 1)):
+            raise InvalidPrincipal(
+                f"a principal is 1 to {PRINCIPAL_BYTES_MAX} bytes of UTF-8 without control characters or outer spaces, "
+                f"this one has {len(name)} bytes; log in under another name"
+            )
+        if session_id is None:
+            session_id = secrets.token_bytes(SESSION_ID_BYTES)
+        if not isinstance(session_id, bytes):           # of another buffer, len() need not count bytes
+            raise TypeError(f"a session id is bytes, not {type(session_id).__name__}")
+        if len(session_id) != SESSION_ID_BYTES:
+            raise ValueError(f"a session id has {SESSION_ID_BYTES} bytes, not {len(session_id)}")
+        if not 0 <= issued_at_ms < 1 << 48:
+            raise ValueError(f"issued_at_ms must be from 0 to 2**48 - 1, not {issued_at_ms}")
+        if not 0 <= idle_timeout_s < 1 << 32 or not 0 <= absolute_lifetime_s < 1 << 32:
+            raise ValueError("idle_timeout_s and absolute_lifetime_s must be from 0 to 2**32 - 1")
+        fields = (
+            bytes((FORMAT, self.ring.newest))
+            + session_id
+            + int(issued_at_ms).to_bytes(6, "big")
+            + int(idle_timeout_s).to_bytes(4, "big")
+            + int(absolute_lifetime_s).to_bytes(4, "big")
+            + bytes((len(name),))
+            + name
+        )
+        body_bytes = <int>len(fields)
+        memcpy(raw, <const char *>fields, body_bytes)
+        self.tag(raw[1], raw, body_bytes, raw + body_bytes)
+        return (<char *>text)[: encode(raw, body_bytes + TAG_BYTES, text)].decode("ascii")
+
+    def verify(self, ticket, now_ms):
+        cdef const uint8_t *text = NULL
+        cdef Py_ssize_t chars = 0
+        cdef Verdict verdict
+        cdef Ticket result = Ticket.__new__(Ticket)
+        if ascii_text(ticket, &text, &chars):
+            result.size = decode(text, chars, result.bytes)
+        if result.size == 0:
+            return _Verdict.MALFORMED
+        verdict = self.verify_raw(result.bytes, result.size, now_ms)
+        return result if verdict == Verdict.HIT else _Verdict(<int>verdict)
+
+    cdef void tag(self, uint8_t key_id, const uint8_t *body, size_t size, uint8_t *out) noexcept nogil:
+        """HMAC-SHA-256 of `body` under a key of the ring, into `out` (32 bytes)."""
+        cdef SHA256_CTX state = self.ring.keys[key_id].inner
+        SHA256_Update(&state, body, size)
+        SHA256_Final(out, &state)
+        state = self.ring.keys[key_id].outer
+        SHA256_Update(&state, out, TAG_BYTES)
+        SHA256_Final(out, &state)
+
+    cdef Verdict verify_raw(self, const uint8_t *raw, int size, int64_t now_ms) noexcept nogil:
+        """Judge a decoded ticket. HIT here means: authentic and not past its absolute deadline."""
+        cdef uint8_t[TAG_BYTES] expected
+        cdef Key *key = &self.ring.keys[raw_key_id(raw)]
+        cdef int body_bytes = size - TAG_BYTES
+        if not key.is_there:
+            return Verdict.UNKNOWN_KEY
+        self.tag(raw_key_id(raw), raw, body_bytes, expected)
+        if CRYPTO_memcmp(expected, raw + body_bytes, TAG_BYTES) != 0:
+            return Verdict.BAD_SIGNATURE
+        key.uses += 1
+        if not _is_principal(raw + PRINCIPAL_AT, raw[PRINCIPAL_LENGTH_AT]):
+            return Verdict.MALFORMED
+        return Verdict.EXPIRED if now_ms >= raw_absolute_deadline_ms(raw) else Verdict.HIT
+
+
+def read_keys(path):
+    """The (id, secret) pairs of a key file, oldest first."""
+    try:
+        with open(path, "rb") as file:
+            table = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; make it with `fastticket keygen`") from None
+    except (ValueError, RecursionError) as error:        # tomllib's own, and what int() and deep nesting raise through it
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+    entries = table.get("key")
+    if not isinstance(entries, list) or set(table) != {"key"}:
+        raise ConfigError(f"{path}: a key file holds [[key]] tables and nothing else")
+    keys = []
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, dict) or set(entry) != {"id", "secret"} or not isinstance(entry["secret"], str):
+            raise ConfigError(f"{path}: [[key]] number {number} must have an id and a secret, and nothing else")
+        keys.append((entry["id"], _decode_secret(entry["secret"], f"{path}: [[key]] number {number}")))
+    return _checked(keys, path)
+
+
+def _decode_secret(text, where):
+    try:
+        return base64.b64decode(text.encode("ascii") + b"=" * (-len(text) & 3), b"-_", validate=True)
+    except (binascii.Error, UnicodeEncodeError):
+        raise ConfigError(f"{where}: the secret is not base64url; make one with `fastticket keygen`") from None
+
+
+# ------------------------------------------------------------------------------------------------------------- ticket
+
+@cython.final
+cdef class Ticket:
+    def __repr__(self):
+        return f"<Ticket session {self.session_id[:6]}…>"
+
+    @property
+    def raw(self):
+        return (<char *>self.bytes)[:self.size]
+
+    @property
+    def key_id(self):
+        return raw_key_id(self.bytes)
+
+    @property
+    def session_id(self):
+        return session_id_text(self.bytes + SESSION_ID_AT)
+
+    @property
+    def issued_at_ms(self):
+        return raw_issued_at_ms(self.bytes)
+
+    @property
+    def idle_timeout_s(self):
+        return raw_idle_timeout_s(self.bytes)
+
+    @property
+    def absolute_lifetime_s(self):
+        return raw_absolute_lifetime_s(self.bytes)
+
+    @property
+    def absolute_deadline_ms(self):
+        return raw_absolute_deadline_ms(self.bytes)
+
+    def idle_deadline_ms(self, used_at_ms, slack_ms=0):
+        return raw_idle_deadline_ms(self.bytes, used_at_ms, slack_ms)
+
+    @property
+    def principal(self):
+        return (<char *>self.bytes)[PRINCIPAL_AT:PRINCIPAL_AT + self.bytes[PRINCIPAL_LENGTH_AT]].decode("utf-8")

@@ -1,0 +1,58 @@
+# Wire format 1 as C sees it: sizes, offsets, and the fields of a raw (decoded) ticket whose shape has been checked.
+# docs/ticket-format.md is the specification.
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+cdef enum:
+    FORMAT = 1
+    SESSION_ID_AT = 2
+    SESSION_ID_BYTES = 16
+    SESSION_ID_CHARS = 22
+    PRINCIPAL_LENGTH_AT = 32
+    PRINCIPAL_AT = 33
+    PRINCIPAL_BYTES_MAX = 190
+    TAG_BYTES = 32
+    RAW_BYTES_MIN = 66
+    RAW_BYTES_MAX = 255
+    RAW_BUFFER_BYTES = 256      # what `decode` may write to
+    TEXT_CHARS_MIN = 88
+    TEXT_CHARS_MAX = 340
+
+
+cdef inline uint64_t big_endian(const uint8_t *at, int size) noexcept nogil:
+    cdef uint64_t value = 0
+    cdef int i
+    for i in range(size):
+        value = value << 8 | at[i]
+    return value
+
+
+# Fields of a well-formed raw ticket; `decode` has checked the shape.
+
+cdef inline uint8_t raw_key_id(const uint8_t *raw) noexcept nogil:
+    return raw[1]
+
+cdef inline int64_t raw_issued_at_ms(const uint8_t *raw) noexcept nogil:
+    return <int64_t>big_endian(raw + 18, 6)
+
+cdef inline uint32_t raw_idle_timeout_s(const uint8_t *raw) noexcept nogil:
+    return <uint32_t>big_endian(raw + 24, 4)
+
+cdef inline uint32_t raw_absolute_lifetime_s(const uint8_t *raw) noexcept nogil:
+    return <uint32_t>big_endian(raw + 28, 4)
+
+cdef inline int64_t never_ms() noexcept nogil:
+    """The deadline of what has none: past every timestamp of the format, and exact as a Redis score (a double)."""
+    return (<int64_t>1 << 53) - 1
+
+cdef inline int64_t raw_absolute_deadline_ms(const uint8_t *raw) noexcept nogil:
+    """Store time, ms."""
+    cdef uint32_t lifetime_s = raw_absolute_lifetime_s(raw)
+    return raw_issued_at_ms(raw) + <int64_t>lifetime_s * 1000 if lifetime_s else never_ms()
+
+cdef inline int64_t raw_idle_deadline_ms(const uint8_t *raw, int64_t used_at_ms, int64_t slack_ms) noexcept nogil:
+    """The idle deadline of a session used at `used_at_ms`, never past the absolute one. Store time, ms."""
+    cdef uint32_t timeout_s = raw_idle_timeout_s(raw)
+    cdef int64_t absolute_ms = raw_absolute_deadline_ms(raw)
+    cdef int64_t idle_ms = used_at_ms + <int64_t>timeout_s * 1000 + slack_ms
+    return absolute_ms if timeout_s == 0 or idle_ms > absolute_ms else idle_ms

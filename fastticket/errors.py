@@ -1,0 +1,80 @@
+"""Verdicts and errors.
+
+A *verdict* is a value: what a check says of a ticket that it does not admit. Bad tickets are the attacker's to send, so
+refusing one raises nothing. An *error* is an exception; each class carries a `reason` slug, safe to log and to show, and the
+HTTP status that a gateway answers with. No message contains a ticket, a key or a password.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class Verdict(enum.Enum):
+    """Why a check did not admit a ticket. Always falsy; `reason` is the slug.
+
+    The numbers are those of `core/verdict.pxd`. All but MISS and REFRESH are refusals.
+    """
+
+    MALFORMED = 1
+    UNKNOWN_KEY = 2
+    BAD_SIGNATURE = 3
+    EXPIRED = 4
+    IDLE = 5
+    REVOKED = 6
+    MISS = 7
+    REFRESH = 8
+    MISSING = 9
+    AMBIGUOUS = 10
+    STORE_UNAVAILABLE = 11
+
+    def __bool__(self) -> bool:
+        return False
+
+    @property
+    def reason(self) -> str:
+        """The slug, e.g. `bad_signature`."""
+        return self.name.lower()
+
+    @property
+    def is_refusal(self) -> bool:
+        """False for MISS and REFRESH: the store has to be asked first."""
+        return self not in (Verdict.MISS, Verdict.REFRESH)
+
+
+class FastticketError(Exception):
+    """Root of every error that fastticket raises on purpose."""
+
+    reason = "error"
+    status = 500
+
+
+class TicketRefused(FastticketError):  # noqa: N818 -- a refusal, not a malfunction
+    """The ticket does not admit its bearer; `verdict` says why."""
+
+    status = 401
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(f"ticket refused: {verdict.reason}")
+        self.verdict = verdict
+        self.reason = verdict.reason
+
+
+class StoreUnavailable(FastticketError):  # noqa: N818 -- the field's word for it
+    """The store did not answer, or answered with an error. Nothing is known of the session; nobody is logged out."""
+
+    reason = "store_unavailable"
+    status = 503
+
+
+class ConfigError(FastticketError):
+    """A configuration, key ring or URL that can not be used. The message names what, where and what to do."""
+
+    reason = "config"
+
+
+class InvalidPrincipal(FastticketError, ValueError):  # noqa: N818
+    """A principal must be 1 to 190 bytes of UTF-8 without control characters or outer spaces."""
+
+    reason = "invalid_principal"
+    status = 502

@@ -1,0 +1,1 @@
+"""The gateway: configuration, addresses, the worker, the workers' supervisor, the demo."""

@@ -1,0 +1,118 @@
+"""Addresses as they are written in a configuration: `host:port`, `[v6]:port`, `unix:PATH`, `fd:N`."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+from fastticket.errors import ConfigError
+
+BACKLOG = 4096
+
+
+class Address(NamedTuple):
+    """One of host and port, path, or fd."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    fd: int = -1
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        if self.fd >= 0:
+            return f"fd:{self.fd}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str, base: Path) -> Address:
+    """ValueError, with a message for the user. Paths are relative to `base`."""
+    if text.startswith("unix:") and len(text) > len("unix:"):
+        return Address(path=str(base / text.removeprefix("unix:")))
+    if text.startswith("fd:") and text[3:].isdecimal():
+        return Address(fd=int(text[3:]))
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{text}: write an IPv6 address as [address]:port")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{text}: not an address; host:port, [v6]:port, unix:PATH or fd:N")
+    return Address(host, int(port))
+
+
+def resolve(address: Address) -> tuple[str, int] | str:
+    """What the data plane connects to: a numeric host and port (IPv4 if there is one), or a Unix socket's path. ConfigError."""
+    if address.path:
+        return address.path
+    if address.fd >= 0:
+        raise ConfigError(f"{address}: an upstream can not be a descriptor")
+    return _numeric(address)[1]
+
+
+def _numeric(address: Address) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConfigError(f"{address}: the name does not resolve: {error.strerror}") from None
+    family, _, _, _, numeric = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    return family, (str(numeric[0]), int(numeric[1]))
+
+
+def listen(address: Address, *, shared: bool) -> socket.socket:
+    """A listening socket. `shared`: others may listen there, too (SO_REUSEPORT), and the kernel spreads connections. ConfigError."""
+    try:
+        if address.fd >= 0:
+            bound = socket.socket(fileno=os.dup(address.fd))
+        elif address.path:
+            bound = _listen_unix(address.path)
+        else:
+            bound = _listen_tcp(address, shared)
+        bound.setblocking(False)
+        return bound
+    except OSError as error:
+        hint = "; is another one running?" if error.errno == errno.EADDRINUSE else ""
+        raise ConfigError(f"listen {address}: {error.strerror}{hint}") from None
+
+
+def _listen_tcp(address: Address, shared: bool) -> socket.socket:
+    family, numeric = _numeric(address)
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if family == socket.AF_INET6:
+        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    try:
+        bound.bind(numeric)
+        bound.listen(BACKLOG)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _listen_unix(path: str) -> socket.socket:
+    """Takes over the socket file of one that is gone, not of one that lives."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.stat(path).st_mode) and not _answers(path):
+            os.unlink(path)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        bound.bind(path)
+        bound.listen(BACKLOG)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(path) == 0

@@ -1,0 +1,354 @@
+"""The configuration file (TOML) as typed values.
+
+Each table of the file is a dataclass here; its fields are the keys, with their types and defaults. What is wrong is one line that
+names the file, the key and the reason. All paths in a file are relative to that file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import ipaddress
+import os
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from fastticket.core.proxy import TIMEOUTS_S
+from fastticket.core.ticket import Keyring, read_keys
+from fastticket.errors import ConfigError
+from fastticket.gateway.addresses import Address, parse_address
+from fastticket.stores.base import Store, open_store
+
+TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+NAME_BYTES_MAX = 47
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """`[gateway]`"""
+
+    listen: list[str] = field(default_factory=lambda: ["127.0.0.1:8080"])
+    workers: int = 1
+    login_url: str = ""
+    trusted_proxies: list[str] = field(default_factory=list)
+    identity_header: str = "X-Forwarded-User"
+    connections_max: int = 10_000
+    request_body_rate_min: int = 500
+    response_body_rate_min: int = 500
+    drain_timeout_s: float = 10.0
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """`[ticket]`"""
+
+    keys: str = ""
+    cookie: str = "ticket"
+    cookie_secure: bool = False
+    audience: str = "default"
+    idle_timeout_s: int = 7200
+    absolute_lifetime_s: int = 86400
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """`[store]`"""
+
+    url: str = "sqlite:///fastticket.db"
+    flush_interval_ms: int = 500
+    lease_ms: int = 2000
+    touch_resolution_ms: int = 0
+    outage_policy: Literal["serve-cached", "deny"] = "serve-cached"
+    outage_grace_s: int = 300
+
+
+@dataclass(frozen=True)
+class Cache:
+    """`[cache]`"""
+
+    capacity: int = 100_000
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """`[[upstream]]`"""
+
+    name: str
+    servers: list[str]
+    balance: Literal["round_robin"] = "round_robin"
+
+
+@dataclass(frozen=True)
+class Route:
+    """`[[route]]`"""
+
+    path: str
+    auth: Literal["required", "optional", "none"] = "required"
+    touch: bool = True
+    login: bool = False
+    upstream: str = ""  #: default: the first one
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole file, and where it was."""
+
+    source: str
+    base: Path
+    gateway: Gateway
+    ticket: Ticket
+    store: StoreSettings
+    cache: Cache
+    timeouts: Mapping[str, float]
+    upstream: list[Upstream]
+    route: list[Route]
+
+    def listen_addresses(self) -> list[Address]:
+        """Where to listen."""
+        return [self._address(text, "[gateway] listen") for text in self.gateway.listen]
+
+    def server_addresses(self, upstream: Upstream) -> list[Address]:
+        """The servers of an upstream."""
+        return [self._address(text, f"[[upstream]] {upstream.name}: servers") for text in upstream.servers]
+
+    def trusted_networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network | str]:
+        """Networks, or the word "unix"."""
+        try:
+            return [text if text == "unix" else ipaddress.ip_network(text) for text in self.gateway.trusted_proxies]
+        except ValueError as error:
+            raise self._error("[gateway] trusted_proxies", str(error)) from None
+
+    def key_pairs(self) -> list[tuple[int, bytes]] | None:
+        """The keys of the key file, oldest first; None: they come from the environment."""
+        return read_keys(self.base / self.ticket.keys) if self.ticket.keys else None
+
+    def keyring(self) -> Keyring:
+        """From the key file, or from the environment's FASTTICKET_KEYS."""
+        pairs = self.key_pairs()
+        if pairs is not None:
+            return Keyring(pairs, self.ticket.audience)
+        if "FASTTICKET_KEYS" not in os.environ:
+            raise self._error(
+                "[ticket] keys", "not given, and FASTTICKET_KEYS is not set; make a file with `fastticket keygen`"
+            )
+        return Keyring.from_env(audience=self.ticket.audience)
+
+    def open_store(self) -> Store:
+        """The store that the URL names, not opened yet."""
+        try:
+            return open_store(self.store.url, base=self.base)
+        except ConfigError as error:
+            raise self._error("[store] url", str(error)) from None
+
+    def _address(self, text: str, where: str) -> Address:
+        try:
+            return parse_address(text, self.base)
+        except ValueError as error:
+            raise self._error(where, str(error)) from None
+
+    def _error(self, where: str, reason: str) -> ConfigError:
+        return ConfigError(f"{self.source}: {where}: {reason}")
+
+
+SECTIONS: dict[str, type] = {"gateway": Gateway, "ticket": Ticket, "store": StoreSettings, "cache": Cache}
+LISTS: dict[str, type] = {"upstream": Upstream, "route": Route}
+
+
+def load_config(path: Path) -> Config:
+    """Read and check a file. ConfigError."""
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+    return read_config(table, str(path), path.parent)
+
+
+def read_config(table: Mapping[str, Any], source: str, base: Path) -> Config:
+    """Check a table of the form of the file. ConfigError."""
+    _refuse_unknown(table, [*SECTIONS, *LISTS, "timeouts"], source, "")
+    values: dict[str, Any] = {}
+    for name, kind in SECTIONS.items():
+        values[name] = _read(kind, table.get(name, {}), source, f"[{name}]")
+    for name, kind in LISTS.items():
+        entries = table.get(name, [])
+        if not isinstance(entries, list):
+            raise ConfigError(f"{source}: {name}: write it as [[{name}]], once for each")
+        values[name] = [_read(kind, entry, source, f"[[{name}]] number {n}") for n, entry in enumerate(entries, 1)]
+    values["timeouts"] = _read_timeouts(table.get("timeouts", {}), source)
+    config = Config(source=source, base=base, **values)
+    _check(config)
+    return config
+
+
+def simple_config(listen: list[str], upstream: list[str], store: str, keys: str) -> Config:
+    """What `serve` makes of its flags: `/login` logs in, everything else needs a ticket."""
+    table = {
+        "gateway": {"listen": listen, "login_url": "/login"},
+        "ticket": {"keys": keys},
+        "store": {"url": store},
+        "upstream": [{"name": "app", "servers": upstream}],
+        "route": [{"path": "/login", "auth": "none", "login": True}, {"path": "/", "auth": "required"}],
+    }
+    return read_config(table, "command line", Path())
+
+
+def _read(kind: type[_T], table: Any, source: str, where: str) -> _T:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{source}: {where}: must be a table")
+    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(kind)
+    _refuse_unknown(table, fields, source, where)
+    for name, value in table.items():
+        problem = _mismatch(value, hints[name])
+        if problem:
+            raise ConfigError(f"{source}: {where} {name}: {problem}")
+    missing = [
+        name
+        for name, f in fields.items()
+        if name not in table and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f"{source}: {where}: {missing[0]} is missing")
+    return kind(**table)
+
+
+def _read_timeouts(table: Any, source: str) -> dict[str, float]:
+    """`[timeouts]`: the names of `fastticket.core.proxy.TIMEOUTS_S`, with `_s`."""
+    if not isinstance(table, dict):
+        raise ConfigError(f"{source}: [timeouts]: must be a table")
+    _refuse_unknown(table, [f"{name}_s" for name in TIMEOUTS_S], source, "[timeouts]")
+    for name, value in table.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 86400:
+            raise ConfigError(
+                f"{source}: [timeouts] {name}: must be a number of seconds, more than 0 and at most 86400"
+            )
+    return {name.removesuffix("_s"): float(value) for name, value in table.items()}
+
+
+def _refuse_unknown(table: Iterable[str], known: Iterable[str], source: str, where: str) -> None:
+    names = list(known)
+    for key in table:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
+            raise ConfigError(f"{source}: {where + ' ' if where else ''}{key}: no such key; {hint}")
+
+
+def _mismatch(value: Any, wanted: Any) -> str:
+    """What is wrong with a value, or nothing."""
+    if typing.get_origin(wanted) is Literal:
+        choices = typing.get_args(wanted)
+        return "" if value in choices else f"must be one of {', '.join(choices)}, not {value!r}"
+    if isinstance(wanted, types.GenericAlias):
+        is_list = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        return "" if is_list else f"must be a list of strings, not {value!r}"
+    if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return "" if value >= 0 else f"must not be negative, it is {value}"
+    if wanted is int and isinstance(value, int) and not isinstance(value, bool):
+        return "" if value >= 0 else f"must not be negative, it is {value}"
+    names = {str: "a string", int: "a whole number", bool: "true or false", float: "a number"}
+    return "" if type(value) is wanted else f"must be {names[wanted]}, not {value!r}"
+
+
+def _check(config: Config) -> None:
+    """What the types do not say."""
+    gateway, ticket = config.gateway, config.ticket
+
+    def require(holds: object, where: str, reason: str) -> None:
+        if not holds:
+            raise ConfigError(f"{config.source}: {where}: {reason}")
+
+    require(gateway.listen, "[gateway] listen", "must name at least one address")
+    require(1 <= gateway.workers <= 256, "[gateway] workers", "must be from 1 to 256")
+    require(1 <= gateway.connections_max <= 1_000_000, "[gateway] connections_max", "must be from 1 to 1000000")
+    require(
+        TOKEN.fullmatch(gateway.identity_header) and len(gateway.identity_header) <= NAME_BYTES_MAX,
+        "[gateway] identity_header",
+        f"must be a field name of at most {NAME_BYTES_MAX} characters",
+    )
+    require(
+        not gateway.login_url or re.fullmatch(r"(/|https?://)[!-~]{0,300}", gateway.login_url),
+        "[gateway] login_url",
+        "must be a path or a URL of at most 300 characters",
+    )
+    require(TOKEN.fullmatch(ticket.cookie), "[ticket] cookie", "must be a cookie name: letters, digits and a few signs")
+    require(
+        ticket.cookie_secure or not ticket.cookie.startswith(("__Host-", "__Secure-")),
+        "[ticket] cookie",
+        f"browsers take {ticket.cookie} only with cookie_secure = true",
+    )
+    require(1 <= config.cache.capacity <= 1 << 30, "[cache] capacity", "must be from 1 to 1073741824 sessions")
+    require(config.upstream, "[[upstream]]", "there must be one")
+    require(config.route, "[[route]]", 'there must be one; path = "/" catches everything')
+    names = [upstream.name for upstream in config.upstream]
+    paths = [route.path for route in config.route]
+    for upstream in config.upstream:
+        require(names.count(upstream.name) == 1, f"[[upstream]] {upstream.name}", "the name is there twice")
+        require(upstream.servers, f"[[upstream]] {upstream.name}: servers", "must name at least one address")
+    for route in config.route:
+        where = f"[[route]] {route.path}"
+        require(
+            re.fullmatch(r"/[!-~]{0,254}", route.path),
+            where,
+            "path must begin with / and have at most 255 plain characters",
+        )
+        require(
+            not set(route.path) & set("%?#;\\"),
+            where,
+            "path is compared after decoding: write it without % ? # ; and \\",
+        )
+        require(paths.count(route.path) == 1, where, "the path is there twice")
+        require(
+            not route.upstream or route.upstream in names,
+            f"{where} upstream",
+            f"there is no upstream {route.upstream!r}",
+        )
+    config.listen_addresses()
+    config.trusted_networks()
+    for upstream in config.upstream:
+        config.server_addresses(upstream)
+    config.open_store()
+
+
+def to_toml(config: Config) -> str:
+    """The configuration in full, defaults included, as a file that reads the same."""
+    lines: list[str] = []
+    for name in SECTIONS:
+        _table(lines, f"[{name}]", dataclasses.asdict(getattr(config, name)))
+    _table(
+        lines,
+        "[timeouts]",
+        {f"{name}_s": config.timeouts.get(name, default) for name, (_, default) in TIMEOUTS_S.items()},
+    )
+    for name in LISTS:
+        for entry in getattr(config, name):
+            _table(lines, f"[[{name}]]", dataclasses.asdict(entry))
+    return "\n".join(lines)
+
+
+def _table(lines: list[str], header: str, values: Mapping[str, Any]) -> None:
+    lines.append(header)
+    lines += [f"{key} = {_toml_value(value)}" for key, value in values.items()]
+    lines.append("")
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml_value, value)) + "]"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return str(value)

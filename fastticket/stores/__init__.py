@@ -1,0 +1,1 @@
+"""Stores: the shared truth about sessions. One contract (`base`), one module an engine."""

@@ -1,0 +1,127 @@
+"""The contract between the cache and a store, and `open_store`.
+
+A store keeps live sessions, each with an idle deadline, and a *lifecycle log* per shard: what was created, revoked, expired. All
+times are the store's own, in ms since the epoch. A caller that holds sessions in a near cache learns what became of them from the
+log alone; the doorbell only makes it look sooner.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from fastticket.errors import ConfigError, StoreUnavailable
+
+#: A place in a shard's log. Later entries compare greater.
+Position = tuple[int, int]
+
+
+class StoredSession(NamedTuple):
+    """A session as the store holds it."""
+
+    id: str  #: 22 characters, base64url
+    principal: str
+    idle_deadline_ms: int
+    absolute_deadline_ms: int
+
+
+class Touch(NamedTuple):
+    """A session was used: its idle deadline moves on, if it is there and the deadline is later than the one stored."""
+
+    session_id: str
+    principal: str
+    idle_deadline_ms: int
+
+
+class Event(NamedTuple):
+    """An entry of the lifecycle log."""
+
+    position: Position
+    kind: str  #: created, revoked or expired
+    session_id: str
+    principal: str
+
+
+class Request(NamedTuple):
+    """What to do in one shard, in this order: write `touches`, read the log from `since`, look up `wanted`."""
+
+    since: Position | None  #: the last position known; None: from now on
+    touches: Sequence[Touch] = ()
+    wanted: Sequence[tuple[str, str]] = ()  #: (session id, principal)
+
+
+class Reply(NamedTuple):
+    """What one shard answered.
+
+    The log was read before the sessions were looked up: a revocation that `events` does not show yet may already show in
+    `deadlines_ms`, never the other way round.
+    """
+
+    position: Position
+    events: Sequence[Event]
+    gap: bool  #: entries after `since` are lost: nothing known of this shard's sessions holds any more
+    deadlines_ms: Sequence[int | None]  #: idle deadlines of `wanted`, in order; None: no such session
+
+
+class Store(Protocol):
+    """Every method may raise StoreUnavailable: nothing is known then, and whether a write was done is open."""
+
+    #: How many shards there are; fixed when the store is made.
+    shards: int
+
+    async def open(self) -> None:
+        """Connect, and create or check the layout. ConfigError: made for another format or number of shards."""
+
+    async def aclose(self) -> None:
+        """Let go of every resource. Idempotent."""
+
+    async def time_ms(self) -> int:
+        """The store's clock."""
+
+    async def create(self, session: StoredSession) -> None:
+        """Add a session; logs `created`. Durable when it returns."""
+
+    async def exchange(self, requests: Mapping[int, Request]) -> Mapping[int, Reply | StoreUnavailable]:
+        """Per shard: touches, log tail, deadlines. A shard that failed has the error for a reply; its touches may be sent again."""
+
+    async def revoke(self, session_id: str, principal: str) -> bool:
+        """End a session; logs `revoked`. False: there was none. Durable when it returns."""
+
+    async def revoke_all(self, principal: str) -> Sequence[str]:
+        """End every session of a principal; logs `revoked` for each. Returns their ids. Durable when it returns."""
+
+    async def sessions(self, principal: str) -> Sequence[StoredSession]:
+        """The principal's live sessions, oldest deadline first."""
+
+    async def sweep(self, dead_before_ms: int, sessions_max: int) -> int:
+        """Remove at most so many sessions whose idle deadline is at or before `dead_before_ms`; logs `expired`. How many it removed."""
+
+    def on_doorbell(self, ring: Callable[[int], None]) -> None:
+        """Call `ring(shard)` in the event loop soon after another process appended to that shard's log. May be lost."""
+
+
+def shard_of(principal: str, shards: int) -> int:
+    """All that belongs to a principal is in one shard."""
+    return zlib.crc32(principal.encode()) % shards
+
+
+def open_store(url: str, *, base: Path | None = None) -> Store:
+    """Make the store that a URL names; `TicketCache` opens it.
+
+    `sqlite:///relative/path`, `sqlite:////absolute/path` or `sqlite://:memory:`. Relative paths are relative to `base`, by
+    default the working directory. ConfigError: not a URL of a store.
+    """
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme == "sqlite":
+        from fastticket.stores.sqlite import SQLiteStore
+
+        if rest == ":memory:":
+            return SQLiteStore(None)
+        if rest.startswith("/") and len(rest) > 1:
+            return SQLiteStore((base or Path()) / rest[1:])
+        raise ConfigError("store url: sqlite takes sqlite:///path or sqlite://:memory:")
+    raise ConfigError(
+        f"store url: {scheme if separator else 'no scheme'}: known are sqlite:///path and sqlite://:memory:"
+    )

@@ -1,0 +1,264 @@
+"""The embedded store: one SQLite file in WAL mode, shared by the processes of one machine.
+
+Rules of this file
+- One shard. One connection, used by one worker thread, so the event loop never waits for the disk.
+- Whatever is acknowledged has been synced (`synchronous=FULL`): a revocation survives power loss.
+- Time is CLOCK_BOOTTIME plus an offset that the first process of a boot took from the wall clock and wrote down for the others.
+  A wall clock that jumps while they run, by NTP or by hand, moves no deadline.
+- The doorbell is `PRAGMA data_version`, which changes when another connection has committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from fastticket.errors import ConfigError, StoreUnavailable
+from fastticket.stores.base import Event, Position, Reply, Request, StoredSession
+
+FORMAT = 1
+LOG_ENTRIES_MAX = 16384
+LOG_TRIM_EVERY = 256
+BUSY_TIMEOUT_S = 2.0
+DOORBELL_INTERVAL_S = 0.025
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS live (
+    session_id TEXT PRIMARY KEY,
+    principal TEXT NOT NULL,
+    idle_deadline_ms INTEGER NOT NULL,
+    absolute_deadline_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS live_by_principal ON live (principal);
+CREATE INDEX IF NOT EXISTS live_by_deadline ON live (idle_deadline_ms);
+CREATE TABLE IF NOT EXISTS log (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, session_id TEXT NOT NULL, principal TEXT NOT NULL
+);
+"""
+
+T = TypeVar("T")
+
+
+class SQLiteStore:
+    """See `fastticket.stores.base.Store`. `path` None: in memory, for one process and as long as it lives."""
+
+    shards = 1
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._name = f"sqlite {path}" if path else "sqlite in memory"
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="fastticket-sqlite")
+        self._connection: sqlite3.Connection | None = None
+        self._closed = False
+        self._offset_ms = 0
+        self._data_version = 0
+        self._ring: Callable[[int], None] | None = None
+        self._doorbell: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Create or check the file."""
+        await self._in_thread(self._open)
+        if self._path:
+            self._doorbell = asyncio.create_task(self._watch())
+
+    async def aclose(self) -> None:
+        """Stop the doorbell and close the file. Idempotent."""
+        if self._doorbell:
+            self._doorbell.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._doorbell
+            self._doorbell = None
+        self._closed = True
+        if self._connection:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
+            self._connection = None
+        self._thread.shutdown()
+
+    async def time_ms(self) -> int:
+        """Boot time plus the offset that all processes of this boot share."""
+        return self._now_ms()
+
+    async def create(self, session: StoredSession) -> None:
+        """Insert the row and its log entry."""
+        await self._in_thread(self._create, session)
+
+    async def exchange(self, requests: Mapping[int, Request]) -> Mapping[int, Reply | StoreUnavailable]:
+        """One transaction; it writes only if there are touches."""
+        try:
+            return {shard: await self._in_thread(self._exchange, request) for shard, request in requests.items()}
+        except StoreUnavailable as error:
+            return dict.fromkeys(requests, error)
+
+    async def revoke(self, session_id: str, principal: str) -> bool:
+        """Delete the row."""
+        where = "session_id = ? AND principal = ?"
+        return bool(await self._in_thread(self._remove, "revoked", where, (session_id, principal)))
+
+    async def revoke_all(self, principal: str) -> Sequence[str]:
+        """Delete all rows of the principal."""
+        return await self._in_thread(self._remove, "revoked", "principal = ?", (principal,))
+
+    async def sweep(self, dead_before_ms: int, sessions_max: int) -> int:
+        """Delete dead rows."""
+        where = (
+            "session_id IN (SELECT session_id FROM live WHERE idle_deadline_ms <= ? ORDER BY idle_deadline_ms LIMIT ?)"
+        )
+        return len(await self._in_thread(self._remove, "expired", where, (dead_before_ms, sessions_max)))
+
+    async def sessions(self, principal: str) -> Sequence[StoredSession]:
+        """Rows not past their deadline."""
+        return await self._in_thread(self._sessions, principal)
+
+    def on_doorbell(self, ring: Callable[[int], None]) -> None:
+        """Called from a task of this store's own."""
+        self._ring = ring
+
+    # What follows, up to `_watch`, runs in the worker thread.
+
+    def _open(self) -> None:
+        if self._path and not self._path.parent.is_dir():
+            raise ConfigError(f"{self._name}: the folder {self._path.parent} does not exist; create it")
+        self._connection = sqlite3.connect(
+            self._path or ":memory:", timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = FULL")
+        with self._writing() as db:
+            for statement in SCHEMA.split(";"):
+                db.execute(statement)
+            self._check_meta(db)
+            self._offset_ms = self._boot_offset_ms(db)
+            if not db.execute("SELECT 1 FROM log LIMIT 1").fetchone():
+                self._log(db, "created", [("", "")])  # so that there always is a last entry
+        self._data_version = self._read_data_version()
+
+    def _check_meta(self, db: sqlite3.Connection) -> None:
+        for key, mine in (("format", FORMAT), ("shards", self.shards)):
+            db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, mine))
+            (theirs,) = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+            if theirs != mine:
+                raise ConfigError(
+                    f"{self._name}: made with {key} {theirs}, this fastticket needs {mine}; use another file"
+                )
+
+    @staticmethod
+    def _boot_offset_ms(db: sqlite3.Connection) -> int:
+        key = "clock of boot " + Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        db.execute("DELETE FROM meta WHERE key LIKE 'clock of boot %' AND key <> ?", (key,))
+        db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, time.time_ns() // 1_000_000 - _boot_time_ms()))
+        (offset_ms,) = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return int(offset_ms)
+
+    def _now_ms(self) -> int:
+        return _boot_time_ms() + self._offset_ms
+
+    def _create(self, session: StoredSession) -> None:
+        with self._writing() as db:
+            db.execute("INSERT INTO live VALUES (?, ?, ?, ?)", session)
+            self._log(db, "created", [(session.id, session.principal)])
+
+    def _exchange(self, request: Request) -> Reply:
+        with self._writing() if request.touches else self._reading() as db:
+            db.executemany(
+                "UPDATE live SET idle_deadline_ms = ?3 WHERE session_id = ?1 AND principal = ?2 AND idle_deadline_ms < ?3",
+                request.touches,
+            )
+            position, events, gap = self._tail(db, request.since)
+            return Reply(position, events, gap, [self._deadline(db, *key) for key in request.wanted])
+
+    @staticmethod
+    def _tail(db: sqlite3.Connection, since: Position | None) -> tuple[Position, list[Event], bool]:
+        """The log from the last known entry inclusive: if that one is gone, others may be, too."""
+        if since is None:
+            (last,) = db.execute("SELECT max(id) FROM log").fetchone()
+            return (last, 0), [], False
+        rows = db.execute(
+            "SELECT id, kind, session_id, principal FROM log WHERE id >= ? ORDER BY id", (since[0],)
+        ).fetchall()
+        if not rows or rows[0][0] != since[0]:
+            (last,) = db.execute("SELECT max(id) FROM log").fetchone()
+            return (last, 0), [], True
+        return (rows[-1][0], 0), [Event((row[0], 0), *row[1:]) for row in rows[1:]], False
+
+    @staticmethod
+    def _deadline(db: sqlite3.Connection, session_id: str, principal: str) -> int | None:
+        row = db.execute(
+            "SELECT idle_deadline_ms FROM live WHERE session_id = ? AND principal = ?", (session_id, principal)
+        ).fetchone()
+        return row and int(row[0])
+
+    def _remove(self, kind: str, where: str, values: tuple[str | int, ...]) -> list[str]:
+        with self._writing() as db:
+            gone = db.execute(f"DELETE FROM live WHERE {where} RETURNING session_id, principal", values).fetchall()  # noqa: S608
+            self._log(db, kind, gone)
+            return [session_id for session_id, _ in gone]
+
+    @staticmethod
+    def _log(db: sqlite3.Connection, kind: str, sessions: Sequence[tuple[str, str]]) -> None:
+        for session_id, principal in sessions:
+            entry = db.execute(
+                "INSERT INTO log (kind, session_id, principal) VALUES (?, ?, ?)", (kind, session_id, principal)
+            )
+            if entry.lastrowid and entry.lastrowid % LOG_TRIM_EVERY == 0:
+                db.execute("DELETE FROM log WHERE id <= ?", (entry.lastrowid - LOG_ENTRIES_MAX,))
+
+    def _sessions(self, principal: str) -> list[StoredSession]:
+        rows = self._db().execute(
+            "SELECT * FROM live WHERE principal = ? AND idle_deadline_ms > ? ORDER BY idle_deadline_ms",
+            (principal, self._now_ms()),
+        )
+        return [StoredSession(*row) for row in rows]
+
+    def _db(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StoreUnavailable(f"{self._name} is not open")
+        return self._connection
+
+    @contextlib.contextmanager
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        db = self._db()
+        db.execute(begin)
+        try:
+            yield db
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+    def _writing(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        return self._transaction("BEGIN IMMEDIATE")
+
+    def _reading(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        return self._transaction("BEGIN")
+
+    def _read_data_version(self) -> int:
+        return int(self._db().execute("PRAGMA data_version").fetchone()[0])
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(DOORBELL_INTERVAL_S)
+            with contextlib.suppress(StoreUnavailable):
+                version = await self._in_thread(self._read_data_version)
+                if version != self._data_version and self._ring:
+                    self._data_version = version
+                    self._ring(0)
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        if self._closed:
+            raise StoreUnavailable(f"{self._name} is closed")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*arguments))
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"{self._name}: {error}") from error
+
+
+def _boot_time_ms() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000

@@ -1,0 +1,52 @@
+"""Builds the compiled core. Everything declarative is in pyproject.toml.
+
+Switches (environment):
+    FASTTICKET_WERROR=1    a C compiler warning is an error
+    FASTTICKET_TRACE=1     line tracing in the compiled modules, for coverage
+    FASTTICKET_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer
+"""
+
+import os
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+
+def switched_on(name: str) -> bool:
+    return os.environ.get(f"FASTTICKET_{name}", "") not in ("", "0")
+
+
+compile_args = ["-O3", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
+link_args: list[str] = []
+macros: list[tuple[str, str | None]] = []
+trace = switched_on("TRACE")
+
+if switched_on("WERROR"):
+    compile_args += ["-Werror"]
+if trace:
+    compile_args += ["-O1"]
+    macros += [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")]
+if switched_on("SANITIZE"):
+    sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+    compile_args += ["-O1", "-g", *sanitize]
+    link_args += sanitize
+
+
+def core(name: str, libraries: tuple[str, ...] = ()) -> Extension:
+    return Extension(
+        f"fastticket.core.{name}",
+        [f"fastticket/core/{name}.pyx"],
+        libraries=list(libraries),
+        extra_compile_args=compile_args,
+        extra_link_args=link_args,
+        define_macros=macros,
+    )
+
+
+setup(
+    ext_modules=cythonize(
+        [core("ticket", ("crypto",)), core("nearcache"), core("check"), core("http1"), core("proxy")],
+        compiler_directives={"linetrace": trace},
+        force=trace,
+    )
+)

@@ -1,0 +1,81 @@
+"""Imports point one way (design: cli -> gateway -> cache -> {core, stores} -> errors), and the house rules that a machine can check."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "fastticket"
+
+#: What each room may import of the package.
+MAY_IMPORT = {
+    "errors": set(),
+    "core.ticket": {"errors"},
+    "core.nearcache": {"errors"},
+    "core.http1": set(),
+    "core.check": {"errors", "core.ticket", "core.nearcache"},
+    "core.proxy": {"errors", "core.check", "core.ticket", "core.nearcache", "core.http1"},
+    "stores": {"errors", "stores"},
+    "cache": {"errors", "core.ticket", "core.nearcache", "core.check", "stores"},
+    "keyfile": {"errors", "core.ticket"},
+    "gateway": {"errors", "core.ticket", "core.proxy", "stores", "cache", "gateway"},
+    "demo": {"errors", "keyfile", "gateway"},
+    "cli": {"errors", "keyfile", "gateway", "demo", ""},
+    "__main__": {"cli"},
+}
+DECLARATIONS = {"core.wire", "core.verdict", "core.sockets"}  # C declarations only
+
+SOURCES = sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyx"), *PACKAGE.rglob("*.pxd")])
+
+
+def room(module: str) -> str:
+    """`stores.sqlite` is in the room `stores`; each module of the core is a room of its own."""
+    return module if module.startswith("core.") else module.partition(".")[0]
+
+
+def module_of(source: Path) -> str:
+    return ".".join(source.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_of(source: Path) -> set[str]:
+    """The package's own modules that a source imports, cimports included."""
+    found = re.findall(r"^\s*(?:from|cimport|import)\s+fastticket(?:\.([\w.]+))?\s", source.read_text() + "\n", re.MULTILINE)
+    return {name or "" for name in found}
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(source):
+    module = module_of(source)
+    if module in ("__init__", "core", "core.__init__") or module in DECLARATIONS:
+        return
+    allowed = MAY_IMPORT[room(module)]
+    rooms = {room(name) for name in imports_of(source)} - DECLARATIONS - {room(module)}
+    assert rooms <= allowed
+
+
+def test_only_the_redis_store_knows_redis():
+    knowing = [s for s in SOURCES if re.search(r"^\s*(?:import|from)\s+redis\b", s.read_text(), re.MULTILINE)]
+    assert all(s.name == "redis.py" and s.parent.name == "stores" for s in knowing)
+
+
+@pytest.mark.parametrize("source", sorted(PACKAGE.rglob("*.pyx")), ids=lambda path: path.name)
+def test_a_compiled_module_has_its_declarations_stub_and_directives(source):
+    assert source.with_suffix(".pxd").exists()
+    assert source.with_suffix(".pyi").exists()
+    first = source.read_text().splitlines()[0]
+    assert first.startswith("# cython: language_level=3")
+    assert not re.search(r"^\s*(include|DEF)\s", source.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("source", sorted(PACKAGE.rglob("*.pyx")), ids=lambda path: path.name)
+def test_a_stub_names_what_the_module_has(source):
+    """Every public function and class of the stub is in the compiled module."""
+    module = __import__(f"fastticket.core.{source.stem}", fromlist=["*"])
+    for node in ast.parse(source.with_suffix(".pyi").read_text()).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            assert hasattr(module, node.name), node.name
+        if isinstance(node, ast.ClassDef):
+            for member in node.body:
+                if isinstance(member, ast.FunctionDef) and not member.name.startswith("__"):
+                    assert hasattr(getattr(module, node.name), member.name), f"{node.name}.{member.name}"

@@ -49,7 +49,7 @@ _Key = tuple[str, str]  # session id, principal
 class _Flight:
     """A load under way for one session.
 
-    `landed` gets None once the near cache knows the session or its refusal; the idle deadline if there was no room for it.
+    `landed` gets the idle deadline, or None if the session is refused; the near cache knows it then, if there was room.
     """
 
     def __init__(self, ticket: Ticket, landed: asyncio.Future[int | None]) -> None:
@@ -166,6 +166,7 @@ class TicketCache:
 
     async def authenticate(self, ticket: str | bytes, *, touch: bool = True) -> Session:
         """The session of a ticket, loaded if need be. TicketRefused (`.reason` is a slug), StoreUnavailable."""
+        loaded_ms: int | None = None
         for _ in range(LOAD_ATTEMPTS):
             verdict = self.check(ticket, touch)
             if isinstance(verdict, Session):
@@ -173,14 +174,14 @@ class TicketCache:
             if verdict.is_refusal:
                 raise TicketRefused(verdict)
             verified = self._verified(ticket, self.now_ms())
+            if verdict is Verdict.MISS and loaded_ms is not None:
+                return self._uncached(ticket, verified, loaded_ms, touch)
             try:
-                deadline_ms = await self._load(verified)
+                loaded_ms = await self._load(verified)
             except StoreUnavailable:
+                # On credit, as long as `_outage` renews the lease.
                 if not self.near.extend(verified.raw, self.now_ms()):
                     raise
-                continue  # on credit, as long as `_outage` renews the lease
-            if deadline_ms is not None:
-                return self._uncached(verified, deadline_ms, touch)
         raise StoreUnavailable(
             "the store answers too slowly: loads come back after their lease is over; look at its latency"
         )
@@ -289,7 +290,7 @@ class TicketCache:
         return True
 
     def _settle(self, ticket: Ticket, stored_deadline_ms: int | None) -> int | None:
-        """Enter what the store said; the deadline if there was no room.
+        """Enter what the store said; the deadline, or None if it is a refusal.
 
         The latest deadline known counts: a use that this gateway saw may not have reached the store, for as long as it was away.
         """
@@ -304,16 +305,16 @@ class TicketCache:
         if now_ms >= deadline_ms:
             self.near.refuse(session_id, Verdict.IDLE, now_ms)
             return None
-        entered = self.near.insert(ticket.raw, shard, deadline_ms, now_ms, False)
-        return None if entered else deadline_ms
+        self.near.insert(ticket.raw, shard, deadline_ms, now_ms, False)
+        return deadline_ms
 
-    def _uncached(self, ticket: Ticket, deadline_ms: int, touch: bool) -> Session:
-        """Admit a session that found no room: everything else is dirty. Its touch waits with the unwritten ones."""
+    def _uncached(self, text: str | bytes, ticket: Ticket, deadline_ms: int, touch: bool) -> Session:
+        """Admit a session that was loaded and found no room, or has lost it again. Its touch waits with the unwritten ones."""
         if touch:
             shard = shard_of(ticket.principal, self._store.shards)
             used_ms = ticket.idle_deadline_ms(self.now_ms(), self._flush_interval_ms)
             self._keep_unwritten(shard, (ticket.session_id, ticket.principal), used_ms)
-        return self.checker.session_of(ticket.raw, deadline_ms)
+        return self.checker.session_of(text, deadline_ms)
 
     # --- flush
 

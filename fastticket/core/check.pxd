@@ -24,5 +24,7 @@ cdef class Checker:
 
 
 cdef class Session:
-    cdef uint8_t[RAW_BUFFER_BYTES] raw
+    cdef object ticket
     cdef int64_t deadline_ms
+
+    cdef int decode(self, uint8_t *raw) except -1

@@ -7,14 +7,11 @@ up to `clock_resolution_ms` behind; whoever grants leases takes that off. Tests 
 """
 
 cimport cython
-from libc.string cimport memcpy
-
 from fastticket.core.ticket cimport ascii_text, decode, session_id_text
 from fastticket.core.wire cimport (
     PRINCIPAL_AT,
     PRINCIPAL_LENGTH_AT,
-    RAW_BYTES_MAX,
-    RAW_BYTES_MIN,
+    RAW_BUFFER_BYTES,
     SESSION_ID_AT,
     raw_absolute_deadline_ms,
     raw_issued_at_ms,
@@ -69,17 +66,17 @@ cdef class Checker:
         if verdict != Verdict.HIT:
             return VERDICTS[<int>verdict]
         session = Session.__new__(Session)
-        memcpy(session.raw, checked.raw, checked.size)
+        session.ticket = ticket
         session.deadline_ms = checked.idle_deadline_ms
         return session
 
-    def session_of(self, const uint8_t[::1] raw, int64_t idle_deadline_ms):
+    def session_of(self, ticket, int64_t idle_deadline_ms):
         """For the caller that has verified and loaded the ticket itself."""
+        cdef uint8_t[RAW_BUFFER_BYTES] raw
         cdef Session session = Session.__new__(Session)
-        if not RAW_BYTES_MIN <= raw.shape[0] <= RAW_BYTES_MAX:
-            raise ValueError(f"not a raw ticket: {raw.shape[0]} bytes")
-        memcpy(session.raw, &raw[0], raw.shape[0])
+        session.ticket = ticket
         session.deadline_ms = idle_deadline_ms
+        session.decode(raw)
         return session
 
     cdef int64_t now(self) noexcept nogil:
@@ -113,21 +110,37 @@ cdef class Checker:
 
 @cython.final
 @cython.freelist(64)
+@cython.no_gc                       # it refers to a str or bytes only
 cdef class Session:
+    """Made on every hit, so it only refers to the ticket; whoever wants a field pays for decoding it."""
+
     def __repr__(self):
         return f"<Session {self.id[:6]}… of {self.principal!r}>"
 
+    cdef int decode(self, uint8_t *raw) except -1:
+        cdef const uint8_t *text = NULL
+        cdef Py_ssize_t chars = 0
+        if self.ticket is None or not ascii_text(self.ticket, &text, &chars) or decode(text, chars, raw) == 0:
+            raise ValueError("a session comes from a check, and has a ticket")
+        return 0
+
     @property
     def principal(self):
-        return (<char *>self.raw)[PRINCIPAL_AT:PRINCIPAL_AT + self.raw[PRINCIPAL_LENGTH_AT]].decode("utf-8")
+        cdef uint8_t[RAW_BUFFER_BYTES] raw
+        self.decode(raw)
+        return (<char *>raw)[PRINCIPAL_AT:PRINCIPAL_AT + raw[PRINCIPAL_LENGTH_AT]].decode("utf-8")
 
     @property
     def id(self):
-        return session_id_text(self.raw + SESSION_ID_AT)
+        cdef uint8_t[RAW_BUFFER_BYTES] raw
+        self.decode(raw)
+        return session_id_text(raw + SESSION_ID_AT)
 
     @property
     def issued_at_ms(self):
-        return raw_issued_at_ms(self.raw)
+        cdef uint8_t[RAW_BUFFER_BYTES] raw
+        self.decode(raw)
+        return raw_issued_at_ms(raw)
 
     @property
     def idle_deadline_ms(self):
@@ -135,4 +148,6 @@ cdef class Session:
 
     @property
     def absolute_deadline_ms(self):
-        return raw_absolute_deadline_ms(self.raw)
+        cdef uint8_t[RAW_BUFFER_BYTES] raw
+        self.decode(raw)
+        return raw_absolute_deadline_ms(raw)

@@ -22,7 +22,7 @@ test: $(VENV)/built-dev check
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 	@echo "--- line coverage of the Cython code"
-	cd build/traced && ../../$(BIN)/coverage report --rcfile=../../.coveragerc-core
+	cd build/traced && ../../$(BIN)/coverage report --rcfile=../../coverage-core.ini
 
 check: $(VENV)/built-dev
 	$(BIN)/ruff check .
@@ -33,10 +33,10 @@ check: $(VENV)/built-dev
 # The compiled core once more, traced, in a copy: too slow for the whole suite, so for the tests of the core, with less fuzzing.
 coverage-core: $(VENV)/built-dev
 	rm -rf build/traced && mkdir -p build/traced
-	cp -r setup.py pyproject.toml README.md fastticket tests build/traced/
+	cp -r setup.py pyproject.toml README.md docs fastticket tests build/traced/
 	rm -f build/traced/fastticket/core/*.so build/traced/fastticket/core/*.c
 	cd build/traced && FASTTICKET_TRACE=1 ../../$(BIN)/python setup.py -q build_ext --inplace
-	cd build/traced && FASTTICKET_FUZZ=0.02 ../../$(BIN)/coverage run --rcfile=../../.coveragerc-core -m pytest -q -m "not slow" tests
+	cd build/traced && FASTTICKET_FUZZ=0.02 ../../$(BIN)/coverage run --rcfile=../../coverage-core.ini -m pytest -q -m "not slow" tests
 
 bench: $(VENV)/built-dev
 	$(BIN)/pip install -q '.[bench]' --no-build-isolation --no-deps -e . >/dev/null

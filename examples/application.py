@@ -1,9 +1,9 @@
 """An application behind the gateway, with the standard library alone.
 
-    fastticket keygen --out keys.toml
-    fastticket serve --keys keys.toml --upstream 127.0.0.1:9001
-    python examples/application.py
-    curl -c jar -d 'user=alice&password=wonder' localhost:8080/login && curl -b jar localhost:8080/
+fastticket keygen --out keys.toml
+fastticket serve --keys keys.toml --upstream 127.0.0.1:9001
+python examples/application.py
+curl -c jar -d 'user=alice&password=wonder' localhost:8080/login && curl -b jar localhost:8080/
 """
 
 import hmac

@@ -1,6 +1,6 @@
 """fastticket without its gateway: authenticate in your own asyncio program.
 
-    python examples/embed.py
+python examples/embed.py
 """
 
 import asyncio

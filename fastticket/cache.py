@@ -49,10 +49,10 @@ _Key = tuple[str, str]  # session id, principal
 class _Flight:
     """A load under way for one session.
 
-    `landed` gets the idle deadline, or None if the session is refused; the near cache knows it then, if there was room.
+    `landed` gets the idle deadline, or REVOKED or IDLE; the near cache knows it then, if there was room.
     """
 
-    def __init__(self, ticket: Ticket, landed: asyncio.Future[int | None]) -> None:
+    def __init__(self, ticket: Ticket, landed: asyncio.Future[int | Verdict]) -> None:
         self.ticket = ticket
         self.key = (ticket.session_id, ticket.principal)
         self.landed = landed
@@ -166,7 +166,7 @@ class TicketCache:
 
     async def authenticate(self, ticket: str | bytes, *, touch: bool = True) -> Session:
         """The session of a ticket, loaded if need be. TicketRefused (`.reason` is a slug), StoreUnavailable."""
-        loaded_ms: int | None = None
+        loaded: int | Verdict = Verdict.MISS
         for _ in range(LOAD_ATTEMPTS):
             verdict = self.check(ticket, touch)
             if isinstance(verdict, Session):
@@ -174,14 +174,16 @@ class TicketCache:
             if verdict.is_refusal:
                 raise TicketRefused(verdict)
             verified = self._verified(ticket, self.now_ms())
-            if verdict is Verdict.MISS and loaded_ms is not None:
-                return self._uncached(ticket, verified, loaded_ms, touch)
+            if verdict is Verdict.MISS and isinstance(loaded, int):
+                return self._uncached(ticket, verified, loaded, touch)
             try:
-                loaded_ms = await self._load(verified)
+                loaded = await self._load(verified)
             except StoreUnavailable:
                 # On credit, as long as `_outage` renews the lease.
                 if not self.near.extend(verified.raw, self.now_ms()):
                     raise
+            if isinstance(loaded, Verdict) and loaded.is_refusal:
+                raise TicketRefused(loaded)
         raise StoreUnavailable(
             "the store answers too slowly: loads come back after their lease is over; look at its latency"
         )
@@ -225,8 +227,8 @@ class TicketCache:
             raise TicketRefused(ticket)
         return ticket
 
-    async def _load(self, ticket: Ticket) -> int | None:
-        """The idle deadline that the store holds, or None. Joins a load that is under way for the session."""
+    async def _load(self, ticket: Ticket) -> int | Verdict:
+        """The idle deadline, or REVOKED or IDLE. Joins a load that is under way for the session."""
         if self._closed:
             raise StoreUnavailable("the ticket cache is closed")
         key = (ticket.session_id, ticket.principal)
@@ -289,8 +291,8 @@ class TicketCache:
         del self._flights[flight.key]
         return True
 
-    def _settle(self, ticket: Ticket, stored_deadline_ms: int | None) -> int | None:
-        """Enter what the store said; the deadline, or None if it is a refusal.
+    def _settle(self, ticket: Ticket, stored_deadline_ms: int | None) -> int | Verdict:
+        """Enter what the store said; the deadline, or REVOKED or IDLE.
 
         The latest deadline known counts: a use that this gateway saw may not have reached the store, for as long as it was away.
         """
@@ -298,13 +300,13 @@ class TicketCache:
         session_id = decode_session_id(ticket.session_id)
         if stored_deadline_ms is None:
             self.near.refuse(session_id, Verdict.REVOKED, now_ms)
-            return None
+            return Verdict.REVOKED
         shard = shard_of(ticket.principal, self._store.shards)
         unwritten_ms = self._unwritten[shard].get((ticket.session_id, ticket.principal), 0)
         deadline_ms = max(stored_deadline_ms, unwritten_ms, self.near.idle_deadline_ms(session_id))
         if now_ms >= deadline_ms:
             self.near.refuse(session_id, Verdict.IDLE, now_ms)
-            return None
+            return Verdict.IDLE
         self.near.insert(ticket.raw, shard, deadline_ms, now_ms, False)
         return deadline_ms
 

@@ -40,7 +40,9 @@ def module_of(source: Path) -> str:
 
 def imports_of(source: Path) -> set[str]:
     """The package's own modules that a source imports, cimports included."""
-    found = re.findall(r"^\s*(?:from|cimport|import)\s+fastticket(?:\.([\w.]+))?\s", source.read_text() + "\n", re.MULTILINE)
+    found = re.findall(
+        r"^\s*(?:from|cimport|import)\s+fastticket(?:\.([\w.]+))?\s", source.read_text() + "\n", re.MULTILINE
+    )
     return {name or "" for name in found}
 
 

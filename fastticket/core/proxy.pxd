@@ -72,6 +72,7 @@ cdef struct Conn:
     Side side
     State state
     bint readable               # the kernel may have bytes for us (edge-triggered: it will not say so again)
+    bint hung_up                # it has said that no more will come after those
     bint watches_out
     uint32_t peer               # the other side of the exchange
     # timer queue
@@ -238,6 +239,7 @@ cdef class Proxy:
     cdef bint _response_flows(self, uint32_t index) noexcept nogil
     cdef void _turn(self) noexcept nogil
     cdef void _on_event(self, uint32_t index, uint32_t events) noexcept nogil
+    cdef void _received(self, Conn *c, ssize_t size, uint32_t room) noexcept nogil
     cdef void _later(self, uint32_t index) noexcept nogil
     cdef void _accept(self, int listener) noexcept nogil
     cdef void _set_accepting(self, bint accepts) noexcept nogil

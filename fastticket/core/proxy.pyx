@@ -11,7 +11,8 @@ Structure
     downstream and an upstream connection that are each other's peer, from the forwarding of a request to the end of its response.
 
 Rules of this file
-    - Sockets are edge-triggered. `readable` remembers what the kernel will not say again; a read shorter than asked for clears it.
+    - Sockets are edge-triggered. `readable` remembers what the kernel will not say again; a read shorter than asked for clears it,
+      unless the other side has hung up: then only the end itself does.
     - A request is kept as it came (`held`) until its body is streamed or its response begins: to wait for a verdict or a
       connection, and to be sent again, it is read again. What goes upstream is written anew from what was understood.
     - Bodies pass through one shared buffer. What the next kernel buffer does not take is kept (`unsent`), and nothing more is read
@@ -648,8 +649,8 @@ cdef class Proxy:
             if events & (EPOLLERR | EPOLLHUP):
                 self._abort(index)              # nobody is there to answer
                 return
-            if events & (EPOLLIN | EPOLLRDHUP):
-                c.readable = True
+            c.readable |= events & (EPOLLIN | EPOLLRDHUP) != 0
+            c.hung_up |= events & EPOLLRDHUP != 0
             if events & EPOLLOUT and c.unsent != NULL:
                 self._flush(index)
             self._resume(index)
@@ -658,13 +659,18 @@ cdef class Proxy:
                 if events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
                     self._connected(index)
             else:
-                if events & (EPOLLIN | EPOLLRDHUP | EPOLLERR | EPOLLHUP):
-                    c.readable = True
+                c.readable |= events & (EPOLLIN | EPOLLRDHUP | EPOLLERR | EPOLLHUP) != 0
+                c.hung_up |= events & (EPOLLRDHUP | EPOLLERR | EPOLLHUP) != 0
                 if events & EPOLLOUT and c.unsent != NULL:
                     self._flush(index)
                 self._advance_upstream(index)
             if peer != NONE:
                 self._resume(peer)
+
+    cdef inline void _received(self, Conn *c, ssize_t size, uint32_t room) noexcept nogil:
+        """A short read has emptied the socket, and the kernel will say when there is more; but not again that it has ended."""
+        if <uint32_t>size < room and not c.hung_up:
+            c.readable = False
 
     cdef void _later(self, uint32_t index) noexcept nogil:
         """Fairness: this one has had its share of the turn."""
@@ -846,8 +852,7 @@ cdef class Proxy:
         if size <= 0:
             self._close(index)
             return
-        if <uint32_t>size < room:
-            c.readable = False
+        self._received(c, size, room)
         c.held_size += <uint32_t>size
         if c.state == State.IDLE:
             c.state = State.READING_HEAD
@@ -1135,8 +1140,7 @@ cdef class Proxy:
             if size == 0 or size < 0 and errno != EAGAIN and errno != EINTR:
                 self._close(index)
                 return
-            if size < SCRATCH_BYTES:
-                c.readable = False
+            self._received(c, size, SCRATCH_BYTES)
         self._later(index)
 
     # ------------------------------------------------------------------------------------------ upstream: connections
@@ -1434,8 +1438,7 @@ cdef class Proxy:
             if size <= 0:
                 self._body_ended(index, size == 0)
                 return
-            if <uint32_t>size < room:
-                c.readable = False
+            self._received(c, size, room)
             c.window_bytes += size
             if not self._move(index, at, <uint32_t>size):
                 return
@@ -1580,8 +1583,7 @@ cdef class Proxy:
         if size <= 0:
             self._lost(index)
             return
-        if <uint32_t>size < room:
-            c.readable = False
+        self._received(c, size, room)
         if c.held_size:
             c.held_size += <uint32_t>size
             self._on_response(index, c.held, c.held_size)

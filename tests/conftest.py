@@ -1,0 +1,263 @@
+"""Fixtures: a gateway on its own event loop, and an origin (an upstream server) that does exactly what a test says.
+
+Everything listens on free ports of 127.0.0.1, every wait is bounded by BOUND_S, and every fixture ends what it started.
+"""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from concurrent.futures import Future
+
+import pytest
+import uvloop
+
+import fastticket
+from fastticket.gateway.addresses import listen
+from fastticket.gateway.config import read_config
+from fastticket.gateway.worker import Worker
+from fastticket.keyfile import create_key_file
+
+BOUND_S = 10
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Client(socket.socket):
+    """A client's connection, read until something is there."""
+
+    def __init__(self, address=None, *, fileno=None):
+        """Connect to an address, or take over a descriptor."""
+        self.buffer = b""
+        if fileno is not None:
+            super().__init__(fileno=fileno)
+        else:
+            is_v6 = ":" in address[0]
+            family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if is_v6 else socket.AF_INET
+            super().__init__(family, socket.SOCK_STREAM)
+        self.settimeout(BOUND_S)
+        if address is not None:
+            self.connect(address)
+
+    def read_until(self, end):
+        while end not in self.buffer:
+            self._more()
+        at = self.buffer.index(end) + len(end)
+        found, self.buffer = self.buffer[:at], self.buffer[at:]
+        return found
+
+    def read_exactly(self, size):
+        while len(self.buffer) < size:
+            self._more()
+        found, self.buffer = self.buffer[:size], self.buffer[size:]
+        return found
+
+    def read_all(self):
+        """Up to the end of the connection; a reset is an end, too."""
+        with contextlib.suppress(EOFError, ConnectionError):
+            while True:
+                self._more()
+        return self.buffer
+
+    def _more(self):
+        got = self.recv(65536)
+        if not got:
+            raise EOFError(self.buffer)
+        self.buffer += got
+
+    def read_head(self):
+        return self.read_until(b"\r\n\r\n")
+
+    def read_response(self, to_head=False):
+        """(head, body), chunks decoded."""
+        head = self.read_head()
+        return head, b"" if to_head else read_body(head, self)
+
+
+def read_body(head, connection):
+    """The body that a head announces, chunks decoded."""
+    fields = fields_of(head)
+    if fields.get(b"transfer-encoding") == b"chunked":
+        body = b""
+        while size := int(connection.read_until(b"\r\n"), 16):
+            body += connection.read_exactly(size)
+            assert connection.read_exactly(2) == b"\r\n"
+        assert connection.read_exactly(2) == b"\r\n"
+        return body
+    return connection.read_exactly(int(fields.get(b"content-length", 0)))
+
+
+def fields_of(head):
+    """Lower-case names to values; for a test that minds repetition, count in the head itself."""
+    return {n.lower(): v for n, _, v in (line.partition(b": ") for line in head.split(b"\r\n")[1:-2])}
+
+
+def status_of(head):
+    return int(head.split(b" ", 2)[1])
+
+
+class Origin:
+    """An upstream server: `serve(connection)` is called in a thread for each connection that the gateway makes."""
+
+    def __init__(self, serve, path=None):
+        self.serve = serve
+        self.requests = []  # (head, body) of those that `request` has read
+        self.connections = []
+        self.failures = []
+        self._listener = socket.socket(socket.AF_UNIX if path else socket.AF_INET, socket.SOCK_STREAM)
+        self._listener.bind(path or ("127.0.0.1", 0))
+        self._listener.listen(128)
+        self.address = f"unix:{path}" if path else f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self):
+        while True:
+            try:
+                accepted, _ = self._listener.accept()
+            except OSError:
+                return
+            self._start(Client(fileno=accepted.detach()))
+
+    def _start(self, connection):
+        self.connections.append(connection)
+        thread = threading.Thread(target=self._run, args=(connection,))
+        self._threads.append(thread)
+        thread.start()
+
+    def _run(self, connection):
+        try:
+            with connection:
+                self.serve(connection)
+        except (EOFError, ConnectionError, OSError):
+            pass
+        except BaseException as failure:
+            self.failures.append(failure)
+
+    def request(self, connection):
+        """Read one request as the gateway wrote it, and remember it."""
+        head = connection.read_head()
+        body = read_body(head, connection)
+        self.requests.append((head, body))
+        return head, body
+
+    def close(self):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in self.connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(BOUND_S)
+
+
+class Gateway:
+    """A worker on an event loop in a thread of its own."""
+
+    def __init__(self, table, folder):
+        self.config = read_config(table, "test", folder)
+        self.loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever)
+        self._thread.start()
+        self._listeners = [listen(address, shared=False) for address in self.config.listen_addresses()]
+        self.address = self._listeners[0].getsockname()
+        self.worker = self.run(self._start())
+        self.cache = self.worker._cache
+        self._stopped = False
+
+    async def _start(self):
+        worker = Worker(self.config, self._listeners)
+        await worker.start()
+        return worker
+
+    def run(self, coroutine):
+        """In the gateway's loop."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(BOUND_S)
+
+    def call(self, function, *arguments):
+        done = Future()
+        self.loop.call_soon_threadsafe(lambda: done.set_result(function(*arguments)))
+        return done.result(BOUND_S)
+
+    def login(self, principal="alice"):
+        return self.run(self.cache.login(principal))
+
+    def connect(self):
+        return Client(self.address)
+
+    def ask(self, raw):
+        """One request on a connection of its own; the whole answer."""
+        with self.connect() as client:
+            client.sendall(raw)
+            return client.read_response(to_head=raw.startswith(b"HEAD "))
+
+    @property
+    def stats(self):
+        return self.call(lambda: self.worker.proxy.stats)
+
+    def stop(self):
+        if self._stopped:
+            return
+        self._stopped = True
+        try:
+            self.run(self.worker.stop())
+        finally:
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join(BOUND_S)
+            self.loop.close()
+
+
+@pytest.fixture
+def origin():
+    """`origin(serve)`, or `origin(answer=bytes)` to answer every request alike."""
+    started = []
+
+    def start(serve=None, *, answer=OK, path=None):
+        made = None
+
+        def answer_all(connection):
+            while True:
+                made.request(connection)
+                connection.sendall(answer)
+
+        made = Origin(serve or answer_all, path)
+        started.append(made)
+        return made
+
+    yield start
+    for made in started:
+        made.close()
+    assert [failure for made in started for failure in made.failures] == []
+
+
+@pytest.fixture
+def gateway(tmp_path):
+    """`gateway(origin, ..., routes=[...], **tables)`: routes default to `/` with auth "none"."""
+    started = []
+
+    def start(*origins, routes=({"path": "/", "auth": "none"},), listen="127.0.0.1:0", **tables):
+        if not (tmp_path / "keys.toml").exists():
+            create_key_file(tmp_path / "keys.toml")
+        table = {
+            "gateway": {"listen": [listen], "drain_timeout_s": 2.0, **tables.pop("gateway", {})},
+            "ticket": {"keys": "keys.toml", **tables.pop("ticket", {})},
+            "store": {"url": "sqlite:///sessions.db", **tables.pop("store", {})},
+            "upstream": [{"name": "app", "servers": [o if isinstance(o, str) else o.address for o in origins]}],
+            "route": list(routes),
+            **tables,
+        }
+        made = Gateway(table, tmp_path)
+        started.append(made)
+        return made
+
+    yield start
+    for made in started:
+        made.stop()
+
+
+@pytest.fixture
+def keys(tmp_path):
+    """The key ring that `gateway` uses."""
+    if not (tmp_path / "keys.toml").exists():
+        create_key_file(tmp_path / "keys.toml")
+    return fastticket.Keyring.from_file(tmp_path / "keys.toml")

@@ -131,6 +131,17 @@ cdef bint equals(const uint8_t *at, Span span, const char *lower, uint32_t size)
     return True
 
 
+cdef bint _reads_as(const uint8_t *at, Span name, const char *normal, uint32_t size) noexcept nogil:
+    """Whether that is the normal spelling of the name."""
+    cdef uint32_t i
+    if name.size != size:
+        return False
+    for i in range(size):
+        if TOKEN[at[name.at + i]] != <uint8_t>normal[i]:
+            return False
+    return True
+
+
 cdef bint is_nominated(const uint8_t *at, const Head *head, const Field *field) noexcept nogil:
     """Whether the Connection field makes this one hop-by-hop. Compared by normal spelling."""
     cdef int n
@@ -248,8 +259,8 @@ cdef int _connection(const uint8_t *at, Span value, Head *head) noexcept nogil:
             head.keep_alive = True
         elif equals(at, token, b"upgrade", 7):
             head.upgrade = True
-        elif equals(at, token, b"content-length", 14) or equals(at, token, b"transfer-encoding", 17) \
-                or equals(at, token, b"host", 4) or head.nominated_count == NOMINATED_MAX:
+        elif _reads_as(at, token, b"content-length", 14) or _reads_as(at, token, b"transfer-encoding", 17) \
+                or _reads_as(at, token, b"host", 4) or head.nominated_count == NOMINATED_MAX:
             return -400
         else:
             head.nominated[head.nominated_count] = token

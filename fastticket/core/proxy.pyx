@@ -857,7 +857,11 @@ cdef class Proxy:
         if c.state == State.IDLE:
             c.state = State.READING_HEAD
             self._set_timer(index, Timer.HEAD_IN)
-        if memchr(at, c'\n', size) != NULL or memchr(at, c'\r', size) != NULL or c.held_size == HEAD_BYTES_MAX:
+        if (
+            memchr(at, c'\n', size) != NULL or memchr(at, c'\r', size) != NULL
+            or at > c.held and at[-1] == c'\r'          # whatever follows a CR decides something
+            or c.held_size == HEAD_BYTES_MAX
+        ):
             self._serve(index)
 
     cdef void _serve(self, uint32_t index) noexcept nogil:
@@ -1015,6 +1019,7 @@ cdef class Proxy:
             self._forward(index, parsed)
             return
         if verdict == Verdict.AMBIGUOUS:
+            c.closes = True                     # as with every request that can be read in two ways
             status = 400
             fields[0] = 0
         elif verdict == Verdict.STORE_UNAVAILABLE:

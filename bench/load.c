@@ -1,0 +1,439 @@
+/* Loader and upstream in one spinning process, so that a gateway on another core is the bottleneck and its sends pay no wake-up.
+ *
+ *     load CONNECTIONS TICKETS tcp | load CONNECTIONS TICKETS PATH-OF-A-UNIX-SOCKET
+ *
+ * TICKETS is a file with one ticket a line; requests carry them in turn. Commands on standard input, answers (a JSON line each) on
+ * standard output:
+ *
+ *     (at the start)    {"upstream": "127.0.0.1:40123"}     where the gateway shall connect to
+ *     connect PORT      {"connections": 64}                 to the gateway, on 127.0.0.1
+ *     slice MS          {"requests": 15234, ...}            one request in flight on each connection, for so long and until answered
+ *
+ * Between commands it sleeps. Every answer is checked: status 200, as long as it says, and that of the request it was asked for.
+ * Anything else ends the process with a message: a benchmark with wrong answers is none. `bench/gateway.py` builds and drives it.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    CLIENTS_MAX = 4096,
+    SERVERS_MAX = 8192,
+    TICKETS_MAX = 1000000,
+    TICKET_CHARS_MAX = 340,
+    MESSAGE_BYTES_MAX = 4096,
+    EVENTS_MAX = 256,
+    NUMBER_CHARS = 8,
+    SETTLE_MS = 5000, /* for the answers that are out when a slice ends */
+    BUCKETS_AN_OCTAVE = 32,
+    OCTAVES = 40,
+};
+
+/* What a browser sends, with a ticket of a short name about 400 bytes. The number tells answers apart. */
+static const char request_start[] = "GET /api/items/";
+static const char request_rest[] =
+    " HTTP/1.1\r\n"
+    "Host: shop.example.com\r\n"
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n"
+    "Accept: application/json, text/plain, */*\r\n"
+    "Accept-Language: en-US,en;q=0.5\r\n"
+    "Accept-Encoding: gzip, deflate\r\n"
+    "Connection: keep-alive\r\n"
+    "Cookie: theme=dark; ticket=";
+static const char request_end[] = "\r\n\r\n";
+
+static const char response_start[] =
+    "HTTP/1.1 200 OK\r\n"
+    "Server: origin/1.0\r\n"
+    "Date: Sat, 01 Aug 2026 12:00:00 GMT\r\n"
+    "Content-Type: application/json\r\n"
+    "Cache-Control: private, no-cache\r\n"
+    "Vary: Accept-Encoding\r\n"
+    "X-Request-Cost: 3\r\n"
+    "Content-Length: 181\r\n"
+    "\r\n"
+    "{\"id\": \"";
+static const char response_rest[] =
+    "\", \"name\": \"A thing to be bought by somebody who is logged in\", \"price\": \"19.99\", \"currency\": \"EUR\", "
+    "\"stock\": 42, \"tags\": [\"useful\", \"blue\", \"new\"], \"rating\": 4.5}\r\n";
+_Static_assert(sizeof "{\"id\": \"" - 1 + NUMBER_CHARS + sizeof response_rest - 1 == 181, "Content-Length");
+
+enum side { LISTENER, CLIENT, SERVER };
+
+struct connection {
+    int fd; /* -1: a free slot */
+    enum side side;
+    bool is_waiting; /* CLIENT: for an answer */
+    bool watches_out;
+    uint32_t number; /* CLIENT: of the request in flight */
+    int64_t sent_at_ns;
+    size_t in_size;
+    size_t out_size;
+    size_t out_sent;
+    char in[MESSAGE_BYTES_MAX + 1];
+    char out[MESSAGE_BYTES_MAX];
+};
+
+static struct connection listener = {.fd = -1, .side = LISTENER};
+static struct connection *clients, *servers;
+static int client_count;
+static char (*tickets)[TICKET_CHARS_MAX + 2];
+static int ticket_count;
+static int epoll_fd;
+
+static uint32_t next_number;
+static int in_flight;
+static int64_t slice_ends_ns, last_answer_ns;
+static int64_t idle_since_ns; /* 0: not idle */
+
+/* Of the slice. */
+static uint64_t requests, identified;
+static uint64_t histogram[OCTAVES * BUCKETS_AN_OCTAVE];
+static int64_t slowest_ns, idle_ns;
+
+__attribute__((noreturn, format(printf, 1, 2))) static void die(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    fputs("load: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputs("\n", stderr);
+    va_end(arguments);
+    exit(1);
+}
+
+static int64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* ---- histogram: logarithmic, 32 buckets an octave, so within 3 % ---- */
+
+static int bucket_of(int64_t ns) {
+    if (ns < BUCKETS_AN_OCTAVE) return (int)ns;
+    int octave = 63 - __builtin_clzll((uint64_t)ns) - 5; /* 5: log2 of BUCKETS_AN_OCTAVE */
+    return (octave + 1) * BUCKETS_AN_OCTAVE + (int)(ns >> octave) - BUCKETS_AN_OCTAVE;
+}
+
+static double bucket_us(int bucket) {
+    int octave = bucket / BUCKETS_AN_OCTAVE - 1;
+    if (octave < 0) return bucket / 1e3;
+    return (double)((int64_t)(bucket % BUCKETS_AN_OCTAVE + BUCKETS_AN_OCTAVE + 1) << octave) / 1e3;
+}
+
+static double percentile_us(double share) {
+    uint64_t wanted = (uint64_t)((double)requests * share), seen = 0;
+    for (int bucket = 0; bucket < OCTAVES * BUCKETS_AN_OCTAVE; bucket++) {
+        seen += histogram[bucket];
+        if (seen > wanted) return bucket_us(bucket);
+    }
+    return (double)slowest_ns / 1e3;
+}
+
+/* ---- sockets ---- */
+
+static void watch(struct connection *c, uint32_t events, int operation) {
+    struct epoll_event event = {.events = events | EPOLLET, .data = {.ptr = c}};
+    if (epoll_ctl(epoll_fd, operation, c->fd, &event)) die("epoll_ctl: %s", strerror(errno));
+}
+
+static void set_no_delay(int fd) {
+    int on = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* a Unix socket has none, and needs none */
+}
+
+static void close_server(struct connection *c) {
+    close(c->fd);
+    c->fd = -1;
+}
+
+static void flush(struct connection *c) {
+    while (c->out_sent < c->out_size) {
+        ssize_t sent = send(c->fd, c->out + c->out_sent, c->out_size - c->out_sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (sent >= 0) {
+            c->out_sent += (size_t)sent;
+            continue;
+        }
+        if (errno == EINTR) continue;
+        if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            if (!c->watches_out) watch(c, EPOLLIN | EPOLLRDHUP | EPOLLOUT, EPOLL_CTL_MOD);
+            c->watches_out = true;
+            return;
+        }
+        if (c->side == CLIENT) die("send to the gateway: %s", strerror(errno));
+        close_server(c);
+        return;
+    }
+}
+
+/* Once: what does not fill the buffer was all there is, and epoll tells of what comes after. False: the peer has closed. */
+static bool receive(struct connection *c) {
+    ssize_t size = recv(c->fd, c->in + c->in_size, MESSAGE_BYTES_MAX - c->in_size, MSG_DONTWAIT);
+    if (size > 0) {
+        c->in_size += (size_t)size;
+        if (c->in_size == MESSAGE_BYTES_MAX) die("a message of %d bytes or more", MESSAGE_BYTES_MAX);
+        return true;
+    }
+    return size < 0 && (errno == EAGAIN || errno == EINTR);
+}
+
+/* ---- upstream ---- */
+
+static void prepare_server(struct connection *c) {
+    char *at = c->out;
+    at = mempcpy(at, response_start, sizeof response_start - 1);
+    at += NUMBER_CHARS;
+    at = mempcpy(at, response_rest, sizeof response_rest - 1);
+    c->out_size = c->out_sent = (size_t)(at - c->out);
+    c->in_size = 0;
+    c->watches_out = false;
+}
+
+static struct connection *free_server(void) {
+    for (int i = 0; i < SERVERS_MAX; i++)
+        if (servers[i].fd < 0) return &servers[i];
+    die("more than %d connections from the gateway", SERVERS_MAX);
+}
+
+static void accept_servers(void) {
+    int fd;
+    while ((fd = accept(listener.fd, NULL, NULL)) >= 0) {
+        struct connection *c = free_server();
+        c->fd = fd;
+        c->side = SERVER;
+        set_no_delay(fd);
+        prepare_server(c);
+        watch(c, EPOLLIN | EPOLLRDHUP, EPOLL_CTL_ADD);
+    }
+    if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) die("accept: %s", strerror(errno));
+}
+
+static void on_server(struct connection *c) {
+    flush(c);
+    if (c->fd < 0) return;
+    if (!receive(c)) {
+        close_server(c);
+        return;
+    }
+    if (c->in_size < 4 || memcmp(c->in + c->in_size - 4, "\r\n\r\n", 4) != 0) return; /* more to come */
+    if (c->in_size < sizeof request_start - 1 + NUMBER_CHARS || memcmp(c->in, request_start, sizeof request_start - 1) != 0)
+        die("not the request that was sent: %.*s", (int)c->in_size, c->in);
+    if (c->out_sent < c->out_size) die("a second request before the first was answered");
+    identified += memmem(c->in, c->in_size, "\r\nX-Forwarded-User: ", 20) != NULL;
+    memcpy(c->out + sizeof response_start - 1, c->in + sizeof request_start - 1, NUMBER_CHARS);
+    c->in_size = 0;
+    c->out_sent = 0;
+    flush(c);
+}
+
+/* ---- loader ---- */
+
+static void prepare_client(struct connection *c) {
+    memcpy(c->out, request_start, sizeof request_start - 1);
+    memcpy(c->out + sizeof request_start - 1 + NUMBER_CHARS, request_rest, sizeof request_rest - 1);
+}
+
+static void write_number(char *at, uint32_t number) {
+    for (int i = NUMBER_CHARS - 1; i >= 0; i--, number >>= 4) at[i] = "0123456789abcdef"[number & 15];
+}
+
+static void send_request(struct connection *c, int64_t at_ns) {
+    const char *ticket = tickets[next_number % (uint32_t)ticket_count];
+    char *at = c->out + sizeof request_start - 1;
+    c->number = next_number++;
+    write_number(at, c->number);
+    at = mempcpy(at + NUMBER_CHARS + sizeof request_rest - 1, ticket, strlen(ticket));
+    at = mempcpy(at, request_end, sizeof request_end - 1);
+    c->out_size = (size_t)(at - c->out);
+    c->out_sent = 0;
+    c->in_size = 0;
+    c->is_waiting = true;
+    c->sent_at_ns = at_ns;
+    in_flight++;
+    flush(c);
+}
+
+static size_t content_length(const char *head, const char *end) {
+    static const char name[] = "\r\ncontent-length:";
+    for (const char *at = head; (at = memchr(at, '\r', (size_t)(end - at))) != NULL; at++)
+        if ((size_t)(end - at) > sizeof name && strncasecmp(at, name, sizeof name - 1) == 0)
+            return strtoul(at + sizeof name - 1, NULL, 10);
+    die("an answer without Content-Length: %.*s", (int)(end - head), head);
+}
+
+static bool is_answered(struct connection *c) {
+    char number[NUMBER_CHARS];
+    char *end = memmem(c->in, c->in_size, "\r\n\r\n", 4);
+    if (!end) return false;
+    if (memcmp(c->in, "HTTP/1.1 200", 12) != 0) die("not a 200: %.*s", (int)c->in_size, c->in);
+    c->in[c->in_size] = 0;
+    const char *body = end + 4;
+    size_t body_size = c->in_size - (size_t)(body - c->in), wanted = content_length(c->in, end);
+    if (body_size < wanted) return false;
+    if (body_size > wanted || wanted < 8 + NUMBER_CHARS) die("an answer of another length: %s", c->in);
+    write_number(number, c->number);
+    if (memcmp(body + 8, number, NUMBER_CHARS) != 0) die("the answer to another request than %.8s: %s", number, c->in);
+    return true;
+}
+
+static void on_client(struct connection *c) {
+    flush(c);
+    if (!receive(c)) die("the gateway closed a connection");
+    if (!c->is_waiting) {
+        if (c->in_size) die("an answer that nobody asked for: %.*s", (int)c->in_size, c->in);
+        return;
+    }
+    if (!is_answered(c)) return;
+    int64_t now = now_ns();
+    int64_t took_ns = now - c->sent_at_ns;
+    int bucket = bucket_of(took_ns);
+    histogram[bucket < OCTAVES * BUCKETS_AN_OCTAVE ? bucket : OCTAVES * BUCKETS_AN_OCTAVE - 1]++;
+    if (took_ns > slowest_ns) slowest_ns = took_ns;
+    requests++;
+    last_answer_ns = now;
+    c->is_waiting = false;
+    in_flight--;
+    if (now < slice_ends_ns) send_request(c, now);
+}
+
+/* ---- commands ---- */
+
+/* Time is idle from the first poll that finds nothing to the last one. */
+static void count_idle(bool is_idle, int64_t now) {
+    if (is_idle && !idle_since_ns) idle_since_ns = now;
+    if (is_idle || !idle_since_ns) return;
+    idle_ns += now - idle_since_ns;
+    idle_since_ns = 0;
+}
+
+static void poll_once(int64_t now) {
+    struct epoll_event events[EVENTS_MAX];
+    int count = epoll_wait(epoll_fd, events, EVENTS_MAX, 0);
+    count_idle(count <= 0, now);
+    for (int i = 0; i < count; i++) {
+        struct connection *c = events[i].data.ptr;
+        if (c->side == LISTENER)
+            accept_servers();
+        else if (c->side == SERVER)
+            on_server(c);
+        else
+            on_client(c);
+    }
+}
+
+static void connect_clients(int port) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    for (int i = 0; i < client_count; i++) {
+        struct connection *c = &clients[i];
+        c->fd = socket(AF_INET, SOCK_STREAM, 0);
+        c->side = CLIENT;
+        if (c->fd < 0 || connect(c->fd, (struct sockaddr *)&address, sizeof address)) die("connect: %s", strerror(errno));
+        set_no_delay(c->fd);
+        prepare_client(c);
+        watch(c, EPOLLIN | EPOLLRDHUP, EPOLL_CTL_ADD);
+    }
+    printf("{\"connections\": %d}\n", client_count);
+}
+
+static void forget_slice(void) {
+    requests = identified = 0;
+    slowest_ns = idle_ns = idle_since_ns = 0;
+    memset(histogram, 0, sizeof histogram);
+}
+
+static void run_slice(int ms) {
+    int64_t start_ns = now_ns(), now;
+    poll_once(start_ns); /* what happened since the last one, such as pooled connections that were closed */
+    forget_slice();
+    slice_ends_ns = start_ns + (int64_t)ms * 1000000;
+    for (int i = 0; i < client_count; i++) send_request(&clients[i], now_ns());
+    while (in_flight) {
+        now = now_ns();
+        poll_once(now);
+        if (now > slice_ends_ns + SETTLE_MS * (int64_t)1000000) die("%d requests were never answered", in_flight);
+    }
+    printf("{\"requests\": %llu, \"seconds\": %.6f, \"identified\": %llu, \"p50_us\": %.1f, \"p99_us\": %.1f, \"p999_us\": %.1f, "
+           "\"max_us\": %.1f, \"idle_share\": %.3f}\n",
+           (unsigned long long)requests, (double)(last_answer_ns - start_ns) / 1e9, (unsigned long long)identified,
+           percentile_us(0.5), percentile_us(0.99), percentile_us(0.999), (double)slowest_ns / 1e3,
+           (double)idle_ns / (double)(last_answer_ns - start_ns));
+}
+
+/* ---- start ---- */
+
+static void read_tickets(const char *path) {
+    FILE *file = fopen(path, "r");
+    if (!file) die("%s: %s", path, strerror(errno));
+    tickets = calloc(TICKETS_MAX, sizeof *tickets);
+    if (!tickets) die("no memory");
+    while (ticket_count < TICKETS_MAX && fgets(tickets[ticket_count], sizeof *tickets, file)) {
+        tickets[ticket_count][strcspn(tickets[ticket_count], "\r\n")] = 0;
+        ticket_count += tickets[ticket_count][0] != 0;
+    }
+    fclose(file);
+    if (!ticket_count) die("%s: no tickets", path);
+}
+
+static void listen_tcp(void) {
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    socklen_t size = sizeof address;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    listener.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    if (listener.fd < 0 || bind(listener.fd, (struct sockaddr *)&address, size) || listen(listener.fd, 1024) ||
+        getsockname(listener.fd, (struct sockaddr *)&address, &size))
+        die("listen: %s", strerror(errno));
+    printf("{\"upstream\": \"127.0.0.1:%d\"}\n", ntohs(address.sin_port));
+}
+
+static void listen_unix(const char *path) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address.sun_path) die("%s: too long for a socket's path", path);
+    strcpy(address.sun_path, path);
+    listener.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    if (listener.fd < 0 || bind(listener.fd, (struct sockaddr *)&address, sizeof address) || listen(listener.fd, 1024))
+        die("%s: %s", path, strerror(errno));
+    printf("{\"upstream\": \"unix:%s\"}\n", path);
+}
+
+int main(int argument_count, char **arguments) {
+    char line[64];
+    int number;
+    client_count = argument_count == 4 ? atoi(arguments[1]) : 0;
+    if (client_count < 1 || client_count > CLIENTS_MAX) die("usage: load CONNECTIONS TICKETS tcp|PATH");
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    read_tickets(arguments[2]);
+    clients = calloc((size_t)client_count, sizeof *clients);
+    servers = calloc(SERVERS_MAX, sizeof *servers);
+    epoll_fd = epoll_create1(0);
+    if (!clients || !servers || epoll_fd < 0) die("no memory");
+    for (int i = 0; i < SERVERS_MAX; i++) servers[i].fd = -1;
+    if (strcmp(arguments[3], "tcp") == 0)
+        listen_tcp();
+    else
+        listen_unix(arguments[3]);
+    watch(&listener, EPOLLIN, EPOLL_CTL_ADD);
+    while (fgets(line, sizeof line, stdin)) {
+        if (sscanf(line, "connect %d", &number) == 1)
+            connect_clients(number);
+        else if (sscanf(line, "slice %d", &number) == 1)
+            run_slice(number);
+        else
+            die("unknown command: %s", line);
+    }
+    return 0;
+}

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "stores": {"errors", "stores"},
     "cache": {"errors", "core.ticket", "core.nearcache", "core.check", "stores"},
     "keyfile": {"errors", "core.ticket"},
-    "gateway": {"errors", "core.ticket", "core.proxy", "stores", "cache", "gateway"},
+    "gateway": {"errors", "core.ticket", "core.http1", "core.proxy", "stores", "cache", "gateway"},
     "demo": {"errors", "keyfile", "gateway"},
     "cli": {"errors", "keyfile", "gateway", "demo", ""},
     "__main__": {"cli"},

@@ -25,7 +25,9 @@ def guarded(gateway, origin):
             connection.sendall(OK.removesuffix(b"ok") if head.startswith(b"HEAD ") else OK)
 
     behind = origin(serve)
-    at = gateway(behind, routes=[{"path": "/"}], ticket={"cookie": COOKIE}, timeouts={"request_head_s": 1, "linger_s": 1})
+    at = gateway(
+        behind, routes=[{"path": "/"}], ticket={"cookie": COOKIE}, timeouts={"request_head_s": 1, "linger_s": 1}
+    )
     return at, behind, at.login()
 
 

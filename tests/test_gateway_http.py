@@ -39,7 +39,9 @@ def test_request_bodies(gateway, origin, framing, split):
     behind = origin()
     data = os.urandom(20_000)
     pieces = [data[at : at + 999] for at in range(0, len(data), 999)]
-    field, body = ("Content-Length: 20000", data) if framing == "length" else ("Transfer-Encoding: chunked", chunked(*pieces))
+    field, body = (
+        ("Content-Length: 20000", data) if framing == "length" else ("Transfer-Encoding: chunked", chunked(*pieces))
+    )
     raw = f"POST /x HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n".encode() + body
     with gateway(behind).connect() as client:
         for at in range(0, len(raw), split):
@@ -261,7 +263,10 @@ def test_hundreds_of_pipelined_requests_are_answered_in_order(gateway, origin):
                 raw += b"POST /%d HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody" % number
                 wanted.append(b"/%dbody" % number)
             else:
-                raw += b"POST /%d HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nbo\r\n2\r\ndy\r\n0\r\n\r\n" % number
+                raw += (
+                    b"POST /%d HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nbo\r\n2\r\ndy\r\n0\r\n\r\n"
+                    % number
+                )
                 wanted.append(b"/%dbody" % number)
         client.sendall(raw)
         assert [client.read_response()[1] for _ in wanted] == wanted
@@ -334,7 +339,9 @@ def test_websockets_pass_both_ways(gateway, origin):
         head = connection.read_head()
         assert fields_of(head)[b"upgrade"] == b"websocket"
         assert fields_of(head)[b"connection"] == b"Upgrade"
-        connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhello")
+        connection.sendall(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhello"
+        )
         while got := connection.recv(100):
             connection.sendall(got.upper())
         connection.sendall(b"bye")
@@ -530,7 +537,9 @@ class ClosesWhenIdle:
         connection.sendall(OK)
 
 
-@pytest.mark.parametrize(("method", "status"), [("GET", 200), ("PUT", 200), ("DELETE", 200), ("POST", 502), ("PATCH", 502)])
+@pytest.mark.parametrize(
+    ("method", "status"), [("GET", 200), ("PUT", 200), ("DELETE", 200), ("POST", 502), ("PATCH", 502)]
+)
 def test_only_idempotent_requests_are_sent_again(gateway, origin, method, status):
     serve = ClosesWhenIdle()
     with gateway(origin(serve)).connect() as client:

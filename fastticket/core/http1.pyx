@@ -60,6 +60,8 @@ KNOWN = {
     "proxy-authorization": Kind.HOP,
     "proxy-authenticate": Kind.HOP,
     "proxy": Kind.HOP,                      # CGI turns it into HTTP_PROXY
+    "x-original-url": Kind.HOP,             # some frameworks take the path from here, and we have judged another one
+    "x-rewrite-url": Kind.HOP,
     "te": Kind.HOP,
     "trailer": Kind.HOP,
     "upgrade": Kind.UPGRADE,
@@ -69,6 +71,14 @@ KNOWN = {
     "accept": Kind.ACCEPT,
     "sec-websocket-key": Kind.WEBSOCKET_KEY,
     "forwarded": Kind.FORWARDED,
+    "x-forwarded-port": Kind.FORWARDED,
+    "x-forwarded-prefix": Kind.FORWARDED,
+    "x-forwarded-scheme": Kind.FORWARDED,
+    "x-forwarded-server": Kind.FORWARDED,
+    "x-forwarded-ssl": Kind.FORWARDED,
+    "x-client-ip": Kind.FORWARDED,
+    "x-real-ip": Kind.FORWARDED,
+    "true-client-ip": Kind.FORWARDED,
     "x-forwarded-for": Kind.FORWARDED_FOR,
     "x-forwarded-proto": Kind.FORWARDED_PROTO,
     "x-forwarded-host": Kind.FORWARDED_HOST,
@@ -337,11 +347,13 @@ cdef bint _is_host(const uint8_t *at, Span host) noexcept nogil:
     cdef uint32_t end = host.at + host.size
     cdef uint32_t i = host.at
     cdef uint32_t port = 0
+    cdef int colons = 0
     if i < end and at[i] == c'[':
         i += 1
         while i < end and (HEX[at[i]] != 0xFF or at[i] == c':' or at[i] == c'.'):
+            colons += at[i] == c':'
             i += 1
-        if i == end or at[i] != c']' or i == host.at + 1:
+        if i == end or at[i] != c']' or colons < 2:
             return False
         i += 1
     else:

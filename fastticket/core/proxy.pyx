@@ -859,7 +859,7 @@ cdef class Proxy:
             self._set_timer(index, Timer.HEAD_IN)
         if (
             memchr(at, c'\n', size) != NULL or memchr(at, c'\r', size) != NULL
-            or at > c.held and at[-1] == c'\r'          # whatever follows a CR decides something
+            or at > c.held and (at - 1)[0] == c'\r'          # whatever follows a CR decides something
             or c.held_size == HEAD_BYTES_MAX
         ):
             self._serve(index)
@@ -1444,7 +1444,6 @@ cdef class Proxy:
                 self._body_ended(index, size == 0)
                 return
             self._received(c, size, room)
-            c.window_bytes += size
             if not self._move(index, at, <uint32_t>size):
                 return
         if c.readable and not c.complete:
@@ -1468,6 +1467,7 @@ cdef class Proxy:
         if not was_whole:
             self._malformed_body(index)
             return False
+        c.window_bytes += produced                  # data, not what it is wrapped in
         if c.side == Side.DOWNSTREAM:
             c.held_is_whole = False                 # streamed: it can not be sent again
             c.held_size = size - consumed           # of the next request

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from fastticket.core.http1 import Names
 from fastticket.core.proxy import TIMEOUTS_S
 from fastticket.core.ticket import Keyring, read_keys
 from fastticket.errors import ConfigError
@@ -26,7 +27,6 @@ from fastticket.gateway.addresses import Address, parse_address
 from fastticket.stores.base import Store, open_store
 
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-NAME_BYTES_MAX = 47
 
 _T = TypeVar("_T")
 
@@ -274,11 +274,6 @@ def _check(config: Config) -> None:
     require(1 <= gateway.workers <= 256, "[gateway] workers", "must be from 1 to 256")
     require(1 <= gateway.connections_max <= 1_000_000, "[gateway] connections_max", "must be from 1 to 1000000")
     require(
-        TOKEN.fullmatch(gateway.identity_header) and len(gateway.identity_header) <= NAME_BYTES_MAX,
-        "[gateway] identity_header",
-        f"must be a field name of at most {NAME_BYTES_MAX} characters",
-    )
-    require(
         not gateway.login_url or re.fullmatch(r"(/|https?://)[!-~]{0,300}", gateway.login_url),
         "[gateway] login_url",
         "must be a path or a URL of at most 300 characters",
@@ -315,6 +310,10 @@ def _check(config: Config) -> None:
             f"{where} upstream",
             f"there is no upstream {route.upstream!r}",
         )
+    try:
+        Names((gateway.identity_header,))
+    except ValueError as error:
+        raise ConfigError(f"{config.source}: [gateway] identity_header: {error}") from None
     config.listen_addresses()
     config.trusted_networks()
     for upstream in config.upstream:

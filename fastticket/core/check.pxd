@@ -27,4 +27,4 @@ cdef class Session:
     cdef object ticket
     cdef int64_t deadline_ms
 
-    cdef int decode(self, uint8_t *raw) except -1
+    cdef int decode_into(self, uint8_t *raw) except -1

@@ -76,7 +76,7 @@ cdef class Checker:
         cdef Session session = Session.__new__(Session)
         session.ticket = ticket
         session.deadline_ms = idle_deadline_ms
-        session.decode(raw)
+        session.decode_into(raw)
         return session
 
     cdef int64_t now(self) noexcept nogil:
@@ -117,7 +117,7 @@ cdef class Session:
     def __repr__(self):
         return f"<Session {self.id[:6]}… of {self.principal!r}>"
 
-    cdef int decode(self, uint8_t *raw) except -1:
+    cdef int decode_into(self, uint8_t *raw) except -1:
         cdef const uint8_t *text = NULL
         cdef Py_ssize_t chars = 0
         if self.ticket is None or not ascii_text(self.ticket, &text, &chars) or decode(text, chars, raw) == 0:
@@ -127,19 +127,19 @@ cdef class Session:
     @property
     def principal(self):
         cdef uint8_t[RAW_BUFFER_BYTES] raw
-        self.decode(raw)
+        self.decode_into(raw)
         return (<char *>raw)[PRINCIPAL_AT:PRINCIPAL_AT + raw[PRINCIPAL_LENGTH_AT]].decode("utf-8")
 
     @property
     def id(self):
         cdef uint8_t[RAW_BUFFER_BYTES] raw
-        self.decode(raw)
+        self.decode_into(raw)
         return session_id_text(raw + SESSION_ID_AT)
 
     @property
     def issued_at_ms(self):
         cdef uint8_t[RAW_BUFFER_BYTES] raw
-        self.decode(raw)
+        self.decode_into(raw)
         return raw_issued_at_ms(raw)
 
     @property
@@ -149,5 +149,5 @@ cdef class Session:
     @property
     def absolute_deadline_ms(self):
         cdef uint8_t[RAW_BUFFER_BYTES] raw
-        self.decode(raw)
+        self.decode_into(raw)
         return raw_absolute_deadline_ms(raw)

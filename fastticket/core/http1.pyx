@@ -99,7 +99,7 @@ cdef class Names:
         for name, kind in KNOWN.items():
             self._add(name, kind)
         for name in identity:
-            self._add(name.lower(), Kind.IDENTITY)
+            self._add(name, Kind.IDENTITY)
 
     def _add(self, name, kind):
         cdef bytes normal = bytes(TOKEN[c] for c in name.encode("ascii"))

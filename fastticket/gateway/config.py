@@ -329,7 +329,7 @@ def to_toml(config: Config) -> str:
     _table(
         lines,
         "[timeouts]",
-        {f"{name}_s": config.timeouts.get(name, default) for name, (_, default) in TIMEOUTS_S.items()},
+        {f"{name}_s": config.timeouts.get(name, float(default)) for name, (_, default) in TIMEOUTS_S.items()},
     )
     for name in LISTS:
         for entry in getattr(config, name):

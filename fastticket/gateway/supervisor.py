@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import signal
@@ -95,7 +96,10 @@ class Supervisor:
         return code
 
     def _forward(self, number: int, _: object) -> None:
-        self._stopping |= number != signal.SIGHUP
+        if number != signal.SIGHUP:
+            self._stopping = True
+            for listener in itertools.chain.from_iterable(self._sockets):
+                listener.close()
         for pid in self._workers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)

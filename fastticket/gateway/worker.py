@@ -1,7 +1,7 @@
 """One gateway process: the control plane around the data plane.
 
 The data plane (`core.proxy`) serves sockets by itself. This is what it can not do: load sessions, log in and out, timers, signals.
-Shutdown, in order: accept no more, end idle connections, let the others finish (`drain_timeout_s`), write every touch, close.
+Shutdown, in order: close the listeners, end idle connections, let the others finish (`drain_timeout_s`), write every touch, close.
 """
 
 from __future__ import annotations
@@ -99,6 +99,8 @@ class Worker:
     async def stop(self) -> None:
         """Drain, then flush."""
         self.proxy.drain()
+        for listener in self._listeners:
+            listener.close()
         try:
             async with asyncio.timeout(self._config.gateway.drain_timeout_s):
                 while self.proxy.connection_count:
@@ -109,8 +111,6 @@ class Worker:
         if self._ticker:
             self._ticker.cancel()
         asyncio.get_running_loop().remove_reader(self.proxy.fileno())
-        for listener in self._listeners:
-            listener.close()
         if self._tasks:
             await asyncio.wait(self._tasks)
         await self._cache.aclose()

@@ -1,0 +1,85 @@
+"""The near cache: verified tickets with what the store last said of their sessions. Times are ms of the store's clock."""
+
+from typing import final
+
+from fastticket.errors import Verdict
+
+@final
+class NearCache:
+    """Bounded, in one allocation made at the start: 144 bytes a session (principal up to 27 bytes) and 8 for finding it."""
+
+    def __init__(
+        self,
+        capacity: int,
+        shards: int = 1,
+        *,
+        slack_ms: int = 500,
+        touch_resolution_ms: int = 0,
+        recheck_s: int = 300,
+        refusal_ms: int = 1000,
+    ) -> None:
+        """`capacity` in sessions; one with a longer principal takes two or three places. ValueError, MemoryError.
+
+        `slack_ms`: added to a touch's deadline for the time it takes to be written. `touch_resolution_ms`: a deadline that would move
+        by no more is left. `recheck_s`: how old what the store said may be. `refusal_ms`: how long a refusal is remembered.
+        """
+
+    def __len__(self) -> int: ...
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def shard_count(self) -> int: ...
+    @property
+    def entry_count(self) -> int: ...
+    @property
+    def memory_bytes(self) -> int:
+        """Of the one allocation."""
+
+    @property
+    def dirty_count(self) -> int:
+        """Touches that wait to be drained, of all shards."""
+
+    @property
+    def hits(self) -> int: ...
+    @property
+    def misses(self) -> int: ...
+    @property
+    def refreshes(self) -> int: ...
+    @property
+    def evictions(self) -> int: ...
+    def lookup(self, raw: bytes, now_ms: int, touch: bool = True) -> int | Verdict:
+        """The idle deadline on a hit; else MISS, REFRESH (known, but out of date) or EXPIRED. `raw`: a decoded ticket."""
+
+    def insert(self, raw: bytes, shard: int, idle_deadline_ms: int, now_ms: int, touch: bool = True) -> bool:
+        """Enter a ticket that was verified and whose session was loaded. False: no room, too much is dirty."""
+
+    def extend(self, raw: bytes, now_ms: int) -> bool:
+        """Let an entry that is due for a recheck go on while the store is away. False: it must not, or is not there."""
+
+    def idle_deadline_ms(self, session_id: bytes) -> int:
+        """The latest known here, written or not; 0: none is."""
+
+    def refuse(self, session_id: bytes, verdict: Verdict, now_ms: int) -> None:
+        """A session is over: forget it, its touch included, and remember the refusal for `refusal_ms`."""
+
+    def remembered_refusal(self, session_id: bytes, now_ms: int) -> Verdict | None: ...
+    def drop_key(self, key: int) -> int:
+        """Forget every entry verified under a key id; how many there were. Goes through the whole table."""
+
+    def drain(self, shard: int, touches_max: int) -> list[tuple[bytes, bytes, int]]:
+        """Take touches off the dirty chain, oldest first: (session id, principal, idle deadline)."""
+
+    def renew_lease(self, shard: int, until_ms: int) -> None:
+        """Answer from this shard's entries until then. A lease is never shortened."""
+
+    def shift_lease(self, shard: int, by_ms: int) -> None:
+        """The clock was set: a lease keeps its length."""
+
+    def bump_epoch(self, shard: int) -> None:
+        """Every entry of the shard must be loaded again before its next hit."""
+
+    def dirty_in(self, shard: int) -> int: ...
+    def used_at_ms(self, shard: int) -> int:
+        """When an entry of the shard was last found; 0: never."""
+
+    def lease_until_ms(self, shard: int) -> int: ...

@@ -1,0 +1,234 @@
+"""The command line and the configuration file, from the outside: what is wrong is one line and exit 2, and no secret shows."""
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+
+import pytest
+
+import fastticket
+from fastticket.core.ticket import read_keys
+
+GOOD = """
+[gateway]
+listen = ["127.0.0.1:0"]
+
+[ticket]
+keys = "keys.toml"
+
+[[upstream]]
+name = "app"
+servers = ["127.0.0.1:9001"]
+
+[[route]]
+path = "/"
+"""
+
+
+@pytest.fixture
+def cli(tmp_path):
+    """Run a command in an empty folder: (exit code, output, error output)."""
+
+    def run(*arguments, stdin="", **environment):
+        done = subprocess.run(
+            [sys.executable, "-m", "fastticket", *arguments],
+            cwd=tmp_path,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+@pytest.fixture
+def keyfile(cli, tmp_path):
+    assert cli("keygen", "--out", "keys.toml")[0] == 0
+    return tmp_path / "keys.toml"
+
+
+def refused(result):
+    """The one line that says why."""
+    code, output, error = result
+    assert (code, output) == (2, "")
+    assert error.startswith("fastticket: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def test_keygen(cli, keyfile, tmp_path):
+    assert stat.S_IMODE(keyfile.stat().st_mode) == 0o600
+    assert fastticket.Keyring.from_file(keyfile).ids == (1,)
+    assert "not overwritten" in refused(cli("keygen", "--out", "keys.toml"))
+    code, output, _ = cli("keygen")
+    assert code == 0
+    (tmp_path / "other.toml").write_text(output)
+    assert read_keys(tmp_path / "other.toml") != read_keys(keyfile)
+
+
+def test_keygen_rotate(cli, keyfile):
+    before = read_keys(keyfile)
+    code, output, error = cli("keygen", "--rotate", "keys.toml")
+    assert (code, output) == (0, "")
+    assert "key 2 added" in error
+    assert read_keys(keyfile)[:1] == before
+    assert [key_id for key_id, _ in read_keys(keyfile)] == [1, 2]
+    assert stat.S_IMODE(keyfile.stat().st_mode) == 0o600
+    assert all(secret.hex() not in error for _, secret in read_keys(keyfile))
+
+
+def test_issue_and_inspect(cli, keyfile):
+    code, output, _ = cli("issue", "älice", "--keys", "keys.toml", "--store", "sqlite:///s.db")
+    ticket = output.strip()
+    assert code == 0
+    for result in (
+        cli("inspect", ticket, "--keys", "keys.toml"),
+        cli("inspect", "-", "--keys", "keys.toml", stdin=f"{ticket}\n"),
+    ):
+        assert result[0] == 0
+        told = json.loads(result[1])
+        assert (told["verdict"], told["principal"], told["key_id"], told["idle_timeout_s"]) == (
+            "authentic",
+            "älice",
+            1,
+            7200,
+        )
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told["issued_at"])
+    code, output, _ = cli("inspect", ticket[:-4] + "AAAA", "--keys", "keys.toml")
+    assert (code, json.loads(output)) == (1, {"verdict": "bad_signature"})
+
+
+def test_inspect_an_expired_ticket(cli, keyfile):
+    ticket = fastticket.Keyring.from_file(keyfile).mint("alice", 1000, 60, 60)
+    code, output, _ = cli("inspect", ticket, "--keys", "keys.toml")
+    assert (code, json.loads(output)["verdict"], json.loads(output)["principal"]) == (1, "expired", "alice")
+
+
+def test_keys_from_the_environment(cli, keyfile):
+    secret = re.search(r'secret = "(.*)"', keyfile.read_text())[1]
+    assert cli("issue", "alice", FASTTICKET_KEYS=f"1:{secret}")[0] == 0
+    error = refused(cli("issue", "alice", FASTTICKET_KEYS=f"1:{secret[:9]}"))
+    assert "FASTTICKET_KEYS" in error
+    assert secret[:9] not in error
+    assert "FASTTICKET_KEYS is not set" in refused(cli("issue", "alice"))
+
+
+def test_an_impossible_principal(cli, keyfile):
+    assert "1 to 190 bytes" in refused(cli("issue", "a\nb", "--keys", "keys.toml"))
+
+
+def test_check_config_prints_what_reads_back_the_same(cli, keyfile, tmp_path):
+    (tmp_path / "a.toml").write_text(GOOD)
+    code, full, _ = cli("check-config", "--config", "a.toml")
+    assert code == 0
+    assert "idle_timeout_s = 7200" in full
+    (tmp_path / "b.toml").write_text(full)
+    assert cli("check-config", "--config", "b.toml") == (0, full, "")
+
+
+def test_paths_are_relative_to_the_file(cli, keyfile, tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/a.toml").write_text(GOOD)
+    assert "there/keys.toml" in refused(cli("check-config", "--config", "there/a.toml"))
+    keyfile.rename(tmp_path / "there/keys.toml")
+    assert cli("check-config", "--config", "there/a.toml")[0] == 0
+    assert cli("issue", "alice", "--config", "there/a.toml")[0] == 0
+    assert (tmp_path / "there/fastticket.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        ("listen", "lissten", "[gateway] lissten: no such key; did you mean listen?"),
+        ("[gateway]", "[gatewai]", "gatewai: no such key; did you mean gateway?"),
+        ('listen = ["127.0.0.1:0"]', 'listen = "127.0.0.1:0"', "[gateway] listen: must be a list of strings"),
+        ('listen = ["127.0.0.1:0"]', "listen = []", "[gateway] listen: must name at least one"),
+        ('"127.0.0.1:0"', '"127.0.0.1"', "[gateway] listen: 127.0.0.1: not an address"),
+        ('"127.0.0.1:0"', '"::1:80"', "[gateway] listen: ::1:80: write an IPv6 address as"),
+        ('"127.0.0.1:0"', '"127.0.0.1:70000"', "not an address"),
+        ("[ticket]", 'trusted_proxies = ["10.0.0.1/8"]\n[ticket]', "[gateway] trusted_proxies: 10.0.0.1/8"),
+        ("[ticket]", "workers = 0\n[ticket]", "[gateway] workers: must be from 1"),
+        ("[ticket]", "workers = true\n[ticket]", "[gateway] workers: must be a whole number, not True"),
+        ("[ticket]", 'identity_header = "a b"\n[ticket]', "[gateway] identity_header"),
+        (
+            "[ticket]",
+            'identity_header = "X-Real-IP"\n[ticket]',
+            "[gateway] identity_header: the field 'X-Real-IP' has a meaning",
+        ),
+        ("[ticket]", 'login_url = "login"\n[ticket]', "[gateway] login_url"),
+        (
+            "[ticket]",
+            "[timeouts]\nkeepalive_s = 5\n[ticket]",
+            "[timeouts] keepalive_s: no such key; did you mean keep_alive_s?",
+        ),
+        ("[ticket]", "[timeouts]\nkeep_alive_s = 0\n[ticket]", "[timeouts] keep_alive_s: must be a number of seconds"),
+        ('keys = "keys.toml"', 'keys = "none.toml"', "none.toml: No such file"),
+        ('keys = "keys.toml"', 'keys = "keys.toml"\ncookie = "a b"', "[ticket] cookie"),
+        ('keys = "keys.toml"', 'keys = "keys.toml"\ncookie = "__Host-t"', "only with cookie_secure"),
+        (
+            'keys = "keys.toml"',
+            'keys = "keys.toml"\nidle_timeout_s = 1',
+            "idle_timeout_s is 1, shorter than four flush intervals",
+        ),
+        (
+            'keys = "keys.toml"',
+            'keys = "keys.toml"\nidle_timeout_s = -1',
+            "[ticket] idle_timeout_s: must not be negative",
+        ),
+        ("[[upstream]]", '[store]\nurl = "mysql://x"\n[[upstream]]', "[store] url: store url: mysql"),
+        ("[[upstream]]", "[store]\nlease_ms = 600\n[[upstream]]", "lease_ms is 600"),
+        ("[[upstream]]", '[store]\noutage_policy = "maybe"\n[[upstream]]', "must be one of serve-cached, deny"),
+        ("[[upstream]]", "[cache]\ncapacity = 0\n[[upstream]]", "[cache] capacity"),
+        ('name = "app"', "", "[[upstream]] number 1: name is missing"),
+        ('servers = ["127.0.0.1:9001"]', "servers = []", "[[upstream]] app: servers"),
+        ("[[upstream]]", "[upstream]", "upstream: write it as [[upstream]]"),
+        ('path = "/"', 'path = "x"', "[[route]] x: path must begin with /"),
+        ('path = "/"', 'path = "/a%62"', "path is compared after decoding"),
+        ('path = "/"', 'path = "/"\nauth = "yes"', "[[route]] number 1 auth: must be one of required, optional, none"),
+        ('path = "/"', 'path = "/"\nupstream = "b"', "[[route]] / upstream: there is no upstream 'b'"),
+        ('path = "/"', 'path = "/"\n[[route]]\npath = "/"', "[[route]] /: the path is there twice"),
+        ('[[route]]\npath = "/"', "", "[[route]]: there must be one"),
+        ("[gateway]", "[gateway", "not TOML"),
+    ],
+)
+def test_a_bad_configuration_is_one_line(cli, keyfile, tmp_path, old, new, where):
+    assert old in GOOD
+    (tmp_path / "a.toml").write_text(GOOD.replace(old, new, 1))
+    error = refused(cli("check-config", "--config", "a.toml"))
+    assert where in error
+    assert error == refused(cli("serve", "--config", "a.toml"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        (["serve"], "serve needs --config FILE, or --upstream"),
+        (["serve", "--config", "none.toml"], "none.toml: No such file"),
+        (["serve", "--config", "a.toml", "--keys", "k"], "--keys is said in the file"),
+        (["serve", "--upstream", "127.0.0.1:1"], "FASTTICKET_KEYS is not set"),
+        (
+            ["serve", "--upstream", "nowhere.invalid:1", "--keys", "keys.toml", "--listen", "127.0.0.1:0"],
+            "does not resolve",
+        ),
+        (
+            ["serve", "--upstream", "127.0.0.1:1", "--keys", "keys.toml", "--listen", "192.0.2.1:80"],
+            "listen 192.0.2.1:80",
+        ),
+        (["check-config"], "check-config needs --config"),
+        (["keygen", "--rotate", "none.toml"], "none.toml: No such file"),
+        (["issue", "alice", "--keys", "keys.toml", "--store", "sqlite:///no/such/folder/s.db"], "does not exist"),
+    ],
+)
+def test_bad_usage_is_one_line(cli, keyfile, arguments, where):
+    assert where in refused(cli(*arguments))
+
+
+def test_unknown_arguments(cli):
+    for arguments in ([], ["nothing"], ["serve", "--nothing"], ["demo", "--port", "x"]):
+        assert cli(*arguments)[0] == 2

@@ -401,7 +401,9 @@ cdef class NearCache:
 
     def idle_deadline_ms(self, const uint8_t[::1] session_id):
         """The latest deadline known here of a session, even if its touch is not written yet; 0: none is known."""
-        cdef uint32_t index = self._lookup(&session_id[0])
+        cdef uint32_t index
+        _check_session_id(session_id)
+        index = self._lookup(&session_id[0])
         if index == NONE or self.slots[index].flags & INVALID:
             return 0
         return self.slots[index].idle_deadline_ms
@@ -410,8 +412,7 @@ cdef class NearCache:
         """The store said that a session is over: forget it, and remember the refusal for a moment."""
         cdef Refusal *place
         cdef uint32_t index
-        if session_id.shape[0] != SESSION_ID_BYTES:
-            raise ValueError(f"a session id has {SESSION_ID_BYTES} bytes, not {session_id.shape[0]}")
+        _check_session_id(session_id)
         place = &self.refusals[self._bucket(&session_id[0]) & self.refusal_mask]
         memcpy(place.session_id, &session_id[0], SESSION_ID_BYTES)
         place.verdict = verdict.value
@@ -421,7 +422,9 @@ cdef class NearCache:
             self._invalidate(index)
 
     def remembered_refusal(self, const uint8_t[::1] session_id, int64_t now_ms):
-        cdef Verdict verdict = self.refusal(&session_id[0], now_ms)
+        cdef Verdict verdict
+        _check_session_id(session_id)
+        verdict = self.refusal(&session_id[0], now_ms)
         return None if verdict == Verdict.HIT else _Verdict(<int>verdict)
 
     def drop_key(self, key):
@@ -501,4 +504,10 @@ cdef class NearCache:
 cdef int _check_size(const uint8_t[::1] raw) except -1:
     if not RAW_BYTES_MIN <= raw.shape[0] <= RAW_BYTES_MAX:
         raise ValueError(f"a raw ticket has {RAW_BYTES_MIN} to {RAW_BYTES_MAX} bytes, not {raw.shape[0]}")
+    return 0
+
+
+cdef int _check_session_id(const uint8_t[::1] session_id) except -1:
+    if session_id.shape[0] != SESSION_ID_BYTES:
+        raise ValueError(f"a session id has {SESSION_ID_BYTES} bytes, not {session_id.shape[0]}")
     return 0

@@ -17,10 +17,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
@@ -49,7 +48,7 @@ _Key = tuple[str, str]  # session id, principal
 class _Flight:
     """A load under way for one session.
 
-    `landed` gets the idle deadline, or REVOKED or IDLE; the near cache knows it then, if there was room.
+    `landed` gets the idle deadline, or REVOKED or IDLE; the near cache knows it then, if there was room. MISS: check again.
     """
 
     def __init__(self, ticket: Ticket, landed: asyncio.Future[int | Verdict]) -> None:
@@ -57,6 +56,7 @@ class _Flight:
         self.key = (ticket.session_id, ticket.principal)
         self.landed = landed
         self.poisoned = False
+        self.keyless = False  # its ticket's key has left the ring
 
 
 class TicketCache:
@@ -113,6 +113,7 @@ class TicketCache:
         self._batches: set[asyncio.Task[None]] = set()
         self._rung: set[int] = set()
         self._bell = asyncio.Event()
+        self._flushing = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -127,8 +128,12 @@ class TicketCache:
 
     async def open(self) -> None:
         """Open the store, read its clock and the end of its logs, and start to flush. StoreUnavailable, ConfigError."""
-        await self._store.open()
-        await self._read_clock()
+        try:
+            await self._store.open()
+            await self._read_clock()
+        except BaseException:
+            await self._store.aclose()
+            raise
         self._store.on_doorbell(self._on_doorbell)
         await self._exchange({shard: Request(None) for shard in range(self._store.shards)})
         self._keeper = asyncio.create_task(self._keep(), name="fastticket-flush")
@@ -180,8 +185,10 @@ class TicketCache:
                 loaded = await self._load(verified)
             except StoreUnavailable:
                 # On credit, as long as `_outage` renews the lease.
-                if not self.near.extend(verified.raw, self.now_ms()):
-                    raise
+                credited = self.near.extend(verified.raw, self.now_ms()) and self.check(ticket, touch)
+                if isinstance(credited, Session):
+                    return credited
+                raise
             if isinstance(loaded, Verdict) and loaded.is_refusal:
                 raise TicketRefused(loaded)
         raise StoreUnavailable(
@@ -212,8 +219,11 @@ class TicketCache:
 
     def replace_keys(self, keys: Iterable[tuple[int, bytes]]) -> None:
         """Another key ring, oldest first. What was verified under a key that is gone is forgotten. ConfigError."""
-        for key_id in self._keys.replace(keys):
+        gone = self._keys.replace(keys)
+        for key_id in gone:
             self.near.drop_key(key_id)
+        for flight in self._flights.values():
+            flight.keyless |= flight.ticket.key_id in gone
 
     def now_ms(self) -> int:
         """The store's clock as known here."""
@@ -228,7 +238,7 @@ class TicketCache:
         return ticket
 
     async def _load(self, ticket: Ticket) -> int | Verdict:
-        """The idle deadline, or REVOKED or IDLE. Joins a load that is under way for the session."""
+        """What a flight lands with. Joins the one that is under way for the session."""
         if self._closed:
             raise StoreUnavailable("the ticket cache is closed")
         key = (ticket.session_id, ticket.principal)
@@ -262,6 +272,7 @@ class TicketCache:
         wanted: dict[int, list[_Key]] = {}
         for key in keys:
             wanted.setdefault(shard_of(key[1], self._store.shards), []).append(key)
+        await self._find_positions(wanted)
         requests = {shard: Request(self._positions[shard], (), batch) for shard, batch in wanted.items()}
         answers: dict[_Key, int | StoreUnavailable | None] = {}
         for shard, reply in (await self._exchange(requests)).items():
@@ -270,6 +281,12 @@ class TicketCache:
             else:
                 answers.update(zip(wanted[shard], reply.deadlines_ms, strict=True))
         return answers
+
+    async def _find_positions(self, shards: Iterable[int]) -> None:
+        """A load needs a place in the log to go on from: only then does somebody see what is revoked after it."""
+        unknown = {shard: Request(None) for shard in shards if self._positions[shard] is None}
+        if unknown:
+            await self._exchange(unknown)
 
     def _land(self, flight: _Flight, answer: int | StoreUnavailable | None) -> bool:
         """False: the flight was poisoned and must go again. The interleaving:
@@ -286,6 +303,8 @@ class TicketCache:
             flight.landed.exception()  # looked at, even if every caller has gone
         elif flight.poisoned:
             return False
+        elif flight.keyless:
+            flight.landed.set_result(Verdict.MISS)
         else:
             flight.landed.set_result(self._settle(flight.ticket, answer))
         del self._flights[flight.key]
@@ -299,8 +318,10 @@ class TicketCache:
         now_ms = self.now_ms()
         session_id = decode_session_id(ticket.session_id)
         if stored_deadline_ms is None:
-            self.near.refuse(session_id, Verdict.REVOKED, now_ms)
-            return Verdict.REVOKED
+            logged = self.near.remembered_refusal(session_id, now_ms)
+            verdict = Verdict.REVOKED if logged is None else logged
+            self.near.refuse(session_id, verdict, now_ms)
+            return verdict
         shard = shard_of(ticket.principal, self._store.shards)
         unwritten_ms = self._unwritten[shard].get((ticket.session_id, ticket.principal), 0)
         deadline_ms = max(stored_deadline_ms, unwritten_ms, self.near.idle_deadline_ms(session_id))
@@ -321,28 +342,41 @@ class TicketCache:
     # --- flush
 
     async def flush(self) -> None:
-        """Write what is dirty now and read the logs. Called every flush interval; raises nothing, what failed is kept."""
-        left = [self.near.dirty_in(shard) + len(self._unwritten[shard]) for shard in range(self._store.shards)]
-        due = [shard for shard in range(self._store.shards) if left[shard] or self._is_watched(shard)]
-        while due:
-            requests = {shard: Request(self._positions[shard], self._slice(shard)) for shard in due}
-            replies = await self._exchange(requests)
-            for shard, request in requests.items():
-                if request.touches and isinstance(replies[shard], Reply):
-                    self._written(shard, request.touches)
-                    left[shard] -= len(request.touches)
-                else:
-                    left[shard] = 0
-            due = [shard for shard in due if left[shard] > 0]
+        """Write what is dirty now and read the logs. Called every flush interval; raises nothing, what failed is kept.
+
+        What is used again while this goes on waits for the next one: a session has one touch in a flush.
+        """
+        async with self._flushing:
+            due = [shard for shard in range(self._store.shards) if self._is_due(shard)]
+            for shard in due:
+                await self._collect(shard)
+            touches = {shard: [Touch(*key, at_ms) for key, at_ms in self._unwritten[shard].items()] for shard in due}
+            start = 0
+            while due:
+                end = start + TOUCHES_PER_SLICE
+                requests = {shard: Request(self._positions[shard], touches[shard][start:end]) for shard in due}
+                replies = await self._exchange(requests)
+                due = [shard for shard in due if isinstance(replies[shard], Reply)]
+                for shard in due:
+                    self._written(shard, requests[shard].touches)
+                due = [shard for shard in due if len(touches[shard]) > end]
+                start = end
+
+    def _is_due(self, shard: int) -> bool:
+        return self.near.dirty_in(shard) > 0 or bool(self._unwritten[shard]) or self._is_watched(shard)
+
+    async def _collect(self, shard: int) -> None:
+        """Move what is dirty now, and joins no more, to the unwritten; in slices, so that requests come in between."""
+        left = self.near.dirty_in(shard)
+        while left > 0:
+            for session_id, principal, deadline_ms in self.near.drain(shard, min(left, TOUCHES_PER_SLICE)):
+                self._keep_unwritten(shard, (encode_session_id(session_id), principal.decode()), deadline_ms)
+            left -= TOUCHES_PER_SLICE
+            if left > 0:
+                await asyncio.sleep(0)
 
     def _is_watched(self, shard: int) -> bool:
         return self.now_ms() - self.near.used_at_ms(shard) < WATCH_MS
-
-    def _slice(self, shard: int) -> list[Touch]:
-        unwritten = self._unwritten[shard]
-        for session_id, principal, deadline_ms in self.near.drain(shard, max(0, TOUCHES_PER_SLICE - len(unwritten))):
-            self._keep_unwritten(shard, (encode_session_id(session_id), principal.decode()), deadline_ms)
-        return [Touch(*key, deadline_ms) for key, deadline_ms in itertools.islice(unwritten.items(), TOUCHES_PER_SLICE)]
 
     def _keep_unwritten(self, shard: int, key: _Key, deadline_ms: int) -> None:
         unwritten = self._unwritten[shard]
@@ -366,43 +400,47 @@ class TicketCache:
             replies = await self._store.exchange(requests)
         except StoreUnavailable as error:
             replies = dict.fromkeys(requests, error)
+        except Exception as error:  # a bug; whoever waits for a load must hear of it all the same
+            log.exception("the store failed in an unexpected way")
+            replies = dict.fromkeys(requests, StoreUnavailable(f"unexpected: {type(error).__name__}"))
         for shard, reply in replies.items():
             if isinstance(reply, StoreUnavailable):
                 self._outage(shard, reply)
             else:
-                self._apply(shard, reply, sent_at_ms)
+                self._apply(shard, requests[shard], reply, sent_at_ms)
         return replies
 
-    def _apply(self, shard: int, reply: Reply, sent_at_ms: int) -> None:
+    def _apply(self, shard: int, request: Request, reply: Reply, sent_at_ms: int) -> None:
+        """Take in what a log says. It does not poison the loads that came with it: their deadlines were read after it."""
         if self._outage_since_ms[shard] is not None:
             log.warning("shard %d: the store answers again", shard)
             self._outage_since_ms[shard] = None
+        if request.since is None:
+            if self._positions[shard] is None:
+                self._positions[shard] = reply.position
+            return  # it carried no news, so it renews no lease
+        own = set(request.wanted)
         if reply.gap:
             log.warning("shard %d: its log has a gap; every session of it will be loaded again", shard)
             self.near.bump_epoch(shard)
-            self._poison(flight for flight in self._flights.values() if self._shard_of(flight) == shard)
+            for key, flight in self._flights.items():
+                flight.poisoned |= key not in own and self._shard_of(flight) == shard
         for event in reply.events:
             if event.kind != "created":
-                self._end(
-                    event.session_id, event.principal, Verdict.IDLE if event.kind == "expired" else Verdict.REVOKED
-                )
+                verdict = Verdict.IDLE if event.kind == "expired" else Verdict.REVOKED
+                self._end(event.session_id, event.principal, verdict, own)
         known = self._positions[shard]
         if known is None or reply.position > known or reply.gap:
             self._positions[shard] = reply.position
         self._renew_lease(shard, sent_at_ms)
 
-    def _end(self, session_id: str, principal: str, verdict: Verdict) -> None:
-        """A session is over: refuse it from now on, whatever load is under way."""
+    def _end(self, session_id: str, principal: str, verdict: Verdict, own: Collection[_Key] = ()) -> None:
+        """A session is over: refuse it from now on, whatever load is under way, but for our own."""
         with contextlib.suppress(ValueError):  # not the id of a ticket's session
             self.near.refuse(decode_session_id(session_id), verdict, self.now_ms())
-        flight = self._flights.get((session_id, principal))
-        if flight:
-            self._poison([flight])
-
-    @staticmethod
-    def _poison(flights: Iterable[_Flight]) -> None:
-        for flight in flights:
-            flight.poisoned = True
+        key = (session_id, principal)
+        if key in self._flights and key not in own:
+            self._flights[key].poisoned = True
 
     def _shard_of(self, flight: _Flight) -> int:
         return shard_of(flight.ticket.principal, self._store.shards)
@@ -414,8 +452,7 @@ class TicketCache:
         if since_ms is None:
             log.error("shard %d: %s", shard, error)
             since_ms = self._outage_since_ms[shard] = now_ms
-        if now_ms - since_ms < self._outage_grace_ms:
-            self._renew_lease(shard, now_ms)
+        self._renew_lease(shard, min(now_ms, since_ms + self._outage_grace_ms - self._lease_ms))
 
     def _renew_lease(self, shard: int, sent_at_ms: int) -> None:
         self.near.renew_lease(shard, sent_at_ms + self.checker.offset_ms + self._lease_ms - self._clock_resolution_ms)
@@ -429,6 +466,7 @@ class TicketCache:
         if abs(moved_ms) <= after_ms - before_ms + self._clock_resolution_ms:
             return  # no more than the uncertainty
         self.checker.set_offset_ms(self.checker.offset_ms + moved_ms)
+        self.near.forget_refusals()
         for shard in range(self._store.shards):
             self.near.shift_lease(shard, moved_ms)
             self.near.bump_epoch(shard)
@@ -446,13 +484,16 @@ class TicketCache:
         clock_at = loop.time() + CLOCK_INTERVAL_S
         sweep_at = loop.time() + SWEEP_INTERVAL_S * random.uniform(0.5, 1.5)  # noqa: S311 -- so that gateways take turns
         while True:
-            with contextlib.suppress(TimeoutError):
+            is_due = False
+            try:
                 async with asyncio.timeout_at(flush_at):
                     await self._bell.wait()
+            except TimeoutError:
+                is_due = True
             try:
                 await self._answer_doorbell()
                 now = loop.time()
-                if now >= flush_at:
+                if is_due or now >= flush_at:
                     flush_at = now + interval_s
                     await self.flush()
                 if now >= clock_at:

@@ -63,6 +63,7 @@ class NearCache:
         """A session is over: forget it, its touch included, and remember the refusal for `refusal_ms`."""
 
     def remembered_refusal(self, session_id: bytes, now_ms: int) -> Verdict | None: ...
+    def forget_refusals(self) -> None: ...
     def drop_key(self, key: int) -> int:
         """Forget every entry verified under a key id; how many there were. Goes through the whole table."""
 

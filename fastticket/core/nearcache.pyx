@@ -21,7 +21,7 @@ Rules of this file
 
 cimport cython
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset
 
 from fastticket.core.wire cimport (
     PRINCIPAL_AT,
@@ -426,6 +426,10 @@ cdef class NearCache:
         _check_session_id(session_id)
         verdict = self.refusal(&session_id[0], now_ms)
         return None if verdict == Verdict.HIT else _Verdict(<int>verdict)
+
+    def forget_refusals(self):
+        """The clock was set: what was to be remembered for a moment could be remembered for an hour."""
+        memset(self.refusals, 0, (self.refusal_mask + 1) * sizeof(Refusal))
 
     def drop_key(self, key):
         """Invalidate every entry verified under a key id. Returns how many. Cost: the whole table."""

@@ -83,6 +83,7 @@ class SQLiteStore:
 
     async def time_ms(self) -> int:
         """Boot time plus the offset that all processes of this boot share."""
+        self._db()
         return self._now_ms()
 
     async def create(self, session: StoredSession) -> None:

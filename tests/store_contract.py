@@ -1,0 +1,588 @@
+"""What every store must do: each sentence of fastticket/stores/base.py, as tests.
+
+A store is put to them by a subclass of `StoreContract` that says how to make a handle on one and the same store, as another
+process would have, and how to break it:
+
+    class TestRedis(StoreContract):
+        @pytest.fixture
+        async def open_handle(self): ...
+
+No test here sleeps: deadlines lie in the past or the future, and what must happen is waited for with a bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from fastticket.core.ticket import encode_session_id
+from fastticket.errors import StoreUnavailable
+from fastticket.stores.base import Position, Reply, Request, Store, StoredSession, Touch, shard_of
+
+HOUR_MS = 3_600_000
+DOORBELL_BOUND_S = 5.0  # generous: a loaded machine; what is measured is that it rings at all
+YEAR_2020_MS = 1_577_836_800_000
+ODD_PRINCIPALS = [
+    "a",
+    "A",
+    "a.b",
+    "a.b.c",
+    "ünïcödé",
+    "\u00e9",  # é in one character ...
+    "e\u0301",  # ... and in two: different principals
+    "山田太郎",
+    "👩‍👩‍👧‍👦",
+    "o'neill\"; --",
+    "%",
+    "_",
+    "*",
+    "{tag}",
+    "{",
+    "a:b/c\\d",
+    "two words",
+    "created",
+    "1",
+    "-inf",
+    "nan",
+    "\u0085\u2028",  # line ends, for those who split at them
+    "x" * 190,
+    "é" * 95,
+    "👩" * 47,
+]
+
+OpenHandle = Callable[[], Awaitable[Store]]
+
+
+def new_session_id() -> str:
+    return encode_session_id(os.urandom(16))
+
+
+def principal_in(shard: int, shards: int) -> str:
+    return next(name for number in range(100_000) if shard_of(name := f"user{number}", shards) == shard)
+
+
+async def add_session(store: Store, principal: str = "alice", *, idle_ms: int = HOUR_MS) -> StoredSession:
+    """Create a session whose idle deadline is `idle_ms` from now; negative: it is dead already."""
+    now_ms = await store.time_ms()
+    session = StoredSession(new_session_id(), principal, now_ms + idle_ms, now_ms + 24 * HOUR_MS)
+    await store.create(session)
+    return session
+
+
+async def ask(
+    store: Store,
+    principal: str = "alice",
+    since: Position | None = None,
+    touches: tuple[Touch, ...] = (),
+    wanted: tuple[tuple[str, str], ...] = (),
+) -> Reply:
+    """One shard's answer: the principal's."""
+    shard = shard_of(principal, store.shards)
+    reply = (await store.exchange({shard: Request(since, touches, wanted)}))[shard]
+    if isinstance(reply, StoreUnavailable):
+        raise reply
+    return reply
+
+
+async def deadline_of(store: Store, session: StoredSession) -> int | None:
+    return (await ask(store, session.principal, wanted=((session.id, session.principal),))).deadlines_ms[0]
+
+
+async def is_there(store: Store, session: StoredSession) -> bool:
+    return await deadline_of(store, session) is not None
+
+
+async def history_of(store: Store, principal: str, since: Position) -> list[tuple[str, str, str]]:
+    """(kind, session id, principal) of what the shard's log says."""
+    return [event[1:] for event in (await ask(store, principal, since)).events]
+
+
+class StoreContract:
+    """Subclass, and give `open_handle`. `is_shared = False`: a store that no second process can open."""
+
+    is_shared = True
+
+    @pytest.fixture
+    async def open_handle(self) -> OpenHandle:
+        """A function that opens a handle on the test's store; all handles are on the same one. Closes them in the end."""
+        raise NotImplementedError
+
+    async def lose_log(self, store: Store, principal: str) -> None:
+        """Make the store lose all that it has logged in the principal's shard."""
+        raise NotImplementedError
+
+    async def break_shard(self, store: Store, shard: int) -> None:
+        """Make one shard fail; only for stores of several."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    async def store(self, open_handle: OpenHandle) -> Store:
+        return await open_handle()
+
+    @pytest.fixture
+    async def other(self, store: Store, open_handle: OpenHandle) -> Store:
+        """A second handle on the same store, as another process would have; the very same where that is impossible."""
+        return await open_handle() if self.is_shared else store
+
+    # --- the clock
+
+    async def test_time_is_ms_since_the_epoch_never_goes_back_and_is_the_same_for_all(self, store, other):
+        times_ms = [await handle.time_ms() for handle in (store, other) * 20]
+        assert times_ms[0] > YEAR_2020_MS
+        assert all(isinstance(time_ms, int) for time_ms in times_ms)
+        assert times_ms == sorted(times_ms)
+
+    # --- create
+
+    async def test_a_created_session_is_seen_by_every_handle(self, store, other):
+        session = await add_session(store)
+        assert await deadline_of(other, session) == session.idle_deadline_ms
+        assert list(await other.sessions("alice")) == [session]
+
+    async def test_create_is_logged(self, store, other):
+        since = (await ask(other)).position
+        session = await add_session(store)
+        assert await history_of(other, "alice", since) == [("created", session.id, "alice")]
+
+    async def test_a_session_that_never_ends_keeps_its_deadlines_exactly(self, store, other):
+        never_ms = (1 << 53) - 1
+        session = StoredSession(new_session_id(), "alice", never_ms, never_ms)
+        await store.create(session)
+        assert list(await other.sessions("alice")) == [session]
+        assert await deadline_of(other, session) == never_ms
+
+    # --- exchange: touches
+
+    async def test_a_touch_moves_the_deadline_on(self, store, other):
+        session = await add_session(store)
+        later_ms = session.idle_deadline_ms + 1
+        await ask(store, touches=(Touch(session.id, "alice", later_ms),))
+        assert await deadline_of(other, session) == later_ms
+        assert [s.idle_deadline_ms for s in await other.sessions("alice")] == [later_ms]
+
+    async def test_a_late_or_duplicated_touch_never_moves_the_deadline_back(self, store):
+        session = await add_session(store)
+        early, late = (Touch(session.id, "alice", session.idle_deadline_ms + by_ms) for by_ms in (10, 20))
+        for touches in ((late,), (early,), (late,), (early, late), (late, early), (early, early)):
+            await ask(store, touches=touches)
+            assert await deadline_of(store, session) == late.idle_deadline_ms
+
+    async def test_many_touches_go_in_one_request(self, store):
+        sessions = [await add_session(store) for _ in range(20)]
+        touches = tuple(Touch(s.id, "alice", s.idle_deadline_ms + number) for number, s in enumerate(sessions))
+        reply = await ask(store, touches=touches, wanted=tuple((s.id, "alice") for s in sessions))
+        assert list(reply.deadlines_ms) == [touch.idle_deadline_ms for touch in touches]
+
+    async def test_a_touch_of_no_session_makes_none(self, store):
+        session_id = new_session_id()
+        now_ms = await store.time_ms()
+        reply = await ask(
+            store, touches=(Touch(session_id, "alice", now_ms + HOUR_MS),), wanted=((session_id, "alice"),)
+        )
+        assert list(reply.deadlines_ms) == [None]
+        assert list(await store.sessions("alice")) == []
+
+    @pytest.mark.parametrize("end", ["revoke", "revoke_all", "sweep"])
+    async def test_a_touch_never_revives(self, store, other, end):
+        session = await add_session(store, idle_ms=-1)
+        if end == "revoke":
+            await store.revoke(session.id, "alice")
+        elif end == "revoke_all":
+            await store.revoke_all("alice")
+        else:
+            await store.sweep(session.idle_deadline_ms, 100)
+        await ask(other, touches=(Touch(session.id, "alice", session.absolute_deadline_ms),))
+        assert not await is_there(store, session)
+        assert list(await store.sessions("alice")) == []
+
+    async def test_a_late_touch_still_counts_for_a_session_that_nobody_has_removed(self, store):
+        """The use was in time, only the news of it was not: a gateway had been cut off."""
+        session = await add_session(store, idle_ms=-1)
+        later_ms = session.idle_deadline_ms + HOUR_MS
+        await ask(store, touches=(Touch(session.id, "alice", later_ms),))
+        assert [s.idle_deadline_ms for s in await store.sessions("alice")] == [later_ms]
+
+    async def test_a_touch_of_the_wrong_principal_touches_nothing(self, store):
+        session = await add_session(store, "alice")
+        later_ms = session.idle_deadline_ms + 1
+        for wrong in ("bob", "alic", "alice.", "Alice"):
+            shard = shard_of("alice", store.shards)  # even if it is sent to the right place
+            await store.exchange({shard: Request(None, (Touch(session.id, wrong, later_ms),))})
+        assert await deadline_of(store, session) == session.idle_deadline_ms
+
+    async def test_touches_are_not_logged(self, store):
+        session = await add_session(store)
+        before = (await ask(store)).position
+        reply = await ask(store, since=before, touches=(Touch(session.id, "alice", session.idle_deadline_ms + 1),))
+        assert reply == Reply(before, reply.events, False, reply.deadlines_ms)
+        assert list(reply.events) == []
+
+    # --- exchange: order and lookup
+
+    async def test_touches_come_before_the_lookup(self, store):
+        session = await add_session(store)
+        later_ms = session.idle_deadline_ms + 5
+        reply = await ask(store, touches=(Touch(session.id, "alice", later_ms),), wanted=((session.id, "alice"),))
+        assert list(reply.deadlines_ms) == [later_ms]
+
+    async def test_deadlines_come_in_the_order_they_were_asked_for(self, store):
+        sessions = [await add_session(store, idle_ms=HOUR_MS + number) for number in (3, 1, 2)]
+        wanted = [(s.id, "alice") for s in sessions]
+        reply = await ask(store, wanted=(wanted[1], ("A" * 22, "alice"), wanted[0], wanted[2], wanted[0]))
+        a, b, c = (s.idle_deadline_ms for s in sessions)
+        assert list(reply.deadlines_ms) == [b, None, a, c, a]
+
+    async def test_a_session_is_not_found_under_another_principal(self, store):
+        session = await add_session(store, "alice")
+        shard = shard_of("alice", store.shards)
+        replies = await store.exchange({shard: Request(None, (), ((session.id, "bob"), (session.id, "alic")))})
+        assert list(replies[shard].deadlines_ms) == [None, None]
+
+    async def test_a_deadline_that_has_passed_is_told_for_as_long_as_the_session_is_there(self, store):
+        """The caller may know of a use that the store has not heard of yet."""
+        session = await add_session(store, idle_ms=-1000)
+        assert await deadline_of(store, session) == session.idle_deadline_ms
+
+    async def test_a_revocation_in_the_log_always_shows_in_the_deadlines(self, store, other):
+        """The log is read before the sessions: never does `events` know of an end that `deadlines_ms` does not."""
+        sessions = [await add_session(store) for _ in range(30)]
+        wanted = tuple((session.id, "alice") for session in sessions)
+        since = (await ask(store)).position
+
+        async def revoke_all_one_by_one() -> None:
+            for session in sessions:
+                await other.revoke(session.id, "alice")
+
+        revoking = asyncio.create_task(revoke_all_one_by_one())
+        ended: set[str] = set()
+        while len(ended) < len(sessions):
+            reply = await ask(store, since=since, wanted=wanted)
+            ended = {event.session_id for event in reply.events}
+            gone = {s.id for s, deadline_ms in zip(sessions, reply.deadlines_ms, strict=True) if deadline_ms is None}
+            assert ended <= gone
+        await revoking
+
+    async def test_an_exchange_of_nothing_is_nothing(self, store):
+        assert dict(await store.exchange({})) == {}
+
+    async def test_every_shard_answers_for_itself(self, store):
+        names = [principal_in(shard, store.shards) for shard in range(store.shards)]
+        sessions = [await add_session(store, name, idle_ms=HOUR_MS + number) for number, name in enumerate(names)]
+        requests = {shard: Request(None, (), ((sessions[shard].id, name),)) for shard, name in enumerate(names)}
+        replies = await store.exchange(requests)
+        assert {shard: list(reply.deadlines_ms) for shard, reply in replies.items()} == {
+            shard: [session.idle_deadline_ms] for shard, session in enumerate(sessions)
+        }
+
+    async def test_one_shards_error_does_not_hide_the_others(self, store):
+        if store.shards == 1:
+            pytest.skip("a store of one shard")
+        names = [principal_in(shard, store.shards) for shard in range(store.shards)]
+        sessions = [await add_session(store, name) for name in names]
+        await self.break_shard(store, 0)
+        replies = await store.exchange(
+            {shard: Request(None, (), ((sessions[shard].id, name),)) for shard, name in enumerate(names)}
+        )
+        assert isinstance(replies[0], StoreUnavailable)
+        for shard in range(1, store.shards):
+            assert list(replies[shard].deadlines_ms) == [sessions[shard].idle_deadline_ms]
+
+    # --- exchange: the log
+
+    async def test_without_a_position_the_log_is_read_from_now_on(self, store):
+        await add_session(store)
+        reply = await ask(store, since=None)
+        assert (list(reply.events), reply.gap) == ([], False)
+        after = await ask(store, since=reply.position)
+        assert (list(after.events), after.gap, after.position) == ([], False, reply.position)
+
+    async def test_the_tail_begins_after_the_known_entry(self, store):
+        since = (await ask(store)).position
+        first, second = [await add_session(store) for _ in range(2)]
+        events = (await ask(store, since=since)).events
+        assert [event.session_id for event in events] == [first.id, second.id]
+        rest = (await ask(store, since=events[0].position)).events
+        assert [event.session_id for event in rest] == [second.id]
+
+    async def test_positions_increase_and_the_reply_ends_at_the_last_event(self, store, other):
+        since = (await ask(store)).position
+        for handle in (store, other) * 5:
+            session = await add_session(handle)
+            await handle.revoke(session.id, "alice")
+        reply = await ask(store, since=since)
+        positions = [event.position for event in reply.events]
+        assert len(positions) == 20
+        assert all(before < after for before, after in zip([since, *positions], positions, strict=False))
+        assert reply.position == positions[-1]
+
+    async def test_positions_mean_the_same_to_every_handle(self, store, other):
+        since = (await ask(store)).position
+        session = await add_session(store)
+        await other.revoke(session.id, "alice")
+        seen_here, seen_there = await ask(store, since=since), await ask(other, since=since)
+        assert (seen_here.position, list(seen_here.events)) == (seen_there.position, list(seen_there.events))
+
+    async def test_entries_lost_since_the_known_one_are_a_gap(self, store, other):
+        """And the position that comes with it is good to go on from."""
+        since = (await ask(store)).position
+        session = await add_session(store)
+        await other.revoke(session.id, "alice")
+        await self.lose_log(other, "alice")
+        reply = await ask(store, since=since)
+        assert reply.gap
+        session = await add_session(other)
+        after = await ask(store, since=reply.position)
+        assert not after.gap
+        assert ("created", session.id, "alice") in [event[1:] for event in after.events]
+
+    async def test_a_position_from_the_future_is_a_gap(self, store):
+        """The store was emptied, or failed over to a replica that had not heard of the last entries."""
+        await add_session(store)
+        last = (await ask(store)).position
+        reply = await ask(store, since=(last[0] + 1_000_000, 0))
+        assert (reply.gap, reply.position) == (True, last)
+
+    async def test_a_gap_does_not_hide_the_deadlines(self, store):
+        session = await add_session(store)
+        reply = await ask(store, since=(1 << 60, 0), wanted=((session.id, "alice"),))
+        assert (reply.gap, list(reply.deadlines_ms)) == (True, [session.idle_deadline_ms])
+
+    # --- revoke
+
+    async def test_a_revoked_session_is_gone_for_every_handle_and_logged(self, store, other):
+        session, bystander = [await add_session(store) for _ in range(2)]
+        since = (await ask(store)).position
+        assert await other.revoke(session.id, "alice") is True
+        assert not await is_there(store, session)
+        assert list(await store.sessions("alice")) == [bystander]
+        assert await history_of(store, "alice", since) == [("revoked", session.id, "alice")]
+
+    async def test_revoking_what_is_not_there_says_so_and_logs_nothing(self, store):
+        session = await add_session(store)
+        await store.revoke(session.id, "alice")
+        since = (await ask(store)).position
+        assert await store.revoke(session.id, "alice") is False
+        assert await store.revoke(new_session_id(), "alice") is False
+        assert await history_of(store, "alice", since) == []
+
+    async def test_revoking_under_the_wrong_principal_ends_nothing(self, store):
+        session = await add_session(store, "alice")
+        since = (await ask(store)).position
+        for wrong in ("bob", "alic", "Alice"):
+            assert await store.revoke(session.id, wrong) is False
+        assert await is_there(store, session)
+        assert await history_of(store, "alice", since) == []
+
+    async def test_revoke_all_ends_every_session_of_the_principal_and_no_other(self, store, other):
+        sessions = [await add_session(store, "alice") for _ in range(5)]
+        bystander = await add_session(store, "alice.b")
+        since = (await ask(store)).position
+        assert sorted(await other.revoke_all("alice")) == sorted(session.id for session in sessions)
+        assert list(await store.sessions("alice")) == []
+        assert not any([await is_there(store, session) for session in sessions])
+        assert await is_there(store, bystander)
+        logged = await history_of(store, "alice", since)
+        assert sorted(logged) == sorted(("revoked", session.id, "alice") for session in sessions)
+
+    async def test_revoke_all_of_nobody_is_nobody(self, store):
+        since = (await ask(store)).position
+        assert list(await store.revoke_all("alice")) == []
+        assert await history_of(store, "alice", since) == []
+
+    # --- sessions
+
+    async def test_sessions_come_oldest_deadline_first(self, store):
+        made = [await add_session(store, idle_ms=HOUR_MS + by_ms) for by_ms in (20, 0, 10)]
+        await ask(store, touches=(Touch(made[1].id, "alice", made[0].idle_deadline_ms + 1),))
+        assert [session.id for session in await store.sessions("alice")] == [made[2].id, made[0].id, made[1].id]
+
+    async def test_sessions_hides_the_dead_even_before_they_are_swept(self, store):
+        await add_session(store, idle_ms=-1)
+        await add_session(store, idle_ms=0)
+        alive = await add_session(store)
+        assert list(await store.sessions("alice")) == [alive]
+
+    async def test_sessions_of_nobody_are_none(self, store):
+        await add_session(store, "bob")
+        assert list(await store.sessions("alice")) == []
+
+    # --- sweep
+
+    async def test_sweep_removes_the_dead_only_and_logs_them_as_expired(self, store, other):
+        before, at, after = [await add_session(store, idle_ms=ms) for ms in (-2000, -1000, HOUR_MS)]
+        at = at._replace(idle_deadline_ms=await deadline_of(store, at))
+        just_alive = StoredSession(new_session_id(), "alice", at.idle_deadline_ms + 1, at.absolute_deadline_ms)
+        await store.create(just_alive)
+        since = (await ask(store)).position
+        assert await other.sweep(at.idle_deadline_ms, 100) == 2
+        assert [await is_there(store, s) for s in (before, at, just_alive, after)] == [False, False, True, True]
+        logged = await history_of(store, "alice", since)
+        assert sorted(logged) == sorted(("expired", session.id, "alice") for session in (before, at))
+
+    async def test_sweep_is_bounded_and_ends(self, store):
+        dead = [await add_session(store, f"user{number}", idle_ms=-1) for number in range(12)]
+        alive = await add_session(store, "user0")
+        now_ms = await store.time_ms()
+        removed = []
+        while not removed or removed[-1]:
+            removed.append(await store.sweep(now_ms, 5))
+        assert sum(removed) == len(dead)
+        assert max(removed) <= 5
+        assert await is_there(store, alive)
+
+    async def test_a_session_that_was_touched_in_time_is_not_swept(self, store):
+        session = await add_session(store, idle_ms=-1000)
+        later_ms = session.idle_deadline_ms + HOUR_MS
+        await ask(store, touches=(Touch(session.id, "alice", later_ms),))
+        assert await store.sweep(await store.time_ms(), 100) == 0
+        assert await deadline_of(store, session) == later_ms
+
+    async def test_what_was_swept_is_no_longer_the_principals(self, store):
+        await add_session(store, idle_ms=-1)
+        await store.sweep(await store.time_ms(), 100)
+        assert list(await store.revoke_all("alice")) == []
+
+    # --- the doorbell
+
+    @pytest.mark.parametrize("change", ["create", "revoke", "revoke_all", "sweep"])
+    async def test_the_doorbell_rings_in_another_handle(self, store, other, change):
+        """In its event loop, with the number of the shard, which then has the news."""
+        if not self.is_shared:
+            pytest.skip("nobody else to ring for")
+        session = await add_session(store, idle_ms=-1)
+        since = (await ask(other)).position
+        rung, threads = asyncio.Event(), set()
+        shards: set[int] = set()
+
+        def ring(shard: int) -> None:
+            threads.add(threading.get_ident())
+            shards.add(shard)
+            rung.set()
+
+        other.on_doorbell(ring)
+        await self._change(store, session, change)
+        async with asyncio.timeout(DOORBELL_BOUND_S):
+            while not (await ask(other, since=since)).events or shard_of("alice", store.shards) not in shards:
+                await rung.wait()
+                rung.clear()
+        assert threads == {threading.get_ident()}
+
+    @staticmethod
+    async def _change(store: Store, session: StoredSession, change: str) -> None:
+        if change == "create":
+            await add_session(store)
+        elif change == "revoke":
+            await store.revoke(session.id, "alice")
+        elif change == "revoke_all":
+            await store.revoke_all("alice")
+        else:
+            await store.sweep(session.idle_deadline_ms, 10)
+
+    # --- the end
+
+    async def test_after_aclose_nothing_answers(self, store):
+        session = await add_session(store)
+        await store.aclose()
+        with pytest.raises(StoreUnavailable):
+            await store.time_ms()
+        with pytest.raises(StoreUnavailable):
+            await store.create(session._replace(id=new_session_id()))
+        with pytest.raises(StoreUnavailable):
+            await ask(store, wanted=((session.id, "alice"),))
+        with pytest.raises(StoreUnavailable):
+            await store.revoke(session.id, "alice")
+        with pytest.raises(StoreUnavailable):
+            await store.revoke_all("alice")
+        with pytest.raises(StoreUnavailable):
+            await store.sessions("alice")
+        with pytest.raises(StoreUnavailable):
+            await store.sweep(0, 1)
+
+    async def test_aclose_is_idempotent_even_at_once(self, store):
+        await asyncio.gather(store.aclose(), store.aclose())
+        await store.aclose()
+
+    async def test_aclose_of_one_handle_leaves_the_other_alone(self, store, other):
+        if not self.is_shared:
+            pytest.skip("one handle is all there is")
+        session = await add_session(store)
+        await store.aclose()
+        assert await is_there(other, session)
+
+    async def test_a_call_under_way_ends_when_the_store_is_closed(self, store):
+        """With an answer or StoreUnavailable; it does not hang, and nothing else comes out."""
+        session = await add_session(store)
+        calls = [asyncio.create_task(ask(store, wanted=((session.id, "alice"),))) for _ in range(20)]
+        await asyncio.sleep(0)
+        await store.aclose()
+        async with asyncio.timeout(DOORBELL_BOUND_S):
+            ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(end, Reply | StoreUnavailable) for end in ends)
+
+    # --- all at once
+
+    async def test_nothing_is_lost_when_two_handles_change_things_at_once(self, store, other):
+        """Sessions of three principals come and go through both handles; every third is revoked through the other one."""
+        names = ["alice", "bob", "carol"]
+        since = {name: (await ask(store, name)).position for name in names}
+
+        async def come_and_go(number: int) -> tuple[StoredSession, bool]:
+            here, there = (store, other) if number % 2 else (other, store)
+            session = await add_session(here, names[number % 3])
+            await ask(here, session.principal, touches=(Touch(*session[:2], session.idle_deadline_ms + number),))
+            ends = number % 3 == 0 or number % 5 == 0
+            if ends:
+                assert await there.revoke(session.id, session.principal)
+            return session._replace(idle_deadline_ms=session.idle_deadline_ms + number), ends
+
+        outcomes = await asyncio.gather(*(come_and_go(number) for number in range(60)))
+        for name in names:
+            of_name = [(session, ended) for session, ended in outcomes if session.principal == name]
+            alive = {session for session, ended in of_name if not ended}
+            assert set(await store.sessions(name)) == alive
+            assert set(await other.sessions(name)) == alive
+            logged = [event for event in await history_of(store, name, since[name]) if event[2] == name]
+            assert len(logged) == len(set(logged))
+            assert {event for event in logged if event[0] == "created"} == {("created", s.id, name) for s, _ in of_name}
+            assert {event[1] for event in logged if event[0] == "revoked"} == {s.id for s, ended in of_name if ended}
+            for session, ended in of_name:
+                if ended:
+                    assert logged.index(("created", session.id, name)) < logged.index(("revoked", session.id, name))
+
+    async def test_a_session_is_revoked_once_however_many_try(self, store, other):
+        session = await add_session(store)
+        since = (await ask(store)).position
+        answers = await asyncio.gather(*(handle.revoke(session.id, "alice") for handle in (store, other) * 5))
+        assert answers.count(True) == 1
+        assert await history_of(store, "alice", since) == [("revoked", session.id, "alice")]
+
+    # --- principals
+
+    @pytest.mark.parametrize("principal", ODD_PRINCIPALS, ids=lambda name: ascii(name[:20]))
+    async def test_a_principal_may_be_any_text(self, store, other, principal):
+        assert len(principal.encode()) <= 190
+        since = (await ask(other, principal)).position
+        kept, ended = [await add_session(store, principal) for _ in range(2)]
+        later_ms = kept.idle_deadline_ms + 1
+        await ask(store, principal, touches=(Touch(kept.id, principal, later_ms),))
+        assert await other.revoke(ended.id, principal)
+        assert list(await other.sessions(principal)) == [kept._replace(idle_deadline_ms=later_ms)]
+        assert await history_of(other, principal, since) == [
+            ("created", kept.id, principal),
+            ("created", ended.id, principal),
+            ("revoked", ended.id, principal),
+        ]
+        assert list(await store.revoke_all(principal)) == [kept.id]
+
+    async def test_odd_principals_are_kept_apart(self, store):
+        sessions = {name: await add_session(store, name) for name in ODD_PRINCIPALS}
+        for name in ODD_PRINCIPALS:
+            assert list(await store.sessions(name)) == [sessions[name]]
+        assert list(await store.revoke_all("a")) == [sessions["a"].id]
+        assert list(await store.revoke_all("%")) == [sessions["%"].id]
+        for name in ODD_PRINCIPALS:
+            assert await is_there(store, sessions[name]) == (name not in ("a", "%"))

@@ -618,7 +618,7 @@ async def test_p4_the_sweep_leaves_time_for_touches_under_way(policy):
 @in_virtual_time
 async def test_p4_a_swept_session_is_refused_as_idle():
     server = new_server()
-    async with gateway(server) as (cache, store):
+    async with gateway(server) as (cache, _):
         ticket = await cache.login("alice")
         await cache.authenticate(ticket)
         await pass_ms(IDLE_MS + FLUSH_MS)
@@ -845,8 +845,9 @@ async def test_p7_doorbells_do_not_make_more_touches():
 
 
 @in_virtual_time
-async def test_p7_a_flush_in_slices_sends_no_session_twice():
+async def test_p7_a_flush_in_slices_sends_no_session_twice(monkeypatch):
     """What is used again while a slice is under way waits for the next flush."""
+    monkeypatch.setattr("fastticket.cache.TOUCHES_PER_EXCHANGE", 500)
     server = new_server(shards=1)
     async with gateway(server, capacity=2000) as (cache, store):
         tickets = [await cache.login(f"user{number}") for number in range(1200)]
@@ -869,7 +870,8 @@ async def test_p7_a_flush_in_slices_sends_no_session_twice():
 
 
 @in_virtual_time
-async def test_p7_a_flush_in_slices_sends_no_session_twice_after_an_outage():
+async def test_p7_a_flush_in_slices_sends_no_session_twice_after_an_outage(monkeypatch):
+    monkeypatch.setattr("fastticket.cache.TOUCHES_PER_EXCHANGE", 500)
     server = new_server(shards=1)
     async with gateway(server, capacity=2000) as (cache, store):
         tickets = [await cache.login(f"user{number}") for number in range(700)]

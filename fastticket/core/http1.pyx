@@ -119,13 +119,22 @@ cdef class Names:
         memcpy(self.table[place].text, <const char *>normal, len(normal))
         self.count += 1
 
-    cdef Kind kind_of(self, const uint8_t *normal, uint32_t size, uint32_t hashed) noexcept nogil:
+    cdef Kind kind_of(self, const uint8_t *name, uint32_t size, uint32_t hashed) noexcept nogil:
+        """Of a token whose normal spelling has that hash."""
         cdef uint32_t place = hashed % NAME_TABLE
         while self.table[place].size:
-            if self.table[place].size == size and memcmp(self.table[place].text, normal, size) == 0:
+            if self.table[place].size == size and _is_spelled(name, self.table[place].text, size):
                 return <Kind>self.table[place].kind
             place = (place + 1) % NAME_TABLE
         return Kind.OTHER
+
+
+cdef inline bint _is_spelled(const uint8_t *name, const uint8_t *normal, uint32_t size) noexcept nogil:
+    cdef uint32_t i
+    for i in range(size):
+        if TOKEN[name[i]] != normal[i]:
+            return False
+    return True
 
 
 # ------------------------------------------------------------------------------------------------------------- pieces
@@ -167,39 +176,59 @@ cdef bint is_nominated(const uint8_t *at, const Head *head, const Field *field) 
     return False
 
 
+cdef inline const uint8_t *_past_name(const uint8_t *at, const uint8_t *end, uint32_t *hashed, bint *odd) noexcept nogil:
+    """The first byte that is not of a token."""
+    cdef uint32_t hash_so_far = 0
+    cdef uint8_t odd_so_far = 0
+    while at != end and TOKEN[at[0]]:
+        hash_so_far = _hash_step(hash_so_far, TOKEN[at[0]])
+        odd_so_far |= IS_ODD[at[0]]
+        at += 1
+    hashed[0] = hash_so_far
+    odd[0] = odd_so_far
+    return at
+
+
+cdef inline bint _has_control(uint64_t word) noexcept nogil:
+    """Whether one of 8 bytes is a control character, HTAB and DEL among them."""
+    cdef uint64_t low = (word - 0x2020202020202020ULL) & ~word
+    cdef uint64_t without_del = word ^ 0x7F7F7F7F7F7F7F7FULL
+    cdef uint64_t is_del = (without_del - 0x0101010101010101ULL) & ~without_del
+    return ((low | is_del) & 0x8080808080808080ULL) != 0
+
+
+cdef inline const uint8_t *_past_value(const uint8_t *at, const uint8_t *end) noexcept nogil:
+    """The first byte that can not be in a value."""
+    cdef uint64_t word
+    while end - at >= 8:
+        memcpy(&word, at, 8)
+        if _has_control(word):
+            break
+        at += 8
+    while at != end and IN_VALUE[at[0]]:
+        at += 1
+    return at
+
+
 cdef int _field_line(Names names, const uint8_t *at, uint32_t size, uint32_t start, Field *field) noexcept nogil:
     """One field line from `start`. The offset after its CRLF, INCOMPLETE, or -400."""
-    cdef uint8_t[NAME_BYTES_MAX + 1] normal
     cdef uint32_t hashed = 0
     cdef bint odd = False
-    cdef uint32_t i = start
+    cdef uint32_t i = <uint32_t>(_past_name(at + start, at + size, &hashed, &odd) - at)
     cdef uint32_t end
-    cdef uint8_t c
-    while i < size:
-        c = TOKEN[at[i]]
-        if c == 0:
-            break
-        odd |= IS_ODD[at[i]]
-        hashed = _hash_step(hashed, c)
-        if i - start < NAME_BYTES_MAX:
-            normal[i - start] = c
-        i += 1
     if i == size:
         return INCOMPLETE
     if at[i] != c':' or i == start or i - start > 0xFFFF:
         return -400
     field.name = Span(start, i - start)
-    field.kind = Kind.OTHER
-    if i - start <= NAME_BYTES_MAX:
-        field.kind = names.kind_of(normal, i - start, hashed)
-        if odd and field.kind != Kind.OTHER:
-            field.kind = Kind.DROP
+    field.kind = names.kind_of(at + start, i - start, hashed)
+    if odd and field.kind != Kind.OTHER:
+        field.kind = Kind.DROP
     i += 1
     while i < size and (at[i] == c' ' or at[i] == c'\t'):
         i += 1
     field.value.at = i
-    while i < size and IN_VALUE[at[i]]:
-        i += 1
+    i = <uint32_t>(_past_value(at + i, at + size) - at)
     if i + 1 >= size:
         return INCOMPLETE if i == size or at[i] == c'\r' else -400
     if at[i] != c'\r' or at[i + 1] != c'\n':

@@ -31,7 +31,7 @@ from fastticket.core.wire cimport (
     SESSION_ID_AT,
     SESSION_ID_BYTES,
     raw_absolute_deadline_ms,
-    raw_idle_deadline_ms,
+    raw_idle_timeout_s,
     raw_key_id,
 )
 
@@ -54,20 +54,29 @@ cdef inline int _tails_of(int size) noexcept nogil:
     return 0 if size <= INLINE_BYTES else (size - INLINE_BYTES + TAIL_BYTES - 1) // TAIL_BYTES
 
 
-cdef inline uint64_t _difference(const uint8_t *a, const uint8_t *b, int size) noexcept nogil:
+cdef inline uint64_t _word(const uint8_t *at) noexcept nogil:
+    cdef uint64_t word
+    memcpy(&word, at, sizeof(word))
+    return word
+
+
+cdef inline uint64_t _difference(const uint8_t *a, const uint8_t *b, size_t size) noexcept nogil:
     """0 if equal. Takes the same time wherever the difference is; a word at a time (libcrypto's goes by bytes)."""
-    cdef uint64_t x, y
     cdef uint64_t difference = 0
-    cdef int i = 0
+    cdef size_t i = 0
     while i + 8 <= size:
-        memcpy(&x, a + i, 8)
-        memcpy(&y, b + i, 8)
-        difference |= x ^ y
+        difference |= _word(a + i) ^ _word(b + i)
         i += 8
+    if i and i < size:
+        return difference | (_word(a + size - 8) ^ _word(b + size - 8))     # this word overlaps the one before
     while i < size:
         difference |= a[i] ^ b[i]
         i += 1
     return difference
+
+
+cdef inline bint _is_same_id(const uint8_t *a, const uint8_t *b) noexcept nogil:
+    return ((_word(a) ^ _word(b)) | (_word(a + 8) ^ _word(b + 8))) == 0
 
 
 @cython.final
@@ -170,7 +179,7 @@ cdef class NearCache:
         # Buckets hold slot number + 1, so that zeroed memory is an empty table.
         cdef uint32_t index = self.buckets[self._bucket(session_id)] - 1
         while index != NONE:
-            if memcmp(self.slots[index].raw + SESSION_ID_AT, session_id, SESSION_ID_BYTES) == 0:
+            if _is_same_id(self.slots[index].raw + SESSION_ID_AT, session_id):
                 return index
             index = self.slots[index].next
         return NONE
@@ -224,7 +233,10 @@ cdef class NearCache:
         """Coalesce: the deadline moves on; the entry joins its shard's dirty chain unless it is in it."""
         cdef Slot *slot = &self.slots[index]
         cdef Shard *shard = &self.shards[slot.shard]
-        cdef int64_t deadline_ms = raw_idle_deadline_ms(slot.raw, now_ms, self.slack_ms)
+        cdef uint32_t timeout_s = raw_idle_timeout_s(slot.raw)
+        cdef int64_t deadline_ms = slot.absolute_deadline_ms
+        if timeout_s:
+            deadline_ms = min(deadline_ms, now_ms + <int64_t>timeout_s * 1000 + self.slack_ms)
         if deadline_ms <= slot.idle_deadline_ms + self.touch_resolution_ms:
             return
         slot.idle_deadline_ms = deadline_ms

@@ -282,6 +282,7 @@ cdef class Proxy:
     cdef void _put(self, const uint8_t *at, uint32_t size) noexcept nogil
     cdef void _put_field(self, const uint8_t *at, const Field *field) noexcept nogil
     cdef void _put_length(self, uint64_t length) noexcept nogil
+    cdef void _put_number(self, uint64_t number) noexcept nogil
     cdef void _put_body(self, const uint8_t *at, uint32_t size, bint chunked, bint complete) noexcept nogil
     cdef void _pump(self, uint32_t index) noexcept nogil
     cdef uint32_t _room(self, Conn *c) noexcept nogil

@@ -56,8 +56,11 @@ class Proxy:
     def tick(self) -> None:
         """End what took too long."""
 
+    def stop_accepting(self) -> None:
+        """Let go of the listeners, which may then be closed. Every connection closes after its next answer."""
+
     def drain(self) -> None:
-        """Accept no more; close idle connections now, the others after their answer."""
+        """Close idle connections."""
 
     def asks(self) -> list[tuple[int, int, str, bool | bytes]]:
         """What the control plane is asked since the last call: (kind, handle, ticket, value).

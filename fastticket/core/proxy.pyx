@@ -317,11 +317,14 @@ cdef class Proxy:
         with nogil:
             self._tick()
 
-    def drain(self):
-        """Accept no more; close idle connections now, the others after their answer."""
-        cdef uint32_t i
+    def stop_accepting(self):
+        """Let go of the listeners, which may then be closed. Every connection closes after its next answer."""
         self.draining = True
         self._set_accepting(False)
+
+    def drain(self):
+        """Close idle connections."""
+        cdef uint32_t i
         for i in range(self.conn_count):
             if self.conns[i].side == Side.DOWNSTREAM and self.conns[i].state == State.IDLE:
                 self._close(i)
@@ -1404,9 +1407,21 @@ cdef class Proxy:
         self._put(b"\r\n", 2)
 
     cdef void _put_length(self, uint64_t length) noexcept nogil:
-        cdef char[48] line
-        cdef int size = snprintf(line, sizeof(line), b"Content-Length: %llu\r\n", <unsigned long long>length)
-        self._put(<uint8_t *>line, <uint32_t>size)
+        self._put(b"Content-Length: ", 16)
+        self._put_number(length)
+        self._put(b"\r\n", 2)
+
+    cdef void _put_number(self, uint64_t number) noexcept nogil:
+        """Decimal. By hand: snprintf was a tenth of what a request takes in user space."""
+        cdef uint8_t[20] digits
+        cdef uint32_t first = sizeof(digits)
+        while True:
+            first -= 1
+            digits[first] = <uint8_t>(c'0' + number % 10)
+            number //= 10
+            if number == 0:
+                break
+        self._put(digits + first, sizeof(digits) - first)
 
     cdef void _put_body(self, const uint8_t *at, uint32_t size, bint chunked, bint complete) noexcept nogil:
         cdef char[CHUNK_HEADER_BYTES] line
@@ -1734,10 +1749,11 @@ cdef class Proxy:
     ) noexcept nogil:
         cdef Head *head = &self.head
         cdef Field *field
-        cdef char[32] line
         cdef int i
         self.out_size = 0
-        self._put(<uint8_t *>line, <uint32_t>snprintf(line, sizeof(line), b"HTTP/1.1 %d ", head.status))
+        self._put(b"HTTP/1.1 ", 9)
+        self._put_number(head.status)
+        self._put(b" ", 1)
         self._put(at + head.reason.at, head.reason.size)
         self._put(b"\r\n", 2)
         for i in range(head.field_count):

@@ -98,19 +98,23 @@ cdef int decode(const uint8_t *text, Py_ssize_t chars, uint8_t *raw) noexcept no
 
 cdef int _decode_canonical(const uint8_t *text, int chars, uint8_t *raw) noexcept nogil:
     """Writes one byte more than it decodes: groups of 4 characters leave as 4-byte words, of which the next overlaps the last."""
+    cdef const uint8_t *at = text
+    cdef const uint8_t *whole = text + (chars & ~3)
+    cdef uint8_t *out = raw
     cdef uint32_t word
     cdef uint32_t seen = 0             # all ones from a bad character; else its fourth byte stays 0
     cdef uint8_t[4] seen_bytes
     cdef uint8_t a, b, c
     cdef uint8_t bad = 0
-    cdef int size = 0
-    cdef int i = 0
-    while i + 4 <= chars:
-        word = QUARTERS[0][text[i]] | QUARTERS[1][text[i + 1]] | QUARTERS[2][text[i + 2]] | QUARTERS[3][text[i + 3]]
+    cdef int size
+    cdef int i = chars & ~3
+    while at != whole:
+        word = QUARTERS[0][at[0]] | QUARTERS[1][at[1]] | QUARTERS[2][at[2]] | QUARTERS[3][at[3]]
         seen |= word
-        memcpy(raw + size, &word, 4)
-        size += 3
-        i += 4
+        memcpy(out, &word, 4)
+        out += 3
+        at += 4
+    size = <int>(out - raw)
     memcpy(seen_bytes, &seen, 4)
     if seen_bytes[3] != 0 or chars - i == 1:
         return 0

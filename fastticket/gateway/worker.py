@@ -98,9 +98,10 @@ class Worker:
 
     async def stop(self) -> None:
         """Drain, then flush."""
-        self.proxy.drain()
+        self.proxy.stop_accepting()
         for listener in self._listeners:
             listener.close()
+        self.proxy.drain()
         try:
             async with asyncio.timeout(self._config.gateway.drain_timeout_s):
                 while self.proxy.connection_count:

@@ -282,6 +282,11 @@ def free_ports(count):
     return ports
 
 
+def is_taken(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def test_the_demo(run, tmp_path):
     """What the README promises, with curl."""
     port, one, two = free_ports(3)
@@ -314,13 +319,12 @@ def test_the_demo(run, tmp_path):
     assert curl("-H", f"Cookie: ticket={changed}", f"{url}/whoami")[0] == 401
 
     at.end(signal.SIGKILL)
-    for gone in (one, two):
-        with socket.socket() as probe:  # the applications end with it
-            bounded = threading.Event()
-            threading.Timer(BOUND_S, bounded.set).start()
-            while not probe.connect_ex(("127.0.0.1", gone)) and not bounded.is_set():
-                probe.close()
-                probe = socket.socket()
+    bounded = threading.Event()
+    timer = threading.Timer(BOUND_S, bounded.set)
+    timer.start()
+    while is_taken(one) or is_taken(two):  # the applications end with it
+        assert not bounded.is_set()
+    timer.cancel()
     demo()
     assert curl("-b", "jar", f"{url}/whoami")[0] == 200
     assert curl("-b", "jar", "-X", "POST", f"{url}/logout")[0] == 303

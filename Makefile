@@ -9,7 +9,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
 SOURCES := setup.py pyproject.toml $(wildcard fastticket/core/*.pyx fastticket/core/*.pxd)
 
-.PHONY: run test check bench bench-hmac coverage-core clean
+.PHONY: run test check bench bench-core bench-gateway bench-hmac coverage-core clean
 
 run: $(VENV)/built
 	$(BIN)/fastticket demo
@@ -38,9 +38,13 @@ coverage-core: $(VENV)/built-dev
 	cd build/traced && FASTTICKET_TRACE=1 ../../$(BIN)/python setup.py -q build_ext --inplace
 	cd build/traced && FASTTICKET_FUZZ=0.02 ../../$(BIN)/coverage run --rcfile=../../coverage-core.ini -m pytest -q -m "not slow" tests
 
-bench: $(VENV)/built-dev
-	$(BIN)/pip install -q '.[bench]' --no-build-isolation --no-deps -e . >/dev/null
+bench: bench-hmac bench-core bench-gateway
+
+bench-core: $(VENV)/built-bench
 	$(BIN)/python -m pytest bench/bench_core.py
+
+bench-gateway: $(VENV)/built-bench
+	$(BIN)/python bench/gateway.py
 
 bench-hmac:
 	mkdir -p bench/build
@@ -69,6 +73,10 @@ $(VENV)/servers:
 
 $(VENV)/built: $(VENV)/compiler $(SOURCES)
 	FASTTICKET_WERROR=1 $(BIN)/pip install -q --no-build-isolation -e .
+	touch $@
+
+$(VENV)/built-bench: $(VENV)/built-dev
+	$(BIN)/pip install -q --no-build-isolation -e '.[bench]'
 	touch $@
 
 $(VENV)/built-dev: $(VENV)/servers $(VENV)/built

@@ -41,7 +41,7 @@ SETTINGS = {
     "flush_interval_ms": FLUSH_MS,
     "lease_ms": LEASE_MS,
     "outage_grace_s": GRACE_MS // 1000,
-    "capacity": 1000,
+    "capacity": 200_000,  # refusals are remembered in a sixteenth as many places: few collide
     "clock": virtual_ms,
 }
 OLD_KEY, NEW_KEY = (1, b"o" * 32), (2, b"n" * 32)

@@ -53,10 +53,17 @@ def start_child(code: str, path: Path, **options: object) -> subprocess.Popen[st
 
 def finish_child(child: subprocess.Popen[str]) -> list[list[str]]:
     """The words of each line that it said; it must have ended well."""
-    with child:
-        said, _ = child.communicate(timeout=CHILD_BOUND_S)
-    assert child.returncode == 0
-    return [line.split() for line in said.splitlines()]
+    return finish_children([child])[0]
+
+
+def finish_children(children: list[subprocess.Popen[str]]) -> list[list[list[str]]]:
+    """The same for several. All of them are waited for, even if one fails."""
+    said = []
+    for child in children:
+        with child:
+            said.append([line.split() for line in child.communicate(timeout=CHILD_BOUND_S)[0].splitlines()])
+    assert [child.returncode for child in children] == [0] * len(children)
+    return said
 
 
 def run_child(code: str, path: Path, **options: object) -> list[list[str]]:
@@ -218,7 +225,7 @@ def run_at_once(code: str, path: Path, processes: int) -> list[list[list[str]]]:
     for child in children:
         child.stdin.write("go\n")
         child.stdin.flush()
-    return [finish_child(child) for child in children]
+    return finish_children(children)
 
 
 async def test_several_processes_share_one_file_under_load(path):

@@ -26,6 +26,7 @@ FORMAT = 1
 LOG_ENTRIES_MAX = 16384
 LOG_TRIM_EVERY = 256
 BUSY_TIMEOUT_S = 2.0
+WAL_RETRY_S = 0.01
 DOORBELL_INTERVAL_S = 0.025
 
 SCHEMA = """
@@ -128,7 +129,7 @@ class SQLiteStore:
         self._connection = sqlite3.connect(
             self._path or ":memory:", timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
-        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._switch_to_wal(self._connection)
         self._connection.execute("PRAGMA synchronous = FULL")
         with self._writing() as db:
             for statement in SCHEMA.split(";"):
@@ -138,6 +139,20 @@ class SQLiteStore:
             if not db.execute("SELECT 1 FROM log LIMIT 1").fetchone():
                 self._log(db, "created", [("", "")])  # so that there always is a last entry
         self._data_version = self._read_data_version()
+
+    @staticmethod
+    def _switch_to_wal(db: sqlite3.Connection) -> None:
+        """Several processes may make the file together, and SQLite does not wait for this lock: all but one hear that it is taken."""
+        give_up_at_s = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                db.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError:
+                if time.monotonic() >= give_up_at_s:
+                    raise
+                time.sleep(WAL_RETRY_S)
+            else:
+                return
 
     def _check_meta(self, db: sqlite3.Connection) -> None:
         for key, mine in (("format", FORMAT), ("shards", self.shards)):

@@ -62,7 +62,7 @@ clean:
 HAS_COMPILER = command -v gcc >/dev/null && [ -e /usr/include/openssl/evp.h ] && \
 	$(PYTHON) -c 'import ensurepip, os, sysconfig as s; assert os.path.exists(s.get_path("include") + "/Python.h")' 2>/dev/null
 HAS_SERVERS = command -v nginx >/dev/null && command -v redis-server >/dev/null && command -v wrk >/dev/null && \
-	command -v curl >/dev/null
+	command -v curl >/dev/null && command -v openssl >/dev/null
 
 $(VENV)/compiler:
 	$(HAS_COMPILER) || { $(APT) update -q && $(APT) install -qy --no-install-recommends \
@@ -72,7 +72,7 @@ $(VENV)/compiler:
 	touch $@
 
 $(VENV)/servers:
-	$(HAS_SERVERS) || { $(APT) update -q && $(APT) install -qy --no-install-recommends nginx-light redis-server wrk curl; }
+	$(HAS_SERVERS) || { $(APT) update -q && $(APT) install -qy --no-install-recommends nginx-light redis-server wrk curl openssl; }
 	mkdir -p $(VENV) && touch $@
 
 $(VENV)/built: $(VENV)/compiler $(SOURCES)

@@ -34,7 +34,6 @@ log = logging.getLogger("fastticket.cache")
 OutagePolicy = Literal["serve-cached", "deny"]
 
 TOUCHES_PER_SLICE = 1000  # drained at once, so that no flush holds the loop for more than a millisecond or so
-TOUCHES_PER_EXCHANGE = 4000  # sent at once: fewer would write the same pages of a store more often
 LOAD_ATTEMPTS = 4  # a load is asked again when it was poisoned, or came back past its lease
 WATCH_MS = 60_000  # a shard's log is read this long after the shard's last use
 SWEEP_INTERVAL_S = 60.0
@@ -351,17 +350,16 @@ class TicketCache:
             due = [shard for shard in range(self._store.shards) if self._is_due(shard)]
             for shard in due:
                 await self._collect(shard)
-            keys = {shard: list(self._unwritten[shard]) for shard in due}
-            start = 0
-            while due:
-                end = start + TOUCHES_PER_EXCHANGE
-                requests = {shard: self._write_request(shard, keys[shard][start:end]) for shard in due}
-                replies = await self._exchange(requests)
-                due = [shard for shard in due if isinstance(replies[shard], Reply)]
-                for shard in due:
-                    self._written(shard, requests[shard].touches)
-                due = [shard for shard in due if len(keys[shard]) > end]
-                start = end
+            left = {shard: list(self._unwritten[shard]) for shard in due}
+            while left:
+                share = max(1, self._store.touches_per_exchange // len(left))
+                requests = {shard: self._write_request(shard, keys[:share]) for shard, keys in left.items()}
+                for shard, reply in (await self._exchange(requests)).items():
+                    del left[shard][:share]
+                    if isinstance(reply, Reply):
+                        self._written(shard, requests[shard].touches)
+                    if not left[shard] or not isinstance(reply, Reply):
+                        del left[shard]
 
     def _is_due(self, shard: int) -> bool:
         return self.near.dirty_in(shard) > 0 or bool(self._unwritten[shard]) or self._is_watched(shard)
@@ -381,7 +379,7 @@ class TicketCache:
 
     def _write_request(self, shard: int, keys: Sequence[_Key]) -> Request:
         unwritten = self._unwritten[shard]
-        return Request(self._positions[shard], [Touch(*key, unwritten[key]) for key in keys if key in unwritten])
+        return Request(self._positions[shard], [Touch(*key, unwritten[key]) for key in keys])
 
     def _keep_unwritten(self, shard: int, key: _Key, deadline_ms: int) -> None:
         unwritten = self._unwritten[shard]

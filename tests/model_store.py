@@ -288,6 +288,8 @@ class Wire:
 class ModelStore:
     """See `fastticket.stores.base.Store`."""
 
+    touches_per_exchange = 1000
+
     def __init__(self, server: ModelServer, wire: Wire | None = None) -> None:
         self.server = server
         self.shards = server.shards

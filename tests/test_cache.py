@@ -847,7 +847,7 @@ async def test_p7_doorbells_do_not_make_more_touches():
 @in_virtual_time
 async def test_p7_a_flush_in_slices_sends_no_session_twice(monkeypatch):
     """What is used again while a slice is under way waits for the next flush."""
-    monkeypatch.setattr("fastticket.cache.TOUCHES_PER_EXCHANGE", 500)
+    monkeypatch.setattr(ModelStore, "touches_per_exchange", 500)
     server = new_server(shards=1)
     async with gateway(server, capacity=2000) as (cache, store):
         tickets = [await cache.login(f"user{number}") for number in range(1200)]
@@ -871,7 +871,7 @@ async def test_p7_a_flush_in_slices_sends_no_session_twice(monkeypatch):
 
 @in_virtual_time
 async def test_p7_a_flush_in_slices_sends_no_session_twice_after_an_outage(monkeypatch):
-    monkeypatch.setattr("fastticket.cache.TOUCHES_PER_EXCHANGE", 500)
+    monkeypatch.setattr(ModelStore, "touches_per_exchange", 500)
     server = new_server(shards=1)
     async with gateway(server, capacity=2000) as (cache, store):
         tickets = [await cache.login(f"user{number}") for number in range(700)]

@@ -70,6 +70,8 @@ class Store(Protocol):
 
     #: How many shards there are; fixed when the store is made.
     shards: int
+    #: How many touches an exchange should bring at most, in all its shards: what one bite of work is for this store.
+    touches_per_exchange: int
 
     async def open(self) -> None:
         """Connect, and create or check the layout. ConfigError: made for another format or number of shards."""
@@ -99,7 +101,10 @@ class Store(Protocol):
         """Remove at most so many sessions whose idle deadline is at or before `dead_before_ms`; logs `expired`. How many it removed."""
 
     def on_doorbell(self, ring: Callable[[int], None]) -> None:
-        """Call `ring(shard)` in the event loop soon after another process appended to that shard's log. May be lost."""
+        """Call `ring(shard)` in the event loop soon after another process revoked a session of that shard. May be lost.
+
+        It may ring for other reasons, too, and for no reason.
+        """
 
 
 def shard_of(principal: str, shards: int) -> int:
@@ -110,18 +115,25 @@ def shard_of(principal: str, shards: int) -> int:
 def open_store(url: str, *, base: Path | None = None) -> Store:
     """Make the store that a URL names; `TicketCache` opens it.
 
-    `sqlite:///relative/path`, `sqlite:////absolute/path` or `sqlite://:memory:`. Relative paths are relative to `base`, by
-    default the working directory. ConfigError: not a URL of a store.
+    `sqlite:///relative/path`, `sqlite:////absolute/path` or `sqlite://:memory:`; `redis://[user:password@]host:port/db`, `rediss://`,
+    `unix://`, `redis+sentinel://host:port,host:port/master` or `redis+cluster://host:port,host:port` (docs/redis.md). Relative paths
+    are relative to `base`, by default the working directory. ConfigError: not a URL of a store.
     """
     scheme, separator, rest = url.partition("://")
+    base = base or Path()
     if separator and scheme == "sqlite":
         from fastticket.stores.sqlite import SQLiteStore
 
         if rest == ":memory:":
             return SQLiteStore(None)
         if rest.startswith("/") and len(rest) > 1:
-            return SQLiteStore((base or Path()) / rest[1:])
+            return SQLiteStore(base / rest[1:])
         raise ConfigError("store url: sqlite takes sqlite:///path or sqlite://:memory:")
+    if separator and scheme.partition("+")[0] in ("redis", "rediss", "unix"):
+        from fastticket.stores.redis import RedisStore
+
+        return RedisStore(url, base)
     raise ConfigError(
-        f"store url: {scheme if separator else 'no scheme'}: known are sqlite:///path and sqlite://:memory:"
+        f"store url: {scheme if separator else 'no scheme'}: known are sqlite://, redis://, rediss://, unix://, "
+        "redis+sentinel:// and redis+cluster://"
     )

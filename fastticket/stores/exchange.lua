@@ -1,0 +1,45 @@
+#!lua flags=allow-oom
+-- Touches, then the tail of the log, then deadlines, of one shard, in one atomic step.
+--
+-- KEYS  live, log
+-- ARGV  the last entry known (empty: none), how many members are wanted, these members, then score and member of each touch
+-- ->    { last entry of the log, 1 if entries are lost, entries after the one known, deadlines (false: no such member) }
+--
+-- It is not flagged no-writes, even if nothing is written: a replica, or a primary that lost its replicas (min-replicas-to-write),
+-- must not answer, because its log may be old. It may run out of memory (allow-oom): a touch only changes a score.
+local live, log = KEYS[1], KEYS[2]
+local since, wanted = ARGV[1], tonumber(ARGV[2])
+local AT_ONCE = 4000 -- fewer than what unpack can do; even, for pairs
+local BEHIND_MAX = 4096 -- who is further behind loads again what it needs: that is less work than to read all this
+
+for first = 3 + wanted, #ARGV, AT_ONCE do
+  redis.call('ZADD', live, 'XX', 'GT', unpack(ARGV, first, math.min(first + AT_ONCE - 1, #ARGV)))
+end
+
+local function newest()
+  local found = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)
+  -- A log is never empty: who has seen its last entry can tell whether it was lost.
+  return found[1] and found[1][1] or redis.call('XADD', log, '*', 'opened', '')
+end
+
+local last, lost, entries = since, 0, {}
+if since == '' then
+  last = newest()
+else
+  entries = redis.call('XRANGE', log, since, '+', 'COUNT', BEHIND_MAX + 1)
+  if #entries == 0 or #entries > BEHIND_MAX or entries[1][1] ~= since then
+    last, lost, entries = newest(), 1, {}
+  else
+    table.remove(entries, 1)
+    last = #entries > 0 and entries[#entries][1] or since
+  end
+end
+
+local deadlines = {}
+for first = 3, 2 + wanted, AT_ONCE do
+  local scores = redis.call('ZMSCORE', live, unpack(ARGV, first, math.min(first + AT_ONCE - 1, 2 + wanted)))
+  for _, score in ipairs(scores) do
+    deadlines[#deadlines + 1] = score
+  end
+end
+return {last, lost, entries, deadlines}

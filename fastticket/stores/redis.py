@@ -1,0 +1,454 @@
+"""Sessions in Redis or Valkey, shared by any number of gateways: standalone, Sentinel or Cluster.
+
+    ft:meta                    HASH    format, shards
+    {ft:NNN}:live              ZSET    "<session id>.<principal>" -> idle deadline, ms
+    {ft:NNN}:user:<principal>  ZSET    session id -> absolute deadline, ms
+    {ft:NNN}:log               STREAM  opened | created | revoked | expired -> "<session id>.<principal>"
+    ft:doorbell                CHANNEL "<shard> <log id>": a session of that shard was revoked
+
+Rules of this file
+- All of a shard is in one hash slot, and whatever is done in it is one script: atomic, whichever server runs it.
+- Every script may be sent again: doing it twice is doing it once. So a redirection or a lost connection is answered by sending again.
+- The log is the truth. The doorbell may be lost: it makes a gateway look at the log sooner.
+- A server that answers in another's place may lack the last writes: its shards' next reply is a gap, and what this process revoked
+  in the last minute is revoked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    ClusterDownError,
+    MovedError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+
+from fastticket.errors import ConfigError, StoreUnavailable
+from fastticket.stores.base import Event, Position, Reply, Request, StoredSession, shard_of
+from fastticket.stores.redis_topology import (
+    Cluster,
+    Command,
+    OneServer,
+    Server,
+    close_all,
+    make_topology,
+    parse_url,
+    slot_of,
+)
+
+log = logging.getLogger("fastticket.redis")
+
+FORMAT = 1
+META = "ft:meta"
+DOORBELL = "ft:doorbell"
+LOG_ENTRIES_MAX = 16384
+ATTEMPTS = 8  # while a Cluster moves slots or elects a primary
+ATTEMPT_PAUSE_S = 0.01  # doubled each time
+REISSUE_S = 60.0
+REISSUE_MAX = 10_000
+DOORBELL_PING_S = 5.0
+DOORBELL_PAUSE_MAX_S = 2.0
+#: Answers that mean: the same, again, in a moment or elsewhere.
+REDIRECTIONS = (MovedError, AskError, TryAgainError, ClusterDownError)
+
+
+class _Script:
+    """A script of this folder. `EVALSHA` runs it where it is known, `EVAL` anywhere."""
+
+    def __init__(self, name: str) -> None:
+        self._source = files("fastticket.stores").joinpath(f"{name}.lua").read_bytes()
+        self._sha = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
+
+    def by_sha(self, keys: Sequence[str], arguments: Sequence[str | int]) -> Command:
+        return ("EVALSHA", self._sha, len(keys), *keys, *arguments)
+
+    def by_source(self, command: Command) -> Command:
+        return ("EVAL", self._source, *command[2:])
+
+
+EXCHANGE, CREATE, REVOKE, SESSIONS, SWEEP = map(_Script, ("exchange", "create", "revoke", "sessions", "sweep"))
+
+_Call = tuple[_Script, Command]
+
+
+class RedisStore:
+    """See `fastticket.stores.base.Store`. `url` as `fastticket.open_store` takes it; files in it are relative to `base`."""
+
+    touches_per_exchange = 1000
+
+    def __init__(self, url: str, base: Path) -> None:
+        self._address = parse_url(url, base)
+        self.shards = self._address.shards
+        self._slots = [slot_of(_key(shard, "live")) for shard in range(self.shards)]
+        self._topology: OneServer | Cluster | None = None
+        self._serving: list[Server | None] = [None] * self.shards
+        self._changed: set[int] = set()
+        self._revoked: deque[tuple[float, str, str]] = deque(maxlen=REISSUE_MAX)
+        self._sweep_from = 0
+        self._ring: Callable[[int], None] | None = None
+        self._doorbell: asyncio.Task[None] | None = None
+        self._reissues: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Connect, check version, eviction and layout, and listen to the doorbell."""
+        self._topology = make_topology(self._address, self._on_change)
+        try:
+            await (await self._topology.server_of(slot_of(META))).check()
+            await self._check_meta()
+        except StoreUnavailable as error:
+            if isinstance(error.__cause__, AuthenticationError):
+                raise ConfigError(str(error)) from error
+            raise
+        self._doorbell = asyncio.create_task(self._listen(), name="fastticket-doorbell")
+
+    async def aclose(self) -> None:
+        """Close every connection. Idempotent."""
+        topology, self._topology = self._topology, None
+        tasks = [task for task in (self._doorbell, *self._reissues) if task]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        if topology:
+            await close_all(topology.servers.values())
+
+    @property
+    def servers(self) -> Mapping[str, str]:
+        """The servers that are known, and the state of their breakers: closed, open or half-open."""
+        return {name: server.breaker.state for name, server in self._topology.servers.items()} if self._topology else {}
+
+    async def time_ms(self) -> int:
+        """`TIME` of the server that has shard 0: the same one for every gateway."""
+        reply = await self._ask(self._slots[0], ("TIME",))
+        return int(reply[0]) * 1000 + int(reply[1]) // 1000
+
+    async def create(self, session: StoredSession) -> None:
+        """One script: live, user, log."""
+        shard = shard_of(session.principal, self.shards)
+        await self._run_one(shard, CREATE, _keys(shard, session.principal), (*session, LOG_ENTRIES_MAX))
+
+    async def exchange(self, requests: Mapping[int, Request]) -> Mapping[int, Reply | StoreUnavailable]:
+        """One script a shard, one pipeline a server."""
+        changed_before = self._changed & requests.keys()
+        answers = await self._run({shard: self._exchange_call(shard, request) for shard, request in requests.items()})
+        replies: dict[int, Reply | StoreUnavailable] = {}
+        for shard, answer in answers.items():
+            if isinstance(answer, StoreUnavailable):
+                replies[shard] = answer
+                continue
+            reply = _read_exchange(answer)
+            if shard in self._changed:
+                reply = reply._replace(gap=True)
+            replies[shard] = reply
+        # Only what had changed before this was sent: an answer that was under way may still be the old server's.
+        self._changed -= {shard for shard in changed_before if isinstance(replies[shard], Reply)}
+        return replies
+
+    async def revoke(self, session_id: str, principal: str) -> bool:
+        """One script: live, user, log, doorbell."""
+        return bool(await self._revoke(principal, (session_id,)))
+
+    async def revoke_all(self, principal: str) -> Sequence[str]:
+        """One script for all of them."""
+        return await self._revoke(principal, ())
+
+    async def sessions(self, principal: str) -> Sequence[StoredSession]:
+        """By the user's index."""
+        shard = shard_of(principal, self.shards)
+        found = await self._run_one(shard, SESSIONS, _keys(shard, principal)[:2], (principal,), lasts=False)
+        rows = zip(found[::3], found[1::3], found[2::3], strict=True)
+        sessions = [StoredSession(sid.decode(), principal, int(idle), int(end)) for sid, idle, end in rows]
+        return sorted(sessions, key=lambda session: session.idle_deadline_ms)
+
+    async def sweep(self, dead_before_ms: int, sessions_max: int) -> int:
+        """Shard after shard, from where the last one ended."""
+        swept = 0
+        error: StoreUnavailable | None = None
+        for number in range(self.shards):
+            shard = (self._sweep_from + number) % self.shards
+            arguments = (dead_before_ms, sessions_max - swept, _key(shard, "user:"), LOG_ENTRIES_MAX)
+            try:
+                keys = (_key(shard, "live"), _key(shard, "log"))
+                swept += await self._run_one(shard, SWEEP, keys, arguments, lasts=False)
+            except StoreUnavailable as failure:
+                error = failure  # the others are swept all the same
+            if swept >= sessions_max:
+                self._sweep_from = shard
+                return swept
+        if error:
+            raise error
+        return swept
+
+    def on_doorbell(self, ring: Callable[[int], None]) -> None:
+        """Called from a task of this store's own, for revocations."""
+        self._ring = ring
+
+    # --- what a shard is asked
+
+    @staticmethod
+    def _exchange_call(shard: int, request: Request) -> _Call:
+        since = "" if request.since is None else f"{request.since[0]}-{request.since[1]}"
+        arguments: list[str | int] = [since, len(request.wanted)]
+        arguments += [f"{session_id}.{principal}" for session_id, principal in request.wanted]
+        for session_id, principal, deadline_ms in request.touches:
+            arguments.append(deadline_ms)
+            arguments.append(f"{session_id}.{principal}")
+        return EXCHANGE, EXCHANGE.by_sha((_key(shard, "live"), _key(shard, "log")), arguments)
+
+    async def _revoke(self, principal: str, session_ids: Sequence[str]) -> list[str]:
+        shard = shard_of(principal, self.shards)
+        arguments = (principal, shard, LOG_ENTRIES_MAX, *session_ids)
+        answer = await self._run_one(shard, REVOKE, _keys(shard, principal), arguments)
+        ended = [session_id.decode() for session_id in answer]
+        now_s = asyncio.get_running_loop().time()
+        self._revoked.extend((now_s, session_id, principal) for session_id in ended or session_ids)
+        return ended
+
+    # --- sending, and sending again
+
+    async def _run_one(
+        self, shard: int, script: _Script, keys: Sequence[str], arguments: Sequence[Any], *, lasts: bool = True
+    ) -> Any:
+        answers = await self._run({shard: (script, script.by_sha(keys, arguments))}, lasts=lasts)
+        if isinstance(answers[shard], StoreUnavailable):
+            raise answers[shard]
+        return answers[shard]
+
+    async def _run(self, calls: Mapping[int, _Call], *, lasts: bool = False) -> dict[int, Any]:
+        """A script in each of some shards; what it returned, or StoreUnavailable. `lasts`: wait for a replica if so configured."""
+        answers: dict[int, Any] = {}
+        left = dict(calls)
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(ATTEMPT_PAUSE_S * 2**attempt * random.uniform(0.5, 1))  # noqa: S311
+            answers |= await self._send(left, answers, lasts)
+            left = {shard: call for shard, call in left.items() if isinstance(answers[shard], REDIRECTIONS)}
+            if not left:
+                return answers
+            if any(isinstance(answers[shard], MovedError) for shard in left):
+                await self._open_topology().moved()
+        for shard in left:
+            answers[shard] = StoreUnavailable(f"redis: shard {shard} is moving: {answers[shard]}")
+        return answers
+
+    async def _send(self, calls: Mapping[int, _Call], before: Mapping[int, Any], lasts: bool) -> dict[int, Any]:
+        """Once. `before`: what they were answered the last time, if at all."""
+        groups: dict[tuple[Server, bool], dict[int, _Call]] = {}
+        answers: dict[int, Any] = {}
+        for shard, call in calls.items():
+            try:
+                where = await self._server_for(shard, before.get(shard))
+            except StoreUnavailable as error:
+                answers[shard] = error
+            else:
+                groups.setdefault(where, {})[shard] = call
+        sent = await asyncio.gather(*(self._send_to(*where, group, lasts) for where, group in groups.items()))
+        for group in sent:
+            answers |= group
+        return answers
+
+    async def _server_for(self, shard: int, before: Any) -> tuple[Server, bool]:
+        """And whether it must be told that it is asked for a slot that it is about to get."""
+        topology = self._open_topology()
+        if isinstance(before, AskError) and isinstance(topology, Cluster):
+            return topology.server_at(before.host, before.port), True
+        server = await topology.server_of(self._slots[shard])
+        if self._serving[shard] not in (None, server):
+            self._on_change(server, [shard])
+        self._serving[shard] = server
+        return server, False
+
+    async def _send_to(self, server: Server, asking: bool, calls: Mapping[int, _Call], lasts: bool) -> dict[int, Any]:
+        """One pipeline, by EVALSHA, and another one by EVAL for those whose script the server does not know."""
+        try:
+            answers = await self._pipeline(
+                server, asking, {shard: command for shard, (_, command) in calls.items()}, lasts
+            )
+            unknown = [shard for shard, answer in answers.items() if isinstance(answer, NoScriptError)]
+            if unknown:
+                sources = {shard: calls[shard][0].by_source(calls[shard][1]) for shard in unknown}
+                answers |= await self._pipeline(server, asking, sources, lasts)
+        except StoreUnavailable as error:
+            await self._open_topology().moved()
+            return dict.fromkeys(calls, error)
+        return {
+            shard: StoreUnavailable(f"redis {server.name}: {str(answer)[:200]}")
+            if isinstance(answer, ResponseError) and not isinstance(answer, REDIRECTIONS)
+            else answer
+            for shard, answer in answers.items()
+        }
+
+    async def _pipeline(
+        self, server: Server, asking: bool, commands: Mapping[int, Command], lasts: bool
+    ) -> dict[int, Any]:
+        lines: list[Command] = []
+        for command in commands.values():
+            lines += [("ASKING",)] * asking
+            lines.append(command)
+        waits = lasts and self._address.is_replicated
+        if waits:
+            lines.append(("WAIT", 1, int(self._address.timeout_s * 500)))
+        replies = await server.call(lines)
+        if (
+            waits
+            and not _is_confirmed(replies.pop())
+            and not any(isinstance(reply, ResponseError) for reply in replies)
+        ):
+            raise StoreUnavailable(f"redis {server.name}: written, but no replica confirmed it in time")
+        return dict(zip(commands, replies[asking :: 1 + asking], strict=True))
+
+    async def _ask(self, slot: int, command: Command) -> Any:
+        """One command about one slot, for what is not a script."""
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(ATTEMPT_PAUSE_S * 2**attempt * random.uniform(0.5, 1))  # noqa: S311
+            server = await self._open_topology().server_of(slot)
+            try:
+                (reply,) = await server.call([command])
+            except StoreUnavailable:
+                await self._open_topology().moved()
+                raise
+            if isinstance(reply, MovedError):
+                await self._open_topology().moved()
+            elif not isinstance(reply, REDIRECTIONS):
+                break
+        if isinstance(reply, ResponseError):
+            raise StoreUnavailable(f"redis {server.name}: {str(reply)[:200]}")
+        return reply
+
+    def _open_topology(self) -> OneServer | Cluster:
+        if self._topology is None:
+            raise StoreUnavailable("the redis store is not open")
+        return self._topology
+
+    async def _check_meta(self) -> None:
+        for name, mine in (("format", FORMAT), ("shards", self.shards)):
+            await self._ask(slot_of(META), ("HSETNX", META, name, mine))
+            theirs = int(await self._ask(slot_of(META), ("HGET", META, name)))
+            if theirs != mine:
+                hint = f"say ?shards={theirs} in the URL" if name == "shards" else "use another database"
+                raise ConfigError(f"redis: made with {name} {theirs}, not {mine}; {hint}")
+
+    # --- another server than before
+
+    def _on_change(self, server: Server, shards: Iterable[int] | None = None) -> None:
+        """The shards of a server, or those named, are served by another one now."""
+        if shards is None:
+            shards = [shard for shard, serving in enumerate(self._serving) if serving is server]
+        self._changed |= set(shards)
+        task = asyncio.create_task(self._reissue(set(shards)), name="fastticket-reissue")
+        self._reissues.add(task)
+        task.add_done_callback(self._reissues.discard)
+
+    async def _reissue(self, shards: set[int]) -> None:
+        """Revoke again what was revoked in the last minute: the new server may not have heard of it."""
+        loop = asyncio.get_running_loop()
+        recent = [
+            (session_id, principal)
+            for at_s, session_id, principal in self._revoked
+            if at_s >= loop.time() - REISSUE_S and shard_of(principal, self.shards) in shards
+        ]
+        revived = 0
+        for session_id, principal in recent:
+            for attempt in range(ATTEMPTS):
+                try:
+                    revived += await self.revoke(session_id, principal)
+                    break
+                except StoreUnavailable:
+                    await asyncio.sleep(ATTEMPT_PAUSE_S * 2**attempt)
+        if recent:
+            log.warning("%d revocations of the last minute sent again; %d had been lost", len(recent), revived)
+
+    # --- the doorbell
+
+    async def _listen(self) -> None:
+        """Subscribe, for as long as the store is open. Each time, whatever rang meanwhile was not heard: so ring for all."""
+        failures = 0
+        while True:
+            with contextlib.suppress(RedisError, OSError, TimeoutError, StoreUnavailable):
+                server = await self._open_topology().server_of(self._slots[random.randrange(self.shards)])  # noqa: S311
+                connection = await server.subscribe(DOORBELL)
+                try:
+                    if failures:
+                        log.warning("redis %s: the doorbell works again", server.name)
+                    failures = 0
+                    self._ring_for(range(self.shards))
+                    await self._hear(connection)
+                finally:
+                    await server.release(connection)
+            failures += 1
+            if failures == 1:
+                log.warning("redis: the doorbell's connection is lost; revocations elsewhere are seen within the lease")
+            await asyncio.sleep(min(0.05 * 2 ** min(failures, 10), DOORBELL_PAUSE_MAX_S) * random.uniform(0.5, 1))  # noqa: S311
+
+    async def _hear(self, connection: Any) -> None:
+        """Ends when two pings in a row were not answered."""
+        unanswered = 0
+        while unanswered < 2:
+            message = await connection.read_response(timeout=DOORBELL_PING_S)
+            if message is None:
+                unanswered += 1
+                await connection.send_command("PING")
+                continue
+            unanswered = 0
+            if message[0] == b"message":
+                shard = message[2].partition(b" ")[0]
+                if shard.isdigit() and int(shard) < self.shards:
+                    self._ring_for((int(shard),))
+
+    def _ring_for(self, shards: Iterable[int]) -> None:
+        if self._ring:
+            for shard in shards:
+                self._ring(shard)
+
+
+def _key(shard: int, name: str) -> str:
+    return f"{{ft:{shard:03}}}:{name}"
+
+
+def _keys(shard: int, principal: str) -> tuple[str, str, str]:
+    return _key(shard, "live"), _key(shard, f"user:{principal}"), _key(shard, "log")
+
+
+def _is_confirmed(reply: Any) -> bool:
+    return isinstance(reply, int) and reply >= 1
+
+
+def _read_exchange(answer: Sequence[Any]) -> Reply:
+    last, lost, entries, deadlines = answer
+    events = []
+    for entry, (kind, member) in entries:
+        if kind != b"opened":  # the first entry, of no session
+            events.append(Event(_position(entry), kind.decode(), *_session_of(member)))
+    return Reply(
+        _position(last),
+        events,
+        bool(lost),
+        [score if score is None else int(score) for score in deadlines],
+    )
+
+
+def _session_of(member: bytes) -> tuple[str, str]:
+    """A session id has 22 characters."""
+    text = member.decode()
+    return text[:22], text[23:]
+
+
+def _position(entry: bytes) -> Position:
+    milliseconds, _, sequence = entry.partition(b"-")
+    return int(milliseconds), int(sequence)

@@ -1,0 +1,207 @@
+"""The Redis store against real servers: the store contract over every topology and engine, and what is Redis' own."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from redis_servers import ClusterSetup, SentinelSetup, Server, free_port, make_certificates
+from store_contract import StoreContract
+
+import fastticket
+from fastticket.stores.base import shard_of
+from fastticket.stores.redis import RedisStore
+from fastticket.stores.redis_topology import slot_of
+
+BOUND_S = 15.0
+
+
+def log_key(shard: int) -> str:
+    return f"{{ft:{shard:03}}}:log"
+
+
+class RedisContract(StoreContract):
+    """A subclass has the class fixture `url`, and says who has a shard."""
+
+    def owner_of(self, shard: int) -> Server:
+        raise NotImplementedError
+
+    @pytest.fixture
+    async def open_handle(self, url):
+        await self.empty()
+        handles = []
+
+        async def open_one() -> RedisStore:
+            store = fastticket.open_store(url)
+            handles.append(store)
+            await store.open()
+            return store
+
+        yield open_one
+        for store in handles:
+            await store.aclose()
+
+    async def empty(self) -> None:
+        raise NotImplementedError
+
+    async def lose_log(self, store, principal):
+        shard = shard_of(principal, store.shards)
+        self.owner_of(shard).admin("DEL", log_key(shard))
+
+    async def break_shard(self, store, shard):
+        live = f"{{ft:{shard:03}}}:live"
+        self.owner_of(shard).admin("DEL", live)
+        self.owner_of(shard).admin("SET", live, "not a sorted set")
+
+
+class OneServerContract(RedisContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def server(cls, tmp_path_factory):
+        server = cls.start(tmp_path_factory.mktemp("redis"))
+        cls.running = server
+        yield server
+        server.kill()
+
+    @staticmethod
+    def start(folder: Path) -> Server:
+        return Server(folder)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def url(cls, server):
+        return f"redis://{server.address}/0"
+
+    def owner_of(self, shard):
+        return self.running
+
+    async def empty(self):
+        self.running.admin("FLUSHALL")
+
+
+class TestRedis(OneServerContract):
+    """Debian's Redis 7.0."""
+
+
+class TestRedis8(OneServerContract):
+    @staticmethod
+    def start(folder):
+        return Server(folder, program="redis8")
+
+
+class TestValkey(OneServerContract):
+    @staticmethod
+    def start(folder):
+        return Server(folder, program="valkey")
+
+
+class TestUnixSocketAndDatabase(OneServerContract):
+    @staticmethod
+    def start(folder):
+        return Server(folder, {"unixsocket": folder / "redis.sock"})
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def url(cls, server):
+        return f"unix://{server.options['unixsocket']}?db=3"
+
+    async def lose_log(self, store, principal):
+        with contextlib.closing(self.running.client(db=3)) as client:
+            client.delete(log_key(shard_of(principal, store.shards)))
+
+    async def break_shard(self, store, shard):
+        with contextlib.closing(self.running.client(db=3)) as client:
+            client.delete(f"{{ft:{shard:03}}}:live")
+            client.set(f"{{ft:{shard:03}}}:live", "not a sorted set")
+
+
+ACL_RULES = (
+    "on >sec:ret/1 ~ft:* ~{ft:* &ft:doorbell -@all +eval +evalsha +zadd +zrem +zrange +zscore +zmscore +xadd +xrange \
++xrevrange +publish +subscribe +time +info +hsetnx +hget +ping +select"
+)
+
+
+class TestTLSAndTheNarrowestUser(OneServerContract):
+    """Client certificate, an ACL user with the rules that docs/redis.md lists, another number of shards."""
+
+    @staticmethod
+    def start(folder):
+        files = make_certificates(folder)
+        tls = {
+            "tls-cert-file": files["server"],
+            "tls-key-file": files["server_key"],
+            "tls-ca-cert-file": files["ca"],
+            "tls-auth-clients": "yes",
+            "user gateway": ACL_RULES,
+        }
+        server = Server(folder, tls)
+        server.files = files
+        server.tls_port = free_port()
+        server.admin("CONFIG", "SET", "tls-port", server.tls_port)
+        return server
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def url(cls, server):
+        files = server.files
+        return (
+            f"rediss://gateway:sec%3Aret%2F1@127.0.0.1:{server.tls_port}/2?ssl_ca_certs={files['ca']}"
+            f"&ssl_certfile={files['client']}&ssl_keyfile={files['client_key']}&shards=5"
+        )
+
+    async def lose_log(self, store, principal):
+        with contextlib.closing(self.running.client(db=2)) as client:
+            client.delete(log_key(shard_of(principal, store.shards)))
+
+    async def break_shard(self, store, shard):
+        with contextlib.closing(self.running.client(db=2)) as client:
+            client.delete(f"{{ft:{shard:03}}}:live")
+            client.set(f"{{ft:{shard:03}}}:live", "not a sorted set")
+
+
+class TestSentinel(RedisContract):
+    """With a password of the sentinels' own, and writes that wait for the replica."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def setup(cls, tmp_path_factory):
+        setup = SentinelSetup(tmp_path_factory.mktemp("sentinel"), sentinel_password="watch")
+        cls.running = setup
+        yield setup
+        setup.close()
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def url(cls, setup):
+        return setup.url + "?sentinel_password=watch&durability=replicated"
+
+    def owner_of(self, shard):
+        return self.running.master
+
+    async def empty(self):
+        self.running.master.admin("FLUSHALL")
+
+
+class TestCluster(RedisContract):
+    """Three primaries."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def setup(cls, tmp_path_factory):
+        setup = ClusterSetup(tmp_path_factory.mktemp("cluster"))
+        cls.running = setup
+        yield setup
+        setup.close()
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def url(cls, setup):
+        return setup.url
+
+    def owner_of(self, shard):
+        return self.running.owner_of(slot_of(log_key(shard)))
+
+    async def empty(self):
+        for server in self.running.primaries:
+            server.admin("FLUSHALL")

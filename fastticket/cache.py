@@ -38,6 +38,7 @@ LOAD_ATTEMPTS = 4  # a load is asked again when it was poisoned, or came back pa
 WATCH_MS = 60_000  # a shard's log is read this long after the shard's last use
 SWEEP_INTERVAL_S = 60.0
 SWEEP_SESSIONS_MAX = 1000
+SWEEP_AGAIN_S = 1.0  # after one that did not get them all
 CLOCK_INTERVAL_S = 10.0
 CLOSE_ATTEMPTS = 3
 
@@ -116,6 +117,7 @@ class TicketCache:
         self._flushing = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
         self._closed = False
+        self._loads = self._touches_written = self._gaps = self._store_errors = 0
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -225,6 +227,26 @@ class TicketCache:
         for flight in self._flights.values():
             flight.keyless |= flight.ticket.key_id in gone
 
+    @property
+    def stats(self) -> dict[str, int]:
+        """Counters since the start, and how things are now (`sessions_held`, `touches_unwritten`, `shards_away`, `outage_ms`)."""
+        now_ms = self.checker.monotonic_ms()
+        outages_ms = [now_ms - since_ms for since_ms in self._outage_since_ms if since_ms is not None]
+        return {
+            "hits": self.near.hits,
+            "misses": self.near.misses,
+            "refreshes": self.near.refreshes,
+            "evictions": self.near.evictions,
+            "sessions_held": len(self.near),
+            "loads": self._loads,
+            "touches_written": self._touches_written,
+            "touches_unwritten": self._pending(),
+            "gaps": self._gaps,
+            "store_errors": self._store_errors,
+            "shards_away": len(outages_ms),
+            "outage_ms": max(outages_ms, default=0),
+        }
+
     def now_ms(self) -> int:
         """The store's clock as known here."""
         return self.checker.now_ms()
@@ -246,6 +268,7 @@ class TicketCache:
         if flight is None:
             loop = asyncio.get_running_loop()
             flight = self._flights[key] = _Flight(ticket, loop.create_future())
+            self._loads += 1
             if not self._departures:
                 loop.call_soon(self._depart)
             self._departures.append(flight)
@@ -366,10 +389,13 @@ class TicketCache:
 
     async def _collect(self, shard: int) -> None:
         """Move what is dirty now, and joins no more, to the unwritten; in slices, so that requests come in between."""
+        unwritten = self._unwritten[shard]
         left = self.near.dirty_in(shard)
         while left > 0:
             for session_id, principal, deadline_ms in self.near.drain(shard, min(left, TOUCHES_PER_SLICE)):
-                self._keep_unwritten(shard, (encode_session_id(session_id), principal.decode()), deadline_ms)
+                key = encode_session_id(session_id), principal.decode()
+                if deadline_ms > unwritten.get(key, 0):  # as _keep_unwritten, in line: a flush is nothing but this loop
+                    unwritten[key] = deadline_ms
             left -= TOUCHES_PER_SLICE
             if left > 0:
                 await asyncio.sleep(0)
@@ -387,10 +413,12 @@ class TicketCache:
 
     def _written(self, shard: int, touches: Sequence[Touch]) -> None:
         unwritten = self._unwritten[shard]
+        self._touches_written += len(touches)
         for session_id, principal, deadline_ms in touches:
+            key = session_id, principal
             # A later use may have come while this one was being written.
-            if unwritten.get((session_id, principal)) == deadline_ms:
-                del unwritten[session_id, principal]
+            if unwritten.get(key) == deadline_ms:
+                del unwritten[key]
 
     def _pending(self) -> int:
         return self.near.dirty_count + sum(map(len, self._unwritten))
@@ -416,14 +444,16 @@ class TicketCache:
     def _apply(self, shard: int, request: Request, reply: Reply, sent_at_ms: int) -> None:
         """Take in what a log says. It does not poison the loads that came with it: their deadlines were read after it."""
         if self._outage_since_ms[shard] is not None:
-            log.warning("shard %d: the store answers again", shard)
             self._outage_since_ms[shard] = None
+            if not self._shards_away():
+                log.warning("the store answers again, for every shard")
         if request.since is None:
             if self._positions[shard] is None:
                 self._positions[shard] = reply.position
             return  # it carried no news, so it renews no lease
         own = set(request.wanted)
         if reply.gap:
+            self._gaps += 1
             log.warning("shard %d: its log has a gap; every session of it will be loaded again", shard)
             self.near.bump_epoch(shard)
             for key, flight in self._flights.items():
@@ -452,10 +482,18 @@ class TicketCache:
         """Leases are renewed on credit while the outage is young: what is held here goes on being admitted."""
         now_ms = self.checker.monotonic_ms()
         since_ms = self._outage_since_ms[shard]
+        self._store_errors += 1
         if since_ms is None:
-            log.error("shard %d: %s", shard, error)
+            if not self._shards_away():
+                grace_s = self._outage_grace_ms // 1000
+                log.error(
+                    "%s; sessions held here are admitted for %d s (outage_policy, outage_grace_s)", error, grace_s
+                )
             since_ms = self._outage_since_ms[shard] = now_ms
         self._renew_lease(shard, min(now_ms, since_ms + self._outage_grace_ms - self._lease_ms))
+
+    def _shards_away(self) -> int:
+        return sum(since_ms is not None for since_ms in self._outage_since_ms)
 
     def _renew_lease(self, shard: int, sent_at_ms: int) -> None:
         self.near.renew_lease(shard, sent_at_ms + self.checker.offset_ms + self._lease_ms - self._clock_resolution_ms)
@@ -485,7 +523,7 @@ class TicketCache:
         interval_s = self._flush_interval_ms / 1000
         flush_at = loop.time() + interval_s
         clock_at = loop.time() + CLOCK_INTERVAL_S
-        sweep_at = loop.time() + SWEEP_INTERVAL_S * random.uniform(0.5, 1.5)  # noqa: S311 -- so that gateways take turns
+        sweep_at = loop.time() + _sweep_pause_s()
         while True:
             is_due = False
             try:
@@ -503,14 +541,18 @@ class TicketCache:
                     clock_at = now + CLOCK_INTERVAL_S
                     await self._read_clock()
                 if now >= sweep_at:
-                    sweep_at = now + SWEEP_INTERVAL_S * random.uniform(0.5, 1.5)  # noqa: S311
-                    # Long after the deadline: a gateway that was cut off may still bring touches.
-                    margin_ms = max(self._outage_grace_ms, self._lease_ms)
-                    await self._store.sweep(self.now_ms() - margin_ms, SWEEP_SESSIONS_MAX)
+                    sweep_at = now + _sweep_pause_s()
+                    if await self._sweep() == SWEEP_SESSIONS_MAX:
+                        sweep_at = now + SWEEP_AGAIN_S
             except StoreUnavailable as error:
                 log.warning("%s", error)
             except Exception:
                 log.exception("the flush loop goes on after an unexpected error")
+
+    async def _sweep(self) -> int:
+        """How many it removed. Long after their deadline: a gateway that was cut off may still bring touches."""
+        margin_ms = max(self._outage_grace_ms, self._lease_ms)
+        return await self._store.sweep(self.now_ms() - margin_ms, SWEEP_SESSIONS_MAX)
 
     async def _answer_doorbell(self) -> None:
         """Tails only: touches keep to their interval."""
@@ -518,6 +560,11 @@ class TicketCache:
         rung, self._rung = self._rung, set()
         if rung:
             await self._exchange({shard: Request(self._positions[shard]) for shard in rung})
+
+
+def _sweep_pause_s() -> float:
+    """Jittered, so that gateways take turns."""
+    return SWEEP_INTERVAL_S * random.uniform(0.5, 1.5)  # noqa: S311
 
 
 def _check_settings(

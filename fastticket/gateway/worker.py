@@ -7,6 +7,7 @@ Shutdown, in order: close the listeners, end idle connections, let the others fi
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -84,6 +85,8 @@ class Worker:
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload_keys)
         await self.start()
+        gc.collect()
+        gc.freeze()  # what is there now stays: a full collection that goes through it would hold the loop for milliseconds
         ready()
         await stop.wait()
         await self.stop()

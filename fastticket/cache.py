@@ -385,7 +385,8 @@ class TicketCache:
                         del left[shard]
 
     def _is_due(self, shard: int) -> bool:
-        return self.near.dirty_in(shard) > 0 or bool(self._unwritten[shard]) or self._is_watched(shard)
+        is_away = self._outage_since_ms[shard] is not None  # so that somebody notices when it is over
+        return is_away or self.near.dirty_in(shard) > 0 or bool(self._unwritten[shard]) or self._is_watched(shard)
 
     async def _collect(self, shard: int) -> None:
         """Move what is dirty now, and joins no more, to the unwritten; in slices, so that requests come in between."""

@@ -110,7 +110,8 @@ class RedisStore:
         try:
             await (await self._topology.server_of(slot_of(META))).check()
             await self._check_meta()
-        except StoreUnavailable as error:
+        except BaseException as error:
+            await self.aclose()
             if isinstance(error.__cause__, AuthenticationError):
                 raise ConfigError(str(error)) from error
             raise

@@ -1,0 +1,513 @@
+"""Faults of real Redis servers under load: no wrong admission, no wrong refusal, nothing lost, recovery without a restart.
+
+Two caches, as in two gateways, share a store, while a crowd of users is checked through both all the time. What may not happen is
+judged at every single check (`Crowd._judge`).
+"""
+
+# ruff: noqa: ASYNC110 -- what another process does is looked for, at every turn
+# ruff: noqa: SIM117 -- a crowd, and within it a fault
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+from redis_servers import ClusterSetup, SentinelSetup, Server, wait_until
+
+import fastticket
+from fastticket.errors import ConfigError, StoreUnavailable, TicketRefused
+from fastticket.stores.base import shard_of
+from fastticket.stores.redis_topology import slot_of
+
+FLUSH_MS = 100
+LEASE_MS = 400
+TIMEOUT_MS = 200
+SETTINGS = {"flush_interval_ms": FLUSH_MS, "lease_ms": LEASE_MS, "idle_timeout_s": 600}
+STALL_S = 0.25  # how long this process may be held up by the machine between two of its steps
+BOUND_S = 20.0
+USERS = 24
+
+
+@dataclass
+class User:
+    ticket: str
+    revoked_at_s: float | None = None
+    revoking: bool = False
+
+
+@dataclass
+class Crowd:
+    """Users that are checked through all caches, in turns, until it is closed."""
+
+    caches: list[fastticket.TicketCache]
+    users: list[User] = field(default_factory=list)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    #: while a fault lasts, and until every cache has heard of the store again, a revocation may be unknown (P8)
+    fault_until_s: float = 0.0
+    may_refuse: bool = False
+
+    async def join(self, number: int) -> None:
+        for n in range(number):
+            self.users.append(User(await self.caches[n % len(self.caches)].login(f"user{len(self.users)}")))
+        for user in self.users:
+            for cache in self.caches:
+                await cache.authenticate(user.ticket)
+
+    async def run(self) -> None:
+        while True:
+            for user in list(self.users):
+                cache = random.choice(self.caches)
+                await self._ask(cache, user)
+            await asyncio.sleep(0.001)
+
+    async def _ask(self, cache: fastticket.TicketCache, user: User) -> None:
+        began_s = time.monotonic()
+        try:
+            await cache.authenticate(user.ticket)
+            outcome = "admitted"
+        except TicketRefused as refused:
+            outcome = refused.reason
+        except StoreUnavailable:
+            outcome = "unavailable"
+        self.outcomes[outcome] += 1
+        self._judge(user, outcome, began_s)
+
+    def _judge(self, user: User, outcome: str, began_s: float) -> None:
+        if outcome == "admitted" and user.revoked_at_s is not None:
+            until_s = max(user.revoked_at_s, self.fault_until_s) + LEASE_MS / 1000 + STALL_S
+            if began_s > until_s:
+                self.wrong.append(f"admitted {began_s - user.revoked_at_s:.3f} s after its revocation")
+        if outcome not in ("admitted", "unavailable") and not user.revoking and not self.may_refuse:
+            self.wrong.append(f"a live session was refused: {outcome}")
+
+    async def revoke(self, user: User, cache: fastticket.TicketCache) -> None:
+        user.revoking = True
+        await cache.logout(user.ticket)
+        user.revoked_at_s = time.monotonic()
+
+    @contextlib.asynccontextmanager
+    async def fault(self):
+        """The time of a fault; afterwards, it waits until every cache works with the store again."""
+        self.fault_until_s = float("inf")
+        yield
+        async with asyncio.timeout(BOUND_S):
+            while any(cache.stats["shards_away"] for cache in self.caches):
+                await asyncio.sleep(0.01)
+            await self.works()
+        self.fault_until_s = time.monotonic()
+
+    async def works(self) -> None:
+        """Logging in, being known elsewhere, being refused after logging out: whatever it takes, it is so in the end."""
+        while True:
+            try:
+                ticket = await self.caches[0].login("recovered")
+                for cache in self.caches:
+                    await cache.authenticate(ticket)
+                await self.caches[-1].logout(ticket)
+                break
+            except StoreUnavailable:
+                await asyncio.sleep(0.01)
+        while self.caches[0].check(ticket):
+            await asyncio.sleep(0.001)
+
+
+@contextlib.asynccontextmanager
+async def crowd_on(url: str, *, users: int = USERS, cold: bool = False, **settings):
+    """`cold`: a third cache that holds next to nothing, and so needs the store for nearly every check."""
+    keys = fastticket.Keyring.generate()
+    url += ("&" if "?" in url else "?") + f"timeout_ms={TIMEOUT_MS}"
+    async with contextlib.AsyncExitStack() as stack:
+        made = []
+        for capacity in (1000, 1000, 2)[: 2 + cold]:
+            cache = fastticket.TicketCache(fastticket.open_store(url), keys, capacity=capacity, **SETTINGS | settings)
+            made.append(await stack.enter_async_context(cache))
+        crowd = Crowd(made)
+        await crowd.join(users)
+        running = asyncio.create_task(crowd.run())
+        try:
+            yield crowd
+            await settled(crowd)
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+        assert not running.done() or running.cancelled(), running.exception()
+        assert crowd.wrong == []
+        assert crowd.outcomes["admitted"] > 0
+
+
+async def settled(crowd: Crowd) -> None:
+    """Revocations work, and bounded as promised, when all is over."""
+    for user in crowd.users[:4]:
+        await crowd.revoke(user, random.choice(crowd.caches))
+    seen = sum(crowd.outcomes.values())
+    while sum(crowd.outcomes.values()) < seen + 40 * len(crowd.users):
+        await asyncio.sleep(0.001)
+
+
+async def passes(crowd: Crowd, checks: int) -> None:
+    """Until so many more checks are through."""
+    until = sum(crowd.outcomes.values()) + checks
+    async with asyncio.timeout(BOUND_S):
+        while sum(crowd.outcomes.values()) < until:
+            await asyncio.sleep(0.001)
+
+
+async def until(holds) -> None:
+    async with asyncio.timeout(BOUND_S):
+        while not holds():
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def server(tmp_path):
+    server = Server(tmp_path, {"appendonly": "yes", "appendfsync": "always", "enable-debug-command": "yes"})
+    yield server
+    server.kill()
+
+
+def url_of(server: Server) -> str:
+    return f"redis://{server.address}/0"
+
+
+async def away(crowd: Crowd) -> None:
+    """Every cache has noticed, unknown tickets get 503, known sessions go on."""
+    await until(lambda: all(cache.stats["shards_away"] for cache in crowd.caches))
+    keys_ticket = crowd.users[0].ticket
+    fresh = crowd.caches[0]._keys.mint("stranger", crowd.caches[0].now_ms(), 600, 6000)
+    for cache in crowd.caches:
+        with pytest.raises(StoreUnavailable):
+            await cache.authenticate(fresh)
+        await cache.authenticate(keys_ticket)
+
+
+# --- the server goes, and comes back
+
+
+async def test_sigkill_and_restart(server):
+    async with crowd_on(url_of(server)) as crowd:
+        async with crowd.fault():
+            server.kill()
+            await away(crowd)
+            with pytest.raises(StoreUnavailable):
+                await crowd.caches[0].login("nobody")
+            server.start()
+        assert crowd.outcomes["unavailable"] == 0
+
+
+async def test_sigstop_for_longer_than_the_timeout(server):
+    async with crowd_on(url_of(server)) as crowd:
+        async with crowd.fault():
+            server.pause()
+            await away(crowd)
+            await passes(crowd, 2000)
+            server.resume()
+
+
+async def test_client_pause(server):
+    async with crowd_on(url_of(server)) as crowd:
+        async with crowd.fault():
+            server.admin("CLIENT", "PAUSE", 600, "ALL")
+            await away(crowd)
+
+
+async def test_a_busy_server(server):
+    """A script of somebody else that does not end: BUSY."""
+    async with crowd_on(url_of(server)) as crowd:
+        async with crowd.fault():
+            server.admin("CONFIG", "SET", "busy-reply-threshold", 1)
+            spinning = asyncio.create_task(asyncio.to_thread(_spin, server))
+            await away(crowd)
+            wait_until(lambda: server.admin("SCRIPT", "KILL"), "the script was killed")
+            await spinning
+
+
+def _spin(server: Server) -> None:
+    with contextlib.suppress(Exception):
+        server.admin("EVAL", "while true do end", 0)
+
+
+async def test_slow_replies(server):
+    """As slow as a server can be without being away: it works, with more patience."""
+    async with crowd_on(url_of(server), users=6) as crowd:
+        async with crowd.fault():
+            for _ in range(5):
+                await asyncio.to_thread(server.admin, "DEBUG", "SLEEP", 0.8 * TIMEOUT_MS / 1000)
+                await passes(crowd, 200)
+
+
+# --- the server forgets
+
+
+async def test_flushall_and_restart_empty_refuse_and_go_on(tmp_path):
+    """What the store has lost is lost: nobody is admitted on memories, and the next login works at once."""
+    server = Server(tmp_path)
+    try:
+        async with crowd_on(url_of(server)) as crowd:
+            for lose in (lambda: server.admin("FLUSHALL"), server.restart):
+                crowd.may_refuse = True
+                async with crowd.fault():
+                    await asyncio.to_thread(lose)
+                for user in crowd.users:
+                    user.revoking, user.revoked_at_s = True, crowd.fault_until_s
+                old = list(crowd.users)
+                await passes(crowd, 40 * len(old))
+                crowd.may_refuse = False
+                crowd.users.clear()
+                await crowd.join(8)
+            assert crowd.outcomes["revoked"] > 0
+    finally:
+        server.kill()
+
+
+async def test_script_flush_is_not_even_noticed(server):
+    async with crowd_on(url_of(server)) as crowd:
+        for _ in range(5):
+            server.admin("SCRIPT", "FLUSH")
+            await passes(crowd, 300)
+            await crowd.works()
+        assert crowd.outcomes["unavailable"] == 0
+        assert all(cache.stats["store_errors"] == 0 for cache in crowd.caches)
+
+
+async def test_a_trimmed_log_is_a_gap_and_everyone_is_loaded_again(server):
+    async with crowd_on(url_of(server)) as crowd:
+        for shard in range(16):
+            server.admin("XTRIM", f"{{ft:{shard:03}}}:log", "MAXLEN", 0)
+            server.admin("XADD", f"{{ft:{shard:03}}}:log", "*", "opened", "")
+        await until(lambda: all(cache.stats["gaps"] for cache in crowd.caches))
+        await passes(crowd, 500)
+        assert crowd.outcomes["unavailable"] == 0
+
+
+# --- the server refuses
+
+
+async def test_a_primary_that_became_a_replica_does_not_answer(server):
+    """Its data may be old: neither loads nor leases come from it."""
+    async with crowd_on(url_of(server)) as crowd:
+        async with crowd.fault():
+            server.admin("REPLICAOF", "127.0.0.1", "1")
+            await away(crowd)
+            server.admin("REPLICAOF", "NO", "ONE")
+
+
+async def test_a_primary_without_its_replicas_does_not_answer_if_told_so(server):
+    async with crowd_on(url_of(server)) as crowd:
+        async with crowd.fault():
+            server.admin("CONFIG", "SET", "min-replicas-to-write", 1)
+            await away(crowd)
+            server.admin("CONFIG", "SET", "min-replicas-to-write", 0)
+
+
+async def test_out_of_memory_stops_logins_alone(server):
+    """Sessions live on, are touched, and can be revoked."""
+    async with crowd_on(url_of(server)) as crowd:
+        server.admin("CONFIG", "SET", "maxmemory", "1mb")
+        with pytest.raises(StoreUnavailable, match="maxmemory"):
+            await crowd.caches[0].login("one too many")
+        await crowd.revoke(crowd.users[-1], crowd.caches[0])
+        before = {session.id: session.idle_deadline_ms for session in await crowd.caches[0].sessions("user0")}
+        await passes(crowd, 500)
+        for cache in crowd.caches:
+            await cache.flush()
+        after = {session.id: session.idle_deadline_ms for session in await crowd.caches[0].sessions("user0")}
+        assert [after[session_id] > deadline_ms for session_id, deadline_ms in before.items()] == [True]
+        assert crowd.outcomes["unavailable"] == 0
+        server.admin("CONFIG", "SET", "maxmemory", 0)
+        await crowd.works()
+
+
+async def test_too_many_clients(server):
+    async with crowd_on(url_of(server)) as crowd:
+        async with crowd.fault():
+            with contextlib.closing(server.client()) as only:
+                only.config_set("maxclients", 1)
+                for kind in ("normal", "pubsub"):
+                    only.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+                await away(crowd)
+                only.config_set("maxclients", 1000)
+
+
+async def test_a_password_that_changed(server):
+    async with crowd_on(url_of(server)) as crowd:
+        async with crowd.fault():
+            with contextlib.closing(server.client()) as admin:
+                admin.config_set("requirepass", "other")
+                admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                await away(crowd)
+                admin.config_set("requirepass", "")
+
+
+async def test_a_killed_doorbell_disturbs_nothing_and_comes_back(server):
+    async with crowd_on(url_of(server)) as crowd:
+        for _ in range(5):
+            assert server.admin("CLIENT", "KILL", "TYPE", "pubsub") >= 1
+            await crowd.works()
+            await until(lambda: server.admin("PUBSUB", "NUMSUB", "ft:doorbell")[-1] == len(crowd.caches))
+        assert crowd.outcomes["unavailable"] == 0
+
+
+async def test_deny_admits_nobody_while_the_store_is_away(server):
+    async with crowd_on(url_of(server), outage_policy="deny") as crowd:
+        async with crowd.fault():
+            server.kill()
+            await until(lambda: all(not cache.check(user.ticket) for cache in crowd.caches for user in crowd.users))
+            before = crowd.outcomes["admitted"]
+            await passes(crowd, 200)
+            assert crowd.outcomes["admitted"] == before
+            server.start()
+
+
+async def test_touches_of_an_outage_are_written_when_it_is_over(server):
+    """P5, P8: nothing that was buffered is dropped."""
+    async with crowd_on(url_of(server)) as crowd:
+        async with crowd.fault():
+            server.kill()
+            await away(crowd)
+            await passes(crowd, 500)
+            used_ms = crowd.caches[0].now_ms()
+            await passes(crowd, 20 * USERS)
+            server.start()
+        for cache in crowd.caches:
+            await cache.flush()
+        for number in range(USERS):
+            (session,) = await crowd.caches[0].sessions(f"user{number}")
+            assert session.idle_deadline_ms >= used_ms + 600_000
+
+
+# --- start-up
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [({"maxmemory-policy": "allkeys-lru"}, "allkeys-lru"), ({"requirepass": "secret"}, "Authentication|AUTH")],
+)
+async def test_a_server_that_can_not_be_used_is_refused_with_one_line(tmp_path, options, says):
+    server = Server(tmp_path, options)
+    try:
+        with pytest.raises(ConfigError, match=says) as refused:
+            await fastticket.open_store(url_of(server)).open()
+        assert "\n" not in str(refused.value)
+        assert server.address in str(refused.value)
+    finally:
+        server.kill()
+
+
+async def test_an_old_server_is_refused_with_one_line(tmp_path):
+    server = Server(tmp_path, program="redis6")
+    try:
+        with pytest.raises(ConfigError, match=r"version 6\.2.*needs Redis 7\.0 or newer, or Valkey"):
+            await fastticket.open_store(url_of(server)).open()
+    finally:
+        server.kill()
+
+
+async def test_another_number_of_shards_is_refused(server):
+    store = fastticket.open_store(url_of(server))
+    await store.open()
+    await store.aclose()
+    with pytest.raises(ConfigError, match="shards=16"):
+        await fastticket.open_store(url_of(server) + "?shards=32").open()
+
+
+# --- fail-over
+
+
+async def test_a_sentinel_failover(tmp_path):
+    """The master dies; no session is lost, and none is refused."""
+    setup = await asyncio.to_thread(SentinelSetup, tmp_path, replicas=2)
+    try:
+        async with crowd_on(setup.url + "?durability=replicated", cold=True) as crowd:
+            async with crowd.fault():
+                old = setup.master
+                old.kill()
+                await until_in_thread(lambda: setup.current_master() is not old)
+            assert all(cache.stats["gaps"] for cache in crowd.caches), (
+                "the connection to another master was not noticed"
+            )
+            print(f"\nSentinel failover: {dict(crowd.outcomes)}")
+    finally:
+        setup.close()
+
+
+async def test_revocations_that_a_failover_lost_are_made_again(tmp_path):
+    """The replica hears nothing of a revocation that was acknowledged, and becomes the master."""
+    setup = await asyncio.to_thread(SentinelSetup, tmp_path)
+    try:
+        async with crowd_on(setup.url, users=6) as crowd:
+            user = crowd.users[0]
+            async with crowd.fault():
+                setup.replicas[0].pause()
+                await crowd.revoke(user, crowd.caches[0])
+                setup.master.kill()
+                setup.replicas[0].resume()
+                await until_in_thread(lambda: setup.current_master() is setup.replicas[0])
+            await until_refused(crowd, user)
+    finally:
+        setup.close()
+
+
+async def until_in_thread(holds) -> None:
+    await asyncio.to_thread(wait_until, holds, "failover", BOUND_S)
+
+
+async def until_refused(crowd: Crowd, user: User) -> None:
+    async with asyncio.timeout(BOUND_S):
+        for cache in crowd.caches:
+            while True:
+                try:
+                    await cache.authenticate(user.ticket)
+                except TicketRefused:
+                    break
+                except StoreUnavailable:
+                    pass
+                await asyncio.sleep(0.01)
+
+
+async def test_a_clusters_primary_dies(tmp_path):
+    setup = await asyncio.to_thread(ClusterSetup, tmp_path, replicas=1)
+    try:
+        async with crowd_on(setup.url, cold=True) as crowd:
+            async with crowd.fault():
+                await asyncio.to_thread(_replicated, setup)
+                setup.primaries[0].kill()
+                await until(lambda: all(cache.stats["shards_away"] for cache in crowd.caches))
+            print(f"\nCluster primary died: {dict(crowd.outcomes)}")
+    finally:
+        setup.close()
+
+
+def _replicated(setup: ClusterSetup) -> None:
+    for primary in setup.primaries:
+        primary.admin("WAIT", 1, 1000)
+
+
+async def test_slots_that_move_between_primaries(tmp_path):
+    """Resharding under load: key by key, as redis-cli does it. Nobody is refused, nothing is lost."""
+    setup = await asyncio.to_thread(ClusterSetup, tmp_path)
+    try:
+        async with crowd_on(setup.url, cold=True) as crowd:
+            async with crowd.fault():
+                for shard in sorted({shard_of(f"user{n}", 16) for n in range(USERS)}):
+                    await asyncio.to_thread(_move, setup, slot_of(f"{{ft:{shard:03}}}:log"))
+                    await passes(crowd, 50)
+    finally:
+        setup.close()
+
+
+def _move(setup: ClusterSetup, slot: int) -> None:
+    source = setup.owner_of(slot)
+    target = setup.primaries[(setup.primaries.index(source) + 1) % len(setup.primaries)]
+    source_id, target_id = source.admin("CLUSTER MYID"), target.admin("CLUSTER MYID")
+    target.admin("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
+    source.admin("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
+    while keys := source.admin("CLUSTER", "GETKEYSINSLOT", slot, 1):
+        source.admin("MIGRATE", "127.0.0.1", target.port, keys[0], 0, 1000)
+    for server in (target, source, *setup.primaries):
+        server.admin("CLUSTER", "SETSLOT", slot, "NODE", target_id)

@@ -37,7 +37,11 @@ class Client(socket.socket):
             super().__init__(family, socket.SOCK_STREAM)
         self.settimeout(BOUND_S)
         if address is not None:
-            self.connect(address)
+            try:
+                self.connect(address)
+            except BaseException:
+                self.close()
+                raise
 
     def read_until(self, end):
         while end not in self.buffer:

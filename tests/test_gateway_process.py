@@ -6,15 +6,14 @@ import json
 import os
 import re
 import resource
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 
 import pytest
 from conftest import BOUND_S, OK, Client, status_of
+from processes import Nginx, Process
 
 import fastticket
 from fastticket.keyfile import create_key_file
@@ -22,40 +21,6 @@ from fastticket.keyfile import create_key_file
 
 def get(ticket, path="/x"):
     return f"GET {path} HTTP/1.1\r\nHost: a\r\nCookie: ticket={ticket}\r\n\r\n".encode()
-
-
-class Process:
-    """A command that prints a line with its address when it serves."""
-
-    def __init__(self, *arguments, cwd, **options):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "fastticket", *arguments],
-            cwd=cwd,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            **options,
-        )
-        bound = threading.Timer(BOUND_S, self.process.kill)
-        bound.start()
-        self.output = ""
-        while not (found := re.search(r"http://127\.0\.0\.1:(\d+)", self.output)):
-            line = self.process.stdout.readline()
-            assert line, f"it ended: {self.output}"
-            self.output += line
-        bound.cancel()
-        self.address = ("127.0.0.1", int(found[1]))
-
-    def ask(self, raw):
-        with Client(self.address) as client:
-            client.sendall(raw)
-            return client.read_response()
-
-    def end(self, number):
-        """The exit code after a signal."""
-        self.process.send_signal(number)
-        return self.process.wait(BOUND_S)
 
 
 @pytest.fixture
@@ -229,22 +194,10 @@ http {{
 def nginx(tmp_path):
     """A real nginx on a Unix socket; its path."""
     (tmp_path / "files").mkdir()
-    (tmp_path / "nginx.conf").write_text(NGINX.format(folder=tmp_path))
     os.chmod(tmp_path / "files", 0o777)
-    path = tmp_path
-    while path != path.parent:  # its worker is another user
-        os.chmod(path, os.stat(path).st_mode | 0o055)
-        path = path.parent
-    process = subprocess.Popen([shutil.which("nginx") or "/usr/sbin/nginx", "-c", str(tmp_path / "nginx.conf")])
-    bounded = threading.Event()
-    threading.Timer(BOUND_S, bounded.set).start()
-    probe = socket.socket(socket.AF_UNIX)
-    while probe.connect_ex(str(tmp_path / "nginx.sock")):
-        assert not bounded.is_set()
-    probe.close()
+    server = Nginx(tmp_path, NGINX.format(folder=tmp_path), str(tmp_path / "nginx.sock"))
     yield f"unix:{tmp_path}/nginx.sock"
-    process.terminate()
-    process.wait(BOUND_S)
+    server.stop()
 
 
 def test_a_real_nginx_behind(gateway, nginx, tmp_path):

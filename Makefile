@@ -13,7 +13,8 @@ SOURCES := setup.py pyproject.toml $(wildcard fastticket/core/*.pyx fastticket/c
 CORE_TESTS := tests/test_ticket.py tests/test_nearcache.py tests/test_check.py tests/test_http1.py tests/test_cache.py \
 	tests/test_gateway_http.py tests/test_gateway_auth.py
 
-.PHONY: run test check bench bench-core bench-gateway bench-hmac coverage-core clean
+.PHONY: run test check bench bench-core bench-gateway bench-hmac bench-revocation bench-store-load bench-store-memory \
+	coverage-core clean
 
 run: $(VENV)/built
 	$(BIN)/fastticket demo
@@ -42,13 +43,16 @@ coverage-core: $(VENV)/built-dev
 	cd build/traced && FASTTICKET_TRACE=1 ../../$(BIN)/python setup.py -q build_ext --inplace
 	cd build/traced && FASTTICKET_FUZZ=0.02 ../../$(BIN)/coverage run --rcfile=../../coverage-core.ini -m pytest -q $(CORE_TESTS)
 
-bench: bench-hmac bench-core bench-gateway
+bench: bench-hmac bench-core bench-gateway bench-revocation bench-store-load bench-store-memory
 
 bench-core: $(VENV)/built-bench
 	$(BIN)/python -m pytest bench/bench_core.py
 
 bench-gateway: $(VENV)/built-bench
 	$(BIN)/python bench/gateway.py
+
+bench-revocation bench-store-load bench-store-memory: bench-%: $(VENV)/built-bench
+	$(BIN)/python bench/$(subst -,_,$*).py
 
 bench-hmac:
 	mkdir -p bench/build

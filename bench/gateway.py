@@ -395,13 +395,18 @@ def _nginx() -> str:
 # ---------------------------------------------------------------------------------------------------------------- the run
 
 
-def prepare(folder: Path, connections: int, slice_ms: int) -> Scene:
-    """Build the C programs, make keys, sessions and tickets."""
+def build() -> None:
+    """The C programs."""
     BUILD.mkdir(exist_ok=True)
     for name in ("load", "floor"):
         subprocess.run(
             ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", BUILD / name, HERE / f"{name}.c"], check=True
         )
+
+
+def prepare(folder: Path, connections: int, slice_ms: int) -> Scene:
+    """Build the C programs, make keys, sessions and tickets."""
+    build()
     scene = Scene(folder, folder / "keys.toml", folder / "sessions.db", folder / "tickets", connections, slice_ms)
     subprocess.run([sys.executable, "-m", "fastticket", "keygen", "--out", scene.keys], check=True)
     asyncio.run(_make_sessions(scene))

@@ -375,14 +375,26 @@ class TicketCache:
                 await self._collect(shard)
             left = {shard: list(self._unwritten[shard]) for shard in due}
             while left:
-                share = max(1, self._store.touches_per_exchange // len(left))
-                requests = {shard: self._write_request(shard, keys[:share]) for shard, keys in left.items()}
+                requests = self._write_requests(left)
                 for shard, reply in (await self._exchange(requests)).items():
-                    del left[shard][:share]
+                    del left[shard][: len(requests[shard].touches)]
                     if isinstance(reply, Reply):
                         self._written(shard, requests[shard].touches)
                     if not left[shard] or not isinstance(reply, Reply):
                         del left[shard]
+
+    def _write_requests(self, left: Mapping[int, list[_Key]]) -> dict[int, Request]:
+        """One bite of what is left: shard after shard, as many touches as the store takes at once."""
+        room = self._store.touches_per_exchange
+        requests: dict[int, Request] = {}
+        for shard, keys in left.items():
+            unwritten = self._unwritten[shard]
+            touches = [Touch(*key, unwritten[key]) for key in keys[:room]]
+            requests[shard] = Request(self._positions[shard], touches)
+            room -= len(touches)
+            if room <= 0:
+                break
+        return requests
 
     def _is_due(self, shard: int) -> bool:
         is_away = self._outage_since_ms[shard] is not None  # so that somebody notices when it is over
@@ -403,10 +415,6 @@ class TicketCache:
 
     def _is_watched(self, shard: int) -> bool:
         return self.now_ms() - self.near.used_at_ms(shard) < WATCH_MS
-
-    def _write_request(self, shard: int, keys: Sequence[_Key]) -> Request:
-        unwritten = self._unwritten[shard]
-        return Request(self._positions[shard], [Touch(*key, unwritten[key]) for key in keys])
 
     def _keep_unwritten(self, shard: int, key: _Key, deadline_ms: int) -> None:
         unwritten = self._unwritten[shard]

@@ -146,8 +146,17 @@ class Server:
 class SentinelSetup:
     """A master, replicas, and sentinels that agree on them."""
 
-    def __init__(self, folder: Path, *, replicas: int = 1, sentinels: int = 3, sentinel_password: str = ""):
-        self.master = Server(folder, {"repl-diskless-sync-delay": 0})
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        replicas: int = 1,
+        sentinels: int = 3,
+        sentinel_password: str = "",
+        options: dict[str, object] | None = None,
+    ):
+        self._options = {"repl-diskless-sync-delay": 0, **(options or {})}
+        self.master = Server(folder, self._options)
         self.servers = [self.master]
         try:
             self.replicas = [self._add(folder, self._replica_options()) for _ in range(replicas)]
@@ -171,7 +180,7 @@ class SentinelSetup:
             raise
 
     def _replica_options(self) -> dict[str, object]:
-        return {"replicaof": f"127.0.0.1 {self.master.port}", "repl-diskless-sync-delay": 0}
+        return {"replicaof": f"127.0.0.1 {self.master.port}", **self._options}
 
     def _add(self, folder: Path, options: dict[str, object]) -> Server:
         server = Server(folder, options)
@@ -205,8 +214,13 @@ class ClusterSetup:
 
     PRIMARIES = 3
 
-    def __init__(self, folder: Path, *, replicas: int = 0):
-        options = {"cluster-enabled": "yes", "cluster-node-timeout": 1000, "repl-diskless-sync-delay": 0}
+    def __init__(self, folder: Path, *, replicas: int = 0, options: dict[str, object] | None = None):
+        options = {
+            "cluster-enabled": "yes",
+            "cluster-node-timeout": 1000,
+            "repl-diskless-sync-delay": 0,
+            **(options or {}),
+        }
         options["cluster-replica-validity-factor"] = 0
         self.servers: list[Server] = []
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,12 @@ from fastticket.stores.base import shard_of
 from fastticket.stores.redis import RedisStore
 from fastticket.stores.redis_topology import slot_of
 
-BOUND_S = 15.0
+
+DOCS = (Path(__file__).parent.parent / "docs/redis.md").read_text()
+
+
+def with_user(url: str) -> str:
+    return url.replace("://", "://gateway:sec%3Aret%2F1@")
 
 
 def log_key(shard: int) -> str:
@@ -116,10 +122,11 @@ class TestUnixSocketAndDatabase(OneServerContract):
             client.set(f"{{ft:{shard:03}}}:live", "not a sorted set")
 
 
-ACL_RULES = (
-    "on >sec:ret/1 ~ft:* ~{ft:* &ft:doorbell -@all +eval +evalsha +zadd +zrem +zrange +zscore +zmscore +xadd +xrange \
-+xrevrange +publish +subscribe +time +info +hsetnx +hget +ping +select"
-)
+def acl_rules(*more: str) -> str:
+    """Those of docs/redis.md, and the additional ones that it names for a case."""
+    (rules,) = re.findall(r"ACL SETUSER gateway (.*)", DOCS)
+    assert all(f"`{' '.join(more)}`" in DOCS for _ in more)
+    return " ".join([rules.replace("PASSWORD", "sec:ret/1"), *more])
 
 
 class TestTLSAndTheNarrowestUser(OneServerContract):
@@ -133,7 +140,7 @@ class TestTLSAndTheNarrowestUser(OneServerContract):
             "tls-key-file": files["server_key"],
             "tls-ca-cert-file": files["ca"],
             "tls-auth-clients": "yes",
-            "user gateway": ACL_RULES,
+            "user gateway": acl_rules("+select"),
         }
         server = Server(folder, tls)
         server.files = files
@@ -146,8 +153,8 @@ class TestTLSAndTheNarrowestUser(OneServerContract):
     def url(cls, server):
         files = server.files
         return (
-            f"rediss://gateway:sec%3Aret%2F1@127.0.0.1:{server.tls_port}/2?ssl_ca_certs={files['ca']}"
-            f"&ssl_certfile={files['client']}&ssl_keyfile={files['client_key']}&shards=5"
+            with_user(f"rediss://127.0.0.1:{server.tls_port}/2?ssl_ca_certs={files['ca']}")
+            + f"&ssl_certfile={files['client']}&ssl_keyfile={files['client_key']}&shards=5"
         )
 
     async def lose_log(self, store, principal):
@@ -166,7 +173,8 @@ class TestSentinel(RedisContract):
     @pytest.fixture(scope="class")
     @classmethod
     def setup(cls, tmp_path_factory):
-        setup = SentinelSetup(tmp_path_factory.mktemp("sentinel"), sentinel_password="watch")
+        options = {"user gateway": acl_rules("+wait")}
+        setup = SentinelSetup(tmp_path_factory.mktemp("sentinel"), sentinel_password="watch", options=options)
         cls.running = setup
         yield setup
         setup.close()
@@ -174,7 +182,7 @@ class TestSentinel(RedisContract):
     @pytest.fixture(scope="class")
     @classmethod
     def url(cls, setup):
-        return setup.url + "?sentinel_password=watch&durability=replicated"
+        return with_user(setup.url) + "?sentinel_password=watch&durability=replicated"
 
     def owner_of(self, shard):
         return self.running.master
@@ -189,7 +197,8 @@ class TestCluster(RedisContract):
     @pytest.fixture(scope="class")
     @classmethod
     def setup(cls, tmp_path_factory):
-        setup = ClusterSetup(tmp_path_factory.mktemp("cluster"))
+        options = {"user gateway": acl_rules("+cluster|slots", "+asking")}
+        setup = ClusterSetup(tmp_path_factory.mktemp("cluster"), options=options)
         cls.running = setup
         yield setup
         setup.close()
@@ -197,7 +206,7 @@ class TestCluster(RedisContract):
     @pytest.fixture(scope="class")
     @classmethod
     def url(cls, setup):
-        return setup.url
+        return with_user(setup.url)
 
     def owner_of(self, shard):
         return self.running.owner_of(slot_of(log_key(shard)))

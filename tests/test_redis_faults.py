@@ -436,6 +436,26 @@ async def test_a_sentinel_failover(tmp_path):
         setup.close()
 
 
+async def test_replicated_means_that_a_replica_has_it(tmp_path):
+    """Without one that answers, a login and a logout fail, instead of being acknowledged."""
+    setup = await asyncio.to_thread(SentinelSetup, tmp_path, sentinels=1)
+    try:
+        keys = fastticket.Keyring.generate()
+        store = fastticket.open_store(f"{setup.url}?durability=replicated&timeout_ms={TIMEOUT_MS}")
+        async with fastticket.TicketCache(store, keys, **SETTINGS) as cache:
+            ticket = await cache.login("alice")
+            setup.replicas[0].pause()
+            with pytest.raises(StoreUnavailable, match="no replica confirmed"):
+                await cache.login("bob")
+            with pytest.raises(StoreUnavailable, match="no replica confirmed"):
+                await cache.logout(ticket)
+            setup.replicas[0].resume()
+            await until_in_thread(lambda: setup.replicas[0].is_in_sync())
+            await cache.login("carol")
+    finally:
+        setup.close()
+
+
 async def test_revocations_that_a_failover_lost_are_made_again(tmp_path):
     """The replica hears nothing of a revocation that was acknowledged, and becomes the master."""
     setup = await asyncio.to_thread(SentinelSetup, tmp_path)

@@ -162,8 +162,8 @@ class SentinelSetup:
             self.replicas = [self._add(folder, self._replica_options()) for _ in range(replicas)]
             options = {
                 "sentinel monitor": f"main 127.0.0.1 {self.master.port} {sentinels // 2 + 1}",
-                "sentinel down-after-milliseconds": "main 500",
-                "sentinel failover-timeout": "main 3000",
+                "sentinel down-after-milliseconds": "main 1500",
+                "sentinel failover-timeout": "main 2000",
                 **(
                     {"requirepass": sentinel_password, "sentinel sentinel-pass": sentinel_password}
                     if sentinel_password

@@ -339,6 +339,14 @@ class StoreContract:
         assert not after.gap
         assert ("created", session.id, "alice") in [event[1:] for event in after.events]
 
+    async def test_the_known_entry_lost_and_newer_ones_there_is_a_gap(self, store, other):
+        since = (await ask(store)).position
+        await add_session(store)
+        await self.lose_log(other, "alice")
+        for _ in range(3):
+            await add_session(other)
+        assert (await ask(store, since=since)).gap
+
     async def test_a_position_from_the_future_is_a_gap(self, store):
         """The store was emptied, or failed over to a replica that had not heard of the last entries."""
         await add_session(store)
@@ -440,6 +448,11 @@ class StoreContract:
         await ask(store, touches=(Touch(session.id, "alice", later_ms),))
         assert await store.sweep(await store.time_ms(), 100) == 0
         assert await deadline_of(store, session) == later_ms
+
+    async def test_sweep_removes_nobody_who_is_alive_whatever_the_caller_thinks_the_time_is(self, store):
+        session = await add_session(store)
+        assert await store.sweep(session.idle_deadline_ms + HOUR_MS, 100) == 0
+        assert await is_there(store, session)
 
     async def test_what_was_swept_is_no_longer_the_principals(self, store):
         await add_session(store, idle_ms=-1)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from redis_servers import ClusterSetup, SentinelSetup, Server, free_port, make_certificates
-from store_contract import StoreContract
+from store_contract import HOUR_MS, StoreContract, add_session, ask, history_of
 
 import fastticket
 from fastticket.stores.base import shard_of
 from fastticket.stores.redis import RedisStore
-from fastticket.stores.redis_topology import slot_of
+from fastticket.stores.redis_topology import parse_url, slot_of
 
 DOCS = (Path(__file__).parent.parent / "docs/redis.md").read_text()
 
@@ -35,6 +35,7 @@ class RedisContract(StoreContract):
     @pytest.fixture
     async def open_handle(self, url):
         await self.empty()
+        self.address = url
         handles = []
 
         async def open_one() -> RedisStore:
@@ -58,6 +59,43 @@ class RedisContract(StoreContract):
         live = f"{{ft:{shard:03}}}:live"
         self.owner_of(shard).admin("DEL", live)
         self.owner_of(shard).admin("SET", live, "not a sorted set")
+
+    def keys_of(self, principal: str) -> set[str]:
+        """What there is in the principal's shard."""
+        shard = shard_of(principal, 16)
+        return set(self.owner_of(shard).admin("KEYS", f"{{ft:{shard:03}}}:*"))
+
+    async def test_nothing_but_the_log_remains_of_sessions_that_ended(self, store):
+        if store.shards != 16 or parse_url(self.address, Path()).db:
+            pytest.skip("looked at where it is simple")
+        ended = [await add_session(store, idle_ms=ms) for ms in (HOUR_MS, HOUR_MS, -1)]
+        await store.revoke(ended[0].id, "alice")
+        await store.sweep(await store.time_ms(), 10)
+        assert len(self.keys_of("alice")) == 3
+        await store.revoke_all("alice")
+        assert self.keys_of("alice") == {log_key(shard_of("alice", 16))}
+
+    async def test_created_twice_is_created_once(self, store):
+        """The first answer may have been lost."""
+        session = await add_session(store)
+        since = (await ask(store)).position
+        await store.create(session)
+        assert await history_of(store, "alice", since) == []
+        assert list(await store.sessions("alice")) == [session]
+
+    async def test_who_is_far_behind_gets_a_gap_instead_of_a_long_log(self, store):
+        since = (await ask(store)).position
+        shard = shard_of("alice", store.shards)
+        server = self.owner_of(shard)
+        member = "A" * 22 + ".alice"
+        with contextlib.closing(server.client(db=parse_url(self.address, Path()).db)) as client:
+            pipeline = client.pipeline(transaction=False)
+            for _ in range(5000):
+                pipeline.xadd(log_key(shard), {"created": member})
+            pipeline.execute()
+        reply = await ask(store, since=since)
+        assert (reply.gap, list(reply.events)) == (True, [])
+        assert not (await ask(store, since=reply.position)).gap
 
 
 class OneServerContract(RedisContract):

@@ -98,7 +98,7 @@ class Store(Protocol):
         """The principal's live sessions, oldest deadline first."""
 
     async def sweep(self, dead_before_ms: int, sessions_max: int) -> int:
-        """Remove at most so many sessions whose idle deadline is at or before `dead_before_ms`; logs `expired`. How many it removed."""
+        """Remove at most so many sessions whose idle deadline is at or before `dead_before_ms`, and past; logs `expired`. How many."""
 
     def on_doorbell(self, ring: Callable[[int], None]) -> None:
         """Call `ring(shard)` in the event loop soon after another process revoked a session of that shard. May be lost.

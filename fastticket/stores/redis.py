@@ -57,10 +57,11 @@ FORMAT = 1
 META = "ft:meta"
 DOORBELL = "ft:doorbell"
 LOG_ENTRIES_MAX = 8192  # twice what anyone reads before they give up and load again (exchange.lua)
-ATTEMPTS = 8  # while a Cluster moves slots or elects a primary
+ATTEMPTS = 6  # while a Cluster moves slots or elects a primary
 ATTEMPT_PAUSE_S = 0.01  # doubled each time
 REISSUE_S = 60.0
 REISSUE_MAX = 10_000
+REISSUE_PAUSE_S = 0.1
 DOORBELL_PING_S = 5.0
 DOORBELL_PAUSE_MAX_S = 2.0
 #: Answers that mean: the same, again, in a moment or elsewhere.
@@ -212,13 +213,16 @@ class RedisStore:
         return EXCHANGE, EXCHANGE.by_sha((_key(shard, "live"), _key(shard, "log")), arguments)
 
     async def _revoke(self, principal: str, session_ids: Sequence[str]) -> list[str]:
-        shard = shard_of(principal, self.shards)
-        arguments = (principal, shard, LOG_ENTRIES_MAX, *session_ids)
-        answer = await self._run_one(shard, REVOKE, _keys(shard, principal), arguments)
-        ended = [session_id.decode() for session_id in answer]
+        ended = await self._run_revoke(principal, session_ids)
         now_s = asyncio.get_running_loop().time()
         self._revoked.extend((now_s, session_id, principal) for session_id in ended or session_ids)
         return ended
+
+    async def _run_revoke(self, principal: str, session_ids: Sequence[str]) -> list[str]:
+        shard = shard_of(principal, self.shards)
+        arguments = (principal, shard, LOG_ENTRIES_MAX, *session_ids)
+        answer = await self._run_one(shard, REVOKE, _keys(shard, principal), arguments)
+        return [session_id.decode() for session_id in answer]
 
     # --- sending, and sending again
 
@@ -359,21 +363,26 @@ class RedisStore:
     async def _reissue(self, shards: set[int]) -> None:
         """Revoke again what was revoked in the last minute: the new server may not have heard of it."""
         loop = asyncio.get_running_loop()
-        recent = [
-            (session_id, principal)
-            for at_s, session_id, principal in self._revoked
-            if at_s >= loop.time() - REISSUE_S and shard_of(principal, self.shards) in shards
-        ]
-        revived = 0
-        for session_id, principal in recent:
-            for attempt in range(ATTEMPTS):
+        give_up_at_s = loop.time() + REISSUE_S
+        recent: dict[str, list[str]] = {}
+        for at_s, session_id, principal in self._revoked:
+            if at_s >= loop.time() - REISSUE_S and shard_of(principal, self.shards) in shards:
+                recent.setdefault(principal, []).append(session_id)
+        lost = 0
+        for principal, session_ids in recent.items():
+            while True:
                 try:
-                    revived += await self.revoke(session_id, principal)
+                    lost += len(await self._run_revoke(principal, session_ids))
                     break
-                except StoreUnavailable:
-                    await asyncio.sleep(ATTEMPT_PAUSE_S * 2**attempt)
+                except StoreUnavailable:  # servers that change roles do so more than once
+                    if loop.time() > give_up_at_s:
+                        log.error(
+                            "revocations of the last minute could not be sent again: a failover may have lost some"
+                        )
+                        return
+                    await asyncio.sleep(REISSUE_PAUSE_S)
         if recent:
-            log.warning("%d revocations of the last minute sent again; %d had been lost", len(recent), revived)
+            log.warning("revocations of the last minute sent again, of %d users; %d had been lost", len(recent), lost)
 
     # --- the doorbell
 

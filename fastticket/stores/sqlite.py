@@ -112,7 +112,9 @@ class SQLiteStore:
         where = (
             "session_id IN (SELECT session_id FROM live WHERE idle_deadline_ms <= ? ORDER BY idle_deadline_ms LIMIT ?)"
         )
-        return len(await self._in_thread(self._remove, "expired", where, (dead_before_ms, sessions_max)))
+        return len(
+            await self._in_thread(self._remove, "expired", where, (min(dead_before_ms, self._now_ms()), sessions_max))
+        )
 
     async def sessions(self, principal: str) -> Sequence[StoredSession]:
         """Rows not past their deadline."""

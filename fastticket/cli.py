@@ -18,6 +18,7 @@ from fastticket.gateway.config import Config, load_config, simple_config, to_tom
 from fastticket.gateway.supervisor import run
 from fastticket.gateway.worker import make_cache
 from fastticket.keyfile import create_key_file, key_file_text, new_ring, rotate_key_file
+from fastticket.store_cli import iso, list_sessions, print_events, revoke
 
 FAILED = 1
 BAD_USAGE = 2
@@ -78,6 +79,23 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--keys", metavar="FILE", help="key file (default: FASTTICKET_KEYS)")
     command.set_defaults(command=_inspect)
 
+    command = commands.add_parser("sessions", help="list a user's live sessions")
+    command.add_argument("--user", required=True, metavar="NAME", help="the principal")
+    _add_store(command)
+    command.set_defaults(command=_sessions)
+
+    command = commands.add_parser("revoke", help="end a session, or all sessions of a user")
+    command.add_argument("ticket_or_id", nargs="?", metavar="TICKET-OR-ID", help="- reads it from standard input")
+    command.add_argument("--user", metavar="NAME", help="whose session an id is; without an id, all of the user's")
+    _add_store(command)
+    command.add_argument("--keys", metavar="FILE", help="key file, for a ticket (default: FASTTICKET_KEYS)")
+    command.set_defaults(command=_revoke)
+
+    command = commands.add_parser("events", help="print what was created, revoked and expired")
+    command.add_argument("--follow", action="store_true", help="and what comes, until interrupted")
+    _add_store(command)
+    command.set_defaults(command=_events)
+
     command = commands.add_parser("check-config", help="check a configuration, and print it in full")
     _add_config(command)
     command.set_defaults(command=_check_config)
@@ -88,8 +106,18 @@ def _add_config(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", type=Path, metavar="FILE", help="TOML, see docs/configuration.md")
 
 
+def _add_store(command: argparse.ArgumentParser) -> None:
+    _add_config(command)
+    command.add_argument("--store", metavar="URL", help="where the sessions are (default: sqlite:///fastticket.db)")
+    command.add_argument("--json", action="store_true", help="for programs")
+
+
 def _add_store_and_keys(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--store", metavar="URL", help="sqlite:///PATH (default: sqlite:///fastticket.db)")
+    command.add_argument(
+        "--store",
+        metavar="URL",
+        help="sqlite:///PATH or redis://HOST, see docs/redis.md (default: sqlite:///fastticket.db)",
+    )
     command.add_argument("--keys", metavar="FILE", help="key file (default: FASTTICKET_KEYS)")
 
 
@@ -150,6 +178,25 @@ def _issue(options: argparse.Namespace) -> int:
     return 0
 
 
+def _sessions(options: argparse.Namespace) -> int:
+    return asyncio.run(list_sessions(_config(options).open_store(), options.user, options.json))
+
+
+def _revoke(options: argparse.Namespace) -> int:
+    if options.ticket_or_id == "-":
+        options.ticket_or_id = sys.stdin.readline().strip()
+    if options.ticket_or_id is None and not options.user:
+        raise ConfigError(
+            "revoke needs a ticket, or a session id and --user, or --user alone for all of the user's sessions"
+        )
+    config = _config(options)
+    return asyncio.run(revoke(config.open_store(), options, config.keyring))
+
+
+def _events(options: argparse.Namespace) -> int:
+    return asyncio.run(print_events(_config(options).open_store(), options.follow, options.json))
+
+
 def _inspect(options: argparse.Namespace) -> int:
     text = sys.stdin.readline().strip() if options.ticket == "-" else options.ticket
     if options.config and options.keys:
@@ -170,7 +217,7 @@ def _inspect(options: argparse.Namespace) -> int:
                 "principal": ticket.principal,
                 "session_id": ticket.session_id,
                 "key_id": ticket.key_id,
-                "issued_at": _iso(ticket.issued_at_ms),
+                "issued_at": iso(ticket.issued_at_ms),
                 "idle_timeout_s": ticket.idle_timeout_s,
                 "absolute_lifetime_s": ticket.absolute_lifetime_s,
             },
@@ -179,13 +226,6 @@ def _inspect(options: argparse.Namespace) -> int:
         )
     )
     return 0 if isinstance(verdict, Ticket) else FAILED
-
-
-def _iso(at_ms: int) -> str:
-    try:
-        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at_ms // 1000)) + f".{at_ms % 1000:03}Z"
-    except (OverflowError, ValueError):
-        return f"{at_ms} ms"
 
 
 def _check_config(options: argparse.Namespace) -> int:

@@ -459,6 +459,21 @@ class StoreContract:
         await store.sweep(await store.time_ms(), 100)
         assert list(await store.revoke_all("alice")) == []
 
+    # --- history
+
+    async def test_history_is_the_end_of_the_log_oldest_first(self, store, other):
+        shard = shard_of("alice", store.shards)
+        assert list(await store.history(shard, 10)) == []
+        sessions = [await add_session(store) for _ in range(3)]
+        await other.revoke(sessions[0].id, "alice")
+        events = list(await other.history(shard, 10))
+        assert [(event.kind, event.session_id) for event in events] == [
+            *(("created", session.id) for session in sessions),
+            ("revoked", sessions[0].id),
+        ]
+        assert list(await other.history(shard, 2)) == events[-2:]
+        assert list((await ask(store, since=events[1].position)).events) == events[2:]
+
     # --- the doorbell
 
     @pytest.mark.parametrize("change", ["revoke", "revoke_all"])

@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "keyfile": {"errors", "core.ticket"},
     "gateway": {"errors", "core.ticket", "core.http1", "core.proxy", "stores", "cache", "gateway"},
     "demo": {"errors", "keyfile", "gateway"},
-    "cli": {"errors", "keyfile", "gateway", "demo", ""},
+    "store_cli": {"errors", "core.ticket", "stores"},
+    "cli": {"errors", "keyfile", "gateway", "demo", "store_cli", ""},
     "__main__": {"cli"},
 }
 DECLARATIONS = {"core.wire", "core.verdict", "core.sockets"}  # C declarations only

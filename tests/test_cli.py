@@ -3,11 +3,14 @@
 import json
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
+import threading
 
 import pytest
+from redis_servers import Server
 
 import fastticket
 from fastticket.core.ticket import read_keys
@@ -121,6 +124,113 @@ def test_keys_from_the_environment(cli, keyfile):
 
 def test_an_impossible_principal(cli, keyfile):
     assert "1 to 190 bytes" in refused(cli("issue", "a\nb", "--keys", "keys.toml"))
+
+
+# --- operators
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def store(request, tmp_path):
+    if request.param == "sqlite":
+        yield "sqlite:///sessions.db"
+        return
+    server = Server(tmp_path)
+    yield f"redis://{server.address}/0"
+    server.kill()
+
+
+def issue(cli, store, principal="alice"):
+    code, ticket, _ = cli("issue", principal, "--store", store, "--keys", "keys.toml")
+    assert code == 0
+    return ticket.strip()
+
+
+def session_ids(cli, store, principal="alice"):
+    code, output, _ = cli("sessions", "--user", principal, "--store", store, "--json")
+    assert code == 0
+    return [session["id"] for session in json.loads(output)]
+
+
+def test_sessions_lists_a_users_sessions(cli, keyfile, store):
+    tickets = [issue(cli, store) for _ in range(2)]
+    issue(cli, store, "bob")
+    ids = session_ids(cli, store)
+    _, output, _ = cli("sessions", "--user", "alice", "--store", store)
+    assert [line.split()[0] for line in output.splitlines()] == ids
+    assert len(ids) == 2
+    assert not any(ticket in output for ticket in tickets)
+    assert cli("sessions", "--user", "nobody", "--store", store)[:2] == (0, "")
+
+
+def test_revoke_a_ticket_an_id_and_a_user(cli, keyfile, store):
+    ticket = issue(cli, store)
+    assert cli("revoke", ticket, "--store", store, "--keys", "keys.toml")[:2] == (0, "1 session of alice ended\n")
+    assert cli("revoke", "-", "--store", store, "--keys", "keys.toml", stdin=ticket)[0] == 1
+    issue(cli, store)
+    (session_id,) = session_ids(cli, store)
+    code, output, _ = cli("revoke", session_id, "--user", "alice", "--store", store, "--json")
+    assert (code, json.loads(output)) == (0, {"principal": "alice", "ended": [session_id]})
+    for _ in range(3):
+        issue(cli, store)
+    issue(cli, store, "bob")
+    assert cli("revoke", "--user", "alice", "--store", store)[:2] == (0, "3 sessions of alice ended\n")
+    assert cli("revoke", "--user", "alice", "--store", store)[0] == 1
+    assert len(session_ids(cli, store, "bob")) == 1
+
+
+def test_revoke_of_what_is_no_ticket(cli, keyfile, store):
+    ticket = issue(cli, store)
+    code, output, error = cli(
+        "revoke", ticket[:-1] + ("A" if ticket[-1] != "A" else "E"), "--store", store, "--keys", "keys.toml"
+    )
+    assert (code, output) == (1, "")
+    assert "ticket refused" in error
+    assert ticket[:-1] not in error
+    assert len(session_ids(cli, store)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "needs a ticket"),
+        (("A" * 22,), "needs --user"),
+        (("A" * 100, "--user", "alice", "--keys", "keys.toml"), "leave out --user"),
+    ],
+)
+def test_revoke_needs_to_know_what(cli, keyfile, arguments, says):
+    assert says in refused(cli("revoke", *arguments))
+
+
+def test_events_prints_what_happened(cli, keyfile, store):
+    issue(cli, store)
+    issue(cli, store, "bob")
+    cli("revoke", "--user", "alice", "--store", store)
+    code, output, _ = cli("events", "--store", store, "--json")
+    events = [json.loads(line) for line in output.splitlines()]
+    assert code == 0
+    assert [(event["kind"], event["principal"]) for event in events] == [
+        ("created", "alice"),
+        ("created", "bob"),
+        ("revoked", "alice"),
+    ]
+    assert events[0]["session_id"] == events[2]["session_id"]
+    lines = cli("events", "--store", store)[1].splitlines()
+    assert [line.split()[1:] for line in lines] == [[e["kind"], e["session_id"], e["principal"]] for e in events]
+
+
+def test_events_follow_goes_on_until_it_is_told_to_stop(cli, keyfile, store, tmp_path):
+    issue(cli, store)
+    command = [sys.executable, "-m", "fastticket", "events", "--follow", "--json", "--store", store]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment) as following:
+        bound = threading.Timer(20, following.kill)
+        bound.start()
+        assert json.loads(following.stdout.readline())["kind"] == "created"
+        assert cli("revoke", "--user", "alice", "--store", store)[0] == 0
+        assert json.loads(following.stdout.readline())["kind"] == "revoked"
+        following.send_signal(signal.SIGTERM)
+        assert following.wait(20) == 0
+        bound.cancel()
 
 
 def test_check_config_prints_what_reads_back_the_same(cli, keyfile, tmp_path):

@@ -100,6 +100,9 @@ class Store(Protocol):
     async def sweep(self, dead_before_ms: int, sessions_max: int) -> int:
         """Remove at most so many sessions whose idle deadline is at or before `dead_before_ms`, and past; logs `expired`. How many."""
 
+    async def history(self, shard: int, entries_max: int) -> Sequence[Event]:
+        """The end of a shard's log, oldest first; how far back it goes is the store's affair."""
+
     def on_doorbell(self, ring: Callable[[int], None]) -> None:
         """Call `ring(shard)` in the event loop soon after another process revoked a session of that shard. May be lost.
 

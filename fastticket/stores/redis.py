@@ -196,6 +196,11 @@ class RedisStore:
             raise error
         return swept
 
+    async def history(self, shard: int, entries_max: int) -> Sequence[Event]:
+        """`XREVRANGE`."""
+        entries = await self._ask(self._slots[shard], ("XREVRANGE", _key(shard, "log"), "+", "-", "COUNT", entries_max))
+        return _read_events(reversed(entries))
+
     def on_doorbell(self, ring: Callable[[int], None]) -> None:
         """Called from a task of this store's own, for revocations."""
         self._ring = ring
@@ -441,21 +446,22 @@ def _is_confirmed(reply: Any) -> bool:
 
 def _read_exchange(answer: Sequence[Any]) -> Reply:
     last, lost, entries, deadlines = answer
-    events = []
-    for entry, (kind, member) in entries:
-        if kind != b"opened":  # the first entry, of no session
-            events.append(Event(_position(entry), kind.decode(), *_session_of(member)))
-    return Reply(
-        _position(last),
-        events,
-        bool(lost),
-        [score if score is None else int(score) for score in deadlines],
-    )
+    deadlines_ms = [score if score is None else int(score) for score in deadlines]
+    return Reply(_position(last), _read_events(entries), bool(lost), deadlines_ms)
+
+
+def _read_events(entries: Iterable[Any]) -> list[Event]:
+    """`opened` is of no session; what else may be in there, nobody of ours has written."""
+    return [
+        Event(_position(entry), fields[0].decode(), *_session_of(fields[1]))
+        for entry, fields in entries
+        if fields[0] in (b"created", b"revoked", b"expired", b"rotated")
+    ]
 
 
 def _session_of(member: bytes) -> tuple[str, str]:
     """A session id has 22 characters."""
-    text = member.decode()
+    text = member.decode(errors="replace")
     return text[:22], text[23:]
 
 

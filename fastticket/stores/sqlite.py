@@ -120,6 +120,10 @@ class SQLiteStore:
         """Rows not past their deadline."""
         return await self._in_thread(self._sessions, principal)
 
+    async def history(self, shard: int, entries_max: int) -> Sequence[Event]:
+        """The log's end, without the entry that is there from the start."""
+        return await self._in_thread(self._history, entries_max)
+
     def on_doorbell(self, ring: Callable[[int], None]) -> None:
         """Called from a task of this store's own."""
         self._ring = ring
@@ -233,6 +237,13 @@ class SQLiteStore:
             (principal, self._now_ms()),
         )
         return [StoredSession(*row) for row in rows]
+
+    def _history(self, entries_max: int) -> list[Event]:
+        rows = self._db().execute(
+            "SELECT id, kind, session_id, principal FROM log WHERE session_id <> '' ORDER BY id DESC LIMIT ?",
+            (entries_max,),
+        )
+        return [Event((row[0], 0), *row[1:]) for row in rows][::-1]
 
     def _db(self) -> sqlite3.Connection:
         if self._connection is None:

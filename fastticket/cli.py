@@ -10,11 +10,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from fastticket import Keyring, Ticket
 from fastticket.demo import demo
 from fastticket.errors import ConfigError, FastticketError, InvalidPrincipal
-from fastticket.gateway.config import Config, load_config, simple_config, to_toml
+from fastticket.gateway.config import Config, load_config, simple_config, to_toml, without_secrets
+from fastticket.gateway.linkis import load_linkis
 from fastticket.gateway.supervisor import run
 from fastticket.gateway.worker import make_cache
 from fastticket.keyfile import create_key_file, key_file_text, new_ring, rotate_key_file
@@ -22,6 +24,8 @@ from fastticket.store_cli import iso, list_sessions, print_events, revoke
 
 FAILED = 1
 BAD_USAGE = 2
+DEFAULT_LISTEN = "127.0.0.1:8080"
+DEFAULT_UPSTREAM = "127.0.0.1:9001"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,10 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("serve", help="run the gateway")
     _add_config(command)
-    command.add_argument(
-        "--listen", action="append", metavar="ADDRESS", help="host:port, [v6]:port, unix:PATH or fd:N; repeatable"
-    )
-    command.add_argument("--upstream", action="append", metavar="ADDRESS", help="host:port or unix:PATH; repeatable")
+    _add_addresses(command)
     _add_store_and_keys(command)
     command.set_defaults(command=_serve)
 
@@ -98,12 +99,24 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("check-config", help="check a configuration, and print it in full")
     _add_config(command)
+    _add_addresses(command)
+    command.add_argument("--keys", metavar="FILE", help="key file (default: FASTTICKET_KEYS)")
+    command.add_argument("--show-secrets", action="store_true", help="print the store's passwords, too")
     command.set_defaults(command=_check_config)
     return parser
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--config", type=Path, metavar="FILE", help="TOML, see docs/configuration.md")
+    command.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML, see docs/configuration.md; or linkis.properties"
+    )
+
+
+def _add_addresses(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--listen", action="append", metavar="ADDRESS", help="host:port, [v6]:port, unix:PATH or fd:N; repeatable"
+    )
+    command.add_argument("--upstream", action="append", metavar="ADDRESS", help="host:port or unix:PATH; repeatable")
 
 
 def _add_store(command: argparse.ArgumentParser) -> None:
@@ -134,6 +147,8 @@ def _ports(text: str) -> list[int]:
 def _config(options: argparse.Namespace) -> Config:
     """The file, or what the simple flags say; not a mixture, so that nobody wonders which one won."""
     flags = {name: value for name in ("listen", "upstream", "store", "keys") if (value := getattr(options, name, None))}
+    if options.config and _is_linkis(options.config):
+        return _linkis_config(options.config, flags)
     if options.config:
         if flags:
             raise ConfigError(
@@ -141,17 +156,33 @@ def _config(options: argparse.Namespace) -> Config:
             )
         return load_config(options.config)
     return simple_config(
-        flags.get("listen", ["127.0.0.1:8080"]),
-        flags.get("upstream", ["127.0.0.1:9001"]),
+        flags.get("listen", [DEFAULT_LISTEN]),
+        flags.get("upstream", [DEFAULT_UPSTREAM]),
         flags.get("store", "sqlite:///fastticket.db"),
         flags.get("keys", ""),
     )
+
+
+def _is_linkis(path: Path) -> bool:
+    return path.suffix == ".properties"
+
+
+def _linkis_config(path: Path, flags: dict[str, Any]) -> Config:
+    """Linkis' file says nothing of where to listen, what is behind, and keys: flags do."""
+    if "store" in flags:
+        raise ConfigError(f"--store is said in {path}; leave one of them out")
+    keys = str(Path(flags["keys"]).absolute()) if "keys" in flags else ""
+    return load_linkis(path, flags.get("listen", [DEFAULT_LISTEN]), flags.get("upstream", [DEFAULT_UPSTREAM]), keys)
 
 
 def _serve(options: argparse.Namespace) -> int:
     config = _config(options)
     if not options.config and not options.upstream:
         raise ConfigError("serve needs --config FILE, or --upstream host:port")
+    if not options.upstream and _is_linkis(options.config):
+        raise ConfigError(
+            f"{options.config} does not say what is behind the gateway: serve needs --upstream host:port, too"
+        )
     logging.getLogger().setLevel(config.gateway.log_level.upper())
     return run(config, lambda addresses: print(f"fastticket: serving {', '.join(addresses)}", flush=True))
 
@@ -202,9 +233,11 @@ def _inspect(options: argparse.Namespace) -> int:
     if options.config and options.keys:
         raise ConfigError("--keys is said in the file when there is --config; leave one of them out")
     if options.config:
-        keys = load_config(options.config).keyring()
+        keys = _config(options).keyring()
+    elif options.keys:
+        keys = Keyring.from_file(options.keys)
     else:
-        keys = Keyring.from_file(options.keys) if options.keys else Keyring.from_env()
+        keys = Keyring.from_env()
     ticket = keys.verify(text, 0)
     if not isinstance(ticket, Ticket):
         print(json.dumps({"verdict": ticket.reason}))
@@ -231,9 +264,13 @@ def _inspect(options: argparse.Namespace) -> int:
 def _check_config(options: argparse.Namespace) -> int:
     if not options.config:
         raise ConfigError("check-config needs --config FILE")
-    config = load_config(options.config)
+    config = _config(options)
     make_cache(config, config.keyring())  # what only they can find wrong
-    print(to_toml(config))
+    text = to_toml(config)
+    shown = text if options.show_secrets else without_secrets(text)
+    if shown != text:
+        print("# *** stands for a secret; --show-secrets prints it\n")
+    print(shown)
     return 0
 
 

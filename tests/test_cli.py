@@ -242,6 +242,28 @@ def test_check_config_prints_what_reads_back_the_same(cli, keyfile, tmp_path):
     assert cli("check-config", "--config", "b.toml") == (0, full, "")
 
 
+def test_check_config_hides_secrets_unless_told_not_to(cli, keyfile, tmp_path):
+    (tmp_path / "linkis.properties").write_text(
+        "linkis.session.redis.cache.enabled=true\nlinkis.session.redis.password=hush\nsomething.else=1\n"
+    )
+    flags = ("--config", "linkis.properties", "--upstream", "127.0.0.1:9001", "--keys", "keys.toml")
+    code, output, error = cli("check-config", *flags)
+    assert code == 0
+    assert "hush" not in output + error
+    assert output.startswith("# *** stands for a secret")
+    assert "something.else: unknown, ignored" in error
+    code, output, _ = cli("check-config", *flags, "--show-secrets")
+    (tmp_path / "ours.toml").write_text(output)
+    assert cli("check-config", "--config", "ours.toml", "--show-secrets")[:2] == (0, output)
+    assert "redis://:hush@127.0.0.1:6379/0" in output
+
+
+def test_serve_by_linkis_file_needs_to_know_what_is_behind(cli, keyfile, tmp_path):
+    (tmp_path / "linkis.properties").write_text("")
+    assert "serve needs --upstream" in refused(cli("serve", "--config", "linkis.properties"))
+    assert "--store is said" in refused(cli("sessions", "--user", "a", "--config", "linkis.properties", "--store", "x"))
+
+
 def test_paths_are_relative_to_the_file(cli, keyfile, tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "there/a.toml").write_text(GOOD)

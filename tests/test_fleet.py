@@ -277,6 +277,41 @@ def test_a_logout_through_one_gateway_is_a_refusal_by_all(fleet):
     assert time.monotonic() - revoked_at_s < LEASE_MS / 1000
 
 
+def test_a_gateway_serves_by_linkis_own_file(run, origin, redis_server, tmp_path):
+    """Its store, its cookie, its exempt paths."""
+    create_key_file(tmp_path / "keys.toml")
+    (tmp_path / "linkis.properties").write_text(
+        "linkis.session.redis.cache.enabled=true\n"
+        f"linkis.session.redis.port={redis_server.port}\n"
+        "wds.linkis.gateway.conf.url.pass.auth=/dss/\n"
+        "wds.linkis.server.mybatis.datasource.url=jdbc:mysql://127.0.0.1/linkis\n"
+    )
+    behind = origin(lambda connection: application(behind)(connection))
+    flags = (
+        "--config",
+        "linkis.properties",
+        "--upstream",
+        behind.address,
+        "--keys",
+        "keys.toml",
+        "--listen",
+        "127.0.0.1:0",
+    )
+    at = run("serve", *flags)
+    request = b"GET %s HTTP/1.1\r\nHost: a\r\n%s\r\n"
+    assert status_of(at.ask(request % (b"/dss/x", b""))[0]) == 200
+    assert status_of(at.ask(request % (b"/x", b""))[0]) == 401
+    keys = fastticket.Keyring.from_file(tmp_path / "keys.toml")
+
+    async def log_in():
+        async with fastticket.TicketCache(fastticket.open_store(f"redis://{redis_server.address}/0"), keys) as cache:
+            return await cache.login("alice")
+
+    cookie = b"Cookie: linkis_user_session_ticket_id_v1=%s\r\n" % asyncio.run(log_in()).encode()
+    head, body = at.ask(request % (b"/x", cookie))
+    assert (status_of(head), body) == (200, b"alice")
+
+
 def _ask_gateway(gateway, cookie):
     return status_of(gateway.ask(b"GET /whoami HTTP/1.1\r\nHost: a\r\nCookie: %s\r\n\r\n" % cookie)[0])
 

@@ -14,6 +14,7 @@ cdef enum:
     NETWORKS_MAX = 64
     EVENTS_MAX = 256
     VERDICTS = 12
+    HOST_BYTES_MAX = 100
 
 
 cdef enum Side:
@@ -113,6 +114,8 @@ cdef struct Conn:
     bint is_trusted             # the client is a proxy of ours
     uint8_t address_size
     char[46] address
+    uint8_t host_size           # 0: not kept, or longer
+    char[HOST_BYTES_MAX] host
     # upstream
     uint16_t server
     bint reused
@@ -202,6 +205,7 @@ cdef class Proxy:
     cdef tuple texts                    # what the three below borrow
     cdef Text cookie
     cdef Text identity_field            # with ": "
+    cdef bint keeps_host                # for cookies with a domain
     cdef Text login_url
     cdef uint32_t[TIMERS] timer_first
     cdef uint32_t[TIMERS] timer_last

@@ -29,6 +29,7 @@ class Proxy:
         cookie: str = "ticket",
         identity_field: str = "X-Forwarded-User",
         login_url: str = "",
+        keeps_host: bool = False,
         timeouts_s: Mapping[str, float] | None = None,
         request_rate_min: int = 500,
         response_rate_min: int = 500,
@@ -62,8 +63,10 @@ class Proxy:
     def drain(self) -> None:
         """Close idle connections."""
 
-    def asks(self) -> list[tuple[int, int, str, bool | bytes]]:
-        """What the control plane is asked since the last call: (kind, handle, ticket, value).
+    def asks(self) -> list[tuple[int, int, str, bool | bytes, str]]:
+        """What the control plane is asked since the last call: (kind, handle, ticket, value, host).
+
+        `host`: the request's Host, for login and logout with `keeps_host`; empty if it is longer than 100 bytes.
 
         ASK_AUTHENTICATE: `value` says whether the request counts as a use; answer with `admit` or `refuse`.
         ASK_LOGIN (`value`: the principal), ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE: answer with `relay` or `fail`.

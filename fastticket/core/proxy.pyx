@@ -165,6 +165,7 @@ cdef class Proxy:
         cookie="ticket",
         identity_field="X-Forwarded-User",
         login_url="",
+        keeps_host=False,
         timeouts_s=None,
         request_rate_min=500,
         response_rate_min=500,
@@ -177,6 +178,7 @@ cdef class Proxy:
         self.cookie = _text(self.texts[0])
         self.identity_field = _text(self.texts[1])
         self.login_url = _text(self.texts[2])
+        self.keeps_host = keeps_host
         self.downstream_max = connections_max
         self.conn_count = 2 * connections_max + 64          # an upstream one for each, and the listeners
         self.request_rate_min = request_rate_min
@@ -331,7 +333,7 @@ cdef class Proxy:
         self._reclaim()
 
     def asks(self):
-        """What the control plane is asked since the last call: (kind, handle, ticket, value).
+        """What the control plane is asked since the last call: (kind, handle, ticket, value, host).
 
         ASK_AUTHENTICATE: value says whether the request counts as a use; answer with `admit` or `refuse`.
         ASK_LOGIN (value: the principal), ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE: answer with `relay` or `fail`.
@@ -353,7 +355,8 @@ cdef class Proxy:
                 value = bool(self.routes[c.route].touches)
             else:
                 value = (<char *>self.conns[c.peer].held)[ask.value.at:ask.value.at + ask.value.size]
-            result.append((ask.kind, self._handle(ask.index), (<char *>text)[:chars].decode("ascii"), value))
+            result.append((ask.kind, self._handle(ask.index), (<char *>text)[:chars].decode("ascii"), value,
+                           c.host[:c.host_size].decode("ascii")))
         self.ask_count = 0
         return result
 
@@ -1337,6 +1340,9 @@ cdef class Proxy:
         cdef Field *field
         cdef int i
         self.out_size = 0
+        if self.keeps_host:
+            c.host_size = <uint8_t>head.host.size if head.host.size <= HOST_BYTES_MAX else 0
+            memcpy(c.host, c.held + head.host.at, c.host_size)
         self._put(c.held + head.method_name.at, head.method_name.size)
         self._put(b" /" if head.target_is_bare else b" ", 2 if head.target_is_bare else 1)
         self._put(c.held + head.target.at, head.target.size)

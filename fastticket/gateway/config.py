@@ -54,6 +54,7 @@ class Ticket:
     keys: str = ""
     cookie: str = "ticket"
     cookie_secure: bool = False
+    cookie_domain_level: int = 0  #: labels of the request's Host that make the cookie's Domain; 0: the host alone
     audience: str = "default"
     idle_timeout_s: int = 7200
     absolute_lifetime_s: int = 86400
@@ -284,6 +285,12 @@ def _check(config: Config) -> None:
         "[ticket] cookie",
         f"browsers take {ticket.cookie} only with cookie_secure = true",
     )
+    require(
+        ticket.cookie_domain_level == 0 or not ticket.cookie.startswith("__Host-"),
+        "[ticket] cookie_domain_level",
+        f"browsers take {ticket.cookie} only without a Domain: leave it 0",
+    )
+    require(ticket.cookie_domain_level != 1, "[ticket] cookie_domain_level", "must be 0, or at least 2 labels")
     require(1 <= config.cache.capacity <= 1 << 30, "[cache] capacity", "must be from 1 to 1073741824 sessions")
     require(config.upstream, "[[upstream]]", "there must be one")
     require(config.route, "[[route]]", 'there must be one; path = "/" catches everything')
@@ -335,6 +342,12 @@ def to_toml(config: Config) -> str:
         for entry in getattr(config, name):
             _table(lines, f"[[{name}]]", dataclasses.asdict(entry))
     return "\n".join(lines)
+
+
+def without_secrets(toml: str) -> str:
+    """The same with `***` for the passwords in the store's URL."""
+    toml = re.sub(r"(://[^:@/\s\"]*):[^@/\s\"]+@", r"\1:***@", toml)
+    return re.sub(r"(sentinel_password=)[^&\s\"]+", r"\1***", toml)
 
 
 def _table(lines: list[str], header: str, values: Mapping[str, Any]) -> None:

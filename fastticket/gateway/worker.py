@@ -20,6 +20,7 @@ from fastticket.core.ticket import Keyring
 from fastticket.errors import FastticketError, InvalidPrincipal, StoreUnavailable, TicketRefused, Verdict
 from fastticket.gateway.addresses import resolve
 from fastticket.gateway.config import Config
+from fastticket.gateway.cookies import TicketCookie
 
 log = logging.getLogger("fastticket.gateway")
 
@@ -50,6 +51,7 @@ def make_proxy(config: Config, cache: TicketCache) -> Proxy:
         cookie=config.ticket.cookie,
         identity_field=config.gateway.identity_header,
         login_url=config.gateway.login_url,
+        keeps_host=config.ticket.cookie_domain_level > 0,
         timeouts_s=config.timeouts,
         request_rate_min=config.gateway.request_body_rate_min,
         response_rate_min=config.gateway.response_body_rate_min,
@@ -73,9 +75,10 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._ticker: asyncio.TimerHandle | None = None
-        cookie = f"; Path=/; HttpOnly; SameSite=Lax{'; Secure' if config.ticket.cookie_secure else ''}"
-        self._set_cookie = f"Set-Cookie: {config.ticket.cookie}=%s{cookie}\r\n"
-        self._clear_cookie = f"Set-Cookie: {config.ticket.cookie}={cookie}; Max-Age=0\r\n".encode()
+        ticket = config.ticket
+        self._cookie = TicketCookie(
+            ticket.cookie, is_secure=ticket.cookie_secure, domain_level=ticket.cookie_domain_level
+        )
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve until SIGTERM or SIGINT. `ready` is called when requests are served."""
@@ -132,19 +135,20 @@ class Worker:
         self._ticker = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def _answer_asks(self) -> None:
-        for kind, handle, ticket, value in self.proxy.asks():
-            task = asyncio.get_running_loop().create_task(self._answer(kind, handle, ticket, value))
+        for ask in self.proxy.asks():
+            task = asyncio.get_running_loop().create_task(self._answer(*ask))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _answer(self, kind: int, handle: int, ticket: str, value: Any) -> None:
-        answers: dict[int, Callable[[int, str, Any], Coroutine[None, None, None]]] = {
-            ASK_AUTHENTICATE: self._authenticate,
-            ASK_LOGIN: self._login,
-            ASK_LOGOUT: self._logout,
-            ASK_LOGOUT_EVERYWHERE: self._logout_everywhere,
-        }
-        await answers[kind](handle, ticket, value)
+    async def _answer(self, kind: int, handle: int, ticket: str, value: Any, host: str) -> None:
+        if kind == ASK_AUTHENTICATE:
+            await self._authenticate(handle, ticket, value)
+        elif kind == ASK_LOGIN:
+            await self._change_session(handle, host, self._log_in(ticket, value, host))
+        elif kind == ASK_LOGOUT:
+            await self._change_session(handle, host, self._log_out(ticket, host))
+        elif kind == ASK_LOGOUT_EVERYWHERE:
+            await self._change_session(handle, host, self._log_out_everywhere(ticket, host))
         self._answer_asks()  # the connection may have gone on to its next request
 
     async def _authenticate(self, handle: int, ticket: str, touch: bool) -> None:
@@ -160,40 +164,30 @@ class Worker:
         else:
             self.proxy.admit(handle)
 
-    async def _login(self, handle: int, old_ticket: str, principal: bytes) -> None:
+    async def _log_in(self, old_ticket: str, principal: bytes, host: str) -> bytes:
         """A new session for every login; the one that the client came with ends (against fixation)."""
+        try:
+            ticket = await self._cache.login(principal.decode())
+        except UnicodeDecodeError:
+            raise InvalidPrincipal("the application named a principal that is not UTF-8") from None
+        if old_ticket:
+            await self._cache.logout(old_ticket)
+        return self._cookie.set(ticket, host)
 
-        async def log_in() -> bytes:
-            try:
-                ticket = await self._cache.login(principal.decode())
-            except UnicodeDecodeError:
-                raise InvalidPrincipal("the application named a principal that is not UTF-8") from None
-            if old_ticket:
-                await self._cache.logout(old_ticket)
-            return (self._set_cookie % ticket).encode()
+    async def _log_out(self, ticket: str, host: str) -> bytes:
+        await self._cache.logout(ticket)
+        return self._cookie.clear(host)
 
-        await self._change_session(handle, log_in)
+    async def _log_out_everywhere(self, ticket: str, host: str) -> bytes:
+        await self._cache.logout_everywhere((await self._cache.authenticate(ticket, touch=False)).principal)
+        return self._cookie.clear(host)
 
-    async def _logout(self, handle: int, ticket: str, _: bytes) -> None:
-        async def log_out() -> bytes:
-            await self._cache.logout(ticket)
-            return self._clear_cookie
-
-        await self._change_session(handle, log_out)
-
-    async def _logout_everywhere(self, handle: int, ticket: str, _: bytes) -> None:
-        async def log_out() -> bytes:
-            await self._cache.logout_everywhere((await self._cache.authenticate(ticket, touch=False)).principal)
-            return self._clear_cookie
-
-        await self._change_session(handle, log_out)
-
-    async def _change_session(self, handle: int, change: Callable[[], Coroutine[None, None, bytes]]) -> None:
+    async def _change_session(self, handle: int, host: str, change: Coroutine[None, None, bytes]) -> None:
         """Do it, then let the response go on with the cookie; a response that says "logged out" must be true."""
         try:
-            self.proxy.relay(handle, await change())
+            self.proxy.relay(handle, await change)
         except TicketRefused:  # over already
-            self.proxy.relay(handle, self._clear_cookie)
+            self.proxy.relay(handle, self._cookie.clear(host))
         except FastticketError as error:
             log.error("%s", error)
             self.proxy.fail(handle, error.status, error.reason)

@@ -1,0 +1,187 @@
+"""Apache Linkis' `linkis.properties`, read as a configuration of ours.
+
+What is not about the gateway's sessions is named in a warning and ignored; what is about them and not understood is an error, because
+ignoring it could let somebody in. docs/linkis.md says what each key becomes.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import urllib.parse
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fastticket.errors import ConfigError
+from fastticket.gateway.config import Config, read_config
+
+log = logging.getLogger("fastticket.gateway")
+
+REDIS = "linkis.session.redis."
+TIMEOUT = "wds.linkis.server.web.session.timeout"
+COOKIE = "wds.linkis.session.ticket.key"
+PASS_BY_USER = "wds.linkis.server.user.restful.uri.pass.auth"  # noqa: S105 -- paths
+PASS_BY_CONF = "wds.linkis.gateway.conf.url.pass.auth"  # noqa: S105
+PASS_BY_REGEX = "wds.linkis.gateway.no.auth.url.regex"  # noqa: S105
+SSL = "wds.linkis.server.security.ssl"
+DOMAIN_SWITCH = "wds.linkis.gateway.cookie.domain.setup.switch"
+DOMAIN_LEVEL = "wds.linkis.gateway.domain.level"
+
+KNOWN = {
+    *(REDIS + name for name in ("cache.enabled", "host", "port", "password")),
+    *(REDIS + "sentinel." + name for name in ("master", "nodes", "password")),
+    *(TIMEOUT, COOKIE, PASS_BY_USER, PASS_BY_CONF, PASS_BY_REGEX, SSL, DOMAIN_SWITCH, DOMAIN_LEVEL),
+}
+#: What begins so changes who is let in: it is understood, or refused.
+OF_SESSIONS = ("linkis.session.", "wds.linkis.session.", "wds.linkis.server.web.session.")
+
+LINKIS_COOKIE = "linkis_user_session_ticket_id_v1"
+LINKIS_LOGIN = "/api/rest_j/v1/user/login"
+LINKIS_TIMEOUT = "2h"
+LINKIS_DOMAIN_LEVEL = 3
+UNIT_S = {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "": 1e-3}
+
+#: A regular expression that says no more than: this path, and what is below it. A dot is taken for a dot: that exempts less.
+PLAIN_PREFIX = re.compile(r"\^?(/(?:[A-Za-z0-9_/-]|\\?\.(?![*+?{]))*?)/?(?:(?:\(\.\*\)|\.\*|\.\+)\$?|\$)?")
+
+
+def load_linkis(path: Path, listen: Iterable[str], upstream: Iterable[str], keys: str) -> Config:
+    """Read a file. The upstream, where to listen and the keys are not Linkis' to say. ConfigError."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")  # what Java took it for
+    properties = read_properties(text)
+    _name_the_unknown(properties, str(path))
+    table = {
+        "gateway": {"listen": list(listen)},
+        "ticket": _ticket(properties, str(path)) | {"keys": keys},
+        "store": {"url": _store_url(properties, str(path))},
+        "upstream": [{"name": "linkis", "servers": list(upstream)}],
+        "route": _routes(properties, str(path)),
+    }
+    return read_config(table, str(path), path.parent)
+
+
+def read_properties(text: str) -> dict[str, str]:
+    r"""`java.util.Properties`: `=`, `:` or space, `#` and `!`, continued lines, `\uXXXX`. The last one of a name counts."""
+    lines = re.sub(r"(?<!\\)((?:\\\\)*)\\\r?\n[ \t\f]*", r"\1", text).splitlines()
+    found = {}
+    for line in lines:
+        line = line.lstrip(" \t\f")
+        if line and line[0] not in "#!":
+            split = re.match(r"((?:\\.|[^\\=: \t\f])*)[ \t\f]*[=:]?[ \t\f]*(.*)", line, re.DOTALL)
+            assert split  # noqa: S101 -- it matches everything
+            found[_unescape(split[1])] = _unescape(split[2]).rstrip()
+    return found
+
+
+def _unescape(text: str) -> str:
+    plain = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
+    return re.sub(
+        r"\\(?:u([0-9a-fA-F]{4})|(.))",
+        lambda escape: chr(int(escape[1], 16)) if escape[1] else plain.get(escape[2], escape[2]),
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def _name_the_unknown(properties: Mapping[str, str], source: str) -> None:
+    for name in properties:
+        if name in KNOWN:
+            continue
+        if name.startswith(OF_SESSIONS):
+            raise ConfigError(f"{source}: {name}: is about sessions, and fastticket does not know it; take it out")
+        log.warning("%s: %s: unknown, ignored", source, name)
+
+
+def _ticket(properties: Mapping[str, str], source: str) -> dict[str, Any]:
+    table: dict[str, Any] = {
+        "cookie": properties.get(COOKIE) or LINKIS_COOKIE,
+        "cookie_secure": _switch(properties, SSL, source),
+        "idle_timeout_s": _seconds(properties.get(TIMEOUT) or LINKIS_TIMEOUT, source),
+    }
+    if _switch(properties, DOMAIN_SWITCH, source):
+        table["cookie_domain_level"] = _whole(properties, DOMAIN_LEVEL, LINKIS_DOMAIN_LEVEL, source)
+    return table
+
+
+def _store_url(properties: Mapping[str, str], source: str) -> str:
+    if not _switch(properties, REDIS + "cache.enabled", source):
+        return "sqlite:///fastticket.db"
+    password = properties.get(REDIS + "password", "")
+    credentials = f":{urllib.parse.quote(password, safe='')}@" if password else ""
+    master = properties.get(REDIS + "sentinel.master", "")
+    if master:
+        nodes = properties.get(REDIS + "sentinel.nodes", "").replace(" ", "")
+        if not nodes:
+            raise ConfigError(f"{source}: {REDIS}sentinel.nodes: missing; write host:port,host:port")
+        secret = properties.get(REDIS + "sentinel.password", "")
+        option = f"?sentinel_password={urllib.parse.quote(secret, safe='')}" if secret else ""
+        return f"redis+sentinel://{credentials}{nodes}/{urllib.parse.quote(master, safe='')}{option}"
+    host = properties.get(REDIS + "host") or "127.0.0.1"
+    return f"redis://{credentials}{host}:{_whole(properties, REDIS + 'port', 6379, source)}/0"
+
+
+def _routes(properties: Mapping[str, str], source: str) -> list[dict[str, Any]]:
+    paths = [
+        (name, path.strip()) for name in (PASS_BY_USER, PASS_BY_CONF) for path in properties.get(name, "").split(",")
+    ]
+    paths += [(PASS_BY_REGEX, path) for path in _prefixes(properties.get(PASS_BY_REGEX, "").strip(), source)]
+    free = {}
+    for name, path in paths:
+        prefix = path.rstrip("/")
+        if path and not prefix:
+            raise ConfigError(f"{source}: {name}: {path} would let everybody in everywhere; name what is public")
+        if prefix and prefix != LINKIS_LOGIN:
+            free[prefix] = {"path": prefix, "auth": "none"}
+    return [
+        {"path": LINKIS_LOGIN, "auth": "none", "login": True},
+        *free.values(),
+        {"path": "/", "auth": "required"},
+    ]
+
+
+def _prefixes(regex: str, source: str) -> list[str]:
+    """The paths of an expression that says no more than a list of prefixes. What says more is left out: it needs a ticket then."""
+    if not regex:
+        return []
+    inner = regex[1:-1] if re.fullmatch(r"\([^()]*\)", regex) else regex
+    found = []
+    for alternative in re.split(r"\|(?![^(]*\))", inner):
+        plain = PLAIN_PREFIX.fullmatch(alternative)
+        if plain:
+            found.append(plain[1].replace("\\.", ".") or "/")
+        else:
+            log.warning(
+                "%s: %s: %s is more than a path and what is below it; those paths need a ticket. Write [[route]] for them",
+                *(source, PASS_BY_REGEX, alternative),
+            )
+    return found
+
+
+def _switch(properties: Mapping[str, str], name: str, source: str) -> bool:
+    text = properties.get(name, "").lower() or "false"
+    if text not in ("true", "false"):
+        raise ConfigError(f"{source}: {name}: must be true or false, not {text}")
+    return text == "true"
+
+
+def _whole(properties: Mapping[str, str], name: str, default: int, source: str) -> int:
+    text = properties.get(name) or str(default)
+    if not text.isdecimal():
+        raise ConfigError(f"{source}: {name}: must be a whole number, not {text}")
+    return int(text)
+
+
+def _seconds(text: str, source: str) -> int:
+    """`2h`, `30m`, `7200s`; a bare number is ms, as in Linkis."""
+    split = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([a-z]*)", text.lower())
+    if not split or split[2] not in UNIT_S:
+        raise ConfigError(f"{source}: {TIMEOUT}: must be like 2h, 30m or 7200s, not {text}")
+    return round(float(split[1]) * UNIT_S[split[2]])

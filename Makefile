@@ -14,7 +14,7 @@ CORE_TESTS := tests/test_ticket.py tests/test_nearcache.py tests/test_check.py t
 	tests/test_gateway_http.py tests/test_gateway_auth.py
 
 .PHONY: run test check bench bench-core bench-gateway bench-hmac bench-revocation bench-store-load bench-store-memory \
-	coverage-core clean
+	bench-flush coverage-core clean
 
 run: $(VENV)/built
 	$(BIN)/fastticket demo
@@ -43,7 +43,7 @@ coverage-core: $(VENV)/built-dev
 	cd build/traced && FASTTICKET_TRACE=1 ../../$(BIN)/python setup.py -q build_ext --inplace
 	cd build/traced && FASTTICKET_FUZZ=0.02 ../../$(BIN)/coverage run --rcfile=../../coverage-core.ini -m pytest -q $(CORE_TESTS)
 
-bench: bench-hmac bench-core bench-gateway bench-revocation bench-store-load bench-store-memory
+bench: bench-hmac bench-core bench-gateway bench-revocation bench-store-load bench-store-memory bench-flush
 
 bench-core: $(VENV)/built-bench
 	$(BIN)/python -m pytest bench/bench_core.py
@@ -51,7 +51,7 @@ bench-core: $(VENV)/built-bench
 bench-gateway: $(VENV)/built-bench
 	$(BIN)/python bench/gateway.py
 
-bench-revocation bench-store-load bench-store-memory: bench-%: $(VENV)/built-bench
+bench-revocation bench-store-load bench-store-memory bench-flush: bench-%: $(VENV)/built-bench
 	$(BIN)/python bench/$(subst -,_,$*).py
 
 bench-hmac:

@@ -33,7 +33,7 @@ log = logging.getLogger("fastticket.cache")
 
 OutagePolicy = Literal["serve-cached", "deny"]
 
-TOUCHES_PER_SLICE = 1000  # drained at once, so that no flush holds the loop for more than a millisecond or so
+TOUCHES_PER_SLICE = 400  # drained at once, so that no flush holds the loop for more than a millisecond or so
 LOAD_ATTEMPTS = 4  # a load is asked again when it was poisoned, or came back past its lease
 WATCH_MS = 60_000  # a shard's log is read this long after the shard's last use
 SWEEP_INTERVAL_S = 60.0
@@ -384,16 +384,16 @@ class TicketCache:
                         del left[shard]
 
     def _write_requests(self, left: Mapping[int, list[_Key]]) -> dict[int, Request]:
-        """One bite of what is left: shard after shard, as many touches as the store takes at once."""
-        room = self._store.touches_per_exchange
+        """One bite of what is left. A shard is cut only if it is more than a bite: each piece is a command of its own."""
+        bite = room = self._store.touches_per_exchange
         requests: dict[int, Request] = {}
         for shard, keys in left.items():
+            if requests and keys and (room == 0 or room < len(keys) <= bite):
+                continue
             unwritten = self._unwritten[shard]
             touches = [Touch(*key, unwritten[key]) for key in keys[:room]]
             requests[shard] = Request(self._positions[shard], touches)
             room -= len(touches)
-            if room <= 0:
-                break
         return requests
 
     def _is_due(self, shard: int) -> bool:

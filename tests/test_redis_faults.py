@@ -25,10 +25,10 @@ from fastticket.stores.base import shard_of
 from fastticket.stores.redis_topology import slot_of
 
 FLUSH_MS = 100
-LEASE_MS = 400
-TIMEOUT_MS = 200
+LEASE_MS = 1000
+TIMEOUT_MS = 400
 SETTINGS = {"flush_interval_ms": FLUSH_MS, "lease_ms": LEASE_MS, "idle_timeout_s": 600}
-STALL_S = 0.25  # how long this process may be held up by the machine between two of its steps
+STALL_S = 0.5  # how long this process may be held up by the machine between two of its steps
 BOUND_S = 20.0
 USERS = 24
 
@@ -220,7 +220,7 @@ async def test_sigstop_for_longer_than_the_timeout(server):
 async def test_client_pause(server):
     async with crowd_on(url_of(server)) as crowd:
         async with crowd.fault():
-            server.admin("CLIENT", "PAUSE", 600, "ALL")
+            server.admin("CLIENT", "PAUSE", 3 * TIMEOUT_MS, "ALL")
             await away(crowd)
 
 
@@ -245,7 +245,7 @@ async def test_slow_replies(server):
     async with crowd_on(url_of(server), users=6) as crowd:
         async with crowd.fault():
             for _ in range(5):
-                await asyncio.to_thread(server.admin, "DEBUG", "SLEEP", 0.8 * TIMEOUT_MS / 1000)
+                await asyncio.to_thread(server.admin, "DEBUG", "SLEEP", 0.5 * TIMEOUT_MS / 1000)
                 await passes(crowd, 200)
 
 
@@ -449,7 +449,7 @@ async def test_replicated_means_that_a_replica_has_it(tmp_path):
     setup = await asyncio.to_thread(SentinelSetup, tmp_path, sentinels=1)
     try:
         keys = fastticket.Keyring.generate()
-        store = fastticket.open_store(f"{setup.url}?durability=replicated&timeout_ms={TIMEOUT_MS}")
+        store = fastticket.open_store(f"{setup.url}?durability=replicated&timeout_ms=2000")
         async with fastticket.TicketCache(store, keys, **SETTINGS) as cache:
             ticket = await cache.login("alice")
             setup.replicas[0].pause()

@@ -90,7 +90,7 @@ _Call = tuple[_Script, Command]
 class RedisStore:
     """See `fastticket.stores.base.Store`. `url` as `fastticket.open_store` takes it; files in it are relative to `base`."""
 
-    touches_per_exchange = 1000
+    touches_per_exchange = 400
 
     def __init__(self, url: str, base: Path) -> None:
         self._address = parse_url(url, base)

@@ -8,7 +8,8 @@
 
 Rules of this file
 - Whatever a reply says goes through `_apply`, in one place: events first, then the lease, from the time the request was *sent*.
-- A load in flight while its session is revoked is poisoned: its answer may be older than the revocation, so it is asked again.
+- A load in flight while its session ends lands with that end: its answer may be older. One in flight while its shard's log shows a gap
+  is poisoned: nobody knows what its answer missed, so it is asked again.
 - Nobody's cancellation cancels a load: flights belong to the batch that sends them, callers only look on.
 - A touch leaves `_unwritten` only when the store has acknowledged it.
 """
@@ -19,7 +20,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
@@ -56,7 +57,8 @@ class _Flight:
         self.ticket = ticket
         self.key = (ticket.session_id, ticket.principal)
         self.landed = landed
-        self.poisoned = False
+        self.ended: Verdict | None = None  # a log, or a logout here, says that the session is over
+        self.poisoned = False  # its answer may be older than what was lost in a gap
         self.keyless = False  # its ticket's key has left the ring
 
 
@@ -319,9 +321,11 @@ class TicketCache:
         3. a flush reads the log, and its reply gets here first: the near cache forgets the session
         4. the load's reply gets here. It must not bring the session back.
 
-        What is not poisoned is entered right here, before anything else runs: a caller that did it later would be at step 4.
+        What lives is entered right here, before anything else runs: a caller that did it later would be at step 4.
         """
-        if isinstance(answer, StoreUnavailable):
+        if flight.ended is not None:
+            flight.landed.set_result(flight.ended)
+        elif isinstance(answer, StoreUnavailable):
             flight.landed.set_exception(answer)
             flight.landed.exception()  # looked at, even if every caller has gone
         elif flight.poisoned:
@@ -452,6 +456,7 @@ class TicketCache:
 
     def _apply(self, shard: int, request: Request, reply: Reply, sent_at_ms: int) -> None:
         """Take in what a log says. It does not poison the loads that came with it: their deadlines were read after it."""
+        known = self._positions[shard]
         if self._outage_since_ms[shard] is not None:
             self._outage_since_ms[shard] = None
             if not self._shards_away():
@@ -460,29 +465,31 @@ class TicketCache:
             if self._positions[shard] is None:
                 self._positions[shard] = reply.position
             return  # it carried no news, so it renews no lease
-        own = set(request.wanted)
         if reply.gap:
             self._gaps += 1
-            log.warning("shard %d: its log has a gap; every session of it will be loaded again", shard)
             self.near.bump_epoch(shard)
+            if request.since != known:
+                return  # an old question: what it missed was heard meanwhile, or will be a gap for the next one, too
+            log.warning("shard %d: its log has a gap; every session of it will be loaded again", shard)
+            own = set(request.wanted)
             for key, flight in self._flights.items():
                 flight.poisoned |= key not in own and self._shard_of(flight) == shard
         for event in reply.events:
             if event.kind != "created":
-                verdict = Verdict.IDLE if event.kind == "expired" else Verdict.REVOKED
-                self._end(event.session_id, event.principal, verdict, own)
-        known = self._positions[shard]
+                self._end(
+                    event.session_id, event.principal, Verdict.IDLE if event.kind == "expired" else Verdict.REVOKED
+                )
         if known is None or reply.position > known or reply.gap:
             self._positions[shard] = reply.position
         self._renew_lease(shard, sent_at_ms)
 
-    def _end(self, session_id: str, principal: str, verdict: Verdict, own: Collection[_Key] = ()) -> None:
-        """A session is over: refuse it from now on, whatever load is under way, but for our own."""
+    def _end(self, session_id: str, principal: str, verdict: Verdict) -> None:
+        """A session is over, for ever: refuse it from now on, whatever load is under way."""
         with contextlib.suppress(ValueError):  # not the id of a ticket's session
             self.near.refuse(decode_session_id(session_id), verdict, self.now_ms())
-        key = (session_id, principal)
-        if key in self._flights and key not in own:
-            self._flights[key].poisoned = True
+        flight = self._flights.get((session_id, principal))
+        if flight:
+            flight.ended = verdict
 
     def _shard_of(self, flight: _Flight) -> int:
         return shard_of(flight.ticket.principal, self._store.shards)

@@ -168,7 +168,7 @@ def test_revoke_a_ticket_an_id_and_a_user(cli, keyfile, store):
     assert cli("revoke", "-", "--store", store, "--keys", "keys.toml", stdin=ticket)[0] == 1
     issue(cli, store)
     (session_id,) = session_ids(cli, store)
-    code, output, _ = cli("revoke", session_id, "--user", "alice", "--store", store, "--json")
+    code, output, _ = cli("revoke", "--user", "alice", "--store", store, "--json", "--", session_id)
     assert (code, json.loads(output)) == (0, {"principal": "alice", "ended": [session_id]})
     for _ in range(3):
         issue(cli, store)

@@ -7,7 +7,7 @@ import pytest
 from fastticket.errors import ConfigError
 from fastticket.gateway.config import read_config, to_toml, without_secrets
 from fastticket.gateway.cookies import TicketCookie, parent_domain
-from fastticket.gateway.linkis import LINKIS_LOGIN, load_linkis, read_properties
+from fastticket.gateway.linkis import LINKIS_LOGIN, LINKIS_PUBLIC_KEY, load_linkis, read_properties
 
 REAL = r"""
 #
@@ -42,7 +42,7 @@ def load(tmp_path, text, **options):
 
 
 def free_paths(config):
-    return {route.path for route in config.route if route.auth == "none"}
+    return {route.path for route in config.route if route.auth != "required"} - {LINKIS_PUBLIC_KEY}
 
 
 def test_a_real_file(tmp_path, caplog):
@@ -54,12 +54,12 @@ def test_a_real_file(tmp_path, caplog):
     assert config.ticket.idle_timeout_s == 1800
     assert free_paths(config) == {
         LINKIS_LOGIN,
-        "/api/rest_j/v1/user/publicKey",
         "/static",
         "/dss",
         "/api/rest_j/v1/public",
         "/open.html",
     }
+    assert {route.path for route in config.route if route.auth == "optional"} == {"/api/rest_j/v1/public", "/open.html"}
     assert [route.path for route in config.route if route.login] == [LINKIS_LOGIN]
     assert [route.path for route in config.route if route.auth == "required"] == ["/"]
     warned = [record.getMessage() for record in caplog.records]
@@ -106,6 +106,11 @@ def test_the_timeout(tmp_path, text, seconds):
     assert load(tmp_path, f"wds.linkis.server.web.session.timeout={text}").ticket.idle_timeout_s == seconds
 
 
+def test_nobody_is_cut_off_within_the_idle_timeout(tmp_path):
+    ticket = load(tmp_path, "wds.linkis.server.web.session.timeout=7d").ticket
+    assert ticket.absolute_lifetime_s == ticket.idle_timeout_s == 7 * 86400
+
+
 @pytest.mark.parametrize(
     ("regex", "paths"),
     [
@@ -138,6 +143,7 @@ def test_an_expression_exempts_no_more_than_it_says(tmp_path, regex, paths, capl
         ("linkis.session.redis.cluster.nodes=a:1", "is about sessions"),
         ("wds.linkis.session.proxy.user.ticket.key=x", "is about sessions"),
         ("wds.linkis.server.web.session.timeout=soon", "must be like 2h"),
+        ("wds.linkis.server.web.session.timeout=30", "less than a second"),
         ("wds.linkis.server.security.ssl=maybe", "must be true or false"),
         ("linkis.session.redis.cache.enabled=true\nlinkis.session.redis.port=x", "must be a whole number"),
         ("linkis.session.redis.cache.enabled=true\nlinkis.session.redis.sentinel.master=m", "sentinel.nodes: missing"),

@@ -81,7 +81,7 @@ class Simulation:
         self.faulty = rng.random() < 0.5
         self.flush_ms = rng.choice([100, 200, 500])
         self.lease_ms = self.flush_ms * rng.randint(2, 6)
-        self.latency_ms = rng.choice([0, 1, self.flush_ms // 20, self.flush_ms // 8])
+        self.latency_ms = rng.choice([0, 1, self.flush_ms // 20, self.flush_ms // 4])
         self.idle_s = rng.randint(max(1, -(-4 * self.flush_ms // 1000)), 5)
         self.lifetime_s = rng.choice([6, 15, 3600])
         self.resolution_ms = rng.choice([0, 0, 0, self.flush_ms])
@@ -92,6 +92,7 @@ class Simulation:
         self.sessions: list[Known] = []
         self.killed_ms: dict[int, int] = {}
         self.tasks: set[asyncio.Task[None]] = set()
+        self.log_losses = rng.choice([0.3, 5])
         self.everywhere: list[tuple[str, float]] = []  # whose sessions all ended, and when that was over
         self.step_ms = rng.choice([1, self.flush_ms // 4, self.flush_ms, 2 * self.flush_ms])
 
@@ -103,8 +104,9 @@ class Simulation:
         for _ in range(self.rng.randint(20, 60)):
             self._act()
             await pass_ms(self.rng.randint(0, self.step_ms))
-        for store in self.stores:
+        for by, store in enumerate(self.stores):
             store.wire.loss = 0.0
+            store.wire.is_down = self.caches[by] is None
         if self.tasks:
             await asyncio.wait(self.tasks)
         for by, cache in enumerate(self.caches):
@@ -141,9 +143,10 @@ class Simulation:
             self._log_out: 3,
             self._log_out_everywhere: 1,
             self._ask_and_cancel: 2,
-            self._lose_log: 1,
+            self._lose_log: self.log_losses,
             self._kill: 0.3,
             self._close: 0.3,
+            self._cut_off: 2 if self.faulty else 0,
         }
         (act,) = self.rng.choices(list(actions), list(actions.values()))
         alive = [by for by, cache in enumerate(self.caches) if cache]
@@ -220,6 +223,16 @@ class Simulation:
     def _lose_log(self, by: int) -> None:
         self.server.lose_log(self.rng.randrange(self.server.shards))
 
+    def _cut_off(self, by: int) -> None:
+        """For a while, nothing of this gateway arrives."""
+        wire = self.stores[by].wire
+        wire.is_down = True
+
+        def mend() -> None:
+            wire.is_down = self.caches[by] is None
+
+        asyncio.get_running_loop().call_later(self.rng.random() * 2 * (self.grace_s + self.lease_ms / 1000), mend)
+
     def _kill(self, by: int) -> None:
         """SIGKILL: nothing that it sends arrives any more, and nobody asks it."""
         if sum(cache is not None for cache in self.caches) > 1:
@@ -251,8 +264,8 @@ class Simulation:
         now_ms = virtual_ms()
         if session.revoked_ms is not None:
             bound_ms = self.lease_ms
-            if self.faulty:  # on credit: an outage that began before this cache could hear of it
-                bound_ms += self.flush_ms + 2 * TIMEOUT_MS + 1000 * self.grace_s
+            if self.faulty and self.grace_s:  # on credit: an outage that began before this cache could hear of it
+                bound_ms += self.flush_ms + TIMEOUT_MS + self._slack_ms() + 1000 * self.grace_s
             late_ms = now_ms - session.revoked_ms
             assert late_ms <= bound_ms + RESOLUTION_MS, f"P2: admitted {late_ms} ms after its revocation"
         assert now_ms < session.born_ms + 1000 * self.lifetime_s + self._slack_ms(), "P3: past its absolute deadline"

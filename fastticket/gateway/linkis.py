@@ -38,6 +38,8 @@ OF_SESSIONS = ("linkis.session.", "wds.linkis.session.", "wds.linkis.server.web.
 
 LINKIS_COOKIE = "linkis_user_session_ticket_id_v1"
 LINKIS_LOGIN = "/api/rest_j/v1/user/login"
+LINKIS_PUBLIC_KEY = "/api/rest_j/v1/user/publicKey"  # the login page asks for it
+DAY_S = 86400
 LINKIS_TIMEOUT = "2h"
 LINKIS_DOMAIN_LEVEL = 3
 UNIT_S = {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "": 1e-3}
@@ -101,10 +103,12 @@ def _name_the_unknown(properties: Mapping[str, str], source: str) -> None:
 
 
 def _ticket(properties: Mapping[str, str], source: str) -> dict[str, Any]:
+    idle_timeout_s = _seconds(properties.get(TIMEOUT) or LINKIS_TIMEOUT, source)
     table: dict[str, Any] = {
         "cookie": properties.get(COOKIE) or LINKIS_COOKIE,
         "cookie_secure": _switch(properties, SSL, source),
-        "idle_timeout_s": _seconds(properties.get(TIMEOUT) or LINKIS_TIMEOUT, source),
+        "idle_timeout_s": idle_timeout_s,
+        "absolute_lifetime_s": max(DAY_S, idle_timeout_s),
     }
     if _switch(properties, DOMAIN_SWITCH, source):
         table["cookie_domain_level"] = _whole(properties, DOMAIN_LEVEL, LINKIS_DOMAIN_LEVEL, source)
@@ -129,17 +133,17 @@ def _store_url(properties: Mapping[str, str], source: str) -> str:
 
 
 def _routes(properties: Mapping[str, str], source: str) -> list[dict[str, Any]]:
-    paths = [
-        (name, path.strip()) for name in (PASS_BY_USER, PASS_BY_CONF) for path in properties.get(name, "").split(",")
-    ]
-    paths += [(PASS_BY_REGEX, path) for path in _prefixes(properties.get(PASS_BY_REGEX, "").strip(), source)]
-    free = {}
-    for name, path in paths:
+    # Where the expression matches, Linkis still looks who it is: whoever has a ticket is named to the service.
+    paths = [(PASS_BY_REGEX, "optional", path) for path in _prefixes(properties.get(PASS_BY_REGEX, "").strip(), source)]
+    for name in (PASS_BY_USER, PASS_BY_CONF):
+        paths += [(name, "none", path.strip()) for path in properties.get(name, "").split(",")]
+    free = {LINKIS_PUBLIC_KEY: {"path": LINKIS_PUBLIC_KEY, "auth": "none"}}
+    for name, auth, path in paths:
         prefix = path.rstrip("/")
         if path and not prefix:
             raise ConfigError(f"{source}: {name}: {path} would let everybody in everywhere; name what is public")
         if prefix and prefix != LINKIS_LOGIN:
-            free[prefix] = {"path": prefix, "auth": "none"}
+            free[prefix] = {"path": prefix, "auth": auth}
     return [
         {"path": LINKIS_LOGIN, "auth": "none", "login": True},
         *free.values(),
@@ -184,4 +188,7 @@ def _seconds(text: str, source: str) -> int:
     split = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([a-z]*)", text.lower())
     if not split or split[2] not in UNIT_S:
         raise ConfigError(f"{source}: {TIMEOUT}: must be like 2h, 30m or 7200s, not {text}")
-    return round(float(split[1]) * UNIT_S[split[2]])
+    seconds = int(float(split[1]) * UNIT_S[split[2]])
+    if seconds < 1:
+        raise ConfigError(f"{source}: {TIMEOUT}: is {text}, less than a second; a number without a unit is ms")
+    return seconds

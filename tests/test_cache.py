@@ -313,6 +313,20 @@ async def test_p2_logging_out_here_ends_a_load_under_way_here(everywhere):
 
 
 @in_virtual_time
+async def test_a_log_is_read_once():
+    """What came in a reply is not asked for again: the log may be long, and it is trimmed."""
+    server = new_server(shards=1)
+    async with gateway(server) as (cache, store):
+        ticket = await cache.login("alice")
+        await cache.authenticate(ticket)
+        for _ in range(5):
+            await cache.login("bob")
+        await cache.flush()
+        await cache.flush()
+        assert store.calls[-1].requests[0].since == (server.logs[0].last, 0)
+
+
+@in_virtual_time
 async def test_p2_a_load_that_straddles_a_gap_is_asked_again():
     """The revocation was in the part of the log that is lost, so only the gap can tell."""
     server = new_server()

@@ -249,6 +249,11 @@ class TicketCache:
             "outage_ms": max(outages_ms, default=0),
         }
 
+    @property
+    def store_servers(self) -> Mapping[str, str]:
+        """The servers behind the store, and whether they are asked: `closed` (yes), `open` (no, one failed), `half-open` (on trial)."""
+        return self._store.servers
+
     def now_ms(self) -> int:
         """The store's clock as known here."""
         return self.checker.now_ms()

@@ -319,6 +319,10 @@ class ModelStore:
     def touches(self) -> list[Touch]:
         return [touch for call in self.calls for touch in call.touches]
 
+    @property
+    def servers(self) -> Mapping[str, str]:
+        return {}
+
     async def open(self) -> None:
         await self._call(Call("open"), lambda: self.server.stores.append(self))
 

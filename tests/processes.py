@@ -23,7 +23,7 @@ class Process:
             [sys.executable, "-m", "fastticket", *arguments],
             cwd=cwd,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=options.pop("stderr", subprocess.DEVNULL),
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             **options,

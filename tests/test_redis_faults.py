@@ -121,6 +121,7 @@ class Crowd:
                 break
             except StoreUnavailable:
                 await asyncio.sleep(0.01)
+        assert "closed" in self.caches[0].store_servers.values()
         while self.caches[0].check(ticket):
             await asyncio.sleep(0.001)
 
@@ -186,6 +187,7 @@ def url_of(server: Server) -> str:
 async def away(crowd: Crowd) -> None:
     """Every cache has noticed, unknown tickets get 503, known sessions go on."""
     await until(lambda: all(cache.stats["shards_away"] for cache in crowd.caches))
+    await until(lambda: all("closed" not in cache.store_servers.values() for cache in crowd.caches))
     keys_ticket = crowd.users[0].ticket
     fresh = crowd.caches[0]._keys.mint("stranger", crowd.caches[0].now_ms(), 600, 6000)
     for cache in crowd.caches:

@@ -1,7 +1,7 @@
 """Runs the workers of one gateway: one in this process, or several under a supervisor.
 
 The supervisor makes every worker's listening sockets before it forks and keeps them: a worker that dies leaves its backlog to the
-one that takes its place. It forwards SIGTERM, SIGINT and SIGHUP.
+one that takes its place. It forwards SIGTERM, SIGINT, SIGHUP and SIGUSR1.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from fastticket.gateway.worker import Worker
 log = logging.getLogger("fastticket.supervisor")
 
 RESTART_PAUSE_S = 1.0
-FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+FORWARDED = (*STOPPING, signal.SIGHUP, signal.SIGUSR1)
 
 
 def run(config: Config, ready: Callable[[list[str]], None]) -> int:
@@ -96,7 +97,7 @@ class Supervisor:
         return code
 
     def _forward(self, number: int, _: object) -> None:
-        if number != signal.SIGHUP:
+        if number in STOPPING:
             self._stopping = True
             for listener in itertools.chain.from_iterable(self._sockets):
                 listener.close()

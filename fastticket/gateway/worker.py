@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
 import signal
 import socket
@@ -87,6 +88,7 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload_keys)
+        loop.add_signal_handler(signal.SIGUSR1, self._log_stats)
         await self.start()
         gc.collect()
         gc.freeze()  # what is there now stays: a full collection that goes through it would hold the loop for milliseconds
@@ -194,6 +196,11 @@ class Worker:
         except Exception:
             log.exception("a session could not be changed")
             self.proxy.fail(handle, 503, StoreUnavailable.reason)
+
+    def _log_stats(self) -> None:
+        """SIGUSR1: counters and states, as one line of JSON."""
+        stats = {"cache": self._cache.stats, "store": dict(self._cache.store_servers), "proxy": self.proxy.stats}
+        log.info("stats %s", json.dumps(stats))
 
     def _reload_keys(self) -> None:
         """SIGHUP: the key file again. One that can not be used changes nothing."""

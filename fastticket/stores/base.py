@@ -73,6 +73,10 @@ class Store(Protocol):
     #: How many touches an exchange should bring at most, in all its shards: what one bite of work is for this store.
     touches_per_exchange: int
 
+    @property
+    def servers(self) -> Mapping[str, str]:
+        """The servers behind it, by name, and the state of their circuit breakers: closed, open or half-open."""
+
     async def open(self) -> None:
         """Connect, and create or check the layout. ConfigError: made for another format or number of shards."""
 

@@ -63,6 +63,11 @@ class SQLiteStore:
         self._ring: Callable[[int], None] | None = None
         self._doorbell: asyncio.Task[None] | None = None
 
+    @property
+    def servers(self) -> Mapping[str, str]:
+        """None: a file does not go away."""
+        return {}
+
     async def open(self) -> None:
         """Create or check the file."""
         await self._in_thread(self._open)

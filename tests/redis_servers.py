@@ -18,7 +18,7 @@ from pathlib import Path
 
 import redis
 
-START_BOUND_S = 20.0
+START_BOUND_S = 40.0
 PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None)

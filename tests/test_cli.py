@@ -135,7 +135,7 @@ def store(request, tmp_path):
         yield "sqlite:///sessions.db"
         return
     server = Server(tmp_path)
-    yield f"redis://{server.address}/0"
+    yield f"redis://{server.address}/0?timeout_ms=10000"
     server.kill()
 
 

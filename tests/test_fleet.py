@@ -159,7 +159,7 @@ def fleet(tmp_path, run, origin, redis_server):
     behind = origin(lambda connection: application(behind)(connection))
     made = []
 
-    def start(store=f"redis://{redis_server.address}/0", method=""):
+    def start(store=f"redis://{redis_server.address}/0?timeout_ms=5000", method=""):
         made.append(Fleet(tmp_path, run, behind, store, method))
         return made[-1]
 

@@ -29,7 +29,7 @@ LEASE_MS = 1000
 TIMEOUT_MS = 400
 SETTINGS = {"flush_interval_ms": FLUSH_MS, "lease_ms": LEASE_MS, "idle_timeout_s": 600}
 STALL_S = 0.5  # how long this process may be held up by the machine between two of its steps
-BOUND_S = 20.0
+BOUND_S = 40.0
 USERS = 24
 
 
@@ -187,7 +187,6 @@ def url_of(server: Server) -> str:
 async def away(crowd: Crowd) -> None:
     """Every cache has noticed, unknown tickets get 503, known sessions go on."""
     await until(lambda: all(cache.stats["shards_away"] for cache in crowd.caches))
-    await until(lambda: all("closed" not in cache.store_servers.values() for cache in crowd.caches))
     keys_ticket = crowd.users[0].ticket
     fresh = crowd.caches[0]._keys.mint("stranger", crowd.caches[0].now_ms(), 600, 6000)
     for cache in crowd.caches:
@@ -204,6 +203,7 @@ async def test_sigkill_and_restart(server):
         async with crowd.fault():
             server.kill()
             await away(crowd)
+            await until(lambda: all("closed" not in cache.store_servers.values() for cache in crowd.caches))
             with pytest.raises(StoreUnavailable):
                 await crowd.caches[0].login("nobody")
             server.start()

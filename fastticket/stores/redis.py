@@ -128,6 +128,7 @@ class RedisStore:
             await asyncio.wait(tasks)
         if topology:
             await close_all(topology.servers.values())
+        await asyncio.sleep(0)  # a connection that was cut off closes its socket in the loop's next turn
 
     @property
     def servers(self) -> Mapping[str, str]:

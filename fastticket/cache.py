@@ -288,15 +288,17 @@ class TicketCache:
         batch.add_done_callback(self._batches.discard)
 
     async def _fly(self, flights: list[_Flight]) -> None:
-        for _ in range(LOAD_ATTEMPTS):
-            for flight in flights:
-                flight.poisoned = False
-            answers = await self._look_up([flight.key for flight in flights])
-            flights = [flight for flight in flights if not self._land(flight, answers[flight.key])]
-            if not flights:
-                return
-        for flight in flights:
-            self._land(flight, StoreUnavailable("the session changes faster than it can be loaded; try again"))
+        try:
+            for _ in range(LOAD_ATTEMPTS):
+                for flight in flights:
+                    flight.poisoned = False
+                answers = await self._look_up([flight.key for flight in flights])
+                flights = [flight for flight in flights if not self._land(flight, answers[flight.key])]
+                if not flights:
+                    return
+        finally:  # whatever happened, nobody waits for ever
+            for flight in (flight for flight in flights if not flight.landed.done()):
+                self._land(flight, StoreUnavailable("the session changes faster than it can be loaded; try again"))
 
     async def _look_up(self, keys: list[_Key]) -> dict[_Key, int | StoreUnavailable | None]:
         wanted: dict[int, list[_Key]] = {}

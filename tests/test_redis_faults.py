@@ -17,7 +17,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import pytest
-from redis_servers import ClusterSetup, SentinelSetup, Server, wait_until
+from redis_servers import ClusterSetup, SentinelSetup, Server, free_port, make_certificates, wait_until
 
 import fastticket
 from fastticket.errors import ConfigError, StoreUnavailable, TicketRefused
@@ -459,6 +459,11 @@ async def test_replicated_means_that_a_replica_has_it(tmp_path):
                 await cache.login("bob")
             with pytest.raises(StoreUnavailable, match="no replica confirmed"):
                 await cache.logout(ticket)
+            fresh = fastticket.open_store(f"{setup.url}?durability=replicated&timeout_ms=2000")
+            await fresh.open()
+            with pytest.raises(StoreUnavailable, match="no replica confirmed"):  # where nothing is left to be removed
+                await fresh.revoke(keys.verify(ticket, 0).session_id, "alice")
+            await fresh.aclose()
             setup.replicas[0].resume()
             await until_in_thread(lambda: setup.replicas[0].is_in_sync())
             await cache.login("carol")
@@ -517,6 +522,69 @@ async def test_a_clusters_primary_dies(tmp_path):
 def _replicated(setup: ClusterSetup) -> None:
     for primary in setup.primaries:
         primary.admin("WAIT", 1, 1000)
+
+
+async def test_a_whole_cluster_hangs(tmp_path):
+    """P8: everything is asked in vain, and the sessions that are held go on all the same."""
+    setup = await asyncio.to_thread(ClusterSetup, tmp_path)
+    try:
+        async with crowd_on(setup.url) as crowd:
+            async with crowd.fault():
+                for server in setup.servers:
+                    server.pause()
+                await away(crowd)
+                before = crowd.outcomes["unavailable"]
+                await passes(crowd, 4000)
+                assert crowd.outcomes["unavailable"] == before
+                for server in setup.servers:
+                    server.resume()
+    finally:
+        setup.close()
+
+
+async def test_a_cluster_that_does_not_tell_its_slots_for_a_while(tmp_path):
+    """An operator's slip in the ACL, put right: the doorbell comes back, too."""
+    setup = await asyncio.to_thread(ClusterSetup, tmp_path)
+    try:
+        async with crowd_on(setup.url) as crowd:
+            async with crowd.fault():
+                for server in setup.servers:
+                    server.admin("ACL", "SETUSER", "default", "-cluster|slots")
+                    server.admin("CLIENT", "KILL", "TYPE", "pubsub")
+                    server.admin("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                await passes(crowd, 500)
+                for server in setup.servers:
+                    server.admin("ACL", "SETUSER", "default", "+cluster|slots")
+            await until(lambda: _listeners(setup) == len(crowd.caches))
+    finally:
+        setup.close()
+
+
+def _listeners(setup: ClusterSetup) -> int:
+    return sum(server.admin("PUBSUB", "NUMSUB", "ft:doorbell")[-1] for server in setup.servers)
+
+
+async def test_a_tls_server_that_hangs_leaves_nobody_waiting(tmp_path):
+    """It does not say goodbye either, when its connections are closed."""
+    files = make_certificates(tmp_path)
+    options = {"tls-cert-file": files["server"], "tls-key-file": files["server_key"], "tls-ca-cert-file": files["ca"]}
+    server = Server(tmp_path, {**options, "tls-auth-clients": "no"})
+    try:
+        port = free_port()
+        server.admin("CONFIG", "SET", "tls-port", port)
+        url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={files['ca']}"
+        async with crowd_on(url) as crowd:
+            async with crowd.fault():
+                await asyncio.gather(*(crowd.caches[0].sessions(f"user{n}") for n in range(8)))  # as many connections
+                server.pause()
+                strangers = [crowd.caches[0]._keys.mint(f"s{n}", crowd.caches[0].now_ms(), 600, 6000) for n in range(6)]
+                asked = await asyncio.gather(*map(crowd.caches[0].authenticate, strangers), return_exceptions=True)
+                assert all(isinstance(answer, StoreUnavailable) for answer in asked)
+                await away(crowd)
+                server.resume()
+            assert not crowd.caches[0]._flights
+    finally:
+        server.kill()
 
 
 async def test_slots_that_move_between_primaries(tmp_path):

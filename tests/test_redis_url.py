@@ -85,7 +85,15 @@ def test_what_is_wrong_with_it(url, says):
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://u:hush@h/x", "redis://u:hush@h:port", "redis://u:hush@h?shards=x", "redis+x://u:hush@h"]
+    "url",
+    [
+        "redis://:hush[@h",
+        "redis://:hush\u2100@h",
+        "redis://u:hush@h/x",
+        "redis://u:hush@h:port",
+        "redis://u:hush@h?shards=x",
+        "redis+x://u:hush@h",
+    ],
 )
 def test_no_secret_in_an_error_or_a_repr(url):
     with pytest.raises(ConfigError) as refused:

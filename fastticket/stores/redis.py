@@ -17,7 +17,6 @@ Rules of this file
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import random
@@ -99,6 +98,7 @@ class RedisStore:
         self._topology: OneServer | Cluster | None = None
         self._serving: list[Server | None] = [None] * self.shards
         self._changed: set[int] = set()
+        self._changes = 0
         self._revoked: deque[tuple[float, str, str]] = deque(maxlen=REISSUE_MAX)
         self._sweep_from = 0
         self._ring: Callable[[int], None] | None = None
@@ -219,9 +219,14 @@ class RedisStore:
         return EXCHANGE, EXCHANGE.by_sha((_key(shard, "live"), _key(shard, "log")), arguments)
 
     async def _revoke(self, principal: str, session_ids: Sequence[str]) -> list[str]:
+        changes = self._changes
         ended = await self._run_revoke(principal, session_ids)
         now_s = asyncio.get_running_loop().time()
         self._revoked.extend((now_s, session_id, principal) for session_id in ended or session_ids)
+        if (
+            changes != self._changes
+        ):  # another server came while the old one's answer was under way, and did not see this in the list
+            self._start_reissue({shard_of(principal, self.shards)})
         return ended
 
     async def _run_revoke(self, principal: str, session_ids: Sequence[str]) -> list[str]:
@@ -268,16 +273,21 @@ class RedisStore:
                 answers[shard] = error
             else:
                 groups.setdefault(where, {})[shard] = call
-        sent = await asyncio.gather(*(self._send_to(*where, group, lasts) for where, group in groups.items()))
-        for group in sent:
-            answers |= group
+        sending = (self._send_to(*where, group, lasts) for where, group in groups.items())
+        for group, sent in zip(groups.values(), await asyncio.gather(*sending, return_exceptions=True), strict=True):
+            if isinstance(sent, BaseException):  # one server's affair, not that of the others
+                log.error("redis: unexpected", exc_info=sent)
+                sent = dict.fromkeys(group, StoreUnavailable(f"redis: unexpected: {type(sent).__name__}"))
+            answers |= sent
         return answers
 
     async def _server_for(self, shard: int, before: Any) -> tuple[Server, bool]:
         """And whether it must be told that it is asked for a slot that it is about to get."""
         topology = self._open_topology()
         if isinstance(before, AskError) and isinstance(topology, Cluster):
-            return topology.server_at(before.host, before.port), True
+            asked = self._serving[shard]
+            host = before.host or (asked.name.rpartition(":")[0] if asked else "")
+            return topology.server_at(host, before.port), True
         server = await topology.server_of(self._slots[shard])
         if self._serving[shard] not in (None, server):
             self._on_change(server, [shard])
@@ -362,7 +372,13 @@ class RedisStore:
         if shards is None:
             shards = [shard for shard, serving in enumerate(self._serving) if serving is server]
         self._changed |= set(shards)
-        task = asyncio.create_task(self._reissue(set(shards)), name="fastticket-reissue")
+        self._changes += 1
+        self._start_reissue(set(shards))
+
+    def _start_reissue(self, shards: set[int]) -> None:
+        if self._topology is None:
+            return
+        task = asyncio.create_task(self._reissue(shards), name="fastticket-reissue")
         self._reissues.add(task)
         task.add_done_callback(self._reissues.discard)
 
@@ -396,7 +412,7 @@ class RedisStore:
         """Subscribe, for as long as the store is open. Each time, whatever rang meanwhile was not heard: so ring for all."""
         failures = 0
         while True:
-            with contextlib.suppress(RedisError, OSError, TimeoutError, StoreUnavailable):
+            try:
                 server = await self._open_topology().server_of(self._slots[random.randrange(self.shards)])  # noqa: S311
                 connection = await server.subscribe(DOORBELL)
                 try:
@@ -407,6 +423,10 @@ class RedisStore:
                     await self._hear(connection)
                 finally:
                     await server.release(connection)
+            except (RedisError, OSError, TimeoutError, StoreUnavailable):
+                pass
+            except Exception:
+                log.exception("redis: the doorbell goes on after an unexpected error")
             failures += 1
             if failures == 1:
                 log.warning("redis: the doorbell's connection is lost; revocations elsewhere are seen within the lease")

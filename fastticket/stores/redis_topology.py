@@ -11,8 +11,8 @@ Rules of this file
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import random
 import urllib.parse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,8 +23,8 @@ import hiredis
 import redis.asyncio as aioredis
 from redis.asyncio.connection import AbstractConnection, Connection, ConnectionPool, SSLConnection
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError, SentinelConnectionPool
 from redis.asyncio.sentinel import Sentinel as SentinelClient
-from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.exceptions import (
@@ -78,7 +78,10 @@ class Address:
 
 def parse_url(url: str, base: Path) -> Address:
     """The parts of a URL. ConfigError, which repeats no secret."""
-    parts = urllib.parse.urlsplit(url)
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:  # its words may repeat the password
+        raise ConfigError("store url: can not be read; write what is special in a name or password as %XX") from None
     scheme, _, kind = parts.scheme.partition("+")
     if parts.scheme not in SCHEMES:
         raise ConfigError(f"store url: {parts.scheme}: no such kind of Redis")
@@ -190,11 +193,14 @@ class Server:
         try:
             async with asyncio.timeout(self._timeout_s), self._connections:
                 replies = await self._call(commands)
-        except (RedisError, OSError, TimeoutError) as error:
-            raise await self._failed(error) from error
-        except BaseException:
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task and not task.cancelling():  # not our caller's: it came out of a connection that others closed
+                raise await self._failed(error) from error
             self.breaker.gave_up()
             raise
+        except Exception as error:
+            raise await self._failed(error) from error
         for reply in replies:
             if isinstance(reply, AWAY):
                 raise await self._failed(reply)
@@ -242,10 +248,15 @@ class Server:
 
     async def _failed(self, error: BaseException) -> StoreUnavailable:
         reason = str(error)[:200] or f"no answer in {self._timeout_s:g} s"
+        if isinstance(error, MasterNotFoundError):
+            reason = "no sentinel names a master"  # redis-py 7 shows passwords in its own words for it
         if self.breaker.failed():
             log.error("redis %s: %s; asked again after a back-off", self.name, reason)
-        # Its name may lead to another server by now; and who connects anew asks for it.
-        await self._pool.disconnect(inuse_connections=False)
+        # Its name may lead to another server by now; and who connects anew asks for it. Not by the pool's own disconnect: that waits
+        # for the other end to say goodbye, and meanwhile others take what it closes.
+        for connection in tuple(self._pool._available_connections):
+            with contextlib.suppress(RedisError, OSError):
+                await connection.disconnect(nowait=True)
         if isinstance(error, AuthenticationError | NoPermissionError):
             reason += " (look at the user, the password and the ACL rules; docs/redis.md lists those that are needed)"
         return StoreUnavailable(f"redis {self.name}: {reason}")
@@ -259,8 +270,8 @@ class Server:
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
-        self.version = told["redis_version"]
-        run_id, self._run_id = self._run_id, told["run_id"]
+        self.version = told.get("redis_version", "0")
+        run_id, self._run_id = self._run_id, told.get("run_id", "")
         if run_id and run_id != self._run_id:
             log.warning("redis %s: another server answers there now", self.name)
             self._on_change(self)
@@ -291,7 +302,7 @@ async def _reply(connection: AbstractConnection) -> Any:
 
 
 def _info(reply: bytes) -> dict[str, str]:
-    return dict(line.split(":", 1) for line in reply.decode().splitlines() if ":" in line)
+    return dict(line.split(":", 1) for line in reply.decode(errors="replace").splitlines() if ":" in line)
 
 
 class OneServer:
@@ -322,8 +333,9 @@ class Cluster:
         self._on_change = on_change
         self._ranges: list[tuple[int, int, Server]] = []
         self._is_stale = True
-        self._read_at_s = -SLOTS_FRESH_S
+        self._read_at_s = self._failed_at_s = -SLOTS_FRESH_S
         self._reading = asyncio.Lock()
+        self._asking: set[asyncio.Task[tuple[Server, Sequence[Any]]]] = set()
         self.servers: dict[str, Server] = {}
 
     async def server_of(self, slot: int) -> Server:
@@ -335,7 +347,7 @@ class Cluster:
         for first, last, server in self._ranges:
             if first <= slot <= last:
                 return server
-        self._is_stale = True
+        await self.moved()
         raise StoreUnavailable("redis cluster: a slot has no primary just now")
 
     def server_at(self, host: str, port: int) -> Server:
@@ -352,25 +364,35 @@ class Cluster:
         self._is_stale |= asyncio.get_running_loop().time() >= self._read_at_s + SLOTS_FRESH_S
 
     async def _read_slots(self) -> None:
-        """Ask those we know, in any order, then those of the URL."""
-        known = [server for _, _, server in self._ranges]
-        random.shuffle(known)
-        error = StoreUnavailable("redis cluster: no server to ask")
-        for server in dict.fromkeys([*known, *(self.server_at(host, port) for host, port in self._address.hosts)]):
+        """Ask all that we know and those of the URL at once, and believe the first that knows: others may hang."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._failed_at_s + SLOTS_FRESH_S:
+            raise StoreUnavailable("redis cluster: nobody knew a moment ago who has which slots")
+        known = (server for _, _, server in self._ranges)
+        named = (self.server_at(host, port) for host, port in self._address.hosts)
+        asking = {asyncio.create_task(self._slots_by(server)) for server in dict.fromkeys([*known, *named])}
+        self._asking |= asking
+        for task in asking:
+            task.add_done_callback(self._asking.discard)
+        errors = ["no server to ask"]
+        for answer in asyncio.as_completed(asking):
             try:
-                (slots,) = await server.call([("CLUSTER", "SLOTS")])
-            except StoreUnavailable as failure:
-                error = failure
-                continue
-            if isinstance(slots, ResponseError):
-                raise ConfigError(f"redis {server.name}: {slots}")
-            if not slots:
+                server, slots = await answer
+            except StoreUnavailable as error:
+                errors.append(str(error))
                 continue
             self._ranges = [(first, last, self._primary(entry, server)) for first, last, entry, *_ in slots]
-            self._read_at_s = asyncio.get_running_loop().time()
+            self._read_at_s = loop.time()
             self._is_stale = False
             return
-        raise error
+        self._failed_at_s = loop.time()
+        raise StoreUnavailable(f"redis cluster: {errors[-1]}")
+
+    async def _slots_by(self, server: Server) -> tuple[Server, Sequence[Any]]:
+        (slots,) = await server.call([("CLUSTER", "SLOTS")])
+        if isinstance(slots, ResponseError) or not slots:
+            raise StoreUnavailable(f"redis {server.name}: CLUSTER SLOTS: {slots or 'none'}")
+        return server, slots
 
     def _primary(self, entry: Sequence[Any], asked: Server) -> Server:
         host = (entry[0] or b"").decode()

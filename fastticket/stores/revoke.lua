@@ -24,5 +24,9 @@ for _, id in ipairs(ids) do
 end
 if entry then
   redis.call('PUBLISH', 'ft:doorbell', ARGV[2] .. ' ' .. entry)
+else
+  -- WAIT is about this connection's own last write, so there must be one: an earlier try, by whomever, may not have reached a replica.
+  redis.call('ZADD', KEYS[1], 0, '')
+  redis.call('ZREM', KEYS[1], '')
 end
 return ended

@@ -13,7 +13,7 @@ SOURCES := setup.py pyproject.toml $(wildcard fastticket/core/*.pyx fastticket/c
 CORE_TESTS := tests/test_ticket.py tests/test_nearcache.py tests/test_check.py tests/test_http1.py tests/test_cache.py \
 	tests/test_gateway_http.py tests/test_gateway_auth.py
 
-.PHONY: run test check bench bench-core bench-gateway bench-hmac bench-revocation bench-store-load bench-store-memory \
+.PHONY: run test gate check bench bench-core bench-gateway bench-hmac bench-revocation bench-store-load bench-store-memory \
 	bench-flush coverage-core clean
 
 run: $(VENV)/built
@@ -28,6 +28,12 @@ test: $(VENV)/built-dev check
 	$(BIN)/coverage report
 	@echo "--- line coverage of the Cython code"
 	cd build/traced && ../../$(BIN)/coverage report --rcfile=../../coverage-core.ini
+	@echo "--- the hot paths, beside their baseline"
+	$(MAKE) gate
+
+# Whether the hot paths have become slower: bench/gate.py says how, and how to record a new baseline.
+gate: $(VENV)/built-dev
+	$(BIN)/python bench/gate.py
 
 check: $(VENV)/built-dev
 	$(BIN)/ruff check .
@@ -66,7 +72,7 @@ clean:
 HAS_COMPILER = command -v gcc >/dev/null && [ -e /usr/include/openssl/evp.h ] && \
 	$(PYTHON) -c 'import ensurepip, os, sysconfig as s; assert os.path.exists(s.get_path("include") + "/Python.h")' 2>/dev/null
 HAS_SERVERS = command -v nginx >/dev/null && command -v redis-server >/dev/null && command -v wrk >/dev/null && \
-	command -v curl >/dev/null && command -v openssl >/dev/null
+	command -v curl >/dev/null && command -v openssl >/dev/null && [ -e /usr/include/valgrind/callgrind.h ]
 
 $(VENV)/compiler:
 	$(HAS_COMPILER) || { $(APT) update -q && $(APT) install -qy --no-install-recommends \
@@ -76,14 +82,22 @@ $(VENV)/compiler:
 	touch $@
 
 $(VENV)/servers:
-	$(HAS_SERVERS) || { $(APT) update -q && $(APT) install -qy --no-install-recommends nginx-light redis-server wrk curl openssl; }
+	$(HAS_SERVERS) || { $(APT) update -q && $(APT) install -qy --no-install-recommends nginx-light redis-server wrk curl openssl valgrind; }
 	mkdir -p $(VENV) && touch $@
 
 $(VENV)/built: $(VENV)/compiler $(SOURCES)
 	FASTTICKET_WERROR=1 $(BIN)/pip install -q --no-build-isolation -e .
 	touch $@
 
-$(VENV)/built-bench: $(VENV)/built-dev
+# The competitors that are not on PyPI.
+HAS_PEERS = command -v haproxy >/dev/null && command -v strace >/dev/null && \
+	[ -e /usr/lib/nginx/modules/ngx_http_lua_module.so ] && [ -e /usr/share/lua/5.1/nginx/redis.lua ]
+
+$(VENV)/peers: $(VENV)/servers
+	$(HAS_PEERS) || { $(APT) update -q && $(APT) install -qy --no-install-recommends haproxy strace libnginx-mod-http-lua lua-nginx-redis; }
+	touch $@
+
+$(VENV)/built-bench: $(VENV)/built-dev $(VENV)/peers
 	$(BIN)/pip install -q --no-build-isolation -e '.[bench]'
 	touch $@
 

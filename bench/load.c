@@ -5,9 +5,11 @@
  * TICKETS is a file with one ticket a line; requests carry them in turn. Commands on standard input, answers (a JSON line each) on
  * standard output:
  *
- *     (at the start)    {"upstream": "127.0.0.1:40123"}     where the gateway shall connect to
+ *     (at the start)    {"upstream": "127.0.0.1:40123",     where the gateway shall connect to
+ *                        "auth": "127.0.0.1:40124"}         and where it may ask whether a request is good: it always is
  *     connect PORT      {"connections": 64}                 to the gateway, on 127.0.0.1
- *     slice MS          {"requests": 15234, ...}            one request in flight on each connection, for so long and until answered
+ *     slice MS N        {"requests": 15234, ...}            N requests in flight for so long, then until all are answered; they go over
+ *                                                           all connections in turn, one at a time on each
  *
  * Between commands it sleeps. Every answer is checked: status 200, as long as it says, and that of the request it was asked for.
  * Anything else ends the process with a message: a benchmark with wrong answers is none. `bench/gateway.py` builds and drives it.
@@ -31,7 +33,7 @@
 #include <unistd.h>
 
 enum {
-    CLIENTS_MAX = 4096,
+    CLIENTS_MAX = 16384,
     SERVERS_MAX = 8192,
     TICKETS_MAX = 1000000,
     TICKET_CHARS_MAX = 340,
@@ -72,7 +74,14 @@ static const char response_rest[] =
     "\"stock\": 42, \"tags\": [\"useful\", \"blue\", \"new\"], \"rating\": 4.5}\r\n";
 _Static_assert(sizeof "{\"id\": \"" - 1 + NUMBER_CHARS + sizeof response_rest - 1 == 181, "Content-Length");
 
-enum side { LISTENER, CLIENT, SERVER };
+/* What an auth server says that nginx's auth_request, Traefik's ForwardAuth and the like are told to ask. */
+static const char auth_response[] =
+    "HTTP/1.1 200 OK\r\n"
+    "X-Forwarded-User: user-00000\r\n"
+    "Content-Length: 0\r\n"
+    "\r\n";
+
+enum side { LISTENER, AUTH_LISTENER, CLIENT, SERVER, AUTH_SERVER };
 
 struct connection {
     int fd; /* -1: a free slot */
@@ -88,9 +97,9 @@ struct connection {
     char out[MESSAGE_BYTES_MAX];
 };
 
-static struct connection listener = {.fd = -1, .side = LISTENER};
+static struct connection listener = {.fd = -1, .side = LISTENER}, auth_listener = {.fd = -1, .side = AUTH_LISTENER};
 static struct connection *clients, *servers;
-static int client_count;
+static int client_count, next_client;
 static char (*tickets)[TICKET_CHARS_MAX + 2];
 static int ticket_count;
 static int epoll_fd;
@@ -195,9 +204,13 @@ static bool receive(struct connection *c) {
 
 static void prepare_server(struct connection *c) {
     char *at = c->out;
-    at = mempcpy(at, response_start, sizeof response_start - 1);
-    at += NUMBER_CHARS;
-    at = mempcpy(at, response_rest, sizeof response_rest - 1);
+    if (c->side == AUTH_SERVER) {
+        at = mempcpy(at, auth_response, sizeof auth_response - 1);
+    } else {
+        at = mempcpy(at, response_start, sizeof response_start - 1);
+        at += NUMBER_CHARS;
+        at = mempcpy(at, response_rest, sizeof response_rest - 1);
+    }
     c->out_size = c->out_sent = (size_t)(at - c->out);
     c->in_size = 0;
     c->watches_out = false;
@@ -209,17 +222,22 @@ static struct connection *free_server(void) {
     die("more than %d connections from the gateway", SERVERS_MAX);
 }
 
-static void accept_servers(void) {
+static void accept_servers(const struct connection *from) {
     int fd;
-    while ((fd = accept(listener.fd, NULL, NULL)) >= 0) {
+    while ((fd = accept(from->fd, NULL, NULL)) >= 0) {
         struct connection *c = free_server();
         c->fd = fd;
-        c->side = SERVER;
+        c->side = from->side == AUTH_LISTENER ? AUTH_SERVER : SERVER;
         set_no_delay(fd);
         prepare_server(c);
         watch(c, EPOLLIN | EPOLLRDHUP, EPOLL_CTL_ADD);
     }
     if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) die("accept: %s", strerror(errno));
+}
+
+/* Envoy writes the names of fields in small letters. */
+static bool names_user(const struct connection *c) {
+    return memmem(c->in, c->in_size, "\r\nX-Forwarded-User: ", 20) || memmem(c->in, c->in_size, "\r\nx-forwarded-user: ", 20);
 }
 
 static void on_server(struct connection *c) {
@@ -230,11 +248,13 @@ static void on_server(struct connection *c) {
         return;
     }
     if (c->in_size < 4 || memcmp(c->in + c->in_size - 4, "\r\n\r\n", 4) != 0) return; /* more to come */
-    if (c->in_size < sizeof request_start - 1 + NUMBER_CHARS || memcmp(c->in, request_start, sizeof request_start - 1) != 0)
-        die("not the request that was sent: %.*s", (int)c->in_size, c->in);
     if (c->out_sent < c->out_size) die("a second request before the first was answered");
-    identified += memmem(c->in, c->in_size, "\r\nX-Forwarded-User: ", 20) != NULL;
-    memcpy(c->out + sizeof response_start - 1, c->in + sizeof request_start - 1, NUMBER_CHARS);
+    if (c->side == SERVER) {
+        if (c->in_size < sizeof request_start - 1 + NUMBER_CHARS || memcmp(c->in, request_start, sizeof request_start - 1) != 0)
+            die("not the request that was sent: %.*s", (int)c->in_size, c->in);
+        identified += names_user(c);
+        memcpy(c->out + sizeof response_start - 1, c->in + sizeof request_start - 1, NUMBER_CHARS);
+    }
     c->in_size = 0;
     c->out_sent = 0;
     flush(c);
@@ -265,6 +285,14 @@ static void send_request(struct connection *c, int64_t at_ns) {
     c->sent_at_ns = at_ns;
     in_flight++;
     flush(c);
+}
+
+/* On the next connection that waits for nothing: there are at most as many requests in flight as connections. */
+static void send_next_request(int64_t at_ns) {
+    while (clients[next_client].is_waiting) next_client = (next_client + 1) % client_count;
+    struct connection *c = &clients[next_client];
+    next_client = (next_client + 1) % client_count;
+    send_request(c, at_ns);
 }
 
 static size_t content_length(const char *head, const char *end) {
@@ -307,7 +335,7 @@ static void on_client(struct connection *c) {
     last_answer_ns = now;
     c->is_waiting = false;
     in_flight--;
-    if (now < slice_ends_ns) send_request(c, now);
+    if (now < slice_ends_ns) send_next_request(now);
 }
 
 /* ---- commands ---- */
@@ -326,12 +354,12 @@ static void poll_once(int64_t now) {
     count_idle(count <= 0, now);
     for (int i = 0; i < count; i++) {
         struct connection *c = events[i].data.ptr;
-        if (c->side == LISTENER)
-            accept_servers();
-        else if (c->side == SERVER)
-            on_server(c);
-        else
+        if (c->side == LISTENER || c->side == AUTH_LISTENER)
+            accept_servers(c);
+        else if (c->side == CLIENT)
             on_client(c);
+        else
+            on_server(c);
     }
 }
 
@@ -356,12 +384,12 @@ static void forget_slice(void) {
     memset(histogram, 0, sizeof histogram);
 }
 
-static void run_slice(int ms) {
+static void run_slice(int ms, int at_once) {
     int64_t start_ns = now_ns(), now;
     poll_once(start_ns); /* what happened since the last one, such as pooled connections that were closed */
     forget_slice();
     slice_ends_ns = start_ns + (int64_t)ms * 1000000;
-    for (int i = 0; i < client_count; i++) send_request(&clients[i], now_ns());
+    for (int i = 0; i < at_once; i++) send_next_request(now_ns());
     while (in_flight) {
         now = now_ns();
         poll_once(now);
@@ -389,15 +417,16 @@ static void read_tickets(const char *path) {
     if (!ticket_count) die("%s: no tickets", path);
 }
 
-static void listen_tcp(void) {
+static int listen_tcp(struct connection *at) {
     struct sockaddr_in address = {.sin_family = AF_INET};
     socklen_t size = sizeof address;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    listener.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    if (listener.fd < 0 || bind(listener.fd, (struct sockaddr *)&address, size) || listen(listener.fd, 1024) ||
-        getsockname(listener.fd, (struct sockaddr *)&address, &size))
+    at->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    if (at->fd < 0 || bind(at->fd, (struct sockaddr *)&address, size) || listen(at->fd, 1024) ||
+        getsockname(at->fd, (struct sockaddr *)&address, &size))
         die("listen: %s", strerror(errno));
-    printf("{\"upstream\": \"127.0.0.1:%d\"}\n", ntohs(address.sin_port));
+    watch(at, EPOLLIN, EPOLL_CTL_ADD);
+    return ntohs(address.sin_port);
 }
 
 static void listen_unix(const char *path) {
@@ -407,12 +436,22 @@ static void listen_unix(const char *path) {
     listener.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
     if (listener.fd < 0 || bind(listener.fd, (struct sockaddr *)&address, sizeof address) || listen(listener.fd, 1024))
         die("%s: %s", path, strerror(errno));
-    printf("{\"upstream\": \"unix:%s\"}\n", path);
+    watch(&listener, EPOLLIN, EPOLL_CTL_ADD);
+}
+
+static void listen_at(const char *where) {
+    if (strcmp(where, "tcp") == 0)
+        printf("{\"upstream\": \"127.0.0.1:%d\"", listen_tcp(&listener));
+    else {
+        listen_unix(where);
+        printf("{\"upstream\": \"unix:%s\"", where);
+    }
+    printf(", \"auth\": \"127.0.0.1:%d\"}\n", listen_tcp(&auth_listener));
 }
 
 int main(int argument_count, char **arguments) {
     char line[64];
-    int number;
+    int number, at_once;
     client_count = argument_count == 4 ? atoi(arguments[1]) : 0;
     if (client_count < 1 || client_count > CLIENTS_MAX) die("usage: load CONNECTIONS TICKETS tcp|PATH");
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -422,16 +461,12 @@ int main(int argument_count, char **arguments) {
     epoll_fd = epoll_create1(0);
     if (!clients || !servers || epoll_fd < 0) die("no memory");
     for (int i = 0; i < SERVERS_MAX; i++) servers[i].fd = -1;
-    if (strcmp(arguments[3], "tcp") == 0)
-        listen_tcp();
-    else
-        listen_unix(arguments[3]);
-    watch(&listener, EPOLLIN, EPOLL_CTL_ADD);
+    listen_at(arguments[3]);
     while (fgets(line, sizeof line, stdin)) {
         if (sscanf(line, "connect %d", &number) == 1)
             connect_clients(number);
-        else if (sscanf(line, "slice %d", &number) == 1)
-            run_slice(number);
+        else if (sscanf(line, "slice %d %d", &number, &at_once) == 2 && at_once >= 1 && at_once <= client_count)
+            run_slice(number, at_once);
         else
             die("unknown command: %s", line);
     }

@@ -18,7 +18,6 @@ import argparse
 import asyncio
 import base64
 import itertools
-import json
 import os
 import sys
 import tempfile
@@ -26,6 +25,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import figures
 import redis
 
 HERE = Path(__file__).resolve().parent
@@ -149,8 +149,10 @@ def main() -> None:
         print(f"{name:16} {found[name]:8.1f} bytes a session of {options.sessions:,}", flush=True)
     if "fastticket" in found:
         print(f"budget for fastticket: {BUDGET_BYTES}: {'met' if found['fastticket'] <= BUDGET_BYTES else 'MISSED'}")
-    if options.json:
-        options.json.write_text(json.dumps(found))
+    figures.write(
+        options.json,
+        {f"store memory/{name}": figures.figure(size, "bytes a session") for name, size in found.items()},
+    )
 
 
 if __name__ == "__main__":

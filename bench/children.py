@@ -1,0 +1,152 @@
+"""The processes of a benchmark: each on its core, ended with the benchmark, its CPU and its system calls counted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+GATEWAY_CORE = 0
+LOAD_CORE = 1
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 15.0
+TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+class BenchError(Exception):
+    """Nothing to measure: what is missing, or what went wrong."""
+
+
+class Child:
+    """A process of ours on one core, ended with us. Its standard error goes to a file that is shown if it fails."""
+
+    def __init__(
+        self, core: int, command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._name = " ".join(map(str, command))
+        self._log = log
+        with log.open("wb") as error:
+            self._process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", str(core), *map(str, command)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=error,
+                text=True,
+                bufsize=1,
+                env={**os.environ, **(environment or {})},
+            )
+        self.pid = self._process.pid
+
+    def write_line(self, text: str) -> None:
+        """To its standard input."""
+        assert self._process.stdin
+        try:
+            self._process.stdin.write(text + "\n")
+        except BrokenPipeError:
+            raise self.failed("it has ended") from None
+
+    def read_line(self, timeout_s: float) -> str:
+        """Of its standard output."""
+        assert self._process.stdout
+        if not select.select([self._process.stdout], [], [], timeout_s)[0]:
+            raise self.failed(f"no word from it in {timeout_s:g} s")
+        line = self._process.stdout.readline()
+        if not line:
+            raise self.failed("it has ended")
+        return line
+
+    def wait_for(self, port: int) -> None:
+        """Until somebody listens there, on 127.0.0.1."""
+        give_up_at = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < give_up_at and self._process.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                return
+            time.sleep(0.05)
+        raise self.failed(f"nobody listens on port {port}")
+
+    def failed(self, reason: str) -> BenchError:
+        """An error with the end of what it had to say."""
+        return BenchError(f"{self._name}: {reason}\n{self._log.read_text(errors='replace')[-2000:]}")
+
+    def processes(self) -> list[int]:
+        """Its id, and those of its descendants."""
+        children: dict[int, list[int]] = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                parent = int(stat.read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(stat.parent.name))
+        found = [self.pid]
+        for pid in found:
+            found += children.get(pid, [])
+        return found
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL if that does not help."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.stdout.close()
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def cpu_ns(pids: Sequence[int]) -> int:
+    """What the scheduler has accounted to every thread of these processes. Exact for threads that sleep."""
+    total = 0
+    for pid in pids:
+        for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):  # a thread of a pool that has just ended
+                total += int(file.read_text().split()[0])
+    return total
+
+
+def user_ns(pids: Sequence[int]) -> int:
+    """The part of it that was not in the kernel: sampled at clock ticks, good only in sums."""
+    fields = (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids)
+    return sum(int(values[11]) for values in fields) * TICK_NS
+
+
+@contextlib.contextmanager
+def system_calls(pids: Sequence[int], folder: Path) -> Iterator[dict[str, int]]:
+    """How often each was made while the block ran. Needs strace, which makes the processes slow."""
+    summary, calls = folder / "strace", dict[str, int]()
+    command = ["strace", "-c", "-f", "-qq", "-o", str(summary)]
+    for pid in pids:
+        command += ["-p", str(pid)]
+    tracer = subprocess.Popen(["taskset", "-c", str(LOAD_CORE), *command], stderr=subprocess.DEVNULL)
+    try:
+        _wait_until_traced(pids)
+        yield calls
+    finally:
+        tracer.send_signal(signal.SIGINT)
+        tracer.wait(STOP_TIMEOUT_S)
+    for line in summary.read_text().splitlines():
+        fields = line.split()
+        if len(fields) >= 5 and fields[3].isdigit() and fields[-1] != "total":
+            calls[fields[-1]] = int(fields[3])
+
+
+def _wait_until_traced(pids: Sequence[int]) -> None:
+    give_up_at = time.monotonic() + START_TIMEOUT_S
+    while any("TracerPid:\t0\n" in Path(f"/proc/{pid}/status").read_text() for pid in pids):
+        if time.monotonic() > give_up_at:
+            raise BenchError("strace could not attach; is ptrace allowed here?")
+        time.sleep(0.02)

@@ -1,6 +1,6 @@
 # make run        set up, build, and start the demo
 # make test       set up with everything the tests need, then the whole suite, checks and coverage
-# make check      lint and types only          make bench    the benchmarks
+# make check      lint and types only          make bench    the benchmarks (docs/benchmarks.md)
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -13,8 +13,8 @@ SOURCES := setup.py pyproject.toml $(wildcard fastticket/core/*.pyx fastticket/c
 CORE_TESTS := tests/test_ticket.py tests/test_nearcache.py tests/test_check.py tests/test_http1.py tests/test_cache.py \
 	tests/test_gateway_http.py tests/test_gateway_auth.py
 
-.PHONY: run test gate check bench bench-core bench-gateway bench-hmac bench-revocation bench-store-load bench-store-memory \
-	bench-flush coverage-core clean
+.PHONY: run test gate check bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
+	bench-revocation bench-store-load bench-store-memory bench-flush bench-hmac coverage-core clean
 
 run: $(VENV)/built
 	$(BIN)/fastticket demo
@@ -49,15 +49,21 @@ coverage-core: $(VENV)/built-dev
 	cd build/traced && FASTTICKET_TRACE=1 ../../$(BIN)/python setup.py -q build_ext --inplace
 	cd build/traced && FASTTICKET_FUZZ=0.02 ../../$(BIN)/coverage run --rcfile=../../coverage-core.ini -m pytest -q $(CORE_TESTS)
 
-bench: bench-hmac bench-core bench-gateway bench-revocation bench-store-load bench-store-memory bench-flush
+# Everything, one after the other: half an hour, on a machine that does nothing else. Leaves a record in bench/history/.
+bench: $(VENV)/built-bench
+	$(BIN)/python bench/track.py run
 
-bench-core: $(VENV)/built-bench
-	$(BIN)/python -m pytest bench/bench_core.py
+bench-compare: $(VENV)/built-dev
+	$(BIN)/python bench/track.py compare
 
-bench-gateway: $(VENV)/built-bench
-	$(BIN)/python bench/gateway.py
+bench-report: $(VENV)/built-dev
+	$(BIN)/python bench/report.py
 
-bench-revocation bench-store-load bench-store-memory bench-flush: bench-%: $(VENV)/built-bench
+bench-calls: $(VENV)/built-bench
+	$(BIN)/python -m pytest -q bench/bench_core.py bench/bench_cache.py bench/bench_stores.py bench/bench_middleware.py
+
+bench-gateway bench-scale bench-instructions bench-revocation bench-store-load bench-store-memory bench-flush: \
+		bench-%: $(VENV)/built-bench
 	$(BIN)/python bench/$(subst -,_,$*).py
 
 bench-hmac:

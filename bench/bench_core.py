@@ -1,14 +1,12 @@
-"""What one call costs: the core beside itsdangerous, PyJWT, hmac and cachetools.
+"""What one call costs: the core beside itsdangerous, PyJWT, joserfc and hmac.
 
     python -m pytest bench/bench_core.py                                everything; the table comes last
     python -m pytest bench/bench_core.py -k "check or unsign"           some of it
     ... --benchmark-group-by=func                                       pytest-benchmark's own tables, too
     ... --benchmark-json=FILE                                           every round of it
 
-Each statement below is what a server would run for each request, all for the principal "alice". It is timed many times a round, 30
-rounds a pass; the passes go through all statements in turn, so that a mood of the machine strikes all alike, and the ratios at the
-end are medians of ratios within a pass. Nothing is subtracted: the loop around a statement is in its time, and the empty calls show
-how much of it is the call itself.
+Each statement below is what a server would run for each request, all for the principal "alice"; passes.py says how it is timed. The
+empty calls show how much of it is the call itself.
 """
 
 from __future__ import annotations
@@ -22,17 +20,16 @@ import time
 import timeit
 from typing import Any
 
-import cachetools
 import itsdangerous
+import joserfc.jwt
 import jwt
+import passes
 import pytest
+from joserfc.jwk import OctKey
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from fastticket import Keyring, Session, Ticket, TicketCache, Verdict, open_store
 
-PASSES = 7
-ROUNDS = 30
-ROUND_S = 0.001  # about; as many calls as fit
 SECRET = b"0123456789abcdef0123456789abcdef"
 PRINCIPAL = "alice"
 IDLE_TIMEOUT_S = 7200
@@ -46,8 +43,6 @@ TICKETS_PER_ROUND = 1_000
 STATEMENTS = {
     "empty call, C method": "ticket.isascii()",
     "empty call, Python function": "empty(ticket)",
-    "cachetools LRUCache get": "lru[ticket]",
-    "near-cache get": "lookup(raw, now_ms)",
     "cached check": "check(ticket)",
     "check with HMAC": "check_unknown(ticket)",
     "verify": "verify(ticket, now_ms)",
@@ -55,6 +50,7 @@ STATEMENTS = {
     "itsdangerous Signer.unsign": "unsign(signed)",
     "itsdangerous TimestampSigner.unsign": "unsign_timestamp(timestamped, max_age=7200)",
     "PyJWT decode HS256": 'decode(token, secret, algorithms=["HS256"])',
+    "joserfc decode HS256": 'decode_jose(token, jose_key, algorithms=["HS256"])',
     "mint": 'mint("alice", now_ms, 7200, 86400)',
     "itsdangerous TimestampSigner.sign": 'sign_timestamp("alice")',
 }
@@ -98,24 +94,18 @@ def _names() -> dict[str, Any]:
     assert session.principal == PRINCIPAL
     assert known.near.dirty_count == 1  # a use was noted
     assert unknown.check(ticket) is Verdict.MISS  # the signature is good, the session unknown
-    assert isinstance(known.near.lookup(verified.raw, now_ms), int)
-    lru: cachetools.LRUCache[str, Session] = cachetools.LRUCache(100_000)
-    lru[ticket] = session
     signer, timestamp_signer = itsdangerous.Signer(SECRET), itsdangerous.TimestampSigner(SECRET)
     claims = {"sub": PRINCIPAL, "iat": now_ms // 1000, "exp": now_ms // 1000 + LIFETIME_S}
     return {
         "ticket": ticket,
-        "raw": verified.raw,
         "body": verified.raw[:-32],
         "now_ms": now_ms,
         "secret": SECRET,
         "empty": _empty,
         "check": known.check,
         "check_unknown": unknown.check,
-        "lookup": known.near.lookup,
         "verify": keys.verify,
         "mint": keys.mint,
-        "lru": lru,
         "digest": hmac.digest,
         "unsign": signer.unsign,
         "signed": signer.sign(PRINCIPAL),
@@ -123,68 +113,63 @@ def _names() -> dict[str, Any]:
         "sign_timestamp": timestamp_signer.sign,
         "timestamped": timestamp_signer.sign(PRINCIPAL),
         "decode": jwt.decode,
+        "decode_jose": joserfc.jwt.decode,
+        "jose_key": OctKey.import_key(SECRET),
         "token": jwt.encode(claims, SECRET, "HS256"),
     }
 
 
-def _calls_per_round(timer: timeit.Timer) -> int:
-    calls = 100
-    return max(100, int(calls * ROUND_S / min(timer.repeat(5, calls))))
-
-
-@pytest.mark.parametrize("row", STATEMENTS)
-@pytest.mark.parametrize("number", range(PASSES), ids=lambda number: f"pass{number}")
+@passes.over(STATEMENTS)
 def test_call(benchmark: BenchmarkFixture, number: int, row: str) -> None:
     """One pass over one statement."""
-    timer = timeit.Timer(STATEMENTS[row], globals=_names())
-    calls = _calls_per_round(timer)
-    benchmark.extra_info.update(row=row, calls=calls)
-    benchmark.pedantic(timer.timeit, args=(calls,), rounds=ROUNDS, warmup_rounds=2)
+    passes.time_calls(benchmark, "core", row, timeit.Timer(STATEMENTS[row], globals=_names()).timeit)
 
 
 # ------------------------------------------------------------------------------------------------------ many sessions
 
 
-def _ticket_of(keys: Keyring, number: int, issued_at_ms: int) -> str:
+def ticket_of(keys: Keyring, number: int, issued_at_ms: int) -> str:
     """The same ticket again for the same number: a million of them need not be kept. Its principal has 24 bytes."""
     session_id = hashlib.blake2b(number.to_bytes(8, "big"), digest_size=16).digest()
     return keys.mint(f"user-{number:019}", issued_at_ms, IDLE_TIMEOUT_S, LIFETIME_S, session_id)
 
 
 @functools.cache
-def _full_cache(sessions: int) -> tuple[TicketCache, int]:
+def full_cache(sessions: int) -> tuple[TicketCache, int]:
     """A near cache with so many sessions, every slot taken, and when they logged in."""
     keys, cache, now_ms = _keys(), _cache(sessions), _wall_ms()
     for number in range(sessions):
-        ticket = _ticket_of(keys, number, now_ms)
+        ticket = ticket_of(keys, number, now_ms)
         _insert(cache, base64.urlsafe_b64decode(ticket + "=" * (-len(ticket) % 4)), now_ms)
     assert len(cache.near) == sessions
     return cache, now_ms
 
 
-def _check_all(cache: TicketCache, tickets: list[str]) -> None:
+def check_all(cache: TicketCache, tickets: list[str]) -> None:
     check = cache.check
     for ticket in tickets:
         check(ticket)
 
 
 @pytest.mark.parametrize("sessions", [FEW_SESSIONS, MANY_SESSIONS])
-@pytest.mark.parametrize("number", range(PASSES), ids=lambda number: f"pass{number}")
-def test_sessions(benchmark: BenchmarkFixture, number: int, sessions: int) -> None:
+@pytest.mark.parametrize("number", range(passes.PASSES), ids=lambda number: f"pass{number}")
+def test_sessions(benchmark: BenchmarkFixture, record_figure: Any, number: int, sessions: int) -> None:
     """Hits in random order. As from a socket, the text of a ticket was just written; what is cold is the near cache."""
-    cache, issued_at_ms = _full_cache(sessions)
+    cache, issued_at_ms = full_cache(sessions)
     keys = _keys()
     order = random.Random(number)
 
     def draw() -> tuple[tuple[TicketCache, list[str]], dict[str, Any]]:
         numbers = order.sample(range(sessions), TICKETS_PER_ROUND)
-        return (cache, [_ticket_of(keys, drawn, issued_at_ms) for drawn in numbers]), {}
+        return (cache, [ticket_of(keys, drawn, issued_at_ms) for drawn in numbers]), {}
 
     hits = cache.near.hits
     benchmark.extra_info.update(
+        table="core",
         row=f"cached check, {sessions:,} sessions in random order",
         calls=TICKETS_PER_ROUND,
-        bytes_per_session=cache.near.memory_bytes / sessions,
     )
-    benchmark.pedantic(_check_all, setup=draw, rounds=ROUNDS, warmup_rounds=2)
-    assert cache.near.hits - hits == TICKETS_PER_ROUND * (ROUNDS + 2)
+    if sessions == MANY_SESSIONS:
+        record_figure("core/near cache, bytes a session", cache.near.memory_bytes / sessions, "bytes")
+    benchmark.pedantic(check_all, setup=draw, rounds=passes.ROUNDS, warmup_rounds=2)
+    assert cache.near.hits - hits == TICKETS_PER_ROUND * (passes.ROUNDS + 2)

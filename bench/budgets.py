@@ -1,0 +1,74 @@
+"""The budgets of the design, each with the figure that shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from figures import Figure
+
+
+class Budget(NamedTuple):
+    """A figure that is to be at most so much; or at least, if `is_minimum`."""
+
+    text: str
+    figure: str
+    bound: float
+    is_minimum: bool = False
+
+    @property
+    def wanted(self) -> str:
+        """To be read."""
+        return f"{'≥' if self.is_minimum else '≤'} {self.bound:g}"
+
+    def is_met(self, found: Mapping[str, Figure]) -> bool:
+        """By what was measured."""
+        value = found[self.figure]["value"]
+        return value >= self.bound if self.is_minimum else value <= self.bound
+
+
+BUDGETS = [
+    Budget(
+        "gateway CPU a request ÷ nginx proxy_pass, which authenticates nobody", "gateway/ratio/fastticket ÷ nginx", 0.80
+    ),
+    Budget("÷ nginx + auth_request", "gateway/ratio/fastticket ÷ nginx, auth_request", 0.50),
+    Budget("÷ haproxy + jwt_verify", "gateway/ratio/fastticket ÷ haproxy, jwt_verify", 0.67),
+    Budget("÷ nginx + Lua + Redis", "gateway/ratio/fastticket ÷ nginx, Lua, HMAC, Redis", 0.30),
+    Budget(
+        "naive per-request path, as usual ÷ gateway",
+        "gateway/ratio/naive: aiohttp, itsdangerous ÷ fastticket",
+        25,
+        True,
+    ),
+    Budget("naive per-request path, done well ÷ gateway", "gateway/ratio/naive: GET, EXPIRE ÷ fastticket", 25, True),
+    Budget("p99 at 256 connections ÷ nginx proxy_pass", "gateway at 256/ratio/p99: fastticket ÷ nginx", 1.0),
+    Budget(
+        "store commands for 1,000 requests (1,000 sessions, 10,000 requests/s)", "store load/fastticket/commands", 10
+    ),
+    Budget("itsdangerous unsign ÷ cached check", "core/ratio/unsign ÷ cached check", 100, True),
+    Budget("itsdangerous unsign ÷ check with HMAC", "core/ratio/unsign ÷ check with HMAC", 30, True),
+    Budget("near cache, bytes a session (principal of 24 bytes)", "core/near cache, bytes a session", 160),
+    Budget("Redis, bytes a session (1,000,000, one a user)", "store memory/fastticket", 290),
+    Budget("cost of a hit at 1,000,000 sessions ÷ at 1,000", "core/ratio/hit at 1,000,000 ÷ at 1,000", 3),
+    Budget(
+        "revocation: last admission after the logout, ms (lease_ms 2,000)", "revocation/blocked/last_admitted", 2000
+    ),
+    Budget("CPU of a flush, µs a session touched", "flush/cpu", 2.0),
+]
+
+
+def measured(found: Mapping[str, Figure]) -> list[Budget]:
+    """Those that these figures show."""
+    return [budget for budget in BUDGETS if budget.figure in found]
+
+
+def lines(found: Mapping[str, Figure]) -> Iterator[str]:
+    """Each of those, with its figure."""
+    for budget in measured(found):
+        verdict = "met" if budget.is_met(found) else "MISSED"
+        yield f"{budget.text:72} {found[budget.figure]['value']:9.2f}  wanted {budget.wanted:8} {verdict}"
+
+
+def all_met(found: Mapping[str, Figure]) -> bool:
+    """Of those."""
+    return all(budget.is_met(found) for budget in measured(found))

@@ -1,0 +1,363 @@
+"""What things cost as the work grows.
+
+    python bench/scale.py [--only sessions connections workers gateways shards redis] [--json FILE]
+
+sessions      10^3 to 10^7 in a near cache: ns a hit in random order, bytes a session
+connections   4 to 10,000 on a gateway, at most 256 requests in flight: CPU a request, p99, memory a connection; nginx beside it
+workers       1 and 2, sharing one core: CPU a request, Redis commands a request
+gateways      1 to 8 on one Redis, balanced at random and by the ticket: Redis commands, touches, Redis' CPU
+shards        1 to 64, of one gateway: the same
+redis         10^3 to 10^6 sessions in Redis: bytes a session, Redis' CPU for a touch and for a load
+
+gateways and shards are embedded caches in one process on core 0, 1,000 sessions and 8,000 checks a second; Redis has core 1. Their
+runs are what the model in capacity.py is checked against: `python bench/capacity.py --check FILE`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import functools
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import bench_core
+import candidates
+import figures
+import gateway
+import redis
+import uvloop
+from children import GATEWAY_CORE, LOAD_CORE, BenchError, Child, cpu_ns
+from loader import build
+from sessions import make_sessions, redis_commands, start_redis
+
+import fastticket
+from fastticket.core.ticket import encode_session_id
+from fastticket.stores.base import Reply, Request, Store, StoredSession, Touch, shard_of
+
+NEAR_SESSIONS = [10**3, 10**4, 10**5, 10**6, 10**7]
+HIT_ROUNDS = 40
+CONNECTIONS = [4, 16, 64, 256, 1024, 4096, 9900]  # connections_max is 10,000
+IN_FLIGHT_MAX = 256
+GATEWAY_ROUNDS = 6
+GATEWAYS = [1, 2, 4, 8]
+SHARDS = [1, 4, 16, 64]
+FLEET_SESSIONS = 1_000
+FLEET_RATE = 8_000
+FLEET_S = 5.0
+TURNS_PER_S = 100
+REDIS_SESSIONS = [10**3, 10**4, 10**5, 10**6]
+AT_ONCE = 400
+EXCHANGES = 50
+
+Found = tuple[dict[str, figures.Figure], dict[str, Any]]
+
+
+def tell(path: str, found: dict[str, figures.Figure]) -> None:
+    """What was found there, as it is found."""
+    own = {name.removeprefix(f"{path}/"): each for name, each in found.items() if name.startswith(f"{path}/")}
+    said = ", ".join(f"{name} {each['value']:,.4g} {each['unit']}" for name, each in own.items())
+    print(f"{path.removeprefix('scale/'):28} {said}", flush=True)
+
+
+# ----------------------------------------------------------------------------------------------------- sessions in the near cache
+
+
+def sessions() -> Found:
+    found, ns, sizes = {}, [], []
+    for count in NEAR_SESSIONS:
+        cache, issued_at_ms = bench_core.full_cache(count)
+        keys, order, rounds_ns = fastticket.Keyring([(1, bench_core.SECRET)]), random.Random(count), []
+        for _ in range(HIT_ROUNDS):
+            numbers = order.sample(range(count), bench_core.TICKETS_PER_ROUND)
+            tickets = [bench_core.ticket_of(keys, number, issued_at_ms) for number in numbers]
+            began = time.perf_counter_ns()
+            bench_core.check_all(cache, tickets)
+            rounds_ns.append((time.perf_counter_ns() - began) / len(tickets))
+        ns.append(statistics.median(rounds_ns))
+        sizes.append(cache.near.memory_bytes / count)
+        found[f"scale/sessions/{count}/hit"] = figures.middle(rounds_ns, "ns a hit")
+        found[f"scale/sessions/{count}/bytes"] = figures.figure(sizes[-1], "bytes a session")
+        print(
+            f"{count:12,} sessions in the near cache: {ns[-1]:6.0f} ns a hit, {sizes[-1]:6.1f} bytes a session",
+            flush=True,
+        )
+        bench_core.full_cache.cache_clear()
+    return found, {
+        "near cache: cost of a hit": figures.series(NEAR_SESSIONS, ns, "sessions in the near cache", "ns a hit"),
+        "near cache: memory": figures.series(NEAR_SESSIONS, sizes, "sessions in the near cache", "bytes a session"),
+    }
+
+
+# ------------------------------------------------------------------------------------------------- connections, workers of a gateway
+
+
+def connections() -> Found:
+    found: dict[str, figures.Figure] = {}
+    for name in ("fastticket", "nginx"):
+        for count in CONNECTIONS:
+            cpu, p99, kib = gateway_with(name, candidates.CANDIDATES[name], count)
+            path = f"scale/connections/{count}, {name}"
+            found[f"{path}/cpu"] = figures.middle(cpu, "µs a request")
+            found[f"{path}/p99"] = figures.middle(p99, "µs")
+            found[f"{path}/memory"] = figures.figure(kib, "KiB resident")
+            tell(path, found)
+    lines = {}
+    for name in ("fastticket", "nginx"):
+        for quantity, unit in (("cpu", "µs of CPU a request"), ("p99", "p99, µs")):
+            y = [found[f"scale/connections/{count}, {name}/{quantity}"]["value"] for count in CONNECTIONS]
+            lines[f"gateway, {quantity}: {name}"] = figures.series(CONNECTIONS, y, "connections", unit)
+    return found, lines
+
+
+def workers() -> Found:
+    found: dict[str, figures.Figure] = {}
+    for count in (1, 2):
+        start = functools.partial(candidates.fastticket, store="redis", workers=count)
+        cpu, p99, _ = gateway_with("fastticket", candidates.Candidate(start), 64)
+        found[f"scale/workers/{count}/cpu"] = figures.middle(cpu, "µs a request")
+        found[f"scale/workers/{count}/p99"] = figures.middle(p99, "µs")
+        tell(f"scale/workers/{count}", found)
+    return found, {}
+
+
+def gateway_with(name: str, candidate: candidates.Candidate, count: int) -> tuple[list[float], list[float], float]:
+    """CPU a request, p99, and resident memory, of a gateway with so many connections."""
+    build()
+    with tempfile.TemporaryDirectory(prefix="fastticket-bench-") as text:
+        folder = Path(text)
+        running = gateway.Running(name, candidate, folder, make_sessions(folder, gateway.SESSIONS), count)
+        try:
+            at_once = min(count, IN_FLIGHT_MAX)
+            slices = [running.slice(gateway.SLICE_MS, at_once) for _ in range(GATEWAY_ROUNDS)]
+            return [s["cpu_us"] for s in slices], [s["p99_us"] for s in slices], running.resident_kib()
+        finally:
+            running.stop()
+
+
+# -------------------------------------------------------------------------------------------------------- a fleet on one Redis
+
+
+def gateways() -> Found:
+    found: dict[str, figures.Figure] = {}
+    for routing in ("round robin", "hashed"):
+        for count in GATEWAYS:
+            found |= fleet(f"scale/gateways/{count}, {routing}", count, 16, routing)
+    lines = {}
+    for quantity, unit in (
+        ("commands", "Redis commands for 1,000 requests"),
+        ("touches", "touches/s"),
+        ("redis", "Redis' CPU, µs a request"),
+    ):
+        for routing in ("round robin", "hashed"):
+            y = [found[f"scale/gateways/{count}, {routing}/{quantity}"]["value"] for count in GATEWAYS]
+            lines[f"fleet, {quantity}: {routing}"] = figures.series(GATEWAYS, y, "gateways", unit)
+    return found, lines
+
+
+def shards() -> Found:
+    found: dict[str, figures.Figure] = {}
+    for count in SHARDS:
+        found |= fleet(f"scale/shards/{count}", 1, count, "round robin")
+    y = [found[f"scale/shards/{count}/commands"]["value"] for count in SHARDS]
+    return found, {"shards: commands": figures.series(SHARDS, y, "shards", "Redis commands for 1,000 requests")}
+
+
+def fleet(path: str, count: int, shard_count: int, routing: str) -> dict[str, figures.Figure]:
+    """So many gateways on a Redis of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        server, port = start_redis(Path(folder), LOAD_CORE)
+        try:
+            os.sched_setaffinity(0, {GATEWAY_CORE})
+            seen = uvloop.run(run_fleet(server, port, count, shard_count, routing == "hashed"))
+        finally:
+            server.stop()
+    commands = seen["commands"] / seen["requests"] * 1000
+    found = {
+        f"{path}/commands": figures.figure(commands, "per 1,000 requests"),
+        f"{path}/touches": figures.figure(seen["touches"] / seen["seconds"], "touches/s"),
+        f"{path}/redis": figures.figure(seen["redis_us"] / seen["requests"], "µs a request"),
+        f"{path}/rate": figures.figure(seen["requests"] / seen["seconds"], "requests/s"),
+        f"{path}/sessions": figures.figure(FLEET_SESSIONS, "sessions"),
+    }
+    tell(path, found)
+    return found
+
+
+async def run_fleet(server: Child, port: int, count: int, shard_count: int, hashed: bool) -> dict[str, float]:
+    url = f"redis://127.0.0.1:{port}/0?shards={shard_count}"
+    keys = fastticket.Keyring.generate()
+    async with contextlib.AsyncExitStack() as stack:
+        caches = [
+            await stack.enter_async_context(fastticket.TicketCache(fastticket.open_store(url), keys))
+            for _ in range(count)
+        ]
+        tickets = [await caches[0].login(f"user-{number:05}") for number in range(FLEET_SESSIONS)]
+        for number, cache in enumerate(caches):
+            seen = tickets[number::count] if hashed else tickets
+            await asyncio.gather(*(cache.authenticate(ticket) for ticket in seen))
+        await ask(caches, tickets, hashed, 2.0)
+        with redis.Redis(port=port) as client:
+            client.config_resetstat()
+        before = written(caches), cpu_ns([server.pid])
+        requests, seconds = await ask(caches, tickets, hashed, FLEET_S)
+        return {
+            "requests": requests,
+            "seconds": seconds,
+            "commands": sum(redis_commands(port).values()),
+            "touches": written(caches) - before[0],
+            "redis_us": (cpu_ns([server.pid]) - before[1]) / 1e3,
+        }
+
+
+def written(caches: Sequence[fastticket.TicketCache]) -> int:
+    return sum(cache.stats["touches_written"] for cache in caches)
+
+
+async def ask(
+    caches: Sequence[fastticket.TicketCache], tickets: Sequence[str], hashed: bool, seconds: float
+) -> tuple[int, float]:
+    """Check sessions at random, at a steady rate. How many, in how long."""
+    loop, order, requests = asyncio.get_running_loop(), random.Random(1), 0
+    began = loop.time()
+    while (elapsed_s := loop.time() - began) < seconds:
+        for _ in range(int(FLEET_RATE * elapsed_s) - requests):
+            number = order.randrange(len(tickets))
+            cache = caches[number % len(caches)] if hashed else order.choice(caches)
+            if not cache.check(tickets[number]):
+                await cache.authenticate(tickets[number])
+            requests += 1
+        await asyncio.sleep(1 / TURNS_PER_S)
+    return requests, loop.time() - began
+
+
+# ------------------------------------------------------------------------------------------------------------- sessions in Redis
+
+
+def in_redis() -> Found:
+    with tempfile.TemporaryDirectory() as folder:
+        server, port = start_redis(Path(folder), LOAD_CORE)
+        try:
+            os.sched_setaffinity(0, {GATEWAY_CORE})
+            return uvloop.run(fill_and_measure(server, port))
+        finally:
+            server.stop()
+
+
+async def fill_and_measure(server: Child, port: int) -> Found:
+    store = fastticket.open_store(f"redis://127.0.0.1:{port}/0?timeout_ms=10000")
+    await store.open()
+    found: dict[str, figures.Figure] = {}
+    now_ms, filled, order = await store.time_ms(), 0, random.Random(1)
+    empty_bytes = used_bytes(port)
+    for count in REDIS_SESSIONS:
+        for start in range(filled, count, AT_ONCE):
+            made = (session(number, now_ms) for number in range(start, min(start + AT_ONCE, count)))
+            await asyncio.gather(*(store.create(each) for each in made))
+        filled = count
+        size = (used_bytes(port) - empty_bytes) / count
+        touch_us = await exchange_us(
+            server, store, [touches(store, order, count, now_ms, n) for n in range(1, EXCHANGES)]
+        )
+        load_us = await exchange_us(server, store, [loads(store, order, count, now_ms) for _ in range(EXCHANGES)])
+        few_us = await exchange_us(server, store, [{shard: Request(None)} for shard in range(store.shards)])
+        found[f"scale/redis/{count}/bytes"] = figures.figure(size, "bytes a session")
+        found[f"scale/redis/{count}/touch"] = figures.figure(touch_us / AT_ONCE, "µs of Redis' CPU")
+        found[f"scale/redis/{count}/load"] = figures.figure(load_us / AT_ONCE, "µs of Redis' CPU")
+        found[f"scale/redis/{count}/exchange"] = figures.figure(few_us, "µs of Redis' CPU")
+        tell(f"scale/redis/{count}", found)
+    await store.aclose()
+    lines = {}
+    for quantity, unit in (
+        ("bytes", "bytes a session"),
+        ("touch", "Redis' CPU, µs a touch"),
+        ("load", "Redis' CPU, µs a load"),
+    ):
+        y = [found[f"scale/redis/{count}/{quantity}"]["value"] for count in REDIS_SESSIONS]
+        lines[f"Redis: {quantity}"] = figures.series(REDIS_SESSIONS, y, "sessions in Redis", unit)
+    return found, lines
+
+
+def session(number: int, now_ms: int) -> StoredSession:
+    principal = f"user{number:08}"
+    return StoredSession(
+        encode_session_id(number.to_bytes(16, "big")), principal, now_ms + 7_200_000, now_ms + 86_400_000
+    )
+
+
+def used_bytes(port: int) -> int:
+    with redis.Redis(port=port) as client:
+        return int(client.info("memory")["used_memory"])
+
+
+def by_shard(store: Store, order: random.Random, count: int, now_ms: int) -> dict[int, list[StoredSession]]:
+    found: dict[int, list[StoredSession]] = {}
+    for number in order.sample(range(count), AT_ONCE):
+        chosen = session(number, now_ms)
+        found.setdefault(shard_of(chosen.principal, store.shards), []).append(chosen)
+    return found
+
+
+def touches(store: Store, order: random.Random, count: int, now_ms: int, number: int) -> dict[int, Request]:
+    return {
+        shard: Request(None, [Touch(s.id, s.principal, s.idle_deadline_ms + number) for s in chosen])
+        for shard, chosen in by_shard(store, order, count, now_ms).items()
+    }
+
+
+def loads(store: Store, order: random.Random, count: int, now_ms: int) -> dict[int, Request]:
+    return {
+        shard: Request(None, wanted=[(s.id, s.principal) for s in chosen])
+        for shard, chosen in by_shard(store, order, count, now_ms).items()
+    }
+
+
+async def exchange_us(server: Child, store: Store, exchanges: Sequence[dict[int, Request]]) -> float:
+    """Redis' CPU for one of them."""
+    before = cpu_ns([server.pid])
+    for requests in exchanges:
+        replies = await store.exchange(requests)
+        assert all(isinstance(reply, Reply) and None not in reply.deadlines_ms for reply in replies.values())
+    return (cpu_ns([server.pid]) - before) / 1e3 / len(exchanges)
+
+
+SECTIONS: dict[str, Callable[[], Found]] = {
+    "sessions": sessions,
+    "connections": connections,
+    "workers": workers,
+    "gateways": gateways,
+    "shards": shards,
+    "redis": in_redis,
+}
+
+
+def main() -> int:
+    """Run as a program."""
+    parser = argparse.ArgumentParser(description="Costs as the work grows.")
+    parser.add_argument("--only", nargs="*", choices=SECTIONS)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    found: dict[str, figures.Figure] = {}
+    lines: dict[str, Any] = {}
+    for name in options.only or SECTIONS:
+        os.sched_setaffinity(0, {LOAD_CORE if name in ("connections", "workers") else GATEWAY_CORE})
+        section_figures, section_lines = SECTIONS[name]()
+        found |= section_figures
+        lines |= section_lines
+    figures.write(options.json, found, lines)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BenchError as error:
+        sys.exit(f"bench: {error}")

@@ -1,0 +1,220 @@
+"""The history of the figures: measure everything, and see what changed.
+
+    python bench/track.py run [--quick]              all benchmarks in turn; a record in bench/history/ (about half an hour)
+    python bench/track.py compare [OLD [NEW]]        what differs between two records, by default the last two
+    python bench/track.py table [RECORD]             the tables of docs/benchmarks.md, by default of the last
+
+A record is named after its day and commit; commit it. Times in it are this machine's, on that day: it swings by a fifth. What counts
+are ratios, taken within one run, and instructions, which repeat. `compare` therefore marks times as such, and prints them only when
+they differ by more than the machine does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import budgets
+import figures
+
+HERE = Path(__file__).resolve().parent
+HISTORY = HERE / "history"
+
+Command = list[str]
+
+# Name -> command; `--json FILE` is added. The quick ones keep `--quick` within ten minutes.
+BENCHMARKS: dict[str, tuple[Command, Command]] = {
+    "instructions": (["instructions.py"], ["instructions.py"]),
+    "gateway": (["gateway.py"], ["gateway.py", "--quick"]),
+    "gateway at 256": (
+        ["gateway.py", "--connections", "256", "--only", "nginx", "fastticket", "haproxy, jwt_verify"],
+        ["gateway.py", "--connections", "256", "--rounds", "6", "--only", "nginx", "fastticket"],
+    ),
+    "wrk": (["gateway.py", "--wrk"], ["gateway.py", "--wrk", "--only", "nginx", "fastticket"]),
+    "flush": (["flush.py"], ["flush.py"]),
+    "store load": (["store_load.py"], ["store_load.py", "--seconds", "3", "--only", "fastticket"]),
+    "store memory": (["store_memory.py"], ["store_memory.py", "--sessions", "20000"]),
+    "revocation": (["revocation.py"], ["revocation.py", "--revocations", "500"]),
+    "scale": (["scale.py"], ["scale.py", "--only", "gateways", "shards"]),
+}
+CALLS = ("core", "cache", "stores", "middleware")
+
+# How far a figure may differ without being worth a line.
+NOISE = {"ratio": 0.05, "instructions": 0.005, "bytes": 0.005}
+NOISE_OF_TIMES = 0.25
+
+
+def run(is_quick: bool) -> Path:
+    """The new record."""
+    place = figures.environment()
+    found: dict[str, Any] = {}
+    lines: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "figures.json"
+        for name, command in commands(is_quick, out):
+            print(f"--- {name}", flush=True)
+            out.unlink(missing_ok=True)
+            subprocess.run([sys.executable, *command], cwd=HERE.parent, check=False)  # a missed budget is a result, too
+            if not out.exists():
+                raise SystemExit(f"track: {name} has found nothing")
+            told = json.loads(out.read_text())
+            found |= told["figures"]
+            lines |= told["series"]
+    HISTORY.mkdir(exist_ok=True)
+    record = HISTORY / f"{place['date'][:10]}-{place['commit'][:7]}{'-quick' if is_quick else ''}.json"
+    record.write_text(
+        json.dumps({"environment": place, "figures": found, "series": lines}, indent=1, ensure_ascii=False) + "\n"
+    )
+    return record
+
+
+def commands(is_quick: bool, out: Path) -> Iterator[tuple[str, Command]]:
+    """All of them, in order."""
+    for name, (whole, quick) in BENCHMARKS.items():
+        script, *options = quick if is_quick else whole
+        yield name, [str(HERE / script), *options, "--json", str(out)]
+    for name in CALLS:
+        yield name, ["-m", "pytest", "-q", str(HERE / f"bench_{name}.py"), "--figures", str(out)]
+
+
+def records() -> list[Path]:
+    """Oldest first, quick ones left out."""
+    found = [path for path in HISTORY.glob("*.json") if not path.stem.endswith("-quick")]
+    return sorted(found, key=lambda path: json.loads(path.read_text())["environment"]["date"])
+
+
+def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """What differs by more than noise, the largest difference first."""
+    yield f"old: {figures.describe(old['environment'])}"
+    yield f"new: {figures.describe(new['environment'])}"
+    before, after = old["figures"], new["figures"]
+    changes = []
+    for name in before.keys() & after.keys():
+        was, now = before[name]["value"], after[name]["value"]
+        if was and abs(now / was - 1) > noise(after[name]["unit"]) and not overlap(before[name], after[name]):
+            changes.append((abs(now / was - 1), name, was, now))
+    for _, name, was, now in sorted(changes, reverse=True):
+        unit = after[name]["unit"]
+        note = "" if is_steady(unit) else "   (a time: look at the ratios first)"
+        yield f"{now / was - 1:+8.1%}  {name}: {was:,.4g} -> {now:,.4g} {unit}{note}"
+    yield f"{len(changes)} of {len(before.keys() & after.keys())} figures differ by more than noise"
+    for title, names in (("gone", before.keys() - after.keys()), ("new", after.keys() - before.keys())):
+        if names:
+            yield f"{title}: {', '.join(sorted(names))}"
+
+
+def noise(unit: str) -> float:
+    """The difference up to which nothing has happened."""
+    return next((share for known, share in NOISE.items() if unit.startswith(known)), NOISE_OF_TIMES)
+
+
+def is_steady(unit: str) -> bool:
+    """Not a time."""
+    return any(unit.startswith(known) for known in NOISE)
+
+
+def overlap(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    """Whether the quartiles do."""
+    if "low" not in one or "low" not in other:
+        return False
+    return one["low"] <= other["high"] and other["low"] <= one["high"]
+
+
+# ------------------------------------------------------------------------------------------------------ tables for documents
+
+
+def tables(record: Mapping[str, Any]) -> Iterator[str]:
+    """Markdown: the gateways, then the budgets."""
+    found = record["figures"]
+    yield figures.describe(record["environment"])
+    yield ""
+    columns = [
+        "gateway",
+        "CPU µs/request",
+        "of it user",
+        "its Redis",
+        "÷ nginx",
+        "requests/s",
+        "p50 µs",
+        "p99 µs",
+        "p99.9 µs",
+    ]
+    columns += ["system calls", "Redis commands"]
+    yield f"| {' | '.join(columns)} |"
+    yield "|---" * len(columns) + "|"
+    for name in gateways(found):
+        yield gateway_row(name, found)
+    yield ""
+    yield "| budget | measured | wanted | |"
+    yield "|---|---|---|---|"
+    for budget in budgets.measured(found):
+        value = found[budget.figure]["value"]
+        verdict = "met" if budget.is_met(found) else "**missed**"
+        yield f"| {budget.text} | {value:,.2f} | {budget.wanted} | {verdict} |"
+
+
+def gateways(found: Mapping[str, Any]) -> Sequence[str]:
+    """Those of the main table, the one that costs least first."""
+    names = {path.split("/")[1] for path in found if path.startswith("gateway/") and path.endswith("/cpu")}
+    return sorted(names, key=lambda name: found[f"gateway/{name}/cpu"]["value"])
+
+
+def gateway_row(name: str, found: Mapping[str, Any]) -> str:
+    """Of the main table."""
+
+    def value(quantity: str, form: str) -> str:
+        own = found.get(f"gateway/{name}/{quantity}")
+        return format(own["value"], form) if own else ""
+
+    cells = [
+        f"**{name}**" if name.startswith("fastticket") else name,
+        value("cpu", ".1f"),
+        value("user", ".1f"),
+        value("redis", ".1f"),
+        value("cpu ÷ nginx", ".2f"),
+        value("rate", ",.0f"),
+        value("p50", ",.0f"),
+        value("p99", ",.0f"),
+        value("p999", ",.0f"),
+        value("system calls", ".1f"),
+        value("redis commands", ".3g"),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> int:
+    """Run as a program."""
+    parser = argparse.ArgumentParser(description="Records of all benchmarks, and what changed.")
+    actions = parser.add_subparsers(dest="action", required=True)
+    actions.add_parser("run").add_argument(
+        "--quick", action="store_true", help="a smaller one; not part of the history"
+    )
+    comparing = actions.add_parser("compare")
+    comparing.add_argument("old", type=Path, nargs="?")
+    comparing.add_argument("new", type=Path, nargs="?")
+    actions.add_parser("table").add_argument("record", type=Path, nargs="?")
+    options = parser.parse_args()
+    if options.action == "run":
+        print(f"written: {run(options.quick)}")
+        return 0
+    known = records()
+    wanted = 2 if options.action == "compare" else 1
+    chosen = [path for path in (getattr(options, name, None) for name in ("old", "new", "record")) if path]
+    chosen = chosen if len(chosen) == wanted else [*chosen, *known[len(chosen) - wanted :]]
+    if len(chosen) < wanted:
+        raise SystemExit(
+            f"track: {wanted} records are needed; there are {len(known)} in {HISTORY}. `make bench` writes one"
+        )
+    contents = [json.loads(path.read_text()) for path in chosen]
+    print(*(compare(*contents) if options.action == "compare" else tables(*contents)), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

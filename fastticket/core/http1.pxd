@@ -99,7 +99,7 @@ cdef struct Name:
 cdef class Names:
     cdef Name[NAME_TABLE] table
     cdef int count
-    cdef Kind kind_of(self, const uint8_t *name, uint32_t size, uint32_t hashed) noexcept nogil
+    cdef Kind kind_of(self, const uint8_t *name, uint32_t size) noexcept nogil
 
 
 cdef struct Chunks:

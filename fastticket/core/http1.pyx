@@ -14,12 +14,22 @@ Rules of this file
 cimport cython
 from libc.string cimport memchr, memcmp, memcpy, memset
 
+cdef extern from "<endian.h>" nogil:
+    uint64_t le64toh(uint64_t word)
+
+cdef extern from *:
+    int __builtin_ctzll(unsigned long long word) noexcept nogil
+
 cdef enum:
     METHOD_BYTES_MAX = 32
     LEADING_CRLF_MAX = 2        # some old clients send one after a body; two are still harmless
     CHUNK_DIGITS_MAX = 15
     CHUNK_LINE_BYTES_MAX = 256
     TRAILER_BYTES_MAX = 4096
+    # Chosen so that neither the names that we know nor fifty that browsers and servers send meet in the table.
+    SIZE_FACTOR = 21
+    FIRST_FACTOR = 26
+    LAST_FACTOR = 5
 
 cdef uint8_t[256] TOKEN         # its normal spelling, or 0: not a token character (RFC 9110, 5.6.2)
 cdef uint8_t[256] IS_ODD        # a token character that is not a letter, a digit or "-"
@@ -87,8 +97,9 @@ KNOWN = {
 }
 
 
-cdef inline uint32_t _hash_step(uint32_t hashed, uint8_t normal) noexcept nogil:
-    return hashed * 31 + normal
+cdef inline uint32_t _place(uint8_t first, uint8_t last, uint32_t size) noexcept nogil:
+    """Where the search for a name begins, by its normal spelling: enough to tell the names we know from those browsers send."""
+    return (size * SIZE_FACTOR + first * FIRST_FACTOR + last * LAST_FACTOR) % NAME_TABLE
 
 
 @cython.final
@@ -103,13 +114,10 @@ cdef class Names:
 
     def _add(self, name, kind):
         cdef bytes normal = bytes(TOKEN[c] for c in name.encode("ascii"))
-        cdef uint32_t hashed = 0
         cdef uint32_t place
         if not 0 < len(normal) <= NAME_BYTES_MAX or 0 in normal or self.count >= NAME_TABLE // 2:
             raise ValueError(f"not a field name of at most {NAME_BYTES_MAX} bytes, or too many of them: {name!r}")
-        for c in normal:
-            hashed = _hash_step(hashed, c)
-        place = hashed % NAME_TABLE
+        place = _place(<uint8_t>normal[0], <uint8_t>normal[len(normal) - 1], <uint32_t>len(normal))
         while self.table[place].size:
             if bytes(self.table[place].text[:self.table[place].size]) == normal:
                 raise ValueError(f"the field {name!r} has a meaning of its own")
@@ -119,9 +127,9 @@ cdef class Names:
         memcpy(self.table[place].text, <const char *>normal, len(normal))
         self.count += 1
 
-    cdef Kind kind_of(self, const uint8_t *name, uint32_t size, uint32_t hashed) noexcept nogil:
-        """Of a token whose normal spelling has that hash."""
-        cdef uint32_t place = hashed % NAME_TABLE
+    cdef Kind kind_of(self, const uint8_t *name, uint32_t size) noexcept nogil:
+        """Of a token, in any spelling; not empty."""
+        cdef uint32_t place = _place(TOKEN[name[0]], TOKEN[name[size - 1]], size)
         while self.table[place].size:
             if self.table[place].size == size and _is_spelled(name, self.table[place].text, size):
                 return <Kind>self.table[place].kind
@@ -176,35 +184,49 @@ cdef bint is_nominated(const uint8_t *at, const Head *head, const Field *field) 
     return False
 
 
-cdef inline const uint8_t *_past_name(const uint8_t *at, const uint8_t *end, uint32_t *hashed, bint *odd) noexcept nogil:
+cdef inline const uint8_t *_past_name(const uint8_t *at, const uint8_t *end) noexcept nogil:
     """The first byte that is not of a token."""
-    cdef uint32_t hash_so_far = 0
-    cdef uint8_t odd_so_far = 0
     while at != end and TOKEN[at[0]]:
-        hash_so_far = _hash_step(hash_so_far, TOKEN[at[0]])
-        odd_so_far |= IS_ODD[at[0]]
         at += 1
-    hashed[0] = hash_so_far
-    odd[0] = odd_so_far
     return at
 
 
-cdef inline bint _has_control(uint64_t word) noexcept nogil:
-    """Whether one of 8 bytes is a control character, HTAB and DEL among them."""
-    cdef uint64_t low = (word - 0x2020202020202020ULL) & ~word
-    cdef uint64_t without_del = word ^ 0x7F7F7F7F7F7F7F7FULL
-    cdef uint64_t is_del = (without_del - 0x0101010101010101ULL) & ~without_del
-    return ((low | is_del) & 0x8080808080808080ULL) != 0
+cdef bint _is_odd(const uint8_t *name, uint32_t size) noexcept nogil:
+    """Whether a token is spelled with other characters than letters, digits and "-"."""
+    cdef uint32_t i
+    for i in range(size):
+        if IS_ODD[name[i]]:
+            return True
+    return False
+
+
+cdef inline uint64_t _controls(const uint8_t *at) noexcept nogil:
+    """Of 8 bytes, the lowest bit that is set is the top bit of the first control character, HTAB and DEL among them; 0: there is none.
+
+    Bits above it mean nothing: a subtraction borrows from the next byte only where it has found something.
+    """
+    cdef uint64_t word
+    cdef uint64_t low
+    cdef uint64_t without_del
+    memcpy(&word, at, 8)
+    word = le64toh(word)
+    low = (word - 0x2020202020202020ULL) & ~word
+    without_del = word ^ 0x7F7F7F7F7F7F7F7FULL
+    return (low | (without_del - 0x0101010101010101ULL) & ~without_del) & 0x8080808080808080ULL
 
 
 cdef inline const uint8_t *_past_value(const uint8_t *at, const uint8_t *end) noexcept nogil:
     """The first byte that can not be in a value."""
-    cdef uint64_t word
+    cdef uint64_t controls
     while end - at >= 8:
-        memcpy(&word, at, 8)
-        if _has_control(word):
-            break
-        at += 8
+        controls = _controls(at)
+        if controls == 0:
+            at += 8
+            continue
+        at += __builtin_ctzll(controls) // 8
+        if at[0] != c'\t':
+            return at
+        at += 1
     while at != end and IN_VALUE[at[0]]:
         at += 1
     return at
@@ -212,17 +234,15 @@ cdef inline const uint8_t *_past_value(const uint8_t *at, const uint8_t *end) no
 
 cdef int _field_line(Names names, const uint8_t *at, uint32_t size, uint32_t start, Field *field) noexcept nogil:
     """One field line from `start`. The offset after its CRLF, INCOMPLETE, or -400."""
-    cdef uint32_t hashed = 0
-    cdef bint odd = False
-    cdef uint32_t i = <uint32_t>(_past_name(at + start, at + size, &hashed, &odd) - at)
+    cdef uint32_t i = <uint32_t>(_past_name(at + start, at + size) - at)
     cdef uint32_t end
     if i == size:
         return INCOMPLETE
     if at[i] != c':' or i == start or i - start > 0xFFFF:
         return -400
     field.name = Span(start, i - start)
-    field.kind = names.kind_of(at + start, i - start, hashed)
-    if odd and field.kind != Kind.OTHER:
+    field.kind = names.kind_of(at + start, i - start)
+    if field.kind != Kind.OTHER and _is_odd(at + start, i - start):
         field.kind = Kind.DROP
     i += 1
     while i < size and (at[i] == c' ' or at[i] == c'\t'):

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import budgets
 import figures
 import pytest
+from children import GATEWAY_CORE
 
 # Name -> what is divided by what. The unsign with a maximum age: like a check, it answers "authentic, and not too old".
 RATIOS = {
@@ -37,7 +39,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What tests record beside times."""
+    """On one core; what tests record beside times."""
+    os.sched_setaffinity(0, {GATEWAY_CORE})
     config.stash[RECORDED] = {}
 
 

@@ -161,14 +161,16 @@ class Running:
         self._loader.stop()
 
 
-def measure(running: Sequence[Running], rounds: int, slice_ms: int) -> dict[str, list[dict[str, float]]]:
+def measure(
+    running: Sequence[Running], rounds: int, slice_ms: int, at_once: int | None = None
+) -> dict[str, list[dict[str, float]]]:
     """Slices of each candidate, one a round."""
     slices: dict[str, list[dict[str, float]]] = {candidate.name: [] for candidate in running}
     order = list(running)
     for number in range(rounds):
         print(f"\rround {number + 1} of {rounds} ", end="", file=sys.stderr, flush=True)
         for candidate in order:
-            slices[candidate.name].append(candidate.slice(slice_ms))
+            slices[candidate.name].append(candidate.slice(slice_ms, at_once))
         order = [*order[1:], order[0]]
     print("\r" + " " * 30 + "\r", end="", file=sys.stderr, flush=True)
     return slices

@@ -94,6 +94,11 @@ def cpu_bars(found: Mapping[str, Any], names: Sequence[str], title: str) -> Any:
     return plot
 
 
+def whole_cpu(found: Mapping[str, Any], name: str) -> float:
+    """A gateway's, with its Redis'."""
+    return sum(found[path]["value"] for path in (f"gateway/{name}/cpu", f"gateway/{name}/redis") if path in found)
+
+
 def latency_points(found: Mapping[str, Any], names: Sequence[str]) -> Any:
     """p50, p99 and p99.9 of each gateway."""
     plot, axes = plt.subplots(figsize=(9.5, 0.34 * len(names) + 1.1))
@@ -128,15 +133,13 @@ def scale_plots(series: Mapping[str, Any]) -> Iterator[Any]:
         groups.setdefault(key, []).append((label, line))
     for (title, x_unit, y_unit), lines in groups.items():
         plot, axes = plt.subplots(figsize=(5.2, 3.2))
-        for (label, line), color in zip(lines, (OURS, THEIRS, REDIS), strict=False):
-            axes.plot(line["x"], line["y"], "o-", color=color, label=label)
+        for (label, line), color, style in zip(lines, (OURS, THEIRS), ("o-", "s--"), strict=False):
+            axes.plot(line["x"], line["y"], style, color=color, label=label)  # dashed, where both fall on one line
         if max(lines[0][1]["x"]) / min(lines[0][1]["x"]) > 20:
             axes.set_xscale("log")
             x_unit += " (logarithmic)"
-            axes.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
-            plt.setp(axes.get_xticklabels(), rotation=20, ha="right")
-        else:
-            axes.set_xticks(lines[0][1]["x"])
+            axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+        axes.set_xticks(lines[0][1]["x"], [f"{value:,.0f}" for value in lines[0][1]["x"]], rotation=20, ha="right")
         axes.set_ylim(bottom=0, top=max(max(line["y"]) for _, line in lines) * 1.15)
         axes.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
         axes.set_xlabel(x_unit)
@@ -202,7 +205,7 @@ def budget_section(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def gateway_section(found: Mapping[str, Any]) -> Iterator[str]:
-    names = track.gateways(found)
+    names = sorted(track.gateways(found), key=lambda name: whole_cpu(found, name))
     if not names:
         return
     yield "<h2>A request through a gateway</h2>"

@@ -25,7 +25,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ NEAR_SESSIONS = [10**3, 10**4, 10**5, 10**6, 10**7]
 HIT_ROUNDS = 40
 CONNECTIONS = [4, 16, 64, 256, 1024, 4096, 9900]  # connections_max is 10,000
 IN_FLIGHT_MAX = 256
-GATEWAY_ROUNDS = 6
+GATEWAY_ROUNDS = 8
 GATEWAYS = [1, 2, 4, 8]
 SHARDS = [1, 4, 16, 64]
 FLEET_SESSIONS = 1_000
@@ -102,45 +102,44 @@ def sessions() -> Found:
 
 def connections() -> Found:
     found: dict[str, figures.Figure] = {}
-    for name in ("fastticket", "nginx"):
-        for count in CONNECTIONS:
-            cpu, p99, kib = gateway_with(name, candidates.CANDIDATES[name], count)
-            path = f"scale/connections/{count}, {name}"
-            found[f"{path}/cpu"] = figures.middle(cpu, "µs a request")
-            found[f"{path}/p99"] = figures.middle(p99, "µs")
-            found[f"{path}/memory"] = figures.figure(kib, "KiB resident")
-            tell(path, found)
+    names = ("fastticket", "nginx")
+    for count in CONNECTIONS:
+        found |= side_by_side(
+            "scale/connections", {f"{count}, {name}": candidates.CANDIDATES[name] for name in names}, count
+        )
     lines = {}
-    for name in ("fastticket", "nginx"):
-        for quantity, unit in (("cpu", "µs of CPU a request"), ("p99", "p99, µs")):
+    for name in names:
+        for quantity, title, unit in (("cpu", "CPU", "µs of CPU a request"), ("p99", "p99", "µs, p99")):
             y = [found[f"scale/connections/{count}, {name}/{quantity}"]["value"] for count in CONNECTIONS]
-            lines[f"gateway, {quantity}: {name}"] = figures.series(CONNECTIONS, y, "connections", unit)
+            lines[f"gateway, {title}: {name}"] = figures.series(CONNECTIONS, y, "connections", unit)
     return found, lines
 
 
 def workers() -> Found:
-    found: dict[str, figures.Figure] = {}
-    for count in (1, 2):
-        start = functools.partial(candidates.fastticket, store="redis", workers=count)
-        cpu, p99, _ = gateway_with("fastticket", candidates.Candidate(start), 64)
-        found[f"scale/workers/{count}/cpu"] = figures.middle(cpu, "µs a request")
-        found[f"scale/workers/{count}/p99"] = figures.middle(p99, "µs")
-        tell(f"scale/workers/{count}", found)
-    return found, {}
+    started = {str(n): functools.partial(candidates.fastticket, store="redis", workers=n) for n in (1, 2)}
+    return side_by_side("scale/workers", {name: candidates.Candidate(start) for name, start in started.items()}, 64), {}
 
 
-def gateway_with(name: str, candidate: candidates.Candidate, count: int) -> tuple[list[float], list[float], float]:
-    """CPU a request, p99, and resident memory, of a gateway with so many connections."""
+def side_by_side(path: str, chosen: Mapping[str, candidates.Candidate], count: int) -> dict[str, figures.Figure]:
+    """Gateways with so many connections each, in turn: CPU a request, p99, and resident memory."""
     build()
-    with tempfile.TemporaryDirectory(prefix="fastticket-bench-") as text:
-        folder = Path(text)
-        running = gateway.Running(name, candidate, folder, make_sessions(folder, gateway.SESSIONS), count)
-        try:
-            at_once = min(count, IN_FLIGHT_MAX)
-            slices = [running.slice(gateway.SLICE_MS, at_once) for _ in range(GATEWAY_ROUNDS)]
-            return [s["cpu_us"] for s in slices], [s["p99_us"] for s in slices], running.resident_kib()
-        finally:
-            running.stop()
+    found: dict[str, figures.Figure] = {}
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fastticket-bench-")))
+        made = make_sessions(folder, gateway.SESSIONS)
+        running = []
+        for name, candidate in chosen.items():
+            running.append(gateway.Running(name, candidate, folder, made, count))
+            stack.callback(running[-1].stop)
+        at_once = min(count, IN_FLIGHT_MAX)
+        slices = gateway.measure(running, GATEWAY_ROUNDS, gateway.SLICE_MS, at_once)
+        for each in running:
+            own = slices[each.name]
+            found[f"{path}/{each.name}/cpu"] = figures.middle([s["cpu_us"] for s in own], "µs a request")
+            found[f"{path}/{each.name}/p99"] = figures.middle([s["p99_us"] for s in own], "µs")
+            found[f"{path}/{each.name}/memory"] = figures.figure(each.resident_kib(), "KiB resident")
+            tell(f"{path}/{each.name}", found)
+    return found
 
 
 # -------------------------------------------------------------------------------------------------------- a fleet on one Redis

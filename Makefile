@@ -1,6 +1,9 @@
 # make run        set up, build, and start the demo
 # make test       set up with everything the tests need, then the whole suite, checks and coverage
-# make check      lint and types only          make bench    the benchmarks (docs/benchmarks.md)
+# make check      lint and types only          make gate     whether the hot paths have become slower
+# make bench      every benchmark, half an hour, and a record of it in bench/history/; one by one, on a quiet machine:
+#                 bench-gateway, bench-calls, bench-scale, bench-instructions, bench-revocation, bench-flush, bench-store-load,
+#                 bench-store-memory, bench-hmac; and of the records: bench-compare, bench-report
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -87,7 +90,7 @@ $(VENV)/compiler:
 	$(BIN)/pip install -q 'setuptools>=68' 'cython>=3.1,<4' wheel
 	touch $@
 
-$(VENV)/servers:
+$(VENV)/servers: Makefile
 	$(HAS_SERVERS) || { $(APT) update -q && $(APT) install -qy --no-install-recommends nginx-light redis-server wrk curl openssl valgrind; }
 	mkdir -p $(VENV) && touch $@
 
@@ -99,7 +102,7 @@ $(VENV)/built: $(VENV)/compiler $(SOURCES)
 HAS_PEERS = command -v haproxy >/dev/null && command -v strace >/dev/null && \
 	[ -e /usr/lib/nginx/modules/ngx_http_lua_module.so ] && [ -e /usr/share/lua/5.1/nginx/redis.lua ]
 
-$(VENV)/peers: $(VENV)/servers
+$(VENV)/peers: $(VENV)/servers Makefile
 	$(HAS_PEERS) || { $(APT) update -q && $(APT) install -qy --no-install-recommends haproxy strace libnginx-mod-http-lua lua-nginx-redis; }
 	touch $@
 

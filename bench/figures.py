@@ -80,6 +80,17 @@ def cpu_model() -> str:
     return found[1] if found else platform.machine()
 
 
+def processor() -> str:
+    """Its model, and the numbers that tell its generations apart, where the kernel has them."""
+    text = Path("/proc/cpuinfo").read_text()
+    numbers = [
+        found[1]
+        for name in ("cpu family", "model", "stepping")
+        if (found := re.search(rf"^{name}\s*: (\d+)$", text, re.M))
+    ]
+    return f"{cpu_model()} {'-'.join(numbers)}"
+
+
 def versions() -> dict[str, str]:
     """Of everything that takes part, as far as it is there."""
     found = {"python": platform.python_version(), "openssl": ssl.OPENSSL_VERSION.split()[1]}

@@ -17,7 +17,7 @@ def build() -> None:
     BUILD.mkdir(exist_ok=True)
     for name in ("load", "floor"):
         subprocess.run(
-            ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", BUILD / name, HERE / f"{name}.c"], check=True
+            ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", BUILD / name, HERE / f"{name}.c", "-lm"], check=True
         )
 
 

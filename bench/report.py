@@ -77,17 +77,16 @@ def cpu_bars(found: Mapping[str, Any], names: Sequence[str], title: str) -> Any:
     """User, system and Redis' CPU, one bar a gateway, from zero."""
     plot, axes = plt.subplots(figsize=(9.5, 0.34 * len(names) + 1.1))
     for at, name in enumerate(reversed(names)):
-        own = {
-            quantity: found.get(f"gateway/{name}/{quantity}", {"value": 0.0})["value"]
-            for quantity in ("cpu", "user", "redis")
-        }
+        parts = [
+            found.get(f"gateway/{name}/{quantity}", {"value": 0.0})["value"] for quantity in ("user", "system", "redis")
+        ]
         color = OURS if name.startswith("fastticket") else THEIRS
-        axes.barh(at, own["user"], color=color)
-        axes.barh(at, own["cpu"] - own["user"], left=own["user"], color=color, alpha=0.45)
-        axes.barh(at, own["redis"], left=own["cpu"], color=REDIS, alpha=0.6)
-        axes.text(own["cpu"] + own["redis"], at, f" {own['cpu'] + own['redis']:.1f}", va="center", fontsize=9)
+        axes.barh(at, parts[0], color=color)
+        axes.barh(at, parts[1], left=parts[0], color=color, alpha=0.45)
+        axes.barh(at, parts[2], left=parts[0] + parts[1], color=REDIS, alpha=0.6)
+        axes.text(sum(parts), at, f" {sum(parts):.1f}", va="center", fontsize=9)
     axes.set_yticks(range(len(names)), list(reversed(names)))
-    axes.set_xlabel("µs of CPU a request: user (dark), system (light), its Redis (red)")
+    axes.set_xlabel("µs of CPU a request: user (dark), system (light), its Redis (red); means")
     axes.set_title(title, loc="left")
     axes.margins(x=0.08)
     axes.set_xlim(left=0)
@@ -96,7 +95,8 @@ def cpu_bars(found: Mapping[str, Any], names: Sequence[str], title: str) -> Any:
 
 def whole_cpu(found: Mapping[str, Any], name: str) -> float:
     """A gateway's, with its Redis'."""
-    return sum(found[path]["value"] for path in (f"gateway/{name}/cpu", f"gateway/{name}/redis") if path in found)
+    paths = (f"gateway/{name}/{quantity}" for quantity in ("user", "system", "redis"))
+    return sum(found[path]["value"] for path in paths if path in found)
 
 
 def latency_points(found: Mapping[str, Any], names: Sequence[str]) -> Any:
@@ -246,7 +246,7 @@ def figure_section(found: Mapping[str, Any]) -> Iterator[str]:
 def main() -> int:
     """Run as a program."""
     parser = argparse.ArgumentParser(description="The history as a page with plots.")
-    parser.add_argument("--out", type=Path, default=OUT, help="%(default)s")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="FILE", help="where to write it; %(default)s")
     options = parser.parse_args()
     known = [json.loads(path.read_text()) for path in track.records()]
     if not known:

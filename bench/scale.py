@@ -19,7 +19,6 @@ import argparse
 import asyncio
 import contextlib
 import functools
-import os
 import random
 import statistics
 import sys
@@ -27,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import bench_core
@@ -35,7 +35,7 @@ import figures
 import gateway
 import redis
 import uvloop
-from children import GATEWAY_CORE, LOAD_CORE, BenchError, Child, cpu_ns
+from children import GATEWAY_CORE, LOAD_CORE, BenchError, Child, claim_machine, cpu_ns
 from loader import build
 from sessions import make_sessions, redis_commands, start_redis
 
@@ -53,6 +53,11 @@ SHARDS = [1, 4, 16, 64]
 FLEET_SESSIONS = 1_000
 FLEET_RATE = 8_000
 FLEET_S = 5.0
+WARM_UP_S = 2.0
+# One gateway with other settings; the model shall get these right, too. A session is asked every 0.125 s, and what began together goes
+# in waves: these runs are long, so that a wave more or less does not count.
+SETTINGS = {"touch resolution 1 s": {"touch_resolution_ms": 1000}, "recheck 3 s": {"recheck_s": 3}}
+SETTINGS_S = 30.0
 TURNS_PER_S = 100
 REDIS_SESSIONS = [10**3, 10**4, 10**5, 10**6]
 AT_ONCE = 400
@@ -150,6 +155,8 @@ def gateways() -> Found:
     for routing in ("round robin", "hashed"):
         for count in GATEWAYS:
             found |= fleet(f"scale/gateways/{count}, {routing}", count, 16, routing)
+    for name, settings in SETTINGS.items():
+        found |= fleet(f"scale/settings/{name}", 1, 16, "round robin", settings)
     lines = {}
     for quantity, unit in (
         ("commands", "Redis commands for 1,000 requests"),
@@ -170,13 +177,14 @@ def shards() -> Found:
     return found, {"shards: commands": figures.series(SHARDS, y, "shards", "Redis commands for 1,000 requests")}
 
 
-def fleet(path: str, count: int, shard_count: int, routing: str) -> dict[str, figures.Figure]:
+def fleet(
+    path: str, count: int, shard_count: int, routing: str, settings: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, figures.Figure]:
     """So many gateways on a Redis of their own."""
     with tempfile.TemporaryDirectory() as folder:
         server, port = start_redis(Path(folder), LOAD_CORE)
         try:
-            os.sched_setaffinity(0, {GATEWAY_CORE})
-            seen = uvloop.run(run_fleet(server, port, count, shard_count, routing == "hashed"))
+            seen = uvloop.run(run_fleet(server, port, count, shard_count, routing == "hashed", settings))
         finally:
             server.stop()
     commands = seen["commands"] / seen["requests"] * 1000
@@ -185,40 +193,48 @@ def fleet(path: str, count: int, shard_count: int, routing: str) -> dict[str, fi
         f"{path}/touches": figures.figure(seen["touches"] / seen["seconds"], "touches/s"),
         f"{path}/redis": figures.figure(seen["redis_us"] / seen["requests"], "µs a request"),
         f"{path}/rate": figures.figure(seen["requests"] / seen["seconds"], "requests/s"),
+        f"{path}/loads": figures.figure(seen["loads"] / seen["seconds"], "loads/s"),
         f"{path}/sessions": figures.figure(FLEET_SESSIONS, "sessions"),
+        f"{path}/gateways": figures.figure(count, "gateways"),
+        f"{path}/shards": figures.figure(shard_count, "shards"),
+        f"{path}/resolution": figures.figure(settings.get("touch_resolution_ms", 0) / 1000, "s"),
+        f"{path}/recheck": figures.figure(settings.get("recheck_s", 300), "s"),
     }
     tell(path, found)
     return found
 
 
-async def run_fleet(server: Child, port: int, count: int, shard_count: int, hashed: bool) -> dict[str, float]:
+async def run_fleet(
+    server: Child, port: int, count: int, shard_count: int, hashed: bool, settings: Mapping[str, int]
+) -> dict[str, float]:
     url = f"redis://127.0.0.1:{port}/0?shards={shard_count}"
     keys = fastticket.Keyring.generate()
     async with contextlib.AsyncExitStack() as stack:
         caches = [
-            await stack.enter_async_context(fastticket.TicketCache(fastticket.open_store(url), keys))
+            await stack.enter_async_context(fastticket.TicketCache(fastticket.open_store(url), keys, **settings))
             for _ in range(count)
         ]
         tickets = [await caches[0].login(f"user-{number:05}") for number in range(FLEET_SESSIONS)]
         for number, cache in enumerate(caches):
             seen = tickets[number::count] if hashed else tickets
             await asyncio.gather(*(cache.authenticate(ticket) for ticket in seen))
-        await ask(caches, tickets, hashed, 2.0)
+        await ask(caches, tickets, hashed, WARM_UP_S)
         with redis.Redis(port=port) as client:
             client.config_resetstat()
-        before = written(caches), cpu_ns([server.pid])
-        requests, seconds = await ask(caches, tickets, hashed, FLEET_S)
+        before = total(caches, "touches_written"), total(caches, "loads"), cpu_ns([server.pid])
+        requests, seconds = await ask(caches, tickets, hashed, SETTINGS_S if settings else FLEET_S)
         return {
             "requests": requests,
             "seconds": seconds,
             "commands": sum(redis_commands(port).values()),
-            "touches": written(caches) - before[0],
-            "redis_us": (cpu_ns([server.pid]) - before[1]) / 1e3,
+            "touches": total(caches, "touches_written") - before[0],
+            "loads": total(caches, "loads") - before[1],
+            "redis_us": (cpu_ns([server.pid]) - before[2]) / 1e3,
         }
 
 
-def written(caches: Sequence[fastticket.TicketCache]) -> int:
-    return sum(cache.stats["touches_written"] for cache in caches)
+def total(caches: Sequence[fastticket.TicketCache], name: str) -> int:
+    return sum(cache.stats[name] for cache in caches)
 
 
 async def ask(
@@ -245,7 +261,6 @@ def in_redis() -> Found:
     with tempfile.TemporaryDirectory() as folder:
         server, port = start_redis(Path(folder), LOAD_CORE)
         try:
-            os.sched_setaffinity(0, {GATEWAY_CORE})
             return uvloop.run(fill_and_measure(server, port))
         finally:
             server.stop()
@@ -267,11 +282,18 @@ async def fill_and_measure(server: Child, port: int) -> Found:
             server, store, [touches(store, order, count, now_ms, n) for n in range(1, EXCHANGES)]
         )
         load_us = await exchange_us(server, store, [loads(store, order, count, now_ms) for _ in range(EXCHANGES)])
-        few_us = await exchange_us(server, store, [{shard: Request(None)} for shard in range(store.shards)])
+        empty = [{shard: Request(None) for shard in range(store.shards)}] * EXCHANGES
+        few_us = await exchange_us(server, store, empty) / store.shards
+        lone = [loads(store, order, count, now_ms, 1) for _ in range(EXCHANGES)]
+        began_s = time.process_time()
+        lone_us = await exchange_us(server, store, lone)
+        call_us = (time.process_time() - began_s) / EXCHANGES * 1e6
         found[f"scale/redis/{count}/bytes"] = figures.figure(size, "bytes a session")
         found[f"scale/redis/{count}/touch"] = figures.figure(touch_us / AT_ONCE, "µs of Redis' CPU")
         found[f"scale/redis/{count}/load"] = figures.figure(load_us / AT_ONCE, "µs of Redis' CPU")
-        found[f"scale/redis/{count}/exchange"] = figures.figure(few_us, "µs of Redis' CPU")
+        found[f"scale/redis/{count}/exchange"] = figures.figure(few_us, "µs of Redis' CPU, in a pipeline")
+        found[f"scale/redis/{count}/lone load"] = figures.figure(lone_us, "µs of Redis' CPU")
+        found[f"scale/redis/{count}/gateway, lone load"] = figures.figure(call_us, "µs of the gateway's CPU")
         tell(f"scale/redis/{count}", found)
     await store.aclose()
     lines = {}
@@ -297,9 +319,11 @@ def used_bytes(port: int) -> int:
         return int(client.info("memory")["used_memory"])
 
 
-def by_shard(store: Store, order: random.Random, count: int, now_ms: int) -> dict[int, list[StoredSession]]:
+def by_shard(
+    store: Store, order: random.Random, count: int, now_ms: int, wanted: int
+) -> dict[int, list[StoredSession]]:
     found: dict[int, list[StoredSession]] = {}
-    for number in order.sample(range(count), AT_ONCE):
+    for number in order.sample(range(count), wanted):
         chosen = session(number, now_ms)
         found.setdefault(shard_of(chosen.principal, store.shards), []).append(chosen)
     return found
@@ -308,14 +332,14 @@ def by_shard(store: Store, order: random.Random, count: int, now_ms: int) -> dic
 def touches(store: Store, order: random.Random, count: int, now_ms: int, number: int) -> dict[int, Request]:
     return {
         shard: Request(None, [Touch(s.id, s.principal, s.idle_deadline_ms + number) for s in chosen])
-        for shard, chosen in by_shard(store, order, count, now_ms).items()
+        for shard, chosen in by_shard(store, order, count, now_ms, AT_ONCE).items()
     }
 
 
-def loads(store: Store, order: random.Random, count: int, now_ms: int) -> dict[int, Request]:
+def loads(store: Store, order: random.Random, count: int, now_ms: int, wanted: int = AT_ONCE) -> dict[int, Request]:
     return {
         shard: Request(None, wanted=[(s.id, s.principal) for s in chosen])
-        for shard, chosen in by_shard(store, order, count, now_ms).items()
+        for shard, chosen in by_shard(store, order, count, now_ms, wanted).items()
     }
 
 
@@ -340,14 +364,14 @@ SECTIONS: dict[str, Callable[[], Found]] = {
 
 def main() -> int:
     """Run as a program."""
-    parser = argparse.ArgumentParser(description="Costs as the work grows.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=SECTIONS)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     found: dict[str, figures.Figure] = {}
     lines: dict[str, Any] = {}
     for name in options.only or SECTIONS:
-        os.sched_setaffinity(0, {LOAD_CORE if name in ("connections", "workers") else GATEWAY_CORE})
+        claim_machine(LOAD_CORE if name in ("connections", "workers") else GATEWAY_CORE)
         section_figures, section_lines = SECTIONS[name]()
         found |= section_figures
         lines |= section_lines

@@ -4,7 +4,7 @@
     python bench/track.py compare [OLD [NEW]]        what differs between two records, by default the last two
     python bench/track.py table [RECORD]             the tables of docs/benchmarks.md, by default of the last
 
-A record is named after its day and commit; commit it. Times in it are this machine's, on that day: it swings by a fifth. What counts
+A record is named after its time and commit; commit it. Times in it are this machine's, on that day: it swings by a fifth. What counts
 are ratios, taken within one run, and instructions, which repeat. `compare` therefore marks times as such, and prints them only when
 they differ by more than the machine does.
 """
@@ -27,6 +27,7 @@ HERE = Path(__file__).resolve().parent
 HISTORY = HERE / "history"
 
 Command = list[str]
+SOURCE = ("commit", "changed_files", "versions")
 
 # Name -> command; `--json FILE` is added. The quick ones keep `--quick` within ten minutes.
 BENCHMARKS: dict[str, tuple[Command, Command]] = {
@@ -46,7 +47,14 @@ BENCHMARKS: dict[str, tuple[Command, Command]] = {
 CALLS = ("core", "cache", "stores", "middleware")
 
 # How far a figure may differ without being worth a line.
-NOISE = {"ratio": 0.05, "instructions": 0.005, "bytes": 0.005}
+NOISE = {
+    "ratio": 0.03,
+    "instructions": 0.005,
+    "calls": 0.01,
+    "bytes": 0.005,
+    "a request": 0.02,
+    "per 1,000 requests": 0.03,
+}
 NOISE_OF_TIMES = 0.25
 
 
@@ -60,14 +68,20 @@ def run(is_quick: bool) -> Path:
         for name, command in commands(is_quick, out):
             print(f"--- {name}", flush=True)
             out.unlink(missing_ok=True)
-            subprocess.run([sys.executable, *command], cwd=HERE.parent, check=False)  # a missed budget is a result, too
-            if not out.exists():
-                raise SystemExit(f"track: {name} has found nothing")
+            # Of the programs, 1 is a missed budget, which is a result, too; of pytest it is a row that failed.
+            status = subprocess.run([sys.executable, *command], cwd=HERE.parent, check=False).returncode
+            if not out.exists() or (status and name in CALLS):
+                raise SystemExit(f"track: {name} has failed")
             told = json.loads(out.read_text())
             found |= told["figures"]
             lines |= told["series"]
+    now = figures.environment()
+    if [now[name] for name in SOURCE] != [place[name] for name in SOURCE]:
+        raise SystemExit("track: the sources were changed while they were measured; nothing is kept")
     HISTORY.mkdir(exist_ok=True)
-    record = HISTORY / f"{place['date'][:10]}-{place['commit'][:7]}{'-quick' if is_quick else ''}.json"
+    dirty = "-changed" if place["changed_files"] else ""
+    time = place["date"][:16].replace(":", "").replace("T", "-")
+    record = HISTORY / f"{time}-{place['commit'][:7]}{dirty}{'-quick' if is_quick else ''}.json"
     record.write_text(
         json.dumps({"environment": place, "figures": found, "series": lines}, indent=1, ensure_ascii=False) + "\n"
     )
@@ -97,12 +111,15 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     changes = []
     for name in before.keys() & after.keys():
         was, now = before[name]["value"], after[name]["value"]
-        if was and abs(now / was - 1) > noise(after[name]["unit"]) and not overlap(before[name], after[name]):
+        if was and abs(now / was - 1) > max(noise(after[name]["unit"]), doubt(before[name]), doubt(after[name])):
             changes.append((abs(now / was - 1), name, was, now))
     for _, name, was, now in sorted(changes, reverse=True):
         unit = after[name]["unit"]
         note = "" if is_steady(unit) else "   (a time: look at the ratios first)"
         yield f"{now / was - 1:+8.1%}  {name}: {was:,.4g} -> {now:,.4g} {unit}{note}"
+    for budget in budgets.BUDGETS:
+        if budget.figure in before and budget.figure in after and budget.is_met(before) != budget.is_met(after):
+            yield f"{'now met' if budget.is_met(after) else 'NOW MISSED'}: {budget.text}, wanted {budget.wanted}"
     yield f"{len(changes)} of {len(before.keys() & after.keys())} figures differ by more than noise"
     for title, names in (("gone", before.keys() - after.keys()), ("new", after.keys() - before.keys())):
         if names:
@@ -119,11 +136,9 @@ def is_steady(unit: str) -> bool:
     return any(unit.startswith(known) for known in NOISE)
 
 
-def overlap(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
-    """Whether the quartiles do."""
-    if "low" not in one or "low" not in other:
-        return False
-    return one["low"] <= other["high"] and other["low"] <= one["high"]
+def doubt(own: Mapping[str, float]) -> float:
+    """Of a median, as a share of it: half of the distance between its quartiles, over the root of ten rounds or more."""
+    return (own["high"] - own["low"]) / 2 / own["value"] / 10**0.5 if "low" in own else 0.0
 
 
 # ------------------------------------------------------------------------------------------------------ tables for documents
@@ -137,7 +152,8 @@ def tables(record: Mapping[str, Any]) -> Iterator[str]:
     columns = [
         "gateway",
         "CPU µs/request",
-        "of it user",
+        "user",
+        "system",
         "its Redis",
         "÷ nginx",
         "requests/s",
@@ -176,6 +192,7 @@ def gateway_row(name: str, found: Mapping[str, Any]) -> str:
         f"**{name}**" if name.startswith("fastticket") else name,
         value("cpu", ".1f"),
         value("user", ".1f"),
+        value("system", ".1f"),
         value("redis", ".1f"),
         value("cpu ÷ nginx", ".2f"),
         value("rate", ",.0f"),
@@ -190,7 +207,7 @@ def gateway_row(name: str, found: Mapping[str, Any]) -> str:
 
 def main() -> int:
     """Run as a program."""
-    parser = argparse.ArgumentParser(description="Records of all benchmarks, and what changed.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("run").add_argument(
         "--quick", action="store_true", help="a smaller one; not part of the history"

@@ -1,8 +1,9 @@
 -- Sessions in Redis, asked on every request: GET and EXPIRE in one round trip, on a pooled connection.
 local redis = require "nginx.redis"
 
-local function hex(id)
-    return (id:gsub(".", function(char) return string.format("%02x", char:byte()) end))
+local HEX = {}
+for byte = 0, 255 do
+    HEX[string.char(byte)] = string.format("%02x", byte)
 end
 
 return function(port)
@@ -11,7 +12,7 @@ return function(port)
         if not client:connect("127.0.0.1", port) then
             return false
         end
-        local key = "session:" .. hex(id)
+        local key = "session:" .. id:gsub(".", HEX)
         client:init_pipeline()
         client:get(key)
         client:expire(key, 7200)

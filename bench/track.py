@@ -41,7 +41,7 @@ BENCHMARKS: dict[str, tuple[Command, Command]] = {
     "flush": (["flush.py"], ["flush.py"]),
     "store load": (["store_load.py"], ["store_load.py", "--seconds", "3", "--only", "fastticket"]),
     "store memory": (["store_memory.py"], ["store_memory.py", "--sessions", "20000"]),
-    "revocation": (["revocation.py"], ["revocation.py", "--revocations", "500"]),
+    "revocation": (["revocation.py", "--revocations", "4000"], ["revocation.py", "--revocations", "500"]),
     "scale": (["scale.py"], ["scale.py", "--only", "gateways", "shards"]),
 }
 CALLS = ("core", "cache", "stores", "middleware")

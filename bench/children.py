@@ -9,9 +9,11 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 GATEWAY_CORE = 0
 LOAD_CORE = 1
@@ -33,6 +35,14 @@ def claim_machine(core: int) -> None:
     os.sched_setaffinity(0, {core})
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def run_program(main: Callable[[], int | None]) -> NoReturn:
+    """A benchmark as a command: its exit code, or why there is nothing to measure."""
+    try:
+        sys.exit(main())
+    except BenchError as error:
+        sys.exit(f"bench: {error}")
 
 
 class Child:
@@ -121,10 +131,11 @@ def free_port() -> int:
 
 
 def cpu_ns(pids: Sequence[int]) -> int:
-    """What the scheduler has accounted to all threads of these processes, those that have ended among them."""
-    return sum(
-        time.clock_gettime_ns(~pid << 3 | CPUCLOCK_SCHED) for pid in pids
-    )  # the process's clock: clock_getcpuclockid(3)
+    """What the scheduler has accounted to all threads of these processes, those that have ended among them.
+
+    By each process's clock: clock_getcpuclockid(3).
+    """
+    return sum(time.clock_gettime_ns(~pid << 3 | CPUCLOCK_SCHED) for pid in pids)
 
 
 def user_ns(pids: Sequence[int]) -> int:

@@ -22,7 +22,6 @@ import hmac
 import json
 import platform
 import statistics
-import sys
 import tempfile
 import timeit
 from collections.abc import Iterator, Mapping
@@ -32,7 +31,7 @@ import figures
 import gateway
 import instructions
 from candidates import CANDIDATES
-from children import LOAD_CORE, BenchError, claim_machine
+from children import LOAD_CORE, claim_machine, run_program
 from loader import build
 from sessions import make_sessions
 
@@ -54,9 +53,8 @@ def keys() -> dict[str, str]:
     known = figures.versions()
     releases = {"python": 2, "gcc": 1, "openssl": 2, "cython": 2, "valgrind": 2}
     tools = " ".join(f"{name} {'.'.join(known.get(name, '?').split('.')[:parts])}" for name, parts in releases.items())
-    avx2 = (
-        "avx2" if " avx2 " in Path("/proc/cpuinfo").read_text() else "no avx2"
-    )  # libcrypto and libc choose their code by it
+    # libcrypto and libc choose their code by it.
+    avx2 = "avx2" if " avx2 " in Path("/proc/cpuinfo").read_text() else "no avx2"
     libc = " ".join(platform.libc_ver())
     return {"instructions": f"{platform.machine()} {avx2} {libc} {tools}", "ratios": figures.processor()}
 
@@ -150,7 +148,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BenchError as error:
-        sys.exit(f"bench: {error}")
+    run_program(main)

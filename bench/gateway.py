@@ -52,6 +52,7 @@ from children import (
     claim_machine,
     cpu_ns,
     free_port,
+    run_program,
     system_calls,
     user_ns,
 )
@@ -381,7 +382,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BenchError as error:
-        sys.exit(f"bench: {error}")
+    run_program(main)

@@ -37,7 +37,7 @@ from pathlib import Path
 
 import figures
 import uvloop
-from children import GATEWAY_CORE, BenchError
+from children import GATEWAY_CORE, BenchError, run_program
 from loader import BUILD, HERE, Loader, build
 from sessions import make_sessions
 
@@ -226,7 +226,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BenchError as error:
-        sys.exit(f"bench: {error}")
+    run_program(main)

@@ -28,7 +28,7 @@ mpl.use("svg")
 import matplotlib.pyplot as plt
 
 OUT = track.HERE / "build" / "report.html"
-OURS, THEIRS, SYSTEM = "#0b5fa5", "#5f6b76", "#b9c2ca"
+OURS, THEIRS = "#0b5fa5", "#5f6b76"
 REDIS = "#c0392b"
 HISTORY_FIGURES = {
     "instructions of the hot paths": [

@@ -21,7 +21,6 @@ import contextlib
 import functools
 import random
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +34,7 @@ import figures
 import gateway
 import redis
 import uvloop
-from children import GATEWAY_CORE, LOAD_CORE, BenchError, Child, claim_machine, cpu_ns
+from children import GATEWAY_CORE, LOAD_CORE, Child, claim_machine, cpu_ns, run_program
 from loader import build
 from sessions import make_sessions, redis_commands, start_redis
 
@@ -380,7 +379,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BenchError as error:
-        sys.exit(f"bench: {error}")
+    run_program(main)

@@ -146,6 +146,7 @@ cdef struct Route:
     uint8_t auth                # 0 none, 1 optional, 2 required
     bint touches
     bint logs_in
+    bint is_endpoint            # answered here: 204 with the identity, no upstream
     uint16_t group
 
 
@@ -265,6 +266,9 @@ cdef class Proxy:
     cdef bint _is_browser(self, Conn *c, bint parsed) noexcept nogil
     cdef void _reject(self, uint32_t index, int status, const char *slug) noexcept nogil
     cdef void _fail(self, uint32_t index, int status, const char *slug) noexcept nogil
+    cdef void _answer_identity(self, uint32_t index) noexcept nogil
+    cdef void _deliver(self, uint32_t index, const uint8_t *answer, uint32_t size) noexcept nogil
+    cdef const char *_connection_field(self, Conn *c) noexcept nogil
     cdef void _respond(self, uint32_t index, int status, const char *slug, const char *fields) noexcept nogil
     cdef void _flush_out(self, uint32_t index) noexcept nogil
     cdef void _after_answer(self, uint32_t index) noexcept nogil

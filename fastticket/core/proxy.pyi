@@ -45,8 +45,13 @@ class Proxy:
     def add_group(self, servers: Sequence[tuple[str, int] | str]) -> int:
         """Upstream servers that share the requests: (host, port), numeric, or a Unix socket's path. The group's number."""
 
-    def add_route(self, path: str, auth: str, group: int, *, touches: bool = True, logs_in: bool = False) -> None:
-        """Requests whose normal path is `path` or below it. `auth`: none, optional, required. Longer paths come first."""
+    def add_route(
+        self, path: str, auth: str, group: int | None, *, touches: bool = True, logs_in: bool = False
+    ) -> None:
+        """Requests whose normal path is `path` or below it. `auth`: none, optional, required. Longer paths come first.
+
+        Without a group no upstream is asked: 204 with the identity field for a good ticket (`auth` is required), else 401 or 503.
+        """
 
     def trust(self, networks: Iterable[IPv4Network | IPv6Network | str]) -> None:
         """Clients whose X-Forwarded-* and Forwarded fields are believed; "unix" for those on Unix sockets."""

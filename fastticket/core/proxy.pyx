@@ -103,6 +103,8 @@ cdef const char *_phrase(int status) noexcept nogil:
         return b"Bad Request"
     if status == 401:
         return b"Unauthorized"
+    if status == 403:
+        return b"Forbidden"
     if status == 404:
         return b"Not Found"
     if status == 405:
@@ -280,8 +282,10 @@ cdef class Proxy:
         cdef bytes prefix = path.encode("ascii")
         if self.route_count == ROUTES_MAX or not prefix.startswith(b"/") or len(prefix) > ROUTE_PATH_MAX:
             raise ValueError(f"at most {ROUTES_MAX} routes, each a path of at most {ROUTE_PATH_MAX} bytes: {path}")
-        if not 0 <= group < self.group_count:
+        if group is not None and not 0 <= group < self.group_count:
             raise ValueError(f"there is no upstream group {group}")
+        if group is None and AUTH[auth] != Auth.AUTH_REQUIRED:
+            raise ValueError(f"{path}: without an upstream, a ticket is all there is to answer for")
         if self.route_count and len(prefix) > self.routes[self.route_count - 1].path_size:
             raise ValueError(f"{path} is longer than the route before it")
         route.path_size = len(prefix)
@@ -289,7 +293,8 @@ cdef class Proxy:
         route.auth = AUTH[auth]
         route.touches = touches
         route.logs_in = logs_in
-        route.group = group
+        route.is_endpoint = group is None
+        route.group = group or 0
         self.route_count += 1
 
     def trust(self, networks):
@@ -1026,12 +1031,12 @@ cdef class Proxy:
             return
         if verdict == Verdict.AMBIGUOUS:
             c.closes = True                     # as with every request that can be read in two ways
-            status = 400
+            status = 403 if self.routes[c.route].is_endpoint else 400
             fields[0] = 0
         elif verdict == Verdict.STORE_UNAVAILABLE:
             status = 503
             snprintf(fields, sizeof(fields), b"Retry-After: 1\r\n")
-        elif self.login_url.size and self._is_browser(c, parsed):
+        elif self.login_url.size and not self.routes[c.route].is_endpoint and self._is_browser(c, parsed):
             status = 302
             snprintf(fields, sizeof(fields), b"Location: %s\r\nCache-Control: no-store\r\n", <const char *>self.login_url.at)
         else:
@@ -1081,24 +1086,43 @@ cdef class Proxy:
         cdef char[1536] answer
         cdef char[256] body
         cdef int size = snprintf(body, sizeof(body), b"{\"error\": \"%s\", \"reason\": \"%s\"}\n", _phrase(status), slug)
-        cdef const char *connection = b""
         cdef const char *shown = body
+        cdef const char *connection = self._connection_field(c)
         if c.method == Method.HEAD:
             shown = b""
-        if not c.complete or self.draining:
-            c.closes = True
-        if c.closes:
-            connection = b"Connection: close\r\n"
-        elif c.minor == 0:
-            connection = b"Connection: keep-alive\r\n"
         size = snprintf(
             answer, sizeof(answer),
             b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s%s\r\n%s",
             status, _phrase(status), size, fields, connection, shown)
+        self._deliver(index, <uint8_t *>answer, <uint32_t>size)
+
+    cdef void _answer_identity(self, uint32_t index) noexcept nogil:
+        """What another gateway has asked: the ticket is good, and whose it is."""
+        cdef Conn *c = &self.conns[index]
+        cdef const char *connection = self._connection_field(c)
+        self.out_size = 0
+        self._put(b"HTTP/1.1 204 No Content\r\n", 25)
+        self._put(self.identity_field.at, self.identity_field.size)
+        self._put(c.checked.raw + PRINCIPAL_AT, c.checked.raw[PRINCIPAL_LENGTH_AT])
+        self._put(b"\r\n", 2)
+        self._put(<const uint8_t *>connection, <uint32_t>strlen(connection))
+        self._put(b"\r\n", 2)
+        self._deliver(index, self.out, self.out_size)
+
+    cdef const char *_connection_field(self, Conn *c) noexcept nogil:
+        """Of an answer of our own; whether the connection stays is decided here."""
+        if not c.complete or self.draining:
+            c.closes = True
+        if c.closes:
+            return b"Connection: close\r\n"
+        return b"Connection: keep-alive\r\n" if c.minor == 0 else b""
+
+    cdef void _deliver(self, uint32_t index, const uint8_t *answer, uint32_t size) noexcept nogil:
+        """An answer of our own, whole."""
         self._clear_timer(index)
-        if not self._send(index, <uint8_t *>answer, <uint32_t>size):
+        if not self._send(index, answer, size):
             self._close(index)
-        elif c.unsent != NULL:
+        elif self.conns[index].unsent != NULL:
             self._flush_out(index)
         else:
             self._after_answer(index)
@@ -1162,6 +1186,9 @@ cdef class Proxy:
         cdef Group *group = &self.groups[self.routes[c.route].group]
         cdef uint16_t server
         cdef uint32_t upstream
+        if self.routes[c.route].is_endpoint:
+            self._answer_identity(index)
+            return
         while c.attempts <= group.count:
             c.attempts += 1
             server = self._pick(group)

@@ -38,6 +38,7 @@ class Gateway:
     listen: list[str] = field(default_factory=lambda: ["127.0.0.1:8080"])
     workers: int = 1
     login_url: str = ""
+    auth_path: str = ""
     trusted_proxies: list[str] = field(default_factory=list)
     identity_header: str = "X-Forwarded-User"
     connections_max: int = 10_000
@@ -112,6 +113,10 @@ class Config:
     timeouts: Mapping[str, float]
     upstream: list[Upstream]
     route: list[Route]
+
+    def routes(self) -> list[Route]:
+        """Those of the file, and the endpoint that answers for a ticket."""
+        return [*self.route, Route(path=self.gateway.auth_path)] if self.gateway.auth_path else self.route
 
     def listen_addresses(self) -> list[Address]:
         """Where to listen."""
@@ -295,12 +300,12 @@ def _check(config: Config) -> None:
     require(config.upstream, "[[upstream]]", "there must be one")
     require(config.route, "[[route]]", 'there must be one; path = "/" catches everything')
     names = [upstream.name for upstream in config.upstream]
-    paths = [route.path for route in config.route]
+    paths = [route.path for route in config.routes()]
     for upstream in config.upstream:
         require(names.count(upstream.name) == 1, f"[[upstream]] {upstream.name}", "the name is there twice")
         require(upstream.servers, f"[[upstream]] {upstream.name}: servers", "must name at least one address")
-    for route in config.route:
-        where = f"[[route]] {route.path}"
+    for route in config.routes():
+        where = f"[[route]] {route.path}" if route in config.route else f"[gateway] auth_path {route.path}"
         require(
             re.fullmatch(r"/[!-~]{0,254}", route.path),
             where,

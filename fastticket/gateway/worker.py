@@ -59,8 +59,8 @@ def make_proxy(config: Config, cache: TicketCache) -> Proxy:
     )
     proxy.trust(config.trusted_networks())
     groups = {u.name: proxy.add_group([resolve(a) for a in config.server_addresses(u)]) for u in config.upstream}
-    for route in sorted(config.route, key=lambda r: len(r.path), reverse=True):
-        group = groups[route.upstream or config.upstream[0].name]
+    for route in sorted(config.routes(), key=lambda r: len(r.path), reverse=True):
+        group = None if route.path == config.gateway.auth_path else groups[route.upstream or config.upstream[0].name]
         proxy.add_route(route.path, route.auth, group, touches=route.touch, logs_in=route.login)
     return proxy
 

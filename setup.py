@@ -45,7 +45,17 @@ def core(name: str, libraries: tuple[str, ...] = ()) -> Extension:
 
 setup(
     ext_modules=cythonize(
-        [core("ticket", ("crypto",)), core("nearcache"), core("check"), core("http1"), core("proxy")],
+        [
+            core("ticket", ("crypto",)),
+            core("nearcache"),
+            core("check"),
+            core("http1"),
+            core("routes"),
+            core("clients"),
+            core("upstreams", ("m",)),
+            core("accesslog"),
+            core("proxy"),
+        ],
         compiler_directives={"linetrace": trace},
         force=trace,
     )

@@ -33,6 +33,7 @@ from fastticket.stores.base import Position, Reply, Request, Store, StoredSessio
 log = logging.getLogger("fastticket.cache")
 
 OutagePolicy = Literal["serve-cached", "deny"]
+Consistency = Literal["near", "strong"]
 
 TOUCHES_PER_SLICE = 400  # drained at once, so that no flush holds the loop for more than a millisecond or so
 LOAD_ATTEMPTS = 4  # a load is asked again when it was poisoned, or came back past its lease
@@ -42,6 +43,7 @@ SWEEP_SESSIONS_MAX = 1000
 SWEEP_AGAIN_S = 1.0  # after one that did not get them all
 CLOCK_INTERVAL_S = 10.0
 CLOSE_ATTEMPTS = 3
+DRAWS_MAX = 1000  # of tickets, until one suits
 
 
 _Key = tuple[str, str]  # session id, principal
@@ -57,6 +59,7 @@ class _Flight:
         self.ticket = ticket
         self.key = (ticket.session_id, ticket.principal)
         self.landed = landed
+        self.has_departed = False  # it was asked before now: too early for whoever wants to know how things are now
         self.ended: Verdict | None = None  # a log, or a logout here, says that the session is over
         self.poisoned = False  # its answer may be older than what was lost in a gap
         self.keyless = False  # its ticket's key has left the ring
@@ -163,18 +166,32 @@ class TicketCache:
 
     # --- sessions
 
-    async def login(self, principal: str) -> str:
-        """Create a session and return its ticket, ready for a cookie. InvalidPrincipal, StoreUnavailable."""
+    async def login(self, principal: str, *, suits: Callable[[str], bool] | None = None) -> str:
+        """Create a session and return its ticket, ready for a cookie. InvalidPrincipal, StoreUnavailable.
+
+        `suits`: whether a ticket will do; they are made until one does, at most DRAWS_MAX.
+        """
         now_ms = self.now_ms()
-        text = self._keys.mint(principal, now_ms, self._idle_timeout_s, self._absolute_lifetime_s)
+        for _ in range(DRAWS_MAX):
+            text = self._keys.mint(principal, now_ms, self._idle_timeout_s, self._absolute_lifetime_s)
+            if suits is None or suits(text):
+                break
         ticket = self._verified(text, now_ms)
         idle_deadline_ms = ticket.idle_deadline_ms(now_ms, self._flush_interval_ms)
         session = StoredSession(ticket.session_id, principal, idle_deadline_ms, ticket.absolute_deadline_ms)
         await self._store.create(session)
         return text
 
-    async def authenticate(self, ticket: str | bytes, *, touch: bool = True) -> Session:
-        """The session of a ticket, loaded if need be. TicketRefused (`.reason` is a slug), StoreUnavailable."""
+    async def authenticate(
+        self, ticket: str | bytes, *, touch: bool = True, consistency: Consistency = "near"
+    ) -> Session:
+        """The session of a ticket, loaded if need be. TicketRefused (`.reason` is a slug), StoreUnavailable.
+
+        `consistency="strong"`: the store is asked in any case, and a session that was revoked before this call is refused. With the
+        store away nobody is admitted, whatever the outage policy.
+        """
+        if consistency == "strong":
+            await self._confirm(ticket)
         loaded: int | Verdict = Verdict.MISS
         for _ in range(LOAD_ATTEMPTS):
             verdict = self.check(ticket, touch)
@@ -198,6 +215,15 @@ class TicketCache:
         raise StoreUnavailable(
             "the store answers too slowly: loads come back after their lease is over; look at its latency"
         )
+
+    async def _confirm(self, ticket: str | bytes) -> None:
+        """Load what the store says now. A load that was sent before is waited for, and not believed."""
+        verified = self._verified(ticket, self.now_ms())
+        while (flight := self._flights.get((verified.session_id, verified.principal))) and flight.has_departed:
+            await asyncio.wait([flight.landed])
+        loaded = await self._load(verified)
+        if isinstance(loaded, Verdict) and loaded.is_refusal:
+            raise TicketRefused(loaded)
 
     async def logout(self, ticket: str | bytes) -> bool:
         """End the session of a ticket. False: it had none any more. TicketRefused if it is not authentic."""
@@ -292,6 +318,7 @@ class TicketCache:
             for _ in range(LOAD_ATTEMPTS):
                 for flight in flights:
                     flight.poisoned = False
+                    flight.has_departed = True
                 answers = await self._look_up([flight.key for flight in flights])
                 flights = [flight for flight in flights if not self._land(flight, answers[flight.key])]
                 if not flights:

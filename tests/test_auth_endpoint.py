@@ -221,7 +221,7 @@ def test_the_application_hears_who_it_is_and_nobody_else_gets_there(front):
 
 
 def test_a_login_through_it_makes_a_session(front):
-    address, at, behind, answer = front
+    address, _, behind, answer = front
     answer[0] = b"HTTP/1.1 200 OK\r\nX-Ticket-Login: bob\r\nContent-Length: 2\r\n\r\nok"
     head, _ = ask(address, get("/login", method="GET"))
     ticket = fields_of(head)[b"set-cookie"].split(b";")[0].partition(b"=")[2].decode()

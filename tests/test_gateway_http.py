@@ -127,9 +127,9 @@ def test_a_trusted_proxy_is_believed(gateway, origin):
         b"X-Forwarded-Host: shop\r\nForwarded: for=9.9.9.9\r\n\r\n"
     )
     fields = fields_of(behind.requests[0][0])
-    assert fields[b"x-forwarded-for"] == b"9.9.9.9, 8.8.8.8, 127.0.0.1"
+    assert fields[b"x-forwarded-for"] == b"8.8.8.8, 127.0.0.1"  # nobody vouches for what is left of it
     assert (fields[b"x-forwarded-proto"], fields[b"x-forwarded-host"]) == (b"https", b"shop")
-    assert fields[b"forwarded"] == b"for=9.9.9.9"
+    assert b"forwarded" not in fields  # it may be the client's own
 
 
 def test_an_absolute_target_replaces_host(gateway, origin):
@@ -323,7 +323,7 @@ def test_unix_sockets_and_ipv6(gateway, origin, tmp_path):
 
 
 def test_more_clients_than_allowed_wait(gateway, origin):
-    at = gateway(origin(), gateway={"connections_max": 2})
+    at = gateway(origin(), limits={"connections_max": 2})
     first, second, third = at.connect(), at.connect(), at.connect()
     with first, second, third:
         for client in (first, second):

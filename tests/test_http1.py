@@ -47,6 +47,8 @@ class Kind(IntEnum):
     IDENTITY = 17
     TICKET_LOGIN = 18
     TICKET_LOGOUT = 19
+    FORWARDED_ELEMENT = 20
+    REQUEST_ID = 21
 
 
 LENGTH = "Content-Length: 5"
@@ -220,6 +222,7 @@ def test_ordinary_request():
         "host": b"example.org:8080",
         "expect_continue": False,
         "websocket": False,
+        "upgrade_to": b"",
     }
 
 
@@ -240,6 +243,7 @@ def test_smallest_request():
         "host": b"a",
         "expect_continue": False,
         "websocket": False,
+        "upgrade_to": b"",
     }
 
 
@@ -672,7 +676,7 @@ KINDS = {
     "Authorization": Kind.AUTHORIZATION,
     "Accept": Kind.ACCEPT,
     "Sec-WebSocket-Key": Kind.WEBSOCKET_KEY,
-    "Forwarded": Kind.FORWARDED,
+    "Forwarded": Kind.FORWARDED_ELEMENT,
     **dict.fromkeys(
         ["X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Scheme", "X-Forwarded-Server", "X-Forwarded-Ssl"],
         Kind.FORWARDED,

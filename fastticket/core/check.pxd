@@ -21,6 +21,8 @@ cdef class Checker:
     cdef int64_t now(self) noexcept nogil
     cdef Verdict judge(
         self, const uint8_t *text, Py_ssize_t chars, int64_t now_ms, bint touch, Checked *checked) noexcept nogil
+    cdef Verdict judge_again(self, Checked *checked, int64_t now_ms, bint touch) noexcept nogil
+    cdef Verdict _unless_refused(self, const Checked *checked, Verdict verdict, int64_t now_ms) noexcept nogil
 
 
 cdef class Session:

@@ -93,7 +93,6 @@ cdef class Checker:
     ) noexcept nogil:
         """HIT: admitted. MISS, REFRESH: authentic, as far as this process knows; ask the store. Else refused."""
         cdef Verdict verdict
-        cdef Verdict remembered
         checked.size = decode(text, chars, checked.raw)
         if checked.size == 0:
             return Verdict.MALFORMED
@@ -105,7 +104,15 @@ cdef class Checker:
             if verdict != Verdict.HIT:
                 return verdict
             verdict = Verdict.MISS
-        remembered = self.near.refusal(checked.raw + SESSION_ID_AT, now_ms)
+        return self._unless_refused(checked, verdict, now_ms)
+
+    cdef Verdict judge_again(self, Checked *checked, int64_t now_ms, bint touch) noexcept nogil:
+        """The same for a ticket that was judged before, and was good. MISS says less: its key may have left the ring."""
+        cdef Verdict verdict = self.near.find(checked.raw, checked.size, now_ms, touch, &checked.idle_deadline_ms)
+        return verdict if verdict == Verdict.HIT else self._unless_refused(checked, verdict, now_ms)
+
+    cdef Verdict _unless_refused(self, const Checked *checked, Verdict verdict, int64_t now_ms) noexcept nogil:
+        cdef Verdict remembered = self.near.refusal(checked.raw + SESSION_ID_AT, now_ms)
         return verdict if remembered == Verdict.HIT else remembered
 
 

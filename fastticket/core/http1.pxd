@@ -23,13 +23,15 @@ cdef enum Kind:
     AUTHORIZATION
     ACCEPT
     WEBSOCKET_KEY
-    FORWARDED
+    FORWARDED                   # what only a trusted proxy may say
     FORWARDED_FOR
     FORWARDED_PROTO
     FORWARDED_HOST
     IDENTITY
     TICKET_LOGIN
     TICKET_LOGOUT
+    FORWARDED_ELEMENT           # Forwarded, of RFC 7239
+    REQUEST_ID
 
 
 cdef enum Framing:
@@ -84,7 +86,8 @@ cdef struct Head:
     bint target_is_bare         # absolute-form without a path: "/" goes before the target
     Span host
     bint expect_continue
-    bint websocket
+    Span upgrade_to             # the one protocol that the client offers to change to, or nothing
+    bint websocket              # it is that
     # responses
     int status
     Span reason
@@ -106,12 +109,14 @@ cdef struct Chunks:
     int state
     bint quoted
     uint32_t line_bytes         # of the size line or of the trailers so far
+    uint32_t extension_bytes    # of all of them; the caller says how many are too many
     uint64_t left               # of the chunk
 
 
 cdef int parse_request(Names names, const uint8_t *at, uint32_t size, Head *head) noexcept nogil
 cdef int parse_response(Names names, const uint8_t *at, uint32_t size, Method asked, Head *head) noexcept nogil
 cdef bint is_nominated(const uint8_t *at, const Head *head, const Field *field) noexcept nogil
+cdef bint reads_as(const uint8_t *name, uint32_t name_size, const uint8_t *other, uint32_t other_size) noexcept nogil
 cdef bint equals(const uint8_t *at, Span span, const char *lower, uint32_t size) noexcept nogil
 cdef int find_cookie(const uint8_t *at, Span value, const uint8_t *name, uint32_t name_size, Span *found) noexcept nogil
 cdef int dechunk(Chunks *chunks, uint8_t *at, uint32_t size, uint32_t *consumed, uint32_t *produced) noexcept nogil

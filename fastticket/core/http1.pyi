@@ -47,6 +47,8 @@ if TYPE_CHECKING:  # what the dictionaries hold; these classes are not there at 
         """The client waits for 100 (RFC 9110, 10.1.1). Never of HTTP/1.0."""
         websocket: bool
         """An opening handshake (RFC 6455, 4.1): GET, HTTP/1.1, no body, exactly one Sec-WebSocket-Key."""
+        upgrade_to: bytes
+        """The one protocol that the client offers to change to (RFC 9110, 7.8), or nothing."""
 
     @type_check_only
     class _ResponseHead(_Head):
@@ -56,7 +58,8 @@ if TYPE_CHECKING:  # what the dictionaries hold; these classes are not there at 
 
 @final
 class Names:
-    """The field names that mean something: `KNOWN`, and `identity`, those that only the gateway may set.
+    """The field names that mean something: `KNOWN`, `identity`, those that only the gateway may set,
+    and the one that holds a request id, if there is one.
 
     A name is found by its *normal spelling*: lower case, and `-` for every character but letters and digits. One of
     them in any other spelling (`X_Forwarded_User`) is DROP: somebody behind us could take it for the real one.
@@ -65,7 +68,7 @@ class Names:
     many (64 with those of `KNOWN`).
     """
 
-    def __new__(cls, identity: Iterable[str] = ()) -> Self: ...
+    def __new__(cls, identity: Iterable[str] = (), request_id: str = "") -> Self: ...
 
 def request_head(data: Buffer, names: Names | None = None) -> _RequestHead | int:
     """Read a request head (RFC 9112, 2 to 7). `data` may hold more; up to two empty lines before it are skipped.

@@ -80,7 +80,7 @@ KNOWN = {
     "authorization": Kind.AUTHORIZATION,
     "accept": Kind.ACCEPT,
     "sec-websocket-key": Kind.WEBSOCKET_KEY,
-    "forwarded": Kind.FORWARDED,
+    "forwarded": Kind.FORWARDED_ELEMENT,
     "x-forwarded-port": Kind.FORWARDED,
     "x-forwarded-prefix": Kind.FORWARDED,
     "x-forwarded-scheme": Kind.FORWARDED,
@@ -106,11 +106,13 @@ cdef inline uint32_t _place(uint8_t first, uint8_t last, uint32_t size) noexcept
 cdef class Names:
     """The field names that mean something to us: a small open hash table. `identity` are those that only we may set."""
 
-    def __cinit__(self, identity=()):
+    def __cinit__(self, identity=(), request_id=""):
         for name, kind in KNOWN.items():
             self._add(name, kind)
         for name in identity:
             self._add(name, Kind.IDENTITY)
+        if request_id:
+            self._add(request_id, Kind.REQUEST_ID)
 
     def _add(self, name, kind):
         cdef bytes normal = bytes(TOKEN[c] for c in name.encode("ascii"))
@@ -158,28 +160,26 @@ cdef bint equals(const uint8_t *at, Span span, const char *lower, uint32_t size)
     return True
 
 
-cdef bint _reads_as(const uint8_t *at, Span name, const char *normal, uint32_t size) noexcept nogil:
-    """Whether that is the normal spelling of the name."""
+cdef bint reads_as(const uint8_t *name, uint32_t name_size, const uint8_t *other, uint32_t other_size) noexcept nogil:
+    """Whether two names have one normal spelling."""
     cdef uint32_t i
-    if name.size != size:
+    if name_size != other_size:
         return False
-    for i in range(size):
-        if TOKEN[at[name.at + i]] != <uint8_t>normal[i]:
+    for i in range(name_size):
+        if TOKEN[name[i]] != TOKEN[other[i]]:
             return False
     return True
+
+
+cdef inline bint _reads_as(const uint8_t *at, Span name, const char *other, uint32_t size) noexcept nogil:
+    return reads_as(at + name.at, name.size, <const uint8_t *>other, size)
 
 
 cdef bint is_nominated(const uint8_t *at, const Head *head, const Field *field) noexcept nogil:
     """Whether the Connection field makes this one hop-by-hop. Compared by normal spelling."""
     cdef int n
-    cdef uint32_t i
     for n in range(head.nominated_count):
-        if head.nominated[n].size != field.name.size:
-            continue
-        i = 0
-        while i < field.name.size and TOKEN[at[head.nominated[n].at + i]] == TOKEN[at[field.name.at + i]]:
-            i += 1
-        if i == field.name.size:
+        if reads_as(at + head.nominated[n].at, head.nominated[n].size, at + field.name.at, field.name.size):
             return True
     return False
 
@@ -547,9 +547,10 @@ cdef int _request_fields(const uint8_t *at, Head *head) noexcept nogil:
     cdef int hosts = 0
     cdef int expectations = 0
     cdef int websocket_keys = 0
-    cdef bint wants_websocket = False
+    cdef int upgrades = 0
     cdef int i
     head.expect_continue = False
+    head.upgrade_to = Span(0, 0)
     for i in range(head.field_count):
         field = &head.fields[i]
         if field.kind == Kind.HOST:
@@ -566,15 +567,33 @@ cdef int _request_fields(const uint8_t *at, Head *head) noexcept nogil:
         elif field.kind == Kind.WEBSOCKET_KEY:
             websocket_keys += 1
         elif field.kind == Kind.UPGRADE:
-            wants_websocket |= equals(at, field.value, b"websocket", 9)
-    head.websocket = wants_websocket and head.upgrade
+            if not equals(at, head.upgrade_to, b"websocket", 9):
+                head.upgrade_to = field.value
+            upgrades += 1
     if hosts != 1:
         return -400
+    if not head.upgrade or not _is_protocol(at, head.upgrade_to):
+        head.upgrade_to.size = 0
+    head.websocket = equals(at, head.upgrade_to, b"websocket", 9)
+    if upgrades > 1 and not head.websocket:
+        head.upgrade_to.size = 0                    # a choice of several, and none that we know
     if head.websocket and (
         websocket_keys != 1 or head.method != Method.GET or head.minor != 1 or head.framing != Framing.NO_BODY
     ):
         return -400
     return 0
+
+
+cdef bint _is_protocol(const uint8_t *at, Span name) noexcept nogil:
+    """One token, perhaps with a version (RFC 9110, 7.8)."""
+    cdef uint32_t i
+    cdef int slashes = 0
+    for i in range(name.at, name.at + name.size):
+        if at[i] == c'/':
+            slashes += 1
+        elif not TOKEN[at[i]]:
+            return False
+    return slashes <= 1
 
 
 # ----------------------------------------------------------------------------------------------------------- responses
@@ -714,6 +733,7 @@ cdef int _chunk_step(Chunks *chunks, uint8_t c) noexcept nogil:
         chunks.quoted = False
         chunks.state = ChunkState.EXTENSION if c == c';' else ChunkState.SIZE_LF
     elif state == ChunkState.EXTENSION:
+        chunks.extension_bytes += 1
         if chunks.line_bytes > CHUNK_LINE_BYTES_MAX:
             return -400
         if c == c'"':
@@ -853,6 +873,7 @@ def request_head(const uint8_t[::1] data not None, Names names=None):
         "host": _slice(&data[0], head.host),
         "expect_continue": bool(head.expect_continue),
         "websocket": bool(head.websocket),
+        "upgrade_to": _slice(&data[0], head.upgrade_to),
     }
 
 

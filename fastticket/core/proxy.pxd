@@ -1,18 +1,21 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from fastticket.core.accesslog cimport AccessLog, Entry
 from fastticket.core.check cimport Checked, Checker
+from fastticket.core.clients cimport ADDRESS_BYTES, ADDRESS_TEXT_MAX, Networks, Tally
 from fastticket.core.http1 cimport Chunks, Field, Framing, Head, Method, Names, Span
+from fastticket.core.routes cimport Auth, Routes, Text
 from fastticket.core.sockets cimport epoll_event, sockaddr_storage, socklen_t
+from fastticket.core.upstreams cimport Group, Upstreams
 from fastticket.core.verdict cimport Verdict
 
 cdef enum:
-    TIMERS = 10
-    SERVERS_MAX = 256
-    GROUPS_MAX = 64
-    ROUTES_MAX = 256
-    ROUTE_PATH_MAX = 255
-    NETWORKS_MAX = 64
+    TIMERS = 13
+    QUEUES_MAX = 250
+    WAITS_MAX = 64
+    UPGRADES_MAX = 8
     EVENTS_MAX = 256
+    LATENCY_BUCKETS = 28        # bucket i: less than 2**i µs; the last one has the rest
     VERDICTS = 12
     HOST_BYTES_MAX = 100
 
@@ -29,6 +32,7 @@ cdef enum State:
     IDLE = 0                    # between requests, nothing read
     READING_HEAD
     ASKING                      # the control plane: is this ticket alive?
+    QUEUED                      # all servers are busy: in the queue of its group
     CONNECTING                  # of both sides: waiting for the upstream connection
     EXCHANGING                  # request and response under way
     HOOKED                      # the control plane: log in, log out; the response waits
@@ -53,18 +57,26 @@ cdef enum Timer:
     RESPONSE_BODY
     LINGER
     POOL
+    PENDING
+    TUNNEL
+    VOUCH
 
 
 cdef enum AskKind:
     AUTHENTICATE = 0
-    LOGIN
+    AUTHENTICATE_STRONG
+    EXEMPTION
+    STILL_ALIVE
+    LOGIN                       # from here on: a response waits
     LOGOUT
     LOGOUT_EVERYWHERE
 
-cdef enum Auth:
-    AUTH_NONE = 0
-    AUTH_OPTIONAL
-    AUTH_REQUIRED
+
+cdef struct Queue:              # of all that wait for the same, equally long
+    Timer kind
+    uint32_t first
+    uint32_t last
+    int64_t length_ms
 
 
 cdef struct Conn:
@@ -76,8 +88,11 @@ cdef struct Conn:
     bint hung_up                # it has said that no more will come after those
     bint watches_out
     uint32_t peer               # the other side of the exchange
-    # timer queue
-    Timer timer
+    uint32_t link_next          # free connections, a server's pool, a group's pending requests
+    uint32_t link_previous
+    # timer
+    uint8_t waits               # which set of timeouts
+    uint8_t queue               # 0: none
     int64_t deadline_ms
     uint32_t timer_next
     uint32_t timer_previous
@@ -101,19 +116,35 @@ cdef struct Conn:
     uint32_t body_size          # in `held`, after the head, decoded
     bint held_is_whole          # `held` begins with the head, and so the request can be sent (again)
     bint closes                 # after this answer
-    bint websocket
+    uint8_t upgrade             # the protocol to change to, from 1
     bint retried
     bint answered               # a byte of the response went to the client
     uint8_t minor
     Method method
     uint16_t route
     uint16_t attempts
-    uint8_t auth                # what the route asks for
+    Auth auth                   # what the route asks for
+    bint is_plain               # its path; else it needs a ticket whatever the route says
+    bint exemption_asked
+    uint8_t verdict             # for which it would be refused
     bint is_admitted
+    bint is_used                # has sent something since its ticket was judged
+    bint is_vouched             # the control plane was asked whether the session still lives
+    uint32_t requests           # so far
+    int64_t began_us            # of the request under way; 0: none
+    uint64_t body_bytes_out
+    uint16_t status
+    const char *reason          # of an answer of our own
+    Entry *entry                # for the access log
     Checked checked             # the ticket
-    bint is_trusted             # the client is a proxy of ours
+    bint awaits_proxy_header
+    bint is_trusted             # whom we speak with is a proxy of ours
+    bint is_counted             # in `clients`
+    bint has_address
+    uint8_t[ADDRESS_BYTES] peer_address
+    uint8_t[ADDRESS_BYTES] client
     uint8_t address_size
-    char[46] address
+    char[ADDRESS_TEXT_MAX] address      # whom we speak with
     uint8_t host_size           # 0: not kept, or longer
     char[HOST_BYTES_MAX] host
     # upstream
@@ -121,38 +152,6 @@ cdef struct Conn:
     bint reused
     bint keeps_alive
     bint send_failed
-    uint32_t pool_next
-    uint32_t pool_previous
-
-
-cdef struct Server:
-    sockaddr_storage address
-    socklen_t address_size
-    uint32_t idle_first         # most recently used
-    uint32_t idle_count
-    int64_t down_until_ms
-    uint32_t failures
-
-
-cdef struct Group:
-    uint16_t first
-    uint16_t count
-    uint16_t following
-
-
-cdef struct Route:
-    uint16_t path_size
-    uint8_t[ROUTE_PATH_MAX] path
-    uint8_t auth                # 0 none, 1 optional, 2 required
-    bint touches
-    bint logs_in
-    bint is_endpoint            # answered here: 204 with the identity, no upstream
-    uint16_t group
-
-
-cdef struct Network:
-    uint8_t[16] address
-    uint8_t bits
 
 
 cdef struct Ask:
@@ -162,74 +161,129 @@ cdef struct Ask:
     Span value                  # in the upstream connection's `held`
 
 
-cdef struct Text:
-    const uint8_t *at
-    uint32_t size
-
-
 cdef struct Counters:
     uint64_t accepted
+    uint64_t over_client_limit
     uint64_t requests
     uint64_t admitted
+    uint64_t anonymous                  # passed on without a ticket
     uint64_t responses
     uint64_t bad_requests
     uint64_t upstream_connects
     uint64_t upstream_errors
     uint64_t upstream_timeouts
     uint64_t retries
+    uint64_t queue_full
     uint64_t timeouts
+    uint64_t tunnels
+    uint64_t cut                        # streams and tunnels, because their session was over
+    uint64_t cut_short                  # requests whose answer did not get through
     uint64_t[VERDICTS] refused
+    uint64_t[6] answers                 # by the first digit of their status
+    uint64_t[LATENCY_BUCKETS] latency
+    uint64_t latency_us_sum
 
 
 cdef class Proxy:
     cdef readonly Checker checker
+    cdef readonly Upstreams upstreams
+    cdef readonly Routes routes
+    cdef readonly AccessLog log
+    cdef Networks trusted
+    cdef Tally clients
     cdef Names names
     cdef int epoll_fd
     cdef Conn *conns
     cdef uint32_t conn_count
-    cdef uint32_t free_first            # linked by pool_next
+    cdef uint32_t free_first            # linked
     cdef uint32_t freed_first           # closed in this turn: not to be reused before it ends
-    cdef uint32_t downstream_max
     cdef uint32_t downstream_count
     cdef bint accepts
     cdef int64_t accepts_again_ms
     cdef bint draining
-    cdef Server[SERVERS_MAX] servers
-    cdef uint16_t server_count
-    cdef Group[GROUPS_MAX] groups
-    cdef uint16_t group_count
-    cdef Route[ROUTES_MAX] routes
-    cdef uint16_t route_count
-    cdef Network[NETWORKS_MAX] networks
-    cdef int network_count
-    cdef bint trusts_unix
-    cdef tuple texts                    # what the three below borrow
+    cdef uint64_t freed_groups          # a bit for each group in which a server may have room for a pending request
+    cdef tuple texts                    # what these borrow:
     cdef Text cookie
     cdef Text identity_field            # with ": "
-    cdef bint keeps_host                # for cookies with a domain
+    cdef Text request_id_field          # with ": "
     cdef Text login_url
-    cdef uint32_t[TIMERS] timer_first
-    cdef uint32_t[TIMERS] timer_last
-    cdef int64_t[TIMERS] timer_ms
+    cdef Text[UPGRADES_MAX] upgrades
+    cdef uint32_t upgrade_count
+    cdef bint keeps_host                # for cookies with a domain
+    cdef bint expects_proxy_header
+    cdef bint writes_forwarded
+    cdef uint64_t random
+    # limits
+    cdef uint32_t downstream_max
+    cdef uint32_t per_client_max
+    cdef uint32_t requests_max
+    cdef uint32_t head_bytes            # of a request; also the size of a block
+    cdef uint32_t fields_max
+    cdef uint32_t target_bytes_max
+    cdef uint32_t response_head_bytes
+    cdef uint32_t extension_bytes_max
     cdef uint64_t request_rate_min      # bytes/s
     cdef uint64_t response_rate_min
+    cdef Queue[QUEUES_MAX] queues       # 0 is none, 1 to TIMERS - 1 those of the kinds
+    cdef int queue_count
+    cdef uint8_t[WAITS_MAX][TIMERS] waits
+    cdef int waits_count
     cdef epoll_event[EVENTS_MAX] events
-    cdef int64_t now_ms                 # monotonic, of this turn
+    cdef int64_t now_us                 # monotonic, of this turn
+    cdef int64_t now_ms
     cdef Head head                      # the last one parsed
+    cdef int chain_field                # where it names the client; -1: nowhere
+    cdef uint32_t chain_at
     cdef uint8_t *scratch               # what was received just now
     cdef uint8_t *out                   # what is about to be sent
     cdef uint32_t out_size
-    cdef uint8_t *block_first           # free blocks of HEAD_BYTES_MAX, linked through their first bytes
+    cdef uint32_t out_bytes             # its size
+    cdef uint8_t *block_first           # free blocks of `head_bytes`, linked through their first bytes
     cdef uint32_t block_count
     cdef Ask *ask_list
     cdef uint32_t ask_count
     cdef uint64_t *again                # connections with more to read than one turn takes
     cdef uint32_t again_count
-    cdef Counters counters
+    cdef uint8_t[::1] page
+    cdef Counters *counters             # in the page
+
+    cdef int _set_limits(self, dict limits) except -1
+    cdef int _set_timeouts(self, dict timeouts_s) except -1
+    cdef int _allocate(self) except -1
+    cdef bytes _normal_path(self, Conn *c)
 
     cdef uint32_t _find(self, object handle, State state) except? 0
     cdef uint64_t _handle(self, uint32_t index) noexcept nogil
     cdef void _begin_now(self) noexcept nogil
+    cdef void _end_now(self) noexcept nogil
+    cdef void _close_downstream(self, uint32_t index) noexcept nogil
+    cdef void _close_upstream(self, uint32_t index) noexcept nogil
+    cdef int64_t _length_ms(self, const Conn *c, Timer timer) noexcept nogil
+    cdef void _upstream_is_late(self, uint32_t index, Timer timer) noexcept nogil
+    cdef bint _tunnel_flows(self, uint32_t index) noexcept nogil
+    cdef void _vouch(self, uint32_t index) noexcept nogil
+    cdef void _cut(self, uint32_t index) noexcept nogil
+    cdef bint _meet(self, Conn *c, const sockaddr_storage *address) noexcept nogil
+    cdef bint _know(self, Conn *c) noexcept nogil
+    cdef bint _read_proxy_header(self, uint32_t index) noexcept nogil
+    cdef int _over_limits(self, const Head *head, int size) noexcept nogil
+    cdef uint8_t _upgrade_of(self, const Conn *c, const Head *head) noexcept nogil
+    cdef void _note_request(self, Conn *c) noexcept nogil
+    cdef void _account(self, Conn *c, bint was_cut) noexcept nogil
+    cdef void _log(self, const Conn *c, int64_t took_us, bint was_cut) noexcept nogil
+    cdef void _wait_for_verdict(self, uint32_t index, AskKind kind) noexcept nogil
+    cdef void _admit(self, uint32_t index, bint parsed) noexcept nogil
+    cdef void _pass(self, uint32_t index, bint parsed) noexcept nogil
+    cdef uint64_t _key(self, const Conn *c, const Group *group) noexcept nogil
+    cdef void _enqueue(self, uint32_t index, Group *group) noexcept nogil
+    cdef void _leave_queue(self, uint32_t index) noexcept nogil
+    cdef void _freed(self, uint16_t server) noexcept nogil
+    cdef void _serve_pending(self) noexcept nogil
+    cdef void _put_upgrade(self, const Conn *c) noexcept nogil
+    cdef void _find_client(self, Conn *c) noexcept nogil
+    cdef void _put_forwarded(self, Conn *c, const Field *proto) noexcept nogil
+    cdef void _put_request_id(self, Conn *c) noexcept nogil
+    cdef bint _agreed(self, const Conn *d, const uint8_t *at) noexcept nogil
     cdef uint32_t _new_conn(self, int fd, Side side) noexcept nogil
     cdef void _close(self, uint32_t index) noexcept nogil
     cdef void _reclaim(self) noexcept nogil
@@ -248,7 +302,6 @@ cdef class Proxy:
     cdef void _later(self, uint32_t index) noexcept nogil
     cdef void _accept(self, int listener) noexcept nogil
     cdef void _set_accepting(self, bint accepts) noexcept nogil
-    cdef void _remember_client(self, Conn *c, const sockaddr_storage *address) noexcept nogil
     cdef bint _send(self, uint32_t index, const uint8_t *at, uint32_t size) noexcept nogil
     cdef void _flush(self, uint32_t index) noexcept nogil
     cdef void _send_failed(self, uint32_t index) noexcept nogil
@@ -258,28 +311,25 @@ cdef class Proxy:
     cdef void _serve(self, uint32_t index) noexcept nogil
     cdef void _begin(self, uint32_t index) noexcept nogil
     cdef bint _begin_body(self, Conn *c) noexcept nogil
-    cdef bint _route(self, Conn *c) noexcept nogil
     cdef void _check(self, uint32_t index) noexcept nogil
     cdef int _find_tickets(self, Conn *c, Span *ticket) noexcept nogil
     cdef void _ask(self, uint32_t index, AskKind kind, Span value) noexcept nogil
     cdef void _refused(self, uint32_t index, int verdict, bint parsed) noexcept nogil
     cdef bint _is_browser(self, Conn *c, bint parsed) noexcept nogil
-    cdef void _reject(self, uint32_t index, int status, const char *slug) noexcept nogil
-    cdef void _fail(self, uint32_t index, int status, const char *slug) noexcept nogil
+    cdef void _reject(self, uint32_t index, int status, const char *reason) noexcept nogil
+    cdef void _fail(self, uint32_t index, int status, const char *reason) noexcept nogil
     cdef void _answer_identity(self, uint32_t index) noexcept nogil
-    cdef void _deliver(self, uint32_t index, const uint8_t *answer, uint32_t size) noexcept nogil
+    cdef void _deliver(self, uint32_t index, int status, const uint8_t *answer, uint32_t size) noexcept nogil
     cdef const char *_connection_field(self, Conn *c) noexcept nogil
-    cdef void _respond(self, uint32_t index, int status, const char *slug, const char *fields) noexcept nogil
+    cdef void _respond(self, uint32_t index, int status, const char *reason, const char *fields) noexcept nogil
     cdef void _flush_out(self, uint32_t index) noexcept nogil
     cdef void _after_answer(self, uint32_t index) noexcept nogil
     cdef void _linger(self, uint32_t index, bint more_held) noexcept nogil
     cdef void _discard(self, uint32_t index) noexcept nogil
     cdef void _forward(self, uint32_t index, bint parsed) noexcept nogil
-    cdef uint16_t _pick(self, Group *group) noexcept nogil
     cdef uint32_t _connect(self, uint16_t server) noexcept nogil
     cdef void _connected(self, uint32_t index) noexcept nogil
     cdef void _connect_failed(self, uint32_t index) noexcept nogil
-    cdef void _server_failed(self, uint16_t server) noexcept nogil
     cdef uint32_t _unpool_alive(self, uint16_t server, Method method) noexcept nogil
     cdef void _pool(self, uint32_t index) noexcept nogil
     cdef bint _is_quiet(self, Conn *c) noexcept nogil

@@ -1,40 +1,72 @@
 """The data plane: an HTTP/1.1 reverse proxy that checks tickets, on an epoll of its own."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import IPv4Network, IPv6Network
-from typing import final
+from collections.abc import Iterable, Mapping
+from typing import Any, final
 
+from typing_extensions import Buffer
+
+from fastticket.core.accesslog import AccessLog
 from fastticket.core.check import Checker
+from fastticket.core.clients import Networks
+from fastticket.core.routes import Routes
+from fastticket.core.upstreams import Server, Upstreams
 from fastticket.errors import Verdict
 
 ASK_AUTHENTICATE: int
+ASK_AUTHENTICATE_STRONG: int
+ASK_EXEMPTION: int
+ASK_VOUCH: int
 ASK_LOGIN: int
 ASK_LOGOUT: int
 ASK_LOGOUT_EVERYWHERE: int
 
+#: Name of each limit: (default, least, most). 0 is "no limit" for those whose least is 0.
+LIMITS: Mapping[str, tuple[int, int, int]]
+
 #: Name of each timeout: (number, default in s).
 TIMEOUTS_S: Mapping[str, tuple[int, float]]
+
+#: The timeouts that a route may have of its own.
+ROUTE_TIMEOUTS: tuple[str, ...]
+
+#: How much memory the counters of a `Proxy` need.
+COUNTERS_BYTES: int
 
 @final
 class Proxy:
     """One per event loop. Register `fileno()` for reading and call `turn` whenever it is readable, `tick` some times a second."""
 
     checker: Checker
+    upstreams: Upstreams
+    routes: Routes
+    log: AccessLog | None
 
     def __init__(
         self,
         checker: Checker,
+        upstreams: Upstreams,
+        routes: Routes,
         *,
-        connections_max: int = 10000,
+        limits: Mapping[str, int] | None = None,
+        timeouts_s: Mapping[str, float] | None = None,
         cookie: str = "ticket",
         identity_field: str = "X-Forwarded-User",
+        request_id_field: str = "",
         login_url: str = "",
         keeps_host: bool = False,
-        timeouts_s: Mapping[str, float] | None = None,
-        request_rate_min: int = 500,
-        response_rate_min: int = 500,
+        trusted: Networks | None = None,
+        expects_proxy_header: bool = False,
+        writes_forwarded: bool = False,
+        upgrades: Iterable[str] = ("websocket",),
+        log: AccessLog | None = None,
+        counters: Buffer | None = None,
     ) -> None:
-        """Rates are bytes/s that a body must keep over its window. ValueError: a field name that has a meaning of its own."""
+        """Routes and groups may be added after it is made, before the first turn.
+
+        `trusted`: whose X-Forwarded-*, request id and PROXY header (`expects_proxy_header`) are believed. `request_id_field`: the field
+        that gets a request id, "" for none. `upgrades`: protocols that clients may change to. `counters`: COUNTERS_BYTES that are
+        written in place, for others to read. ValueError: a limit out of its bounds, a field name that has a meaning of its own.
+        """
 
     def fileno(self) -> int:
         """The epoll descriptor."""
@@ -42,19 +74,17 @@ class Proxy:
     def listen(self, fd: int) -> None:
         """Accept connections from a listening, non-blocking socket; the caller keeps and closes it. OSError."""
 
-    def add_group(self, servers: Sequence[tuple[str, int] | str]) -> int:
-        """Upstream servers that share the requests: (host, port), numeric, or a Unix socket's path. The group's number."""
+    def add_waits(self, timeouts_s: Mapping[str, float]) -> int:
+        """A set of timeouts for routes: those of ROUTE_TIMEOUTS that differ from the general ones. Its number, for `Routes.add`."""
 
-    def add_route(
-        self, path: str, auth: str, group: int | None, *, touches: bool = True, logs_in: bool = False
-    ) -> None:
-        """Requests whose normal path is `path` or below it. `auth`: none, optional, required. Longer paths come first.
+    def set_servers(self, group: int, servers: Iterable[tuple[Server, int]]) -> None:
+        """Replace a group's servers, each with its weight; connections to those that go end with what is under way. ValueError."""
 
-        Without a group no upstream is asked: 204 with the identity field for a good ticket (`auth` is required), else 401 or 503.
-        """
+    def set_health(self, group: int, server: Server, is_well: bool) -> None:
+        """What a health check has found."""
 
-    def trust(self, networks: Iterable[IPv4Network | IPv6Network | str]) -> None:
-        """Clients whose X-Forwarded-* and Forwarded fields are believed; "unix" for those on Unix sockets."""
+    def upstream_states(self) -> list[dict[str, Any]]:
+        """Each server, as `Upstreams.state` has it."""
 
     def turn(self) -> bool:
         """Serve every ready socket. True: there is more to do at once."""
@@ -68,12 +98,14 @@ class Proxy:
     def drain(self) -> None:
         """Close idle connections."""
 
-    def asks(self) -> list[tuple[int, int, str, bool | bytes, str]]:
-        """What the control plane is asked since the last call: (kind, handle, ticket, value, host).
+    def asks(self) -> list[tuple[int, int, str, bool | bytes, str | int]]:
+        """What the control plane is asked since the last call: (kind, handle, ticket, value, host or route).
 
         `host`: the request's Host, for login and logout with `keeps_host`; empty if it is longer than 100 bytes.
 
-        ASK_AUTHENTICATE: `value` says whether the request counts as a use; answer with `admit` or `refuse`.
+        ASK_AUTHENTICATE, ASK_AUTHENTICATE_STRONG: `value` says whether the request counts as a use; answer with `admit` or `refuse`.
+        ASK_EXEMPTION: whether the normal path `value` needs no ticket, on the route of that number; answer with `exempt`.
+        ASK_VOUCH: whether the session of a stream or tunnel still lives, `value` as above; answer with `vouch`.
         ASK_LOGIN (`value`: the principal), ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE: answer with `relay` or `fail`.
         """
 
@@ -82,6 +114,15 @@ class Proxy:
 
     def refuse(self, handle: int, verdict: Verdict) -> None:
         """Answer 401, or 503 for STORE_UNAVAILABLE; where a ticket is optional, forward without identity."""
+
+    def exempt(self, handle: int, is_exempt: bool) -> None:
+        """Pass the request on without identity, or refuse it as it would have been."""
+
+    def vouch(self, handle: int, is_alive: bool) -> None:
+        """Let a stream or tunnel go on, or end it at once."""
+
+    def suits(self, handle: int, ticket: str) -> bool:
+        """Whether the holder of that ticket will come back to the server which answers this login (ASK_LOGIN) now."""
 
     def relay(self, handle: int, fields: bytes) -> None:
         """Let a response that waited go on, with these field lines (each ended by CRLF, 8,192 bytes at most) added."""
@@ -94,5 +135,12 @@ class Proxy:
         """Client connections that are open."""
 
     @property
-    def stats(self) -> dict[str, int | dict[str, int]]:
-        """Counters since the start."""
+    def stats(self) -> dict[str, Any]:
+        """Counters since the start, as `read_counters` has them."""
+
+def read_counters(page: Buffer) -> dict[str, Any]:
+    """What a `Proxy` writes into its page, from whatever process.
+
+    Numbers by name; `refused` by reason; `answers` by class of status ("2xx"); `latency_us`: (upper bound in µs, requests below it and
+    not below the one before), the last bound None. ValueError: it is too short.
+    """

@@ -20,16 +20,43 @@ Rules of this file
     - Each kind of wait has one length, so each has one queue, sorted by itself. A deadline is set once and is not extended by
       bytes; bodies must keep a minimum rate instead.
     - Answers of our own (4xx, 5xx) end the connection unless the request was read to its end.
+    - Who was admitted stays so for one answer, and no longer than the session: while a tunnel or a stream goes on, its ticket is judged
+      again every VOUCH_MS.
+    - Counters are written in place, into memory that another process may read.
 """
 
 cimport cython
 from libc.errno cimport EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memchr, memcmp, memcpy, memmove, memset, strlen
+from libc.string cimport memchr, memcpy, memmove, memset, strlen
+
+from fastticket.core.accesslog cimport (
+    HOST_KEPT_MAX,
+    METHOD_KEPT_MAX,
+    PATH_KEPT_MAX,
+    REQUEST_ID_KEPT_MAX,
+    AccessLog,
+    Entry,
+    Outcome,
+)
+from fastticket.core.answers cimport phrase_of, slug_of
+from fastticket.core.clients cimport (
+    ADDRESS_BYTES,
+    ADDRESS_TEXT_MAX,
+    Announced,
+    Networks,
+    Tally,
+    is_v4,
+    read_address,
+    read_proxy_header,
+    write_address,
+)
 
 from fastticket.core.http1 cimport (
+    FIELDS_MAX,
     INCOMPLETE,
+    TARGET_BYTES_MAX,
     Field,
     Kind,
     dechunk,
@@ -40,9 +67,19 @@ from fastticket.core.http1 cimport (
     parse_request,
     parse_response,
 )
+from fastticket.core.mixing cimport mix
+from fastticket.core.routes cimport NO_ROUTE, Auth, Route, Routes, Text, adds
 from fastticket.core.sockets cimport *
-from fastticket.core.ticket cimport encode
-from fastticket.core.wire cimport PRINCIPAL_AT, PRINCIPAL_LENGTH_AT, TEXT_CHARS_MAX
+from fastticket.core.ticket cimport ascii_text, decode, encode
+from fastticket.core.upstreams cimport NOBODY, Balance, Group, Server, Upstreams
+from fastticket.core.wire cimport (
+    PRINCIPAL_AT,
+    PRINCIPAL_LENGTH_AT,
+    RAW_BUFFER_BYTES,
+    SESSION_ID_AT,
+    TAG_BYTES,
+    TEXT_CHARS_MAX,
+)
 
 import os
 
@@ -53,13 +90,18 @@ cdef extern from "<time.h>" nogil:
     struct timespec:
         long tv_sec
         long tv_nsec
-    const clockid_t CLOCK_MONOTONIC_COARSE
+    const clockid_t CLOCK_MONOTONIC
+    const clockid_t CLOCK_REALTIME_COARSE
     int clock_gettime(clockid_t clock, timespec *out)
+
+cdef extern from "<endian.h>" nogil:
+    uint64_t le64toh(uint64_t word)
+
+cdef extern from *:
+    int __builtin_clzll(unsigned long long word) noexcept nogil
 
 cdef enum:
     NONE = 0xFFFFFFFF
-    HEAD_BYTES_MAX = 16384              # of a request; also the size of a block
-    RESPONSE_HEAD_BYTES_MAX = 32768
     SCRATCH_BYTES = 65536               # read at once
     CHUNK_HEADER_BYTES = 16             # room for one before what was read
     CHUNK_END_BYTES = 16                # and for what ends it after
@@ -69,12 +111,27 @@ cdef enum:
     ACCEPTS_MAX = 64
     IDLE_MAX = 256                      # pooled connections a server
     ACCEPT_PAUSE_MS = 100
-    SERVER_PAUSE_MS = 1000
-    SERVER_PAUSE_MAX_MS = 10000
+    VOUCH_MS = 250
+    REQUEST_ID_BYTES_MAX = 200
+    FORWARDING_BYTES_MAX = 4096         # of the fields that say who the client is, beside those of a trusted proxy
 
-ASK_AUTHENTICATE, ASK_LOGIN, ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE = range(4)
+ASK_AUTHENTICATE, ASK_AUTHENTICATE_STRONG, ASK_EXEMPTION, ASK_VOUCH, ASK_LOGIN, ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE = range(7)
 
-AUTH = {"none": Auth.AUTH_NONE, "optional": Auth.AUTH_OPTIONAL, "required": Auth.AUTH_REQUIRED}
+COUNTERS_BYTES = sizeof(Counters)
+
+# What may be set, its default, the least and the most.
+LIMITS = {
+    "connections_max": (10_000, 1, 1_000_000),
+    "connections_per_client_max": (0, 0, 1_000_000),
+    "requests_per_connection_max": (0, 0, 1 << 30),
+    "head_bytes_max": (16_384, 1_024, 65_536),
+    "fields_max": (FIELDS_MAX, 1, FIELDS_MAX),
+    "target_bytes_max": (TARGET_BYTES_MAX, 64, TARGET_BYTES_MAX),
+    "response_head_bytes_max": (32_768, 1_024, SCRATCH_BYTES),
+    "chunk_extension_bytes_max": (4_096, 0, 1 << 30),
+    "request_body_rate_min": (500, 0, 1 << 40),
+    "response_body_rate_min": (500, 0, 1 << 40),
+}
 
 # What each timer bounds, and its default, s.
 TIMEOUTS_S = {
@@ -87,67 +144,21 @@ TIMEOUTS_S = {
     "response_body_window": (Timer.RESPONSE_BODY, 60),
     "linger": (Timer.LINGER, 2),
     "upstream_idle": (Timer.POOL, 30),
+    "upstream_pending": (Timer.PENDING, 5),
+    "tunnel_idle": (Timer.TUNNEL, 300),
 }
 
+# Those that a route may have of its own.
+ROUTE_TIMEOUTS = (
+    "verdict", "upstream_connect", "upstream_first_byte", "request_body_window", "response_body_window", "upstream_pending",
+    "tunnel_idle",
+)
 
-cdef inline int64_t _monotonic_ms() noexcept nogil:
+
+cdef inline int64_t _monotonic_us() noexcept nogil:
     cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &t)
-    return <int64_t>t.tv_sec * 1000 + t.tv_nsec // 1_000_000
-
-
-cdef const char *_phrase(int status) noexcept nogil:
-    if status == 302:
-        return b"Found"
-    if status == 400:
-        return b"Bad Request"
-    if status == 401:
-        return b"Unauthorized"
-    if status == 403:
-        return b"Forbidden"
-    if status == 404:
-        return b"Not Found"
-    if status == 405:
-        return b"Method Not Allowed"
-    if status == 408:
-        return b"Request Timeout"
-    if status == 414:
-        return b"URI Too Long"
-    if status == 417:
-        return b"Expectation Failed"
-    if status == 431:
-        return b"Request Header Fields Too Large"
-    if status == 501:
-        return b"Not Implemented"
-    if status == 502:
-        return b"Bad Gateway"
-    if status == 503:
-        return b"Service Unavailable"
-    if status == 504:
-        return b"Gateway Timeout"
-    if status == 505:
-        return b"HTTP Version Not Supported"
-    return b"Error"
-
-
-cdef const char *_slug(int verdict) noexcept nogil:
-    if verdict == Verdict.MALFORMED:
-        return b"malformed"
-    if verdict == Verdict.UNKNOWN_KEY:
-        return b"unknown_key"
-    if verdict == Verdict.BAD_SIGNATURE:
-        return b"bad_signature"
-    if verdict == Verdict.EXPIRED:
-        return b"expired"
-    if verdict == Verdict.IDLE:
-        return b"idle"
-    if verdict == Verdict.REVOKED:
-        return b"revoked"
-    if verdict == Verdict.MISSING:
-        return b"missing"
-    if verdict == Verdict.AMBIGUOUS:
-        return b"ambiguous"
-    return b"store_unavailable"
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <int64_t>t.tv_sec * 1_000_000 + t.tv_nsec // 1000
 
 
 cdef Text _text(bytes value):
@@ -162,50 +173,114 @@ cdef class Proxy:
     def __cinit__(
         self,
         Checker checker not None,
+        Upstreams upstreams not None,
+        Routes routes not None,
         *,
-        connections_max=10000,
+        limits=None,
+        timeouts_s=None,
         cookie="ticket",
         identity_field="X-Forwarded-User",
+        request_id_field="",
         login_url="",
         keeps_host=False,
-        timeouts_s=None,
-        request_rate_min=500,
-        response_rate_min=500,
+        Networks trusted=None,
+        expects_proxy_header=False,
+        writes_forwarded=False,
+        upgrades=("websocket",),
+        AccessLog log=None,
+        counters=None,
     ):
         cdef uint32_t i
         self.epoll_fd = -1
         self.checker = checker
-        self.names = Names((identity_field,))
-        self.texts = (cookie.encode("ascii"), identity_field.encode("ascii") + b": ", login_url.encode("ascii"))
+        self.upstreams = upstreams
+        self.routes = routes
+        self.trusted = Networks() if trusted is None else trusted
+        self.log = log
+        self.names = Names((identity_field,), request_id_field)
+        self.texts = (
+            cookie.encode("ascii"), identity_field.encode("ascii") + b": ", login_url.encode("ascii"),
+            request_id_field.encode("ascii") + b": ", tuple(name.lower().encode("ascii") for name in upgrades))
         self.cookie = _text(self.texts[0])
         self.identity_field = _text(self.texts[1])
         self.login_url = _text(self.texts[2])
+        self.request_id_field = _text(self.texts[3]) if request_id_field else Text(NULL, 0)
+        self.upgrade_count = len(upgrades)
+        if self.upgrade_count > UPGRADES_MAX:
+            raise ValueError(f"at most {UPGRADES_MAX} protocols to upgrade to")
+        for i in range(self.upgrade_count):
+            self.upgrades[i] = _text(self.texts[4][i])
         self.keeps_host = keeps_host
-        self.downstream_max = connections_max
-        self.conn_count = 2 * connections_max + 64          # an upstream one for each, and the listeners
-        self.request_rate_min = request_rate_min
-        self.response_rate_min = response_rate_min
-        for name, (timer, seconds) in TIMEOUTS_S.items():
-            self.timer_ms[<int>timer] = int((timeouts_s or {}).get(name, seconds) * 1000)
-        for i in range(<uint32_t>TIMERS):
-            self.timer_first[i] = NONE
-            self.timer_last[i] = NONE
-        self.conns = <Conn *>calloc(self.conn_count, sizeof(Conn))
-        self.scratch = <uint8_t *>malloc(CHUNK_HEADER_BYTES + SCRATCH_BYTES + CHUNK_END_BYTES)
-        self.out = <uint8_t *>malloc(3 * RESPONSE_HEAD_BYTES_MAX + EXTRA_BYTES_MAX + SCRATCH_BYTES + 4096)
-        self.ask_list = <Ask *>malloc(self.conn_count * sizeof(Ask))
-        self.again = <uint64_t *>malloc(2 * self.conn_count * sizeof(uint64_t))
-        if not self.conns or not self.scratch or not self.out or not self.ask_list or not self.again:
-            raise MemoryError(f"no memory for {connections_max} connections")
-        self.freed_first = NONE
-        self.free_first = 0
-        for i in range(self.conn_count):
-            self.conns[i].fd = -1
-            self.conns[i].pool_next = i + 1 if i + 1 < self.conn_count else <uint32_t>NONE
+        self.expects_proxy_header = expects_proxy_header
+        self.writes_forwarded = writes_forwarded
+        self.random = int.from_bytes(os.urandom(8), "little")
+        self.page = bytearray(COUNTERS_BYTES) if counters is None else counters
+        if self.page.shape[0] < <Py_ssize_t>COUNTERS_BYTES:
+            raise ValueError(f"counters need {COUNTERS_BYTES} bytes")
+        self.counters = <Counters *>&self.page[0]
+        self._set_limits(limits or {})
+        self._set_timeouts(timeouts_s or {})
+        self._allocate()
         self.accepts = True
         self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
         if self.epoll_fd < 0:
             raise OSError(errno, os.strerror(errno), "epoll_create1")
+
+    cdef int _set_limits(self, dict limits) except -1:
+        values = {name: default for name, (default, _, _) in LIMITS.items()} | limits
+        for name, value in values.items():
+            _, least, most = LIMITS[name]
+            if not least <= value <= most:
+                raise ValueError(f"{name} must be from {least} to {most}, not {value}")
+        self.downstream_max = values["connections_max"]
+        self.per_client_max = values["connections_per_client_max"]
+        self.requests_max = values["requests_per_connection_max"]
+        self.head_bytes = values["head_bytes_max"]
+        self.fields_max = values["fields_max"]
+        self.target_bytes_max = values["target_bytes_max"]
+        self.response_head_bytes = values["response_head_bytes_max"]
+        self.extension_bytes_max = values["chunk_extension_bytes_max"]
+        self.request_rate_min = values["request_body_rate_min"]
+        self.response_rate_min = values["response_body_rate_min"]
+        if self.per_client_max:
+            self.clients = Tally(self.downstream_max)
+        return 0
+
+    cdef int _set_timeouts(self, dict timeouts_s) except -1:
+        """A queue for each kind of wait; the first set of waits is these."""
+        cdef int kind
+        for name, (timer, seconds) in TIMEOUTS_S.items():
+            kind = timer
+            self.queues[kind].length_ms = int(timeouts_s.get(name, seconds) * 1000)
+        self.queues[<int>Timer.VOUCH].length_ms = VOUCH_MS
+        for kind in range(1, TIMERS):
+            self.queues[kind].kind = <Timer>kind
+            self.queues[kind].first = self.queues[kind].last = NONE
+            self.waits[0][kind] = <uint8_t>kind
+        self.queue_count = TIMERS
+        self.waits_count = 1
+        return 0
+
+    cdef int _allocate(self) except -1:
+        cdef uint32_t i
+        self.conn_count = 2 * self.downstream_max + 64      # an upstream one for each, and the listeners
+        # A head is at most what was read, a line more for the identity, the forwarding fields, and what a route adds.
+        self.out_bytes = (
+            2 * max(self.head_bytes, self.response_head_bytes) + max(self.head_bytes, <uint32_t>SCRATCH_BYTES)
+            + FORWARDING_BYTES_MAX + EXTRA_BYTES_MAX + 4096)
+        self.conns = <Conn *>calloc(self.conn_count, sizeof(Conn))
+        self.scratch = <uint8_t *>malloc(CHUNK_HEADER_BYTES + SCRATCH_BYTES + CHUNK_END_BYTES)
+        self.out = <uint8_t *>malloc(self.out_bytes)
+        self.ask_list = <Ask *>malloc(2 * self.conn_count * sizeof(Ask))
+        self.again = <uint64_t *>malloc(2 * self.conn_count * sizeof(uint64_t))
+        if not self.conns or not self.scratch or not self.out or not self.ask_list or not self.again:
+            raise MemoryError(f"no memory for {self.downstream_max} connections")
+        self.freed_first = NONE
+        self.free_first = 0
+        for i in range(self.conn_count):
+            self.conns[i].fd = -1
+            self.conns[i].link_next = i + 1 if i + 1 < self.conn_count else <uint32_t>NONE
+        return 0
 
     def __dealloc__(self):
         cdef uint32_t i
@@ -234,84 +309,56 @@ cdef class Proxy:
         if index == NONE or not self._watch(index, EPOLLIN, EPOLL_CTL_ADD):
             raise OSError(errno, os.strerror(errno), "listening socket")
 
-    def add_group(self, servers):
-        """Upstream servers that share the requests: (host, port), numeric, or a Unix socket's path. Returns the group's number."""
-        cdef Group *group = &self.groups[self.group_count]
-        if self.group_count == GROUPS_MAX or not servers or self.server_count + len(servers) > SERVERS_MAX:
-            raise ValueError(f"at most {GROUPS_MAX} upstreams and {SERVERS_MAX} servers, and no upstream without a server")
-        group.first = self.server_count
-        group.count = len(servers)
-        for server in servers:
-            self._add_server(server)
-        self.group_count += 1
-        return self.group_count - 1
+    def add_waits(self, timeouts_s):
+        """A set of timeouts for routes: those of ROUTE_TIMEOUTS that differ from the general ones. Its number."""
+        cdef int queue
+        cdef int kind
+        if not timeouts_s:
+            return 0
+        if self.waits_count == WAITS_MAX:
+            raise ValueError(f"at most {WAITS_MAX} sets of timeouts")
+        memcpy(self.waits[self.waits_count], self.waits[0], TIMERS)
+        for name, seconds in timeouts_s.items():
+            if name not in ROUTE_TIMEOUTS:
+                raise ValueError(f"no timeout that a route may have: {name}")
+            kind = TIMEOUTS_S[name][0]
+            queue = 1
+            while queue < self.queue_count and not (
+                self.queues[queue].kind == <Timer>kind and self.queues[queue].length_ms == <int64_t>(seconds * 1000)
+            ):
+                queue += 1
+            if queue == QUEUES_MAX:
+                raise ValueError(f"at most {QUEUES_MAX - TIMERS} timeouts of routes that differ")
+            if queue == self.queue_count:
+                self.queues[queue].kind = <Timer>kind
+                self.queues[queue].length_ms = <int64_t>(seconds * 1000)
+                self.queues[queue].first = self.queues[queue].last = NONE
+                self.queue_count += 1
+            self.waits[self.waits_count][kind] = <uint8_t>queue
+        self.waits_count += 1
+        return self.waits_count - 1
 
-    def _add_server(self, server):
-        cdef Server *at = &self.servers[self.server_count]
-        cdef sockaddr_un *unix_address = <sockaddr_un *>&at.address
-        cdef sockaddr_in *v4 = <sockaddr_in *>&at.address
-        cdef sockaddr_in6 *v6 = <sockaddr_in6 *>&at.address
-        cdef bytes name
-        memset(at, 0, sizeof(Server))
-        at.idle_first = NONE
-        if isinstance(server, str):
-            name = os.fsencode(server)
-            if len(name) >= <Py_ssize_t>sizeof(unix_address.sun_path):
-                raise ValueError(f"the path of a Unix socket has at most {sizeof(unix_address.sun_path) - 1} bytes: {server}")
-            unix_address.sun_family = AF_UNIX
-            memcpy(unix_address.sun_path, <const char *>name, len(name))
-            at.address_size = sizeof(sockaddr_un)
-        else:
-            host, port = server
-            name = host.encode("ascii")
-            if inet_pton(AF_INET, name, &v4.sin_addr) == 1:
-                v4.sin_family = AF_INET
-                v4.sin_port = htons(port)
-                at.address_size = sizeof(sockaddr_in)
-            elif inet_pton(AF_INET6, name, &v6.sin6_addr) == 1:
-                v6.sin6_family = AF_INET6
-                v6.sin6_port = htons(port)
-                at.address_size = sizeof(sockaddr_in6)
-            else:
-                raise ValueError(f"not a numeric address: {host}")
-        self.server_count += 1
+    def set_servers(self, int group, servers):
+        """Replace a group's servers; connections to those that go end with what is under way."""
+        cdef uint32_t i
+        self.upstreams.set_servers(group, servers)
+        self._begin_now()
+        for i in range(self.conn_count):
+            if self.conns[i].side == Side.UPSTREAM and self.conns[i].state == State.POOLED \
+                    and self.upstreams.servers[self.conns[i].server].is_retired:
+                self._close(i)
+        self.freed_groups |= <uint64_t>1 << group
+        self._end_now()
 
-    def add_route(self, path, auth, group, *, touches=True, logs_in=False):
-        """Requests whose normal path is `path` or below it. Longer paths must be added before shorter ones."""
-        cdef Route *route = &self.routes[self.route_count]
-        cdef bytes prefix = path.encode("ascii")
-        if self.route_count == ROUTES_MAX or not prefix.startswith(b"/") or len(prefix) > ROUTE_PATH_MAX:
-            raise ValueError(f"at most {ROUTES_MAX} routes, each a path of at most {ROUTE_PATH_MAX} bytes: {path}")
-        if group is not None and not 0 <= group < self.group_count:
-            raise ValueError(f"there is no upstream group {group}")
-        if group is None and AUTH[auth] != Auth.AUTH_REQUIRED:
-            raise ValueError(f"{path}: without an upstream, a ticket is all there is to answer for")
-        if self.route_count and len(prefix) > self.routes[self.route_count - 1].path_size:
-            raise ValueError(f"{path} is longer than the route before it")
-        route.path_size = len(prefix)
-        memcpy(route.path, <const char *>prefix, len(prefix))
-        route.auth = AUTH[auth]
-        route.touches = touches
-        route.logs_in = logs_in
-        route.is_endpoint = group is None
-        route.group = group or 0
-        self.route_count += 1
+    def set_health(self, int group, server, bint is_well):
+        """What a health check has found."""
+        self._begin_now()
+        self.upstreams.set_health(group, server, is_well, self.now_ms)
 
-    def trust(self, networks):
-        """Clients whose X-Forwarded-* and Forwarded fields are believed: ipaddress networks, or the word "unix"."""
-        cdef Network *at
-        for network in networks:
-            if network == "unix":
-                self.trusts_unix = True
-                continue
-            if self.network_count == NETWORKS_MAX:
-                raise ValueError(f"at most {NETWORKS_MAX} trusted networks")
-            at = &self.networks[self.network_count]
-            packed = network.network_address.packed
-            mapped = bytes(10) + b"\xff\xff" + packed if len(packed) == 4 else packed
-            memcpy(at.address, <const char *><bytes>mapped, 16)
-            at.bits = network.prefixlen + (96 if len(packed) == 4 else 0)
-            self.network_count += 1
+    def upstream_states(self):
+        """Each server, as `Upstreams.state` has it."""
+        self._begin_now()
+        return self.upstreams.state(self.now_ms)
 
     def turn(self):
         """Serve every ready socket. True: there is more to do at once."""
@@ -352,29 +399,41 @@ cdef class Proxy:
         for i in range(self.ask_count):
             ask = &self.ask_list[i]
             c = &self.conns[ask.index]
-            if c.generation != ask.generation or c.side != Side.DOWNSTREAM \
-                    or c.state != (State.ASKING if ask.kind == AskKind.AUTHENTICATE else State.HOOKED):
+            if c.generation != ask.generation or c.side != Side.DOWNSTREAM or not _awaits(c, <AskKind>ask.kind):
                 continue                                # it was closed, or answered by a timeout, in between
             chars = encode(c.checked.raw, c.checked.size, text) if c.checked.size else 0
-            if ask.kind == AskKind.AUTHENTICATE:
-                value = bool(self.routes[c.route].touches)
+            if ask.kind == AskKind.EXEMPTION:
+                value = self._normal_path(c)
+            elif ask.kind == AskKind.STILL_ALIVE:
+                value = bool(self.routes.table[c.route].touches and c.is_used)
+                c.is_used = False
+            elif ask.kind < AskKind.LOGIN:
+                value = bool(self.routes.table[c.route].touches)
             else:
                 value = (<char *>self.conns[c.peer].held)[ask.value.at:ask.value.at + ask.value.size]
             result.append((ask.kind, self._handle(ask.index), (<char *>text)[:chars].decode("ascii"), value,
-                           c.host[:c.host_size].decode("ascii")))
+                           c.route if ask.kind == AskKind.EXEMPTION else c.host[:c.host_size].decode("ascii")))
         self.ask_count = 0
         return result
+
+    cdef bytes _normal_path(self, Conn *c):
+        """Of a request that has a plain one."""
+        cdef uint8_t[TARGET_BYTES_MAX] normal
+        cdef int size
+        parse_request(self.names, c.held, c.held_size, &self.head)
+        if self.head.target_is_bare:
+            return b"/"
+        size = normal_path(c.held + self.head.path.at, self.head.path.size, normal)
+        return (<char *>normal)[:max(size, 0)]
 
     def admit(self, handle):
         """The ticket is alive: forward the request."""
         cdef uint32_t index = self._find(handle, State.ASKING)
         if index != NONE:
             self._begin_now()
-            self.counters.admitted += 1
-            self.conns[index].is_admitted = True
-            self._forward(index, False)
+            self._admit(index, False)
             self._resume(index)
-            self._reclaim()
+            self._end_now()
 
     def refuse(self, handle, verdict):
         """The ticket is not alive, or nobody knows: answer 401 or 503; where a ticket is optional, forward without identity."""
@@ -383,7 +442,50 @@ cdef class Proxy:
             self._begin_now()
             self._refused(index, verdict.value, False)
             self._resume(index)
-            self._reclaim()
+            self._end_now()
+
+    def exempt(self, handle, bint is_exempt):
+        """Whether the path of a request that has no good ticket needs none."""
+        cdef uint32_t index = self._find(handle, State.ASKING)
+        if index != NONE:
+            self._begin_now()
+            if is_exempt:
+                self.conns[index].checked.size = 0
+                self._pass(index, False)
+            else:
+                self._refused(index, self.conns[index].verdict, False)
+            self._resume(index)
+            self._end_now()
+
+    def vouch(self, handle, bint is_alive):
+        """Whether the session of a stream or a tunnel still lives; it ends with it."""
+        cdef uint64_t value = handle
+        cdef uint32_t index = <uint32_t>value
+        if index >= self.conn_count or self.conns[index].generation != <uint32_t>(value >> 32) or not self.conns[index].is_vouched:
+            return
+        self.conns[index].is_vouched = False
+        if not is_alive:
+            self._begin_now()
+            self._cut(index)
+            self._end_now()
+
+    def suits(self, handle, ticket):
+        """Whether the holder of a ticket that is about to be made comes back to the server that answers this login now."""
+        cdef uint32_t index = self._find(handle, State.HOOKED)
+        cdef uint8_t[RAW_BUFFER_BYTES] raw
+        cdef const uint8_t *text = NULL
+        cdef Py_ssize_t chars = 0
+        cdef Group *group
+        cdef int size
+        if index == NONE:
+            return True
+        group = &self.upstreams.groups[self.routes.table[self.conns[index].route].group]
+        if group.balance != Balance.TICKET_HASH or not ascii_text(ticket, &text, &chars):
+            return True
+        size = decode(text, chars, raw)
+        self._begin_now()
+        return size == 0 or self.upstreams.pick_for_key(group, _ticket_key(raw, size), self.now_ms, False) \
+            == self.conns[self.conns[index].peer].server
 
     def relay(self, handle, bytes fields not None):
         """Let a response that waited go on, with these field lines (each ended by CRLF) added."""
@@ -401,7 +503,7 @@ cdef class Proxy:
             self._relay(upstream, self.conns[upstream].held, self.conns[upstream].held_size,
                         <const uint8_t *><const char *>fields, <uint32_t>len(fields))
             self._resume(index)
-            self._reclaim()
+            self._end_now()
 
     def fail(self, handle, int status, slug):
         """Answer with an error in place of a response that waited."""
@@ -411,7 +513,7 @@ cdef class Proxy:
             self._begin_now()
             self._fail(index, status, reason)
             self._resume(index)
-            self._reclaim()
+            self._end_now()
 
     @property
     def connection_count(self):
@@ -420,19 +522,7 @@ cdef class Proxy:
     @property
     def stats(self):
         """Counters since the start."""
-        return {
-            "accepted": self.counters.accepted,
-            "requests": self.counters.requests,
-            "admitted": self.counters.admitted,
-            "responses": self.counters.responses,
-            "bad_requests": self.counters.bad_requests,
-            "upstream_connects": self.counters.upstream_connects,
-            "upstream_errors": self.counters.upstream_errors,
-            "upstream_timeouts": self.counters.upstream_timeouts,
-            "retries": self.counters.retries,
-            "timeouts": self.counters.timeouts,
-            "refused": {v.reason: self.counters.refused[<int>v.value] for v in _Verdict if self.counters.refused[<int>v.value]},
-        }
+        return read_counters(self.page)
 
     cdef uint32_t _find(self, object handle, State state) except? 0:
         """The connection of a handle, or NONE: it is gone, or no longer in that state."""
@@ -448,7 +538,14 @@ cdef class Proxy:
         return <uint64_t>self.conns[index].generation << 32 | index
 
     cdef void _begin_now(self) noexcept nogil:
-        self.now_ms = _monotonic_ms()
+        self.now_us = _monotonic_us()
+        self.now_ms = self.now_us // 1000
+
+    cdef void _end_now(self) noexcept nogil:
+        """What was put off to the end of the turn."""
+        if self.freed_groups:
+            self._serve_pending()
+        self._reclaim()
 
     # --------------------------------------------------------------------------------------------------- connections
 
@@ -459,7 +556,7 @@ cdef class Proxy:
         if index == NONE:
             return NONE
         c = &self.conns[index]
-        self.free_first = c.pool_next
+        self.free_first = c.link_next
         generation = c.generation
         memset(c, 0, sizeof(Conn))
         c.generation = generation
@@ -469,8 +566,8 @@ cdef class Proxy:
         c.complete = True
         c.timer_next = NONE
         c.timer_previous = NONE
-        c.pool_next = NONE
-        c.pool_previous = NONE
+        c.link_next = NONE
+        c.link_previous = NONE
         if side == Side.DOWNSTREAM:
             self.downstream_count += 1
         return index
@@ -480,12 +577,11 @@ cdef class Proxy:
         if c.side == Side.FREE:
             return
         self._clear_timer(index)
-        if c.state == State.POOLED and c.side == Side.UPSTREAM:
-            self._unpool(index)
         if c.side == Side.DOWNSTREAM:
-            self.downstream_count -= 1
-            self._give_block(c.held)
+            self._close_downstream(index)
         else:
+            if c.side == Side.UPSTREAM:
+                self._close_upstream(index)
             free(c.held)
         free(c.unsent)
         c.held = NULL
@@ -495,16 +591,37 @@ cdef class Proxy:
         c.fd = -1
         c.side = Side.FREE
         c.generation += 1
-        c.pool_next = self.freed_first
+        c.link_next = self.freed_first
         self.freed_first = index
+
+    cdef void _close_downstream(self, uint32_t index) noexcept nogil:
+        cdef Conn *c = &self.conns[index]
+        if c.state == State.QUEUED:
+            self._leave_queue(index)
+        if c.began_us:
+            self._account(c, True)
+        if c.is_counted:
+            self.clients.remove(c.peer_address)
+        self.downstream_count -= 1
+        self._give_block(c.held)
+        free(c.entry)
+        c.entry = NULL
+
+    cdef void _close_upstream(self, uint32_t index) noexcept nogil:
+        cdef Conn *c = &self.conns[index]
+        cdef Server *server = &self.upstreams.servers[c.server]
+        if c.state == State.POOLED:
+            self._unpool(index)
+        server.open_count -= 1
+        self._freed(c.server)
 
     cdef void _reclaim(self) noexcept nogil:
         """The turn is over: nothing speaks of the closed connections any more, their slots can be used."""
         cdef uint32_t index
         while self.freed_first != NONE:
             index = self.freed_first
-            self.freed_first = self.conns[index].pool_next
-            self.conns[index].pool_next = self.free_first
+            self.freed_first = self.conns[index].link_next
+            self.conns[index].link_next = self.free_first
             self.free_first = index
 
     cdef bint _watch(self, uint32_t index, uint32_t events, int operation) noexcept nogil:
@@ -516,7 +633,7 @@ cdef class Proxy:
     cdef uint8_t *_take_block(self) noexcept nogil:
         cdef uint8_t *block = self.block_first
         if block == NULL:
-            return <uint8_t *>malloc(HEAD_BYTES_MAX)
+            return <uint8_t *>malloc(self.head_bytes)
         memcpy(&self.block_first, block, sizeof(block))
         self.block_count -= 1
         return block
@@ -535,44 +652,57 @@ cdef class Proxy:
 
     cdef void _set_timer(self, uint32_t index, Timer timer) noexcept nogil:
         cdef Conn *c = &self.conns[index]
+        cdef Queue *queue
         self._clear_timer(index)
-        c.timer = timer
-        c.deadline_ms = self.now_ms + self.timer_ms[<int>timer]
+        c.queue = self.waits[c.waits][<int>timer]
+        queue = &self.queues[c.queue]
+        c.deadline_ms = self.now_ms + queue.length_ms
         c.timer_next = NONE
-        c.timer_previous = self.timer_last[<int>timer]
+        c.timer_previous = queue.last
         if c.timer_previous != NONE:
             self.conns[c.timer_previous].timer_next = index
         else:
-            self.timer_first[<int>timer] = index
-        self.timer_last[<int>timer] = index
+            queue.first = index
+        queue.last = index
 
     cdef void _clear_timer(self, uint32_t index) noexcept nogil:
         cdef Conn *c = &self.conns[index]
-        if c.timer == Timer.NO_TIMER:
+        cdef Queue *queue = &self.queues[c.queue]
+        if c.queue == 0:
             return
         if c.timer_previous != NONE:
             self.conns[c.timer_previous].timer_next = c.timer_next
         else:
-            self.timer_first[<int>c.timer] = c.timer_next
+            queue.first = c.timer_next
         if c.timer_next != NONE:
             self.conns[c.timer_next].timer_previous = c.timer_previous
         else:
-            self.timer_last[<int>c.timer] = c.timer_previous
-        c.timer = Timer.NO_TIMER
+            queue.last = c.timer_previous
+        c.queue = 0
+
+    cdef int64_t _length_ms(self, const Conn *c, Timer timer) noexcept nogil:
+        return self.queues[self.waits[c.waits][<int>timer]].length_ms
 
     cdef void _tick(self) noexcept nogil:
-        cdef int timer
+        cdef int number
+        cdef int group
+        cdef Queue *queue
         cdef uint32_t index
-        self.now_ms = _monotonic_ms()
-        for timer in range(1, TIMERS):
-            while self.timer_first[timer] != NONE and self.conns[self.timer_first[timer]].deadline_ms <= self.now_ms:
-                index = self.timer_first[timer]
+        self._begin_now()
+        for number in range(1, self.queue_count):
+            queue = &self.queues[number]
+            while queue.first != NONE and self.conns[queue.first].deadline_ms <= self.now_ms:
+                index = queue.first
                 self._clear_timer(index)
-                self._on_timeout(index, <Timer>timer)
+                self._on_timeout(index, queue.kind)
         if not self.accepts and not self.draining and self.now_ms >= self.accepts_again_ms:
             if self.downstream_count < self.downstream_max:
                 self._set_accepting(True)
-        self._reclaim()
+        self.upstreams.refill()
+        for group in range(self.upstreams.group_count):
+            if self.upstreams.groups[group].pending_count:
+                self.freed_groups |= <uint64_t>1 << group       # a server may be up again
+        self._end_now()
 
     cdef void _on_timeout(self, uint32_t index, Timer timer) noexcept nogil:
         cdef Conn *c = &self.conns[index]
@@ -580,22 +710,26 @@ cdef class Proxy:
         if timer == Timer.KEEP_ALIVE or timer == Timer.LINGER or timer == Timer.POOL:
             self._close(index)
             return
+        if timer == Timer.VOUCH:
+            self._vouch(index)
+            return
         if timer == Timer.REQUEST_BODY and self._request_flows(index):
             return
         if timer == Timer.RESPONSE_BODY and self._response_flows(index):
             return
+        if timer == Timer.TUNNEL and self._tunnel_flows(index):
+            return
         if c.side == Side.UPSTREAM:
-            self.counters.upstream_timeouts += 1
-            if timer == Timer.CONNECT:
-                self._connect_failed(index)
-            else:
-                self._fail(downstream, 504, b"upstream_timeout")
+            self._upstream_is_late(index, timer)
         else:
             self.counters.timeouts += 1
             if timer == Timer.HEAD_IN:
                 self._reject(index, 408, b"request_timeout")
             elif timer == Timer.ASKED:
                 self._fail(index, 503, b"store_unavailable")
+            elif timer == Timer.PENDING:
+                self._leave_queue(index)
+                self._fail(index, 503, b"upstream_busy")
             elif timer == Timer.REQUEST_BODY and self.conns[c.peer].unsent != NULL:
                 self._fail(index, 504, b"upstream_timeout")
             elif timer == Timer.REQUEST_BODY:
@@ -604,11 +738,21 @@ cdef class Proxy:
                 self._close(index)
         self._resume(downstream)
 
+    cdef void _upstream_is_late(self, uint32_t index, Timer timer) noexcept nogil:
+        cdef Conn *c = &self.conns[index]
+        self.counters.upstream_timeouts += 1
+        if timer == Timer.CONNECT:
+            self._connect_failed(index)
+            return
+        if timer == Timer.FIRST_BYTE:
+            self.upstreams.faulted(c.server, self.now_ms)
+        self._fail(c.peer, 504, b"upstream_timeout")
+
     cdef bint _request_flows(self, uint32_t index) noexcept nogil:
         """Whether a request body kept its minimum rate, or the upstream took some of what it is too slow for."""
         cdef Conn *c = &self.conns[index]
         cdef Conn *upstream = &self.conns[c.peer]
-        cdef uint64_t wanted = self.request_rate_min * <uint64_t>self.timer_ms[<int>Timer.REQUEST_BODY] // 1000
+        cdef uint64_t wanted = self.request_rate_min * <uint64_t>self._length_ms(c, Timer.REQUEST_BODY) // 1000
         cdef bint flows = upstream.window_bytes > 0 if upstream.unsent != NULL else c.window_bytes >= wanted
         if flows:
             c.window_bytes = 0
@@ -620,15 +764,46 @@ cdef class Proxy:
         """Whether the client kept its minimum rate; when it is not the one we wait for, whether the upstream sent anything at all."""
         cdef Conn *c = &self.conns[index]
         cdef Conn *client = c if c.side == Side.DOWNSTREAM else &self.conns[c.peer]
-        cdef uint64_t wanted = self.response_rate_min * <uint64_t>self.timer_ms[<int>Timer.RESPONSE_BODY] // 1000
+        cdef uint64_t wanted = self.response_rate_min * <uint64_t>self._length_ms(c, Timer.RESPONSE_BODY) // 1000
         cdef bint flows = client.window_bytes >= (wanted if client.unsent != NULL else 1)
-        if c.state == State.TUNNELLING:
-            flows = flows or c.window_bytes > 0
         if flows:
             client.window_bytes = 0
             c.window_bytes = 0
             self._set_timer(index, Timer.RESPONSE_BODY)
         return flows
+
+    cdef bint _tunnel_flows(self, uint32_t index) noexcept nogil:
+        """Whether anything has moved, either way."""
+        cdef Conn *c = &self.conns[index]
+        cdef Conn *client = &self.conns[c.peer]
+        cdef bint flows = c.window_bytes > 0 or client.window_bytes > 0
+        if flows:
+            client.window_bytes = 0
+            c.window_bytes = 0
+            self._set_timer(index, Timer.TUNNEL)
+        return flows
+
+    # ---------------------------------------------------------------------------------------------- streams, tunnels
+
+    cdef void _vouch(self, uint32_t index) noexcept nogil:
+        """A stream or a tunnel goes on: does its session? What the near cache does not know the control plane is asked."""
+        cdef Conn *c = &self.conns[index]
+        cdef bint touches = c.is_used and self.routes.table[c.route].touches
+        cdef Verdict verdict = self.checker.judge_again(&c.checked, self.checker.now(), touches)
+        if verdict == Verdict.HIT:
+            c.is_used = False
+        elif verdict != Verdict.MISS and verdict != Verdict.REFRESH:
+            self._cut(index)
+            return
+        elif not c.is_vouched and self.ask_count < 2 * self.conn_count:
+            c.is_vouched = True
+            self._ask(index, AskKind.STILL_ALIVE, Span(0, 0))
+        self._set_timer(index, Timer.VOUCH)
+
+    cdef void _cut(self, uint32_t index) noexcept nogil:
+        """Its session is over."""
+        self.counters.cut += 1
+        self._abort(index)
 
     # ---------------------------------------------------------------------------------------------------------- turn
 
@@ -638,7 +813,7 @@ cdef class Proxy:
         cdef uint32_t again = self.again_count
         cdef uint32_t index
         cdef uint32_t k
-        self.now_ms = _monotonic_ms()
+        self._begin_now()
         for i in range(count):
             index = <uint32_t>self.events[i].data.u64
             if self.conns[index].generation == <uint32_t>(self.events[i].data.u64 >> 32):
@@ -649,7 +824,7 @@ cdef class Proxy:
                 self._on_event(index, EPOLLIN)
         self.again_count -= again
         memmove(self.again, self.again + again, self.again_count * sizeof(uint64_t))
-        self._reclaim()
+        self._end_now()
 
     cdef void _on_event(self, uint32_t index, uint32_t events) noexcept nogil:
         cdef Conn *c = &self.conns[index]
@@ -717,9 +892,11 @@ cdef class Proxy:
                 self._close(index)
                 return
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
-            self._remember_client(&self.conns[index], &address)
-            self._set_timer(index, Timer.KEEP_ALIVE)
             self.counters.accepted += 1
+            if not self._meet(&self.conns[index], &address):
+                self._close(index)
+                continue
+            self._set_timer(index, Timer.HEAD_IN if self.expects_proxy_header else Timer.KEEP_ALIVE)
 
     cdef void _set_accepting(self, bint accepts) noexcept nogil:
         cdef uint32_t i
@@ -728,27 +905,57 @@ cdef class Proxy:
             if self.conns[i].side == Side.LISTENER:
                 self._watch(i, EPOLLIN, EPOLL_CTL_ADD if accepts else EPOLL_CTL_DEL)
 
-    cdef void _remember_client(self, Conn *c, const sockaddr_storage *address) noexcept nogil:
-        """Its address as text, and whether it is one of our proxies."""
-        cdef uint8_t[16] mapped
-        cdef int i
+    cdef bint _meet(self, Conn *c, const sockaddr_storage *address) noexcept nogil:
+        """Who is there. False: nobody whom we serve."""
         if address.ss_family == AF_UNIX:
-            c.is_trusted = self.trusts_unix
-            return
-        memset(mapped, 0, 10)
-        mapped[10] = mapped[11] = 0xFF
+            c.is_trusted = self.trusted.has_unix
+            c.awaits_proxy_header = self.expects_proxy_header
+            return c.is_trusted or not self.expects_proxy_header
+        c.has_address = True
+        memcpy(c.peer_address, b"\0\0\0\0\0\0\0\0\0\0\xff\xff", 12)
         if address.ss_family == AF_INET:
-            memcpy(mapped + 12, &(<const sockaddr_in *>address).sin_addr, 4)
+            memcpy(c.peer_address + 12, &(<const sockaddr_in *>address).sin_addr, 4)
         else:
-            memcpy(mapped, &(<const sockaddr_in6 *>address).sin6_addr, 16)
-        if _shares_prefix(mapped, b"\0\0\0\0\0\0\0\0\0\0\xff\xff", 96):
-            inet_ntop(AF_INET, mapped + 12, c.address, sizeof(c.address))
-        else:
-            inet_ntop(AF_INET6, mapped, c.address, sizeof(c.address))
-        c.address_size = <uint8_t>strlen(c.address)
-        for i in range(self.network_count):
-            if _shares_prefix(mapped, <const char *>self.networks[i].address, self.networks[i].bits):
-                c.is_trusted = True
+            memcpy(c.peer_address, &(<const sockaddr_in6 *>address).sin6_addr, ADDRESS_BYTES)
+        if self.expects_proxy_header:
+            c.awaits_proxy_header = True
+            return self.trusted.contains(c.peer_address)
+        return self._know(c)
+
+    cdef bint _know(self, Conn *c) noexcept nogil:
+        """`peer_address` is whom we speak with. False: he has more connections than one may have."""
+        c.address_size = <uint8_t>write_address(c.peer_address, c.address)
+        memcpy(c.client, c.peer_address, ADDRESS_BYTES)
+        c.is_trusted = self.trusted.contains(c.peer_address)
+        if self.per_client_max == 0 or c.is_trusted:
+            return True                             # a proxy of ours has many clients
+        c.is_counted = True
+        if self.clients.add(c.peer_address) <= self.per_client_max:
+            return True
+        self.counters.over_client_limit += 1
+        return False
+
+    cdef bint _read_proxy_header(self, uint32_t index) noexcept nogil:
+        """What the connection begins with if a proxy announces its clients. False: it is not all there, or the connection is closed."""
+        cdef Conn *c = &self.conns[index]
+        cdef Announced announced
+        cdef int size = read_proxy_header(c.held, c.held_size, &announced)
+        if size == INCOMPLETE:
+            return False
+        c.awaits_proxy_header = False
+        if size < 0:
+            self.counters.bad_requests += 1
+            self._close(index)
+            return False
+        if announced.is_known:
+            c.has_address = True
+            memcpy(c.peer_address, announced.source, ADDRESS_BYTES)
+        if c.has_address and not self._know(c):
+            self._close(index)
+            return False
+        c.held_size -= size
+        memmove(c.held, c.held + size, c.held_size)
+        return True
 
     # ------------------------------------------------------------------------------------------------------- sending
 
@@ -852,7 +1059,7 @@ cdef class Proxy:
                 self._close(index)
                 return
         at = c.held + c.held_size
-        room = HEAD_BYTES_MAX - c.held_size
+        room = self.head_bytes - c.held_size
         size = recv(c.fd, at, room, 0)
         if size < 0 and (errno == EAGAIN or errno == EINTR):
             c.readable = errno == EINTR
@@ -871,7 +1078,8 @@ cdef class Proxy:
         if (
             memchr(at, c'\n', size) != NULL or memchr(at, c'\r', size) != NULL
             or at > c.held and (at - 1)[0] == c'\r'          # whatever follows a CR decides something
-            or c.held_size == HEAD_BYTES_MAX
+            or c.held_size == self.head_bytes
+            or c.awaits_proxy_header
         ):
             self._serve(index)
 
@@ -879,45 +1087,135 @@ cdef class Proxy:
         """Serve requests from what is held, until one has to wait or its head is not all there."""
         cdef Conn *c = &self.conns[index]
         cdef int result
+        if c.awaits_proxy_header and not self._read_proxy_header(index):
+            return
         while c.side == Side.DOWNSTREAM and c.state == State.READING_HEAD:
             c.held_is_whole = False
             result = parse_request(self.names, c.held, c.held_size, &self.head)
             if result == INCOMPLETE:
-                if c.held_size == HEAD_BYTES_MAX:
+                if c.held_size == self.head_bytes:
                     self._reject(index, 431, b"head_too_large")
                 return
+            if result > 0:
+                result = self._over_limits(&self.head, result)
             if result < 0:
                 self._reject(index, -result, b"bad_request")
                 return
             self._begin(index)
+
+    cdef int _over_limits(self, const Head *head, int size) noexcept nogil:
+        """The size again, or -status."""
+        if head.target.size > self.target_bytes_max:
+            return -414
+        return -431 if <uint32_t>head.field_count > self.fields_max else size
 
     cdef void _begin(self, uint32_t index) noexcept nogil:
         """`self.head` has just been read from `held`."""
         cdef Conn *c = &self.conns[index]
         cdef Head *head = &self.head
         self.counters.requests += 1
+        c.requests += 1
+        c.began_us = self.now_us
+        c.body_bytes_out = 0
         c.head_size = head.size
         c.body_size = 0
         c.held_is_whole = True
         c.method = head.method
         c.minor = head.minor
-        c.websocket = head.websocket
-        c.closes = head.close or head.minor == 0 and not head.keep_alive
+        c.upgrade = self._upgrade_of(c, head) if head.upgrade_to.size else 0
+        c.closes = head.close or head.minor == 0 and not head.keep_alive or c.requests == self.requests_max
         c.retried = False
         c.answered = False
         c.is_admitted = False
+        c.is_vouched = False
+        c.is_used = False
+        c.exemption_asked = False
         c.attempts = 0
         c.checked.size = 0
+        c.reason = NULL
+        if self.log is not None:
+            self._note_request(c)
         if not self._begin_body(c):
             self._reject(index, 400, b"bad_request")
             return
-        if not self._route(c):
+        c.route = self.routes.find(c.held, head, &c.is_plain)
+        if c.route == NO_ROUTE:
+            c.route = 0
             self._respond(index, 404, b"no_route", b"")
             return
+        c.auth = self.routes.table[c.route].auth if c.is_plain else Auth.AUTH_REQUIRED
+        c.waits = self.routes.table[c.route].waits
+        if c.is_trusted:
+            self._find_client(c)
         if c.auth == Auth.AUTH_NONE:
-            self._forward(index, True)
+            self._pass(index, True)
         else:
             self._check(index)
+
+    cdef uint8_t _upgrade_of(self, const Conn *c, const Head *head) noexcept nogil:
+        """Which protocol of ours the client may change to, from 1; or 0."""
+        cdef uint32_t i
+        if head.minor != 1 or head.framing != Framing.NO_BODY:
+            return 0
+        for i in range(self.upgrade_count):
+            if equals(c.held, head.upgrade_to, <const char *>self.upgrades[i].at, self.upgrades[i].size):
+                return <uint8_t>(i + 1)
+        return 0
+
+    cdef void _note_request(self, Conn *c) noexcept nogil:
+        """For the access log: what will be gone when the answer is. Without memory there is no line."""
+        cdef Entry *entry
+        if c.entry == NULL:
+            c.entry = <Entry *>malloc(sizeof(Entry))
+            if c.entry == NULL:
+                return
+        entry = c.entry
+        entry.method_size = <uint8_t>min(self.head.method_name.size, <uint32_t>METHOD_KEPT_MAX)
+        entry.host_size = <uint8_t>min(self.head.host.size, <uint32_t>HOST_KEPT_MAX)
+        entry.path_size = <uint16_t>min(self.head.path.size, <uint32_t>PATH_KEPT_MAX)
+        entry.request_id_size = 0
+        memcpy(entry.method, c.held + self.head.method_name.at, entry.method_size)
+        memcpy(entry.host, c.held + self.head.host.at, entry.host_size)
+        memcpy(entry.path, c.held + self.head.path.at, entry.path_size)
+
+    cdef void _account(self, Conn *c, bint was_cut) noexcept nogil:
+        """A request is over: count it, and how long it took."""
+        cdef int64_t took_us = max(self.now_us - c.began_us, <int64_t>1)
+        cdef int bucket = 64 - __builtin_clzll(<unsigned long long>took_us)
+        self.counters.latency[min(bucket, LATENCY_BUCKETS - 1)] += 1
+        self.counters.latency_us_sum += took_us
+        c.began_us = 0
+        if was_cut:
+            self.counters.cut_short += 1
+        else:
+            self.counters.answers[min(c.status // 100, 5)] += 1
+        if self.log is not None and c.entry != NULL:
+            self._log(c, took_us, was_cut)
+
+    cdef void _log(self, const Conn *c, int64_t took_us, bint was_cut) noexcept nogil:
+        cdef timespec t
+        cdef uint8_t[16] session
+        cdef char[ADDRESS_TEXT_MAX] client
+        cdef Outcome outcome
+        client[0] = 0
+        if c.has_address:
+            write_address(c.client, client)
+        outcome.client = client
+        outcome.status = c.status
+        outcome.body_bytes = c.body_bytes_out
+        outcome.duration_us = took_us
+        outcome.was_cut = was_cut
+        outcome.verdict = b"admitted" if c.is_admitted else b"anonymous"
+        if c.reason != NULL:
+            outcome.verdict = c.reason
+        outcome.principal_size = 0
+        if c.is_admitted:
+            outcome.principal = c.checked.raw + PRINCIPAL_AT
+            outcome.principal_size = c.checked.raw[PRINCIPAL_LENGTH_AT]
+            encode(c.checked.raw + SESSION_ID_AT, 6, session)
+            outcome.session = session
+        clock_gettime(CLOCK_REALTIME_COARSE, &t)
+        self.log.write(c.entry, &outcome, <int64_t>t.tv_sec * 1000 + t.tv_nsec // 1_000_000)
 
     cdef bint _begin_body(self, Conn *c) noexcept nogil:
         """Take what came of the body together with the head; a chunked one is decoded in place. False: malformed."""
@@ -939,42 +1237,17 @@ cdef class Proxy:
             if done < 0:
                 return False
             c.body_size = produced
+            if c.chunks.extension_bytes > self.extension_bytes_max:
+                return False
             c.complete = done == 1
             memmove(body + produced, body + consumed, there - consumed)
             c.held_size -= consumed - produced
         return True
 
-    cdef bint _route(self, Conn *c) noexcept nogil:
-        """Find the route by the normal path. An ambiguous path needs a ticket, whatever the route says. False: there is none."""
-        cdef uint8_t[HEAD_BYTES_MAX] normal
-        cdef const uint8_t *path = c.held + self.head.path.at
-        cdef int size = <int>self.head.path.size
-        cdef bint is_plain = True
-        cdef Route *route
-        cdef uint16_t i
-        if self.head.target_is_bare or size and path[0] == c'*':
-            path = b"/"
-            size = 1
-        elif memchr(path, c'%', size) != NULL or normal_path(path, size, normal) < 0:
-            size = normal_path(path, size, normal)
-            is_plain = size >= 0
-            if is_plain:
-                path = normal
-            else:
-                size = <int>self.head.path.size
-        for i in range(self.route_count):
-            route = &self.routes[i]
-            if size < route.path_size or memcmp(path, route.path, route.path_size) != 0:
-                continue
-            if size == route.path_size or path[route.path_size] == c'/' or route.path[route.path_size - 1] == c'/':
-                c.route = i
-                c.auth = route.auth if is_plain else <uint8_t>Auth.AUTH_REQUIRED
-                return True
-        return False
-
     cdef void _check(self, uint32_t index) noexcept nogil:
         """The ticket, from the cookie or `Authorization: Ticket`: exactly one."""
         cdef Conn *c = &self.conns[index]
+        cdef Route *route = &self.routes.table[c.route]
         cdef Span ticket = Span(0, 0)
         cdef int tickets = self._find_tickets(c, &ticket)
         cdef Verdict verdict
@@ -984,17 +1257,28 @@ cdef class Proxy:
             verdict = Verdict.AMBIGUOUS
         else:
             verdict = self.checker.judge(
-                c.held + ticket.at, ticket.size, self.checker.now(), self.routes[c.route].touches, &c.checked)
-        if verdict == Verdict.HIT:
-            self.counters.admitted += 1
-            c.is_admitted = True
-            self._forward(index, True)
-        elif verdict == Verdict.MISS or verdict == Verdict.REFRESH:
-            c.state = State.ASKING
-            self._set_timer(index, Timer.ASKED)
-            self._ask(index, AskKind.AUTHENTICATE, Span(0, 0))
+                c.held + ticket.at, ticket.size, self.checker.now(), route.touches and not route.is_strong, &c.checked)
+        if verdict == Verdict.HIT and not route.is_strong:
+            self._admit(index, True)
+        elif verdict == Verdict.HIT or verdict == Verdict.MISS or verdict == Verdict.REFRESH:
+            self._wait_for_verdict(index, AskKind.AUTHENTICATE_STRONG if route.is_strong else AskKind.AUTHENTICATE)
         else:
             self._refused(index, verdict, True)
+
+    cdef void _wait_for_verdict(self, uint32_t index, AskKind kind) noexcept nogil:
+        self.conns[index].state = State.ASKING
+        self._set_timer(index, Timer.ASKED)
+        self._ask(index, kind, Span(0, 0))
+
+    cdef void _admit(self, uint32_t index, bint parsed) noexcept nogil:
+        self.counters.admitted += 1
+        self.conns[index].is_admitted = True
+        self._forward(index, parsed)
+
+    cdef void _pass(self, uint32_t index, bint parsed) noexcept nogil:
+        """Without a ticket."""
+        self.counters.anonymous += 1
+        self._forward(index, parsed)
 
     cdef int _find_tickets(self, Conn *c, Span *ticket) noexcept nogil:
         cdef Field *field
@@ -1022,26 +1306,32 @@ cdef class Proxy:
 
     cdef void _refused(self, uint32_t index, int verdict, bint parsed) noexcept nogil:
         cdef Conn *c = &self.conns[index]
+        cdef bint is_certain = verdict != Verdict.AMBIGUOUS and verdict != Verdict.STORE_UNAVAILABLE
         cdef char[512] fields
         cdef int status = 401
+        if is_certain and self.routes.table[c.route].has_exemption and c.is_plain and not c.exemption_asked:
+            c.exemption_asked = True
+            c.verdict = <uint8_t>verdict
+            self._wait_for_verdict(index, AskKind.EXEMPTION)
+            return
         self.counters.refused[verdict] += 1
         c.checked.size = 0
-        if c.auth == Auth.AUTH_OPTIONAL and verdict != Verdict.AMBIGUOUS and verdict != Verdict.STORE_UNAVAILABLE:
-            self._forward(index, parsed)
+        if c.auth == Auth.AUTH_OPTIONAL and is_certain:
+            self._pass(index, parsed)
             return
         if verdict == Verdict.AMBIGUOUS:
             c.closes = True                     # as with every request that can be read in two ways
-            status = 403 if self.routes[c.route].is_endpoint else 400
+            status = 403 if self.routes.table[c.route].is_endpoint else 400
             fields[0] = 0
         elif verdict == Verdict.STORE_UNAVAILABLE:
             status = 503
             snprintf(fields, sizeof(fields), b"Retry-After: 1\r\n")
-        elif self.login_url.size and not self.routes[c.route].is_endpoint and self._is_browser(c, parsed):
+        elif self.login_url.size and not self.routes.table[c.route].is_endpoint and self._is_browser(c, parsed):
             status = 302
             snprintf(fields, sizeof(fields), b"Location: %s\r\nCache-Control: no-store\r\n", <const char *>self.login_url.at)
         else:
-            snprintf(fields, sizeof(fields), b"WWW-Authenticate: Ticket realm=\"fastticket\", error=\"%s\"\r\n", _slug(verdict))
-        self._respond(index, status, _slug(verdict), fields)
+            snprintf(fields, sizeof(fields), b"WWW-Authenticate: Ticket realm=\"fastticket\", error=\"%s\"\r\n", slug_of(verdict))
+        self._respond(index, status, slug_of(verdict), fields)
 
     cdef bint _is_browser(self, Conn *c, bint parsed) noexcept nogil:
         """Somebody who would rather see the login page: GET or HEAD, and text/html is welcome."""
@@ -1059,15 +1349,15 @@ cdef class Proxy:
 
     # -------------------------------------------------------------------------------------------- answers of our own
 
-    cdef void _reject(self, uint32_t index, int status, const char *slug) noexcept nogil:
+    cdef void _reject(self, uint32_t index, int status, const char *reason) noexcept nogil:
         """A request that could not be read to its end: nothing after it on this connection can be trusted."""
         self.counters.bad_requests += 1
         self.conns[index].complete = False
         self.conns[index].held_is_whole = False
         self.conns[index].method = Method.OTHER_METHOD
-        self._respond(index, status, slug, b"")
+        self._respond(index, status, reason, b"")
 
-    cdef void _fail(self, uint32_t index, int status, const char *slug) noexcept nogil:
+    cdef void _fail(self, uint32_t index, int status, const char *reason) noexcept nogil:
         """The exchange can not be completed. If its response has begun, the client learns it from the closed connection."""
         cdef Conn *c = &self.conns[index]
         cdef uint32_t upstream = c.peer
@@ -1078,14 +1368,14 @@ cdef class Proxy:
         if c.answered:
             self._close(index)
         else:
-            self._respond(index, status, slug, b"")
+            self._respond(index, status, reason, b"")
 
-    cdef void _respond(self, uint32_t index, int status, const char *slug, const char *fields) noexcept nogil:
+    cdef void _respond(self, uint32_t index, int status, const char *reason, const char *fields) noexcept nogil:
         """An answer without an upstream: JSON, with the reason. `fields`: more field lines."""
         cdef Conn *c = &self.conns[index]
         cdef char[1536] answer
         cdef char[256] body
-        cdef int size = snprintf(body, sizeof(body), b"{\"error\": \"%s\", \"reason\": \"%s\"}\n", _phrase(status), slug)
+        cdef int size = snprintf(body, sizeof(body), b"{\"error\": \"%s\", \"reason\": \"%s\"}\n", phrase_of(status), reason)
         cdef const char *shown = body
         cdef const char *connection = self._connection_field(c)
         if c.method == Method.HEAD:
@@ -1093,8 +1383,9 @@ cdef class Proxy:
         size = snprintf(
             answer, sizeof(answer),
             b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s%s\r\n%s",
-            status, _phrase(status), size, fields, connection, shown)
-        self._deliver(index, <uint8_t *>answer, <uint32_t>size)
+            status, phrase_of(status), size, fields, connection, shown)
+        c.reason = reason
+        self._deliver(index, status, <uint8_t *>answer, <uint32_t>size)
 
     cdef void _answer_identity(self, uint32_t index) noexcept nogil:
         """What another gateway has asked: the ticket is good, and whose it is."""
@@ -1107,7 +1398,7 @@ cdef class Proxy:
         self._put(b"\r\n", 2)
         self._put(<const uint8_t *>connection, <uint32_t>strlen(connection))
         self._put(b"\r\n", 2)
-        self._deliver(index, self.out, self.out_size)
+        self._deliver(index, 204, self.out, self.out_size)
 
     cdef const char *_connection_field(self, Conn *c) noexcept nogil:
         """Of an answer of our own; whether the connection stays is decided here."""
@@ -1117,8 +1408,11 @@ cdef class Proxy:
             return b"Connection: close\r\n"
         return b"Connection: keep-alive\r\n" if c.minor == 0 else b""
 
-    cdef void _deliver(self, uint32_t index, const uint8_t *answer, uint32_t size) noexcept nogil:
+    cdef void _deliver(self, uint32_t index, int status, const uint8_t *answer, uint32_t size) noexcept nogil:
         """An answer of our own, whole."""
+        self.conns[index].status = <uint16_t>status
+        if self.conns[index].began_us:
+            self._account(&self.conns[index], False)
         self._clear_timer(index)
         if not self._send(index, answer, size):
             self._close(index)
@@ -1142,6 +1436,7 @@ cdef class Proxy:
             return
         c.held_size -= done
         c.head_size = c.body_size = 0
+        c.waits = 0
         c.held_is_whole = c.held_size > 0           # `_resume` shall look at it
         if c.held_size:
             memmove(c.held, c.held + done, c.held_size)
@@ -1181,17 +1476,24 @@ cdef class Proxy:
     # ------------------------------------------------------------------------------------------ upstream: connections
 
     cdef void _forward(self, uint32_t index, bint parsed) noexcept nogil:
-        """Give the request to a server of its group, over a pooled connection if there is one."""
+        """Give the request to a server of its group, over a pooled connection if there is one. If all are busy it waits."""
         cdef Conn *c = &self.conns[index]
-        cdef Group *group = &self.groups[self.routes[c.route].group]
+        cdef Group *group = &self.upstreams.groups[self.routes.table[c.route].group]
         cdef uint16_t server
         cdef uint32_t upstream
-        if self.routes[c.route].is_endpoint:
+        if self.routes.table[c.route].is_endpoint:
             self._answer_identity(index)
             return
         while c.attempts <= group.count:
+            if c.attempts and not self.upstreams.may_retry(group):
+                break
+            server = self.upstreams.pick(group, self._key(c, group), self.now_ms)
+            if server == NOBODY:
+                self._enqueue(index, group)
+                return
+            if c.attempts == 0:
+                self.upstreams.earn(group)
             c.attempts += 1
-            server = self._pick(group)
             upstream = NONE if c.retried else self._unpool_alive(server, c.method)
             if upstream == NONE:
                 upstream = self._connect(server)
@@ -1199,30 +1501,98 @@ cdef class Proxy:
                     continue
             c.peer = upstream
             self.conns[upstream].peer = index
+            self.conns[upstream].waits = c.waits
             if self.conns[upstream].state == State.CONNECTING:
                 c.state = State.CONNECTING
                 self._clear_timer(index)
+                self._set_timer(upstream, Timer.CONNECT)
             else:
                 self._send_request(index, parsed)
             return
         self._fail(index, 502, b"upstream_refused")
 
-    cdef uint16_t _pick(self, Group *group) noexcept nogil:
-        """Round robin over the servers that answer; over all, if none does."""
-        cdef uint16_t i
-        cdef uint16_t server
-        for i in range(group.count):
-            server = group.first + (group.following + i) % group.count
-            if self.servers[server].down_until_ms <= self.now_ms:
-                group.following = (group.following + i + 1) % group.count
-                return server
-        server = group.first + group.following
-        group.following = (group.following + 1) % group.count
-        return server
+    cdef uint64_t _key(self, const Conn *c, const Group *group) noexcept nogil:
+        """What the server is chosen by, where it is not anybody's turn; 0: nothing."""
+        cdef uint64_t high
+        cdef uint64_t low
+        if group.balance == Balance.TICKET_HASH and c.is_admitted:
+            return _ticket_key(c.checked.raw, c.checked.size)
+        if group.balance != Balance.IP_HASH or not c.has_address:
+            return 0
+        memcpy(&high, c.client, 8)
+        memcpy(&low, c.client + 8, 8)
+        return mix(mix(high) ^ low) | 1
+
+    # ------------------------------------------------------------------------------------------------ pending requests
+
+    cdef void _enqueue(self, uint32_t index, Group *group) noexcept nogil:
+        cdef Conn *c = &self.conns[index]
+        if group.pending_count >= group.pending_max:
+            self.counters.queue_full += 1
+            self._fail(index, 503, b"upstream_busy")
+            return
+        c.link_next = NONE
+        c.link_previous = group.pending_last
+        if group.pending_last != NONE:
+            self.conns[group.pending_last].link_next = index
+        else:
+            group.pending_first = index
+        group.pending_last = index
+        group.pending_count += 1
+        c.state = State.QUEUED
+        self._set_timer(index, Timer.PENDING)
+
+    cdef void _leave_queue(self, uint32_t index) noexcept nogil:
+        cdef Conn *c = &self.conns[index]
+        cdef Group *group = &self.upstreams.groups[self.routes.table[c.route].group]
+        if c.link_previous != NONE:
+            self.conns[c.link_previous].link_next = c.link_next
+        else:
+            group.pending_first = c.link_next
+        if c.link_next != NONE:
+            self.conns[c.link_next].link_previous = c.link_previous
+        else:
+            group.pending_last = c.link_previous
+        group.pending_count -= 1
+        c.state = State.READING_HEAD
+
+    cdef void _freed(self, uint16_t server) noexcept nogil:
+        """It may have one more. Not now: whoever calls is in the middle of something."""
+        if self.upstreams.groups[self.upstreams.servers[server].group].pending_count:
+            self.freed_groups |= <uint64_t>1 << self.upstreams.servers[server].group
+
+    cdef void _serve_pending(self) noexcept nogil:
+        """In the order in which they came; but one that waits for a server of its own holds up nobody else."""
+        cdef uint64_t freed = self.freed_groups
+        cdef Group *group
+        cdef Conn *c
+        cdef uint32_t index
+        cdef uint32_t following
+        cdef uint32_t left
+        cdef int number
+        self.freed_groups = 0
+        for number in range(self.upstreams.group_count):
+            if not freed >> number & 1:
+                continue
+            group = &self.upstreams.groups[number]
+            index = group.pending_first
+            left = group.pending_count
+            while left and index != NONE:
+                left -= 1
+                c = &self.conns[index]
+                following = c.link_next
+                if self.upstreams.would_place(group, self._key(c, group), self.now_ms):
+                    self._leave_queue(index)
+                    self._clear_timer(index)
+                    self._forward(index, False)
+                    self._resume(index)
+                elif not self._key(c, group):
+                    break
+                index = following
 
     cdef uint32_t _connect(self, uint16_t server) noexcept nogil:
         """A new connection, perhaps still CONNECTING; NONE: it failed at once."""
-        cdef Server *at = &self.servers[server]
+        cdef Server *at = &self.upstreams.servers[server]
         cdef int fd = socket(at.address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
         cdef int on = 1
         cdef bint waits
@@ -1234,12 +1604,14 @@ cdef class Proxy:
         waits = connect(fd, <const sockaddr *>&at.address, at.address_size) != 0
         if waits and errno != EINPROGRESS:
             close(fd)
-            self._server_failed(server)
+            self.counters.upstream_errors += 1
+            self.upstreams.failed(server, self.now_ms)
             return NONE
         index = self._new_conn(fd, Side.UPSTREAM)
         if index == NONE:
             close(fd)
             return NONE
+        at.open_count += 1
         self.conns[index].server = server
         self.conns[index].watches_out = waits
         if not self._watch(index, EPOLLIN | EPOLLRDHUP | EPOLLET | (EPOLLOUT if waits else 0), EPOLL_CTL_ADD):
@@ -1247,8 +1619,8 @@ cdef class Proxy:
             return NONE
         self.counters.upstream_connects += 1
         self.conns[index].state = State.CONNECTING if waits else State.AWAITING_HEAD
-        if waits:
-            self._set_timer(index, Timer.CONNECT)
+        if not waits:
+            self.upstreams.connected(server, self.now_ms)
         return index
 
     cdef void _connected(self, uint32_t index) noexcept nogil:
@@ -1259,27 +1631,21 @@ cdef class Proxy:
             self._connect_failed(index)
             return
         self._clear_timer(index)
-        self.servers[c.server].failures = 0
-        self.servers[c.server].down_until_ms = 0
+        self.upstreams.connected(c.server, self.now_ms)
         self._send_request(c.peer, False)
 
     cdef void _connect_failed(self, uint32_t index) noexcept nogil:
         """Nothing of the request was sent: another server may have it, whatever its method."""
         cdef uint32_t downstream = self.conns[index].peer
-        self._server_failed(self.conns[index].server)
+        self.counters.upstream_errors += 1
+        self.upstreams.failed(self.conns[index].server, self.now_ms)
         self.conns[downstream].peer = NONE
         self._close(index)
         self._forward(downstream, False)
 
-    cdef void _server_failed(self, uint16_t server) noexcept nogil:
-        cdef Server *at = &self.servers[server]
-        self.counters.upstream_errors += 1
-        at.failures = min(at.failures + 1, <uint32_t>1000)
-        at.down_until_ms = self.now_ms + min(SERVER_PAUSE_MS * <int64_t>at.failures, <int64_t>SERVER_PAUSE_MAX_MS)
-
     cdef uint32_t _unpool_alive(self, uint16_t server, Method method) noexcept nogil:
         """A pooled connection, or NONE. A request that can not be sent twice gets one that was just seen to be open."""
-        cdef Server *at = &self.servers[server]
+        cdef Server *at = &self.upstreams.servers[server]
         cdef uint32_t index
         while at.idle_first != NONE:
             index = at.idle_first
@@ -1295,20 +1661,22 @@ cdef class Proxy:
 
     cdef void _pool(self, uint32_t index) noexcept nogil:
         cdef Conn *c = &self.conns[index]
-        cdef Server *server = &self.servers[c.server]
-        if server.idle_count >= IDLE_MAX or self.draining:
+        cdef Server *server = &self.upstreams.servers[c.server]
+        if server.idle_count >= IDLE_MAX or self.draining or server.is_retired:
             self._close(index)
             return
+        self._freed(c.server)
+        c.waits = 0
         free(c.held)
         c.held = NULL
         c.held_size = 0
         c.peer = NONE
         c.reused = True
         c.state = State.POOLED
-        c.pool_previous = NONE
-        c.pool_next = server.idle_first
+        c.link_previous = NONE
+        c.link_next = server.idle_first
         if server.idle_first != NONE:
-            self.conns[server.idle_first].pool_previous = index
+            self.conns[server.idle_first].link_previous = index
         server.idle_first = index
         server.idle_count += 1
         self._set_timer(index, Timer.POOL)
@@ -1322,13 +1690,13 @@ cdef class Proxy:
 
     cdef void _unpool(self, uint32_t index) noexcept nogil:
         cdef Conn *c = &self.conns[index]
-        cdef Server *server = &self.servers[c.server]
-        if c.pool_previous != NONE:
-            self.conns[c.pool_previous].pool_next = c.pool_next
+        cdef Server *server = &self.upstreams.servers[c.server]
+        if c.link_previous != NONE:
+            self.conns[c.link_previous].link_next = c.link_next
         else:
-            server.idle_first = c.pool_next
-        if c.pool_next != NONE:
-            self.conns[c.pool_next].pool_previous = c.pool_previous
+            server.idle_first = c.link_next
+        if c.link_next != NONE:
+            self.conns[c.link_next].link_previous = c.link_previous
         server.idle_count -= 1
         c.state = State.AWAITING_HEAD
 
@@ -1364,6 +1732,7 @@ cdef class Proxy:
 
     cdef void _compose_request(self, Conn *c) noexcept nogil:
         cdef Head *head = &self.head
+        cdef Route *route = &self.routes.table[c.route]
         cdef Field *field
         cdef int i
         self.out_size = 0
@@ -1378,45 +1747,92 @@ cdef class Proxy:
         self._put(b"\r\n", 2)
         for i in range(head.field_count):
             field = &head.fields[i]
-            if _goes_upstream(c, head, field) and not (head.nominated_count and is_nominated(c.held, head, field)):
+            if not _goes_upstream(c, field) or head.nominated_count and is_nominated(c.held, head, field):
+                continue
+            if route.request_fields.size == 0 or not adds(&route.request_fields, c.held, field):
                 self._put_field(c.held, field)
         if c.framing == Framing.CHUNKED:
             self._put(b"Transfer-Encoding: chunked\r\n", 28)
         elif c.framing == Framing.LENGTH:
             self._put_length(head.content_length)
-        if c.websocket:
-            self._put(b"Upgrade: websocket\r\nConnection: Upgrade\r\n", 41)
+        if c.upgrade:
+            self._put_upgrade(c)
         self._put_forwarding(c)
+        if self.request_id_field.size:
+            self._put_request_id(c)
+        if route.request_fields.size:
+            self._put(route.request_fields.at, route.request_fields.size)
         if c.is_admitted:
             self._put(self.identity_field.at, self.identity_field.size)
             self._put(c.checked.raw + PRINCIPAL_AT, c.checked.raw[PRINCIPAL_LENGTH_AT])
             self._put(b"\r\n", 2)
         self._put(b"\r\n", 2)
 
+    cdef void _put_upgrade(self, const Conn *c) noexcept nogil:
+        cdef Text *protocol = &self.upgrades[c.upgrade - 1]
+        self._put(b"Upgrade: ", 9)
+        self._put(protocol.at, protocol.size)
+        self._put(b"\r\nConnection: Upgrade\r\n", 23)
+
+    cdef void _find_client(self, Conn *c) noexcept nogil:
+        """Walk X-Forwarded-For from right to left, as long as proxies of ours speak: who the last of them names is the client.
+
+        What stands left of him nobody vouches for. `chain_field` and `chain_at` are where he stands, in the head that was just read.
+        """
+        cdef uint8_t[ADDRESS_BYTES] named
+        cdef Field *field
+        cdef uint32_t start
+        cdef uint32_t end
+        cdef int i
+        self.chain_field = -1
+        c.has_address = c.address_size > 0
+        memcpy(c.client, c.peer_address, ADDRESS_BYTES)
+        for i in range(self.head.field_count - 1, -1, -1):
+            field = &self.head.fields[i]
+            end = field.value.at + field.value.size
+            while field.kind == Kind.FORWARDED_FOR and end > field.value.at:
+                start = end
+                while start > field.value.at and c.held[start - 1] != c',':
+                    start -= 1
+                if not _read_element(c.held, start, end, named):
+                    return
+                memcpy(c.client, named, ADDRESS_BYTES)
+                c.has_address = True
+                self.chain_field = i
+                self.chain_at = start
+                if not self.trusted.contains(named):
+                    return
+                end = start - 1 if start > field.value.at else start
+
     cdef void _put_forwarding(self, Conn *c) noexcept nogil:
-        """X-Forwarded-For, -Proto and -Host: what a trusted proxy said, and who it is; else only what is known first-hand."""
+        """X-Forwarded-For, -Proto and -Host: from the client on, as proxies of ours vouch for it; else what is known first-hand."""
         cdef Field *field
         cdef Field *proto = NULL
         cdef Field *host = NULL
-        cdef bint first = True
         cdef int i
         cdef uint32_t start = self.out_size
+        cdef uint32_t at
         self._put(b"X-Forwarded-For: ", 17)
-        for i in range(self.head.field_count if c.is_trusted else 0):
-            field = &self.head.fields[i]
-            if field.kind == Kind.FORWARDED_FOR and field.value.size:
-                self._put(b", ", 0 if first else 2)
-                self._put(c.held + field.value.at, field.value.size)
-                first = False
-            elif field.kind == Kind.FORWARDED_PROTO:
-                proto = field
-            elif field.kind == Kind.FORWARDED_HOST:
-                host = field
-        self._put(b", ", 0 if first or c.address_size == 0 else 2)
+        if c.is_trusted:
+            self._find_client(c)
+            for i in range(self.head.field_count):
+                field = &self.head.fields[i]
+                if field.kind == Kind.FORWARDED_PROTO:
+                    proto = field
+                elif field.kind == Kind.FORWARDED_HOST:
+                    host = field
+                elif field.kind == Kind.FORWARDED_FOR and field.value.size and 0 <= self.chain_field <= i:
+                    at = self.chain_at if i == self.chain_field else field.value.at
+                    while c.held[at] == c' ' or c.held[at] == c'\t':
+                        at += 1
+                    self._put(c.held + at, field.value.at + field.value.size - at)
+                    self._put(b", ", 2)
         self._put(<uint8_t *>c.address, c.address_size)
+        if c.address_size == 0 and self.out_size > start + 17:
+            self.out_size -= 2                          # a proxy on a Unix socket has no address to end the list with
         self._put(b"\r\n", 2)
-        if first and c.address_size == 0:
-            self.out_size = start                       # a Unix socket: nobody to name
+        if self.out_size == start + 19:
+            self.out_size = start                       # nobody to name
         self._put(b"X-Forwarded-Proto: ", 19)
         if proto != NULL:
             self._put(c.held + proto.value.at, proto.value.size)
@@ -1428,6 +1844,55 @@ cdef class Proxy:
         else:
             self._put(c.held + self.head.host.at, self.head.host.size)
         self._put(b"\r\n", 2)
+        if self.writes_forwarded:
+            self._put_forwarded(c, proto)
+
+    cdef void _put_forwarded(self, Conn *c, const Field *proto) noexcept nogil:
+        """Forwarded (RFC 7239): one element, ours."""
+        cdef char[ADDRESS_TEXT_MAX] client
+        cdef int size
+        self._put(b"Forwarded: for=", 15)
+        if not c.has_address:
+            self._put(b"unknown", 7)
+        else:
+            size = write_address(c.client, client)
+            self._put(b"\"[", 0 if is_v4(c.client) else 2)
+            self._put(<uint8_t *>client, size)
+            self._put(b"]\"", 0 if is_v4(c.client) else 2)
+        self._put(b";host=\"", 7)
+        self._put(c.held + self.head.host.at, self.head.host.size)
+        self._put(b"\";proto=", 8)
+        if proto != NULL and (equals(c.held, proto.value, b"https", 5)):
+            self._put(b"https", 5)
+        else:
+            self._put(b"http", 4)
+        self._put(b"\r\n", 2)
+
+    cdef void _put_request_id(self, Conn *c) noexcept nogil:
+        """The one that a proxy of ours gave it, or a new one."""
+        cdef uint8_t[32] made
+        cdef const uint8_t *name = made
+        cdef uint32_t size = sizeof(made)
+        cdef Field *field
+        cdef uint64_t word = 0
+        cdef int i
+        for i in range(32):
+            if i % 16 == 0:
+                self.random += 0x9E3779B97F4A7C15ULL
+                word = mix(self.random)
+            made[i] = b"0123456789abcdef"[word & 15]
+            word >>= 4
+        for i in range(self.head.field_count if c.is_trusted else 0):
+            field = &self.head.fields[i]
+            if field.kind == Kind.REQUEST_ID and 0 < field.value.size <= REQUEST_ID_BYTES_MAX:
+                name = c.held + field.value.at
+                size = field.value.size
+        self._put(self.request_id_field.at, self.request_id_field.size)
+        self._put(name, size)
+        self._put(b"\r\n", 2)
+        if c.entry != NULL:
+            c.entry.request_id_size = <uint8_t>min(size, <uint32_t>REQUEST_ID_KEPT_MAX)
+            memcpy(c.entry.request_id, name, c.entry.request_id_size)
 
     cdef inline void _put(self, const uint8_t *at, uint32_t size) noexcept nogil:
         memcpy(self.out + self.out_size, at, size)
@@ -1502,7 +1967,7 @@ cdef class Proxy:
         if c.framing == Framing.LENGTH:
             return <uint32_t>min(c.left, <uint64_t>SCRATCH_BYTES)
         if c.framing == Framing.CHUNKED and c.side == Side.DOWNSTREAM:
-            return HEAD_BYTES_MAX
+            return self.head_bytes
         return SCRATCH_BYTES
 
     cdef bint _move(self, uint32_t index, uint8_t *at, uint32_t size) noexcept nogil:
@@ -1517,12 +1982,15 @@ cdef class Proxy:
             return False
         c.window_bytes += produced                  # data, not what it is wrapped in
         if c.side == Side.DOWNSTREAM:
+            c.is_used = True
             c.held_is_whole = False                 # streamed: it can not be sent again
             c.held_size = size - consumed           # of the next request
             if c.held_size:
                 memcpy(c.held, at + consumed, c.held_size)
-        elif consumed < size:
-            c.keeps_alive = False
+        else:
+            self.conns[peer].body_bytes_out += produced
+            if consumed < size:
+                c.keeps_alive = False
         if not self._send_body(peer, at, produced, c.complete):
             self._send_failed(peer)
             return False
@@ -1538,7 +2006,7 @@ cdef class Proxy:
         if c.framing == Framing.CHUNKED:
             done = dechunk(&c.chunks, at, size, consumed, produced)
             c.complete = done == 1
-            return done >= 0
+            return done >= 0 and c.chunks.extension_bytes <= self.extension_bytes_max
         if c.framing == Framing.LENGTH:
             consumed[0] = <uint32_t>min(<uint64_t>size, c.left)
             c.left -= consumed[0]
@@ -1654,6 +2122,7 @@ cdef class Proxy:
         )
         self.counters.upstream_errors += 1
         if not again:
+            self.upstreams.faulted(c.server, self.now_ms)
             self._fail(downstream, 502, b"upstream_closed")
             return
         self.counters.retries += 1
@@ -1671,12 +2140,13 @@ cdef class Proxy:
         cdef int result
         while True:
             result = parse_response(self.names, at, size, d.method, &self.head)
-            if result == INCOMPLETE and size < RESPONSE_HEAD_BYTES_MAX:
+            if result == INCOMPLETE and size < self.response_head_bytes:
                 if not self._hold(c, at, size):
                     self._fail(downstream, 503, b"out_of_memory")
                 return
-            if result <= 0 or result > RESPONSE_HEAD_BYTES_MAX or self.head.status == 101 and not d.websocket:
+            if result <= 0 or <uint32_t>result > self.response_head_bytes or self.head.status == 101 and not self._agreed(d, at):
                 self.counters.upstream_errors += 1
+                self.upstreams.faulted(c.server, self.now_ms)
                 self._fail(downstream, 502, b"upstream_malformed")
                 return
             if self.head.status >= 200 or self.head.status == 101:
@@ -1688,6 +2158,20 @@ cdef class Proxy:
                 return
         if not self._hooked(index, at, size):
             self._relay(index, at, size, NULL, 0)
+
+    cdef bint _agreed(self, const Conn *d, const uint8_t *at) noexcept nogil:
+        """Whether a 101 changes to what the client has asked for, if it says to what."""
+        cdef Field *field
+        cdef Text *protocol
+        cdef int i
+        if d.upgrade == 0:
+            return False
+        protocol = &self.upgrades[d.upgrade - 1]
+        for i in range(self.head.field_count):
+            field = &self.head.fields[i]
+            if field.kind == Kind.UPGRADE and not equals(at, field.value, <const char *>protocol.at, protocol.size):
+                return False
+        return True
 
     cdef bint _hold(self, Conn *c, const uint8_t *at, uint32_t size) noexcept nogil:
         if c.held == NULL:
@@ -1708,7 +2192,7 @@ cdef class Proxy:
         cdef int i
         for i in range(self.head.field_count):
             field = &self.head.fields[i]
-            if field.kind == Kind.TICKET_LOGIN and self.routes[d.route].logs_in and d.auth == self.routes[d.route].auth:
+            if field.kind == Kind.TICKET_LOGIN and self.routes.table[d.route].logs_in and d.is_plain:
                 kind = AskKind.LOGIN
             elif field.kind == Kind.TICKET_LOGOUT and d.is_admitted and equals(at, field.value, b"session", 7):
                 kind = AskKind.LOGOUT
@@ -1762,7 +2246,10 @@ cdef class Proxy:
         self._compose_response(d, at, fields, fields_size, is_tunnel)
         self._put_body(at + head.size, produced, d.sends_chunks, c.complete)
         self.counters.responses += 1
+        self.upstreams.servers[c.server].faults = 0
         d.answered = True
+        d.status = <uint16_t>head.status
+        d.body_bytes_out = produced
         d.window_bytes = 0
         c.window_bytes = 0
         c.state = State.RELAYING
@@ -1775,12 +2262,15 @@ cdef class Proxy:
             self._finish(index)
         else:
             self._set_timer(index, Timer.RESPONSE_BODY)
+            if d.is_admitted and d.complete:
+                self._set_timer(downstream, Timer.VOUCH)
             self._pump(index)
 
     cdef void _compose_response(
         self, Conn *d, const uint8_t *at, const uint8_t *fields, uint32_t fields_size, bint is_tunnel
     ) noexcept nogil:
         cdef Head *head = &self.head
+        cdef Route *route = &self.routes.table[d.route]
         cdef Field *field
         cdef int i
         self.out_size = 0
@@ -1791,16 +2281,20 @@ cdef class Proxy:
         self._put(b"\r\n", 2)
         for i in range(head.field_count):
             field = &head.fields[i]
-            if _goes_downstream(field) and not (head.nominated_count and is_nominated(at, head, field)):
+            if not _goes_downstream(field) or head.nominated_count and is_nominated(at, head, field):
+                continue
+            if route.response_fields.size == 0 or not adds(&route.response_fields, at, field):
                 self._put_field(at, field)
         if fields_size:
             self._put(fields, fields_size)
+        if route.response_fields.size:
+            self._put(route.response_fields.at, route.response_fields.size)
         if d.sends_chunks:
             self._put(b"Transfer-Encoding: chunked\r\n", 28)
         elif head.has_length and head.status != 204:
             self._put_length(head.content_length)
         if is_tunnel:
-            self._put(b"Upgrade: websocket\r\nConnection: Upgrade\r\n", 41)
+            self._put_upgrade(d)
         elif d.closes:
             self._put(b"Connection: close\r\n", 19)
         elif d.minor == 0:
@@ -1818,7 +2312,11 @@ cdef class Proxy:
         c.sends_chunks = False
         c.state = State.TUNNELLING
         d.state = State.TUNNELLING
-        self._set_timer(index, Timer.RESPONSE_BODY)
+        self._account(d, False)
+        self.counters.tunnels += 1
+        self._set_timer(index, Timer.TUNNEL)
+        if d.is_admitted:
+            self._set_timer(c.peer, Timer.VOUCH)
         if early and not self._send(index, d.held + d.head_size, early):
             self._abort(index)
             return
@@ -1833,6 +2331,7 @@ cdef class Proxy:
         cdef Conn *d = &self.conns[downstream]
         self._clear_timer(index)
         self._clear_timer(downstream)
+        self._account(d, False)
         d.peer = NONE
         c.peer = NONE
         if not d.complete:
@@ -1847,12 +2346,27 @@ cdef class Proxy:
             self._after_answer(downstream)
 
 
-cdef bint _shares_prefix(const uint8_t *address, const char *network, int bits) noexcept nogil:
-    cdef int whole = bits // 8
-    cdef int rest = bits % 8
-    if memcmp(address, network, whole) != 0:
-        return False
-    return rest == 0 or (address[whole] ^ <uint8_t>network[whole]) >> (8 - rest) == 0
+cdef bint _awaits(const Conn *c, AskKind kind) noexcept nogil:
+    """Whether the connection still waits for that answer."""
+    if kind == AskKind.STILL_ALIVE:
+        return c.is_vouched
+    return c.state == (State.ASKING if kind < AskKind.LOGIN else State.HOOKED)
+
+
+cdef uint64_t _ticket_key(const uint8_t *raw, int size) noexcept nogil:
+    """By its tag, not by the session's id: which server a session has says nothing about its id (docs/decisions/0010)."""
+    cdef uint64_t key
+    memcpy(&key, raw + size - TAG_BYTES, 8)
+    return le64toh(key) | 1
+
+
+cdef bint _read_element(const uint8_t *at, uint32_t start, uint32_t end, uint8_t *address) noexcept nogil:
+    """One of a list, without white space around it."""
+    while start < end and (at[start] == c' ' or at[start] == c'\t'):
+        start += 1
+    while end > start and (at[end - 1] == c' ' or at[end - 1] == c'\t'):
+        end -= 1
+    return read_address(at + start, end - start, address)
 
 
 cdef bint _is_idempotent(Method method) noexcept nogil:
@@ -1861,7 +2375,7 @@ cdef bint _is_idempotent(Method method) noexcept nogil:
         or method == Method.PUT or method == Method.DELETE
 
 
-cdef bint _goes_upstream(const Conn *c, const Head *head, const Field *field) noexcept nogil:
+cdef inline bint _goes_upstream(const Conn *c, const Field *field) noexcept nogil:
     """What we have a meaning for is written by us, or not at all."""
     return field.kind == Kind.OTHER or field.kind == Kind.COOKIE or field.kind == Kind.AUTHORIZATION \
         or field.kind == Kind.ACCEPT or field.kind == Kind.WEBSOCKET_KEY \
@@ -1882,3 +2396,38 @@ cdef bint _contains(const uint8_t *at, Span span, const char *lower, uint32_t si
         if equals(at, Span(span.at + i, size), lower, size):
             return True
     return False
+
+
+# ----------------------------------------------------------------------------------------------------------- counters
+
+def read_counters(const uint8_t[::1] page not None):
+    """What a `Proxy` writes into its page, from whatever process."""
+    cdef Counters counters
+    cdef int i
+    if page.shape[0] < <Py_ssize_t>COUNTERS_BYTES:
+        raise ValueError(f"counters have {COUNTERS_BYTES} bytes, not {page.shape[0]}")
+    memcpy(&counters, &page[0], sizeof(Counters))
+    return {
+        "accepted": counters.accepted,
+        "over_client_limit": counters.over_client_limit,
+        "requests": counters.requests,
+        "admitted": counters.admitted,
+        "anonymous": counters.anonymous,
+        "responses": counters.responses,
+        "bad_requests": counters.bad_requests,
+        "upstream_connects": counters.upstream_connects,
+        "upstream_errors": counters.upstream_errors,
+        "upstream_timeouts": counters.upstream_timeouts,
+        "retries": counters.retries,
+        "queue_full": counters.queue_full,
+        "timeouts": counters.timeouts,
+        "tunnels": counters.tunnels,
+        "cut": counters.cut,
+        "cut_short": counters.cut_short,
+        "refused": {v.reason: counters.refused[<int>v.value] for v in _Verdict if counters.refused[<int>v.value]},
+        "answers": {f"{i}xx": counters.answers[i] for i in range(1, 6)},
+        "latency_us": [
+            (None if i == LATENCY_BUCKETS - 1 else 1 << i, counters.latency[i]) for i in range(LATENCY_BUCKETS)
+        ],
+        "latency_us_sum": counters.latency_us_sum,
+    }

@@ -47,15 +47,6 @@ def parse_address(text: str, base: Path) -> Address:
     return Address(host, int(port))
 
 
-def resolve(address: Address) -> tuple[str, int] | str:
-    """What the data plane connects to: a numeric host and port (IPv4 if there is one), or a Unix socket's path. ConfigError."""
-    if address.path:
-        return address.path
-    if address.fd >= 0:
-        raise ConfigError(f"{address}: an upstream can not be a descriptor")
-    return _numeric(address)[1]
-
-
 def _numeric(address: Address) -> tuple[socket.AddressFamily, tuple[str, int]]:
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)

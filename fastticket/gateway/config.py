@@ -14,18 +14,21 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from fastticket.core.http1 import Names
-from fastticket.core.proxy import TIMEOUTS_S
+from fastticket.core.http1 import KNOWN, Names
+from fastticket.core.proxy import LIMITS, ROUTE_TIMEOUTS, TIMEOUTS_S
 from fastticket.core.ticket import Keyring, read_keys
+from fastticket.core.upstreams import WEIGHT_MAX
 from fastticket.errors import ConfigError
 from fastticket.gateway.addresses import Address, parse_address
 from fastticket.stores.base import Store, open_store
 
+MINIMUM_S = 0.01  # of what is done again and again
+HEADERS_BYTES_MAX = 2000  # that a route adds
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 _T = TypeVar("_T")
@@ -40,10 +43,13 @@ class Gateway:
     login_url: str = ""
     auth_path: str = ""
     trusted_proxies: list[str] = field(default_factory=list)
+    proxy_protocol: bool = False
+    forwarded: bool = False
     identity_header: str = "X-Forwarded-User"
-    connections_max: int = 10_000
-    request_body_rate_min: int = 500
-    response_body_rate_min: int = 500
+    request_id_header: str = ""
+    upgrades: list[str] = field(default_factory=lambda: ["websocket"])
+    access_log: str = ""
+    access_log_format: Literal["text", "json"] = "text"
     drain_timeout_s: float = 10.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -86,7 +92,18 @@ class Upstream:
 
     name: str
     servers: list[str]
-    balance: Literal["round_robin"] = "round_robin"
+    weights: list[int] = field(default_factory=list)  #: of the servers, in their order; default: all alike
+    balance: Literal["round_robin", "least_connections", "ip_hash", "ticket_hash"] = "round_robin"
+    connections_max: int = 0
+    pending_max: int = 1000
+    retry_percent: int = 20
+    slow_return_s: float = 10.0
+    resolve_interval_s: float = 30.0
+    health_path: str = ""
+    health_interval_s: float = 5.0
+    health_timeout_s: float = 2.0
+    health_failures: int = 2
+    health_successes: int = 2
 
 
 @dataclass(frozen=True)
@@ -94,10 +111,16 @@ class Route:
     """`[[route]]`"""
 
     path: str
+    host: str = ""
     auth: Literal["required", "optional", "none"] = "required"
+    exempt: str = ""
     touch: bool = True
     login: bool = False
     upstream: str = ""  #: default: the first one
+    consistency: Literal["near", "strong"] = "near"
+    request_headers: dict[str, str] = field(default_factory=dict)
+    response_headers: dict[str, str] = field(default_factory=dict)
+    timeouts: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,6 +133,7 @@ class Config:
     ticket: Ticket
     store: StoreSettings
     cache: Cache
+    limits: Mapping[str, int]
     timeouts: Mapping[str, float]
     upstream: list[Upstream]
     route: list[Route]
@@ -183,7 +207,7 @@ def load_config(path: Path) -> Config:
 
 def read_config(table: Mapping[str, Any], source: str, base: Path) -> Config:
     """Check a table of the form of the file. ConfigError."""
-    _refuse_unknown(table, [*SECTIONS, *LISTS, "timeouts"], source, "")
+    _refuse_unknown(table, [*SECTIONS, *LISTS, "limits", "timeouts"], source, "")
     values: dict[str, Any] = {}
     for name, kind in SECTIONS.items():
         values[name] = _read(kind, table.get(name, {}), source, f"[{name}]")
@@ -192,7 +216,9 @@ def read_config(table: Mapping[str, Any], source: str, base: Path) -> Config:
         if not isinstance(entries, list):
             raise ConfigError(f"{source}: {name}: write it as [[{name}]], once for each")
         values[name] = [_read(kind, entry, source, f"[[{name}]] number {n}") for n, entry in enumerate(entries, 1)]
-    values["timeouts"] = _read_timeouts(table.get("timeouts", {}), source)
+    values["limits"] = _read_limits(table.get("limits", {}), source)
+    values["timeouts"] = _read_timeouts(table.get("timeouts", {}), TIMEOUTS_S, source, "[timeouts]")
+    values["route"] = [_with_timeouts(route, source) for route in values["route"]]
     config = Config(source=source, base=base, **values)
     _check(config)
     return config
@@ -230,17 +256,32 @@ def _read(kind: type[_T], table: Any, source: str, where: str) -> _T:
     return kind(**table)
 
 
-def _read_timeouts(table: Any, source: str) -> dict[str, float]:
-    """`[timeouts]`: the names of `fastticket.core.proxy.TIMEOUTS_S`, with `_s`."""
+def _read_limits(table: Any, source: str) -> dict[str, int]:
+    """`[limits]`: the names of `fastticket.core.proxy.LIMITS`."""
     if not isinstance(table, dict):
-        raise ConfigError(f"{source}: [timeouts]: must be a table")
-    _refuse_unknown(table, [f"{name}_s" for name in TIMEOUTS_S], source, "[timeouts]")
+        raise ConfigError(f"{source}: [limits]: must be a table")
+    _refuse_unknown(table, LIMITS, source, "[limits]")
+    for name, value in table.items():
+        _, least, most = LIMITS[name]
+        if type(value) is not int or not least <= value <= most:
+            raise ConfigError(f"{source}: [limits] {name}: must be from {least} to {most}, not {value!r}")
+    return dict(table)
+
+
+def _read_timeouts(table: Any, names: Iterable[str], source: str, where: str) -> dict[str, float]:
+    """`[timeouts]`: these names, with `_s`."""
+    if not isinstance(table, dict):
+        raise ConfigError(f"{source}: {where}: must be a table")
+    _refuse_unknown(table, [f"{name}_s" for name in names], source, where)
     for name, value in table.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 86400:
-            raise ConfigError(
-                f"{source}: [timeouts] {name}: must be a number of seconds, more than 0 and at most 86400"
-            )
+            raise ConfigError(f"{source}: {where} {name}: must be a number of seconds, more than 0 and at most 86400")
     return {name.removesuffix("_s"): float(value) for name, value in table.items()}
+
+
+def _with_timeouts(route: Route, source: str) -> Route:
+    where = f"[[route]] {route.host}{route.path} timeouts"
+    return dataclasses.replace(route, timeouts=_read_timeouts(route.timeouts, ROUTE_TIMEOUTS, source, where))
 
 
 def _refuse_unknown(table: Iterable[str], known: Iterable[str], source: str, where: str) -> None:
@@ -258,14 +299,22 @@ def _mismatch(value: Any, wanted: Any) -> str:
         choices = typing.get_args(wanted)
         return "" if value in choices else f"must be one of {', '.join(choices)}, not {value!r}"
     if isinstance(wanted, types.GenericAlias):
-        is_list = isinstance(value, list) and all(isinstance(item, str) for item in value)
-        return "" if is_list else f"must be a list of strings, not {value!r}"
+        return _mismatch_inside(value, typing.get_origin(wanted), typing.get_args(wanted)[-1])
     if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
         return "" if value >= 0 else f"must not be negative, it is {value}"
     if wanted is int and isinstance(value, int) and not isinstance(value, bool):
         return "" if value >= 0 else f"must not be negative, it is {value}"
     names = {str: "a string", int: "a whole number", bool: "true or false", float: "a number"}
     return "" if type(value) is wanted else f"must be {names[wanted]}, not {value!r}"
+
+
+def _mismatch_inside(value: Any, container: type, item: type) -> str:
+    """The same for lists, and for tables by name."""
+    items = value.values() if isinstance(value, dict) else value
+    if isinstance(value, container) and not any(_mismatch(each, item) for each in items):
+        return ""
+    names = {str: "strings", int: "whole numbers", float: "numbers"}
+    return f"must be a {'table' if container is dict else 'list'} of {names[item]}, not {value!r}"
 
 
 def _check(config: Config) -> None:
@@ -278,7 +327,6 @@ def _check(config: Config) -> None:
 
     require(gateway.listen, "[gateway] listen", "must name at least one address")
     require(1 <= gateway.workers <= 256, "[gateway] workers", "must be from 1 to 256")
-    require(1 <= gateway.connections_max <= 1_000_000, "[gateway] connections_max", "must be from 1 to 1000000")
     require(
         not gateway.login_url or re.fullmatch(r"(/|https?://)[!-~]{0,300}", gateway.login_url),
         "[gateway] login_url",
@@ -299,33 +347,26 @@ def _check(config: Config) -> None:
     require(1 <= config.cache.capacity <= 1 << 30, "[cache] capacity", "must be from 1 to 1073741824 sessions")
     require(config.upstream, "[[upstream]]", "there must be one")
     require(config.route, "[[route]]", 'there must be one; path = "/" catches everything')
-    names = [upstream.name for upstream in config.upstream]
-    paths = [route.path for route in config.routes()]
     for upstream in config.upstream:
-        require(names.count(upstream.name) == 1, f"[[upstream]] {upstream.name}", "the name is there twice")
-        require(upstream.servers, f"[[upstream]] {upstream.name}: servers", "must name at least one address")
+        _check_upstream(config, upstream, require)
     for route in config.routes():
-        where = f"[[route]] {route.path}" if route in config.route else f"[gateway] auth_path {route.path}"
-        require(
-            re.fullmatch(r"/[!-~]{0,254}", route.path),
-            where,
-            "path must begin with / and have at most 255 plain characters",
-        )
-        require(
-            not set(route.path) & set("%?#;\\"),
-            where,
-            "path is compared after decoding: write it without % ? # ; and \\",
-        )
-        require(paths.count(route.path) == 1, where, "the path is there twice")
-        require(
-            not route.upstream or route.upstream in names,
-            f"{where} upstream",
-            f"there is no upstream {route.upstream!r}",
-        )
-    try:
-        Names((gateway.identity_header,))
-    except ValueError as error:
-        raise ConfigError(f"{config.source}: [gateway] identity_header: {error}") from None
+        _check_route(config, route, require)
+    require(
+        all(TOKEN.fullmatch(name) and name.lower() not in ("h2c", "h2") for name in gateway.upgrades)
+        and len(gateway.upgrades) <= 8,
+        "[gateway] upgrades",
+        "must be at most 8 names of protocols; HTTP/2 is not one of them",
+    )
+    require(
+        gateway.trusted_proxies or not gateway.proxy_protocol,
+        "[gateway] proxy_protocol",
+        "is believed of trusted_proxies only, and there are none",
+    )
+    for key, request_id in (("identity_header", ""), ("request_id_header", gateway.request_id_header)):
+        try:
+            Names((gateway.identity_header,), request_id)
+        except ValueError as error:
+            raise ConfigError(f"{config.source}: [gateway] {key}: {error}") from None
     config.listen_addresses()
     config.trusted_networks()
     for upstream in config.upstream:
@@ -333,19 +374,102 @@ def _check(config: Config) -> None:
     config.open_store()
 
 
+def _check_upstream(config: Config, upstream: Upstream, require: Callable[[object, str, str], None]) -> None:
+    where = f"[[upstream]] {upstream.name}"
+    names = [other.name for other in config.upstream]
+    require(names.count(upstream.name) == 1, where, "the name is there twice")
+    require(upstream.servers, f"{where}: servers", "must name at least one address")
+    require(len(set(upstream.servers)) == len(upstream.servers), f"{where}: servers", "an address is there twice")
+    require(
+        len(upstream.weights) in (0, len(upstream.servers)) and all(1 <= w <= WEIGHT_MAX for w in upstream.weights),
+        f"{where}: weights",
+        f"must be a number from 1 to {WEIGHT_MAX} for each of servers",
+    )
+    require(upstream.retry_percent <= 100, f"{where}: retry_percent", "must be from 0 to 100")
+    require(upstream.resolve_interval_s >= 1, f"{where}: resolve_interval_s", "must be at least 1")
+    require(
+        not upstream.health_path or re.fullmatch(r"/[!-~]{0,254}", upstream.health_path),
+        f"{where}: health_path",
+        "must begin with / and have at most 255 plain characters",
+    )
+    require(
+        min(upstream.health_interval_s, upstream.health_timeout_s) >= MINIMUM_S,
+        f"{where}: health_interval_s, health_timeout_s",
+        f"must be at least {MINIMUM_S}",
+    )
+    require(
+        upstream.health_failures >= 1 and upstream.health_successes >= 1,
+        f"{where}: health_failures, health_successes",
+        "must be at least 1",
+    )
+
+
+def _check_route(config: Config, route: Route, require: Callable[[object, str, str], None]) -> None:
+    in_file = route in config.route
+    where = f"[[route]] {route.host}{route.path}" if in_file else f"[gateway] auth_path {route.path}"
+    places = [(other.host, other.path) for other in config.routes()]
+    require(
+        re.fullmatch(r"/[!-~]{0,254}", route.path),
+        where,
+        "path must begin with / and have at most 255 plain characters",
+    )
+    require(
+        not set(route.path) & set("%?#;\\"),
+        where,
+        "path is compared after decoding: write it without % ? # ; and \\",
+    )
+    require(places.count((route.host, route.path)) == 1, where, "the path is there twice")
+    require(
+        not route.host or re.fullmatch(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]", route.host),
+        f"{where} host",
+        "must be a name in lower case without a port, or *.name",
+    )
+    require(
+        not route.upstream or route.upstream in [upstream.name for upstream in config.upstream],
+        f"{where} upstream",
+        f"there is no upstream {route.upstream!r}",
+    )
+    require(
+        not route.exempt or route.auth == "required",
+        f"{where} exempt",
+        'is for auth = "required": elsewhere no ticket is needed anyway',
+    )
+    try:
+        re.compile(route.exempt)
+    except re.error as error:
+        raise ConfigError(f"{config.source}: {where} exempt: not a regular expression: {error}") from None
+    for key, headers in (("request_headers", route.request_headers), ("response_headers", route.response_headers)):
+        for name, value in headers.items():
+            require(
+                TOKEN.fullmatch(name) and name.lower() not in {*KNOWN, config.gateway.identity_header.lower()},
+                f"{where} {key}",
+                f"{name!r} is not a field name, or one that has a meaning of its own",
+            )
+            require(
+                re.fullmatch(r"[ -~\x80-\xff]{0,1000}", value) and value == value.strip(),
+                f"{where} {key} {name}",
+                "must be at most 1000 printable characters of Latin-1",
+            )
+        size = sum(len(name) + len(value) + 4 for name, value in headers.items())
+        require(size <= HEADERS_BYTES_MAX, f"{where} {key}", f"must not have more than {HEADERS_BYTES_MAX} bytes")
+
+
 def to_toml(config: Config) -> str:
     """The configuration in full, defaults included, as a file that reads the same."""
     lines: list[str] = []
     for name in SECTIONS:
         _table(lines, f"[{name}]", dataclasses.asdict(getattr(config, name)))
+    _table(lines, "[limits]", {name: config.limits.get(name, default) for name, (default, _, _) in LIMITS.items()})
     _table(
         lines,
         "[timeouts]",
         {f"{name}_s": config.timeouts.get(name, float(default)) for name, (_, default) in TIMEOUTS_S.items()},
     )
-    for name in LISTS:
-        for entry in getattr(config, name):
-            _table(lines, f"[[{name}]]", dataclasses.asdict(entry))
+    for upstream in config.upstream:
+        _table(lines, "[[upstream]]", dataclasses.asdict(upstream))
+    for route in config.route:
+        timeouts = {f"{name}_s": value for name, value in route.timeouts.items()}
+        _table(lines, "[[route]]", dataclasses.asdict(route) | {"timeouts": timeouts})
     return "\n".join(lines)
 
 
@@ -366,6 +490,8 @@ def _toml_value(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, list):
         return "[" + ", ".join(map(_toml_value, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml_value(name)} = {_toml_value(each)}" for name, each in value.items()) + "}"
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return str(value)

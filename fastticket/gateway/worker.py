@@ -10,18 +10,33 @@ import asyncio
 import gc
 import json
 import logging
+import re
 import signal
 import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastticket.cache import TicketCache
-from fastticket.core.proxy import ASK_AUTHENTICATE, ASK_LOGIN, ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE, Proxy
+from fastticket.cache import Consistency, TicketCache
+from fastticket.core.accesslog import AccessLog
+from fastticket.core.clients import Networks
+from fastticket.core.proxy import (
+    ASK_AUTHENTICATE,
+    ASK_AUTHENTICATE_STRONG,
+    ASK_EXEMPTION,
+    ASK_LOGIN,
+    ASK_LOGOUT,
+    ASK_LOGOUT_EVERYWHERE,
+    ASK_VOUCH,
+    Proxy,
+)
+from fastticket.core.routes import Routes, in_order
 from fastticket.core.ticket import Keyring
+from fastticket.core.upstreams import Upstreams
 from fastticket.errors import FastticketError, InvalidPrincipal, StoreUnavailable, TicketRefused, Verdict
-from fastticket.gateway.addresses import resolve
-from fastticket.gateway.config import Config
+from fastticket.gateway.config import Config, Route
 from fastticket.gateway.cookies import TicketCookie
+from fastticket.gateway.logfile import LogFile
+from fastticket.gateway.upstreams import UpstreamGroup
 
 log = logging.getLogger("fastticket.gateway")
 
@@ -45,24 +60,45 @@ def make_cache(config: Config, keys: Keyring) -> TicketCache:
 
 
 def make_proxy(config: Config, cache: TicketCache) -> Proxy:
-    """The data plane that a configuration describes, without listeners."""
-    proxy = Proxy(
+    """The data plane that a configuration describes, without listeners and routes."""
+    gateway = config.gateway
+    return Proxy(
         cache.checker,
-        connections_max=config.gateway.connections_max,
-        cookie=config.ticket.cookie,
-        identity_field=config.gateway.identity_header,
-        login_url=config.gateway.login_url,
-        keeps_host=config.ticket.cookie_domain_level > 0,
+        Upstreams(),
+        Routes(),
+        limits=config.limits,
         timeouts_s=config.timeouts,
-        request_rate_min=config.gateway.request_body_rate_min,
-        response_rate_min=config.gateway.response_body_rate_min,
+        cookie=config.ticket.cookie,
+        identity_field=gateway.identity_header,
+        request_id_field=gateway.request_id_header,
+        login_url=gateway.login_url,
+        keeps_host=config.ticket.cookie_domain_level > 0,
+        trusted=Networks(config.trusted_networks()),
+        expects_proxy_header=gateway.proxy_protocol,
+        writes_forwarded=gateway.forwarded,
+        upgrades=gateway.upgrades,
+        log=AccessLog(gateway.access_log_format == "json") if gateway.access_log else None,
     )
-    proxy.trust(config.trusted_networks())
-    groups = {u.name: proxy.add_group([resolve(a) for a in config.server_addresses(u)]) for u in config.upstream}
-    for route in sorted(config.routes(), key=lambda r: len(r.path), reverse=True):
-        group = None if route.path == config.gateway.auth_path else groups[route.upstream or config.upstream[0].name]
-        proxy.add_route(route.path, route.auth, group, touches=route.touch, logs_in=route.login)
-    return proxy
+
+
+def add_routes(proxy: Proxy, config: Config, groups: dict[str, int]) -> list[Route]:
+    """The routes of a configuration, by the numbers that the data plane gives them."""
+    routes = in_order(config.routes())
+    for route in routes:
+        proxy.routes.add(
+            route.path,
+            route.auth,
+            None if route not in config.route else groups[route.upstream or config.upstream[0].name],
+            host=route.host,
+            touches=route.touch,
+            logs_in=route.login,
+            is_strong=route.consistency == "strong",
+            has_exemption=bool(route.exempt),
+            waits=proxy.add_waits(route.timeouts),
+            request_fields=route.request_headers.items(),
+            response_fields=route.response_headers.items(),
+        )
+    return routes
 
 
 class Worker:
@@ -73,6 +109,10 @@ class Worker:
         self._listeners = listeners
         self._cache = make_cache(config, config.keyring())
         self.proxy = make_proxy(config, self._cache)
+        self._groups = [UpstreamGroup(self.proxy, config, upstream) for upstream in config.upstream]
+        routes = add_routes(self.proxy, config, {group.name: group.number for group in self._groups})
+        self._exemptions = [re.compile(route.exempt) if route.exempt else None for route in routes]
+        self._log_file = LogFile(config.base / config.gateway.access_log) if self.proxy.log else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._ticker: asyncio.TimerHandle | None = None
@@ -102,6 +142,8 @@ class Worker:
         for listener in self._listeners:
             self.proxy.listen(listener.fileno())
         asyncio.get_running_loop().add_reader(self.proxy.fileno(), self._turn)
+        for group in self._groups:
+            group.start()
         self._tick()
 
     async def stop(self) -> None:
@@ -120,9 +162,13 @@ class Worker:
         if self._ticker:
             self._ticker.cancel()
         asyncio.get_running_loop().remove_reader(self.proxy.fileno())
+        for group in self._groups:
+            await group.stop()
         if self._tasks:
             await asyncio.wait(self._tasks)
         await self._cache.aclose()
+        if self._log_file and self.proxy.log:
+            await self._log_file.aclose(self.proxy.log.take())
 
     def _turn(self) -> None:
         if self.proxy.turn():
@@ -134,6 +180,8 @@ class Worker:
         self._answer_asks()
         if not self.proxy.connection_count:
             self._idle.set()
+        if self._log_file and self.proxy.log:
+            self._log_file.write(self.proxy.log.take())
         self._ticker = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def _answer_asks(self) -> None:
@@ -142,20 +190,38 @@ class Worker:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _answer(self, kind: int, handle: int, ticket: str, value: Any, host: str) -> None:
+    async def _answer(self, kind: int, handle: int, ticket: str, value: Any, where: Any) -> None:
         if kind == ASK_AUTHENTICATE:
-            await self._authenticate(handle, ticket, value)
+            await self._authenticate(handle, ticket, value, "near")
+        elif kind == ASK_AUTHENTICATE_STRONG:
+            await self._authenticate(handle, ticket, value, "strong")
+        elif kind == ASK_EXEMPTION:
+            self.proxy.exempt(handle, self._is_exempt(where, value))
+        elif kind == ASK_VOUCH:
+            self.proxy.vouch(handle, await self._is_alive(ticket, value))
         elif kind == ASK_LOGIN:
-            await self._change_session(handle, host, self._log_in(ticket, value, host))
+            await self._change_session(handle, where, self._log_in(handle, ticket, value, where))
         elif kind == ASK_LOGOUT:
-            await self._change_session(handle, host, self._log_out(ticket, host))
+            await self._change_session(handle, where, self._log_out(ticket, where))
         elif kind == ASK_LOGOUT_EVERYWHERE:
-            await self._change_session(handle, host, self._log_out_everywhere(ticket, host))
+            await self._change_session(handle, where, self._log_out_everywhere(ticket, where))
         self._answer_asks()  # the connection may have gone on to its next request
 
-    async def _authenticate(self, handle: int, ticket: str, touch: bool) -> None:
+    def _is_exempt(self, route: int, path: bytes) -> bool:
+        exemption = self._exemptions[route]
+        return exemption is not None and exemption.fullmatch(path.decode("latin-1")) is not None
+
+    async def _is_alive(self, ticket: str, touch: bool) -> bool:
+        """Of a stream or tunnel, which is admitted for as long as a request would be."""
         try:
             await self._cache.authenticate(ticket, touch=touch)
+        except FastticketError:
+            return False
+        return True
+
+    async def _authenticate(self, handle: int, ticket: str, touch: bool, consistency: Consistency) -> None:
+        try:
+            await self._cache.authenticate(ticket, touch=touch, consistency=consistency)
         except TicketRefused as refused:
             self.proxy.refuse(handle, refused.verdict)
         except StoreUnavailable:
@@ -166,12 +232,13 @@ class Worker:
         else:
             self.proxy.admit(handle)
 
-    async def _log_in(self, old_ticket: str, principal: bytes, host: str) -> bytes:
+    async def _log_in(self, handle: int, old_ticket: str, principal: bytes, host: str) -> bytes:
         """A new session for every login; the one that the client came with ends (against fixation)."""
         try:
-            ticket = await self._cache.login(principal.decode())
+            name = principal.decode()
         except UnicodeDecodeError:
             raise InvalidPrincipal("the application named a principal that is not UTF-8") from None
+        ticket = await self._cache.login(name, suits=lambda ticket: self.proxy.suits(handle, ticket))
         if old_ticket:
             await self._cache.logout(old_ticket)
         return self._cookie.set(ticket, host)

@@ -1,0 +1,50 @@
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    METHOD_KEPT_MAX = 16
+    HOST_KEPT_MAX = 100
+    PATH_KEPT_MAX = 512
+    REQUEST_ID_KEPT_MAX = 64
+    SESSION_CHARS = 6           # of a session's id: enough to tell sessions apart, too few to be one
+
+
+cdef struct Entry:
+    # known when a request begins
+    uint8_t method_size
+    uint8_t host_size
+    uint16_t path_size
+    uint8_t request_id_size
+    uint8_t[METHOD_KEPT_MAX] method
+    uint8_t[HOST_KEPT_MAX] host
+    uint8_t[PATH_KEPT_MAX] path
+    uint8_t[REQUEST_ID_KEPT_MAX] request_id
+
+
+cdef struct Outcome:
+    int status
+    uint64_t body_bytes
+    int64_t duration_us
+    const char *verdict
+    const char *client          # an address; empty: on a Unix socket
+    const uint8_t *principal
+    int principal_size
+    const uint8_t *session      # SESSION_CHARS of its id, if there is a principal
+    bint was_cut                # the answer did not get through to its end
+
+
+cdef class AccessLog:
+    cdef bint is_json
+    cdef uint8_t *lines
+    cdef uint32_t size
+    cdef readonly uint64_t dropped
+    cdef int64_t second
+    cdef char[24] second_text
+    cdef void write(self, const Entry *entry, const Outcome *outcome, int64_t now_ms) noexcept nogil
+    cdef void _write_json(self, const Entry *entry, const Outcome *outcome, int milliseconds) noexcept nogil
+    cdef void _write_text(self, const Entry *entry, const Outcome *outcome, int milliseconds) noexcept nogil
+    cdef void _put(self, const char *text) noexcept nogil
+    cdef void _put_number(self, uint64_t number) noexcept nogil
+    cdef void _put_milliseconds(self, int64_t duration_us) noexcept nogil
+    cdef void _put_safe(self, const uint8_t *at, uint32_t size) noexcept nogil
+    cdef void _put_key(self, const char *name, const uint8_t *at, uint32_t size) noexcept nogil
+    cdef void _put_word(self, const uint8_t *at, uint32_t size) noexcept nogil

@@ -1,0 +1,13 @@
+"""Lines of the access log, written by the data plane into memory and fetched by the control plane, which writes the file."""
+
+from typing import final
+
+@final
+class AccessLog:
+    """At most 4 MB of lines, JSON or text; `dropped` counts those that found no room."""
+
+    dropped: int
+
+    def __init__(self, is_json: bool) -> None: ...
+    def take(self) -> bytes:
+        """What was written since the last call: whole lines."""

@@ -1,0 +1,154 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+"""Lines of the access log, written by the data plane into memory and fetched by the control plane, which writes the file.
+
+Rules of this file
+- A line holds no secret: the path without its query, a session by the first characters of its id, no ticket, no cookie.
+- Whatever came from outside is made harmless: in JSON by escapes, in text by %XX, so that nobody writes lines or fields of his own.
+- Memory is bounded. What finds no room is dropped and counted; requests never wait for a log.
+"""
+
+cimport cython
+from libc.stdio cimport snprintf
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, strlen
+
+cdef extern from "<time.h>" nogil:
+    ctypedef long time_t
+    struct tm:
+        pass
+    tm *gmtime_r(const time_t *time, tm *out)
+    size_t strftime(char *out, size_t size, const char *format, const tm *time)
+
+cdef enum:
+    LINES_BYTES_MAX = 4194304
+    LINE_BYTES_MAX = 6144       # every byte of an entry escaped
+
+cdef const char *HEX = b"0123456789ABCDEF"
+
+
+@cython.final
+cdef class AccessLog:
+    def __cinit__(self, bint is_json):
+        self.is_json = is_json
+        self.second = -1
+        self.lines = <uint8_t *>malloc(LINES_BYTES_MAX)
+        if self.lines == NULL:
+            raise MemoryError("no memory for the access log")
+
+    def __dealloc__(self):
+        free(self.lines)
+
+    def take(self):
+        """What was written since the last call."""
+        cdef bytes taken = (<char *>self.lines)[:self.size]
+        self.size = 0
+        return taken
+
+    cdef void write(self, const Entry *entry, const Outcome *outcome, int64_t now_ms) noexcept nogil:
+        cdef tm parts
+        cdef time_t second = now_ms // 1000
+        if self.size + LINE_BYTES_MAX > LINES_BYTES_MAX:
+            self.dropped += 1
+            return
+        if second != self.second:
+            gmtime_r(&second, &parts)
+            strftime(self.second_text, sizeof(self.second_text), b"%Y-%m-%dT%H:%M:%S", &parts)
+            self.second = second
+        if self.is_json:
+            self._write_json(entry, outcome, <int>(now_ms % 1000))
+        else:
+            self._write_text(entry, outcome, <int>(now_ms % 1000))
+
+    cdef void _write_json(self, const Entry *entry, const Outcome *outcome, int milliseconds) noexcept nogil:
+        cdef char[8] fraction
+        snprintf(fraction, sizeof(fraction), b".%03dZ", milliseconds % 1000)
+        self._put(b"{\"time\": \"")
+        self._put(self.second_text)
+        self._put(fraction)
+        self._put(b"\"")
+        self._put_key(b"client", <const uint8_t *>outcome.client, <uint32_t>strlen(outcome.client))
+        self._put_key(b"principal", outcome.principal, outcome.principal_size)
+        self._put_key(b"session", outcome.session, SESSION_CHARS if outcome.principal_size else 0)
+        self._put_key(b"method", entry.method, entry.method_size)
+        self._put_key(b"host", entry.host, entry.host_size)
+        self._put_key(b"path", entry.path, entry.path_size)
+        self._put_key(b"request_id", entry.request_id, entry.request_id_size)
+        self._put_key(b"verdict", <const uint8_t *>outcome.verdict, <uint32_t>strlen(outcome.verdict))
+        self._put(b", \"status\": ")
+        self._put_number(outcome.status)
+        self._put(b", \"body_bytes\": ")
+        self._put_number(outcome.body_bytes)
+        self._put(b", \"duration_ms\": ")
+        self._put_milliseconds(outcome.duration_us)
+        if outcome.was_cut:
+            self._put(b", \"cut\": true")
+        self._put(b"}\n")
+
+    cdef void _write_text(self, const Entry *entry, const Outcome *outcome, int milliseconds) noexcept nogil:
+        """time client principal session verdict method host path status bytes duration request-id; `-` for what is not there."""
+        cdef char[8] fraction
+        snprintf(fraction, sizeof(fraction), b".%03dZ", milliseconds % 1000)
+        self._put(self.second_text)
+        self._put(fraction)
+        self._put_word(<const uint8_t *>outcome.client, <uint32_t>strlen(outcome.client))
+        self._put_word(outcome.principal, outcome.principal_size)
+        self._put_word(outcome.session, SESSION_CHARS if outcome.principal_size else 0)
+        self._put_word(<const uint8_t *>outcome.verdict, <uint32_t>strlen(outcome.verdict))
+        self._put_word(entry.method, entry.method_size)
+        self._put_word(entry.host, entry.host_size)
+        self._put_word(entry.path, entry.path_size)
+        self._put(b" ")
+        self._put_number(outcome.status)
+        self._put(b" ")
+        self._put_number(outcome.body_bytes)
+        self._put(b" ")
+        self._put_milliseconds(outcome.duration_us)
+        self._put(b"ms")
+        self._put_word(entry.request_id, entry.request_id_size)
+        self._put(b" cut\n" if outcome.was_cut else b"\n")
+
+    cdef void _put(self, const char *text) noexcept nogil:
+        cdef size_t size = strlen(text)
+        memcpy(self.lines + self.size, text, size)
+        self.size += <uint32_t>size
+
+    cdef void _put_number(self, uint64_t number) noexcept nogil:
+        cdef char[24] digits
+        snprintf(digits, sizeof(digits), b"%llu", <unsigned long long>number)
+        self._put(digits)
+
+    cdef void _put_milliseconds(self, int64_t duration_us) noexcept nogil:
+        cdef char[32] text
+        snprintf(text, sizeof(text), b"%lld.%03d", <long long>(duration_us // 1000), <int>(duration_us % 1000))
+        self._put(text)
+
+    cdef void _put_key(self, const char *name, const uint8_t *at, uint32_t size) noexcept nogil:
+        """Not at all if it is empty."""
+        if size == 0:
+            return
+        self._put(b", \"")
+        self._put(name)
+        self._put(b"\": \"")
+        self._put_safe(at, size)
+        self._put(b"\"")
+
+    cdef void _put_word(self, const uint8_t *at, uint32_t size) noexcept nogil:
+        self._put(b" ")
+        if size:
+            self._put_safe(at, size)
+        else:
+            self._put(b"-")
+
+    cdef void _put_safe(self, const uint8_t *at, uint32_t size) noexcept nogil:
+        cdef uint32_t i
+        cdef uint8_t c
+        for i in range(size):
+            c = at[i]
+            if c > 0x20 and c != c'"' and c != c'\\' and c != 0x7F or c == 0x20 and self.is_json:
+                self.lines[self.size] = c
+                self.size += 1
+                continue
+            self._put(b"\\u00" if self.is_json else b"%")
+            self.lines[self.size] = HEX[c >> 4]
+            self.lines[self.size + 1] = HEX[c & 15]
+            self.size += 2

@@ -1,0 +1,45 @@
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    ADDRESS_BYTES = 16          # IPv6; an IPv4 address is mapped into it
+    ADDRESS_TEXT_MAX = 46       # with the NUL
+    NETWORKS_MAX = 64
+    PROXY_HEADER_MAX = 536      # of version 2, with what follows the addresses
+
+
+cdef struct Network:
+    uint8_t[ADDRESS_BYTES] address
+    uint8_t bits
+
+
+cdef struct Counted:
+    uint8_t[ADDRESS_BYTES] address
+    uint32_t count              # 0: nobody
+
+
+cdef struct Announced:
+    bint is_known               # else the connection is the proxy's own, or of a family that we do not know
+    uint8_t[ADDRESS_BYTES] source
+
+
+cdef class Networks:
+    cdef Network[NETWORKS_MAX] table
+    cdef int count
+    cdef readonly bint has_unix
+    cdef bint contains(self, const uint8_t *address) noexcept nogil
+
+
+cdef class Tally:
+    cdef Counted *table
+    cdef uint32_t mask
+    cdef uint64_t seed
+    cdef uint32_t add(self, const uint8_t *address) noexcept nogil
+    cdef void remove(self, const uint8_t *address) noexcept nogil
+    cdef uint32_t _place(self, const uint8_t *address) noexcept nogil
+    cdef uint32_t _find(self, const uint8_t *address) noexcept nogil
+
+
+cdef bint read_address(const uint8_t *text, uint32_t size, uint8_t *address) noexcept nogil
+cdef int write_address(const uint8_t *address, char *text) noexcept nogil
+cdef bint is_v4(const uint8_t *address) noexcept nogil
+cdef int read_proxy_header(const uint8_t *at, uint32_t size, Announced *announced) noexcept nogil

@@ -1,0 +1,136 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+"""Which rule a request falls under: by its host, then by the longest path.
+
+Rules of this file
+- Paths are compared as everyone behind us would read them (`http1.normal_path`). One that two readers could take for two things is
+  found under its raw spelling, and the caller is told that it is not plain: then it needs a ticket, whatever the route says.
+- A path covers itself and what is below it: `/api` covers `/api` and `/api/x`, not `/apis`.
+- An exact host goes before a wildcard, a longer wildcard before a shorter one, any host comes last; among those of one host the longest
+  path wins. The table is sorted so when it is made, and the first match is the answer.
+"""
+
+cimport cython
+from libc.string cimport memchr, memcmp, memcpy
+
+from fastticket.core.http1 cimport TARGET_BYTES_MAX, normal_path, reads_as
+
+cdef const uint8_t *ROOT = b"/"
+
+AUTH = {"none": Auth.AUTH_NONE, "optional": Auth.AUTH_OPTIONAL, "required": Auth.AUTH_REQUIRED}
+
+
+@cython.final
+cdef class Routes:
+    def __cinit__(self):
+        self.texts = []
+
+    def add(
+        self, path, auth="required", group=0, *, host="", touches=True, logs_in=False, is_strong=False, has_exemption=False,
+        waits=0, request_fields=(), response_fields=(),
+    ):
+        cdef Route *route = &self.table[self.count]
+        cdef bytes prefix = path.encode("ascii")
+        cdef bytes name = host.removeprefix("*").encode("ascii").lower()
+        if self.count == ROUTES_MAX or not prefix.startswith(b"/") or len(prefix) > ROUTE_PATH_MAX or len(name) > ROUTE_HOST_MAX:
+            raise ValueError(
+                f"at most {ROUTES_MAX} routes, each a path of at most {ROUTE_PATH_MAX} bytes, a host of {ROUTE_HOST_MAX}: {path}")
+        if group is None and AUTH[auth] != Auth.AUTH_REQUIRED:
+            raise ValueError(f"{path}: without an upstream, a ticket is all there is to answer for")
+        if self.count and _rank(host, path) < self._last_rank:
+            raise ValueError(f"{host}{path} goes before the route before it")
+        self._last_rank = _rank(host, path)
+        memcpy(route.path, <const char *>prefix, len(prefix))
+        route.path_size = <uint16_t>len(prefix)
+        memcpy(route.host, <const char *>name, len(name))
+        route.host_size = <uint8_t>len(name)
+        route.is_wildcard = host.startswith("*")
+        route.auth = AUTH[auth]
+        route.touches = touches
+        route.logs_in = logs_in
+        route.is_strong = is_strong
+        route.has_exemption = has_exemption
+        route.is_endpoint = group is None
+        route.group = group or 0
+        route.waits = waits
+        route.request_fields = self._lines(request_fields)
+        route.response_fields = self._lines(response_fields)
+        self.has_hosts |= len(name) > 0
+        self.count += 1
+
+    cdef Text _lines(self, fields) except *:
+        cdef bytes lines = b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in fields)
+        self.texts.append(lines)
+        return Text(<const uint8_t *><const char *>lines, <uint32_t>len(lines))
+
+    cdef uint16_t find(self, const uint8_t *at, const Head *head, bint *is_plain) noexcept nogil:
+        """The route of a request, or NO_ROUTE."""
+        cdef uint8_t[TARGET_BYTES_MAX] normal
+        cdef const uint8_t *path = at + head.path.at
+        cdef int size = <int>head.path.size
+        cdef Route *route
+        cdef uint16_t i
+        is_plain[0] = True
+        if head.target_is_bare or size and path[0] == c'*':
+            path = ROOT
+            size = 1
+        elif memchr(path, c'%', size) != NULL or normal_path(path, size, normal) < 0:
+            size = normal_path(path, size, normal)
+            is_plain[0] = size >= 0
+            if size >= 0:
+                path = normal
+            else:
+                size = <int>head.path.size
+        for i in range(self.count):
+            route = &self.table[i]
+            if size < route.path_size or memcmp(path, route.path, route.path_size) != 0:
+                continue
+            if size != route.path_size and path[route.path_size] != c'/' and route.path[route.path_size - 1] != c'/':
+                continue
+            if route.host_size == 0 or _is_of_host(route, at, head.host):
+                return i
+        return NO_ROUTE
+
+
+def _rank(host, path):
+    """Where a route stands in the table."""
+    return (host == "", host.startswith("*"), -len(host), host, -len(path))
+
+
+cdef bint _is_of_host(const Route *route, const uint8_t *at, Span host) noexcept nogil:
+    """Without the port, in any case, with or without a last dot."""
+    cdef uint32_t size = 0
+    cdef uint32_t start
+    cdef uint32_t i
+    cdef uint8_t c
+    while size < host.size and at[host.at + size] != (c':' if at[host.at] != c'[' else c']'):
+        size += 1
+    if at[host.at] == c'[' and size < host.size:
+        size += 1
+    if size and at[host.at + size - 1] == c'.':
+        size -= 1
+    if size < route.host_size or (size > route.host_size) != route.is_wildcard:
+        return False
+    start = host.at + size - route.host_size
+    for i in range(route.host_size):
+        c = at[start + i]
+        if (c | 0x20 if c'A' <= c <= c'Z' else c) != route.host[i]:
+            return False
+    return True
+
+
+cdef bint adds(const Text *lines, const uint8_t *at, const Field *field) noexcept nogil:
+    """Whether one of these lines has the field's name, in whatever spelling of it."""
+    cdef const uint8_t *line = lines.at
+    cdef const uint8_t *end = lines.at + lines.size
+    cdef const uint8_t *colon
+    while line != end:
+        colon = <const uint8_t *>memchr(line, c':', end - line)
+        if reads_as(line, <uint32_t>(colon - line), at + field.name.at, field.name.size):
+            return True
+        line = <const uint8_t *>memchr(colon, c'\n', end - colon) + 1
+    return False
+
+
+def in_order(routes):
+    """Sorted as `Routes.add` wants them."""
+    return sorted(routes, key=lambda route: _rank(route.host, route.path))

@@ -1,0 +1,162 @@
+"""What the data plane can not find out by itself about the servers behind it: their addresses, and whether they are well.
+
+Names are looked up again every `resolve_interval_s`: each address that a name has is a server. A name that can not be looked up keeps
+the addresses that it had. Health checks go to each address by itself; one that no longer belongs to a name is not asked any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import socket
+from collections.abc import Iterable
+
+from fastticket.core.http1 import response_head
+from fastticket.core.proxy import Proxy
+from fastticket.core.upstreams import server_text
+from fastticket.errors import ConfigError
+from fastticket.gateway.addresses import Address
+from fastticket.gateway.config import Config, Upstream
+
+log = logging.getLogger("fastticket.gateway")
+
+#: As the data plane takes it: (host, port), numeric, or a Unix socket's path.
+Server = tuple[str, int] | str
+
+HEAD_BYTES_MAX = 16_384  # of the answer to a health check
+
+
+class UpstreamGroup:
+    """One `[[upstream]]`. Its names are looked up when it is made: ConfigError."""
+
+    def __init__(self, proxy: Proxy, config: Config, upstream: Upstream) -> None:
+        self.name = upstream.name
+        self.number = proxy.upstreams.add_group(
+            upstream.balance,
+            connections_max=upstream.connections_max,
+            pending_max=upstream.pending_max,
+            slow_return_ms=int(upstream.slow_return_s * 1000),
+            retry_percent=upstream.retry_percent,
+        )
+        self._proxy = proxy
+        self._upstream = upstream
+        addresses = config.server_addresses(upstream)
+        self._weights = dict(zip(addresses, upstream.weights or [1] * len(addresses), strict=True))
+        self._found = {address: _look_up(address) for address in addresses}
+        self._checks: dict[Server, asyncio.Task[None]] = {}
+        self._resolver: asyncio.Task[None] | None = None
+        proxy.set_servers(self.number, self._servers().items())
+
+    def start(self) -> None:
+        """Keep an eye on them."""
+        if not all(address.path or _is_numeric(address.host) for address in self._weights):
+            self._resolver = asyncio.create_task(self._resolve_for_ever(), name=f"fastticket-resolve-{self.name}")
+        self._check_all(self._servers())
+
+    async def stop(self) -> None:
+        """No more."""
+        tasks = [*self._checks.values(), *filter(None, [self._resolver])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _servers(self) -> dict[Server, int]:
+        """With their weights. Two names for one address are one server."""
+        return {server: self._weights[address] for address, servers in self._found.items() for server in servers}
+
+    async def _resolve_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._upstream.resolve_interval_s)
+            await self.resolve()
+
+    async def resolve(self) -> None:
+        """Look the names up again."""
+        before = self._servers()
+        for address in self._weights:
+            try:
+                self._found[address] = await asyncio.to_thread(_look_up, address)
+            except ConfigError as error:
+                log.warning("upstream %s: %s; going on with what it was", self.name, error)
+        servers = self._servers()
+        if servers == before:
+            return
+        try:
+            self._proxy.set_servers(self.number, servers.items())
+        except ValueError as error:
+            log.error("upstream %s: %s", self.name, error)
+            return
+        log.info("upstream %s: the servers are now %s", self.name, ", ".join(map(server_text, servers)))
+        self._check_all(servers)
+
+    def _check_all(self, servers: Iterable[Server]) -> None:
+        """One task for each server that is still there."""
+        if not self._upstream.health_path:
+            return
+        wanted = set(servers)
+        for server in self._checks.keys() - wanted:
+            self._checks.pop(server).cancel()
+        for server in wanted - self._checks.keys():
+            task = asyncio.create_task(self._check_for_ever(server), name=f"fastticket-health-{self.name}")
+            self._checks[server] = task
+
+    async def _check_for_ever(self, server: Server) -> None:
+        """As many failures, or successes, in a row as it takes."""
+        is_well, row = True, 0
+        while True:
+            is_right = await self._answers(server)
+            row = row + 1 if is_right != is_well else 0
+            if row == (self._upstream.health_successes if is_right else self._upstream.health_failures):
+                is_well, row = is_right, 0
+                self._proxy.set_health(self.number, server, is_well)
+                log.warning("upstream %s: %s is %s", self.name, server_text(server), "well" if is_well else "not well")
+            await asyncio.sleep(self._upstream.health_interval_s)
+
+    async def _answers(self, server: Server) -> bool:
+        """Whether it answers GET with a status of 2xx or 3xx in time."""
+        writer = None
+        try:
+            async with asyncio.timeout(self._upstream.health_timeout_s):
+                reader, writer = await _connect(server)
+                host = "localhost" if isinstance(server, str) else server_text(server)
+                writer.write(
+                    f"GET {self._upstream.health_path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+                )
+                raw = await reader.readuntil(b"\r\n\r\n")
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            return False
+        finally:
+            if writer:
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+        head = response_head(raw)
+        return isinstance(head, dict) and 200 <= head["status"] < 400
+
+
+async def _connect(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if isinstance(server, str):
+        return await asyncio.open_unix_connection(server, limit=HEAD_BYTES_MAX)
+    return await asyncio.open_connection(*server, limit=HEAD_BYTES_MAX)
+
+
+def _look_up(address: Address) -> list[Server]:
+    """All its addresses, of IPv4 if it has any: a server on both would be two. ConfigError."""
+    if address.path:
+        return [address.path]
+    if address.fd >= 0:
+        raise ConfigError(f"{address}: an upstream can not be a descriptor")
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConfigError(f"{address}: the name does not resolve: {error.strerror}") from None
+    family = min((entry[0] for entry in found), key=lambda family: family != socket.AF_INET)
+    return sorted({(str(entry[4][0]), int(entry[4][1])) for entry in found if entry[0] == family})
+
+
+def _is_numeric(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(host)
+        return True
+    return False

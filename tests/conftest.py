@@ -51,9 +51,12 @@ class Client(socket.socket):
         return found
 
     def read_exactly(self, size):
-        while len(self.buffer) < size:
-            self._more()
-        found, self.buffer = self.buffer[:size], self.buffer[size:]
+        parts, have = [self.buffer], len(self.buffer)
+        while have < size:
+            parts.append(self._receive())
+            have += len(parts[-1])
+        found = b"".join(parts)
+        found, self.buffer = found[:size], found[size:]
         return found
 
     def read_all(self):
@@ -64,10 +67,13 @@ class Client(socket.socket):
         return self.buffer
 
     def _more(self):
+        self.buffer += self._receive()
+
+    def _receive(self):
         got = self.recv(65536)
         if not got:
             raise EOFError(self.buffer)
-        self.buffer += got
+        return got
 
     def read_head(self):
         return self.read_until(b"\r\n\r\n")

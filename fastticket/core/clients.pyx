@@ -20,6 +20,7 @@ cdef enum:
     INCOMPLETE = 0
     V1_BYTES_MAX = 107          # with CRLF
     V2_HEAD_BYTES = 16
+    MAPPED_BITS = 96
     V6_SITE_BYTES = 8           # a subscriber has a whole /64
 
 cdef const char *MAPPED = b"\0\0\0\0\0\0\0\0\0\0\xff\xff"
@@ -32,7 +33,7 @@ cdef bint is_v4(const uint8_t *address) noexcept nogil:
 
 cdef bint _read_numeric(const uint8_t *text, uint32_t size, uint8_t *address) noexcept nogil:
     cdef char[ADDRESS_TEXT_MAX] copy
-    if size == 0 or size >= ADDRESS_TEXT_MAX:
+    if size == 0 or size >= ADDRESS_TEXT_MAX or memchr(text, 0, size) != NULL:
         return False
     memcpy(copy, text, size)
     copy[size] = 0
@@ -97,13 +98,14 @@ cdef class Networks:
             packed = network.network_address.packed
             address = (<bytes>MAPPED[:12]) + packed if len(packed) == 4 else packed
             memcpy(at.address, <const char *>address, ADDRESS_BYTES)
-            at.bits = network.prefixlen + (96 if len(packed) == 4 else 0)
+            at.bits = network.prefixlen + (MAPPED_BITS if len(packed) == 4 else 0)
             self.count += 1
 
     cdef bint contains(self, const uint8_t *address) noexcept nogil:
+        cdef int bits_min = MAPPED_BITS if is_v4(address) else 0      # ::/0 is every address of IPv6, not of IPv4
         cdef int i
         for i in range(self.count):
-            if _shares_prefix(address, self.table[i].address, self.table[i].bits):
+            if self.table[i].bits >= bits_min and _shares_prefix(address, self.table[i].address, self.table[i].bits):
                 return True
         return False
 

@@ -330,10 +330,10 @@ cdef class Proxy:
     cdef uint32_t _connect(self, uint16_t server) noexcept nogil
     cdef void _connected(self, uint32_t index) noexcept nogil
     cdef void _connect_failed(self, uint32_t index) noexcept nogil
-    cdef uint32_t _unpool_alive(self, uint16_t server, Method method) noexcept nogil
+    cdef uint32_t _unpool(self, uint16_t server, bint can_be_sent_again) noexcept nogil
     cdef void _pool(self, uint32_t index) noexcept nogil
     cdef bint _is_quiet(self, Conn *c) noexcept nogil
-    cdef void _unpool(self, uint32_t index) noexcept nogil
+    cdef void _leave_pool(self, uint32_t index) noexcept nogil
     cdef void _send_request(self, uint32_t index, bint parsed) noexcept nogil
     cdef void _compose_request(self, Conn *c) noexcept nogil
     cdef void _put_forwarding(self, Conn *c) noexcept nogil

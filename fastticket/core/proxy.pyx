@@ -611,7 +611,7 @@ cdef class Proxy:
         cdef Conn *c = &self.conns[index]
         cdef Server *server = &self.upstreams.servers[c.server]
         if c.state == State.POOLED:
-            self._unpool(index)
+            self._leave_pool(index)
         server.open_count -= 1
         self._freed(c.server)
 
@@ -1494,7 +1494,7 @@ cdef class Proxy:
             if c.attempts == 0:
                 self.upstreams.earn(group)
             c.attempts += 1
-            upstream = NONE if c.retried else self._unpool_alive(server, c.method)
+            upstream = NONE if c.retried else self._unpool(server, _can_be_sent_again(c))
             if upstream == NONE:
                 upstream = self._connect(server)
                 if upstream == NONE:
@@ -1643,15 +1643,15 @@ cdef class Proxy:
         self._close(index)
         self._forward(downstream, False)
 
-    cdef uint32_t _unpool_alive(self, uint16_t server, Method method) noexcept nogil:
+    cdef uint32_t _unpool(self, uint16_t server, bint can_be_sent_again) noexcept nogil:
         """A pooled connection, or NONE. A request that can not be sent twice gets one that was just seen to be open."""
         cdef Server *at = &self.upstreams.servers[server]
         cdef uint32_t index
         while at.idle_first != NONE:
             index = at.idle_first
-            self._unpool(index)
+            self._leave_pool(index)
             self._clear_timer(index)
-            if _is_idempotent(method):
+            if can_be_sent_again:
                 return index
             self.conns[index].readable = True           # ask the kernel
             if self._is_quiet(&self.conns[index]):
@@ -1688,7 +1688,7 @@ cdef class Proxy:
             c.readable = False
         return not c.readable
 
-    cdef void _unpool(self, uint32_t index) noexcept nogil:
+    cdef void _leave_pool(self, uint32_t index) noexcept nogil:
         cdef Conn *c = &self.conns[index]
         cdef Server *server = &self.upstreams.servers[c.server]
         if c.link_previous != NONE:
@@ -2116,10 +2116,7 @@ cdef class Proxy:
         cdef Conn *c = &self.conns[index]
         cdef uint32_t downstream = c.peer
         cdef Conn *d = &self.conns[downstream]
-        cdef bint again = (
-            c.reused and c.held_size == 0 and not d.retried and not d.answered
-            and d.held_is_whole and d.complete and _is_idempotent(d.method)
-        )
+        cdef bint again = c.reused and c.held_size == 0 and not d.retried and not d.answered and _can_be_sent_again(d)
         self.counters.upstream_errors += 1
         if not again:
             self.upstreams.faulted(c.server, self.now_ms)
@@ -2369,10 +2366,13 @@ cdef bint _read_element(const uint8_t *at, uint32_t start, uint32_t end, uint8_t
     return read_address(at + start, end - start, address)
 
 
-cdef bint _is_idempotent(Method method) noexcept nogil:
-    """RFC 9110, 9.2.2."""
-    return method == Method.GET or method == Method.HEAD or method == Method.OPTIONS \
+cdef bint _can_be_sent_again(const Conn *d) noexcept nogil:
+    """Whether all of a request is held, and doing it twice is as good as once (RFC 9110, 9.2.2)."""
+    cdef Method method = d.method
+    return d.held_is_whole and d.complete and (
+        method == Method.GET or method == Method.HEAD or method == Method.OPTIONS
         or method == Method.PUT or method == Method.DELETE
+    )
 
 
 cdef inline bint _goes_upstream(const Conn *c, const Field *field) noexcept nogil:

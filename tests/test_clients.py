@@ -1,0 +1,173 @@
+"""Who a client is: addresses as text and bytes, trusted networks, the PROXY header, connections counted by address."""
+
+import ipaddress
+import struct
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastticket.core.clients import Networks, Tally, address_of, address_text, proxy_header
+
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+
+
+def packed(text):
+    address = ipaddress.ip_address(text)
+    return bytes(10) + b"\xff\xff" + address.packed if address.version == 4 else address.packed
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        (b"1.2.3.4", "1.2.3.4"),
+        (b"1.2.3.4:80", "1.2.3.4"),
+        (b"::1", "::1"),
+        (b"[::1]", "::1"),
+        (b"[2001:db8::7]:65535", "2001:db8::7"),
+        (b"::ffff:1.2.3.4", "1.2.3.4"),
+    ],
+)
+def test_an_address_in_a_list(text, address):
+    assert address_of(text) == packed(address)
+    assert address_text(packed(address)) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            b"",
+            b"unknown",
+            b"_hidden",
+            b"1.2.3",
+            b"1.2.3.4.5",
+            b"256.1.1.1",
+            b"1.2.3.4:",
+            b"1.2.3.4:x",
+            b"1.2.3.4:123456",
+        ),
+        *(
+            b"[::1",
+            b"[::1]x",
+            b"[::1]:",
+            b"[1.2.3.4]",
+            b"::1]:80",
+            b"1.2.3.4 ",
+            b" 1.2.3.4",
+            b"01.2.3.4",
+            b"fe80::1%eth0",
+        ),
+        *(b"a" * 100, b"1.2.3.4\0", b'"[::1]"'),
+    ],
+)
+def test_what_is_no_address(text):
+    assert address_of(text) is None
+
+
+@given(st.ip_addresses(), st.sampled_from([8, 16, 24, 31, 32]), st.ip_addresses())
+def test_networks_agree_with_ipaddress(base, bits, other):
+    network = ipaddress.ip_network((base, bits), strict=False)
+    networks = Networks([network])
+    assert str(base) in networks
+    mapped = getattr(other, "ipv4_mapped", None) or other
+    assert (str(other) in networks) == (mapped in network)
+
+
+def test_an_address_of_both_families_is_one():
+    assert "::ffff:10.1.2.3" in Networks([ipaddress.ip_network("10.0.0.0/8")])
+    assert "::10.1.2.3" not in Networks([ipaddress.ip_network("10.0.0.0/8")])
+
+
+# --- PROXY header
+
+V4 = struct.pack(">4s4sHH", bytes([192, 0, 2, 1]), bytes([10, 0, 0, 1]), 5000, 80)
+V6 = struct.pack(">16s16sHH", packed("2001:db8::1"), packed("::1"), 5000, 80)
+
+
+def v2(command=0x21, family=0x11, rest=V4):
+    return SIGNATURE + bytes([command, family]) + struct.pack(">H", len(rest)) + rest
+
+
+GOOD = {
+    b"PROXY TCP4 192.0.2.1 10.0.0.1 5000 80\r\n": "192.0.2.1",
+    b"PROXY TCP6 2001:db8::1 ::1 5000 80\r\n": "2001:db8::1",
+    b"PROXY UNKNOWN\r\n": None,
+    b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n": None,
+    v2(): "192.0.2.1",
+    v2(rest=V4 + b"\x04\0\x01x"): "192.0.2.1",
+    v2(family=0x21, rest=V6): "2001:db8::1",
+    v2(command=0x20, family=0, rest=b""): None,
+    v2(command=0x20): None,
+    v2(family=0x31, rest=bytes(216)): None,
+    v2(family=0x12): None,
+}
+
+
+@pytest.mark.parametrize(("header", "source"), GOOD.items())
+def test_a_proxy_header(header, source):
+    wanted = (len(header), packed(source) if source else None)
+    assert proxy_header(header) == wanted
+    assert proxy_header(header + b"GET / HTTP/1.1\r\n") == wanted
+    assert {proxy_header(header[:size]) for size in range(len(header))} == {0}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"GET / HTTP/1.1\r\n",
+        b"proxy TCP4 1.2.3.4 1.2.3.4 1 2\r\n",
+        b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\n",
+        b"PROXY TCP4 1.2.3.4 1.2.3.4 1\r\n",
+        b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2 3\r\n",
+        b"PROXY TCP4 1.2.3.4 1.2.3.4 1 \r\n",
+        b"PROXY TCP4  1.2.3.4 1.2.3.4 1 2\r\n",
+        b"PROXY TCP4 1.2.3.4 1.2.3.4 1 65536\r\n",
+        b"PROXY TCP4 1.2.3.4 1.2.3.4 -1 2\r\n",
+        b"PROXY TCP4 ::1 ::1 1 2\r\n",
+        b"PROXY TCP6 1.2.3.4 1.2.3.4 1 2\r\n",
+        b"PROXY TCP5 1.2.3.4 1.2.3.4 1 2\r\n",
+        b"PROXY UNKNOWNx\r\n",
+        b"PROXY " + b"x" * 200,
+        v2(command=0x11),
+        v2(command=0x22),
+        v2(rest=V4[:11]),
+        v2(family=0x21, rest=V6[:35]),
+        v2(rest=bytes(600)),
+    ],
+)
+def test_what_is_no_proxy_header(header):
+    assert proxy_header(header) == -400
+
+
+@given(st.binary(max_size=600))
+def test_a_proxy_header_is_never_read_past_its_end(data):
+    result = proxy_header(data)
+    assert result in (0, -400) or 0 < result[0] <= len(data)
+
+
+# --- tally
+
+ADDRESSES = [packed(f"10.0.0.{n}") for n in range(12)] + [packed(f"2001:db8:0:{n}::1") for n in range(12)]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from(ADDRESSES)), max_size=200))
+def test_a_tally_counts_like_a_counter(steps):
+    tally, model = Tally(24), Counter()
+    for enters, address in steps:
+        if enters:
+            model[address] += 1
+            assert tally.enter(address) == model[address]
+        elif model[address]:
+            model[address] -= 1
+            tally.leave(address)
+    for address in ADDRESSES:
+        assert tally.enter(address) == model[address] + 1
+
+
+def test_a_subscriber_has_one_count_for_his_whole_network():
+    tally = Tally(8)
+    assert tally.enter(packed("2001:db8::1")) == 1
+    assert tally.enter(packed("2001:db8::ffff:2")) == 2
+    assert tally.enter(packed("2001:db8:0:1::1")) == 1

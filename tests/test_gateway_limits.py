@@ -1,0 +1,120 @@
+"""Every named limit of the gateway: what is over it is refused, and what is at it is served."""
+
+import asyncio
+
+import pytest
+from conftest import fields_of, status_of
+
+import fastticket
+from fastticket.core.proxy import LIMITS, Proxy
+from fastticket.core.routes import Routes
+from fastticket.core.upstreams import Upstreams
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def bare_proxy(**options):
+    async def make():
+        store = fastticket.open_store("sqlite://:memory:")
+        return fastticket.TicketCache(store, fastticket.Keyring.generate()).checker
+
+    return Proxy(asyncio.run(make()), Upstreams(), Routes(), **options)
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_limit_has_limits(name):
+    _, least, most = LIMITS[name]
+    bare_proxy(limits={name: least})
+    for value in (least - 1, most + 1):
+        with pytest.raises((ValueError, OverflowError), match=name):
+            bare_proxy(limits={name: value})
+
+
+def test_head_bytes(gateway, origin):
+    at = gateway(origin(), limits={"head_bytes_max": 2048})
+    rest = 2048 - len(GET) - len("X: \r\n")
+    assert status_of(at.ask(GET[:-2] + b"X: " + b"v" * rest + b"\r\n\r\n")[0]) == 200
+    assert status_of(at.ask(GET[:-2] + b"X: " + b"v" * (rest + 1) + b"\r\n\r\n")[0]) == 431
+
+
+def test_large_heads_can_be_allowed(gateway, origin):
+    behind = origin()
+    at = gateway(behind, limits={"head_bytes_max": 65536})
+    value = b"v" * 60_000
+    assert status_of(at.ask(GET[:-2] + b"X: " + value + b"\r\n\r\n")[0]) == 200
+    assert fields_of(behind.requests[0][0])[b"x"] == value
+
+
+def test_fields(gateway, origin):
+    at = gateway(origin(), limits={"fields_max": 5})
+    assert status_of(at.ask(GET[:-2] + b"X: y\r\n" * 4 + b"\r\n")[0]) == 200
+    assert status_of(at.ask(GET[:-2] + b"X: y\r\n" * 5 + b"\r\n")[0]) == 431
+
+
+def test_target_bytes(gateway, origin):
+    at = gateway(origin(), limits={"target_bytes_max": 100})
+    assert status_of(at.ask(b"GET /" + b"u" * 99 + b" HTTP/1.1\r\nHost: a\r\n\r\n")[0]) == 200
+    assert status_of(at.ask(b"GET /" + b"u" * 100 + b" HTTP/1.1\r\nHost: a\r\n\r\n")[0]) == 414
+
+
+def test_response_head_bytes(gateway, origin):
+    large = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: %s\r\n\r\n"
+    at = gateway(origin(answer=large % (b"v" * 2100)), limits={"response_head_bytes_max": 2048})
+    assert status_of(at.ask(GET)[0]) == 502
+    at = gateway(origin(answer=large % (b"v" * 60_000)), limits={"response_head_bytes_max": 65536})
+    assert status_of(at.ask(GET)[0]) == 200
+
+
+@pytest.mark.parametrize("side", ["request", "response"])
+@pytest.mark.parametrize(("size", "is_served"), [(20, True), (21, False)])
+def test_chunk_extension_bytes(gateway, origin, side, size, is_served):
+    """Of a whole body, however they are spread; the `;` is not counted."""
+    one, other = b"e" * (size // 2), b"e" * (size - size // 2 - 2)
+    body = b"1;%s\r\na\r\n1;%s\r\nb\r\n0\r\n\r\n" % (one, other)
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    behind = origin(answer=answer + body) if side == "response" else origin()
+    at = gateway(behind, limits={"chunk_extension_bytes_max": 20})
+    request = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + body if side == "request" else GET
+    head, got = at.ask(request)
+    assert status_of(head) == (200 if is_served else 400 if side == "request" else 502)
+    if is_served:
+        assert b"ab" in (behind.requests[0][1], got)
+
+
+def test_connections_per_client(gateway, origin):
+    at = gateway(origin(), limits={"connections_per_client_max": 2})
+    clients = [at.connect() for _ in range(2)]
+    for client in clients:
+        client.sendall(GET)
+        assert status_of(client.read_response()[0]) == 200
+    with at.connect() as third:
+        assert third.read_all() == b""
+    assert at.stats["over_client_limit"] == 1
+    clients[0].close()
+    while at.stats["over_client_limit"] == 1:  # until it has seen the end of the first
+        with at.connect() as third:
+            third.sendall(GET)
+            try:
+                assert status_of(third.read_response()[0]) == 200
+                break
+            except (EOFError, ConnectionError):
+                continue
+    clients[1].close()
+
+
+def test_proxies_of_ours_may_have_more_connections(gateway, origin):
+    at = gateway(origin(), limits={"connections_per_client_max": 1}, gateway={"trusted_proxies": ["127.0.0.1/32"]})
+    clients = [at.connect() for _ in range(5)]
+    for client in clients:
+        client.sendall(GET)
+        assert status_of(client.read_response()[0]) == 200
+        client.close()
+
+
+def test_requests_per_connection(gateway, origin):
+    at = gateway(origin(), limits={"requests_per_connection_max": 3})
+    with at.connect() as client:
+        client.sendall(GET * 4)
+        heads = [client.read_response()[0] for _ in range(3)]
+        assert [b"Connection: close" in head for head in heads] == [False, False, True]
+        assert client.read_all() == b""

@@ -1,6 +1,7 @@
 # make run        set up, build, and start the demo
 # make test       set up with everything the tests need, then the whole suite, checks and coverage
 # make check      lint and types only          make gate     whether the hot paths have become slower
+# make fuzz       the parsers of HTTP under sanitizers, FUZZ_RUNS inputs: 10,000,000 take ten minutes
 # make bench      every benchmark, half an hour, and a record of it in bench/history/; one by one, on a quiet machine:
 #                 bench-gateway, bench-calls, bench-scale, bench-instructions, bench-revocation, bench-flush, bench-store-load,
 #                 bench-store-memory, bench-hmac; and of the records: bench-compare, bench-report
@@ -16,7 +17,7 @@ SOURCES := setup.py pyproject.toml $(wildcard fastticket/core/*.pyx fastticket/c
 CORE_TESTS := tests/test_ticket.py tests/test_nearcache.py tests/test_check.py tests/test_http1.py tests/test_cache.py \
 	tests/test_gateway_http.py tests/test_gateway_auth.py
 
-.PHONY: run test gate check bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
+.PHONY: run test gate check fuzz bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
 	bench-revocation bench-store-load bench-store-memory bench-flush bench-hmac coverage-core clean
 
 run: $(VENV)/built
@@ -51,6 +52,11 @@ coverage-core: $(VENV)/built-dev
 	rm -f build/traced/fastticket/core/*.so build/traced/fastticket/core/*.c
 	cd build/traced && FASTTICKET_TRACE=1 ../../$(BIN)/python setup.py -q build_ext --inplace
 	cd build/traced && FASTTICKET_FUZZ=0.02 ../../$(BIN)/coverage run --rcfile=../../coverage-core.ini -m pytest -q $(CORE_TESTS)
+
+# Which promises of the parsers are tried, fuzz/http1.c says; what a finding becomes, fuzz/run.py.
+FUZZ_RUNS ?= 10000000
+fuzz: $(VENV)/fuzzer
+	$(BIN)/python fuzz/run.py --runs $(FUZZ_RUNS)
 
 # Everything, one after the other: half an hour, on a machine that does nothing else. Leaves a record in bench/history/.
 bench: $(VENV)/built-bench
@@ -96,6 +102,13 @@ $(VENV)/servers: Makefile
 
 $(VENV)/built: $(VENV)/compiler $(SOURCES)
 	FASTTICKET_WERROR=1 $(BIN)/pip install -q --no-build-isolation -e .
+	touch $@
+
+# libFuzzer is of clang, and comes with its runtime: only a link shows whether that is there.
+HAS_FUZZER = echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' | clang -fsanitize=fuzzer,address -x c -o /dev/null - 2>/dev/null
+
+$(VENV)/fuzzer: $(VENV)/compiler
+	$(HAS_FUZZER) || { $(APT) update -q && $(APT) install -qy --no-install-recommends clang libclang-rt-dev; }
 	touch $@
 
 # The competitors that are not on PyPI.

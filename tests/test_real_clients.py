@@ -2,11 +2,10 @@
 
 import os
 import re
-import subprocess
 
 import pytest
 from conftest import BOUND_S
-from real_servers import PEERS, nginx, program, uvicorn
+from real_programs import PEERS, nginx, run, uvicorn
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
@@ -40,12 +39,6 @@ def cookie(at):
     return f"Cookie: ticket={at.login()}"
 
 
-def run(name, *arguments, **options):
-    """What a program says until it ends, well and soon."""
-    command = [program(name), *map(str, arguments)]
-    return subprocess.run(command, check=True, capture_output=True, timeout=3 * BOUND_S, **options).stdout
-
-
 def curl(at, *arguments):
     return run("curl", "-sS", "--max-time", BOUND_S, "-H", cookie(at), *arguments)
 
@@ -54,12 +47,12 @@ def curl(at, *arguments):
 
 
 def test_curl_gets(at):
-    assert curl(at, url(at, "/whoami")) == b"alice"
+    assert curl(at, url(at, "/whoami")) == "alice"
 
 
 @pytest.mark.parametrize("framing", [[], ["-H", "Transfer-Encoding: chunked"]], ids=["length", "chunked"])
 def test_curl_posts(at, framing):
-    assert curl(at, *framing, "-d", "a=1&b=2", url(at, "/echo")) == b"a=1&b=2"
+    assert curl(at, *framing, "-d", "a=1&b=2", url(at, "/echo")) == "a=1&b=2"
 
 
 def test_curl_uploads_when_it_is_told_to_continue(at, tmp_path):
@@ -73,18 +66,18 @@ def test_curl_uploads_when_it_is_told_to_continue(at, tmp_path):
 def test_curl_with_http_1_0_gets_no_chunks_and_a_connection_a_request(at):
     """`--raw`: chunks would be seen."""
     shown = curl(at, "-0", "--raw", "-w", " %{num_connects} ", "-d", "body", url(at, "/echo"), url(at, "/echo"))
-    assert shown == b"body 1 body 1 "
+    assert shown == "body 1 body 1 "
 
 
 def test_curl_asks_for_the_head(at):
     head = curl(at, "-I", url(at, "/whoami"))
-    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert b"content-length: 5\r\n" in head.lower()
-    assert head.endswith(b"\r\n\r\n")
+    assert head.startswith("HTTP/1.1 200 OK\n")
+    assert "content-length: 5\n" in head.lower()
+    assert head.endswith("\n\n")
 
 
 def test_curl_keeps_its_connection(at):
-    assert curl(at, "-w", " %{num_connects} ", url(at, "/whoami"), url(at, "/whoami")) == b"alice 1 alice 0 "
+    assert curl(at, "-w", " %{num_connects} ", url(at, "/whoami"), url(at, "/whoami")) == "alice 1 alice 0 "
 
 
 # --- load generators
@@ -98,14 +91,14 @@ def quick(gateway, tmp_path):
 
 
 def test_wrk_sees_no_error(quick):
-    report = run("wrk", "-t1", "-c16", "-d1s", "-H", cookie(quick), url(quick, "/hello")).decode()
+    report = run("wrk", "-t1", "-c16", "-d1s", "-H", cookie(quick), url(quick, "/hello"))
     assert int(re.search(r"(\d+) requests in", report)[1]) > 0
     assert "Socket errors" not in report
     assert "Non-2xx" not in report
 
 
 def test_h2load_sees_no_error(quick):
-    report = run("h2load", "--h1", "-n", 10_000, "-c", 16, "-H", cookie(quick), url(quick, "/hello")).decode()
+    report = run("h2load", "--h1", "-n", 10_000, "-c", 16, "-H", cookie(quick), url(quick, "/hello"))
     assert "10000 succeeded, 0 failed, 0 errored, 0 timeout" in report
     assert "status codes: 10000 2xx" in report
 
@@ -154,7 +147,7 @@ def test_nodes_websocket(at):
     """The `ws` of Debian, which a Node that is not Debian's does not find by itself."""
     places = {**os.environ, "NODE_PATH": "/usr/share/nodejs"}
     ticket = f"ticket={at.login()}"
-    said = run("node", PEERS / "websocket_client.js", url(at, "/socket", "ws"), ticket, env=places).decode()
+    said = run("node", PEERS / "websocket_client.js", url(at, "/socket", "ws"), ticket, env=places)
     assert said.splitlines() == ["open", "text", "1048576 bytes", "pong still there?", "close 4000 bye"]
 
 
@@ -164,7 +157,7 @@ def test_nodes_websocket(at):
 def test_a_browser_logs_in_and_uses_everything_it_has(at, tmp_path):
     """`peers/page.html` notes each step that it takes."""
     flags = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
-    page = run("chromium", *flags, f"--user-data-dir={tmp_path}/profile", "--dump-dom", url(at, "/page")).decode()
+    page = run("chromium", *flags, f"--user-data-dir={tmp_path}/profile", "--dump-dom", url(at, "/page"))
     assert re.findall("<li>(.*?)</li>", page) == [
         "before: 401",
         "login: 200 welcome",

@@ -1,4 +1,4 @@
-"""Real programs of others: where they are, and those that serve, as upstream servers that a test starts and ends.
+"""Real programs of others: those that run to their end, and those that serve, as upstream servers that a test starts and ends.
 
 A server is handed a socket that listens already: its port is nobody else's, and who connects too early waits in the kernel's queue.
 """
@@ -26,6 +26,13 @@ def program(name: str) -> str:
     found = shutil.which(name, path=os.pathsep.join(map(str, places)))
     assert found, f"{name} is missing; make test installs it"
     return found
+
+
+def run(name: str, *arguments, **options) -> str:
+    """What a program says until it ends, well and soon."""
+    command = [program(name), *map(str, arguments)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=3 * BOUND_S, **options)
+    return done.stdout
 
 
 def uvicorn(folder: Path):

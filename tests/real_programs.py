@@ -28,11 +28,10 @@ def program(name: str) -> str:
     return found
 
 
-def run(name: str, *arguments, **options) -> str:
-    """What a program says until it ends, well and soon."""
+def run(name: str, *arguments, bound_s: float = 3 * BOUND_S, **options) -> str:
+    """What a program says until it ends, well and in time."""
     command = [program(name), *map(str, arguments)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=3 * BOUND_S, **options)
-    return done.stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=bound_s, **options).stdout
 
 
 def uvicorn(folder: Path):
@@ -108,11 +107,15 @@ http {{
 """
 
 
+def nginx_config(folder: Path, directives: str) -> str:
+    return NGINX.format(folder=folder, directives=directives)
+
+
 @contextlib.contextmanager
 def nginx(folder: Path, directives: str = "") -> Iterator[str]:
     """The folder's files, and `/hello`, on a Unix socket."""
     assert program("nginx")
-    server = Nginx(folder, NGINX.format(folder=folder, directives=directives), f"{folder}/nginx.sock")
+    server = Nginx(folder, nginx_config(folder, directives), f"{folder}/nginx.sock")
     try:
         yield f"unix:{folder}/nginx.sock"
     finally:

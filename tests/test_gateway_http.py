@@ -550,6 +550,42 @@ def test_only_idempotent_requests_are_sent_again(gateway, origin, method, status
     assert sum(b"/again" in head for head in serve.seen) == (1 if status == 200 else 0)
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        "POST",
+        pytest.param(
+            "PUT", marks=pytest.mark.xfail(strict=True, reason="a pooled connection is looked at by method alone")
+        ),
+    ],
+)
+def test_what_can_not_be_sent_again_gets_a_connection_that_is_open(gateway, origin, method):
+    """A body that is not all here can not. The origin closes while the gateway is busy, and has the request before it has the close."""
+    sent, closed = threading.Event(), threading.Event()
+
+    def serve(connection):
+        behind.request(connection)
+        connection.sendall(OK)
+        if len(behind.connections) == 1:
+            assert sent.wait(BOUND_S)
+            connection.close()
+            closed.set()
+
+    def close_the_idle_one():
+        client.sendall(f"{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab".encode())
+        sent.set()
+        assert closed.wait(BOUND_S)
+
+    behind = origin(serve)
+    at = gateway(behind)
+    with at.connect() as client:
+        client.sendall(GET)
+        client.read_response()
+        at.call(close_the_idle_one)
+        client.sendall(b"cd")
+        assert status_of(client.read_response()[0]) == 200
+
+
 # --- timeouts
 
 

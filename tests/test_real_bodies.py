@@ -12,6 +12,7 @@ from fastticket.keyfile import create_key_file
 
 GIGABYTE = 1 << 30
 GROWTH_MAX_KB = 4096
+TRANSFER_BOUND_S = 90  # a second or two, on a machine that does nothing else
 
 CONFIG = """
 gateway = {{ listen = ["127.0.0.1:0"] }}
@@ -22,10 +23,19 @@ route = [{{ path = "/", auth = "none" }}]
 """
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """With a file that takes no room on the disk."""
+    made = tmp_path_factory.mktemp("bodies")
+    (made / "gigabyte").touch()
+    os.truncate(made / "gigabyte", GIGABYTE)
+    create_key_file(made / "keys.toml")
+    return made
+
+
 @contextlib.contextmanager
 def gateway(folder, upstream):
     """In a process of its own, which then ends well."""
-    create_key_file(folder / "keys.toml")
     (folder / "fastticket.toml").write_text(CONFIG.format(upstream=upstream))
     at = Process("serve", "--config", "fastticket.toml", cwd=folder)
     with at.process:
@@ -53,38 +63,31 @@ class Memory:
             return next(int(line.split()[1]) for line in file if line.startswith(name))
 
 
-@pytest.fixture
-def gigabyte(tmp_path):
-    """A file that takes no room on the disk."""
-    path = tmp_path / "gigabyte"
-    path.touch()
-    os.truncate(path, GIGABYTE)
-    return path
-
-
 def curl(at, path, *arguments):
     host, port = at.address
-    return run("curl", "-sS", *arguments, f"http://{host}:{port}{path}")
+    return run("curl", "-sS", *arguments, f"http://{host}:{port}{path}", bound_s=TRANSFER_BOUND_S)
 
 
-def test_a_gigabyte_down(tmp_path, gigabyte):
-    with nginx(tmp_path) as address, gateway(tmp_path, address) as at:
+def test_a_gigabyte_down(folder):
+    with nginx(folder) as address, gateway(folder, address) as at:
         memory = Memory(at.process.pid)
         assert curl(at, "/gigabyte", "-o", "/dev/null", "-w", "%{size_download}") == str(GIGABYTE)
         assert memory.growth() < GROWTH_MAX_KB
 
 
 @pytest.mark.parametrize("framing", [[], ["-H", "Transfer-Encoding: chunked"]], ids=["length", "chunked"])
-def test_a_gigabyte_up(tmp_path, gigabyte, framing):
-    with node(tmp_path) as address, gateway(tmp_path, address) as at:
+def test_a_gigabyte_up(folder, framing):
+    with node(folder) as address, gateway(folder, address) as at:
         memory = Memory(at.process.pid)
-        assert curl(at, "/count", *framing, "-T", gigabyte) == str(GIGABYTE)
+        assert curl(at, "/count", *framing, "-T", folder / "gigabyte") == str(GIGABYTE)
         assert memory.growth() < GROWTH_MAX_KB
 
 
-def test_a_gigabyte_both_ways_at_once(tmp_path, gigabyte):
+def test_a_gigabyte_both_ways_at_once(folder):
     """An echo: each direction has to wait for the other."""
-    with node(tmp_path) as address, gateway(tmp_path, address) as at:
+    with node(folder) as address, gateway(folder, address) as at:
         memory = Memory(at.process.pid)
-        assert curl(at, "/echo", "-T", gigabyte, "-o", "/dev/null", "-w", "%{size_download}") == str(GIGABYTE)
+        assert curl(at, "/echo", "-T", folder / "gigabyte", "-o", "/dev/null", "-w", "%{size_download}") == str(
+            GIGABYTE
+        )
         assert memory.growth() < GROWTH_MAX_KB

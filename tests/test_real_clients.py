@@ -76,6 +76,20 @@ def test_curl_asks_for_the_head(at):
     assert head.endswith("\n\n")
 
 
+def test_curl_wants_http_2_and_is_answered_in_http_1(at):
+    """It would upgrade this connection; the body has to arrive all the same."""
+    assert curl(at, "--http2", "-w", " %{http_version}", "-d", "body", url(at, "/echo")) == "body 1.1"
+
+
+@pytest.mark.parametrize("framing", [[], ["-H", "Transfer-Encoding: chunked"]], ids=["length", "chunked"])
+def test_curl_reads_why_its_upload_is_refused(at, tmp_path, framing):
+    """It is in the middle of it then."""
+    (tmp_path / "large").touch()
+    os.truncate(tmp_path / "large", 50_000_000)
+    upload = ("-T", tmp_path / "large", "-H", "Expect:", *framing, url(at, "/echo"))
+    assert run("curl", "-sS", "-w", "%{http_code}", *upload).endswith('"reason": "missing"}\n401')
+
+
 def test_curl_keeps_its_connection(at):
     assert curl(at, "-w", " %{num_connects} ", url(at, "/whoami"), url(at, "/whoami")) == "alice 1 alice 0 "
 

@@ -66,6 +66,15 @@ async def publish(scope, receive, send):
     await answer(send, b"")
 
 
+async def stay(scope, receive, send):
+    """The topic's next message, and no end after it. When the reader has left, whoever polls the topic hears of that."""
+    await begin(send)
+    await send({"type": "http.response.body", "body": await next_message(scope), "more_body": True})
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    (await waiting[scope["query_string"]].get()).set_result(b"left")
+
+
 async def next_message(scope):
     message = asyncio.get_running_loop().create_future()
     waiting[scope["query_string"]].put_nowait(message)
@@ -110,4 +119,5 @@ PATHS = {
     "/poll": poll,
     "/events": events,
     "/publish": publish,
+    "/stay": stay,
 }

@@ -18,6 +18,7 @@ from conftest import BOUND_S
 from processes import Nginx
 
 PEERS = Path(__file__).parent / "peers"
+DEBIANS_NODE_MODULES = Path("/usr/share/nodejs")
 
 
 def program(name: str) -> str:
@@ -31,7 +32,8 @@ def program(name: str) -> str:
 def run(name: str, *arguments, bound_s: float = 3 * BOUND_S, **options) -> str:
     """What a program says until it ends, well and in time."""
     command = [program(name), *map(str, arguments)]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=bound_s, **options).stdout
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=bound_s, **options)
+    return done.stdout
 
 
 def uvicorn(folder: Path):

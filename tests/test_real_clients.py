@@ -5,7 +5,7 @@ import re
 
 import pytest
 from conftest import BOUND_S
-from real_programs import PEERS, nginx, run, uvicorn
+from real_programs import DEBIANS_NODE_MODULES, PEERS, nginx, run, uvicorn
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
@@ -159,7 +159,8 @@ def test_a_websocket_needs_a_ticket(at):
 
 def test_nodes_websocket(at):
     """The `ws` of Debian, which a Node that is not Debian's does not find by itself."""
-    places = {**os.environ, "NODE_PATH": "/usr/share/nodejs"}
+    assert (DEBIANS_NODE_MODULES / "ws").exists(), "node-ws is missing; make test installs it"
+    places = {**os.environ, "NODE_PATH": str(DEBIANS_NODE_MODULES)}
     ticket = f"ticket={at.login()}"
     said = run("node", PEERS / "websocket_client.js", url(at, "/socket", "ws"), ticket, env=places)
     assert said.splitlines() == ["open", "text", "1048576 bytes", "pong still there?", "close 4000 bye"]

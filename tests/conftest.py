@@ -171,9 +171,13 @@ class Gateway:
         self._thread.start()
         self._listeners = [listen(address, shared=False) for address in self.config.listen_addresses()]
         self.address = self._listeners[0].getsockname()
-        self.worker = self.run(self._start())
-        self.cache = self.worker._cache
         self._stopped = False
+        try:
+            self.worker = self.run(self._start())
+        except BaseException:
+            self._end()
+            raise
+        self.cache = self.worker._cache
 
     async def _start(self):
         worker = Worker(self.config, self._listeners)
@@ -212,9 +216,14 @@ class Gateway:
         try:
             self.run(self.worker.stop())
         finally:
-            self.loop.call_soon_threadsafe(self.loop.stop)
-            self._thread.join(BOUND_S)
-            self.loop.close()
+            self._end()
+
+    def _end(self):
+        for listener in self._listeners:
+            listener.close()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(BOUND_S)
+        self.loop.close()
 
 
 @pytest.fixture

@@ -1493,6 +1493,8 @@ cdef class Proxy:
                 return
             if c.attempts == 0:
                 self.upstreams.earn(group)
+            else:
+                self.counters.retries += 1
             c.attempts += 1
             upstream = NONE if c.retried else self._unpool(server, _can_be_sent_again(c))
             if upstream == NONE:
@@ -2122,7 +2124,6 @@ cdef class Proxy:
             self.upstreams.faulted(c.server, self.now_ms)
             self._fail(downstream, 502, b"upstream_closed")
             return
-        self.counters.retries += 1
         d.peer = NONE
         c.peer = NONE
         self._close(index)

@@ -30,6 +30,7 @@ from fastticket.stores.base import Store, open_store
 MINIMUM_S = 0.01  # of what is done again and again
 HEADERS_BYTES_MAX = 2000  # that a route adds
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+PROTOCOL = re.compile(rf"{TOKEN.pattern}(/{TOKEN.pattern})?")
 
 _T = TypeVar("_T")
 
@@ -352,7 +353,7 @@ def _check(config: Config) -> None:
     for route in config.routes():
         _check_route(config, route, require)
     require(
-        all(TOKEN.fullmatch(name) and name.lower() not in ("h2c", "h2") for name in gateway.upgrades)
+        all(PROTOCOL.fullmatch(name) and name.lower() not in ("h2c", "h2") for name in gateway.upgrades)
         and len(gateway.upgrades) <= 8,
         "[gateway] upgrades",
         "must be at most 8 names of protocols; HTTP/2 is not one of them",

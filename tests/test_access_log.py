@@ -1,0 +1,140 @@
+"""The access log: a line a request, in both formats, with no secret and no room for forgeries."""
+
+import json
+import re
+
+import pytest
+from conftest import status_of
+from redis_servers import wait_until
+
+
+def request(path="/", *fields, ticket=None, method="GET", host="a"):
+    cookie = [f"Cookie: ticket={ticket}"] if ticket else []
+    return "\r\n".join([f"{method} {path} HTTP/1.1", f"Host: {host}", *fields, *cookie, "", ""]).encode("latin-1")
+
+
+@pytest.fixture
+def logging(gateway, origin, tmp_path):
+    """Start a gateway with a log; `(gateway, read)`: `read(n)` waits for so many lines."""
+
+    def start(form, behind=None, **options):
+        settings = {"access_log": "access.log", "access_log_format": form, "request_id_header": "X-Request-Id"}
+        routes = [{"path": "/open", "auth": "none"}, {"path": "/"}]
+        at = gateway(behind or origin(), routes=routes, gateway={**settings, **options.pop("gateway", {})}, **options)
+
+        def read(count):
+            path = tmp_path / "access.log"
+            wait_until(lambda: path.read_text().count("\n") >= count, f"{count} lines")
+            lines = path.read_text().splitlines()
+            assert len(lines) == count
+            return [json.loads(line) for line in lines] if form == "json" else lines
+
+        return at, read
+
+    return start
+
+
+def test_json(logging):
+    at, read = logging("json")
+    ticket = at.login("älice")
+    at.ask(request("/shop?token=secret", ticket=ticket, host="shop.example"))
+    at.ask(request("/open/x"))
+    at.ask(request("/private", ticket="forged"))
+    at.ask(b"GET /\x01 HTTP/1.1\r\n\r\n")
+    admitted, open_to_all, refused = read(3)  # what was no request has no line
+    session = at.run(at.cache.sessions("älice"))[0]
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", admitted.pop("time"))
+    assert re.fullmatch(r"[0-9a-f]{32}", admitted.pop("request_id"))
+    assert 0 < admitted.pop("duration_ms") < 10_000
+    assert admitted == {
+        "client": "127.0.0.1",
+        "principal": "älice",
+        "session": session.id[:6],
+        "method": "GET",
+        "host": "shop.example",
+        "path": "/shop",
+        "verdict": "admitted",
+        "status": 200,
+        "body_bytes": 2,
+    }
+    assert (open_to_all["verdict"], open_to_all["path"]) == ("anonymous", "/open/x")
+    assert (refused["verdict"], refused["status"]) == ("malformed", 401)
+    assert not {"principal", "session"} & (open_to_all.keys() | refused.keys())
+
+
+def test_text(logging):
+    at, read = logging("text")
+    ticket = at.login("alice smith")
+    at.ask(request("/shop?token=secret", ticket=ticket))
+    at.ask(request('/a"b\\c'))
+    first, second = (line.split(" ") for line in read(2))
+    session = at.run(at.cache.sessions("alice smith"))[0]
+    assert first[1:10] == ["127.0.0.1", "alice%20smith", session.id[:6], "admitted", "GET", "a", "/shop", "200", "2"]
+    assert first[10].endswith("ms")
+    assert second[1:9] == ["127.0.0.1", "-", "-", "missing", "GET", "a", "/a%22b%5Cc", "401"]
+
+
+def test_no_secret_is_in_it(logging, tmp_path):
+    at, read = logging("json")
+    ticket = at.login()
+    at.ask(request(f"/x?ticket={ticket}", f"Authorization: Ticket {ticket}"))
+    at.ask(request("/x", "Authorization: Bearer swordfish", ticket=ticket))
+    read(2)
+    text = (tmp_path / "access.log").read_text()
+    session = at.run(at.cache.sessions("alice"))[0]
+    assert not any(secret in text for secret in (ticket, ticket[-20:], session.id, "swordfish", "ticket="))
+
+
+def test_a_path_can_not_forge_a_field(logging):
+    at, read = logging("json")
+    at.ask(request('/open/","verdict":"admitted","x":"'))
+    assert read(1)[0]["verdict"] == "anonymous"
+    assert read(1)[0]["path"] == '/open/","verdict":"admitted","x":"'
+
+
+def test_a_long_path_is_cut(logging):
+    at, read = logging("json")
+    at.ask(request("/open/" + "p" * 5000))
+    assert len(read(1)[0]["path"]) == 512
+
+
+def test_an_answer_that_did_not_get_through_says_so(logging, origin):
+    def serve(connection):
+        connection.read_head()
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly")
+
+    at, read = logging("json", origin(serve))
+    with at.connect() as client:
+        client.sendall(request("/open"))
+        client.read_all()
+    line = read(1)[0]
+    assert (line["status"], line["body_bytes"], line["cut"]) == (200, 4, True)
+
+
+def test_every_request_of_a_busy_connection_has_its_line(logging):
+    at, read = logging("json")
+    with at.connect() as client:
+        client.sendall(b"".join(request(f"/open/{number}") for number in range(300)))
+        for _ in range(300):
+            assert status_of(client.read_response()[0]) == 200
+    assert [line["path"] for line in read(300)] == [f"/open/{number}" for number in range(300)]
+
+
+def test_the_client_that_a_proxy_names(logging):
+    at, read = logging("json", gateway={"trusted_proxies": ["127.0.0.1/32"]})
+    at.ask(request("/open", "X-Forwarded-For: 9.9.9.9", "X-Request-Id: abc"))
+    line = read(1)[0]
+    assert (line["client"], line["request_id"]) == ("9.9.9.9", "abc")
+
+
+def test_what_is_left_is_written_at_the_end(logging, tmp_path):
+    at, _ = logging("text")
+    for _ in range(5):
+        at.ask(request("/open"))
+    at.stop()
+    assert (tmp_path / "access.log").read_text().count("\n") == 5
+
+
+def test_a_log_that_can_not_be_opened(gateway, origin):
+    with pytest.raises(Exception, match=r"access_log: .*: No such file"):
+        gateway(origin(), gateway={"access_log": "no/such/folder/access.log"})

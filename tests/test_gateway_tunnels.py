@@ -1,0 +1,202 @@
+"""Who was admitted stays so for one answer, and no longer than the session: tunnels and streams end with it."""
+
+import threading
+import time
+
+import pytest
+from conftest import BOUND_S, fields_of, status_of
+
+KEY = "Sec-WebSocket-Key: x"
+
+
+def upgrade(*fields, ticket=None, protocol="websocket"):
+    lines = ["GET /chat HTTP/1.1", "Host: a", "Connection: Upgrade", f"Upgrade: {protocol}", *fields]
+    return "\r\n".join([*lines, *([f"Cookie: ticket={ticket}"] if ticket else []), "", ""]).encode()
+
+
+class Echo:
+    """An origin that changes to whatever protocol it is asked for, and sends back what comes. `ended`: its client has gone."""
+
+    def __init__(self):
+        self.ended = threading.Event()
+        self.heads = []
+
+    def __call__(self, connection):
+        self.heads.append(connection.read_head())
+        protocol = fields_of(self.heads[-1])[b"upgrade"]
+        connection.sendall(b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n" % protocol)
+        try:
+            while got := connection.recv(100):
+                connection.sendall(got)
+        finally:
+            self.ended.set()
+
+
+def open_tunnel(at, ticket=None, **options):
+    client = at.connect()
+    client.sendall(upgrade(KEY, ticket=ticket, **options))
+    assert status_of(client.read_head()) == 101
+    client.sendall(b"hello")
+    assert client.read_exactly(5) == b"hello"
+    return client
+
+
+def ends_within_s(client, bound_s):
+    began = time.monotonic()
+    assert client.read_all() == b""
+    return time.monotonic() - began < bound_s
+
+
+def test_a_tunnel_ends_when_its_session_is_revoked(gateway, origin):
+    """Both sides of it, and at once: the bound is the lease, but the doorbell is heard."""
+    behind = Echo()
+    at = gateway(origin(behind), routes=[{"path": "/"}])
+    ticket = at.login()
+    with open_tunnel(at, ticket) as client:
+        at.run(at.cache.logout(ticket))
+        assert ends_within_s(client, 1.5)
+    assert behind.ended.wait(BOUND_S)
+    assert at.stats["cut"] == 1
+
+
+def test_p2_a_tunnel_ends_within_the_lease_if_the_revocation_was_elsewhere_and_the_doorbell_is_silent(gateway, origin):
+    at = gateway(origin(Echo()), routes=[{"path": "/"}], store={"flush_interval_ms": 200, "lease_ms": 1000})
+    ticket = at.login()
+    with open_tunnel(at, ticket) as client:
+        at.cache._store.on_doorbell(lambda shard: None)
+        session = at.run(at.cache.sessions("alice"))[0]
+        at.run(at.cache._store.revoke(session.id, "alice"))
+        assert ends_within_s(client, 1.0 + 0.25 + 0.5)  # the lease, the next look, and a busy machine
+
+
+def test_a_tunnel_ends_when_its_session_idles_out(gateway, origin):
+    """Nothing comes from the client; what the server sends is no use of the session."""
+
+    def serve(connection):
+        connection.read_head()
+        connection.sendall(b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\n")
+        connection.settimeout(0.1)
+        while True:
+            try:
+                if not connection.recv(100):
+                    return
+            except TimeoutError:
+                connection.sendall(b".")
+
+    at = gateway(origin(serve), routes=[{"path": "/"}], ticket={"idle_timeout_s": 2})
+    with at.connect() as client:
+        client.sendall(upgrade(KEY, ticket=at.login()))
+        assert status_of(client.read_head()) == 101
+        assert set(client.read_all()) == {ord(".")}
+    assert at.stats["cut"] == 1
+
+
+def test_p4_what_a_client_sends_through_a_tunnel_is_use_of_the_session(gateway, origin):
+    """It outlives its idle timeout twice."""
+    at = gateway(origin(Echo()), routes=[{"path": "/"}], ticket={"idle_timeout_s": 2})
+    ends_at = time.monotonic() + 5
+    with open_tunnel(at, at.login()) as client:
+        while time.monotonic() < ends_at:
+            client.sendall(b"x")
+            assert client.read_exactly(1) == b"x"
+            threading.Event().wait(0.1)
+
+
+def test_a_tunnel_ends_at_the_session_s_absolute_deadline(gateway, origin):
+    at = gateway(origin(Echo()), routes=[{"path": "/"}], ticket={"idle_timeout_s": 0, "absolute_lifetime_s": 2})
+    with open_tunnel(at, at.login()) as client:
+        assert ends_within_s(client, 3.5)
+
+
+def test_a_tunnel_ends_when_its_key_leaves_the_ring(gateway, origin, keys):
+    at = gateway(origin(Echo()), routes=[{"path": "/"}])
+    with open_tunnel(at, at.login()) as client:
+        at.call(at.cache.replace_keys, [(200, bytes(range(32)))])
+        assert ends_within_s(client, 1.5)
+
+
+def test_p8_a_tunnel_survives_an_outage_of_the_store(gateway, origin, monkeypatch):
+    """As long as a request would be admitted."""
+    from fastticket.errors import StoreUnavailable
+
+    at = gateway(origin(Echo()), routes=[{"path": "/"}], store={"flush_interval_ms": 50, "lease_ms": 200})
+
+    async def away(requests):
+        raise StoreUnavailable("gone for a test")
+
+    with open_tunnel(at, at.login()) as client:
+        monkeypatch.setattr(at.cache._store, "exchange", away)
+        threading.Event().wait(1.0)
+        client.sendall(b"still")
+        assert client.read_exactly(5) == b"still"
+
+
+def test_a_stream_ends_when_its_session_is_revoked(gateway, origin):
+    """Server-sent events, for hours: no request comes any more that could be refused."""
+    gone = threading.Event()
+
+    def serve(connection):
+        connection.read_head()
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
+        assert connection.recv(1) == b""
+        gone.set()
+
+    at = gateway(origin(serve), routes=[{"path": "/"}])
+    ticket = at.login()
+    with at.connect() as client:
+        client.sendall(f"GET / HTTP/1.1\r\nHost: a\r\nCookie: ticket={ticket}\r\n\r\n".encode())
+        client.read_until(b"data: 1\n\n")
+        at.run(at.cache.logout(ticket))
+        assert not client.read_all().endswith(b"0\r\n\r\n")  # cut, and not completed
+    assert gone.wait(BOUND_S)
+
+
+def test_a_tunnel_without_a_ticket_has_no_session_to_end_with(gateway, origin):
+    at = gateway(origin(Echo()), routes=[{"path": "/", "auth": "none"}])
+    with open_tunnel(at) as client:
+        threading.Event().wait(0.6)
+        client.sendall(b"on")
+        assert client.read_exactly(2) == b"on"
+
+
+def test_a_tunnel_in_which_nothing_moves_ends(gateway, origin):
+    at = gateway(origin(Echo()), timeouts={"tunnel_idle_s": 0.5})
+    with open_tunnel(at) as client:
+        for _ in range(8):
+            threading.Event().wait(0.1)
+            client.sendall(b"x")
+            assert client.read_exactly(1) == b"x"
+        assert ends_within_s(client, 1.5)
+
+
+# --- other protocols
+
+
+def test_a_protocol_that_is_allowed(gateway, origin):
+    at = gateway(origin(Echo()), gateway={"upgrades": ["websocket", "Chat/2"]})
+    with open_tunnel(at, protocol="chat/2"):
+        pass
+
+
+@pytest.mark.parametrize("protocol", ["chat", "h2c", "websocket2", "chat, websocket"])
+def test_one_that_is_not_is_not_offered_to_the_server(gateway, origin, protocol):
+    behind = origin()
+    head, _ = gateway(behind).ask(upgrade(KEY, protocol=protocol))
+    assert status_of(head) == 200
+    assert b"upgrade" not in fields_of(behind.requests[0][0])
+
+
+def test_websockets_can_be_switched_off(gateway, origin):
+    behind = origin()
+    assert status_of(gateway(behind, gateway={"upgrades": []}).ask(upgrade(KEY))[0]) == 200
+    assert b"upgrade" not in fields_of(behind.requests[0][0])
+
+
+def test_a_server_that_changes_to_something_else_is_not_believed(gateway, origin):
+    at = gateway(origin(answer=b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n"))
+    assert status_of(at.ask(upgrade(KEY))[0]) == 502
+
+
+def test_http2_is_not_to_be_allowed(gateway, origin):
+    with pytest.raises(Exception, match="HTTP/2 is not one of them"):
+        gateway(origin(), gateway={"upgrades": ["h2c"]})

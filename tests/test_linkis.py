@@ -131,10 +131,20 @@ def test_nobody_is_cut_off_within_the_idle_timeout(tmp_path):
     ],
 )
 def test_an_expression_exempts_no_more_than_it_says(tmp_path, regex, paths, caplog):
-    """What is not plainly a path and what is below it needs a ticket, and a warning says so."""
+    """What is plainly a path and what is below it is a route; the rest stays an expression."""
     config = load(tmp_path, "wds.linkis.gateway.no.auth.url.regex=" + regex.replace("\\", "\\\\"))
     assert free_paths(config) - {LINKIS_LOGIN} == paths
-    assert bool(caplog.records) == (bool(regex) and len(paths) < regex.count("|") + 1)
+    rest = config.route[-1].exempt
+    assert bool(rest) == (bool(regex) and len(paths) < regex.count("|") + 1)
+    assert rest in regex
+    assert not caplog.records
+
+
+def test_an_expression_that_python_does_not_read_exempts_nothing(tmp_path, caplog):
+    config = load(tmp_path, r"wds.linkis.gateway.no.auth.url.regex=/x/.*|/\\p{Alpha}+/y")
+    assert free_paths(config) - {LINKIS_LOGIN} == {"/x"}
+    assert config.route[-1].exempt == ""
+    assert "needs a ticket" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -149,6 +159,7 @@ def test_an_expression_exempts_no_more_than_it_says(tmp_path, regex, paths, capl
         ("linkis.session.redis.cache.enabled=true\nlinkis.session.redis.sentinel.master=m", "sentinel.nodes: missing"),
         ("wds.linkis.gateway.conf.url.pass.auth=/", "would let everybody in everywhere"),
         ("wds.linkis.gateway.no.auth.url.regex=.*|/.*", "would let everybody in everywhere"),
+        ("wds.linkis.gateway.no.auth.url.regex=.*[a-z]", "would let everybody in everywhere"),
         ("wds.linkis.gateway.conf.url.pass.auth=dss", "path must begin with /"),
         ("wds.linkis.session.ticket.key=a b", "cookie"),
     ],

@@ -44,6 +44,8 @@ LINKIS_TIMEOUT = "2h"
 LINKIS_DOMAIN_LEVEL = 3
 UNIT_S = {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "": 1e-3}
 
+NOBODY_S_PATH = "/a/path/that/no/expression/has/in/mind"
+
 #: A regular expression that says no more than: this path, and what is below it. A dot is taken for a dot: that exempts less.
 PLAIN_PREFIX = re.compile(r"\^?(/(?:[A-Za-z0-9_/-]|\\?\.(?![*+?{]))*?)/?(?:(?:\(\.\*\)|\.\*|\.\+)\$?|\$)?")
 
@@ -134,7 +136,8 @@ def _store_url(properties: Mapping[str, str], source: str) -> str:
 
 def _routes(properties: Mapping[str, str], source: str) -> list[dict[str, Any]]:
     # Where the expression matches, Linkis still looks who it is: whoever has a ticket is named to the service.
-    paths = [(PASS_BY_REGEX, "optional", path) for path in _prefixes(properties.get(PASS_BY_REGEX, "").strip(), source)]
+    plain, rest = _alternatives(properties.get(PASS_BY_REGEX, "").strip())
+    paths = [(PASS_BY_REGEX, "optional", path) for path in plain]
     for name in (PASS_BY_USER, PASS_BY_CONF):
         paths += [(name, "none", path.strip()) for path in properties.get(name, "").split(",")]
     free = {LINKIS_PUBLIC_KEY: {"path": LINKIS_PUBLIC_KEY, "auth": "none"}}
@@ -147,26 +150,34 @@ def _routes(properties: Mapping[str, str], source: str) -> list[dict[str, Any]]:
     return [
         {"path": LINKIS_LOGIN, "auth": "none", "login": True},
         *free.values(),
-        {"path": "/", "auth": "required"},
+        {"path": "/", "auth": "required", "exempt": _exemption(rest, source)},
     ]
 
 
-def _prefixes(regex: str, source: str) -> list[str]:
-    """The paths of an expression that says no more than a list of prefixes. What says more is left out: it needs a ticket then."""
-    if not regex:
-        return []
+def _alternatives(regex: str) -> tuple[list[str], str]:
+    """The paths of alternatives that say no more than a prefix, for which the data plane needs no expression; and the others, joined."""
     inner = regex[1:-1] if re.fullmatch(r"\([^()]*\)", regex) else regex
-    found = []
-    for alternative in re.split(r"\|(?![^(]*\))", inner):
-        plain = PLAIN_PREFIX.fullmatch(alternative)
-        if plain:
-            found.append(plain[1].replace("\\.", ".") or "/")
+    plain, rest = [], []
+    for alternative in re.split(r"\|(?![^(]*\))", inner) if inner else []:
+        prefix = PLAIN_PREFIX.fullmatch(alternative)
+        if prefix:
+            plain.append(prefix[1].replace("\\.", ".") or "/")
         else:
-            log.warning(
-                "%s: %s: %s is more than a path and what is below it; those paths need a ticket. Write [[route]] for them",
-                *(source, PASS_BY_REGEX, alternative),
+            rest.append(alternative)
+    return plain, "|".join(rest)
+
+
+def _exemption(regex: str, source: str) -> str:
+    """An expression that Python reads, too; else nothing: then those paths need a ticket."""
+    try:
+        if re.fullmatch(regex, NOBODY_S_PATH):
+            raise ConfigError(
+                f"{source}: {PASS_BY_REGEX}: {regex} would let everybody in everywhere; name what is public"
             )
-    return found
+    except re.error as error:
+        log.warning("%s: %s: %s: %s; what it matches needs a ticket", source, PASS_BY_REGEX, regex, error)
+        return ""
+    return regex
 
 
 def _switch(properties: Mapping[str, str], name: str, source: str) -> bool:

@@ -114,6 +114,7 @@ class Origin:
         self.requests = []  # (head, body) of those that `request` has read
         self.connections = []
         self.failures = []
+        self._closed = False
         self._listener = socket.socket(socket.AF_UNIX if path else socket.AF_INET, socket.SOCK_STREAM)
         self._listener.bind(path or ("127.0.0.1", 0))
         self._listener.listen(128)
@@ -152,6 +153,10 @@ class Origin:
         return head, body
 
     def close(self):
+        """When this returns, every byte that had come was served."""
+        if self._closed:
+            return
+        self._closed = True
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for connection in self.connections:
@@ -226,9 +231,9 @@ class Gateway:
         self.loop.close()
 
 
-@pytest.fixture
-def origin():
-    """`origin(serve)`, or `origin(answer=bytes)` to answer every request alike."""
+@contextlib.contextmanager
+def origins():
+    """`start(serve)`, or `start(answer=bytes)` to answer every request alike."""
     started = []
 
     def start(serve=None, *, answer=OK, path=None):
@@ -249,14 +254,14 @@ def origin():
     assert [failure for made in started for failure in made.failures] == []
 
 
-@pytest.fixture
-def gateway(tmp_path):
-    """`gateway(origin, ..., routes=[...], **tables)`: routes default to `/` with auth "none"."""
+@contextlib.contextmanager
+def gateways(folder):
+    """`start(origin, ..., routes=[...], **tables)`: routes default to `/` with auth "none"."""
     started = []
 
     def start(*origins, routes=({"path": "/", "auth": "none"},), listen="127.0.0.1:0", **tables):
-        if not (tmp_path / "keys.toml").exists():
-            create_key_file(tmp_path / "keys.toml")
+        if not (folder / "keys.toml").exists():
+            create_key_file(folder / "keys.toml")
         table = {
             "gateway": {"listen": [listen], "drain_timeout_s": 2.0, **tables.pop("gateway", {})},
             "ticket": {"keys": "keys.toml", **tables.pop("ticket", {})},
@@ -265,13 +270,25 @@ def gateway(tmp_path):
             "route": list(routes),
             **tables,
         }
-        made = Gateway(table, tmp_path)
+        made = Gateway(table, folder)
         started.append(made)
         return made
 
     yield start
     for made in started:
         made.stop()
+
+
+@pytest.fixture
+def origin():
+    with origins() as start:
+        yield start
+
+
+@pytest.fixture
+def gateway(tmp_path):
+    with gateways(tmp_path) as start:
+        yield start
 
 
 @pytest.fixture

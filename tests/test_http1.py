@@ -7,7 +7,7 @@ import re
 from enum import IntEnum
 
 import pytest
-from attack_corpus import ATTACKS, COOKIE, IDENTITY, Attack, Seen
+from attack_corpus import ATTACKS, COOKIE, IDENTITY, Attack, Seen, cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -154,7 +154,7 @@ def test_corpus_is_complete():
 
 
 @pytest.mark.parametrize("more", [(), ("Cookie: t=1", "X-More: 1")], ids=["as is", "with more fields"])
-@pytest.mark.parametrize("attack", FOR_THE_PARSER, ids=lambda attack: attack.id)
+@pytest.mark.parametrize("attack", cases(FOR_THE_PARSER))
 def test_attack(attack: Attack, more: tuple[str, ...]):
     requests, refusal, closes = read_connection(attack.raw(*more))
     if attack.verdict.statuses:

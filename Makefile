@@ -2,6 +2,7 @@
 # make test       set up with everything the tests need, then the whole suite, checks and coverage
 # make check      lint and types only          make gate     whether the hot paths have become slower
 # make fuzz       the parsers of HTTP under sanitizers, FUZZ_RUNS inputs: 10,000,000 take ten minutes
+# make corpus     every raw request and response that must be withstood, what was wanted and what was seen, as a table
 # make bench      every benchmark, half an hour, and a record of it in bench/history/; one by one, on a quiet machine:
 #                 bench-gateway, bench-calls, bench-scale, bench-instructions, bench-revocation, bench-flush, bench-store-load,
 #                 bench-store-memory, bench-hmac; and of the records: bench-compare, bench-report
@@ -17,7 +18,7 @@ SOURCES := setup.py pyproject.toml $(wildcard fastticket/core/*.pyx fastticket/c
 CORE_TESTS := tests/test_ticket.py tests/test_nearcache.py tests/test_check.py tests/test_http1.py tests/test_cache.py \
 	tests/test_gateway_http.py tests/test_gateway_auth.py
 
-.PHONY: run test gate check fuzz bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
+.PHONY: run test gate check fuzz corpus bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
 	bench-revocation bench-store-load bench-store-memory bench-flush bench-hmac coverage-core clean
 
 run: $(VENV)/built
@@ -44,6 +45,9 @@ check: $(VENV)/built-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint fastticket
+
+corpus: $(VENV)/built-dev
+	$(BIN)/python tests/corpus_table.py
 
 # The compiled core once more, traced, in a copy: too slow for the whole suite, so for the tests of the core, with less fuzzing.
 coverage-core: $(VENV)/built-dev

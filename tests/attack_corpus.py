@@ -52,6 +52,11 @@ class Verdict:
     by: Layer = "head"
     closes: bool = False  # without a refusal: the connection closes after the answers, and what follows is ignored
 
+    def __str__(self) -> str:
+        """The statuses that a client sees."""
+        refusal = " or ".join(str(status) for status in sorted(self.statuses))
+        return ", ".join(["200"] * len(self.seen) + [refusal] * bool(refusal))
+
 
 @dataclass(frozen=True)
 class Attack:

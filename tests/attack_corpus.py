@@ -272,6 +272,7 @@ group(
     ("chunk-escape-in-quoted-extension", chunks('2;a="\\"\r\nab\r\n' + END), BAD_BODY),
     ("chunk-extension-lf-only", chunks("2;a\nab\r\n" + END), BAD_BODY),
     ("chunk-lf-before-data-end", chunks("2\r\nab\n\r\n" + END), BAD_BODY),
+    ("chunk-cr-for-data-end", chunks("2\r\nab\r0" + END), BAD_BODY),
     ("chunk-data-longer-than-said", chunks("2\r\nabc\r\n" + END), BAD_BODY),
     ("chunk-utf8-digit", chunks("\xef\xbc\x92\r\nab\r\n" + END), BAD_BODY),
     ("chunk-last-extension-lf", chunks("2\r\nab\r\n0;a\n\r\n"), BAD_BODY),

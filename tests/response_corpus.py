@@ -272,6 +272,7 @@ group(
     ("chunk-extension-long", chunks("2;" + "e" * 300 + "\r\nok\r\n" + END), BROKEN),
     ("chunk-data-too-long", chunks("2\r\nokay\r\n" + END), BROKEN),
     ("chunk-data-without-end", chunks("2\r\nok" + END), BROKEN),
+    ("chunk-data-cr", chunks("2\r\nok\r0" + END), BROKEN),
     ("chunk-data-lf", chunks("2\r\nok\n" + END), BROKEN),
     ("chunk-last-lf", chunks("2\r\nok\r\n0\n\r\n"), BROKEN),
     ("chunk-end-lf", chunks("2\r\nok\r\n0\r\n\n"), BROKEN),

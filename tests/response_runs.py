@@ -12,9 +12,8 @@ from conftest import BOUND_S, Gateway, Origin, read_body, status_of
 from deliveries import send, settle
 
 ONCE_MORE = b"GET /more HTTP/1.1\r\nHost: a\r\n\r\n"
-NO_MORE = (
-    b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nmore"  # so each run has its own connections
-)
+# It closes, so that each run has its own connections.
+NO_MORE = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nmore"
 
 
 @dataclass

@@ -112,7 +112,7 @@ def targets(draw):
 
 
 @given(target=targets())
-@settings(deadline=None, max_examples=int(500 * FACTOR) + 1)
+@settings(deadline=None, max_examples=int(1000 * FACTOR) + 1)
 def test_spellings_that_hypothesis_makes(site, target):
     site.ask(target)
 

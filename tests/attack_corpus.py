@@ -18,8 +18,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import pytest
-
 IDENTITY = ("X-Forwarded-User",)
 COOKIE = "t"
 
@@ -558,13 +556,3 @@ group(
         yes(Seen("HEAD", body="ab"), Seen(target="/2")),
     ),
 )
-
-# ------------------------------------------------------------------------------------------------------- what is wrong
-
-KNOWN_WRONG = {"90": "a major version 0 is answered 505, which is for versions that there are"}
-
-
-def cases(attacks: list[Attack]) -> list:
-    """For parametrize(): what is known to be wrong must fail."""
-    marks = {name: pytest.mark.xfail(strict=True, reason=reason) for name, reason in KNOWN_WRONG.items()}
-    return [pytest.param(attack, id=attack.id, marks=marks.get(attack.id, ())) for attack in attacks]

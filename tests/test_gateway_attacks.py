@@ -4,11 +4,11 @@ And however it comes in pieces. `make corpus` shows the same as a table.
 """
 
 import pytest
-from attack_corpus import ATTACKS, cases
+from attack_corpus import ATTACKS
 from attack_runs import check_in_the_end, guard, run
 from deliveries import bytewise, in_two, whole
 
-EVERY_ATTACK = pytest.mark.parametrize("attack", cases(ATTACKS))
+EVERY_ATTACK = pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.id)
 
 
 @EVERY_ATTACK

@@ -7,7 +7,7 @@ import re
 from enum import IntEnum
 
 import pytest
-from attack_corpus import ATTACKS, COOKIE, IDENTITY, Attack, Seen, cases
+from attack_corpus import ATTACKS, COOKIE, IDENTITY, Attack, Seen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -154,7 +154,7 @@ def test_corpus_is_complete():
 
 
 @pytest.mark.parametrize("more", [(), ("Cookie: t=1", "X-More: 1")], ids=["as is", "with more fields"])
-@pytest.mark.parametrize("attack", cases(FOR_THE_PARSER))
+@pytest.mark.parametrize("attack", FOR_THE_PARSER, ids=lambda attack: attack.id)
 def test_attack(attack: Attack, more: tuple[str, ...]):
     requests, refusal, closes = read_connection(attack.raw(*more))
     if attack.verdict.statuses:
@@ -439,7 +439,7 @@ def test_target_refused(target):
     [
         ("GET /x HTTP/1.2", 505),
         ("GET /x HTTP/1.9", 505),
-        ("GET /x HTTP/0.9", 505),
+        ("GET /x HTTP/0.9", 400),
         ("GET /x HTTP/2.0", 505),
         ("GET /x HTTP/3", 505),
         ("PRI * HTTP/2.0", 505),
@@ -964,7 +964,7 @@ def test_cookies_are_all_found(pairs, data):
         ("/a/b/", "/a/b/"),
         ("/%6cogi%6E", "/login"),
         ("/a%20b%2Bc", "/a b+c"),
-        ("/%3f%23%3D", "/?#="),
+        ("/%3D%26", "/=&"),
         ("/%7e%41%5a%30", "/~AZ0"),
         ("/...", "/..."),
         ("/.a/..b/c./d../...", "/.a/..b/c./d../..."),
@@ -983,7 +983,7 @@ AMBIGUOUS = [
     *("/a%2fb", "/a%2Fb", "/%2f", "/a%5cb", "/a%5Cb", "/%2e", "/%2e%2e", "/%2E./a", "/.%2e/a", "/a%2eb"),
     *("/a%3bb", "/%3B", "/%25", "/%252e", "/%2525", "/%", "/a%", "/%4", "/%4g", "/%g4", "/%%41", "/% 1"),
     *("/%-1", "/%x1", "/%u0041", "/%00", "/%0a", "/%0d%0a", "/%1f", "/%7f", "/%80", "/%c0%af"),
-    *("/%c3%a9", "/%ff"),
+    *("/%c3%a9", "/%ff", "/a%3f", "/a%23b"),
 ]
 
 
@@ -996,7 +996,7 @@ def test_routing_path_of_the_ambiguous(path):
 @pytest.mark.parametrize("code", range(256))
 def test_routing_path_of_each_escape(code):
     decoded = chr(code)
-    is_plain = 0x20 <= code < 0x7F and decoded not in "/\\.%;"
+    is_plain = 0x20 <= code < 0x7F and decoded not in "/\\.%;?#"
     assert routing_path(f"/a%{code:02x}b".encode()) == (f"/a{decoded}b".encode() if is_plain else None)
     assert routing_path(f"/%{code:02X}".encode()) == (f"/{decoded}".encode() if is_plain else None)
 

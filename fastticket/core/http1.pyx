@@ -499,7 +499,7 @@ cdef int _version_and_end(const uint8_t *at, uint32_t size, uint32_t i, Head *he
         if i + k == size:
             return INCOMPLETE
         if at[i + k] != <uint8_t>wanted[k]:
-            return -505 if k == 5 and c'0' <= at[i + k] <= c'9' else -400
+            return -505 if k == 5 and c'2' <= at[i + k] <= c'9' else -400
     if size - i < 8:
         return INCOMPLETE
     if not c'0' <= at[i + 7] <= c'9':
@@ -796,7 +796,7 @@ cdef int _trailer_step(Chunks *chunks, uint8_t c) noexcept nogil:
 cdef int normal_path(const uint8_t *path, uint32_t size, uint8_t *out) noexcept nogil:
     """The path as everyone behind us would read it, for routing. Its size, or -1: readers could differ, it is ambiguous.
 
-    Ambiguous are dot segments, empty segments, backslashes, `;`, and escapes of `/ \\ . % ;` or of anything but plain ASCII.
+    Ambiguous are dot segments, empty segments, backslashes, `;`, and escapes of `/ \\ . % ; ? #` or of anything but plain ASCII.
     """
     cdef uint32_t i = 0
     cdef int n = 0
@@ -811,7 +811,7 @@ cdef int normal_path(const uint8_t *path, uint32_t size, uint8_t *out) noexcept 
                 return -1
             c = <uint8_t>(HEX[path[i + 1]] << 4 | HEX[path[i + 2]])
             i += 2
-            if c < 0x20 or c == c'/' or c == c'.' or c == c'%' or c >= 0x7F:
+            if c < 0x20 or c == c'/' or c == c'.' or c == c'%' or c == c'?' or c == c'#' or c >= 0x7F:
                 return -1
         if c == c'\\' or c == c';':
             return -1

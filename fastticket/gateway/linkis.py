@@ -155,7 +155,7 @@ def _routes(properties: Mapping[str, str], source: str) -> list[dict[str, Any]]:
 
 
 def _alternatives(regex: str) -> tuple[list[str], str]:
-    """The paths of alternatives that say no more than a prefix, for which the data plane needs no expression; and the others, joined."""
+    """The paths of alternatives that are no more than a prefix, for which the data plane needs no expression; and the rest, joined."""
     inner = regex[1:-1] if re.fullmatch(r"\([^()]*\)", regex) else regex
     plain, rest = [], []
     for alternative in re.split(r"\|(?![^(]*\))", inner) if inner else []:

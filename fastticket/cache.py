@@ -26,9 +26,9 @@ from typing import Literal, Self
 
 from fastticket.core.check import Checker, Session, clock_resolution_ms
 from fastticket.core.nearcache import NearCache
-from fastticket.core.ticket import Keyring, Ticket, decode_session_id, encode_session_id
+from fastticket.core.ticket import Keyring, Ticket, decode_session_id
 from fastticket.errors import ConfigError, StoreUnavailable, TicketRefused, Verdict
-from fastticket.stores.base import Position, Reply, Request, Store, StoredSession, Touch, shard_of
+from fastticket.stores.base import Position, Reply, Request, Store, StoredSession, shard_of
 
 log = logging.getLogger("fastticket.cache")
 
@@ -429,7 +429,7 @@ class TicketCache:
             if requests and keys and (room == 0 or room < len(keys) <= bite):
                 continue
             unwritten = self._unwritten[shard]
-            touches = [Touch(*key, unwritten[key]) for key in keys[:room]]
+            touches = [(key[0], key[1], unwritten[key]) for key in keys[:room]]
             requests[shard] = Request(self._positions[shard], touches)
             room -= len(touches)
         return requests
@@ -443,10 +443,7 @@ class TicketCache:
         unwritten = self._unwritten[shard]
         left = self.near.dirty_in(shard)
         while left > 0:
-            for session_id, principal, deadline_ms in self.near.drain(shard, min(left, TOUCHES_PER_SLICE)):
-                key = encode_session_id(session_id), principal.decode()
-                if deadline_ms > unwritten.get(key, 0):  # as _keep_unwritten, in line: a flush is nothing but this loop
-                    unwritten[key] = deadline_ms
+            self.checker.collect(shard, min(left, TOUCHES_PER_SLICE), unwritten)
             left -= TOUCHES_PER_SLICE
             if left > 0:
                 await asyncio.sleep(0)
@@ -458,7 +455,7 @@ class TicketCache:
         unwritten = self._unwritten[shard]
         unwritten[key] = max(deadline_ms, unwritten.get(key, 0))
 
-    def _written(self, shard: int, touches: Sequence[Touch]) -> None:
+    def _written(self, shard: int, touches: Sequence[tuple[str, str, int]]) -> None:
         unwritten = self._unwritten[shard]
         self._touches_written += len(touches)
         for session_id, principal, deadline_ms in touches:

@@ -127,7 +127,7 @@ class ModelServer:
         self._log("created", session)
 
     def exchange(self, shard: int, request: Request) -> Reply:
-        for touch in request.touches:
+        for touch in map(Touch._make, request.touches):
             self._touch(touch)
         log = self.logs[shard]
         events, gap = log.tail(request.since)
@@ -198,7 +198,7 @@ class Call(NamedTuple):
 
     @property
     def touches(self) -> list[Touch]:
-        return [touch for request in self.requests.values() for touch in request.touches]
+        return [Touch(*touch) for request in self.requests.values() for touch in request.touches]
 
     @property
     def wanted(self) -> list[str]:

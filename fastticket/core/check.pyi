@@ -24,6 +24,9 @@ class Checker:
     def check(self, ticket: str | bytes, touch: bool = True) -> Session | Verdict:
         """A Session, or a falsy verdict. MISS and REFRESH: authentic as far as is known here; the store has to be asked."""
 
+    def collect(self, shard: int, touches_max: int, unwritten: dict[tuple[str, str], int]) -> None:
+        """Drain touches of a shard into `unwritten`: (session id, principal) to idle deadline, the latest counts."""
+
     def session_of(self, ticket: str | bytes, idle_deadline_ms: int) -> Session:
         """For the caller that has verified and loaded the ticket itself. ValueError: malformed."""
 

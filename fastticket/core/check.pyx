@@ -7,6 +7,7 @@ up to `clock_resolution_ms` behind; whoever grants leases takes that off. Tests 
 """
 
 cimport cython
+from fastticket.core.nearcache cimport Shard
 from fastticket.core.ticket cimport ascii_text, decode, session_id_text
 from fastticket.core.wire cimport (
     PRINCIPAL_AT,
@@ -79,6 +80,22 @@ cdef class Checker:
         session.deadline_ms = idle_deadline_ms
         session.decode_into(raw)
         return session
+
+    def collect(self, shard, Py_ssize_t touches_max, dict unwritten not None):
+        """What a flush is made of: a loop over every session that was used, so it is here and not in Python."""
+        cdef Shard *at = self.near._shard(shard)
+        cdef uint8_t[RAW_BUFFER_BYTES] raw
+        cdef int64_t deadline_ms = 0
+        cdef Py_ssize_t taken = 0
+        while taken < touches_max and self.near.drain_first(at, raw, &deadline_ms):
+            taken += 1
+            key = (
+                session_id_text(raw + SESSION_ID_AT),
+                (<char *>raw)[PRINCIPAL_AT:PRINCIPAL_AT + raw[PRINCIPAL_LENGTH_AT]].decode("utf-8"),
+            )
+            known = unwritten.get(key)
+            if known is None or deadline_ms > <int64_t>known:
+                unwritten[key] = deadline_ms
 
     cdef int64_t now(self) noexcept nogil:
         cdef timespec t

@@ -87,5 +87,6 @@ cdef class NearCache:
     cdef bint _make_room(self, uint32_t wanted) noexcept nogil
     cdef void _invalidate(self, uint32_t index) noexcept nogil
     cdef void _forget(self, uint32_t index) noexcept nogil
-    cdef tuple _drain_first(self, Shard *shard)
+    cdef bint drain_first(self, Shard *shard, uint8_t *raw, int64_t *idle_deadline_ms) noexcept
+    cdef bint _undirty_first(self, Shard *shard, uint8_t *raw, int64_t *idle_deadline_ms) noexcept
     cdef Shard *_shard(self, object number) except NULL

@@ -459,26 +459,32 @@ cdef class NearCache:
 
     def drain(self, shard, Py_ssize_t touches_max):
         cdef Shard *at = self._shard(shard)
-        cdef list touches = []
-        while at.dirty_first != NONE and len(touches) < touches_max:
-            touch = self._drain_first(at)
-            if touch is not None:
-                touches.append(touch)
-        return touches
-
-    cdef tuple _drain_first(self, Shard *shard):
-        """Take the first entry off a dirty chain: (session id, principal, idle deadline), or None if it was revoked."""
         cdef uint8_t[RAW_BYTES_MAX] raw
-        cdef uint32_t index = shard.dirty_first
-        cdef Slot *slot = &self.slots[index]
-        cdef tuple touch = None
-        if not slot.flags & INVALID:
-            self._copy_raw(slot, raw)
-            touch = (
+        cdef int64_t deadline_ms
+        cdef list touches = []
+        while len(touches) < touches_max and self.drain_first(at, raw, &deadline_ms):
+            touches.append((
                 (<char *>raw)[SESSION_ID_AT:SESSION_ID_AT + SESSION_ID_BYTES],
                 (<char *>raw)[PRINCIPAL_AT:PRINCIPAL_AT + raw[PRINCIPAL_LENGTH_AT]],
-                slot.idle_deadline_ms,
-            )
+                deadline_ms,
+            ))
+        return touches
+
+    cdef bint drain_first(self, Shard *shard, uint8_t *raw, int64_t *idle_deadline_ms) noexcept:
+        """Take the first entry that was not revoked off a dirty chain: its ticket and deadline. False: there is none."""
+        while shard.dirty_first != NONE:
+            if self._undirty_first(shard, raw, idle_deadline_ms):
+                return True
+        return False
+
+    cdef bint _undirty_first(self, Shard *shard, uint8_t *raw, int64_t *idle_deadline_ms) noexcept:
+        """Take the first entry off the chain. False: it was revoked."""
+        cdef uint32_t index = shard.dirty_first
+        cdef Slot *slot = &self.slots[index]
+        cdef bint is_touch = not slot.flags & INVALID
+        if is_touch:
+            self._copy_raw(slot, raw)
+            idle_deadline_ms[0] = slot.idle_deadline_ms
         shard.dirty_first = slot.dirty_next
         if shard.dirty_first == NONE:
             shard.dirty_last = NONE
@@ -487,7 +493,7 @@ cdef class NearCache:
         if not slot.flags & IN_LRU:
             self.evictions += 1
             self._forget(index)
-        return touch
+        return is_touch
 
     def renew_lease(self, shard, int64_t until_ms):
         """Answer from this shard's entries until then. A lease is never shortened."""

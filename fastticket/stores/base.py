@@ -48,7 +48,7 @@ class Request(NamedTuple):
     """What to do in one shard, in this order: write `touches`, read the log from `since`, look up `wanted`."""
 
     since: Position | None  #: the last position known; None: from now on
-    touches: Sequence[Touch] = ()
+    touches: Sequence[Touch | tuple[str, str, int]] = ()
     wanted: Sequence[tuple[str, str]] = ()  #: (session id, principal)
 
 

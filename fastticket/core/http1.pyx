@@ -31,10 +31,16 @@ cdef enum:
     FIRST_FACTOR = 26
     LAST_FACTOR = 5
 
+cdef enum:
+    PLAIN = 0
+    STARTS
+    SPECIAL
+
 cdef uint8_t[256] TOKEN         # its normal spelling, or 0: not a token character (RFC 9110, 5.6.2)
 cdef uint8_t[256] IS_ODD        # a token character that is not a letter, a digit or "-"
 cdef uint8_t[256] IN_VALUE      # HTAB, SP, VCHAR, obs-text
 cdef uint8_t[256] IN_TARGET     # VCHAR but "#"
+cdef uint8_t[256] IN_PATH       # PLAIN, SPECIAL: it takes a closer look, or STARTS: that, at the start of a segment
 cdef uint8_t[256] IN_HOST       # of a name or an IPv4 address; [v6] is read apart
 cdef uint8_t[256] HEX           # 0xFF: not a hexadecimal digit
 
@@ -51,6 +57,7 @@ def _fill_tables():
             IS_ODD[c] = character != "-"
         IN_VALUE[c] = c == 9 or 32 <= c <= 126 or c >= 128
         IN_TARGET[c] = 33 <= c <= 126 and character != "#"
+        IN_PATH[c] = STARTS if character in "/." else SPECIAL if character in "%\\;" else PLAIN
         IN_HOST[c] = is_alphanumeric or character in "-._~"
         if character in "0123456789abcdefABCDEF":
             HEX[c] = int(character, 16)
@@ -265,6 +272,7 @@ cdef int _fields(Names names, const uint8_t *at, uint32_t size, uint32_t start, 
     cdef uint32_t i = start
     cdef int after
     head.field_count = 0
+    head.known_count = 0
     while True:
         if i == size:
             return INCOMPLETE
@@ -277,6 +285,9 @@ cdef int _fields(Names names, const uint8_t *at, uint32_t size, uint32_t start, 
         after = _field_line(names, at, size, i, &head.fields[head.field_count])
         if after <= 0:
             return after
+        if head.fields[head.field_count].kind != Kind.OTHER:
+            head.known[head.known_count] = <uint8_t>head.field_count
+            head.known_count += 1
         head.field_count += 1
         i = <uint32_t>after
 
@@ -337,8 +348,8 @@ cdef int _framing(const uint8_t *at, Head *head) noexcept nogil:
     head.content_length = 0
     head.close = head.keep_alive = head.upgrade = False
     head.nominated_count = 0
-    for i in range(head.field_count):
-        field = &head.fields[i]
+    for i in range(head.known_count):
+        field = &head.fields[head.known[i]]
         if field.kind == Kind.CONTENT_LENGTH:
             if head.has_length or _length(at, field.value, &head.content_length) < 0:
                 return -400
@@ -551,8 +562,8 @@ cdef int _request_fields(const uint8_t *at, Head *head) noexcept nogil:
     cdef int i
     head.expect_continue = False
     head.upgrade_to = Span(0, 0)
-    for i in range(head.field_count):
-        field = &head.fields[i]
+    for i in range(head.known_count):
+        field = &head.fields[head.known[i]]
         if field.kind == Kind.HOST:
             hosts += 1
             if not _is_host(at, field.value):
@@ -825,6 +836,17 @@ cdef int normal_path(const uint8_t *path, uint32_t size, uint8_t *out) noexcept 
     if n > 1 and out[n - 1] != c'/' and not _is_plain_segment(out, segment, n):
         return -1
     return n
+
+
+cdef bint is_normal(const uint8_t *path, uint32_t size) noexcept nogil:
+    """Whether it is its own normal path, as nearly all are: then nothing is copied. False where it takes a closer look."""
+    cdef uint8_t before = 0
+    cdef uint32_t i
+    for i in range(size):
+        if IN_PATH[path[i]] != PLAIN and (IN_PATH[path[i]] == SPECIAL or before == c'/'):
+            return False
+        before = path[i]
+    return True
 
 
 cdef bint _is_plain_segment(const uint8_t *out, int start, int end) noexcept nogil:

@@ -238,6 +238,8 @@ cdef class Proxy:
     cdef uint8_t *out                   # what is about to be sent
     cdef uint32_t out_size
     cdef uint32_t out_bytes             # its size
+    cdef uint32_t run_at                # field lines that go on as they came, still to be copied
+    cdef uint32_t run_end
     cdef uint8_t *block_first           # free blocks of `head_bytes`, linked through their first bytes
     cdef uint32_t block_count
     cdef Ask *ask_list
@@ -339,6 +341,7 @@ cdef class Proxy:
     cdef void _put_forwarding(self, Conn *c) noexcept nogil
     cdef void _put(self, const uint8_t *at, uint32_t size) noexcept nogil
     cdef void _put_field(self, const uint8_t *at, const Field *field) noexcept nogil
+    cdef void _end_run(self, const uint8_t *at) noexcept nogil
     cdef void _put_length(self, uint64_t length) noexcept nogil
     cdef void _put_number(self, uint64_t number) noexcept nogil
     cdef void _put_body(self, const uint8_t *at, uint32_t size, bint chunked, bint complete) noexcept nogil

@@ -1285,8 +1285,8 @@ cdef class Proxy:
         cdef Span scheme
         cdef int tickets = 0
         cdef int i
-        for i in range(self.head.field_count):
-            field = &self.head.fields[i]
+        for i in range(self.head.known_count):
+            field = &self.head.fields[self.head.known[i]]
             if field.kind == Kind.COOKIE:
                 tickets += find_cookie(c.held, field.value, self.cookie.at, self.cookie.size, ticket)
             elif field.kind == Kind.AUTHORIZATION and field.value.size > 7:
@@ -1341,8 +1341,8 @@ cdef class Proxy:
             return False
         if not parsed:
             parse_request(self.names, c.held, c.held_size, &self.head)
-        for i in range(self.head.field_count):
-            field = &self.head.fields[i]
+        for i in range(self.head.known_count):
+            field = &self.head.fields[self.head.known[i]]
             if field.kind == Kind.ACCEPT and _contains(c.held, field.value, b"text/html", 9):
                 return True
         return False
@@ -1753,6 +1753,7 @@ cdef class Proxy:
                 continue
             if route.request_fields.size == 0 or not adds(&route.request_fields, c.held, field):
                 self._put_field(c.held, field)
+        self._end_run(c.held)
         if c.framing == Framing.CHUNKED:
             self._put(b"Transfer-Encoding: chunked\r\n", 28)
         elif c.framing == Framing.LENGTH:
@@ -1884,8 +1885,8 @@ cdef class Proxy:
                 word = mix(self.random)
             made[i] = b"0123456789abcdef"[word & 15]
             word >>= 4
-        for i in range(self.head.field_count if c.is_trusted else 0):
-            field = &self.head.fields[i]
+        for i in range(self.head.known_count if c.is_trusted else 0):
+            field = &self.head.fields[self.head.known[i]]
             if field.kind == Kind.REQUEST_ID and 0 < field.value.size <= REQUEST_ID_BYTES_MAX:
                 name = c.held + field.value.at
                 size = field.value.size
@@ -1901,10 +1902,23 @@ cdef class Proxy:
         self.out_size += size
 
     cdef void _put_field(self, const uint8_t *at, const Field *field) noexcept nogil:
+        """As `name: value CRLF`. Lines that came so, one after the other, are a run that `_end_run` copies at once."""
+        cdef uint32_t end = field.value.at + field.value.size
+        if field.value.at == field.name.at + field.name.size + 2 and at[field.value.at - 1] == c' ' and at[end] == c'\r':
+            if field.name.at != self.run_end:
+                self._end_run(at)
+                self.run_at = field.name.at
+            self.run_end = end + 2
+            return
+        self._end_run(at)
         self._put(at + field.name.at, field.name.size)
         self._put(b": ", 2)
         self._put(at + field.value.at, field.value.size)
         self._put(b"\r\n", 2)
+
+    cdef void _end_run(self, const uint8_t *at) noexcept nogil:
+        self._put(at + self.run_at, self.run_end - self.run_at)
+        self.run_at = self.run_end = 0
 
     cdef void _put_length(self, uint64_t length) noexcept nogil:
         self._put(b"Content-Length: ", 16)
@@ -2165,8 +2179,8 @@ cdef class Proxy:
         if d.upgrade == 0:
             return False
         protocol = &self.upgrades[d.upgrade - 1]
-        for i in range(self.head.field_count):
-            field = &self.head.fields[i]
+        for i in range(self.head.known_count):
+            field = &self.head.fields[self.head.known[i]]
             if field.kind == Kind.UPGRADE and not equals(at, field.value, <const char *>protocol.at, protocol.size):
                 return False
         return True
@@ -2188,8 +2202,8 @@ cdef class Proxy:
         cdef Field *wish = NULL
         cdef AskKind kind = AskKind.LOGIN
         cdef int i
-        for i in range(self.head.field_count):
-            field = &self.head.fields[i]
+        for i in range(self.head.known_count):
+            field = &self.head.fields[self.head.known[i]]
             if field.kind == Kind.TICKET_LOGIN and self.routes.table[d.route].logs_in and d.is_plain:
                 kind = AskKind.LOGIN
             elif field.kind == Kind.TICKET_LOGOUT and d.is_admitted and equals(at, field.value, b"session", 7):
@@ -2283,6 +2297,7 @@ cdef class Proxy:
                 continue
             if route.response_fields.size == 0 or not adds(&route.response_fields, at, field):
                 self._put_field(at, field)
+        self._end_run(at)
         if fields_size:
             self._put(fields, fields_size)
         if route.response_fields.size:

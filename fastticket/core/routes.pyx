@@ -12,7 +12,7 @@ Rules of this file
 cimport cython
 from libc.string cimport memchr, memcmp, memcpy
 
-from fastticket.core.http1 cimport TARGET_BYTES_MAX, normal_path, reads_as
+from fastticket.core.http1 cimport TARGET_BYTES_MAX, is_normal, normal_path, reads_as
 
 cdef const uint8_t *ROOT = b"/"
 
@@ -73,7 +73,7 @@ cdef class Routes:
         if head.target_is_bare or size and path[0] == c'*':
             path = ROOT
             size = 1
-        elif memchr(path, c'%', size) != NULL or normal_path(path, size, normal) < 0:
+        elif not is_normal(path, size):
             size = normal_path(path, size, normal)
             is_plain[0] = size >= 0
             if size >= 0:

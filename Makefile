@@ -75,7 +75,7 @@ bench-report: $(VENV)/built-dev
 bench-calls: $(VENV)/built-bench
 	$(BIN)/python -m pytest -q bench/bench_core.py bench/bench_cache.py bench/bench_stores.py bench/bench_middleware.py
 
-bench-gateway bench-scale bench-instructions bench-revocation bench-store-load bench-store-memory bench-flush: \
+bench-gateway bench-crowd bench-scale bench-instructions bench-revocation bench-store-load bench-store-memory bench-flush: \
 		bench-%: $(VENV)/built-bench
 	$(BIN)/python bench/$(subst -,_,$*).py
 

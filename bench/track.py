@@ -42,6 +42,7 @@ BENCHMARKS: dict[str, tuple[Command, Command]] = {
     "store load": (["store_load.py"], ["store_load.py", "--seconds", "3", "--only", "fastticket"]),
     "store memory": (["store_memory.py"], ["store_memory.py", "--sessions", "20000"]),
     "revocation": (["revocation.py", "--revocations", "4000"], ["revocation.py", "--revocations", "500"]),
+    "crowd": (["crowd.py"], ["crowd.py"]),
     "scale": (["scale.py"], ["scale.py", "--only", "gateways", "shards"]),
 }
 CALLS = ("core", "cache", "stores", "middleware")

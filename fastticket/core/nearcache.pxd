@@ -65,6 +65,7 @@ cdef class NearCache:
     cdef readonly uint64_t misses
     cdef readonly uint64_t refreshes
     cdef readonly uint64_t evictions
+    cdef readonly uint64_t touches_coalesced
 
     cdef Verdict find(
         self, const uint8_t *raw, int size, int64_t now_ms, bint touch, int64_t *idle_deadline_ms) noexcept nogil

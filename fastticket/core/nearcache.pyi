@@ -47,6 +47,10 @@ class NearCache:
     def refreshes(self) -> int: ...
     @property
     def evictions(self) -> int: ...
+    @property
+    def touches_coalesced(self) -> int:
+        """Those that needed no write of their own."""
+
     def lookup(self, raw: bytes, now_ms: int, touch: bool = True) -> int | Verdict:
         """The idle deadline on a hit; else MISS, REFRESH (known, but out of date) or EXPIRED. `raw`: a decoded ticket."""
 

@@ -238,9 +238,11 @@ cdef class NearCache:
         if timeout_s:
             deadline_ms = min(deadline_ms, now_ms + <int64_t>timeout_s * 1000 + self.slack_ms)
         if deadline_ms <= slot.idle_deadline_ms + self.touch_resolution_ms:
+            self.touches_coalesced += 1
             return
         slot.idle_deadline_ms = deadline_ms
         if slot.flags & DIRTY:
+            self.touches_coalesced += 1
             return
         slot.flags |= DIRTY
         slot.dirty_next = NONE

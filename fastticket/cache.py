@@ -45,6 +45,9 @@ CLOCK_INTERVAL_S = 10.0
 CLOSE_ATTEMPTS = 3
 DRAWS_MAX = 1000  # of tickets, until one suits
 
+#: What in `TicketCache.stats` is no counter.
+NOW = frozenset({"sessions_held", "touches_unwritten", "flush_lag_ms", "shards_leased", "shards_away", "outage_ms"})
+
 
 _Key = tuple[str, str]  # session id, principal
 
@@ -122,6 +125,7 @@ class TicketCache:
         self._flushing = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
         self._closed = False
+        self._all_written_ms = 0  # whatever was used before is in the store
         self._loads = self._touches_written = self._gaps = self._store_errors = 0
 
     async def __aenter__(self) -> Self:
@@ -141,6 +145,7 @@ class TicketCache:
         except BaseException:
             await self._store.aclose()
             raise
+        self._all_written_ms = self.checker.monotonic_ms()
         self._store.on_doorbell(self._on_doorbell)
         await self._exchange({shard: Request(None) for shard in range(self._store.shards)})
         self._keeper = asyncio.create_task(self._keep(), name="fastticket-flush")
@@ -257,8 +262,13 @@ class TicketCache:
 
     @property
     def stats(self) -> dict[str, int]:
-        """Counters since the start, and how things are now (`sessions_held`, `touches_unwritten`, `shards_away`, `outage_ms`)."""
+        """Counters since the start, and how things are now (`NOW`).
+
+        `flush_lag_ms`: no use of a session that is not written yet is older.
+        """
         now_ms = self.checker.monotonic_ms()
+        clock_ms = self.now_ms()
+        pending = self._pending()
         outages_ms = [now_ms - since_ms for since_ms in self._outage_since_ms if since_ms is not None]
         return {
             "hits": self.near.hits,
@@ -268,9 +278,12 @@ class TicketCache:
             "sessions_held": len(self.near),
             "loads": self._loads,
             "touches_written": self._touches_written,
-            "touches_unwritten": self._pending(),
+            "touches_coalesced": self.near.touches_coalesced,
+            "touches_unwritten": pending,
+            "flush_lag_ms": now_ms - self._all_written_ms if pending else 0,
             "gaps": self._gaps,
             "store_errors": self._store_errors,
+            "shards_leased": sum(self.near.lease_until_ms(shard) > clock_ms for shard in range(self._store.shards)),
             "shards_away": len(outages_ms),
             "outage_ms": max(outages_ms, default=0),
         }
@@ -408,6 +421,7 @@ class TicketCache:
         What is used again while this goes on waits for the next one: a session has one touch in a flush.
         """
         async with self._flushing:
+            began_ms = self.checker.monotonic_ms()
             due = [shard for shard in range(self._store.shards) if self._is_due(shard)]
             for shard in due:
                 await self._collect(shard)
@@ -420,6 +434,8 @@ class TicketCache:
                         self._written(shard, requests[shard].touches)
                     if not left[shard] or not isinstance(reply, Reply):
                         del left[shard]
+            if not any(self._unwritten):
+                self._all_written_ms = began_ms
 
     def _write_requests(self, left: Mapping[int, list[_Key]]) -> dict[int, Request]:
         """One bite of what is left. A shard is cut only if it is more than a bite: each piece is a command of its own."""

@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(command)
     _add_addresses(command)
     _add_store_and_keys(command)
+    command.add_argument("--workers", type=_count, metavar="N", help="processes that serve (default: 1)")
     command.set_defaults(command=_serve)
 
     command = commands.add_parser("demo", help="run a gateway and two applications to try it on")
@@ -144,13 +145,20 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes")
+    return int(text)
+
+
 def _ports(text: str) -> list[int]:
     return [_port(part) for part in text.split(",")]
 
 
 def _config(options: argparse.Namespace) -> Config:
     """The file, or what the simple flags say; not a mixture, so that nobody wonders which one won."""
-    flags = {name: value for name in ("listen", "upstream", "store", "keys") if (value := getattr(options, name, None))}
+    names = ("listen", "upstream", "store", "keys", "workers")
+    flags = {name: value for name in names if (value := getattr(options, name, None))}
     if options.config and _is_linkis(options.config):
         return _linkis_config(options.config, flags)
     if options.config:
@@ -164,6 +172,7 @@ def _config(options: argparse.Namespace) -> Config:
         flags.get("upstream", [DEFAULT_UPSTREAM]),
         flags.get("store", "sqlite:///fastticket.db"),
         flags.get("keys", ""),
+        flags.get("workers", 1),
     )
 
 
@@ -172,23 +181,30 @@ def _is_linkis(path: Path) -> bool:
 
 
 def _linkis_config(path: Path, flags: dict[str, Any]) -> Config:
-    """Linkis' file says nothing of where to listen, what is behind, and keys: flags do."""
+    """Linkis' file says nothing of where to listen, what is behind, keys and workers: flags do."""
     if "store" in flags:
         raise ConfigError(f"--store is said in {path}; leave one of them out")
     keys = str(Path(flags["keys"]).absolute()) if "keys" in flags else ""
-    return load_linkis(path, flags.get("listen", [DEFAULT_LISTEN]), flags.get("upstream", [DEFAULT_UPSTREAM]), keys)
+    return load_linkis(
+        path,
+        flags.get("listen", [DEFAULT_LISTEN]),
+        flags.get("upstream", [DEFAULT_UPSTREAM]),
+        keys,
+        flags.get("workers", 1),
+    )
 
 
 def _serve(options: argparse.Namespace) -> int:
-    config = _config(options)
     if not options.config and not options.upstream:
         raise ConfigError("serve needs --config FILE, or --upstream host:port")
     if not options.upstream and _is_linkis(options.config):
+        _config(options)  # what is wrong with the file comes first
         raise ConfigError(
             f"{options.config} does not say what is behind the gateway: serve needs --upstream host:port, too"
         )
-    logging.getLogger().setLevel(config.gateway.log_level.upper())
-    return run(config, lambda addresses: print(f"fastticket: serving {', '.join(addresses)}", flush=True))
+    return run(
+        lambda: _config(options), lambda addresses: print(f"fastticket: serving {', '.join(addresses)}", flush=True)
+    )
 
 
 def _keygen(options: argparse.Namespace) -> int:

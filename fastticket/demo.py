@@ -17,6 +17,7 @@ from pathlib import Path
 
 from fastticket.errors import ConfigError
 from fastticket.gateway.config import read_config
+from fastticket.gateway.processes import end_with_parent
 from fastticket.gateway.supervisor import run
 from fastticket.keyfile import create_key_file
 
@@ -80,13 +81,14 @@ def demo(port: int, application_ports: list[int], folder: Path) -> int:
     config = read_config(_table(port, application_ports), "demo", folder)
     servers = [_serve(application_port) for application_port in application_ports]
     processes = [
-        multiprocessing.get_context("fork").Process(target=_run, args=(server,), daemon=True) for server in servers
+        multiprocessing.get_context("fork").Process(target=_run, args=(server, os.getpid()), daemon=True)
+        for server in servers
     ]
     for process, server in zip(processes, servers, strict=True):
         process.start()
         server.server_close()  # it is the child's now
     try:
-        return run(config, lambda addresses: _greet(addresses, application_ports, folder))
+        return run(lambda: config, lambda addresses: _greet(addresses, application_ports, folder))
     finally:
         for process in processes:
             process.terminate()
@@ -101,19 +103,10 @@ def _serve(port: int) -> ThreadingHTTPServer:
         ) from None
 
 
-def _run(server: ThreadingHTTPServer) -> None:
+def _run(server: ThreadingHTTPServer, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
-    _die_with_parent()
+    end_with_parent(parent)  # after `kill -9` of the demo its ports are free again
     server.serve_forever()
-
-
-def _die_with_parent() -> None:
-    """prctl(PR_SET_PDEATHSIG): after `kill -9` of the demo its ports are free again."""
-    import ctypes
-
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-    if os.getppid() == 1:
-        raise SystemExit
 
 
 def _table(port: int, application_ports: list[int]) -> dict[str, object]:

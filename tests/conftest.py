@@ -157,7 +157,8 @@ class Origin:
         if self._closed:
             return
         self._closed = True
-        self._listener.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):  # a test may have closed it
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for connection in self.connections:
             with contextlib.suppress(OSError):

@@ -13,6 +13,9 @@ import threading
 from pathlib import Path
 
 from conftest import BOUND_S, Client
+from redis_servers import wait_until
+
+from fastticket.gateway.config import read_config, to_toml
 
 
 class Process:
@@ -47,6 +50,67 @@ class Process:
         """The exit code after a signal."""
         self.process.send_signal(number)
         return self.process.wait(BOUND_S)
+
+    def workers(self):
+        """The pids of its children."""
+        with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children") as file:
+            return [int(pid) for pid in file.read().split()]
+
+    def kill(self):
+        """All of its processes at once, as if the power had failed: its workers have no time to notice."""
+        self.process.send_signal(signal.SIGSTOP)
+        for pid in self.workers():
+            os.kill(pid, signal.SIGKILL)
+        self.end(signal.SIGKILL)
+
+
+class Site:
+    """A gateway that serves by a configuration file, which a test changes. Its log is in `log`."""
+
+    def __init__(self, folder, config, **options):
+        self.folder = folder
+        self.configure(config)
+        self._log = folder / "log"
+        with self._log.open("ab") as log:
+            self.at = Process("serve", "--config", "fastticket.toml", cwd=folder, stderr=log, **options)
+        self.pid = self.at.process.pid
+        self.address = self.at.address
+        self.workers = self.at.workers
+
+    def configure(self, config):
+        """TOML, or a table of the form of the file."""
+        text = config if isinstance(config, str) else to_toml(read_config(config, "test", self.folder))
+        (self.folder / "fastticket.toml").write_text(text)
+
+    @property
+    def log(self):
+        return self._log.read_text()
+
+    def reload(self, config=None):
+        """SIGHUP, by another configuration if there is one; what the log says came of it."""
+        if config is not None:
+            self.configure(config)
+        outcome = re.compile(r"(?:reloaded: |not reloaded).*")
+        before = len(outcome.findall(self.log))
+        self.at.process.send_signal(signal.SIGHUP)
+        return wait_until(lambda: outcome.findall(self.log)[before:], "the reload", BOUND_S)[0]
+
+    def ask(self, raw):
+        return self.at.ask(raw)
+
+    def connect(self):
+        return Client(self.address)
+
+    def stop(self):
+        """End it, if it has not ended."""
+        if self.at.process.poll() is None:
+            self.at.process.terminate()
+        try:
+            self.at.process.wait(BOUND_S)
+        except subprocess.TimeoutExpired:
+            self.at.process.kill()
+            self.at.process.wait(BOUND_S)
+        self.at.process.stdout.close()
 
 
 class Nginx:

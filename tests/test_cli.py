@@ -343,6 +343,7 @@ def test_a_bad_configuration_is_one_line(cli, keyfile, tmp_path, old, new, where
         (["serve"], "serve needs --config FILE, or --upstream"),
         (["serve", "--config", "none.toml"], "none.toml: No such file"),
         (["serve", "--config", "a.toml", "--keys", "k"], "--keys is said in the file"),
+        (["serve", "--config", "a.toml", "--workers", "2"], "--workers is said in the file"),
         (["serve", "--upstream", "127.0.0.1:1"], "FASTTICKET_KEYS is not set"),
         (
             ["serve", "--upstream", "nowhere.invalid:1", "--keys", "keys.toml", "--listen", "127.0.0.1:0"],
@@ -362,5 +363,5 @@ def test_bad_usage_is_one_line(cli, keyfile, arguments, where):
 
 
 def test_unknown_arguments(cli):
-    for arguments in ([], ["nothing"], ["serve", "--nothing"], ["demo", "--port", "x"]):
+    for arguments in ([], ["nothing"], ["serve", "--nothing"], ["serve", "--workers", "0"], ["demo", "--port", "x"]):
         assert cli(*arguments)[0] == 2

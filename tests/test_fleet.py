@@ -366,7 +366,7 @@ def test_p5_a_killed_gateway_loses_at_most_one_flush_interval_of_touches(fleet, 
         lambda: all(asked_at_ms[user] > rounds[user] + 2 * FLUSH_INTERVAL_MS for user in rounds),
         "and again, for a while",
     )
-    gateway.process.kill()
+    gateway.kill()
     gateway.process.wait(BOUND_S)
     stop.set()
     thread.join(BOUND_S)

@@ -122,7 +122,7 @@ def test_p5_sigkill_loses_at_most_an_interval(serve, tmp_path):
 
     threading.Thread(target=watch, daemon=True).start()
     assert written.wait(BOUND_S)
-    at.end(signal.SIGKILL)
+    at.kill()
     assert status_of(serve().ask(get(ticket))[0]) == 200
 
 
@@ -139,18 +139,12 @@ def test_workers_share_sessions_and_a_dead_one_is_replaced(run, tmp_path, origin
     )
     at = run("serve", "--config", "fastticket.toml")
     ticket = in_store(tmp_path, lambda cache: cache.login("alice"))
-    children = f"/proc/{at.process.pid}/task/{at.process.pid}/children"
-
-    def workers():
-        with open(children) as file:
-            return file.read().split()
-
     assert {status_of(at.ask(get(ticket))[0]) for _ in range(20)} == {200}
-    before = workers()
-    os.kill(int(before[0]), signal.SIGKILL)
+    before = at.workers()
+    os.kill(before[0], signal.SIGKILL)
     bounded = threading.Event()
     threading.Timer(BOUND_S, bounded.set).start()
-    while len(workers()) < 2 or workers() == before:
+    while len(at.workers()) < 2 or at.workers() == before:
         assert not bounded.is_set()
     for _ in range(20):
         with contextlib.suppress(ConnectionError, EOFError):  # those that the dead one had accepted

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import os
 import socket
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,23 +58,65 @@ def _numeric(address: Address) -> tuple[socket.AddressFamily, tuple[str, int]]:
     return family, (str(numeric[0]), int(numeric[1]))
 
 
+def is_loopback(address: Address) -> bool:
+    """Whether only this machine can come there."""
+    if address.path or address.host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(address.host).is_loopback
+    return False
+
+
 def listen(address: Address, *, shared: bool) -> socket.socket:
     """A listening socket. `shared`: others may listen there, too (SO_REUSEPORT), and the kernel spreads connections. ConfigError."""
-    try:
+    bound = bind(address, shared=shared)
+    with _closed_on_failure(address, bound):
+        bound.listen(BACKLOG)
+    return bound
+
+
+def bind(address: Address, *, shared: bool) -> socket.socket:
+    """A socket that is to listen, with `listen(BACKLOG)`; nobody is sent there before. ConfigError."""
+    with _closed_on_failure(address):
         if address.fd >= 0:
             bound = socket.socket(fileno=os.dup(address.fd))
         elif address.path:
-            bound = _listen_unix(address.path)
+            bound = _bind_unix(address.path)
         else:
-            bound = _listen_tcp(address, shared)
+            bound = _bind_tcp(address, shared)
         bound.setblocking(False)
         return bound
+
+
+def listen_instead(address: Address) -> socket.socket:
+    """Listen beside, or in place of, whoever does: its successor must not wait until it has gone. ConfigError."""
+    if not address.path:
+        return listen(address, shared=True)
+    fresh = Address(path=f"{address.path}.{os.getpid()}")
+    bound = listen(fresh, shared=True)
+    with _closed_on_failure(address, bound):
+        try:
+            if os.path.exists(address.path) and not stat.S_ISSOCK(os.stat(address.path).st_mode):
+                raise FileExistsError(errno.EEXIST, "there is a file that is not a socket")
+            os.rename(fresh.path, address.path)
+        except OSError:
+            os.unlink(fresh.path)
+            raise
+    return bound
+
+
+@contextlib.contextmanager
+def _closed_on_failure(address: Address, bound: socket.socket | None = None) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
+        if bound:
+            bound.close()
         hint = "; is another one running?" if error.errno == errno.EADDRINUSE else ""
-        raise ConfigError(f"listen {address}: {error.strerror}{hint}") from None
+        raise ConfigError(f"listen {address}: {error.strerror or error}{hint}") from None
 
 
-def _listen_tcp(address: Address, shared: bool) -> socket.socket:
+def _bind_tcp(address: Address, shared: bool) -> socket.socket:
     family, numeric = _numeric(address)
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -82,14 +126,13 @@ def _listen_tcp(address: Address, shared: bool) -> socket.socket:
         bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     try:
         bound.bind(numeric)
-        bound.listen(BACKLOG)
     except OSError:
         bound.close()
         raise
     return bound
 
 
-def _listen_unix(path: str) -> socket.socket:
+def _bind_unix(path: str) -> socket.socket:
     """Takes over the socket file of one that is gone, not of one that lives."""
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.stat(path).st_mode) and not _answers(path):
@@ -97,7 +140,6 @@ def _listen_unix(path: str) -> socket.socket:
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         bound.bind(path)
-        bound.listen(BACKLOG)
     except OSError:
         bound.close()
         raise

@@ -24,7 +24,7 @@ from fastticket.core.proxy import LIMITS, ROUTE_TIMEOUTS, TIMEOUTS_S
 from fastticket.core.ticket import Keyring, read_keys
 from fastticket.core.upstreams import WEIGHT_MAX
 from fastticket.errors import ConfigError
-from fastticket.gateway.addresses import Address, parse_address
+from fastticket.gateway.addresses import Address, is_loopback, parse_address
 from fastticket.stores.base import Store, open_store
 
 MINIMUM_S = 0.01  # of what is done again and again
@@ -52,6 +52,8 @@ class Gateway:
     access_log: str = ""
     access_log_format: Literal["text", "json"] = "text"
     drain_timeout_s: float = 10.0
+    retire_timeout_s: float = 60.0
+    admin: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -147,6 +149,10 @@ class Config:
         """Where to listen."""
         return [self._address(text, "[gateway] listen") for text in self.gateway.listen]
 
+    def admin_address(self) -> Address | None:
+        """Where operators ask; None: nowhere."""
+        return self._address(self.gateway.admin, "[gateway] admin") if self.gateway.admin else None
+
     def server_addresses(self, upstream: Upstream) -> list[Address]:
         """The servers of an upstream."""
         return [self._address(text, f"[[upstream]] {upstream.name}: servers") for text in upstream.servers]
@@ -225,10 +231,10 @@ def read_config(table: Mapping[str, Any], source: str, base: Path) -> Config:
     return config
 
 
-def simple_config(listen: list[str], upstream: list[str], store: str, keys: str) -> Config:
+def simple_config(listen: list[str], upstream: list[str], store: str, keys: str, workers: int = 1) -> Config:
     """What `serve` makes of its flags: `/login` logs in, everything else needs a ticket."""
     table = {
-        "gateway": {"listen": listen, "login_url": "/login"},
+        "gateway": {"listen": listen, "login_url": "/login", "workers": workers},
         "ticket": {"keys": keys},
         "store": {"url": store},
         "upstream": [{"name": "app", "servers": upstream}],
@@ -369,6 +375,12 @@ def _check(config: Config) -> None:
         except ValueError as error:
             raise ConfigError(f"{config.source}: [gateway] {key}: {error}") from None
     config.listen_addresses()
+    admin = config.admin_address()
+    require(
+        admin is None or is_loopback(admin),
+        "[gateway] admin",
+        f"{admin} is not unix:PATH and not a loopback address: nobody else may ask there",
+    )
     config.trusted_networks()
     for upstream in config.upstream:
         config.server_addresses(upstream)

@@ -50,8 +50,8 @@ NOBODY_S_PATH = "/a/path/that/no/expression/has/in/mind"
 PLAIN_PREFIX = re.compile(r"\^?(/(?:[A-Za-z0-9_/-]|\\?\.(?![*+?{]))*?)/?(?:(?:\(\.\*\)|\.\*|\.\+)\$?|\$)?")
 
 
-def load_linkis(path: Path, listen: Iterable[str], upstream: Iterable[str], keys: str) -> Config:
-    """Read a file. The upstream, where to listen and the keys are not Linkis' to say. ConfigError."""
+def load_linkis(path: Path, listen: Iterable[str], upstream: Iterable[str], keys: str, workers: int = 1) -> Config:
+    """Read a file. The upstream, where to listen, the keys and how many workers are not Linkis' to say. ConfigError."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -63,7 +63,7 @@ def load_linkis(path: Path, listen: Iterable[str], upstream: Iterable[str], keys
     properties = read_properties(text)
     _name_the_unknown(properties, str(path))
     table = {
-        "gateway": {"listen": list(listen)},
+        "gateway": {"listen": list(listen), "workers": workers},
         "ticket": _ticket(properties, str(path)) | {"keys": keys},
         "store": {"url": _store_url(properties, str(path))},
         "upstream": [{"name": "linkis", "servers": list(upstream)}],

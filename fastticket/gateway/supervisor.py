@@ -1,124 +1,340 @@
-"""Runs the workers of one gateway: one in this process, or several under a supervisor.
+"""Runs the workers of a gateway, and outlives them.
 
-The supervisor makes every worker's listening sockets before it forks and keeps them: a worker that dies leaves its backlog to the
-one that takes its place. It forwards SIGTERM, SIGINT, SIGHUP and SIGUSR1.
+A *generation* is a configuration with the workers that serve by it. SIGHUP brings up the next one beside the present one; when all of
+its workers are ready, those of the present one retire. If anything is wrong with it, it goes, and the present one has noticed nothing.
+
+The event loop hears of things (signals, words of workers, the end of processes) and notes them; `_act` decides, between two runs of the
+loop, because only there it may fork.
+
+    SIGTERM, SIGINT   end        SIGHUP   the next generation        SIGUSR1   each worker logs its counters
+    to a worker: SIGTERM  stop   SIGUSR2  retire
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
+import dataclasses
 import logging
-import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
-import uvloop
-
-from fastticket.errors import FastticketError
-from fastticket.gateway.addresses import listen
+from fastticket.errors import ConfigError, FastticketError
+from fastticket.gateway.addresses import listen_instead
+from fastticket.gateway.admin import AdminListener
 from fastticket.gateway.config import Config
-from fastticket.gateway.worker import Worker
+from fastticket.gateway.listeners import Listeners, Sockets, name_of
+from fastticket.gateway.processes import BAD_CONFIG, FAILED, WorkerProcess, fork_worker
+from fastticket.gateway.slot import add
+from fastticket.gateway.snapshot import Snapshot
 
 log = logging.getLogger("fastticket.supervisor")
 
-RESTART_PAUSE_S = 1.0
-STOPPING = (signal.SIGTERM, signal.SIGINT)
-FORWARDED = (*STOPPING, signal.SIGHUP, signal.SIGUSR1)
+READY_TIMEOUT_S = 60.0  # of a worker, from its fork
+END_MARGIN_S = 10.0  # of a worker, after its time to drain, to write what it has; then SIGKILL
+STEADY_S = 10.0  # a worker that has lived so long is replaced at once
+PAUSE_FIRST_S = 0.1  # before a worker that died sooner is replaced; twice as long each time
+PAUSE_MAX_S = 30.0
+RETIRING_GENERATIONS_MAX = 8  # then the oldest has to stop
 
 
-def run(config: Config, ready: Callable[[list[str]], None]) -> int:
-    """Serve until told to stop. `ready` is called with the addresses. The exit code."""
-    config.keyring()  # what can be wrong shall be wrong before anything listens
-    several = config.gateway.workers > 1
-    sockets = [[listen(a, shared=several) for a in config.listen_addresses()]]
-    names = [_name(s) for s in sockets[0]]
-    if not several:
-        return _work(config, sockets[0], lambda: ready(names))
-    bound = [
-        a._replace(port=s.getsockname()[1]) if a.host else a
-        for a, s in zip(config.listen_addresses(), sockets[0], strict=True)
-    ]
-    for _ in range(config.gateway.workers - 1):
-        sockets.append([listen(a, shared=True) if a.host else s.dup() for a, s in zip(bound, sockets[0], strict=True)])
-    return Supervisor(config, sockets).run(lambda: ready(names))
+def run(load: Callable[[], Config], ready: Callable[[list[str]], None]) -> int:
+    """Serve until told to stop. The exit code. FastticketError.
+
+    `load` is asked again on SIGHUP; `ready` is called with the addresses.
+    """
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        return Supervisor(load, ready, runner).run()
 
 
-def _name(listener: socket.socket) -> str:
-    address = listener.getsockname()
-    if isinstance(address, str):
-        return f"unix:{address}"
-    return (
-        f"http://[{address[0]}]:{address[1]}"
-        if listener.family == socket.AF_INET6
-        else f"http://{address[0]}:{address[1]}"
-    )
+@dataclasses.dataclass(eq=False)
+class Generation:
+    """A configuration, and the processes that serve by it, by worker number: a number without one waits for it."""
 
+    config: Config
+    sockets: Sockets
+    admin: socket.socket | None  #: to listen on in place of the one before
+    processes: dict[int, WorkerProcess] = dataclasses.field(default_factory=dict)
+    pauses_s: dict[int, float] = dataclasses.field(default_factory=dict)  #: of workers that died young
+    due_s: dict[int, float] = dataclasses.field(default_factory=dict)  #: when to start the next one
+    failure: FastticketError | None = None  #: why it can not serve
 
-def _work(config: Config, listeners: list[socket.socket], ready: Callable[[], None]) -> int:
-    async def main() -> None:
-        await Worker(config, listeners).run(ready)
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
-    return 0
+    @property
+    def is_ready(self) -> bool:
+        """All of its workers serve."""
+        return all(n in self.processes and self.processes[n].is_ready for n in range(len(self.sockets)))
 
 
 class Supervisor:
-    """One process for each list of sockets; a dead one is replaced."""
+    """Single-threaded, so that it can fork."""
 
-    def __init__(self, config: Config, sockets: list[list[socket.socket]]) -> None:
-        self._config = config
-        self._sockets = sockets
-        self._workers: dict[int, int] = {}  # pid -> number
-        self._stopping = False
+    def __init__(self, load: Callable[[], Config], ready: Callable[[list[str]], None], runner: asyncio.Runner) -> None:
+        self._load = load
+        self._ready = ready
+        self._runner = runner
+        self._loop = runner.get_loop()
+        self._listeners = Listeners()
+        self._admin = AdminListener(self.snapshot)
+        self._present: Generation | None = None
+        self._coming: Generation | None = None
+        self._retiring: list[Generation] = []
+        self._departed: dict[str, Any] = {}  # what was counted by those that are gone
+        self._restarts = 0
+        self._reloads = {"done": 0, "refused": 0}
+        self._is_reload_wanted = False
+        self._is_stopping = False
+        self._exit_code = 0
+        self._news = asyncio.Event()
 
-    def run(self, ready: Callable[[], None]) -> int:
+    def run(self) -> int:
         """Until SIGTERM or SIGINT, and every worker is gone."""
-        for forwarded in FORWARDED:
-            signal.signal(forwarded, self._forward)
-        for number in range(len(self._sockets)):
-            self._start(number, ready if number == 0 else lambda: None)
-        code = 0
-        while self._workers:
-            pid, status = os.wait()
-            number = self._workers.pop(pid)
-            if self._stopping:
-                code = code or os.waitstatus_to_exitcode(status)
-                continue
-            log.error("worker %d ended (%d); starting another", number, os.waitstatus_to_exitcode(status))
-            time.sleep(RESTART_PAUSE_S)
-            if not self._stopping:
-                self._start(number, lambda: None)
-        return code
-
-    def _forward(self, number: int, _: object) -> None:
-        if number in STOPPING:
-            self._stopping = True
-            for listener in itertools.chain.from_iterable(self._sockets):
-                listener.close()
-        for pid in self._workers:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-
-    def _start(self, number: int, ready: Callable[[], None]) -> None:
-        pid = os.fork()
-        if pid:
-            self._workers[pid] = number
-            return
-        code = 1
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop)
+        self._loop.add_signal_handler(signal.SIGHUP, self._want_reload)
+        self._loop.add_signal_handler(signal.SIGUSR1, self._tell_to_log)
+        self._loop.add_signal_handler(signal.SIGCHLD, self._news.set)
+        failure = None
         try:
-            for inherited in FORWARDED:
-                signal.signal(inherited, signal.SIG_DFL)
-            code = _work(self._config, self._sockets[number], ready)
+            self._bring_up()
+            while self._processes() or not self._is_stopping:
+                self._runner.run(self._hear())
+                self._act()
         except FastticketError as error:
-            log.error("worker %d: %s", number, error)
-        except BaseException:
-            log.exception("worker %d", number)
+            failure = error
+            self._stop()
+            while self._processes():
+                self._runner.run(self._hear())
+                self._bury()
         finally:
-            sys.stdout.flush()
-            os._exit(code)
+            self._listeners.keep([])
+            self._runner.run(self._admin.close())
+        if failure:
+            raise failure
+        return self._exit_code
+
+    async def _hear(self) -> None:
+        await self._news.wait()
+        self._news.clear()
+
+    def _act(self) -> None:
+        """Whatever there is to do now."""
+        self._bury()
+        if self._is_stopping:
+            return
+        if self._coming and self._coming.failure:
+            self._give_up(self._coming, self._coming.failure)
+        elif self._coming and self._coming.is_ready:
+            self._switch_to(self._coming)
+        if self._is_reload_wanted and not self._coming:
+            self._is_reload_wanted = False
+            self._bring_up()
+        if self._present:
+            self._replace_dead(self._present)
+
+    # --- generations
+
+    def _bring_up(self) -> None:
+        """Fork the workers of a new one. FastticketError: there is none before it to go on with."""
+        try:
+            config = self._load()
+            config.keyring()
+            sockets = self._listeners.for_workers(config.listen_addresses(), config.gateway.workers)
+            admin = self._bind_admin(config)
+        except FastticketError as error:
+            self._refuse(error)
+            return
+        self._coming = Generation(config, sockets, admin)
+        for number in range(len(sockets)):
+            self._start(self._coming, number)
+
+    def _bind_admin(self, config: Config) -> socket.socket | None:
+        address = config.admin_address()
+        is_new = self._present is None or address != self._present.config.admin_address()
+        return listen_instead(address) if address and is_new else None
+
+    def _switch_to(self, coming: Generation) -> None:
+        before, self._present, self._coming = self._present, coming, None
+        self._listeners.keep(coming.sockets)
+        logging.getLogger().setLevel(coming.config.gateway.log_level.upper())
+        if coming.admin or not coming.config.gateway.admin:
+            self._runner.run(self._admin.move_to(coming.admin))
+        if before is None:
+            self._ready([name_of(s) for s in coming.sockets[0]])
+            return
+        self._reloads["done"] += 1
+        log.info("reloaded: %d workers serve by %s", len(coming.sockets), coming.config.source)
+        self._let_go(before)
+
+    def _give_up(self, coming: Generation, failure: FastticketError) -> None:
+        self._coming = None
+        if coming.admin:
+            coming.admin.close()
+        self._let_go(coming)
+        self._refuse(failure)
+
+    def _let_go(self, generation: Generation) -> None:
+        """Its workers retire: whoever they have let in is served to the end. Of one that is not ready the signal is the end."""
+        for process in generation.processes.values():
+            self._retire(process, generation.config)
+        self._retiring.append(generation)
+        for late in self._retiring[:-RETIRING_GENERATIONS_MAX]:
+            for process in late.processes.values():
+                self._end(process, late.config)
+
+    def _refuse(self, error: FastticketError) -> None:
+        if not self._present:
+            raise error
+        self._listeners.keep(self._present.sockets)
+        self._reloads["refused"] += 1
+        log.error("not reloaded, the configuration before stays: %s", error)
+
+    # --- processes
+
+    def _generations(self) -> list[Generation]:
+        return [g for g in (*self._retiring, self._present, self._coming) if g]
+
+    def _processes(self) -> list[WorkerProcess]:
+        """All that live, of any generation."""
+        return [process for g in self._generations() for process in g.processes.values()]
+
+    def _start(self, generation: Generation, number: int) -> None:
+        try:
+            process = fork_worker(number, generation.config, generation.sockets[number])
+        except OSError as error:
+            self._missing(generation, number, f"worker {number} can not be started: {error.strerror}", 0.0)
+            return
+        generation.processes[number] = process
+        self._loop.add_reader(process.pipe, self._heard_from, process)
+        self._kill_after(process, READY_TIMEOUT_S)
+
+    def _heard_from(self, process: WorkerProcess) -> None:
+        pipe = process.pipe
+        if process.hear():
+            self._loop.remove_reader(pipe)
+            self._news.set()
+        if process.is_ready and process.timer and not process.is_dismissed:
+            process.timer.cancel()
+
+    def _retire(self, process: WorkerProcess, config: Config) -> None:
+        timeout_s = config.gateway.retire_timeout_s + config.gateway.drain_timeout_s
+        self._dismiss(process, signal.SIGUSR2, timeout_s)
+
+    def _end(self, process: WorkerProcess, config: Config) -> None:
+        self._dismiss(process, signal.SIGTERM, config.gateway.drain_timeout_s)
+
+    def _dismiss(self, process: WorkerProcess, number: int, timeout_s: float) -> None:
+        process.is_dismissed = True
+        process.send(number)
+        self._kill_after(process, timeout_s + END_MARGIN_S)
+
+    def _kill_after(self, process: WorkerProcess, timeout_s: float) -> None:
+        if process.timer:
+            process.timer.cancel()
+        process.timer = self._loop.call_later(timeout_s, self._kill, process, timeout_s)
+
+    def _kill(self, process: WorkerProcess, timeout_s: float) -> None:
+        log.error("%s is killed: not %s in %g s", process, "gone" if process.is_dismissed else "ready", timeout_s)
+        process.send(signal.SIGKILL)
+
+    def _bury(self) -> None:
+        for generation in self._generations():
+            for process in list(generation.processes.values()):
+                code = process.exit_code()
+                if code is not None:
+                    del generation.processes[process.number]
+                    self._ended(generation, process, code)
+        self._retiring = [generation for generation in self._retiring if generation.processes]
+
+    def _ended(self, generation: Generation, process: WorkerProcess, code: int) -> None:
+        if process.pipe >= 0:
+            self._loop.remove_reader(process.pipe)
+            process.hear()
+        if process.timer:
+            process.timer.cancel()
+        self._departed = add(self._departed, process.slot.counted())
+        reason = f"{process} {_how_it_ended(code)}{': ' if process.reason else ''}{process.reason}"
+        if process.is_dismissed:
+            is_early = not process.is_ready and code in (-signal.SIGTERM, -signal.SIGUSR2)
+            self._note_end(reason, code == 0 or is_early)
+        else:
+            failure = ConfigError(process.reason) if code == BAD_CONFIG else FastticketError(process.reason or reason)
+            generation.failure = failure
+            self._missing(generation, process.number, reason, time.monotonic() - process.born_s)
+
+    def _note_end(self, what: str, is_clean: bool) -> None:
+        log.log(logging.INFO if is_clean else logging.ERROR, "%s", what)
+        if self._is_stopping and not is_clean:
+            self._exit_code = FAILED
+
+    def _missing(self, generation: Generation, number: int, reason: str, lived_s: float) -> None:
+        """Of the present one a worker is replaced at once, unless it died young: then after a pause, a longer one each time."""
+        if generation is self._coming:
+            generation.failure = generation.failure or FastticketError(reason)
+            self._news.set()
+            return
+        before_s = generation.pauses_s.get(number, 0.0)
+        pause_s = 0.0 if lived_s >= STEADY_S else min(max(PAUSE_FIRST_S, 2 * before_s), PAUSE_MAX_S)
+        generation.pauses_s[number] = pause_s
+        generation.due_s[number] = self._loop.time() + pause_s
+        self._loop.call_later(pause_s, self._news.set)
+        log.error("%s, after %.1f s; the next one starts in %g s", reason, lived_s, pause_s)
+
+    def _replace_dead(self, generation: Generation) -> None:
+        for number, at_s in list(generation.due_s.items()):
+            if at_s <= self._loop.time():
+                del generation.due_s[number]
+                self._restarts += 1
+                self._start(generation, number)
+
+    # --- signals
+
+    def _stop(self) -> None:
+        """All generations. Nobody waits in vain for those that accept no more."""
+        if self._is_stopping:
+            return
+        self._is_stopping = True
+        self._listeners.keep([])
+        for generation in self._generations():
+            for process in generation.processes.values():
+                self._end(process, generation.config)
+        self._news.set()
+
+    def _want_reload(self) -> None:
+        self._is_reload_wanted = True
+        self._news.set()
+
+    def _tell_to_log(self) -> None:
+        for process in self._processes():
+            if process.is_ready:
+                process.send(signal.SIGUSR1)
+
+    # --- to be seen
+
+    def snapshot(self) -> Snapshot:
+        """How things are."""
+        present = self._present
+        serving = {n: p for n, p in present.processes.items() if p.is_ready} if present else {}
+        counted = self._departed
+        for process in self._processes():
+            counted = add(counted, process.slot.counted())
+        return Snapshot(
+            is_stopping=self._is_stopping,
+            workers=present.config.gateway.workers if present else 0,
+            serving={number: process.slot.note() for number, process in serving.items()},
+            notes=[note for process in self._processes() if (note := process.slot.note())],
+            counted=counted,
+            retiring=sum(len(generation.processes) for generation in self._retiring),
+            restarts=self._restarts,
+            reloads=dict(self._reloads),
+        )
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"has ended with {code}"
+    with contextlib.suppress(ValueError):
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"was killed by signal {-code}"

@@ -1,7 +1,8 @@
 """One gateway process: the control plane around the data plane.
 
 The data plane (`core.proxy`) serves sockets by itself. This is what it can not do: load sessions, log in and out, timers, signals.
-Shutdown, in order: close the listeners, end idle connections, let the others finish (`drain_timeout_s`), write every touch, close.
+Shutdown, in order: close the listeners, end idle connections, let the others finish (`drain_timeout_s`), write every touch, close. A
+worker that retires does the same, but first lets each client have the answer to one more request (`retire_timeout_s`).
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import re
 import signal
 import socket
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastticket.cache import Consistency, TicketCache
+from fastticket.cache import NOW, Consistency, TicketCache
 from fastticket.core.accesslog import AccessLog
 from fastticket.core.clients import Networks
 from fastticket.core.proxy import (
@@ -33,14 +36,17 @@ from fastticket.core.routes import Routes, in_order
 from fastticket.core.ticket import Keyring
 from fastticket.core.upstreams import Upstreams
 from fastticket.errors import FastticketError, InvalidPrincipal, StoreUnavailable, TicketRefused, Verdict
+from fastticket.gateway.addresses import BACKLOG
 from fastticket.gateway.config import Config, Route
 from fastticket.gateway.cookies import TicketCookie
 from fastticket.gateway.logfile import LogFile
+from fastticket.gateway.slot import Slot
 from fastticket.gateway.upstreams import UpstreamGroup
 
 log = logging.getLogger("fastticket.gateway")
 
 TICK_S = 0.1
+NOTE_INTERVAL_S = 1.0
 
 
 def make_cache(config: Config, keys: Keyring) -> TicketCache:
@@ -59,8 +65,8 @@ def make_cache(config: Config, keys: Keyring) -> TicketCache:
     )
 
 
-def make_proxy(config: Config, cache: TicketCache) -> Proxy:
-    """The data plane that a configuration describes, without listeners and routes."""
+def make_proxy(config: Config, cache: TicketCache, counters: memoryview | None = None) -> Proxy:
+    """The data plane that a configuration describes, without listeners and routes; it counts in `counters`, if given."""
     gateway = config.gateway
     return Proxy(
         cache.checker,
@@ -78,6 +84,7 @@ def make_proxy(config: Config, cache: TicketCache) -> Proxy:
         writes_forwarded=gateway.forwarded,
         upgrades=gateway.upgrades,
         log=AccessLog(gateway.access_log_format == "json") if gateway.access_log else None,
+        counters=counters,
     )
 
 
@@ -104,11 +111,13 @@ def add_routes(proxy: Proxy, config: Config, groups: dict[str, int]) -> list[Rou
 class Worker:
     """A gateway on sockets that listen already."""
 
-    def __init__(self, config: Config, listeners: list[socket.socket]) -> None:
+    def __init__(self, config: Config, listeners: list[socket.socket], slot: Slot | None = None) -> None:
+        """Bound sockets. `slot`: where to tell the supervisor how things are."""
         self._config = config
         self._listeners = listeners
+        self._slot = slot
         self._cache = make_cache(config, config.keyring())
-        self.proxy = make_proxy(config, self._cache)
+        self.proxy = make_proxy(config, self._cache, slot.counters if slot else None)
         self._groups = [UpstreamGroup(self.proxy, config, upstream) for upstream in config.upstream]
         routes = add_routes(self.proxy, config, {group.name: group.number for group in self._groups})
         self._exemptions = [re.compile(route.exempt) if route.exempt else None for route in routes]
@@ -116,41 +125,44 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._ticker: asyncio.TimerHandle | None = None
+        self._publisher: asyncio.TimerHandle | None = None
         ticket = config.ticket
         self._cookie = TicketCookie(
             ticket.cookie, is_secure=ticket.cookie_secure, domain_level=ticket.cookie_domain_level
         )
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Serve until SIGTERM or SIGINT. `ready` is called when requests are served."""
+        """Serve until SIGTERM, or until SIGUSR2 and nobody is connected. `ready` is called when requests are served."""
+        await self.start()  # until it is over, a signal is the end: nobody was let in
         loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload_keys)
+        stop, retire = asyncio.Event(), asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        loop.add_signal_handler(signal.SIGUSR2, retire.set)
         loop.add_signal_handler(signal.SIGUSR1, self._log_stats)
-        await self.start()
         gc.collect()
         gc.freeze()  # what is there now stays: a full collection that goes through it would hold the loop for milliseconds
         ready()
-        await stop.wait()
+        await _first_of(stop, retire)
+        if not stop.is_set():
+            await self._retire(stop)
         await self.stop()
 
     async def start(self) -> None:
         """Open the store and serve."""
         await self._cache.open()
         for listener in self._listeners:
+            listener.listen(BACKLOG)
             self.proxy.listen(listener.fileno())
         asyncio.get_running_loop().add_reader(self.proxy.fileno(), self._turn)
         for group in self._groups:
             group.start()
         self._tick()
+        self._publish()
 
     async def stop(self) -> None:
         """Drain, then flush."""
-        self.proxy.stop_accepting()
-        for listener in self._listeners:
-            listener.close()
+        self._stop_accepting()
+        self._turn()  # what those have asked who were accepted last
         self.proxy.drain()
         try:
             async with asyncio.timeout(self._config.gateway.drain_timeout_s):
@@ -169,6 +181,26 @@ class Worker:
         await self._cache.aclose()
         if self._log_file and self.proxy.log:
             await self._log_file.aclose(self.proxy.log.take())
+        self._publish()
+        if self._publisher:
+            self._publisher.cancel()
+
+    async def _retire(self, stop: asyncio.Event) -> None:
+        """Another worker accepts from these sockets now. Who is connected gets one more answer; a key that is gone counts no more."""
+        self._reload_keys()
+        self._stop_accepting()
+        log.info("worker (pid %d) retires: %d connections", os.getpid(), self.proxy.connection_count)
+        self._idle.clear()
+        await _first_of(stop, self._idle, timeout_s=self._config.gateway.retire_timeout_s)
+
+    def _stop_accepting(self) -> None:
+        """Who is in the listen queue already is let in."""
+        if self._listeners:
+            self._turn()
+            self.proxy.stop_accepting()
+        for listener in self._listeners:
+            listener.close()
+        self._listeners = []
 
     def _turn(self) -> None:
         if self.proxy.turn():
@@ -183,6 +215,24 @@ class Worker:
         if self._log_file and self.proxy.log:
             self._log_file.write(self.proxy.log.take())
         self._ticker = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def _publish(self) -> None:
+        if self._slot:
+            self._slot.publish(self._note())
+            self._publisher = asyncio.get_running_loop().call_later(NOTE_INTERVAL_S, self._publish)
+
+    def _note(self) -> dict[str, Any]:
+        """What the supervisor sums and shows, beside the data plane's counters."""
+        cache = self._cache.stats
+        return {
+            "at_s": time.monotonic(),
+            "counters": {name: value for name, value in cache.items() if name not in NOW},
+            "now": {name: cache[name] for name in NOW},
+            "store": dict(self._cache.store_servers),
+            "upstreams": [
+                {**state, "group": self._groups[state["group"]].name} for state in self.proxy.upstream_states()
+            ],
+        }
 
     def _answer_asks(self) -> None:
         for ask in self.proxy.asks():
@@ -270,13 +320,18 @@ class Worker:
         log.info("stats %s", json.dumps(stats))
 
     def _reload_keys(self) -> None:
-        """SIGHUP: the key file again. One that can not be used changes nothing."""
+        """The key file again. One that can not be used changes nothing."""
         try:
             pairs = self._config.key_pairs()
-            if pairs is None:
-                log.warning("the keys come from the environment: restart to change them")
-                return
-            self._cache.replace_keys(pairs)
-            log.info("key ring reloaded")
+            if pairs is not None:  # they do not come from the environment
+                self._cache.replace_keys(pairs)
         except FastticketError as error:
             log.error("the key ring was not reloaded: %s", error)
+
+
+async def _first_of(*events: asyncio.Event, timeout_s: float | None = None) -> None:
+    """Until one of them is set, or for so long."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    for each in waiting:
+        each.cancel()

@@ -1,0 +1,108 @@
+"""The listener for operators: `/healthz`, `/readyz`, `/metrics`. One answer a connection.
+
+It is the supervisor's: it answers while workers are busy, and for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import socket
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import NamedTuple
+
+from fastticket.core.http1 import request_head
+from fastticket.gateway.metrics import METRICS_TYPE, metrics_text
+from fastticket.gateway.snapshot import Snapshot
+
+log = logging.getLogger("fastticket.admin")
+
+HEAD_BYTES_MAX = 8192
+TIMEOUT_S = 5.0  # of a connection, from its begin to its end
+CONNECTIONS_MAX = 64
+
+
+class Answer(NamedTuple):
+    """What a page says."""
+
+    status: HTTPStatus
+    body: bytes
+    content_type: str = "application/json"
+
+
+class AdminListener:
+    """Answers from a snapshot that it takes for each request."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+        self._snapshot = snapshot
+        self._server: asyncio.Server | None = None
+        self._connections = 0
+
+    async def move_to(self, listener: socket.socket | None) -> None:
+        """Serve there and nowhere else from now on."""
+        await self.close()
+        if listener:
+            self._server = await asyncio.start_server(self._serve, sock=listener, limit=HEAD_BYTES_MAX)
+
+    async def close(self) -> None:
+        """Accept no more."""
+        if self._server:
+            self._server.close()
+            self._server = None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections += 1
+        try:
+            with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError):
+                async with asyncio.timeout(TIMEOUT_S):
+                    if self._connections <= CONNECTIONS_MAX:
+                        writer.write(await self._exchange(reader))
+                        await writer.drain()
+        finally:
+            self._connections -= 1
+            writer.close()
+
+    async def _exchange(self, reader: asyncio.StreamReader) -> bytes:
+        """The response to one request."""
+        try:
+            raw = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.LimitOverrunError:
+            return _response(_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE))
+        head = request_head(raw)
+        if isinstance(head, int):
+            return _response(_error(HTTPStatus(-head if head else HTTPStatus.BAD_REQUEST)))
+        if head["method"] not in (b"GET", b"HEAD"):
+            return _response(_error(HTTPStatus.METHOD_NOT_ALLOWED), "Allow: GET, HEAD\r\n")
+        answer = _page(head["path"], self._snapshot())
+        return _response(answer, with_body=head["method"] == b"GET")
+
+
+def _page(path: bytes, snapshot: Snapshot) -> Answer:
+    match path:
+        case b"/healthz":
+            return _state("healthy", snapshot.unhealthy())
+        case b"/readyz":
+            return _state("ready", snapshot.away())
+        case b"/metrics":
+            return Answer(HTTPStatus.OK, metrics_text(snapshot), METRICS_TYPE)
+    return _error(HTTPStatus.NOT_FOUND)
+
+
+def _state(name: str, away: list[str]) -> Answer:
+    status = HTTPStatus.SERVICE_UNAVAILABLE if away else HTTPStatus.OK
+    return Answer(status, json.dumps({name: not away, "away": away}).encode() + b"\n")
+
+
+def _error(status: HTTPStatus) -> Answer:
+    return Answer(status, json.dumps({"error": status.phrase}).encode() + b"\n")
+
+
+def _response(answer: Answer, fields: str = "", *, with_body: bool = True) -> bytes:
+    head = (
+        f"HTTP/1.1 {answer.status.value} {answer.status.phrase}\r\nContent-Type: {answer.content_type}\r\n"
+        f"Content-Length: {len(answer.body)}\r\nCache-Control: no-store\r\n{fields}Connection: close\r\n\r\n"
+    )
+    return head.encode() + (answer.body if with_body else b"")

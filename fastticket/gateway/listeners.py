@@ -1,0 +1,75 @@
+"""The sockets that clients come to.
+
+They are the supervisor's: a worker that dies leaves its listen queue to the one that takes its place, and a reload hands them on. On
+a host and port each worker has a socket of its own (SO_REUSEPORT), and the kernel spreads clients over them; a Unix socket, or one that
+was inherited, is shared. They are bound here; the first worker makes them listen: nobody is let in before somebody serves.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from collections.abc import Iterable
+
+from fastticket.errors import ConfigError
+from fastticket.gateway.addresses import Address, bind
+
+Sockets = list[list[socket.socket]]  # of each worker, for each address
+
+
+class Listeners:
+    """All that are open."""
+
+    def __init__(self) -> None:
+        self._bound: dict[Address, list[socket.socket]] = {}
+
+    def for_workers(self, addresses: Iterable[Address], workers: int) -> Sockets:
+        """Bind what is missing for so many workers. ConfigError: nothing has changed.
+
+        Sockets of more workers than there are now go to all: the kernel still sends clients there.
+        """
+        addresses = list(dict.fromkeys(addresses))
+        fresh: dict[Address, list[socket.socket]] = {}
+        try:
+            for address in addresses:
+                there = self._bound.get(address, [])
+                fresh[address] = []
+                while len(there) + len(fresh[address]) < (workers if address.host else 1):
+                    fresh[address].append(bind(_place(address, there + fresh[address]), shared=True))
+        except ConfigError:
+            _close(fresh)
+            raise
+        for address, sockets in fresh.items():
+            self._bound.setdefault(address, []).extend(sockets)
+        return [[s for address in addresses for s in self._of(address, number, workers)] for number in range(workers)]
+
+    def keep(self, sockets: Sockets) -> None:
+        """Close the others."""
+        kept = set(itertools.chain.from_iterable(sockets))
+        others = {address: [s for s in bound if s not in kept] for address, bound in self._bound.items()}
+        bound = {address: [s for s in bound if s in kept] for address, bound in self._bound.items()}
+        self._bound = {address: left for address, left in bound.items() if left}
+        _close(others)
+
+    def _of(self, address: Address, number: int, workers: int) -> list[socket.socket]:
+        sockets = self._bound[address]
+        return [sockets[number], *sockets[workers:]] if address.host else sockets
+
+
+def name_of(listener: socket.socket) -> str:
+    """For people to read, and to click on."""
+    address = listener.getsockname()
+    if isinstance(address, str):
+        return f"unix:{address}"
+    host = f"[{address[0]}]" if listener.family == socket.AF_INET6 else address[0]
+    return f"http://{host}:{address[1]}"
+
+
+def _place(address: Address, there: list[socket.socket]) -> Address:
+    """The port 0 is chosen once."""
+    return address._replace(port=there[0].getsockname()[1]) if address.host and there else address
+
+
+def _close(sockets: dict[Address, list[socket.socket]]) -> None:
+    for each in itertools.chain.from_iterable(sockets.values()):
+        each.close()

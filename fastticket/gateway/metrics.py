@@ -1,0 +1,162 @@
+"""What `/metrics` says: a snapshot as Prometheus' text format. docs/operations.md explains every line of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from fastticket.errors import Verdict
+from fastticket.gateway.snapshot import Snapshot
+
+METRICS_TYPE = CONTENT_TYPE_LATEST
+
+#: What was counted -> name, and what it says.
+COUNTERS = {
+    "accepted": ("connections_accepted", "Client connections."),
+    "over_client_limit": ("connections_refused", "Client connections beyond connections_per_client_max."),
+    "requests": ("requests_received", "Request heads that could be read."),
+    "responses": ("upstream_responses", "Responses passed on from upstream servers."),
+    "upstream_connects": ("upstream_connections", "Connections made to upstream servers."),
+    "upstream_errors": ("upstream_errors", "Connections to upstream servers that failed."),
+    "upstream_timeouts": ("upstream_timeouts", "Upstream servers that took too long."),
+    "retries": ("upstream_retries", "Requests sent again, on another connection."),
+    "queue_full": ("upstream_queue_full", "Requests refused because pending_max were waiting."),
+    "timeouts": ("client_timeouts", "Clients that took too long."),
+    "tunnels": ("tunnels", "WebSockets and others that were opened."),
+    "cut": ("sessions_cut", "Tunnels and streams that ended with their session."),
+    "cut_short": ("responses_cut_short", "Requests whose answer did not get through to its end."),
+    "hits": ("near_cache_hits", "Checks answered from the near cache."),
+    "misses": ("near_cache_misses", "Checks of sessions that were not in the near cache."),
+    "refreshes": ("near_cache_refreshes", "Checks of sessions that had to be looked up again."),
+    "evictions": ("near_cache_evictions", "Sessions that made room for others."),
+    "loads": ("store_loads", "Sessions looked up in the store."),
+    "touches_coalesced": ("touches_coalesced", "Uses of sessions that needed no write of their own."),
+    "touches_written": ("touches_written", "Uses of sessions written to the store."),
+    "gaps": ("store_log_gaps", "Times that a part of the store's log was lost."),
+    "store_errors": ("store_errors", "Exchanges with a shard of the store that failed."),
+}
+
+#: What is so now in a worker -> name, unit's divisor, how workers' values become one, and what it says.
+GAUGES: dict[str, tuple[str, int, Callable[[Iterable[float]], float], str]] = {
+    "sessions_held": ("near_cache_sessions", 1, sum, "Sessions in the near caches."),
+    "touches_unwritten": ("near_cache_dirty_entries", 1, sum, "Uses of sessions that are not written yet."),
+    "flush_lag_ms": ("flush_lag_seconds", 1000, max, "The oldest use that is not written yet is no older."),
+    "shards_leased": ("store_shards_leased", 1, min, "Shards whose sessions are admitted without a look at the store."),
+    "shards_away": ("store_shards_away", 1, max, "Shards of the store that do not answer."),
+    "outage_ms": ("store_outage_seconds", 1000, max, "How long the store has not answered."),
+}
+
+
+def metrics_text(snapshot: Snapshot) -> bytes:
+    """The page."""
+    registry = CollectorRegistry()
+    registry.register(_Families(snapshot))
+    return generate_latest(registry)
+
+
+class _Families(Collector):
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        """All of them, as prometheus-client asks for them."""
+        snapshot = self._snapshot
+        yield _requests(snapshot.counted)
+        yield _answers(snapshot.counted)
+        yield _durations(snapshot.counted)
+        for source, (name, text) in COUNTERS.items():
+            yield CounterMetricFamily(f"fastticket_{name}", text, value=snapshot.counted.get(source, 0))
+        for source, (name, divisor, combine, text) in GAUGES.items():
+            value = combine([note["now"][source] for note in snapshot.notes] or [0])
+            yield GaugeMetricFamily(f"fastticket_{name}", text, value=value / divisor)
+        yield _store_servers(snapshot.notes)
+        yield from _upstreams(note for note in snapshot.serving.values() if note)
+        yield from _workers(snapshot)
+
+
+def _requests(counted: Mapping[str, Any]) -> Metric:
+    """Every series is there from the start, so that a rate sees its first increase."""
+    family = CounterMetricFamily(
+        "fastticket_requests", "Requests whose ticket was judged, or that were refused.", labels=["verdict", "reason"]
+    )
+    family.add_metric(["admitted", ""], counted.get("admitted", 0))
+    family.add_metric(["anonymous", ""], counted.get("anonymous", 0))
+    for verdict in Verdict:
+        if verdict.is_refusal:
+            family.add_metric(["refused", verdict.reason], counted.get("refused", {}).get(verdict.reason, 0))
+    family.add_metric(["malformed", "bad_request"], counted.get("bad_requests", 0))
+    return family
+
+
+def _answers(counted: Mapping[str, Any]) -> Metric:
+    family = CounterMetricFamily(
+        "fastticket_responses", "Answers that got through, by class of status.", labels=["status"]
+    )
+    for status, count in counted.get("answers", {}).items():
+        family.add_metric([status], count)
+    return family
+
+
+def _durations(counted: Mapping[str, Any]) -> Metric:
+    buckets, seen = [], 0
+    for bound_us, count in counted.get("latency_us", [(None, 0)]):
+        seen += count
+        buckets.append(("+Inf" if bound_us is None else str(bound_us / 1e6), seen))
+    return HistogramMetricFamily(
+        "fastticket_request_duration_seconds",
+        "From a request's head to the end of its response.",
+        buckets=buckets,
+        sum_value=counted.get("latency_us_sum", 0) / 1e6,
+    )
+
+
+def _store_servers(notes: Iterable[Mapping[str, Any]]) -> Metric:
+    family = GaugeMetricFamily(
+        "fastticket_store_server_up", "1 if every worker asks this server of the store.", labels=["server"]
+    )
+    for server, states in _gathered((name, state) for note in notes for name, state in note["store"].items()):
+        family.add_metric([server], int(all(state == "closed" for state in states)))
+    return family
+
+
+def _upstreams(notes: Iterable[Mapping[str, Any]]) -> Iterator[Metric]:
+    labels = ["upstream", "server"]
+    up = GaugeMetricFamily("fastticket_upstream_up", "1 if the server is up for every worker.", labels=labels)
+    active = GaugeMetricFamily(
+        "fastticket_upstream_active_requests", "Requests that the server has now.", labels=labels
+    )
+    queued = GaugeMetricFamily("fastticket_upstream_queued_requests", "Requests that wait for it.", labels=labels)
+    servers = (((server["group"], server["server"]), server) for note in notes for server in note["upstreams"])
+    for key, states in _gathered(servers):
+        up.add_metric(key, int(all(state["state"] == "up" for state in states)))
+        active.add_metric(key, sum(state["active"] for state in states))
+        queued.add_metric(key, sum(state["queued"] for state in states))
+    yield from (up, active, queued)
+
+
+def _workers(snapshot: Snapshot) -> Iterator[Metric]:
+    serving = len(snapshot.serving)
+    workers = GaugeMetricFamily("fastticket_workers", "Processes, by what they do.", labels=["state"])
+    workers.add_metric(["serving"], serving)
+    workers.add_metric(["missing"], snapshot.workers - serving)
+    workers.add_metric(["retiring"], snapshot.retiring)
+    yield workers
+    yield CounterMetricFamily(
+        "fastticket_worker_restarts", "Workers that died and were replaced.", value=snapshot.restarts
+    )
+    reloads = CounterMetricFamily("fastticket_reloads", "SIGHUPs answered.", labels=["result"])
+    for result, count in snapshot.reloads.items():
+        reloads.add_metric([result], count)
+    yield reloads
+
+
+def _gathered(pairs: Iterable[tuple[Any, Any]]) -> Iterable[tuple[Any, list[Any]]]:
+    """All that belongs to a key."""
+    found: dict[Any, list[Any]] = {}
+    for key, value in pairs:
+        found.setdefault(key, []).append(value)
+    return found.items()

@@ -1,0 +1,156 @@
+"""A worker's process: how it is forked, its first and last steps, and what its supervisor knows of it."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import io
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterable
+from typing import NoReturn
+
+import uvloop
+
+from fastticket.errors import ConfigError, FastticketError
+from fastticket.gateway.config import Config
+from fastticket.gateway.slot import Slot
+from fastticket.gateway.worker import Worker
+
+log = logging.getLogger("fastticket.gateway")
+
+FAILED = 1
+BAD_CONFIG = 2  # as of the command line
+PR_SET_PDEATHSIG = 1
+READY = b"+"  # the one word of a worker that serves; of one that can not it is the reason
+WORD_BYTES_MAX = 4096  # a pipe takes so much at once
+
+
+class WorkerProcess:
+    """What a supervisor knows of one."""
+
+    def __init__(self, number: int, pid: int, pipe: int, slot: Slot) -> None:
+        self.number = number  #: of the worker; the process that takes its place has the same
+        self.pid = pid
+        self.pipe = pipe
+        self.slot = slot
+        self.born_s = time.monotonic()
+        self.is_ready = False
+        self.is_dismissed = False  #: told to retire or to stop
+        self.reason = ""  #: why it could not start
+        self.timer: asyncio.TimerHandle | None = None  #: when it has to be ready, or gone
+
+    def __str__(self) -> str:
+        return f"worker {self.number} (pid {self.pid})"
+
+    def hear(self) -> bool:
+        """Take in its word. False: it has said nothing yet."""
+        if self.pipe < 0:
+            return True
+        try:
+            word = os.read(self.pipe, WORD_BYTES_MAX)
+        except BlockingIOError:
+            return False
+        self.is_ready = word == READY
+        self.reason = "" if self.is_ready else word.decode(errors="replace")
+        os.close(self.pipe)
+        self.pipe = -1
+        return True
+
+    def send(self, number: int) -> None:
+        """A signal. It has not been waited for, so the pid is still its own."""
+        os.kill(self.pid, number)
+
+    def exit_code(self) -> int | None:
+        """None: it lives. Negative: the signal that killed it. Afterwards the pid may be somebody else's."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if pid else None
+
+
+def fork_worker(number: int, config: Config, listeners: list[socket.socket]) -> WorkerProcess:
+    """Start one on these sockets. Not while an event loop runs: the child must not be inside of it."""
+    slot, parent = Slot(), os.getpid()
+    hearing, telling = os.pipe()
+    os.set_blocking(hearing, False)
+    # A signal to the child before it has handlers of its own would be written to the parent's event loop.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _become_worker(config, listeners, slot, telling, parent, mask)
+    except OSError:
+        os.close(hearing)
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.close(telling)
+    return WorkerProcess(number, pid, hearing, slot)
+
+
+def _become_worker(
+    config: Config, listeners: list[socket.socket], slot: Slot, telling: int, parent: int, mask: Iterable[int]
+) -> NoReturn:
+    code = FAILED
+    try:
+        gc.freeze()  # what is the parent's is never collected: its sockets have the numbers of descriptors of ours
+        _reset_signals()
+        _close_all_but({telling, *(listener.fileno() for listener in listeners)})
+        end_with_parent(parent)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        with open(telling, "wb", buffering=0) as pipe:
+            code = _work(config, listeners, slot, pipe)
+    except BaseException:
+        log.exception("worker (pid %d)", os.getpid())
+    finally:
+        os._exit(code)
+
+
+def _work(config: Config, listeners: list[socket.socket], slot: Slot, pipe: io.FileIO) -> int:
+    logging.getLogger().setLevel(config.gateway.log_level.upper())
+
+    def ready() -> None:
+        pipe.write(READY)
+        pipe.close()
+
+    async def main() -> None:
+        await Worker(config, listeners, slot).run(ready)
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main())
+        return 0
+    except FastticketError as error:
+        if pipe.closed:
+            raise
+        pipe.write(str(error).encode()[:WORD_BYTES_MAX])
+        return BAD_CONFIG if isinstance(error, ConfigError) else FAILED
+
+
+def _reset_signals() -> None:
+    """None of the parent's handlers; what a terminal sends to all of its processes is for the parent to answer."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _close_all_but(kept: set[int]) -> None:
+    """And the standard streams."""
+    first = 3
+    for fd in sorted(kept - {0, 1, 2}):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
+
+
+def end_with_parent(parent: int) -> None:
+    """SIGTERM to this process when that one is gone, however it went."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it was faster
+        signal.raise_signal(signal.SIGTERM)

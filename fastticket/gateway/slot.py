@@ -1,0 +1,67 @@
+"""What a worker tells its supervisor: a piece of memory that both have, made before the fork.
+
+It begins with the data plane's counters, written in place. After them are two notes of the control plane, JSON, written in turns: the
+last one that is whole counts, so that a worker may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import struct
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from fastticket.core.proxy import COUNTERS_BYTES, read_counters
+
+NOTE_BYTES_MAX = 128 * 1024  # of 256 upstream servers with long names
+_HEADER = struct.Struct("=QII")  # how many there were before it, size, checksum
+_NOTE_AT = COUNTERS_BYTES + -COUNTERS_BYTES % 64
+_NOTE_ROOM = _HEADER.size + NOTE_BYTES_MAX
+
+
+class Slot:
+    """The worker writes, the supervisor reads."""
+
+    def __init__(self) -> None:
+        memory = memoryview(mmap.mmap(-1, _NOTE_AT + 2 * _NOTE_ROOM))  # shared with what is forked from here on
+        self.counters = memory[:COUNTERS_BYTES]
+        self._notes = [memory[at : at + _NOTE_ROOM] for at in (_NOTE_AT, _NOTE_AT + _NOTE_ROOM)]
+        self._published = 0
+
+    def publish(self, note: Mapping[str, Any]) -> None:
+        """In the place of the last but one. ValueError: it is too long."""
+        text = json.dumps(note, separators=(",", ":")).encode()
+        if len(text) > NOTE_BYTES_MAX:
+            raise ValueError(f"a note of {len(text)} bytes; there is room for {NOTE_BYTES_MAX}")
+        self._published += 1
+        place = self._notes[self._published % 2]
+        place[_HEADER.size : _HEADER.size + len(text)] = text
+        _HEADER.pack_into(place, 0, self._published, len(text), zlib.crc32(text))
+
+    def note(self) -> dict[str, Any] | None:
+        """The last one; None: there is none yet."""
+        whole = [note for place in self._notes if (note := _read(place))]
+        return max(whole, key=lambda each: each[0])[1] if whole else None
+
+    def counted(self) -> dict[str, Any]:
+        """The data plane's counters, and those of the last note."""
+        note = self.note()
+        return {**read_counters(self.counters), **(note["counters"] if note else {})}
+
+
+def _read(place: memoryview) -> tuple[int, dict[str, Any]] | None:
+    number, size, checksum = _HEADER.unpack_from(place)
+    text = bytes(place[_HEADER.size : _HEADER.size + min(size, NOTE_BYTES_MAX)])
+    return (number, json.loads(text)) if number and zlib.crc32(text) == checksum else None
+
+
+def add(total: Any, counted: Any) -> Any:
+    """The sum of two of the shape of `Slot.counted`: numbers, names to numbers, or pairs of a bound and a number."""
+    if isinstance(counted, dict):
+        missing = {name: value for name, value in total.items() if name not in counted}
+        return missing | {name: add(total[name], value) if name in total else value for name, value in counted.items()}
+    if isinstance(counted, list):
+        return [(bound, before + more) for (bound, before), (_, more) in zip(total, counted, strict=True)]
+    return total + counted

@@ -1,0 +1,353 @@
+"""The admin listener, as a probe and a Prometheus see it: real processes, a real Redis, upstream servers that go away."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import BOUND_S, Client, fields_of, status_of
+from processes import Site
+from prometheus_client.parser import text_string_to_metric_families
+from redis_servers import Server, free_port, wait_until
+
+import fastticket
+from fastticket.gateway.addresses import is_loopback, parse_address
+from fastticket.gateway.admin import CONNECTIONS_MAX, HEAD_BYTES_MAX
+from fastticket.gateway.metrics import COUNTERS, GAUGES
+from fastticket.gateway.snapshot import NOTE_AGE_MAX_S, Snapshot
+from fastticket.keyfile import create_key_file
+
+DOCUMENT = os.path.join(os.path.dirname(__file__), "../docs/operations.md")
+
+
+@pytest.fixture
+def redis_server(tmp_path):
+    server = Server(tmp_path)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def site(tmp_path, redis_server, origin):
+    """`site(workers=2, servers=[...])`: a gateway on Redis, with an admin listener on a Unix socket; `/open` needs no ticket."""
+    create_key_file(tmp_path / "keys.toml")
+    behind = origin()
+    started = []
+
+    def table(*, servers=None, **gateway):
+        return {
+            "gateway": {"listen": ["127.0.0.1:0"], "admin": "unix:admin.sock", "drain_timeout_s": 2.0, **gateway},
+            "ticket": {"keys": "keys.toml"},
+            "store": {"url": f"redis://{redis_server.address}/0"},
+            "upstream": [{"name": "app", "servers": servers or [behind.address]}],
+            "route": [{"path": "/"}, {"path": "/open", "auth": "none"}],
+        }
+
+    def start(**options):
+        started.append(Watched(tmp_path, table(**options)))
+        started[-1].table = table
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.stop()
+
+
+class Watched(Site):
+    """A site and its admin listener."""
+
+    def exchange(self, raw, to_head=False):
+        """(head, body) of the admin listener's answer, and nothing after it."""
+        with Client(str(self.folder / "admin.sock")) as client:
+            client.sendall(raw)
+            answer = client.read_response(to_head)
+            assert client.read_all() == b""
+            return answer
+
+    def page(self, path):
+        """(status, body)"""
+        head, body = self.exchange(f"GET {path} HTTP/1.1\r\nHost: admin\r\n\r\n".encode())
+        assert b"Connection: close" in head
+        return status_of(head), body
+
+    def state(self, path):
+        """(status, what is away)"""
+        status, body = self.page(path)
+        return status, json.loads(body)["away"]
+
+    def samples(self):
+        """What Prometheus makes of the page: (name, labels) to value; of counters alone with `counters`."""
+        status, body = self.page("/metrics")
+        assert status == 200
+        return {
+            (sample.name, *sorted(sample.labels.items())): (family.type, sample.value)
+            for family in text_string_to_metric_families(body.decode())
+            for sample in family.samples
+        }
+
+    def value(self, name, **labels):
+        return self.samples()[(name, *sorted(labels.items()))][1]
+
+    def log_in(self):
+        return subprocess.run(
+            [sys.executable, "-m", "fastticket", "issue", "alice", "--config", "fastticket.toml"],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            timeout=BOUND_S,
+            check=True,
+        ).stdout.strip()
+
+
+def get(ticket="", path="/x"):
+    cookie = f"Cookie: ticket={ticket}\r\n" if ticket else ""
+    return f"GET {path} HTTP/1.1\r\nHost: a\r\n{cookie}\r\n".encode()
+
+
+ADMITTED = {"verdict": "admitted", "reason": ""}
+
+
+def test_counters_are_summed_and_never_go_back(site):
+    """Over workers, their deaths, and reloads."""
+    at = site(workers=2)
+    ticket = at.log_in()
+    clients = [at.connect() for _ in range(10)]
+    for _ in range(10):
+        for client in clients:
+            client.sendall(get(ticket))
+        assert {status_of(client.read_response()[0]) for client in clients} == {200}
+    at.ask(get())
+    at.ask(get("x" * 100))
+    at.ask(b"GET\r\n\r\n")
+    assert at.value("fastticket_requests_total", **ADMITTED) == 100
+    assert at.value("fastticket_requests_total", verdict="refused", reason="missing") == 1
+    assert at.value("fastticket_requests_total", verdict="refused", reason="malformed") == 1
+    assert at.value("fastticket_requests_total", verdict="malformed", reason="bad_request") == 1
+    assert at.value("fastticket_request_duration_seconds_count") >= 100
+
+    def cached():
+        found = [at.value(f"fastticket_near_cache_{name}_total") for name in ("hits", "misses")]
+        return found if sum(found) >= 100 else None
+
+    hits, misses = wait_until(cached, "the notes of both workers", BOUND_S)
+    assert 1 <= misses <= 20  # first requests, once in the data plane and once where they are looked up
+    assert hits >= 80
+    wait_until(lambda: at.value("fastticket_touches_written_total") >= 1, "a flush", BOUND_S)
+    assert at.value("fastticket_touches_coalesced_total") >= 80
+    assert at.value("fastticket_connections_accepted_total") == 13
+
+    for client in clients:
+        client.close()
+    seen = at.samples()
+
+    def is_monotone():
+        nonlocal seen
+        now = at.samples()
+        for key, (kind, value) in now.items():
+            if kind in ("counter", "histogram") and key in seen:
+                assert value >= seen[key][1], key
+        seen = now
+        return True
+
+    def restarted(times):
+        return is_monotone() and at.value("fastticket_worker_restarts_total") == times
+
+    for number in (1, 2):
+        os.kill(at.workers()[0], signal.SIGKILL)
+        wait_until(lambda n=number: restarted(n) and at.state("/healthz")[0] == 200, "a new worker", BOUND_S)
+        assert at.reload().startswith("reloaded")
+        wait_until(lambda: is_monotone() and at.value("fastticket_workers", state="retiring") == 0, "gone", BOUND_S)
+    for _ in range(50):
+        assert status_of(at.ask(get(ticket))[0]) == 200
+    assert at.value("fastticket_requests_total", **ADMITTED) == 150
+    assert at.value("fastticket_reloads_total", result="done") == 2
+    assert at.value("fastticket_workers", state="serving") == 2
+
+
+def test_no_secret_is_on_a_page(site, redis_server):
+    at = site()
+    ticket = at.log_in()
+    assert status_of(at.ask(get(ticket))[0]) == 200
+    secret = (at.folder / "keys.toml").read_text().split('"')[1]
+    for page in ("/metrics", "/healthz", "/readyz"):
+        text = at.page(page)[1].decode()
+        assert ticket[:12] not in text
+        assert secret not in text
+        assert "alice" not in text
+    assert ticket not in at.log
+    assert secret not in at.log
+
+
+def test_every_metric_is_documented(site):
+    with open(DOCUMENT) as file:
+        text = file.read()
+    for name, *_ in site().samples():
+        name = name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum")
+        assert f"`{name}" in text, name
+    assert len(COUNTERS) + len(GAUGES) > 20
+
+
+def test_readiness_follows_the_store(site, redis_server):
+    at = site(workers=2)
+    ticket = at.log_in()
+    for _ in range(10):
+        assert status_of(at.ask(get(ticket))[0]) == 200
+    assert at.state("/readyz") == (200, [])
+    redis_server.kill()
+    wait_until(lambda: at.state("/readyz") == (503, ["store"]), "it is noticed", BOUND_S)
+    assert at.state("/healthz") == (200, [])  # nothing is wrong with the workers
+    assert at.value("fastticket_store_shards_away") >= 1
+    wait_until(lambda: at.value("fastticket_store_server_up", server=redis_server.address) == 0, "breaker", BOUND_S)
+    assert at.value("fastticket_store_outage_seconds") > 0
+    redis_server.start()
+    wait_until(lambda: at.state("/readyz") == (200, []), "it is back", BOUND_S)
+    assert at.value("fastticket_store_server_up", server=redis_server.address) == 1
+
+
+def test_readiness_follows_the_upstream_servers(site, origin, tmp_path):
+    path = str(tmp_path / "app.sock")
+    app, other = origin(path=path), f"127.0.0.1:{free_port()}"
+    at = site(servers=[app.address, other])
+
+    def state_after_a_request():
+        return status_of(at.ask(get(path="/open"))[0]), at.state("/readyz")
+
+    assert [state_after_a_request() for _ in range(4)] == [(200, (200, []))] * 4  # one of two is enough
+    wait_until(lambda: at.value("fastticket_upstream_up", upstream="app", server=other) == 0, "one down", BOUND_S)
+    app.close()
+    os.unlink(path)
+    assert state_after_a_request()[0] == 502
+    wait_until(lambda: at.state("/readyz") == (503, ["upstream app"]), "all are down", BOUND_S)
+    origin(path=path)
+    wait_until(lambda: state_after_a_request() == (200, (200, [])), "one is back", 2 * BOUND_S)
+
+
+def test_health_follows_the_workers(site):
+    at = site(workers=2)
+    assert at.state("/healthz") == (200, [])
+    ring = (at.folder / "keys.toml").read_text()
+    (at.folder / "keys.toml").unlink()  # none can start
+    os.kill(at.workers()[0], signal.SIGKILL)
+    wait_until(lambda: at.state("/healthz")[0] == 503, "one is missing", BOUND_S)
+    status, away = at.state("/readyz")
+    assert (status, len(away)) == (503, 1)
+    assert away[0] in ("worker 0", "worker 1")
+    assert at.value("fastticket_workers", state="missing") == 1
+    (at.folder / "keys.toml").write_text(ring)
+    wait_until(lambda: at.state("/healthz") == (200, []), "it is back", BOUND_S)
+
+
+def test_a_worker_that_tells_nothing_hangs():
+    now_s = time.monotonic()
+    note = {"now": {"shards_away": 0}, "store": {}, "upstreams": []}
+    serving = {0: {**note, "at_s": now_s}, 1: {**note, "at_s": now_s - NOTE_AGE_MAX_S}, 2: None}
+    snapshot = Snapshot(False, 4, serving, [], {}, 0, 0, {})
+    assert snapshot.unhealthy() == snapshot.away() == ["worker 1", "worker 2", "worker 3"]
+
+
+def test_what_a_client_may_ask(site):
+    at = site()
+    head, body = at.exchange(b"HEAD /metrics HTTP/1.1\r\nHost: a\r\n\r\n", to_head=True)
+    assert (status_of(head), body) == (200, b"")
+    assert int(fields_of(head)[b"content-length"]) > 1000
+    assert fields_of(head)[b"content-type"].startswith(b"text/plain; version=")
+    assert at.page("/healthz?verbose")[0] == 200
+    assert at.page("/")[0] == 404
+    assert at.page("/metrics/")[0] == 404
+    head, _ = at.exchange(b"POST /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+    assert (status_of(head), fields_of(head)[b"allow"]) == (405, b"GET, HEAD")
+    assert status_of(at.exchange(b"nonsense\r\n\r\n")[0]) == 400
+    assert status_of(at.exchange(b"\r\n\r\n")[0]) == 400
+    assert status_of(at.exchange(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 2 * HEAD_BYTES_MAX)[0]) == 431
+    with Client(str(at.folder / "admin.sock")) as gone:
+        gone.sendall(b"GET /he")
+    assert at.page("/healthz")[0] == 200
+
+
+def test_a_slow_client_is_not_waited_for(site):
+    """A deadline for the whole of it, and so many clients at once."""
+    at = site()
+    slow = [Client(str(at.folder / "admin.sock")) for _ in range(CONNECTIONS_MAX)]
+    for client in slow:
+        client.sendall(b"GET /healthz HT")
+    with Client(str(at.folder / "admin.sock")) as one_more:
+        assert one_more.read_all() == b""
+    for client in slow:
+        assert client.read_all() == b""
+        client.close()
+    assert at.page("/healthz")[0] == 200
+
+
+def test_the_listener_moves_by_a_reload(site):
+    at = site()
+    port = free_port()
+    assert at.reload(at.table(admin=f"127.0.0.1:{port}")).startswith("reloaded")
+    with Client(("127.0.0.1", port)) as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert status_of(client.read_response()[0]) == 200
+    with pytest.raises(ConnectionRefusedError):
+        at.page("/healthz")
+    assert at.reload(at.table(admin="")).startswith("reloaded")
+    with pytest.raises(ConnectionRefusedError):
+        Client(("127.0.0.1", port))
+    assert at.reload(at.table()).startswith("reloaded")
+    assert at.page("/healthz")[0] == 200
+    assert at.at.end(signal.SIGTERM) == 0
+
+
+def test_only_this_machine_may_ask(site, tmp_path):
+    for text, holds in {
+        "127.0.0.1:1": True,
+        "127.9.9.9:1": True,
+        "[::1]:1": True,
+        "localhost:1": True,
+        "unix:x": True,
+        "0.0.0.0:1": False,
+        "[::]:1": False,
+        "10.0.0.1:1": False,
+        "example.org:1": False,
+        "fd:3": False,
+    }.items():
+        assert is_loopback(parse_address(text, tmp_path)) is holds, text
+    at = site()
+    text = (at.folder / "fastticket.toml").read_text().replace("unix:admin.sock", "0.0.0.0:1")
+    assert "[gateway] admin: 0.0.0.0:1 is not" in at.reload(text)
+    assert at.page("/healthz")[0] == 200
+
+
+def test_stats_know_how_old_the_oldest_unwritten_use_is(tmp_path):
+    """`flush_lag_ms`: 0 with nothing to write, then as long as the store has not taken it."""
+
+    async def lags():
+        create_key_file(tmp_path / "keys.toml")
+        keys = fastticket.Keyring.from_file(tmp_path / "keys.toml")
+        store = fastticket.open_store("sqlite://:memory:")
+        async with fastticket.TicketCache(store, keys, flush_interval_ms=60_000, lease_ms=120_000) as cache:
+            ticket = await cache.login("alice")
+            assert cache.stats["flush_lag_ms"] == 0
+            await asyncio.sleep(0.02)
+            await cache.authenticate(ticket)
+            lag_ms = cache.stats["flush_lag_ms"]
+            assert lag_ms >= 20
+            assert cache.stats["shards_leased"] == 1
+            await cache.flush()
+            return cache.stats["flush_lag_ms"]
+
+    assert asyncio.run(lags()) == 0
+
+
+def test_the_socket_file_of_a_predecessor_is_no_obstacle(site, tmp_path):
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "admin.sock"))
+    at = site()
+    assert at.page("/healthz")[0] == 200
+    (tmp_path / "notes").write_text("precious")
+    assert "a file that is not a socket" in at.reload(at.table(admin="unix:notes"))
+    assert (tmp_path / "notes").read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.glob("notes*")) == ["notes"]

@@ -1,0 +1,469 @@
+"""Workers that die, configurations that change, signals in the middle of things: real processes, and nobody's request is dropped."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+from conftest import BOUND_S, OK, Client, fields_of, status_of
+from processes import Process, Site
+from redis_servers import free_port, wait_until
+
+import fastticket
+from fastticket.core.ticket import read_keys
+from fastticket.gateway.config import read_config, to_toml
+from fastticket.gateway.slot import NOTE_BYTES_MAX, Slot, add
+from fastticket.gateway.supervisor import RETIRING_GENERATIONS_MAX
+from fastticket.keyfile import create_key_file, key_file_text, rotate_key_file
+
+GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def get(ticket):
+    return f"GET /x HTTP/1.1\r\nHost: a\r\nCookie: ticket={ticket}\r\n\r\n".encode()
+
+
+def naming(name):
+    """An answer that says who gave it."""
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(name), name)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    create_key_file(tmp_path / "keys.toml")
+    return tmp_path
+
+
+@pytest.fixture
+def table(folder, origin):
+    """A good configuration: everything goes to an origin that answers `ok`."""
+    behind = origin()
+
+    def make(*, auth="none", servers=None, store=None, **gateway):
+        return {
+            "gateway": {"listen": ["127.0.0.1:0"], "drain_timeout_s": 2.0, **gateway},
+            "ticket": {"keys": "keys.toml"},
+            "store": {"url": "sqlite:///s.db", **(store or {})},
+            "upstream": [{"name": "app", "servers": servers or [behind.address]}],
+            "route": [{"path": "/", "auth": auth}],
+        }
+
+    return make
+
+
+@pytest.fixture
+def site(folder):
+    started = []
+
+    def start(config, **options):
+        started.append(Site(folder, config, **options))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.stop()
+
+
+def in_store(folder, action):
+    """Do something with a cache of our own on the gateway's store."""
+
+    async def act():
+        keys = fastticket.Keyring.from_file(folder / "keys.toml")
+        async with fastticket.TicketCache(fastticket.open_store("sqlite:///s.db", base=folder), keys) as cache:
+            return await action(cache)
+
+    return asyncio.run(act())
+
+
+def log_in(folder):
+    return in_store(folder, lambda cache: cache.login("alice"))
+
+
+def deadline(folder):
+    (session,) = in_store(folder, lambda cache: cache.sessions("alice"))
+    return session.idle_deadline_ms
+
+
+def is_gone(pid):
+    return not os.path.exists(f"/proc/{pid}")
+
+
+# --- workers
+
+
+def test_a_worker_that_dies_young_is_replaced_after_longer_and_longer_pauses(site, table):
+    at = site(table(workers=2))
+    for pause in ("0.1", "0.2", "0.4"):
+        victim = at.workers()[-1]
+        os.kill(victim, signal.SIGKILL)
+        line = wait_until(lambda v=victim: re.search(rf"worker \d \(pid {v}\) (.*)", at.log), "the replacement")[1]
+        assert re.fullmatch(rf"was killed by SIGKILL, after \d\.\d s; the next one starts in {pause} s", line)
+        wait_until(lambda v=victim: len(at.workers()) == 2 and v not in at.workers(), "the next worker")
+        assert {status_of(at.ask(GET)[0]) for _ in range(10)} == {
+            200
+        }  # those that it had not accepted wait for the next
+    assert at.at.end(signal.SIGTERM) == 0
+
+
+def test_a_worker_that_can_not_start_is_tried_again(site, table, folder):
+    at = site(table())
+    ring = (folder / "keys.toml").read_text()
+    (folder / "keys.toml").unlink()
+    os.kill(at.workers()[0], signal.SIGKILL)
+    wait_until(lambda: re.search(r"has ended with 2: .*keys\.toml.*starts in 0\.2 s", at.log), "a reason", BOUND_S)
+    (folder / "keys.toml").write_text(ring)
+    assert status_of(at.ask(GET)[0]) == 200
+    assert at.at.end(signal.SIGTERM) == 0
+
+
+def test_workers_that_can_not_start_at_first_end_the_gateway(folder, table):
+    """With the reason in one line, as for any other command."""
+    for store, code in ((f"redis://127.0.0.1:{free_port()}/0", 1), ("sqlite:///nowhere/s.db", 2)):
+        config = to_toml(read_config(table(store={"url": store}, workers=2), "test", folder))
+        (folder / "fastticket.toml").write_text(config)
+        done = subprocess.run(
+            [sys.executable, "-m", "fastticket", "serve", "--config", "fastticket.toml"],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            timeout=BOUND_S,
+        )
+        assert (done.returncode, done.stdout) == (code, ""), done.stderr
+        assert re.search(r"^fastticket: .*(refused|nowhere)", done.stderr, re.MULTILINE)
+
+
+def test_workers_end_with_their_supervisor_and_lose_no_touch(site, table, folder):
+    ticket = log_in(folder)
+    at = site(table(auth="required", workers=2, store={"flush_interval_ms": 60_000, "lease_ms": 120_000}))
+    before = deadline(folder)
+    assert status_of(at.ask(get(ticket))[0]) == 200
+    workers = at.workers()
+    at.at.process.kill()
+    wait_until(lambda: all(map(is_gone, workers)), "the workers are gone", BOUND_S)
+    assert deadline(folder) > before
+
+
+def test_a_worker_that_hangs_is_killed_in_the_end(site, table):
+    at = site(table(drain_timeout_s=0.1))
+    (worker,) = at.workers()
+    os.kill(worker, signal.SIGSTOP)
+    assert at.at.process.poll() is None
+    at.at.process.send_signal(signal.SIGTERM)
+    assert at.at.process.wait(3 * BOUND_S) == 1
+    assert is_gone(worker)
+    assert "not gone in" in at.log
+
+
+def test_serve_takes_a_number_of_workers(folder, origin):
+    flags = ("--listen", "127.0.0.1:0", "--upstream", origin().address, "--keys", "keys.toml", "--workers", "3")
+    at = Process("serve", *flags, cwd=folder)
+    with at.process.stdout:
+        assert len(at.workers()) == 3
+        rotate_key_file(folder / "keys.toml")
+        before = at.workers()
+        at.process.send_signal(signal.SIGHUP)  # nothing but the keys can be another
+        wait_until(lambda: len(at.workers()) == 3 and not set(before) & set(at.workers()), "three others", BOUND_S)
+        assert at.end(signal.SIGINT) == 0
+
+
+# --- reload
+
+
+def test_a_reload_takes_whatever_is_in_the_file(site, table, origin):
+    """Upstreams, routes, more workers, fewer; nobody notices more than that."""
+    other = origin(answer=naming(b"other"))
+    at = site(table())
+    assert at.ask(GET)[1] == b"ok"
+    assert at.reload(table(servers=[other.address], workers=3)) == "reloaded: 3 workers serve by fastticket.toml"
+    wait_until(lambda: len(at.workers()) == 3, "the first one has retired")
+    assert {at.ask(GET)[1] for _ in range(20)} == {b"other"}
+    assert at.reload(table(auth="required")).startswith("reloaded: 1 workers")
+    assert {status_of(at.ask(GET)[0]) for _ in range(20)} == {401}  # the sockets of three workers have one now
+    wait_until(lambda: len(at.workers()) == 1, "two have retired")
+    assert at.at.end(signal.SIGTERM) == 0
+
+
+def test_a_reload_listens_elsewhere(site, table, folder):
+    first, second = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    at = site(table(listen=[first]))
+    assert at.reload(table(listen=[first, second, "unix:g.sock"])).startswith("reloaded")
+    for address in (at.address, ("127.0.0.1", int(second.rpartition(":")[2])), str(folder / "g.sock")):
+        with Client(address) as client:
+            client.sendall(GET)
+            assert status_of(client.read_response()[0]) == 200
+    assert at.reload(table(listen=[second])).startswith("reloaded")
+    wait_until(lambda: len(at.workers()) == 1, "the others have retired")
+    with socket.socket() as late:
+        assert late.connect_ex(at.address) != 0
+
+
+def test_a_reload_disturbs_no_connection(site, table, origin):
+    """In flight, idle, and new ones: each gets its answer; who was connected is told to come again."""
+    asked, go_on = threading.Event(), threading.Event()
+
+    def slow(connection):
+        while True:
+            if b"/slow" in connection.read_head():
+                asked.set()
+                assert go_on.wait(BOUND_S)
+            connection.sendall(OK)
+
+    config = table(servers=[origin(slow).address], workers=2)
+    at = site(config)
+    with at.connect() as busy, at.connect() as idle:
+        idle.sendall(GET)
+        assert b"Connection: close" not in idle.read_response()[0]
+        busy.sendall(GET.replace(b"/x", b"/slow"))
+        assert asked.wait(BOUND_S)
+        assert at.reload().startswith("reloaded")
+        assert status_of(at.ask(GET)[0]) == 200
+        go_on.set()
+        for client in (busy, idle):
+            if client is idle:
+                client.sendall(GET)
+            head, body = client.read_response()
+            assert (status_of(head), body, fields_of(head)[b"connection"]) == (200, b"ok", b"close")
+            assert client.read_all() == b""
+    wait_until(lambda: len(at.workers()) == 2, "the old ones have retired")
+
+
+def test_a_removed_key_is_refused_by_retiring_workers_too(site, table, folder):
+    old = log_in(folder)
+    at = site(table(auth="required"))
+    with at.connect() as kept, at.connect() as other:
+        for client in (kept, other):
+            client.sendall(get(old))
+            assert status_of(client.read_response()[0]) == 200
+        rotate_key_file(folder / "keys.toml")
+        new = read_keys(folder / "keys.toml")[-1:]
+        (folder / "keys.toml").write_text(key_file_text(new))
+        assert at.reload().startswith("reloaded")
+
+        def is_refused():
+            with at.connect() as fresh:
+                fresh.sendall(get(old))
+                return status_of(fresh.read_response()[0]) == 401
+
+        assert is_refused()
+        wait_until(lambda: "retires" in at.log, "the old worker has read the keys", BOUND_S)
+        for client in (kept, other):
+            client.sendall(get(old))
+            assert status_of(client.read_response()[0]) == 401
+        assert status_of(at.ask(get(log_in(folder)))[0]) == 200
+
+
+def test_touches_of_a_retiring_worker_are_written(site, table, folder):
+    ticket = log_in(folder)
+    config = table(auth="required", store={"flush_interval_ms": 60_000, "lease_ms": 120_000})
+    at = site(config)
+    (old,) = at.workers()
+    before = deadline(folder)
+    with at.connect() as kept:
+        at.reload()
+        kept.sendall(get(ticket))
+        assert status_of(kept.read_response()[0]) == 200
+        wait_until(lambda: is_gone(old), "the old worker has retired", BOUND_S)
+    assert deadline(folder) > before
+
+
+def test_retirement_ends(site, table):
+    """Who asks nothing more does not keep a worker for ever."""
+    at = site(table(retire_timeout_s=0.5))
+    (old,) = at.workers()
+    with at.connect() as idle:
+        idle.sendall(GET)
+        idle.read_response()
+        at.reload()
+        assert idle.read_all() == b""
+        wait_until(lambda: is_gone(old), "the old worker has retired", BOUND_S)
+
+
+def test_not_many_generations_retire_at_once(site, table):
+    """However often it is reloaded: the oldest makes room."""
+    at = site(table())
+    with contextlib.ExitStack() as stack:
+        idle = []
+        for generation in range(RETIRING_GENERATIONS_MAX + 1):
+            idle.append(stack.enter_context(at.connect()))
+            idle[-1].sendall(GET)
+            idle[-1].read_response()
+            assert at.reload().startswith("reloaded")
+            # Until then the old worker accepts, too.
+            wait_until(lambda n=generation: at.log.count(" retires: 1 connections") == n + 1, "it retires")
+        assert idle[0].read_all() == b""
+        wait_until(lambda: len(at.workers()) == 1 + RETIRING_GENERATIONS_MAX, "one has made room", BOUND_S)
+        for client in idle[1:]:
+            client.sendall(GET)
+            assert status_of(client.read_response()[0]) == 200
+
+
+@pytest.fixture
+def taken():
+    """A port where somebody else listens."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        yield other.getsockname()[1]
+
+
+def test_a_bad_configuration_is_refused_and_the_old_one_stays(site, table, folder, taken):
+    at = site(table(workers=2))
+    before = at.workers()
+    ring = (folder / "keys.toml").read_text()
+
+    def refused(config, reason):
+        line = at.reload(config)
+        assert line.startswith("not reloaded, the configuration before stays: ")
+        assert reason in line
+        wait_until(lambda: at.workers() == before, "nobody but the old workers", BOUND_S)
+        assert {status_of(at.ask(GET)[0]) for _ in range(10)} == {200}
+
+    refused("this is not TOML", "not TOML")
+    refused({**table(), "ticket": {"keys": "nowhere.toml"}}, "nowhere.toml")
+    refused(table(listen=["127.0.0.1:0", f"127.0.0.1:{taken}"]), "is another one running?")
+    refused(table(admin=f"127.0.0.1:{taken}"), "is another one running?")
+    refused(table(servers=["nowhere.invalid:1"], workers=4), "nowhere.invalid:1: the name does not resolve")
+    refused(table(store={"url": f"redis://127.0.0.1:{free_port()}/0"}), "refused")
+    (folder / "keys.toml").write_text("nonsense")
+    refused(table(), "keys.toml")
+    assert ring not in at.log
+    (folder / "keys.toml").write_text(ring)
+    assert at.reload(table()).startswith("reloaded")
+    assert at.log.count("not reloaded") == 7
+
+
+def test_reloads_do_not_overlap(site, table, origin):
+    """SIGHUPs during a reload make one more after it, by what the file says then."""
+    at = site(table(workers=2))
+    other = origin(answer=naming(b"other"))
+    for _ in range(5):
+        at.at.process.send_signal(signal.SIGHUP)
+    at.configure(table(workers=2, servers=[other.address]))
+    at.at.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: at.ask(GET)[1] == b"other", "the last configuration", BOUND_S)
+    wait_until(lambda: len(at.workers()) == 2, "the others have retired", BOUND_S)
+    assert 1 <= at.log.count("reloaded: ") <= 6
+    assert at.at.end(signal.SIGTERM) == 0
+
+
+@pytest.fixture
+def silent_store():
+    """A Redis that takes connections and says nothing; its URL."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield f"redis://127.0.0.1:{listener.getsockname()[1]}/0?timeout_ms=30000"
+
+
+def test_sigterm_during_a_reload(site, table, silent_store):
+    at = site(table(workers=2))
+    at.configure(table(workers=2, store={"url": silent_store}))
+    at.at.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: len(at.workers()) == 4, "the next workers", BOUND_S)
+    workers = at.workers()
+    assert status_of(at.ask(GET)[0]) == 200
+    assert at.at.end(signal.SIGTERM) == 0
+    assert all(map(is_gone, workers))
+
+
+def test_a_worker_that_dies_during_a_reload_is_replaced(site, table, silent_store):
+    """An old one by its own configuration; a new one's death ends the reload."""
+    at = site(table())
+    at.configure(table(store={"url": silent_store}))
+    (old,) = at.workers()
+    at.at.process.send_signal(signal.SIGHUP)
+    coming = wait_until(lambda: set(at.workers()) - {old}, "the next worker", BOUND_S).pop()
+    os.kill(old, signal.SIGKILL)
+    wait_until(lambda: old not in at.workers() and len(at.workers()) == 2, "a replacement", BOUND_S)
+    assert status_of(at.ask(GET)[0]) == 200
+    os.kill(coming, signal.SIGKILL)
+    wait_until(lambda: re.search(rf"not reloaded.*pid {coming}\) was killed by SIGKILL", at.log), "the end", BOUND_S)
+    assert status_of(at.ask(GET)[0]) == 200
+
+
+# --- upgrade
+
+
+def asking(address, stop, failures):
+    """One connection after the other; whatever is not answered counts, and nothing is tried again."""
+    while not stop.is_set():
+        try:
+            with Client(address) as client:
+                client.sendall(GET)
+                assert status_of(client.read_response()[0]) == 200
+        except (OSError, EOFError, AssertionError) as failure:
+            failures.append(failure)
+
+
+def test_a_successor_takes_over_a_port(site, table):
+    """The rolling upgrade of docs/operations.md: start the new one, then stop the old one; both on one port meanwhile."""
+    config = table(listen=[f"127.0.0.1:{free_port()}"], admin="unix:admin.sock", workers=2)
+    old = site(config)
+    stop, failures = threading.Event(), []
+    client = threading.Thread(target=asking, args=(old.address, stop, failures))
+    client.start()
+    new = site(config)
+    assert new.address == old.address
+    assert old.at.end(signal.SIGTERM) == 0
+    assert status_of(new.ask(GET)[0]) == 200
+    stop.set()
+    client.join(BOUND_S)
+    assert failures == []
+
+
+def test_a_socket_that_somebody_keeps(folder, table):
+    """As systemd's: while no gateway runs, clients wait in its queue."""
+    with socket.socket() as kept:
+        kept.bind(("127.0.0.1", 0))
+        kept.listen()
+
+        def start():
+            return Site(
+                folder, table(listen=["fd:3"], workers=2), preexec_fn=lambda: os.dup2(kept.fileno(), 3), pass_fds=(3,)
+            )
+
+        with Client(kept.getsockname()) as early:
+            early.sendall(GET)
+            with contextlib.ExitStack() as stack:
+                at = start()
+                stack.callback(at.stop)
+                assert status_of(early.read_response()[0]) == 200
+                assert at.reload().startswith("reloaded")
+                assert status_of(at.ask(GET)[0]) == 200
+                assert at.at.end(signal.SIGTERM) == 0
+        with Client(kept.getsockname()) as patient:
+            patient.sendall(GET)
+            at = start()
+            assert status_of(patient.read_response()[0]) == 200
+            at.stop()
+
+
+# --- the shared memory
+
+
+def test_a_note_is_whole_or_the_one_before_it():
+    slot = Slot()
+    assert slot.note() is None
+    slot.publish({"counters": {"hits": 1}})
+    slot.publish({"counters": {"hits": 2}})
+    assert slot.note() == {"counters": {"hits": 2}}
+    slot._notes[0][20] ^= 1  # the writer was killed
+    assert slot.note() == {"counters": {"hits": 1}}
+    assert slot.counted()["hits"] == 1
+    with pytest.raises(ValueError, match="there is room for"):
+        slot.publish({"long": "x" * NOTE_BYTES_MAX})
+
+
+def test_counters_are_added_by_name_and_by_bound():
+    one = {"requests": 1, "refused": {"idle": 2}, "latency_us": [(100, 3), (None, 4)]}
+    two = {"requests": 10, "refused": {"idle": 20, "revoked": 30}, "latency_us": [(100, 30), (None, 40)], "hits": 5}
+    both = {"requests": 11, "refused": {"idle": 22, "revoked": 30}, "latency_us": [(100, 33), (None, 44)], "hits": 5}
+    assert add(one, two) == add(two, one) == both
+    assert add({}, one) == one

@@ -415,7 +415,9 @@ def test_a_successor_takes_over_a_port(site, table):
     assert status_of(new.ask(GET)[0]) == 200
     stop.set()
     client.join(BOUND_S)
-    assert failures == []
+    # Each of the two workers may reset who arrives between its last accept and its close: the kernel offers nothing better.
+    assert len(failures) <= 2
+    assert {type(failure) for failure in failures} <= {ConnectionResetError}
 
 
 def test_a_socket_that_somebody_keeps(folder, table):

@@ -162,7 +162,8 @@ class Worker:
     async def stop(self) -> None:
         """Drain, then flush."""
         self._stop_accepting()
-        self._turn()  # what those have asked who were accepted last
+        if self.proxy.connection_count:
+            await asyncio.sleep(TICK_S)  # who was let in last has not asked yet
         self.proxy.drain()
         try:
             async with asyncio.timeout(self._config.gateway.drain_timeout_s):

@@ -191,9 +191,19 @@ cdef bint is_nominated(const uint8_t *at, const Head *head, const Field *field) 
     return False
 
 
-cdef inline const uint8_t *_past_name(const uint8_t *at, const uint8_t *end) noexcept nogil:
-    """The first byte that is not of a token."""
-    while at != end and TOKEN[at[0]]:
+cdef inline const uint8_t *_past(const uint8_t *table, const uint8_t *at, const uint8_t *end) noexcept nogil:
+    """The first byte that the table does not have. By fours: names and targets are a third of what a head is read for."""
+    while end - at >= 4:
+        if not table[at[0]]:
+            return at
+        if not table[at[1]]:
+            return at + 1
+        if not table[at[2]]:
+            return at + 2
+        if not table[at[3]]:
+            return at + 3
+        at += 4
+    while at != end and table[at[0]]:
         at += 1
     return at
 
@@ -241,7 +251,7 @@ cdef inline const uint8_t *_past_value(const uint8_t *at, const uint8_t *end) no
 
 cdef int _field_line(Names names, const uint8_t *at, uint32_t size, uint32_t start, Field *field) noexcept nogil:
     """One field line from `start`. The offset after its CRLF, INCOMPLETE, or -400."""
-    cdef uint32_t i = <uint32_t>(_past_name(at + start, at + size) - at)
+    cdef uint32_t i = <uint32_t>(_past(TOKEN, at + start, at + size) - at)
     cdef uint32_t end
     if i == size:
         return INCOMPLETE
@@ -479,8 +489,7 @@ cdef int _target(const uint8_t *at, Head *head) noexcept nogil:
 cdef int _request_line(const uint8_t *at, uint32_t size, uint32_t start, Head *head) noexcept nogil:
     """The offset after its CRLF, INCOMPLETE, or -status."""
     cdef uint32_t i = start
-    while i < size and TOKEN[at[i]]:
-        i += 1
+    i = <uint32_t>(_past(TOKEN, at + start, at + size) - at)
     if i - start > METHOD_BYTES_MAX:
         return -400
     if i == size:
@@ -490,8 +499,7 @@ cdef int _request_line(const uint8_t *at, uint32_t size, uint32_t start, Head *h
     head.method_name = Span(start, i - start)
     i += 1
     head.target.at = i
-    while i < size and IN_TARGET[at[i]]:
-        i += 1
+    i = <uint32_t>(_past(IN_TARGET, at + i, at + size) - at)
     head.target.size = i - head.target.at
     if head.target.size > TARGET_BYTES_MAX:
         return -414
@@ -632,8 +640,7 @@ cdef int parse_response(Names names, const uint8_t *at, uint32_t size, Method as
         return -502
     i = 13 if at[12] == c' ' else 12
     head.reason.at = i
-    while i < size and IN_VALUE[at[i]]:
-        i += 1
+    i = <uint32_t>(_past(IN_VALUE, at + i, at + size) - at)
     head.reason.size = i - head.reason.at
     if size - i < 2:
         return INCOMPLETE if i == size or at[i] == c'\r' else -502

@@ -126,6 +126,18 @@ def test_without_a_header_nothing_is_served(announced, start):
     assert behind.connections == []
 
 
+def test_after_the_header_a_client_may_take_its_time(announced):
+    """As long as any idle connection; what must come soon is a request that has begun."""
+    at, _ = announced
+    with at.connect() as client:
+        client.sendall(b"PROXY UNKNOWN\r\n")
+        client.settimeout(1.5)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+        client.sendall(GET)
+        assert status_of(client.read_response()[0]) == 200
+
+
 def test_a_stranger_announces_nobody(gateway, origin):
     behind = origin()
     at = gateway(behind, gateway={"trusted_proxies": ["10.0.0.0/8"], "proxy_protocol": True})

@@ -1,5 +1,6 @@
 """Who was admitted stays so for one answer, and no longer than the session: tunnels and streams end with it."""
 
+import contextlib
 import threading
 import time
 
@@ -149,6 +150,49 @@ def test_a_stream_ends_when_its_session_is_revoked(gateway, origin):
         at.run(at.cache.logout(ticket))
         assert not client.read_all().endswith(b"0\r\n\r\n")  # cut, and not completed
     assert gone.wait(BOUND_S)
+
+
+def test_an_upload_ends_when_its_session_is_revoked(gateway, origin):
+    """It is looked at with each window of its rate."""
+
+    begun = threading.Event()
+
+    def serve(connection):
+        connection.read_head()
+        begun.set()
+        while connection.recv(65536):
+            pass
+
+    at = gateway(origin(serve), routes=[{"path": "/"}], timeouts={"request_body_window_s": 0.2})
+    ticket = at.login()
+    with at.connect() as client:
+        client.sendall(
+            f"POST / HTTP/1.1\r\nHost: a\r\nCookie: ticket={ticket}\r\nContent-Length: 1000000000\r\n\r\n".encode()
+        )
+        assert begun.wait(BOUND_S)
+        at.run(at.cache.logout(ticket))
+        with contextlib.suppress(ConnectionError):
+            while True:
+                client.sendall(b"x" * 1000)
+    assert at.stats["cut"] == 1
+
+
+def test_a_stream_that_began_before_its_request_was_over_ends_with_its_session(gateway, origin):
+    def serve(connection):
+        connection.read_head()
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+        assert connection.read_exactly(4) == b"body"
+        connection.recv(1)
+
+    at = gateway(origin(serve), routes=[{"path": "/"}])
+    ticket = at.login()
+    with at.connect() as client:
+        client.sendall(f"POST / HTTP/1.1\r\nHost: a\r\nCookie: ticket={ticket}\r\nContent-Length: 4\r\n\r\nbo".encode())
+        client.read_until(b"1\r\na\r\n")
+        client.sendall(b"dy")
+        at.run(at.cache.logout(ticket))
+        assert client.read_all() == b""
+    assert at.stats["cut"] == 1
 
 
 def test_a_tunnel_without_a_ticket_has_no_session_to_end_with(gateway, origin):

@@ -264,6 +264,8 @@ cdef class Proxy:
     cdef void _upstream_is_late(self, uint32_t index, Timer timer) noexcept nogil
     cdef bint _tunnel_flows(self, uint32_t index) noexcept nogil
     cdef void _vouch(self, uint32_t index) noexcept nogil
+    cdef bint _is_alive(self, uint32_t index) noexcept nogil
+    cdef void _wait_for_request(self, uint32_t index) noexcept nogil
     cdef void _cut(self, uint32_t index) noexcept nogil
     cdef bint _meet(self, Conn *c, const sockaddr_storage *address) noexcept nogil
     cdef bint _know(self, Conn *c) noexcept nogil

@@ -714,6 +714,8 @@ cdef class Proxy:
             self._vouch(index)
             return
         if timer == Timer.REQUEST_BODY and self._request_flows(index):
+            if c.is_admitted and not self._is_alive(index):
+                self._cut(index)
             return
         if timer == Timer.RESPONSE_BODY and self._response_flows(index):
             return
@@ -786,19 +788,25 @@ cdef class Proxy:
     # ---------------------------------------------------------------------------------------------- streams, tunnels
 
     cdef void _vouch(self, uint32_t index) noexcept nogil:
-        """A stream or a tunnel goes on: does its session? What the near cache does not know the control plane is asked."""
+        """A stream or a tunnel goes on: does its session?"""
+        if self._is_alive(index):
+            self._set_timer(index, Timer.VOUCH)
+        else:
+            self._cut(index)
+
+    cdef bint _is_alive(self, uint32_t index) noexcept nogil:
+        """As far as is known here. What the near cache does not know the control plane is asked; it answers with `vouch`."""
         cdef Conn *c = &self.conns[index]
         cdef bint touches = c.is_used and self.routes.table[c.route].touches
         cdef Verdict verdict = self.checker.judge_again(&c.checked, self.checker.now(), touches)
         if verdict == Verdict.HIT:
             c.is_used = False
         elif verdict != Verdict.MISS and verdict != Verdict.REFRESH:
-            self._cut(index)
-            return
+            return False
         elif not c.is_vouched and self.ask_count < 2 * self.conn_count:
             c.is_vouched = True
             self._ask(index, AskKind.STILL_ALIVE, Span(0, 0))
-        self._set_timer(index, Timer.VOUCH)
+        return True
 
     cdef void _cut(self, uint32_t index) noexcept nogil:
         """Its session is over."""
@@ -1088,6 +1096,9 @@ cdef class Proxy:
         cdef Conn *c = &self.conns[index]
         cdef int result
         if c.awaits_proxy_header and not self._read_proxy_header(index):
+            return
+        if c.held_size == 0:
+            self._wait_for_request(index)
             return
         while c.side == Side.DOWNSTREAM and c.state == State.READING_HEAD:
             c.held_is_whole = False
@@ -1443,10 +1454,15 @@ cdef class Proxy:
             c.state = State.READING_HEAD
             self._set_timer(index, Timer.HEAD_IN)
         else:
-            self._give_block(c.held)
-            c.held = NULL
-            c.state = State.IDLE
-            self._set_timer(index, Timer.KEEP_ALIVE)
+            self._wait_for_request(index)
+
+    cdef void _wait_for_request(self, uint32_t index) noexcept nogil:
+        """Nothing of it is there."""
+        cdef Conn *c = &self.conns[index]
+        self._give_block(c.held)
+        c.held = NULL
+        c.state = State.IDLE
+        self._set_timer(index, Timer.KEEP_ALIVE)
 
     cdef void _linger(self, uint32_t index, bint more_held) noexcept nogil:
         """Close so that the client sees the answer: unread bytes would turn the close into a reset (RFC 9112, 9.6)."""
@@ -2058,6 +2074,8 @@ cdef class Proxy:
             self._clear_timer(index)
             if self.conns[c.peer].state == State.AWAITING_HEAD:
                 self._set_timer(c.peer, Timer.FIRST_BYTE)
+            elif c.is_admitted:
+                self._set_timer(index, Timer.VOUCH)             # its response goes on already
 
     cdef void _body_ended(self, uint32_t index, bint cleanly) noexcept nogil:
         """The sender has closed: the end of a message that goes on until then, or a message cut short."""

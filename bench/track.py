@@ -43,6 +43,7 @@ BENCHMARKS: dict[str, tuple[Command, Command]] = {
     "store memory": (["store_memory.py"], ["store_memory.py", "--sessions", "20000"]),
     "revocation": (["revocation.py", "--revocations", "4000"], ["revocation.py", "--revocations", "500"]),
     "crowd": (["crowd.py"], ["crowd.py"]),
+    "storm": (["storm.py"], ["storm.py", "--seconds", "10"]),
     "scale": (["scale.py"], ["scale.py", "--only", "gateways", "shards"]),
 }
 CALLS = ("core", "cache", "stores", "middleware")

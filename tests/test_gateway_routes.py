@@ -168,6 +168,13 @@ def test_any_other_does_and_so_does_one_that_could_be_read_in_two_ways(exempting
     assert behind.requests == []
 
 
+@pytest.mark.parametrize("path", ["/public/../private", "/public//x", "/public/%2fx"])
+def test_an_expression_that_matches_everything_still_exempts_no_path_of_two_readings(gateway, origin, path):
+    at = gateway(origin(), routes=[{"path": "/", "exempt": ".*"}])
+    assert status_of(at.ask(get("/public/x"))[0]) == 200
+    assert status_of(at.ask(get(path))[0]) == 401
+
+
 def test_who_has_a_ticket_is_named_on_an_exempt_path(exempting):
     at, behind = exempting
     assert status_of(at.ask(get("/public/x", ticket=at.login("alice")))[0]) == 200

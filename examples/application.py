@@ -24,7 +24,7 @@ class Application(BaseHTTPRequestHandler):
         self.answer(200, f"hello {self.headers['X-Forwarded-User']}\n")
 
     def do_POST(self):
-        form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        form = parse_qs(self.rfile.read(int(self.headers.get("Content-Length", 0))).decode())
         user, password = form.get("user", [""])[0], form.get("password", [""])[0]
         if self.path == "/logout":
             self.answer(200, "bye\n", {"X-Ticket-Logout": "session"})

@@ -286,11 +286,10 @@ def _check_config(options: argparse.Namespace) -> int:
         raise ConfigError("check-config needs --config FILE")
     config = _config(options)
     make_cache(config, config.keyring())  # what only they can find wrong
-    text = to_toml(config)
-    shown = text if options.show_secrets else without_secrets(text)
-    if shown != text:
+    shown = config if options.show_secrets else without_secrets(config)
+    if shown != config:
         print("# *** stands for a secret; --show-secrets prints it\n")
-    print(shown)
+    print(to_toml(shown))
     return 0
 
 

@@ -135,7 +135,7 @@ def test_a_server_has_no_more_at_once_than_it_may_and_the_rest_waits_in_order(ga
                 ),
                 "it is there",
             )
-        assert gate.most == 2
+        wait_until(lambda: gate.most == 2, "both have come")
         gate.open(len(clients))
         for client in clients:
             assert status_of(client.read_response()[0]) == 200

@@ -179,7 +179,7 @@ def test_the_way_to_a_file_of_ours(tmp_path):
 
 def test_printed_without_secrets(tmp_path):
     text = REAL + "linkis.session.redis.sentinel.master=m\nlinkis.session.redis.sentinel.nodes=a:1\n"
-    shown = without_secrets(to_toml(load(tmp_path, text + "linkis.session.redis.sentinel.password=hush")))
+    shown = to_toml(without_secrets(load(tmp_path, text + "linkis.session.redis.sentinel.password=hush")))
     assert 'url = "redis+sentinel://:***@a:1/m?sentinel_password=***"' in shown
 
 

@@ -45,6 +45,7 @@ cdef class AccessLog:
     cdef void _put(self, const char *text) noexcept nogil
     cdef void _put_number(self, uint64_t number) noexcept nogil
     cdef void _put_milliseconds(self, int64_t duration_us) noexcept nogil
+    cdef bint _is_plain(self, uint8_t c) noexcept nogil
     cdef void _put_safe(self, const uint8_t *at, uint32_t size) noexcept nogil
     cdef void _put_key(self, const char *name, const uint8_t *at, uint32_t size) noexcept nogil
     cdef void _put_word(self, const uint8_t *at, uint32_t size) noexcept nogil

@@ -139,12 +139,18 @@ cdef class AccessLog:
         else:
             self._put(b"-")
 
+    cdef bint _is_plain(self, uint8_t c) noexcept nogil:
+        """Stands for itself. In text nothing but ASCII does: there are more line ends than one would think."""
+        if c < 0x20 or c == c'"' or c == c'\\' or c == 0x7F:
+            return False
+        return self.is_json or c != 0x20 and c != c'%' and c < 0x80
+
     cdef void _put_safe(self, const uint8_t *at, uint32_t size) noexcept nogil:
         cdef uint32_t i
         cdef uint8_t c
         for i in range(size):
             c = at[i]
-            if c > 0x20 and c != c'"' and c != c'\\' and c != 0x7F or c == 0x20 and self.is_json:
+            if self._is_plain(c):
                 self.lines[self.size] = c
                 self.size += 1
                 continue

@@ -130,6 +130,8 @@ cdef struct Conn:
     bint is_admitted
     bint is_used                # has sent something since its ticket was judged
     bint is_vouched             # the control plane was asked whether the session still lives
+    bint was_confirmed          # judged again after it had waited
+    uint32_t asks               # of the control plane so far: the number of the last one
     uint32_t requests           # so far
     int64_t began_us            # of the request under way; 0: none
     uint64_t body_bytes_out
@@ -152,11 +154,13 @@ cdef struct Conn:
     bint reused
     bint keeps_alive
     bint send_failed
+    uint8_t interims            # interim responses so far
 
 
 cdef struct Ask:
     uint32_t index
     uint32_t generation
+    uint32_t number             # of the connection's
     uint8_t kind
     Span value                  # in the upstream connection's `held`
 
@@ -198,6 +202,7 @@ cdef class Proxy:
     cdef uint32_t free_first            # linked
     cdef uint32_t freed_first           # closed in this turn: not to be reused before it ends
     cdef uint32_t downstream_count
+    cdef uint32_t pooled_count
     cdef bint accepts
     cdef int64_t accepts_again_ms
     cdef bint draining
@@ -254,6 +259,7 @@ cdef class Proxy:
     cdef int _allocate(self) except -1
     cdef bytes _normal_path(self, Conn *c)
 
+    cdef uint32_t _asked(self, object handle) except? 0
     cdef uint32_t _find(self, object handle, State state) except? 0
     cdef uint64_t _handle(self, uint32_t index) noexcept nogil
     cdef void _begin_now(self) noexcept nogil
@@ -279,6 +285,7 @@ cdef class Proxy:
     cdef void _admit(self, uint32_t index, bint parsed) noexcept nogil
     cdef void _pass(self, uint32_t index, bint parsed) noexcept nogil
     cdef uint64_t _key(self, const Conn *c, const Group *group) noexcept nogil
+    cdef void _forward_now(self, uint32_t index) noexcept nogil
     cdef void _enqueue(self, uint32_t index, Group *group) noexcept nogil
     cdef void _leave_queue(self, uint32_t index) noexcept nogil
     cdef void _freed(self, uint16_t server) noexcept nogil

@@ -112,6 +112,7 @@ cdef enum:
     IDLE_MAX = 256                      # pooled connections a server
     ACCEPT_PAUSE_MS = 100
     VOUCH_MS = 250
+    INTERIMS_MAX = 100                  # interim responses before a final one
     REQUEST_ID_BYTES_MAX = 200
     FORWARDING_BYTES_MAX = 4096         # of the fields that say who the client is, beside those of a trusted proxy
 
@@ -161,12 +162,18 @@ cdef inline int64_t _monotonic_us() noexcept nogil:
     return <int64_t>t.tv_sec * 1_000_000 + t.tv_nsec // 1000
 
 
+cdef int64_t _ms(seconds) except -1:
+    """At least one: a deadline must not have passed already when it is set."""
+    return max(1, int(seconds * 1000))
+
+
 cdef Text _text(bytes value):
     """Borrowed: the caller keeps `value`."""
     return Text(<const uint8_t *><const char *>value, <uint32_t>len(value))
 
 
 @cython.final
+@cython.no_gc_clear                     # __dealloc__ closes connections, and needs the rooms for it
 cdef class Proxy:
     # ------------------------------------------------------------------------------------------------------- control
 
@@ -251,7 +258,7 @@ cdef class Proxy:
         cdef int kind
         for name, (timer, seconds) in TIMEOUTS_S.items():
             kind = timer
-            self.queues[kind].length_ms = int(timeouts_s.get(name, seconds) * 1000)
+            self.queues[kind].length_ms = _ms(timeouts_s.get(name, seconds))
         self.queues[<int>Timer.VOUCH].length_ms = VOUCH_MS
         for kind in range(1, TIMERS):
             self.queues[kind].kind = <Timer>kind
@@ -263,7 +270,7 @@ cdef class Proxy:
 
     cdef int _allocate(self) except -1:
         cdef uint32_t i
-        self.conn_count = 2 * self.downstream_max + 64      # an upstream one for each, and the listeners
+        self.conn_count = 3 * self.downstream_max + 64      # for each an upstream one and a pooled one, and the listeners
         # A head is at most what was read, a line more for the identity, the forwarding fields, and what a route adds.
         self.out_bytes = (
             2 * max(self.head_bytes, self.response_head_bytes) + max(self.head_bytes, <uint32_t>SCRATCH_BYTES)
@@ -324,14 +331,14 @@ cdef class Proxy:
             kind = TIMEOUTS_S[name][0]
             queue = 1
             while queue < self.queue_count and not (
-                self.queues[queue].kind == <Timer>kind and self.queues[queue].length_ms == <int64_t>(seconds * 1000)
+                self.queues[queue].kind == <Timer>kind and self.queues[queue].length_ms == _ms(seconds)
             ):
                 queue += 1
             if queue == QUEUES_MAX:
                 raise ValueError(f"at most {QUEUES_MAX - TIMERS} timeouts of routes that differ")
             if queue == self.queue_count:
                 self.queues[queue].kind = <Timer>kind
-                self.queues[queue].length_ms = <int64_t>(seconds * 1000)
+                self.queues[queue].length_ms = _ms(seconds)
                 self.queues[queue].first = self.queues[queue].last = NONE
                 self.queue_count += 1
             self.waits[self.waits_count][kind] = <uint8_t>queue
@@ -393,14 +400,16 @@ cdef class Proxy:
         cdef uint32_t i
         cdef Ask *ask
         cdef Conn *c
+        cdef object handle
         cdef list result = []
         cdef uint8_t[TEXT_CHARS_MAX] text
         cdef int chars
         for i in range(self.ask_count):
             ask = &self.ask_list[i]
             c = &self.conns[ask.index]
-            if c.generation != ask.generation or c.side != Side.DOWNSTREAM or not _awaits(c, <AskKind>ask.kind):
+            if c.generation != ask.generation or c.asks != ask.number or not _awaits(c, <AskKind>ask.kind):
                 continue                                # it was closed, or answered by a timeout, in between
+            handle = <object>ask.number << 64 | self._handle(ask.index)
             chars = encode(c.checked.raw, c.checked.size, text) if c.checked.size else 0
             if ask.kind == AskKind.EXEMPTION:
                 value = self._normal_path(c)
@@ -411,7 +420,7 @@ cdef class Proxy:
                 value = bool(self.routes.table[c.route].touches)
             else:
                 value = (<char *>self.conns[c.peer].held)[ask.value.at:ask.value.at + ask.value.size]
-            result.append((ask.kind, self._handle(ask.index), (<char *>text)[:chars].decode("ascii"), value,
+            result.append((ask.kind, handle, (<char *>text)[:chars].decode("ascii"), value,
                            c.route if ask.kind == AskKind.EXEMPTION else c.host[:c.host_size].decode("ascii")))
         self.ask_count = 0
         return result
@@ -459,9 +468,8 @@ cdef class Proxy:
 
     def vouch(self, handle, bint is_alive):
         """Whether the session of a stream or a tunnel still lives; it ends with it."""
-        cdef uint64_t value = handle
-        cdef uint32_t index = <uint32_t>value
-        if index >= self.conn_count or self.conns[index].generation != <uint32_t>(value >> 32) or not self.conns[index].is_vouched:
+        cdef uint32_t index = self._asked(handle)
+        if index == NONE or not self.conns[index].is_vouched:
             return
         self.conns[index].is_vouched = False
         if not is_alive:
@@ -476,6 +484,7 @@ cdef class Proxy:
         cdef const uint8_t *text = NULL
         cdef Py_ssize_t chars = 0
         cdef Group *group
+        cdef Server *server
         cdef int size
         if index == NONE:
             return True
@@ -484,6 +493,9 @@ cdef class Proxy:
             return True
         size = decode(text, chars, raw)
         self._begin_now()
+        server = &self.upstreams.servers[self.conns[self.conns[index].peer].server]
+        if server.is_retired or server.is_sick or server.down_until_ms > self.now_ms:
+            return True                                     # nobody comes back to it
         return size == 0 or self.upstreams.pick_for_key(group, _ticket_key(raw, size), self.now_ms, False) \
             == self.conns[self.conns[index].peer].server
 
@@ -526,11 +538,22 @@ cdef class Proxy:
 
     cdef uint32_t _find(self, object handle, State state) except? 0:
         """The connection of a handle, or NONE: it is gone, or no longer in that state."""
-        cdef uint64_t value = handle
+        cdef uint32_t index = self._asked(handle)
+        return NONE if index == NONE or self.conns[index].state != state else index
+
+    cdef uint32_t _asked(self, object handle) except? 0:
+        """The connection that asked, or NONE. A handle has the number of the question, because the connection may have gone on:
+
+        1. a request asks, and the store is slow
+        2. it is answered by a timeout, and the next request of the connection asks
+        3. the first answer comes: it must not be taken for the second one
+        """
+        cdef uint64_t value = handle & 0xFFFFFFFFFFFFFFFF
+        cdef uint32_t number = handle >> 64
         cdef uint32_t index = <uint32_t>value
         if index >= self.conn_count or self.conns[index].generation != <uint32_t>(value >> 32):
             return NONE
-        if self.conns[index].side != Side.DOWNSTREAM or self.conns[index].state != state:
+        if self.conns[index].side != Side.DOWNSTREAM or self.conns[index].asks != number:
             return NONE
         return index
 
@@ -728,6 +751,7 @@ cdef class Proxy:
             if timer == Timer.HEAD_IN:
                 self._reject(index, 408, b"request_timeout")
             elif timer == Timer.ASKED:
+                c.closes = True
                 self._fail(index, 503, b"store_unavailable")
             elif timer == Timer.PENDING:
                 self._leave_queue(index)
@@ -1141,11 +1165,15 @@ cdef class Proxy:
         c.is_vouched = False
         c.is_used = False
         c.exemption_asked = False
+        c.was_confirmed = False
+        c.status = 0
         c.attempts = 0
         c.checked.size = 0
         c.reason = NULL
         if self.log is not None:
             self._note_request(c)
+        if c.is_trusted:
+            self._find_client(c)
         if not self._begin_body(c):
             self._reject(index, 400, b"bad_request")
             return
@@ -1156,8 +1184,6 @@ cdef class Proxy:
             return
         c.auth = self.routes.table[c.route].auth if c.is_plain else Auth.AUTH_REQUIRED
         c.waits = self.routes.table[c.route].waits
-        if c.is_trusted:
-            self._find_client(c)
         if c.auth == Auth.AUTH_NONE:
             self._pass(index, True)
         else:
@@ -1261,6 +1287,7 @@ cdef class Proxy:
         cdef Route *route = &self.routes.table[c.route]
         cdef Span ticket = Span(0, 0)
         cdef int tickets = self._find_tickets(c, &ticket)
+        cdef bint is_strong = route.is_strong or not c.is_plain and self.routes.has_strong
         cdef Verdict verdict
         if tickets == 0:
             verdict = Verdict.MISSING
@@ -1268,11 +1295,11 @@ cdef class Proxy:
             verdict = Verdict.AMBIGUOUS
         else:
             verdict = self.checker.judge(
-                c.held + ticket.at, ticket.size, self.checker.now(), route.touches and not route.is_strong, &c.checked)
-        if verdict == Verdict.HIT and not route.is_strong:
+                c.held + ticket.at, ticket.size, self.checker.now(), route.touches and not is_strong, &c.checked)
+        if verdict == Verdict.HIT and not is_strong:
             self._admit(index, True)
         elif verdict == Verdict.HIT or verdict == Verdict.MISS or verdict == Verdict.REFRESH:
-            self._wait_for_verdict(index, AskKind.AUTHENTICATE_STRONG if route.is_strong else AskKind.AUTHENTICATE)
+            self._wait_for_verdict(index, AskKind.AUTHENTICATE_STRONG if is_strong else AskKind.AUTHENTICATE)
         else:
             self._refused(index, verdict, True)
 
@@ -1313,6 +1340,8 @@ cdef class Proxy:
         ask.generation = self.conns[index].generation
         ask.kind = <uint8_t>kind
         ask.value = value
+        self.conns[index].asks += 1
+        ask.number = self.conns[index].asks
         self.ask_count += 1
 
     cdef void _refused(self, uint32_t index, int verdict, bint parsed) noexcept nogil:
@@ -1323,13 +1352,14 @@ cdef class Proxy:
         if is_certain and self.routes.table[c.route].has_exemption and c.is_plain and not c.exemption_asked:
             c.exemption_asked = True
             c.verdict = <uint8_t>verdict
+            c.checked.size = 0
             self._wait_for_verdict(index, AskKind.EXEMPTION)
             return
-        self.counters.refused[verdict] += 1
         c.checked.size = 0
         if c.auth == Auth.AUTH_OPTIONAL and is_certain:
             self._pass(index, parsed)
             return
+        self.counters.refused[verdict] += 1
         if verdict == Verdict.AMBIGUOUS:
             c.closes = True                     # as with every request that can be read in two ways
             status = 403 if self.routes.table[c.route].is_endpoint else 400
@@ -1486,7 +1516,10 @@ cdef class Proxy:
             if size == 0 or size < 0 and errno != EAGAIN and errno != EINTR:
                 self._close(index)
                 return
-            self._received(c, size, SCRATCH_BYTES)
+            if size < 0:
+                c.readable = errno == EINTR
+            else:
+                self._received(c, size, SCRATCH_BYTES)
         self._later(index)
 
     # ------------------------------------------------------------------------------------------ upstream: connections
@@ -1542,6 +1575,19 @@ cdef class Proxy:
         return mix(mix(high) ^ low) | 1
 
     # ------------------------------------------------------------------------------------------------ pending requests
+
+    cdef void _forward_now(self, uint32_t index) noexcept nogil:
+        """A request that has waited: whether it is admitted may have changed meanwhile. It is asked again once."""
+        cdef Conn *c = &self.conns[index]
+        cdef bint is_strong = self.routes.table[c.route].is_strong or not c.is_plain and self.routes.has_strong
+        if c.is_admitted and not c.was_confirmed:
+            if is_strong or self.checker.judge_again(&c.checked, self.checker.now(), False) != Verdict.HIT:
+                c.was_confirmed = True
+                c.is_admitted = False
+                self.counters.admitted -= 1
+                self._wait_for_verdict(index, AskKind.AUTHENTICATE_STRONG if is_strong else AskKind.AUTHENTICATE)
+                return
+        self._forward(index, False)
 
     cdef void _enqueue(self, uint32_t index, Group *group) noexcept nogil:
         cdef Conn *c = &self.conns[index]
@@ -1602,7 +1648,7 @@ cdef class Proxy:
                 if self.upstreams.would_place(group, self._key(c, group), self.now_ms):
                     self._leave_queue(index)
                     self._clear_timer(index)
-                    self._forward(index, False)
+                    self._forward_now(index)
                     self._resume(index)
                 elif not self._key(c, group):
                     break
@@ -1683,6 +1729,9 @@ cdef class Proxy:
         if server.idle_count >= IDLE_MAX or self.draining or server.is_retired:
             self._close(index)
             return
+        if self.pooled_count >= self.downstream_max:
+            self._close(self.queues[<int>Timer.POOL].first)
+        self.pooled_count += 1
         self._freed(c.server)
         c.waits = 0
         free(c.held)
@@ -1716,6 +1765,7 @@ cdef class Proxy:
         if c.link_next != NONE:
             self.conns[c.link_next].link_previous = c.link_previous
         server.idle_count -= 1
+        self.pooled_count -= 1
         c.state = State.AWAITING_HEAD
 
     # -------------------------------------------------------------------------------------------- upstream: requests
@@ -1735,6 +1785,7 @@ cdef class Proxy:
         c.state = State.EXCHANGING
         u.state = State.AWAITING_HEAD
         u.complete = False
+        u.interims = 0
         u.window_bytes = 0
         c.window_bytes = 0
         if c.complete:
@@ -1903,7 +1954,7 @@ cdef class Proxy:
             word >>= 4
         for i in range(self.head.known_count if c.is_trusted else 0):
             field = &self.head.fields[self.head.known[i]]
-            if field.kind == Kind.REQUEST_ID and 0 < field.value.size <= REQUEST_ID_BYTES_MAX:
+            if field.kind == Kind.REQUEST_ID and 0 < field.value.size <= REQUEST_ID_BYTES_MAX and _is_printable(c.held, field.value):
                 name = c.held + field.value.at
                 size = field.value.size
         self._put(self.request_id_field.at, self.request_id_field.size)
@@ -2109,15 +2160,19 @@ cdef class Proxy:
 
     cdef void _advance_upstream(self, uint32_t index) noexcept nogil:
         cdef Conn *c = &self.conns[index]
+        cdef int _
         if c.side != Side.UPSTREAM:
             return
         if c.state == State.POOLED:
             if c.readable:
                 self._close(index)                  # the end of it, or bytes that nobody asked for
         elif c.state == State.AWAITING_HEAD:
-            while c.side == Side.UPSTREAM and c.state == State.AWAITING_HEAD and c.readable \
-                    and self.conns[c.peer].state == State.EXCHANGING:
+            for _ in range(READS_MAX):
+                if c.side != Side.UPSTREAM or c.state != State.AWAITING_HEAD or not c.readable \
+                        or self.conns[c.peer].state != State.EXCHANGING:
+                    return
                 self._read_response(index)
+            self._later(index)
         else:
             self._pump(index)
 
@@ -2181,6 +2236,11 @@ cdef class Proxy:
                 return
             if self.head.status >= 200 or self.head.status == 101:
                 break
+            c.interims += 1
+            if c.interims > INTERIMS_MAX:
+                self.upstreams.faulted(c.server, self.now_ms)
+                self._fail(downstream, 502, b"upstream_malformed")
+                return
             at += result
             size -= result
             if size == 0:
@@ -2363,6 +2423,7 @@ cdef class Proxy:
         self._clear_timer(index)
         self._clear_timer(downstream)
         self._account(d, False)
+        d.is_vouched = False
         d.peer = NONE
         c.peer = NONE
         if not d.complete:
@@ -2420,6 +2481,15 @@ cdef bint _goes_downstream(const Field *field) noexcept nogil:
     return field.kind != Kind.DROP and field.kind != Kind.CONTENT_LENGTH and field.kind != Kind.TRANSFER_ENCODING \
         and field.kind != Kind.CONNECTION and field.kind != Kind.HOP and field.kind != Kind.UPGRADE \
         and field.kind != Kind.TICKET_LOGIN and field.kind != Kind.TICKET_LOGOUT
+
+
+cdef bint _is_printable(const uint8_t *at, Span span) noexcept nogil:
+    """ASCII without spaces."""
+    cdef uint32_t i
+    for i in range(span.at, span.at + span.size):
+        if not 0x20 < at[i] < 0x7F:
+            return False
+    return True
 
 
 cdef bint _contains(const uint8_t *at, Span span, const char *lower, uint32_t size) noexcept nogil:

@@ -3,7 +3,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from fastticket.core.http1 cimport Field, Head, Span
 
 cdef enum:
-    ROUTES_MAX = 256
+    ROUTES_LIMIT = 256
     ROUTE_PATH_MAX = 255
     ROUTE_HOST_MAX = 253
     NO_ROUTE = 0xFFFF
@@ -39,9 +39,9 @@ cdef struct Route:
 
 
 cdef class Routes:
-    cdef Route[ROUTES_MAX] table
+    cdef Route[ROUTES_LIMIT] table
     cdef readonly uint16_t count
-    cdef bint has_hosts
+    cdef bint has_strong
     cdef list texts             # what the routes' lines borrow
     cdef object _last_rank
     cdef Text _lines(self, fields) except *

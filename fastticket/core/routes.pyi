@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Protocol, TypeVar, final
 
 AUTH: dict[str, int]
+ROUTES_MAX: int
 
 class _Placed(Protocol):
     @property

@@ -5,6 +5,7 @@ Rules of this file
 - Paths are compared as everyone behind us would read them (`http1.normal_path`). One that two readers could take for two things is
   found under its raw spelling, and the caller is told that it is not plain: then it needs a ticket, whatever the route says.
 - A path covers itself and what is below it: `/api` covers `/api` and `/api/x`, not `/apis`.
+- A path that is not plain may be one of a strong route to whoever is behind us: where there is a strong route, it is treated as strong.
 - An exact host goes before a wildcard, a longer wildcard before a shorter one, any host comes last; among those of one host the longest
   path wins. The table is sorted so when it is made, and the first match is the answer.
 """
@@ -16,6 +17,7 @@ from fastticket.core.http1 cimport TARGET_BYTES_MAX, is_normal, normal_path, rea
 
 cdef const uint8_t *ROOT = b"/"
 
+ROUTES_MAX = ROUTES_LIMIT
 AUTH = {"none": Auth.AUTH_NONE, "optional": Auth.AUTH_OPTIONAL, "required": Auth.AUTH_REQUIRED}
 
 
@@ -31,9 +33,9 @@ cdef class Routes:
         cdef Route *route = &self.table[self.count]
         cdef bytes prefix = path.encode("ascii")
         cdef bytes name = host.removeprefix("*").encode("ascii").lower()
-        if self.count == ROUTES_MAX or not prefix.startswith(b"/") or len(prefix) > ROUTE_PATH_MAX or len(name) > ROUTE_HOST_MAX:
+        if self.count == ROUTES_LIMIT or not prefix.startswith(b"/") or len(prefix) > ROUTE_PATH_MAX or len(name) > ROUTE_HOST_MAX:
             raise ValueError(
-                f"at most {ROUTES_MAX} routes, each a path of at most {ROUTE_PATH_MAX} bytes, a host of {ROUTE_HOST_MAX}: {path}")
+                f"at most {ROUTES_LIMIT} routes, each a path of at most {ROUTE_PATH_MAX} bytes, a host of {ROUTE_HOST_MAX}: {path}")
         if group is None and AUTH[auth] != Auth.AUTH_REQUIRED:
             raise ValueError(f"{path}: without an upstream, a ticket is all there is to answer for")
         if self.count and _rank(host, path) < self._last_rank:
@@ -54,7 +56,7 @@ cdef class Routes:
         route.waits = waits
         route.request_fields = self._lines(request_fields)
         route.response_fields = self._lines(response_fields)
-        self.has_hosts |= len(name) > 0
+        self.has_strong |= is_strong
         self.count += 1
 
     cdef Text _lines(self, fields) except *:

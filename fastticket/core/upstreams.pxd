@@ -4,8 +4,8 @@ from fastticket.core.sockets cimport sockaddr_storage, socklen_t
 
 cdef enum:
     SERVERS_MAX = 1024
-    GROUPS_MAX = 64
-    GROUP_SERVERS_MAX = 256
+    GROUPS_LIMIT = 64
+    GROUP_SERVERS_LIMIT = 256
     WEIGHT_LIMIT = 1000
     NOBODY = 0xFFFF             # no server
     NO_CONN = 0xFFFFFFFF
@@ -38,7 +38,7 @@ cdef struct Server:
 
 
 cdef struct Group:
-    uint16_t[GROUP_SERVERS_MAX] members
+    uint16_t[GROUP_SERVERS_LIMIT] members
     uint16_t count
     uint16_t following          # where the search among equals begins
     Balance balance

@@ -7,6 +7,8 @@ from typing import Any, final
 Server = tuple[str, int] | str
 
 WEIGHT_MAX: int
+GROUPS_MAX: int
+GROUP_SERVERS_MAX: int
 
 @final
 class Upstreams:

@@ -24,6 +24,8 @@ import hashlib
 import os
 
 WEIGHT_MAX = WEIGHT_LIMIT
+GROUPS_MAX = GROUPS_LIMIT
+GROUP_SERVERS_MAX = GROUP_SERVERS_LIMIT
 
 cdef enum:
     SHARES = 64                 # of a weight of 1, so that a part of it can be had
@@ -47,7 +49,7 @@ BALANCES = {
 cdef class Upstreams:
     def __cinit__(self):
         self.servers = <Server *>calloc(SERVERS_MAX, sizeof(Server))
-        self.groups = <Group *>calloc(GROUPS_MAX, sizeof(Group))
+        self.groups = <Group *>calloc(GROUPS_LIMIT, sizeof(Group))
         self.names = [None] * SERVERS_MAX
         if self.servers == NULL or self.groups == NULL:
             raise MemoryError("no memory for upstreams")
@@ -60,8 +62,8 @@ cdef class Upstreams:
         self, balance="round_robin", *, connections_max=0, pending_max=1000, slow_return_ms=10_000, retry_percent=20
     ):
         cdef Group *group = &self.groups[self.group_count]
-        if self.group_count == GROUPS_MAX:
-            raise ValueError(f"at most {GROUPS_MAX} upstreams")
+        if self.group_count == GROUPS_LIMIT:
+            raise ValueError(f"at most {GROUPS_LIMIT} upstreams")
         group.balance = BALANCES[balance]
         group.connections_max = connections_max
         group.pending_max = pending_max
@@ -74,7 +76,7 @@ cdef class Upstreams:
 
     def set_servers(self, int number, servers):
         cdef Group *group = self._group(number)
-        cdef uint16_t[GROUP_SERVERS_MAX] members
+        cdef uint16_t[GROUP_SERVERS_LIMIT] members
         cdef uint16_t count = 0
         cdef uint16_t i
         cdef int slot
@@ -96,8 +98,8 @@ cdef class Upstreams:
     cdef int _check_servers(self, Group *group, dict wanted) except -1:
         """All that can be wrong with them, before anything changes."""
         cdef int slot
-        if not 0 < len(wanted) <= GROUP_SERVERS_MAX:
-            raise ValueError(f"an upstream has 1 to {GROUP_SERVERS_MAX} servers, not {len(wanted)}")
+        if not 0 < len(wanted) <= GROUP_SERVERS_LIMIT:
+            raise ValueError(f"an upstream has 1 to {GROUP_SERVERS_LIMIT} servers, not {len(wanted)}")
         for weight in wanted.values():
             if not 1 <= weight <= WEIGHT_LIMIT:
                 raise ValueError(f"a weight is from 1 to {WEIGHT_LIMIT}, not {weight}")

@@ -52,8 +52,8 @@ def parse_address(text: str, base: Path) -> Address:
 def _numeric(address: Address) -> tuple[socket.AddressFamily, tuple[str, int]]:
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise ConfigError(f"{address}: the name does not resolve: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # UnicodeError: no name at all
+        raise ConfigError(f"{address}: the name does not resolve: {getattr(error, 'strerror', error)}") from None
     family, _, _, _, numeric = min(found, key=lambda entry: entry[0] != socket.AF_INET)
     return family, (str(numeric[0]), int(numeric[1]))
 
@@ -79,7 +79,7 @@ def bind(address: Address, *, shared: bool) -> socket.socket:
     """A socket that is to listen, with `listen(BACKLOG)`; nobody is sent there before. ConfigError."""
     with _closed_on_failure(address):
         if address.fd >= 0:
-            bound = socket.socket(fileno=os.dup(address.fd))
+            bound = _inherited(address.fd)
         elif address.path:
             bound = _bind_unix(address.path)
         else:
@@ -109,11 +109,21 @@ def listen_instead(address: Address) -> socket.socket:
 def _closed_on_failure(address: Address, bound: socket.socket | None = None) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except (OSError, ValueError, OverflowError) as error:
         if bound:
             bound.close()
-        hint = "; is another one running?" if error.errno == errno.EADDRINUSE else ""
-        raise ConfigError(f"listen {address}: {error.strerror or error}{hint}") from None
+        in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        hint = "; is another one running?" if in_use else ""
+        raise ConfigError(f"listen {address}: {getattr(error, 'strerror', None) or error}{hint}") from None
+
+
+def _inherited(fd: int) -> socket.socket:
+    own = os.dup(fd)
+    try:
+        return socket.socket(fileno=own)
+    except OSError:
+        os.close(own)
+        raise
 
 
 def _bind_tcp(address: Address, shared: bool) -> socket.socket:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import ipaddress
+import json
+import math
 import os
 import re
 import tomllib
 import types
 import typing
+import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +24,16 @@ from typing import Any, Literal, TypeVar
 
 from fastticket.core.http1 import KNOWN, Names
 from fastticket.core.proxy import LIMITS, ROUTE_TIMEOUTS, TIMEOUTS_S
+from fastticket.core.routes import ROUTES_MAX
 from fastticket.core.ticket import Keyring, read_keys
-from fastticket.core.upstreams import WEIGHT_MAX
+from fastticket.core.upstreams import GROUP_SERVERS_MAX, GROUPS_MAX, WEIGHT_MAX
 from fastticket.errors import ConfigError
 from fastticket.gateway.addresses import Address, is_loopback, parse_address
 from fastticket.stores.base import Store, open_store
 
+COUNT_MAX = 1_000_000
+DAY_S = 86_400
+NAME_CHARS_MAX = 64
 MINIMUM_S = 0.01  # of what is done again and again
 HEADERS_BYTES_MAX = 2000  # that a route adds
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -142,8 +149,11 @@ class Config:
     route: list[Route]
 
     def routes(self) -> list[Route]:
-        """Those of the file, and the endpoint that answers for a ticket."""
-        return [*self.route, Route(path=self.gateway.auth_path)] if self.gateway.auth_path else self.route
+        """Those of the file, and the endpoint that answers for a ticket: on each host, or one with routes of its own would hide it."""
+        if not self.gateway.auth_path:
+            return self.route
+        hosts = dict.fromkeys(["", *(route.host for route in self.route)])
+        return [*self.route, *(Route(path=self.gateway.auth_path, host=host) for host in hosts)]
 
     def listen_addresses(self) -> list[Address]:
         """Where to listen."""
@@ -354,6 +364,16 @@ def _check(config: Config) -> None:
     require(1 <= config.cache.capacity <= 1 << 30, "[cache] capacity", "must be from 1 to 1073741824 sessions")
     require(config.upstream, "[[upstream]]", "there must be one")
     require(config.route, "[[route]]", 'there must be one; path = "/" catches everything')
+    admin = config.admin_address()
+    require(
+        not admin or not admin.port or admin.port not in [address.port for address in config.listen_addresses()],
+        "[gateway] admin",
+        "must have a port of its own, or clients would come to it",
+    )
+    require(len(config.upstream) <= GROUPS_MAX, "[[upstream]]", f"at most {GROUPS_MAX}")
+    require(
+        len(config.routes()) <= ROUTES_MAX, "[[route]]", f"at most {ROUTES_MAX}, auth_path for each host among them"
+    )
     for upstream in config.upstream:
         _check_upstream(config, upstream, require)
     for route in config.routes():
@@ -391,7 +411,16 @@ def _check_upstream(config: Config, upstream: Upstream, require: Callable[[objec
     where = f"[[upstream]] {upstream.name}"
     names = [other.name for other in config.upstream]
     require(names.count(upstream.name) == 1, where, "the name is there twice")
+    require(1 <= len(upstream.name) <= NAME_CHARS_MAX, where, f"a name has from 1 to {NAME_CHARS_MAX} characters")
     require(upstream.servers, f"{where}: servers", "must name at least one address")
+    require(
+        len(upstream.servers) <= GROUP_SERVERS_MAX, f"{where}: servers", f"must not be more than {GROUP_SERVERS_MAX}"
+    )
+    for key in ("connections_max", "pending_max"):
+        require(getattr(upstream, key) <= COUNT_MAX, f"{where}: {key}", f"must be at most {COUNT_MAX}")
+    for key in ("slow_return_s", "resolve_interval_s", "health_interval_s", "health_timeout_s"):
+        value = getattr(upstream, key)
+        require(math.isfinite(value) and value <= DAY_S, f"{where}: {key}", f"must be at most {DAY_S}")
     require(len(set(upstream.servers)) == len(upstream.servers), f"{where}: servers", "an address is there twice")
     require(
         len(upstream.weights) in (0, len(upstream.servers)) and all(1 <= w <= WEIGHT_MAX for w in upstream.weights),
@@ -486,10 +515,31 @@ def to_toml(config: Config) -> str:
     return "\n".join(lines)
 
 
-def without_secrets(toml: str) -> str:
-    """The same with `***` for the passwords in the store's URL."""
-    toml = re.sub(r"(://[^:@/\s\"]*):[^@/\s\"]+@", r"\1:***@", toml)
-    return re.sub(r"(sentinel_password=)[^&\s\"]+", r"\1***", toml)
+def without_secrets(config: Config) -> Config:
+    """The same with `***` for passwords in the store's URL, and for the values that routes tell applications."""
+    return dataclasses.replace(
+        config,
+        store=dataclasses.replace(config.store, url=_without_password(config.store.url)),
+        route=[
+            dataclasses.replace(route, request_headers=dict.fromkeys(route.request_headers, "***"))
+            for route in config.route
+        ],
+    )
+
+
+def _without_password(url: str) -> str:
+    """Split as the store splits it, so that what it takes for a password is not shown."""
+    scheme, separator, rest = url.partition("://")
+    place, question, query = rest.partition("?")
+    authority, slash, path = place.partition("/")
+    credentials, at, hosts = authority.rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    options = [
+        f"{name}=***" if urllib.parse.unquote(name).endswith("password") else f"{name}{equals}{value}"
+        for name, equals, value in (option.partition("=") for option in query.split("&"))
+    ]
+    shown = f"{user}:***" if colon else credentials
+    return f"{scheme}{separator}{shown}{at}{hosts}{slash}{path}{question}{'&'.join(options)}"
 
 
 def _table(lines: list[str], header: str, values: Mapping[str, Any]) -> None:
@@ -506,5 +556,5 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_toml_value(name)} = {_toml_value(each)}" for name, each in value.items()) + "}"
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML's escapes are JSON's
     return str(value)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import stat
 from pathlib import Path
 
 from fastticket.errors import ConfigError
 
 log = logging.getLogger("fastticket.gateway")
 
+PIPE_BYTES = 4096  # PIPE_BUF
 PENDING_BYTES_MAX = 16 * 1024 * 1024
 
 
@@ -30,6 +32,7 @@ class LogFile:
                 self._fd = os.dup(1)
             else:
                 self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            self._is_file = stat.S_ISREG(os.fstat(self._fd).st_mode)
         except OSError as error:
             raise ConfigError(f"[gateway] access_log: {path}: {error.strerror}") from None
 
@@ -52,8 +55,10 @@ class LogFile:
         os.close(self._fd)
 
     def _write(self, lines: bytes) -> None:
+        """To a file in one go; to a pipe so much at once as does not mix with what other workers write."""
         try:
             while lines:
-                lines = lines[os.write(self._fd, lines) :]
+                end = len(lines) if self._is_file or len(lines) <= PIPE_BYTES else lines.rfind(b"\n", 0, PIPE_BYTES) + 1
+                lines = lines[os.write(self._fd, lines[: end or len(lines)]) :]
         except OSError as error:
             log.error("%s: %s: %d lines of the access log are lost", self._path, error.strerror, lines.count(b"\n"))

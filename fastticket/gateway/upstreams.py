@@ -11,7 +11,7 @@ import contextlib
 import ipaddress
 import logging
 import socket
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from fastticket.core.http1 import response_head
 from fastticket.core.proxy import Proxy
@@ -47,13 +47,17 @@ class UpstreamGroup:
         self._found = {address: _look_up(address) for address in addresses}
         self._checks: dict[Server, asyncio.Task[None]] = {}
         self._resolver: asyncio.Task[None] | None = None
-        proxy.set_servers(self.number, self._servers().items())
+        self._applied = self._servers()
+        proxy.set_servers(self.number, self._applied.items())
 
-    def start(self) -> None:
-        """Keep an eye on them."""
+    async def start(self) -> None:
+        """See who is well, and keep an eye on them."""
         if not all(address.path or _is_numeric(address.host) for address in self._weights):
             self._resolver = asyncio.create_task(self._resolve_for_ever(), name=f"fastticket-resolve-{self.name}")
-        self._check_all(self._servers())
+        servers = self._servers()
+        if self._upstream.health_path:
+            well = await asyncio.gather(*map(self._answers, servers))
+            self._check_all(dict(zip(servers, well, strict=True)))
 
     async def stop(self) -> None:
         """No more."""
@@ -73,45 +77,46 @@ class UpstreamGroup:
 
     async def resolve(self) -> None:
         """Look the names up again."""
-        before = self._servers()
         for address in self._weights:
             try:
                 self._found[address] = await asyncio.to_thread(_look_up, address)
             except ConfigError as error:
                 log.warning("upstream %s: %s; going on with what it was", self.name, error)
         servers = self._servers()
-        if servers == before:
+        if servers == self._applied:
             return
         try:
             self._proxy.set_servers(self.number, servers.items())
         except ValueError as error:
             log.error("upstream %s: %s", self.name, error)
             return
+        self._applied = servers
         log.info("upstream %s: the servers are now %s", self.name, ", ".join(map(server_text, servers)))
-        self._check_all(servers)
+        if self._upstream.health_path:
+            self._check_all(dict.fromkeys(servers, True))
 
-    def _check_all(self, servers: Iterable[Server]) -> None:
-        """One task for each server that is still there."""
-        if not self._upstream.health_path:
-            return
-        wanted = set(servers)
-        for server in self._checks.keys() - wanted:
+    def _check_all(self, servers: Mapping[Server, bool]) -> None:
+        """One task for each server that is still there, with what is held of it to begin with."""
+        for server in self._checks.keys() - servers.keys():
             self._checks.pop(server).cancel()
-        for server in wanted - self._checks.keys():
-            task = asyncio.create_task(self._check_for_ever(server), name=f"fastticket-health-{self.name}")
+        for server in servers.keys() - self._checks.keys():
+            self._proxy.set_health(self.number, server, servers[server])
+            task = asyncio.create_task(
+                self._check_for_ever(server, servers[server]), name=f"fastticket-health-{self.name}"
+            )
             self._checks[server] = task
 
-    async def _check_for_ever(self, server: Server) -> None:
+    async def _check_for_ever(self, server: Server, is_well: bool) -> None:
         """As many failures, or successes, in a row as it takes."""
-        is_well, row = True, 0
+        row = 0
         while True:
+            await asyncio.sleep(self._upstream.health_interval_s)
             is_right = await self._answers(server)
             row = row + 1 if is_right != is_well else 0
             if row == (self._upstream.health_successes if is_right else self._upstream.health_failures):
                 is_well, row = is_right, 0
                 self._proxy.set_health(self.number, server, is_well)
                 log.warning("upstream %s: %s is %s", self.name, server_text(server), "well" if is_well else "not well")
-            await asyncio.sleep(self._upstream.health_interval_s)
 
     async def _answers(self, server: Server) -> bool:
         """Whether it answers GET with a status of 2xx or 3xx in time."""
@@ -149,8 +154,8 @@ def _look_up(address: Address) -> list[Server]:
         raise ConfigError(f"{address}: an upstream can not be a descriptor")
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise ConfigError(f"{address}: the name does not resolve: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # UnicodeError: no name at all
+        raise ConfigError(f"{address}: the name does not resolve: {getattr(error, 'strerror', error)}") from None
     family = min((entry[0] for entry in found), key=lambda family: family != socket.AF_INET)
     return sorted({(str(entry[4][0]), int(entry[4][1])) for entry in found if entry[0] == family})
 

@@ -124,6 +124,7 @@ class Worker:
         self._log_file = LogFile(config.base / config.gateway.access_log) if self.proxy.log else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
+        self._has_more = False
         self._ticker: asyncio.TimerHandle | None = None
         self._publisher: asyncio.TimerHandle | None = None
         ticket = config.ticket
@@ -150,12 +151,11 @@ class Worker:
     async def start(self) -> None:
         """Open the store and serve."""
         await self._cache.open()
+        await asyncio.gather(*(group.start() for group in self._groups))
         for listener in self._listeners:
             listener.listen(BACKLOG)
             self.proxy.listen(listener.fileno())
         asyncio.get_running_loop().add_reader(self.proxy.fileno(), self._turn)
-        for group in self._groups:
-            group.start()
         self._tick()
         self._publish()
 
@@ -204,9 +204,15 @@ class Worker:
         self._listeners = []
 
     def _turn(self) -> None:
-        if self.proxy.turn():
-            asyncio.get_running_loop().call_soon(self._turn)
+        """The loop calls it when a socket is ready. What a turn has left over takes turns with whatever else the loop has to do."""
+        if self.proxy.turn() and not self._has_more:
+            self._has_more = True
+            asyncio.get_running_loop().call_soon(self._turn_again)
         self._answer_asks()
+
+    def _turn_again(self) -> None:
+        self._has_more = False
+        self._turn()
 
     def _tick(self) -> None:
         self.proxy.tick()
@@ -267,6 +273,9 @@ class Worker:
         try:
             await self._cache.authenticate(ticket, touch=touch)
         except FastticketError:
+            return False
+        except Exception:
+            log.exception("a session could not be looked up again")
             return False
         return True
 

@@ -42,8 +42,6 @@ BUDGETS = [
     ),
     Budget("naive per-request path, done well ÷ gateway", "gateway/ratio/naive: GET, EXPIRE ÷ fastticket", 25, True),
     Budget("p99 at 256 connections ÷ nginx proxy_pass", "gateway at 256/ratio/p99: fastticket ÷ nginx", 1.0),
-    Budget("p99 among 10,000 idle and 200 slow clients ÷ without them", "crowd/ratio/p99", 2.0),
-    Budget("memory of an idle connection, bytes", "crowd/idle connection", 4096),
     Budget(
         "store commands for 1,000 requests (1,000 sessions, 10,000 requests/s)", "store load/fastticket/commands", 10
     ),

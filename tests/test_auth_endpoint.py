@@ -53,6 +53,14 @@ def test_what_is_below_the_path_is_answered_and_what_is_beside_it_is_not(gateway
     assert len(behind.requests) == 1
 
 
+def test_a_host_with_routes_of_its_own_does_not_hide_it(gateway, origin):
+    behind = origin()
+    at = gateway(behind, routes=[*ROUTES, {"path": "/", "host": "a", "auth": "none"}], gateway=ENDPOINT)
+    assert status_of(at.ask(get())[0]) == 401
+    assert status_of(at.ask(get("/x"))[0]) == 200
+    assert len(behind.requests) == 1
+
+
 def test_it_is_off_by_default(gateway, origin):
     behind = origin()
     at = gateway(behind, routes=ROUTES)

@@ -1,5 +1,6 @@
 """The command line and the configuration file, from the outside: what is wrong is one line and exit 2, and no secret shows."""
 
+import dataclasses
 import json
 import os
 import re
@@ -8,12 +9,16 @@ import stat
 import subprocess
 import sys
 import threading
+import tomllib
+from pathlib import Path
 
 import pytest
 from redis_servers import Server
 
 import fastticket
 from fastticket.core.ticket import read_keys
+from fastticket.errors import ConfigError
+from fastticket.gateway.config import read_config, to_toml, without_secrets
 
 GOOD = """
 [gateway]
@@ -365,3 +370,43 @@ def test_bad_usage_is_one_line(cli, keyfile, arguments, where):
 def test_unknown_arguments(cli):
     for arguments in ([], ["nothing"], ["serve", "--nothing"], ["serve", "--workers", "0"], ["demo", "--port", "x"]):
         assert cli(*arguments)[0] == 2
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hu@sh@h",
+        'redis://:hu"sh@h',
+        "redis://u:hu sh@h/0",
+        "redis+sentinel://a/m?sentinel%5Fpassword=hush",
+        "redis://h?x=1&sentinel_password=hush",
+    ],
+)
+def test_no_part_of_a_password_is_shown(url):
+    table = {
+        "store": {"url": "sqlite:///s.db"},
+        "upstream": [{"name": "app", "servers": ["127.0.0.1:1"]}],
+        "route": [{"path": "/", "request_headers": {"X-Token": "hush"}}],
+    }
+    config = read_config(table, "test", Path())
+    config = dataclasses.replace(config, store=dataclasses.replace(config.store, url=url))
+    shown = to_toml(without_secrets(config))
+    assert not re.search(r"hu.{0,2}sh|@sh", shown)
+    assert tomllib.loads(shown)["store"]["url"].endswith(("@h", "@h/0", "***"))
+
+
+@pytest.mark.parametrize(
+    ("gateway", "said"),
+    [
+        ({"listen": ["127.0.0.1:8080"], "admin": "127.0.0.1:8080"}, "admin: must have a port of its own"),
+        ({"listen": ["0.0.0.0:8080"], "admin": "[::1]:8080"}, "admin: must have a port of its own"),
+    ],
+)
+def test_an_admin_listener_is_not_for_clients(gateway, said):
+    table = {
+        "gateway": gateway,
+        "upstream": [{"name": "app", "servers": ["127.0.0.1:1"]}],
+        "route": [{"path": "/"}],
+    }
+    with pytest.raises(ConfigError, match=said):
+        read_config(table, "test", Path())

@@ -46,6 +46,7 @@ HERE = Path("/etc/fastticket")
                 sentinel_password="t",
             ),
         ),
+        ("redis://:hush[@h", Address("single", (("h", 6379),), password="hush[")),
         ("redis+cluster://a:1,[::1]:2", Address("cluster", (("a", 1), ("::1", 2)))),
         (
             "redis://h?shards=64&timeout_ms=250&durability=replicated",
@@ -87,8 +88,6 @@ def test_what_is_wrong_with_it(url, says):
 @pytest.mark.parametrize(
     "url",
     [
-        "redis://:hush[@h",
-        "redis://:hush\u2100@h",
         "redis://u:hush@h/x",
         "redis://u:hush@h:port",
         "redis://u:hush@h?shards=x",

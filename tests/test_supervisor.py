@@ -185,6 +185,7 @@ def test_a_reload_takes_whatever_is_in_the_file(site, table, origin):
     wait_until(lambda: len(at.workers()) == 3, "the first one has retired")
     assert {at.ask(GET)[1] for _ in range(20)} == {b"other"}
     assert at.reload(table(auth="required")).startswith("reloaded: 1 workers")
+    wait_until(lambda: len(at.workers()) == 1, "the others have retired")
     assert {status_of(at.ask(GET)[0]) for _ in range(20)} == {401}  # the sockets of three workers have one now
     wait_until(lambda: len(at.workers()) == 1, "two have retired")
     assert at.at.end(signal.SIGTERM) == 0
@@ -283,6 +284,14 @@ def test_retirement_ends(site, table):
         at.reload()
         assert idle.read_all() == b""
         wait_until(lambda: is_gone(old), "the old worker has retired", BOUND_S)
+
+
+@pytest.mark.parametrize("listen", ["127.0.0..1:8080", "fd:99999999999999", "no.such.name.invalid:1"])
+def test_an_address_that_is_none_is_refused_and_the_gateway_goes_on(site, table, listen):
+    at = site(table())
+    assert at.ask(GET)[1] == b"ok"
+    assert "not reloaded" in at.reload(table(listen=[listen]))
+    assert at.ask(GET)[1] == b"ok"
 
 
 def test_not_many_generations_retire_at_once(site, table):

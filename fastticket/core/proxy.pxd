@@ -131,6 +131,7 @@ cdef struct Conn:
     bint is_used                # has sent something since its ticket was judged
     bint is_vouched             # the control plane was asked whether the session still lives
     bint was_confirmed          # judged again after it had waited
+    uint8_t asked               # what the control plane was asked last
     uint32_t asks               # of the control plane so far: the number of the last one
     uint32_t requests           # so far
     int64_t began_us            # of the request under way; 0: none

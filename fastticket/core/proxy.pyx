@@ -438,7 +438,7 @@ cdef class Proxy:
     def admit(self, handle):
         """The ticket is alive: forward the request."""
         cdef uint32_t index = self._find(handle, State.ASKING)
-        if index != NONE:
+        if index != NONE and self.conns[index].asked != AskKind.EXEMPTION:
             self._begin_now()
             self._admit(index, False)
             self._resume(index)
@@ -447,7 +447,7 @@ cdef class Proxy:
     def refuse(self, handle, verdict):
         """The ticket is not alive, or nobody knows: answer 401 or 503; where a ticket is optional, forward without identity."""
         cdef uint32_t index = self._find(handle, State.ASKING)
-        if index != NONE:
+        if index != NONE and self.conns[index].asked != AskKind.EXEMPTION:
             self._begin_now()
             self._refused(index, verdict.value, False)
             self._resume(index)
@@ -456,10 +456,9 @@ cdef class Proxy:
     def exempt(self, handle, bint is_exempt):
         """Whether the path of a request that has no good ticket needs none."""
         cdef uint32_t index = self._find(handle, State.ASKING)
-        if index != NONE:
+        if index != NONE and self.conns[index].asked == AskKind.EXEMPTION:
             self._begin_now()
             if is_exempt:
-                self.conns[index].checked.size = 0
                 self._pass(index, False)
             else:
                 self._refused(index, self.conns[index].verdict, False)
@@ -1342,6 +1341,7 @@ cdef class Proxy:
         ask.value = value
         self.conns[index].asks += 1
         ask.number = self.conns[index].asks
+        self.conns[index].asked = <uint8_t>kind
         self.ask_count += 1
 
     cdef void _refused(self, uint32_t index, int verdict, bint parsed) noexcept nogil:

@@ -88,21 +88,29 @@ def bind(address: Address, *, shared: bool) -> socket.socket:
         return bound
 
 
-def listen_instead(address: Address) -> socket.socket:
-    """Listen beside, or in place of, whoever does: its successor must not wait until it has gone. ConfigError."""
+def listen_beside(address: Address) -> socket.socket:
+    """Listen beside whoever does: its successor must not wait until it has gone. On a path, under another name. ConfigError."""
     if not address.path:
         return listen(address, shared=True)
-    fresh = Address(path=f"{address.path}.{os.getpid()}")
-    bound = listen(fresh, shared=True)
-    with _closed_on_failure(address, bound):
-        try:
-            if os.path.exists(address.path) and not stat.S_ISSOCK(os.stat(address.path).st_mode):
-                raise FileExistsError(errno.EEXIST, "there is a file that is not a socket")
-            os.rename(fresh.path, address.path)
-        except OSError:
-            os.unlink(fresh.path)
-            raise
-    return bound
+    with _closed_on_failure(address):
+        if os.path.exists(address.path) and not stat.S_ISSOCK(os.stat(address.path).st_mode):
+            raise FileExistsError(errno.EEXIST, "there is a file that is not a socket")
+    return listen(Address(path=f"{address.path}.{os.getpid()}"), shared=True)
+
+
+def take_place(bound: socket.socket, address: Address) -> None:
+    """From now on clients come to this one. ConfigError."""
+    if address.path:
+        with _closed_on_failure(address, bound):
+            os.rename(bound.getsockname(), address.path)
+
+
+def leave_place(bound: socket.socket) -> None:
+    """Of one that was to take a place."""
+    if bound.family == socket.AF_UNIX:
+        with contextlib.suppress(OSError):
+            os.unlink(bound.getsockname())
+    bound.close()
 
 
 @contextlib.contextmanager

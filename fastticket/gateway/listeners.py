@@ -7,6 +7,7 @@ was inherited, is shared. They are bound here; the first worker makes them liste
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import socket
 from collections.abc import Iterable
@@ -42,6 +43,18 @@ class Listeners:
         for address, sockets in fresh.items():
             self._bound.setdefault(address, []).extend(sockets)
         return [[s for address in addresses for s in self._of(address, number, workers)] for number in range(workers)]
+
+    def renew(self, number: int) -> dict[socket.socket, socket.socket]:
+        """Bind a worker's own sockets anew, and close the old ones: old to new. One that can not be bound stays."""
+        renewed = {}
+        for address, bound in self._bound.items():
+            if not address.host or number >= len(bound):
+                continue
+            with contextlib.suppress(ConfigError):
+                old, bound[number] = bound[number], bind(_place(address, bound), shared=True)
+                renewed[old] = bound[number]
+                old.close()
+        return renewed
 
     def keep(self, sockets: Sockets) -> None:
         """Close the others."""

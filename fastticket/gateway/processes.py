@@ -41,6 +41,7 @@ class WorkerProcess:
         self.born_s = time.monotonic()
         self.is_ready = False
         self.is_dismissed = False  #: told to retire or to stop
+        self.is_stopped = False  #: told to stop
         self.reason = ""  #: why it could not start
         self.timer: asyncio.TimerHandle | None = None  #: when it has to be ready, or gone
 

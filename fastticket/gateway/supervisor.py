@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastticket.errors import ConfigError, FastticketError
-from fastticket.gateway.addresses import listen_instead
+from fastticket.gateway.addresses import leave_place, listen_beside, take_place
 from fastticket.gateway.admin import AdminListener
 from fastticket.gateway.config import Config
 from fastticket.gateway.listeners import Listeners, Sockets, name_of
@@ -37,6 +37,7 @@ READY_TIMEOUT_S = 60.0  # of a worker, from its fork
 END_MARGIN_S = 10.0  # of a worker, after its time to drain, to write what it has; then SIGKILL
 STEADY_S = 10.0  # a worker that has lived so long is replaced at once
 PAUSE_FIRST_S = 0.1  # before a worker that died sooner is replaced; twice as long each time
+RENEWAL_PAUSE_S = 1.0  # after a shorter one, who waits in the listen queue is still served
 PAUSE_MAX_S = 30.0
 RETIRING_GENERATIONS_MAX = 8  # then the oldest has to stop
 
@@ -146,21 +147,27 @@ class Supervisor:
         except FastticketError as error:
             self._refuse(error)
             return
+        except Exception as error:  # a bug; the generation before shall not end by it
+            log.exception("the configuration could not be taken")
+            self._refuse(FastticketError(f"unexpected: {type(error).__name__}: {error}"))
+            return
         self._coming = Generation(config, sockets, admin)
         for number in range(len(sockets)):
             self._start(self._coming, number)
 
     def _bind_admin(self, config: Config) -> socket.socket | None:
+        """Beside the one that there is, until the workers are ready. Anew each time: somebody may have taken its place."""
         address = config.admin_address()
-        is_new = self._present is None or address != self._present.config.admin_address()
-        return listen_instead(address) if address and is_new else None
+        return listen_beside(address) if address else None
 
     def _switch_to(self, coming: Generation) -> None:
         before, self._present, self._coming = self._present, coming, None
         self._listeners.keep(coming.sockets)
         logging.getLogger().setLevel(coming.config.gateway.log_level.upper())
-        if coming.admin or not coming.config.gateway.admin:
-            self._runner.run(self._admin.move_to(coming.admin))
+        address = coming.config.admin_address()
+        if coming.admin and address:
+            take_place(coming.admin, address)
+        self._runner.run(self._admin.move_to(coming.admin))
         if before is None:
             self._ready([name_of(s) for s in coming.sockets[0]])
             return
@@ -171,7 +178,7 @@ class Supervisor:
     def _give_up(self, coming: Generation, failure: FastticketError) -> None:
         self._coming = None
         if coming.admin:
-            coming.admin.close()
+            leave_place(coming.admin)
         self._let_go(coming)
         self._refuse(failure)
 
@@ -182,7 +189,8 @@ class Supervisor:
         self._retiring.append(generation)
         for late in self._retiring[:-RETIRING_GENERATIONS_MAX]:
             for process in late.processes.values():
-                self._end(process, late.config)
+                if not process.is_stopped:
+                    self._end(process, late.config)
 
     def _refuse(self, error: FastticketError) -> None:
         if not self._present:
@@ -223,6 +231,7 @@ class Supervisor:
         self._dismiss(process, signal.SIGUSR2, timeout_s)
 
     def _end(self, process: WorkerProcess, config: Config) -> None:
+        process.is_stopped = True
         self._dismiss(process, signal.SIGTERM, config.gateway.drain_timeout_s)
 
     def _dismiss(self, process: WorkerProcess, number: int, timeout_s: float) -> None:
@@ -279,8 +288,17 @@ class Supervisor:
         pause_s = 0.0 if lived_s >= STEADY_S else min(max(PAUSE_FIRST_S, 2 * before_s), PAUSE_MAX_S)
         generation.pauses_s[number] = pause_s
         generation.due_s[number] = self._loop.time() + pause_s
+        if pause_s >= RENEWAL_PAUSE_S:
+            self._renew_sockets(number)
         self._loop.call_later(pause_s, self._news.set)
         log.error("%s, after %.1f s; the next one starts in %g s", reason, lived_s, pause_s)
+
+    def _renew_sockets(self, number: int) -> None:
+        """Nobody shall wait for a worker that does not come: the kernel sends clients to those that listen, so this one's sockets are
+        bound anew, and listened on by the next one to be ready."""
+        renewed = self._listeners.renew(number)
+        for generation in self._generations():
+            generation.sockets[:] = [[renewed.get(s, s) for s in sockets] for sockets in generation.sockets]
 
     def _replace_dead(self, generation: Generation) -> None:
         for number, at_s in list(generation.due_s.items()):

@@ -78,16 +78,19 @@ class Address:
 
 def parse_url(url: str, base: Path) -> Address:
     """The parts of a URL. ConfigError, which repeats no secret."""
-    try:
-        parts = urllib.parse.urlsplit(url)
-    except ValueError:  # its words may repeat the password
-        raise ConfigError("store url: can not be read; write what is special in a name or password as %XX") from None
-    scheme, _, kind = parts.scheme.partition("+")
-    if parts.scheme not in SCHEMES:
-        raise ConfigError(f"store url: {parts.scheme}: no such kind of Redis")
-    credentials, _, where = parts.netloc.rpartition("@")
+    # By hand: urlsplit refuses several hosts, one of them in brackets, since a security release of Python.
+    full_scheme, _, rest = url.partition("://")
+    rest, hash_sign, _ = rest.partition("#")
+    place, _, query = rest.partition("?")
+    authority, slash, path = place.partition("/")
+    if hash_sign:
+        raise ConfigError("store url: can not be read; write what is special in a name or password as %XX")
+    if full_scheme.lower() not in SCHEMES:
+        raise ConfigError(f"store url: {full_scheme}: no such kind of Redis")
+    scheme, _, kind = full_scheme.lower().partition("+")
+    credentials, _, where = authority.rpartition("@")
     username, _, password = credentials.partition(":")
-    options = _options(parts.query)
+    options = _options(query)
     values: dict[str, Any] = {
         "kind": "unix" if scheme == "unix" else kind or "single",
         "tls": scheme == "rediss",
@@ -100,7 +103,7 @@ def parse_url(url: str, base: Path) -> Address:
         "timeout_s": _whole(options.pop("timeout_ms", "1000"), "timeout_ms", 10, 60_000) / 1000,
         "is_replicated": _durability(options.pop("durability", "primary")),
     }
-    path = urllib.parse.unquote(parts.path)
+    path = urllib.parse.unquote(slash + path)
     if kind == "sentinel":
         master, _, db = path.strip("/").partition("/")
         if not master:

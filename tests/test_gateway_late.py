@@ -1,0 +1,168 @@
+"""Answers of the control plane that come late are for the request that asked, or for nobody; and what waits is judged again."""
+
+import asyncio
+import threading
+
+import pytest
+from conftest import BOUND_S, OK, fields_of, status_of
+from redis_servers import wait_until
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def get(path="/", ticket=None):
+    cookie = f"Cookie: ticket={ticket}\r\n" if ticket else ""
+    return f"GET {path} HTTP/1.1\r\nHost: a\r\n{cookie}\r\n".encode()
+
+
+@pytest.fixture
+def asking(gateway, origin, monkeypatch):
+    """A gateway whose control plane answers nothing by itself; the asks, as they come; the origin."""
+    behind = origin()
+    at = gateway(behind, routes=[{"path": "/exempting", "exempt": "/exempting/public"}, {"path": "/"}])
+    asks = []
+
+    async def note(*ask):
+        asks.append(ask)
+
+    monkeypatch.setattr(at.worker, "_answer", note)
+    return at, asks, behind
+
+
+def test_p1_a_verdict_is_not_taken_for_the_next_request_s(asking):
+    from fastticket.errors import Verdict
+
+    at, asks, behind = asking
+    tickets = [at.login(name) for name in ("alice", "mallory")]
+    with at.connect() as client:
+        client.sendall(get(ticket=tickets[0]))
+        wait_until(lambda: len(asks) == 1, "it asks")
+        at.call(at.worker.proxy.refuse, asks[0][1], Verdict.REVOKED)
+        assert status_of(client.read_response()[0]) == 401
+        client.sendall(get(ticket=tickets[1]))
+        wait_until(lambda: len(asks) == 2, "it asks again")
+        assert asks[0][1] != asks[1][1]
+        for answer in (at.worker.proxy.admit, lambda handle: at.worker.proxy.exempt(handle, True)):
+            at.call(answer, asks[0][1])  # late
+        assert behind.requests == []
+        at.call(at.worker.proxy.refuse, asks[1][1], Verdict.REVOKED)
+        assert status_of(client.read_response()[0]) == 401
+
+
+def test_p1_a_ticket_that_is_not_authentic_is_not_held_while_its_path_is_looked_at(asking, keys):
+    at, asks, behind = asking
+    ticket = at.login()
+    forged = ticket[:-4] + ("AAAA" if ticket[-4:] != "AAAA" else "BBBB")
+    with at.connect() as client:
+        client.sendall(get("/exempting/private", forged))
+        wait_until(lambda: len(asks) == 1, "it asks")
+        assert asks[0][2] == ""
+        at.call(at.worker.proxy.admit, asks[0][1])  # not what was asked
+        at.call(at.worker.proxy.exempt, asks[0][1], False)
+        assert status_of(client.read_response()[0]) == 401
+    assert behind.requests == []
+
+
+def test_after_a_verdict_that_did_not_come_the_connection_ends(gateway, origin, monkeypatch):
+    at = gateway(origin(), routes=[{"path": "/", "timeouts": {"verdict_s": 0.2}}])
+    ticket = at.login()
+    real = at.cache._store.exchange
+
+    async def slow(requests):
+        await asyncio.sleep(0.5)
+        return await real(requests)
+
+    monkeypatch.setattr(at.cache._store, "exchange", slow)
+    with at.connect() as client:
+        client.sendall(get(ticket=ticket))
+        head, _ = client.read_response()
+        assert status_of(head) == 503
+        assert fields_of(head)[b"connection"] == b"close"
+        assert client.read_all() == b""
+
+
+def test_p2_who_was_revoked_while_waiting_for_a_server_is_refused(gateway, origin):
+    go_on = threading.Event()
+
+    def serve(connection):
+        while connection.read_head():
+            assert go_on.wait(BOUND_S)
+            connection.sendall(OK)
+
+    behind = origin(serve)
+    at = gateway(routes=[{"path": "/"}], upstream=[{"name": "app", "servers": [behind.address], "connections_max": 1}])
+    tickets = [at.login(name) for name in ("alice", "bob")]
+    with at.connect() as first, at.connect() as second:
+        first.sendall(get(ticket=tickets[0]))
+        wait_until(lambda: at.call(at.worker.proxy.upstream_states)[0]["active"] == 1, "active")
+        second.sendall(get(ticket=tickets[1]))
+        wait_until(lambda: at.call(at.worker.proxy.upstream_states)[0]["queued"] == 1, "queued")
+        at.run(at.cache.logout(tickets[1]))
+        go_on.set()
+        assert status_of(first.read_response()[0]) == 200
+        assert status_of(second.read_response()[0]) == 401
+
+
+@pytest.mark.parametrize("path", ["/x/../pay", "//pay", "/./pay", "/pay;x", "/%2e/pay", "/pay"])
+def test_p2_no_spelling_of_a_strong_path_is_weaker(gateway, origin, path):
+    store = {"flush_interval_ms": 60_000, "lease_ms": 200_000}
+    at = gateway(origin(), routes=[{"path": "/pay", "consistency": "strong"}, {"path": "/"}], store=store)
+    ticket = at.login()
+    assert status_of(at.ask(get("/", ticket))[0]) == 200
+    at.cache._store.on_doorbell(lambda shard: None)
+    session = at.run(at.cache.sessions("alice"))[0]
+    at.run(at.cache._store.revoke(session.id, "alice"))
+    assert status_of(at.ask(get(path, ticket))[0]) == 401
+
+
+def test_a_lingering_connection_costs_no_turns(gateway, origin):
+    at = gateway(origin(), limits={"head_bytes_max": 1024})
+    turns = []
+    turn = at.worker._turn
+    at.worker._turn = lambda: (turns.append(1), turn())
+    with at.connect() as client:
+        head = b"GET / HTTP/1.1\r\nHost: a\r\nX: "
+        client.sendall(head + b"x" * (1024 - len(head)))
+        assert status_of(client.read_head()) == 431
+        before = len(turns)
+        for _ in range(20):
+            at.call(lambda: None)
+        assert len(turns) - before < 10
+
+
+def test_interim_responses_without_end_are_a_bad_answer(gateway, origin):
+    def serve(connection):
+        connection.read_head()
+        while True:
+            connection.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 10)
+
+    assert status_of(gateway(origin(serve)).ask(GET)[0]) == 502
+
+
+def test_pooled_connections_leave_room_for_clients(gateway, origin):
+    """A few clients, and many more servers than that."""
+    servers = [origin() for _ in range(12)]
+    at = gateway(
+        limits={"connections_max": 2},
+        upstream=[{"name": "app", "servers": [server.address for server in servers], "retry_percent": 0}],
+    )
+    with at.connect() as client:
+        for _ in range(36):
+            client.sendall(GET)
+            assert status_of(client.read_response()[0]) == 200
+        assert sum(s["idle"] for s in at.call(at.worker.proxy.upstream_states)) <= 2
+
+
+def test_vouching_fails_closed(gateway, origin, monkeypatch):
+    """Whatever goes wrong when a tunnel's session is looked up."""
+    from test_gateway_tunnels import Echo, open_tunnel
+
+    at = gateway(origin(Echo()), routes=[{"path": "/"}])
+    with open_tunnel(at, at.login()) as client:
+
+        async def broken(*_, **__):
+            raise RuntimeError("for a test")
+
+        monkeypatch.setattr(at.cache, "authenticate", broken)
+        at.call(at.cache.near.bump_epoch, 0)
+        assert client.read_all() == b""

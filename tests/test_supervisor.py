@@ -224,6 +224,7 @@ def test_a_reload_disturbs_no_connection(site, table, origin):
         busy.sendall(GET.replace(b"/x", b"/slow"))
         assert asked.wait(BOUND_S)
         assert at.reload().startswith("reloaded")
+        wait_until(lambda: at.log.count(" retires: ") == 2, "both have heard of it")
         assert status_of(at.ask(GET)[0]) == 200
         go_on.set()
         for client in (busy, idle):

@@ -2,7 +2,8 @@
 
 They are the supervisor's: a worker that dies leaves its listen queue to the one that takes its place, and a reload hands them on. On
 a host and port each worker has a socket of its own (SO_REUSEPORT), and the kernel spreads clients over them; a Unix socket, or one that
-was inherited, is shared. They are bound here; the first worker makes them listen: nobody is let in before somebody serves.
+was inherited, is shared. They are bound here; the supervisor makes them listen when a worker is ready: nobody is let in
+before somebody serves.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import io
@@ -33,13 +34,15 @@ WORD_BYTES_MAX = 4096  # a pipe takes so much at once
 class WorkerProcess:
     """What a supervisor knows of one."""
 
-    def __init__(self, number: int, pid: int, pipe: int, slot: Slot) -> None:
+    def __init__(self, number: int, pid: int, pipe: int, go: int, slot: Slot) -> None:
         self.number = number  #: of the worker; the process that takes its place has the same
         self.pid = pid
         self.pipe = pipe
         self.slot = slot
+        self._go = go
         self.born_s = time.monotonic()
         self.is_ready = False
+        self.is_serving = False  #: was told to
         self.is_dismissed = False  #: told to retire or to stop
         self.is_stopped = False  #: told to stop
         self.reason = ""  #: why it could not start
@@ -62,6 +65,16 @@ class WorkerProcess:
         self.pipe = -1
         return True
 
+    def let_serve(self) -> None:
+        """Its sockets listen."""
+        self.is_serving = True
+        with contextlib.suppress(BrokenPipeError):  # it has died; its end will be heard of
+            os.write(self._go, READY)
+
+    def forget(self) -> None:
+        """It has ended."""
+        os.close(self._go)
+
     def send(self, number: int) -> None:
         """A signal. It has not been waited for, so the pid is still its own."""
         os.kill(self.pid, number)
@@ -76,41 +89,50 @@ def fork_worker(number: int, config: Config, listeners: list[socket.socket]) -> 
     """Start one on these sockets. Not while an event loop runs: the child must not be inside of it."""
     slot, parent = Slot(), os.getpid()
     hearing, telling = os.pipe()
+    going, go = os.pipe()
     os.set_blocking(hearing, False)
     # A signal to the child before it has handlers of its own would be written to the parent's event loop.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         pid = os.fork()
         if pid == 0:
-            _become_worker(config, listeners, slot, telling, parent, mask)
+            _become_worker(config, listeners, slot, telling, going, parent, mask)
     except OSError:
         os.close(hearing)
+        os.close(go)
         raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(telling)
-    return WorkerProcess(number, pid, hearing, slot)
+        os.close(going)
+    return WorkerProcess(number, pid, hearing, go, slot)
 
 
 def _become_worker(
-    config: Config, listeners: list[socket.socket], slot: Slot, telling: int, parent: int, mask: Iterable[int]
+    config: Config,
+    listeners: list[socket.socket],
+    slot: Slot,
+    telling: int,
+    going: int,
+    parent: int,
+    mask: Iterable[int],
 ) -> NoReturn:
     code = FAILED
     try:
         gc.freeze()  # what is the parent's is never collected: its sockets have the numbers of descriptors of ours
         _reset_signals()
-        _close_all_but({telling, *(listener.fileno() for listener in listeners)})
+        _close_all_but({telling, going, *(listener.fileno() for listener in listeners)})
         end_with_parent(parent)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         with open(telling, "wb", buffering=0) as pipe:
-            code = _work(config, listeners, slot, pipe)
+            code = _work(config, listeners, slot, pipe, going)
     except BaseException:
         log.exception("worker (pid %d)", os.getpid())
     finally:
         os._exit(code)
 
 
-def _work(config: Config, listeners: list[socket.socket], slot: Slot, pipe: io.FileIO) -> int:
+def _work(config: Config, listeners: list[socket.socket], slot: Slot, pipe: io.FileIO, going: int) -> int:
     logging.getLogger().setLevel(config.gateway.log_level.upper())
 
     def ready() -> None:
@@ -118,7 +140,7 @@ def _work(config: Config, listeners: list[socket.socket], slot: Slot, pipe: io.F
         pipe.close()
 
     async def main() -> None:
-        await Worker(config, listeners, slot).run(ready)
+        await Worker(config, listeners, slot).run(ready, going)
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -135,7 +157,7 @@ def _reset_signals() -> None:
     """None of the parent's handlers; what a terminal sends to all of its processes is for the parent to answer."""
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals():
-        if callable(signal.getsignal(number)):
+        if callable(signal.getsignal(number)) or number == signal.SIGUSR2:
             signal.signal(number, signal.SIG_DFL)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastticket.errors import ConfigError, FastticketError
-from fastticket.gateway.addresses import leave_place, listen_beside, take_place
+from fastticket.gateway.addresses import BACKLOG, leave_place, listen_beside, take_place
 from fastticket.gateway.admin import AdminListener
 from fastticket.gateway.config import Config
 from fastticket.gateway.listeners import Listeners, Sockets, name_of
@@ -92,6 +92,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Until SIGTERM or SIGINT, and every worker is gone."""
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # means something to workers, and to nginx, not here
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop)
         self._loop.add_signal_handler(signal.SIGHUP, self._want_reload)
@@ -133,6 +134,7 @@ class Supervisor:
             self._is_reload_wanted = False
             self._bring_up()
         if self._present:
+            self._let_serve(self._present)
             self._replace_dead(self._present)
 
     # --- generations
@@ -168,12 +170,21 @@ class Supervisor:
         if coming.admin and address:
             take_place(coming.admin, address)
         self._runner.run(self._admin.move_to(coming.admin))
+        self._let_serve(coming)
         if before is None:
             self._ready([name_of(s) for s in coming.sockets[0]])
             return
         self._reloads["done"] += 1
         log.info("reloaded: %d workers serve by %s", len(coming.sockets), coming.config.source)
         self._let_go(before)
+
+    def _let_serve(self, generation: Generation) -> None:
+        """Nobody is let in before this: a generation that is given up has no clients."""
+        for number, process in generation.processes.items():
+            if process.is_ready and not process.is_serving:
+                for listener in generation.sockets[number]:
+                    listener.listen(BACKLOG)
+                process.let_serve()
 
     def _give_up(self, coming: Generation, failure: FastticketError) -> None:
         self._coming = None
@@ -263,10 +274,11 @@ class Supervisor:
             process.hear()
         if process.timer:
             process.timer.cancel()
+        process.forget()
         self._departed = add(self._departed, process.slot.counted())
         reason = f"{process} {_how_it_ended(code)}{': ' if process.reason else ''}{process.reason}"
         if process.is_dismissed:
-            is_early = not process.is_ready and code in (-signal.SIGTERM, -signal.SIGUSR2)
+            is_early = not process.is_serving and code in (-signal.SIGTERM, -signal.SIGUSR2)
             self._note_end(reason, code == 0 or is_early)
         else:
             failure = ConfigError(process.reason) if code == BAD_CONFIG else FastticketError(process.reason or reason)

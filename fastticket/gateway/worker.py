@@ -132,17 +132,23 @@ class Worker:
             ticket.cookie, is_secure=ticket.cookie_secure, domain_level=ticket.cookie_domain_level
         )
 
-    async def run(self, ready: Callable[[], None]) -> None:
-        """Serve until SIGTERM, or until SIGUSR2 and nobody is connected. `ready` is called when requests are served."""
-        await self.start()  # until it is over, a signal is the end: nobody was let in
+    async def run(self, ready: Callable[[], None], go: int) -> None:
+        """Serve until SIGTERM, or until SIGUSR2 and nobody is connected.
+
+        `ready` is called when requests could be served; they are once there is something to read from the descriptor `go`. Until then
+        a signal is the end: nobody was let in.
+        """
+        await self._open()
+        gc.collect()
+        gc.freeze()  # what is there now stays: a full collection that goes through it would hold the loop for milliseconds
+        ready()
+        await _readable(go)
         loop = asyncio.get_running_loop()
         stop, retire = asyncio.Event(), asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, stop.set)
         loop.add_signal_handler(signal.SIGUSR2, retire.set)
         loop.add_signal_handler(signal.SIGUSR1, self._log_stats)
-        gc.collect()
-        gc.freeze()  # what is there now stays: a full collection that goes through it would hold the loop for milliseconds
-        ready()
+        self._serve()
         await _first_of(stop, retire)
         if not stop.is_set():
             await self._retire(stop)
@@ -150,14 +156,20 @@ class Worker:
 
     async def start(self) -> None:
         """Open the store and serve."""
+        await self._open()
+        self._serve()
+
+    async def _open(self) -> None:
         await self._cache.open()
         await asyncio.gather(*(group.start() for group in self._groups))
+        self._publish()
+
+    def _serve(self) -> None:
         for listener in self._listeners:
             listener.listen(BACKLOG)
             self.proxy.listen(listener.fileno())
         asyncio.get_running_loop().add_reader(self.proxy.fileno(), self._turn)
         self._tick()
-        self._publish()
 
     async def stop(self) -> None:
         """Drain, then flush."""
@@ -337,6 +349,13 @@ class Worker:
                 self._cache.replace_keys(pairs)
         except FastticketError as error:
             log.error("the key ring was not reloaded: %s", error)
+
+
+async def _readable(fd: int) -> None:
+    loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(fd, readable.set)
+    await readable.wait()
+    loop.remove_reader(fd)
 
 
 async def _first_of(*events: asyncio.Event, timeout_s: float | None = None) -> None:

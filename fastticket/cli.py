@@ -196,7 +196,9 @@ def _linkis_config(path: Path, flags: dict[str, Any]) -> Config:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until somebody answers it: what is not read yet need not be read again
+    signal.signal(
+        signal.SIGHUP, signal.SIG_IGN
+    )  # until somebody answers it: what is not read yet need not be read again
     if not options.config and not options.upstream:
         raise ConfigError("serve needs --config FILE, or --upstream host:port")
     if not options.upstream and _is_linkis(options.config):

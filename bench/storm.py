@@ -27,7 +27,7 @@ from pathlib import Path
 
 import figures
 import uvloop
-from children import GATEWAY_CORE, LOAD_CORE, START_TIMEOUT_S, BenchError, Child, claim_machine
+from children import GATEWAY_CORE, LOAD_CORE, START_TIMEOUT_S, Child, claim_machine, run_program
 from sessions import make_sessions
 
 SESSIONS = 200
@@ -216,7 +216,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BenchError as error:
-        sys.exit(f"bench: {error}")
+    run_program(main)

@@ -43,6 +43,7 @@ cdef class AccessLog:
     cdef void _write_json(self, const Entry *entry, const Outcome *outcome, int milliseconds) noexcept nogil
     cdef void _write_text(self, const Entry *entry, const Outcome *outcome, int milliseconds) noexcept nogil
     cdef void _put(self, const char *text) noexcept nogil
+    cdef void _put_time(self, int milliseconds) noexcept nogil
     cdef void _put_number(self, uint64_t number) noexcept nogil
     cdef void _put_milliseconds(self, int64_t duration_us) noexcept nogil
     cdef bint _is_plain(self, uint8_t c) noexcept nogil

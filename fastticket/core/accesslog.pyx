@@ -60,11 +60,8 @@ cdef class AccessLog:
             self._write_text(entry, outcome, <int>(now_ms % 1000))
 
     cdef void _write_json(self, const Entry *entry, const Outcome *outcome, int milliseconds) noexcept nogil:
-        cdef char[8] fraction
-        snprintf(fraction, sizeof(fraction), b".%03dZ", milliseconds % 1000)
         self._put(b"{\"time\": \"")
-        self._put(self.second_text)
-        self._put(fraction)
+        self._put_time(milliseconds)
         self._put(b"\"")
         self._put_key(b"client", <const uint8_t *>outcome.client, <uint32_t>strlen(outcome.client))
         self._put_key(b"principal", outcome.principal, outcome.principal_size)
@@ -86,10 +83,7 @@ cdef class AccessLog:
 
     cdef void _write_text(self, const Entry *entry, const Outcome *outcome, int milliseconds) noexcept nogil:
         """time client principal session verdict method host path status bytes duration request-id; `-` for what is not there."""
-        cdef char[8] fraction
-        snprintf(fraction, sizeof(fraction), b".%03dZ", milliseconds % 1000)
-        self._put(self.second_text)
-        self._put(fraction)
+        self._put_time(milliseconds)
         self._put_word(<const uint8_t *>outcome.client, <uint32_t>strlen(outcome.client))
         self._put_word(outcome.principal, outcome.principal_size)
         self._put_word(outcome.session, SESSION_CHARS if outcome.principal_size else 0)
@@ -111,6 +105,13 @@ cdef class AccessLog:
         cdef size_t size = strlen(text)
         memcpy(self.lines + self.size, text, size)
         self.size += <uint32_t>size
+
+    cdef void _put_time(self, int milliseconds) noexcept nogil:
+        """Of the second that is written out already."""
+        cdef char[8] fraction
+        snprintf(fraction, sizeof(fraction), b".%03dZ", milliseconds % 1000)
+        self._put(self.second_text)
+        self._put(fraction)
 
     cdef void _put_number(self, uint64_t number) noexcept nogil:
         cdef char[24] digits

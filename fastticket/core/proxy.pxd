@@ -282,6 +282,7 @@ cdef class Proxy:
     cdef void _note_request(self, Conn *c) noexcept nogil
     cdef void _account(self, Conn *c, bint was_cut) noexcept nogil
     cdef void _log(self, const Conn *c, int64_t took_us, bint was_cut) noexcept nogil
+    cdef bint _is_strong(self, const Conn *c) noexcept nogil
     cdef void _wait_for_verdict(self, uint32_t index, AskKind kind) noexcept nogil
     cdef void _admit(self, uint32_t index, bint parsed) noexcept nogil
     cdef void _pass(self, uint32_t index, bint parsed) noexcept nogil

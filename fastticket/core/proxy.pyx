@@ -1286,7 +1286,7 @@ cdef class Proxy:
         cdef Route *route = &self.routes.table[c.route]
         cdef Span ticket = Span(0, 0)
         cdef int tickets = self._find_tickets(c, &ticket)
-        cdef bint is_strong = route.is_strong or not c.is_plain and self.routes.has_strong
+        cdef bint is_strong = self._is_strong(c)
         cdef Verdict verdict
         if tickets == 0:
             verdict = Verdict.MISSING
@@ -1301,6 +1301,10 @@ cdef class Proxy:
             self._wait_for_verdict(index, AskKind.AUTHENTICATE_STRONG if is_strong else AskKind.AUTHENTICATE)
         else:
             self._refused(index, verdict, True)
+
+    cdef inline bint _is_strong(self, const Conn *c) noexcept nogil:
+        """Whether the store decides. A path that is not plain may be a strong route's to whoever is behind us."""
+        return self.routes.table[c.route].is_strong or not c.is_plain and self.routes.has_strong
 
     cdef void _wait_for_verdict(self, uint32_t index, AskKind kind) noexcept nogil:
         self.conns[index].state = State.ASKING
@@ -1579,7 +1583,7 @@ cdef class Proxy:
     cdef void _forward_now(self, uint32_t index) noexcept nogil:
         """A request that has waited: whether it is admitted may have changed meanwhile. It is asked again once."""
         cdef Conn *c = &self.conns[index]
-        cdef bint is_strong = self.routes.table[c.route].is_strong or not c.is_plain and self.routes.has_strong
+        cdef bint is_strong = self._is_strong(c)
         if c.is_admitted and not c.was_confirmed:
             if is_strong or self.checker.judge_again(&c.checked, self.checker.now(), False) != Verdict.HIT:
                 c.was_confirmed = True

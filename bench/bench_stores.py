@@ -58,7 +58,7 @@ class Scene:
         self.caching = redis.Redis(port=port, protocol=3, cache_config=CacheConfig(max_size=SESSIONS))
         now_ms = time.time_ns() // 1_000_000
         self.sessions = [
-            StoredSession(session_id(number), f"user-{number:05}", now_ms + 7_200_000, now_ms + 86_400_000)
+            StoredSession(session_id(number), f"user-{number:05}", now_ms + 7_200_000, now_ms, 7200, 86400)
             for number in range(SESSIONS)
         ]
         self._next_id = SESSIONS

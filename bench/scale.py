@@ -309,7 +309,7 @@ async def fill_and_measure(server: Child, port: int) -> Found:
 def session(number: int, now_ms: int) -> StoredSession:
     principal = f"user{number:08}"
     return StoredSession(
-        encode_session_id(number.to_bytes(16, "big")), principal, now_ms + 7_200_000, now_ms + 86_400_000
+        encode_session_id(number.to_bytes(16, "big")), principal, now_ms + 7_200_000, now_ms, 7200, 86400
     )
 
 

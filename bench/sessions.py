@@ -92,8 +92,10 @@ async def _replay(keys_file: Path, tickets: list[str], url: str) -> None:
     try:
         for text in tickets:
             ticket = keys.verify(text, now_ms)
-            deadlines_ms = ticket.idle_deadline_ms(now_ms), ticket.absolute_deadline_ms
-            await store.create(StoredSession(ticket.session_id, ticket.principal, *deadlines_ms))
+            times = ticket.issued_at_ms, ticket.idle_timeout_s, ticket.absolute_lifetime_s
+            await store.create(
+                StoredSession(ticket.session_id, ticket.principal, ticket.idle_deadline_ms(now_ms), *times)
+            )
     finally:
         await store.aclose()
 

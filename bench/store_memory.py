@@ -54,7 +54,7 @@ async def fill_fastticket(server: Server, sessions: int) -> None:
     now_ms = await store.time_ms()
     for start in range(0, sessions, AT_ONCE):
         numbers = range(start, min(start + AT_ONCE, sessions))
-        made = [StoredSession(new_id(), user(n), now_ms + 7_200_500 + n, now_ms + 86_400_000) for n in numbers]
+        made = [StoredSession(new_id(), user(n), now_ms + 7_200_500 + n, now_ms + n, 7200, 86400) for n in numbers]
         await asyncio.gather(*(store.create(session) for session in made))
     await store.aclose()
 

@@ -5,6 +5,7 @@
     load           single-flight per session; all that falls in one loop turn goes out together
     flush          every `flush_interval_ms`: touches out, log tail in, lease renewed
     doorbell       a tail, now
+    sweep          every minute, or four times a second while somebody follows the events
 
 Rules of this file
 - Whatever a reply says goes through `_apply`, in one place: events first, then the lease, from the time the request was *sent*.
@@ -18,38 +19,71 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
+from fastticket.attributes import Attributes, Changes, JSONSerializer, NearAttributes, Serializer, after
 from fastticket.core.check import Checker, Session, clock_resolution_ms
 from fastticket.core.nearcache import NearCache
 from fastticket.core.ticket import Keyring, Ticket, decode_session_id
 from fastticket.errors import ConfigError, StoreUnavailable, TicketRefused, Verdict
-from fastticket.stores.base import Position, Reply, Request, Store, StoredSession, shard_of
+from fastticket.events import KINDS, EventStream
+from fastticket.stores.base import (
+    NO_DETAILS,
+    Event,
+    Position,
+    Reply,
+    Request,
+    Store,
+    StoredAttributes,
+    StoredSession,
+    shard_of,
+)
 
 log = logging.getLogger("fastticket.cache")
 
 OutagePolicy = Literal["serve-cached", "deny"]
 Consistency = Literal["near", "strong"]
+LimitPolicy = Literal["evict-oldest", "refuse"]
 
 TOUCHES_PER_SLICE = 400  # drained at once, so that no flush holds the loop for more than a millisecond or so
 LOAD_ATTEMPTS = 4  # a load is asked again when it was poisoned, or came back past its lease
 WATCH_MS = 60_000  # a shard's log is read this long after the shard's last use
 SWEEP_INTERVAL_S = 60.0
-SWEEP_SESSIONS_MAX = 1000
-SWEEP_AGAIN_S = 1.0  # after one that did not get them all
+SWEEP_FOLLOWED_S = 0.25  # while somebody follows the events
+FOLLOWED_S = 5.0  # that long after the last look
+#: A deadline has a flush interval in it for the touch that is on its way, but nothing for the network.
+SWEEP_MARGIN_MIN_MS = 250
+SWEEP_SESSIONS_MAX = 100  # of each shard
+SETTLE_LEASES = 5  # after an outage nothing is swept until every gateway had that long to bring its touches
 CLOCK_INTERVAL_S = 10.0
 CLOSE_ATTEMPTS = 3
 DRAWS_MAX = 1000  # of tickets, until one suits
+DETAILS_BYTES_MAX = 1024
 
 #: What in `TicketCache.stats` is no counter.
 NOW = frozenset({"sessions_held", "touches_unwritten", "flush_lag_ms", "shards_leased", "shards_away", "outage_ms"})
 
 
 _Key = tuple[str, str]  # session id, principal
+
+
+class SessionInfo(NamedTuple):
+    """One of a principal's live sessions. Store time, ms since the epoch."""
+
+    id: str  #: 22 characters, base64url
+    principal: str
+    created_ms: int
+    last_access_ms: (
+        int | None
+    )  #: to a flush interval; less sure close to the absolute deadline; None: it has no idle timeout, so nobody writes down its use
+    idle_deadline_ms: int
+    absolute_deadline_ms: int  #: 2**53 - 1 if there is none
+    details: Mapping[str, str]  #: what the login recorded
 
 
 class _Flight:
@@ -73,6 +107,10 @@ class TicketCache:
 
     Use as an async context manager, or `open()` and `aclose()`. Times are ms unless the name says s; `clock` (monotonic, ms) is for
     tests. ConfigError if the settings contradict each other.
+
+    `sessions_max`: of a principal, 0 is any number. `near_attributes_bytes`: for near copies of attributes, 0 is none.
+    `expiry_margin_s`: how long after its deadline a session is removed, and its end told; by default as long as an outage may last, so
+    that a gateway which was cut off from the store can still bring the uses that it saw; 0: at once.
     """
 
     #: `check(ticket, touch=True)`: a Session, or a falsy Verdict with `.reason`. Never waits.
@@ -85,6 +123,12 @@ class TicketCache:
         *,
         idle_timeout_s: int = 7200,
         absolute_lifetime_s: int = 86400,
+        remember_lifetime_s: int = 30 * 86400,
+        sessions_max: int = 0,
+        sessions_max_policy: LimitPolicy = "evict-oldest",
+        serializer: Serializer | None = None,
+        attributes_bytes_max: int = 65_536,
+        near_attributes_bytes: int = 0,
         capacity: int = 100_000,
         flush_interval_ms: int = 500,
         lease_ms: int = 2000,
@@ -92,18 +136,32 @@ class TicketCache:
         recheck_s: int = 300,
         outage_policy: OutagePolicy = "serve-cached",
         outage_grace_s: int = 300,
+        expiry_margin_s: int | None = None,
         clock: Callable[[], int] | None = None,
     ) -> None:
         _check_settings(
             idle_timeout_s, absolute_lifetime_s, flush_interval_ms, lease_ms, touch_resolution_ms, outage_policy
         )
+        if sessions_max < 0 or sessions_max_policy not in ("evict-oldest", "refuse"):
+            raise ConfigError(
+                'sessions_max must be 0 (any number) or more, sessions_max_policy "evict-oldest" or "refuse", not '
+                f"{sessions_max} and {sessions_max_policy!r}"
+            )
         self._store = store
         self._keys = keys
         self._idle_timeout_s = idle_timeout_s
         self._absolute_lifetime_s = absolute_lifetime_s
+        self._remember_lifetime_s = remember_lifetime_s
+        self._sessions_max = sessions_max
+        self._evicts = sessions_max_policy == "evict-oldest"
+        self._serializer = serializer or JSONSerializer()
+        self._attributes_bytes_max = attributes_bytes_max
         self._flush_interval_ms = flush_interval_ms
         self._lease_ms = lease_ms
         self._outage_grace_ms = outage_grace_s * 1000 if outage_policy == "serve-cached" else 0
+        self._sweep_margin_ms = max(self._outage_grace_ms, lease_ms)
+        if expiry_margin_s is not None:
+            self._sweep_margin_ms = max(expiry_margin_s * 1000, SWEEP_MARGIN_MIN_MS)
         self.near = NearCache(
             capacity,
             store.shards,
@@ -111,6 +169,7 @@ class TicketCache:
             touch_resolution_ms=touch_resolution_ms,
             recheck_s=recheck_s,
         )
+        self.near_attributes = NearAttributes(near_attributes_bytes)
         self.checker = Checker(keys, self.near, clock)
         self.check = self.checker.check
         self._clock_resolution_ms = 0 if clock else clock_resolution_ms()
@@ -125,6 +184,8 @@ class TicketCache:
         self._flushing = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
         self._closed = False
+        self._troubled_at_ms = 0  # when the store was last away, or this began
+        self._followed_until_s = self._sweep_at_s = 0.0
         self._all_written_ms = 0  # whatever was used before is in the store
         self._loads = self._touches_written = self._gaps = self._store_errors = 0
 
@@ -145,7 +206,7 @@ class TicketCache:
         except BaseException:
             await self._store.aclose()
             raise
-        self._all_written_ms = self.checker.monotonic_ms()
+        self._all_written_ms = self._troubled_at_ms = self.checker.monotonic_ms()
         self._store.on_doorbell(self._on_doorbell)
         await self._exchange({shard: Request(None) for shard in range(self._store.shards)})
         self._keeper = asyncio.create_task(self._keep(), name="fastticket-flush")
@@ -171,20 +232,63 @@ class TicketCache:
 
     # --- sessions
 
-    async def login(self, principal: str, *, suits: Callable[[str], bool] | None = None) -> str:
-        """Create a session and return its ticket, ready for a cookie. InvalidPrincipal, StoreUnavailable.
+    async def login(
+        self,
+        principal: str,
+        *,
+        remember: bool = False,
+        idle_timeout_s: int | None = None,
+        absolute_lifetime_s: int | None = None,
+        details: Mapping[str, str] = NO_DETAILS,
+        suits: Callable[[str], bool] | None = None,
+    ) -> str:
+        """Create a session and return its ticket, ready for a cookie.
 
-        `suits`: whether a ticket will do; they are made until one does, at most DRAWS_MAX.
+        `remember`: it may go unused, and ends after `remember_lifetime_s`. The two lifetimes override that, and this cache's own.
+        `details`: what `sessions` shall say of this login, e.g. address and user agent; at most 1,024 bytes as JSON. `suits`: whether a
+        ticket will do; they are made until one does, at most DRAWS_MAX.
+
+        InvalidPrincipal, StoreUnavailable; TooManySessions if the policy for more than `sessions_max` is to refuse; ValueError.
         """
+        if len(json.dumps(dict(details), ensure_ascii=False).encode()) > DETAILS_BYTES_MAX:
+            raise ValueError(f"details must have at most {DETAILS_BYTES_MAX} bytes as JSON: shorten them")
+        usual_s = (0, self._remember_lifetime_s) if remember else (self._idle_timeout_s, self._absolute_lifetime_s)
+        lifetimes_s = self._lifetimes_s(idle_timeout_s, absolute_lifetime_s, usual_s)
         now_ms = self.now_ms()
         for _ in range(DRAWS_MAX):
-            text = self._keys.mint(principal, now_ms, self._idle_timeout_s, self._absolute_lifetime_s)
+            text = self._keys.mint(principal, now_ms, *lifetimes_s)
             if suits is None or suits(text):
                 break
-        ticket = self._verified(text, now_ms)
-        idle_deadline_ms = ticket.idle_deadline_ms(now_ms, self._flush_interval_ms)
-        session = StoredSession(ticket.session_id, principal, idle_deadline_ms, ticket.absolute_deadline_ms)
-        await self._store.create(session)
+        session = self._stored_session(self._verified(text, now_ms), now_ms, details)
+        gone = await self._store.create(session, sessions_max=self._sessions_max, evicts=self._evicts)
+        for session_id in gone:
+            self._end(session_id, principal, Verdict.REVOKED)
+        return text
+
+    async def rotate(
+        self, ticket: str | bytes, *, idle_timeout_s: int | None = None, absolute_lifetime_s: int | None = None
+    ) -> str:
+        """A new ticket for the same session, under another id: after a change of privileges, or to change its lifetimes.
+
+        The old ticket is refused from now on, everywhere within the lease. Attributes and details stay; the absolute lifetime counts
+        from the login. TicketRefused, StoreUnavailable (the old ticket may be over then); ValueError: it would be over at once.
+        """
+        await self.authenticate(ticket)
+        now_ms = self.now_ms()
+        old = self._verified(ticket, now_ms)
+        lifetimes_s = self._lifetimes_s(
+            idle_timeout_s, absolute_lifetime_s, (old.idle_timeout_s, old.absolute_lifetime_s)
+        )
+        text = self._keys.mint(old.principal, old.issued_at_ms, *lifetimes_s)
+        new = self._keys.verify(text, now_ms)
+        if not isinstance(new, Ticket):
+            raise ValueError(
+                f"absolute_lifetime_s: {lifetimes_s[1]} s after its login the session would be over; log out"
+            )
+        is_done = await self._store.rotate(old.session_id, self._stored_session(new, now_ms))
+        self._end(old.session_id, old.principal, Verdict.REVOKED)
+        if not is_done:
+            raise TicketRefused(Verdict.REVOKED)
         return text
 
     async def authenticate(
@@ -241,16 +345,88 @@ class TicketCache:
         self._end(verified.session_id, verified.principal, Verdict.REVOKED)
         return ended
 
-    async def logout_everywhere(self, principal: str) -> int:
-        """End every session of a principal. Returns how many there were."""
-        ended = await self._store.revoke_all(principal)
+    async def logout_everywhere(self, principal: str, *, keep: Session | None = None) -> int:
+        """End every session of a principal, or all but one. Returns how many there were. StoreUnavailable."""
+        ended = await self._store.revoke_all(principal, keep=keep.id if keep else "")
         for session_id in ended:
             self._end(session_id, principal, Verdict.REVOKED)
         return len(ended)
 
-    async def sessions(self, principal: str) -> Sequence[StoredSession]:
-        """The principal's live sessions. Their deadlines are at most one flush interval old."""
-        return await self._store.sessions(principal)
+    async def revoke(self, session_id: str, principal: str) -> bool:
+        """End one of the sessions that `sessions` names. False: it had ended. StoreUnavailable."""
+        ended = await self._store.revoke(session_id, principal, "revoked")
+        self._end(session_id, principal, Verdict.REVOKED)
+        return ended
+
+    async def sessions(self, principal: str) -> Sequence[SessionInfo]:
+        """The principal's live sessions. StoreUnavailable.
+
+        The last access is at most a flush interval old. It follows from the idle deadline: where that one has met the absolute
+        deadline, the access may have been later.
+        """
+        return [self._session_info(session) for session in await self._store.sessions(principal)]
+
+    def events(self, position: str | None = None, kinds: Collection[str] = KINDS) -> EventStream:
+        """What becomes of sessions from now on, or from a `position` that an event had: `async for event in cache.events()`.
+
+        While somebody iterates, sessions that have passed their deadline are ended within a second. ValueError: no such position.
+        """
+        return EventStream(self._store, position, kinds, self._flush_interval_ms / 1000, self._on_followed)
+
+    # --- attributes
+
+    def attributes(self, session: Session) -> Attributes:
+        """What the application keeps in a session: a mapping to `load`, or to use with `async with`. Asks nothing yet."""
+        return Attributes(self, session, self._serializer)
+
+    async def read_attributes(self, session: Session) -> StoredAttributes:
+        """As stored, or a near copy if there is one and the lease holds. TicketRefused, StoreUnavailable. `attributes` decodes them."""
+        session_id, principal = session.id, session.principal
+        shard = shard_of(principal, self._store.shards)
+        copy = self.near_attributes.find(session_id)
+        if copy and self.near.lease_until_ms(shard) > self.now_ms():
+            return copy
+        await self._find_positions([shard])
+        flight = self.near_attributes.depart(session_id, shard)
+        found = None
+        try:
+            found = await self._store.read_attributes(session_id, principal)
+        finally:
+            self.near_attributes.land(flight, found)
+        if found is None:
+            raise self._over(session_id, principal)
+        return found
+
+    async def write_attributes(
+        self, session: Session, changes: Changes, held: StoredAttributes | None
+    ) -> StoredAttributes | None:
+        """Write changes to what was read as `held`. What is stored then; None: others have written, too, so it is not known.
+
+        AttributesTooLarge, TicketRefused, StoreUnavailable.
+        """
+        session_id, principal = session.id, session.principal
+        held = held or self.near_attributes.find(session_id)
+        flight = self.near_attributes.depart(session_id, shard_of(principal, self._store.shards))
+        now = None
+        try:
+            written = await self._store.write_attributes(
+                session_id, principal, changes.values, changes.removed, bytes_max=self._attributes_bytes_max
+            )
+            now = after(held, changes, written) if written else None
+        finally:
+            self.near_attributes.land(flight, now)
+        if written is None:
+            raise self._over(session_id, principal)
+        return now
+
+    def _over(self, session_id: str, principal: str) -> TicketRefused:
+        """The store has no such session, and never will again."""
+        logged = self.near.remembered_refusal(decode_session_id(session_id), self.now_ms())
+        verdict = Verdict.REVOKED if logged is None else logged
+        self._end(session_id, principal, verdict)
+        return TicketRefused(verdict)
+
+    # --- keys, counters
 
     def replace_keys(self, keys: Iterable[tuple[int, bytes]]) -> None:
         """Another key ring, oldest first. What was verified under a key that is gone is forgotten. ConfigError."""
@@ -296,6 +472,39 @@ class TicketCache:
     def now_ms(self) -> int:
         """The store's clock as known here."""
         return self.checker.now_ms()
+
+    # --- what a session is
+
+    def _lifetimes_s(self, idle_s: int | None, absolute_s: int | None, usual_s: tuple[int, int]) -> tuple[int, int]:
+        """Those asked for, checked, else the usual ones."""
+        lifetimes_s = (usual_s[0] if idle_s is None else idle_s, usual_s[1] if absolute_s is None else absolute_s)
+        error = _lifetimes_error(*lifetimes_s, self._flush_interval_ms)
+        if error:
+            raise ValueError(error)
+        return lifetimes_s
+
+    def _stored_session(self, ticket: Ticket, now_ms: int, details: Mapping[str, str] = NO_DETAILS) -> StoredSession:
+        return StoredSession(
+            ticket.session_id,
+            ticket.principal,
+            ticket.idle_deadline_ms(now_ms, self._flush_interval_ms),
+            ticket.issued_at_ms,
+            ticket.idle_timeout_s,
+            ticket.absolute_lifetime_s,
+            details,
+        )
+
+    def _session_info(self, session: StoredSession) -> SessionInfo:
+        used_ms = session.idle_deadline_ms - session.idle_timeout_s * 1000 - self._flush_interval_ms
+        return SessionInfo(
+            session.id,
+            session.principal,
+            session.created_ms,
+            max(used_ms, session.created_ms) if session.idle_timeout_s else None,
+            session.idle_deadline_ms,
+            session.absolute_deadline_ms,
+            session.details,
+        )
 
     # --- load
 
@@ -515,6 +724,7 @@ class TicketCache:
         if reply.gap:
             self._gaps += 1
             self.near.bump_epoch(shard)
+            self.near_attributes.forget(shard)
             if request.since != known:
                 return  # an old question: what it missed was heard meanwhile, or will be a gap for the next one, too
             log.warning("shard %d: its log has a gap; every session of it will be loaded again", shard)
@@ -522,18 +732,26 @@ class TicketCache:
             for key, flight in self._flights.items():
                 flight.poisoned |= key not in own and self._shard_of(flight) == shard
         for event in reply.events:
-            if event.kind != "created":
-                self._end(
-                    event.session_id, event.principal, Verdict.IDLE if event.kind == "expired" else Verdict.REVOKED
-                )
+            self._hear(event)
         if known is None or reply.position > known or reply.gap:
             self._positions[shard] = reply.position
         self._renew_lease(shard, sent_at_ms)
+
+    def _hear(self, event: Event) -> None:
+        match event.kind:
+            case "revoked" | "rotated":
+                self._end(event.session_id, event.principal, Verdict.REVOKED)
+            case "expired":
+                verdict = Verdict.EXPIRED if event.reason == "absolute" else Verdict.IDLE
+                self._end(event.session_id, event.principal, verdict)
+            case "changed":
+                self.near_attributes.changed(event.session_id, event.position)
 
     def _end(self, session_id: str, principal: str, verdict: Verdict) -> None:
         """A session is over, for ever: refuse it from now on, whatever load is under way."""
         with contextlib.suppress(ValueError):  # not the id of a ticket's session
             self.near.refuse(decode_session_id(session_id), verdict, self.now_ms())
+        self.near_attributes.end(session_id)
         flight = self._flights.get((session_id, principal))
         if flight:
             flight.ended = verdict
@@ -546,6 +764,7 @@ class TicketCache:
         now_ms = self.checker.monotonic_ms()
         since_ms = self._outage_since_ms[shard]
         self._store_errors += 1
+        self._troubled_at_ms = now_ms
         if since_ms is None:
             if not self._shards_away():
                 grace_s = self._outage_grace_ms // 1000
@@ -586,14 +805,15 @@ class TicketCache:
         interval_s = self._flush_interval_ms / 1000
         flush_at = loop.time() + interval_s
         clock_at = loop.time() + CLOCK_INTERVAL_S
-        sweep_at = loop.time() + _sweep_pause_s()
+        self._sweep_at_s = loop.time() + _sweep_pause_s()
         while True:
             is_due = False
+            wake_at = min(flush_at, self._sweep_at_s)
             try:
-                async with asyncio.timeout_at(flush_at):
+                async with asyncio.timeout_at(wake_at):
                     await self._bell.wait()
             except TimeoutError:
-                is_due = True
+                is_due = wake_at == flush_at
             try:
                 await self._answer_doorbell()
                 now = loop.time()
@@ -603,19 +823,31 @@ class TicketCache:
                 if now >= clock_at:
                     clock_at = now + CLOCK_INTERVAL_S
                     await self._read_clock()
-                if now >= sweep_at:
-                    sweep_at = now + _sweep_pause_s()
-                    if await self._sweep() == SWEEP_SESSIONS_MAX:
-                        sweep_at = now + SWEEP_AGAIN_S
+                if now >= self._sweep_at_s:
+                    self._sweep_at_s = now + (SWEEP_FOLLOWED_S if now < self._followed_until_s else _sweep_pause_s())
+                    if await self._sweep():
+                        self._sweep_at_s = min(self._sweep_at_s, now + SWEEP_FOLLOWED_S)  # there may be more
             except StoreUnavailable as error:
+                self._troubled_at_ms = self.checker.monotonic_ms()
                 log.warning("%s", error)
             except Exception:
                 log.exception("the flush loop goes on after an unexpected error")
 
     async def _sweep(self) -> int:
-        """How many it removed. Long after their deadline: a gateway that was cut off may still bring touches."""
-        margin_ms = max(self._outage_grace_ms, self._lease_ms)
-        return await self._store.sweep(self.now_ms() - margin_ms, SWEEP_SESSIONS_MAX)
+        """How many it removed. Final: a touch that comes later brings nobody back.
+
+        So nothing is removed for a while after an outage. Every gateway that lived through it may have touches of sessions that were in
+        use all the time, and whose deadline has passed in the store meanwhile.
+        """
+        if self.checker.monotonic_ms() - self._troubled_at_ms < SETTLE_LEASES * self._lease_ms:
+            return 0
+        return await self._store.sweep(self.now_ms() - self._sweep_margin_ms, SWEEP_SESSIONS_MAX)
+
+    def _on_followed(self) -> None:
+        """Somebody looks at the events: who expires shall be told of in time."""
+        now_s = asyncio.get_running_loop().time()
+        self._followed_until_s = now_s + FOLLOWED_S
+        self._sweep_at_s = min(self._sweep_at_s, now_s + SWEEP_FOLLOWED_S)
 
     async def _answer_doorbell(self) -> None:
         """Tails only: touches keep to their interval."""
@@ -644,18 +876,26 @@ def _check_settings(
         raise ConfigError(
             f"lease_ms is {lease_ms}, but each flush renews it: it must be at least twice flush_interval_ms ({flush_interval_ms})"
         )
-    if idle_timeout_s and idle_timeout_s * 1000 < 4 * flush_interval_ms:
-        raise ConfigError(
-            f"idle_timeout_s is {idle_timeout_s}, shorter than four flush intervals of {flush_interval_ms} ms: "
-            "sessions in use could idle out; lengthen it or flush more often"
-        )
+    error = _lifetimes_error(idle_timeout_s, absolute_lifetime_s, flush_interval_ms)
+    if error:
+        raise ConfigError(error)
     if idle_timeout_s and touch_resolution_ms * 2 > idle_timeout_s * 1000:
         raise ConfigError(
             f"touch_resolution_ms is {touch_resolution_ms}, more than half of idle_timeout_s ({idle_timeout_s}): lower it"
         )
-    if not 0 <= idle_timeout_s < 1 << 32 or not 0 <= absolute_lifetime_s < 1 << 32 or touch_resolution_ms < 0:
-        raise ConfigError(
-            "idle_timeout_s and absolute_lifetime_s must be from 0 (none) to 2**32 - 1, touch_resolution_ms 0 or more"
-        )
+    if touch_resolution_ms < 0:
+        raise ConfigError(f"touch_resolution_ms must be 0 or more, not {touch_resolution_ms}")
     if outage_policy not in ("serve-cached", "deny"):
         raise ConfigError(f'outage_policy must be "serve-cached" or "deny", not {outage_policy!r}')
+
+
+def _lifetimes_error(idle_timeout_s: int, absolute_lifetime_s: int, flush_interval_ms: int) -> str:
+    """What is wrong with them; empty: nothing."""
+    if not 0 <= idle_timeout_s < 1 << 32 or not 0 <= absolute_lifetime_s < 1 << 32:
+        return "idle_timeout_s and absolute_lifetime_s must be from 0 (none) to 2**32 - 1"
+    if idle_timeout_s and idle_timeout_s * 1000 < 4 * flush_interval_ms:
+        return (
+            f"idle_timeout_s is {idle_timeout_s}, shorter than four flush intervals of {flush_interval_ms} ms: "
+            "sessions in use could idle out; lengthen it or flush more often"
+        )
+    return ""

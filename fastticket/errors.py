@@ -78,3 +78,44 @@ class InvalidPrincipal(FastticketError, ValueError):  # noqa: N818
 
     reason = "invalid_principal"
     status = 502
+
+
+class TooManySessions(FastticketError):  # noqa: N818
+    """A login was refused: the principal has `sessions_max` live sessions, and the policy is to evict none."""
+
+    reason = "too_many_sessions"
+    status = 409
+
+    def __init__(self, sessions_max: int) -> None:
+        super().__init__(f"the principal has {sessions_max} sessions already, and may have no more; end one first")
+        self.sessions_max = sessions_max
+
+
+class AttributesTooLarge(FastticketError, ValueError):  # noqa: N818
+    """A session's attributes would be larger than `attributes_bytes_max`. Nothing was written."""
+
+    reason = "attributes_too_large"
+
+    def __init__(self, size_bytes: int, bytes_max: int) -> None:
+        super().__init__(
+            f"the session's attributes would have {size_bytes} bytes, names included; {bytes_max} are allowed "
+            "(attributes_bytes_max): keep what is large elsewhere, and its key here"
+        )
+        self.size_bytes = size_bytes
+        self.bytes_max = bytes_max
+
+
+class BadAttribute(FastticketError, ValueError):  # noqa: N818
+    """An attribute that can not be written, or read back; the message names it. All the others are as they were."""
+
+    reason = "bad_attribute"
+
+    def __init__(self, name: str, what: str) -> None:
+        super().__init__(f"attribute {name!r}: {what}")
+        self.name = name
+
+
+class NotLoaded(FastticketError, RuntimeError):  # noqa: N818
+    """Attributes were asked for that had not been read from the store: a mistake of the program."""
+
+    reason = "not_loaded"

@@ -139,8 +139,10 @@ def _session_values(session: StoredSession) -> Mapping[str, Any]:
     return {
         "id": session.id,
         "principal": session.principal,
+        "created": iso(session.created_ms),
         "idle_deadline": iso(session.idle_deadline_ms),
         "absolute_deadline": iso(session.absolute_deadline_ms),
+        "details": dict(session.details),
     }
 
 

@@ -16,8 +16,19 @@ import selectors
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fastticket.errors import StoreUnavailable
-from fastticket.stores.base import Event, Position, Reply, Request, StoredSession, Touch, shard_of
+from fastticket.errors import AttributesTooLarge, StoreUnavailable, TooManySessions
+from fastticket.stores.base import (
+    Event,
+    Position,
+    Reply,
+    Request,
+    StoredAttributes,
+    StoredSession,
+    Tail,
+    Touch,
+    Written,
+    shard_of,
+)
 
 EPOCH_MS = 1_750_000_000_000
 TIMEOUT_MS = 1000  # after which a store that says nothing is unavailable
@@ -90,9 +101,10 @@ class _Log:
         self.lost_up_to = 0
         self.last = 0
 
-    def append(self, kind: str, session: StoredSession) -> None:
+    def append(self, kind: str, session: StoredSession, reason: str = "", successor_id: str = "") -> Position:
         self.last += 1
-        self.events.append(Event((self.last, 0), kind, session.id, session.principal))
+        self.events.append(Event((self.last, 0), kind, session.id, session.principal, reason, successor_id))
+        return self.last, 0
 
     def tail(self, since: Position | None) -> tuple[list[Event], bool]:
         if since is None:
@@ -100,6 +112,13 @@ class _Log:
         if not self.lost_up_to <= since[0] <= self.last:
             return [], True
         return [event for event in self.events if event.position > since], False
+
+    def page(self, since: Position | None, entries_max: int) -> Tail:
+        if since is None:
+            return Tail((self.last, 0), [], False)
+        _, gap = self.tail(since)
+        left = [event for event in self.events if gap or event.position > since][:entries_max]
+        return Tail(left[-1].position if left else (self.last, 0) if gap else since, left, gap)
 
     def lose(self, entries: int = 0) -> None:
         """Lose what there is, and what somebody else may have seen of it."""
@@ -116,15 +135,37 @@ class ModelServer:
         self.shift_ms = EPOCH_MS
         self.shards = shards
         self.live: dict[str, StoredSession] = {}
+        self.attributes: dict[str, StoredAttributes] = {}
         self.logs = [_Log() for _ in range(shards)]
         self.stores: list[ModelStore] = []
 
     def time_ms(self) -> int:
         return self.clock() + self.shift_ms
 
-    def create(self, session: StoredSession) -> None:
+    def create(self, session: StoredSession, sessions_max: int, evicts: bool) -> list[str]:
+        gone = []
+        if sessions_max:
+            now_ms = self.time_ms()
+            self._remove("expired", [s for s in self._of(session.principal) if s.idle_deadline_ms <= now_ms])
+            others = sorted(self._of(session.principal), key=lambda s: (s.created_ms, s.id))
+            gone = others[: max(0, len(others) - sessions_max + 1)]
+            if gone and not evicts:
+                raise TooManySessions(sessions_max)
+            self._remove("revoked", gone, "evicted")
         self.live[session.id] = session
         self._log("created", session)
+        return [s.id for s in gone]
+
+    def rotate(self, session_id: str, successor: StoredSession) -> bool:
+        before = self.live.get(session_id)
+        if before is None or before.principal != successor.principal:
+            return False
+        del self.live[session_id]
+        self.live[successor.id] = successor._replace(details=before.details)
+        if session_id in self.attributes:
+            self.attributes[successor.id] = self.attributes.pop(session_id)
+        self._log("rotated", before, successor_id=successor.id)
+        return True
 
     def exchange(self, shard: int, request: Request) -> Reply:
         for touch in map(Touch._make, request.touches):
@@ -133,11 +174,30 @@ class ModelServer:
         events, gap = log.tail(request.since)
         return Reply((log.last, 0), events, gap, [self.deadline_ms(*key) for key in request.wanted])
 
-    def revoke(self, session_id: str, principal: str) -> bool:
-        return bool(self._remove("revoked", [s for s in self._of(principal) if s.id == session_id]))
+    def revoke(self, session_id: str, principal: str, reason: str) -> bool:
+        return bool(self._remove("revoked", [s for s in self._of(principal) if s.id == session_id], reason))
 
-    def revoke_all(self, principal: str) -> list[str]:
-        return self._remove("revoked", self._of(principal))
+    def revoke_all(self, principal: str, keep: str, reason: str) -> list[str]:
+        return self._remove("revoked", [s for s in self._of(principal) if s.id != keep], reason)
+
+    def read_attributes(self, session_id: str, principal: str) -> StoredAttributes | None:
+        if self.deadline_ms(session_id, principal) is None:
+            return None
+        return self.attributes.get(session_id, StoredAttributes((0, 0), {}))
+
+    def write_attributes(
+        self, session_id: str, principal: str, values: Mapping[str, bytes], removed: Sequence[str], bytes_max: int
+    ) -> Written | None:
+        before = self.read_attributes(session_id, principal)
+        if before is None:
+            return None
+        now = {name: value for name, value in before.values.items() if name not in removed} | dict(values)
+        size_bytes = sum(len(name.encode()) + len(value) for name, value in now.items())
+        if size_bytes > bytes_max:
+            raise AttributesTooLarge(size_bytes, bytes_max)
+        version = self._log("changed", self.live[session_id])
+        self.attributes[session_id] = StoredAttributes(version, now)
+        return Written(version, before.version)
 
     def sessions(self, principal: str) -> list[StoredSession]:
         now_ms = self.time_ms()
@@ -145,7 +205,8 @@ class ModelServer:
         return sorted(alive, key=lambda session: session.idle_deadline_ms)
 
     def sweep(self, dead_before_ms: int, sessions_max: int) -> int:
-        dead = [session for session in self.live.values() if session.idle_deadline_ms <= dead_before_ms]
+        before_ms = min(dead_before_ms, self.time_ms())
+        dead = [session for session in self.live.values() if session.idle_deadline_ms <= before_ms]
         return len(self._remove("expired", dead[:sessions_max]))
 
     def deadline_ms(self, session_id: str, principal: str) -> int | None:
@@ -171,14 +232,19 @@ class ModelServer:
             session = self.live[touch.session_id]
             self.live[touch.session_id] = session._replace(idle_deadline_ms=touch.idle_deadline_ms)
 
-    def _remove(self, kind: str, sessions: list[StoredSession]) -> list[str]:
+    def _remove(self, kind: str, sessions: list[StoredSession], reason: str = "") -> list[str]:
         for session in sessions:
             del self.live[session.id]
-            self._log(kind, session)
+            self.attributes.pop(session.id, None)
+            self._log(kind, session, reason or self._expiry_of(session))
         return [session.id for session in sessions]
 
-    def _log(self, kind: str, session: StoredSession) -> None:
-        self.logs[shard_of(session.principal, self.shards)].append(kind, session)
+    @staticmethod
+    def _expiry_of(session: StoredSession) -> str:
+        return "absolute" if session.idle_deadline_ms >= session.absolute_deadline_ms else "idle"
+
+    def _log(self, kind: str, session: StoredSession, reason: str = "", successor_id: str = "") -> Position:
+        return self.logs[shard_of(session.principal, self.shards)].append(kind, session, reason, successor_id)
 
 
 # --- the way there and back
@@ -264,7 +330,14 @@ class Wire:
             raise StoreUnavailable("model store: no answer")
         if self.is_down or (call.name != "exchange" and call.shards & self.shards_down):
             raise StoreUnavailable("model store: away")
-        if self.refuses_writes and call.name in ("create", "revoke", "revoke_all", "sweep"):
+        if self.refuses_writes and call.name in (
+            "create",
+            "rotate",
+            "revoke",
+            "revoke_all",
+            "write_attributes",
+            "sweep",
+        ):
             raise StoreUnavailable("model store: read-only")
 
     async def carry_reply(self, call: Call) -> None:
@@ -334,21 +407,43 @@ class ModelStore:
     async def time_ms(self) -> int:
         return await self._call(Call("time_ms"), self.server.time_ms)
 
-    async def create(self, session: StoredSession) -> None:
+    async def create(self, session: StoredSession, *, sessions_max: int = 0, evicts: bool = True) -> Sequence[str]:
         call = Call("create", (session,), self._shards_of(session.principal))
-        await self._call(call, lambda: self.server.create(session))
+        return await self._call(call, lambda: self.server.create(session, sessions_max, evicts))
+
+    async def rotate(self, session_id: str, successor: StoredSession) -> bool:
+        call = Call("rotate", (session_id, successor), self._shards_of(successor.principal))
+        return await self._call(call, lambda: self.server.rotate(session_id, successor))
 
     async def exchange(self, requests: Mapping[int, Request]) -> Mapping[int, Reply | StoreUnavailable]:
         call = Call("exchange", (dict(requests),), frozenset(requests))
         return await self._call(call, lambda: {shard: self._exchange(shard, requests[shard]) for shard in requests})
 
-    async def revoke(self, session_id: str, principal: str) -> bool:
+    async def revoke(self, session_id: str, principal: str, reason: str = "logout") -> bool:
         call = Call("revoke", (session_id, principal), self._shards_of(principal))
-        return await self._call(call, lambda: self.server.revoke(session_id, principal))
+        return await self._call(call, lambda: self.server.revoke(session_id, principal, reason))
 
-    async def revoke_all(self, principal: str) -> Sequence[str]:
+    async def revoke_all(self, principal: str, *, keep: str = "", reason: str = "logout_everywhere") -> Sequence[str]:
         call = Call("revoke_all", (principal,), self._shards_of(principal))
-        return await self._call(call, lambda: self.server.revoke_all(principal))
+        return await self._call(call, lambda: self.server.revoke_all(principal, keep, reason))
+
+    async def read_attributes(self, session_id: str, principal: str) -> StoredAttributes | None:
+        call = Call("read_attributes", (session_id, principal), self._shards_of(principal))
+        return await self._call(call, lambda: self.server.read_attributes(session_id, principal))
+
+    async def write_attributes(
+        self, session_id: str, principal: str, values: Mapping[str, bytes], removed: Sequence[str], *, bytes_max: int
+    ) -> Written | None:
+        call = Call("write_attributes", (session_id, principal, values, removed), self._shards_of(principal))
+        write = self.server.write_attributes
+        return await self._call(call, lambda: write(session_id, principal, values, removed, bytes_max))
+
+    async def tails(
+        self, since: Mapping[int, Position | None], entries_max: int
+    ) -> Mapping[int, Tail | StoreUnavailable]:
+        pages = self.server.logs
+        call = Call("tails", (dict(since),), frozenset(since))
+        return await self._call(call, lambda: {s: pages[s].page(place, entries_max) for s, place in since.items()})
 
     async def sessions(self, principal: str) -> Sequence[StoredSession]:
         call = Call("sessions", (principal,), self._shards_of(principal))

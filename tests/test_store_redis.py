@@ -73,7 +73,7 @@ class RedisContract(StoreContract):
         await store.revoke(ended[0].id, "alice")
         await store.sweep(await store.time_ms(), 10)
         shard = shard_of("alice", 16)
-        assert self.owner_of(shard).admin("ZCARD", f"{{ft:{shard:03}}}:user:alice") == 1
+        assert self.owner_of(shard).admin("HLEN", f"{{ft:{shard:03}}}:user:alice") == 1
         await store.revoke_all("alice")
         assert self.keys_of("alice") == {log_key(shard_of("alice", 16))}
 

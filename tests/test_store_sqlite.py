@@ -291,7 +291,7 @@ async def test_a_file_locked_for_too_long_is_unavailable_and_comes_back(path, mo
 # --- files that can not be used
 
 
-@pytest.mark.parametrize(("key", "theirs"), [("format", 2), ("shards", 16)])
+@pytest.mark.parametrize(("key", "theirs"), [("format", 1), ("shards", 16)])
 async def test_another_layout_is_a_configuration_error(path, key, theirs):
     async with opened(path):
         pass

@@ -1,8 +1,8 @@
 """The contract between the cache and a store, and `open_store`.
 
-A store keeps live sessions, each with an idle deadline, and a *lifecycle log* per shard: what was created, revoked, expired. All
-times are the store's own, in ms since the epoch. A caller that holds sessions in a near cache learns what became of them from the
-log alone; the doorbell only makes it look sooner.
+A store keeps live sessions, each with an idle deadline and its attributes, and a *lifecycle log* per shard: what was created,
+rotated, changed, revoked, expired. All times are the store's own, in ms since the epoch. A caller that holds sessions in a near cache
+learns what became of them from the log alone; the doorbell only makes it look sooner.
 """
 
 from __future__ import annotations
@@ -10,12 +10,18 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from fastticket.errors import ConfigError, StoreUnavailable
 
 #: A place in a shard's log. Later entries compare greater.
 Position = tuple[int, int]
+
+#: The deadline of what nothing ends, ms.
+NEVER_MS = 2**53 - 1
+
+NO_DETAILS: Mapping[str, str] = MappingProxyType({})
 
 
 class StoredSession(NamedTuple):
@@ -24,7 +30,15 @@ class StoredSession(NamedTuple):
     id: str  #: 22 characters, base64url
     principal: str
     idle_deadline_ms: int
-    absolute_deadline_ms: int
+    created_ms: int  #: when its principal logged in
+    idle_timeout_s: int  #: 0: none
+    absolute_lifetime_s: int  #: 0: none
+    details: Mapping[str, str] = NO_DETAILS  #: what the login recorded: an address, a user agent
+
+    @property
+    def absolute_deadline_ms(self) -> int:
+        """2**53 - 1 if there is none."""
+        return self.created_ms + self.absolute_lifetime_s * 1000 if self.absolute_lifetime_s else NEVER_MS
 
 
 class Touch(NamedTuple):
@@ -39,9 +53,11 @@ class Event(NamedTuple):
     """An entry of the lifecycle log."""
 
     position: Position
-    kind: str  #: created, revoked or expired
+    kind: str  #: created, rotated, changed (its attributes), revoked or expired
     session_id: str
     principal: str
+    reason: str = ""  #: of a revocation; of an expiry, idle or absolute
+    successor_id: str = ""  #: of a rotation: the session's id from then on
 
 
 class Request(NamedTuple):
@@ -65,6 +81,28 @@ class Reply(NamedTuple):
     deadlines_ms: Sequence[int | None]  #: idle deadlines of `wanted`, in order; None: no such session
 
 
+class Tail(NamedTuple):
+    """A piece of a shard's log."""
+
+    position: Position  #: to go on from
+    events: Sequence[Event]
+    gap: bool  #: entries before these are lost
+
+
+class StoredAttributes(NamedTuple):
+    """A session's attributes, serialized."""
+
+    version: Position  #: where the log says `changed`; (0, 0): never
+    values: Mapping[str, bytes]
+
+
+class Written(NamedTuple):
+    """Attributes were written."""
+
+    version: Position  #: the attributes' from now on
+    replaced: Position  #: the version that they had before
+
+
 class Store(Protocol):
     """Every method may raise StoreUnavailable: nothing is known then, and whether a write was done is open."""
 
@@ -86,26 +124,55 @@ class Store(Protocol):
     async def time_ms(self) -> int:
         """The store's clock."""
 
-    async def create(self, session: StoredSession) -> None:
-        """Add a session; logs `created`. Durable when it returns."""
+    async def create(self, session: StoredSession, *, sessions_max: int = 0, evicts: bool = True) -> Sequence[str]:
+        """Add a session; logs `created`. Durable when it returns.
+
+        `sessions_max`: that many live sessions the principal may have then, this one included; 0: any number. The oldest are revoked
+        for it (`evicted`), and their ids returned; or, without `evicts`, TooManySessions.
+        """
+
+    async def rotate(self, session_id: str, successor: StoredSession) -> bool:
+        """A session goes on under another id, with its attributes and details; logs `rotated`. False: there was none. Durable."""
 
     async def exchange(self, requests: Mapping[int, Request]) -> Mapping[int, Reply | StoreUnavailable]:
         """Per shard: touches, log tail, deadlines. A shard that failed has the error for a reply; its touches may be sent again."""
 
-    async def revoke(self, session_id: str, principal: str) -> bool:
+    async def revoke(self, session_id: str, principal: str, reason: str = "logout") -> bool:
         """End a session; logs `revoked`. False: there was none. Durable when it returns."""
 
-    async def revoke_all(self, principal: str) -> Sequence[str]:
-        """End every session of a principal; logs `revoked` for each. Returns their ids. Durable when it returns."""
+    async def revoke_all(self, principal: str, *, keep: str = "", reason: str = "logout_everywhere") -> Sequence[str]:
+        """End every session of a principal but the one with the id `keep`; logs `revoked` for each. Their ids. Durable, too."""
 
     async def sessions(self, principal: str) -> Sequence[StoredSession]:
         """The principal's live sessions, oldest deadline first."""
 
+    async def read_attributes(self, session_id: str, principal: str) -> StoredAttributes | None:
+        """None: no such session."""
+
+    async def write_attributes(
+        self, session_id: str, principal: str, values: Mapping[str, bytes], removed: Sequence[str], *, bytes_max: int
+    ) -> Written | None:
+        """Set and remove some attributes, and leave the others, in one step; logs `changed`. None: no such session.
+
+        AttributesTooLarge, and nothing is written, if names and values would have more bytes. They end with the session.
+        """
+
     async def sweep(self, dead_before_ms: int, sessions_max: int) -> int:
-        """Remove at most so many sessions whose idle deadline is at or before `dead_before_ms`, and past; logs `expired`. How many."""
+        """Remove sessions whose idle deadline is at or before `dead_before_ms`, and past; logs `expired`. How many.
+
+        At most so many of a shard; 0: there are no more.
+        """
 
     async def history(self, shard: int, entries_max: int) -> Sequence[Event]:
         """The end of a shard's log, oldest first; how far back it goes is the store's affair."""
+
+    async def tails(
+        self, since: Mapping[int, Position | None], entries_max: int
+    ) -> Mapping[int, Tail | StoreUnavailable]:
+        """Per shard: the log's next entries after a position, at most so many; None: from now on, so none. Every kind of event.
+
+        After a gap it goes on with the oldest entry that is left.
+        """
 
     def on_doorbell(self, ring: Callable[[int], None]) -> None:
         """Call `ring(shard)` in the event loop soon after another process revoked a session of that shard. May be lost.

@@ -2,12 +2,14 @@
 
     ft:meta                    HASH    format, shards
     {ft:NNN}:live              ZSET    "<session id>.<principal>" -> idle deadline, ms
-    {ft:NNN}:user:<principal>  ZSET    session id -> absolute deadline, ms
-    {ft:NNN}:log               STREAM  opened | created | revoked | expired -> "<session id>.<principal>"
-    ft:doorbell                CHANNEL "<shard> <log id>": a session of that shard was revoked
+    {ft:NNN}:user:<principal>  HASH    session id -> record: created, idle timeout, absolute lifetime, details
+    {ft:NNN}:attr:<session id> HASH    attribute -> value, and "" -> version; only if there ever were any
+    {ft:NNN}:log               STREAM  opened | created | rotated | changed | revoked | expired -> "<session id>.<principal>"
+    ft:doorbell                CHANNEL "<shard> <log id>": a session of that shard was revoked, or has another id now
 
 Rules of this file
-- All of a shard is in one hash slot, and whatever is done in it is one script: atomic, whichever server runs it.
+- All of a shard is in one hash slot, and whatever is done in it is one script: atomic, whichever server runs it. Each begins with
+  shard.lua, but exchange.lua, which is run too often to define what it does not use.
 - Every script may be sent again: doing it twice is doing it once. So a redirection or a lost connection is answered by sending again.
 - The log is the truth. The doorbell may be lost: it makes a gateway look at the log sooner.
 - A server that answers in another's place may lack the last writes: its shards' next reply is a gap, and what this process revoked
@@ -18,8 +20,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import logging
 import random
+import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
@@ -37,8 +41,19 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from fastticket.errors import ConfigError, StoreUnavailable
-from fastticket.stores.base import Event, Position, Reply, Request, StoredSession, shard_of
+from fastticket.errors import AttributesTooLarge, ConfigError, StoreUnavailable, TooManySessions
+from fastticket.stores.base import (
+    NO_DETAILS,
+    Event,
+    Position,
+    Reply,
+    Request,
+    StoredAttributes,
+    StoredSession,
+    Tail,
+    Written,
+    shard_of,
+)
 from fastticket.stores.redis_topology import (
     Cluster,
     Command,
@@ -52,26 +67,33 @@ from fastticket.stores.redis_topology import (
 
 log = logging.getLogger("fastticket.redis")
 
-FORMAT = 1
+FORMAT = 2
 META = "ft:meta"
 DOORBELL = "ft:doorbell"
-LOG_ENTRIES_MAX = 8192  # twice what anyone reads before they give up and load again (exchange.lua)
 ATTEMPTS = 6  # while a Cluster moves slots or elects a primary
 ATTEMPT_PAUSE_S = 0.01  # doubled each time
 REISSUE_S = 60.0
 REISSUE_MAX = 10_000
 REISSUE_PAUSE_S = 0.1
+REISSUED = "reissued"  # the reason in the log
 DOORBELL_PING_S = 5.0
 DOORBELL_PAUSE_MAX_S = 2.0
 #: Answers that mean: the same, again, in a moment or elsewhere.
 REDIRECTIONS = (MovedError, AskError, TryAgainError, ClusterDownError)
 
 
+#: What a record begins with: created, ms, in 6 bytes (48 bits of 64); idle timeout and absolute lifetime, s. Details follow, as JSON.
+RECORD = struct.Struct(">HIII")
+
+
 class _Script:
     """A script of this folder. `EVALSHA` runs it where it is known, `EVAL` anywhere."""
 
-    def __init__(self, name: str) -> None:
-        self._source = files("fastticket.stores").joinpath(f"{name}.lua").read_bytes()
+    def __init__(self, name: str, *, begins_with: str = "") -> None:
+        folder = files("fastticket.stores")
+        flags, newline, body = folder.joinpath(f"{name}.lua").read_bytes().partition(b"\n")
+        prelude = folder.joinpath(f"{begins_with}.lua").read_bytes() if begins_with else b""
+        self._source = flags + newline + prelude + body
         self._sha = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
 
     def by_sha(self, keys: Sequence[str], arguments: Sequence[str | int]) -> Command:
@@ -81,7 +103,11 @@ class _Script:
         return ("EVAL", self._source, *command[2:])
 
 
-EXCHANGE, CREATE, REVOKE, SESSIONS, SWEEP = map(_Script, ("exchange", "create", "revoke", "sessions", "sweep"))
+EXCHANGE = _Script("exchange")
+CREATE, ROTATE, REVOKE, SESSIONS, SWEEP, READ, WRITE, TAIL = (
+    _Script(name, begins_with="shard")
+    for name in ("create", "rotate", "revoke", "sessions", "sweep", "read", "write", "tail")
+)
 
 _Call = tuple[_Script, Command]
 
@@ -100,7 +126,6 @@ class RedisStore:
         self._changed: set[int] = set()
         self._changes = 0
         self._revoked: deque[tuple[float, str, str]] = deque(maxlen=REISSUE_MAX)
-        self._sweep_from = 0
         self._ring: Callable[[int], None] | None = None
         self._doorbell: asyncio.Task[None] | None = None
         self._reissues: set[asyncio.Task[None]] = set()
@@ -140,10 +165,26 @@ class RedisStore:
         reply = await self._ask(self._slots[0], ("TIME",))
         return int(reply[0]) * 1000 + int(reply[1]) // 1000
 
-    async def create(self, session: StoredSession) -> None:
-        """One script: live, user, log."""
+    async def create(self, session: StoredSession, *, sessions_max: int = 0, evicts: bool = True) -> Sequence[str]:
+        """One script: live, user, log; doorbell for who is evicted."""
         shard = shard_of(session.principal, self.shards)
-        await self._run_one(shard, CREATE, _keys(shard, session.principal), (*session, LOG_ENTRIES_MAX))
+        arguments = (shard, *session[:3], _record(session), sessions_max, int(evicts))
+        gone = await self._run_one(shard, CREATE, arguments)
+        if gone is None:
+            raise TooManySessions(sessions_max)
+        ids = [session_id.decode() for session_id in gone]
+        self._remember_revoked(session.principal, ids)
+        return ids
+
+    async def rotate(self, session_id: str, successor: StoredSession) -> bool:
+        """One script: live, user, attributes, log, doorbell."""
+        principal = successor.principal
+        shard = shard_of(principal, self.shards)
+        bare = _record(successor._replace(details=NO_DETAILS))
+        arguments = (shard, principal, session_id, successor.id, successor.idle_deadline_ms, bare)
+        is_done = bool(await self._run_one(shard, ROTATE, arguments))
+        self._remember_revoked(principal, (session_id,))
+        return is_done
 
     async def exchange(self, requests: Mapping[int, Request]) -> Mapping[int, Reply | StoreUnavailable]:
         """One script a shard, one pipeline a server."""
@@ -162,37 +203,52 @@ class RedisStore:
         self._changed -= {shard for shard in changed_before if isinstance(replies[shard], Reply)}
         return replies
 
-    async def revoke(self, session_id: str, principal: str) -> bool:
-        """One script: live, user, log, doorbell."""
-        return bool(await self._revoke(principal, (session_id,)))
+    async def revoke(self, session_id: str, principal: str, reason: str = "logout") -> bool:
+        """One script: live, user, attributes, log, doorbell."""
+        return bool(await self._revoke(principal, (session_id,), reason))
 
-    async def revoke_all(self, principal: str) -> Sequence[str]:
+    async def revoke_all(self, principal: str, *, keep: str = "", reason: str = "logout_everywhere") -> Sequence[str]:
         """One script for all of them."""
-        return await self._revoke(principal, ())
+        return await self._revoke(principal, (), reason, keep)
 
     async def sessions(self, principal: str) -> Sequence[StoredSession]:
         """By the user's index."""
         shard = shard_of(principal, self.shards)
-        found = await self._run_one(shard, SESSIONS, _keys(shard, principal)[:2], (principal,), lasts=False)
-        rows = zip(found[::3], found[1::3], found[2::3], strict=True)
-        sessions = [StoredSession(sid.decode(), principal, int(idle), int(end)) for sid, idle, end in rows]
+        found = await self._run_one(shard, SESSIONS, (principal,), lasts=False)
+        sessions = [_session(principal, *row) for row in zip(found[::3], found[1::3], found[2::3], strict=True)]
         return sorted(sessions, key=lambda session: session.idle_deadline_ms)
 
+    async def read_attributes(self, session_id: str, principal: str) -> StoredAttributes | None:
+        """`HGETALL`."""
+        shard = shard_of(principal, self.shards)
+        found = await self._run_one(shard, READ, (session_id, principal), lasts=False)
+        if found is None:
+            return None
+        values = {name.decode(): value for name, value in zip(found[::2], found[1::2], strict=True)}
+        return StoredAttributes(_position(values.pop("", b"0-0")), values)
+
+    async def write_attributes(
+        self, session_id: str, principal: str, values: Mapping[str, bytes], removed: Sequence[str], *, bytes_max: int
+    ) -> Written | None:
+        """One script: attributes, log."""
+        shard = shard_of(principal, self.shards)
+        pairs = [part for pair in values.items() for part in pair]
+        arguments = (session_id, principal, bytes_max, len(removed), *removed, *pairs)
+        answer = await self._run_one(shard, WRITE, arguments)
+        if isinstance(answer, int):
+            raise AttributesTooLarge(answer, bytes_max)
+        return answer and Written(*map(_position, answer))
+
     async def sweep(self, dead_before_ms: int, sessions_max: int) -> int:
-        """Shard after shard, from where the last one ended."""
+        """One script a shard, one pipeline a server."""
+        calls = {shard: self._call(shard, SWEEP, (shard, dead_before_ms, sessions_max)) for shard in range(self.shards)}
         swept = 0
         error: StoreUnavailable | None = None
-        for number in range(self.shards):
-            shard = (self._sweep_from + number) % self.shards
-            arguments = (dead_before_ms, sessions_max - swept, _key(shard, "user:"), LOG_ENTRIES_MAX)
-            try:
-                keys = (_key(shard, "live"), _key(shard, "log"))
-                swept += await self._run_one(shard, SWEEP, keys, arguments, lasts=False)
-            except StoreUnavailable as failure:
-                error = failure  # the others are swept all the same
-            if swept >= sessions_max:
-                self._sweep_from = shard
-                return swept
+        for answer in (await self._run(calls)).values():
+            if isinstance(answer, StoreUnavailable):
+                error = answer
+            else:
+                swept += answer
         if error:
             raise error
         return swept
@@ -202,6 +258,19 @@ class RedisStore:
         entries = await self._ask(self._slots[shard], ("XREVRANGE", _key(shard, "log"), "+", "-", "COUNT", entries_max))
         return _read_events(reversed(entries))
 
+    async def tails(
+        self, since: Mapping[int, Position | None], entries_max: int
+    ) -> Mapping[int, Tail | StoreUnavailable]:
+        """One script a shard, one pipeline a server."""
+        arguments = {shard: (_text(position), entries_max) for shard, position in since.items()}
+        answers = await self._run({shard: self._call(shard, TAIL, words) for shard, words in arguments.items()})
+        return {
+            shard: answer
+            if isinstance(answer, StoreUnavailable)
+            else Tail(_position(answer[0]), _read_events(answer[2]), bool(answer[1]))
+            for shard, answer in answers.items()
+        }
+
     def on_doorbell(self, ring: Callable[[int], None]) -> None:
         """Called from a task of this store's own, for revocations."""
         self._ring = ring
@@ -209,38 +278,42 @@ class RedisStore:
     # --- what a shard is asked
 
     @staticmethod
-    def _exchange_call(shard: int, request: Request) -> _Call:
-        since = "" if request.since is None else f"{request.since[0]}-{request.since[1]}"
-        arguments: list[str | int] = [since, len(request.wanted)]
+    def _call(shard: int, script: _Script, arguments: Sequence[Any]) -> _Call:
+        return script, script.by_sha((_key(shard, "live"), _key(shard, "log")), arguments)
+
+    def _exchange_call(self, shard: int, request: Request) -> _Call:
+        arguments: list[str | int] = [_text(request.since), len(request.wanted)]
         arguments += [f"{session_id}.{principal}" for session_id, principal in request.wanted]
         for session_id, principal, deadline_ms in request.touches:
             arguments.append(deadline_ms)
             arguments.append(f"{session_id}.{principal}")
-        return EXCHANGE, EXCHANGE.by_sha((_key(shard, "live"), _key(shard, "log")), arguments)
+        return self._call(shard, EXCHANGE, arguments)
 
-    async def _revoke(self, principal: str, session_ids: Sequence[str]) -> list[str]:
+    async def _revoke(self, principal: str, session_ids: Sequence[str], reason: str, keep: str = "") -> list[str]:
         changes = self._changes
-        ended = await self._run_revoke(principal, session_ids)
-        now_s = asyncio.get_running_loop().time()
-        self._revoked.extend((now_s, session_id, principal) for session_id in ended or session_ids)
+        ended = await self._run_revoke(principal, session_ids, reason, keep)
+        self._remember_revoked(principal, ended or session_ids)
         if (
             changes != self._changes
         ):  # another server came while the old one's answer was under way, and did not see this in the list
             self._start_reissue({shard_of(principal, self.shards)})
         return ended
 
-    async def _run_revoke(self, principal: str, session_ids: Sequence[str]) -> list[str]:
+    async def _run_revoke(
+        self, principal: str, session_ids: Sequence[str], reason: str = REISSUED, keep: str = ""
+    ) -> list[str]:
         shard = shard_of(principal, self.shards)
-        arguments = (principal, shard, LOG_ENTRIES_MAX, *session_ids)
-        answer = await self._run_one(shard, REVOKE, _keys(shard, principal), arguments)
+        answer = await self._run_one(shard, REVOKE, (shard, principal, reason, keep, *session_ids))
         return [session_id.decode() for session_id in answer]
+
+    def _remember_revoked(self, principal: str, session_ids: Iterable[str]) -> None:
+        now_s = asyncio.get_running_loop().time()
+        self._revoked.extend((now_s, session_id, principal) for session_id in session_ids)
 
     # --- sending, and sending again
 
-    async def _run_one(
-        self, shard: int, script: _Script, keys: Sequence[str], arguments: Sequence[Any], *, lasts: bool = True
-    ) -> Any:
-        answers = await self._run({shard: (script, script.by_sha(keys, arguments))}, lasts=lasts)
+    async def _run_one(self, shard: int, script: _Script, arguments: Sequence[Any], *, lasts: bool = True) -> Any:
+        answers = await self._run({shard: self._call(shard, script, arguments)}, lasts=lasts)
         if isinstance(answers[shard], StoreUnavailable):
             raise answers[shard]
         return answers[shard]
@@ -457,10 +530,6 @@ def _key(shard: int, name: str) -> str:
     return f"{{ft:{shard:03}}}:{name}"
 
 
-def _keys(shard: int, principal: str) -> tuple[str, str, str]:
-    return _key(shard, "live"), _key(shard, f"user:{principal}"), _key(shard, "log")
-
-
 def _is_confirmed(reply: Any) -> bool:
     return isinstance(reply, int) and reply >= 1
 
@@ -473,11 +542,28 @@ def _read_exchange(answer: Sequence[Any]) -> Reply:
 
 def _read_events(entries: Iterable[Any]) -> list[Event]:
     """`opened` is of no session; what else may be in there, nobody of ours has written."""
-    return [
-        Event(_position(entry), fields[0].decode(), *_session_of(fields[1]))
-        for entry, fields in entries
-        if fields[0] in (b"created", b"revoked", b"expired", b"rotated")
-    ]
+    events = []
+    for entry, fields in entries:
+        if fields[0] in (b"created", b"rotated", b"changed", b"revoked", b"expired"):
+            more = dict(zip(fields[2::2], fields[3::2], strict=False))
+            reason, successor_id = more.get(b"reason", b"").decode(), more.get(b"to", b"").decode()
+            events.append(Event(_position(entry), fields[0].decode(), *_session_of(fields[1]), reason, successor_id))
+    return events
+
+
+def _record(session: StoredSession) -> bytes:
+    details = json.dumps(dict(session.details), ensure_ascii=False).encode() if session.details else b""
+    created_ms = divmod(session.created_ms, 1 << 32)
+    return RECORD.pack(*created_ms, session.idle_timeout_s, session.absolute_lifetime_s) + details
+
+
+def _session(principal: str, session_id: bytes, idle_deadline_ms: bytes, record: bytes) -> StoredSession:
+    high, low, idle_timeout_s, absolute_lifetime_s = RECORD.unpack_from(record)
+    details = json.loads(record[RECORD.size :]) if len(record) > RECORD.size else NO_DETAILS
+    created_ms = high << 32 | low
+    return StoredSession(
+        session_id.decode(), principal, int(idle_deadline_ms), created_ms, idle_timeout_s, absolute_lifetime_s, details
+    )
 
 
 def _session_of(member: bytes) -> tuple[str, str]:
@@ -489,3 +575,7 @@ def _session_of(member: bytes) -> tuple[str, str]:
 def _position(entry: bytes) -> Position:
     milliseconds, _, sequence = entry.partition(b"-")
     return int(milliseconds), int(sequence)
+
+
+def _text(position: Position | None) -> str:
+    return "" if position is None else f"{position[0]}-{position[1]}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,10 +20,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from fastticket.errors import ConfigError, StoreUnavailable
-from fastticket.stores.base import Event, Position, Reply, Request, StoredSession
+from fastticket.errors import AttributesTooLarge, ConfigError, StoreUnavailable, TooManySessions
+from fastticket.stores.base import (
+    NO_DETAILS,
+    Event,
+    Position,
+    Reply,
+    Request,
+    StoredAttributes,
+    StoredSession,
+    Tail,
+    Written,
+)
 
-FORMAT = 1
+FORMAT = 2
 LOG_ENTRIES_MAX = 16384
 LOG_TRIM_EVERY = 256
 BUSY_TIMEOUT_S = 2.0
@@ -35,13 +46,34 @@ CREATE TABLE IF NOT EXISTS live (
     session_id TEXT PRIMARY KEY,
     principal TEXT NOT NULL,
     idle_deadline_ms INTEGER NOT NULL,
-    absolute_deadline_ms INTEGER NOT NULL
+    created_ms INTEGER NOT NULL,
+    idle_timeout_s INTEGER NOT NULL,
+    absolute_lifetime_s INTEGER NOT NULL,
+    details TEXT,
+    version INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS live_by_principal ON live (principal);
+CREATE TABLE IF NOT EXISTS attributes (
+    session_id TEXT NOT NULL REFERENCES live ON UPDATE CASCADE ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY (session_id, name)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS log (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, session_id TEXT NOT NULL, principal TEXT NOT NULL
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL,
+    session_id TEXT NOT NULL,
+    principal TEXT NOT NULL,
+    reason TEXT NOT NULL DEFAULT '',
+    successor_id TEXT NOT NULL DEFAULT ''
 );
 """
+
+SESSION = "session_id, principal, idle_deadline_ms, created_ms, idle_timeout_s, absolute_lifetime_s, details"
+EVENT = "id, kind, session_id, principal, reason, successor_id"
+EXPIRY = (
+    "iif(absolute_lifetime_s > 0 AND idle_deadline_ms >= created_ms + absolute_lifetime_s * 1000, 'absolute', 'idle')"
+)
 
 T = TypeVar("T")
 
@@ -92,9 +124,13 @@ class SQLiteStore:
         self._db()
         return self._now_ms()
 
-    async def create(self, session: StoredSession) -> None:
+    async def create(self, session: StoredSession, *, sessions_max: int = 0, evicts: bool = True) -> Sequence[str]:
         """Insert the row and its log entry."""
-        await self._in_thread(self._create, session)
+        return await self._in_thread(self._create, session, sessions_max, evicts)
+
+    async def rotate(self, session_id: str, successor: StoredSession) -> bool:
+        """Change the row's key."""
+        return await self._in_thread(self._rotate, session_id, successor)
 
     async def exchange(self, requests: Mapping[int, Request]) -> Mapping[int, Reply | StoreUnavailable]:
         """One transaction; it writes only if there are touches."""
@@ -103,23 +139,38 @@ class SQLiteStore:
         except StoreUnavailable as error:
             return dict.fromkeys(requests, error)
 
-    async def revoke(self, session_id: str, principal: str) -> bool:
+    async def revoke(self, session_id: str, principal: str, reason: str = "logout") -> bool:
         """Delete the row."""
         where = "session_id = ? AND principal = ?"
-        return bool(await self._in_thread(self._remove, "revoked", where, (session_id, principal)))
+        return bool(await self._in_thread(self._remove, "revoked", "?", where, (session_id, principal, reason)))
 
-    async def revoke_all(self, principal: str) -> Sequence[str]:
-        """Delete all rows of the principal."""
-        return await self._in_thread(self._remove, "revoked", "principal = ?", (principal,))
+    async def revoke_all(self, principal: str, *, keep: str = "", reason: str = "logout_everywhere") -> Sequence[str]:
+        """Delete all rows of the principal but one."""
+        where = "principal = ? AND session_id <> ?"
+        return await self._in_thread(self._remove, "revoked", "?", where, (principal, keep, reason))
+
+    async def read_attributes(self, session_id: str, principal: str) -> StoredAttributes | None:
+        """The rows of the session."""
+        return await self._in_thread(self._read_attributes, session_id, principal)
+
+    async def write_attributes(
+        self, session_id: str, principal: str, values: Mapping[str, bytes], removed: Sequence[str], *, bytes_max: int
+    ) -> Written | None:
+        """Rows that change, and their log entry."""
+        return await self._in_thread(self._write_attributes, session_id, principal, values, removed, bytes_max)
 
     async def sweep(self, dead_before_ms: int, sessions_max: int) -> int:
         """Delete dead rows. Reads the whole table: an index on what every touch changes would double the cost of touching."""
-        where = (
-            "session_id IN (SELECT session_id FROM live WHERE idle_deadline_ms <= ? ORDER BY idle_deadline_ms LIMIT ?)"
-        )
-        return len(
-            await self._in_thread(self._remove, "expired", where, (min(dead_before_ms, self._now_ms()), sessions_max))
-        )
+        return len(await self._in_thread(self._sweep, min(dead_before_ms, self._now_ms()), sessions_max))
+
+    async def tails(
+        self, since: Mapping[int, Position | None], entries_max: int
+    ) -> Mapping[int, Tail | StoreUnavailable]:
+        """A read of the log."""
+        try:
+            return {shard: await self._in_thread(self._page, place, entries_max) for shard, place in since.items()}
+        except StoreUnavailable as error:
+            return dict.fromkeys(since, error)
 
     async def sessions(self, principal: str) -> Sequence[StoredSession]:
         """Rows not past their deadline."""
@@ -143,13 +194,14 @@ class SQLiteStore:
         )
         self._switch_to_wal(self._connection)
         self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.execute("PRAGMA foreign_keys = ON")
         with self._writing() as db:
             for statement in SCHEMA.split(";"):
                 db.execute(statement)
             self._check_meta(db)
             self._offset_ms = self._boot_offset_ms(db)
             if not db.execute("SELECT 1 FROM log LIMIT 1").fetchone():
-                self._log(db, "created", [("", "")])  # so that there always is a last entry
+                self._log(db, "created", "", "")  # so that there always is a last entry
         self._data_version = self._read_data_version()
 
     @staticmethod
@@ -186,10 +238,36 @@ class SQLiteStore:
     def _now_ms(self) -> int:
         return _boot_time_ms() + self._offset_ms
 
-    def _create(self, session: StoredSession) -> None:
+    def _create(self, session: StoredSession, sessions_max: int, evicts: bool) -> list[str]:
         with self._writing() as db:
-            db.execute("INSERT INTO live VALUES (?, ?, ?, ?)", session)
-            self._log(db, "created", [(session.id, session.principal)])
+            gone = self._make_room(db, session.principal, sessions_max, evicts) if sessions_max else []
+            details = json.dumps(dict(session.details), ensure_ascii=False) if session.details else None
+            db.execute(f"INSERT INTO live ({SESSION}) VALUES (?, ?, ?, ?, ?, ?, ?)", (*session[:-1], details))  # noqa: S608
+            self._log(db, "created", session.id, session.principal)
+            return gone
+
+    def _make_room(self, db: sqlite3.Connection, principal: str, sessions_max: int, evicts: bool) -> list[str]:
+        """Those past their deadline end here: a touch that is on its way must not make them too many."""
+        self._delete(db, "expired", EXPIRY, "principal = ? AND idle_deadline_ms <= ?", (principal, self._now_ms()))
+        oldest_first = "SELECT session_id FROM live WHERE principal = ? ORDER BY created_ms, session_id"
+        others = [session_id for (session_id,) in db.execute(oldest_first, (principal,))]
+        gone = others[: max(0, len(others) - sessions_max + 1)]
+        if gone and not evicts:
+            raise TooManySessions(sessions_max)
+        for session_id in gone:
+            self._delete(db, "revoked", "'evicted'", "session_id = ?", (session_id,))
+        return gone
+
+    def _rotate(self, session_id: str, successor: StoredSession) -> bool:
+        with self._writing() as db:
+            changed = db.execute(
+                "UPDATE live SET session_id = ?, idle_deadline_ms = ?, created_ms = ?, idle_timeout_s = ?, absolute_lifetime_s = ? "
+                "WHERE session_id = ? AND principal = ?",
+                (successor.id, *successor[2:6], session_id, successor.principal),
+            )
+            if changed.rowcount:
+                self._log(db, "rotated", session_id, successor.principal, successor_id=successor.id)
+            return bool(changed.rowcount)
 
     def _exchange(self, request: Request) -> Reply:
         with self._writing() if request.touches else self._reading() as db:
@@ -206,13 +284,24 @@ class SQLiteStore:
         if since is None:
             (last,) = db.execute("SELECT max(id) FROM log").fetchone()
             return (last, 0), [], False
-        rows = db.execute(
-            "SELECT id, kind, session_id, principal FROM log WHERE id >= ? ORDER BY id", (since[0],)
-        ).fetchall()
+        rows = db.execute(f"SELECT {EVENT} FROM log WHERE id >= ? ORDER BY id", (since[0],)).fetchall()  # noqa: S608
         if not rows or rows[0][0] != since[0]:
             (last,) = db.execute("SELECT max(id) FROM log").fetchone()
             return (last, 0), [], True
         return (rows[-1][0], 0), [Event((row[0], 0), *row[1:]) for row in rows[1:]], False
+
+    def _page(self, since: Position | None, entries_max: int) -> Tail:
+        with self._reading() as db:
+            if since is None:
+                (last,) = db.execute("SELECT max(id) FROM log").fetchone()
+                return Tail((last, 0), [], False)
+            is_there = db.execute("SELECT 1 FROM log WHERE id = ?", (since[0],)).fetchone()
+            rows = db.execute(
+                f"SELECT {EVENT} FROM log WHERE id > ? ORDER BY id LIMIT ?",  # noqa: S608
+                (since[0] if is_there else 0, entries_max),
+            ).fetchall()
+            events = [Event((row[0], 0), *row[1:]) for row in rows if row[2]]
+            return Tail((rows[-1][0], 0) if rows else since, events, not is_there)
 
     @staticmethod
     def _deadline(db: sqlite3.Connection, session_id: str, principal: str) -> int | None:
@@ -221,31 +310,88 @@ class SQLiteStore:
         ).fetchone()
         return row and int(row[0])
 
-    def _remove(self, kind: str, where: str, values: tuple[str | int, ...]) -> list[str]:
+    def _read_attributes(self, session_id: str, principal: str) -> StoredAttributes | None:
+        with self._reading() as db:
+            version = self._version(db, session_id, principal)
+            if version is None:
+                return None
+            rows = db.execute("SELECT name, value FROM attributes WHERE session_id = ?", (session_id,))
+            return StoredAttributes((version, 0), dict(rows.fetchall()))
+
+    def _write_attributes(
+        self, session_id: str, principal: str, values: Mapping[str, bytes], removed: Sequence[str], bytes_max: int
+    ) -> Written | None:
         with self._writing() as db:
-            gone = db.execute(f"DELETE FROM live WHERE {where} RETURNING session_id, principal", values).fetchall()  # noqa: S608
-            self._log(db, kind, gone)
-            return [session_id for session_id, _ in gone]
+            before = self._version(db, session_id, principal)
+            if before is None:
+                return None
+            db.executemany(
+                "DELETE FROM attributes WHERE session_id = ? AND name = ?", [(session_id, name) for name in removed]
+            )
+            db.executemany(
+                "INSERT OR REPLACE INTO attributes VALUES (?, ?, ?)", [(session_id, *pair) for pair in values.items()]
+            )
+            size = "SELECT total(length(CAST(name AS BLOB)) + length(value)) FROM attributes WHERE session_id = ?"
+            (size_bytes,) = db.execute(size, (session_id,)).fetchone()
+            if size_bytes > bytes_max:
+                raise AttributesTooLarge(int(size_bytes), bytes_max)
+            version = self._log(db, "changed", session_id, principal)
+            db.execute("UPDATE live SET version = ? WHERE session_id = ?", (version, session_id))
+            return Written((version, 0), (before, 0))
 
     @staticmethod
-    def _log(db: sqlite3.Connection, kind: str, sessions: Sequence[tuple[str, str]]) -> None:
-        for session_id, principal in sessions:
-            entry = db.execute(
-                "INSERT INTO log (kind, session_id, principal) VALUES (?, ?, ?)", (kind, session_id, principal)
-            )
-            if entry.lastrowid and entry.lastrowid % LOG_TRIM_EVERY == 0:
-                db.execute("DELETE FROM log WHERE id <= ?", (entry.lastrowid - LOG_ENTRIES_MAX,))
+    def _version(db: sqlite3.Connection, session_id: str, principal: str) -> int | None:
+        row = db.execute(
+            "SELECT version FROM live WHERE session_id = ? AND principal = ?", (session_id, principal)
+        ).fetchone()
+        return row and int(row[0])
+
+    def _sweep(self, dead_before_ms: int, sessions_max: int) -> list[str]:
+        dead = "SELECT session_id FROM live WHERE idle_deadline_ms <= ? ORDER BY idle_deadline_ms LIMIT ?"
+        values = dead_before_ms, sessions_max
+        if not self._db().execute(dead, values).fetchone():
+            return []  # a look takes no lock
+        return self._remove("expired", EXPIRY, f"session_id IN ({dead})", values)
+
+    def _remove(self, kind: str, reason: str, where: str, values: tuple[str | int, ...]) -> list[str]:
+        with self._writing() as db:
+            return self._delete(db, kind, reason, where, values)
+
+    def _delete(
+        self, db: sqlite3.Connection, kind: str, reason: str, where: str, values: tuple[str | int, ...]
+    ) -> list[str]:
+        """`reason` is an expression over the row; a parameter in it is the last of `values`."""
+        gone = db.execute(
+            f"DELETE FROM live WHERE {where} RETURNING session_id, principal, {reason}",  # noqa: S608
+            values,
+        ).fetchall()
+        for session_id, principal, why in gone:
+            self._log(db, kind, session_id, principal, why)
+        return [session_id for session_id, *_ in gone]
+
+    @staticmethod
+    def _log(
+        db: sqlite3.Connection, kind: str, session_id: str, principal: str, reason: str = "", successor_id: str = ""
+    ) -> int:
+        entry = db.execute(
+            "INSERT INTO log (kind, session_id, principal, reason, successor_id) VALUES (?, ?, ?, ?, ?)",
+            (kind, session_id, principal, reason, successor_id),
+        )
+        number = entry.lastrowid or 0
+        if number % LOG_TRIM_EVERY == 0:
+            db.execute("DELETE FROM log WHERE id <= ?", (number - LOG_ENTRIES_MAX,))
+        return number
 
     def _sessions(self, principal: str) -> list[StoredSession]:
         rows = self._db().execute(
-            "SELECT * FROM live WHERE principal = ? AND idle_deadline_ms > ? ORDER BY idle_deadline_ms",
+            f"SELECT {SESSION} FROM live WHERE principal = ? AND idle_deadline_ms > ? ORDER BY idle_deadline_ms",  # noqa: S608
             (principal, self._now_ms()),
         )
-        return [StoredSession(*row) for row in rows]
+        return [StoredSession._make((*row[:6], json.loads(row[6]) if row[6] else NO_DETAILS)) for row in rows]
 
     def _history(self, entries_max: int) -> list[Event]:
         rows = self._db().execute(
-            "SELECT id, kind, session_id, principal FROM log WHERE session_id <> '' ORDER BY id DESC LIMIT ?",
+            f"SELECT {EVENT} FROM log WHERE session_id <> '' ORDER BY id DESC LIMIT ?",  # noqa: S608
             (entries_max,),
         )
         return [Event((row[0], 0), *row[1:]) for row in rows][::-1]

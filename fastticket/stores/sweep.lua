@@ -1,18 +1,18 @@
 #!lua flags=allow-oom
--- Remove sessions that are long dead, and log that they expired.
+-- Remove sessions that are dead, and log that they expired.
 --
--- KEYS  live, log
--- ARGV  remove what was dead at or before this time, at most so many, the user keys' common beginning, entries that the log keeps
+-- ARGV  shard, remove what was dead at or before this time, at most so many
 -- ->    how many it removed
---
--- The user keys are computed: they have the same hash tag, so they are in this slot.
-local now = redis.call('TIME')
-local before = math.min(tonumber(ARGV[1]), now[1] * 1000 + math.floor(now[2] / 1000))
-local dead = redis.call('ZRANGE', KEYS[1], '-inf', string.format('%.0f', before), 'BYSCORE', 'LIMIT', 0, ARGV[2])
-for _, member in ipairs(dead) do
-  local id, principal = string.sub(member, 1, 22), string.sub(member, 24)
-  redis.call('ZREM', KEYS[1], member)
-  redis.call('ZREM', ARGV[3] .. principal, id)
-  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], '*', 'expired', member)
+local before_ms = math.min(tonumber(ARGV[2]), now_ms())
+local dead = redis.call(
+  'ZRANGE', LIVE, '-inf', string.format('%.0f', before_ms), 'BYSCORE', 'LIMIT', 0, ARGV[3], 'WITHSCORES'
+)
+local entry
+for at = 1, #dead, 2 do
+  local id, principal = string.sub(dead[at], 1, 22), string.sub(dead[at], 24)
+  entry = finish('expired', id, principal, expiry_of(id, principal, tonumber(dead[at + 1])))
 end
-return #dead
+if entry then
+  ring(ARGV[1], entry) -- whoever follows the events hears of it now
+end
+return #dead / 2

@@ -1,0 +1,315 @@
+"""What an application keeps in a session: names and values, read once, written by difference.
+
+    Attributes        the mapping, for asyncio: `async with cache.attributes(session) as attributes`
+    AttributeChanges  the same without I/O: what is held, what was read of it, what has become of it
+    NearAttributes    copies that a process keeps, for as long as the lifecycle log says nothing against them
+
+Rules of this file
+- A value is serialized when it is saved, and compared with what the store holds: a list that was appended to is a change, an
+  assignment of the same value is none.
+- Only what changed is written, and nothing else touched: two processes that change different attributes lose neither.
+- A value that can not be read back concerns whoever asks for it. The others, and the session, are as they were.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, MutableMapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+
+from fastticket.errors import BadAttribute, NotLoaded
+from fastticket.stores.base import Position, StoredAttributes, Written
+
+if TYPE_CHECKING:
+    from fastticket.cache import TicketCache
+    from fastticket.core.check import Session
+
+NAME_BYTES_MAX = 255
+COPY_OVERHEAD_BYTES = 300  # of a near copy, and of each value in it: about what Python's objects take
+VALUE_OVERHEAD_BYTES = 100
+
+
+class Serializer(Protocol):
+    """How values become bytes. Equal values must give equal bytes, or unchanged ones are written, too."""
+
+    def dumps(self, value: Any) -> bytes:
+        """The value as bytes. TypeError or ValueError if it has no such form."""
+
+    def loads(self, data: bytes) -> Any:
+        """The value of these bytes. Any error: they are not such a form. Whoever can write to the store chooses them."""
+
+
+class JSONSerializer:
+    """RFC 8259, compact. What JSON does not know (bytes, dates, NaN) is refused; tuples come back as lists, keys as strings."""
+
+    def dumps(self, value: Any) -> bytes:
+        """UTF-8. TypeError, ValueError."""
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+    def loads(self, data: bytes) -> Any:
+        """ValueError."""
+        return json.loads(data)
+
+
+class Changes(NamedTuple):
+    """What there is to write."""
+
+    values: Mapping[str, bytes]
+    removed: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.values or self.removed)
+
+
+class AttributeChanges(MutableMapping[str, Any]):
+    """Attributes by name, and what was done to them since they were read. Does no I/O: `_load_now` is for subclasses that can."""
+
+    def __init__(self, serializer: Serializer) -> None:
+        self._serializer = serializer
+        self._held: StoredAttributes | None = None
+        self._saved: dict[str, bytes] = {}  # what was written without being read before
+        self._values: dict[str, Any] = {}
+        self._removed: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self._values:
+            return self._values[name]
+        raw = None if name in self._removed else self._stored().get(name)
+        if raw is None:
+            raise KeyError(name)
+        try:
+            value = self._values[name] = self._serializer.loads(raw)
+        except Exception as error:
+            raise BadAttribute(
+                name, f"its {len(raw)} bytes can not be read back ({type(error).__name__}); set or delete it"
+            ) from error
+        return value
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _check_name(name)
+        self._values[name] = value
+        self._removed.discard(name)
+
+    def __delitem__(self, name: str) -> None:
+        if name not in self:
+            raise KeyError(name)
+        self.discard(name)
+
+    def discard(self, name: str) -> None:
+        """Remove an attribute, if it is there. Needs no reading, as `del` does."""
+        self._values.pop(name, None)
+        self._removed.add(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values or (name not in self._removed and name in self._stored())
+
+    def __iter__(self) -> Iterator[str]:
+        stored = self._stored()
+        yield from [name for name in stored if name not in self._removed]
+        yield from [name for name in self._values if name not in stored]
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {'not loaded' if self._held is None else f'{len(self)} attributes'}>"
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether they were read from the store."""
+        return self._held is not None
+
+    def changes(self) -> Changes:
+        """What to write. BadAttribute names a value that can not be serialized."""
+        stored = self._held.values if self._held else {}
+        values = {}
+        for name, value in self._values.items():
+            try:
+                raw = self._serializer.dumps(value)
+            except (TypeError, ValueError, RecursionError) as error:
+                raise BadAttribute(name, f"can not be written: {error}") from error
+            if raw != self._saved.get(name, stored.get(name)):
+                values[name] = raw
+        return Changes(values, [name for name in self._removed if not self._held or name in stored])
+
+    def hold(self, stored: StoredAttributes) -> None:
+        """These are what the store has. What was set or removed before stays so."""
+        self._held = stored
+
+    def settle(self, changes: Changes, now: StoredAttributes | None) -> None:
+        """The changes are written, and the store holds this now. None: others changed something meanwhile; that is not seen here."""
+        if now is None and self._held:
+            now = StoredAttributes(self._held.version, _merged(self._held, changes))
+        if now is None:
+            self._saved.update(changes.values)
+        self._held = now
+        self._removed.clear()
+
+    def _stored(self) -> Mapping[str, bytes]:
+        if self._held is None:
+            self._load_now()
+        if self._held is None:
+            raise NotLoaded("the session's attributes are not loaded: `await attributes.load()`, or `async with`")
+        return self._held.values
+
+    def _load_now(self) -> None:
+        """For subclasses that can wait."""
+
+
+class Attributes(AttributeChanges):
+    """The attributes of one session, for asyncio. Reading them needs `await load()` first; setting, `discard` and `save` do not."""
+
+    def __init__(self, cache: TicketCache, session: Session, serializer: Serializer) -> None:
+        super().__init__(serializer)
+        self._cache = cache
+        self._session = session
+
+    async def __aenter__(self) -> Self:
+        await self.load()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            await self.save()
+
+    async def load(self) -> Self:
+        """Read them, once. TicketRefused: the session is over; StoreUnavailable."""
+        if not self.is_loaded:
+            self.hold(await self._cache.read_attributes(self._session))
+        return self
+
+    async def save(self) -> bool:
+        """Write what changed; one command, or none. Whether there was anything.
+
+        BadAttribute, AttributesTooLarge, TicketRefused (the session is over), StoreUnavailable; the changes are still there then.
+        """
+        changes = self.changes()
+        if changes:
+            self.settle(changes, await self._cache.write_attributes(self._session, changes, self._held))
+        return bool(changes)
+
+
+class Flight:
+    """A read or write of a session's attributes that is under way, and the last change that the log told of meanwhile."""
+
+    def __init__(self, session_id: str, shard: int) -> None:
+        self.session_id = session_id
+        self.shard = shard
+        self.heard: Position = (0, 0)
+        self.is_void = False  # whatever it brings: something else may have happened since
+
+
+class NearAttributes:
+    """Copies of attributes, the least recently used ones first to go. `bytes_max` 0: none.
+
+    A copy has the version at which it was read. The log tells of every later one; what is under way when it does must not
+    bring the old one back:
+
+    1. a read gets version 7
+    2. somebody writes version 8, and a flush here hears of it
+    3. the read's reply gets here: 7 is less than what was heard, so it is not kept
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._copies: OrderedDict[str, tuple[int, StoredAttributes, int]] = OrderedDict()
+        self._under_way: dict[str, list[Flight]] = {}
+
+    def __len__(self) -> int:
+        return len(self._copies)
+
+    def find(self, session_id: str) -> StoredAttributes | None:
+        """The copy. Only for who knows that the log was heard: under a lease."""
+        if session_id not in self._copies:
+            return None
+        self._copies.move_to_end(session_id)
+        return self._copies[session_id][1]
+
+    def depart(self, session_id: str, shard: int) -> Flight:
+        """A read or write begins."""
+        flight = Flight(session_id, shard)
+        self._under_way.setdefault(session_id, []).append(flight)
+        return flight
+
+    def land(self, flight: Flight, found: StoredAttributes | None) -> None:
+        """It has ended. None: what the store holds is not known."""
+        flights = self._under_way.get(flight.session_id, [])
+        if flight in flights:
+            flights.remove(flight)
+            if not flights:
+                del self._under_way[flight.session_id]
+        if found is None:
+            self.drop(flight.session_id)
+        elif not flight.is_void and flight.heard <= found.version:
+            self._keep(flight, found)
+
+    def changed(self, session_id: str, version: Position) -> None:
+        """The log tells of a write."""
+        copy = self._copies.get(session_id)
+        if copy and copy[1].version < version:
+            self.drop(session_id)
+        for flight in self._under_way.get(session_id, ()):
+            flight.heard = max(flight.heard, version)
+
+    def end(self, session_id: str) -> None:
+        """The session is over."""
+        self.drop(session_id)
+        for flight in self._under_way.get(session_id, ()):
+            flight.is_void = True
+
+    def forget(self, shard: int) -> None:
+        """The shard's log has a gap."""
+        for session_id in [session_id for session_id, copy in self._copies.items() if copy[0] == shard]:
+            self.drop(session_id)
+        for flights in self._under_way.values():
+            for flight in flights:
+                flight.is_void |= flight.shard == shard
+
+    def drop(self, session_id: str) -> None:
+        """Forget a copy."""
+        copy = self._copies.pop(session_id, None)
+        if copy:
+            self._bytes -= copy[2]
+
+    def _keep(self, flight: Flight, found: StoredAttributes) -> None:
+        known = self._copies.get(flight.session_id)
+        if known and known[1].version > found.version:
+            return
+        self.drop(flight.session_id)
+        size = COPY_OVERHEAD_BYTES + sum(
+            VALUE_OVERHEAD_BYTES + len(name) + len(raw) for name, raw in found.values.items()
+        )
+        if size > self._bytes_max:
+            return
+        self._copies[flight.session_id] = flight.shard, found, size
+        self._bytes += size
+        while self._bytes > self._bytes_max:
+            self.drop(next(iter(self._copies)))
+
+
+def after(held: StoredAttributes | None, changes: Changes, written: Written) -> StoredAttributes | None:
+    """What the store holds after a write; None: not known, because somebody else had written since `held` was read."""
+    if held is None or held.version != written.replaced:
+        return None
+    return StoredAttributes(written.version, _merged(held, changes))
+
+
+def _merged(held: StoredAttributes, changes: Changes) -> Mapping[str, bytes]:
+    kept = {name: raw for name, raw in held.values.items() if name not in changes.removed}
+    return kept | dict(changes.values)
+
+
+def _check_name(name: str) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"an attribute's name is a str, not {type(name).__name__}")
+    try:
+        size_bytes = len(name.encode())
+    except UnicodeEncodeError:
+        raise BadAttribute(name, "its name is not valid Unicode") from None
+    if not 0 < size_bytes <= NAME_BYTES_MAX:
+        raise BadAttribute(name[:40], f"a name has 1 to {NAME_BYTES_MAX} bytes of UTF-8, not {size_bytes}")

@@ -22,7 +22,7 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 from fastticket.core.check import Checker, Session, clock_resolution_ms
 from fastticket.core.nearcache import NearCache
@@ -68,6 +68,13 @@ class _Flight:
         self.keyless = False  # its ticket's key has left the ring
 
 
+class _Check(Protocol):
+    """`TicketCache.check` is the checker's own compiled method: no call of Python's lies around it."""
+
+    def __call__(self, ticket: str | bytes, touch: bool = True) -> Session | Verdict:
+        """A Session, or a falsy Verdict with `.reason`. Never waits. `touch`: whether it counts as a use of the session."""
+
+
 class TicketCache:
     """Authenticates tickets against a near cache that a store keeps true. One event loop; not for several threads.
 
@@ -75,8 +82,7 @@ class TicketCache:
     tests. ConfigError if the settings contradict each other.
     """
 
-    #: `check(ticket, touch=True)`: a Session, or a falsy Verdict with `.reason`. Never waits.
-    check: Callable[..., Session | Verdict]
+    check: _Check
 
     def __init__(
         self,
@@ -231,7 +237,7 @@ class TicketCache:
             raise TicketRefused(loaded)
 
     async def logout(self, ticket: str | bytes) -> bool:
-        """End the session of a ticket. False: it had none any more. TicketRefused if it is not authentic."""
+        """End the session of a ticket. False: it had none any more. TicketRefused if it is not authentic; StoreUnavailable."""
         verified = self._keys.verify(ticket, self.now_ms())
         if not isinstance(verified, Ticket):
             if verified is Verdict.EXPIRED:
@@ -242,14 +248,14 @@ class TicketCache:
         return ended
 
     async def logout_everywhere(self, principal: str) -> int:
-        """End every session of a principal. Returns how many there were."""
+        """End every session of a principal. Returns how many there were. StoreUnavailable."""
         ended = await self._store.revoke_all(principal)
         for session_id in ended:
             self._end(session_id, principal, Verdict.REVOKED)
         return len(ended)
 
     async def sessions(self, principal: str) -> Sequence[StoredSession]:
-        """The principal's live sessions. Their deadlines are at most one flush interval old."""
+        """The principal's live sessions. Their deadlines are at most one flush interval old. StoreUnavailable."""
         return await self._store.sessions(principal)
 
     def replace_keys(self, keys: Iterable[tuple[int, bytes]]) -> None:
@@ -294,7 +300,7 @@ class TicketCache:
         return self._store.servers
 
     def now_ms(self) -> int:
-        """The store's clock as known here."""
+        """The store's clock as known here, ms since the epoch."""
         return self.checker.now_ms()
 
     # --- load

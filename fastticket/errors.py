@@ -8,6 +8,7 @@ HTTP status that a gateway answers with. No message contains a ticket, a key or 
 from __future__ import annotations
 
 import enum
+from typing import Literal
 
 
 class Verdict(enum.Enum):
@@ -28,7 +29,7 @@ class Verdict(enum.Enum):
     AMBIGUOUS = 10
     STORE_UNAVAILABLE = 11
 
-    def __bool__(self) -> bool:
+    def __bool__(self) -> Literal[False]:
         return False
 
     @property

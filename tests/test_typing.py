@@ -1,6 +1,7 @@
 """The types and docstrings that a user's editor sees: true of the compiled modules, complete, and enough for `mypy --strict`."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -113,7 +114,11 @@ def test_a_strict_checker_finds_the_mistakes_of_user_code_and_no_others(installe
     source = tmp_path / name
     source.write_text((TESTS / name).read_text())
     options = ("--strict", "--warn-unreachable", "--no-error-summary", "--python-executable", installed)
-    _, output = run("-m", "mypy", *options, "--config-file", "", "--cache-dir", installed.parent, name, cwd=tmp_path)
+    elsewhere = {
+        key: value for key, value in os.environ.items() if key != "PYTHONPATH"
+    }  # which may lead to the repository
+    arguments = (*options, "--config-file", "", "--cache-dir", installed.parent, name)
+    _, output = run("-m", "mypy", *arguments, cwd=tmp_path, env=elsewhere)
     found = re.findall(rf"^{re.escape(name)}:(\d+): error: .*\[([\w-]+)\]$", output, re.MULTILINE)
     assert sorted((int(number), code) for number, code in found) == errors_wanted(source), output
     assert output.count(" error: ") == len(found), output

@@ -14,7 +14,9 @@ from typing import Literal
 class Verdict(enum.Enum):
     """Why a check did not admit a ticket. Always falsy; `reason` is the slug.
 
-    The numbers are those of `core/verdict.pxd`. All but MISS and REFRESH are refusals.
+    MALFORMED to EXPIRED are of the ticket (docs/ticket-format.md), IDLE and REVOKED of its session. MISSING, AMBIGUOUS (there are two)
+    and STORE_UNAVAILABLE are a gateway's. All of these are refusals; MISS and REFRESH are not: the store has to be asked first.
+    The numbers are those of `core/verdict.pxd`.
     """
 
     MALFORMED = 1

@@ -1,16 +1,24 @@
-"""The scripts in examples/: each runs as it is to its end; the application, which has none, as its first lines say."""
+"""The scripts in examples/: each runs as it is to its end; the application, which has none, as its first lines say.
+
+examples/auth is run by test_auth_endpoint.py. systemd's units are read: what they start is a command of ours.
+"""
 
 import ast
 import os
+import re
 import shlex
 import subprocess
 import sys
+import tomllib
 
 import pytest
 from conftest import BOUND_S
 from documents import ROOT
 from processes import Process
 from redis_servers import free_port, wait_until
+
+from fastticket.cli import _parser
+from fastticket.gateway.config import read_config
 
 APPLICATION = ROOT / "examples/application.py"
 OTHERS = sorted({*ROOT.glob("examples/*.py")} - {APPLICATION})
@@ -60,3 +68,18 @@ def test_the_application_behind_the_gateway(application, tmp_path):
         gateway.process.terminate()
         gateway.process.wait(BOUND_S)
         gateway.process.stdout.close()
+
+
+UNIT = (ROOT / "examples/systemd/fastticket.service").read_text()
+
+
+def test_the_unit_starts_a_command_of_ours():
+    command = re.search(r"^ExecStart=(.*)$", UNIT, re.MULTILINE)[1]
+    assert _parser().parse_args(shlex.split(command)[1:]).config
+
+
+def test_the_configuration_that_the_unit_wants_is_one(tmp_path):
+    wanted = tomllib.loads("".join(re.findall(r"^#     (.*\n)", UNIT, re.MULTILINE)))
+    assert wanted.keys() == {"gateway", "ticket", "store"}
+    behind = {"upstream": [{"name": "app", "servers": ["127.0.0.1:9001"]}], "route": [{"path": "/"}]}
+    read_config(wanted | behind, "fastticket.service", tmp_path)

@@ -161,3 +161,11 @@ def test_what_is_public_is_described_and_annotated(node):
     unannotated = [each.arg for each in parameters if each and not each.annotation]
     assert unannotated in ([], ["self"], ["cls"])
     assert node.returns
+
+
+@pytest.mark.parametrize("name", fastticket.__all__)
+def test_help_says_what_a_public_name_is(name):
+    public = getattr(fastticket, name)
+    methods = [key for key, member in vars(public).items() if callable(member) or isinstance(member, classmethod)]
+    assert public.__doc__
+    assert [key for key in methods if not key.startswith("_") and not getattr(public, key).__doc__] == []

@@ -38,31 +38,6 @@ GATEWAY = {
 }
 DEFAULT_STORE = "sqlite:///fastticket.db"
 
-#: Runs a file of Python that may await at its top level. What it uses as an open `cache` without making one is one of a moment.
-RUNNER = """
-import ast, asyncio, inspect, sys, fastticket
-
-source = open(sys.argv[1]).read()
-names = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name) and node.id == "cache"]
-code = compile(source, sys.argv[1], "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-module = {"__name__": "snippet", "fastticket": fastticket}
-
-async def with_a_cache():
-    async with fastticket.TicketCache(fastticket.open_store("sqlite://:memory:"), fastticket.Keyring.generate()) as cache:
-        module.update(cache=cache, ticket=await cache.login("alice"))
-        await eval(code, module)
-
-async def alone():
-    await eval(code, module)
-
-if not code.co_flags & inspect.CO_COROUTINE:
-    exec(code, module)
-elif names and all(isinstance(name.ctx, ast.Load) for name in names):
-    asyncio.run(with_a_cache())
-else:
-    asyncio.run(alone())
-"""
-
 
 def of_kind(*kinds):
     return pytest.mark.parametrize("block", blocks(*kinds), ids=str)
@@ -124,7 +99,7 @@ def test_python_runs(block, folder, with_real_addresses):
     prepare(folder, block.text)
     (folder / "snippet.py").write_text(with_real_addresses(block.text))
     done = subprocess.run(
-        [sys.executable, "-c", RUNNER, "snippet.py"],
+        [sys.executable, ROOT / "tests/run_snippet.py", "snippet.py"],
         capture_output=True,
         text=True,
         timeout=2 * BOUND_S,

@@ -146,9 +146,8 @@ def commands_of(block):
 class Shell:
     """Knows each program that a block may name, and how it is tried."""
 
-    def __init__(self, block, folder, request):
+    def __init__(self, block, request):
         self.block = block
-        self.folder = folder
         self.request = request
 
     def run(self, command, comment):
@@ -170,9 +169,9 @@ class Shell:
         self.bash(shlex.join([sys.executable, str(ROOT / script), *arguments]))
 
     def hexadecimal(self, command, comment):
-        """What it prints is in the document."""
-        for number in re.findall(r"[0-9a-f]{64}", self.bash(command).replace(":", "").lower()):
-            assert number in self.block.document.read_text()
+        """The number that it prints is in the document."""
+        (number,) = re.findall(r"[0-9a-f]{64}", self.bash(command).replace(":", "").lower())
+        assert number in self.block.document.read_text()
 
     def kill(self, command, comment):
         assert signal.Signals[f"SIG{shlex.split(command)[1].removeprefix('-')}"]
@@ -240,6 +239,6 @@ def test_shell_runs(block, folder, request, with_real_addresses, capsys):
         store = next(iter(re.findall(r"--store (\S+)", text)), DEFAULT_STORE)
         (ticket, _), (_, session_id), _ = (log_in(store, capsys) for _ in range(3))
         text = text.replace("TICKET", ticket).replace("SESSION-ID", session_id)
-    shell = Shell(block, folder, request)
+    shell = Shell(block, request)
     for command, comment in commands_of(block._replace(text=text)):
         shell.run(command, comment)

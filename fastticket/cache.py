@@ -24,7 +24,7 @@ import logging
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Protocol, Self
 
 from fastticket.attributes import Attributes, Changes, JSONSerializer, NearAttributes, Serializer, after
 from fastticket.core.check import Checker, Session, clock_resolution_ms
@@ -102,6 +102,13 @@ class _Flight:
         self.keyless = False  # its ticket's key has left the ring
 
 
+class _Check(Protocol):
+    """`TicketCache.check` is the checker's own compiled method: no call of Python's lies around it."""
+
+    def __call__(self, ticket: str | bytes, touch: bool = True) -> Session | Verdict:
+        """A Session, or a falsy Verdict with `.reason`. Never waits. `touch`: whether it counts as a use of the session."""
+
+
 class TicketCache:
     """Authenticates tickets against a near cache that a store keeps true. One event loop; not for several threads.
 
@@ -113,8 +120,7 @@ class TicketCache:
     that a gateway which was cut off from the store can still bring the uses that it saw; 0: at once.
     """
 
-    #: `check(ticket, touch=True)`: a Session, or a falsy Verdict with `.reason`. Never waits.
-    check: Callable[..., Session | Verdict]
+    check: _Check
 
     def __init__(
         self,
@@ -335,7 +341,7 @@ class TicketCache:
             raise TicketRefused(loaded)
 
     async def logout(self, ticket: str | bytes) -> bool:
-        """End the session of a ticket. False: it had none any more. TicketRefused if it is not authentic."""
+        """End the session of a ticket. False: it had none any more. TicketRefused if it is not authentic; StoreUnavailable."""
         verified = self._keys.verify(ticket, self.now_ms())
         if not isinstance(verified, Ticket):
             if verified is Verdict.EXPIRED:
@@ -470,7 +476,7 @@ class TicketCache:
         return self._store.servers
 
     def now_ms(self) -> int:
-        """The store's clock as known here."""
+        """The store's clock as known here, ms since the epoch."""
         return self.checker.now_ms()
 
     # --- what a session is

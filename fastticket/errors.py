@@ -8,12 +8,15 @@ HTTP status that a gateway answers with. No message contains a ticket, a key or 
 from __future__ import annotations
 
 import enum
+from typing import Literal
 
 
 class Verdict(enum.Enum):
     """Why a check did not admit a ticket. Always falsy; `reason` is the slug.
 
-    The numbers are those of `core/verdict.pxd`. All but MISS and REFRESH are refusals.
+    MALFORMED to EXPIRED are of the ticket (docs/ticket-format.md), IDLE and REVOKED of its session. MISSING, AMBIGUOUS (there are two)
+    and STORE_UNAVAILABLE are a gateway's. All of these are refusals; MISS and REFRESH are not: the store has to be asked first.
+    The numbers are those of `core/verdict.pxd`.
     """
 
     MALFORMED = 1
@@ -28,7 +31,7 @@ class Verdict(enum.Enum):
     AMBIGUOUS = 10
     STORE_UNAVAILABLE = 11
 
-    def __bool__(self) -> bool:
+    def __bool__(self) -> Literal[False]:
         return False
 
     @property

@@ -1,6 +1,6 @@
 """Lines of the access log, written by the data plane into memory and fetched by the control plane, which writes the file."""
 
-from typing import final
+from typing import Self, final
 
 @final
 class AccessLog:
@@ -8,6 +8,6 @@ class AccessLog:
 
     dropped: int
 
-    def __init__(self, is_json: bool) -> None: ...
+    def __new__(cls, is_json: bool) -> Self: ...
     def take(self) -> bytes:
         """What was written since the last call: whole lines."""

@@ -41,6 +41,8 @@ def clock_resolution_ms():
 
 @cython.final
 cdef class Checker:
+    """Judges tickets at the present time. Not for several threads."""
+
     def __cinit__(self, Keyring keys not None, NearCache near not None, clock=None):
         self.keys = keys
         self.near = near
@@ -57,6 +59,7 @@ cdef class Checker:
 
     @cython.binding(False)          # a plain built-in method: the interpreter has a shorter way to call it
     def check(self, ticket, bint touch=True):
+        """A Session, or a falsy verdict. MISS and REFRESH: the store has to be asked. `touch`: whether it counts as a use."""
         cdef const uint8_t *text = NULL
         cdef Py_ssize_t chars = 0
         cdef Checked checked

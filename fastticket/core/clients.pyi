@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network
-from typing import final
+from typing import Self, final
 
 @final
 class Networks:
@@ -10,15 +10,15 @@ class Networks:
 
     has_unix: bool
 
-    def __init__(self, networks: Iterable[IPv4Network | IPv6Network | str] = ()) -> None: ...
-    def __contains__(self, address: object) -> bool:
+    def __new__(cls, networks: Iterable[IPv4Network | IPv6Network | str] = ()) -> Self: ...
+    def __contains__(self, address: object, /) -> bool:
         """Whether an address, as text, is in one of them."""
 
 @final
 class Tally:
     """How often each of at most `most` addresses is there. All of an IPv6 /64 are one."""
 
-    def __init__(self, most: int) -> None: ...
+    def __new__(cls, most: int) -> Self: ...
     def enter(self, address: bytes) -> int:
         """Once more; how often it is there now."""
 

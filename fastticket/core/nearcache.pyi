@@ -1,6 +1,6 @@
 """The near cache: verified tickets with what the store last said of their sessions. Times are ms of the store's clock."""
 
-from typing import final
+from typing import Self, final
 
 from fastticket.errors import Verdict
 
@@ -8,8 +8,8 @@ from fastticket.errors import Verdict
 class NearCache:
     """Bounded, in one allocation made at the start: 144 bytes a session (principal up to 27 bytes) and 8 for finding it."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         capacity: int,
         shards: int = 1,
         *,
@@ -17,20 +17,28 @@ class NearCache:
         touch_resolution_ms: int = 0,
         recheck_s: int = 300,
         refusal_ms: int = 1000,
-    ) -> None:
+    ) -> Self:
         """`capacity` in sessions; one with a longer principal takes two or three places. ValueError, MemoryError.
 
         `slack_ms`: added to a touch's deadline for the time it takes to be written. `touch_resolution_ms`: a deadline that would move
         by no more is left. `recheck_s`: how old what the store said may be. `refusal_ms`: how long a refusal is remembered.
         """
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Sessions that are held now."""
+
     @property
-    def capacity(self) -> int: ...
+    def capacity(self) -> int:
+        """Places for sessions: what the constructor was told, but room for any one ticket at least."""
+
     @property
-    def shard_count(self) -> int: ...
+    def shard_count(self) -> int:
+        """As the store has them; a shard's number is below it, or ValueError is raised."""
+
     @property
-    def entry_count(self) -> int: ...
+    def entry_count(self) -> int:
+        """The same as `len`."""
+
     @property
     def memory_bytes(self) -> int:
         """Of the one allocation."""
@@ -40,19 +48,30 @@ class NearCache:
         """Touches that wait to be drained, of all shards."""
 
     @property
-    def hits(self) -> int: ...
+    def hits(self) -> int:
+        """Lookups answered from here, since the start."""
+
     @property
-    def misses(self) -> int: ...
+    def misses(self) -> int:
+        """Lookups of sessions that are not held."""
+
     @property
-    def refreshes(self) -> int: ...
+    def refreshes(self) -> int:
+        """Lookups of sessions that are held, but must be loaded again."""
+
     @property
-    def evictions(self) -> int: ...
+    def evictions(self) -> int:
+        """Sessions that made room for others."""
+
     @property
     def touches_coalesced(self) -> int:
         """Those that needed no write of their own."""
 
     def lookup(self, raw: bytes, now_ms: int, touch: bool = True) -> int | Verdict:
-        """The idle deadline on a hit; else MISS, REFRESH (known, but out of date) or EXPIRED. `raw`: a decoded ticket."""
+        """The idle deadline on a hit; else MISS, REFRESH (known, but out of date) or EXPIRED.
+
+        `raw`: a decoded ticket, 66 to 255 bytes, else ValueError.
+        """
 
     def insert(self, raw: bytes, shard: int, idle_deadline_ms: int, now_ms: int, touch: bool = True) -> bool:
         """Enter a ticket that was verified and whose session was loaded. False: no room, too much is dirty."""
@@ -66,8 +85,12 @@ class NearCache:
     def refuse(self, session_id: bytes, verdict: Verdict, now_ms: int) -> None:
         """A session is over: forget it, its touch included, and remember the refusal for `refusal_ms`."""
 
-    def remembered_refusal(self, session_id: bytes, now_ms: int) -> Verdict | None: ...
-    def forget_refusals(self) -> None: ...
+    def remembered_refusal(self, session_id: bytes, now_ms: int) -> Verdict | None:
+        """What `refuse` was told of a session, if that is young enough; else None."""
+
+    def forget_refusals(self) -> None:
+        """All of them: the clock that they were timed by was set."""
+
     def drop_key(self, key: int) -> int:
         """Forget every entry verified under a key id; how many there were. Goes through the whole table."""
 
@@ -83,8 +106,11 @@ class NearCache:
     def bump_epoch(self, shard: int) -> None:
         """Every entry of the shard must be loaded again before its next hit."""
 
-    def dirty_in(self, shard: int) -> int: ...
+    def dirty_in(self, shard: int) -> int:
+        """Touches of a shard that wait to be drained."""
+
     def used_at_ms(self, shard: int) -> int:
         """When an entry of the shard was last found; 0: never."""
 
-    def lease_until_ms(self, shard: int) -> int: ...
+    def lease_until_ms(self, shard: int) -> int:
+        """What `renew_lease` was told, shifts included; 0: never."""

@@ -1,7 +1,7 @@
 """The data plane: an HTTP/1.1 reverse proxy that checks tickets, on an epoll of its own."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, final
+from typing import Any, Self, final
 
 from typing_extensions import Buffer
 
@@ -9,7 +9,7 @@ from fastticket.core.accesslog import AccessLog
 from fastticket.core.check import Checker
 from fastticket.core.clients import Networks
 from fastticket.core.routes import Routes
-from fastticket.core.upstreams import Server, Upstreams
+from fastticket.core.upstreams import Upstreams, _Server
 from fastticket.errors import Verdict
 
 ASK_AUTHENTICATE: int
@@ -41,8 +41,8 @@ class Proxy:
     routes: Routes
     log: AccessLog | None
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         checker: Checker,
         upstreams: Upstreams,
         routes: Routes,
@@ -60,7 +60,7 @@ class Proxy:
         upgrades: Iterable[str] = ("websocket",),
         log: AccessLog | None = None,
         counters: Buffer | None = None,
-    ) -> None:
+    ) -> Self:
         """Routes and groups may be added after it is made, before the first turn.
 
         `trusted`: whose X-Forwarded-*, request id and PROXY header (`expects_proxy_header`) are believed. `request_id_field`: the field
@@ -77,10 +77,10 @@ class Proxy:
     def add_waits(self, timeouts_s: Mapping[str, float]) -> int:
         """A set of timeouts for routes: those of ROUTE_TIMEOUTS that differ from the general ones. Its number, for `Routes.add`."""
 
-    def set_servers(self, group: int, servers: Iterable[tuple[Server, int]]) -> None:
+    def set_servers(self, group: int, servers: Iterable[tuple[_Server, int]]) -> None:
         """Replace a group's servers, each with its weight; connections to those that go end with what is under way. ValueError."""
 
-    def set_health(self, group: int, server: Server, is_well: bool) -> None:
+    def set_health(self, group: int, server: _Server, is_well: bool) -> None:
         """What a health check has found."""
 
     def upstream_states(self) -> list[dict[str, Any]]:

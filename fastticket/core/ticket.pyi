@@ -6,7 +6,7 @@ thread at a time.
 
 from collections.abc import Iterable
 from os import PathLike
-from typing import final
+from typing import Self, final
 
 from fastticket.errors import Verdict
 
@@ -22,7 +22,7 @@ class Keyring:
     Can not be pickled: a process gets its secrets from where they are kept.
     """
 
-    def __new__(cls, keys: Iterable[tuple[int, bytes]], audience: str = "default") -> Keyring: ...
+    def __new__(cls, keys: Iterable[tuple[int, bytes]], audience: str = "default") -> Self: ...
     @classmethod
     def generate(cls, audience: str = "default") -> Keyring:
         """A ring of one new random key, id 1. It is nowhere else: for tests and single processes."""

@@ -304,6 +304,8 @@ cdef class Ring:
 
 @cython.final
 cdef class Keyring:
+    """The keys that tickets are signed with, `(id, secret)`: oldest first, the last one signs, each verifies. ConfigError."""
+
     def __cinit__(self, keys, audience="default"):
         self.ring = Ring(keys, audience)
         self.audience = audience
@@ -313,14 +315,17 @@ cdef class Keyring:
 
     @classmethod
     def generate(cls, audience="default"):
+        """A ring of one new random key, id 1, which is nowhere else."""
         return cls([(1, secrets.token_bytes(32))], audience)
 
     @classmethod
     def from_file(cls, path, audience="default"):
+        """The ring in a key file (`read_keys`). ConfigError."""
         return cls(read_keys(path), audience)
 
     @classmethod
     def from_env(cls, name="FASTTICKET_KEYS", audience="default"):
+        """The ring in an environment variable: `id:secret,id:secret`, oldest first, secrets in base64url. ConfigError."""
         text = os.environ.get(name, "")
         if not text.strip():
             raise ConfigError(f"{name} is not set; it holds the key ring as id:secret,id:secret, oldest first")
@@ -333,6 +338,7 @@ cdef class Keyring:
         return cls(_checked(keys, name), audience)
 
     def replace(self, keys):
+        """Put other keys into the ring, all or nothing; the ids whose key left. ConfigError."""
         cdef Ring old = self.ring
         cdef Ring new = Ring(keys, self.audience)
         cdef Key *before
@@ -357,6 +363,7 @@ cdef class Keyring:
         return {key_id: self.ring.keys[<uint8_t>key_id].uses for key_id in self.ring.ids}
 
     def mint(self, principal, issued_at_ms, idle_timeout_s=0, absolute_lifetime_s=0, session_id=None):
+        """A ticket, signed with the newest key; 0 s is for no end. InvalidPrincipal, ValueError, TypeError."""
         cdef uint8_t[RAW_BUFFER_BYTES] raw
         cdef uint8_t[TEXT_CHARS_MAX] text
         cdef int body_bytes
@@ -395,6 +402,7 @@ cdef class Keyring:
         return (<char *>text)[: encode(raw, body_bytes + TAG_BYTES, text)].decode("ascii")
 
     def verify(self, ticket, now_ms):
+        """The ticket, if it is authentic and not past its absolute deadline; else a falsy verdict. TypeError."""
         cdef const uint8_t *text = NULL
         cdef Py_ssize_t chars = 0
         cdef Verdict verdict
@@ -462,6 +470,8 @@ def _decode_secret(text, where):
 
 @cython.final
 cdef class Ticket:
+    """What an authentic ticket says. Only `Keyring.verify` makes one."""
+
     def __repr__(self):
         return f"<Ticket session {self.session_id[:6]}…>"
 
@@ -494,6 +504,7 @@ cdef class Ticket:
         return raw_absolute_deadline_ms(self.bytes)
 
     def idle_deadline_ms(self, used_at_ms, slack_ms=0):
+        """The idle deadline after a use, plus `slack_ms`, but never past the absolute deadline."""
         return raw_idle_deadline_ms(self.bytes, used_at_ms, slack_ms)
 
     @property

@@ -3,8 +3,11 @@
 from collections.abc import Iterable
 from typing import Any, final
 
+#: What `add_group` takes for `balance`, with its number.
+BALANCES: dict[str, int]
+
 #: A server: (host, port), numeric, or a Unix socket's path.
-Server = tuple[str, int] | str
+_Server = tuple[str, int] | str
 
 WEIGHT_MAX: int
 GROUPS_MAX: int
@@ -32,20 +35,20 @@ class Upstreams:
         ValueError: more than 64 groups.
         """
 
-    def set_servers(self, number: int, servers: Iterable[tuple[Server, int]]) -> None:
+    def set_servers(self, number: int, servers: Iterable[tuple[_Server, int]]) -> None:
         """All servers of a group, each with its weight, 1 to 1000. ValueError, and nothing has changed."""
 
-    def set_health(self, number: int, address: Server, is_well: bool, now_ms: int) -> None:
+    def set_health(self, number: int, address: _Server, is_well: bool, now_ms: int) -> None:
         """What a health check has found."""
 
     def state(self, now_ms: int) -> list[dict[str, Any]]:
         """Each server: group, server, state ("up", "down"), active and idle connections, queued requests of its group."""
 
-def server_text(server: Server) -> str:
+def server_text(server: _Server) -> str:
     """As a configuration has it."""
 
 def picks(upstreams: Upstreams, group: int, keys: Iterable[int], now_ms: int = 1) -> list[str | None]:
     """Which servers a row of requests goes to, by their keys (0: none); None for one that has to wait. Nothing is connected."""
 
-def report(upstreams: Upstreams, group: int, server: Server, event: str, now_ms: int = 1) -> None:
+def report(upstreams: Upstreams, group: int, server: _Server, event: str, now_ms: int = 1) -> None:
     """Let a server have `failed`, `faulted`, `connected`, `opened` a connection or `closed` one."""

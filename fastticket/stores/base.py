@@ -25,7 +25,7 @@ NO_DETAILS: Mapping[str, str] = MappingProxyType({})
 
 
 class StoredSession(NamedTuple):
-    """A session as the store holds it."""
+    """A session as the store holds it. Deadlines are the store's time, ms since the epoch; 2**53 - 1 where there is none."""
 
     id: str  #: 22 characters, base64url
     principal: str
@@ -122,7 +122,7 @@ class Store(Protocol):
         """Let go of every resource. Idempotent."""
 
     async def time_ms(self) -> int:
-        """The store's clock."""
+        """The store's clock, ms since the epoch."""
 
     async def create(self, session: StoredSession, *, sessions_max: int = 0, evicts: bool = True) -> Sequence[str]:
         """Add a session; logs `created`. Durable when it returns.

@@ -1,0 +1,92 @@
+"""A program that uses all of `fastticket.__all__`, as a strict type checker reads it; test_typing.py also runs it.
+
+Each `assert_type` is what the checker must find out by itself: there is neither a cast nor an ignored line.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import assert_type
+
+import fastticket
+
+T0_MS = 1_750_000_000_000
+
+
+def tickets_of_a_ring(keys: fastticket.Keyring) -> None:
+    """Mint and verify, without a store."""
+    text = assert_type(keys.mint("alice", T0_MS, idle_timeout_s=60, absolute_lifetime_s=3600), str)
+    ticket = keys.verify(text.encode(), T0_MS)
+    if isinstance(ticket, fastticket.Ticket):
+        assert_type(ticket.principal, str)
+        assert_type(ticket.absolute_deadline_ms, int)
+        assert_type(ticket.idle_deadline_ms(T0_MS, slack_ms=500), int)
+    else:
+        assert_type(ticket.reason, str)
+    assert_type(keys.ids, tuple[int, ...])
+    assert_type(keys.uses, dict[int, int])
+    assert_type(keys.replace([(2, bytes(32))]), set[int])
+    try:
+        keys.mint("", T0_MS)
+    except fastticket.InvalidPrincipal as error:
+        assert_type(error.reason, str)
+
+
+def user_of(cache: fastticket.TicketCache, ticket: str) -> str:
+    """The hot path: the truth of a verdict tells a session from a refusal."""
+    verdict = assert_type(cache.check(ticket, touch=False), fastticket.Session | fastticket.Verdict)
+    if verdict:
+        return assert_type(verdict, fastticket.Session).principal
+    assert_type(verdict, fastticket.Verdict)
+    return "nobody" if verdict is fastticket.Verdict.EXPIRED else verdict.reason
+
+
+async def sessions_of_a_cache(store: fastticket.Store, keys: fastticket.Keyring) -> None:
+    """A session from its login to its end."""
+    async with fastticket.TicketCache(store, keys, lease_ms=3000, outage_policy="deny") as cache:
+        assert_type(cache, fastticket.TicketCache)
+        ticket = assert_type(await cache.login("alice"), str)
+        session = assert_type(await cache.authenticate(ticket, consistency="strong"), fastticket.Session)
+        assert_type(session.id, str)
+        assert_type(session.issued_at_ms, int)
+        assert_type(session.idle_deadline_ms, int)
+        assert_type(session.absolute_deadline_ms, int)
+        assert user_of(cache, ticket) == "alice"
+
+        stored = assert_type(await cache.sessions("alice"), Sequence[fastticket.StoredSession])
+        assert [each.id for each in stored] == [session.id]
+        assert_type(cache.stats, dict[str, int])
+        assert_type(cache.now_ms(), int)
+        cache.replace_keys([(1, bytes(range(32)))])
+
+        assert_type(await cache.logout(await cache.login("bob")), bool)
+        assert_type(await cache.logout_everywhere("alice"), int)
+        try:
+            await cache.authenticate(ticket)
+        except fastticket.TicketRefused as refused:
+            assert_type(refused.verdict, fastticket.Verdict)
+            assert_type(refused.status, int)
+        except fastticket.StoreUnavailable as away:
+            raise SystemExit(str(away)) from away
+
+
+def store_of(url: str) -> fastticket.Store | None:
+    """Every error of ours has a slug and a status."""
+    try:
+        return fastticket.open_store(url)
+    except fastticket.ConfigError as error:
+        problem: fastticket.FastticketError = error
+        assert (problem.reason, problem.status) == ("config", 500)
+        return None
+
+
+def main() -> None:
+    """All of it."""
+    tickets_of_a_ring(fastticket.Keyring.generate(audience="shop"))
+    store = store_of("sqlite://:memory:")
+    assert store_of("nowhere") is None
+    assert store
+    asyncio.run(sessions_of_a_cache(store, fastticket.Keyring([(1, bytes(range(32)))])))
+
+
+if __name__ == "__main__":
+    main()

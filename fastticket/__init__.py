@@ -1,26 +1,50 @@
 """fastticket: session tickets that many gateways check without asking the store.
 
-`Keyring` signs and verifies tickets, `open_store` names the shared truth, `TicketCache` answers.
+`Keyring` signs and verifies tickets, `open_store` names the shared truth, `TicketCache` answers. `fastticket.sync` has the same for
+threads, `fastticket.asgi`, `.wsgi`, `.flask` and `.django` put it into web frameworks.
 """
 
-from fastticket.cache import TicketCache
+from fastticket.attributes import Attributes, JSONSerializer, Serializer
+from fastticket.cache import SessionInfo, TicketCache
 from fastticket.core.check import Session
 from fastticket.core.ticket import Keyring, Ticket
-from fastticket.errors import ConfigError, FastticketError, InvalidPrincipal, StoreUnavailable, TicketRefused, Verdict
+from fastticket.errors import (
+    AttributesTooLarge,
+    BadAttribute,
+    ConfigError,
+    FastticketError,
+    InvalidPrincipal,
+    NotLoaded,
+    StoreUnavailable,
+    TicketRefused,
+    TooManySessions,
+    Verdict,
+)
+from fastticket.events import EventStream, SessionEvent
 from fastticket.stores.base import Store, StoredSession, open_store
 
 __all__ = [
+    "Attributes",
+    "AttributesTooLarge",
+    "BadAttribute",
     "ConfigError",
+    "EventStream",
     "FastticketError",
     "InvalidPrincipal",
+    "JSONSerializer",
     "Keyring",
+    "NotLoaded",
+    "Serializer",
     "Session",
+    "SessionEvent",
+    "SessionInfo",
     "Store",
     "StoreUnavailable",
     "StoredSession",
     "Ticket",
     "TicketCache",
     "TicketRefused",
+    "TooManySessions",
     "Verdict",
     "open_store",
 ]

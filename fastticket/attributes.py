@@ -14,6 +14,7 @@ Rules of this file
 from __future__ import annotations
 
 import json
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, MutableMapping
 from types import TracebackType
@@ -212,6 +213,8 @@ class NearAttributes:
     1. a read gets version 7
     2. somebody writes version 8, and a flush here hears of it
     3. the read's reply gets here: 7 is less than what was heard, so it is not kept
+
+    Any thread may `find`; the lock is for that.
     """
 
     def __init__(self, bytes_max: int) -> None:
@@ -219,16 +222,18 @@ class NearAttributes:
         self._bytes = 0
         self._copies: OrderedDict[str, tuple[int, StoredAttributes, int]] = OrderedDict()
         self._under_way: dict[str, list[Flight]] = {}
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._copies)
 
     def find(self, session_id: str) -> StoredAttributes | None:
         """The copy. Only for who knows that the log was heard: under a lease."""
-        if session_id not in self._copies:
-            return None
-        self._copies.move_to_end(session_id)
-        return self._copies[session_id][1]
+        with self._lock:
+            copy = self._copies.get(session_id)
+            if copy:
+                self._copies.move_to_end(session_id)
+            return copy and copy[1]
 
     def depart(self, session_id: str, shard: int) -> Flight:
         """A read or write begins."""
@@ -264,15 +269,19 @@ class NearAttributes:
 
     def forget(self, shard: int) -> None:
         """The shard's log has a gap."""
-        for session_id in [session_id for session_id, copy in self._copies.items() if copy[0] == shard]:
-            self.drop(session_id)
+        with self._lock:
+            held = list(self._copies.items())
+        for session_id, copy in held:
+            if copy[0] == shard:
+                self.drop(session_id)
         for flights in self._under_way.values():
             for flight in flights:
                 flight.is_void |= flight.shard == shard
 
     def drop(self, session_id: str) -> None:
         """Forget a copy."""
-        copy = self._copies.pop(session_id, None)
+        with self._lock:
+            copy = self._copies.pop(session_id, None)
         if copy:
             self._bytes -= copy[2]
 
@@ -286,10 +295,12 @@ class NearAttributes:
         )
         if size > self._bytes_max:
             return
-        self._copies[flight.session_id] = flight.shard, found, size
-        self._bytes += size
-        while self._bytes > self._bytes_max:
-            self.drop(next(iter(self._copies)))
+        with self._lock:
+            self._copies[flight.session_id] = flight.shard, found, size
+            self._bytes += size
+            while self._bytes > self._bytes_max:
+                _, oldest = self._copies.popitem(last=False)
+                self._bytes -= oldest[2]
 
 
 def after(held: StoredAttributes | None, changes: Changes, written: Written) -> StoredAttributes | None:

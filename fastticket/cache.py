@@ -160,7 +160,7 @@ class TicketCache:
         self._remember_lifetime_s = remember_lifetime_s
         self._sessions_max = sessions_max
         self._evicts = sessions_max_policy == "evict-oldest"
-        self._serializer = serializer or JSONSerializer()
+        self.serializer: Serializer = serializer or JSONSerializer()
         self._attributes_bytes_max = attributes_bytes_max
         self._flush_interval_ms = flush_interval_ms
         self._lease_ms = lease_ms
@@ -383,15 +383,15 @@ class TicketCache:
 
     def attributes(self, session: Session) -> Attributes:
         """What the application keeps in a session: a mapping to `load`, or to use with `async with`. Asks nothing yet."""
-        return Attributes(self, session, self._serializer)
+        return Attributes(self, session, self.serializer)
 
     async def read_attributes(self, session: Session) -> StoredAttributes:
         """As stored, or a near copy if there is one and the lease holds. TicketRefused, StoreUnavailable. `attributes` decodes them."""
+        copy = self.near_copy(session)
+        if copy:
+            return copy
         session_id, principal = session.id, session.principal
         shard = shard_of(principal, self._store.shards)
-        copy = self.near_attributes.find(session_id)
-        if copy and self.near.lease_until_ms(shard) > self.now_ms():
-            return copy
         await self._find_positions([shard])
         flight = self.near_attributes.depart(session_id, shard)
         found = None
@@ -402,6 +402,12 @@ class TicketCache:
         if found is None:
             raise self._over(session_id, principal)
         return found
+
+    def near_copy(self, session: Session) -> StoredAttributes | None:
+        """The near copy of a session's attributes, if there is one and the lease holds. Never waits; for any thread."""
+        copy = self.near_attributes.find(session.id)
+        shard = shard_of(session.principal, self._store.shards)
+        return copy if copy and self.near.lease_until_ms(shard) > self.now_ms() else None
 
     async def write_attributes(
         self, session: Session, changes: Changes, held: StoredAttributes | None

@@ -25,10 +25,14 @@ MAY_IMPORT = {
         *("core.clients", "core.routes", "core.upstreams", "core.accesslog"),
     },
     "stores": {"errors", "stores"},
-    "cache": {"errors", "core.ticket", "core.nearcache", "core.check", "stores"},
+    "attributes": {"errors", "stores", "core.check", "cache"},  # the last two for annotations alone
+    "events": {"errors", "stores"},
+    "cache": {"errors", "core.ticket", "core.nearcache", "core.check", "stores", "attributes", "events"},
+    "sync": {"errors", "core.ticket", "core.check", "stores", "attributes", "events", "cache", ""},
     "keyfile": {"errors", "core.ticket"},
+    "cookies": set(),
     "gateway": {
-        *("errors", "stores", "cache", "gateway", "core.ticket", "core.http1", "core.proxy"),
+        *("errors", "stores", "cache", "cookies", "gateway", "core.ticket", "core.http1", "core.proxy"),
         *("core.clients", "core.routes", "core.upstreams", "core.accesslog"),
     },
     "demo": {"errors", "keyfile", "gateway"},

@@ -4,9 +4,9 @@ import tomllib
 
 import pytest
 
+from fastticket.cookies import TicketCookie, parent_domain
 from fastticket.errors import ConfigError
 from fastticket.gateway.config import read_config, to_toml, without_secrets
-from fastticket.gateway.cookies import TicketCookie, parent_domain
 from fastticket.gateway.linkis import LINKIS_LOGIN, LINKIS_PUBLIC_KEY, load_linkis, read_properties
 
 REAL = r"""
@@ -232,11 +232,11 @@ def test_a_cookies_domain(host, level, domain):
     assert parent_domain(host, level) == domain
 
 
-def test_the_cookie_lines():
+def test_the_set_cookie_values():
     cookie = TicketCookie("t", is_secure=True, domain_level=2)
-    assert cookie.set("T", "x.a.b:1") == b"Set-Cookie: t=T; Path=/; HttpOnly; SameSite=Lax; Secure; Domain=a.b\r\n"
-    assert cookie.clear("x.a.b") == b"Set-Cookie: t=; Path=/; HttpOnly; SameSite=Lax; Secure; Domain=a.b; Max-Age=0\r\n"
-    assert b"Domain" not in TicketCookie("t", is_secure=False, domain_level=0).set("T", "x.a.b")
+    assert cookie.set("T", "x.a.b:1") == "t=T; Path=/; HttpOnly; SameSite=Lax; Secure; Domain=a.b"
+    assert cookie.clear("x.a.b") == "t=; Path=/; HttpOnly; SameSite=Lax; Secure; Domain=a.b; Max-Age=0"
+    assert "Domain" not in TicketCookie("t", is_secure=False, domain_level=0).set("T", "x.a.b")
 
 
 def test_a_login_through_the_gateway_sets_the_domain_of_the_host_that_was_asked(gateway, origin):

@@ -20,6 +20,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastticket.cache import NOW, Consistency, TicketCache
+from fastticket.cookies import TicketCookie
 from fastticket.core.accesslog import AccessLog
 from fastticket.core.clients import Networks
 from fastticket.core.proxy import (
@@ -38,7 +39,6 @@ from fastticket.core.upstreams import Upstreams
 from fastticket.errors import FastticketError, InvalidPrincipal, StoreUnavailable, TicketRefused, Verdict
 from fastticket.gateway.addresses import BACKLOG
 from fastticket.gateway.config import Config, Route
-from fastticket.gateway.cookies import TicketCookie
 from fastticket.gateway.logfile import LogFile
 from fastticket.gateway.slot import Slot
 from fastticket.gateway.upstreams import UpstreamGroup
@@ -313,22 +313,22 @@ class Worker:
         ticket = await self._cache.login(name, suits=lambda ticket: self.proxy.suits(handle, ticket))
         if old_ticket:
             await self._cache.logout(old_ticket)
-        return self._cookie.set(ticket, host)
+        return _set_cookie(self._cookie.set(ticket, host))
 
     async def _log_out(self, ticket: str, host: str) -> bytes:
         await self._cache.logout(ticket)
-        return self._cookie.clear(host)
+        return _set_cookie(self._cookie.clear(host))
 
     async def _log_out_everywhere(self, ticket: str, host: str) -> bytes:
         await self._cache.logout_everywhere((await self._cache.authenticate(ticket, touch=False)).principal)
-        return self._cookie.clear(host)
+        return _set_cookie(self._cookie.clear(host))
 
     async def _change_session(self, handle: int, host: str, change: Coroutine[None, None, bytes]) -> None:
         """Do it, then let the response go on with the cookie; a response that says "logged out" must be true."""
         try:
             self.proxy.relay(handle, await change)
         except TicketRefused:  # over already
-            self.proxy.relay(handle, self._cookie.clear(host))
+            self.proxy.relay(handle, _set_cookie(self._cookie.clear(host)))
         except FastticketError as error:
             log.error("%s", error)
             self.proxy.fail(handle, error.status, error.reason)
@@ -349,6 +349,11 @@ class Worker:
                 self._cache.replace_keys(pairs)
         except FastticketError as error:
             log.error("the key ring was not reloaded: %s", error)
+
+
+def _set_cookie(value: str) -> bytes:
+    """The field line."""
+    return f"Set-Cookie: {value}\r\n".encode()
 
 
 async def _readable(fd: int) -> None:

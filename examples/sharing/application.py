@@ -24,7 +24,7 @@ class Application(BaseHTTPRequestHandler):
         self.get(url.path, dict(parse_qsl(url.query)))
 
     def cookie(self, name: str) -> str:
-        """"" if there is none."""
+        """ "" if there is none."""
         found = http.cookies.SimpleCookie(self.headers.get("Cookie", "")).get(name)
         return found.value if found else ""
 

@@ -40,9 +40,8 @@ class Browser:
             self._connection = socket.create_connection(("127.0.0.1", self.port), BOUND_S, (self._address, 0))
             self._received = self._connection.makefile("rb")
         cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        self._connection.sendall(
-            f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nCookie: {cookies}\r\n\r\n".encode()
-        )
+        field = f"Cookie: {cookies}\r\n" if cookies else ""
+        self._connection.sendall(f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n{field}\r\n".encode())
 
     def receive(self) -> Answer:
         status = int(self._received.readline().split()[1])

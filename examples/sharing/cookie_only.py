@@ -22,13 +22,18 @@ def measure() -> list[table.Row]:
     with Lab() as lab:
         create_key_file(lab.folder / "keys.toml")
         create_key_file(lab.folder / "other-keys.toml")
-        long = applications(lab, "keys.toml", LONG_S)
-        short = applications(lab, "keys.toml", SHORT_S)
+        long, short = (applications(lab, "keys.toml", lifetime_s) for lifetime_s in (LONG_S, SHORT_S))
         other = applications(lab, "other-keys.toml", LONG_S)
         nginx = Balancer(lab, long)
         rows = [ask(f"logged in, {what}", logged_in(nginx, name)) for name, what in NAMES.items()]
 
         browser = logged_in(nginx, "user1")
+        nginx.balance([*long, *short])
+        rows.append(ask("servers are added", browser))
+        nginx.balance(long[1:])
+        long[0].stop()
+        rows.append(ask("a server is removed", browser))
+
         copy = Browser(nginx.port, cookies=browser.cookies)
         browser.ask("/logout")
         rows.append(ask("logged out", browser))

@@ -77,17 +77,19 @@ class Fleet:
         return [gateway.program for gateway in self.gateways]
 
     def row(self, step: str, answers: Sequence[Answer], **more: object) -> table.Row:
-        """`refused`: with 401 and the words."""
+        """`refused`: with 401 and the words, or for a wrong password."""
         return {
             "step": step,
             "gateways": len(self.gateways),
             "applications": len(self.applications),
             "requests": len(answers),
             "admitted": sum(each.status == 200 for each in answers),
-            "refused": sum(each.status == 401 and json.loads(each.text) == PLEASE_LOG_IN for each in answers),
-            "commands/1,000 requests": None,
+            "refused": sum(is_refusal(each) for each in answers),
+            "session ids": None,
             "requests/s": None,
-            "ms": None,
+            "commands/s": None,
+            "commands/1,000 requests": None,
+            "refused after, ms": None,
             **more,
         }
 
@@ -95,11 +97,12 @@ class Fleet:
 def measure() -> list[table.Row]:
     with Lab() as lab:
         fleet = Fleet(lab)
-        rows = [guarded(fleet)]
         browsers = [Browser(fleet.nginx.port) for _ in range(USERS)]
-        rows.append(fleet.row("everybody logs in", [log_in(browser, number) for number, browser in enumerate(browsers, 1)]))
-        rows.append(fleet.row("then asks", find(browsers)))
-        rows.append(loaded(fleet, browsers))
+        rows = [
+            *without_ticket(fleet, browsers[0]),
+            fleet.row("everybody logs in", [log_in(browser, user) for user, browser in enumerate(browsers, 1)]),
+            loaded(fleet, browsers),
+        ]
         changes = {
             "a gateway is added": fleet.add_gateway,
             "a gateway is removed": fleet.remove_gateway,
@@ -113,19 +116,25 @@ def measure() -> list[table.Row]:
         return rows
 
 
-def log_in(browser: Browser, number: int) -> Answer:
-    return browser.ask(f"/user/login?username=user{number}&password=user{number}")
+def is_refusal(answer: Answer) -> bool:
+    return answer.status == 403 or (answer.status == 401 and json.loads(answer.text) == PLEASE_LOG_IN)
+
+
+def without_ticket(fleet: Fleet, browser: Browser) -> list[table.Row]:
+    return [
+        fleet.row("without a ticket: find, session", [browser.ask("/user/find/user1"), browser.ask("/user/session")]),
+        fleet.row("without a ticket: logout", [browser.ask("/user/logout")]),
+        fleet.row("a wrong password", [browser.ask("/user/login?username=user1&password=user2")]),
+    ]
+
+
+def log_in(browser: Browser, user: int) -> Answer:
+    return browser.ask(f"/user/login?username=user{user}&password=user{user}")
 
 
 def find(browsers: Sequence[Browser]) -> list[Answer]:
-    """Twice as often as there are servers of a kind at most: each is reached."""
+    """Everybody, so often that each gateway and each application has its turn."""
     return [browser.ask("/user/find/user1") for _ in range(4) for browser in browsers]
-
-
-def guarded(fleet: Fleet) -> table.Row:
-    """Without a ticket."""
-    stranger = Browser(fleet.nginx.port)
-    return fleet.row("nobody has logged in", [stranger.ask("/user/find/user1"), stranger.ask("/user/session")])
 
 
 def loaded(fleet: Fleet, browsers: Sequence[Browser]) -> table.Row:
@@ -135,10 +144,16 @@ def loaded(fleet: Fleet, browsers: Sequence[Browser]) -> table.Row:
     answers = ask_together(browsers, "/user/session", ROUNDS)
     elapsed_s = time.monotonic() - began_s
     commands = fleet.redis.commands()
+    ids = {json.loads(each.text)["session"] for each in answers}
     return fleet.row(
-        "everybody asks at once",
+        "everybody asks for the session's id",
         answers,
-        **{"commands/1,000 requests": 1000 * commands / len(answers), "requests/s": len(answers) / elapsed_s},
+        **{
+            "session ids": len(ids),
+            "requests/s": round(len(answers) / elapsed_s),
+            "commands/s": round(commands / elapsed_s),
+            "commands/1,000 requests": 1000 * commands / len(answers),
+        },
     )
 
 
@@ -151,9 +166,10 @@ def logged_out(fleet: Fleet, browser: Browser) -> list[table.Row]:
     wait_until(lambda: there.ask("/user/session").status == 401, "the other gateway refuses")
     elapsed_ms = 1000 * (time.monotonic() - at_s)
     copy = Browser(fleet.nginx.port, cookies=browser.cookies)
+    refusals = [copy.ask("/user/find/user1") for _ in range(COPIES)]
     return [
         fleet.row("user1 logs out at one gateway", [left]),
-        fleet.row("a copy of the cookie", [copy.ask("/user/find/user1") for _ in range(COPIES)], **{"ms": elapsed_ms}),
+        fleet.row("a copy of the cookie", refusals, **{"refused after, ms": elapsed_ms}),
     ]
 
 

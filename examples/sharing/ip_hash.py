@@ -47,9 +47,7 @@ def measure() -> list[table.Row]:
 
 def log_in(clients: Sequence[Browser]) -> int:
     """Everybody gets a session; how many are at the server that has most."""
-    at = Counter(
-        client.ask(f"/set-session?sessionVal={number}").application for number, client in enumerate(clients)
-    )
+    at = Counter(client.ask(f"/set-session?sessionVal={number}").application for number, client in enumerate(clients))
     return max(at.values())
 
 

@@ -55,6 +55,7 @@ def measure_pattern(pattern: str, shown: str, *, age: bool = False) -> table.Row
         browsers[0].ask("/logout")
         return {
             "sessions as kept by": shown,
+            "sessions": USERS,
             "requests": len(answers),
             "refused": sum(each.status != 200 for each in answers),
             "Redis commands": commands,

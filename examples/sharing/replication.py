@@ -7,7 +7,6 @@ have the one before it, and the others have to be told; with `ip_hash` in front 
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Sequence
 
 import table

@@ -34,22 +34,18 @@ def measure() -> list[table.Row]:
         long[0].stop()
         rows.append(ask("a server is removed", browser))
 
-        copy = Browser(nginx.port, cookies=browser.cookies)
-        browser.ask("/logout")
+        copy = logged_out(browser)
         rows.append(ask("logged out", browser))
         rows.append(ask("logged out, a copy of the cookie", copy))
         rows.append(ask("a copy, changed by one character", changed(copy)))
 
         nginx.balance(short)
-        brief = logged_in(nginx, "user1")
-        copy = Browser(nginx.port, cookies=brief.cookies)
-        brief.ask("/logout")
-        wait_until(lambda: copy.ask("/whoami").status == 401, "it expires")
-        rows.append(ask("a copy, once it has expired", copy))
+        brief = logged_out(logged_in(nginx, "user1"))
+        wait_until(lambda: brief.ask("/whoami").status == 401, "it expires")
+        rows.append(ask("a copy, once it has expired", brief))
 
-        browser = logged_in(nginx, "user1")
         nginx.balance(other)
-        rows.append(ask("logged in, then the key replaced", browser))
+        rows.append(ask("a copy, the key replaced", copy))
         return rows
 
 
@@ -62,6 +58,13 @@ def logged_in(nginx: Balancer, name: str) -> Browser:
     browser = Browser(nginx.port)
     browser.ask(f"/login?user={name}")
     return browser
+
+
+def logged_out(browser: Browser) -> Browser:
+    """Another, with a copy of the cookie from before."""
+    copy = Browser(browser.port, cookies=browser.cookies)
+    browser.ask("/logout")
+    return copy
 
 
 def changed(copy: Browser) -> Browser:

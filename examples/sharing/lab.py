@@ -36,12 +36,12 @@ class Lab:
         self._programs: list[subprocess.Popen[bytes]] = []
         return self
 
-    def __exit__(self, kind: Any, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for program in reversed(self._programs):
             program.terminate()
         for program in self._programs:
             _wait_for_end(program)
-        if kind:
+        if kind and issubclass(kind, Exception):
             for log in sorted(self.folder.glob("*.log")):
                 sys.stderr.write(f"--- {log.name}\n{log.read_text(errors='replace')[-LOG_CHARACTERS:]}")
         shutil.rmtree(self.folder)

@@ -126,7 +126,7 @@ def written(page: str, blocks: dict[str, str]) -> str:
 def plot(rows: Rows, path: Path) -> None:
     """Bars from zero; where there is no figure there is no bar."""
     panels = {
-        "not found, % at worst: nothing changes, a server comes, one goes": [_worst(row) for row in rows],
+        "not found at worst, %": [_worst(row) for row in rows],
         ASKED: [row[ASKED] for row in rows],
     }
     figure, axes = plt.subplots(1, len(panels), figsize=(11, 4.4), sharey=True, layout="constrained")

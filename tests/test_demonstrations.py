@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
-BOUND_S = 60
+BOUND_S = 120  # on a busy machine; else some seconds
 FLUSHES_PER_S = 2
 COMMANDS_OF_AN_EXCHANGE = 3
 SHARDS = 16
@@ -66,14 +66,12 @@ def test_ip_hash_loses_sessions_with_each_change_and_sees_one_nat_as_one_client(
 
 
 def test_replication_loses_nothing_and_costs_every_node_all_of_it(rows):
-    found = by(rows("replication"), "balancing", "nodes")
-    assert {row[lost] for row in found.values() for lost in ("failed reads", "lost by adding", "lost by removing")} == {
-        0
-    }
-    for (balancing, nodes), row in found.items():
-        assert row["copies"] == nodes * row["sessions"]
-        changes = 1000 if balancing == "in turns" else 100
-        assert row["messages/1,000 requests"] == pytest.approx(changes * (nodes - 1))
+    for row in rows("replication"):
+        assert (row["failed reads"], row["lost by adding"], row["lost by removing"]) == (0, 0, 0)
+        others = row["nodes"] - 1
+        assert row["copies"] == row["nodes"] * row["sessions"]
+        assert row["messages/1,000 requests"] == pytest.approx(1000 * others)
+        assert row["messages, ip_hash"] == pytest.approx(100 * others)  # a tenth of the requests writes
         assert row["KB to the new node"] > row["sessions"]  # a thousand bytes each, and more
 
 
@@ -103,7 +101,7 @@ def test_redis_on_every_request_is_asked_two_to_seven_times_for_each(rows):
         "Linkis": 2000,
         "Linkis, pool tests counted": 6000,
         "Linkis, half the idle timeout over": 2050,
-        "Spring Session": 7000,
+        "Spring Session, indexed": 7000,
     }
     nothing = ("refused", "lost by adding", "lost by removing", "copies admitted after logout")
     assert {row[column] for row in found.values() for column in nothing} == {0}

@@ -115,7 +115,7 @@ PATTERNS = {
     "GET, EXPIRE": GetExpire,
     "Linkis": Linkis,
     "Linkis, pool tests counted": LinkisPool,
-    "Spring Session": SpringSession,
+    "Spring Session, indexed": SpringSession,
 }
 
 

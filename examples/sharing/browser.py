@@ -24,8 +24,8 @@ class Browser:
 
     def __init__(self, port: int, *, address: str = "127.0.0.1", cookies: dict[str, str] | None = None) -> None:
         self.port = port
+        self.address = address
         self.cookies = dict(cookies or {})
-        self._address = address
         self._connection: socket.socket | None = None
 
     def ask(self, target: str) -> Answer:
@@ -37,7 +37,7 @@ class Browser:
     def send(self, target: str) -> None:
         """On the connection that is open, or a new one; `receive` comes next."""
         if self._connection is None:
-            self._connection = socket.create_connection(("127.0.0.1", self.port), BOUND_S, (self._address, 0))
+            self._connection = socket.create_connection(("127.0.0.1", self.port), BOUND_S, (self.address, 0))
             self._received = self._connection.makefile("rb")
         cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         field = f"Cookie: {cookies}\r\n" if cookies else ""

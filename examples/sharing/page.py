@@ -48,9 +48,10 @@ def _in_memory(found: dict[str, Rows]) -> Rows:
 
 
 def _replicated(found: dict[str, Rows]) -> Rows:
-    return [
+    """Nodes came and went under the harder one of the two, in turns."""
+    in_turns = [
         _row(
-            f"replication, {row['nodes']} nodes, {row['balancing']}",
+            f"replication, {row['nodes']} nodes, in turns",
             float(row["failed reads"]),
             100 * row["lost by adding"] / row["sessions"],
             100 * row["lost by removing"] / row["sessions"],
@@ -58,6 +59,11 @@ def _replicated(found: dict[str, Rows]) -> Rows:
         )
         for row in found["replication"]
     ]
+    hashed = [
+        _row(f"replication, {row['nodes']} nodes, ip_hash", None, None, None, row["messages, ip_hash"])
+        for row in found["replication"]
+    ]
+    return in_turns + hashed
 
 
 def _signed(found: dict[str, Rows]) -> Rows:
@@ -144,8 +150,8 @@ def plot(rows: Rows, path: Path) -> None:
         figure.savefig(path, metadata={"Date": None})
 
 
-def _worst(row: table.Row) -> float:
-    return max(row[column] or 0.0 for column in (FAILED, ADDED, REMOVED))
+def _worst(row: table.Row) -> float | None:
+    return max((row[column] for column in (FAILED, ADDED, REMOVED) if row[column] is not None), default=None)
 
 
 def main() -> None:

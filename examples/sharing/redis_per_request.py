@@ -25,8 +25,7 @@ COPIES = 10  # requests with a copy of a cookie
 
 def measure() -> list[table.Row]:
     rows = [measure_pattern(pattern, pattern) for pattern in PATTERNS]
-    rows.insert(3, measure_pattern("Linkis", "Linkis, half the idle timeout over", age=True))
-    return rows
+    return [*rows, measure_pattern("Linkis", "Linkis, half the idle timeout over", age=True)]
 
 
 def measure_pattern(pattern: str, shown: str, *, age: bool = False) -> table.Row:

@@ -18,7 +18,6 @@ NODES = (2, 4, 8)
 USERS = 41  # no multiple of a number of nodes: a user's next request comes to another node
 READS = 9  # of each user, for one write
 VALUE = "x" * 1000
-METHODS = {"in turns": "", "ip_hash": "ip_hash;"}
 
 
 class Cluster:
@@ -45,54 +44,60 @@ class Cluster:
         return {name: sum(counters[name] for counters in each) for name in each[0]}
 
 
-def use(browsers: Sequence[Browser]) -> int:
-    """Everybody writes once and reads so many times. How many reads failed."""
-    for browser in browsers:
-        browser.ask(f"/set-session?sessionVal={VALUE}")
-    return sum(lost(browsers) for _ in range(READS))
-
-
-def lost(browsers: Sequence[Browser]) -> int:
-    return sum(browser.ask("/get-session").text != VALUE for browser in browsers)
-
-
 def measure() -> list[table.Row]:
-    return [measure_cluster(size, method) for method in METHODS for size in NODES]
+    return [measure_cluster(size) for size in NODES]
 
 
-def measure_cluster(size: int, method: str) -> table.Row:
+def measure_cluster(size: int) -> table.Row:
     with Lab() as lab:
         cluster = Cluster(lab)
         cluster.add(size)
-        nginx = Balancer(lab, cluster.nodes, method=METHODS[method])
-        browsers = [Browser(nginx.port, address=f"127.1.{user}.1") for user in range(USERS)]
-        before = cluster.counters()
-        failed = use(browsers)
-        after = cluster.counters()
+        in_turns = Balancer(lab, cluster.nodes)
+        hashed = Balancer(lab, cluster.nodes, method="ip_hash;")
+        browsers = [Browser(in_turns.port, address=f"127.1.{user}.1") for user in range(USERS)]
+        traffic, failed = use(cluster, browsers)
+        sticky = [Browser(hashed.port, address=each.address, cookies=each.cookies) for each in browsers]
+        sticky_traffic, failed_sticky = use(cluster, sticky)
+        held = cluster.counters()
 
         cluster.add(1)
-        handed_over = cluster.counters()["bytes_sent"] - after["bytes_sent"]
-        nginx.balance(cluster.nodes)
+        handed_over = cluster.counters()["bytes_sent"] - held["bytes_sent"]
+        in_turns.balance(cluster.nodes)
         lost_by_adding = lost(browsers)
 
         leaving = cluster.nodes.pop(0)
-        nginx.balance(cluster.nodes)
+        in_turns.balance(cluster.nodes)
         leaving.stop()
         lost_by_removing = lost(browsers)
-    thousands = USERS * (1 + READS) / 1000
     return {
-        "balancing": method,
         "nodes": size,
         "sessions": USERS,
-        "copies": after["sessions"],
-        "KB held": after["bytes_held"] / 1000,
-        "messages/1,000 requests": (after["messages"] - before["messages"]) / thousands,
-        "KB/1,000 requests": (after["bytes_sent"] - before["bytes_sent"]) / 1000 / thousands,
-        "failed reads": failed,
+        "copies": held["sessions"],
+        "KB held": held["bytes_held"] / 1000,
+        "messages/1,000 requests": traffic["messages"],
+        "KB": traffic["bytes_sent"] / 1000,
+        "messages, ip_hash": sticky_traffic["messages"],
+        "KB, ip_hash": sticky_traffic["bytes_sent"] / 1000,
+        "failed reads": failed + failed_sticky,
         "lost by adding": lost_by_adding,
         "KB to the new node": handed_over / 1000,
         "lost by removing": lost_by_removing,
     }
+
+
+def use(cluster: Cluster, browsers: Sequence[Browser]) -> tuple[dict[str, float], int]:
+    """Everybody writes once and reads so many times: what the nodes sent for 1,000 requests, and how many reads failed."""
+    before = cluster.counters()
+    for browser in browsers:
+        browser.ask(f"/set-session?sessionVal={VALUE}")
+    failed = sum(lost(browsers) for _ in range(READS))
+    after = cluster.counters()
+    thousands = USERS * (1 + READS) / 1000
+    return {name: (after[name] - before[name]) / thousands for name in after}, failed
+
+
+def lost(browsers: Sequence[Browser]) -> int:
+    return sum(browser.ask("/get-session").text != VALUE for browser in browsers)
 
 
 TITLE = "3. Replication: a copy of every session at every node"

@@ -49,28 +49,27 @@ def _in_memory(found: dict[str, Rows]) -> Rows:
 
 def _replicated(found: dict[str, Rows]) -> Rows:
     """Nodes came and went under the harder one of the two, in turns."""
+    rows = found["replication"]
     in_turns = [
         _row(
             f"replication, {row['nodes']} nodes, in turns",
-            float(row["failed reads"]),
+            100 * row["failed reads"] / row["reads"],
             100 * row["lost by adding"] / row["sessions"],
             100 * row["lost by removing"] / row["sessions"],
             row["messages/1,000 requests"],
         )
-        for row in found["replication"]
+        for row in rows
     ]
-    hashed = [
-        _row(f"replication, {row['nodes']} nodes, ip_hash", None, None, None, row["messages, ip_hash"])
-        for row in found["replication"]
+    return in_turns + [
+        _row(f"replication, {row['nodes']} nodes, ip_hash", None, None, None, row["messages, ip_hash"]) for row in rows
     ]
-    return in_turns + hashed
 
 
 def _signed(found: dict[str, Rows]) -> Rows:
-    refused = {row["situation"]: 100 * row["refused"] / row["requests"] for row in found["cookie_only"]}
-    copy = next(row for row in found["cookie_only"] if row["situation"] == "logged out, a copy of the cookie")
-    shares = [refused[name] for name in ("logged in, a name of 5 bytes", "servers are added", "a server is removed")]
-    return [_row("the cookie alone", *shares, None, copy["admitted"])]
+    rows = {row["situation"]: row for row in found["cookie_only"]}
+    steps = ("logged in, a name of 5 bytes", "servers are added", "a server is removed")
+    failed = [_failed(rows[step]) for step in steps]
+    return [_row("the cookie alone", *failed, None, rows["logged out, a copy of the cookie"]["admitted"])]
 
 
 def _in_redis(found: dict[str, Rows]) -> Rows:
@@ -89,19 +88,20 @@ def _in_redis(found: dict[str, Rows]) -> Rows:
 
 def _fastticket(found: dict[str, Rows]) -> table.Row:
     rows = {row["step"]: row for row in found["fastticket_shared"]}
-
-    def refused(*steps: str) -> float:
-        return max(100 * rows[step]["refused"] / rows[step]["requests"] for step in steps)
-
     busy = rows["everybody asks for the session's id"]
     return _row(
         "fastticket",
-        refused(busy["step"]),
-        refused("a gateway is added", "an application is added"),
-        refused("a gateway is removed", "an application is removed"),
+        _failed(busy),
+        _failed(rows["a gateway is added"], rows["an application is added"]),
+        _failed(rows["a gateway is removed"], rows["an application is removed"]),
         busy["commands/1,000 requests"],
         rows["a copy of the cookie"]["admitted"],
     )
+
+
+def _failed(*steps: table.Row) -> float:
+    """% of requests that were not admitted, whatever they got, in the worst of these steps."""
+    return max(100 * (row["requests"] - row["admitted"]) / row["requests"] for row in steps)
 
 
 def _row(name: str, *figures: float | None) -> table.Row:

@@ -78,6 +78,7 @@ def measure_cluster(size: int) -> table.Row:
         "KB": traffic["bytes_sent"] / 1000,
         "messages, ip_hash": sticky_traffic["messages"],
         "KB, ip_hash": sticky_traffic["bytes_sent"] / 1000,
+        "reads": 2 * USERS * READS,
         "failed reads": failed + failed_sticky,
         "lost by adding": lost_by_adding,
         "KB to the new node": handed_over / 1000,

@@ -33,14 +33,14 @@ class Lab:
     def __enter__(self) -> Lab:
         self.folder = Path(tempfile.mkdtemp(prefix="sharing-"))
         self.folder.chmod(0o711)  # nginx's worker is another user
-        self._programs: list[subprocess.Popen[bytes]] = []
+        self._processes: list[subprocess.Popen[bytes]] = []
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        for program in reversed(self._programs):
-            program.terminate()
-        for program in self._programs:
-            _wait_for_end(program)
+        for process in reversed(self._processes):
+            process.terminate()
+        for process in self._processes:
+            _wait_for_end(process)
         if kind and issubclass(kind, Exception):
             for log in sorted(self.folder.glob("*.log")):
                 sys.stderr.write(f"--- {log.name}\n{log.read_text(errors='replace')[-LOG_CHARACTERS:]}")
@@ -48,22 +48,21 @@ class Lab:
 
     def start(self, name: str, command: list[object], *, sockets: tuple[socket.socket, ...] = ()) -> Program:
         """A program. The sockets become its own, under the numbers that they have here."""
-        descriptors = [each.fileno() for each in sockets]
         port = sockets[0].getsockname()[1] if sockets else 0
-        program = Program(name, port, self.folder / f"{name}.log")
-        with program.log.open("wb") as log:
-            program.process = subprocess.Popen(
+        started = Program(port, self.folder / f"{name}.log")
+        with started.log.open("wb") as log:
+            started.process = subprocess.Popen(
                 [str(word) for word in command],
                 cwd=self.folder,
                 stdout=log,
                 stderr=log,
-                pass_fds=descriptors,
+                pass_fds=[each.fileno() for each in sockets],
                 preexec_fn=lambda: _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
             )
-        self._programs.append(program.process)
+        self._processes.append(started.process)
         for each in sockets:
             each.close()
-        return program
+        return started
 
     def application(
         self, script: str, name: str, *arguments: object, sockets: tuple[socket.socket, ...] = ()
@@ -79,8 +78,7 @@ class Program:
 
     process: subprocess.Popen[bytes]
 
-    def __init__(self, name: str, port: int, log: Path) -> None:
-        self.name = name
+    def __init__(self, port: int, log: Path) -> None:
         self.port = port
         self.log = log
 

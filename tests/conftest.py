@@ -5,6 +5,7 @@ Everything listens on free ports of 127.0.0.1, every wait is bounded by BOUND_S,
 
 import asyncio
 import contextlib
+import ctypes
 import socket
 import threading
 from concurrent.futures import Future
@@ -19,6 +20,11 @@ from fastticket.gateway.worker import Worker
 from fastticket.keyfile import create_key_file
 
 BOUND_S = 10
+
+# The tables of a gateway are to come from the system and go back to it when it is gone. Once one of them was freed, malloc would
+# take the next out of the heaps of the threads, each of which keeps what it has: gigabytes, by the end of the suite.
+M_MMAP_THRESHOLD = -3
+ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1024 * 1024)
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

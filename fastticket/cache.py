@@ -59,7 +59,8 @@ FOLLOWED_S = 5.0  # that long after the last look
 #: A deadline has a flush interval in it for the touch that is on its way, but nothing for the network.
 SWEEP_MARGIN_MIN_MS = 250
 SWEEP_SESSIONS_MAX = 100  # of each shard
-SETTLE_LEASES = 5  # after an outage nothing is swept until every gateway had that long to bring its touches
+SETTLE_LEASES = 5  # that long after an outage every gateway has brought its touches
+OBSERVED_GAP_MS = 1000  # between sweeps: a store that was away in it would not have been noticed
 CLOCK_INTERVAL_S = 10.0
 CLOSE_ATTEMPTS = 3
 DRAWS_MAX = 1000  # of tickets, until one suits
@@ -117,7 +118,8 @@ class TicketCache:
 
     `sessions_max`: of a principal, 0 is any number. `near_attributes_bytes`: for near copies of attributes, 0 is none.
     `expiry_margin_s`: how long after its deadline a session is removed, and its end told; by default as long as an outage may last, so
-    that a gateway which was cut off from the store can still bring the uses that it saw; 0: at once.
+    that a gateway which was cut off from the store can still bring the uses that it saw. Another value, such as 0, holds while somebody
+    follows the `events`.
     """
 
     check: _Check
@@ -166,8 +168,9 @@ class TicketCache:
         self._lease_ms = lease_ms
         self._outage_grace_ms = outage_grace_s * 1000 if outage_policy == "serve-cached" else 0
         self._sweep_margin_ms = max(self._outage_grace_ms, lease_ms)
+        self._followed_margin_ms = self._sweep_margin_ms
         if expiry_margin_s is not None:
-            self._sweep_margin_ms = max(expiry_margin_s * 1000, SWEEP_MARGIN_MIN_MS)
+            self._followed_margin_ms = max(expiry_margin_s * 1000, SWEEP_MARGIN_MIN_MS)
         self.near = NearCache(
             capacity,
             store.shards,
@@ -190,7 +193,9 @@ class TicketCache:
         self._flushing = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
         self._closed = False
-        self._troubled_at_ms = 0  # when the store was last away, or this began
+        self._observed_since_ms = self._observed_at_ms = (
+            0  # sweeps have followed each other closely, and the store has answered
+        )
         self._followed_until_s = self._sweep_at_s = 0.0
         self._all_written_ms = 0  # whatever was used before is in the store
         self._loads = self._touches_written = self._gaps = self._store_errors = 0
@@ -212,7 +217,7 @@ class TicketCache:
         except BaseException:
             await self._store.aclose()
             raise
-        self._all_written_ms = self._troubled_at_ms = self.checker.monotonic_ms()
+        self._all_written_ms = self.checker.monotonic_ms()
         self._store.on_doorbell(self._on_doorbell)
         await self._exchange({shard: Request(None) for shard in range(self._store.shards)})
         self._keeper = asyncio.create_task(self._keep(), name="fastticket-flush")
@@ -776,7 +781,7 @@ class TicketCache:
         now_ms = self.checker.monotonic_ms()
         since_ms = self._outage_since_ms[shard]
         self._store_errors += 1
-        self._troubled_at_ms = now_ms
+        self._observed_at_ms = 0
         if since_ms is None:
             if not self._shards_away():
                 grace_s = self._outage_grace_ms // 1000
@@ -840,7 +845,7 @@ class TicketCache:
                     if await self._sweep():
                         self._sweep_at_s = min(self._sweep_at_s, now + SWEEP_FOLLOWED_S)  # there may be more
             except StoreUnavailable as error:
-                self._troubled_at_ms = self.checker.monotonic_ms()
+                self._observed_at_ms = 0
                 log.warning("%s", error)
             except Exception:
                 log.exception("the flush loop goes on after an unexpected error")
@@ -848,12 +853,18 @@ class TicketCache:
     async def _sweep(self) -> int:
         """How many it removed. Final: a touch that comes later brings nobody back.
 
-        So nothing is removed for a while after an outage. Every gateway that lived through it may have touches of sessions that were in
-        use all the time, and whose deadline has passed in the store meanwhile.
+        So a session that has passed its deadline stays for as long as an outage may last. It goes sooner, if so configured, while
+        somebody follows the events, and once this cache has seen the store answer all the time for a while: after an outage every
+        gateway must have had that long to bring touches of sessions that were in use meanwhile.
         """
-        if self.checker.monotonic_ms() - self._troubled_at_ms < SETTLE_LEASES * self._lease_ms:
-            return 0
-        return await self._store.sweep(self.now_ms() - self._sweep_margin_ms, SWEEP_SESSIONS_MAX)
+        now_ms = self.checker.monotonic_ms()
+        if not self._observed_at_ms or now_ms - self._observed_at_ms > OBSERVED_GAP_MS:
+            self._observed_since_ms = now_ms
+        is_settled = now_ms - self._observed_since_ms >= SETTLE_LEASES * self._lease_ms
+        margin_ms = self._followed_margin_ms if is_settled else self._sweep_margin_ms
+        swept = await self._store.sweep(self.now_ms() - margin_ms, SWEEP_SESSIONS_MAX)
+        self._observed_at_ms = now_ms
+        return swept
 
     def _on_followed(self) -> None:
         """Somebody looks at the events: who expires shall be told of in time."""

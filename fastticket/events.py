@@ -79,7 +79,10 @@ class EventStream:
 
     async def _look(self) -> bool:
         """Take in a page of each shard's log. Whether there was anything: then there may be more."""
-        tails = await self._store.tails(dict(enumerate(self._places)), PAGE_EVENTS_MAX)
+        try:
+            tails = await self._store.tails(dict(enumerate(self._places)), PAGE_EVENTS_MAX)
+        except StoreUnavailable:
+            return False
         is_news = False
         for shard, tail in tails.items():
             if isinstance(tail, Tail):

@@ -1,0 +1,653 @@
+"""Sessions as applications see them: lifetimes, other ids, limits, events, attributes. In virtual time, as test_cache.py."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from model_store import ModelServer, ModelStore, in_virtual_time, pass_ms, settle
+from virtual_gateways import (
+    ABSOLUTE_MS,
+    FLUSH_MS,
+    HOUR_MS,
+    IDLE_MS,
+    LEASE_MS,
+    gateway,
+    new_server,
+    pass_ms_in_use,
+    said_of,
+    session_id_of,
+)
+
+from fastticket import Keyring, SessionEvent, TicketCache
+from fastticket.errors import (
+    AttributesTooLarge,
+    BadAttribute,
+    ConfigError,
+    StoreUnavailable,
+    TicketRefused,
+    TooManySessions,
+    Verdict,
+)
+from fastticket.events import EventStream
+
+SETTLE_MS = 5 * LEASE_MS
+FOLLOWED_MS = 1000  # what an expired event may take
+
+
+def calls_of(store: ModelStore, *names: str) -> list[str]:
+    """What was asked of the store; all but flushes if nothing is named."""
+    return [call.name for call in store.calls if call.name in names or (not names and call.name != "exchange")]
+
+
+# --- lifetimes
+
+
+@in_virtual_time
+async def test_a_session_may_have_lifetimes_of_its_own():
+    server = new_server()
+    async with gateway(server) as (cache, _), gateway(server) as (other, _):
+        short = await cache.login("alice", idle_timeout_s=10, absolute_lifetime_s=30)
+        usual = await cache.login("alice")
+        assert set(await pass_ms_in_use(other, short, 29_000, 1000)) == {"alice"}
+        await pass_ms(1100)
+        assert await said_of(other, short) == "expired"
+        assert await said_of(other, usual) == "alice"
+        idle = await cache.login("alice", idle_timeout_s=10)
+        await pass_ms(10_000 + FLUSH_MS)
+        assert await said_of(other, idle) == "idle"
+        assert await said_of(other, usual, touch=True) == "alice"
+
+
+@in_virtual_time
+async def test_a_remembered_session_may_go_unused_and_ends_all_the_same():
+    server = new_server()
+    async with gateway(server, remember_lifetime_s=3600) as (cache, _):
+        ticket = await cache.login("alice", remember=True)
+        await pass_ms(HOUR_MS - 1000)
+        assert await said_of(cache, ticket) == "alice"
+        await pass_ms(1000)
+        assert await said_of(cache, ticket) == "expired"
+
+
+@in_virtual_time
+@pytest.mark.parametrize("named", [{"idle_timeout_s": 1}, {"idle_timeout_s": -1}, {"absolute_lifetime_s": 1 << 32}])
+async def test_lifetimes_that_can_not_be_are_refused(named):
+    async with gateway(new_server()) as (cache, store):
+        with pytest.raises(ValueError, match="idle_timeout_s"):
+            await cache.login("alice", **named)
+        ticket = await cache.login("alice")
+        with pytest.raises(ValueError, match="idle_timeout_s"):
+            await cache.rotate(ticket, **named)
+        assert await said_of(cache, ticket) == "alice"
+        assert calls_of(store, "create", "rotate") == ["create"]
+
+
+# --- rotate
+
+
+@in_virtual_time
+async def test_a_rotated_ticket_is_refused_everywhere_and_its_successor_goes_on():
+    server = new_server()
+    async with gateway(server) as (cache, _), gateway(server) as (other, _):
+        old = await cache.login("alice", details={"address": "192.0.2.7"})
+        for at in (cache, other):
+            assert await said_of(at, old) == "alice"
+        new = await cache.rotate(old)
+        assert new != old
+        assert await said_of(cache, old) == "revoked"
+        await settle()  # the doorbell
+        for at in (cache, other):
+            assert await said_of(at, old) == "revoked"
+            assert await said_of(at, new) == "alice"
+        [info] = await other.sessions("alice")
+        assert info.id == session_id_of(cache, new)
+        assert dict(info.details) == {"address": "192.0.2.7"}
+
+
+@in_virtual_time
+async def test_without_the_doorbell_a_rotated_ticket_is_refused_within_the_lease():
+    server = new_server()
+    async with gateway(server) as (cache, _), gateway(server) as (other, store):
+        old = await cache.login("alice")
+        assert await said_of(other, old) == "alice"
+        store.wire.is_deaf = True
+        await cache.rotate(old)
+        await pass_ms(LEASE_MS)
+        assert await said_of(other, old) == "revoked"
+
+
+@in_virtual_time
+async def test_the_absolute_lifetime_counts_from_the_login():
+    server = new_server()
+    async with gateway(server, idle_timeout_s=0) as (cache, _):
+        ticket = await cache.login("alice")
+        created_ms = server.time_ms()
+        await pass_ms(ABSOLUTE_MS // 2)
+        ticket = await cache.rotate(ticket)
+        [info] = await cache.sessions("alice")
+        assert (info.created_ms, info.absolute_deadline_ms) == (created_ms, created_ms + ABSOLUTE_MS)
+        await pass_ms(ABSOLUTE_MS // 2)
+        assert await said_of(cache, ticket) == "expired"
+
+
+@in_virtual_time
+async def test_lifetimes_can_be_changed_while_the_session_lives():
+    server = new_server()
+    async with gateway(server) as (cache, _), gateway(server) as (other, _):
+        ticket = await cache.rotate(await cache.login("alice"), idle_timeout_s=3600, absolute_lifetime_s=0)
+        await pass_ms(ABSOLUTE_MS * 2)
+        assert await said_of(other, ticket, touch=True) == "alice"
+        ticket = await other.rotate(ticket, idle_timeout_s=10)
+        await pass_ms(10_000 + FLUSH_MS)
+        assert await said_of(cache, ticket) == "idle"
+
+
+@in_virtual_time
+async def test_a_lifetime_that_is_over_already_is_refused_and_the_session_goes_on():
+    async with gateway(new_server()) as (cache, store):
+        ticket = await cache.login("alice")
+        await pass_ms_in_use(cache, ticket, 20_000, 1000)
+        with pytest.raises(ValueError, match="log out"):
+            await cache.rotate(ticket, absolute_lifetime_s=20)
+        assert await said_of(cache, ticket) == "alice"
+        assert calls_of(store, "rotate") == []
+
+
+@in_virtual_time
+async def test_a_session_that_is_over_can_not_be_rotated():
+    server = new_server()
+    async with gateway(server) as (cache, store), gateway(server) as (other, _):
+        store.wire.is_deaf = True
+        revoked, idle = await cache.login("alice"), await cache.login("alice")
+        assert await said_of(cache, revoked) == "alice"
+        await other.logout(revoked)
+        with pytest.raises(TicketRefused, match="revoked"):  # this cache has not heard of it: the store has
+            await cache.rotate(revoked)
+        await pass_ms(IDLE_MS + FLUSH_MS)
+        with pytest.raises(TicketRefused, match="idle"):
+            await cache.rotate(idle)
+        with pytest.raises(TicketRefused, match="bad_signature"):
+            await cache.rotate(Keyring([(1, b"x" * 32)]).mint("alice", server.time_ms()))
+        assert len(server.live) == 1
+
+
+# --- sessions
+
+
+@in_virtual_time
+async def test_what_sessions_says():
+    server = new_server()
+    async with gateway(server) as (cache, _):
+        ticket = await cache.login("alice", details={"address": "192.0.2.7", "user_agent": "Ünknown/1"})
+        remembered = await cache.login("alice", remember=True)
+        created_ms = server.time_ms()
+        assert await said_of(cache, remembered) == "alice"
+        await pass_ms(5000)
+        assert await said_of(cache, ticket, touch=True) == "alice"
+        used_ms = server.time_ms()
+        await pass_ms(FLUSH_MS + 100)
+        by_id = {info.id: info for info in await cache.sessions("alice")}
+        info, other = by_id[session_id_of(cache, ticket)], by_id[session_id_of(cache, remembered)]
+        assert (info.principal, info.created_ms, info.last_access_ms) == ("alice", created_ms, used_ms)
+        assert info.idle_deadline_ms == used_ms + IDLE_MS + FLUSH_MS
+        assert info.absolute_deadline_ms == created_ms + ABSOLUTE_MS
+        assert dict(info.details) == {"address": "192.0.2.7", "user_agent": "Ünknown/1"}
+        assert (other.last_access_ms, dict(other.details)) == (None, {})
+
+
+@in_virtual_time
+async def test_details_have_a_limit():
+    async with gateway(new_server()) as (cache, store):
+        with pytest.raises(ValueError, match="1024 bytes"):
+            await cache.login("alice", details={"user_agent": "x" * 1024})
+        assert calls_of(store, "create") == []
+
+
+@in_virtual_time
+async def test_one_of_the_sessions_that_are_listed_can_be_ended():
+    server = new_server()
+    async with gateway(server) as (cache, _), gateway(server) as (other, _):
+        here, there = await cache.login("alice"), await other.login("alice")
+        assert await said_of(cache, there) == "alice"
+        assert await cache.revoke(session_id_of(cache, there), "alice")
+        assert await said_of(cache, there) == "revoked"
+        assert not await cache.revoke("A" * 22, "alice")
+        assert await said_of(other, here) == "alice"
+
+
+@in_virtual_time
+async def test_all_but_this_session_can_be_ended():
+    server = new_server()
+    async with gateway(server) as (cache, _), gateway(server) as (other, _):
+        tickets = [await cache.login("alice") for _ in range(3)]
+        session = await other.authenticate(tickets[1])
+        assert await other.logout_everywhere("alice", keep=session) == 2
+        assert [await said_of(other, ticket) for ticket in tickets] == ["revoked", "alice", "revoked"]
+        await settle()
+        assert [await said_of(cache, ticket) for ticket in tickets] == ["revoked", "alice", "revoked"]
+
+
+# --- limits
+
+
+@in_virtual_time
+async def test_who_logs_in_once_more_than_allowed_loses_the_oldest_session():
+    server = new_server()
+    limit = {"sessions_max": 2}
+    async with gateway(server, **limit) as (cache, _), gateway(server, **limit) as (other, _):
+        tickets = []
+        for _ in range(3):
+            tickets.append(await cache.login("alice"))
+            for at in (cache, other):
+                assert await said_of(at, tickets[-1]) == "alice"
+            await pass_ms(10)
+        assert await said_of(cache, tickets[0]) == "revoked"
+        assert [await said_of(other, ticket) for ticket in tickets] == ["revoked", "alice", "alice"]
+
+
+@in_virtual_time
+async def test_who_may_not_log_in_once_more_keeps_the_others():
+    limit = {"sessions_max": 2, "sessions_max_policy": "refuse"}
+    async with gateway(new_server(), **limit) as (cache, _):
+        tickets = [await cache.login("alice") for _ in range(2)]
+        with pytest.raises(TooManySessions, match="2 sessions") as failure:
+            await cache.login("alice")
+        assert (failure.value.reason, failure.value.status) == ("too_many_sessions", 409)
+        assert [await said_of(cache, ticket) for ticket in tickets] == ["alice", "alice"]
+        await cache.login("bob")
+        await cache.logout(tickets[0])
+        assert await said_of(cache, await cache.login("alice")) == "alice"
+
+
+@pytest.mark.parametrize("named", [{"sessions_max": -1}, {"sessions_max_policy": "evict"}])
+def test_limits_that_can_not_be_are_refused(named):
+    with pytest.raises(ConfigError, match="sessions_max"):
+        TicketCache(ModelStore(ModelServer(lambda: 0)), Keyring.generate(), **named)
+
+
+# --- events
+
+
+async def next_of(events: EventStream, count: int = 1) -> list[SessionEvent]:
+    async with asyncio.timeout(60):
+        return [await anext(events) for _ in range(count)]
+
+
+@in_virtual_time
+async def test_every_end_has_its_event_and_its_reason():
+    server = new_server()
+    async with gateway(server, sessions_max=3) as (cache, _), gateway(server, expiry_margin_s=0) as (other, _):
+        events = await other.events().start()
+        tickets = []
+        for _ in range(4):
+            tickets.append(await cache.login("alice"))
+            await pass_ms(1)
+        ids = [(await other.authenticate(ticket)).id for ticket in tickets[1:]]
+        rotated = await cache.rotate(tickets[1])
+        await other.logout(rotated)
+        await other.revoke(ids[1], "alice")
+        await cache.logout_everywhere("alice")
+        told = await next_of(events, 4 + 1 + 1 + 3)
+        assert [(event.kind, event.reason) for event in told] == [
+            *[("created", "")] * 3,
+            ("revoked", "evicted"),
+            ("created", ""),
+            ("rotated", ""),
+            ("revoked", "logout"),
+            ("revoked", "revoked"),
+            ("revoked", "logout_everywhere"),
+        ]
+        assert {event.principal for event in told} == {"alice"}
+        assert told[5].session_id == ids[0]
+        assert told[5].successor_id == told[6].session_id
+        await cache.login("bob", idle_timeout_s=30)
+        await cache.login("carol", idle_timeout_s=0, absolute_lifetime_s=40)
+        told = await next_of(events, 4)
+        assert [(event.kind, event.principal, event.reason) for event in told[2:]] == [
+            ("expired", "bob", "idle"),
+            ("expired", "carol", "absolute"),
+        ]
+
+
+@in_virtual_time
+@pytest.mark.parametrize("follower_sweeps", [True, False])
+async def test_a_session_that_expires_is_told_of_within_a_second(follower_sweeps):
+    """Its deadline is what `idle_deadline_ms` says. Whoever sweeps it."""
+    server = new_server()
+    async with (
+        gateway(server, expiry_margin_s=0 if follower_sweeps else 300) as (follower, _),
+        gateway(server, expiry_margin_s=0) as (other, _),
+    ):
+        others = asyncio.create_task(next_of(await other.events(kinds=["expired"]).start(), 300))
+        for number in range(300):
+            await follower.login(f"user{number}", idle_timeout_s=SETTLE_MS // 1000 + number % 7)
+            await pass_ms(7)
+        deadlines_ms = {session.id: session.idle_deadline_ms for session in server.live.values()}
+        events = await follower.events(kinds=["expired"]).start()
+        for _ in range(300):
+            [event] = await next_of(events)
+            assert 0 <= server.time_ms() - deadlines_ms.pop(event.session_id) <= FOLLOWED_MS
+        await others
+    assert deadlines_ms == {}
+
+
+@in_virtual_time
+async def test_nobody_expires_before_touches_that_an_outage_held_back_had_their_time():
+    """An outage of the store for all gateways; they do not come back at once."""
+    server = new_server()
+    at_once = {"expiry_margin_s": 0, "outage_grace_s": 300}
+    async with gateway(server, **at_once) as (here, store), gateway(server, **at_once) as (other, others_store):
+        ticket = await here.login("alice")
+        assert await said_of(here, ticket) == "alice"
+        await pass_ms(IDLE_MS - 1000)
+        store.wire.is_down = others_store.wire.is_down = True
+        assert await said_of(here, ticket, touch=True) == "alice"
+        await pass_ms(30_000)
+        assert await said_of(here, ticket) == "alice"
+        others_store.wire.is_down = False
+        events = await other.events().start()
+        following = asyncio.create_task(next_of(events))
+        await pass_ms(SETTLE_MS - 2000)
+        store.wire.is_down = False
+        await pass_ms(5000)
+        assert await said_of(here, ticket, touch=True) == "alice"
+        assert not following.done()
+        assert await said_of(other, ticket) == "alice"
+        following.cancel()
+
+
+@in_virtual_time
+async def test_events_can_be_followed_from_where_one_was():
+    server = new_server()
+    async with gateway(server) as (cache, _), gateway(server) as (other, _):
+        events = await other.events().start()
+        for number in range(40):
+            await cache.login(f"user{number}")
+        told = await next_of(events, 15)
+        assert events.position == told[-1].position
+        rest = await next_of(other.events(told[-1].position), 25)
+        assert rest == await next_of(events, 25)
+        assert {event.principal for event in told + rest} == {f"user{number}" for number in range(40)}
+        for at in (0, 7, 14):
+            assert (await next_of(other.events(told[at].position), 39 - at)) == (told + rest)[at + 1 :]
+
+
+@in_virtual_time
+async def test_events_that_the_log_has_no_more_are_told_to_be_lost():
+    server = new_server(shards=1)
+    async with gateway(server) as (cache, _):
+        events = await cache.events().start()
+        await cache.login("alice")
+        server.lose_log(0)
+        await cache.login("bob")
+        lost, created = await next_of(events, 2)
+        assert (lost.kind, created.kind, created.principal) == ("lost", "created", "bob")
+        await cache.login("carol")
+        [event] = await next_of(events)
+        assert (event.kind, event.principal) == ("created", "carol")
+
+
+@in_virtual_time
+async def test_an_outage_delays_events_and_loses_none():
+    server = new_server()
+    async with gateway(server) as (cache, store), gateway(server) as (other, _):
+        events = await cache.events().start()
+        store.wire.is_down = True
+        following = asyncio.create_task(next_of(events))
+        await other.login("alice")
+        await pass_ms(5000)
+        assert not following.done()
+        store.wire.is_down = False
+        [event] = await following
+        assert event.principal == "alice"
+        store.wire.is_down = True
+        with pytest.raises(StoreUnavailable, match="events"):
+            await cache.events().start()
+
+
+@in_virtual_time
+@pytest.mark.parametrize("position", ["", "1-0", "1-0,2-0,3-0,x", "1-0,2-0,3-0,4-0,5-0", "1-0,2-0,3-0,4"])
+async def test_what_is_no_position_is_refused(position):
+    async with gateway(new_server()) as (cache, _):
+        with pytest.raises(ValueError, match="4 shards"):
+            cache.events(position)
+
+
+# --- attributes
+
+
+@in_virtual_time
+async def test_attributes_are_the_same_through_every_gateway():
+    server = new_server()
+    async with gateway(server) as (cache, _), gateway(server) as (other, _):
+        session = await cache.authenticate(await cache.login("alice"))
+        async with cache.attributes(session) as attributes:
+            attributes["cart"] = ["tea"]
+            attributes["color"] = "red"
+        async with other.attributes(session) as attributes:
+            assert dict(attributes) == {"cart": ["tea"], "color": "red"}
+            attributes["cart"].append("milk")
+            del attributes["color"]
+        assert dict(await cache.attributes(session).load()) == {"cart": ["tea", "milk"]}
+
+
+@in_virtual_time
+async def test_attributes_cost_one_read_and_one_write_of_what_changed():
+    async with gateway(new_server()) as (cache, store):
+        session = await cache.authenticate(await cache.login("alice"))
+        async with cache.attributes(session) as attributes:
+            attributes["cart"], attributes["color"] = ["tea"], "red"
+        store.calls.clear()
+        async with cache.attributes(session) as attributes:
+            attributes["cart"].append("milk")
+        read, written = [call for call in store.calls if call.name != "exchange"]
+        assert (read.name, written.name) == ("read_attributes", "write_attributes")
+        assert dict(written.arguments[2]) == {"cart": b'["tea","milk"]'}
+        store.calls.clear()
+        async with cache.attributes(session) as attributes:
+            assert attributes["color"] == "red"
+        assert calls_of(store) == ["read_attributes"]
+        blind = cache.attributes(session)
+        blind["color"] = "blue"
+        store.calls.clear()
+        assert await blind.save()
+        assert not await blind.save()
+        assert calls_of(store) == ["write_attributes"]
+
+
+@in_virtual_time
+async def test_near_copies_cost_nothing_while_nobody_writes_and_one_write_for_who_does():
+    async with gateway(new_server(), near_attributes_bytes=100_000) as (cache, store):
+        session = await cache.authenticate(await cache.login("alice"))
+        async with cache.attributes(session) as attributes:
+            attributes["count"] = 0
+        for number in range(20):
+            store.calls.clear()
+            async with cache.attributes(session) as attributes:
+                assert attributes["count"] == number
+                attributes["count"] += 1
+            assert calls_of(store) == ["write_attributes"]
+            store.calls.clear()
+            async with cache.attributes(session) as attributes:
+                assert attributes["count"] == number + 1
+            assert calls_of(store) == []
+            await pass_ms(173)
+            cache.check(await cache.login("bob"))
+
+
+@in_virtual_time
+@pytest.mark.parametrize("is_deaf", [True, False])
+async def test_a_near_copy_is_no_older_than_the_lease(is_deaf):
+    server, near = new_server(), {"near_attributes_bytes": 100_000}
+    async with gateway(server, **near) as (cache, store), gateway(server, **near) as (other, _):
+        ticket = await cache.login("alice")
+        session = await cache.authenticate(ticket)
+        store.wire.is_deaf = is_deaf
+        for number in range(30):
+            async with other.attributes(session) as attributes:
+                attributes["count"] = number
+            await pass_ms_in_use(cache, ticket, LEASE_MS, 100)
+            assert (await cache.attributes(session).load())["count"] == number
+            await pass_ms(number * 7)
+
+
+@in_virtual_time
+async def test_a_near_copy_is_not_served_past_the_lease():
+    """Nobody uses the shard, so nobody reads its log: then the copy may be old."""
+    server, near = new_server(), {"near_attributes_bytes": 100_000}
+    async with gateway(server, **near) as (cache, store), gateway(server) as (other, _):
+        session = await cache.authenticate(await cache.login("alice", idle_timeout_s=0))
+        store.wire.is_deaf = True
+        await cache.attributes(session).load()
+        await pass_ms(100_000)
+        async with other.attributes(session) as attributes:
+            attributes["x"] = 1
+        assert dict(await cache.attributes(session).load()) == {"x": 1}
+
+
+@in_virtual_time
+async def test_a_near_copy_does_not_hide_what_was_written_while_it_was_read():
+    server, near = new_server(), {"near_attributes_bytes": 100_000}
+    async with gateway(server, **near) as (cache, store), gateway(server) as (other, _):
+        ticket = await cache.login("alice")
+        session = await cache.authenticate(ticket)
+        gate = store.hold_replies(lambda call: call.name == "read_attributes")
+        reading = asyncio.create_task(cache.attributes(session).load())
+        await gate.arrival()
+        async with other.attributes(session) as attributes:
+            attributes["x"] = 1
+        await pass_ms_in_use(cache, ticket, LEASE_MS)
+        gate.open()
+        assert dict(await reading) == {}
+        assert dict(await cache.attributes(session).load()) == {"x": 1}
+
+
+@in_virtual_time
+async def test_two_that_change_different_attributes_lose_neither():
+    server, near = new_server(), {"near_attributes_bytes": 100_000}
+    async with gateway(server, **near) as (cache, _), gateway(server, **near) as (other, _):
+        session = await cache.authenticate(await cache.login("alice"))
+
+        async def change(at: TicketCache, name: str) -> None:
+            for number in range(20):
+                async with at.attributes(session) as attributes:
+                    assert attributes.get(name, 0) == number
+                    attributes[name] = number + 1
+
+        await asyncio.gather(*(change(at, f"{name}{n}") for n, at in enumerate((cache, other)) for name in "abc"))
+        for at in (cache, other):
+            await pass_ms(LEASE_MS)
+            assert dict(await at.attributes(session).load()) == {f"{name}{n}": 20 for n in (0, 1) for name in "abc"}
+
+
+@in_virtual_time
+@pytest.mark.parametrize("near_attributes_bytes", [0, 100_000])
+async def test_attributes_end_with_their_session(near_attributes_bytes):
+    server = new_server()
+    async with (
+        gateway(server, near_attributes_bytes=near_attributes_bytes) as (cache, store),
+        gateway(server) as (other, _),
+    ):
+        ticket = await cache.login("alice")
+        session = await cache.authenticate(ticket)
+        attributes = await cache.attributes(session).load()
+        store.wire.is_deaf = True
+        await other.logout(ticket)
+        attributes["x"] = 1
+        with pytest.raises(TicketRefused, match="revoked"):
+            await attributes.save()
+        assert cache.check(ticket) is Verdict.REVOKED  # the store has said so
+        with pytest.raises(TicketRefused, match="revoked"):
+            await cache.attributes(session).load()
+        assert server.attributes == {}
+
+
+@in_virtual_time
+async def test_attributes_move_with_a_rotation():
+    async with gateway(new_server(), near_attributes_bytes=100_000) as (cache, _):
+        old = await cache.login("alice")
+        session = await cache.authenticate(old)
+        async with cache.attributes(session) as attributes:
+            attributes["cart"] = ["tea"]
+        new = await cache.authenticate(await cache.rotate(old))
+        assert dict(await cache.attributes(new).load()) == {"cart": ["tea"]}
+        with pytest.raises(TicketRefused):
+            await cache.attributes(session).load()
+
+
+@in_virtual_time
+async def test_what_can_not_be_written_leaves_all_as_it_was():
+    async with gateway(new_server(), attributes_bytes_max=100) as (cache, _):
+        session = await cache.authenticate(await cache.login("alice"))
+        async with cache.attributes(session) as attributes:
+            attributes["a"] = 1
+        for value, error in (("x" * 200, AttributesTooLarge), (object(), BadAttribute)):
+            attributes = await cache.attributes(session).load()
+            attributes["a"], attributes["b"] = 2, value
+            with pytest.raises(error, match=r"b|200"):
+                await attributes.save()
+            assert dict(await cache.attributes(session).load()) == {"a": 1}
+            attributes["b"] = 3
+            assert await attributes.save()  # the changes are still there
+            async with cache.attributes(session) as attributes:
+                assert dict(attributes) == {"a": 2, "b": 3}
+                attributes["a"] = 1
+                del attributes["b"]
+
+
+@in_virtual_time
+async def test_an_exception_saves_nothing():
+    async with gateway(new_server()) as (cache, _):
+        session = await cache.authenticate(await cache.login("alice"))
+        with pytest.raises(ZeroDivisionError):
+            async with cache.attributes(session) as attributes:
+                attributes["a"] = 1 / 0
+        attributes["b"] = 1
+        with pytest.raises(ZeroDivisionError):
+            async with attributes:
+                attributes["c"] = 1 / 0
+        assert dict(await cache.attributes(session).load()) == {}
+
+
+@in_virtual_time
+async def test_with_the_store_away_near_copies_go_on_as_their_sessions_do():
+    near = {"near_attributes_bytes": 100_000, "outage_grace_s": 30}
+    async with gateway(new_server(), **near) as (cache, store):
+        ticket = await cache.login("alice")
+        session = await cache.authenticate(ticket)
+        async with cache.attributes(session) as attributes:
+            attributes["x"] = 1
+        store.wire.is_down = True
+        for _ in range(20):
+            await pass_ms(1000)
+            assert await said_of(cache, ticket, touch=True) == "alice"
+            assert dict(await cache.attributes(session).load()) == {"x": 1}
+        changed = await cache.attributes(session).load()
+        changed["x"] = 2
+        with pytest.raises(StoreUnavailable):
+            await changed.save()
+        await pass_ms(20_000)
+        with pytest.raises(StoreUnavailable):
+            await cache.attributes(session).load()
+        store.wire.is_down = False
+        assert await changed.save()
+        assert dict(await cache.attributes(session).load()) == {"x": 2}
+
+
+@in_virtual_time
+async def test_a_serializer_can_be_chosen():
+    class Reversed:
+        def dumps(self, value: str) -> bytes:
+            return value[::-1].encode()
+
+        def loads(self, data: bytes) -> str:
+            return data.decode()[::-1]
+
+    server = new_server()
+    async with gateway(server, serializer=Reversed()) as (cache, _):
+        session = await cache.authenticate(await cache.login("alice"))
+        async with cache.attributes(session) as attributes:
+            attributes["word"] = "abc"
+        assert server.attributes[session.id].values == {"word": b"cba"}
+        assert (await cache.attributes(session).load())["word"] == "abc"

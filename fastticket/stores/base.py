@@ -116,7 +116,10 @@ class Store(Protocol):
         """The servers behind it, by name, and the state of their circuit breakers: closed, open or half-open."""
 
     async def open(self) -> None:
-        """Connect, and create or check the layout. ConfigError: made for another format or number of shards."""
+        """Connect, and create or check the layout. ConfigError: made for another format or number of shards.
+
+        If it fails, the caller closes the store, and may open it again.
+        """
 
     async def aclose(self) -> None:
         """Let go of every resource. Idempotent."""

@@ -87,7 +87,7 @@ class SQLiteStore:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._name = f"sqlite {path}" if path else "sqlite in memory"
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="fastticket-sqlite")
+        self._thread = _one_thread()
         self._connection: sqlite3.Connection | None = None
         self._closed = False
         self._offset_ms = 0
@@ -102,6 +102,9 @@ class SQLiteStore:
 
     async def open(self) -> None:
         """Create or check the file."""
+        if self._closed:  # an open that failed before
+            self._thread = _one_thread()
+            self._closed = False
         await self._in_thread(self._open)
         if self._path:
             self._doorbell = asyncio.create_task(self._watch())
@@ -438,6 +441,10 @@ class SQLiteStore:
             return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*arguments))
         except sqlite3.Error as error:
             raise StoreUnavailable(f"{self._name}: {error}") from error
+
+
+def _one_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="fastticket-sqlite")
 
 
 def _boot_time_ms() -> int:

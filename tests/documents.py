@@ -58,7 +58,15 @@ def anchors_of(document):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def targets():
-    """What `make` makes."""
-    rules = re.findall(r"^([a-z][\w -]*):(?!=)", (ROOT / "Makefile").read_text().replace("\\\n", " "), re.MULTILINE)
+def targets(folder="."):
+    """What `make` makes there."""
+    makefile = (ROOT / folder / "Makefile").read_text().replace("\\\n", " ")
+    names = " ".join(re.findall(r"^NAMES := (.*)$", makefile, re.MULTILINE))
+    rules = re.findall(r"^([a-z][\w -]*):(?!=)", makefile.replace("$(NAMES)", names), re.MULTILINE)
     return {target for rule in rules for target in rule.split()}
+
+
+def is_made(words):
+    """Whether `make WORDS` names targets that there are."""
+    folder, wanted = (words[1], words[2:]) if words[0] == "-C" else (".", words)
+    return set(wanted) <= targets(folder)

@@ -15,7 +15,7 @@ import tomllib
 
 import pytest
 from conftest import BOUND_S
-from documents import DOCUMENTS, ROOT, blocks, name, prose_of, targets
+from documents import DOCUMENTS, ROOT, blocks, is_made, name, prose_of
 from processes import Process, Site
 from redis_servers import Server, free_port
 
@@ -162,7 +162,7 @@ class Shell:
         return done.stdout
 
     def make(self, command, comment):
-        assert set(shlex.split(command)[1:]) <= targets()
+        assert is_made(shlex.split(command)[1:])
 
     def python(self, command, comment):
         script, *arguments = shlex.split(command)[1:]

@@ -2,7 +2,7 @@
 -- The attributes of a session. Not flagged no-writes, as exchange.lua says: a replica must not answer.
 --
 -- ARGV  session id, principal
--- ->    field and value, of one after the other; the field without a name has the version. false: no such session
+-- ->    field and value, of one after the other; the field without a name has the version and a size. false: no such session
 if redis.call('ZSCORE', LIVE, ARGV[1] .. '.' .. ARGV[2]) then
   return redis.call('HGETALL', attributes_of(ARGV[1]))
 end

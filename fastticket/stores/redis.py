@@ -3,7 +3,7 @@
     ft:meta                    HASH    format, shards
     {ft:NNN}:live              ZSET    "<session id>.<principal>" -> idle deadline, ms
     {ft:NNN}:user:<principal>  HASH    session id -> record: created, idle timeout, absolute lifetime, details
-    {ft:NNN}:attr:<session id> HASH    attribute -> value, and "" -> version; only if there ever were any
+    {ft:NNN}:attr:<session id> HASH    attribute -> value, and "" -> version, bytes; only if there ever were any
     {ft:NNN}:log               STREAM  opened | created | rotated | changed | revoked | expired -> "<session id>.<principal>"
     ft:doorbell                CHANNEL "<shard> <log id>": a session of that shard was revoked, or has another id now
 
@@ -225,7 +225,8 @@ class RedisStore:
         if found is None:
             return None
         values = {name.decode(): value for name, value in zip(found[::2], found[1::2], strict=True)}
-        return StoredAttributes(_position(values.pop("", b"0-0")), values)
+        version, _, _ = values.pop("", b"0-0").partition(b" ")
+        return StoredAttributes(_position(version), values)
 
     async def write_attributes(
         self, session_id: str, principal: str, values: Mapping[str, bytes], removed: Sequence[str], *, bytes_max: int

@@ -3,27 +3,24 @@
 --
 -- ARGV  session id, principal, bytes of names and values at most, how many are removed, these names, then name and value of each other
 -- ->    the version, the one before; or how many bytes it would be, and nothing is written; false: no such session
+--
+-- The field without a name has the version, and how many bytes the others have: '1763740000000-0 1234'.
 local id, principal, bytes_max, removed = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local key = attributes_of(id)
 if not redis.call('ZSCORE', LIVE, id .. '.' .. principal) then
   return false
 end
 
-local sizes, bytes = {}, 0
-local held = redis.call('HGETALL', key)
-for at = 1, #held, 2 do
-  sizes[held[at]] = #held[at] + #held[at + 1]
+local before, bytes = string.match(redis.call('HGET', key, '') or '0-0 0', '^(%S+) (%d+)$')
+local function size_of(name)
+  local value = redis.call('HGET', key, name)
+  return value and #name + #value or 0
 end
-local before = sizes[''] and redis.call('HGET', key, '') or '0-0'
-sizes[''] = nil
 for at = 5, 4 + removed do
-  sizes[ARGV[at]] = nil
+  bytes = bytes - size_of(ARGV[at])
 end
 for at = 5 + removed, #ARGV, 2 do
-  sizes[ARGV[at]] = #ARGV[at] + #ARGV[at + 1]
-end
-for _, size in pairs(sizes) do
-  bytes = bytes + size
+  bytes = bytes - size_of(ARGV[at]) + #ARGV[at] + #ARGV[at + 1]
 end
 if bytes > bytes_max then
   return bytes
@@ -32,11 +29,11 @@ end
 for at = 5, 4 + removed do
   redis.call('HDEL', key, ARGV[at])
 end
-local version = append('changed', id, principal)
-redis.call('HSET', key, '', version)
 for at = 5 + removed, #ARGV, 2 do
   redis.call('HSET', key, ARGV[at], ARGV[at + 1])
 end
+local version = append('changed', id, principal)
+redis.call('HSET', key, '', version .. ' ' .. string.format('%d', bytes))
 if before == '0-0' then
   local record = redis.call('HGET', user_of(principal), id)
   if record then

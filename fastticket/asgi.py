@@ -138,11 +138,8 @@ class SessionMiddleware:
             await answer.send_unavailable()
 
     async def _admit(self, session: RequestSession) -> None:
-        try:
+        with contextlib.suppress(StoreUnavailable):  # it concerns whoever has a ticket
             await self._open()
-        except StoreUnavailable:
-            if session.has_ticket:
-                raise
         await session.admit()
         if not self._is_lazy:
             with contextlib.suppress(StoreUnavailable):  # it concerns whoever looks at one
@@ -230,7 +227,7 @@ class _Answer:
         if message["type"] == "websocket.close":
             await self._session.save()
             self.has_begun = True
-        elif message["type"] in BEGINNINGS and not self.has_begun:
+        elif message["type"] in BEGINNINGS:
             await self._session.save()
             given = list(message.get("headers", ()))
             message = {**message, "headers": [*given, *self._added(given)]}

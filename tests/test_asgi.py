@@ -586,6 +586,30 @@ async def test_an_exception_of_the_application_writes_nothing():
 
 
 @in_virtual_time
+@pytest.mark.parametrize(("status", "said"), [(404, {"user": "alice", "color": "red"}), (500, {"user": "alice"})])
+async def test_nor_does_what_a_framework_made_of_one(status, said):
+    async def application(scope, receive, send):
+        scope["session"]["color"] = "red"
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async with site() as at:
+        browser = await logged_in(at)
+        await browser.request(application)
+        assert await browser.say(everything) == said
+
+
+@in_virtual_time
+async def test_one_within_another_does_nothing():
+    async with site() as at:
+        browser = await logged_in(at)
+        with at.commands("revoke", "create", "exchange"):
+            answer = await browser.request(SessionMiddleware(page(put(user="bob")), at.cache))
+        assert len(answer.all("set-cookie")) == 1
+        assert await browser.say(everything) == {"user": "bob"}
+
+
+@in_virtual_time
 async def test_everything_is_written_before_the_first_byte():
     async with site() as at:
         browser = await logged_in(at)

@@ -31,6 +31,9 @@ MAY_IMPORT = {
     "sync": {"errors", "core.ticket", "core.check", "stores", "attributes", "events", "cache", ""},
     "keyfile": {"errors", "core.ticket"},
     "cookies": set(),
+    "django": {"errors", "core.ticket", "core.check", "stores", "sync", "cookies", "websession"},
+    "wsgi": {"errors", "sync", "cookies", "websession"},
+    "flask": {"errors", "sync", "cookies", "websession"},
     "gateway": {
         *("errors", "stores", "cache", "cookies", "gateway", "core.ticket", "core.http1", "core.proxy"),
         *("core.clients", "core.routes", "core.upstreams", "core.accesslog"),

@@ -131,7 +131,8 @@ class AttributeChanges(MutableMapping[str, Any]):
                 raw = self._serializer.dumps(value)
             except (TypeError, ValueError, RecursionError) as error:
                 raise BadAttribute(name, f"can not be written: {error}") from error
-            if raw != self._saved.get(name, stored.get(name)):
+            known = self._saved.get(name, stored.get(name))
+            if known is None or (raw != known and raw != self._as_written_here(known)):
                 values[name] = raw
         return Changes(values, [name for name in self._removed if not self._held or name in stored])
 
@@ -147,6 +148,13 @@ class AttributeChanges(MutableMapping[str, Any]):
             self._saved.update(changes.values)
         self._held = now
         self._removed.clear()
+
+    def _as_written_here(self, raw: bytes) -> bytes | None:
+        """The same value may have been written in another form: JSON with spaces, by somebody else."""
+        try:
+            return self._serializer.dumps(self._serializer.loads(raw))
+        except Exception:
+            return None
 
     def _stored(self) -> Mapping[str, bytes]:
         if self._held is None:

@@ -217,6 +217,16 @@ class TicketCache:
         await self._exchange({shard: Request(None) for shard in range(self._store.shards)})
         self._keeper = asyncio.create_task(self._keep(), name="fastticket-flush")
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it was opened, and not closed yet."""
+        return self._keeper is not None and not self._closed
+
+    @property
+    def remember_lifetime_s(self) -> int:
+        """How long a session lasts that was begun with `remember`, in s."""
+        return self._remember_lifetime_s
+
     async def aclose(self) -> None:
         """Write every touch, then close the store. Idempotent."""
         if self._closed:

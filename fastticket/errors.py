@@ -122,3 +122,9 @@ class NotLoaded(FastticketError, RuntimeError):  # noqa: N818
     """Attributes were asked for that had not been read from the store: a mistake of the program."""
 
     reason = "not_loaded"
+
+
+class NotLoggedIn(FastticketError, RuntimeError):  # noqa: N818
+    """Something was asked for that only a session can have, of a visitor who has none: a mistake of the program."""
+
+    reason = "not_logged_in"

@@ -141,6 +141,16 @@ class TicketCache:
         return Attributes(self, session, self._cache.serializer)
 
     @property
+    def serializer(self) -> Serializer:
+        """How attributes become bytes."""
+        return self._cache.serializer
+
+    @property
+    def remember_lifetime_s(self) -> int:
+        """How long a session lasts that was begun with `remember`, in s."""
+        return self._cache.remember_lifetime_s
+
+    @property
     def stats(self) -> dict[str, int]:
         """Counters since the start, and how things are now. As `fastticket.TicketCache.stats`."""
         return self._cache.stats

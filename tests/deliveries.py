@@ -22,10 +22,13 @@ def bytewise(raw):
     return [raw[at : at + size] for at in range(0, len(raw), size)]
 
 
-def in_two(raw):
-    """Each way to split it. What is long is split near its ends, and now and then between them."""
+def in_two(raw, dull=b""):
+    """Each way to split it. What is long is split near its ends, and now and then between them; what is dull only at its ends."""
+    begin = raw.find(dull)
+    skipped = range(begin + 2, begin + len(dull) - 1) if begin >= 0 else ()
     for at in range(1, len(raw)):
-        if len(raw) <= LONG or min(at, len(raw) - at) <= NEAR_AN_END or at % STRIDE == 0:
+        is_looked_at = len(raw) <= LONG or min(at, len(raw) - at) <= NEAR_AN_END or at % STRIDE == 0
+        if is_looked_at and at not in skipped:
             yield [raw[:at], raw[at:]]
 
 

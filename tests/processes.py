@@ -121,15 +121,12 @@ class Nginx:
         self._let_in_everybody(folder)
         self._config.write_text(config)
         self._process = subprocess.Popen([shutil.which("nginx") or "/usr/sbin/nginx", "-c", str(self._config)])
-        late = threading.Event()
-        timer = threading.Timer(BOUND_S, late.set)
-        timer.start()
-        while True:
-            with socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET) as probe:
-                if probe.connect_ex(address) == 0:
-                    break
-            assert not late.is_set(), "nginx does not listen"
-        timer.cancel()
+        wait_until(lambda: self._listens(address), f"nginx listens; see {folder}/error.log")
+
+    def _listens(self, address: str | tuple[str, int]) -> bool:
+        assert self._process.poll() is None, "nginx has ended"
+        with socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET) as probe:
+            return probe.connect_ex(address) == 0
 
     @staticmethod
     def _let_in_everybody(folder: Path) -> None:

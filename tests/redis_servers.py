@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib.util
+import random
 import shutil
 import signal
 import socket
@@ -20,6 +21,9 @@ import redis
 
 START_BOUND_S = 40.0
 PR_SET_PDEATHSIG = 1
+PORTS = range(
+    12_000, 22_000
+)  # and 10,000 further on: below those that the kernel gives to connections, one of which could be first
 
 _libc = ctypes.CDLL(None)
 
@@ -40,18 +44,17 @@ def engine(name: str) -> str:
     return str(next(Path(spec.submodule_search_locations[0]).glob(pattern)))
 
 
-def free_port(cluster: bool = False) -> int:
-    """A port that nobody listens on; for a Cluster's server also its bus port, 10,000 further on."""
+_ports = random.SystemRandom().sample(PORTS, len(PORTS))  # in an order of this process
+
+
+def free_port() -> int:
+    """A port that nobody listens on, never the same one twice; with it, for a Cluster's server, its bus port, 10,000 further on."""
     while True:
-        with socket.socket() as probe, socket.socket() as bus:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-            if not cluster:
-                return port
-            if port + 10_000 <= 65535:
-                with contextlib.suppress(OSError):
-                    bus.bind(("127.0.0.1", port + 10_000))
-                    return port
+        port = _ports.pop()
+        with contextlib.suppress(OSError), socket.socket() as probe, socket.socket() as bus:
+            probe.bind(("127.0.0.1", port))
+            bus.bind(("127.0.0.1", port + 10_000))
+            return port
 
 
 def wait_until(holds, what: str, bound_s: float = START_BOUND_S):
@@ -225,7 +228,7 @@ class ClusterSetup:
         self.servers: list[Server] = []
         try:
             for _ in range(self.PRIMARIES * (1 + replicas)):
-                self.servers.append(Server(folder, options, port=free_port(cluster=True)))
+                self.servers.append(Server(folder, options, port=free_port()))
             self.primaries, others = self.servers[: self.PRIMARIES], self.servers[self.PRIMARIES :]
             step = 16384 // self.PRIMARIES
             for number, primary in enumerate(self.primaries):

@@ -20,10 +20,11 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from fastticket.core.ticket import encode_session_id
-from fastticket.errors import StoreUnavailable
-from fastticket.stores.base import Position, Reply, Request, Store, StoredSession, Touch, shard_of
+from fastticket.errors import AttributesTooLarge, StoreUnavailable, TooManySessions
+from fastticket.stores.base import Event, Position, Reply, Request, Store, StoredSession, Tail, Touch, Written, shard_of
 
 HOUR_MS = 3_600_000
+ROOMY_BYTES = 1_000_000
 DOORBELL_BOUND_S = 5.0  # generous: a loaded machine; what is measured is that it rings at all
 YEAR_2020_MS = 1_577_836_800_000
 ODD_PRINCIPALS = [
@@ -65,12 +66,30 @@ def principal_in(shard: int, shards: int) -> str:
     return next(name for number in range(100_000) if shard_of(name := f"user{number}", shards) == shard)
 
 
-async def add_session(store: Store, principal: str = "alice", *, idle_ms: int = HOUR_MS) -> StoredSession:
-    """Create a session whose idle deadline is `idle_ms` from now; negative: it is dead already."""
+async def new_session(
+    store: Store, principal: str = "alice", *, idle_ms: int = HOUR_MS, age_ms: int = 0
+) -> StoredSession:
+    """Not created yet. Its idle deadline is `idle_ms` from now (negative: it is dead already), its login was `age_ms` ago."""
     now_ms = await store.time_ms()
-    session = StoredSession(new_session_id(), principal, now_ms + idle_ms, now_ms, 7200, 86400)
+    return StoredSession(new_session_id(), principal, now_ms + idle_ms, now_ms - age_ms, 7200, 86400)
+
+
+async def add_session(store: Store, principal: str = "alice", *, idle_ms: int = HOUR_MS) -> StoredSession:
+    """Create a session."""
+    session = await new_session(store, principal, idle_ms=idle_ms)
     await store.create(session)
     return session
+
+
+async def attributes_of(store: Store, session: StoredSession) -> dict[str, bytes] | None:
+    found = await store.read_attributes(session.id, session.principal)
+    return None if found is None else dict(found.values)
+
+
+async def write(
+    store: Store, session: StoredSession, values: dict[str, bytes] | None = None, removed: tuple[str, ...] = ()
+) -> Written | None:
+    return await store.write_attributes(session.id, session.principal, values or {}, removed, bytes_max=ROOMY_BYTES)
 
 
 async def ask(
@@ -94,6 +113,18 @@ async def deadline_of(store: Store, session: StoredSession) -> int | None:
 
 async def is_there(store: Store, session: StoredSession) -> bool:
     return await deadline_of(store, session) is not None
+
+
+async def events_of(store: Store, principal: str, since: Position) -> list[Event]:
+    return list((await ask(store, principal, since)).events)
+
+
+async def tail_of(store: Store, principal: str, since: Position | None, entries_max: int = 100) -> Tail:
+    shard = shard_of(principal, store.shards)
+    tail = (await store.tails({shard: since}, entries_max))[shard]
+    if isinstance(tail, StoreUnavailable):
+        raise tail
+    return tail
 
 
 async def history_of(store: Store, principal: str, since: Position) -> list[tuple[str, str, str]]:
@@ -401,6 +432,273 @@ class StoreContract:
         since = (await ask(store)).position
         assert list(await store.revoke_all("alice")) == []
         assert await history_of(store, "alice", since) == []
+
+    # --- what a session is
+
+    async def test_details_and_lifetimes_are_kept(self, store, other):
+        details = {"address": "192.0.2.7", "user_agent": 'Bücher/1.0 👩 "quoted"', "": ""}
+        bare = await new_session(store, age_ms=1000)
+        full = (await new_session(store))._replace(idle_timeout_s=0, absolute_lifetime_s=(1 << 32) - 1, details=details)
+        for session in (bare, full):
+            await store.create(session)
+        found = {session.id: session for session in await other.sessions("alice")}
+        assert found == {bare.id: bare, full.id: full}
+        assert dict(found[full.id].details) == details
+
+    # --- create, with a limit
+
+    async def test_more_sessions_than_the_limit_evict_the_oldest_logins(self, store, other):
+        made = [await new_session(store, age_ms=age_ms) for age_ms in (20, 40, 10, 30)]
+        for session in made:
+            await store.create(session)
+        await write(store, made[1], {"cart": b"tea"})
+        since = (await ask(store)).position
+        newest = await new_session(store)
+        assert list(await other.create(newest, sessions_max=3)) == [made[1].id, made[3].id]
+        assert {s.id for s in await store.sessions("alice")} == {made[0].id, made[2].id, newest.id}
+        assert await attributes_of(store, made[1]) is None
+        events = await events_of(store, "alice", since)
+        assert [(event.kind, event.session_id, event.reason) for event in events] == [
+            ("revoked", made[1].id, "evicted"),
+            ("revoked", made[3].id, "evicted"),
+            ("created", newest.id, ""),
+        ]
+
+    async def test_more_sessions_than_the_limit_are_refused_if_nobody_is_evicted(self, store, other):
+        kept = [await add_session(store) for _ in range(2)]
+        since = (await ask(store)).position
+        refused = await new_session(store)
+        with pytest.raises(TooManySessions) as failure:
+            await other.create(refused, sessions_max=2, evicts=False)
+        assert failure.value.sessions_max == 2
+        assert {s.id for s in await store.sessions("alice")} == {s.id for s in kept}
+        assert not await is_there(store, refused)
+        assert await events_of(store, "alice", since) == []
+        await store.revoke(kept[0].id, "alice")
+        assert list(await other.create(refused, sessions_max=2, evicts=False)) == []
+
+    async def test_the_dead_do_not_count_and_are_over_then(self, store):
+        """Else a touch that is on its way could make them too many."""
+        dead = await add_session(store, idle_ms=-1)
+        since = (await ask(store)).position
+        alive = await new_session(store)
+        assert list(await store.create(alive, sessions_max=1, evicts=False)) == []
+        await ask(store, touches=(Touch(dead.id, "alice", dead.idle_deadline_ms + HOUR_MS),))
+        assert [s.id for s in await store.sessions("alice")] == [alive.id]
+        assert [event[1:5] for event in await events_of(store, "alice", since)] == [
+            ("expired", dead.id, "alice", "idle"),
+            ("created", alive.id, "alice", ""),
+        ]
+
+    async def test_the_limit_is_each_principals_own(self, store):
+        bobs = [await add_session(store, "bob") for _ in range(3)]
+        assert list(await store.create(await new_session(store), sessions_max=1)) == []
+        assert len(await store.sessions("bob")) == len(bobs)
+
+    @pytest.mark.parametrize("evicts", [True, False])
+    async def test_the_limit_holds_when_many_log_in_at_once(self, store, other, evicts):
+        async def log_in(number: int) -> bool:
+            session = await new_session(store)
+            try:
+                await (store, other)[number % 2].create(session, sessions_max=3, evicts=evicts)
+            except TooManySessions:
+                return False
+            assert len(await store.sessions("alice")) <= 3
+            return True
+
+        outcomes = await asyncio.gather(*(log_in(number) for number in range(40)))
+        assert len(await store.sessions("alice")) == 3
+        assert outcomes.count(True) == (40 if evicts else 3)
+
+    # --- rotate
+
+    async def test_a_rotated_session_goes_on_under_its_new_id(self, store, other):
+        old = (await new_session(store))._replace(details={"address": "192.0.2.7"})
+        await store.create(old)
+        await write(store, old, {"cart": b"tea"})
+        since = (await ask(store)).position
+        new = old._replace(
+            id=new_session_id(),
+            idle_deadline_ms=old.idle_deadline_ms + 5,
+            idle_timeout_s=60,
+            absolute_lifetime_s=90_000,
+            details={},
+        )
+        assert await other.rotate(old.id, new)
+        assert not await is_there(store, old)
+        assert list(await store.sessions("alice")) == [new._replace(details=old.details)]
+        assert await attributes_of(store, new) == {"cart": b"tea"}
+        assert await attributes_of(store, old) is None
+        (event,) = await events_of(store, "alice", since)
+        assert (event.kind, event.session_id, event.successor_id) == ("rotated", old.id, new.id)
+
+    async def test_who_has_no_session_can_not_rotate_it(self, store):
+        gone = await add_session(store)
+        await store.revoke(gone.id, "alice")
+        since = (await ask(store)).position
+        for session_id in (gone.id, new_session_id()):
+            assert not await store.rotate(session_id, await new_session(store))
+        mallory = await new_session(store, "mallory")
+        alices = await add_session(store)
+        assert not await store.rotate(alices.id, mallory)
+        assert [s.id for s in await store.sessions("alice")] == [alices.id]
+        assert [event.kind for event in await events_of(store, "alice", since)] == ["created"]
+
+    async def test_a_touch_of_the_old_id_brings_nobody_back(self, store):
+        old = await add_session(store)
+        await store.rotate(old.id, old._replace(id=new_session_id()))
+        await ask(store, touches=(Touch(old.id, "alice", old.idle_deadline_ms + 1),))
+        assert not await is_there(store, old)
+
+    async def test_a_session_is_rotated_once_however_many_try(self, store, other):
+        old = await add_session(store)
+        successors = [old._replace(id=new_session_id()) for _ in range(10)]
+        handles = [store, other] * 5
+        answers = await asyncio.gather(*(h.rotate(old.id, new) for h, new in zip(handles, successors, strict=True)))
+        assert answers.count(True) == 1
+        assert [s.id for s in await store.sessions("alice")] == [successors[answers.index(True)].id]
+
+    # --- reasons, and all but one
+
+    async def test_the_log_says_why_a_session_ended(self, store):
+        since = (await ask(store)).position
+        sessions = [await add_session(store) for _ in range(3)]
+        await store.revoke(sessions[0].id, "alice")
+        await store.revoke(sessions[1].id, "alice", "stolen")
+        await store.revoke_all("alice", reason="police")
+        revoked = [event for event in await events_of(store, "alice", since) if event.kind == "revoked"]
+        assert [event.reason for event in revoked] == ["logout", "stolen", "police"]
+
+    async def test_the_log_says_which_deadline_had_passed(self, store):
+        since = (await ask(store)).position
+        now_ms = await store.time_ms()
+        idle = StoredSession(new_session_id(), "alice", now_ms - 1, now_ms - 7_000_000, 7200, 86400)
+        at_its_end = StoredSession(new_session_id(), "alice", now_ms - 2, now_ms - 10_002, 7200, 10)
+        endless = StoredSession(new_session_id(), "alice", now_ms - 3, now_ms - 1000, 1, 0)
+        for session in (idle, at_its_end, endless):
+            await store.create(session)
+        assert await store.sweep(now_ms, 10) == 3
+        expired = [event for event in await events_of(store, "alice", since) if event.kind == "expired"]
+        assert {event.session_id: event.reason for event in expired} == {
+            idle.id: "idle",
+            at_its_end.id: "absolute",
+            endless.id: "idle",
+        }
+
+    async def test_all_but_one_can_be_revoked(self, store, other):
+        kept, *others = [await add_session(store) for _ in range(4)]
+        assert set(await other.revoke_all("alice", keep=kept.id)) == {session.id for session in others}
+        assert [s.id for s in await store.sessions("alice")] == [kept.id]
+
+    # --- attributes
+
+    async def test_a_session_has_no_attributes_at_first(self, store, other):
+        found = await other.read_attributes(*(await add_session(store))[:2])
+        assert (found.version, dict(found.values)) == ((0, 0), {})
+
+    async def test_attributes_are_written_by_difference(self, store, other):
+        session = await add_session(store)
+        await write(store, session, {"a": b"1", "b": b"2", "c": b"3"})
+        await write(other, session, {"a": b"one", "d": b"4"}, ("b", "nobody knows"))
+        assert await attributes_of(store, session) == {"a": b"one", "c": b"3", "d": b"4"}
+        await write(other, session, removed=("a", "c", "d"))
+        assert await attributes_of(store, session) == {}
+
+    async def test_any_name_and_any_bytes(self, store, other):
+        session = await add_session(store)
+        values = {name: name.encode() + bytes(range(256)) for name in ODD_PRINCIPALS} | {"empty": b"", "-": b"-"}
+        await write(store, session, values)
+        assert await attributes_of(other, session) == values
+        await write(other, session, removed=tuple(ODD_PRINCIPALS))
+        assert await attributes_of(store, session) == {"empty": b"", "-": b"-"}
+
+    async def test_each_write_has_a_version_and_names_the_one_before(self, store, other):
+        session = await add_session(store)
+        since = (await ask(store)).position
+        first = await write(store, session, {"a": b"1"})
+        second = await write(other, session, {"a": b"1"})
+        assert first.replaced == (0, 0)
+        assert second.replaced == first.version < second.version
+        assert (await store.read_attributes(session.id, "alice")).version == second.version
+        events = await events_of(store, "alice", since)
+        assert [(e.kind, e.session_id, e.position) for e in events] == [
+            ("changed", session.id, first.version),
+            ("changed", session.id, second.version),
+        ]
+
+    async def test_attributes_have_a_limit_and_what_is_too_large_changes_nothing(self, store):
+        session = await add_session(store)
+
+        async def put(removed: tuple[str, ...] = (), **values: bytes) -> Written | None:
+            return await store.write_attributes(session.id, "alice", values, removed, bytes_max=100)
+
+        await put(a=b"x" * 49, b=b"x" * 49)  # with the names exactly 100
+        since = (await ask(store)).position
+        for removed, values in (((), {"c": b""}), ((), {"a": b"x" * 50}), (("b",), {"ü": b"x" * 49})):
+            with pytest.raises(AttributesTooLarge) as failure:
+                await put(removed, **values)
+            assert (failure.value.size_bytes, failure.value.bytes_max) == (101, 100)
+        assert await attributes_of(store, session) == {"a": b"x" * 49, "b": b"x" * 49}
+        assert await events_of(store, "alice", since) == []
+        await put(("b",), c=b"x" * 49)
+
+    async def test_attributes_end_with_their_session(self, store, other):
+        one, two, dead = [await add_session(store, idle_ms=ms) for ms in (HOUR_MS, HOUR_MS, -1)]
+        for session in (one, two, dead):
+            assert await write(store, session, {"cart": b"tea"})
+        await other.revoke(one.id, "alice")
+        await other.sweep(await store.time_ms(), 10)
+        for session in (one, dead):
+            assert await attributes_of(store, session) is None
+            assert await write(store, session, {"cart": b"coffee"}) is None
+        assert await attributes_of(store, two) == {"cart": b"tea"}
+        await other.revoke_all("alice")
+        assert await attributes_of(store, two) is None
+
+    async def test_attributes_are_their_principals(self, store):
+        session = await add_session(store)
+        await write(store, session, {"cart": b"tea"})
+        mallorys = session._replace(principal="mallory")
+        assert await attributes_of(store, mallorys) is None
+        assert await write(store, mallorys, {"cart": b"poison"}) is None
+        assert await attributes_of(store, session) == {"cart": b"tea"}
+
+    async def test_no_update_is_lost_when_two_handles_write_different_attributes_at_once(self, store, other):
+        session = await add_session(store)
+        names = [f"name{number}" for number in range(60)]
+        writes = [write((store, other)[n % 2], session, {name: name.encode()}) for n, name in enumerate(names)]
+        versions = [written.version for written in await asyncio.gather(*writes)]
+        assert len(set(versions)) == len(names)
+        assert await attributes_of(store, session) == {name: name.encode() for name in names}
+
+    # --- tails
+
+    async def test_a_tail_goes_on_page_by_page(self, store, other):
+        start = await tail_of(other, "alice", None)
+        assert (list(start.events), start.gap) == ([], False)
+        sessions = [await add_session(store) for _ in range(5)]
+        seen, since = [], start.position
+        while True:
+            page = await tail_of(other, "alice", since, 2)
+            assert len(page.events) <= 2
+            assert not page.gap
+            if not page.events:
+                break
+            seen += page.events
+            since = page.position
+            assert since == page.events[-1].position
+        assert [event.session_id for event in seen] == [session.id for session in sessions]
+
+    async def test_a_tail_with_a_gap_goes_on_with_what_is_left(self, store, other):
+        await add_session(store)
+        since = (await tail_of(store, "alice", None)).position
+        await add_session(store)
+        await self.lose_log(other, "alice")
+        session = await add_session(other)
+        page = await tail_of(store, "alice", since)
+        assert page.gap
+        assert page.events[-1].session_id == session.id
+        assert not (await tail_of(store, "alice", page.position)).gap
 
     # --- sessions
 

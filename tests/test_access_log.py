@@ -1,11 +1,16 @@
 """The access log: a line a request, in both formats, with no secret and no room for forgeries."""
 
+import asyncio
 import json
+import os
 import re
+from collections import Counter
 
 import pytest
 from conftest import status_of
 from redis_servers import wait_until
+
+from fastticket.gateway.logfile import LogFile
 
 
 def request(path="/", *fields, ticket=None, method="GET", host="a"):
@@ -133,6 +138,26 @@ def test_what_is_left_is_written_at_the_end(logging, tmp_path):
         at.ask(request("/open"))
     at.stop()
     assert (tmp_path / "access.log").read_text().count("\n") == 5
+
+
+def test_lines_of_several_workers_do_not_mix_on_a_pipe(tmp_path):
+    """Each has more to write than the pipe holds: what does not fit is written in pieces, between those of others."""
+    path, writers, count = tmp_path / "pipe", b"ab", 1000
+    os.mkfifo(path)
+    lines = {bytes([letter]) * 200 + b"\n" for letter in writers}
+
+    async def write():
+        files = [LogFile(path) for _ in writers]
+        reading = asyncio.create_task(asyncio.to_thread(reader.read))
+        async with asyncio.TaskGroup() as group:
+            for file, line in zip(files, lines, strict=True):
+                group.create_task(file.aclose(line * count))
+        return await reading
+
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+        os.set_blocking(reader.fileno(), True)
+        read = asyncio.run(write()).splitlines(keepends=True)
+    assert Counter(read) == dict.fromkeys(lines, count)
 
 
 def test_a_log_that_can_not_be_opened(gateway, origin):

@@ -31,9 +31,12 @@ MAY_IMPORT = {
     "sync": {"errors", "core.ticket", "core.check", "stores", "attributes", "events", "cache", ""},
     "keyfile": {"errors", "core.ticket"},
     "cookies": set(),
+    "websession": {"errors", "core.check", "stores", "attributes", "cache", "sync", "cookies", ""},
+    "asgi": {"errors", "cache", "cookies", "websession"},
+    "fastapi": {"asgi", "cookies"},
     "django": {"errors", "core.ticket", "core.check", "stores", "sync", "cookies", "websession"},
     "wsgi": {"errors", "sync", "cookies", "websession"},
-    "flask": {"errors", "sync", "cookies", "websession"},
+    "flask": {"errors", "sync", "cookies", "websession", "wsgi"},
     "gateway": {
         *("errors", "stores", "cache", "cookies", "gateway", "core.ticket", "core.http1", "core.proxy"),
         *("core.clients", "core.routes", "core.upstreams", "core.accesslog"),

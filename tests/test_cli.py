@@ -1,5 +1,6 @@
 """The command line and the configuration file, from the outside: what is wrong is one line and exit 2, and no secret shows."""
 
+import asyncio
 import dataclasses
 import json
 import os
@@ -16,9 +17,11 @@ import pytest
 from redis_servers import Server
 
 import fastticket
+from fastticket.cli import main
 from fastticket.core.ticket import read_keys
 from fastticket.errors import ConfigError
 from fastticket.gateway.config import read_config, to_toml, without_secrets
+from fastticket.keyfile import create_key_file
 
 GOOD = """
 [gateway]
@@ -56,8 +59,20 @@ def cli(tmp_path):
 
 
 @pytest.fixture
-def keyfile(cli, tmp_path):
-    assert cli("keygen", "--out", "keys.toml")[0] == 0
+def in_process(tmp_path, monkeypatch, capsys):
+    """The same in this process, for what needs no process of its own: starting one takes longer than most tests."""
+
+    def run(*arguments):
+        monkeypatch.chdir(tmp_path)
+        code = main(arguments)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def keyfile(tmp_path):
+    create_key_file(tmp_path / "keys.toml")
     return tmp_path / "keys.toml"
 
 
@@ -70,7 +85,9 @@ def refused(result):
     return error
 
 
-def test_keygen(cli, keyfile, tmp_path):
+def test_keygen(cli, tmp_path):
+    keyfile = tmp_path / "keys.toml"
+    assert cli("keygen", "--out", "keys.toml")[0] == 0
     assert stat.S_IMODE(keyfile.stat().st_mode) == 0o600
     assert fastticket.Keyring.from_file(keyfile).ids == (1,)
     assert "not overwritten" in refused(cli("keygen", "--out", "keys.toml"))
@@ -144,10 +161,16 @@ def store(request, tmp_path):
     server.kill()
 
 
-def issue(cli, store, principal="alice"):
-    code, ticket, _ = cli("issue", principal, "--store", store, "--keys", "keys.toml")
-    assert code == 0
-    return ticket.strip()
+@pytest.fixture
+def log_in(store, keyfile, tmp_path):
+    """A new session; its ticket."""
+
+    async def issue(principal):
+        keys = fastticket.Keyring.from_file(keyfile)
+        async with fastticket.TicketCache(fastticket.open_store(store, base=tmp_path), keys) as cache:
+            return await cache.login(principal)
+
+    return lambda principal="alice": asyncio.run(issue(principal))
 
 
 def session_ids(cli, store, principal="alice"):
@@ -156,9 +179,11 @@ def session_ids(cli, store, principal="alice"):
     return [session["id"] for session in json.loads(output)]
 
 
-def test_sessions_lists_a_users_sessions(cli, keyfile, store):
-    tickets = [issue(cli, store) for _ in range(2)]
-    issue(cli, store, "bob")
+def test_sessions_lists_a_users_sessions(cli, log_in, store):
+    code, issued, _ = cli("issue", "alice", "--store", store, "--keys", "keys.toml")
+    assert code == 0
+    tickets = [issued.strip(), log_in()]
+    log_in("bob")
     ids = session_ids(cli, store)
     _, output, _ = cli("sessions", "--user", "alice", "--store", store)
     assert [line.split()[0] for line in output.splitlines()] == ids
@@ -167,24 +192,24 @@ def test_sessions_lists_a_users_sessions(cli, keyfile, store):
     assert cli("sessions", "--user", "nobody", "--store", store)[:2] == (0, "")
 
 
-def test_revoke_a_ticket_an_id_and_a_user(cli, keyfile, store):
-    ticket = issue(cli, store)
+def test_revoke_a_ticket_an_id_and_a_user(cli, log_in, store):
+    ticket = log_in()
     assert cli("revoke", ticket, "--store", store, "--keys", "keys.toml")[:2] == (0, "1 session of alice ended\n")
     assert cli("revoke", "-", "--store", store, "--keys", "keys.toml", stdin=ticket)[0] == 1
-    issue(cli, store)
+    log_in()
     (session_id,) = session_ids(cli, store)
     code, output, _ = cli("revoke", "--user", "alice", "--store", store, "--json", "--", session_id)
     assert (code, json.loads(output)) == (0, {"principal": "alice", "ended": [session_id]})
     for _ in range(3):
-        issue(cli, store)
-    issue(cli, store, "bob")
+        log_in()
+    log_in("bob")
     assert cli("revoke", "--user", "alice", "--store", store)[:2] == (0, "3 sessions of alice ended\n")
     assert cli("revoke", "--user", "alice", "--store", store)[0] == 1
     assert len(session_ids(cli, store, "bob")) == 1
 
 
-def test_revoke_of_what_is_no_ticket(cli, keyfile, store):
-    ticket = issue(cli, store)
+def test_revoke_of_what_is_no_ticket(cli, log_in, store):
+    ticket = log_in()
     code, output, error = cli(
         "revoke", ticket[:-1] + ("A" if ticket[-1] != "A" else "E"), "--store", store, "--keys", "keys.toml"
     )
@@ -206,9 +231,9 @@ def test_revoke_needs_to_know_what(cli, keyfile, arguments, says):
     assert says in refused(cli("revoke", *arguments))
 
 
-def test_events_prints_what_happened(cli, keyfile, store):
-    issue(cli, store)
-    issue(cli, store, "bob")
+def test_events_prints_what_happened(cli, log_in, store):
+    log_in()
+    log_in("bob")
     cli("revoke", "--user", "alice", "--store", store)
     code, output, _ = cli("events", "--store", store, "--json")
     events = [json.loads(line) for line in output.splitlines()]
@@ -223,8 +248,8 @@ def test_events_prints_what_happened(cli, keyfile, store):
     assert [line.split()[1:] for line in lines] == [[e["kind"], e["session_id"], e["principal"]] for e in events]
 
 
-def test_events_follow_goes_on_until_it_is_told_to_stop(cli, keyfile, store, tmp_path):
-    issue(cli, store)
+def test_events_follow_goes_on_until_it_is_told_to_stop(cli, log_in, store, tmp_path):
+    log_in()
     command = [sys.executable, "-m", "fastticket", "events", "--follow", "--json", "--store", store]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment) as following:
@@ -279,67 +304,75 @@ def test_paths_are_relative_to_the_file(cli, keyfile, tmp_path):
     assert (tmp_path / "there/fastticket.db").exists()
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "where"),
-    [
-        ("listen", "lissten", "[gateway] lissten: no such key; did you mean listen?"),
-        ("[gateway]", "[gatewai]", "gatewai: no such key; did you mean gateway?"),
-        ('listen = ["127.0.0.1:0"]', 'listen = "127.0.0.1:0"', "[gateway] listen: must be a list of strings"),
-        ('listen = ["127.0.0.1:0"]', "listen = []", "[gateway] listen: must name at least one"),
-        ('"127.0.0.1:0"', '"127.0.0.1"', "[gateway] listen: 127.0.0.1: not an address"),
-        ('"127.0.0.1:0"', '"::1:80"', "[gateway] listen: ::1:80: write an IPv6 address as"),
-        ('"127.0.0.1:0"', '"127.0.0.1:70000"', "not an address"),
-        ("[ticket]", 'trusted_proxies = ["10.0.0.1/8"]\n[ticket]', "[gateway] trusted_proxies: 10.0.0.1/8"),
-        ("[ticket]", "workers = 0\n[ticket]", "[gateway] workers: must be from 1"),
-        ("[ticket]", "workers = true\n[ticket]", "[gateway] workers: must be a whole number, not True"),
-        ("[ticket]", 'identity_header = "a b"\n[ticket]', "[gateway] identity_header"),
-        (
-            "[ticket]",
-            'identity_header = "X-Real-IP"\n[ticket]',
-            "[gateway] identity_header: the field 'X-Real-IP' has a meaning",
-        ),
-        ("[ticket]", 'login_url = "login"\n[ticket]', "[gateway] login_url"),
-        (
-            "[ticket]",
-            "[timeouts]\nkeepalive_s = 5\n[ticket]",
-            "[timeouts] keepalive_s: no such key; did you mean keep_alive_s?",
-        ),
-        ("[ticket]", "[timeouts]\nkeep_alive_s = 0\n[ticket]", "[timeouts] keep_alive_s: must be a number of seconds"),
-        ('keys = "keys.toml"', 'keys = "none.toml"', "none.toml: No such file"),
-        ('keys = "keys.toml"', 'keys = "keys.toml"\ncookie = "a b"', "[ticket] cookie"),
-        ('keys = "keys.toml"', 'keys = "keys.toml"\ncookie = "__Host-t"', "only with cookie_secure"),
-        (
-            'keys = "keys.toml"',
-            'keys = "keys.toml"\nidle_timeout_s = 1',
-            "idle_timeout_s is 1, shorter than four flush intervals",
-        ),
-        (
-            'keys = "keys.toml"',
-            'keys = "keys.toml"\nidle_timeout_s = -1',
-            "[ticket] idle_timeout_s: must not be negative",
-        ),
-        ("[[upstream]]", '[store]\nurl = "mysql://x"\n[[upstream]]', "[store] url: store url: mysql"),
-        ("[[upstream]]", "[store]\nlease_ms = 600\n[[upstream]]", "lease_ms is 600"),
-        ("[[upstream]]", '[store]\noutage_policy = "maybe"\n[[upstream]]', "must be one of serve-cached, deny"),
-        ("[[upstream]]", "[cache]\ncapacity = 0\n[[upstream]]", "[cache] capacity"),
-        ('name = "app"', "", "[[upstream]] number 1: name is missing"),
-        ('servers = ["127.0.0.1:9001"]', "servers = []", "[[upstream]] app: servers"),
-        ("[[upstream]]", "[upstream]", "upstream: write it as [[upstream]]"),
-        ('path = "/"', 'path = "x"', "[[route]] x: path must begin with /"),
-        ('path = "/"', 'path = "/a%62"', "path is compared after decoding"),
-        ('path = "/"', 'path = "/"\nauth = "yes"', "[[route]] number 1 auth: must be one of required, optional, none"),
-        ('path = "/"', 'path = "/"\nupstream = "b"', "[[route]] / upstream: there is no upstream 'b'"),
-        ('path = "/"', 'path = "/"\n[[route]]\npath = "/"', "[[route]] /: the path is there twice"),
-        ('[[route]]\npath = "/"', "", "[[route]]: there must be one"),
-        ("[gateway]", "[gateway", "not TOML"),
-    ],
-)
-def test_a_bad_configuration_is_one_line(cli, keyfile, tmp_path, old, new, where):
+# What is written in GOOD, what instead of it, and what is said of that.
+BAD = [
+    ("listen", "lissten", "[gateway] lissten: no such key; did you mean listen?"),
+    ("[gateway]", "[gatewai]", "gatewai: no such key; did you mean gateway?"),
+    ('listen = ["127.0.0.1:0"]', 'listen = "127.0.0.1:0"', "[gateway] listen: must be a list of strings"),
+    ('listen = ["127.0.0.1:0"]', "listen = []", "[gateway] listen: must name at least one"),
+    ('"127.0.0.1:0"', '"127.0.0.1"', "[gateway] listen: 127.0.0.1: not an address"),
+    ('"127.0.0.1:0"', '"::1:80"', "[gateway] listen: ::1:80: write an IPv6 address as"),
+    ('"127.0.0.1:0"', '"127.0.0.1:70000"', "not an address"),
+    ("[ticket]", 'trusted_proxies = ["10.0.0.1/8"]\n[ticket]', "[gateway] trusted_proxies: 10.0.0.1/8"),
+    ("[ticket]", "workers = 0\n[ticket]", "[gateway] workers: must be from 1"),
+    ("[ticket]", "workers = true\n[ticket]", "[gateway] workers: must be a whole number, not True"),
+    ("[ticket]", 'identity_header = "a b"\n[ticket]', "[gateway] identity_header"),
+    (
+        "[ticket]",
+        'identity_header = "X-Real-IP"\n[ticket]',
+        "[gateway] identity_header: the field 'X-Real-IP' has a meaning",
+    ),
+    ("[ticket]", 'login_url = "login"\n[ticket]', "[gateway] login_url"),
+    (
+        "[ticket]",
+        "[timeouts]\nkeepalive_s = 5\n[ticket]",
+        "[timeouts] keepalive_s: no such key; did you mean keep_alive_s?",
+    ),
+    ("[ticket]", "[timeouts]\nkeep_alive_s = 0\n[ticket]", "[timeouts] keep_alive_s: must be a number of seconds"),
+    ('keys = "keys.toml"', 'keys = "none.toml"', "none.toml: No such file"),
+    ('keys = "keys.toml"', 'keys = "keys.toml"\ncookie = "a b"', "[ticket] cookie"),
+    ('keys = "keys.toml"', 'keys = "keys.toml"\ncookie = "__Host-t"', "only with cookie_secure"),
+    (
+        'keys = "keys.toml"',
+        'keys = "keys.toml"\nidle_timeout_s = 1',
+        "idle_timeout_s is 1, shorter than four flush intervals",
+    ),
+    (
+        'keys = "keys.toml"',
+        'keys = "keys.toml"\nidle_timeout_s = -1',
+        "[ticket] idle_timeout_s: must not be negative",
+    ),
+    ("[[upstream]]", '[store]\nurl = "mysql://x"\n[[upstream]]', "[store] url: store url: mysql"),
+    ("[[upstream]]", "[store]\nlease_ms = 600\n[[upstream]]", "lease_ms is 600"),
+    ("[[upstream]]", '[store]\noutage_policy = "maybe"\n[[upstream]]', "must be one of serve-cached, deny"),
+    ("[[upstream]]", "[cache]\ncapacity = 0\n[[upstream]]", "[cache] capacity"),
+    ('name = "app"', "", "[[upstream]] number 1: name is missing"),
+    ('servers = ["127.0.0.1:9001"]', "servers = []", "[[upstream]] app: servers"),
+    ("[[upstream]]", "[upstream]", "upstream: write it as [[upstream]]"),
+    ('path = "/"', 'path = "x"', "[[route]] x: path must begin with /"),
+    ('path = "/"', 'path = "/a%62"', "path is compared after decoding"),
+    ('path = "/"', 'path = "/"\nauth = "yes"', "[[route]] number 1 auth: must be one of required, optional, none"),
+    ('path = "/"', 'path = "/"\nupstream = "b"', "[[route]] / upstream: there is no upstream 'b'"),
+    ('path = "/"', 'path = "/"\n[[route]]\npath = "/"', "[[route]] /: the path is there twice"),
+    ('[[route]]\npath = "/"', "", "[[route]]: there must be one"),
+    ("[gateway]", "[gateway", "not TOML"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "where"), BAD)
+def test_a_bad_configuration_is_one_line(in_process, keyfile, tmp_path, old, new, where):
     assert old in GOOD
     (tmp_path / "a.toml").write_text(GOOD.replace(old, new, 1))
-    error = refused(cli("check-config", "--config", "a.toml"))
+    assert where in refused(in_process("check-config", "--config", "a.toml"))
+
+
+@pytest.mark.parametrize("where", ["did you mean listen?", "none.toml: No such file", "[store] url", "not TOML"])
+def test_serve_says_it_in_the_same_words(cli, in_process, keyfile, tmp_path, where):
+    old, new, _ = next(bad for bad in BAD if where in bad[2])
+    (tmp_path / "a.toml").write_text(GOOD.replace(old, new, 1))
+    error = refused(cli("serve", "--config", "a.toml"))
     assert where in error
-    assert error == refused(cli("serve", "--config", "a.toml"))
+    assert error == refused(in_process("check-config", "--config", "a.toml"))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from conftest import fields_of, status_of
+from redis_servers import wait_until
 
 import fastticket
 from fastticket.core.proxy import LIMITS, Proxy
@@ -91,14 +92,8 @@ def test_connections_per_client(gateway, origin):
         assert third.read_all() == b""
     assert at.stats["over_client_limit"] == 1
     clients[0].close()
-    while at.stats["over_client_limit"] == 1:  # until it has seen the end of the first
-        with at.connect() as third:
-            third.sendall(GET)
-            try:
-                assert status_of(third.read_response()[0]) == 200
-                break
-            except (EOFError, ConnectionError):
-                continue
+    wait_until(lambda: at.call(lambda: at.worker.proxy.connection_count) == 1, "it has seen the end of the first")
+    assert status_of(at.ask(GET)[0]) == 200
     clients[1].close()
 
 

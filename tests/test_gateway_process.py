@@ -14,6 +14,7 @@ import threading
 import pytest
 from conftest import BOUND_S, OK, Client, status_of
 from processes import Nginx, Process
+from redis_servers import free_port
 
 import fastticket
 from fastticket.keyfile import create_key_file
@@ -218,17 +219,6 @@ def test_a_real_nginx_behind(gateway, nginx, tmp_path):
         assert client.read_response()[1] == data
 
 
-def free_ports(count):
-    """Free now; the demo takes fixed ones."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 def is_taken(port):
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -236,7 +226,7 @@ def is_taken(port):
 
 def test_the_demo(run, tmp_path):
     """What the README promises, with curl."""
-    port, one, two = free_ports(3)
+    port, one, two = free_port(), free_port(), free_port()
 
     def demo():
         return run("demo", "--port", str(port), "--app-ports", f"{one},{two}", "--dir", "state")

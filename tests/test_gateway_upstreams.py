@@ -193,7 +193,7 @@ def test_who_leaves_leaves_the_queue(gateway, origin):
 def test_a_session_that_waits_for_its_busy_server_holds_up_nobody_else(gateway, origin):
     gates = [Gate(), Gate()]
     at = gateway(routes=[{"path": "/"}], **upstream(*map(origin, gates), balance="ticket_hash", connections_max=1))
-    tickets = [at.login(f"user{n}") for n in range(12)]
+    tickets = [at.login(f"user{n}") for n in range(40)]  # so many that each server has some
 
     def active():
         return [gate.active for gate in gates]
@@ -205,7 +205,7 @@ def test_a_session_that_waits_for_its_busy_server_holds_up_nobody_else(gateway, 
             clients[-1].sendall(get(ticket=ticket))
         wait_until(lambda: active() == [1, 1], "both have one")
         for gate in gates:
-            gate.open(12)
+            gate.open(len(tickets))
         for client in clients:
             assert status_of(client.read_response()[0]) == 200
     assert [gate.most for gate in gates] == [1, 1]
@@ -293,7 +293,7 @@ def test_a_server_that_does_not_answer_is_not_well(gateway, origin):
         hung.wait(BOUND_S)
 
     silent, up = origin(hang), says(origin, "up")
-    at = gateway(**upstream(silent, up, health_path="/health", health_interval_s=0.05, health_timeout_s=0.1))
+    at = gateway(**upstream(silent, up, health_path="/health", health_interval_s=0.05, health_timeout_s=0.5))
     wait_until(lambda: state_of(at, silent.address)["state"] == "down", "not well")
     assert {at.ask(GET)[1] for _ in range(4)} == {b"up"}
     hung.set()

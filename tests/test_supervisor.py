@@ -173,6 +173,20 @@ def test_serve_takes_a_number_of_workers(folder, origin):
         assert at.end(signal.SIGINT) == 0
 
 
+def test_nobody_waits_for_a_worker_that_does_not_come(site, table, folder):
+    """Half of the clients would: the kernel sends them to each socket that listens, as long as it does."""
+    at = site(table(workers=2))
+    ring = (folder / "keys.toml").read_text()
+    (folder / "keys.toml").unlink()
+    os.kill(at.workers()[0], signal.SIGKILL)
+    wait_until(lambda: "starts in 1.6 s" in at.log, "it has died often", BOUND_S)
+    assert {status_of(at.ask(GET)[0]) for _ in range(30)} == {200}
+    (folder / "keys.toml").write_text(ring)
+    wait_until(lambda: len(at.workers()) == 2, "it can start", BOUND_S)
+    assert {status_of(at.ask(GET)[0]) for _ in range(30)} == {200}  # those that it is sent, too
+    assert at.at.end(signal.SIGTERM) == 0
+
+
 # --- reload
 
 
@@ -253,8 +267,8 @@ def test_a_removed_key_is_refused_by_retiring_workers_too(site, table, folder):
                 fresh.sendall(get(old))
                 return status_of(fresh.read_response()[0]) == 401
 
+        wait_until(lambda: "retires" in at.log, "the old worker has read the keys, and accepts no more", BOUND_S)
         assert is_refused()
-        wait_until(lambda: "retires" in at.log, "the old worker has read the keys", BOUND_S)
         for client in (kept, other):
             client.sendall(get(old))
             assert status_of(client.read_response()[0]) == 401
@@ -363,6 +377,38 @@ def test_reloads_do_not_overlap(site, table, origin):
     assert at.at.end(signal.SIGTERM) == 0
 
 
+def test_a_reload_that_is_refused_disturbs_no_connection(site, table, origin):
+    """Neither those that are there, which go on as if nothing had been, nor those that come meanwhile."""
+    asked, go_on = threading.Event(), threading.Event()
+
+    def slow(connection):
+        while True:
+            if b"/slow" in connection.read_head():
+                asked.set()
+                assert go_on.wait(BOUND_S)
+            connection.sendall(OK)
+
+    config = table(servers=[origin(slow).address], workers=2)
+    at = site(config)
+    before = at.workers()
+    with at.connect() as busy, at.connect() as idle, asking(at.address) as failures:
+        idle.sendall(GET)
+        idle.read_response()
+        busy.sendall(GET.replace(b"/x", b"/slow"))
+        assert asked.wait(BOUND_S)
+        nowhere = {"url": f"redis://127.0.0.1:{free_port()}/0"}
+        assert at.reload("this is not TOML").startswith("not reloaded")
+        assert at.reload(table(workers=4, store=nowhere)).startswith("not reloaded")
+        wait_until(lambda: at.workers() == before, "nobody but the old workers", BOUND_S)
+        go_on.set()
+        for client in (busy, idle):
+            client.sendall(GET)
+        for client in (busy, busy, idle):
+            head, body = client.read_response()
+            assert (status_of(head), body, fields_of(head).get(b"connection")) == (200, b"ok", None)
+    assert failures == []
+
+
 @pytest.fixture
 def silent_store():
     """A Redis that takes connections and says nothing; its URL."""
@@ -401,33 +447,79 @@ def test_a_worker_that_dies_during_a_reload_is_replaced(site, table, silent_stor
 # --- upgrade
 
 
-def asking(address, stop, failures):
-    """One connection after the other; whatever is not answered counts, and nothing is tried again."""
-    while not stop.is_set():
-        try:
-            with Client(address) as client:
-                client.sendall(GET)
-                assert status_of(client.read_response()[0]) == 200
-        except (OSError, EOFError, AssertionError) as failure:
-            failures.append(failure)
+@contextlib.contextmanager
+def asking(address):
+    """One connection after the other meanwhile; yields what was not answered, and nothing is tried again."""
+    stop, failures = threading.Event(), []
+
+    def ask():
+        while not stop.is_set():
+            try:
+                with Client(address) as client:
+                    client.sendall(GET)
+                    assert status_of(client.read_response()[0]) == 200
+            except (OSError, EOFError, AssertionError) as failure:
+                failures.append(failure)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield failures
+    finally:
+        stop.set()
+        thread.join(2 * BOUND_S)
 
 
 def test_a_successor_takes_over_a_port(site, table):
     """The rolling upgrade of docs/operations.md: start the new one, then stop the old one; both on one port meanwhile."""
     config = table(listen=[f"127.0.0.1:{free_port()}"], admin="unix:admin.sock", workers=2)
     old = site(config)
-    stop, failures = threading.Event(), []
-    client = threading.Thread(target=asking, args=(old.address, stop, failures))
-    client.start()
-    new = site(config)
-    assert new.address == old.address
-    assert old.at.end(signal.SIGTERM) == 0
-    assert status_of(new.ask(GET)[0]) == 200
-    stop.set()
-    client.join(BOUND_S)
+    with asking(old.address) as failures:
+        new = site(config)
+        assert new.address == old.address
+        assert old.at.end(signal.SIGTERM) == 0
+        assert status_of(new.ask(GET)[0]) == 200
     # Each of the two workers may reset who arrives between its last accept and its close: the kernel offers nothing better.
     assert len(failures) <= 2
     assert {type(failure) for failure in failures} <= {ConnectionResetError}
+
+
+def serve_in_vain(folder):
+    """What a gateway says that can not start by the folder's configuration."""
+    done = subprocess.run(
+        [sys.executable, "-m", "fastticket", "serve", "--config", "fastticket.toml"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=2 * BOUND_S,
+    )
+    assert done.returncode != 0
+    assert done.stdout == ""
+    return done.stderr
+
+
+def test_a_successor_that_can_not_serve_takes_no_socket_from_one_that_does(site, table, folder):
+    """Nor by its address, on a path that somebody listens on; one whose owner is gone is taken over."""
+    admin, client = folder / "admin.sock", folder / "g.sock"
+    at = site(table(listen=["127.0.0.1:0", "unix:g.sock"], admin="unix:admin.sock"))
+
+    def answers(path, raw):
+        with Client(str(path)) as asker:
+            asker.sendall(raw)
+            return status_of(asker.read_response()[0]) == 200
+
+    at.configure(table(admin="unix:admin.sock", store={"url": f"redis://127.0.0.1:{free_port()}/0"}))
+    assert "refused" in serve_in_vain(folder)
+    at.configure(table(listen=["unix:g.sock"]))
+    assert "is another one running?" in serve_in_vain(folder)
+    assert answers(admin, b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert answers(client, GET)
+    assert sorted(path.name for path in folder.glob("*.sock*")) == ["admin.sock", "g.sock"]
+    at.at.kill()
+    site(table(listen=["127.0.0.1:0", "unix:g.sock"], admin="unix:admin.sock"))
+    assert answers(admin, b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert answers(client, GET)
 
 
 def test_a_socket_that_somebody_keeps(folder, table):

@@ -5,9 +5,10 @@ Each `assert_type` is what the checker must find out by itself: there is neither
 
 import asyncio
 from collections.abc import Sequence
-from typing import assert_type
+from typing import Any, assert_type
 
 import fastticket
+import fastticket.sync
 
 T0_MS = 1_750_000_000_000
 
@@ -52,8 +53,11 @@ async def sessions_of_a_cache(store: fastticket.Store, keys: fastticket.Keyring)
         assert_type(session.absolute_deadline_ms, int)
         assert user_of(cache, ticket) == "alice"
 
-        stored = assert_type(await cache.sessions("alice"), Sequence[fastticket.StoredSession])
-        assert [each.id for each in stored] == [session.id]
+        (info,) = assert_type(await cache.sessions("alice"), Sequence[fastticket.SessionInfo])
+        assert_type(info.last_access_ms, int | None)
+        assert info.id == session.id
+        await attributes_of(cache, session)
+        ticket = assert_type(await cache.rotate(ticket, idle_timeout_s=600), str)
         assert_type(cache.stats, dict[str, int])
         assert_type(cache.now_ms(), int)
         cache.replace_keys([(1, bytes(range(32)))])
@@ -67,6 +71,68 @@ async def sessions_of_a_cache(store: fastticket.Store, keys: fastticket.Keyring)
             assert_type(refused.status, int)
         except fastticket.StoreUnavailable as away:
             raise SystemExit(str(away)) from away
+
+
+class Plain(fastticket.JSONSerializer):
+    """A serializer of one's own."""
+
+    def loads(self, data: bytes) -> object:
+        return super().loads(data)
+
+
+async def attributes_of(cache: fastticket.TicketCache, session: fastticket.Session) -> None:
+    """What an application keeps in a session."""
+    assert_type(cache.serializer, fastticket.Serializer)
+    async with cache.attributes(session) as attributes:
+        assert_type(attributes, fastticket.Attributes)
+        attributes["cart"] = ["tea"]
+        assert_type(attributes.get("color", "red"), Any)
+    try:
+        len(cache.attributes(session))
+    except fastticket.NotLoaded as error:
+        assert_type(error.reason, str)
+    attributes["today"] = object()
+    try:
+        assert_type(await attributes.save(), bool)
+    except fastticket.BadAttribute as error:
+        assert_type(error.name, str)
+    attributes["today"] = "x" * 100_000
+    try:
+        await attributes.save()
+    except fastticket.AttributesTooLarge as error:
+        assert_type(error.bytes_max, int)
+
+
+async def events_of(store: fastticket.Store, keys: fastticket.Keyring) -> None:
+    """What becomes of sessions."""
+    cache = fastticket.TicketCache(store, keys, sessions_max=1, sessions_max_policy="refuse", serializer=Plain())
+    async with cache:
+        events = assert_type(await cache.events().start(), fastticket.EventStream)
+        await cache.login("carol", remember=True, details={"address": "192.0.2.7"})
+        (stored,) = assert_type(await store.sessions("carol"), Sequence[fastticket.StoredSession])
+        assert stored.idle_timeout_s == 0
+        async for event in events:
+            assert_type(event, fastticket.SessionEvent)
+            assert (event.kind, event.principal) == ("created", "carol")
+            assert_type(events.position, str | None)
+            break
+        try:
+            await cache.login("carol")
+        except fastticket.TooManySessions as error:
+            assert_type(error.sessions_max, int)
+
+
+def in_threads(store: fastticket.Store, keys: fastticket.Keyring) -> None:
+    """The same for threads."""
+    with fastticket.sync.TicketCache(store, keys, near_attributes_bytes=100_000) as cache:
+        assert_type(cache, fastticket.sync.TicketCache)
+        ticket = assert_type(cache.login("dave"), str)
+        session = assert_type(cache.authenticate(ticket), fastticket.Session)
+        with cache.attributes(session) as attributes:
+            assert_type(attributes, fastticket.sync.Attributes)
+            attributes["cart"] = ["tea"]
+        assert_type(cache.sessions("dave"), Sequence[fastticket.SessionInfo])
+        assert_type(cache.check(ticket), fastticket.Session | fastticket.Verdict)
 
 
 def store_of(url: str) -> fastticket.Store | None:
@@ -85,7 +151,10 @@ def main() -> None:
     store = store_of("sqlite://:memory:")
     assert store_of("nowhere") is None
     assert store
-    asyncio.run(sessions_of_a_cache(store, fastticket.Keyring([(1, bytes(range(32)))])))
+    keys = fastticket.Keyring([(1, bytes(range(32)))])
+    asyncio.run(sessions_of_a_cache(store, keys))
+    asyncio.run(events_of(fastticket.open_store("sqlite://:memory:"), keys))
+    in_threads(fastticket.open_store("sqlite://:memory:"), keys)
 
 
 if __name__ == "__main__":

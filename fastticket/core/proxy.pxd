@@ -199,8 +199,9 @@ cdef class Proxy:
     cdef Names names
     cdef int epoll_fd
     cdef Conn *conns
-    cdef uint32_t conn_count
-    cdef uint32_t free_first            # linked
+    cdef uint32_t conn_max              # slots that there are
+    cdef uint32_t conn_count            # slots that were ever used: the first ones
+    cdef uint32_t free_first            # of those that were used, linked
     cdef uint32_t freed_first           # closed in this turn: not to be reused before it ends
     cdef uint32_t downstream_count
     cdef uint32_t pooled_count
@@ -297,6 +298,7 @@ cdef class Proxy:
     cdef void _put_forwarded(self, Conn *c, const Field *proto) noexcept nogil
     cdef void _put_request_id(self, Conn *c) noexcept nogil
     cdef bint _agreed(self, const Conn *d, const uint8_t *at) noexcept nogil
+    cdef uint32_t _take_slot(self) noexcept nogil
     cdef uint32_t _new_conn(self, int fd, Side side) noexcept nogil
     cdef void _close(self, uint32_t index) noexcept nogil
     cdef void _reclaim(self) noexcept nogil

@@ -269,24 +269,20 @@ cdef class Proxy:
         return 0
 
     cdef int _allocate(self) except -1:
-        cdef uint32_t i
-        self.conn_count = 3 * self.downstream_max + 64      # for each an upstream one and a pooled one, and the listeners
+        self.conn_max = 3 * self.downstream_max + 64        # for each an upstream one and a pooled one, and the listeners
         # A head is at most what was read, a line more for the identity, the forwarding fields, and what a route adds.
         self.out_bytes = (
             2 * max(self.head_bytes, self.response_head_bytes) + max(self.head_bytes, <uint32_t>SCRATCH_BYTES)
             + FORWARDING_BYTES_MAX + EXTRA_BYTES_MAX + 4096)
-        self.conns = <Conn *>calloc(self.conn_count, sizeof(Conn))
+        self.conns = <Conn *>calloc(self.conn_max, sizeof(Conn))        # what is never used never takes memory
         self.scratch = <uint8_t *>malloc(CHUNK_HEADER_BYTES + SCRATCH_BYTES + CHUNK_END_BYTES)
         self.out = <uint8_t *>malloc(self.out_bytes)
-        self.ask_list = <Ask *>malloc(2 * self.conn_count * sizeof(Ask))
-        self.again = <uint64_t *>malloc(2 * self.conn_count * sizeof(uint64_t))
+        self.ask_list = <Ask *>malloc(2 * self.conn_max * sizeof(Ask))
+        self.again = <uint64_t *>malloc(2 * self.conn_max * sizeof(uint64_t))
         if not self.conns or not self.scratch or not self.out or not self.ask_list or not self.again:
             raise MemoryError(f"no memory for {self.downstream_max} connections")
         self.freed_first = NONE
-        self.free_first = 0
-        for i in range(self.conn_count):
-            self.conns[i].fd = -1
-            self.conns[i].link_next = i + 1 if i + 1 < self.conn_count else <uint32_t>NONE
+        self.free_first = NONE
         return 0
 
     def __dealloc__(self):
@@ -572,13 +568,12 @@ cdef class Proxy:
     # --------------------------------------------------------------------------------------------------- connections
 
     cdef uint32_t _new_conn(self, int fd, Side side) noexcept nogil:
-        cdef uint32_t index = self.free_first
+        cdef uint32_t index = self._take_slot()
         cdef uint32_t generation
         cdef Conn *c
         if index == NONE:
             return NONE
         c = &self.conns[index]
-        self.free_first = c.link_next
         generation = c.generation
         memset(c, 0, sizeof(Conn))
         c.generation = generation
@@ -592,6 +587,16 @@ cdef class Proxy:
         c.link_previous = NONE
         if side == Side.DOWNSTREAM:
             self.downstream_count += 1
+        return index
+
+    cdef uint32_t _take_slot(self) noexcept nogil:
+        """One that was used before, or else the next fresh one."""
+        cdef uint32_t index = self.free_first
+        if index != NONE:
+            self.free_first = self.conns[index].link_next
+        elif self.conn_count < self.conn_max:
+            index = self.conn_count
+            self.conn_count += 1
         return index
 
     cdef void _close(self, uint32_t index) noexcept nogil:
@@ -826,7 +831,7 @@ cdef class Proxy:
             c.is_used = False
         elif verdict != Verdict.MISS and verdict != Verdict.REFRESH:
             return False
-        elif not c.is_vouched and self.ask_count < 2 * self.conn_count:
+        elif not c.is_vouched and self.ask_count < 2 * self.conn_max:
             c.is_vouched = True
             self._ask(index, AskKind.STILL_ALIVE, Span(0, 0))
         return True
@@ -891,7 +896,7 @@ cdef class Proxy:
 
     cdef void _later(self, uint32_t index) noexcept nogil:
         """Fairness: this one has had its share of the turn."""
-        if self.again_count < 2 * self.conn_count:
+        if self.again_count < 2 * self.conn_max:
             self.again[self.again_count] = self._handle(index)
             self.again_count += 1
 

@@ -16,12 +16,13 @@ from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.sessions.backends.base import UpdateError
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.core.exceptions import ImproperlyConfigured
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
 from django.utils.functional import SimpleLazyObject
 
 from fastticket.cookies import TicketCookie
 from fastticket.django.sessions import SessionStore
 from fastticket.errors import StoreUnavailable, TicketRefused
+from fastticket.websession import UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, UNAVAILABLE_STATUS
 
 SERVER_ERRORS = 500  # and above
 INTERRUPTED = "The session ended before the request was completed: somebody has logged out, perhaps."
@@ -86,9 +87,7 @@ def _is_ambiguous(request: HttpRequest) -> bool:
 
 def _unavailable(request: HttpRequest) -> HttpResponse:
     request.session.modified = False
-    return JsonResponse(
-        {"error": StoreUnavailable.reason}, status=StoreUnavailable.status, headers={"Retry-After": "1"}
-    )
+    return HttpResponse(UNAVAILABLE_BODY, status=UNAVAILABLE_STATUS, headers=dict(UNAVAILABLE_FIELDS))
 
 
 def _interrupted(request: HttpRequest) -> SessionInterrupted:

@@ -36,11 +36,11 @@ from fastticket.django.backends import TicketBackend
 from fastticket.errors import TicketRefused
 from fastticket.stores.base import NEVER_MS, NO_DETAILS
 from fastticket.sync import Attributes
+from fastticket.websession import Visitor
 
 SALT = "fastticket.django.sessions"
 DERIVED = frozenset({SESSION_KEY, BACKEND_SESSION_KEY, HASH_SESSION_KEY})
 EXPIRY = "_session_expiry"
-USER_AGENT_CHARACTERS_MAX = 200
 
 
 class SessionStore(SessionBase):
@@ -387,10 +387,10 @@ class SharedData(MutableMapping[str, Any]):
 @receiver(user_logged_in, dispatch_uid="fastticket")
 def _on_login(request: HttpRequest, user: AbstractBaseUser, **_: Any) -> None:
     if isinstance(request.session, SessionStore):
-        address, agent = request.META.get("REMOTE_ADDR", ""), request.META.get("HTTP_USER_AGENT", "")
-        request.session.log_in(
-            user.get_username(), {"address": address, "user_agent": agent[:USER_AGENT_CHARACTERS_MAX]}
+        visitor = Visitor(
+            address=request.META.get("REMOTE_ADDR", ""), user_agent=request.META.get("HTTP_USER_AGENT", "")
         )
+        request.session.log_in(user.get_username(), visitor.details)
 
 
 def _is_ticket(session_key: str | None) -> bool:

@@ -135,23 +135,26 @@ class Worker:
     async def run(self, ready: Callable[[], None], go: int) -> None:
         """Serve until SIGTERM, or until SIGUSR2 and nobody is connected.
 
-        `ready` is called when requests could be served; they are once there is something to read from the descriptor `go`. Until then
-        a signal is the end: nobody was let in.
+        `ready` is called when requests could be served; they are once there is something to read from the descriptor `go`. From
+        then on somebody may be in the listen queue, so signals have to be answered before.
         """
         await self._open()
         gc.collect()
         gc.freeze()  # what is there now stays: a full collection that goes through it would hold the loop for milliseconds
-        ready()
-        await _readable(go)
         loop = asyncio.get_running_loop()
-        stop, retire = asyncio.Event(), asyncio.Event()
+        begin, stop, retire = asyncio.Event(), asyncio.Event(), asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, stop.set)
         loop.add_signal_handler(signal.SIGUSR2, retire.set)
         loop.add_signal_handler(signal.SIGUSR1, self._log_stats)
-        self._serve()
-        await _first_of(stop, retire)
-        if not stop.is_set():
-            await self._retire(stop)
+        loop.add_reader(go, begin.set)
+        ready()
+        await _first_of(begin, stop, retire)
+        loop.remove_reader(go)
+        if begin.is_set():
+            self._serve()
+            await _first_of(stop, retire)
+            if not stop.is_set():
+                await self._retire(stop)
         await self.stop()
 
     async def start(self) -> None:
@@ -354,13 +357,6 @@ class Worker:
 def _set_cookie(value: str) -> bytes:
     """The field line."""
     return f"Set-Cookie: {value}\r\n".encode()
-
-
-async def _readable(fd: int) -> None:
-    loop, readable = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(fd, readable.set)
-    await readable.wait()
-    loop.remove_reader(fd)
 
 
 async def _first_of(*events: asyncio.Event, timeout_s: float | None = None) -> None:

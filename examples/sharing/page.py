@@ -1,0 +1,170 @@
+"""Puts the figures of one run of all.py into the page about it, and draws its plot.
+
+python page.py RUN.json DOCS-FOLDER
+
+In session-sharing.md, what stands between `<!-- NAME -->` and `<!-- end -->` is written here: the rows of each demonstration, and
+`comparison`, which puts one figure of each beside the others.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import table
+
+mpl.use("svg")
+import matplotlib.pyplot as plt
+
+OURS, THEIRS = "#0b5fa5", "#8a96a0"
+FAILED, ADDED, REMOVED = "requests failed, %", "lost when a server comes, %", "lost when one goes, %"
+ASKED, COPIES = "messages or commands for 1,000 requests", "a copied cookie after logout, requests admitted of 10"
+
+Rows = list[table.Row]
+
+
+def comparison(found: dict[str, Rows]) -> Rows:
+    """A figure of each: None where there is none."""
+    return [*_in_memory(found), *_replicated(found), *_signed(found), *_in_redis(found), _fastticket(found)]
+
+
+def _in_memory(found: dict[str, Rows]) -> Rows:
+    reads = sum(row["reads"] for row in found["problem"])
+    read = sum(row["reads that found it"] for row in found["problem"])
+    hashed = {row["change"]: row for row in found["ip_hash"] if row["clients"] != "one NAT"}
+    return [
+        _row("own sessions, in turns", 100 * (reads - read) / reads),
+        _row(
+            "own sessions, ip_hash",
+            hashed["nothing changes"]["lost, %"],
+            hashed["a server is added"]["lost, %"],
+            hashed["a server is removed"]["lost, %"],
+        ),
+    ]
+
+
+def _replicated(found: dict[str, Rows]) -> Rows:
+    """Nodes came and went under the harder one of the two, in turns."""
+    rows = found["replication"]
+    in_turns = [
+        _row(
+            f"replication, {row['nodes']} nodes, in turns",
+            100 * row["failed reads"] / row["reads"],
+            100 * row["lost by adding"] / row["sessions"],
+            100 * row["lost by removing"] / row["sessions"],
+            row["messages/1,000 requests"],
+        )
+        for row in rows
+    ]
+    return in_turns + [
+        _row(f"replication, {row['nodes']} nodes, ip_hash", None, None, None, row["messages, ip_hash"]) for row in rows
+    ]
+
+
+def _signed(found: dict[str, Rows]) -> Rows:
+    rows = {row["situation"]: row for row in found["cookie_only"]}
+    steps = ("logged in, a name of 5 bytes", "servers are added", "a server is removed")
+    failed = [_failed(rows[step]) for step in steps]
+    return [_row("the cookie alone", *failed, None, rows["logged out, a copy of the cookie"]["admitted"])]
+
+
+def _in_redis(found: dict[str, Rows]) -> Rows:
+    return [
+        _row(
+            f"Redis on every request: {row['sessions as kept by']}",
+            100 * row["refused"] / row["requests"],
+            100 * row["lost by adding"] / row["sessions"],
+            100 * row["lost by removing"] / row["sessions"],
+            row["commands/1,000 requests"],
+            row["copies admitted after logout"],
+        )
+        for row in found["redis_per_request"]
+    ]
+
+
+def _fastticket(found: dict[str, Rows]) -> table.Row:
+    rows = {row["step"]: row for row in found["fastticket_shared"]}
+    busy = rows["everybody asks for the session's id"]
+    return _row(
+        "fastticket",
+        _failed(busy),
+        _failed(rows["a gateway is added"], rows["an application is added"]),
+        _failed(rows["a gateway is removed"], rows["an application is removed"]),
+        busy["commands/1,000 requests"],
+        rows["a copy of the cookie"]["admitted"],
+    )
+
+
+def _failed(*steps: table.Row) -> float:
+    """% of requests that were not admitted, whatever they got, in the worst of these steps."""
+    return max(100 * (row["requests"] - row["admitted"]) / row["requests"] for row in steps)
+
+
+def _row(name: str, *figures: float | None) -> table.Row:
+    headings = (FAILED, ADDED, REMOVED, ASKED, COPIES)
+    return {"sessions": name, **dict.fromkeys(headings), **dict(zip(headings, figures, strict=False))}
+
+
+def markdown(rows: Rows) -> str:
+    lines = [list(rows[0]), ["---" if isinstance(value, str) else "---:" for value in rows[0].values()]]
+    lines += [[table.shown(value) for value in row.values()] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def written(page: str, blocks: dict[str, str]) -> str:
+    """The page with these blocks in place of those that it had."""
+    for name, text in blocks.items():
+        page, number = re.subn(
+            rf"(<!-- {name} -->\n).*?(<!-- end -->)",
+            lambda found, text=text: f"{found[1]}{text}\n{found[2]}",
+            page,
+            flags=re.S,
+        )
+        if number != 1:
+            sys.exit(f"the page has {number} blocks {name}")
+    return page
+
+
+def plot(rows: Rows, path: Path) -> None:
+    """Bars from zero; where there is no figure there is no bar."""
+    panels = {
+        "not found at worst, %": [_worst(row) for row in rows],
+        ASKED: [row[ASKED] for row in rows],
+    }
+    figure, axes = plt.subplots(1, len(panels), figsize=(11, 4.4), sharey=True, layout="constrained")
+    for axis, (title, values) in zip(axes, panels.items(), strict=True):
+        colours = [OURS if row["sessions"] == "fastticket" else THEIRS for row in rows]
+        bars = axis.barh(range(len(rows)), [value or 0.0 for value in values], color=colours)
+        axis.bar_label(bars, ["" if value is None else f"{value:,.0f}" for value in values], padding=3, fontsize=8)
+        axis.set_title(title, fontsize=9)
+        axis.tick_params(labelsize=8)
+        axis.margins(x=0.12)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_yticks(range(len(rows)), [row["sessions"] for row in rows])
+    axes[0].invert_yaxis()
+    with mpl.rc_context({"svg.hashsalt": path.name, "svg.fonttype": "none"}):  # the same figures make the same file
+        figure.savefig(path, metadata={"Date": None})
+
+
+def _worst(row: table.Row) -> float | None:
+    return max((row[column] for column in (FAILED, ADDED, REMOVED) if row[column] is not None), default=None)
+
+
+def main() -> None:
+    run: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
+    docs = Path(sys.argv[2])
+    compared = comparison(run["rows"])
+    blocks = {name: markdown(rows) for name, rows in run["rows"].items()}
+    page = docs / "session-sharing.md"
+    page.write_text(
+        written(page.read_text(), {**blocks, "comparison": markdown(compared), "where": f"Measured {run['where']}."})
+    )
+    plot(compared, docs / "session-sharing.svg")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""A Redis of a demonstration, on a Unix socket, and its own count of the commands that it got."""
+
+from __future__ import annotations
+
+import contextlib
+
+import redis
+from lab import Lab, program, wait_until
+
+NOT_ASKED = (
+    "info",
+    "config|resetstat",
+    "hello",
+    "client|setinfo",
+)  # by us to count, and by each connection when it is made
+
+
+class RedisServer:
+    """Writes nothing to disk."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.path = lab.folder / "redis.sock"
+        self.url = f"unix://{self.path}?db=0"
+        command = [program("redis-server"), "--port", 0, "--unixsocket", self.path, "--save", "", "--dir", lab.folder]
+        lab.start("redis", command)
+        self.client = redis.Redis(unix_socket_path=str(self.path))
+        wait_until(self._answers, "Redis answers")
+
+    def forget(self) -> None:
+        """Count from here on."""
+        self.client.config_resetstat()
+
+    def commands(self) -> int:
+        """Since then; those that scripts call are among them."""
+        stats = self.client.info("commandstats")
+        return sum(int(each["calls"]) for name, each in stats.items() if name.removeprefix("cmdstat_") not in NOT_ASKED)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(redis.ConnectionError):
+            return bool(self.client.ping())
+        return False

@@ -1,0 +1,344 @@
+"""One visitor's session for the length of a request, whichever framework asks: a mapping, and what becomes of it at the end.
+
+    Visitor     what is known of the request: its cookies, its host, from where, by what
+    WebSession  the mapping; who is logged in is one entry of it, `principal_key`
+    at_once     runs its coroutines to their end where the cache is that of threads, so that nothing in them waits
+
+Rules of this file
+- The application's reads and writes are memory alone. `admit` comes before them, `carry_out` after: before the response's first byte.
+- What is changed of a session is written, nothing else. What an anonymous visitor leaves is never the store's.
+- A value that can not be written, or has no place to be kept in, is found before anything is done.
+- A session that ends while the application works leaves the visitor anonymous, and is no error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Coroutine, Iterable, Iterator, MutableMapping
+from typing import Any, NamedTuple, TypeVar
+
+from fastticket import attributes as asynchronous
+from fastticket import sync
+from fastticket.attributes import AttributeChanges
+from fastticket.cache import TicketCache
+from fastticket.cookies import TicketCookie
+from fastticket.core.check import Session
+from fastticket.errors import NotLoggedIn, StoreUnavailable, TicketRefused
+from fastticket.stores.base import StoredAttributes
+
+USER_AGENT_CHARACTERS_MAX = 200  # of what a login records
+RETRY_AFTER_S = 1
+UNAVAILABLE_STATUS = StoreUnavailable.status
+UNAVAILABLE_BODY = b'{"detail":"sessions are unavailable; try again"}'
+UNAVAILABLE_FIELDS = (
+    ("Content-Type", "application/json"),
+    ("Content-Length", str(len(UNAVAILABLE_BODY))),
+    ("Retry-After", str(RETRY_AFTER_S)),
+    ("Cache-Control", "no-store"),
+)
+
+NOTHING_STORED = StoredAttributes((0, 0), {})
+
+T = TypeVar("T")
+
+
+class Visitor(NamedTuple):
+    """What is known of a request; empty where nothing is. `cookies`, `host`, `user_agent`: the values of those fields."""
+
+    cookies: str = ""
+    host: str = ""
+    address: str = ""
+    user_agent: str = ""
+
+    @property
+    def details(self) -> dict[str, str]:
+        """What a login records."""
+        agent = "".join(character for character in self.user_agent if character.isprintable())
+        said = {"address": self.address, "user_agent": agent[:USER_AGENT_CHARACTERS_MAX]}
+        return {name: value for name, value in said.items() if value}
+
+
+class WebSession(MutableMapping[str, Any]):
+    """A visitor's session as the application sees it: attributes by name, and under `principal_key` who is logged in.
+
+    Setting that entry logs in, deleting it logs out, at the end of the request. `anonymous`: where the framework keeps what a visitor
+    without a session leaves; None: nowhere, and leaving something is NotLoggedIn.
+    """
+
+    def __init__(
+        self,
+        cache: TicketCache | sync.TicketCache,
+        cookie: TicketCookie,
+        visitor: Visitor,
+        principal_key: str = "user",
+        anonymous: MutableMapping[str, Any] | None = None,
+    ) -> None:
+        self._cache = cache
+        self._cookie = cookie
+        self._visitor = visitor
+        self._principal_key = principal_key
+        self._has_place = anonymous is not None
+        self._place: MutableMapping[str, Any] = {} if anonymous is None else anonymous
+        self._ticket = cookie.find(visitor.cookies) if visitor.cookies else ""
+        self._session: Session | None = None
+        self._attributes: asynchronous.Attributes | sync.Attributes | None = None
+        self._unreadable: StoreUnavailable | None = None
+        self._principal: str | None = None
+        self._newcomer: str | None = None  # to be logged in
+        self._remembers = self._leaves = self._rotates = False
+        self._set_cookie = ""
+        self._is_looked_at = False
+
+    # --- what the application does
+
+    @property
+    def principal(self) -> str | None:
+        """Who is logged in, or will be at the end of the request. None: nobody."""
+        self._is_looked_at = True
+        return self._principal
+
+    @property
+    def session(self) -> Session | None:
+        """The session of the ticket. None: there is none, or not yet."""
+        self._is_looked_at = True
+        return self._session
+
+    def login(self, principal: str, *, remember: bool = False) -> None:
+        """Begin a new session. `remember`: its cookie outlives the browser. One that there was ends, with all that was in it."""
+        if not isinstance(principal, str):
+            kind = type(principal).__name__
+            raise TypeError(f"session[{self._principal_key!r}] is who is logged in: a str, not {kind}")
+        if self._principal is not None:
+            self.logout()
+        self._is_looked_at = True
+        self._principal = self._newcomer = principal
+        self._remembers = remember
+
+    def logout(self) -> None:
+        """End the session, if there is one, and forget all that was in it."""
+        self._is_looked_at = True
+        self._leaves |= self._session is not None
+        self._become_anonymous()
+        self._place.clear()  # what was brought to a login that is not carried out yet goes with it
+
+    def rotate(self) -> None:
+        """Go on under another ticket. NotLoggedIn."""
+        if self.principal is None:
+            raise NotLoggedIn("rotate: nobody is logged in, so there is no ticket to replace")
+        self._rotates = self._newcomer is None
+
+    def __getitem__(self, name: str) -> Any:
+        if name == self._principal_key:
+            if self.principal is None:
+                raise KeyError(name)
+            return self._principal
+        return self._readable()[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name != self._principal_key:
+            self._writable()[name] = value
+        elif value != self.principal:
+            self.login(value)
+
+    def __delitem__(self, name: str) -> None:
+        if name != self._principal_key:
+            del self._readable()[name]
+        elif self.principal is None:
+            raise KeyError(name)
+        else:
+            self.logout()
+
+    def __contains__(self, name: object) -> bool:
+        return self.principal is not None if name == self._principal_key else name in self._readable()
+
+    def __iter__(self) -> Iterator[str]:
+        names = [name for name in self._readable() if name != self._principal_key]
+        return iter(names if self._principal is None else [self._principal_key, *names])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def clear(self) -> None:
+        """Log out, and forget everything."""
+        self.logout()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {'anonymous' if self._principal is None else 'logged in'}>"
+
+    # --- what the integration does
+
+    async def admit(self) -> None:
+        """Judge the ticket that came. StoreUnavailable: it can not be judged, and the visitor is not anonymous for that."""
+        if not self._ticket:
+            return
+        try:
+            await self._enter(self._ticket)
+        except TicketRefused:
+            self._end()
+
+    async def read(self) -> None:
+        """Read the attributes, if there is a session. With the store away, whoever looks at one has StoreUnavailable."""
+        self._unreadable = None
+        if self._attributes is None:
+            return
+        try:
+            await _result_of(self._attributes.load())
+        except TicketRefused:
+            self._end()
+        except StoreUnavailable as error:
+            self._unreadable = error
+
+    async def carry_out(self) -> None:
+        """Do what the application asked for since the last time: logout, login, attributes, another ticket.
+
+        StoreUnavailable; and what is wrong with what was set: NotLoggedIn, BadAttribute, AttributesTooLarge, InvalidPrincipal,
+        TooManySessions, TypeError.
+        """
+        newcomer, brought = self._newcomer, self._brought()
+        if self._leaves:
+            await self._log_out()
+        try:
+            if newcomer is not None:
+                await self._log_in(newcomer, brought)
+            if self._attributes is not None:
+                await _result_of(self._attributes.save())
+            if self._rotates:
+                await self._take_another_ticket()
+        except TicketRefused:
+            self._end()
+
+    async def logout_everywhere(self, *, keep_this: bool = True) -> int:
+        """End every session of who is logged in, now; how many. `keep_this`: all but this one. NotLoggedIn, StoreUnavailable."""
+        await self.carry_out()
+        if self.principal is None:
+            raise NotLoggedIn("logout_everywhere: nobody is logged in")
+        kept = self._session if keep_this else None
+        ended: int = await _result_of(self._cache.logout_everywhere(self.principal, keep=kept))
+        if not keep_this:
+            self._end()
+            self._place.clear()
+        return ended
+
+    @property
+    def awaits_a_cookie(self) -> bool:
+        """Whether there is something to carry out that gives the visitor another ticket."""
+        return self._newcomer is not None or self._rotates
+
+    def fields(self, given: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """What to add to the fields of the response. `given`: those that the application has set."""
+        if not self._is_looked_at and not self._set_cookie:
+            return []
+        said = {name.lower(): value for name, value in given}
+        added = [] if _varies_by_cookie(said.get("vary", "")) else [("Vary", "Cookie")]
+        if self._set_cookie:
+            added.append(("Set-Cookie", self._set_cookie))
+            if "cache-control" not in said:
+                added.append(("Cache-Control", "no-store"))
+        return added
+
+    # --- inside
+
+    def _readable(self) -> MutableMapping[str, Any]:
+        if self._unreadable is not None:
+            raise StoreUnavailable(f"the session's attributes could not be read: {self._unreadable}")
+        return self._writable()
+
+    def _writable(self) -> MutableMapping[str, Any]:
+        self._is_looked_at = True
+        return self._place if self._attributes is None else self._attributes
+
+    def _brought(self) -> dict[str, Any]:
+        """What moves into the new session. BadAttribute before there is one; NotLoggedIn if there will be none, and no place."""
+        if self._newcomer is None:
+            if self._place and not self._has_place:
+                raise self._homeless()
+            return {}
+        trial = AttributeChanges(self._cache.serializer)
+        trial.hold(NOTHING_STORED)
+        trial.update({name: value for name, value in self._place.items() if name != self._principal_key})
+        trial.changes()
+        return dict(trial)
+
+    def _homeless(self) -> NotLoggedIn:
+        names = ", ".join(map(repr, sorted(self._place)))
+        return NotLoggedIn(
+            f"session: {names} can not be kept for a visitor who is not logged in: log in "
+            f"(session[{self._principal_key!r}] = …), or put the framework's own signed-cookie sessions around this one"
+        )
+
+    async def _log_out(self) -> None:
+        with contextlib.suppress(TicketRefused):  # its key has left the ring meanwhile
+            await _result_of(self._cache.logout(self._ticket))
+        self._leaves = False
+        self._drop_ticket()
+
+    async def _log_in(self, principal: str, brought: dict[str, Any]) -> None:
+        remember = self._remembers
+        login = self._cache.login(principal, remember=remember, details=self._visitor.details)
+        ticket = await _result_of(login)
+        self._newcomer = None
+        self._give_ticket(ticket, remember)
+        await self._enter(ticket)
+        if self._attributes is not None:
+            self._attributes.hold(NOTHING_STORED)
+            self._attributes.update(brought)
+        self._place.clear()
+
+    async def _take_another_ticket(self) -> None:
+        self._rotates = False
+        was_read = self._attributes is not None and self._attributes.is_loaded
+        is_remembered = self._session is not None and self._is_remembered(self._session)
+        ticket = await _result_of(self._cache.rotate(self._ticket))
+        self._give_ticket(ticket, is_remembered)
+        await self._enter(ticket)
+        if was_read:
+            await self.read()
+
+    async def _enter(self, ticket: str) -> None:
+        session = await _result_of(self._cache.authenticate(ticket))
+        self._ticket, self._session, self._principal = ticket, session, session.principal
+        self._attributes = self._cache.attributes(session)
+
+    def _end(self) -> None:
+        """The session is over."""
+        self._become_anonymous()
+        self._drop_ticket()
+
+    def _become_anonymous(self) -> None:
+        self._principal = self._session = self._attributes = self._unreadable = self._newcomer = None
+        self._remembers = self._rotates = False
+
+    def _give_ticket(self, ticket: str, remember: bool) -> None:
+        age_s = self._cache.remember_lifetime_s if remember else None
+        self._ticket = ticket
+        self._set_cookie = self._cookie.set(ticket, self._visitor.host, max_age_s=age_s)
+
+    def _drop_ticket(self) -> None:
+        self._ticket = ""
+        self._set_cookie = self._cookie.clear(self._visitor.host)
+
+    def _is_remembered(self, session: Session) -> bool:
+        """Such a session has the lifetime of one, and no idle timeout."""
+        lifetime_ms = session.absolute_deadline_ms - session.issued_at_ms
+        is_idle_free = session.idle_deadline_ms == session.absolute_deadline_ms
+        return is_idle_free and lifetime_ms == self._cache.remember_lifetime_s * 1000
+
+
+async def _result_of(value: Any) -> Any:
+    """Of a call to either cache: that of threads has it already."""
+    return await value if inspect.isawaitable(value) else value
+
+
+def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine of a WebSession whose cache is `fastticket.sync`'s: it waits in its calls, and never suspends."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    coroutine.close()
+    raise RuntimeError("it waits for an event loop: give it a fastticket.sync.TicketCache")
+
+
+def _varies_by_cookie(vary: str) -> bool:
+    return not {"cookie", "*"}.isdisjoint(name.strip().lower() for name in vary.split(","))

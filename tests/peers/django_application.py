@@ -53,6 +53,10 @@ def prepare(*names):
 # --- views
 
 
+def told(value, **more):
+    return JsonResponse({"value": value, "process": os.getpid(), **more})
+
+
 def login(request):
     user = auth.authenticate(request, username=request.GET["user"], password=f"{request.GET['user']}'s")
     if "remember" in request.GET:
@@ -67,7 +71,7 @@ def logout(request):
 
 
 def who(request):
-    return JsonResponse({"user": request.user.get_username(), "id": request.user.pk, "process": os.getpid()})
+    return told(request.user.get_username() or None, id=request.user.pk)
 
 
 def ignore(request):
@@ -77,16 +81,16 @@ def ignore(request):
 def put(request):
     for name, value in request.GET.items():
         request.session[name] = value
-    return JsonResponse({"process": os.getpid()})
+    return told(None)
 
 
 def get(request):
-    return JsonResponse({"value": request.session.get(request.GET["name"]), "process": os.getpid()})
+    return told(request.session.get(request.GET["name"]))
 
 
 def append(request):
     request.session.setdefault("list", []).append(len(request.session["list"]))
-    return JsonResponse({"value": request.session["list"]})
+    return told(request.session["list"])
 
 
 def fail(request):
@@ -114,7 +118,7 @@ def put_at_last(request):
 def get_at_last(request):
     who(request)
     ticket_cache().logout(request.GET["logout"])
-    return JsonResponse({"value": request.session["a"]})
+    return told(request.session["a"])
 
 
 def password(request):
@@ -127,7 +131,7 @@ def password(request):
 
 async def awho(request):
     user = await request.auser()
-    return JsonResponse({"user": user.get_username(), "is_known": await request.session.ahas_key(auth.SESSION_KEY)})
+    return told(user.get_username() or None, is_known=await request.session.ahas_key(auth.SESSION_KEY))
 
 
 async def alogin(request):
@@ -143,8 +147,7 @@ async def alogout(request):
 
 
 async def aget(request):
-    values = await asyncio.gather(request.session.aget("by"), request.session.aget("missing", 7))
-    return JsonResponse({"value": values})
+    return told(await asyncio.gather(request.session.aget("by"), request.session.aget("missing", 7)))
 
 
 VIEWS = (

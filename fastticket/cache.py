@@ -218,9 +218,9 @@ class TicketCache:
         self._keeper = asyncio.create_task(self._keep(), name="fastticket-flush")
 
     @property
-    def is_open(self) -> bool:
-        """Whether it was opened, and not closed yet."""
-        return self._keeper is not None and not self._closed
+    def was_opened(self) -> bool:
+        """Whether `open` has succeeded; true of a closed cache, too."""
+        return self._keeper is not None
 
     @property
     def remember_lifetime_s(self) -> int:

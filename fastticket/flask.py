@@ -7,14 +7,15 @@
 
 Rules of this file
 - A visitor who is not logged in has Flask's own signed cookie, if the application has a secret key. A login takes along what is in it.
-- What a request changed is written when its response is there; a response of 500 and more writes nothing.
+- What a request changed is written when its response is there; if that is one of 500 or more, nothing is. `login` and its like write at
+  once, so their errors are the view's to handle.
 - Where the store fails, the error is an HTTP error of 503 at the same time, so an application's error handlers see it as one.
 """
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import Coroutine, MutableMapping
+from typing import Any, TypeVar
 
 import flask
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionInterface, SessionMixin
@@ -30,6 +31,8 @@ __all__ = ["SessionsUnavailable", "TicketSession", "TicketSessions", "login", "l
 
 SERVER_ERRORS = 500  # and above
 PERMANENT_KEY = "_permanent"  # Flask's
+
+T = TypeVar("T")
 
 
 class SessionsUnavailable(StoreUnavailable, ServiceUnavailable):
@@ -87,7 +90,7 @@ class TicketSession(ThreadSession, SessionMixin):
     @property
     def modified(self) -> bool:
         """Whether there is something to write. Setting it is never needed: a change within a value is noticed."""
-        return self._is_marked or self.awaits_a_cookie or self._leaves or bool(self._changes())
+        return self._is_marked or self.new or self._rotates or self._leaves or bool(self._changes())
 
     @modified.setter
     def modified(self, value: bool) -> None:
@@ -166,37 +169,51 @@ class TicketSessions(SessionInterface):
 
     def save_session(self, app: flask.Flask, session: SessionMixin, response: flask.Response) -> None:
         """Flask calls it. What is wrong with what was set is the application's error: NotLoggedIn, BadAttribute and so on."""
-        if not isinstance(session, TicketSession) or session.error or response.status_code >= SERVER_ERRORS:
+        if not isinstance(session, TicketSession):
             return
-        try:
-            at_once(session.carry_out())
-        except StoreUnavailable:
-            _make_unavailable(response)
-            return
+        if response.status_code < SERVER_ERRORS and session.error is None:
+            try:
+                at_once(session.carry_out())
+                session.save_place(self._anonymous, app, response)
+            except StoreUnavailable:
+                _make_unavailable(response)
         for name, value in session.fields(response.headers.items()):
             response.headers.add(name, value)
-        session.save_place(self._anonymous, app, response)
 
 
 def login(principal: str, *, remember: bool = False) -> None:
-    """Begin a new session, at the end of the request. `remember`: its cookie outlives the browser. A session that there was ends."""
-    _session().login(principal, remember=remember)
+    """Begin a session, now; the response brings its cookie. `remember`: it outlives the browser.
+
+    One that there was ends, with its attributes; those of an anonymous visitor come along. InvalidPrincipal, TooManySessions,
+    SessionsUnavailable, BadAttribute, AttributesTooLarge. RuntimeError: the response has begun.
+    """
+    session = _session()
+    session.login(principal, remember=remember)
+    _run(session.carry_out())
 
 
 def logout() -> None:
-    """End the session, if there is one, at the end of the request."""
-    _session().logout()
+    """End the session, now, if there is one. SessionsUnavailable: it may go on."""
+    session = _session()
+    session.logout()
+    _run(session.carry_out())
 
 
 def rotate() -> None:
-    """Go on under another ticket: after a change of privileges. NotLoggedIn."""
-    _session().rotate()
+    """Go on under another ticket, from now on: after a change of privileges. NotLoggedIn, SessionsUnavailable, RuntimeError: too late."""
+    session = _session()
+    session.rotate()
+    _run(session.carry_out())
 
 
 def logout_everywhere(*, keep_this: bool = True) -> int:
     """End every session of who is logged in, now; how many. `keep_this`: all but this one. NotLoggedIn, SessionsUnavailable."""
+    return _run(_session().logout_everywhere(keep_this=keep_this))
+
+
+def _run(coroutine: Coroutine[Any, Any, T]) -> T:
     try:
-        return at_once(_session().logout_everywhere(keep_this=keep_this))
+        return at_once(coroutine)
     except StoreUnavailable as error:
         raise SessionsUnavailable(str(error)) from error
 

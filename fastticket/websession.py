@@ -88,7 +88,7 @@ class WebSession(MutableMapping[str, Any]):
         self._newcomer: str | None = None  # to be logged in
         self._remembers = self._leaves = self._rotates = False
         self._set_cookie = ""
-        self._is_looked_at = False
+        self._is_looked_at = self._has_answered = False
 
     # --- what the application does
 
@@ -97,6 +97,11 @@ class WebSession(MutableMapping[str, Any]):
         """Who is logged in, or will be at the end of the request. None: nobody."""
         self._is_looked_at = True
         return self._principal
+
+    @property
+    def has_ticket(self) -> bool:
+        """Whether the visitor came with one, good or not, or has got one."""
+        return bool(self._ticket)
 
     @property
     def session(self) -> Session | None:
@@ -178,7 +183,7 @@ class WebSession(MutableMapping[str, Any]):
             self._end()
 
     async def read(self) -> None:
-        """Read the attributes, if there is a session. With the store away, whoever looks at one has StoreUnavailable."""
+        """Read the attributes, if there is a session. StoreUnavailable; whoever looks at an attribute then has it, too."""
         self._unreadable = None
         if self._attributes is None:
             return
@@ -188,13 +193,18 @@ class WebSession(MutableMapping[str, Any]):
             self._end()
         except StoreUnavailable as error:
             self._unreadable = error
+            raise
 
     async def carry_out(self) -> None:
         """Do what the application asked for since the last time: logout, login, attributes, another ticket.
 
         StoreUnavailable; and what is wrong with what was set: NotLoggedIn, BadAttribute, AttributesTooLarge, InvalidPrincipal,
-        TooManySessions, TypeError.
+        TooManySessions, TypeError. RuntimeError: the response has begun, so the visitor can not be given a ticket.
         """
+        if self._has_answered and (self._newcomer is not None or self._rotates):
+            raise RuntimeError(
+                "the response has begun: it is too late for a login or rotation, whose cookie would come with it"
+            )
         newcomer, brought = self._newcomer, self._brought()
         if self._leaves:
             await self._log_out()
@@ -220,13 +230,12 @@ class WebSession(MutableMapping[str, Any]):
             self._place.clear()
         return ended
 
-    @property
-    def awaits_a_cookie(self) -> bool:
-        """Whether there is something to carry out that gives the visitor another ticket."""
-        return self._newcomer is not None or self._rotates
-
     def fields(self, given: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-        """What to add to the fields of the response. `given`: those that the application has set."""
+        """What to add to the fields of the response, once, when all is carried out. `given`: those that it has.
+
+        Of a 503, too: a ticket may have been replaced before the store went away.
+        """
+        self._has_answered = True
         if not self._is_looked_at and not self._set_cookie:
             return []
         said = {name.lower(): value for name, value in given}
@@ -293,7 +302,8 @@ class WebSession(MutableMapping[str, Any]):
         self._give_ticket(ticket, is_remembered)
         await self._enter(ticket)
         if was_read:
-            await self.read()
+            with contextlib.suppress(StoreUnavailable):
+                await self.read()
 
     async def _enter(self, ticket: str) -> None:
         session = await _result_of(self._cache.authenticate(ticket))

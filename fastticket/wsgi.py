@@ -10,13 +10,14 @@ The application finds the session, a mapping, in `environ["fastticket.session"]`
 Rules of this file
 - The response begins when the application has returned and said its status; if it says it later, or calls `write`, then with the first
   piece of the body. Until then what it does to the session counts, and a store that is away can still become the response.
-- A response of 500 and more, or one with `exc_info`, writes nothing.
+- A response of 500 and more, or one with `exc_info`, writes nothing. `login` and its like write at once: their errors are the
+  application's to handle.
 - A body is passed on as it is, so that a server still knows a list or a file for what it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastticket.cookies import TicketCookie
@@ -71,13 +72,10 @@ class SessionMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """PEP 3333."""
         session = ThreadSession(self._cache, self._cookie, visitor_of(environ), self._principal_key)
-        try:
-            at_once(session.admit())
-        except StoreUnavailable:
-            return _unavailable(start_response)
-        _introduce(environ, session)
         response = _Response(session, start_response)
         try:
+            at_once(session.admit())
+            _introduce(environ, session)
             body = self._application(environ, response.say)
             return response.begin(body) if response.is_said else response.begin_late(body)
         except StoreUnavailable:
@@ -85,18 +83,27 @@ class SessionMiddleware:
 
 
 def login(environ: WSGIEnvironment, principal: str, *, remember: bool = False) -> None:
-    """Begin a new session, at the end of the request. `remember`: its cookie outlives the browser. A session that there was ends."""
-    _session_of(environ).login(principal, remember=remember)
+    """Begin a session, now; the response brings its cookie. `remember`: it outlives the browser. One that there was ends.
+
+    InvalidPrincipal, TooManySessions, StoreUnavailable, BadAttribute, AttributesTooLarge. RuntimeError: the response has begun.
+    """
+    session = _session_of(environ)
+    session.login(principal, remember=remember)
+    at_once(session.carry_out())
 
 
 def logout(environ: WSGIEnvironment) -> None:
-    """End the session, if there is one, at the end of the request."""
-    _session_of(environ).logout()
+    """End the session, now, if there is one. StoreUnavailable: it may go on."""
+    session = _session_of(environ)
+    session.logout()
+    at_once(session.carry_out())
 
 
 def rotate(environ: WSGIEnvironment) -> None:
-    """Go on under another ticket: after a change of privileges. NotLoggedIn."""
-    _session_of(environ).rotate()
+    """Go on under another ticket, from now on: after a change of privileges. NotLoggedIn, StoreUnavailable, RuntimeError: too late."""
+    session = _session_of(environ)
+    session.rotate()
+    at_once(session.carry_out())
 
 
 def logout_everywhere(environ: WSGIEnvironment, *, keep_this: bool = True) -> int:
@@ -122,11 +129,6 @@ def _introduce(environ: WSGIEnvironment, session: ThreadSession) -> None:
         environ.pop(name, None)
     if session.is_admitted and session.principal:
         environ["REMOTE_USER"] = session.principal.encode().decode("latin-1")
-
-
-def _unavailable(start_response: StartResponse) -> list[bytes]:
-    start_response(UNAVAILABLE_STATUS_LINE, list(UNAVAILABLE_FIELDS))
-    return [UNAVAILABLE_BODY]
 
 
 class _Response:
@@ -184,7 +186,11 @@ class _Response:
         """The response to a request that the store failed. Once another one has begun, the failure is raised again."""
         if self._write is not None:
             raise
-        return _unavailable(self._start_response)
+        self._write = self._say(UNAVAILABLE_STATUS_LINE, self._with_added(UNAVAILABLE_FIELDS), None)
+        return [UNAVAILABLE_BODY]
+
+    def _with_added(self, fields: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        return [*fields, *self._session.fields(fields)]
 
     def _begin(self) -> Callable[[bytes], object]:
         """Carry out what the session asks for, and start the response. The server's `write`."""
@@ -194,9 +200,8 @@ class _Response:
             raise AssertionError("the application's body came before its start_response")
         if self._exc_info is None and not self._status.startswith("5"):
             at_once(self._session.carry_out())
-            self._fields = [*self._fields, *self._session.fields(self._fields)]
         exc_info, self._exc_info = self._exc_info, None  # it refers to this frame
-        self._write = self._say(self._status, self._fields, exc_info)
+        self._write = self._say(self._status, self._with_added(self._fields), exc_info)
         return self._write
 
     def _say(

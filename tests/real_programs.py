@@ -36,11 +36,13 @@ def run(name: str, *arguments, bound_s: float = 3 * BOUND_S, **options) -> str:
     return done.stdout
 
 
-def uvicorn(folder: Path):
-    """`peers/asgi_application.py`, on a Unix socket."""
+def uvicorn(folder: Path, application: str = "asgi_application:application", environment: dict[str, str] | None = None):
+    """An application of `peers`, on a Unix socket."""
     options = ("--app-dir", PEERS, "--log-level", "warning", "--timeout-graceful-shutdown", 1)
-    command = (program("uvicorn"), *options, "asgi_application:application", "--fd")
-    return serving(lambda descriptor: [*command, descriptor], folder, path=folder / "uvicorn.sock")
+    command = (program("uvicorn"), *options, application, "--fd")
+    return serving(
+        lambda descriptor: [*command, descriptor], folder, path=folder / "uvicorn.sock", environment=environment
+    )
 
 
 def gunicorn(folder: Path):

@@ -9,6 +9,8 @@ from typing import Any, assert_type
 
 import fastticket
 import fastticket.sync
+from fastticket import asgi
+from fastticket.cookies import TicketCookie
 
 T0_MS = 1_750_000_000_000
 
@@ -135,6 +137,36 @@ def in_threads(store: fastticket.Store, keys: fastticket.Keyring) -> None:
         assert_type(cache.check(ticket), fastticket.Session | fastticket.Verdict)
 
 
+async def session_of_a_request(cache: fastticket.TicketCache) -> None:
+    """An ASGI application with sessions."""
+
+    async def application(scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+        session = assert_type(asgi.session_of(scope), asgi.RequestSession)
+        assert_type(session.principal, str | None)
+        session["user"] = "erin"
+        assert_type(session["user"], Any)
+        await session.save()
+        await asgi.rotate(scope)
+        assert_type(await asgi.logout_everywhere(scope), int)
+        await asgi.logout(scope)
+        session["color"] = "red"
+        try:
+            await session.save()
+        except fastticket.NotLoggedIn as error:
+            assert_type(error.reason, str)
+        session.clear()
+
+    async def receive() -> asgi.Message:
+        return {"type": "http.request"}
+
+    async def send(message: asgi.Message) -> None:
+        assert message["type"]
+
+    served: asgi.ASGIApp = asgi.SessionMiddleware(application, cache, cookie=TicketCookie(is_secure=False), lazy=True)
+    async with cache:
+        await served({"type": "http", "headers": []}, receive, send)
+
+
 def store_of(url: str) -> fastticket.Store | None:
     """Every error of ours has a slug and a status."""
     try:
@@ -155,6 +187,7 @@ def main() -> None:
     asyncio.run(sessions_of_a_cache(store, keys))
     asyncio.run(events_of(fastticket.open_store("sqlite://:memory:"), keys))
     in_threads(fastticket.open_store("sqlite://:memory:"), keys)
+    asyncio.run(session_of_a_request(fastticket.TicketCache(fastticket.open_store("sqlite://:memory:"), keys)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,900 @@
+"""Sessions in ASGI applications: every rule that the integrations share, by raw ASGI calls, in virtual time, on a store that counts.
+
+A `Browser` keeps cookies. What it asks is a view: a function of the session whose result is the answer, as JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import json
+import logging
+from collections.abc import AsyncIterator
+from http.cookies import SimpleCookie
+from typing import Any, NamedTuple
+
+import pytest
+from model_store import ModelServer, ModelStore, in_virtual_time, pass_ms, settle, virtual_ms
+
+from fastticket import Keyring, TicketCache
+from fastticket.asgi import SessionMiddleware, login, logout, logout_everywhere, rotate, session_of
+from fastticket.cookies import TicketCookie
+from fastticket.errors import (
+    AttributesTooLarge,
+    BadAttribute,
+    InvalidPrincipal,
+    NotLoaded,
+    NotLoggedIn,
+    StoreUnavailable,
+    TooManySessions,
+)
+
+KEY = (1, b"k" * 32)
+DAY_S = 86400
+NEAR_BYTES = 1_000_000
+
+
+class Answer(NamedTuple):
+    status: int
+    fields: list[tuple[str, str]]
+    body: bytes
+
+    @property
+    def said(self) -> Any:
+        return json.loads(self.body)
+
+    def all(self, name: str) -> list[str]:
+        return [value for each, value in self.fields if each == name]
+
+
+class Browser:
+    """Asks applications behind the middleware, one request at a time, and keeps what cookies they set."""
+
+    def __init__(self, site: Site, **settings: Any) -> None:
+        self.site = site
+        self.settings = settings
+        self.cookies: dict[str, str] = {}
+
+    async def ask(self, view, **scope) -> Answer:
+        return await self.request(page(view), **scope)
+
+    async def say(self, view, **scope) -> Any:
+        """What the view returns."""
+        answer = await self.ask(view, **scope)
+        assert answer.status == 200
+        return answer.said
+
+    async def request(self, application, headers=(), **scope) -> Answer:
+        sent = await run(SessionMiddleware(application, self.site.cache, **self.settings), self.scope(headers, **scope))
+        start, *rest = [message for message in sent if message["type"].startswith("http.response")]
+        fields = [(name.decode(), value.decode()) for name, value in start["headers"]]
+        answer = Answer(start["status"], fields, b"".join(message.get("body", b"") for message in rest))
+        self._take_cookies(answer)
+        return answer
+
+    def scope(self, headers=(), kind="http", **others) -> dict[str, Any]:
+        cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        fields = [(b"host", b"shop.test"), (b"user-agent", b"test/1"), *headers]
+        if cookies:
+            fields.append((b"cookie", cookies.encode()))
+        return {"type": kind, "path": "/", "headers": fields, "client": ("192.0.2.7", 1234), **others}
+
+    def _take_cookies(self, answer: Answer) -> None:
+        for line in answer.all("set-cookie"):
+            for name, cookie in SimpleCookie(line).items():
+                self.cookies.pop(name, None)
+                if cookie["max-age"] != "0":
+                    self.cookies[name] = cookie.value
+
+    @property
+    def ticket(self) -> str | None:
+        return self.cookies.get("ticket")
+
+
+class Site:
+    """A cache of its own, on a server that it may share with others."""
+
+    def __init__(self, server: ModelServer, cache: TicketCache, store: ModelStore) -> None:
+        self.server = server
+        self.cache = cache
+        self.store = store
+
+    def browser(self, **settings) -> Browser:
+        return Browser(self, **settings)
+
+    @contextlib.contextmanager
+    def commands(self, *names: str):
+        """The store was asked exactly this, in this order."""
+        before = len(self.store.calls)
+        yield
+        assert [call.name for call in self.store.calls[before:]] == list(names)
+
+
+@contextlib.asynccontextmanager
+async def site(server: ModelServer | None = None, **settings) -> AsyncIterator[Site]:
+    server = server or ModelServer(virtual_ms)
+    store = ModelStore(server)
+    settings = {"near_attributes_bytes": NEAR_BYTES, "clock": virtual_ms, **settings}
+    async with TicketCache(store, Keyring([KEY]), **settings) as cache:
+        yield Site(server, cache, store)
+        store.wire.is_down = False
+
+
+def page(view):
+    """An application that answers with what a view of its session returns; or of its scope, if that is the parameter's name."""
+    of_scope = next(iter(inspect.signature(view).parameters)) == "scope"
+
+    async def application(scope, receive, send):
+        said = view(scope if of_scope else scope["session"])
+        body = json.dumps(await said if inspect.isawaitable(said) else said).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+        await send({"type": "http.response.body", "body": body})
+
+    return application
+
+
+async def run(application, scope, *received) -> list[dict[str, Any]]:
+    """What an application sends, given these messages."""
+    sent: list[dict[str, Any]] = []
+    messages = iter(received)
+
+    async def receive():
+        return next(messages)
+
+    async def send(message):
+        sent.append(message)
+
+    await application(scope, receive, send)
+    return sent
+
+
+def put(**values):
+    """A view that sets these."""
+    return lambda session: session.update(values)
+
+
+def everything(session):
+    return dict(session)
+
+
+async def logged_in(at: Site, principal="alice", **settings) -> Browser:
+    """A browser whose session is in the near cache, and its attributes, too."""
+    browser = at.browser(**settings)
+    await browser.ask(put(user=principal))
+    await browser.ask(lambda scope: "read")
+    return browser
+
+
+# --- who is who
+
+
+@in_virtual_time
+async def test_without_a_ticket_everybody_is_anonymous_and_the_store_is_not_asked():
+    async with site() as at:
+        with at.commands():
+            answer = await at.browser().ask(everything)
+        assert (answer.said, answer.all("set-cookie"), answer.all("vary")) == ({}, [], ["Cookie"])
+
+
+@in_virtual_time
+async def test_a_response_that_does_not_depend_on_the_session_does_not_vary():
+    async with site() as at:
+        browser = await logged_in(at)
+        for asked in (at.browser(), browser):
+            answer = await asked.ask(lambda scope: "static")
+            assert answer.fields == [("content-type", "application/json")]
+
+
+@in_virtual_time
+async def test_two_tickets_that_differ_are_none_and_stay():
+    async with site() as at:
+        tickets = [await at.cache.login("alice") for _ in range(2)]
+        cookies = [(b"cookie", f"ticket={ticket}".encode()) for ticket in tickets]
+        answer = await at.browser().ask(everything, headers=cookies)
+        assert (answer.said, answer.all("set-cookie")) == ({}, [])
+        assert (await at.browser().ask(everything, headers=cookies[:1] * 2)).said == {"user": "alice"}
+
+
+@in_virtual_time
+async def test_a_refused_ticket_is_anonymous_and_its_cookie_cleared():
+    async with site() as at:
+        browser = await logged_in(at)
+        await at.cache.logout(browser.ticket)
+        answer = await browser.ask(lambda scope: scope["user"].is_authenticated)
+        assert answer.said is False
+        assert answer.all("set-cookie") == ["ticket=; Path=/; HttpOnly; SameSite=Lax; Secure; Max-Age=0"]
+        assert answer.all("cache-control") == ["no-store"]
+        assert browser.ticket is None
+
+
+@in_virtual_time
+async def test_a_ticket_that_can_not_be_judged_is_503_and_stays():
+    async with site() as at:
+        browser = at.browser()
+        browser.cookies["ticket"] = await at.cache.login("alice")
+        at.store.wire.is_down = True
+        answer = await browser.ask(everything)
+        assert (answer.status, answer.all("retry-after"), answer.all("set-cookie")) == (503, ["1"], [])
+        assert "detail" in answer.said
+        assert browser.ticket
+        at.store.wire.is_down = False
+        assert await browser.say(everything) == {"user": "alice"}
+
+
+@in_virtual_time
+async def test_an_outage_is_not_felt_by_who_is_cached():
+    async with site() as at:
+        browser = await logged_in(at)
+        await browser.ask(put(color="red"))
+        at.store.wire.is_down = True
+        await pass_ms(5000)
+        assert await browser.say(everything) == {"user": "alice", "color": "red"}
+
+
+@in_virtual_time
+async def test_attributes_that_can_not_be_read_concern_who_looks_at_one(caplog):
+    async with site(near_attributes_bytes=0) as at:
+        browser = await logged_in(at)
+        at.store.wire.is_down = True
+        assert await browser.say(lambda session: session["user"]) == "alice"
+        assert (await browser.ask(lambda session: session.get("color"))).status == 503
+        assert (await browser.ask(put(color="red"))).status == 503
+        assert browser.ticket
+        assert browser.ticket not in caplog.text
+
+
+@in_virtual_time
+async def test_whoever_issued_the_ticket_the_session_says_whose_it_is():
+    async with site() as at:
+        browser = at.browser(principal_key="user_id")
+        browser.cookies["ticket"] = await at.cache.login("alice")
+        assert await browser.say(everything) == {"user_id": "alice"}
+        assert await browser.say(lambda session: ["user" in session, "user_id" in session]) == [False, True]
+
+
+@in_virtual_time
+async def test_what_starlette_wants_of_a_user():
+    def user(scope):
+        user = scope["user"]
+        return [user.is_authenticated, user.display_name, user.identity, scope["auth"].scopes]
+
+    async with site() as at:
+        answer = await at.browser().ask(user)
+        assert (answer.said, answer.all("vary")) == ([False, "", "", []], ["Cookie"])
+        assert await (await logged_in(at)).say(user) == [True, "alice", "alice", ["authenticated"]]
+
+
+# --- what is asked of the store
+
+
+@in_virtual_time
+async def test_a_hit_that_changes_nothing_asks_nothing():
+    async with site() as at:
+        browser = await logged_in(at)
+        await browser.ask(put(cart=["tea"]))
+        with at.commands():
+            for _ in range(100):
+                assert await browser.say(everything) == {"user": "alice", "cart": ["tea"]}
+            await browser.ask(put(cart=["tea"], user="alice"))
+
+
+@in_virtual_time
+async def test_a_hit_that_changes_something_asks_once():
+    async with site() as at:
+        browser = await logged_in(at)
+        with at.commands("write_attributes"):
+            await browser.ask(put(cart=["tea"], color="red"))
+        with at.commands("write_attributes"):
+            await browser.ask(lambda session: session["cart"].append("milk"))
+        with at.commands():
+            assert await browser.say(everything) == {"user": "alice", "cart": ["tea", "milk"], "color": "red"}
+        with at.commands("write_attributes"):
+            assert await browser.say(lambda session: session.pop("color")) == "red"
+        assert at.store.calls[-1].arguments[2:] == ({}, ["color"])
+
+
+@in_virtual_time
+async def test_without_near_copies_it_asks_once_more():
+    async with site(near_attributes_bytes=0) as at:
+        browser = await logged_in(at)
+        with at.commands("read_attributes"):
+            assert await browser.say(lambda scope: "static") == "static"
+
+
+@in_virtual_time
+async def test_lazy_sessions_are_read_when_that_is_asked_for():
+    async def color(session):
+        await session.load()
+        return session["color"]
+
+    async with site(near_attributes_bytes=0) as at:
+        browser = await logged_in(at, lazy=True)
+        with at.commands():
+            assert await browser.say(lambda session: session["user"]) == "alice"
+        with at.commands("write_attributes"):
+            await browser.ask(put(color="red"))
+        with pytest.raises(NotLoaded):
+            await browser.ask(lambda session: session.get("color"))
+        with at.commands("read_attributes"):
+            assert await browser.say(color) == "red"
+        at.store.wire.is_down = True
+        assert (await browser.ask(color)).status == 503
+
+
+# --- log in and out
+
+
+@in_virtual_time
+async def test_setting_the_principal_logs_in_and_what_else_is_set_comes_along():
+    async with site() as at:
+        browser = at.browser()
+        answer = await browser.ask(put(color="red", user="alice", cart=["tea"]))
+        assert answer.all("cache-control") == ["no-store"]
+        (cookie,) = answer.all("set-cookie")
+        assert cookie == f"ticket={browser.ticket}; Path=/; HttpOnly; SameSite=Lax; Secure"
+        with at.commands():
+            assert await browser.say(list) == ["user", "color", "cart"]
+        (info,) = await at.cache.sessions("alice")
+        assert info.details == {"address": "192.0.2.7", "user_agent": "test/1"}
+        assert "user" not in at.server.attributes[info.id].values
+
+
+@in_virtual_time
+async def test_deleting_the_principal_logs_out_and_so_does_clear():
+    async with site() as at:
+        for leave in (lambda session: session.pop("user"), lambda session: session.clear()):
+            browser = await logged_in(at)
+            ticket = browser.ticket
+            with at.commands("revoke"):
+                answer = await browser.ask(leave)
+            assert answer.all("set-cookie")[0].endswith("Max-Age=0")
+            browser.cookies["ticket"] = ticket
+            assert await browser.say(everything) == {}
+
+
+@in_virtual_time
+async def test_another_principal_gets_nothing_of_the_first_ones():
+    async with site() as at:
+        browser = await logged_in(at)
+        await browser.ask(put(color="red"))
+        first = browser.ticket
+        await browser.ask(put(user="bob", cart=["tea"]))
+        assert await browser.say(everything) == {"user": "bob", "cart": ["tea"]}
+        assert await at.cache.sessions("alice") == []
+        assert browser.ticket != first
+
+
+@in_virtual_time
+async def test_who_changes_his_mind_within_a_request_takes_nothing_along():
+    def waver(session):
+        session.update(user="alice", secret="of alice")
+        session["user"] = "bob"
+
+    async with site() as at:
+        browser = at.browser()
+        with at.commands("create", "exchange"):
+            await browser.ask(waver)
+        assert await browser.say(everything) == {"user": "bob"}
+
+
+@in_virtual_time
+async def test_clear_and_log_in_is_another_session_of_the_same_principal():
+    def log_in_again(session):
+        session.clear()
+        session["user"] = "alice"
+
+    async with site() as at:
+        browser = await logged_in(at)
+        await browser.ask(put(color="red"))
+        first = browser.ticket
+        await browser.ask(log_in_again)
+        assert await browser.say(everything) == {"user": "alice"}
+        assert len(await at.cache.sessions("alice")) == 1
+        assert browser.ticket != first
+
+
+@in_virtual_time
+async def test_a_principal_is_a_str():
+    async with site() as at:
+        with pytest.raises(TypeError, match=r"session\['user'\] is who is logged in: a str, not int"):
+            await at.browser().ask(put(user=7))
+        with pytest.raises(InvalidPrincipal):
+            await at.browser().ask(put(user=""))
+        assert at.server.live == {}
+
+
+@in_virtual_time
+async def test_an_attribute_of_the_principals_name_is_never_seen():
+    async with site() as at:
+        browser = await logged_in(at)
+        session = await at.cache.authenticate(browser.ticket)
+        async with at.cache.attributes(session) as attributes:
+            attributes["user"] = "mallory"
+        assert await browser.say(everything) == {"user": "alice"}
+        assert await browser.say(len) == 1
+
+
+@in_virtual_time
+async def test_a_login_that_is_remembered_has_a_cookie_that_outlives_the_browser():
+    async with site(remember_lifetime_s=7 * DAY_S) as at:
+        browser = at.browser()
+        for step in (lambda scope: login(scope, "alice", remember=True), rotate):
+            answer = await browser.ask(lambda scope, step=step: step(scope))
+            assert answer.all("set-cookie")[0].endswith(f"; Max-Age={7 * DAY_S}")
+        assert (
+            "Max-Age" not in (await (await logged_in(at, "bob")).ask(lambda scope: rotate(scope))).all("set-cookie")[0]
+        )
+
+
+@in_virtual_time
+async def test_explicit_calls_are_done_at_once():
+    async def log_in(scope):
+        await login(scope, "alice")
+        return [each.principal for each in await at.cache.sessions("alice")]
+
+    async def log_out(scope):
+        await logout(scope)
+        return [len(await at.cache.sessions("alice")), scope["user"].is_authenticated]
+
+    async with site() as at:
+        browser = at.browser()
+        assert await browser.say(log_in) == ["alice"]
+        assert await browser.say(log_out) == [0, False]
+        with at.commands():
+            await browser.ask(lambda scope: logout(scope))
+
+
+@in_virtual_time
+async def test_rotation_keeps_everything_but_the_ticket():
+    async def change_privileges(scope):
+        scope["session"]["color"] = "red"
+        await rotate(scope)
+        scope["session"]["role"] = "admin"
+        return dict(scope["session"])
+
+    async with site() as at:
+        browser = await logged_in(at)
+        first = browser.ticket
+        assert await browser.say(change_privileges) == {"user": "alice", "color": "red", "role": "admin"}
+        assert browser.ticket != first
+        assert await browser.say(everything) == {"user": "alice", "color": "red", "role": "admin"}
+        browser.cookies["ticket"] = first
+        assert await browser.say(everything) == {}
+
+
+@in_virtual_time
+async def test_logout_everywhere():
+    async with site() as at:
+        browsers = [await logged_in(at) for _ in range(3)]
+        assert await browsers[0].say(lambda scope: logout_everywhere(scope)) == 2
+        assert [await each.say(everything) for each in browsers] == [{"user": "alice"}, {}, {}]
+        assert await browsers[0].say(lambda scope: logout_everywhere(scope, keep_this=False)) == 1
+        assert browsers[0].ticket is None
+
+
+@in_virtual_time
+async def test_what_only_a_session_can_do():
+    async with site() as at:
+        for view in (rotate, logout_everywhere):
+            with pytest.raises(NotLoggedIn, match="nobody is logged in"):
+                await at.browser().ask(lambda scope, view=view: view(scope))
+
+
+@in_virtual_time
+async def test_a_login_that_the_policy_refuses_can_be_handled():
+    async def log_in(scope):
+        try:
+            await login(scope, "alice")
+        except TooManySessions as error:
+            logout_needed = error.sessions_max
+            await logout(scope)
+            return logout_needed
+
+    async with site(sessions_max=1, sessions_max_policy="refuse") as at:
+        assert await at.browser().say(log_in) is None
+        other = at.browser()
+        assert await other.say(log_in) == 1
+        assert other.ticket is None
+
+
+# --- anonymous visitors
+
+
+@in_virtual_time
+async def test_what_an_anonymous_visitor_leaves_is_not_lost_in_silence():
+    async with site() as at:
+        with pytest.raises(NotLoggedIn, match=r"'cart', 'color' can not be kept"):
+            await at.browser().ask(put(color="red", cart=[]))
+        assert await at.browser().say(lambda session: [session.update(color="red"), session.pop("color")]) == [
+            None,
+            "red",
+        ]
+        assert at.server.live == {}
+
+
+@in_virtual_time
+async def test_anonymous_attributes_are_kept_in_the_session_around_and_move_at_login():
+    async with site() as at:
+        browser, around = at.browser(), {"user": "of an older application"}
+        await browser.ask(put(color="red"), session=around)
+        assert around == {"user": "of an older application", "color": "red"}
+        assert await browser.say(everything, session=around) == {"color": "red"}
+        await browser.ask(put(user="alice"), session=around)
+        assert around == {}
+        assert await browser.say(everything, session=around) == {"user": "alice", "color": "red"}
+
+        await browser.ask(put(cart=[]), session=around)
+        assert around == {}
+        await browser.ask(lambda session: [session.clear(), session.update(flash="bye")], session=around)
+        assert around == {"flash": "bye"}
+
+
+# --- when it is written, and when not
+
+
+@in_virtual_time
+async def test_an_exception_of_the_application_writes_nothing():
+    def fail(session):
+        session["color"] = "red"
+        del session["user"]
+        raise LookupError("a mistake")
+
+    async with site() as at:
+        browser = await logged_in(at)
+        with at.commands(), pytest.raises(LookupError):
+            await browser.ask(fail)
+        assert await browser.say(everything) == {"user": "alice"}
+
+
+@in_virtual_time
+async def test_everything_is_written_before_the_first_byte():
+    async with site() as at:
+        browser = await logged_in(at)
+        gate = at.store.hold_requests(lambda call: call.name == "write_attributes")
+        sent = []
+
+        async def keep(message):
+            sent.append(message)
+
+        request = asyncio.ensure_future(
+            SessionMiddleware(page(put(color="red")), at.cache)(browser.scope(), None, keep)
+        )
+        await gate.arrival()
+        await settle()
+        assert sent == []
+        gate.open()
+        await request
+        assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+
+
+@in_virtual_time
+@pytest.mark.parametrize("view", [put(color="red"), put(user="bob"), lambda session: session.clear()])
+async def test_what_the_store_does_not_take_is_503_and_logs_nobody_out(view):
+    async with site() as at:
+        browser = await logged_in(at)
+        at.store.wire.is_down = True
+        answer = await browser.ask(view)
+        assert (answer.status, answer.all("retry-after"), answer.all("set-cookie")) == (503, ["1"], [])
+        at.store.wire.is_down = False
+        assert await browser.say(everything) == {"user": "alice"}
+
+
+@in_virtual_time
+async def test_a_ticket_that_was_replaced_gets_to_its_owner_even_if_the_store_goes_away_then():
+    async with site() as at:
+        browser = await logged_in(at)
+        gate = at.store.hold_replies(lambda call: call.name == "rotate")
+
+        async def go_away():
+            await gate.arrival()
+            at.store.wire.is_down = True
+            gate.open()
+
+        going = asyncio.ensure_future(go_away())
+        assert (await browser.ask(lambda scope: rotate(scope))).status == 503
+        await going
+        at.store.wire.is_down = False
+        assert await browser.say(everything) == {"user": "alice"}
+
+
+@in_virtual_time
+async def test_values_that_can_not_be_written_are_the_applications_error():
+    async with site(attributes_bytes_max=100) as at:
+        browser = await logged_in(at)
+        with at.commands(), pytest.raises(BadAttribute, match="color"):
+            await browser.ask(put(color=object()))
+        with pytest.raises(AttributesTooLarge):
+            await browser.ask(put(color="x" * 100))
+        with at.commands(), pytest.raises(BadAttribute, match="color"):
+            await at.browser().ask(put(user="bob", color=object()))
+        assert await browser.say(everything) == {"user": "alice"}
+
+
+@in_virtual_time
+async def test_a_session_that_ends_while_the_application_works_is_anonymous():
+    async def be_logged_out(session):
+        await at.cache.logout_everywhere("alice")
+        session["color"] = "red"
+
+    async with site() as at:
+        browser = await logged_in(at)
+        answer = await browser.ask(be_logged_out)
+        assert (answer.status, browser.ticket) == (200, None)
+
+
+@in_virtual_time
+async def test_the_session_ends_between_the_check_and_the_reading():
+    server = ModelServer(virtual_ms)
+    async with site(server, near_attributes_bytes=0) as here, site(server) as there:
+        here.store.wire.is_deaf = True
+        browser = await logged_in(here)
+        await there.cache.logout_everywhere("alice")
+        answer = await browser.ask(everything)
+        assert (answer.said, browser.ticket) == ({}, None)
+
+
+@in_virtual_time
+async def test_fields_that_the_application_has_set_are_kept():
+    async def application(scope, receive, send):
+        scope["session"]["user"] = "alice"
+        fields = [[b"Vary", b"Accept, cookie"], [b"Cache-Control", b"private"], [b"Set-Cookie", b"a=1"]]
+        await send({"type": "http.response.start", "status": 201, "headers": iter(fields)})
+        await send({"type": "http.response.body"})
+
+    async def bare(scope, receive, send):
+        scope["session"].get("x")
+        await send({"type": "http.response.start", "status": 204})
+
+    async with site() as at:
+        browser = at.browser()
+        answer = await browser.request(application)
+        assert [name for name, _ in answer.fields] == ["Vary", "Cache-Control", "Set-Cookie", "set-cookie"]
+        assert browser.ticket
+        assert (await browser.request(bare)).fields == [("vary", "Cookie")]
+
+
+@in_virtual_time
+async def test_what_is_set_while_a_response_streams_is_written_at_its_end():
+    async def stream(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        scope["session"]["seen"] = 1
+        await send({"type": "http.response.body", "body": b"1", "more_body": True})
+        await scope["session"].save()
+        scope["session"]["seen"] = 2
+        await send({"type": "http.response.body", "body": b"2"})
+
+    async def log_in_late(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        scope["session"]["user"] = "bob"
+
+    async with site() as at:
+        browser = await logged_in(at)
+        with at.commands("write_attributes", "write_attributes"):
+            assert (await browser.request(stream)).body == b"12"
+        assert await browser.say(lambda session: session["seen"]) == 2
+        with pytest.raises(RuntimeError, match="too late for a login"):
+            await browser.request(log_in_late)
+        assert await at.cache.sessions("bob") == []
+
+
+@in_virtual_time
+async def test_an_outage_in_the_middle_of_a_response_is_an_error_of_the_connection():
+    async def stream(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        at.store.wire.is_down = True
+        scope["session"]["seen"] = 1
+
+    async with site() as at:
+        browser = await logged_in(at)
+        with pytest.raises(StoreUnavailable):
+            await browser.request(stream)
+
+
+@in_virtual_time
+async def test_a_login_says_no_more_of_the_client_than_fits():
+    async with site() as at:
+        agent = ("\x01" * 300 + '"ü' * 300).encode("latin-1")
+        browser = at.browser()
+        await browser.ask(put(user="alice"), headers=[(b"user-agent", agent)], client=None)
+        (info,) = await at.cache.sessions("alice")
+        assert info.details == {"user_agent": ("test/1 " + '"ü' * 100)[:200]}
+
+
+@in_virtual_time
+async def test_the_cookie_is_made_to_ones_wishes():
+    async with site() as at:
+        browser = at.browser(cookie=TicketCookie("sid", is_secure=False, domain_level=2))
+        headers = [(b"host", b"a.shop.test")]
+        answer = await browser.request(page(put(user="alice")), headers=headers)
+        assert answer.all("set-cookie")[0].endswith("; Path=/; HttpOnly; SameSite=Lax; Domain=shop.test")
+        assert list(browser.cookies) == ["sid"]
+
+
+@in_virtual_time
+async def test_nothing_of_a_ticket_is_shown():
+    async with site() as at:
+        browser = await logged_in(at)
+        assert await browser.say(repr) == "<RequestSession: logged in>"
+        assert await at.browser().say(repr) == "<RequestSession: anonymous>"
+
+
+def test_a_scope_without_the_middleware_says_so():
+    with pytest.raises(RuntimeError, match="no fastticket"):
+        session_of({"type": "http", "session": {}})
+
+
+# --- WebSockets
+
+
+def conversation(view):
+    """Accepts, calls the view, and ends when the client has left."""
+
+    async def application(scope, receive, send):
+        assert (await receive())["type"] == "websocket.connect"
+        await send({"type": "websocket.accept"})
+        said = view(scope["session"])
+        if inspect.isawaitable(said):
+            await said
+        assert (await receive())["type"] == "websocket.disconnect"
+
+    return application
+
+
+CONNECT, DISCONNECT = {"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1000}
+
+
+async def talk(browser: Browser, application, *received, **scope):
+    at = SessionMiddleware(application, browser.site.cache)
+    return await run(at, browser.scope(kind="websocket", **scope), *(received or (CONNECT, DISCONNECT)))
+
+
+@in_virtual_time
+async def test_a_websocket_has_the_session_and_saves_it_at_its_end():
+    async with site() as at:
+        browser = await logged_in(at)
+        with at.commands("write_attributes"):
+            await talk(browser, conversation(put(color="red")))
+        assert await browser.say(everything) == {"user": "alice", "color": "red"}
+
+        seen = []
+        await talk(at.browser(), conversation(lambda session: seen.append(dict(session))))
+        assert seen == [{}]
+
+
+@in_virtual_time
+async def test_a_websocket_saves_when_it_is_asked_to_and_when_the_application_closes():
+    async def application(scope, receive, send):
+        scope["session"]["step"] = 1
+        await send({"type": "websocket.accept"})
+        steps.append(await step_of(browser))
+        scope["session"]["step"] = 2
+        await scope["session"].save()
+        steps.append(await step_of(browser))
+        scope["session"]["step"] = 3
+        await send({"type": "websocket.close"})
+        steps.append(await step_of(browser))
+
+    async def step_of(browser):
+        return await browser.say(lambda session: session["step"])
+
+    steps = []
+    async with site() as at:
+        browser = await logged_in(at)
+        await talk(browser, application)
+        assert steps == [1, 2, 3]
+
+
+@in_virtual_time
+async def test_a_websocket_whose_application_fails_saves_nothing():
+    def fail(session):
+        session["color"] = "red"
+        raise LookupError("a mistake")
+
+    async with site() as at:
+        browser = await logged_in(at)
+        with at.commands(), pytest.raises(LookupError):
+            await talk(browser, conversation(fail))
+
+
+@in_virtual_time
+async def test_a_login_in_a_websocket_comes_with_its_acceptance():
+    async def application(scope, receive, send):
+        await login(scope, "alice")
+        await send({"type": "websocket.accept", "headers": [(b"x", b"1")]})
+
+    async with site() as at:
+        (accept,) = await talk(at.browser(), application)
+        assert [name for name, _ in accept["headers"]] == [b"x", b"vary", b"set-cookie", b"cache-control"]
+        with pytest.raises(RuntimeError, match="too late"):
+            await talk(at.browser(), conversation(put(user="bob")))
+
+
+@in_virtual_time
+async def test_a_websocket_whose_ticket_can_not_be_judged_is_503_or_try_again_later():
+    async with site() as at:
+        browser = at.browser()
+        browser.cookies["ticket"] = await at.cache.login("alice")
+        at.store.wire.is_down = True
+        called = conversation(everything)
+        assert await talk(browser, called) == [{"type": "websocket.close", "code": 1013}]
+        start, body = await talk(browser, called, extensions={"websocket.http.response": {}})
+        assert (start["type"], start["status"]) == ("websocket.http.response.start", 503)
+        assert body["type"] == "websocket.http.response.body"
+
+
+# --- lifespan
+
+
+async def stand_by(scope, receive, send):
+    """An application with a lifespan, and nothing to do in it."""
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+    else:
+        await page(everything)(scope, receive, send)
+
+
+def new_cache() -> tuple[TicketCache, ModelStore]:
+    store = ModelStore(ModelServer(virtual_ms))
+    return TicketCache(store, Keyring([KEY]), clock=virtual_ms), store
+
+
+@in_virtual_time
+async def test_the_cache_is_opened_when_the_application_starts_and_closed_when_it_stops():
+    cache, store = new_cache()
+    application = SessionMiddleware(stand_by, cache)
+    sent = await run(application, {"type": "lifespan"}, {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
+    assert [message["type"] for message in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert [call.name for call in store.calls].count("open") == 1
+    assert (cache.was_opened, store.is_closed) == (True, True)
+
+
+@in_virtual_time
+async def test_a_cache_that_the_application_opened_is_left_to_it():
+    cache, store = new_cache()
+
+    async def owner(scope, receive, send):
+        async with cache:
+            await stand_by(scope, receive, send)
+            assert not store.is_closed
+
+    await run(SessionMiddleware(owner, cache), {"type": "lifespan"}, {"type": "lifespan.startup"}, {})
+    assert [call.name for call in store.calls].count("open") == 1
+
+
+@in_virtual_time
+async def test_without_a_lifespan_the_first_request_opens_it():
+    cache, store = new_cache()
+    at = Site(store.server, cache, store)
+    application = SessionMiddleware(page(everything), cache)
+    assert (await run(application, at.browser().scope()))[0]["status"] == 200
+    assert cache.was_opened
+    await cache.aclose()
+
+
+@in_virtual_time
+async def test_a_start_without_the_store(caplog):
+    """It starts; who has a ticket waits for the store, and nobody else."""
+    cache, store = new_cache()
+    store.wire.is_down = True
+    at = Site(store.server, cache, store)
+    with caplog.at_level(logging.WARNING):
+        await run(SessionMiddleware(stand_by, cache), {"type": "lifespan"}, {"type": "lifespan.startup"}, {})
+    assert "started without the store" in caplog.text
+    assert not cache.was_opened
+    assert (await at.browser().ask(everything)).status == 200
+
+
+@in_virtual_time
+async def test_what_is_neither_request_nor_lifespan_passes():
+    cache, _ = new_cache()
+    seen = []
+
+    async def application(scope, receive, send):
+        seen.append(scope)
+
+    await run(SessionMiddleware(application, cache), {"type": "another"})
+    assert seen == [{"type": "another"}]

@@ -200,7 +200,7 @@ def logout() -> None:
 
 
 def rotate() -> None:
-    """Go on under another ticket, from now on: after a change of privileges. NotLoggedIn, SessionsUnavailable, RuntimeError: too late."""
+    """Go on under another ticket, now: after a change of privileges. NotLoggedIn, SessionsUnavailable; RuntimeError: too late."""
     session = _session()
     session.rotate()
     _run(session.carry_out())

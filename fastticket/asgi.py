@@ -6,6 +6,7 @@
 
 Rules of this file
 - What the application has set is written before its response's first byte; `login` and its like write at once, and `save` does.
+- An exception writes nothing, nor does a response of 500 or more: that is what an exception becomes where the framework catches it.
 - A ticket that can not be judged, and a write that the store does not take, is a 503, as long as nothing was sent.
 - What is set later, while a response streams or in a WebSocket, is written when the application is done, or the connection.
 - Nothing of Starlette is imported: any ASGI application will do.
@@ -34,6 +35,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BEGINNINGS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 LIFESPAN_ENDS = ("lifespan.shutdown.complete", "lifespan.shutdown.failed")
+FAILURE_STATUS = 500  # and more
 TRY_AGAIN_LATER = 1013  # RFC 6455's registry of close codes
 
 
@@ -92,7 +94,7 @@ class SessionMiddleware:
     Opens the cache, if nobody else did, when the application has started, and closes it then when that has stopped. `cookie`: by
     default `TicketCookie()`. `principal_key`: the session's entry that says who is logged in. `lazy`: attributes are read when the
     application awaits `request.session.load()`, not before it is called. What another middleware around this one has put into
-    scope["session"] is where anonymous visitors' attributes are kept.
+    scope["session"] is where anonymous visitors' attributes are kept. Within another one of these it does nothing.
     """
 
     def __init__(
@@ -116,7 +118,7 @@ class SessionMiddleware:
         """Serve one request or WebSocket, or the application's lifespan."""
         if scope["type"] == "lifespan":
             await self._live(scope, receive, send)
-        elif scope["type"] in ("http", "websocket"):
+        elif scope["type"] in ("http", "websocket") and not isinstance(scope.get("session"), RequestSession):
             await self._serve(scope, receive, send)
         else:
             await self.app(scope, receive, send)
@@ -130,7 +132,7 @@ class SessionMiddleware:
             await self._admit(session)
             seen = {**scope, "session": session, "user": User(session), "auth": Credentials(session)}
             await self.app(seen, answer.receive, answer.send)
-            await session.save()
+            await answer.end()
         except StoreUnavailable as error:
             if answer.has_begun:
                 raise
@@ -138,11 +140,8 @@ class SessionMiddleware:
             await answer.send_unavailable()
 
     async def _admit(self, session: RequestSession) -> None:
-        try:
+        with contextlib.suppress(StoreUnavailable):  # it concerns whoever has a ticket
             await self._open()
-        except StoreUnavailable:
-            if session.has_ticket:
-                raise
         await session.admit()
         if not self._is_lazy:
             with contextlib.suppress(StoreUnavailable):  # it concerns whoever looks at one
@@ -215,6 +214,7 @@ class _Answer:
 
     def __init__(self, scope: Scope, session: RequestSession, receive: Receive, send: Send) -> None:
         self.has_begun = False
+        self._has_failed = False
         self._scope = scope
         self._session = session
         self._receive = receive
@@ -230,12 +230,18 @@ class _Answer:
         if message["type"] == "websocket.close":
             await self._session.save()
             self.has_begun = True
-        elif message["type"] in BEGINNINGS and not self.has_begun:
-            await self._session.save()
+        elif message["type"] in BEGINNINGS:
+            self._has_failed = message.get("status", 0) >= FAILURE_STATUS
+            await self.end()
             given = list(message.get("headers", ()))
             message = {**message, "headers": [*given, *self._added(given)]}
             self.has_begun = True
         await self._send(message)
+
+    async def end(self) -> None:
+        """Nothing more is set, or nothing of it is wanted."""
+        if not self._has_failed:
+            await self._session.save()
 
     async def send_unavailable(self) -> None:
         """503, if the server lets a WebSocket be answered so."""

@@ -99,11 +99,6 @@ class WebSession(MutableMapping[str, Any]):
         return self._principal
 
     @property
-    def has_ticket(self) -> bool:
-        """Whether the visitor came with one, good or not, or has got one."""
-        return bool(self._ticket)
-
-    @property
     def session(self) -> Session | None:
         """The session of the ticket. None: there is none, or not yet."""
         self._is_looked_at = True
@@ -220,7 +215,6 @@ class WebSession(MutableMapping[str, Any]):
 
     async def logout_everywhere(self, *, keep_this: bool = True) -> int:
         """End every session of who is logged in, now; how many. `keep_this`: all but this one. NotLoggedIn, StoreUnavailable."""
-        await self.carry_out()
         if self.principal is None:
             raise NotLoggedIn("logout_everywhere: nobody is logged in")
         kept = self._session if keep_this else None
@@ -302,8 +296,7 @@ class WebSession(MutableMapping[str, Any]):
         self._give_ticket(ticket, is_remembered)
         await self._enter(ticket)
         if was_read:
-            with contextlib.suppress(StoreUnavailable):
-                await self.read()
+            await self.read()
 
     async def _enter(self, ticket: str) -> None:
         session = await _result_of(self._cache.authenticate(ticket))

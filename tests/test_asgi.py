@@ -318,8 +318,10 @@ async def test_lazy_sessions_are_read_when_that_is_asked_for():
             await browser.ask(lambda session: session.get("color"))
         with at.commands("read_attributes"):
             assert await browser.say(color) == "red"
+        with at.commands("rotate", "exchange"):
+            await browser.ask(lambda scope: rotate(scope))
         at.store.wire.is_down = True
-        assert (await browser.ask(color)).status == 503
+        assert (await browser.ask(lambda session: session.load())).status == 503
 
 
 # --- log in and out
@@ -342,8 +344,12 @@ async def test_setting_the_principal_logs_in_and_what_else_is_set_comes_along():
 
 @in_virtual_time
 async def test_deleting_the_principal_logs_out_and_so_does_clear():
+    def leave_twice(session):
+        del session["user"]
+        session.clear()
+
     async with site() as at:
-        for leave in (lambda session: session.pop("user"), lambda session: session.clear()):
+        for leave in (lambda session: session.pop("user"), lambda session: session.clear(), leave_twice):
             browser = await logged_in(at)
             ticket = browser.ticket
             with at.commands("revoke"):
@@ -422,9 +428,10 @@ async def test_a_login_that_is_remembered_has_a_cookie_that_outlives_the_browser
         for step in (lambda scope: login(scope, "alice", remember=True), rotate):
             answer = await browser.ask(lambda scope, step=step: step(scope))
             assert answer.all("set-cookie")[0].endswith(f"; Max-Age={7 * DAY_S}")
-        assert (
-            "Max-Age" not in (await (await logged_in(at, "bob")).ask(lambda scope: rotate(scope))).all("set-cookie")[0]
-        )
+        for lifetime_s in (DAY_S, 7 * DAY_S):
+            browser.cookies["ticket"] = await at.cache.login("bob", absolute_lifetime_s=lifetime_s)
+            answer = await browser.ask(lambda scope: rotate(scope))
+            assert "Max-Age" not in answer.all("set-cookie")[0]
 
 
 @in_virtual_time
@@ -461,6 +468,30 @@ async def test_rotation_keeps_everything_but_the_ticket():
         assert await browser.say(everything) == {"user": "alice", "color": "red", "role": "admin"}
         browser.cookies["ticket"] = first
         assert await browser.say(everything) == {}
+
+
+@in_virtual_time
+async def test_a_login_has_a_ticket_of_its_own_anyway():
+    async def log_in_and_rotate(scope):
+        scope["session"]["user"] = "alice"
+        await rotate(scope)
+
+    async with site() as at:
+        with at.commands("create", "exchange"):
+            await at.browser().ask(log_in_and_rotate)
+
+
+@in_virtual_time
+async def test_logout_of_a_ticket_whose_key_has_left():
+    def replace_the_keys_and_leave(session):
+        at.cache.replace_keys([(2, b"n" * 32)])
+        session.clear()
+
+    async with site() as at:
+        browser = await logged_in(at)
+        with at.commands():
+            await browser.ask(replace_the_keys_and_leave)
+        assert browser.ticket is None
 
 
 @in_virtual_time
@@ -512,6 +543,11 @@ async def test_what_an_anonymous_visitor_leaves_is_not_lost_in_silence():
         ]
         assert at.server.live == {}
 
+        browser = await logged_in(at)
+        with at.commands(), pytest.raises(NotLoggedIn):
+            await browser.ask(lambda session: [session.clear(), session.update(color="red")])
+        assert await browser.say(everything) == {"user": "alice"}
+
 
 @in_virtual_time
 async def test_anonymous_attributes_are_kept_in_the_session_around_and_move_at_login():
@@ -522,6 +558,8 @@ async def test_anonymous_attributes_are_kept_in_the_session_around_and_move_at_l
         assert await browser.say(everything, session=around) == {"color": "red"}
         await browser.ask(put(user="alice"), session=around)
         assert around == {}
+        (stored,) = at.server.attributes.values()
+        assert stored.values == {"color": b'"red"'}
         assert await browser.say(everything, session=around) == {"user": "alice", "color": "red"}
 
         await browser.ask(put(cart=[]), session=around)
@@ -545,6 +583,30 @@ async def test_an_exception_of_the_application_writes_nothing():
         with at.commands(), pytest.raises(LookupError):
             await browser.ask(fail)
         assert await browser.say(everything) == {"user": "alice"}
+
+
+@in_virtual_time
+@pytest.mark.parametrize(("status", "said"), [(404, {"user": "alice", "color": "red"}), (500, {"user": "alice"})])
+async def test_nor_does_what_a_framework_made_of_one(status, said):
+    async def application(scope, receive, send):
+        scope["session"]["color"] = "red"
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async with site() as at:
+        browser = await logged_in(at)
+        await browser.request(application)
+        assert await browser.say(everything) == said
+
+
+@in_virtual_time
+async def test_one_within_another_does_nothing():
+    async with site() as at:
+        browser = await logged_in(at)
+        with at.commands("revoke", "create", "exchange"):
+            answer = await browser.request(SessionMiddleware(page(put(user="bob")), at.cache))
+        assert len(answer.all("set-cookie")) == 1
+        assert await browser.say(everything) == {"user": "bob"}
 
 
 @in_virtual_time
@@ -581,10 +643,13 @@ async def test_what_the_store_does_not_take_is_503_and_logs_nobody_out(view):
 
 
 @in_virtual_time
-async def test_a_ticket_that_was_replaced_gets_to_its_owner_even_if_the_store_goes_away_then():
+@pytest.mark.parametrize(
+    ("command", "step"), [("create", lambda scope: login(scope, "alice")), ("rotate", lambda scope: rotate(scope))]
+)
+async def test_a_new_ticket_gets_to_its_owner_even_if_the_store_goes_away_then(command, step):
     async with site() as at:
         browser = await logged_in(at)
-        gate = at.store.hold_replies(lambda call: call.name == "rotate")
+        gate = at.store.hold_replies(lambda call: call.name == command)
 
         async def go_away():
             await gate.arrival()
@@ -592,7 +657,7 @@ async def test_a_ticket_that_was_replaced_gets_to_its_owner_even_if_the_store_go
             gate.open()
 
         going = asyncio.ensure_future(go_away())
-        assert (await browser.ask(lambda scope: rotate(scope))).status == 503
+        assert (await browser.ask(lambda scope: step(scope))).status == 503
         await going
         at.store.wire.is_down = False
         assert await browser.say(everything) == {"user": "alice"}
@@ -798,6 +863,19 @@ async def test_a_websocket_whose_application_fails_saves_nothing():
 
 
 @in_virtual_time
+async def test_what_a_websocket_left_is_saved_when_the_client_leaves_whatever_the_application_makes_of_that():
+    async def application(scope, receive, send):
+        scope["session"]["color"] = "red"
+        await receive()
+        raise ConnectionAbortedError("the client has left")
+
+    async with site() as at:
+        browser = await logged_in(at)
+        with at.commands("write_attributes"), pytest.raises(ConnectionAbortedError):
+            await talk(browser, application, DISCONNECT)
+
+
+@in_virtual_time
 async def test_a_login_in_a_websocket_comes_with_its_acceptance():
     async def application(scope, receive, send):
         await login(scope, "alice")
@@ -870,8 +948,9 @@ async def test_without_a_lifespan_the_first_request_opens_it():
     cache, store = new_cache()
     at = Site(store.server, cache, store)
     application = SessionMiddleware(page(everything), cache)
-    assert (await run(application, at.browser().scope()))[0]["status"] == 200
-    assert cache.was_opened
+    for sent in await asyncio.gather(*(run(application, at.browser().scope()) for _ in range(3))):
+        assert sent[0]["status"] == 200
+    assert [call.name for call in store.calls].count("open") == 1
     await cache.aclose()
 
 
@@ -885,7 +964,11 @@ async def test_a_start_without_the_store(caplog):
         await run(SessionMiddleware(stand_by, cache), {"type": "lifespan"}, {"type": "lifespan.startup"}, {})
     assert "started without the store" in caplog.text
     assert not cache.was_opened
-    assert (await at.browser().ask(everything)).status == 200
+    browser = at.browser()
+    assert (await browser.ask(everything)).status == 200
+    browser.cookies["ticket"] = Keyring([KEY]).mint("alice", virtual_ms())
+    assert (await browser.ask(everything)).status == 503
+    assert browser.ticket
 
 
 @in_virtual_time

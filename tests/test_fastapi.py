@@ -185,6 +185,7 @@ def test_what_fails_writes_nothing_and_what_is_refused_is_an_answer(fastapi):
     browser = logged_in(fastapi, "frank")
     assert browser.ask(fastapi.here, "PUT", "/failing/a").status == 500
     assert browser.ask(fastapi.here, "PUT", "/failing/b?status=404").status == 404
+    assert browser.ask(fastapi.here, "PUT", "/failing/c?status=501").status == 501
     assert browser.get(fastapi.there, "/session") == {"user": "frank", "b": "set"}
 
 

@@ -496,6 +496,11 @@ class TicketCache:
         """The servers behind the store, and whether they are asked: `closed` (yes), `open` (no, one failed), `half-open` (on trial)."""
         return self._store.servers
 
+    @property
+    def absolute_lifetime_s(self) -> int:
+        """How long a session lasts that was begun without `remember`, in s; 0: no end."""
+        return self._absolute_lifetime_s
+
     def now_ms(self) -> int:
         """The store's clock as known here, ms since the epoch."""
         return self.checker.now_ms()

@@ -155,6 +155,11 @@ class TicketCache:
         """Counters since the start, and how things are now. As `fastticket.TicketCache.stats`."""
         return self._cache.stats
 
+    @property
+    def absolute_lifetime_s(self) -> int:
+        """How long a session lasts that was begun without `remember`, in s; 0: no end."""
+        return self._cache.absolute_lifetime_s
+
     # --- the other thread
 
     def _run(self, what: Coroutine[Any, Any, T]) -> T:

@@ -34,6 +34,9 @@ MAY_IMPORT = {
     "websession": {"errors", "core.check", "stores", "attributes", "cache", "sync", "cookies", ""},
     "asgi": {"errors", "cache", "cookies", "websession"},
     "fastapi": {"asgi", "cookies"},
+    "django": {"errors", "core.ticket", "core.check", "stores", "sync", "cookies", "websession"},
+    "wsgi": {"errors", "sync", "cookies", "websession"},
+    "flask": {"errors", "sync", "cookies", "websession", "wsgi"},
     "gateway": {
         *("errors", "stores", "cache", "cookies", "gateway", "core.ticket", "core.http1", "core.proxy"),
         *("core.clients", "core.routes", "core.upstreams", "core.accesslog"),

@@ -1,0 +1,95 @@
+"""The middleware between Django's SessionMiddleware and everything else: who is asking, and what there is to write at the end.
+
+Rules of this file
+- A ticket is judged before anything else is done. Nobody is anonymous because the store was away: that is a 503.
+- What a request changed is written here, before SessionMiddleware looks: an error of the store can still become the response.
+- A response of 500 and more writes nothing; that is Django's rule, too.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.contrib.auth.middleware import AuthenticationMiddleware
+from django.contrib.sessions.backends.base import UpdateError
+from django.contrib.sessions.exceptions import SessionInterrupted
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest, HttpResponse
+from django.utils.functional import SimpleLazyObject
+
+from fastticket.cookies import TicketCookie
+from fastticket.django.sessions import SessionStore
+from fastticket.errors import StoreUnavailable, TicketRefused
+from fastticket.websession import UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, UNAVAILABLE_STATUS
+
+SERVER_ERRORS = 500  # and above
+INTERRUPTED = "The session ended before the request was completed: somebody has logged out, perhaps."
+
+
+class TicketMiddleware(AuthenticationMiddleware):
+    """Sets `request.user` from the ticket's principal; 503 if the store can not say whether the ticket is good.
+
+    It stands right after SessionMiddleware, in place of AuthenticationMiddleware.
+    """
+
+    def process_request(self, request: HttpRequest) -> HttpResponse | None:
+        """Judge the ticket. None: go on."""
+        if not isinstance(getattr(request, "session", None), SessionStore):
+            raise ImproperlyConfigured(
+                'TicketMiddleware needs SESSION_ENGINE = "fastticket.django.sessions", and SessionMiddleware before it'
+            )
+        if _is_ambiguous(request):
+            del request.COOKIES[settings.SESSION_COOKIE_NAME]
+            request.session = SessionStore()
+        try:
+            request.session.admit()
+            if settings.CSRF_USE_SESSIONS:  # it is going to read, where a failure would be its own
+                request.session.read()
+        except StoreUnavailable:
+            return _unavailable(request)
+        request.user = SimpleLazyObject(partial(request.session.user, request))
+        request.auser = sync_to_async(partial(request.session.user, request))
+        return None
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """The store failed the view, or the session ended while the view used it."""
+        if isinstance(exception, StoreUnavailable):
+            return _unavailable(request)
+        if isinstance(exception, TicketRefused) and request.session.has_ended:
+            raise _interrupted(request) from exception
+        return None
+
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        """Write what changed, or answer that it can not be written."""
+        session = request.session
+        if response.status_code >= SERVER_ERRORS:
+            session.modified = False
+            return response
+        ticket = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+        try:
+            is_cookie_due = session.finish()
+        except StoreUnavailable:
+            return _unavailable(request)
+        except UpdateError as error:
+            raise _interrupted(request) from error
+        if (is_cookie_due or (ticket and session.is_empty())) and not response.has_header("Cache-Control"):
+            response["Cache-Control"] = "no-store"
+        return response
+
+
+def _is_ambiguous(request: HttpRequest) -> bool:
+    """Whether there are several session cookies that differ: nobody knows which is meant, and Django takes the last."""
+    name = settings.SESSION_COOKIE_NAME
+    return name in request.COOKIES and not TicketCookie(name).find(request.META.get("HTTP_COOKIE", ""))
+
+
+def _unavailable(request: HttpRequest) -> HttpResponse:
+    request.session.modified = False
+    return HttpResponse(UNAVAILABLE_BODY, status=UNAVAILABLE_STATUS, headers=dict(UNAVAILABLE_FIELDS))
+
+
+def _interrupted(request: HttpRequest) -> SessionInterrupted:
+    request.session.modified = False
+    return SessionInterrupted(INTERRUPTED)

@@ -1,0 +1,398 @@
+"""The session engine. Django's session key is a ticket, or, before login, the session itself, signed.
+
+    anonymous   as in django.contrib.sessions.backends.signed_cookies: crawlers leave nothing in the store
+    logged in   the session's attributes, shared with every application that the ticket admits to; only what changed is written
+
+Rules of this file
+- Whose session it is, the ticket says. What Django's login notes of it (`_auth_user_id`, `_auth_user_backend`, `_auth_user_hash`) is
+  true in one project: another has other ids and another SECRET_KEY. So it is never stored, but derived from the principal when read.
+- `login()` is heard of by its signal; the ticket is made when the session is saved, and so is a new one after `cycle_key()`.
+- `flush()` is done at once, as everywhere in Django.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.auth.signals import user_logged_in
+from django.contrib.sessions.backends.base import SessionBase, UpdateError
+from django.core import signing
+from django.dispatch import receiver
+from django.http import HttpRequest
+from django.utils import timezone
+
+from fastticket.core.check import Session
+from fastticket.django import ticket_cache
+from fastticket.django.backends import TicketBackend
+from fastticket.errors import TicketRefused
+from fastticket.stores.base import NEVER_MS, NO_DETAILS
+from fastticket.sync import Attributes
+from fastticket.websession import Visitor
+
+SALT = "fastticket.django.sessions"
+DERIVED = frozenset({SESSION_KEY, BACKEND_SESSION_KEY, HASH_SESSION_KEY})
+EXPIRY = "_session_expiry"
+
+
+class SessionStore(SessionBase):
+    """One request's session. StoreUnavailable from whatever has to ask the store."""
+
+    _session_key: str | None
+    _session_cache: MutableMapping[str, Any]
+
+    def __init__(self, session_key: str | None = None) -> None:
+        super().__init__(session_key)
+        self._admitted: Session | None = None
+        self._newcomer = ""  # whom login() told of
+        self._details: Mapping[str, str] = NO_DETAILS
+        self._user_of: tuple[str, AbstractBaseUser | None] = ("", None)
+        self._is_key_due = False  # another one, by cycle_key()
+        self._is_expiry_due = False  # by set_expiry()
+        self._ends_with_browser: bool | None = None  # the cookie of a ticket that was made here
+
+    # --- whose it is
+
+    def admit(self) -> Session | None:
+        """The session of the ticket. None: there is no ticket, or it is refused, and then the key is dropped. StoreUnavailable."""
+        if self._admitted is None and _is_ticket(self.session_key):
+            try:
+                self._admitted = ticket_cache().authenticate(str(self.session_key))
+            except TicketRefused:
+                self._session_key = None
+        return self._admitted
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the ticket has been refused since it was admitted."""
+        return self._admitted is not None and not ticket_cache().check(str(self.session_key), touch=False)
+
+    @property
+    def principal(self) -> str:
+        """Who is logged in, by the ticket or by this request's login(); empty: nobody. StoreUnavailable."""
+        admitted = self.admit()
+        return self._newcomer or (admitted.principal if admitted else "")
+
+    def user(self, request: HttpRequest | None = None) -> AbstractBaseUser | AnonymousUser:
+        """The principal's user in this project. Anonymous: nobody is logged in, or nobody whom this project knows. StoreUnavailable."""
+        self.accessed = True
+        principal = self.principal
+        if principal != self._user_of[0]:
+            self._user_of = principal, TicketBackend().authenticate(request, principal)
+        return self._user_of[1] or AnonymousUser()
+
+    def log_in(self, principal: str, details: Mapping[str, str] = NO_DETAILS) -> None:
+        """A ticket is made for this principal when the session is saved. Another one's session ends now, and its attributes with it."""
+        if self.principal not in ("", principal):
+            self.flush()
+        if not self.admit():
+            self._newcomer, self._details = principal, details
+            self.modified = True
+
+    # --- what it holds
+
+    def load(self) -> MutableMapping[str, Any]:
+        """Attributes, which are read when they are looked at; or what the anonymous cookie has."""
+        admitted = self.admit()
+        if admitted:
+            return SharedData(ticket_cache().attributes(admitted), self._notes)
+        return self._unsigned() if self.session_key else {}
+
+    async def aload(self) -> MutableMapping[str, Any]:
+        """As `load`, but attributes are read now: later, nobody can wait for them."""
+        return await sync_to_async(self.read)()
+
+    def read(self) -> MutableMapping[str, Any]:
+        """What the session holds, read now. If it turns out to be over: nothing, anonymous. StoreUnavailable."""
+        data: MutableMapping[str, Any] = self._session
+        if isinstance(data, SharedData):
+            try:
+                data.attributes.load()
+            except TicketRefused:
+                self._forget()
+        return self._session
+
+    async def aget(self, key: str, default: Any = None) -> Any:
+        """As `get`."""
+        await self._aget_session()
+        return await sync_to_async(self.get)(key, default)
+
+    async def ahas_key(self, key: str) -> bool:
+        """As `has_key`."""
+        await self._aget_session()
+        return await sync_to_async(self.has_key)(key)
+
+    def _notes(self) -> dict[str, str]:
+        """What Django's login would have noted of the user in this project; empty: it has no such user."""
+        user = self.user()
+        if user.is_anonymous:
+            return {}
+        return {
+            SESSION_KEY: user._meta.pk.value_to_string(user),
+            BACKEND_SESSION_KEY: settings.AUTHENTICATION_BACKENDS[0],
+            HASH_SESSION_KEY: user.get_session_auth_hash(),
+        }
+
+    def _signed(self) -> str:
+        data = {name: value for name, value in self._session.items() if name not in DERIVED}
+        return signing.dumps(data, salt=SALT, serializer=self.serializer, compress=True)
+
+    def _unsigned(self) -> dict[str, Any]:
+        max_age_s = self.get_session_cookie_age()
+        try:
+            return signing.loads(self.session_key, salt=SALT, serializer=self.serializer, max_age=max_age_s)
+        except Exception:  # forged, too old, or of another serializer: as if it were not there
+            self._session_key = None
+            return {}
+
+    # --- writing
+
+    def finish(self) -> bool:
+        """Save what there is to save of a ticket's session. Whether the client needs a cookie for it.
+
+        StoreUnavailable; UpdateError: the session has ended.
+        """
+        key = self.session_key
+        if not self._newcomer and not _is_ticket(key):
+            return False
+        is_cookie_due = self._is_expiry_due
+        self.save()
+        self.modified = is_cookie_due or self.session_key != key
+        return self.modified
+
+    def save(self, must_create: bool = False) -> None:
+        """Make the ticket that a login waits for; write attributes; take another key. Anonymous: sign. UpdateError, StoreUnavailable.
+
+        ValueError: no ticket has the lifetime that `set_expiry` asks for.
+        """
+        try:
+            if self._newcomer:
+                self._make_ticket()
+            elif _is_ticket(self.session_key):
+                self._write()
+            else:
+                self._session_key = self._signed()
+        except TicketRefused as error:
+            raise UpdateError(str(error)) from error
+
+    def _make_ticket(self) -> None:
+        data = {name: value for name, value in self._session.items() if name not in DERIVED}
+        idle_timeout_s, absolute_lifetime_s = self._lifetimes_s()
+        ends_with_browser = self.get_expire_at_browser_close()
+        ticket = ticket_cache().login(
+            self._newcomer,
+            idle_timeout_s=idle_timeout_s,
+            absolute_lifetime_s=absolute_lifetime_s,
+            details=self._details,
+        )
+        try:
+            attributes = self._go_on_with(ticket, ends_with_browser)
+            attributes.update(data)
+            attributes.save()
+        except BaseException:
+            ticket_cache().logout(ticket)
+            raise
+
+    def _write(self) -> None:
+        data = self.__dict__.get("_session_cache")
+        if isinstance(data, SharedData):
+            data.attributes.save()
+        lifetimes_s = self._lifetimes_s() if self._is_expiry_due else (None, None)
+        if self._is_key_due or any(lifetimes_s):
+            self._rotate(lifetimes_s, is_password_new=isinstance(data, SharedData) and data.is_hash_renewed)
+        self._is_expiry_due = False
+
+    def _rotate(self, lifetimes_s: tuple[int | None, int | None], *, is_password_new: bool) -> None:
+        ends_with_browser = self.get_expire_at_browser_close()
+        idle_timeout_s, absolute_lifetime_s = lifetimes_s
+        ticket = ticket_cache().rotate(
+            str(self.session_key), idle_timeout_s=idle_timeout_s, absolute_lifetime_s=absolute_lifetime_s
+        )
+        self._go_on_with(ticket, ends_with_browser)
+        if is_password_new:
+            ticket_cache().logout_everywhere(self.principal, keep=self._admitted)
+
+    def _go_on_with(self, ticket: str, ends_with_browser: bool) -> Attributes:
+        self._forget()
+        self._session_key = ticket
+        self._ends_with_browser = ends_with_browser
+        self._admitted = ticket_cache().authenticate(ticket)
+        attributes = ticket_cache().attributes(self._admitted)
+        self._session_cache = SharedData(attributes, self._notes)
+        return attributes
+
+    def _forget(self) -> None:
+        self._session_key = None
+        self._admitted = self._ends_with_browser = None
+        self._newcomer, self._details = "", NO_DETAILS
+        self._is_key_due = self._is_expiry_due = False
+        self._session_cache = {}
+
+    # --- its beginning and end
+
+    def exists(self, session_key: str) -> bool:
+        """Whether it is a ticket that is admitted. An anonymous session exists nowhere. StoreUnavailable."""
+        return bool(SessionStore(session_key).admit())
+
+    def create(self) -> None:
+        """Another session, anonymous and empty."""
+        self._forget()
+        self.save()
+        self.modified = True
+
+    def cycle_key(self) -> None:
+        """The same data under another ticket, when it is saved. An anonymous session gets one with the login."""
+        self._is_key_due = _is_ticket(self.session_key)
+        self.modified = True
+
+    async def acycle_key(self) -> None:
+        """As `cycle_key`."""
+        self.cycle_key()
+
+    def clear(self) -> None:
+        """Empty it; nobody is logged in to an empty session, so a ticket is revoked. StoreUnavailable."""
+        if self._newcomer or _is_ticket(self.session_key):
+            self.flush()
+        else:
+            super().clear()
+
+    def flush(self) -> None:
+        """End the session: its ticket is revoked, for every application. StoreUnavailable, and nothing is changed then."""
+        self.delete()
+        self._forget()
+        self.accessed = self.modified = True
+
+    async def aflush(self) -> None:
+        """As `flush`."""
+        await sync_to_async(self.flush)()
+
+    def delete(self, session_key: str | None = None) -> None:
+        """Revoke a ticket, by default this session's. Of an anonymous session there is nothing to delete. StoreUnavailable."""
+        key = session_key or self.session_key
+        if _is_ticket(key):
+            with contextlib.suppress(TicketRefused):
+                ticket_cache().logout(key)
+
+    @classmethod
+    def clear_expired(cls) -> None:
+        """Nothing to do: the ticket cache sweeps."""
+
+    # --- how long
+
+    def set_expiry(self, value: float | datetime | timedelta | None) -> None:
+        """As in Django: unused for so many seconds; at a moment; 0: the cookie ends with the browser; None: the usual lifetimes.
+
+        A ticket says how long it lives, so one that is there is exchanged for another when the session is saved. 0 and None change the
+        cookie alone.
+        """
+        super().set_expiry(value)
+        self._is_expiry_due = True
+
+    async def aset_expiry(self, value: float | datetime | timedelta | None) -> None:
+        """As `set_expiry`."""
+        await super().aset_expiry(value)
+        self._is_expiry_due = True
+
+    def get_expiry_age(self, **kwargs: Any) -> int:
+        """Seconds until the session ends though it is used; for an anonymous one, as in Django."""
+        admitted = None if kwargs else self.admit()
+        if admitted is None:
+            return super().get_expiry_age(**kwargs)
+        if admitted.absolute_deadline_ms == NEVER_MS:
+            return self.get_session_cookie_age()
+        return max(0, round(admitted.absolute_deadline_ms / 1000 - time.time()))
+
+    async def aget_expiry_age(self, **kwargs: Any) -> int:
+        """As `get_expiry_age`."""
+        return await sync_to_async(self.get_expiry_age)(**kwargs)
+
+    def get_expiry_date(self, **kwargs: Any) -> datetime:
+        """When the session ends though it is used; for an anonymous one, as in Django."""
+        if kwargs or self.admit() is None:
+            return super().get_expiry_date(**kwargs)
+        return timezone.now() + timedelta(seconds=self.get_expiry_age())
+
+    async def aget_expiry_date(self, **kwargs: Any) -> datetime:
+        """As `get_expiry_date`."""
+        return await sync_to_async(self.get_expiry_date)(**kwargs)
+
+    def get_expire_at_browser_close(self) -> bool:
+        """Whether the cookie ends with the browser."""
+        known = self._ends_with_browser
+        return super().get_expire_at_browser_close() if known is None else known
+
+    def _lifetimes_s(self) -> tuple[int | None, int | None]:
+        """What `set_expiry` means for a ticket that is made now: idle and absolute, which counts from the login. None: the usual."""
+        expiry = self.get(EXPIRY)
+        if not expiry:
+            return None, None
+        admitted = self.admit()
+        age_s = round(time.time() - admitted.issued_at_ms / 1000) if admitted else 0
+        if isinstance(expiry, str):
+            left_s = (datetime.fromisoformat(expiry) - timezone.now()).total_seconds()
+            return 0, age_s + round(left_s)
+        usual_s = ticket_cache().absolute_lifetime_s
+        return expiry, usual_s and max(usual_s, age_s + expiry)
+
+
+class SharedData(MutableMapping[str, Any]):
+    """Attributes, and beside them Django's notes of the login: there when asked for by name, in no iteration, and not shared."""
+
+    def __init__(self, attributes: Attributes, derive: Callable[[], dict[str, str]]) -> None:
+        self.attributes = attributes
+        self.is_hash_renewed = False  # by update_session_auth_hash(): the password has changed
+        self._derive = derive
+        self._derived: dict[str, str] | None = None
+
+    def __getitem__(self, name: str) -> Any:
+        return self._notes[name] if name in DERIVED else self.attributes[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name in DERIVED:
+            self._notes[name] = value
+            self.is_hash_renewed |= name == HASH_SESSION_KEY
+        else:
+            self.attributes[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        if name in DERIVED:
+            del self._notes[name]
+        else:
+            del self.attributes[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._notes if name in DERIVED else name in self.attributes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.attributes)
+
+    def __len__(self) -> int:
+        return len(self.attributes)
+
+    @property
+    def _notes(self) -> dict[str, str]:
+        if self._derived is None:
+            self._derived = self._derive()
+        return self._derived
+
+
+@receiver(user_logged_in, dispatch_uid="fastticket")
+def _on_login(request: HttpRequest, user: AbstractBaseUser, **_: Any) -> None:
+    if isinstance(request.session, SessionStore):
+        visitor = Visitor(
+            address=request.META.get("REMOTE_ADDR", ""), user_agent=request.META.get("HTTP_USER_AGENT", "")
+        )
+        request.session.log_in(user.get_username(), visitor.details)
+
+
+def _is_ticket(session_key: str | None) -> bool:
+    """A signed session has colons, a ticket none."""
+    return bool(session_key) and ":" not in str(session_key)

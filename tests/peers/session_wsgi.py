@@ -1,0 +1,14 @@
+"""A WSGI application without any framework, for gunicorn."""
+
+from session_views import answer, cache
+
+from fastticket.wsgi import SessionMiddleware
+
+
+def hello(environ, start_response):
+    body = answer(environ["fastticket.session"], environ["PATH_INFO"], environ["QUERY_STRING"])
+    start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+application = SessionMiddleware(hello, cache())

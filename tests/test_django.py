@@ -1,0 +1,427 @@
+"""Django with tickets: its own views, login and session code, in-process and served by gunicorn."""
+
+import asyncio
+import datetime
+import json
+from types import SimpleNamespace
+
+import pytest
+from conftest import BOUND_S
+from real_programs import PEERS
+from web_stores import QUIET, CountedStore
+
+from fastticket.keyfile import create_key_file
+
+TICKET = "ticket"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """`peers/django_application.py`, set up in this process, with users alice and bob."""
+    folder = tmp_path_factory.mktemp("django")
+    create_key_file(folder / "keys.toml")
+    settings = {"store": "counted", "keys": str(folder / "keys.toml"), **QUIET, "idle_timeout_s": 0}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTTICKET", json.dumps(settings))
+        patch.setenv("DJANGO_DATABASE", str(folder / "database"))
+        patch.syspath_prepend(str(PEERS))
+        import django_application
+
+        django_application.prepare("alice", "bob")
+        yield django_application
+        from django.db import connections
+
+        connections.close_all()
+
+
+@pytest.fixture
+def at(project, monkeypatch):
+    """The project with a store of its own: `at.client()`, `at.store`, `at.cache`."""
+    from django.test import AsyncClient, Client
+
+    from fastticket.django import ticket_cache
+
+    store = CountedStore()
+    monkeypatch.setattr("fastticket.django.open_store", lambda url: store)
+    ticket_cache.cache_clear()
+    cache = ticket_cache()
+    cache.open()
+
+    def client(ticket="", kind=Client):
+        made = kind(raise_request_exception=False)
+        if ticket:
+            made.cookies[TICKET] = ticket
+        return made
+
+    yield SimpleNamespace(
+        client=client,
+        async_client=lambda ticket="": client(ticket, AsyncClient),
+        store=store,
+        cache=cache,
+        override=override_settings,
+    )
+    store.is_away = False
+    cache.close()
+    ticket_cache.cache_clear()
+
+
+def override_settings(**settings):
+    from django.test import override_settings
+
+    return override_settings(**settings)
+
+
+def answer(response):
+    assert response.status_code == 200, response.content
+    return json.loads(response.content)
+
+
+def value(response):
+    return answer(response)["value"]
+
+
+def held(at, ticket):
+    """The attributes of a ticket's session."""
+    return dict(at.cache.attributes(at.cache.authenticate(ticket)))
+
+
+# --- who is asking
+
+
+def test_nobody_is_anonymous_and_asks_nothing(at):
+    client = at.client()
+    assert at.store.asked_for(lambda: client.get("/who")) == {}
+    response = client.get("/who")
+    assert value(response) is None
+    assert response["Vary"] == "Cookie"
+    assert not response.cookies
+
+
+def test_a_ticket_from_elsewhere_is_a_login_here(at):
+    client = at.client(at.cache.login("alice"))
+    assert value(client.get("/who")) == "alice"
+
+
+def test_a_request_of_a_known_session_asks_the_store_nothing(at):
+    client = at.client(at.cache.login("alice"))
+    client.get("/who")
+    assert at.store.asked_for(lambda: [client.get("/who"), client.get("/ignore")]) == {}
+    assert "Cookie" not in client.get("/ignore").get("Vary", "")
+
+
+def test_a_response_to_a_known_session_sets_no_cookie(at):
+    client = at.client(at.cache.login("alice"))
+    for path in ("/who", "/put?a=1", "/get?name=a"):
+        assert not client.get(path).cookies
+
+
+@pytest.mark.parametrize("ticket", ["x", "no.ticket", "x" * 120])
+def test_what_is_no_ticket_is_anonymous_and_taken_away(at, ticket):
+    response = at.client(ticket).get("/who")
+    assert value(response) is None
+    assert response.cookies[TICKET]["max-age"] == 0
+
+
+def test_a_revoked_ticket_is_anonymous_and_taken_away(at):
+    ticket = at.cache.login("alice")
+    at.cache.logout(ticket)
+    response = at.client(ticket).get("/who")
+    assert value(response) is None
+    assert response.cookies[TICKET].value == ""
+    assert response["Cache-Control"] == "no-store"
+
+
+def test_two_tickets_are_nobody_and_stay(at):
+    cookies = f"{TICKET}={at.cache.login('alice')}; {TICKET}={at.cache.login('bob')}"
+    response = at.client().get("/who", headers={"Cookie": cookies})
+    assert value(response) is None
+    assert not response.cookies
+
+
+def test_a_principal_that_is_no_user_here_is_anonymous_here_and_keeps_the_ticket(at):
+    ticket = at.cache.login("zoe")
+    response = at.client(ticket).get("/who")
+    assert value(response) is None
+    assert not response.cookies
+    assert at.cache.check(ticket)
+
+
+def test_unknown_principals_become_users_if_the_settings_say_so(at, project):
+    from django.conf import settings
+    from django.contrib.auth.models import User
+
+    ticket = at.cache.login("yves")
+    with at.override(FASTTICKET=settings.FASTTICKET | {"create_unknown_users": True}):
+        assert value(at.client(ticket).get("/who")) == "yves"
+    User.objects.get(username="yves").delete()
+
+
+def test_an_inactive_user_is_anonymous(at):
+    from django.contrib.auth.models import User
+
+    User.objects.filter(username="alice").update(is_active=False)
+    try:
+        assert value(at.client(at.cache.login("alice")).get("/who")) is None
+    finally:
+        User.objects.filter(username="alice").update(is_active=True)
+
+
+# --- login, logout
+
+
+def test_a_login_makes_a_ticket(at):
+    client = at.client()
+    response = client.get("/login?user=alice", headers={"User-Agent": "tests"})
+    assert value(response) == "alice"
+    assert response["Cache-Control"] == "no-store"
+    ticket = client.cookies[TICKET].value
+    assert at.cache.authenticate(ticket).principal == "alice"
+    assert held(at, ticket) == {}
+    assert value(client.get("/who")) == "alice"
+    (session,) = at.cache.sessions("alice")
+    assert session.details == {"address": "127.0.0.1", "user_agent": "tests"}
+
+
+def test_a_login_costs_a_new_session_and_a_look_at_it(at):
+    assert at.store.asked_for(lambda: at.client().get("/login?user=alice")) == {"create": 1, "exchange": 1}
+
+
+def test_what_was_there_before_the_login_moves_into_the_session(at):
+    client = at.client()
+    assert at.store.asked_for(lambda: client.get("/put?a=1")) == {}
+    assert value(client.get("/get?name=a")) == "1"
+    client.get("/login?user=alice")
+    assert held(at, client.cookies[TICKET].value) == {"a": "1"}
+    assert value(client.get("/get?name=a")) == "1"
+
+
+def test_a_logout_revokes_the_ticket_and_takes_it_away(at):
+    client = at.client(ticket := at.cache.login("alice"))
+    response = client.get("/logout")
+    assert value(response) is None
+    assert response.cookies[TICKET]["max-age"] == 0
+    assert at.cache.check(ticket).reason == "revoked"
+
+
+def test_another_login_ends_the_first_session_and_its_attributes(at):
+    client = at.client(ticket := at.cache.login("alice"))
+    client.get("/put?a=1")
+    assert value(client.get("/login?user=bob")) == "bob"
+    assert at.cache.check(ticket).reason == "revoked"
+    assert held(at, client.cookies[TICKET].value) == {}
+
+
+def test_a_login_over_a_session_of_nobody_here_ends_that_session(at):
+    client = at.client(ticket := at.cache.login("zoe"))
+    client.get("/put?a=1")
+    assert value(client.get("/login?user=bob")) == "bob"
+    assert at.cache.check(ticket).reason == "revoked"
+    assert held(at, client.cookies[TICKET].value) == {}
+
+
+def test_a_second_login_of_the_same_user_keeps_the_session(at):
+    client = at.client(at.cache.login("alice"))
+    client.get("/put?a=1")
+    assert TICKET not in client.get("/login?user=alice").cookies
+    assert value(client.get("/get?name=a")) == "1"
+
+
+def test_a_new_password_means_a_new_ticket_and_the_end_of_all_others(at):
+    from django.contrib.auth.models import User
+
+    before, elsewhere = at.cache.login("alice"), at.cache.login("alice")
+    client = at.client(before)
+    client.get("/put?a=1")
+    try:
+        assert value(client.get("/password")) == "alice"
+    finally:
+        alice = User.objects.get(username="alice")
+        alice.set_password("alice's")
+        alice.save()
+    assert at.cache.check(before).reason == at.cache.check(elsewhere).reason == "revoked"
+    assert held(at, client.cookies[TICKET].value) == {"a": "1"}
+    assert value(client.get("/who")) == "alice"
+
+
+def test_djangos_own_login_code_finds_what_it_expects(at, project):
+    """Tests of applications look into `client.session`; others call `get_user`."""
+    from django.contrib.auth import SESSION_KEY, get_user
+    from django.contrib.auth.models import User
+
+    client = at.client()
+    client.force_login(User.objects.get(username="alice"))
+    assert client.session[SESSION_KEY] == str(User.objects.get(username="alice").pk)
+    assert get_user(client).username == "alice"
+    assert list(client.session.keys()) == []
+    client.logout()
+    assert at.cache.sessions("alice") == []
+
+
+# --- attributes
+
+
+def test_only_what_changed_is_written_with_one_command(at):
+    client = at.client(ticket := at.cache.login("alice"))
+    client.get("/who")
+    assert at.store.asked_for(lambda: client.get("/put?a=1&b=2")) == {"write_attributes": 1}
+    assert at.store.asked_for(lambda: client.get("/get?name=a")) == {"read_attributes": 1}
+    with at.cache.attributes(at.cache.authenticate(ticket)) as elsewhere:
+        elsewhere["a"] = "changed elsewhere"
+    client.get("/put?b=3")
+    assert held(at, ticket) == {"a": "changed elsewhere", "b": "3"}
+
+
+def test_what_is_done_to_a_list_in_place_is_a_change(at):
+    client = at.client(at.cache.login("alice"))
+    for wanted in ([0], [0, 1], [0, 1, 2]):
+        client.get("/append")
+        assert value(client.get("/get?name=list")) == wanted
+
+
+def test_a_request_that_fails_writes_nothing(at):
+    client = at.client(ticket := at.cache.login("alice"))
+    assert client.get("/fail").status_code == 500
+    assert held(at, ticket) == {}
+
+
+def test_an_anonymous_session_is_signed(at):
+    client = at.client()
+    client.get("/put?a=1")
+    cookie = client.cookies[TICKET].value
+    client.cookies[TICKET] = ("A" if cookie[0] != "A" else "B") + cookie[1:]
+    assert value(client.get("/get?name=a")) is None
+
+
+def test_an_anonymous_session_can_not_claim_a_user(at):
+    """Even if an application signs it."""
+    from django.contrib.auth import SESSION_KEY
+
+    session = at.client().session
+    session[SESSION_KEY] = "1"
+    session.save()
+    assert SESSION_KEY not in at.client(session.session_key).session
+    assert value(at.client(session.session_key).get("/who")) is None
+
+
+@pytest.mark.parametrize("path", ["/put_at_last", "/get_at_last"])
+def test_a_session_that_ends_while_it_is_used_interrupts_the_request(at, path):
+    client = at.client(ticket := at.cache.login("alice"))
+    assert client.get(f"{path}?logout={ticket}").status_code == 400
+    assert client.get("/who").cookies[TICKET]["max-age"] == 0
+
+
+# --- how long
+
+
+def remaining_s(at, ticket):
+    session = at.cache.authenticate(ticket)
+    return (session.absolute_deadline_ms - session.issued_at_ms) // 1000
+
+
+def test_the_cookie_lasts_as_long_as_the_ticket(at):
+    cookie = at.client().get("/login?user=alice").cookies[TICKET]
+    assert 86_390 <= cookie["max-age"] <= 86_400
+    with at.override(SESSION_EXPIRE_AT_BROWSER_CLOSE=True):
+        assert at.client().get("/login?user=alice").cookies[TICKET]["max-age"] == ""
+
+
+def test_an_expiry_before_login_is_the_tickets_lifetime(at):
+    cookie = at.client().get("/login?user=alice&remember=999999").cookies[TICKET]
+    assert remaining_s(at, cookie.value) == 999_999
+    assert 999_990 <= cookie["max-age"] <= 999_999
+
+
+def test_an_expiry_of_nothing_ends_with_the_browser(at):
+    assert at.client().get("/login?user=alice&remember=0").cookies[TICKET]["max-age"] == ""
+
+
+def test_another_expiry_is_another_ticket(at):
+    session = at.client(ticket := at.cache.login("alice")).session
+    session["a"] = 1
+    session.set_expiry(datetime.timedelta(seconds=5000))
+    session.save()
+    assert session.session_key != ticket
+    assert 4_990 <= remaining_s(at, session.session_key) <= 5_001
+    assert 4_990 <= session.get_expiry_age() <= 5_001
+    assert held(at, session.session_key)["a"] == 1
+
+
+def test_an_expiry_that_no_ticket_has_is_an_error(at):
+    session = at.client(at.cache.login("alice")).session
+    session.set_expiry(1)
+    with pytest.raises(ValueError, match="flush intervals"):
+        session.save()
+
+
+def test_clearsessions_has_nothing_to_do(project):
+    from fastticket.django.sessions import SessionStore
+
+    SessionStore.clear_expired()
+
+
+# --- with the store away
+
+
+def test_a_ticket_that_can_not_be_judged_is_no_refusal(at):
+    ticket = at.cache.login("alice")
+    at.store.is_away = True
+    response = at.client(ticket).get("/ignore")
+    assert (response.status_code, response["Retry-After"]) == (503, "1")
+    assert not response.cookies
+
+
+def test_a_known_session_goes_on(at):
+    client = at.client(at.cache.login("alice"))
+    client.get("/who")
+    at.store.is_away = True
+    assert value(client.get("/who")) == "alice"
+
+
+@pytest.mark.parametrize("path", ["/put?a=1", "/get?name=a", "/logout"])
+def test_what_needs_the_store_is_unavailable_and_nobody_is_logged_out(at, path):
+    client = at.client(ticket := at.cache.login("alice"))
+    client.get("/who")
+    at.store.is_away = True
+    response = client.get(path)
+    assert response.status_code == 503
+    assert not response.cookies
+    at.store.is_away = False
+    assert at.cache.check(ticket)
+
+
+def test_no_login_without_the_store(at):
+    at.store.is_away = True
+    response = at.client().get("/login?user=alice")
+    assert response.status_code == 503
+    assert not response.cookies
+
+
+def test_csrf_in_the_session_is_unavailable_too(at):
+    client = at.client(at.cache.login("alice"))
+    client.get("/who")
+    at.store.is_away = True
+    with at.override(CSRF_USE_SESSIONS=True):
+        assert client.get("/who").status_code == 503
+
+
+# --- asynchronous views
+
+
+def test_asynchronous_views_log_in_and_out(at):
+    def who(response):
+        return value(response), answer(response)["is_known"]
+
+    async def visit():
+        client = at.async_client()
+        await client.get("/alogin?user=alice")
+        ticket = client.cookies[TICKET].value
+        assert who(await client.get("/awho")) == ("alice", True)
+        assert value(await client.get("/aget")) == ["alogin", 7]
+        await client.get("/alogin?user=bob")
+        assert at.cache.check(ticket).reason == "revoked"
+        assert value(await client.get("/awho")) == "bob"
+        await client.get("/alogout")
+        assert who(await client.get("/awho")) == (None, False)
+
+    asyncio.run(asyncio.wait_for(visit(), BOUND_S))
+    assert at.cache.sessions("alice") == at.cache.sessions("bob") == []

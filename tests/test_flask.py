@@ -1,0 +1,372 @@
+"""Flask with tickets for sessions: what its users expect of `flask.session`, and what a ticket adds."""
+
+import flask
+import pytest
+from flask import session
+from web_stores import QUIET, CountedStore
+
+import fastticket.flask
+from fastticket import ConfigError, Keyring, NotLoggedIn
+from fastticket.cookies import TicketCookie
+from fastticket.flask import TicketSessions, login, logout, logout_everywhere, rotate
+from fastticket.sync import TicketCache
+
+TICKET = "ticket"
+
+
+@pytest.fixture
+def store():
+    return CountedStore()
+
+
+@pytest.fixture
+def cache(store):
+    with TicketCache(store, Keyring.generate(), idle_timeout_s=0, **QUIET) as made:
+        yield made
+        store.is_away = False
+
+
+@pytest.fixture
+def app(cache):
+    """An application of the kind that a tutorial shows."""
+    made = flask.Flask(__name__)
+    made.secret_key = "of this application"
+    made.session_interface = TicketSessions(cache, cookie=TicketCookie(is_secure=False))
+    views = (who, sign_in, sign_out, ignore, put, get, append, everything, fail, teapot, flags)
+    for view in (*views, login_remembered, login, logout, rotate, logout_everywhere):
+        made.add_url_rule(f"/{view.__name__}", view.__name__, as_view(view))
+    return made
+
+
+def as_view(do):
+    def view():
+        value = do(**flask.request.args)
+        return value if isinstance(value, tuple) else flask.jsonify(value)
+
+    return view
+
+
+def who():
+    return session.get("user")
+
+
+def sign_in(user, permanent=None):
+    session.clear()
+    if permanent:
+        session.permanent = True
+    session["user"] = user
+
+
+def login_remembered(principal):
+    login(principal, remember=True)
+
+
+def sign_out():
+    session.pop("user", None)
+
+
+def ignore():
+    return None
+
+
+def put(**values):
+    session.update(values)
+
+
+def get(name):
+    return session.get(name)
+
+
+def append():
+    session.setdefault("list", []).append(1)
+
+
+def everything():
+    return dict(session)
+
+
+def fail():
+    session["lost"] = 1
+    raise ZeroDivisionError
+
+
+def teapot():
+    session["kept"] = 1
+    return "no coffee", 418
+
+
+def flags():
+    before = [session.new, session.modified]
+    session["a"] = 1
+    return [*before, session.new, session.modified, session.accessed]
+
+
+@pytest.fixture
+def visit(app):
+    """`visit(ticket)`: a client."""
+
+    def make(ticket=""):
+        client = app.test_client()
+        if ticket:
+            client.set_cookie(TICKET, ticket)
+        return client
+
+    return make
+
+
+def value(response):
+    assert response.status_code == 200, response.text
+    return response.json
+
+
+def ticket_of(client):
+    cookie = client.get_cookie(TICKET)
+    return cookie and cookie.value
+
+
+def cookies_set(response):
+    return {line.partition("=")[0] for line in response.headers.getlist("Set-Cookie")}
+
+
+def held(cache, ticket):
+    return dict(cache.attributes(cache.authenticate(ticket)))
+
+
+# --- who is asking
+
+
+def test_nobody_is_anonymous_and_asks_nothing(visit, store):
+    client = visit()
+    assert store.asked_for(lambda: client.get("/who")) == {}
+    response = client.get("/who")
+    assert value(response) is None
+    assert response.headers["Vary"] == "Cookie"
+    assert cookies_set(response) == set()
+
+
+def test_a_ticket_is_its_principal(visit, cache):
+    assert value(visit(cache.login("alice")).get("/who")) == "alice"
+
+
+def test_a_known_session_asks_the_store_nothing(visit, cache, store):
+    client = visit(cache.login("alice"))
+    client.get("/who")
+    assert store.asked_for(lambda: [client.get("/who"), client.get("/ignore")]) == {}
+    assert store.asked_for(lambda: client.get("/everything")) == {"read_attributes": 1}
+
+
+def test_a_response_without_a_look_at_the_session_varies_by_nothing(visit, cache):
+    assert "Vary" not in visit(cache.login("alice")).get("/ignore").headers
+
+
+def test_a_revoked_ticket_is_anonymous_and_taken_away(visit, cache):
+    cache.logout(ticket := cache.login("alice"))
+    client = visit(ticket)
+    response = client.get("/who")
+    assert value(response) is None
+    assert response.headers["Cache-Control"] == "no-store"
+    assert ticket_of(client) is None
+
+
+def test_a_user_in_a_signed_cookie_is_nobody(app, visit):
+    """Sessions from before the application had tickets, say."""
+    client = visit()
+    cookie = flask.sessions.SecureCookieSessionInterface().get_signing_serializer(app).dumps({"user": "root", "a": 1})
+    client.set_cookie("session", cookie)
+    assert value(client.get("/who")) is None
+    assert value(client.get("/everything")) == {"a": 1}
+
+
+# --- login, logout
+
+
+def test_setting_the_entry_logs_in(visit, cache):
+    client = visit()
+    response = client.get("/sign_in?user=alice", headers={"User-Agent": "tests"})
+    assert cookies_set(response) == {TICKET}
+    assert cache.authenticate(ticket_of(client)).principal == "alice"
+    assert value(client.get("/who")) == "alice"
+    (found,) = cache.sessions("alice")
+    assert found.details == {"address": "127.0.0.1", "user_agent": "tests"}
+
+
+def test_what_was_there_before_the_login_moves_into_the_session(visit, cache, store):
+    client = visit()
+    assert store.asked_for(lambda: client.get("/put?a=1")) == {}
+    assert value(client.get("/get?name=a")) == "1"
+    response = client.get("/put?user=alice&b=2")
+    assert cookies_set(response) == {TICKET, "session"}
+    assert client.get_cookie("session") is None
+    assert held(cache, ticket_of(client)) == {"a": "1", "b": "2"}
+
+
+@pytest.mark.parametrize("path", ["/sign_out", "/logout"])
+def test_a_logout_revokes_the_ticket_and_takes_it_away(visit, cache, path):
+    client = visit(ticket := cache.login("alice"))
+    assert cookies_set(client.get(path)) == {TICKET}
+    assert ticket_of(client) is None
+    assert cache.check(ticket).reason == "revoked"
+
+
+def test_another_login_ends_the_first_session_and_its_attributes(visit, cache):
+    client = visit(ticket := cache.login("alice"))
+    client.get("/put?a=1")
+    client.get("/put?user=bob&b=2")
+    assert cache.check(ticket).reason == "revoked"
+    assert held(cache, ticket_of(client)) == {"b": "2"}
+
+
+@pytest.mark.parametrize("path", ["/sign_in?user=alice&permanent=1", "/login_remembered?principal=alice"])
+def test_a_permanent_login_has_a_cookie_that_lasts(visit, cache, path):
+    response = visit().get(path)
+    (cookie,) = response.headers.getlist("Set-Cookie")
+    assert cookie.endswith(f"Max-Age={cache.remember_lifetime_s}")
+
+
+def test_an_application_whose_sessions_are_all_permanent(app, visit, cache):
+    app.before_request(lambda: setattr(session, "permanent", True))
+    client = visit()
+    client.get("/put?a=1")
+    client.get("/put?user=alice")
+    assert held(cache, ticket_of(client)) == {"a": "1"}
+    assert cookies_set(client.get("/who")) == set()
+    assert client.get_cookie(TICKET).max_age == cache.remember_lifetime_s
+
+
+def test_a_rotation_is_another_ticket_of_the_same_session(visit, cache):
+    client = visit(ticket := cache.login("alice"))
+    client.get("/put?a=1")
+    client.get("/rotate")
+    assert cache.check(ticket).reason == "revoked"
+    assert held(cache, ticket_of(client)) == {"a": "1"}
+
+
+def test_an_end_of_all_other_sessions(visit, cache):
+    ticket, other = cache.login("alice"), cache.login("alice")
+    assert value(visit(ticket).get("/logout_everywhere")) == 1
+    assert cache.check(ticket)
+    assert not cache.check(other)
+
+
+# --- attributes
+
+
+def test_only_what_changed_is_written_with_one_command(visit, cache, store):
+    client = visit(ticket := cache.login("alice"))
+    client.get("/who")
+    assert store.asked_for(lambda: client.get("/put?a=1&b=2")) == {"write_attributes": 1}
+    with cache.attributes(cache.authenticate(ticket)) as elsewhere:
+        elsewhere["a"] = "changed elsewhere"
+    client.get("/put?b=3")
+    assert held(cache, ticket) == {"a": "changed elsewhere", "b": "3"}
+
+
+def test_what_is_done_to_a_list_in_place_is_a_change(visit, cache):
+    client = visit(ticket := cache.login("alice"))
+    client.get("/append")
+    client.get("/append")
+    assert held(cache, ticket) == {"list": [1, 1]}
+
+
+def test_a_request_that_fails_writes_nothing(visit, cache):
+    client = visit(ticket := cache.login("alice"))
+    assert client.get("/fail").status_code == 500
+    assert held(cache, ticket) == {}
+
+
+def test_a_client_that_errs_is_no_failure(visit, cache):
+    client = visit(ticket := cache.login("alice"))
+    assert client.get("/teapot").status_code == 418
+    assert held(cache, ticket) == {"kept": 1}
+
+
+def test_without_a_secret_key_an_anonymous_visitor_can_leave_nothing(app, visit, cache):
+    app.secret_key = None
+    app.testing = True
+    client = visit()
+    with pytest.raises(NotLoggedIn, match=r"set app\.secret_key"):
+        client.get("/put?a=1")
+    client.get("/put?a=1&user=alice")
+    assert held(cache, ticket_of(client)) == {"a": "1"}
+
+
+def test_the_flags_of_a_session(visit, cache):
+    assert value(visit(cache.login("alice")).get("/flags")) == [False, False, False, True, True]
+    assert value(visit().get("/flags")) == [False, False, False, True, True]
+
+
+def test_a_tests_session_transaction(visit, cache):
+    client = visit()
+    with client.session_transaction() as there:
+        there["user"] = "alice"
+        there["a"] = 1
+    assert value(client.get("/everything")) == {"user": "alice", "a": 1}
+    assert held(cache, ticket_of(client)) == {"a": 1}
+
+
+def test_both_cookies_of_one_name_are_a_mistake(app, visit):
+    app.config["SESSION_COOKIE_NAME"] = TICKET
+    app.testing = True
+    with pytest.raises(ConfigError, match="SESSION_COOKIE_NAME"):
+        visit().get("/who")
+
+
+def test_the_functions_say_when_the_application_has_other_sessions(app, visit):
+    app.session_interface = flask.sessions.SecureCookieSessionInterface()
+    app.testing = True
+    with pytest.raises(ConfigError, match="session_interface"):
+        visit().get("/logout")
+
+
+# --- with the store away
+
+
+def test_a_ticket_that_can_not_be_judged_is_no_refusal(app, visit, cache, store):
+    client = visit(ticket := cache.login("alice"))
+    store.is_away = True
+    for path in ("/ignore", "/who"):
+        response = client.get(path)
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+    assert ticket_of(client) == ticket
+
+
+def test_nobody_is_anonymous_for_it_to_a_function_before_the_request(app, visit, cache, store):
+    seen = []
+    app.before_request(lambda: seen.append("user" in session))
+    client = visit(cache.login("alice"))
+    store.is_away = True
+    assert client.get("/ignore").status_code == 503
+    assert seen == []
+
+
+def test_an_error_handler_may_answer_in_its_own_words(app, visit, cache, store):
+    app.register_error_handler(fastticket.StoreUnavailable, lambda error: ("come back later", 503))
+    client = visit(cache.login("alice"))
+    store.is_away = True
+    assert client.get("/ignore").text == "come back later"
+
+
+def test_a_known_session_goes_on(visit, cache, store):
+    client = visit(cache.login("alice"))
+    client.get("/who")
+    store.is_away = True
+    assert value(client.get("/who")) == "alice"
+
+
+@pytest.mark.parametrize("path", ["/put?a=1", "/get?name=a", "/logout", "/rotate", "/logout_everywhere"])
+def test_what_needs_the_store_is_unavailable_and_nobody_is_logged_out(visit, cache, store, path):
+    client = visit(ticket := cache.login("alice"))
+    client.get("/who")
+    store.is_away = True
+    response = client.get(path)
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+    assert cookies_set(response) == set()
+    store.is_away = False
+    assert cache.check(ticket)
+
+
+def test_no_login_without_the_store(visit, store):
+    store.is_away = True
+    response = visit().get("/sign_in?user=alice")
+    assert response.status_code == 503
+    assert cookies_set(response) == set()

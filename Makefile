@@ -5,7 +5,7 @@
 # make corpus     every raw request and response that must be withstood, what was wanted and what was seen, as a table
 # make bench      every benchmark, half an hour, and a record of it in bench/history/; one by one, on a quiet machine:
 #                 bench-gateway, bench-calls, bench-scale, bench-instructions, bench-revocation, bench-flush, bench-store-load,
-#                 bench-store-memory, bench-storm, bench-crowd, bench-hmac; and of the records: bench-compare, bench-report
+#                 bench-store-memory, bench-attributes, bench-storm, bench-crowd, bench-hmac; and of the records: bench-compare, bench-report
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -20,7 +20,7 @@ CORE_TESTS := tests/test_ticket.py tests/test_nearcache.py tests/test_check.py t
 	tests/test_gateway_limits.py tests/test_gateway_clients.py tests/test_gateway_upstreams.py tests/test_access_log.py
 
 .PHONY: run test gate check fuzz corpus bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
-	bench-revocation bench-store-load bench-store-memory bench-storm bench-crowd bench-flush bench-hmac coverage-core clean
+	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-crowd bench-flush bench-hmac coverage-core clean
 
 run: $(VENV)/built
 	$(BIN)/fastticket demo
@@ -76,7 +76,8 @@ bench-report: $(VENV)/built-dev
 bench-calls: $(VENV)/built-bench
 	$(BIN)/python -m pytest -q bench/bench_core.py bench/bench_cache.py bench/bench_stores.py bench/bench_middleware.py
 
-bench-gateway bench-crowd bench-storm bench-scale bench-instructions bench-revocation bench-store-load bench-store-memory bench-flush: \
+bench-gateway bench-crowd bench-storm bench-scale bench-instructions bench-revocation bench-store-load bench-store-memory \
+		bench-attributes bench-flush: \
 		bench-%: $(VENV)/built-bench
 	$(BIN)/python bench/$(subst -,_,$*).py
 

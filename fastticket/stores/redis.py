@@ -347,13 +347,19 @@ class RedisStore:
                 answers[shard] = error
             else:
                 groups.setdefault(where, {})[shard] = call
-        sending = (self._send_to(*where, group, lasts) for where, group in groups.items())
-        for group, sent in zip(groups.values(), await asyncio.gather(*sending, return_exceptions=True), strict=True):
-            if isinstance(sent, BaseException):  # one server's affair, not that of the others
-                log.error("redis: unexpected", exc_info=sent)
-                sent = dict.fromkeys(group, StoreUnavailable(f"redis: unexpected: {type(sent).__name__}"))
+        sending = [self._send_group(where, group, lasts) for where, group in groups.items()]
+        # Most calls concern one server: they need no task of their own.
+        for sent in [await sending[0]] if len(sending) == 1 else await asyncio.gather(*sending):
             answers |= sent
         return answers
+
+    async def _send_group(self, where: tuple[Server, bool], calls: Mapping[int, _Call], lasts: bool) -> dict[int, Any]:
+        """What goes wrong is one server's affair, not that of the others."""
+        try:
+            return await self._send_to(*where, calls, lasts)
+        except Exception as error:
+            log.exception("redis: unexpected")
+            return dict.fromkeys(calls, StoreUnavailable(f"redis: unexpected: {type(error).__name__}"))
 
     async def _server_for(self, shard: int, before: Any) -> tuple[Server, bool]:
         """And whether it must be told that it is asked for a slot that it is about to get."""

@@ -62,7 +62,7 @@ def targets(folder="."):
     """What `make` makes there."""
     makefile = (ROOT / folder / "Makefile").read_text().replace("\\\n", " ")
     names = " ".join(re.findall(r"^NAMES := (.*)$", makefile, re.MULTILINE))
-    rules = re.findall(r"^([a-z][\w -]*):(?!=)", makefile.replace("$(NAMES)", names), re.MULTILINE)
+    rules = re.findall(r"^([a-z][\w\t -]*):(?!=)", makefile.replace("$(NAMES)", names), re.MULTILINE)
     return {target for rule in rules for target in rule.split()}
 
 

@@ -122,12 +122,10 @@ class SessionStore(SessionBase):
 
     async def aget(self, key: str, default: Any = None) -> Any:
         """As `get`."""
-        await self._aget_session()
         return await sync_to_async(self.get)(key, default)
 
     async def ahas_key(self, key: str) -> bool:
         """As `has_key`."""
-        await self._aget_session()
         return await sync_to_async(self.has_key)(key)
 
     def _notes(self) -> dict[str, str]:
@@ -250,8 +248,7 @@ class SessionStore(SessionBase):
 
     def cycle_key(self) -> None:
         """The same data under another ticket, when it is saved. An anonymous session gets one with the login."""
-        self._is_key_due = _is_ticket(self.session_key)
-        self.modified = True
+        self._is_key_due = self.modified = True
 
     async def acycle_key(self) -> None:
         """As `cycle_key`."""

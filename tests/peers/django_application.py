@@ -88,6 +88,21 @@ def get(request):
     return told(request.session.get(request.GET["name"]))
 
 
+def login_with_rubbish(request):
+    request.session["rubbish"] = object()
+    return login(request)
+
+
+def expire(request):
+    request.session.set_expiry(int(request.GET["seconds"]))
+    return told(None)
+
+
+async def aexpire(request):
+    await request.session.aset_expiry(int(request.GET["seconds"]))
+    return told(None)
+
+
 def append(request):
     request.session.setdefault("list", []).append(len(request.session["list"]))
     return told(request.session["list"])
@@ -130,8 +145,10 @@ def password(request):
 
 
 async def awho(request):
+    user_id = await request.session.aget(auth.SESSION_KEY)
     user = await request.auser()
-    return told(user.get_username() or None, is_known=await request.session.ahas_key(auth.SESSION_KEY))
+    assert (user_id is not None) == await request.session.ahas_key(auth.SESSION_KEY)
+    return told(user.get_username() or None, is_known=user_id is not None)
 
 
 async def alogin(request):
@@ -152,7 +169,7 @@ async def aget(request):
 
 VIEWS = (
     *(login, logout, who, ignore, put, get, append, fail, put_together, password),
-    *(put_at_last, get_at_last),
+    *(put_at_last, get_at_last, login_with_rubbish, expire, aexpire),
     *(awho, alogin, alogout, aget),
 )
 urlpatterns = [path(view.__name__, view) for view in VIEWS]

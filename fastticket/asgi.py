@@ -136,7 +136,7 @@ class SessionMiddleware:
         except StoreUnavailable as error:
             if answer.has_begun:
                 raise
-            log.warning("503: %s", error)
+            log.info("503: %s", error)  # the cache has warned
             await answer.send_unavailable()
 
     async def _admit(self, session: RequestSession) -> None:

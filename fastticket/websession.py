@@ -278,14 +278,13 @@ class WebSession(MutableMapping[str, Any]):
 
     async def _log_in(self, principal: str, brought: dict[str, Any]) -> None:
         remember = self._remembers
+        self._newcomer = self._principal = None  # whatever comes of it, it is not tried again
         login = self._cache.login(principal, remember=remember, details=self._visitor.details)
         ticket = await _result_of(login)
-        self._newcomer = None
         self._give_ticket(ticket, remember)
-        await self._enter(ticket)
-        if self._attributes is not None:
-            self._attributes.hold(NOTHING_STORED)
-            self._attributes.update(brought)
+        attributes = await self._enter(ticket)
+        attributes.hold(NOTHING_STORED)
+        attributes.update(brought)
         self._place.clear()
 
     async def _take_another_ticket(self) -> None:
@@ -298,10 +297,11 @@ class WebSession(MutableMapping[str, Any]):
         if was_read:
             await self.read()
 
-    async def _enter(self, ticket: str) -> None:
+    async def _enter(self, ticket: str) -> AttributeChanges:
         session = await _result_of(self._cache.authenticate(ticket))
         self._ticket, self._session, self._principal = ticket, session, session.principal
         self._attributes = self._cache.attributes(session)
+        return self._attributes
 
     def _end(self) -> None:
         """The session is over."""

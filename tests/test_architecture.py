@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "cookies": set(),
     "websession": {"errors", "core.check", "stores", "attributes", "cache", "sync", "cookies", ""},
     "asgi": {"errors", "cache", "cookies", "websession"},
-    "fastapi": {"asgi", "cookies"},
+    "fastapi": {"asgi"},
     "django": {"errors", "core.ticket", "core.check", "stores", "sync", "cookies", "websession"},
     "wsgi": {"errors", "sync", "cookies", "websession"},
     "flask": {"errors", "sync", "cookies", "websession", "wsgi"},
@@ -82,6 +82,15 @@ def test_only_the_redis_store_knows_redis():
     knowing = [s for s in SOURCES if re.search(r"^\s*(?:import|from)\s+redis\b", s.read_text(), re.MULTILINE)]
     assert {s.name for s in knowing if s.parent.name == "stores"} == {"redis.py", "redis_topology.py"}
     assert len(knowing) == 2
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_web_framework_is_known_in_its_own_room_alone(source):
+    frameworks = r"^\s*(?:import|from)\s+(fastapi|starlette|flask|werkzeug|django)\b"
+    known = set(re.findall(frameworks, source.read_text(), re.MULTILINE))
+    family = {"fastapi": {"starlette"}, "flask": {"werkzeug"}}
+    own = room(module_of(source))
+    assert known <= {own} | family.get(own, set())
 
 
 @pytest.mark.parametrize("source", sorted(PACKAGE.rglob("*.pyx")), ids=lambda path: path.name)

@@ -29,6 +29,7 @@ from fastticket.errors import (
     StoreUnavailable,
     TooManySessions,
 )
+from fastticket.websession import Visitor, WebSession, at_once
 
 KEY = (1, b"k" * 32)
 DAY_S = 86400
@@ -411,6 +412,30 @@ async def test_a_principal_is_a_str():
 
 
 @in_virtual_time
+async def test_who_is_not_logged_in_is_no_entry():
+    async with site() as at:
+        for view in (lambda session: session["user"], lambda session: session.pop("user")):
+            with pytest.raises(KeyError, match="user"):
+                await at.browser().ask(view)
+        with pytest.raises(KeyError, match="user"):
+            await at.browser().ask(lambda session: session.__delitem__("user"))
+        assert await at.browser().say(lambda session: session.pop("user", "nobody")) == "nobody"
+
+
+@in_virtual_time
+async def test_ones_own_session_among_all():
+    async def others(scope):
+        own = scope["session"].session
+        return [each.id == own.id for each in await at.cache.sessions(own.principal)]
+
+    async with site() as at:
+        browser = await logged_in(at)
+        await at.cache.login("alice")
+        assert sorted(await browser.say(others)) == [False, True]
+        assert await at.browser().say(lambda session: session.session) is None
+
+
+@in_virtual_time
 async def test_an_attribute_of_the_principals_name_is_never_seen():
     async with site() as at:
         browser = await logged_in(at)
@@ -782,6 +807,14 @@ async def test_nothing_of_a_ticket_is_shown():
         browser = await logged_in(at)
         assert await browser.say(repr) == "<RequestSession: logged in>"
         assert await at.browser().say(repr) == "<RequestSession: anonymous>"
+
+
+@in_virtual_time
+async def test_the_cache_of_an_event_loop_is_not_for_threads():
+    async with site() as at:
+        visitor = Visitor(cookies=f"ticket={await at.cache.login('alice')}")
+        with pytest.raises(RuntimeError, match=r"sync\.TicketCache"):
+            at_once(WebSession(at.cache, TicketCookie(), visitor).admit())
 
 
 def test_a_scope_without_the_middleware_says_so():

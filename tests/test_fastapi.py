@@ -8,7 +8,7 @@ from http.cookies import SimpleCookie
 from typing import NamedTuple
 
 import pytest
-from conftest import BOUND_S
+from conftest import BOUND_S, Client
 from real_programs import uvicorn
 from redis_servers import Server, wait_until
 from websockets.exceptions import InvalidStatus
@@ -179,6 +179,13 @@ def test_a_remembered_login(fastapi):
     answer = Browser().ask(fastapi.here, "POST", "/login/erin?remember=true")
     assert answer.fields["Set-Cookie"].endswith(f"; Max-Age={REMEMBERED_S}")
     assert answer.fields["Cache-Control"] == "no-store"
+
+
+def test_http_1_0_without_a_host(fastapi):
+    with Client(fastapi.here) as client:
+        client.sendall(b"POST /login/heidi HTTP/1.0\r\n\r\n")
+        head = client.read_head()
+    assert b"\r\nset-cookie: ticket=" in head.lower()
 
 
 def test_what_fails_writes_nothing_and_what_is_refused_is_an_answer(fastapi):

@@ -32,7 +32,23 @@ def app(cache):
     made = flask.Flask(__name__)
     made.secret_key = "of this application"
     made.session_interface = TicketSessions(cache, cookie=TicketCookie(is_secure=False))
-    views = (who, sign_in, sign_out, ignore, put, get, append, everything, fail, teapot, flags, touch, remember, mark)
+    views = (
+        who,
+        sign_in,
+        sign_out,
+        ignore,
+        put,
+        get,
+        append,
+        append_marked,
+        everything,
+        fail,
+        teapot,
+        flags,
+        touch,
+        remember,
+        mark,
+    )
     made.add_url_rule("/stream", "stream", stream)
     made.add_url_rule("/file", "file", file)
     for view in (*views, login_remembered, login, logout, rotate, logout_everywhere):
@@ -81,6 +97,11 @@ def get(name):
 
 def append():
     session.setdefault("list", []).append(1)
+
+
+def append_marked():
+    append()
+    session.modified = True
 
 
 def everything():
@@ -347,8 +368,7 @@ def test_the_flags_of_a_session(visit, cache):
 def test_marking_a_session_is_enough_for_an_anonymous_one_too(visit):
     client = visit()
     for wanted in ([1], [1, 1]):
-        client.get("/append")
-        client.get("/mark")
+        client.get("/append_marked")
         assert value(client.get("/get?name=list")) == wanted
     assert value(client.get("/mark")) is True
 

@@ -172,12 +172,14 @@ def test_an_inactive_user_is_anonymous(at):
 
 
 def test_the_user_is_looked_for_once(at):
+    from django.contrib.auth import SESSION_KEY
     from django.db import connection
     from django.test.utils import CaptureQueriesContext
 
-    client = at.client(at.cache.login("alice"))
+    session = at.client(at.cache.login("alice")).session
     with CaptureQueriesContext(connection) as queries:
-        client.get("/who")
+        assert session.user().username == "alice"
+        assert session[SESSION_KEY] == str(session.user().pk)
     assert len(queries) == 1
 
 
@@ -404,6 +406,14 @@ def test_a_session_that_ends_while_it_is_used_interrupts_the_request(at, path):
 # --- how long
 
 
+def test_a_session_says_when_it_ends(at):
+    from django.utils import timezone
+
+    session = at.client(at.cache.login("alice")).session
+    assert 86_390 <= session.get_expiry_age() <= 86_400
+    assert 86_390 <= (session.get_expiry_date() - timezone.now()).total_seconds() <= 86_400
+
+
 def remaining_s(at, ticket):
     session = at.cache.authenticate(ticket)
     return (session.absolute_deadline_ms - session.issued_at_ms) // 1000
@@ -448,7 +458,7 @@ def test_an_expiry_ends_a_session_that_is_used_or_not(at):
 
     ticket = at.cache.login("alice", idle_timeout_s=7200)
     session = at.client(ticket).session
-    session.set_expiry(end := timezone.now() + datetime.timedelta(seconds=5000))
+    session.set_expiry(end := timezone.now() + datetime.timedelta(seconds=50_000))
     session.save()
     now = at.cache.authenticate(session.session_key)
     assert now.idle_deadline_ms == now.absolute_deadline_ms

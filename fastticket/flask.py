@@ -232,7 +232,6 @@ def _make_unavailable(response: flask.Response) -> None:
     """Flask has a response already, and goes on with it: it becomes another one."""
     if hasattr(response.response, "close"):
         response.response.close()
-    response.direct_passthrough = False
     response.headers.clear()
     response.status_code = UNAVAILABLE_STATUS
     response.set_data(UNAVAILABLE_BODY)

@@ -78,6 +78,17 @@ def test_a_logout_at_one_is_one_at_all(addresses, name):
     wait_until(lambda: seen_everywhere(addresses, ticket, "/who") == nobody, "all have heard of the logout", BOUND_S)
 
 
+def test_a_project_takes_no_others_numbers_for_its_own(addresses):
+    """Who logs in again at another project is the same one, though that has another number for him; the session goes on."""
+    visitor = Visitor(addresses["django"])
+    visitor.get("/login?user=alice")
+    visitor.get("/put?color=red")
+    again = Visitor(addresses["django of others"], visitor.ticket)
+    again.get("/login?user=alice")
+    assert again.ticket == visitor.ticket
+    assert seen_everywhere(addresses, visitor.ticket, "/get?name=color") == ["red"] * 2 * len(SITES)
+
+
 def test_behind_nginx_all_of_them_are_one_application(addresses, tmp_path):
     port = free_port()
     servers = " ".join(f"server {address};" for address in addresses.values())

@@ -8,6 +8,7 @@ Rules of this file
 - The application's reads and writes are memory alone. `admit` comes before them, `carry_out` after: before the response's first byte.
 - What is changed of a session is written, nothing else. What an anonymous visitor leaves is never the store's.
 - A value that can not be written, or has no place to be kept in, is found before anything is done.
+- A login that fails is not tried again: the visitor is anonymous. A logout that fails is.
 - A session that ends while the application works leaves the visitor anonymous, and is no error.
 """
 
@@ -278,9 +279,13 @@ class WebSession(MutableMapping[str, Any]):
 
     async def _log_in(self, principal: str, brought: dict[str, Any]) -> None:
         remember = self._remembers
-        self._newcomer = self._principal = None  # whatever comes of it, it is not tried again
-        login = self._cache.login(principal, remember=remember, details=self._visitor.details)
-        ticket = await _result_of(login)
+        try:
+            login = self._cache.login(principal, remember=remember, details=self._visitor.details)
+            ticket = await _result_of(login)
+        except BaseException:
+            self._become_anonymous()  # the application may have an answer to that, which must not try again
+            raise
+        self._newcomer = None
         self._give_ticket(ticket, remember)
         attributes = await self._enter(ticket)
         attributes.hold(NOTHING_STORED)

@@ -23,6 +23,7 @@ from fastticket.cookies import TicketCookie
 from fastticket.errors import (
     AttributesTooLarge,
     BadAttribute,
+    FastticketError,
     InvalidPrincipal,
     NotLoaded,
     NotLoggedIn,
@@ -538,20 +539,35 @@ async def test_what_only_a_session_can_do():
 
 
 @in_virtual_time
-async def test_a_login_that_the_policy_refuses_can_be_handled():
+@pytest.mark.parametrize(("principal", "error"), [("alice", TooManySessions), ("", InvalidPrincipal)])
+async def test_a_login_that_is_refused_can_be_handled(principal, error):
     async def log_in(scope):
         try:
-            await login(scope, "alice")
-        except TooManySessions as error:
-            logout_needed = error.sessions_max
-            await logout(scope)
-            return logout_needed
+            await login(scope, principal)
+        except FastticketError as refused:
+            return [refused.reason, dict(scope["session"])]
 
     async with site(sessions_max=1, sessions_max_policy="refuse") as at:
-        assert await at.browser().say(log_in) is None
-        other = at.browser()
-        assert await other.say(log_in) == 1
-        assert other.ticket is None
+        await at.cache.login("alice")
+        browser = at.browser()
+        assert await browser.say(log_in) == [error.reason, {}]
+        assert browser.ticket is None
+
+
+@in_virtual_time
+async def test_a_logout_that_failed_is_tried_again_when_the_response_begins():
+    async def log_out(scope):
+        at.store.wire.is_down = True
+        try:
+            await logout(scope)
+        except StoreUnavailable:
+            at.store.wire.is_down = False
+        return scope["user"].is_authenticated
+
+    async with site() as at:
+        browser = await logged_in(at)
+        assert await browser.say(log_out) is False
+        assert (browser.ticket, at.server.live) == (None, {})
 
 
 # --- anonymous visitors

@@ -304,6 +304,34 @@ def test_a_new_password_means_a_new_ticket_and_the_end_of_all_others(at):
     assert value(client.get("/who")) == "alice"
 
 
+def test_a_login_that_is_none_of_a_session_makes_no_ticket(at):
+    assert TICKET not in at.client().get("/signal").cookies
+    assert at.cache.sessions("alice") == []
+
+
+def test_a_csrf_token_in_the_session_is_good_before_and_after_the_login(at):
+    from django.test import Client
+
+    client = Client(enforce_csrf_checks=True)
+    with at.override(CSRF_USE_SESSIONS=True):
+        for path in ("/token", "/login?user=alice", "/token"):
+            client.get(path)
+            token = value(client.get("/token"))
+            assert client.post("/put?a=1").status_code == 403
+            assert client.post("/put?a=1", headers={"X-CSRFToken": token}).status_code == 200
+    assert at.cache.authenticate(client.cookies[TICKET].value).principal == "alice"
+
+
+def test_a_test_cookie_works_before_a_login(at):
+    client = at.client()
+    session = client.session
+    session.set_test_cookie()
+    session.save()
+    client.cookies[TICKET] = session.session_key
+    assert client.session.test_cookie_worked()
+    assert at.store.asked_for(lambda: client.session.get("testcookie")) == {}
+
+
 def test_a_login_with_what_can_not_be_kept_is_none(at):
     assert at.client().get("/login_with_rubbish?user=alice").status_code == 500
     assert at.cache.sessions("alice") == []
@@ -555,6 +583,19 @@ def test_asynchronous_views_log_in_and_out(at):
 
     asyncio.run(asyncio.wait_for(visit(), BOUND_S))
     assert at.cache.sessions("alice") == at.cache.sessions("bob") == []
+
+
+@pytest.mark.parametrize("path", ["/aget", "/alogout", "/aexpire?seconds=9999"])
+def test_asynchronous_views_without_the_store(at, path):
+    async def visit():
+        client = at.async_client(at.cache.login("alice"))
+        await client.get("/who")
+        at.store.is_away = True
+        return await client.get(path)
+
+    response = asyncio.run(asyncio.wait_for(visit(), BOUND_S))
+    assert response.status_code == 503
+    assert not response.cookies
 
 
 def test_asynchronous_views_set_an_expiry(at):

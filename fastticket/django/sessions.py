@@ -134,7 +134,7 @@ class SessionStore(SessionBase):
         if user.is_anonymous:
             return {}
         return {
-            SESSION_KEY: user._meta.pk.value_to_string(user),
+            SESSION_KEY: _number_of(user),
             BACKEND_SESSION_KEY: settings.AUTHENTICATION_BACKENDS[0],
             HASH_SESSION_KEY: user.get_session_auth_hash(),
         }
@@ -382,12 +382,17 @@ class SharedData(MutableMapping[str, Any]):
 
 
 @receiver(user_logged_in, dispatch_uid="fastticket")
-def _on_login(request: HttpRequest, user: AbstractBaseUser, **_: Any) -> None:
-    if isinstance(request.session, SessionStore):
-        visitor = Visitor(
-            address=request.META.get("REMOTE_ADDR", ""), user_agent=request.META.get("HTTP_USER_AGENT", "")
-        )
-        request.session.log_in(user.get_username(), visitor.details)
+def _on_login(request: HttpRequest | None, user: AbstractBaseUser, **_: Any) -> None:
+    """Others send this signal, too, for logins that are none of a session: it counts if the session says who it is."""
+    session = getattr(request, "session", None)
+    if isinstance(session, SessionStore) and session.get(SESSION_KEY) == _number_of(user):
+        said: Mapping[str, str] = getattr(request, "META", {})
+        visitor = Visitor(address=said.get("REMOTE_ADDR", ""), user_agent=said.get("HTTP_USER_AGENT", ""))
+        session.log_in(user.get_username(), visitor.details)
+
+
+def _number_of(user: AbstractBaseUser) -> str:
+    return str(user._meta.pk.value_to_string(user))
 
 
 def _is_ticket(session_key: str | None) -> bool:

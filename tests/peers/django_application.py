@@ -14,6 +14,7 @@ from django.conf import settings
 from django.contrib import auth
 from django.core.management import call_command
 from django.http import HttpResponse, JsonResponse
+from django.middleware.csrf import get_token
 from django.urls import path
 
 from fastticket.django import ticket_cache
@@ -103,6 +104,17 @@ async def aexpire(request):
     return told(None)
 
 
+def signal(request):
+    """A login by a token, say, that begins no session."""
+    user = auth.get_user_model().objects.get(username="alice")
+    auth.user_logged_in.send(sender=type(user), request=request, user=user)
+    return told(None)
+
+
+def token(request):
+    return told(get_token(request))
+
+
 def append(request):
     request.session.setdefault("list", []).append(len(request.session["list"]))
     return told(request.session["list"])
@@ -169,7 +181,7 @@ async def aget(request):
 
 VIEWS = (
     *(login, logout, who, ignore, put, get, append, fail, put_together, password),
-    *(put_at_last, get_at_last, login_with_rubbish, expire, aexpire),
+    *(put_at_last, get_at_last, login_with_rubbish, expire, aexpire, signal, token),
     *(awho, alogin, alogout, aget),
 )
 urlpatterns = [path(view.__name__, view) for view in VIEWS]

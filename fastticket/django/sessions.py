@@ -33,7 +33,7 @@ from django.utils import timezone
 from fastticket.core.check import Session
 from fastticket.django import ticket_cache
 from fastticket.django.backends import TicketBackend
-from fastticket.errors import TicketRefused
+from fastticket.errors import TicketRefused, Verdict
 from fastticket.stores.base import NEVER_MS, NO_DETAILS
 from fastticket.sync import Attributes
 from fastticket.websession import Visitor
@@ -73,7 +73,8 @@ class SessionStore(SessionBase):
     @property
     def has_ended(self) -> bool:
         """Whether the ticket has been refused since it was admitted."""
-        return self._admitted is not None and not ticket_cache().check(str(self.session_key), touch=False)
+        found = ticket_cache().check(str(self.session_key), touch=False) if self._admitted else None
+        return isinstance(found, Verdict) and found.is_refusal
 
     @property
     def principal(self) -> str:

@@ -304,6 +304,14 @@ def test_a_new_password_means_a_new_ticket_and_the_end_of_all_others(at):
     assert value(client.get("/who")) == "alice"
 
 
+@pytest.mark.parametrize("at", [{"sessions_max": 1, "sessions_max_policy": "refuse"}], indirect=True)
+def test_a_view_may_handle_that_a_login_is_refused(at):
+    visitors = [at.client(), at.client()]
+    said = [value(visitor.get("/login_if_there_is_room?user=alice")) for visitor in visitors]
+    assert said == ["welcome", "no room"]
+    assert [value(visitor.get("/who")) for visitor in visitors] == ["alice", None]
+
+
 def test_a_login_that_is_none_of_a_session_makes_no_ticket(at):
     assert TICKET not in at.client().get("/signal").cookies
     assert at.cache.sessions("alice") == []
@@ -515,6 +523,14 @@ def test_clearsessions_has_nothing_to_do(project):
     from fastticket.django.sessions import SessionStore
 
     SessionStore.clear_expired()
+
+
+def test_a_cookie_with_every_response_is_the_same_ticket(at):
+    client = at.client(ticket := at.cache.login("alice"))
+    with at.override(SESSION_SAVE_EVERY_REQUEST=True):
+        assert client.get("/who").cookies[TICKET].value == ticket
+        at.store.is_away = True
+        assert client.get("/who").cookies[TICKET]["max-age"] == ""
 
 
 # --- with the store away

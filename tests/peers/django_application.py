@@ -17,6 +17,7 @@ from django.http import HttpResponse, JsonResponse
 from django.middleware.csrf import get_token
 from django.urls import path
 
+from fastticket import TooManySessions
 from fastticket.django import ticket_cache
 
 DATABASE = Path(os.environ["DJANGO_DATABASE"])
@@ -104,6 +105,16 @@ async def aexpire(request):
     return told(None)
 
 
+def login_if_there_is_room(request):
+    auth.login(request, auth.get_user_model().objects.get(username=request.GET["user"]))
+    try:
+        request.session.save()
+    except TooManySessions:
+        auth.logout(request)
+        return told("no room")
+    return told("welcome")
+
+
 def signal(request):
     """A login by a token, say, that begins no session."""
     user = auth.get_user_model().objects.get(username="alice")
@@ -181,7 +192,7 @@ async def aget(request):
 
 VIEWS = (
     *(login, logout, who, ignore, put, get, append, fail, put_together, password),
-    *(put_at_last, get_at_last, login_with_rubbish, expire, aexpire, signal, token),
+    *(put_at_last, get_at_last, login_with_rubbish, expire, aexpire, signal, token, login_if_there_is_room),
     *(awho, alogin, alogout, aget),
 )
 urlpatterns = [path(view.__name__, view) for view in VIEWS]

@@ -443,6 +443,19 @@ def test_an_exception_writes_nothing(visit, cache):
     assert held(cache, ticket) == {}
 
 
+def test_one_middleware_within_another_does_nothing(cache):
+    def application(environ, start_response):
+        rotate(environ)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"hello"]
+
+    inner = SessionMiddleware(application, cache, cookie=PLAIN)
+    visitor = around(inner, cache, ticket := cache.login("alice"))
+    visitor.get()  # which asserts that there is one Set-Cookie
+    assert cache.check(ticket).reason == "revoked"
+    assert cache.check(visitor.ticket)
+
+
 # --- with the store away
 
 

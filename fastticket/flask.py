@@ -70,7 +70,7 @@ class TicketSession(ThreadSession, SessionMixin):
     def permanent(self, value: bool) -> None:
         if self._newcomer is not None:
             self._remembers = bool(value)
-        elif self._session is None and self._has_place and self.permanent != value:
+        elif self._session is None and self._has_place:
             self._place[PERMANENT_KEY] = bool(value)
 
     @property
@@ -109,7 +109,6 @@ class TicketSession(ThreadSession, SessionMixin):
         return isinstance(self._place, SecureCookieSession) and self._place.modified
 
     def _readable(self) -> MutableMapping[str, Any]:
-        self._refuse_unjudged()
         try:
             return super()._readable()
         except StoreUnavailable as error:
@@ -171,7 +170,7 @@ class TicketSessions(SessionInterface):
         """Flask calls it. What is wrong with what was set is the application's error: NotLoggedIn, BadAttribute and so on."""
         if not isinstance(session, TicketSession):
             return
-        if response.status_code < SERVER_ERRORS and session.error is None:
+        if response.status_code < SERVER_ERRORS:
             try:
                 at_once(session.carry_out())
                 session.save_place(self._anonymous, app, response)
@@ -233,7 +232,6 @@ def _make_unavailable(response: flask.Response) -> None:
     """Flask has a response already, and goes on with it: it becomes another one."""
     if hasattr(response.response, "close"):
         response.response.close()
-    response.direct_passthrough = False
     response.headers.clear()
     response.status_code = UNAVAILABLE_STATUS
     response.set_data(UNAVAILABLE_BODY)

@@ -70,7 +70,9 @@ class SessionMiddleware:
         self._principal_key = principal_key
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """PEP 3333."""
+        """PEP 3333. Within another such middleware it does nothing."""
+        if ENVIRON_KEY in environ:
+            return self._application(environ, start_response)
         session = ThreadSession(self._cache, self._cookie, visitor_of(environ), self._principal_key)
         response = _Response(session, start_response)
         try:

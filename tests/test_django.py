@@ -10,7 +10,9 @@ from conftest import BOUND_S
 from real_programs import PEERS
 from web_stores import QUIET, CountedStore
 
+from fastticket import Keyring
 from fastticket.keyfile import create_key_file
+from fastticket.sync import TicketCache
 
 TICKET = "ticket"
 
@@ -35,11 +37,14 @@ def project(tmp_path_factory):
 
 
 @pytest.fixture
-def at(project, monkeypatch):
-    """The project with a store of its own: `at.client()`, `at.store`, `at.cache`."""
+def at(project, monkeypatch, request):
+    """The project with a store of its own: `at.client()`, `at.store`, `at.cache`. Its parameter: more settings in FASTTICKET."""
+    from django.conf import settings
     from django.test import AsyncClient, Client
 
     from fastticket.django import ticket_cache
+
+    monkeypatch.setattr(settings, "FASTTICKET", settings.FASTTICKET | getattr(request, "param", {}))
 
     store = CountedStore()
     monkeypatch.setattr("fastticket.django.open_store", lambda url: store)
@@ -166,6 +171,62 @@ def test_an_inactive_user_is_anonymous(at):
         User.objects.filter(username="alice").update(is_active=True)
 
 
+def test_the_user_is_looked_for_once(at):
+    from django.contrib.auth import SESSION_KEY
+    from django.db import connection
+    from django.test.utils import CaptureQueriesContext
+
+    session = at.client(at.cache.login("alice")).session
+    with CaptureQueriesContext(connection) as queries:
+        assert session.user().username == "alice"
+        assert session[SESSION_KEY] == str(session.user().pk)
+    assert len(queries) == 1
+
+
+@pytest.mark.parametrize("at", [{"audience": "another"}], indirect=True)
+def test_a_ticket_of_another_audience_is_refused(at, project):
+    from django.conf import settings
+
+    others = Keyring.from_file(settings.FASTTICKET["keys"])
+    with TicketCache(at.store, others, **QUIET, idle_timeout_s=0) as elsewhere:
+        client = at.client(elsewhere.login("alice"))
+        assert value(client.get("/who")) is None
+
+
+# --- settings
+
+
+def test_settings_that_are_missing_or_wrong_are_named(at):
+    from django.core.exceptions import ImproperlyConfigured
+
+    from fastticket.django import ticket_cache
+
+    create = ticket_cache.__wrapped__
+    for said, name in (({}, "FASTTICKET"), ({"keys": "keys.toml"}, "store"), ({"stor": ""}, "store")):
+        with at.override(FASTTICKET=said), pytest.raises(ImproperlyConfigured, match=name):
+            create()
+
+
+def test_a_setting_that_there_is_not_is_named(at):
+    from django.conf import settings
+    from django.core.exceptions import ImproperlyConfigured
+
+    from fastticket.django import ticket_cache
+
+    with at.override(FASTTICKET=settings.FASTTICKET | {"idle": 1}), pytest.raises(ImproperlyConfigured, match="'idle'"):
+        ticket_cache.__wrapped__()
+
+
+def test_the_keys_may_come_from_the_environment(at, monkeypatch):
+    from django.conf import settings
+
+    from fastticket.django import ticket_cache
+
+    monkeypatch.setenv("FASTTICKET_KEYS", "1:" + "k" * 43)
+    with at.override(FASTTICKET={k: v for k, v in settings.FASTTICKET.items() if k != "keys"}):
+        assert ticket_cache.__wrapped__()
+
+
 # --- login, logout
 
 
@@ -243,6 +304,65 @@ def test_a_new_password_means_a_new_ticket_and_the_end_of_all_others(at):
     assert value(client.get("/who")) == "alice"
 
 
+@pytest.mark.parametrize("at", [{"sessions_max": 1, "sessions_max_policy": "refuse"}], indirect=True)
+def test_a_view_may_handle_that_a_login_is_refused(at):
+    visitors = [at.client(), at.client()]
+    said = [value(visitor.get("/login_if_there_is_room?user=alice")) for visitor in visitors]
+    assert said == ["welcome", "no room"]
+    assert [value(visitor.get("/who")) for visitor in visitors] == ["alice", None]
+
+
+def test_a_login_that_is_none_of_a_session_makes_no_ticket(at):
+    assert TICKET not in at.client().get("/signal").cookies
+    assert at.cache.sessions("alice") == []
+
+
+def test_a_csrf_token_in_the_session_is_good_before_and_after_the_login(at):
+    from django.test import Client
+
+    client = Client(enforce_csrf_checks=True)
+    with at.override(CSRF_USE_SESSIONS=True):
+        for path in ("/token", "/login?user=alice", "/token"):
+            client.get(path)
+            token = value(client.get("/token"))
+            assert client.post("/put?a=1").status_code == 403
+            assert client.post("/put?a=1", headers={"X-CSRFToken": token}).status_code == 200
+    assert at.cache.authenticate(client.cookies[TICKET].value).principal == "alice"
+
+
+def test_a_test_cookie_works_before_a_login(at):
+    client = at.client()
+    session = client.session
+    session.set_test_cookie()
+    session.save()
+    client.cookies[TICKET] = session.session_key
+    assert client.session.test_cookie_worked()
+    assert at.store.asked_for(lambda: client.session.get("testcookie")) == {}
+
+
+def test_a_login_with_what_can_not_be_kept_is_none(at):
+    assert at.client().get("/login_with_rubbish?user=alice").status_code == 500
+    assert at.cache.sessions("alice") == []
+
+
+def test_an_empty_session_is_nobodys(at):
+    session = at.client(ticket := at.cache.login("alice")).session
+    session.clear()
+    assert at.cache.check(ticket).reason == "revoked"
+    assert session.is_empty()
+
+
+def test_a_created_session_is_another_one_and_anonymous(at):
+    from fastticket.django.sessions import SessionStore
+
+    session = at.client(ticket := at.cache.login("alice")).session
+    session["a"] = 1
+    session.create()
+    assert session.exists(ticket)
+    assert not session.exists(session.session_key)
+    assert dict(SessionStore(session.session_key).items()) == {}
+
+
 def test_djangos_own_login_code_finds_what_it_expects(at, project):
     """Tests of applications look into `client.session`; others call `get_user`."""
     from django.contrib.auth import SESSION_KEY, get_user
@@ -280,6 +400,8 @@ def test_what_is_done_to_a_list_in_place_is_a_change(at):
 
 def test_a_request_that_fails_writes_nothing(at):
     client = at.client(ticket := at.cache.login("alice"))
+    client.get("/who")
+    assert at.store.asked_for(lambda: client.get("/fail")) == {}
     assert client.get("/fail").status_code == 500
     assert held(at, ticket) == {}
 
@@ -290,6 +412,13 @@ def test_an_anonymous_session_is_signed(at):
     cookie = client.cookies[TICKET].value
     client.cookies[TICKET] = ("A" if cookie[0] != "A" else "B") + cookie[1:]
     assert value(client.get("/get?name=a")) is None
+
+
+def test_an_anonymous_session_lasts_as_long_as_its_cookie(at):
+    client = at.client()
+    client.get("/put?a=1")
+    with at.override(SESSION_COOKIE_AGE=-1):
+        assert value(client.get("/get?name=a")) is None
 
 
 def test_an_anonymous_session_can_not_claim_a_user(at):
@@ -311,6 +440,14 @@ def test_a_session_that_ends_while_it_is_used_interrupts_the_request(at, path):
 
 
 # --- how long
+
+
+def test_a_session_says_when_it_ends(at):
+    from django.utils import timezone
+
+    session = at.client(at.cache.login("alice")).session
+    assert 86_390 <= session.get_expiry_age() <= 86_400
+    assert 86_390 <= (session.get_expiry_date() - timezone.now()).total_seconds() <= 86_400
 
 
 def remaining_s(at, ticket):
@@ -335,6 +472,35 @@ def test_an_expiry_of_nothing_ends_with_the_browser(at):
     assert at.client().get("/login?user=alice&remember=0").cookies[TICKET]["max-age"] == ""
 
 
+@pytest.mark.parametrize("at", [{"absolute_lifetime_s": 0}], indirect=True)
+def test_where_nothing_ends_a_session_an_expiry_does_not_either(at):
+    from django.conf import settings
+
+    cookie = at.client().get("/login?user=alice&remember=5000").cookies[TICKET]
+    session = at.cache.authenticate(cookie.value)
+    assert session.absolute_deadline_ms == 2**53 - 1
+    assert 5600 <= (session.idle_deadline_ms - session.issued_at_ms) // 1000 <= 5610
+    assert cookie["max-age"] == settings.SESSION_COOKIE_AGE
+
+
+def test_the_cookie_of_a_ticket_that_is_there_may_end_with_the_browser(at):
+    client = at.client(ticket := at.cache.login("alice"))
+    cookie = client.get("/expire?seconds=0").cookies[TICKET]
+    assert (cookie.value, cookie["max-age"]) == (ticket, "")
+
+
+def test_an_expiry_ends_a_session_that_is_used_or_not(at):
+    from django.utils import timezone
+
+    ticket = at.cache.login("alice", idle_timeout_s=7200)
+    session = at.client(ticket).session
+    session.set_expiry(end := timezone.now() + datetime.timedelta(seconds=50_000))
+    session.save()
+    now = at.cache.authenticate(session.session_key)
+    assert now.idle_deadline_ms == now.absolute_deadline_ms
+    assert abs(session.get_expiry_date() - end) < datetime.timedelta(seconds=2)
+
+
 def test_another_expiry_is_another_ticket(at):
     session = at.client(ticket := at.cache.login("alice")).session
     session["a"] = 1
@@ -357,6 +523,14 @@ def test_clearsessions_has_nothing_to_do(project):
     from fastticket.django.sessions import SessionStore
 
     SessionStore.clear_expired()
+
+
+def test_a_cookie_with_every_response_is_the_same_ticket(at):
+    client = at.client(ticket := at.cache.login("alice"))
+    with at.override(SESSION_SAVE_EVERY_REQUEST=True):
+        assert client.get("/who").cookies[TICKET].value == ticket
+        at.store.is_away = True
+        assert client.get("/who").cookies[TICKET]["max-age"] == ""
 
 
 # --- with the store away
@@ -425,3 +599,29 @@ def test_asynchronous_views_log_in_and_out(at):
 
     asyncio.run(asyncio.wait_for(visit(), BOUND_S))
     assert at.cache.sessions("alice") == at.cache.sessions("bob") == []
+
+
+@pytest.mark.parametrize("path", ["/aget", "/alogout", "/aexpire?seconds=9999"])
+def test_asynchronous_views_without_the_store(at, path):
+    async def visit():
+        client = at.async_client(at.cache.login("alice"))
+        await client.get("/who")
+        at.store.is_away = True
+        return await client.get(path)
+
+    response = asyncio.run(asyncio.wait_for(visit(), BOUND_S))
+    assert response.status_code == 503
+    assert not response.cookies
+
+
+def test_asynchronous_views_set_an_expiry(at):
+    async def visit():
+        client = at.async_client(at.cache.login("alice"))
+        return (await client.get("/aexpire?seconds=999999")).cookies[TICKET].value
+
+    assert remaining_s(at, asyncio.run(asyncio.wait_for(visit(), BOUND_S))) in (999_999, 1_000_000)
+
+
+def test_attributes_are_there_before_an_asynchronous_view_looks(at):
+    session = at.client(at.cache.login("alice")).session
+    assert asyncio.run(session.aload()).attributes.is_loaded

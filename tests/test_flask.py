@@ -32,7 +32,25 @@ def app(cache):
     made = flask.Flask(__name__)
     made.secret_key = "of this application"
     made.session_interface = TicketSessions(cache, cookie=TicketCookie(is_secure=False))
-    views = (who, sign_in, sign_out, ignore, put, get, append, everything, fail, teapot, flags)
+    views = (
+        who,
+        sign_in,
+        sign_out,
+        ignore,
+        put,
+        get,
+        append,
+        append_marked,
+        everything,
+        fail,
+        teapot,
+        flags,
+        touch,
+        remember,
+        mark,
+    )
+    made.add_url_rule("/stream", "stream", stream)
+    made.add_url_rule("/file", "file", file)
     for view in (*views, login_remembered, login, logout, rotate, logout_everywhere):
         made.add_url_rule(f"/{view.__name__}", view.__name__, as_view(view))
     return made
@@ -81,6 +99,11 @@ def append():
     session.setdefault("list", []).append(1)
 
 
+def append_marked():
+    append()
+    session.modified = True
+
+
 def everything():
     return dict(session)
 
@@ -99,6 +122,45 @@ def flags():
     before = [session.new, session.modified]
     session["a"] = 1
     return [*before, session.new, session.modified, session.accessed]
+
+
+def touch():
+    return session.permanent
+
+
+def remember():
+    """The other order, and what the flags say of it."""
+    session["user"] = "alice"
+    before = session.permanent
+    session.permanent = True
+    return [before, session.permanent, session.new, session.modified]
+
+
+def mark():
+    session.modified = True
+    return session.modified
+
+
+closed = []
+
+
+def stream():
+    session["a"] = 1
+
+    def pieces():
+        try:
+            yield "never sent"
+        finally:
+            closed.append("stream")
+
+    body = pieces()
+    next(body)
+    return body, {"X-Of": "the view"}
+
+
+def file():
+    session["a"] = 1
+    return flask.send_file(__file__)
 
 
 @pytest.fixture
@@ -223,6 +285,14 @@ def test_a_permanent_login_has_a_cookie_that_lasts(visit, cache, path):
     assert cookie.endswith(f"Max-Age={cache.remember_lifetime_s}")
 
 
+def test_a_login_may_become_permanent(visit, cache):
+    client = visit()
+    assert value(client.get("/remember")) == [False, True, True, True]
+    assert client.get_cookie(TICKET).max_age == cache.remember_lifetime_s
+    assert value(client.get("/touch")) is True
+    assert value(visit(cache.login("alice")).get("/touch")) is False
+
+
 def test_an_application_whose_sessions_are_all_permanent(app, visit, cache):
     app.before_request(lambda: setattr(session, "permanent", True))
     client = visit()
@@ -295,6 +365,26 @@ def test_the_flags_of_a_session(visit, cache):
     assert value(visit().get("/flags")) == [False, False, False, True, True]
 
 
+def test_marking_a_session_is_enough_for_an_anonymous_one_too(visit):
+    client = visit()
+    for wanted in ([1], [1, 1]):
+        client.get("/append_marked")
+        assert value(client.get("/get?name=list")) == wanted
+    assert value(client.get("/mark")) is True
+
+
+def test_marking_a_session_writes_nothing_that_did_not_change(visit, cache, store):
+    client = visit(cache.login("alice"))
+    client.get("/who")
+    assert store.asked_for(lambda: client.get("/mark")) == {}
+    assert value(client.get("/mark")) is True
+
+
+def test_a_touch_of_the_session_varies_by_its_cookie(visit):
+    """As in Flask 3.1.3 and later."""
+    assert visit().get("/touch").headers["Vary"] == "Cookie"
+
+
 def test_a_tests_session_transaction(visit, cache):
     client = visit()
     with client.session_transaction() as there:
@@ -330,9 +420,14 @@ def test_a_ticket_that_can_not_be_judged_is_no_refusal(app, visit, cache, store)
     assert ticket_of(client) == ticket
 
 
-def test_nobody_is_anonymous_for_it_to_a_function_before_the_request(app, visit, cache, store):
+def write():
+    session["a"] = 1
+
+
+@pytest.mark.parametrize("do", [lambda: "user" in session, lambda: "a" in session, write])
+def test_nobody_is_anonymous_for_it_to_a_function_before_the_request(app, visit, cache, store, do):
     seen = []
-    app.before_request(lambda: seen.append("user" in session))
+    app.before_request(lambda: seen.append(do()))
     client = visit(cache.login("alice"))
     store.is_away = True
     assert client.get("/ignore").status_code == 503
@@ -363,6 +458,19 @@ def test_what_needs_the_store_is_unavailable_and_nobody_is_logged_out(visit, cac
     assert cookies_set(response) == set()
     store.is_away = False
     assert cache.check(ticket)
+
+
+@pytest.mark.parametrize("path", ["/stream", "/file"])
+def test_any_response_becomes_one_of_503(visit, cache, store, path):
+    closed.clear()
+    client = visit(cache.login("alice"))
+    client.get("/who")
+    store.is_away = True
+    response = client.get(path)
+    assert (response.status_code, response.content_type) == (503, "application/json")
+    assert len(response.data) == int(response.headers["Content-Length"])
+    assert "X-Of" not in response.headers
+    assert closed == (["stream"] if path == "/stream" else [])
 
 
 def test_no_login_without_the_store(visit, store):

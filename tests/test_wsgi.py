@@ -1,5 +1,6 @@
 """SessionMiddleware around WSGI applications of every shape, by the rules of PEP 3333 (wsgiref's validator is on both sides)."""
 
+import contextlib
 import json
 import sys
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from wsgiref.validate import validator
 import pytest
 from web_stores import QUIET, CountedStore
 
-from fastticket import AttributesTooLarge, BadAttribute, Keyring, NotLoggedIn, StoreUnavailable
+from fastticket import AttributesTooLarge, BadAttribute, Keyring, NotLoggedIn, StoreUnavailable, TooManySessions
 from fastticket.cookies import TicketCookie
 from fastticket.sync import TicketCache
 from fastticket.wsgi import ENVIRON_KEY, SessionMiddleware, login, logout, logout_everywhere, rotate
@@ -249,6 +250,18 @@ def test_what_is_done_to_a_list_in_place_is_a_change(visit, cache):
     assert held(cache, visitor.ticket) == {"list": [1, 1]}
 
 
+def test_a_session_that_ends_while_it_is_used_is_anonymous_from_then_on(visit, cache):
+    ticket = cache.login("alice")
+
+    def late(environ):
+        cache.logout(ticket)
+        return [dict(session_of(environ)), who(environ)]
+
+    visitor = visit(late, ticket)
+    assert value(visitor.get()) == [{}, None]
+    assert visitor.ticket == ""
+
+
 def test_what_an_anonymous_visitor_leaves_is_an_error(visit):
     with pytest.raises(NotLoggedIn, match="'a' can not be kept"):
         visit(put).get("/?a=1")
@@ -411,6 +424,14 @@ def test_a_second_start_response_is_the_applications_error(cache):
         around(application, cache).get(check=False)
 
 
+def test_a_body_without_status_is_the_applications_error(cache):
+    def application(environ, start_response):
+        yield b"hello"
+
+    with pytest.raises(AssertionError, match="before its start_response"):
+        around(application, cache).get(check=False)
+
+
 def test_an_exception_writes_nothing(visit, cache):
     def fail(environ):
         session_of(environ)["a"] = 1
@@ -420,6 +441,19 @@ def test_an_exception_writes_nothing(visit, cache):
     with pytest.raises(ZeroDivisionError):
         visit(fail, ticket).get()
     assert held(cache, ticket) == {}
+
+
+def test_one_middleware_within_another_does_nothing(cache):
+    def application(environ, start_response):
+        rotate(environ)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"hello"]
+
+    inner = SessionMiddleware(application, cache, cookie=PLAIN)
+    visitor = around(inner, cache, ticket := cache.login("alice"))
+    visitor.get()  # which asserts that there is one Set-Cookie
+    assert cache.check(ticket).reason == "revoked"
+    assert cache.check(visitor.ticket)
 
 
 # --- with the store away
@@ -451,6 +485,33 @@ def test_what_needs_the_store_is_unavailable_and_nobody_is_logged_out(visit, sto
     assert visitor.ticket == ticket
     store.is_away = False
     assert cache.check(ticket)
+
+
+def test_what_was_done_before_the_store_went_away_reaches_the_visitor(visit, store, cache):
+    def do(environ):
+        rotate(environ)
+        store.is_away = True
+        session_of(environ)["a"] = 1
+
+    visitor = visit(do, ticket := cache.login("alice"))
+    assert visitor.get().status == 503
+    store.is_away = False
+    assert cache.authenticate(visitor.ticket).principal == "alice"
+    assert visitor.ticket != ticket
+
+
+def test_a_login_that_is_refused_is_the_applications_to_handle(store):
+    def application(environ, start_response):
+        with contextlib.suppress(TooManySessions):
+            login(environ, "alice")
+        start_response("409 Conflict", [])
+        return []
+
+    limits = {"sessions_max": 1, "sessions_max_policy": "refuse"}
+    with TicketCache(store, Keyring.generate(), idle_timeout_s=0, **QUIET, **limits) as cache:
+        cache.login("alice")
+        visitor = around(application, cache)
+        assert (visitor.get(check=False).status, visitor.ticket) == (409, "")
 
 
 def test_a_store_that_fails_after_the_response_has_begun_is_the_servers_affair(store, cache):

@@ -4,12 +4,13 @@ Each `assert_type` is what the checker must find out by itself: there is neither
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, assert_type
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import fastticket
 import fastticket.sync
-from fastticket import asgi
+from fastticket import asgi, wsgi
 from fastticket.cookies import TicketCookie
 
 T0_MS = 1_750_000_000_000
@@ -167,6 +168,30 @@ async def session_of_a_request(cache: fastticket.TicketCache) -> None:
         await served({"type": "http", "headers": []}, receive, send)
 
 
+def session_in_wsgi(cache: fastticket.sync.TicketCache) -> None:
+    """A WSGI application with sessions."""
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        wsgi.login(environ, "frank", remember=True)
+        wsgi.rotate(environ)
+        assert_type(wsgi.logout_everywhere(environ), int)
+        session: wsgi.ThreadSession = environ[wsgi.ENVIRON_KEY]
+        assert_type(session.principal, str | None)
+        wsgi.logout(environ)
+        start_response("200 OK", [])
+        return []
+
+    def start_response(
+        status: str, fields: list[tuple[str, str]], exc_info: object = None, /
+    ) -> Callable[[bytes], object]:
+        assert status == "200 OK"
+        assert "Set-Cookie" in dict(fields)
+        return len
+
+    served: WSGIApplication = wsgi.SessionMiddleware(application, cache, cookie=TicketCookie(is_secure=False))
+    assert list(served({}, start_response)) == []
+
+
 def store_of(url: str) -> fastticket.Store | None:
     """Every error of ours has a slug and a status."""
     try:
@@ -187,6 +212,8 @@ def main() -> None:
     asyncio.run(sessions_of_a_cache(store, keys))
     asyncio.run(events_of(fastticket.open_store("sqlite://:memory:"), keys))
     in_threads(fastticket.open_store("sqlite://:memory:"), keys)
+    with fastticket.sync.TicketCache(fastticket.open_store("sqlite://:memory:"), keys) as cache:
+        session_in_wsgi(cache)
     asyncio.run(session_of_a_request(fastticket.TicketCache(fastticket.open_store("sqlite://:memory:"), keys)))
 
 

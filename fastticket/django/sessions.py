@@ -33,7 +33,7 @@ from django.utils import timezone
 from fastticket.core.check import Session
 from fastticket.django import ticket_cache
 from fastticket.django.backends import TicketBackend
-from fastticket.errors import TicketRefused
+from fastticket.errors import StoreUnavailable, TicketRefused, Verdict
 from fastticket.stores.base import NEVER_MS, NO_DETAILS
 from fastticket.sync import Attributes
 from fastticket.websession import Visitor
@@ -57,6 +57,7 @@ class SessionStore(SessionBase):
         self._user_of: tuple[str, AbstractBaseUser | None] = ("", None)
         self._is_key_due = False  # another one, by cycle_key()
         self._is_expiry_due = False  # by set_expiry()
+        self._is_cookie_due = False  # of a ticket: it is another one, or lasts otherwise
         self._ends_with_browser: bool | None = None  # the cookie of a ticket that was made here
 
     # --- whose it is
@@ -73,7 +74,8 @@ class SessionStore(SessionBase):
     @property
     def has_ended(self) -> bool:
         """Whether the ticket has been refused since it was admitted."""
-        return self._admitted is not None and not ticket_cache().check(str(self.session_key), touch=False)
+        found = ticket_cache().check(str(self.session_key), touch=False) if self._admitted else None
+        return isinstance(found, Verdict) and found.is_refusal
 
     @property
     def principal(self) -> str:
@@ -122,12 +124,10 @@ class SessionStore(SessionBase):
 
     async def aget(self, key: str, default: Any = None) -> Any:
         """As `get`."""
-        await self._aget_session()
         return await sync_to_async(self.get)(key, default)
 
     async def ahas_key(self, key: str) -> bool:
         """As `has_key`."""
-        await self._aget_session()
         return await sync_to_async(self.has_key)(key)
 
     def _notes(self) -> dict[str, str]:
@@ -136,7 +136,7 @@ class SessionStore(SessionBase):
         if user.is_anonymous:
             return {}
         return {
-            SESSION_KEY: user._meta.pk.value_to_string(user),
+            SESSION_KEY: _number_of(user),
             BACKEND_SESSION_KEY: settings.AUTHENTICATION_BACKENDS[0],
             HASH_SESSION_KEY: user.get_session_auth_hash(),
         }
@@ -160,18 +160,17 @@ class SessionStore(SessionBase):
 
         StoreUnavailable; UpdateError: the session has ended.
         """
-        key = self.session_key
-        if not self._newcomer and not _is_ticket(key):
+        if not self._newcomer and not _is_ticket(self.session_key):
             return False
-        is_cookie_due = self._is_expiry_due
         self.save()
-        self.modified = is_cookie_due or self.session_key != key
+        self.modified = self._is_cookie_due
         return self.modified
 
     def save(self, must_create: bool = False) -> None:
-        """Make the ticket that a login waits for; write attributes; take another key. Anonymous: sign. UpdateError, StoreUnavailable.
+        """Make the ticket that a login waits for; write attributes; take another key. Anonymous: sign.
 
-        ValueError: no ticket has the lifetime that `set_expiry` asks for.
+        StoreUnavailable; UpdateError: the session has ended. Of a login, TooManySessions, InvalidPrincipal; of attributes,
+        BadAttribute, AttributesTooLarge. ValueError: no ticket has the lifetime that `set_expiry` asks for.
         """
         try:
             if self._newcomer:
@@ -187,8 +186,9 @@ class SessionStore(SessionBase):
         data = {name: value for name, value in self._session.items() if name not in DERIVED}
         idle_timeout_s, absolute_lifetime_s = self._lifetimes_s()
         ends_with_browser = self.get_expire_at_browser_close()
+        newcomer, self._newcomer = self._newcomer, ""  # a login that fails is not tried again
         ticket = ticket_cache().login(
-            self._newcomer,
+            newcomer,
             idle_timeout_s=idle_timeout_s,
             absolute_lifetime_s=absolute_lifetime_s,
             details=self._details,
@@ -223,6 +223,7 @@ class SessionStore(SessionBase):
     def _go_on_with(self, ticket: str, ends_with_browser: bool) -> Attributes:
         self._forget()
         self._session_key = ticket
+        self._is_cookie_due = True
         self._ends_with_browser = ends_with_browser
         self._admitted = ticket_cache().authenticate(ticket)
         attributes = ticket_cache().attributes(self._admitted)
@@ -233,7 +234,7 @@ class SessionStore(SessionBase):
         self._session_key = None
         self._admitted = self._ends_with_browser = None
         self._newcomer, self._details = "", NO_DETAILS
-        self._is_key_due = self._is_expiry_due = False
+        self._is_key_due = self._is_expiry_due = self._is_cookie_due = False
         self._session_cache = {}
 
     # --- its beginning and end
@@ -250,8 +251,7 @@ class SessionStore(SessionBase):
 
     def cycle_key(self) -> None:
         """The same data under another ticket, when it is saved. An anonymous session gets one with the login."""
-        self._is_key_due = _is_ticket(self.session_key)
-        self.modified = True
+        self._is_key_due = self.modified = True
 
     async def acycle_key(self) -> None:
         """As `cycle_key`."""
@@ -294,12 +294,12 @@ class SessionStore(SessionBase):
         cookie alone.
         """
         super().set_expiry(value)
-        self._is_expiry_due = True
+        self._is_expiry_due = self._is_cookie_due = True
 
     async def aset_expiry(self, value: float | datetime | timedelta | None) -> None:
         """As `set_expiry`."""
         await super().aset_expiry(value)
-        self._is_expiry_due = True
+        self._is_expiry_due = self._is_cookie_due = True
 
     def get_expiry_age(self, **kwargs: Any) -> int:
         """Seconds until the session ends though it is used; for an anonymous one, as in Django."""
@@ -325,9 +325,13 @@ class SessionStore(SessionBase):
         return await sync_to_async(self.get_expiry_date)(**kwargs)
 
     def get_expire_at_browser_close(self) -> bool:
-        """Whether the cookie ends with the browser."""
-        known = self._ends_with_browser
-        return super().get_expire_at_browser_close() if known is None else known
+        """Whether the cookie ends with the browser; also if the store can not say it, for SessionMiddleware asks when all is done."""
+        if self._ends_with_browser is None:
+            try:
+                return super().get_expire_at_browser_close()
+            except StoreUnavailable:
+                return True
+        return self._ends_with_browser
 
     def _lifetimes_s(self) -> tuple[int | None, int | None]:
         """What `set_expiry` means for a ticket that is made now: idle and absolute, which counts from the login. None: the usual."""
@@ -385,12 +389,17 @@ class SharedData(MutableMapping[str, Any]):
 
 
 @receiver(user_logged_in, dispatch_uid="fastticket")
-def _on_login(request: HttpRequest, user: AbstractBaseUser, **_: Any) -> None:
-    if isinstance(request.session, SessionStore):
-        visitor = Visitor(
-            address=request.META.get("REMOTE_ADDR", ""), user_agent=request.META.get("HTTP_USER_AGENT", "")
-        )
-        request.session.log_in(user.get_username(), visitor.details)
+def _on_login(request: HttpRequest | None, user: AbstractBaseUser, **_: Any) -> None:
+    """Others send this signal, too, for logins that are none of a session: it counts if the session says who it is."""
+    session = getattr(request, "session", None)
+    if isinstance(session, SessionStore) and session.get(SESSION_KEY) == _number_of(user):
+        said: Mapping[str, str] = getattr(request, "META", {})
+        visitor = Visitor(address=said.get("REMOTE_ADDR", ""), user_agent=said.get("HTTP_USER_AGENT", ""))
+        session.log_in(user.get_username(), visitor.details)
+
+
+def _number_of(user: AbstractBaseUser) -> str:
+    return str(user._meta.pk.value_to_string(user))
 
 
 def _is_ticket(session_key: str | None) -> bool:

@@ -14,8 +14,10 @@ from django.conf import settings
 from django.contrib import auth
 from django.core.management import call_command
 from django.http import HttpResponse, JsonResponse
+from django.middleware.csrf import get_token
 from django.urls import path
 
+from fastticket import TooManySessions
 from fastticket.django import ticket_cache
 
 DATABASE = Path(os.environ["DJANGO_DATABASE"])
@@ -88,6 +90,42 @@ def get(request):
     return told(request.session.get(request.GET["name"]))
 
 
+def login_with_rubbish(request):
+    request.session["rubbish"] = object()
+    return login(request)
+
+
+def expire(request):
+    request.session.set_expiry(int(request.GET["seconds"]))
+    return told(None)
+
+
+async def aexpire(request):
+    await request.session.aset_expiry(int(request.GET["seconds"]))
+    return told(None)
+
+
+def login_if_there_is_room(request):
+    auth.login(request, auth.get_user_model().objects.get(username=request.GET["user"]))
+    try:
+        request.session.save()
+    except TooManySessions:
+        auth.logout(request)
+        return told("no room")
+    return told("welcome")
+
+
+def signal(request):
+    """A login by a token, say, that begins no session."""
+    user = auth.get_user_model().objects.get(username="alice")
+    auth.user_logged_in.send(sender=type(user), request=request, user=user)
+    return told(None)
+
+
+def token(request):
+    return told(get_token(request))
+
+
 def append(request):
     request.session.setdefault("list", []).append(len(request.session["list"]))
     return told(request.session["list"])
@@ -130,8 +168,10 @@ def password(request):
 
 
 async def awho(request):
+    user_id = await request.session.aget(auth.SESSION_KEY)
     user = await request.auser()
-    return told(user.get_username() or None, is_known=await request.session.ahas_key(auth.SESSION_KEY))
+    assert (user_id is not None) == await request.session.ahas_key(auth.SESSION_KEY)
+    return told(user.get_username() or None, is_known=user_id is not None)
 
 
 async def alogin(request):
@@ -152,7 +192,7 @@ async def aget(request):
 
 VIEWS = (
     *(login, logout, who, ignore, put, get, append, fail, put_together, password),
-    *(put_at_last, get_at_last),
+    *(put_at_last, get_at_last, login_with_rubbish, expire, aexpire, signal, token, login_if_there_is_room),
     *(awho, alogin, alogout, aget),
 )
 urlpatterns = [path(view.__name__, view) for view in VIEWS]

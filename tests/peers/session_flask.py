@@ -4,10 +4,11 @@ import flask
 from session_views import VIEWS, answer, cache
 
 from fastticket.flask import TicketSessions
+from fastticket.sync import TicketCache
 
 application = flask.Flask(__name__)
 application.secret_key = "of all processes"
-application.session_interface = TicketSessions(cache())
+application.session_interface = TicketSessions(cache(TicketCache))
 
 
 def view():

@@ -1,4 +1,4 @@
-"""The views that the applications of tests/test_gunicorn.py have in common, on whatever session their framework has.
+"""The views that the applications of web_sites.py have in common, on whatever session their framework has.
 
 Each gets the session and the query, and returns what is answered as JSON, with the number of the process.
 """
@@ -9,16 +9,15 @@ import threading
 from urllib.parse import parse_qsl
 
 import fastticket
-from fastticket.sync import TicketCache
 
 _both_are_here = threading.Barrier(2)
 
 
-def cache() -> TicketCache:
-    """As the environment has it; in Django's form."""
+def cache(kind):
+    """A TicketCache of either kind, as the environment has it; in Django's form."""
     said = json.loads(os.environ["FASTTICKET"])
     store, keys = fastticket.open_store(said.pop("store")), fastticket.Keyring.from_file(said.pop("keys"))
-    return TicketCache(store, keys, **said)
+    return kind(store, keys, **said)
 
 
 def login(session, user):

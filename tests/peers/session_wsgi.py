@@ -2,6 +2,7 @@
 
 from session_views import answer, cache
 
+from fastticket.sync import TicketCache
 from fastticket.wsgi import SessionMiddleware
 
 
@@ -11,4 +12,4 @@ def hello(environ, start_response):
     return [body]
 
 
-application = SessionMiddleware(hello, cache())
+application = SessionMiddleware(hello, cache(TicketCache))

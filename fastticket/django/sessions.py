@@ -208,7 +208,6 @@ class SessionStore(SessionBase):
         lifetimes_s = self._lifetimes_s() if self._is_expiry_due else (None, None)
         if self._is_key_due or any(lifetimes_s):
             self._rotate(lifetimes_s, is_password_new=isinstance(data, SharedData) and data.is_hash_renewed)
-        self._is_expiry_due = False
 
     def _rotate(self, lifetimes_s: tuple[int | None, int | None], *, is_password_new: bool) -> None:
         ends_with_browser = self.get_expire_at_browser_close()

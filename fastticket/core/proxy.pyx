@@ -1267,8 +1267,9 @@ cdef class Proxy:
         self.counters.latency[min(bucket, LATENCY_BUCKETS - 1)] += 1
         self.counters.latency_us_sum += took_us
         c.began_us = 0
-        free(c.agent)
-        c.agent = NULL
+        if c.agent != NULL:
+            free(c.agent)
+            c.agent = NULL
         if was_cut:
             self.counters.cut_short += 1
         else:

@@ -350,7 +350,10 @@ class Worker:
         return _set_cookie(self._cookie.clear(host))
 
     async def _rotate(self, handle: int, old_ticket: str, host: str) -> bytes:
-        ticket = await self._cache.rotate(old_ticket, suits=lambda ticket: self.proxy.suits(handle, ticket))
+        try:
+            ticket = await self._cache.rotate(old_ticket, suits=lambda ticket: self.proxy.suits(handle, ticket))
+        except TicketRefused:  # another request may have renewed it: the cookie that the client has from that one stays
+            return b""
         self.proxy.readmit(handle, ticket)
         return _set_cookie(self._cookie.set(ticket, host, max_age_s=self._remembered_s(ticket)))
 

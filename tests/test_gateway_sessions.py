@@ -355,6 +355,14 @@ def test_who_was_remembered_stays_so(serving, ticket):
     assert b"Max-Age" not in at.ask(request("/sudo", ticket=at.login()))[0]
 
 
+def test_a_cookie_ends_with_its_session(serving):
+    at, _ = serving({"/sudo": b"X-Ticket-Rotate: 1"})
+    ticket = at.run(at.cache.login("alice", idle_timeout_s=0, absolute_lifetime_s=1000))
+    name, _, max_age_s = attributes_of(at.ask(request("/sudo", ticket=ticket))[0])[-1].partition(b"=")
+    assert name == b"Max-Age"
+    assert 1000 - BOUND_S < int(max_age_s) <= 1000
+
+
 @pytest.mark.parametrize("value", NOT_ONE)
 def test_whether_to_rotate_is_not_guessed(serving, value):
     at, _ = serving({"/sudo": b"X-Ticket-Rotate: " + value.replace(b"%s", b"Rotate")})

@@ -16,7 +16,7 @@ SOURCES := setup.py pyproject.toml $(wildcard fastticket/core/*.pyx fastticket/c
 
 # What exercises the core from inside the process.
 CORE_TESTS := tests/test_ticket.py tests/test_nearcache.py tests/test_check.py tests/test_http1.py tests/test_cache.py \
-	tests/test_gateway_http.py tests/test_gateway_auth.py tests/test_clients.py tests/test_upstreams.py tests/test_gateway_routes.py \
+	tests/test_gateway_http.py tests/test_gateway_auth.py tests/test_gateway_sessions.py tests/test_clients.py tests/test_upstreams.py tests/test_gateway_routes.py \
 	tests/test_gateway_limits.py tests/test_gateway_clients.py tests/test_gateway_upstreams.py tests/test_access_log.py
 
 .PHONY: run test gate check fuzz corpus bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \

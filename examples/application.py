@@ -29,7 +29,8 @@ class Application(BaseHTTPRequestHandler):
         if self.path == "/logout":
             self.answer(200, "bye\n", {"X-Ticket-Logout": "session"})
         elif self.path == "/login" and is_password(user, password):
-            self.answer(200, "welcome\n", {"X-Ticket-Login": user})
+            remember = {"X-Ticket-Remember": "1"} if "remember" in form else {}
+            self.answer(200, "welcome\n", {"X-Ticket-Login": user, **remember})
         else:
             self.answer(403, "no\n")
 

@@ -276,10 +276,7 @@ class TicketCache:
         usual_s = (0, self._remember_lifetime_s) if remember else (self._idle_timeout_s, self._absolute_lifetime_s)
         lifetimes_s = self._lifetimes_s(idle_timeout_s, absolute_lifetime_s, usual_s)
         now_ms = self.now_ms()
-        for _ in range(DRAWS_MAX):
-            text = self._keys.mint(principal, now_ms, *lifetimes_s)
-            if suits is None or suits(text):
-                break
+        text = self._draw(principal, now_ms, lifetimes_s, suits)
         session = self._stored_session(self._verified(text, now_ms), now_ms, details)
         gone = await self._store.create(session, sessions_max=self._sessions_max, evicts=self._evicts)
         for session_id in gone:
@@ -287,12 +284,18 @@ class TicketCache:
         return text
 
     async def rotate(
-        self, ticket: str | bytes, *, idle_timeout_s: int | None = None, absolute_lifetime_s: int | None = None
+        self,
+        ticket: str | bytes,
+        *,
+        idle_timeout_s: int | None = None,
+        absolute_lifetime_s: int | None = None,
+        suits: Callable[[str], bool] | None = None,
     ) -> str:
         """A new ticket for the same session, under another id: after a change of privileges, or to change its lifetimes.
 
         The old ticket is refused from now on, everywhere within the lease. Attributes and details stay; the absolute lifetime counts
-        from the login. TicketRefused, StoreUnavailable (the old ticket may be over then); ValueError: it would be over at once.
+        from the login. `suits`: as for `login`. TicketRefused, StoreUnavailable (the old ticket may be over then); ValueError: it would
+        be over at once.
         """
         await self.authenticate(ticket)
         now_ms = self.now_ms()
@@ -300,7 +303,7 @@ class TicketCache:
         lifetimes_s = self._lifetimes_s(
             idle_timeout_s, absolute_lifetime_s, (old.idle_timeout_s, old.absolute_lifetime_s)
         )
-        text = self._keys.mint(old.principal, old.issued_at_ms, *lifetimes_s)
+        text = self._draw(old.principal, old.issued_at_ms, lifetimes_s, suits)
         new = self._keys.verify(text, now_ms)
         if not isinstance(new, Ticket):
             raise ValueError(
@@ -514,6 +517,16 @@ class TicketCache:
         if error:
             raise ValueError(error)
         return lifetimes_s
+
+    def _draw(
+        self, principal: str, issued_at_ms: int, lifetimes_s: tuple[int, int], suits: Callable[[str], bool] | None
+    ) -> str:
+        """A ticket with a session id of its own; the last one drawn if none suits."""
+        for _ in range(DRAWS_MAX):
+            text = self._keys.mint(principal, issued_at_ms, *lifetimes_s)
+            if suits is None or suits(text):
+                break
+        return text
 
     def _stored_session(self, ticket: Ticket, now_ms: int, details: Mapping[str, str] = NO_DETAILS) -> StoredSession:
         return StoredSession(

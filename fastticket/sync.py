@@ -107,11 +107,19 @@ class TicketCache:
         )
 
     def rotate(
-        self, ticket: str | bytes, *, idle_timeout_s: int | None = None, absolute_lifetime_s: int | None = None
+        self,
+        ticket: str | bytes,
+        *,
+        idle_timeout_s: int | None = None,
+        absolute_lifetime_s: int | None = None,
+        suits: Callable[[str], bool] | None = None,
     ) -> str:
         """A new ticket for the same session, under another id. As `fastticket.TicketCache.rotate`."""
-        lifetimes_s = {"idle_timeout_s": idle_timeout_s, "absolute_lifetime_s": absolute_lifetime_s}
-        return self._run(self._cache.rotate(ticket, **lifetimes_s))
+        return self._run(
+            self._cache.rotate(
+                ticket, idle_timeout_s=idle_timeout_s, absolute_lifetime_s=absolute_lifetime_s, suits=suits
+            )
+        )
 
     def logout(self, ticket: str | bytes) -> bool:
         """End the session of a ticket. False: it had none any more. TicketRefused, StoreUnavailable."""

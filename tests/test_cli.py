@@ -342,6 +342,33 @@ BAD = [
         'keys = "keys.toml"\nidle_timeout_s = -1',
         "[ticket] idle_timeout_s: must not be negative",
     ),
+    (
+        'keys = "keys.toml"',
+        'keys = "keys.toml"\nremember_lifetime_s = 0',
+        "[ticket] remember_lifetime_s: must be from 1 to 4294967295",
+    ),
+    (
+        'keys = "keys.toml"',
+        'keys = "keys.toml"\nremember_lifetime_s = 4294967296',
+        "[ticket] remember_lifetime_s: must be from 1 to",
+    ),
+    ('keys = "keys.toml"', 'keys = "keys.toml"\nsessions_max = -1', "[ticket] sessions_max: must not be negative"),
+    ('keys = "keys.toml"', 'keys = "keys.toml"\nsessions_max = 1000001', "[ticket] sessions_max: must be at most"),
+    (
+        'keys = "keys.toml"',
+        'keys = "keys.toml"\nsessions_max_policy = "evict"',
+        "[ticket] sessions_max_policy: must be one of evict-oldest, refuse",
+    ),
+    (
+        'keys = "keys.toml"',
+        'keys = "keys.toml"\nlogin_details = ["address", "password"]',
+        "[ticket] login_details: must be a list of address and user_agent, not ['address', 'password']",
+    ),
+    (
+        'keys = "keys.toml"',
+        'keys = "keys.toml"\nlogin_details = "address"',
+        "[ticket] login_details: must be a list of",
+    ),
     ("[[upstream]]", '[store]\nurl = "mysql://x"\n[[upstream]]', "[store] url: store url: mysql"),
     ("[[upstream]]", "[store]\nlease_ms = 600\n[[upstream]]", "lease_ms is 600"),
     ("[[upstream]]", '[store]\noutage_policy = "maybe"\n[[upstream]]', "must be one of serve-cached, deny"),

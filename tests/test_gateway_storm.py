@@ -96,10 +96,12 @@ class Upstream:
             return False
         else:
             wish = (
-                b"X-Ticket-Login: bob\r\n"
+                b"X-Ticket-Login: bob\r\nX-Ticket-Remember: 1\r\n"
                 if b" /login" in head
                 else b"X-Ticket-Logout: session\r\n"
                 if mood < 0.21
+                else b"X-Ticket-Rotate: 1\r\n"
+                if mood < 0.22
                 else b""
             )
             body = b"z" * self.rnd.choice([0, 5, 300, 200_000])
@@ -114,6 +116,7 @@ def a_request(rnd, tickets):
         ticket = ticket[:50] + rnd.choice("ABC") + ticket[51:]
     fields = ["Host: a"]
     for line, chance in [
+        (f"User-Agent: {'u' * rnd.choice([0, 9, 2000])}", 0.5),
         (f"Cookie: x=y; ticket={ticket}", 0.9),
         (f"{rnd.choice(SPELLINGS)}: mallory", 0.3),
         ("Connection: close", 0.05),
@@ -173,7 +176,7 @@ def configuration(folder, ports):
     create_key_file(folder / "keys.toml")
     return read_config(
         {
-            "ticket": {"keys": "keys.toml"},
+            "ticket": {"keys": "keys.toml", "login_details": ["address", "user_agent"], "sessions_max": 20},
             "store": {"url": "sqlite:///sessions.db"},
             "cache": {"capacity": 20},
             "timeouts": {"request_head_s": 0.5, "keep_alive_s": 0.5, "request_body_window_s": 0.5, "linger_s": 0.5},

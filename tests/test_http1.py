@@ -47,8 +47,10 @@ class Kind(IntEnum):
     IDENTITY = 17
     TICKET_LOGIN = 18
     TICKET_LOGOUT = 19
-    FORWARDED_ELEMENT = 20
-    REQUEST_ID = 21
+    TICKET_REMEMBER = 20
+    TICKET_ROTATE = 21
+    FORWARDED_ELEMENT = 22
+    REQUEST_ID = 23
 
 
 LENGTH = "Content-Length: 5"
@@ -688,6 +690,8 @@ KINDS = {
     "X-Forwarded-Host": Kind.FORWARDED_HOST,
     "X-Ticket-Login": Kind.TICKET_LOGIN,
     "X-Ticket-Logout": Kind.TICKET_LOGOUT,
+    "X-Ticket-Remember": Kind.TICKET_REMEMBER,
+    "X-Ticket-Rotate": Kind.TICKET_ROTATE,
     "X-Forwarded-User": Kind.IDENTITY,
     "X-User-2-Name-": Kind.IDENTITY,
     "Remote": Kind.IDENTITY,

@@ -18,6 +18,8 @@ cdef inline const char *phrase_of(int status) noexcept nogil:
         return b"Method Not Allowed"
     if status == 408:
         return b"Request Timeout"
+    if status == 409:
+        return b"Conflict"
     if status == 414:
         return b"URI Too Long"
     if status == 417:

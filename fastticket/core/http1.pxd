@@ -30,6 +30,8 @@ cdef enum Kind:
     IDENTITY
     TICKET_LOGIN
     TICKET_LOGOUT
+    TICKET_REMEMBER
+    TICKET_ROTATE
     FORWARDED_ELEMENT           # Forwarded, of RFC 7239
     REQUEST_ID
 

@@ -101,6 +101,8 @@ KNOWN = {
     "x-forwarded-host": Kind.FORWARDED_HOST,
     "x-ticket-login": Kind.TICKET_LOGIN,
     "x-ticket-logout": Kind.TICKET_LOGOUT,
+    "x-ticket-remember": Kind.TICKET_REMEMBER,
+    "x-ticket-rotate": Kind.TICKET_ROTATE,
 }
 
 

@@ -18,6 +18,8 @@ cdef enum:
     LATENCY_BUCKETS = 28        # bucket i: less than 2**i µs; the last one has the rest
     VERDICTS = 12
     HOST_BYTES_MAX = 100
+    AGENT_CHARS_MAX = 200
+    AGENT_BYTES_MAX = 800       # so many characters in UTF-8
 
 
 cdef enum Side:
@@ -68,8 +70,11 @@ cdef enum AskKind:
     EXEMPTION
     STILL_ALIVE
     LOGIN                       # from here on: a response waits
+    LOGIN_REMEMBERED
     LOGOUT
     LOGOUT_EVERYWHERE
+    ROTATE
+    UNCLEAR                     # never asked: nobody knows what the application wants
 
 
 cdef struct Queue:              # of all that wait for the same, equally long
@@ -77,6 +82,11 @@ cdef struct Queue:              # of all that wait for the same, equally long
     uint32_t first
     uint32_t last
     int64_t length_ms
+
+
+cdef struct Agent:              # what a client calls its program, who may be about to log in
+    uint16_t size
+    uint8_t[AGENT_BYTES_MAX] text
 
 
 cdef struct Conn:
@@ -139,6 +149,7 @@ cdef struct Conn:
     uint16_t status
     const char *reason          # of an answer of our own
     Entry *entry                # for the access log
+    Agent *agent                # of the request under way, if a login would record it
     Checked checked             # the ticket
     bint awaits_proxy_header
     bint is_trusted             # whom we speak with is a proxy of ours
@@ -217,6 +228,8 @@ cdef class Proxy:
     cdef Text[UPGRADES_MAX] upgrades
     cdef uint32_t upgrade_count
     cdef bint keeps_host                # for cookies with a domain
+    cdef bint records_address           # with a login
+    cdef bint records_agent
     cdef bint expects_proxy_header
     cdef bint writes_forwarded
     cdef uint64_t random
@@ -260,6 +273,7 @@ cdef class Proxy:
     cdef int _set_timeouts(self, dict timeouts_s) except -1
     cdef int _allocate(self) except -1
     cdef bytes _normal_path(self, Conn *c)
+    cdef dict _details(self, const Conn *c)
 
     cdef uint32_t _asked(self, object handle) except? 0
     cdef uint32_t _find(self, object handle, State state) except? 0
@@ -281,6 +295,7 @@ cdef class Proxy:
     cdef int _over_limits(self, const Head *head, int size) noexcept nogil
     cdef uint8_t _upgrade_of(self, const Conn *c, const Head *head) noexcept nogil
     cdef void _note_request(self, Conn *c) noexcept nogil
+    cdef void _note_agent(self, Conn *c) noexcept nogil
     cdef void _account(self, Conn *c, bint was_cut) noexcept nogil
     cdef void _log(self, const Conn *c, int64_t took_us, bint was_cut) noexcept nogil
     cdef bint _is_strong(self, const Conn *c) noexcept nogil
@@ -372,6 +387,7 @@ cdef class Proxy:
     cdef void _on_response(self, uint32_t index, uint8_t *at, uint32_t size) noexcept nogil
     cdef bint _hold(self, Conn *c, const uint8_t *at, uint32_t size) noexcept nogil
     cdef bint _hooked(self, uint32_t index, const uint8_t *at, uint32_t size) noexcept nogil
+    cdef AskKind _login_kind(self, const uint8_t *at) noexcept nogil
     cdef void _relay(
         self, uint32_t index, uint8_t *at, uint32_t size, const uint8_t *fields, uint32_t fields_size) noexcept nogil
     cdef void _compose_response(

@@ -1,6 +1,6 @@
 """The data plane: an HTTP/1.1 reverse proxy that checks tickets, on an epoll of its own."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Self, final
 
 from typing_extensions import Buffer
@@ -17,8 +17,10 @@ ASK_AUTHENTICATE_STRONG: int
 ASK_EXEMPTION: int
 ASK_VOUCH: int
 ASK_LOGIN: int
+ASK_LOGIN_REMEMBERED: int
 ASK_LOGOUT: int
 ASK_LOGOUT_EVERYWHERE: int
+ASK_ROTATE: int
 
 #: Name of each limit: (default, least, most). 0 is "no limit" for those whose least is 0.
 LIMITS: Mapping[str, tuple[int, int, int]]
@@ -54,6 +56,7 @@ class Proxy:
         request_id_field: str = "",
         login_url: str = "",
         keeps_host: bool = False,
+        login_details: Collection[str] = (),
         trusted: Networks | None = None,
         expects_proxy_header: bool = False,
         writes_forwarded: bool = False,
@@ -64,8 +67,9 @@ class Proxy:
         """Routes and groups may be added after it is made, before the first turn.
 
         `trusted`: whose X-Forwarded-*, request id and PROXY header (`expects_proxy_header`) are believed. `request_id_field`: the field
-        that gets a request id, "" for none. `upgrades`: protocols that clients may change to. `counters`: COUNTERS_BYTES that are
-        written in place, for others to read. ValueError: a limit out of its bounds, a field name that has a meaning of its own.
+        that gets a request id, "" for none. `login_details`: what a login records, out of "address" and "user_agent". `upgrades`:
+        protocols that clients may change to. `counters`: COUNTERS_BYTES that are written in place, for others to read. ValueError: a
+        limit out of its bounds, a field name that has a meaning of its own.
         """
 
     def fileno(self) -> int:
@@ -98,15 +102,16 @@ class Proxy:
     def drain(self) -> None:
         """Close idle connections."""
 
-    def asks(self) -> list[tuple[int, int, str, bool | bytes, str | int]]:
+    def asks(self) -> list[tuple[int, int, str, bool | bytes | tuple[bytes, dict[str, str]] | None, str | int]]:
         """What the control plane is asked since the last call: (kind, handle, ticket, value, host or route).
 
-        `host`: the request's Host, for login and logout with `keeps_host`; empty if it is longer than 100 bytes.
+        `host`: the request's Host, for what a response waits for, with `keeps_host`; empty if it is longer than 100 bytes.
 
         ASK_AUTHENTICATE, ASK_AUTHENTICATE_STRONG: `value` says whether the request counts as a use; answer with `admit` or `refuse`.
         ASK_EXEMPTION: whether the normal path `value` needs no ticket, on the route of that number; answer with `exempt`.
         ASK_VOUCH: whether the session of a stream or tunnel still lives, `value` as above; answer with `vouch`.
-        ASK_LOGIN (`value`: the principal), ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE: answer with `relay` or `fail`.
+        ASK_LOGIN, ASK_LOGIN_REMEMBERED (`value`: the principal, and the details to record), ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE,
+        ASK_ROTATE: answer with `relay` or `fail`.
         """
 
     def admit(self, handle: int) -> None:
@@ -122,7 +127,10 @@ class Proxy:
         """Let a stream or tunnel go on, or end it at once."""
 
     def suits(self, handle: int, ticket: str) -> bool:
-        """Whether the holder of that ticket will come back to the server which answers this login (ASK_LOGIN) now."""
+        """Whether the holder of that ticket will come back to the server whose response waits now."""
+
+    def readmit(self, handle: int, ticket: str) -> None:
+        """The session of a response that waits has another ticket now (ASK_ROTATE): a stream or tunnel that begins goes on with it."""
 
     def relay(self, handle: int, fields: bytes) -> None:
         """Let a response that waited go on, with these field lines (each ended by CRLF, 8,192 bytes at most) added."""

@@ -116,7 +116,10 @@ cdef enum:
     REQUEST_ID_BYTES_MAX = 200
     FORWARDING_BYTES_MAX = 4096         # of the fields that say who the client is, beside those of a trusted proxy
 
-ASK_AUTHENTICATE, ASK_AUTHENTICATE_STRONG, ASK_EXEMPTION, ASK_VOUCH, ASK_LOGIN, ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE = range(7)
+(
+    ASK_AUTHENTICATE, ASK_AUTHENTICATE_STRONG, ASK_EXEMPTION, ASK_VOUCH, ASK_LOGIN, ASK_LOGIN_REMEMBERED, ASK_LOGOUT,
+    ASK_LOGOUT_EVERYWHERE, ASK_ROTATE,
+) = range(9)
 
 COUNTERS_BYTES = sizeof(Counters)
 
@@ -190,6 +193,7 @@ cdef class Proxy:
         request_id_field="",
         login_url="",
         keeps_host=False,
+        login_details=(),
         Networks trusted=None,
         expects_proxy_header=False,
         writes_forwarded=False,
@@ -218,6 +222,8 @@ cdef class Proxy:
         for i in range(self.upgrade_count):
             self.upgrades[i] = _text(self.texts[4][i])
         self.keeps_host = keeps_host
+        self.records_address = "address" in login_details
+        self.records_agent = "user_agent" in login_details
         self.expects_proxy_header = expects_proxy_header
         self.writes_forwarded = writes_forwarded
         self.random = int.from_bytes(os.urandom(8), "little")
@@ -391,7 +397,8 @@ cdef class Proxy:
         """What the control plane is asked since the last call: (kind, handle, ticket, value, host).
 
         ASK_AUTHENTICATE: value says whether the request counts as a use; answer with `admit` or `refuse`.
-        ASK_LOGIN (value: the principal), ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE: answer with `relay` or `fail`.
+        ASK_LOGIN, ASK_LOGIN_REMEMBERED (value: the principal, and what to record), ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE, ASK_ROTATE:
+        answer with `relay` or `fail`.
         """
         cdef uint32_t i
         cdef Ask *ask
@@ -414,12 +421,24 @@ cdef class Proxy:
                 c.is_used = False
             elif ask.kind < AskKind.LOGIN:
                 value = bool(self.routes.table[c.route].touches)
+            elif ask.kind <= AskKind.LOGIN_REMEMBERED:
+                value = (<char *>self.conns[c.peer].held)[ask.value.at:ask.value.at + ask.value.size], self._details(c)
             else:
-                value = (<char *>self.conns[c.peer].held)[ask.value.at:ask.value.at + ask.value.size]
+                value = None
             result.append((ask.kind, handle, (<char *>text)[:chars].decode("ascii"), value,
                            c.route if ask.kind == AskKind.EXEMPTION else c.host[:c.host_size].decode("ascii")))
         self.ask_count = 0
         return result
+
+    cdef dict _details(self, const Conn *c):
+        """What to record with a login, as far as it is known."""
+        cdef char[ADDRESS_TEXT_MAX] address
+        cdef dict details = {}
+        if self.records_address and c.has_address:
+            details["address"] = address[:write_address(c.client, address)].decode("ascii")
+        if c.agent != NULL:
+            details["user_agent"] = (<const char *>c.agent.text)[:c.agent.size].decode("utf-8", "replace")[:AGENT_CHARS_MAX]
+        return details
 
     cdef bytes _normal_path(self, Conn *c):
         """Of a request that has a plain one."""
@@ -473,7 +492,7 @@ cdef class Proxy:
             self._end_now()
 
     def suits(self, handle, ticket):
-        """Whether the holder of a ticket that is about to be made comes back to the server that answers this login now."""
+        """Whether the holder of a ticket that is about to be made comes back to the server whose response waits now."""
         cdef uint32_t index = self._find(handle, State.HOOKED)
         cdef uint8_t[RAW_BUFFER_BYTES] raw
         cdef const uint8_t *text = NULL
@@ -493,6 +512,14 @@ cdef class Proxy:
             return True                                     # nobody comes back to it
         return size == 0 or self.upstreams.pick_for_key(group, _ticket_key(raw, size), self.now_ms, False) \
             == self.conns[self.conns[index].peer].server
+
+    def readmit(self, handle, ticket):
+        """The session of a response that waits has another ticket now: a stream or tunnel that begins goes on with it."""
+        cdef uint32_t index = self._find(handle, State.HOOKED)
+        cdef const uint8_t *text = NULL
+        cdef Py_ssize_t chars = 0
+        if index != NONE and ascii_text(ticket, &text, &chars):
+            self.conns[index].checked.size = decode(text, chars, self.conns[index].checked.raw)
 
     def relay(self, handle, bytes fields not None):
         """Let a response that waited go on, with these field lines (each ended by CRLF) added."""
@@ -1219,6 +1246,20 @@ cdef class Proxy:
         memcpy(entry.host, c.held + self.head.host.at, entry.host_size)
         memcpy(entry.path, c.held + self.head.path.at, entry.path_size)
 
+    cdef void _note_agent(self, Conn *c) noexcept nogil:
+        """For the details of a login: it will be gone when the body goes on. Without memory, or such a field, there is none."""
+        cdef Field *field
+        cdef int i
+        for i in range(self.head.field_count):
+            field = &self.head.fields[i]
+            if equals(c.held, field.name, b"user-agent", 10):
+                if c.agent == NULL:
+                    c.agent = <Agent *>malloc(sizeof(Agent))
+                if c.agent != NULL:
+                    c.agent.size = <uint16_t>min(field.value.size, <uint32_t>AGENT_BYTES_MAX)
+                    memcpy(c.agent.text, c.held + field.value.at, c.agent.size)
+                return
+
     cdef void _account(self, Conn *c, bint was_cut) noexcept nogil:
         """A request is over: count it, and how long it took."""
         cdef int64_t took_us = max(self.now_us - c.began_us, <int64_t>1)
@@ -1226,6 +1267,9 @@ cdef class Proxy:
         self.counters.latency[min(bucket, LATENCY_BUCKETS - 1)] += 1
         self.counters.latency_us_sum += took_us
         c.began_us = 0
+        if c.agent != NULL:
+            free(c.agent)
+            c.agent = NULL
         if was_cut:
             self.counters.cut_short += 1
         else:
@@ -1817,6 +1861,8 @@ cdef class Proxy:
         if self.keeps_host:
             c.host_size = <uint8_t>head.host.size if head.host.size <= HOST_BYTES_MAX else 0
             memcpy(c.host, c.held + head.host.at, c.host_size)
+        if self.records_agent and route.logs_in:
+            self._note_agent(c)
         self._put(c.held + head.method_name.at, head.method_name.size)
         self._put(b" /" if head.target_is_bare else b" ", 2 if head.target_is_bare else 1)
         self._put(c.held + head.target.at, head.target.size)
@@ -2282,7 +2328,7 @@ cdef class Proxy:
         return True
 
     cdef bint _hooked(self, uint32_t index, const uint8_t *at, uint32_t size) noexcept nogil:
-        """Whether the application logs somebody in or out. Then the response waits for the control plane."""
+        """Whether the application begins, ends or renews a session. Then the response waits for the control plane."""
         cdef Conn *c = &self.conns[index]
         cdef Conn *d = &self.conns[c.peer]
         cdef Field *field
@@ -2292,14 +2338,16 @@ cdef class Proxy:
         for i in range(self.head.known_count):
             field = &self.head.fields[self.head.known[i]]
             if field.kind == Kind.TICKET_LOGIN and self.routes.table[d.route].logs_in and d.is_plain:
-                kind = AskKind.LOGIN
+                kind = self._login_kind(at)
             elif field.kind == Kind.TICKET_LOGOUT and d.is_admitted and equals(at, field.value, b"session", 7):
                 kind = AskKind.LOGOUT
             elif field.kind == Kind.TICKET_LOGOUT and d.is_admitted and equals(at, field.value, b"everywhere", 10):
                 kind = AskKind.LOGOUT_EVERYWHERE
+            elif field.kind == Kind.TICKET_ROTATE and d.is_admitted:
+                kind = AskKind.ROTATE if equals(at, field.value, b"1", 1) else AskKind.UNCLEAR
             else:
                 continue
-            if wish != NULL:
+            if wish != NULL or kind == AskKind.UNCLEAR:
                 self.counters.upstream_errors += 1
                 self._fail(c.peer, 502, b"upstream_malformed")       # two wishes: never guess which
                 return True
@@ -2314,6 +2362,19 @@ cdef class Proxy:
         self._set_timer(c.peer, Timer.ASKED)
         self._ask(c.peer, kind, wish.value)
         return True
+
+    cdef AskKind _login_kind(self, const uint8_t *at) noexcept nogil:
+        """Whether the client is to be remembered, as `self.head` says once, or not at all."""
+        cdef Field *field
+        cdef AskKind kind = AskKind.LOGIN
+        cdef int i
+        for i in range(self.head.known_count):
+            field = &self.head.fields[self.head.known[i]]
+            if field.kind == Kind.TICKET_REMEMBER:
+                if kind != AskKind.LOGIN or not equals(at, field.value, b"1", 1):
+                    return AskKind.UNCLEAR
+                kind = AskKind.LOGIN_REMEMBERED
+        return kind
 
     cdef void _relay(
         self, uint32_t index, uint8_t *at, uint32_t size, const uint8_t *fields, uint32_t fields_size
@@ -2489,7 +2550,8 @@ cdef inline bint _goes_upstream(const Conn *c, const Field *field) noexcept nogi
 cdef bint _goes_downstream(const Field *field) noexcept nogil:
     return field.kind != Kind.DROP and field.kind != Kind.CONTENT_LENGTH and field.kind != Kind.TRANSFER_ENCODING \
         and field.kind != Kind.CONNECTION and field.kind != Kind.HOP and field.kind != Kind.UPGRADE \
-        and field.kind != Kind.TICKET_LOGIN and field.kind != Kind.TICKET_LOGOUT
+        and field.kind != Kind.TICKET_LOGIN and field.kind != Kind.TICKET_LOGOUT \
+        and field.kind != Kind.TICKET_REMEMBER and field.kind != Kind.TICKET_ROTATE
 
 
 cdef bint _is_printable(const uint8_t *at, Span span) noexcept nogil:

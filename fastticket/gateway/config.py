@@ -33,6 +33,7 @@ from fastticket.stores.base import Store, open_store
 
 COUNT_MAX = 1_000_000
 DAY_S = 86_400
+SECONDS_MAX = (1 << 32) - 1  # that a ticket has room for
 NAME_CHARS_MAX = 64
 MINIMUM_S = 0.01  # of what is done again and again
 HEADERS_BYTES_MAX = 2000  # that a route adds
@@ -75,6 +76,10 @@ class Ticket:
     audience: str = "default"
     idle_timeout_s: int = 7200
     absolute_lifetime_s: int = 86400
+    remember_lifetime_s: int = 2_592_000
+    sessions_max: int = 0
+    sessions_max_policy: Literal["evict-oldest", "refuse"] = "evict-oldest"
+    login_details: list[Literal["address", "user_agent"]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -331,7 +336,8 @@ def _mismatch_inside(value: Any, container: type, item: type) -> str:
     if isinstance(value, container) and not any(_mismatch(each, item) for each in items):
         return ""
     names = {str: "strings", int: "whole numbers", float: "numbers"}
-    return f"must be a {'table' if container is dict else 'list'} of {names[item]}, not {value!r}"
+    wanted = names.get(item) or " and ".join(typing.get_args(item))
+    return f"must be a {'table' if container is dict else 'list'} of {wanted}, not {value!r}"
 
 
 def _check(config: Config) -> None:
@@ -361,6 +367,12 @@ def _check(config: Config) -> None:
         f"browsers take {ticket.cookie} only without a Domain: leave it 0",
     )
     require(ticket.cookie_domain_level != 1, "[ticket] cookie_domain_level", "must be 0, or at least 2 labels")
+    require(
+        1 <= ticket.remember_lifetime_s <= SECONDS_MAX,
+        "[ticket] remember_lifetime_s",
+        f"must be from 1 to {SECONDS_MAX}: it is the cookie's Max-Age, too",
+    )
+    require(ticket.sessions_max <= COUNT_MAX, "[ticket] sessions_max", f"must be at most {COUNT_MAX}; 0 is any number")
     require(1 <= config.cache.capacity <= 1 << 30, "[cache] capacity", "must be from 1 to 1073741824 sessions")
     require(config.upstream, "[[upstream]]", "there must be one")
     require(config.route, "[[route]]", 'there must be one; path = "/" catches everything')

@@ -16,7 +16,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from fastticket.cache import NOW, Consistency, TicketCache
@@ -28,15 +28,24 @@ from fastticket.core.proxy import (
     ASK_AUTHENTICATE_STRONG,
     ASK_EXEMPTION,
     ASK_LOGIN,
+    ASK_LOGIN_REMEMBERED,
     ASK_LOGOUT,
     ASK_LOGOUT_EVERYWHERE,
+    ASK_ROTATE,
     ASK_VOUCH,
     Proxy,
 )
 from fastticket.core.routes import Routes, in_order
 from fastticket.core.ticket import Keyring
 from fastticket.core.upstreams import Upstreams
-from fastticket.errors import FastticketError, InvalidPrincipal, StoreUnavailable, TicketRefused, Verdict
+from fastticket.errors import (
+    FastticketError,
+    InvalidPrincipal,
+    StoreUnavailable,
+    TicketRefused,
+    TooManySessions,
+    Verdict,
+)
 from fastticket.gateway.addresses import BACKLOG
 from fastticket.gateway.config import Config, Route
 from fastticket.gateway.logfile import LogFile
@@ -56,6 +65,9 @@ def make_cache(config: Config, keys: Keyring) -> TicketCache:
         keys,
         idle_timeout_s=config.ticket.idle_timeout_s,
         absolute_lifetime_s=config.ticket.absolute_lifetime_s,
+        remember_lifetime_s=config.ticket.remember_lifetime_s,
+        sessions_max=config.ticket.sessions_max,
+        sessions_max_policy=config.ticket.sessions_max_policy,
         capacity=config.cache.capacity,
         flush_interval_ms=config.store.flush_interval_ms,
         lease_ms=config.store.lease_ms,
@@ -79,6 +91,7 @@ def make_proxy(config: Config, cache: TicketCache, counters: memoryview | None =
         request_id_field=gateway.request_id_header,
         login_url=gateway.login_url,
         keeps_host=config.ticket.cookie_domain_level > 0,
+        login_details=config.ticket.login_details,
         trusted=Networks(config.trusted_networks()),
         expects_proxy_header=gateway.proxy_protocol,
         writes_forwarded=gateway.forwarded,
@@ -271,12 +284,17 @@ class Worker:
             self.proxy.exempt(handle, self._is_exempt(where, value))
         elif kind == ASK_VOUCH:
             self.proxy.vouch(handle, await self._is_alive(ticket, value))
-        elif kind == ASK_LOGIN:
-            await self._change_session(handle, where, self._log_in(handle, ticket, value, where))
+        elif kind in (ASK_LOGIN, ASK_LOGIN_REMEMBERED):
+            principal, details = value
+            remember = kind == ASK_LOGIN_REMEMBERED
+            login = self._log_in(handle, ticket, principal, where, details=details, remember=remember)
+            await self._change_session(handle, where, login)
         elif kind == ASK_LOGOUT:
             await self._change_session(handle, where, self._log_out(ticket, where))
         elif kind == ASK_LOGOUT_EVERYWHERE:
             await self._change_session(handle, where, self._log_out_everywhere(ticket, where))
+        elif kind == ASK_ROTATE:
+            await self._change_session(handle, where, self._rotate(handle, ticket, where))
         self._answer_asks()  # the connection may have gone on to its next request
 
     def _is_exempt(self, route: int, path: bytes) -> bool:
@@ -307,16 +325,21 @@ class Worker:
         else:
             self.proxy.admit(handle)
 
-    async def _log_in(self, handle: int, old_ticket: str, principal: bytes, host: str) -> bytes:
+    async def _log_in(
+        self, handle: int, old_ticket: str, principal: bytes, host: str, *, details: Mapping[str, str], remember: bool
+    ) -> bytes:
         """A new session for every login; the one that the client came with ends (against fixation)."""
         try:
             name = principal.decode()
         except UnicodeDecodeError:
             raise InvalidPrincipal("the application named a principal that is not UTF-8") from None
-        ticket = await self._cache.login(name, suits=lambda ticket: self.proxy.suits(handle, ticket))
+        ticket = await self._cache.login(
+            name, remember=remember, details=details, suits=lambda ticket: self.proxy.suits(handle, ticket)
+        )
         if old_ticket:
             await self._cache.logout(old_ticket)
-        return _set_cookie(self._cookie.set(ticket, host))
+        max_age_s = self._config.ticket.remember_lifetime_s if remember else None
+        return _set_cookie(self._cookie.set(ticket, host, max_age_s=max_age_s))
 
     async def _log_out(self, ticket: str, host: str) -> bytes:
         await self._cache.logout(ticket)
@@ -326,12 +349,31 @@ class Worker:
         await self._cache.logout_everywhere((await self._cache.authenticate(ticket, touch=False)).principal)
         return _set_cookie(self._cookie.clear(host))
 
+    async def _rotate(self, handle: int, old_ticket: str, host: str) -> bytes:
+        try:
+            ticket = await self._cache.rotate(old_ticket, suits=lambda ticket: self.proxy.suits(handle, ticket))
+        except TicketRefused:  # another request may have renewed it: the cookie that the client has from that one stays
+            return b""
+        self.proxy.readmit(handle, ticket)
+        return _set_cookie(self._cookie.set(ticket, host, max_age_s=self._remembered_s(ticket)))
+
+    def _remembered_s(self, text: str) -> int | None:
+        """How much longer a browser keeps the ticket of who is remembered; None: as long as it runs."""
+        now_ms = self._cache.now_ms()
+        ticket = self._cache.checker.keys.verify(text, now_ms)
+        usual_s = (self._config.ticket.idle_timeout_s, self._config.ticket.absolute_lifetime_s)
+        if not ticket or ticket.idle_timeout_s or (0, ticket.absolute_lifetime_s) == usual_s:
+            return None
+        return min((ticket.absolute_deadline_ms - now_ms) // 1000, self._config.ticket.remember_lifetime_s)
+
     async def _change_session(self, handle: int, host: str, change: Coroutine[None, None, bytes]) -> None:
         """Do it, then let the response go on with the cookie; a response that says "logged out" must be true."""
         try:
             self.proxy.relay(handle, await change)
         except TicketRefused:  # over already
             self.proxy.relay(handle, _set_cookie(self._cookie.clear(host)))
+        except TooManySessions as error:  # for the user to solve
+            self.proxy.fail(handle, error.status, error.reason)
         except FastticketError as error:
             log.error("%s", error)
             self.proxy.fail(handle, error.status, error.reason)

@@ -68,7 +68,7 @@ class Fleet:
             gateway.balance(self.applications)
 
     def _application(self, number: int) -> Program:
-        return self._lab.application("users.py", f"application {number}")
+        return self._lab.application("users.py", f"application {number}", "keys.toml")
 
     def _gateway(self, number: int) -> Gateway:
         return Gateway(self._lab, f"gateway {number}", self.redis.url, self.applications)

@@ -1,14 +1,16 @@
 """6. fastticket: two gateways in turns, two applications behind them, one Redis that is asked almost never.
 
 The interceptor example (`users.py`): everything but login and logout needs a ticket, and who has none reads "please log in". The
-gateway says 401, nginx puts the words; no application has a line for it.
+gateway says 401, nginx puts the words; no application has a line for it. What the applications keep in sessions (`shared_values.py`)
+they find wherever the next request comes.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import table
 from balancer import Balancer
@@ -19,9 +21,14 @@ from redis_server import RedisServer
 
 from fastticket.keyfile import create_key_file
 
-USERS = 64
+USERS = 63  # odd: or the turns would take everybody to the same gateway each time
+VALUES = [f"value-of-user{user}" for user in range(1, USERS + 1)]
 COPIES = 10  # requests with a copy of a cookie
-ROUNDS = 250  # of a request by everybody: 16,000
+ROUNDS = 250  # of a request by everybody: 15,750
+TURNS = 4  # of everybody: to each of two gateways, and from there to each of two applications
+IN_TURNS = [value for value in VALUES for _ in range(TURNS)]
+FOR_VALUES = re.compile(r" [\w-]{22} user\d+( |$)")  # a command names a session and its user: it reads or writes values
+KNOWN = "known everywhere after, ms"
 PLEASE_LOG_IN = {"message": "please log in"}
 INTERCEPTOR = f"""
 proxy_intercept_errors on;
@@ -68,7 +75,7 @@ class Fleet:
             gateway.balance(self.applications)
 
     def _application(self, number: int) -> Program:
-        return self._lab.application("users.py", f"application {number}")
+        return self._lab.application("shared_values.py", f"application {number}", "keys.toml", self.redis.url)
 
     def _gateway(self, number: int) -> Gateway:
         return Gateway(self._lab, f"gateway {number}", self.redis.url, self.applications)
@@ -86,10 +93,12 @@ class Fleet:
             "admitted": sum(each.status == 200 for each in answers),
             "refused": sum(is_refusal(each) for each in answers),
             "session ids": None,
+            "values found": None,
             "requests/s": None,
             "commands/s": None,
             "commands/1,000 requests": None,
-            "refused after, ms": None,
+            "sent for values": None,
+            KNOWN: None,
             **more,
         }
 
@@ -101,7 +110,8 @@ def measure() -> list[table.Row]:
         rows = [
             *without_ticket(fleet, browsers[0]),
             fleet.row("everybody logs in", [log_in(browser, user) for user, browser in enumerate(browsers, 1)]),
-            loaded(fleet, browsers),
+            asked_for_ids(fleet, browsers),
+            *values_kept(fleet, browsers),
         ]
         changes = {
             "a gateway is added": fleet.add_gateway,
@@ -111,7 +121,8 @@ def measure() -> list[table.Row]:
         }
         for change, make in changes.items():
             make()
-            rows.append(fleet.row(change, find(browsers)))
+            rows.append(asked_after(fleet, change, browsers))
+        rows.append(another_value(fleet, browsers[0]))
         rows += logged_out(fleet, browsers[0])
         return rows
 
@@ -132,29 +143,66 @@ def log_in(browser: Browser, user: int) -> Answer:
     return browser.ask(f"/user/login?username=user{user}&password=user{user}")
 
 
-def find(browsers: Sequence[Browser]) -> list[Answer]:
+def ask_in_turns(browsers: Sequence[Browser], target: str) -> list[Answer]:
     """Everybody, so often that each gateway and each application has its turn."""
-    return [browser.ask("/user/find/user1") for _ in range(4) for browser in browsers]
+    return [browser.ask(target) for browser in browsers for _ in range(TURNS)]
 
 
-def loaded(fleet: Fleet, browsers: Sequence[Browser]) -> table.Row:
+def asked_for_ids(fleet: Fleet, browsers: Sequence[Browser]) -> table.Row:
     """As many requests a second as there can be: what fastticket asks Redis depends on time, not on requests."""
-    fleet.redis.forget()
-    began_s = time.monotonic()
-    answers = ask_together(browsers, "/user/session", ROUNDS)
-    elapsed_s = time.monotonic() - began_s
-    commands = fleet.redis.commands()
+    answers, figures = counted(fleet, lambda: ask_together(browsers, "/user/session", ROUNDS))
     ids = {json.loads(each.text)["session"] for each in answers}
-    return fleet.row(
-        "everybody asks for the session's id",
-        answers,
-        **{
-            "session ids": len(ids),
-            "requests/s": round(len(answers) / elapsed_s),
-            "commands/s": round(commands / elapsed_s),
-            "commands/1,000 requests": 1000 * commands / len(answers),
-        },
-    )
+    return fleet.row("everybody asks for the session's id", answers, **{"session ids": len(ids)}, **figures)
+
+
+def counted(fleet: Fleet, ask: Callable[[], list[Answer]]) -> tuple[list[Answer], dict[str, object]]:
+    """The answers, and what they cost. Redis counts what scripts call, too; `sent for values` is without that."""
+    with fleet.redis.overheard() as sent:
+        fleet.redis.forget()
+        began_s = time.monotonic()
+        answers = ask()
+        elapsed_s = time.monotonic() - began_s
+        commands = fleet.redis.commands()
+    return answers, {
+        "requests/s": round(len(answers) / elapsed_s),
+        "commands/s": round(commands / elapsed_s),
+        "commands/1,000 requests": 1000 * commands / len(answers),
+        "sent for values": sum(bool(FOR_VALUES.search(command)) for command in sent),
+    }
+
+
+def values_kept(fleet: Fleet, browsers: Sequence[Browser]) -> list[table.Row]:
+    """Written at one application, read at both; from then on each has its own copy."""
+    wrote, of_writes = counted(fleet, lambda: [set_value(*each) for each in zip(browsers, VALUES, strict=True)])
+    first, of_first = counted(fleet, lambda: ask_in_turns(browsers, "/get-session"))
+    again, of_again = counted(fleet, lambda: ask_together(browsers, "/get-session", ROUNDS))
+    return [
+        fleet.row("everybody sets a value", wrote, **of_writes),
+        fleet.row("everybody asks for the value", first, **{"values found": found(first, IN_TURNS)}, **of_first),
+        fleet.row("everybody asks for it again", again, **{"values found": found(again, VALUES * ROUNDS)}, **of_again),
+    ]
+
+
+def set_value(browser: Browser, value: str) -> Answer:
+    return browser.ask(f"/set-session?sessionVal={value}")
+
+
+def found(answers: Sequence[Answer], values: Sequence[str]) -> int:
+    """How many answers are the values that their users had set."""
+    return sum(answer.text == value for answer, value in zip(answers, values, strict=True))
+
+
+def asked_after(fleet: Fleet, change: str, browsers: Sequence[Browser]) -> table.Row:
+    finds, values = (ask_in_turns(browsers, target) for target in ("/user/find/user1", "/get-session"))
+    return fleet.row(change, [*finds, *values], **{"values found": found(values, IN_TURNS)})
+
+
+def another_value(fleet: Fleet, browser: Browser) -> table.Row:
+    """Each application has a copy of the one before."""
+    wrote = set_value(browser, "another")
+    at_s = time.monotonic()
+    wait_until(lambda: all(each.text == "another" for each in ask_in_turns([browser], "/get-session")), "all read it")
+    return fleet.row("user1 sets another value", [wrote], **{KNOWN: 1000 * (time.monotonic() - at_s)})
 
 
 def logged_out(fleet: Fleet, browser: Browser) -> list[table.Row]:
@@ -169,7 +217,7 @@ def logged_out(fleet: Fleet, browser: Browser) -> list[table.Row]:
     refusals = [copy.ask("/user/find/user1") for _ in range(COPIES)]
     return [
         fleet.row("user1 logs out at one gateway", [left]),
-        fleet.row("a copy of the cookie", refusals, **{"refused after, ms": elapsed_ms}),
+        fleet.row("a copy of the cookie", refusals, **{KNOWN: elapsed_ms}),
     ]
 
 

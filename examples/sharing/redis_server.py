@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 import redis
 from lab import Lab, program, wait_until
@@ -12,7 +13,10 @@ NOT_ASKED = (
     "config|resetstat",
     "hello",
     "client|setinfo",
+    "monitor",
 )  # by us to count, and by each connection when it is made
+
+END = "the end"
 
 
 class RedisServer:
@@ -34,6 +38,17 @@ class RedisServer:
         """Since then; those that scripts call are among them."""
         stats = self.client.info("commandstats")
         return sum(int(each["calls"]) for name, each in stats.items() if name.removeprefix("cmdstat_") not in NOT_ASKED)
+
+    @contextlib.contextmanager
+    def overheard(self) -> Iterator[list[str]]:
+        """The commands that clients send meanwhile, without those that scripts call; they are there at the end."""
+        sent: list[str] = []
+        with self.client.monitor() as monitor:
+            yield sent
+            self.client.echo(END)
+            while END not in (heard := monitor.next_command())["command"]:
+                if heard["client_type"] != "lua":
+                    sent.append(heard["command"])
 
     def _answers(self) -> bool:
         with contextlib.suppress(redis.ConnectionError):

@@ -125,6 +125,8 @@ class AttributeChanges(MutableMapping[str, Any]):
     def changes(self) -> Changes:
         """What to write. BadAttribute names a value that can not be serialized."""
         stored = self._held.values if self._held else {}
+        if self._held:
+            self._removed.intersection_update(stored)
         values = {}
         for name, value in self._values.items():
             try:
@@ -134,7 +136,7 @@ class AttributeChanges(MutableMapping[str, Any]):
             known = self._saved.get(name, stored.get(name))
             if known is None or (raw != known and raw != self._as_written_here(known)):
                 values[name] = raw
-        return Changes(values, [name for name in self._removed if not self._held or name in stored])
+        return Changes(values, list(self._removed))
 
     def hold(self, stored: StoredAttributes) -> None:
         """These are what the store has. What was set or removed before stays so."""
@@ -146,8 +148,12 @@ class AttributeChanges(MutableMapping[str, Any]):
             now = StoredAttributes(self._held.version, _merged(self._held, changes))
         if now is None:
             self._saved.update(changes.values)
+            for name in changes.removed:
+                self._saved.pop(name, None)
+        else:
+            self._saved.clear()
         self._held = now
-        self._removed.clear()
+        self._removed.difference_update(changes.removed)
 
     def _as_written_here(self, raw: bytes) -> bytes | None:
         """The same value may have been written in another form: JSON with spaces, by somebody else."""

@@ -30,7 +30,7 @@ from fastticket.attributes import Attributes, Changes, JSONSerializer, NearAttri
 from fastticket.core.check import Checker, Session, clock_resolution_ms
 from fastticket.core.nearcache import NearCache
 from fastticket.core.ticket import Keyring, Ticket, decode_session_id
-from fastticket.errors import ConfigError, StoreUnavailable, TicketRefused, Verdict
+from fastticket.errors import ConfigError, NotConfirmed, StoreUnavailable, TicketRefused, Verdict
 from fastticket.events import KINDS, EventStream
 from fastticket.stores.base import (
     NO_DETAILS,
@@ -65,6 +65,7 @@ CLOCK_INTERVAL_S = 10.0
 CLOSE_ATTEMPTS = 3
 DRAWS_MAX = 1000  # of tickets, until one suits
 DETAILS_BYTES_MAX = 1024
+ROTATE_PAUSES_S = (0.1, 0.4)
 
 #: What in `TicketCache.stats` is no counter.
 NOW = frozenset({"sessions_held", "touches_unwritten", "flush_lag_ms", "shards_leased", "shards_away", "outage_ms"})
@@ -155,6 +156,11 @@ class TicketCache:
                 'sessions_max must be 0 (any number) or more, sessions_max_policy "evict-oldest" or "refuse", not '
                 f"{sessions_max} and {sessions_max_policy!r}"
             )
+        if remember_lifetime_s < 1 or attributes_bytes_max < 0 or near_attributes_bytes < 0:
+            raise ConfigError(
+                "remember_lifetime_s must be 1 or more, attributes_bytes_max and near_attributes_bytes 0 or more, not "
+                f"{remember_lifetime_s}, {attributes_bytes_max} and {near_attributes_bytes}"
+            )
         self._store = store
         self._keys = keys
         self._idle_timeout_s = idle_timeout_s
@@ -165,6 +171,7 @@ class TicketCache:
         self.serializer: Serializer = serializer or JSONSerializer()
         self._attributes_bytes_max = attributes_bytes_max
         self._flush_interval_ms = flush_interval_ms
+        self._touch_resolution_ms = touch_resolution_ms
         self._lease_ms = lease_ms
         self._outage_grace_ms = outage_grace_s * 1000 if outage_policy == "serve-cached" else 0
         self._sweep_margin_ms = max(self._outage_grace_ms, lease_ms)
@@ -278,7 +285,12 @@ class TicketCache:
         now_ms = self.now_ms()
         text = self._draw(principal, now_ms, lifetimes_s, suits)
         session = self._stored_session(self._verified(text, now_ms), now_ms, details)
-        gone = await self._store.create(session, sessions_max=self._sessions_max, evicts=self._evicts)
+        try:
+            gone = await self._store.create(session, sessions_max=self._sessions_max, evicts=self._evicts)
+        except StoreUnavailable:
+            with contextlib.suppress(StoreUnavailable):  # it may be there: a session that nobody has, and that counts
+                await self._store.revoke(session.id, principal)
+            raise
         for session_id in gone:
             self._end(session_id, principal, Verdict.REVOKED)
         return text
@@ -309,11 +321,22 @@ class TicketCache:
             raise ValueError(
                 f"absolute_lifetime_s: {lifetimes_s[1]} s after its login the session would be over; log out"
             )
-        is_done = await self._store.rotate(old.session_id, self._stored_session(new, now_ms))
+        is_done = await self._rotated(old.session_id, self._stored_session(new, now_ms))
         self._end(old.session_id, old.principal, Verdict.REVOKED)
         if not is_done:
             raise TicketRefused(Verdict.REVOKED)
         return text
+
+    async def _rotated(self, session_id: str, successor: StoredSession) -> bool:
+        """Where a reply was lost, the old ticket may be over, and nobody has the new one: so ask again, for the same one."""
+        for pause_s in ROTATE_PAUSES_S:
+            try:
+                return await self._store.rotate(session_id, successor)
+            except NotConfirmed:
+                return True  # a failover may lose it; the store then does it again
+            except StoreUnavailable:
+                await asyncio.sleep(pause_s)
+        return await self._store.rotate(session_id, successor)
 
     async def authenticate(
         self, ticket: str | bytes, *, touch: bool = True, consistency: Consistency = "near"
@@ -405,6 +428,7 @@ class TicketCache:
 
     async def read_attributes(self, session: Session) -> StoredAttributes:
         """As stored, or a near copy if there is one and the lease holds. TicketRefused, StoreUnavailable. `attributes` decodes them."""
+        self._check_end(session)
         copy = self.near_copy(session)
         if copy:
             return copy
@@ -423,9 +447,9 @@ class TicketCache:
 
     def near_copy(self, session: Session) -> StoredAttributes | None:
         """The near copy of a session's attributes, if there is one and the lease holds. Never waits; for any thread."""
-        copy = self.near_attributes.find(session.id)
-        shard = shard_of(session.principal, self._store.shards)
-        return copy if copy and self.near.lease_until_ms(shard) > self.now_ms() else None
+        # The lease first: a copy that is there after it was renewed has survived what the log said then.
+        is_leased = self.near.lease_until_ms(shard_of(session.principal, self._store.shards)) > self.now_ms()
+        return self.near_attributes.find(session.id) if is_leased else None
 
     async def write_attributes(
         self, session: Session, changes: Changes, held: StoredAttributes | None
@@ -434,6 +458,7 @@ class TicketCache:
 
         AttributesTooLarge, TicketRefused, StoreUnavailable.
         """
+        self._check_end(session)
         session_id, principal = session.id, session.principal
         held = held or self.near_attributes.find(session_id)
         flight = self.near_attributes.depart(session_id, shard_of(principal, self._store.shards))
@@ -442,12 +467,20 @@ class TicketCache:
             written = await self._store.write_attributes(
                 session_id, principal, changes.values, changes.removed, bytes_max=self._attributes_bytes_max
             )
-            now = after(held, changes, written) if written else None
+            if written:
+                # As the log will say: whatever is under way since before this write is older.
+                self.near_attributes.changed(session_id, written.version)
+                now = after(held, changes, written)
         finally:
             self.near_attributes.land(flight, now)
         if written is None:
             raise self._over(session_id, principal)
         return now
+
+    def _check_end(self, session: Session) -> None:
+        """A session that somebody holds on to does not outlive its end, even if the store has not removed it yet."""
+        if self.now_ms() >= session.absolute_deadline_ms:
+            raise TicketRefused(Verdict.EXPIRED)
 
     def _over(self, session_id: str, principal: str) -> TicketRefused:
         """The store has no such session, and never will again."""
@@ -513,7 +546,7 @@ class TicketCache:
     def _lifetimes_s(self, idle_s: int | None, absolute_s: int | None, usual_s: tuple[int, int]) -> tuple[int, int]:
         """Those asked for, checked, else the usual ones."""
         lifetimes_s = (usual_s[0] if idle_s is None else idle_s, usual_s[1] if absolute_s is None else absolute_s)
-        error = _lifetimes_error(*lifetimes_s, self._flush_interval_ms)
+        error = _lifetimes_error(*lifetimes_s, self._flush_interval_ms, self._touch_resolution_ms)
         if error:
             raise ValueError(error)
         return lifetimes_s
@@ -927,20 +960,18 @@ def _check_settings(
         raise ConfigError(
             f"lease_ms is {lease_ms}, but each flush renews it: it must be at least twice flush_interval_ms ({flush_interval_ms})"
         )
-    error = _lifetimes_error(idle_timeout_s, absolute_lifetime_s, flush_interval_ms)
+    error = _lifetimes_error(idle_timeout_s, absolute_lifetime_s, flush_interval_ms, touch_resolution_ms)
     if error:
         raise ConfigError(error)
-    if idle_timeout_s and touch_resolution_ms * 2 > idle_timeout_s * 1000:
-        raise ConfigError(
-            f"touch_resolution_ms is {touch_resolution_ms}, more than half of idle_timeout_s ({idle_timeout_s}): lower it"
-        )
     if touch_resolution_ms < 0:
         raise ConfigError(f"touch_resolution_ms must be 0 or more, not {touch_resolution_ms}")
     if outage_policy not in ("serve-cached", "deny"):
         raise ConfigError(f'outage_policy must be "serve-cached" or "deny", not {outage_policy!r}')
 
 
-def _lifetimes_error(idle_timeout_s: int, absolute_lifetime_s: int, flush_interval_ms: int) -> str:
+def _lifetimes_error(
+    idle_timeout_s: int, absolute_lifetime_s: int, flush_interval_ms: int, touch_resolution_ms: int
+) -> str:
     """What is wrong with them; empty: nothing."""
     if not 0 <= idle_timeout_s < 1 << 32 or not 0 <= absolute_lifetime_s < 1 << 32:
         return "idle_timeout_s and absolute_lifetime_s must be from 0 (none) to 2**32 - 1"
@@ -948,5 +979,10 @@ def _lifetimes_error(idle_timeout_s: int, absolute_lifetime_s: int, flush_interv
         return (
             f"idle_timeout_s is {idle_timeout_s}, shorter than four flush intervals of {flush_interval_ms} ms: "
             "sessions in use could idle out; lengthen it or flush more often"
+        )
+    if idle_timeout_s and touch_resolution_ms * 2 > idle_timeout_s * 1000:
+        return (
+            f"touch_resolution_ms is {touch_resolution_ms}, more than half of idle_timeout_s ({idle_timeout_s}): "
+            "sessions in use could idle out; lower it"
         )
     return ""

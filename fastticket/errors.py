@@ -70,6 +70,10 @@ class StoreUnavailable(FastticketError):  # noqa: N818 -- the field's word for i
     status = 503
 
 
+class NotConfirmed(StoreUnavailable):
+    """It is written, but no replica has confirmed it in time (`durability=replicated`): a failover may lose it."""
+
+
 class ConfigError(FastticketError):
     """A configuration, key ring or URL that can not be used. The message names what, where and what to do."""
 

@@ -146,11 +146,13 @@ class ModelServer:
         gone = []
         if sessions_max:
             now_ms = self.time_ms()
-            self._remove("expired", [s for s in self._of(session.principal) if s.idle_deadline_ms <= now_ms])
-            others = sorted(self._of(session.principal), key=lambda s: (s.created_ms, s.id))
-            gone = others[: max(0, len(others) - sessions_max + 1)]
-            if gone and not evicts:
+            others = self._of(session.principal)
+            dead = sorted((s for s in others if s.idle_deadline_ms <= now_ms), key=lambda s: (s.idle_deadline_ms, s.id))
+            alive = sorted((s for s in others if s.idle_deadline_ms > now_ms), key=lambda s: (s.created_ms, s.id))
+            if len(alive) >= sessions_max and not evicts:
                 raise TooManySessions(sessions_max)
+            self._remove("expired", dead[: max(0, len(others) + 1 - sessions_max)])
+            gone = alive[: max(0, len(alive) + 1 - sessions_max)]
             self._remove("revoked", gone, "evicted")
         self.live[session.id] = session
         self._log("created", session)
@@ -193,7 +195,8 @@ class ModelServer:
             return None
         now = {name: value for name, value in before.values.items() if name not in removed} | dict(values)
         size_bytes = sum(len(name.encode()) + len(value) for name, value in now.items())
-        if size_bytes > bytes_max:
+        held_bytes = sum(len(name.encode()) + len(value) for name, value in before.values.items())
+        if size_bytes > max(bytes_max, held_bytes):
             raise AttributesTooLarge(size_bytes, bytes_max)
         version = self._log("changed", self.live[session_id])
         self.attributes[session_id] = StoredAttributes(version, now)

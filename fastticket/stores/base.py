@@ -131,7 +131,8 @@ class Store(Protocol):
         """Add a session; logs `created`. Durable when it returns.
 
         `sessions_max`: that many live sessions the principal may have then, this one included; 0: any number. The oldest are revoked
-        for it (`evicted`), and their ids returned; or, without `evicts`, TooManySessions.
+        for it (`evicted`), and their ids returned; or, without `evicts`, TooManySessions. Sessions past their deadline that were not
+        swept yet count as long as there is room for them.
         """
 
     async def rotate(self, session_id: str, successor: StoredSession) -> bool:
@@ -157,7 +158,8 @@ class Store(Protocol):
     ) -> Written | None:
         """Set and remove some attributes, and leave the others, in one step; logs `changed`. None: no such session.
 
-        AttributesTooLarge, and nothing is written, if names and values would have more bytes. They end with the session.
+        AttributesTooLarge, and nothing is written, if names and values would have more bytes than that, and more than before. They
+        end with the session.
         """
 
     async def sweep(self, dead_before_ms: int, sessions_max: int) -> int:

@@ -1,6 +1,7 @@
 #!lua
 -- Add a session. Done twice, it is the same as done once.
 --
+-- KEYS  live, log, user
 -- ARGV  shard, session id, principal, idle deadline, record, sessions of the principal at most (0: any number), 1 if the oldest then go
 -- ->    ids of those that went; false: refused, there are enough
 local shard, id, principal, deadline_ms, record = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -10,32 +11,40 @@ if redis.call('ZSCORE', LIVE, member) then
   return {}
 end
 
--- The principal's live sessions, oldest first. Those past their deadline end here: a touch that is on its way must not make them too many.
-local function alive()
-  local found, at_ms = {}, now_ms()
+-- The principal's sessions: those past their deadline, longest dead first, and the live ones, oldest first.
+local function others()
+  local dead, alive, at_ms = {}, {}, now_ms()
   local listed = redis.call('HGETALL', user)
   for at = 1, #listed, 2 do
-    local score = redis.call('ZSCORE', LIVE, listed[at] .. '.' .. principal)
-    if score and tonumber(score) > at_ms then
-      found[#found + 1] = {id = listed[at], created_ms = struct.unpack('>I6', listed[at + 1])}
+    local score = tonumber(redis.call('ZSCORE', LIVE, listed[at] .. '.' .. principal) or nil)
+    if score and score > at_ms then
+      alive[#alive + 1] = {id = listed[at], at_ms = struct.unpack('>I6', listed[at + 1])}
+    elseif score then
+      dead[#dead + 1] = {id = listed[at], at_ms = score}
     else
-      finish('expired', listed[at], principal, score and expiry_of(listed[at], principal, tonumber(score)) or '')
+      redis.call('HDEL', user, listed[at])
     end
   end
-  table.sort(found, function(a, b)
-    return a.created_ms < b.created_ms or (a.created_ms == b.created_ms and a.id < b.id)
-  end)
-  return found
+  local function is_before(a, b)
+    return a.at_ms < b.at_ms or (a.at_ms == b.at_ms and a.id < b.id)
+  end
+  table.sort(dead, is_before)
+  table.sort(alive, is_before)
+  return dead, alive
 end
 
 local gone = {}
 if most > 0 then
-  local others = alive()
-  if #others >= most and not evicts then
+  local dead, alive = others()
+  if #alive >= most and not evicts then
     return false
   end
-  for at = 1, #others - most + 1 do
-    gone[at] = others[at].id
+  -- A touch that is on its way may bring the dead back: together they must not be too many. Who is in nobody's way stays.
+  for at = 1, math.min(#dead, #dead + #alive + 1 - most) do
+    finish('expired', dead[at].id, principal, expiry_of(dead[at].id, principal, dead[at].at_ms))
+  end
+  for at = 1, #alive + 1 - most do
+    gone[at] = alive[at].id
     ring(shard, finish('revoked', gone[at], principal, 'evicted'))
   end
 end

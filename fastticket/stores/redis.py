@@ -19,13 +19,14 @@ Rules of this file
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 import logging
 import random
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from fastticket.errors import AttributesTooLarge, ConfigError, StoreUnavailable, TooManySessions
+from fastticket.errors import AttributesTooLarge, ConfigError, NotConfirmed, StoreUnavailable, TooManySessions
 from fastticket.stores.base import (
     NO_DETAILS,
     Event,
@@ -126,6 +127,7 @@ class RedisStore:
         self._changed: set[int] = set()
         self._changes = 0
         self._revoked: deque[tuple[float, str, str]] = deque(maxlen=REISSUE_MAX)
+        self._rotated: deque[tuple[float, str, StoredSession]] = deque(maxlen=REISSUE_MAX)
         self._ring: Callable[[int], None] | None = None
         self._doorbell: asyncio.Task[None] | None = None
         self._reissues: set[asyncio.Task[None]] = set()
@@ -169,21 +171,24 @@ class RedisStore:
         """One script: live, user, log; doorbell for who is evicted."""
         shard = shard_of(session.principal, self.shards)
         arguments = (shard, *session[:3], _record(session), sessions_max, int(evicts))
-        gone = await self._run_one(shard, CREATE, arguments)
+        changes = self._changes
+        gone = await self._run_one(shard, CREATE, (_user(shard, session.principal),), arguments)
         if gone is None:
             raise TooManySessions(sessions_max)
         ids = [session_id.decode() for session_id in gone]
-        self._remember_revoked(session.principal, ids)
+        self._remember_revoked(session.principal, ids, changes)
         return ids
 
     async def rotate(self, session_id: str, successor: StoredSession) -> bool:
         """One script: live, user, attributes, log, doorbell."""
-        principal = successor.principal
-        shard = shard_of(principal, self.shards)
-        bare = _record(successor._replace(details=NO_DETAILS))
-        arguments = (shard, principal, session_id, successor.id, successor.idle_deadline_ms, bare)
-        is_done = bool(await self._run_one(shard, ROTATE, arguments))
-        self._remember_revoked(principal, (session_id,))
+        changes = self._changes
+        try:
+            is_done = await self._run_rotate(session_id, successor)
+        except NotConfirmed:
+            self._remember_rotated(session_id, successor, changes)
+            raise
+        if is_done:
+            self._remember_rotated(session_id, successor, changes)
         return is_done
 
     async def exchange(self, requests: Mapping[int, Request]) -> Mapping[int, Reply | StoreUnavailable]:
@@ -214,14 +219,15 @@ class RedisStore:
     async def sessions(self, principal: str) -> Sequence[StoredSession]:
         """By the user's index."""
         shard = shard_of(principal, self.shards)
-        found = await self._run_one(shard, SESSIONS, (principal,), lasts=False)
+        found = await self._run_one(shard, SESSIONS, (_user(shard, principal),), (principal,), lasts=False)
         sessions = [_session(principal, *row) for row in zip(found[::3], found[1::3], found[2::3], strict=True)]
         return sorted(sessions, key=lambda session: session.idle_deadline_ms)
 
     async def read_attributes(self, session_id: str, principal: str) -> StoredAttributes | None:
         """`HGETALL`."""
         shard = shard_of(principal, self.shards)
-        found = await self._run_one(shard, READ, (session_id, principal), lasts=False)
+        keys = (_attributes(shard, session_id),)
+        found = await self._run_one(shard, READ, keys, (session_id, principal), lasts=False)
         if found is None:
             return None
         values = {name.decode(): value for name, value in zip(found[::2], found[1::2], strict=True)}
@@ -235,14 +241,16 @@ class RedisStore:
         shard = shard_of(principal, self.shards)
         pairs = [part for pair in values.items() for part in pair]
         arguments = (session_id, principal, bytes_max, len(removed), *removed, *pairs)
-        answer = await self._run_one(shard, WRITE, arguments)
+        keys = (_user(shard, principal), _attributes(shard, session_id))
+        answer = await self._run_one(shard, WRITE, keys, arguments)
         if isinstance(answer, int):
             raise AttributesTooLarge(answer, bytes_max)
         return answer and Written(*map(_position, answer))
 
     async def sweep(self, dead_before_ms: int, sessions_max: int) -> int:
         """One script a shard, one pipeline a server."""
-        calls = {shard: self._call(shard, SWEEP, (shard, dead_before_ms, sessions_max)) for shard in range(self.shards)}
+        arguments = {shard: (shard, dead_before_ms, sessions_max) for shard in range(self.shards)}
+        calls = {shard: self._call(shard, SWEEP, (), words) for shard, words in arguments.items()}
         swept = 0
         error: StoreUnavailable | None = None
         for answer in (await self._run(calls)).values():
@@ -264,7 +272,7 @@ class RedisStore:
     ) -> Mapping[int, Tail | StoreUnavailable]:
         """One script a shard, one pipeline a server."""
         arguments = {shard: (_text(position), entries_max) for shard, position in since.items()}
-        answers = await self._run({shard: self._call(shard, TAIL, words) for shard, words in arguments.items()})
+        answers = await self._run({shard: self._call(shard, TAIL, (), words) for shard, words in arguments.items()})
         return {
             shard: answer
             if isinstance(answer, StoreUnavailable)
@@ -279,8 +287,8 @@ class RedisStore:
     # --- what a shard is asked
 
     @staticmethod
-    def _call(shard: int, script: _Script, arguments: Sequence[Any]) -> _Call:
-        return script, script.by_sha((_key(shard, "live"), _key(shard, "log")), arguments)
+    def _call(shard: int, script: _Script, keys: Sequence[str], arguments: Sequence[Any]) -> _Call:
+        return script, script.by_sha((_key(shard, "live"), _key(shard, "log"), *keys), arguments)
 
     def _exchange_call(self, shard: int, request: Request) -> _Call:
         arguments: list[str | int] = [_text(request.since), len(request.wanted)]
@@ -288,33 +296,50 @@ class RedisStore:
         for session_id, principal, deadline_ms in request.touches:
             arguments.append(deadline_ms)
             arguments.append(f"{session_id}.{principal}")
-        return self._call(shard, EXCHANGE, arguments)
+        return self._call(shard, EXCHANGE, (), arguments)
 
     async def _revoke(self, principal: str, session_ids: Sequence[str], reason: str, keep: str = "") -> list[str]:
         changes = self._changes
         ended = await self._run_revoke(principal, session_ids, reason, keep)
-        self._remember_revoked(principal, ended or session_ids)
-        if (
-            changes != self._changes
-        ):  # another server came while the old one's answer was under way, and did not see this in the list
-            self._start_reissue({shard_of(principal, self.shards)})
+        self._remember_revoked(principal, ended or session_ids, changes)
         return ended
 
     async def _run_revoke(
         self, principal: str, session_ids: Sequence[str], reason: str = REISSUED, keep: str = ""
     ) -> list[str]:
         shard = shard_of(principal, self.shards)
-        answer = await self._run_one(shard, REVOKE, (shard, principal, reason, keep, *session_ids))
+        arguments = (shard, principal, reason, keep, *session_ids)
+        answer = await self._run_one(shard, REVOKE, (_user(shard, principal),), arguments)
         return [session_id.decode() for session_id in answer]
 
-    def _remember_revoked(self, principal: str, session_ids: Iterable[str]) -> None:
+    async def _run_rotate(self, session_id: str, successor: StoredSession) -> bool:
+        shard, principal = shard_of(successor.principal, self.shards), successor.principal
+        bare = _record(successor._replace(details=NO_DETAILS))
+        arguments = (shard, principal, session_id, successor.id, successor.idle_deadline_ms, bare)
+        keys = (_user(shard, principal), _attributes(shard, session_id), _attributes(shard, successor.id))
+        return bool(await self._run_one(shard, ROTATE, keys, arguments))
+
+    def _remember_revoked(self, principal: str, session_ids: Iterable[str], changes: int) -> None:
         now_s = asyncio.get_running_loop().time()
         self._revoked.extend((now_s, session_id, principal) for session_id in session_ids)
+        self._reissue_if_changed(principal, changes)
+
+    def _remember_rotated(self, session_id: str, successor: StoredSession, changes: int) -> None:
+        self._rotated.append((asyncio.get_running_loop().time(), session_id, successor))
+        self._reissue_if_changed(successor.principal, changes)
+
+    def _reissue_if_changed(self, principal: str, changes: int) -> None:
+        """Another server came while the old one's answer was under way, and did not see this in the list."""
+        if changes != self._changes:
+            self._start_reissue({shard_of(principal, self.shards)})
 
     # --- sending, and sending again
 
-    async def _run_one(self, shard: int, script: _Script, arguments: Sequence[Any], *, lasts: bool = True) -> Any:
-        answers = await self._run({shard: self._call(shard, script, arguments)}, lasts=lasts)
+    async def _run_one(
+        self, shard: int, script: _Script, keys: Sequence[str], arguments: Sequence[Any], *, lasts: bool = True
+    ) -> Any:
+        """`keys`: beside live and log."""
+        answers = await self._run({shard: self._call(shard, script, keys, arguments)}, lasts=lasts)
         if isinstance(answers[shard], StoreUnavailable):
             raise answers[shard]
         return answers[shard]
@@ -410,7 +435,7 @@ class RedisStore:
             and not _is_confirmed(replies.pop())
             and not any(isinstance(reply, ResponseError) for reply in replies)
         ):
-            raise StoreUnavailable(f"redis {server.name}: written, but no replica confirmed it in time")
+            raise NotConfirmed(f"redis {server.name}: written, but no replica confirmed it in time")
         return dict(zip(commands, replies[asking :: 1 + asking], strict=True))
 
     async def _ask(self, slot: int, command: Command) -> Any:
@@ -463,28 +488,45 @@ class RedisStore:
         task.add_done_callback(self._reissues.discard)
 
     async def _reissue(self, shards: set[int]) -> None:
-        """Revoke again what was revoked in the last minute: the new server may not have heard of it."""
-        loop = asyncio.get_running_loop()
-        give_up_at_s = loop.time() + REISSUE_S
+        """Do again what ended a ticket in the last minute: the new server may not have heard of it.
+
+        Rotations first: who had one goes on under the new id, even if the old one comes back with this server.
+        """
+        give_up_at_s = asyncio.get_running_loop().time() + REISSUE_S
+        since_s = give_up_at_s - 2 * REISSUE_S
+        rotations = [
+            (session_id, successor)
+            for at_s, session_id, successor in self._rotated
+            if at_s >= since_s and shard_of(successor.principal, self.shards) in shards
+        ]
         recent: dict[str, list[str]] = {}
         for at_s, session_id, principal in self._revoked:
-            if at_s >= loop.time() - REISSUE_S and shard_of(principal, self.shards) in shards:
+            if at_s >= since_s and shard_of(principal, self.shards) in shards:
                 recent.setdefault(principal, []).append(session_id)
-        lost = 0
-        for principal, session_ids in recent.items():
-            while True:
-                try:
-                    lost += len(await self._run_revoke(principal, session_ids))
-                    break
-                except StoreUnavailable:  # servers that change roles do so more than once
-                    if loop.time() > give_up_at_s:
-                        log.error(
-                            "revocations of the last minute could not be sent again: a failover may have lost some"
-                        )
-                        return
-                    await asyncio.sleep(REISSUE_PAUSE_S)
-        if recent:
-            log.warning("revocations of the last minute sent again, of %d users; %d had been lost", len(recent), lost)
+        try:
+            for session_id, successor in rotations:
+                await self._persist(functools.partial(self._run_rotate, session_id, successor), give_up_at_s)
+            for principal, session_ids in recent.items():
+                await self._persist(functools.partial(self._run_revoke, principal, session_ids), give_up_at_s)
+        except StoreUnavailable:
+            log.error("revocations of the last minute could not be sent again: a failover may have lost some")
+            return
+        if rotations or recent:
+            log.warning(
+                "sent again, of the last minute: revocations of %d users, %d rotations", len(recent), len(rotations)
+            )
+
+    @staticmethod
+    async def _persist(send: Callable[[], Awaitable[Any]], give_up_at_s: float) -> None:
+        """Servers that change roles do so more than once."""
+        while True:
+            try:
+                await send()
+                return
+            except StoreUnavailable:
+                if asyncio.get_running_loop().time() > give_up_at_s:
+                    raise
+                await asyncio.sleep(REISSUE_PAUSE_S)
 
     # --- the doorbell
 
@@ -535,6 +577,14 @@ class RedisStore:
 
 def _key(shard: int, name: str) -> str:
     return f"{{ft:{shard:03}}}:{name}"
+
+
+def _user(shard: int, principal: str) -> str:
+    return _key(shard, f"user:{principal}")
+
+
+def _attributes(shard: int, session_id: str) -> str:
+    return _key(shard, f"attr:{session_id}")
 
 
 def _is_confirmed(reply: Any) -> bool:

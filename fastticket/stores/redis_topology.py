@@ -293,6 +293,13 @@ class Server:
             raise ConfigError(
                 f"redis {self.name}: maxmemory-policy is {policy}, which throws sessions away; set it to noeviction"
             )
+        if policy.startswith("volatile"):
+            log.warning(
+                "redis %s: maxmemory-policy is %s, which throws attributes of sessions away when memory is short; "
+                "noeviction does not",
+                self.name,
+                policy,
+            )
 
 
 async def _reply(connection: AbstractConnection) -> Any:

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- End sessions of one principal: those named, or all but one. A revocation must be possible when memory is short.
 --
+-- KEYS  live, log, user
 -- ARGV  shard, principal, reason, id of the session to keep (empty: none), then session ids (none: all of the principal's)
 -- ->    ids of the sessions that ended
 local shard, principal, reason, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4]

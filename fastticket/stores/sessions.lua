@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- The live sessions of one principal.
 --
+-- KEYS  live, log, user
 -- ARGV  principal
 -- ->    id, idle deadline, record, of one after the other
 local principal, at_ms = ARGV[1], now_ms()

@@ -1,8 +1,10 @@
 -- What the scripts of one shard begin with.
 --
--- KEYS  live, log
+-- KEYS  live, log, then those of the principal and session that the script is about
 --
--- The other keys are computed: they have the same hash tag, so they are in the same slot.
+-- Keys of other sessions are computed: they have the same hash tag, so they are in the same slot. While a Cluster moves that slot, a key
+-- that was not declared, and is not on this server, ends the script where it stands. So whatever may meet such a key comes before the
+-- first write, or may fail (pcall).
 local LIVE, LOG = KEYS[1], KEYS[2]
 local TAG = string.sub(LIVE, 1, -5)
 local LOG_ENTRIES = 8192 -- twice what anyone reads before they give up and load again (exchange.lua)
@@ -32,18 +34,19 @@ local function absolute_deadline_ms(record)
 end
 
 -- End a session. -> its entry in the log; nil: there was none
+-- What can not be reached just now is of no use to anybody: nothing is read of a session that is not in live.
 local function finish(kind, id, principal, reason)
-  redis.call('HDEL', user_of(principal), id)
-  if redis.call('ZREM', LIVE, id .. '.' .. principal) == 1 then
-    redis.call('UNLINK', attributes_of(id))
-    return append(kind, id, principal, 'reason', reason)
-  end
+  local ended = redis.call('ZREM', LIVE, id .. '.' .. principal) == 1
+  local entry = ended and append(kind, id, principal, 'reason', reason) or nil
+  redis.pcall('HDEL', user_of(principal), id)
+  redis.pcall('UNLINK', attributes_of(id))
+  return entry
 end
 
 -- -> idle or absolute: which of its deadlines a session has passed
 local function expiry_of(id, principal, deadline_ms)
-  local record = redis.call('HGET', user_of(principal), id)
-  return record and deadline_ms >= absolute_deadline_ms(record) and 'absolute' or 'idle'
+  local record = redis.pcall('HGET', user_of(principal), id)
+  return type(record) == 'string' and deadline_ms >= absolute_deadline_ms(record) and 'absolute' or 'idle'
 end
 
 local function ring(shard, entry)

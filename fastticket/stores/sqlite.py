@@ -250,13 +250,20 @@ class SQLiteStore:
             return gone
 
     def _make_room(self, db: sqlite3.Connection, principal: str, sessions_max: int, evicts: bool) -> list[str]:
-        """Those past their deadline end here: a touch that is on its way must not make them too many."""
-        self._delete(db, "expired", EXPIRY, "principal = ? AND idle_deadline_ms <= ?", (principal, self._now_ms()))
-        oldest_first = "SELECT session_id FROM live WHERE principal = ? ORDER BY created_ms, session_id"
-        others = [session_id for (session_id,) in db.execute(oldest_first, (principal,))]
-        gone = others[: max(0, len(others) - sessions_max + 1)]
-        if gone and not evicts:
+        """A touch that is on its way may bring the dead back: together they must not be too many. Who is in nobody's way stays."""
+        now_ms = self._now_ms()
+        dead_first = "ORDER BY idle_deadline_ms, session_id"
+        oldest_first = "ORDER BY created_ms, session_id"
+        of_principal = "SELECT session_id FROM live WHERE principal = ? AND idle_deadline_ms"
+        dead, alive = (
+            [row[0] for row in db.execute(f"{of_principal} {which}", (principal, now_ms))]
+            for which in (f"<= ? {dead_first}", f"> ? {oldest_first}")
+        )
+        if len(alive) >= sessions_max and not evicts:
             raise TooManySessions(sessions_max)
+        for session_id in dead[: max(0, len(dead) + len(alive) + 1 - sessions_max)]:
+            self._delete(db, "expired", EXPIRY, "session_id = ?", (session_id,))
+        gone = alive[: max(0, len(alive) + 1 - sessions_max)]
         for session_id in gone:
             self._delete(db, "revoked", "'evicted'", "session_id = ?", (session_id,))
         return gone
@@ -328,19 +335,24 @@ class SQLiteStore:
             before = self._version(db, session_id, principal)
             if before is None:
                 return None
+            held_bytes = self._attributes_bytes(db, session_id)
             db.executemany(
                 "DELETE FROM attributes WHERE session_id = ? AND name = ?", [(session_id, name) for name in removed]
             )
             db.executemany(
                 "INSERT OR REPLACE INTO attributes VALUES (?, ?, ?)", [(session_id, *pair) for pair in values.items()]
             )
-            size = "SELECT total(length(CAST(name AS BLOB)) + length(value)) FROM attributes WHERE session_id = ?"
-            (size_bytes,) = db.execute(size, (session_id,)).fetchone()
-            if size_bytes > bytes_max:
-                raise AttributesTooLarge(int(size_bytes), bytes_max)
+            size_bytes = self._attributes_bytes(db, session_id)
+            if size_bytes > max(bytes_max, held_bytes):  # a lowered limit does not forbid to take something away
+                raise AttributesTooLarge(size_bytes, bytes_max)
             version = self._log(db, "changed", session_id, principal)
             db.execute("UPDATE live SET version = ? WHERE session_id = ?", (version, session_id))
             return Written((version, 0), (before, 0))
+
+    @staticmethod
+    def _attributes_bytes(db: sqlite3.Connection, session_id: str) -> int:
+        size = "SELECT total(length(CAST(name AS BLOB)) + length(value)) FROM attributes WHERE session_id = ?"
+        return int(db.execute(size, (session_id,)).fetchone()[0])
 
     @staticmethod
     def _version(db: sqlite3.Connection, session_id: str, principal: str) -> int | None:

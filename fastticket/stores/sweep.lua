@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Remove sessions that are dead, and log that they expired.
 --
+-- KEYS  live, log
 -- ARGV  shard, remove what was dead at or before this time, at most so many
 -- ->    how many it removed
 local before_ms = math.min(tonumber(ARGV[2]), now_ms())

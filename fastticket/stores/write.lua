@@ -1,6 +1,7 @@
 #!lua
 -- Set and remove some attributes of a session, and leave the others.
 --
+-- KEYS  live, log, user, attributes
 -- ARGV  session id, principal, bytes of names and values at most, how many are removed, these names, then name and value of each other
 -- ->    the version, the one before; or how many bytes it would be, and nothing is written; false: no such session
 --
@@ -11,7 +12,8 @@ if not redis.call('ZSCORE', LIVE, id .. '.' .. principal) then
   return false
 end
 
-local before, bytes = string.match(redis.call('HGET', key, '') or '0-0 0', '^(%S+) (%d+)$')
+local before, held = string.match(redis.call('HGET', key, '') or '0-0 0', '^(%S+) (%d+)$')
+local bytes = tonumber(held)
 local function size_of(name)
   local value = redis.call('HGET', key, name)
   return value and #name + #value or 0
@@ -22,7 +24,7 @@ end
 for at = 5 + removed, #ARGV, 2 do
   bytes = bytes - size_of(ARGV[at]) + #ARGV[at] + #ARGV[at + 1]
 end
-if bytes > bytes_max then
+if bytes > bytes_max and bytes > tonumber(held) then -- a lowered limit does not forbid to take something away
   return bytes
 end
 

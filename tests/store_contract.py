@@ -490,6 +490,14 @@ class StoreContract:
             ("created", alive.id, "alice", ""),
         ]
 
+    async def test_the_dead_who_are_in_nobodys_way_stay(self, store):
+        """A touch that is on its way may bring them back. Those that must go are those longest dead."""
+        longest, shortest = [await add_session(store, idle_ms=ms) for ms in (-2000, -1)]
+        await store.create(await new_session(store), sessions_max=3, evicts=False)
+        assert [await is_there(store, session) for session in (longest, shortest)] == [True, True]
+        await store.create(await new_session(store), sessions_max=3, evicts=False)
+        assert [await is_there(store, session) for session in (longest, shortest)] == [False, True]
+
     async def test_the_limit_is_each_principals_own(self, store):
         bobs = [await add_session(store, "bob") for _ in range(3)]
         assert list(await store.create(await new_session(store), sessions_max=1)) == []
@@ -642,6 +650,21 @@ class StoreContract:
         assert await events_of(store, "alice", since) == []
         await put(("b",), c=b"x" * 49)
 
+    async def test_a_lowered_limit_does_not_forbid_to_take_something_away(self, store):
+        session = await add_session(store)
+        await write(store, session, {"a": b"x" * 100, "b": b"x" * 100})
+        key = session.id, "alice"
+        with pytest.raises(AttributesTooLarge):
+            await store.write_attributes(*key, {"c": b"x"}, (), bytes_max=50)
+        await store.write_attributes(*key, {"b": b"x" * 50}, (), bytes_max=50)
+        await store.write_attributes(*key, {}, ("a",), bytes_max=50)
+        assert await attributes_of(store, session) == {"b": b"x" * 50}
+
+    async def test_a_write_of_nothing_changes_nothing(self, store):
+        session = await add_session(store)
+        assert await write(store, session)
+        assert await attributes_of(store, session) == {}
+
     async def test_attributes_end_with_their_session(self, store, other):
         one, two, dead = [await add_session(store, idle_ms=ms) for ms in (HOUR_MS, HOUR_MS, -1)]
         for session in (one, two, dead):
@@ -703,7 +726,7 @@ class StoreContract:
     # --- sessions
 
     async def test_sessions_come_oldest_deadline_first(self, store):
-        made = [await add_session(store, idle_ms=HOUR_MS + by_ms) for by_ms in (20, 0, 10)]
+        made = [await add_session(store, idle_ms=HOUR_MS + by_ms) for by_ms in (200_000, 0, 100_000)]
         await ask(store, touches=(Touch(made[1].id, "alice", made[0].idle_deadline_ms + 1),))
         assert [session.id for session in await store.sessions("alice")] == [made[2].id, made[0].id, made[1].id]
 

@@ -116,6 +116,41 @@ def test_what_others_wrote_meanwhile_is_not_overwritten_by_a_second_save():
     assert attributes.changes() == Changes({"c": b"3"}, [])
 
 
+def saved(attributes: AttributeChanges, before: StoredAttributes | None = None) -> Changes:
+    """What was written, by a store in which nobody else writes."""
+    changes = attributes.changes()
+    version = before.version[0] if before else 0
+    attributes.settle(changes, after(before, changes, Written((version + 1, 0), (version, 0))))
+    return changes
+
+
+def test_a_value_comes_back_after_it_was_removed_or_changed():
+    attributes = unread()
+    attributes["x"] = 1
+    assert saved(attributes) == Changes({"x": b"1"}, [])
+    attributes.discard("x")
+    assert saved(attributes) == Changes({}, ["x"])
+    attributes["x"] = 1
+    assert saved(attributes) == Changes({"x": b"1"}, [])
+    before = stored(3, x=b"1")
+    attributes.hold(before)
+    attributes["x"] = 5
+    assert saved(attributes, before) == Changes({"x": b"5"}, [])
+    attributes["x"] = 1
+    assert attributes.changes() == Changes({"x": b"1"}, [])
+
+
+def test_what_is_removed_while_a_save_is_under_way_is_removed_by_the_next_one():
+    before = stored(1, a=b"1", b=b"2")
+    attributes = held(a=b"1", b=b"2")
+    del attributes["a"]
+    changes = attributes.changes()
+    del attributes["b"]
+    attributes.settle(changes, after(before, changes, Written((2, 0), (1, 0))))
+    assert dict(attributes) == {}
+    assert attributes.changes() == Changes({}, ["b"])
+
+
 @pytest.mark.parametrize("value", [b"bytes", {1, 2}, object(), float("nan"), float("inf"), lambda: 0])
 def test_a_value_that_can_not_be_written_is_named(value):
     attributes = held(a=b"1")

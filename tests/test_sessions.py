@@ -172,6 +172,48 @@ async def test_a_session_that_is_over_can_not_be_rotated():
         assert len(server.live) == 1
 
 
+@in_virtual_time
+@pytest.mark.parametrize("fault", ["is_down", "loses_replies"])
+async def test_a_rotation_whose_reply_is_lost_is_asked_for_again(fault):
+    """Else the old ticket is over, and nobody has the new one."""
+    server = new_server()
+    async with gateway(server) as (cache, store):
+        old = await cache.login("alice")
+        assert await said_of(cache, old) == "alice"
+        setattr(store.wire, fault, True)
+        rotating = asyncio.create_task(cache.rotate(old))
+        await pass_ms(250)
+        setattr(store.wire, fault, False)
+        new = await rotating
+        assert await said_of(cache, old) == "revoked"
+        assert await said_of(cache, new) == "alice"
+        assert len(server.live) == 1
+
+
+@in_virtual_time
+async def test_a_rotation_that_never_reached_the_store_leaves_the_old_ticket():
+    async with gateway(new_server()) as (cache, store):
+        old = await cache.login("alice")
+        assert await said_of(cache, old) == "alice"
+        store.wire.is_down = True
+        with pytest.raises(StoreUnavailable):
+            await cache.rotate(old)
+        assert await said_of(cache, old) == "alice"
+        store.wire.is_down = False
+        assert await said_of(cache, await cache.rotate(old)) == "alice"
+
+
+@in_virtual_time
+async def test_a_use_is_written_often_enough_for_each_sessions_own_idle_timeout():
+    """So a lifetime that is too short for `touch_resolution_ms` is refused, whichever way it is asked for."""
+    async with gateway(new_server(), touch_resolution_ms=30_000) as (cache, _):
+        ticket = await cache.login("alice", idle_timeout_s=60)
+        for asked in (cache.login("alice", idle_timeout_s=59), cache.rotate(ticket, idle_timeout_s=59)):
+            with pytest.raises(ValueError, match="touch_resolution_ms"):
+                await asked
+        assert set(await pass_ms_in_use(cache, ticket, 300_000, 1000)) == {"alice"}
+
+
 # --- sessions
 
 
@@ -260,9 +302,54 @@ async def test_who_may_not_log_in_once_more_keeps_the_others():
         assert await said_of(cache, await cache.login("alice")) == "alice"
 
 
-@pytest.mark.parametrize("named", [{"sessions_max": -1}, {"sessions_max_policy": "evict"}])
+@in_virtual_time
+async def test_a_login_elsewhere_does_not_end_who_is_cut_off_and_in_nobodys_way():
+    server, limit = new_server(), {"sessions_max": 3}
+    async with gateway(server, **limit) as (here, store), gateway(server, **limit) as (other, _):
+        ticket = await here.login("alice")
+        assert await said_of(here, ticket) == "alice"
+        await pass_ms(IDLE_MS - 1000)
+        store.wire.is_down = True
+        assert await said_of(here, ticket, touch=True) == "alice"
+        await pass_ms(10_000)  # its deadline has passed in the store
+        for _ in range(2):
+            await other.login("alice")
+        store.wire.is_down = False
+        await pass_ms(FLUSH_MS)
+        assert await said_of(here, ticket) == "alice"
+        assert len(server.live) == 3
+
+
+@in_virtual_time
+@pytest.mark.parametrize("fault", ["is_down", "loses_replies"])
+async def test_a_login_that_failed_leaves_no_session_that_counts(fault):
+    server = new_server()
+    async with gateway(server, sessions_max=1, sessions_max_policy="refuse") as (cache, store):
+        gate = store.hold_replies(lambda call: call.name == "create")
+        setattr(store.wire, fault, True)
+        failing = asyncio.create_task(cache.login("alice"))
+        if fault == "loses_replies":
+            await gate.arrival()
+        gate.open()
+        with pytest.raises(StoreUnavailable):
+            await failing
+        setattr(store.wire, fault, False)
+        assert server.live == {}
+        assert await said_of(cache, await cache.login("alice")) == "alice"
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"sessions_max": -1},
+        {"sessions_max_policy": "evict"},
+        {"remember_lifetime_s": 0},
+        {"attributes_bytes_max": -1},
+        {"near_attributes_bytes": -1},
+    ],
+)
 def test_limits_that_can_not_be_are_refused(named):
-    with pytest.raises(ConfigError, match="sessions_max"):
+    with pytest.raises(ConfigError, match=next(iter(named))):
         TicketCache(ModelStore(ModelServer(lambda: 0)), Keyring.generate(), **named)
 
 
@@ -521,6 +608,66 @@ async def test_a_near_copy_does_not_hide_what_was_written_while_it_was_read():
         gate.open()
         assert dict(await reading) == {}
         assert dict(await cache.attributes(session).load()) == {"x": 1}
+
+
+@in_virtual_time
+async def test_a_process_sees_its_own_writes_at_once_whatever_read_is_under_way():
+    async with gateway(new_server(), near_attributes_bytes=100_000) as (cache, store):
+        session = await cache.authenticate(await cache.login("alice"))
+        gate = store.hold_replies(lambda call: call.name == "read_attributes")
+        reading = asyncio.create_task(cache.attributes(session).load())
+        await gate.arrival()
+        blind = cache.attributes(session)
+        blind["x"] = 1
+        await blind.save()
+        gate.open()
+        assert dict(await reading) == {}
+        assert dict(await cache.attributes(session).load()) == {"x": 1}
+
+
+@in_virtual_time
+async def test_a_gap_in_the_log_makes_near_copies_worthless():
+    server, near = new_server(), {"near_attributes_bytes": 100_000}
+    async with gateway(server, **near) as (cache, store), gateway(server) as (other, _):
+        ticket = await cache.login("alice")
+        session = await cache.authenticate(ticket)
+        await cache.attributes(session).load()
+        store.wire.is_deaf = True
+        async with other.attributes(session) as attributes:
+            attributes["x"] = 1
+        for shard in range(server.shards):
+            server.lose_log(shard)
+        await pass_ms_in_use(cache, ticket, LEASE_MS)
+        assert dict(await cache.attributes(session).load()) == {"x": 1}
+
+
+@in_virtual_time
+@pytest.mark.parametrize("near_attributes_bytes", [0, 100_000])
+async def test_nobody_reads_or_writes_attributes_past_the_absolute_deadline(near_attributes_bytes):
+    async with gateway(new_server(), near_attributes_bytes=near_attributes_bytes) as (cache, _):
+        session = await cache.authenticate(await cache.login("alice", idle_timeout_s=0, absolute_lifetime_s=10))
+        attributes = await cache.attributes(session).load()
+        attributes["x"] = 1
+        await pass_ms(10_000)
+        with pytest.raises(TicketRefused, match="expired"):
+            await attributes.save()
+        with pytest.raises(TicketRefused, match="expired"):
+            await cache.attributes(session).load()
+
+
+@in_virtual_time
+async def test_a_lowered_limit_does_not_forbid_to_take_something_away():
+    server = new_server()
+    async with gateway(server) as (cache, _), gateway(server, attributes_bytes_max=10) as (strict, _):
+        session = await cache.authenticate(await cache.login("alice"))
+        async with cache.attributes(session) as attributes:
+            attributes["a"], attributes["b"] = "x" * 50, "y" * 50
+        attributes = strict.attributes(session)
+        attributes.discard("b")
+        assert await attributes.save()
+        attributes["b"] = "y"
+        with pytest.raises(AttributesTooLarge):
+            await attributes.save()
 
 
 @in_virtual_time

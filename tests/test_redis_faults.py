@@ -15,12 +15,12 @@ import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pytest
-from redis_servers import ClusterSetup, SentinelSetup, Server, free_port, make_certificates, wait_until
+from redis_servers import ClusterSetup, SentinelSetup, Server, closing_all, free_port, make_certificates, wait_until
 from store_contract import add_session, attributes_of, new_session_id, write
 
 import fastticket
@@ -491,17 +491,40 @@ CHANGES: dict[str, Callable[[Store, StoredSession], Awaitable[object]]] = {
 @pytest.mark.parametrize("change", CHANGES)
 async def test_no_change_is_acknowledged_that_no_replica_has(server, change):
     """There is none. What only reads is answered."""
-    one = fastticket.open_store(url_of(server))
-    strict = fastticket.open_store(f"{url_of(server)}?durability=replicated&timeout_ms={TIMEOUT_MS}")
-    async with contextlib.AsyncExitStack() as stack:
-        for store in (one, strict):
-            stack.push_async_callback(store.aclose)
-            await store.open()
-        session = await add_session(one)
+    url = f"{url_of(server)}?timeout_ms={TIMEOUT_MS}"
+    async with opened(url) as lax, opened(url + "&durability=replicated") as strict:
+        session = await add_session(lax)
         assert list(await strict.sessions("alice")) == [session]
         assert await attributes_of(strict, session) == {}
         with pytest.raises(StoreUnavailable, match="no replica confirmed"):
             await CHANGES[change](strict, session)
+
+
+@pytest.mark.parametrize("program", ["redis", "redis8", "valkey"])
+async def test_a_revocation_that_no_replica_has_heard_of_fails_however_often_it_is_tried(tmp_path, program):
+    """Also by another process, for which nothing is left to be removed. Engines differ in what WAIT means then."""
+    primary = Server(tmp_path, {"repl-diskless-sync-delay": 0}, program=program)
+    replica = Server(tmp_path, {"replicaof": f"127.0.0.1 {primary.port}"}, program=program)
+    with closing_all(primary, replica):
+        await asyncio.to_thread(wait_until, replica.is_in_sync, "replica in sync")
+        url = f"{url_of(primary)}?durability=replicated&timeout_ms={TIMEOUT_MS}"
+        async with opened(url) as store, opened(url) as fresh:
+            session = await add_session(store)
+            replica.pause()
+            for handle in (store, store, fresh):
+                with pytest.raises(StoreUnavailable, match="no replica confirmed"):
+                    await handle.revoke(session.id, "alice")
+            assert await fresh.sessions("alice") == []
+
+
+@contextlib.asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Store]:
+    store = fastticket.open_store(url)
+    try:
+        await store.open()
+        yield store
+    finally:
+        await store.aclose()
 
 
 async def test_revocations_that_a_failover_lost_are_made_again(tmp_path):

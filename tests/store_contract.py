@@ -132,6 +132,21 @@ async def history_of(store: Store, principal: str, since: Position) -> list[tupl
     return [event[1:4] for event in (await ask(store, principal, since)).events]
 
 
+async def evict(store: Store, session: StoredSession) -> None:
+    """Another login takes the session's place."""
+    assert list(await store.create(await new_session(store), sessions_max=1)) == [session.id]
+
+
+#: What other handles must hear of at once: each is an end, or another id.
+NEWS: dict[str, Callable[[Store, StoredSession], Awaitable[object]]] = {
+    "revoke": lambda store, session: store.revoke(session.id, "alice"),
+    "revoke_all": lambda store, _: store.revoke_all("alice"),
+    "evict": evict,
+    "rotate": lambda store, session: store.rotate(session.id, session._replace(id=new_session_id())),
+    "sweep": lambda store, session: store.sweep(session.idle_deadline_ms, 10),
+}
+
+
 class StoreContract:
     """Subclass, and give `open_handle`. `is_shared = False`: a store that no second process can open."""
 
@@ -149,6 +164,13 @@ class StoreContract:
     async def break_shard(self, store: Store, shard: int) -> None:
         """Make one shard fail; only for stores of several."""
         raise NotImplementedError
+
+    def stop_clock(self, store: Store, patch: pytest.MonkeyPatch, now_ms: int) -> None:
+        """For whatever the store does from now on, it is `now_ms`."""
+        raise NotImplementedError
+
+    async def until_it_listens(self, other: Store, rung: list[int]) -> None:
+        """Until the doorbell has rung, into `rung`, for all that it rings for when a handle is opened."""
 
     @pytest.fixture
     async def store(self, open_handle: OpenHandle) -> Store:
@@ -498,6 +520,27 @@ class StoreContract:
         await store.create(await new_session(store), sessions_max=3, evicts=False)
         assert [await is_there(store, session) for session in (longest, shortest)] == [False, True]
 
+    @pytest.mark.parametrize(("lifetime_s", "reason"), [(86_400, "idle"), (10, "absolute"), (0, "idle")])
+    async def test_who_makes_room_by_being_dead_ends_for_the_deadline_that_had_passed(self, store, lifetime_s, reason):
+        """An idle deadline is never later than the absolute one: it is the same where that has come first."""
+        now_ms = await store.time_ms()
+        dead = StoredSession(new_session_id(), "alice", now_ms - 1, now_ms - 10_001, 10, lifetime_s)
+        await store.create(dead)
+        since = (await ask(store)).position
+        await store.create(await new_session(store), sessions_max=1, evicts=False)
+        ended = (await events_of(store, "alice", since))[0]
+        assert (ended.kind, ended.session_id, ended.reason) == ("expired", dead.id, reason)
+
+    async def test_a_session_is_dead_from_the_very_ms_of_its_deadline(self, store, monkeypatch):
+        dead, alive = [await add_session(store) for _ in range(2)]
+        await ask(store, touches=(Touch(alive.id, "alice", dead.idle_deadline_ms + 1),))
+        self.stop_clock(store, monkeypatch, dead.idle_deadline_ms)
+        assert [session.id for session in await store.sessions("alice")] == [alive.id]
+        newest = (await new_session(store))._replace(idle_deadline_ms=dead.idle_deadline_ms + HOUR_MS)
+        assert list(await store.create(newest, sessions_max=2, evicts=False)) == []
+        assert [session.id for session in await store.sessions("alice")] == [alive.id, newest.id]
+        assert not await is_there(store, dead)
+
     async def test_the_limit_is_each_principals_own(self, store):
         bobs = [await add_session(store, "bob") for _ in range(3)]
         assert list(await store.create(await new_session(store), sessions_max=1)) == []
@@ -700,28 +743,27 @@ class StoreContract:
         start = await tail_of(other, "alice", None)
         assert (list(start.events), start.gap) == ([], False)
         sessions = [await add_session(store) for _ in range(5)]
-        seen, since = [], start.position
-        while True:
+        pages, since = [], start.position
+        for _ in range(4):
             page = await tail_of(other, "alice", since, 2)
-            assert len(page.events) <= 2
+            pages.append([event.session_id for event in page.events])
             assert not page.gap
-            if not page.events:
-                break
-            seen += page.events
+            assert page.position == (page.events[-1].position if page.events else since)
             since = page.position
-            assert since == page.events[-1].position
-        assert [event.session_id for event in seen] == [session.id for session in sessions]
+        ids = [session.id for session in sessions]
+        assert pages == [ids[:2], ids[2:4], ids[4:], []]
 
     async def test_a_tail_with_a_gap_goes_on_with_what_is_left(self, store, other):
         await add_session(store)
         since = (await tail_of(store, "alice", None)).position
         await add_session(store)
         await self.lose_log(other, "alice")
-        session = await add_session(other)
-        page = await tail_of(store, "alice", since)
-        assert page.gap
-        assert page.events[-1].session_id == session.id
-        assert not (await tail_of(store, "alice", page.position)).gap
+        sessions = [await add_session(other) for _ in range(3)]
+        page = await tail_of(store, "alice", since, 2)
+        assert (page.gap, len(page.events)) == (True, 2)
+        rest = await tail_of(store, "alice", page.position)
+        assert not rest.gap
+        assert [*page.events, *rest.events][-1].session_id == sessions[-1].id
 
     # --- sessions
 
@@ -798,35 +840,31 @@ class StoreContract:
 
     # --- the doorbell
 
-    @pytest.mark.parametrize("change", ["revoke", "revoke_all"])
-    async def test_the_doorbell_rings_in_another_handle(self, store, other, change):
+    @pytest.mark.parametrize("news", NEWS)
+    async def test_the_doorbell_rings_in_another_handle(self, store, other, news):
         """In its event loop, with the number of the shard, which then has the news."""
         if not self.is_shared:
             pytest.skip("nobody else to ring for")
-        session = await add_session(store, idle_ms=-1)
-        since = (await ask(other)).position
-        rung, threads = asyncio.Event(), set()
-        shards: set[int] = set()
+        session = await add_session(store, idle_ms=-1 if news == "sweep" else HOUR_MS)
+        heard, threads = asyncio.Event(), set()
+        rung: list[int] = []
 
         def ring(shard: int) -> None:
             threads.add(threading.get_ident())
-            shards.add(shard)
-            rung.set()
+            rung.append(shard)
+            heard.set()
 
         other.on_doorbell(ring)
-        await self._change(store, session, change)
         async with asyncio.timeout(DOORBELL_BOUND_S):
-            while not (await ask(other, since=since)).events or shard_of("alice", store.shards) not in shards:
-                await rung.wait()
-                rung.clear()
+            await self.until_it_listens(other, rung)
+        rung.clear()
+        since = (await ask(other)).position
+        await NEWS[news](store, session)
+        async with asyncio.timeout(DOORBELL_BOUND_S):
+            while not (await ask(other, since=since)).events or shard_of("alice", store.shards) not in rung:
+                await heard.wait()
+                heard.clear()
         assert threads == {threading.get_ident()}
-
-    @staticmethod
-    async def _change(store: Store, session: StoredSession, change: str) -> None:
-        if change == "revoke":
-            await store.revoke(session.id, "alice")
-        else:
-            await store.revoke_all("alice")
 
     # --- the end
 

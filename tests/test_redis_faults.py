@@ -11,17 +11,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 import time
 from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import pytest
-from redis_servers import ClusterSetup, SentinelSetup, Server, free_port, make_certificates, wait_until
+from redis_servers import ClusterSetup, SentinelSetup, Server, closing_all, free_port, make_certificates, wait_until
+from store_contract import add_session, attributes_of, new_session_id, write
 
 import fastticket
+from fastticket.cache import Consistency
 from fastticket.errors import ConfigError, StoreUnavailable, TicketRefused
-from fastticket.stores.base import shard_of
+from fastticket.stores.base import Store, StoredSession, shard_of
 from fastticket.stores.redis_topology import slot_of
 
 FLUSH_MS = 100
@@ -30,6 +35,7 @@ TIMEOUT_MS = 400
 SETTINGS = {"flush_interval_ms": FLUSH_MS, "lease_ms": LEASE_MS, "idle_timeout_s": 600}
 STALL_S = 0.5  # how long this process may be held up by the machine between two of its steps
 BOUND_S = 40.0
+REISSUE_BOUND_S = 10.0
 USERS = 24
 
 
@@ -471,6 +477,56 @@ async def test_replicated_means_that_a_replica_has_it(tmp_path):
         setup.close()
 
 
+#: Whatever is durable when it returns, done to a session of alice.
+CHANGES: dict[str, Callable[[Store, StoredSession], Awaitable[object]]] = {
+    "create": lambda store, session: store.create(session._replace(id=new_session_id())),
+    "rotate": lambda store, session: store.rotate(session.id, session._replace(id=new_session_id())),
+    "revoke": lambda store, session: store.revoke(session.id, "alice"),
+    "revoke_all": lambda store, _: store.revoke_all("alice"),
+    "revoke_nothing": lambda store, _: store.revoke(new_session_id(), "alice"),
+    "write": lambda store, session: write(store, session, {"cart": b"tea"}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_no_change_is_acknowledged_that_no_replica_has(server, change):
+    """There is none. What only reads is answered."""
+    url = f"{url_of(server)}?timeout_ms={TIMEOUT_MS}"
+    async with opened(url) as lax, opened(url + "&durability=replicated") as strict:
+        session = await add_session(lax)
+        assert list(await strict.sessions("alice")) == [session]
+        assert await attributes_of(strict, session) == {}
+        with pytest.raises(StoreUnavailable, match="no replica confirmed"):
+            await CHANGES[change](strict, session)
+
+
+@pytest.mark.parametrize("program", ["redis", "redis8", "valkey"])
+async def test_a_revocation_that_no_replica_has_heard_of_fails_however_often_it_is_tried(tmp_path, program):
+    """Also by another process, for which nothing is left to be removed. Engines differ in what WAIT means then."""
+    primary = Server(tmp_path, {"repl-diskless-sync-delay": 0}, program=program)
+    replica = Server(tmp_path, {"replicaof": f"127.0.0.1 {primary.port}"}, program=program)
+    with closing_all(primary, replica):
+        await asyncio.to_thread(wait_until, replica.is_in_sync, "replica in sync")
+        url = f"{url_of(primary)}?durability=replicated&timeout_ms={TIMEOUT_MS}"
+        async with opened(url) as store, opened(url) as fresh:
+            session = await add_session(store)
+            replica.pause()
+            for handle in (store, store, fresh):
+                with pytest.raises(StoreUnavailable, match="no replica confirmed"):
+                    await handle.revoke(session.id, "alice")
+            assert await fresh.sessions("alice") == []
+
+
+@contextlib.asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Store]:
+    store = fastticket.open_store(url)
+    try:
+        await store.open()
+        yield store
+    finally:
+        await store.aclose()
+
+
 async def test_revocations_that_a_failover_lost_are_made_again(tmp_path):
     """The replica hears nothing of a revocation that was acknowledged, and becomes the master."""
     setup = await asyncio.to_thread(SentinelSetup, tmp_path)
@@ -496,14 +552,42 @@ async def until_in_thread(holds) -> None:
 async def until_refused(crowd: Crowd, user: User) -> None:
     async with asyncio.timeout(BOUND_S):
         for cache in crowd.caches:
-            while True:
-                try:
-                    await cache.authenticate(user.ticket)
-                except TicketRefused:
-                    break
-                except StoreUnavailable:
-                    pass
-                await asyncio.sleep(0.01)
+            await until_refused_by(cache, user.ticket)
+
+
+async def until_refused_by(cache: fastticket.TicketCache, ticket: str, consistency: Consistency = "near") -> None:
+    """Whoever calls it has a bound."""
+    while True:
+        try:
+            await cache.authenticate(ticket, consistency=consistency)
+        except TicketRefused:
+            return
+        except StoreUnavailable:
+            pass
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("end", ["logout", "logout_everywhere", "rotate", "evict"])
+async def test_what_ended_is_over_for_a_server_that_had_not_heard_of_it(tmp_path, end):
+    """It answers with what was saved before, as a replica would that lacks the last writes."""
+    server = Server(tmp_path)
+    ends = {
+        "logout": lambda cache, ticket: cache.logout(ticket),
+        "logout_everywhere": lambda cache, _: cache.logout_everywhere("alice"),
+        "rotate": lambda cache, ticket: cache.rotate(ticket),
+        "evict": lambda cache, _: cache.login("alice"),
+    }
+    try:
+        async with two_caches(url_of(server), sessions_max=1) as (cache, other):
+            ticket = await cache.login("alice")
+            await other.authenticate(ticket)
+            server.admin("SAVE")
+            await ends[end](cache, ticket)
+            await asyncio.to_thread(server.restart)
+            async with asyncio.timeout(REISSUE_BOUND_S):
+                await until_refused_by(other, ticket, "strong")
+    finally:
+        server.kill()
 
 
 async def test_a_clusters_primary_dies(tmp_path):
@@ -600,18 +684,195 @@ async def test_slots_that_move_between_primaries(tmp_path):
 
 
 async def _move(setup: ClusterSetup, slot: int, crowd: Crowd) -> None:
-    source = setup.owner_of(slot)
-    target = setup.primaries[(setup.primaries.index(source) + 1) % len(setup.primaries)]
-    source_id, target_id = source.admin("CLUSTER MYID"), target.admin("CLUSTER MYID")
-    target.admin("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
-    source.admin("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
-    while keys := source.admin("CLUSTER", "GETKEYSINSLOT", slot, 1):
-        source.admin("MIGRATE", "127.0.0.1", target.port, keys[0], 0, 1000)
+    move = Move(setup, slot)
+    while keys := move.left():
+        move.carry(keys[0])
         await passes(crowd, 3)  # TRYAGAIN: some keys are here, some are there
     await crowd.refreshed()
     before = crowd.outcomes["unavailable"]
     await passes(crowd, 3 * len(crowd.users))  # ASK: all are there, but the slot is still here
     assert crowd.outcomes["unavailable"] == before
-    for server in (target, source, *setup.primaries):
-        server.admin("CLUSTER", "SETSLOT", slot, "NODE", target_id)
+    move.finish()
     await passes(crowd, len(crowd.users))
+
+
+class Move:
+    """A slot on its way from one primary to the next, as redis-cli moves it."""
+
+    def __init__(self, setup: ClusterSetup, slot: int) -> None:
+        self._primaries, self._slot = setup.primaries, slot
+        self._source = setup.owner_of(slot)
+        self._target = self._primaries[(self._primaries.index(self._source) + 1) % len(self._primaries)]
+        self._target.admin("CLUSTER", "SETSLOT", slot, "IMPORTING", self._source.admin("CLUSTER MYID"))
+        self._source.admin("CLUSTER", "SETSLOT", slot, "MIGRATING", self._target.admin("CLUSTER MYID"))
+
+    def left(self) -> list[str]:
+        """Keys that have not moved yet."""
+        return self._source.admin("CLUSTER", "GETKEYSINSLOT", self._slot, 1000)
+
+    def carry(self, key: str) -> None:
+        self._source.admin("MIGRATE", "127.0.0.1", self._target.port, key, 0, 1000)
+
+    def finish(self) -> None:
+        for key in self.left():
+            self.carry(key)
+        for server in (self._target, self._source, *self._primaries):
+            server.admin("CLUSTER", "SETSLOT", self._slot, "NODE", self._target.admin("CLUSTER MYID"))
+
+
+#: How far a slot has moved: which of its keys.
+STAGES: dict[str, Callable[[str], bool]] = {
+    "no key": lambda key: False,
+    "all but live and log": lambda key: not key.endswith((":live", ":log")),
+    "live": lambda key: key.endswith(":live"),
+    "live and log": lambda key: key.endswith((":live", ":log")),
+    "attributes": lambda key: ":attr:" in key,
+    "all keys": lambda key: True,
+}
+
+
+@dataclass
+class Person:
+    """Somebody with two sessions: one has attributes, the other has none."""
+
+    name: str
+    full: str = ""  # the tickets
+    bare: str = ""
+
+    async def join(self, *caches: fastticket.TicketCache) -> None:
+        self.full, self.bare = [await caches[0].login(self.name) for _ in range(2)]
+        async with caches[0].attributes(await caches[0].authenticate(self.full)) as attributes:
+            attributes["cart"] = "tea"
+        for cache in caches:
+            for ticket in (self.full, self.bare):
+                await cache.authenticate(ticket)
+
+    async def first_write(self, cache: fastticket.TicketCache) -> None:
+        attributes = cache.attributes(await cache.authenticate(self.bare))
+        attributes["cart"] = "coffee"
+        await attributes.save()
+
+    async def read(self, cache: fastticket.TicketCache) -> None:
+        attributes = await cache.attributes(await cache.authenticate(self.full)).load()
+        assert dict(attributes) == {"cart": "tea"}
+
+    async def state(self, store: Store) -> State:
+        """Bounded: whoever asks does not yet know where the slot is."""
+        async with asyncio.timeout(BOUND_S):
+            while True:
+                with contextlib.suppress(StoreUnavailable):
+                    return await self._state(store)
+                await asyncio.sleep(0.01)
+
+    async def _state(self, store: Store) -> State:
+        found = [await store.read_attributes(session.id, self.name) for session in await store.sessions(self.name)]
+        log = await store.history(shard_of(self.name, store.shards), 1000)
+        carts = sorted(attributes.values.get("cart", b"").decode() for attributes in found)
+        return State(carts, [event.kind for event in log if event.principal == self.name])
+
+
+class State(NamedTuple):
+    """What there is of a person: what each session has in its cart, and what the log says."""
+
+    carts: list[str]
+    log: list[str]
+
+
+class Deed(NamedTuple):
+    """Something done to a person; which carts there are then, and what it logs. `ends`: the tickets that it ends."""
+
+    do: Callable[[Person, fastticket.TicketCache], Awaitable[object]]
+    carts: list[str]
+    logs: list[str]
+    ends: Sequence[str] = ()
+
+
+TEA, COFFEE = '"tea"', '"coffee"'
+DEEDS = {
+    "logout": Deed(lambda person, cache: cache.logout(person.full), [""], ["revoked"], ["full"]),
+    "logout everywhere": Deed(
+        lambda person, cache: cache.logout_everywhere(person.name), [], ["revoked", "revoked"], ["full", "bare"]
+    ),
+    "rotation": Deed(lambda person, cache: cache.rotate(person.full), ["", TEA], ["rotated"], ["full"]),
+    "login": Deed(lambda person, cache: cache.login(person.name), ["", "", TEA], ["created"]),
+    "first login": Deed(lambda person, cache: cache.login(person.name), [""], ["created"]),
+    "first write": Deed(Person.first_write, [COFFEE, TEA], ["changed"]),
+    "read": Deed(Person.read, ["", TEA], []),
+}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    setup = ClusterSetup(tmp_path_factory.mktemp("cluster"))
+    yield setup
+    setup.close()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+async def test_while_a_slot_moves_a_deed_is_done_or_nothing_has_happened(cluster, stage):
+    """Never half of it; and what could not be done is done when it is tried again. Each stage has a shard of its own."""
+    shard = list(STAGES).index(stage)
+    people = {deed: Person(name) for deed, name in zip(DEEDS, _names_in(shard), strict=False)}
+    async with two_caches(cluster.url) as (cache, other):
+        store = cache._store
+        for deed, person in people.items():
+            if deed != "first login":
+                await person.join(cache, other)
+        before = {deed: await person.state(store) for deed, person in people.items()}
+        with moving(cluster, slot_of(f"{{ft:{shard:03}}}:log"), STAGES[stage]):
+            trying = [is_done(DEEDS[deed], person, cache) for deed, person in people.items()]
+            done = set(itertools.compress(people, await asyncio.gather(*trying)))
+            await are_refused(other, people, done)
+        failed = people.keys() - done
+        assert {deed: await people[deed].state(store) for deed in failed} == {deed: before[deed] for deed in failed}
+        await asyncio.gather(*(until_done(DEEDS[deed], people[deed], cache) for deed in failed))
+        await are_refused(other, people, failed)
+        for name, deed in DEEDS.items():
+            assert await people[name].state(store) == State(deed.carts, before[name].log + deed.logs), name
+
+
+def _names_in(shard: int) -> Iterator[str]:
+    return (name for number in itertools.count() if shard_of(name := f"user{number}", 16) == shard)
+
+
+@contextlib.asynccontextmanager
+async def two_caches(url: str, **settings):
+    keys = fastticket.Keyring.generate()
+    made = [fastticket.TicketCache(fastticket.open_store(url), keys, **SETTINGS | settings) for _ in range(2)]
+    async with made[0], made[1]:
+        yield made
+
+
+@contextlib.contextmanager
+def moving(setup: ClusterSetup, slot: int, has_moved: Callable[[str], bool]) -> Iterator[None]:
+    """A slot that has moved so far; in the end, it has moved."""
+    move = Move(setup, slot)
+    try:
+        for key in filter(has_moved, move.left()):
+            move.carry(key)
+        yield
+    finally:
+        move.finish()
+
+
+async def is_done(deed: Deed, person: Person, cache: fastticket.TicketCache) -> bool:
+    try:
+        await deed.do(person, cache)
+    except StoreUnavailable:
+        return False
+    return True
+
+
+async def until_done(deed: Deed, person: Person, cache: fastticket.TicketCache) -> None:
+    """A user would press the button again."""
+    async with asyncio.timeout(BOUND_S):
+        while not await is_done(deed, person, cache):
+            await asyncio.sleep(0.01)
+
+
+async def are_refused(cache: fastticket.TicketCache, people: dict[str, Person], deeds: Iterable[str]) -> None:
+    """The tickets that these deeds ended, by another gateway, within the lease."""
+    async with asyncio.timeout(LEASE_MS / 1000 + STALL_S):
+        for deed in deeds:
+            for ticket in DEEDS[deed].ends:
+                await until_refused_by(cache, getattr(people[deed], ticket))

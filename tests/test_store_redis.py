@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 from pathlib import Path
 
 import pytest
 from redis_servers import ClusterSetup, SentinelSetup, Server, free_port, make_certificates
-from store_contract import HOUR_MS, StoreContract, add_session, ask, history_of
+from store_contract import StoreContract, add_session, ask, history_of, new_session, new_session_id, write
 
 import fastticket
+from fastticket.stores import redis
 from fastticket.stores.base import shard_of
 from fastticket.stores.redis import RedisStore
 from fastticket.stores.redis_topology import parse_url, slot_of
@@ -25,6 +27,11 @@ def with_user(url: str) -> str:
 
 def log_key(shard: int) -> str:
     return f"{{ft:{shard:03}}}:log"
+
+
+def key(store: RedisStore, principal: str, name: str) -> str:
+    """A key of the principal's shard."""
+    return f"{{ft:{shard_of(principal, store.shards):03}}}:{name}"
 
 
 class RedisContract(StoreContract):
@@ -56,26 +63,84 @@ class RedisContract(StoreContract):
         shard = shard_of(principal, store.shards)
         self.owner_of(shard).admin("DEL", log_key(shard))
 
+    def stop_clock(self, store, patch, now_ms):
+        """In every script, whichever handle sends it."""
+        stopped = f"{{{now_ms // 1000}, {now_ms % 1000 * 1000}}}".encode()
+        for script in (thing for thing in vars(redis).values() if isinstance(thing, redis._Script)):
+            source = script._source.replace(b"redis.call('TIME')", stopped)
+            patch.setattr(script, "_source", source)
+            patch.setattr(script, "_sha", hashlib.sha1(source, usedforsecurity=False).hexdigest())
+
+    async def until_it_listens(self, other, rung):
+        """It rings for every shard, up to the last, when it has subscribed; what is rung for one of them alone comes after that."""
+        nobodys = (shard_of("alice", other.shards) + 1) % (other.shards - 1)
+        while rung[-1:] != [nobodys]:
+            self.owner_of(nobodys).admin("PUBLISH", redis.DOORBELL, f"{nobodys} 0-0")
+            await ask(other)
+
     async def break_shard(self, store, shard):
         live = f"{{ft:{shard:03}}}:live"
         self.owner_of(shard).admin("DEL", live)
         self.owner_of(shard).admin("SET", live, "not a sorted set")
 
-    def keys_of(self, principal: str) -> set[str]:
-        """What there is in the principal's shard."""
-        shard = shard_of(principal, 16)
-        return set(self.owner_of(shard).admin("KEYS", f"{{ft:{shard:03}}}:*"))
+    def look(self, store, principal: str, *command):
+        """What a command says on the server that has the principal's shard, past the store."""
+        server = self.owner_of(shard_of(principal, store.shards))
+        with contextlib.closing(server.client(db=parse_url(self.address, Path()).db)) as client:
+            return client.execute_command(*command)
+
+    def keys_of(self, store, principal: str) -> set[str]:
+        """What there is in the principal's shard, without what all keys of a shard begin with."""
+        tag = key(store, principal, "")
+        return {found.removeprefix(tag) for found in self.look(store, principal, "KEYS", f"{tag}*")}
+
+    def expiry_of(self, store, session) -> int:
+        """When the server itself throws the session's attributes away."""
+        return self.look(store, session.principal, "PEXPIRETIME", key(store, session.principal, f"attr:{session.id}"))
 
     async def test_nothing_but_the_log_remains_of_sessions_that_ended(self, store):
-        if store.shards != 16 or parse_url(self.address, Path()).db:
-            pytest.skip("looked at where it is simple")
-        ended = [await add_session(store, idle_ms=ms) for ms in (HOUR_MS, HOUR_MS, -1)]
-        await store.revoke(ended[0].id, "alice")
+        revoked, evicted, rotated, last = [
+            await new_session(store, age_ms=age_ms) for age_ms in (3000, 4000, 2000, 1000)
+        ]
+        dead = await new_session(store, idle_ms=-1)
+        for session in (revoked, evicted, rotated, last, dead):
+            await store.create(session)
+            await write(store, session, {"cart": b"tea"})
+        await store.revoke(revoked.id, "alice")
         await store.sweep(await store.time_ms(), 10)
-        shard = shard_of("alice", 16)
-        assert self.owner_of(shard).admin("HLEN", f"{{ft:{shard:03}}}:user:alice") == 1
+        assert list(await store.create(await new_session(store), sessions_max=3)) == [evicted.id]
+        await store.rotate(rotated.id, rotated._replace(id=new_session_id()))
+        assert self.look(store, "alice", "HLEN", key(store, "alice", "user:alice")) == 3
         await store.revoke_all("alice")
-        assert self.keys_of("alice") == {log_key(shard_of("alice", 16))}
+        assert self.keys_of(store, "alice") == {"log"}
+
+    async def test_nothing_remains_under_the_old_id_after_a_rotation(self, store):
+        old = await add_session(store)
+        await write(store, old, {"cart": b"tea"})
+        new = old._replace(id=new_session_id())
+        await store.rotate(old.id, new)
+        assert self.keys_of(store, "alice") == {"live", "log", "user:alice", f"attr:{new.id}"}
+        assert self.look(store, "alice", "ZRANGE", key(store, "alice", "live"), 0, -1) == [f"{new.id}.alice"]
+        assert self.look(store, "alice", "HLEN", key(store, "alice", "user:alice")) == 1
+
+    async def test_attributes_are_thrown_away_at_the_sessions_end_even_if_nobody_sweeps(self, store):
+        session = await add_session(store)
+        await write(store, session, {"cart": b"tea"})
+        assert self.expiry_of(store, session) == session.absolute_deadline_ms
+        for lifetime_s in (90_000, 10_000):
+            successor = session._replace(id=new_session_id(), absolute_lifetime_s=lifetime_s)
+            await store.rotate(session.id, successor)
+            assert self.expiry_of(store, successor) == successor.absolute_deadline_ms
+            session = successor
+
+    async def test_rotated_twice_is_rotated_once(self, store):
+        """The first answer may have been lost."""
+        old = await add_session(store)
+        new = old._replace(id=new_session_id())
+        since = (await ask(store)).position
+        assert [await store.rotate(old.id, new) for _ in range(2)] == [True, True]
+        assert await history_of(store, "alice", since) == [("rotated", old.id, "alice")]
+        assert list(await store.sessions("alice")) == [new]
 
     async def test_created_twice_is_created_once(self, store):
         """The first answer may have been lost."""

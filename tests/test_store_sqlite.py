@@ -106,6 +106,9 @@ class TestFile(StoreContract):
         for handle in handles:
             await handle.aclose()
 
+    def stop_clock(self, store: Store, patch: pytest.MonkeyPatch, now_ms: int) -> None:
+        patch.setattr(store, "_now_ms", lambda: now_ms)
+
     async def lose_log(self, store: Store, principal: str) -> None:
         with raw(store._path) as db:
             db.execute("DELETE FROM log WHERE id < (SELECT max(id) FROM log)")
@@ -126,6 +129,8 @@ class TestMemory(StoreContract):
         yield open_one
         for handle in handles:
             await handle.aclose()
+
+    stop_clock = TestFile.stop_clock
 
     async def lose_log(self, store: Store, principal: str) -> None:
         """By filling it up: nobody else can reach it."""

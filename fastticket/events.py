@@ -78,7 +78,7 @@ class EventStream:
         self, store: Store, position: str | None, kinds: Collection[str], interval_s: float, on_look: Callable[[], None]
     ) -> None:
         self._store = store
-        self._kinds = _checked(kinds) | {"lost"}  # whoever has a gap must know
+        self._kinds = _checked(kinds)
         self._interval_s = min(interval_s, LOOK_INTERVAL_S)
         self._on_look = on_look
         self._turn = asyncio.Lock()
@@ -152,12 +152,11 @@ class EventStream:
         before, after = self._read_to[shard], _Place(tail.position)
         if after == before and not tail.gap:
             return False
-        if tail.gap and not before.knows_gap(tail):
+        if tail.gap and not before.knows_gap(tail):  # told whatever one asks for
             left = _Place(tail.events[0].position, is_before=True) if tail.events else after
             self._untold.append(_Read(shard, left, Event(left.entry, "lost", "", "")))
         for event in tail.events:
             self._untold.append(_Read(shard, _Place(event.position), event if event.kind in self._kinds else None))
-        self._untold.append(_Read(shard, after, None))  # entries that are no events lie behind the last one
         self._read_to[shard] = after
         return True
 

@@ -22,7 +22,7 @@ from fastticket import SessionEvent
 from fastticket.cache import SWEEP_SESSIONS_MAX
 from fastticket.errors import StoreUnavailable, TicketRefused
 from fastticket.events import PAGE_EVENTS_MAX, EventStream
-from fastticket.stores.base import Position, Tail, shard_of
+from fastticket.stores.base import Position, Reply, Request, Tail, shard_of
 
 SETTLE_MS = 5 * LEASE_MS  # a follower sees the store answer for so long before it removes anybody early
 FOLLOWED_MS = 1000  # what an expired event may take
@@ -454,19 +454,24 @@ async def test_an_abandoned_stream_removes_nobody_early():
 
 @in_virtual_time
 @pytest.mark.parametrize("phase_ms", range(0, FLUSH_MS, 100))
-async def test_a_use_of_the_last_instant_of_the_idle_timeout_counts_though_its_flush_takes_a_while(phase_ms):
+@pytest.mark.parametrize(("is_own", "flush_takes_ms"), [(False, 200), (True, 900)])
+async def test_a_use_of_the_last_instant_of_the_idle_timeout_counts_though_its_flush_takes_a_while(
+    is_own, flush_takes_ms, phase_ms
+):
+    """A quarter of a second of another's, any time of one's own."""
     server = new_server()
-    async with gateway(server, expiry_margin_s=0) as (follower, _), gateway(server) as (other, store):
-        following = asyncio.create_task(follow(follower.events()))
+    async with gateway(server, expiry_margin_s=0) as follower, gateway(server) as other:
+        following = asyncio.create_task(follow(follower[0].events()))
         await pass_ms(SETTLE_MS + 5000 + phase_ms)
-        ticket = await other.login("alice", idle_timeout_s=4)
-        assert await said_of(other, ticket) == "alice"
+        cache, store = follower if is_own else other
+        ticket = await cache.login("alice", idle_timeout_s=4)
+        assert await said_of(cache, ticket) == "alice"
         await pass_ms(4000)
-        assert await said_of(other, ticket, touch=True) == "alice"
+        assert await said_of(cache, ticket, touch=True) == "alice"
         exchange = store.exchange
 
-        async def slow_exchange(requests):
-            await pass_ms(200)
+        async def slow_exchange(requests: Mapping[int, Request]) -> Mapping[int, Reply | StoreUnavailable]:
+            await pass_ms(flush_takes_ms)
             return await exchange(requests)
 
         store.exchange = slow_exchange

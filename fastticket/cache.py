@@ -55,10 +55,10 @@ LOAD_ATTEMPTS = 4  # a load is asked again when it was poisoned, or came back pa
 WATCH_MS = 60_000  # a shard's log is read this long after the shard's last use
 SWEEP_INTERVAL_S = 60.0
 SWEEP_FOLLOWED_S = 0.25  # while somebody follows the events
-FOLLOWED_S = 5.0  # that long after the last look
-#: A deadline has a flush interval in it for the touch that is on its way, but nothing for the network.
+FOLLOWED_S = 60.0  # that long after an event was asked for: who handles one may take his time
+#: A deadline has a flush interval in it for the touch that is on its way, but nothing for the flush itself.
 SWEEP_MARGIN_MIN_MS = 250
-SWEEP_SESSIONS_MAX = 100  # of each shard
+SWEEP_SESSIONS_MAX = 200  # of each shard in one go: a script holds up everybody else
 SETTLE_LEASES = 5  # that long after an outage every gateway has brought its touches
 OBSERVED_GAP_MS = 1000  # between sweeps: a store that was away in it would not have been noticed
 CLOCK_INTERVAL_S = 10.0
@@ -416,7 +416,8 @@ class TicketCache:
     def events(self, position: str | None = None, kinds: Collection[str] = KINDS) -> EventStream:
         """What becomes of sessions from now on, or from a `position` that an event had: `async for event in cache.events()`.
 
-        While somebody iterates, sessions that have passed their deadline are ended within a second. ValueError: no such position.
+        While somebody iterates, and for a minute after each event, sessions that have passed their deadline are ended in time for
+        `expiry_margin_s`. A gap in the log is `lost`, whatever `kinds` says. ValueError: no such position, no such kind.
         """
         return EventStream(self._store, position, kinds, self._flush_interval_ms / 1000, self._on_followed)
 
@@ -902,9 +903,10 @@ class TicketCache:
                     clock_at = now + CLOCK_INTERVAL_S
                     await self._read_clock()
                 if now >= self._sweep_at_s:
-                    self._sweep_at_s = now + (SWEEP_FOLLOWED_S if now < self._followed_until_s else _sweep_pause_s())
-                    if await self._sweep():
-                        self._sweep_at_s = min(self._sweep_at_s, now + SWEEP_FOLLOWED_S)  # there may be more
+                    is_followed = now < self._followed_until_s
+                    self._sweep_at_s = now + (SWEEP_FOLLOWED_S if is_followed else _sweep_pause_s())
+                    if await self._sweep() >= SWEEP_SESSIONS_MAX:  # a shard may have more
+                        self._sweep_at_s = now + (0 if is_followed else SWEEP_FOLLOWED_S)
             except StoreUnavailable as error:
                 self._observed_at_ms = 0
                 log.warning("%s", error)
@@ -928,7 +930,9 @@ class TicketCache:
         return swept
 
     def _on_followed(self) -> None:
-        """Somebody looks at the events: who expires shall be told of in time."""
+        """Somebody asks for events: who expires shall be told of in time. StoreUnavailable: this cache is closed."""
+        if self._closed:
+            raise StoreUnavailable("the ticket cache is closed")
         now_s = asyncio.get_running_loop().time()
         self._followed_until_s = now_s + FOLLOWED_S
         self._sweep_at_s = min(self._sweep_at_s, now_s + SWEEP_FOLLOWED_S)

@@ -19,7 +19,7 @@ from virtual_gateways import (
     session_id_of,
 )
 
-from fastticket import Keyring, SessionEvent, TicketCache
+from fastticket import Keyring, TicketCache
 from fastticket.errors import (
     AttributesTooLarge,
     BadAttribute,
@@ -29,10 +29,6 @@ from fastticket.errors import (
     TooManySessions,
     Verdict,
 )
-from fastticket.events import EventStream
-
-SETTLE_MS = 5 * LEASE_MS
-FOLLOWED_MS = 1000  # what an expired event may take
 
 
 def calls_of(store: ModelStore, *names: str) -> list[str]:
@@ -351,154 +347,6 @@ async def test_a_login_that_failed_leaves_no_session_that_counts(fault):
 def test_limits_that_can_not_be_are_refused(named):
     with pytest.raises(ConfigError, match=next(iter(named))):
         TicketCache(ModelStore(ModelServer(lambda: 0)), Keyring.generate(), **named)
-
-
-# --- events
-
-
-async def next_of(events: EventStream, count: int = 1) -> list[SessionEvent]:
-    async with asyncio.timeout(60):
-        return [await anext(events) for _ in range(count)]
-
-
-@in_virtual_time
-async def test_every_end_has_its_event_and_its_reason():
-    server = new_server()
-    async with gateway(server, sessions_max=3) as (cache, _), gateway(server, expiry_margin_s=0) as (other, _):
-        events = await other.events().start()
-        tickets = []
-        for _ in range(4):
-            tickets.append(await cache.login("alice"))
-            await pass_ms(1)
-        ids = [(await other.authenticate(ticket)).id for ticket in tickets[1:]]
-        rotated = await cache.rotate(tickets[1])
-        await other.logout(rotated)
-        await other.revoke(ids[1], "alice")
-        await cache.logout_everywhere("alice")
-        told = await next_of(events, 4 + 1 + 1 + 3)
-        assert [(event.kind, event.reason) for event in told] == [
-            *[("created", "")] * 3,
-            ("revoked", "evicted"),
-            ("created", ""),
-            ("rotated", ""),
-            ("revoked", "logout"),
-            ("revoked", "revoked"),
-            ("revoked", "logout_everywhere"),
-        ]
-        assert {event.principal for event in told} == {"alice"}
-        assert told[5].session_id == ids[0]
-        assert told[5].successor_id == told[6].session_id
-        await cache.login("bob", idle_timeout_s=30)
-        await cache.login("carol", idle_timeout_s=0, absolute_lifetime_s=40)
-        told = await next_of(events, 4)
-        assert [(event.kind, event.principal, event.reason) for event in told[2:]] == [
-            ("expired", "bob", "idle"),
-            ("expired", "carol", "absolute"),
-        ]
-
-
-@in_virtual_time
-@pytest.mark.parametrize("follower_sweeps", [True, False])
-async def test_a_session_that_expires_is_told_of_within_a_second(follower_sweeps):
-    """Its deadline is what `idle_deadline_ms` says. Whoever sweeps it."""
-    server = new_server()
-    async with (
-        gateway(server, expiry_margin_s=0 if follower_sweeps else 300) as (follower, _),
-        gateway(server, expiry_margin_s=0) as (other, _),
-    ):
-        others = asyncio.create_task(next_of(await other.events(kinds=["expired"]).start(), 300))
-        for number in range(300):
-            await follower.login(f"user{number}", idle_timeout_s=SETTLE_MS // 1000 + number % 7)
-            await pass_ms(7)
-        deadlines_ms = {session.id: session.idle_deadline_ms for session in server.live.values()}
-        events = await follower.events(kinds=["expired"]).start()
-        for _ in range(300):
-            [event] = await next_of(events)
-            assert 0 <= server.time_ms() - deadlines_ms.pop(event.session_id) <= FOLLOWED_MS
-        await others
-    assert deadlines_ms == {}
-
-
-@in_virtual_time
-async def test_nobody_expires_before_touches_that_an_outage_held_back_had_their_time():
-    """An outage of the store for all gateways; they do not come back at once."""
-    server = new_server()
-    at_once = {"expiry_margin_s": 0, "outage_grace_s": 300}
-    async with gateway(server, **at_once) as (here, store), gateway(server, **at_once) as (other, others_store):
-        ticket = await here.login("alice")
-        assert await said_of(here, ticket) == "alice"
-        await pass_ms(IDLE_MS - 1000)
-        store.wire.is_down = others_store.wire.is_down = True
-        assert await said_of(here, ticket, touch=True) == "alice"
-        await pass_ms(30_000)
-        assert await said_of(here, ticket) == "alice"
-        others_store.wire.is_down = False
-        events = await other.events().start()
-        following = asyncio.create_task(next_of(events))
-        await pass_ms(SETTLE_MS - 2000)
-        store.wire.is_down = False
-        await pass_ms(5000)
-        assert await said_of(here, ticket, touch=True) == "alice"
-        assert not following.done()
-        assert await said_of(other, ticket) == "alice"
-        following.cancel()
-
-
-@in_virtual_time
-async def test_events_can_be_followed_from_where_one_was():
-    server = new_server()
-    async with gateway(server) as (cache, _), gateway(server) as (other, _):
-        events = await other.events().start()
-        for number in range(40):
-            await cache.login(f"user{number}")
-        told = await next_of(events, 15)
-        assert events.position == told[-1].position
-        rest = await next_of(other.events(told[-1].position), 25)
-        assert rest == await next_of(events, 25)
-        assert {event.principal for event in told + rest} == {f"user{number}" for number in range(40)}
-        for at in (0, 7, 14):
-            assert (await next_of(other.events(told[at].position), 39 - at)) == (told + rest)[at + 1 :]
-
-
-@in_virtual_time
-async def test_events_that_the_log_has_no_more_are_told_to_be_lost():
-    server = new_server(shards=1)
-    async with gateway(server) as (cache, _):
-        events = await cache.events().start()
-        await cache.login("alice")
-        server.lose_log(0)
-        await cache.login("bob")
-        lost, created = await next_of(events, 2)
-        assert (lost.kind, created.kind, created.principal) == ("lost", "created", "bob")
-        await cache.login("carol")
-        [event] = await next_of(events)
-        assert (event.kind, event.principal) == ("created", "carol")
-
-
-@in_virtual_time
-async def test_an_outage_delays_events_and_loses_none():
-    server = new_server()
-    async with gateway(server) as (cache, store), gateway(server) as (other, _):
-        events = await cache.events().start()
-        store.wire.is_down = True
-        following = asyncio.create_task(next_of(events))
-        await other.login("alice")
-        await pass_ms(5000)
-        assert not following.done()
-        store.wire.is_down = False
-        [event] = await following
-        assert event.principal == "alice"
-        store.wire.is_down = True
-        with pytest.raises(StoreUnavailable, match="events"):
-            await cache.events().start()
-
-
-@in_virtual_time
-@pytest.mark.parametrize("position", ["", "1-0", "1-0,2-0,3-0,x", "1-0,2-0,3-0,4-0,5-0", "1-0,2-0,3-0,4"])
-async def test_what_is_no_position_is_refused(position):
-    async with gateway(new_server()) as (cache, _):
-        with pytest.raises(ValueError, match="4 shards"):
-            cache.events(position)
 
 
 # --- attributes

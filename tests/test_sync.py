@@ -64,7 +64,7 @@ UNFLUSHED = {"flush_interval_ms": 60_000, "lease_ms": 120_000}
 
 #: For programs: a cache with a touch that is not written yet, and a closing that says when it begins and waits for `go_on`.
 PROGRAM = """
-import asyncio, os, signal, sys, threading, fastticket
+import asyncio, signal, sys, threading, fastticket
 from fastticket.errors import StoreUnavailable
 from fastticket.sync import TicketCache
 store, keys = fastticket.open_store(sys.argv[1]), fastticket.Keyring([(1, b"k" * 32)])
@@ -73,8 +73,20 @@ cache = TicketCache(store, keys, flush_interval_ms=60_000, lease_ms=120_000, clo
 go_on = threading.Event()
 class Interrupted(Exception):
     pass
-def interrupt(*_):
+def interrupt():
     raise Interrupted
+heard = threading.Event()
+def on_signal(handle):
+    def once(*_):
+        if not heard.is_set():
+            heard.set()
+            handle()
+    signal.signal(signal.SIGTERM, once)
+async def signal_main_thread():
+    # Again, until it is heard: one that comes just before a thread blocks waits for as long as the thread does.
+    while not heard.is_set():
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+        await asyncio.to_thread(heard.wait, 0.1)
 def touch():
     global now_ms
     ticket = cache.login("alice")
@@ -85,7 +97,7 @@ def touch():
 def signal_when_it_closes():
     aclose = cache._cache.aclose
     async def signalled():
-        os.kill(os.getpid(), signal.SIGTERM)
+        await signal_main_thread()
         await asyncio.to_thread(go_on.wait, 20)
         await aclose()
     cache._cache.aclose = signalled
@@ -427,11 +439,11 @@ def test_a_thread_that_is_told_to_end_before_it_has_begun_ends(url, monkeypatch)
 
 def test_a_signal_handler_may_close_while_the_cache_is_closed(url):
     program = """
-def close(*_):
+def close():
     go_on.set()
     cache.close()
     print("handled", cache.stats["touches_unwritten"], are_threads_gone())
-signal.signal(signal.SIGTERM, close)
+on_signal(close)
 touch()
 signal_when_it_closes()
 cache.close()
@@ -443,12 +455,12 @@ print("closed")
 def test_a_signal_handler_may_close_while_the_cache_is_opened(url):
     """The store does not answer: closing does not wait for it."""
     program = """
-def close(*_):
+def close():
     cache.close()
     print("handled", are_threads_gone())
-signal.signal(signal.SIGTERM, close)
+on_signal(close)
 async def never():
-    os.kill(os.getpid(), signal.SIGTERM)
+    await signal_main_thread()
     await asyncio.Event().wait()
 store.open = never
 try:
@@ -461,7 +473,7 @@ except StoreUnavailable as error:
 
 def test_closing_goes_on_when_who_waits_for_it_is_interrupted(url):
     program = """
-signal.signal(signal.SIGTERM, interrupt)
+on_signal(interrupt)
 touch()
 signal_when_it_closes()
 try:
@@ -477,10 +489,10 @@ print("closed", cache.stats["touches_unwritten"], are_threads_gone())
 
 def test_a_call_is_cancelled_when_who_waits_for_it_is_interrupted(url):
     program = """
-signal.signal(signal.SIGTERM, interrupt)
+on_signal(interrupt)
 async def never():
-    os.kill(os.getpid(), signal.SIGTERM)
     try:
+        await signal_main_thread()
         await asyncio.Event().wait()
     finally:
         go_on.set()

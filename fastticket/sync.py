@@ -3,17 +3,31 @@
 A thread of its own runs the asyncio cache; whatever may wait is sent there, and waited for. A check is not: it is one call into the
 core, which changes the near cache in one step under the interpreter's lock, so threads share it as coroutines do. The near cache keeps
 the latest deadline it was told, in whichever order; so a use here and a load there lose nothing.
+
+Rules of this file
+- No lock. A signal handler may call anything while the same thread is in the midst of anything here, and a fork may come at
+  any time: either would find a lock held. What threads share changes in single steps of the interpreter (`dict.setdefault`).
+- Every wait is on a queue of its own, which the cache's thread answers, at the latest when it ends. A wait is entered, then asks
+  whether the thread has ended; the thread says that it has, then looks who waits. So one sees the other.
+- Opening and closing belong to the cache's thread: an exception in whoever waits for them interrupts neither. It cancels a call.
+- Closing writes the touches, then ends the calls that are still pending. The end of the interpreter closes before it waits for threads,
+  since one of them may wait for us.
+- The thread belongs to the process that started it. In a child it is not there, and its cache is refused.
 """
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread  # noqa: F401 - at the end of the interpreter it must come after this module: see `_close_all`
 import contextlib
+import logging
 import os
 import threading
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
+from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 import uvloop
 
@@ -26,7 +40,12 @@ from fastticket.errors import StoreUnavailable, Verdict
 from fastticket.events import KINDS, SessionEvent
 from fastticket.stores.base import NO_DETAILS, Store
 
+log = logging.getLogger("fastticket.sync")
+
+P = ParamSpec("P")
 T = TypeVar("T")
+
+JOIN_S = 1.0  # for a thread that has nothing left to do; bounded, for a signal handler may come in the midst of a join
 
 
 class TicketCache:
@@ -38,10 +57,7 @@ class TicketCache:
 
     def __init__(self, store: Store, keys: Keyring, **settings: Any) -> None:
         self._cache = asynchronous.TicketCache(store, keys, **settings)
-        self._opening = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._process = 0
+        self._threads: dict[str, _CacheThread] = {}  # one, or none; `setdefault` decides whose
         self._is_closed = False
 
     def __enter__(self) -> Self:
@@ -55,18 +71,17 @@ class TicketCache:
 
     def open(self) -> None:
         """Open the store and start to flush. Idempotent. StoreUnavailable, ConfigError."""
-        self._running_loop()
+        self._run(_nothing)
 
     def close(self) -> None:
-        """Write every touch, then close the store. Idempotent."""
-        with self._opening:
-            self._is_closed = True
-            loop, self._loop = self._loop, None
-            if loop is None or self._thread is None or self._process != os.getpid():
-                return
-            asyncio.run_coroutine_threadsafe(self._cache.aclose(), loop).result()
-            loop.call_soon_threadsafe(loop.stop)
-            self._thread.join()
+        """Write every touch, then end what is still waiting, with StoreUnavailable, and close the store. Idempotent.
+
+        Returns when all that is done, whoever began it; so an interrupted one can be called again. A signal handler may call it.
+        """
+        self._is_closed = True
+        thread = self._threads.get("cache")
+        if thread:
+            thread.close()
 
     # --- the hot path
 
@@ -80,7 +95,7 @@ class TicketCache:
             found = self._cache.check(ticket, touch)
             if isinstance(found, Session):
                 return found
-        return self._run(self._cache.authenticate(ticket, touch=touch, consistency=consistency))
+        return self._run(self._cache.authenticate, ticket, touch=touch, consistency=consistency)
 
     # --- what waits for the store
 
@@ -96,14 +111,13 @@ class TicketCache:
     ) -> str:
         """Create a session and return its ticket. As `fastticket.TicketCache.login`."""
         return self._run(
-            self._cache.login(
-                principal,
-                remember=remember,
-                idle_timeout_s=idle_timeout_s,
-                absolute_lifetime_s=absolute_lifetime_s,
-                details=details,
-                suits=suits,
-            )
+            self._cache.login,
+            principal,
+            remember=remember,
+            idle_timeout_s=idle_timeout_s,
+            absolute_lifetime_s=absolute_lifetime_s,
+            details=details,
+            suits=suits,
         )
 
     def rotate(
@@ -116,33 +130,35 @@ class TicketCache:
     ) -> str:
         """A new ticket for the same session, under another id. As `fastticket.TicketCache.rotate`."""
         return self._run(
-            self._cache.rotate(
-                ticket, idle_timeout_s=idle_timeout_s, absolute_lifetime_s=absolute_lifetime_s, suits=suits
-            )
+            self._cache.rotate,
+            ticket,
+            idle_timeout_s=idle_timeout_s,
+            absolute_lifetime_s=absolute_lifetime_s,
+            suits=suits,
         )
 
     def logout(self, ticket: str | bytes) -> bool:
         """End the session of a ticket. False: it had none any more. TicketRefused, StoreUnavailable."""
-        return self._run(self._cache.logout(ticket))
+        return self._run(self._cache.logout, ticket)
 
     def logout_everywhere(self, principal: str, *, keep: Session | None = None) -> int:
         """End every session of a principal, or all but one. How many there were. StoreUnavailable."""
-        return self._run(self._cache.logout_everywhere(principal, keep=keep))
+        return self._run(self._cache.logout_everywhere, principal, keep=keep)
 
     def revoke(self, session_id: str, principal: str) -> bool:
         """End one of the sessions that `sessions` names. False: it had ended. StoreUnavailable."""
-        return self._run(self._cache.revoke(session_id, principal))
+        return self._run(self._cache.revoke, session_id, principal)
 
     def sessions(self, principal: str) -> Sequence[SessionInfo]:
         """The principal's live sessions. As `fastticket.TicketCache.sessions`."""
-        return self._run(self._cache.sessions(principal))
+        return self._run(self._cache.sessions, principal)
 
     def events(self, position: str | None = None, kinds: Collection[str] = KINDS) -> Iterator[SessionEvent]:
         """What becomes of sessions, from now on or from a position; waits for each. As `fastticket.TicketCache.events`."""
         stream = self._cache.events(position, kinds)
         if position is None:
-            self._run(stream.start())
-        return iter(lambda: self._run(anext(stream)), None)
+            self._run(stream.start)
+        return iter(lambda: self._run(stream.__anext__), None)
 
     def attributes(self, session: Session) -> Attributes:
         """What the application keeps in a session: a mapping, read when it is first looked at. `save()`, or use it with `with`."""
@@ -170,43 +186,20 @@ class TicketCache:
 
     # --- the other thread
 
-    def _run(self, what: Coroutine[Any, Any, T]) -> T:
-        try:
-            loop = self._running_loop()
-        except BaseException:
-            what.close()
-            raise
-        return asyncio.run_coroutine_threadsafe(what, loop).result()
+    def _run(self, what: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._thread().run(partial(what, *args, **kwargs))
 
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
-        loop = self._loop
-        if loop is None:
-            with self._opening:
-                loop = self._loop or self._start()
-        if self._process != os.getpid():
-            raise RuntimeError(
-                "the ticket cache was opened before this process was forked, and its connections belong to the parent; "
-                "open it in the child, or make one there"
-            )
-        return loop
-
-    def _start(self) -> asyncio.AbstractEventLoop:
-        if self._is_closed:
-            raise StoreUnavailable("the ticket cache is closed")
-        loop = uvloop.new_event_loop()
-        thread = threading.Thread(target=_run_for_ever, args=(loop,), name="fastticket", daemon=True)
-        thread.start()
-        try:
-            asyncio.run_coroutine_threadsafe(self._cache.open(), loop).result()
-        except BaseException:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            raise
-        self._process, self._thread, self._loop = os.getpid(), thread, loop
-        # Not atexit: that is called when thread pools have been shut down, and a store may use one.
-        with contextlib.suppress(RuntimeError):  # the interpreter is shutting down
-            threading._register_atexit(self.close)  # type: ignore[attr-defined]
-        return loop
+    def _thread(self) -> _CacheThread:
+        """The one that is there, else a new one. It runs before it is entered: who finds it may wait for it."""
+        thread = self._threads.get("cache")
+        if thread is None:
+            if self._is_closed:
+                raise _closed()
+            mine = _CacheThread(self._cache, on_failure=self._threads.clear)
+            thread = self._threads.setdefault("cache", mine)
+            if self._is_closed or thread is not mine:  # somebody was faster, who may not have seen it
+                mine.close()
+        return thread
 
 
 class Attributes(AttributeChanges):
@@ -230,7 +223,7 @@ class Attributes(AttributeChanges):
         """Read them now, if they were not read before. TicketRefused: the session is over; StoreUnavailable."""
         if not self.is_loaded:
             cache = self._cache._cache
-            self.hold(cache.near_copy(self._session) or self._cache._run(cache.read_attributes(self._session)))
+            self.hold(cache.near_copy(self._session) or self._cache._run(cache.read_attributes, self._session))
         return self
 
     def save(self) -> bool:
@@ -238,17 +231,175 @@ class Attributes(AttributeChanges):
         changes = self.changes()
         if changes:
             cache = self._cache._cache
-            self.settle(changes, self._cache._run(cache.write_attributes(self._session, changes, self._held)))
+            self.settle(changes, self._cache._run(cache.write_attributes, self._session, changes, self._held))
         return bool(changes)
 
     def _load_now(self) -> None:
         self.load()
 
 
-def _run_for_ever(loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.set_event_loop(loop)
-    try:
-        loop.run_forever()
-    finally:
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
+class _CacheThread:
+    """A thread that opens the asyncio cache with the first call, runs what other threads ask for, and closes it.
+
+    A cache that could not be opened ends it: `on_failure` is called, and every pending call gets the error.
+    """
+
+    def __init__(self, cache: asynchronous.TicketCache, on_failure: Callable[[], None]) -> None:
+        self._cache = cache
+        self._on_failure = on_failure
+        self._failure: BaseException | None = None
+        self._process = os.getpid()
+        self._waiting: set[SimpleQueue[Any]] = set()
+        self._is_closing = False
+        self._is_over = False
+        self._loop = uvloop.new_event_loop()
+        self._was_called = asyncio.Event()
+        self._is_open = asyncio.Event()
+        self._is_to_end = asyncio.Event()
+        self._life: asyncio.Task[None] | None = None
+        self._thread = threading.Thread(target=self._live, name="fastticket", daemon=True)
+        self._thread.start()
+        _running.add(self)  # it can not have ended yet: nobody else knows it
+
+    # --- for other threads
+
+    def run(self, what: Callable[[], Awaitable[T]]) -> T:
+        """What a coroutine function returns or raises, called over there."""
+        if self._is_closing:
+            raise _closed()
+        if self._process != os.getpid():
+            raise RuntimeError(
+                "the ticket cache was opened before this process was forked, and its connections belong to the parent; "
+                "open it in the child, or make one there"
+            )
+        self._refuse_own_thread()
+        call = _Call(what)
+        try:
+            self._post(partial(self._begin, call))
+            task = self._wait(call.ended)
+        except BaseException:
+            self._post(call.cancel)
+            raise
+        if task is None or task.cancelled():
+            raise self._failure or _closed()
+        try:
+            return task.result()
+        finally:
+            del call, task  # an error leads to this frame, and would from here lead to itself
+
+    def close(self) -> None:
+        """Have it close the cache and end, and wait for that. In a child of its process, nothing."""
+        if self._process != os.getpid():
+            return
+        self._refuse_own_thread()
+        self._is_closing = True
+        self._post(self._end)
+        self._wait(SimpleQueue[None]())
+        self._thread.join(JOIN_S)
+
+    def _refuse_own_thread(self) -> None:
+        if threading.get_ident() == self._thread.ident:
+            raise RuntimeError(
+                "a callback of the ticket cache, such as `suits`, runs in the cache's own thread, which can not wait for itself: "
+                "call the cache before or after"
+            )
+
+    def _wait(self, ended: SimpleQueue[T]) -> T | None:
+        """What is put there; None: the thread has ended."""
+        self._waiting.add(ended)
+        try:
+            if self._is_over:
+                ended.put(None)  # type: ignore[arg-type]
+            return ended.get()
+        finally:
+            self._waiting.discard(ended)
+
+    def _post(self, what: Callable[[], object]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(what)
+
+    # --- in the thread
+
+    def _live(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:  # leaving it cancels what is pending
+                runner.run(self._open())
+                if self._was_called.is_set() and not self._failure:
+                    runner.run(self._close())
+        finally:
+            self._is_over = True
+            _running.discard(self)
+            for ended in self._waiting.copy():
+                ended.put(None)
+
+    async def _open(self) -> None:
+        """Returns when it is time to close."""
+        self._life = asyncio.current_task()
+        if self._is_to_end.is_set():
+            return
+        try:
+            await self._was_called.wait()
+            await self._cache.open()
+            self._is_open.set()
+            await self._is_to_end.wait()
+        except asyncio.CancelledError:
+            pass  # `_end`
+        except BaseException as error:
+            self._failure = error
+            self._on_failure()
+
+    async def _close(self) -> None:
+        try:
+            await self._cache.aclose()
+        except Exception:
+            log.exception("the ticket cache could not be closed")
+
+    def _end(self) -> None:
+        self._is_to_end.set()
+        if self._life:
+            self._life.cancel()  # it may be opening
+
+    def _begin(self, call: _Call[Any]) -> None:
+        self._was_called.set()
+        call.task = self._loop.create_task(self._when_open(call.what))
+        call.task.add_done_callback(call.ended.put)
+
+    async def _when_open(self, what: Callable[[], Awaitable[T]]) -> T:
+        await self._is_open.wait()
+        return await what()
+
+
+class _Call(Generic[T]):
+    """What another thread waits for. `ended` gets the task when it is done."""
+
+    def __init__(self, what: Callable[[], Awaitable[T]]) -> None:
+        self.what = what
+        self.ended: SimpleQueue[asyncio.Task[T]] = SimpleQueue()
+        self.task: asyncio.Task[T] | None = None
+
+    def cancel(self) -> None:
+        """Nobody waits any more. In the cache's thread."""
+        if self.task:
+            self.task.cancel()
+
+
+_running: set[_CacheThread] = set()
+
+
+def _close_all() -> None:
+    for thread in _running.copy():
+        thread.close()
+
+
+# Not atexit: that is called when thread pools have been shut down, and a store may use one. Last come, first called: so ours is closed
+# before the pools, whose module is imported above.
+with contextlib.suppress(RuntimeError):  # the interpreter is shutting down
+    threading._register_atexit(_close_all)  # type: ignore[attr-defined]
+
+
+def _closed() -> StoreUnavailable:
+    return StoreUnavailable("the ticket cache is closed")
+
+
+async def _nothing() -> None:
+    """Once this has been run, the cache is open."""

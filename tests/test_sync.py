@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import fastticket
+import fastticket.sync
 from fastticket.errors import StoreUnavailable, TicketRefused, Verdict
 from fastticket.sync import TicketCache
 
@@ -40,6 +43,67 @@ def run(program: str, url: str) -> str:
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
+
+
+def threads_of_caches() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "fastticket"}
+
+
+class Clock:
+    """Monotonic, in ms; goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now_ms = 1_000_000
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+
+#: Nothing is written by itself while a test runs.
+UNFLUSHED = {"flush_interval_ms": 60_000, "lease_ms": 120_000}
+
+#: For programs: a cache with a touch that is not written yet, and a closing that says when it begins and waits for `go_on`.
+PROGRAM = """
+import asyncio, signal, sys, threading, fastticket
+from fastticket.errors import StoreUnavailable
+from fastticket.sync import TicketCache
+store, keys = fastticket.open_store(sys.argv[1]), fastticket.Keyring([(1, b"k" * 32)])
+now_ms = 1_000_000
+cache = TicketCache(store, keys, flush_interval_ms=60_000, lease_ms=120_000, clock=lambda: now_ms)
+go_on = threading.Event()
+class Interrupted(Exception):
+    pass
+def interrupt():
+    raise Interrupted
+heard = threading.Event()
+def on_signal(handle):
+    def once(*_):
+        if not heard.is_set():
+            heard.set()
+            handle()
+    signal.signal(signal.SIGTERM, once)
+async def signal_main_thread():
+    # Again, until it is heard: one that comes just before a thread blocks waits for as long as the thread does.
+    while not heard.is_set():
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+        await asyncio.to_thread(heard.wait, 0.1)
+def touch():
+    global now_ms
+    ticket = cache.login("alice")
+    cache.authenticate(ticket)
+    now_ms += 1000
+    cache.authenticate(ticket)
+    assert cache.stats["touches_unwritten"] == 1
+def signal_when_it_closes():
+    aclose = cache._cache.aclose
+    async def signalled():
+        await signal_main_thread()
+        await asyncio.to_thread(go_on.wait, 20)
+        await aclose()
+    cache._cache.aclose = signalled
+def are_threads_gone():
+    return not [thread for thread in threading.enumerate() if thread.name == "fastticket"]
+"""
 
 
 # --- what it does
@@ -77,6 +141,38 @@ def test_events_are_iterated_by_a_thread(url):
         told = told.result(BOUND_S)
         assert [event.principal for event in told] == ["alice", "bob", "carol"]
         assert next(cache.events(told[0].position)) == told[1]
+
+
+def test_events_begin_when_they_are_asked_for_and_not_with_the_first_look(url):
+    with ThreadPoolExecutor() as threads, opened(url) as cache, opened(url) as other:
+        events = cache.events()
+        other.login("alice")
+        assert threads.submit(next, events).result(BOUND_S).principal == "alice"
+
+
+def test_strong_asks_the_store_for_a_session_that_is_held(url):
+    with opened(url, **UNFLUSHED) as cache:
+        ticket = cache.login("alice")
+        cache.authenticate(ticket)
+        loads = cache.stats["loads"]
+        cache.authenticate(ticket)
+        assert cache.stats["loads"] == loads
+        cache.authenticate(ticket, consistency="strong")
+        assert cache.stats["loads"] == loads + 1
+
+
+@pytest.mark.parametrize("consistency", ["near", "strong"])
+def test_without_touch_it_is_no_use(url, consistency):
+    clock = Clock()
+    with opened(url, clock=clock, **UNFLUSHED) as cache, opened(url, clock=clock, **UNFLUSHED) as other:
+        ticket = cache.login("alice")
+        before_ms = cache.authenticate(ticket, touch=False).idle_deadline_ms
+        clock.now_ms += 1000
+        for each in (cache, other):  # held, and loaded
+            assert each.authenticate(ticket, touch=False, consistency=consistency).idle_deadline_ms == before_ms
+            assert each.stats["touches_unwritten"] == 0
+            assert each.authenticate(ticket, consistency=consistency).idle_deadline_ms > before_ms
+            assert each.stats["touches_unwritten"] == 1
 
 
 def test_attributes_are_read_when_they_are_looked_at_and_written_when_they_changed(url):
@@ -169,11 +265,40 @@ def test_a_check_hops_to_no_other_thread(url):
             stands.set()
             go_on.wait(BOUND_S)
 
-        cache._running_loop().call_soon_threadsafe(stand)
+        cache._thread()._loop.call_soon_threadsafe(stand)
         assert stands.wait(BOUND_S)
         assert cache.check(ticket)
         assert cache.authenticate(ticket).principal == "alice"
         go_on.set()
+
+
+def test_a_near_copy_of_attributes_hops_to_no_other_thread(url):
+    with ThreadPoolExecutor() as threads, opened(url, near_attributes_bytes=100_000) as cache:
+        session = cache.authenticate(cache.login("alice"))
+        with cache.attributes(session) as attributes:
+            attributes["cart"] = ["tea"]
+        assert dict(cache.attributes(session)) == {"cart": ["tea"]}
+        go_on = threading.Event()
+        cache._thread()._loop.call_soon_threadsafe(go_on.wait, BOUND_S)
+        try:
+            assert threads.submit(dict, cache.attributes(session)).result(5) == {"cart": ["tea"]}
+        finally:
+            go_on.set()
+
+
+def test_a_callback_in_the_caches_own_thread_can_not_call_it(url):
+    program = """
+for call in (lambda: cache.sessions("alice"), cache.close):
+    try:
+        cache.login("alice", suits=lambda ticket: call())
+    except RuntimeError as error:
+        print(error)
+print(len(cache.sessions("alice")))
+"""
+    first, second, sessions = run(PROGRAM + program, url).splitlines()
+    assert first == second
+    assert first.startswith("a callback of the ticket cache, such as `suits`, runs in the cache's own thread")
+    assert sessions == "0"
 
 
 # --- opening and closing
@@ -201,6 +326,199 @@ def test_a_store_that_can_not_be_opened_can_be_tried_again(tmp_path):
     (tmp_path / "not").mkdir()
     assert cache.login("alice")
     cache.close()
+
+
+def test_a_store_that_can_not_be_opened_leaves_no_thread(tmp_path):
+    before = threads_of_caches()
+    started = []
+
+    class Started(fastticket.sync._CacheThread):
+        def _live(self) -> None:
+            started.append(self._thread)
+            super()._live()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fastticket.sync, "_CacheThread", Started)
+        with pytest.raises(fastticket.ConfigError):
+            opened(f"sqlite:////{tmp_path}/not/there.db").open()
+    [thread] = started
+    thread.join(BOUND_S)
+    assert threads_of_caches() <= before
+
+
+def test_closing_writes_the_touches_and_then_ends_what_is_pending(url):
+    clock = Clock()
+    cache = opened(url, clock=clock, **UNFLUSHED)
+    has_begun, unwritten = threading.Event(), []
+
+    async def never() -> None:
+        has_begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            unwritten.append(cache.stats["touches_unwritten"])
+
+    with ThreadPoolExecutor() as threads:
+        events = cache.events()
+        pending = [threads.submit(cache._run, never), threads.submit(next, events)]
+        assert has_begun.wait(BOUND_S)
+        ticket = cache.login("alice")
+        assert pending[1].result(BOUND_S).principal == "alice"
+        pending[1] = threads.submit(next, events)
+        cache.authenticate(ticket)
+        clock.now_ms += 1000
+        cache.authenticate(ticket)
+        assert cache.stats["touches_unwritten"] == 1
+        cache.close()
+        for each in pending:
+            with pytest.raises(StoreUnavailable, match="the ticket cache is closed"):
+                each.result(BOUND_S)
+    assert unwritten == [0]
+
+
+def test_a_closed_cache_is_kept_alive_by_nothing(url):
+    cache = opened(url)
+    cache.login("alice")
+    inner = weakref.ref(cache._cache)
+    cache.close()
+    outer = weakref.ref(cache)
+    del cache
+    gc.collect()
+    assert (outer(), inner()) == (None, None)
+
+
+def test_whoever_starts_a_second_thread_takes_the_first(url, monkeypatch):
+    """Between the look whether there is one and its own, another thread, or a signal handler, has opened the cache."""
+    cache = opened(url)
+    made = []
+
+    class Late(fastticket.sync._CacheThread):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)
+            made.append(self)
+            if len(made) == 1:
+                cache.open()
+
+    monkeypatch.setattr(fastticket.sync, "_CacheThread", Late)
+    ticket = cache.login("alice")
+    assert [each._thread.is_alive() for each in made] == [False, True]
+    assert cache.authenticate(ticket)
+    cache.close()
+    assert not made[1]._thread.is_alive()
+
+
+def test_a_cache_that_is_closed_while_its_thread_starts_stays_closed(url, monkeypatch):
+    cache = opened(url)
+    made = []
+
+    class Late(fastticket.sync._CacheThread):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)
+            made.append(self._thread)
+            cache.close()
+
+    monkeypatch.setattr(fastticket.sync, "_CacheThread", Late)
+    with pytest.raises(StoreUnavailable, match="closed"):
+        cache.login("alice")
+    assert not made[0].is_alive()
+
+
+def test_a_thread_that_is_told_to_end_before_it_has_begun_ends(url, monkeypatch):
+    class Slow(fastticket.sync._CacheThread):
+        def _live(self) -> None:
+            self._post(self._end)
+            super()._live()
+
+    monkeypatch.setattr(fastticket.sync, "_CacheThread", Slow)
+    with ThreadPoolExecutor() as threads, pytest.raises(StoreUnavailable, match="closed"):
+        threads.submit(opened(url).login, "alice").result(BOUND_S)
+
+
+# --- signals, and the end of the program
+
+
+def test_a_signal_handler_may_close_while_the_cache_is_closed(url):
+    program = """
+def close():
+    go_on.set()
+    cache.close()
+    print("handled", cache.stats["touches_unwritten"], are_threads_gone())
+on_signal(close)
+touch()
+signal_when_it_closes()
+cache.close()
+print("closed")
+"""
+    assert run(PROGRAM + program, url) == "handled 0 True\nclosed\n"
+
+
+def test_a_signal_handler_may_close_while_the_cache_is_opened(url):
+    """The store does not answer: closing does not wait for it."""
+    program = """
+def close():
+    cache.close()
+    print("handled", are_threads_gone())
+on_signal(close)
+async def never():
+    await signal_main_thread()
+    await asyncio.Event().wait()
+store.open = never
+try:
+    cache.open()
+except StoreUnavailable as error:
+    print(error)
+"""
+    assert run(PROGRAM + program, url) == "handled True\nthe ticket cache is closed\n"
+
+
+def test_closing_goes_on_when_who_waits_for_it_is_interrupted(url):
+    program = """
+on_signal(interrupt)
+touch()
+signal_when_it_closes()
+try:
+    cache.close()
+except Interrupted:
+    print("interrupted", cache.stats["touches_unwritten"])
+go_on.set()
+cache.close()
+print("closed", cache.stats["touches_unwritten"], are_threads_gone())
+"""
+    assert run(PROGRAM + program, url) == "interrupted 1\nclosed 0 True\n"
+
+
+def test_a_call_is_cancelled_when_who_waits_for_it_is_interrupted(url):
+    program = """
+on_signal(interrupt)
+async def never():
+    try:
+        await signal_main_thread()
+        await asyncio.Event().wait()
+    finally:
+        go_on.set()
+try:
+    cache._run(never)
+except Interrupted:
+    print("interrupted", go_on.wait(20))
+print(cache.sessions("alice"))
+"""
+    assert run(PROGRAM + program, url) == "interrupted True\n[]\n"
+
+
+def test_a_thread_that_follows_the_events_does_not_keep_a_program_from_ending(url):
+    program = """
+events = cache.events()
+def follow():
+    try:
+        for event in events:
+            go_on.set()
+    except StoreUnavailable as error:
+        print(error)
+threading.Thread(target=follow).start()
+cache.login("alice")
+go_on.wait(20)
+"""
+    assert run(PROGRAM + program, url) == "the ticket cache is closed\n"
 
 
 def test_a_program_that_just_ends_writes_its_touches(url):

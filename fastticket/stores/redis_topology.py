@@ -237,8 +237,9 @@ class Server:
             return connection
 
     async def release(self, connection: AbstractConnection) -> None:
-        """Close it: a connection that had subscribed is good for nothing else."""
-        await connection.disconnect(nowait=True)
+        """Close it: a connection that had subscribed is good for nothing else. Waits for TLS' goodbye, for at most `timeout_s`."""
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            await connection.disconnect()
         await self._pool.release(connection)
 
     async def aclose(self) -> None:

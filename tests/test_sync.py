@@ -376,6 +376,29 @@ def test_closing_writes_the_touches_and_then_ends_what_is_pending(url):
     assert unwritten == [0]
 
 
+def test_a_call_is_refused_as_soon_as_closing_has_begun(url):
+    cache = opened(url)
+    cache.open()
+    has_begun, go_on = threading.Event(), threading.Event()
+    aclose = cache._cache.aclose
+
+    async def slow() -> None:
+        has_begun.set()
+        await asyncio.to_thread(go_on.wait, BOUND_S)
+        await aclose()
+
+    cache._cache.aclose = slow
+    with ThreadPoolExecutor() as threads:
+        closing = threads.submit(cache.close)
+        assert has_begun.wait(BOUND_S)
+        try:
+            with pytest.raises(StoreUnavailable, match="closed"):
+                cache.login("alice")
+        finally:
+            go_on.set()
+        closing.result(BOUND_S)
+
+
 def test_a_closed_cache_is_kept_alive_by_nothing(url):
     cache = opened(url)
     cache.login("alice")

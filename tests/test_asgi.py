@@ -189,25 +189,48 @@ async def test_a_response_that_does_not_depend_on_the_session_does_not_vary():
 
 
 @in_virtual_time
-async def test_two_tickets_that_differ_are_none_and_stay():
+async def test_two_tickets_are_none_and_stay():
     async with site() as at:
         tickets = [await at.cache.login("alice") for _ in range(2)]
         cookies = [(b"cookie", f"ticket={ticket}".encode()) for ticket in tickets]
-        answer = await at.browser().ask(everything, headers=cookies)
-        assert (answer.said, answer.all("set-cookie")) == ({}, [])
-        assert (await at.browser().ask(everything, headers=cookies[:1] * 2)).said == {"user": "alice"}
+        for several in (cookies, cookies[:1] * 2):
+            answer = await at.browser().ask(everything, headers=several)
+            assert (answer.said, answer.all("set-cookie")) == ({}, [])
 
 
 @in_virtual_time
 async def test_a_refused_ticket_is_anonymous_and_its_cookie_cleared():
     async with site() as at:
-        browser = await logged_in(at)
-        await at.cache.logout(browser.ticket)
+        browser = at.browser()
+        browser.cookies["ticket"] = await at.cache.login("alice", absolute_lifetime_s=60)
+        await pass_ms(60_000)
         answer = await browser.ask(lambda scope: scope["user"].is_authenticated)
         assert answer.said is False
         assert answer.all("set-cookie") == ["ticket=; Path=/; HttpOnly; SameSite=Lax; Secure; Max-Age=0"]
         assert answer.all("cache-control") == ["no-store"]
         assert browser.ticket is None
+
+
+@in_virtual_time
+async def test_so_is_that_of_a_malformed_one_in_a_response_that_does_not_look_at_it():
+    async with site() as at:
+        browser = at.browser()
+        browser.cookies["ticket"] = "malformed"
+        answer = await browser.ask(lambda scope: "static")
+        assert (browser.ticket, answer.all("vary")) == (None, ["Cookie"])
+
+
+@in_virtual_time
+async def test_the_cookie_of_a_revoked_ticket_stays_for_it_may_have_been_replaced_meanwhile():
+    async with site() as at:
+        browser = await logged_in(at)
+        first = browser.ticket
+        await browser.ask(lambda scope: rotate(scope))
+        second, browser.cookies["ticket"] = browser.ticket, first
+        answer = await browser.ask(everything)
+        assert (answer.said, answer.all("set-cookie")) == ({}, [])
+        browser.cookies["ticket"] = second
+        assert await browser.say(everything) == {"user": "alice"}
 
 
 @in_virtual_time
@@ -244,6 +267,19 @@ async def test_attributes_that_can_not_be_read_concern_who_looks_at_one(caplog):
         assert (await browser.ask(put(color="red"))).status == 503
         assert browser.ticket
         assert browser.ticket not in caplog.text
+
+
+@in_virtual_time
+async def test_they_can_be_read_again():
+    async def read_again(session):
+        at.store.wire.is_down = False
+        await session.load()
+        return dict(session)
+
+    async with site(near_attributes_bytes=0) as at:
+        browser = await logged_in(at)
+        at.store.wire.is_down = True
+        assert await browser.say(read_again) == {"user": "alice"}
 
 
 @in_virtual_time
@@ -339,6 +375,11 @@ async def test_setting_the_principal_logs_in_and_what_else_is_set_comes_along():
         assert cookie == f"ticket={browser.ticket}; Path=/; HttpOnly; SameSite=Lax; Secure"
         with at.commands():
             assert await browser.say(list) == ["user", "color", "cart"]
+            assert await browser.say(lambda session: session.copy()) == {
+                "user": "alice",
+                "color": "red",
+                "cart": ["tea"],
+            }
         (info,) = await at.cache.sessions("alice")
         assert info.details == {"address": "192.0.2.7", "user_agent": "test/1"}
         assert "user" not in at.server.attributes[info.id].values
@@ -351,7 +392,12 @@ async def test_deleting_the_principal_logs_out_and_so_does_clear():
         session.clear()
 
     async with site() as at:
-        for leave in (lambda session: session.pop("user"), lambda session: session.clear(), leave_twice):
+        for leave in (
+            lambda session: session.pop("user"),
+            lambda session: session.clear(),
+            put(user=None),
+            leave_twice,
+        ):
             browser = await logged_in(at)
             ticket = browser.ticket
             with at.commands("revoke"):
@@ -359,6 +405,14 @@ async def test_deleting_the_principal_logs_out_and_so_does_clear():
             assert answer.all("set-cookie")[0].endswith("Max-Age=0")
             browser.cookies["ticket"] = ticket
             assert await browser.say(everything) == {}
+
+
+@in_virtual_time
+async def test_nobody_is_not_logged_out():
+    async with site() as at:
+        around = {"color": "red"}
+        await at.browser().ask(put(user=None), session=around)
+        assert around == {"color": "red"}
 
 
 @in_virtual_time
@@ -531,6 +585,30 @@ async def test_logout_everywhere():
 
 
 @in_virtual_time
+async def test_logout_everywhere_of_another_principal_does_not_forget_the_first_ones_logout():
+    async def become_nobody(scope):
+        scope["session"]["user"] = "eve"
+        return await logout_everywhere(scope, keep_this=False)
+
+    async with site() as at:
+        browser = await logged_in(at)
+        assert await browser.say(become_nobody) == 0
+        assert (browser.ticket, at.server.live) == (None, {})
+
+
+@in_virtual_time
+async def test_logout_everywhere_forgets_what_was_brought():
+    async def leave(scope):
+        scope["session"].update(user="eve", secret="of eve")
+        return await logout_everywhere(scope, keep_this=False)
+
+    async with site() as at:
+        around = {"color": "red"}
+        assert await at.browser().say(leave, session=around) == 0
+        assert around == {}
+
+
+@in_virtual_time
 async def test_what_only_a_session_can_do():
     async with site() as at:
         for view in (rotate, logout_everywhere):
@@ -684,13 +762,10 @@ async def test_what_the_store_does_not_take_is_503_and_logs_nobody_out(view):
 
 
 @in_virtual_time
-@pytest.mark.parametrize(
-    ("command", "step"), [("create", lambda scope: login(scope, "alice")), ("rotate", lambda scope: rotate(scope))]
-)
-async def test_a_new_ticket_gets_to_its_owner_even_if_the_store_goes_away_then(command, step):
+async def test_a_new_ticket_gets_to_its_owner_even_if_the_store_goes_away_then():
     async with site() as at:
         browser = await logged_in(at)
-        gate = at.store.hold_replies(lambda call: call.name == command)
+        gate = at.store.hold_replies(lambda call: call.name == "rotate")
 
         async def go_away():
             await gate.arrival()
@@ -698,7 +773,7 @@ async def test_a_new_ticket_gets_to_its_owner_even_if_the_store_goes_away_then(c
             gate.open()
 
         going = asyncio.ensure_future(go_away())
-        assert (await browser.ask(lambda scope: step(scope))).status == 503
+        assert (await browser.ask(lambda scope: rotate(scope))).status == 503
         await going
         at.store.wire.is_down = False
         assert await browser.say(everything) == {"user": "alice"}
@@ -718,6 +793,52 @@ async def test_values_that_can_not_be_written_are_the_applications_error():
 
 
 @in_virtual_time
+async def test_a_login_whose_attributes_can_not_be_written_leaves_no_session():
+    async with site(attributes_bytes_max=100) as at:
+        around = {"cart": "x" * 100}
+        with pytest.raises(AttributesTooLarge):
+            await at.browser().ask(put(user="alice"), session=around)
+        assert (at.server.live, around) == ({}, {"cart": "x" * 100})
+
+
+@in_virtual_time
+async def test_a_login_too_large_can_be_handled():
+    async def log_in(scope):
+        try:
+            await login(scope, "alice")
+        except AttributesTooLarge:
+            return [scope["user"].is_authenticated, dict(scope["session"])]
+
+    async with site(attributes_bytes_max=100) as at:
+        browser, around = at.browser(), {"cart": "x" * 100}
+        answer = await browser.ask(log_in, session=around)
+        assert (answer.said, answer.all("set-cookie"), at.server.live) == ([False, around], [], {})
+
+
+@in_virtual_time
+async def test_a_login_whose_attributes_the_store_does_not_take_leaves_no_session():
+    async with site() as at:
+        browser, around = at.browser(), {"cart": ["tea"]}
+        gate = at.store.hold_requests(lambda call: call.name == "write_attributes")
+
+        revoking = at.store.hold_requests(lambda call: call.name == "revoke")
+
+        async def fail_until_the_logout():
+            await gate.arrival()
+            at.store.wire.is_down = True
+            gate.open()
+            await revoking.arrival()
+            at.store.wire.is_down = False
+            revoking.open()
+
+        failing = asyncio.ensure_future(fail_until_the_logout())
+        answer = await browser.ask(put(user="alice"), session=around)
+        await failing
+        assert (answer.status, answer.all("set-cookie")) == (503, [])
+        assert (at.server.live, around) == ({}, {"cart": ["tea"]})
+
+
+@in_virtual_time
 async def test_a_session_that_ends_while_the_application_works_is_anonymous():
     async def be_logged_out(session):
         await at.cache.logout_everywhere("alice")
@@ -726,7 +847,8 @@ async def test_a_session_that_ends_while_the_application_works_is_anonymous():
     async with site() as at:
         browser = await logged_in(at)
         answer = await browser.ask(be_logged_out)
-        assert (answer.status, browser.ticket) == (200, None)
+        assert (answer.status, answer.all("set-cookie")) == (200, [])
+        assert await browser.say(everything) == {}
 
 
 @in_virtual_time
@@ -737,7 +859,7 @@ async def test_the_session_ends_between_the_check_and_the_reading():
         browser = await logged_in(here)
         await there.cache.logout_everywhere("alice")
         answer = await browser.ask(everything)
-        assert (answer.said, browser.ticket) == ({}, None)
+        assert (answer.said, answer.all("set-cookie")) == ({}, [])
 
 
 @in_virtual_time
@@ -752,12 +874,17 @@ async def test_fields_that_the_application_has_set_are_kept():
         scope["session"].get("x")
         await send({"type": "http.response.start", "status": 204})
 
+    async def varying(scope, receive, send):
+        scope["session"].get("x")
+        await send({"type": "http.response.start", "status": 204, "headers": [(b"vary", b"*")]})
+
     async with site() as at:
         browser = at.browser()
         answer = await browser.request(application)
         assert [name for name, _ in answer.fields] == ["Vary", "Cache-Control", "Set-Cookie", "set-cookie"]
         assert browser.ticket
         assert (await browser.request(bare)).fields == [("vary", "Cookie")]
+        assert (await browser.request(varying)).fields == [("vary", "*")]
 
 
 @in_virtual_time
@@ -774,6 +901,10 @@ async def test_what_is_set_while_a_response_streams_is_written_at_its_end():
         await send({"type": "http.response.start", "status": 200, "headers": []})
         scope["session"]["user"] = "bob"
 
+    async def rotate_late(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        scope["session"].rotate()
+
     async with site() as at:
         browser = await logged_in(at)
         with at.commands("write_attributes", "write_attributes"):
@@ -781,6 +912,8 @@ async def test_what_is_set_while_a_response_streams_is_written_at_its_end():
         assert await browser.say(lambda session: session["seen"]) == 2
         with pytest.raises(RuntimeError, match="too late for a login"):
             await browser.request(log_in_late)
+        with at.commands(), pytest.raises(RuntimeError, match="too late for a login or rotation"):
+            await browser.request(rotate_late)
         assert await at.cache.sessions("bob") == []
 
 

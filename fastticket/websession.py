@@ -182,6 +182,11 @@ class WebSession(MutableMapping[str, Any]):
 
     # --- what the integration does
 
+    @property
+    def is_admitted(self) -> bool:
+        """Whether there is a session. To ask is no look at it, of which `Vary` would tell."""
+        return self._session is not None
+
     async def admit(self) -> None:
         """Judge the ticket that came. StoreUnavailable: it can not be judged, and the visitor is not anonymous for that."""
         if not self._ticket:
@@ -208,11 +213,11 @@ class WebSession(MutableMapping[str, Any]):
         """Do what the application asked for since the last time: logout, login, attributes, another ticket.
 
         StoreUnavailable; and what is wrong with what was set: NotLoggedIn, BadAttribute, AttributesTooLarge, InvalidPrincipal,
-        TooManySessions, TypeError. RuntimeError: the response has begun, so the visitor can not be given a ticket.
+        TooManySessions, TypeError. RuntimeError: there is no response to begin any more, so the visitor can not be given a ticket.
         """
         if self._has_answered and (self._newcomer is not None or self._rotates):
             raise RuntimeError(
-                "the response has begun: it is too late for a login or rotation, whose cookie would come with it"
+                "the response has begun, or there will be none: it is too late for a login or rotation, whose cookie would come with it"
             )
         newcomer, brought = self._newcomer, self._brought()
         if self._outgoing:
@@ -237,6 +242,10 @@ class WebSession(MutableMapping[str, Any]):
             self._end()
             self._place.clear()
         return ended
+
+    def forgo_fields(self) -> None:
+        """The connection ends without a response that could bring a cookie."""
+        self._has_answered = True
 
     def fields(self, given: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         """What to add to the fields of the response, once, when all is carried out. `given`: those that it has.

@@ -30,6 +30,7 @@ from fastticket.errors import (
     StoreUnavailable,
     TooManySessions,
 )
+from fastticket.sync import TicketCache as SyncTicketCache
 from fastticket.websession import Visitor, WebSession, at_once
 
 KEY = (1, b"k" * 32)
@@ -303,6 +304,22 @@ async def test_what_starlette_wants_of_a_user():
         assert await (await logged_in(at)).say(user) == [True, "alice", "alice", ["authenticated"]]
 
 
+class Robot:
+    is_authenticated = True
+    display_name = "robot"
+
+
+@in_virtual_time
+async def test_whom_another_middleware_has_authenticated_stays_unless_somebody_is_logged_in_here():
+    def name(scope):
+        return [scope["user"].display_name, scope["auth"] == "of the robot"]
+
+    async with site() as at:
+        around = {"user": Robot(), "auth": "of the robot"}
+        assert await at.browser().say(name, **around) == ["robot", True]
+        assert await (await logged_in(at)).say(name, **around) == ["alice", False]
+
+
 # --- what is asked of the store
 
 
@@ -352,8 +369,12 @@ async def test_lazy_sessions_are_read_when_that_is_asked_for():
             assert await browser.say(lambda session: session["user"]) == "alice"
         with at.commands("write_attributes"):
             await browser.ask(put(color="red"))
-        with pytest.raises(NotLoaded):
-            await browser.ask(lambda session: session.get("color"))
+        for look in (lambda session: session.get("color"), list, lambda session: "color" in session):
+            with pytest.raises(NotLoaded, match=r"await request\.session\.load\(\)"):
+                await browser.ask(look)
+        with pytest.raises(NotLoaded, match=r"await request\.session\.load\(\)"):
+            await browser.ask(lambda session: session.__delitem__("color"))
+        assert await browser.say(lambda session: [session.update(mine=1), session["mine"]]) == [None, 1]
         with at.commands("read_attributes"):
             assert await browser.say(color) == "red"
         with at.commands("rotate", "exchange"):
@@ -762,6 +783,29 @@ async def test_what_the_store_does_not_take_is_503_and_logs_nobody_out(view):
 
 
 @in_virtual_time
+async def test_an_application_does_not_hear_of_the_503_that_takes_its_responses_place():
+    """It has begun its response; what its handlers of errors had to say would be a second one."""
+    heard = []
+
+    async def application(scope, receive, send):
+        scope["session"]["color"] = "red"
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"1", "more_body": True})
+            await send({"type": "http.response.body", "body": b"2"})
+        except Exception as error:
+            heard.append(error)
+
+    async with site() as at:
+        browser = await logged_in(at)
+        at.store.wire.is_down = True
+        answer = await browser.request(application)
+        assert (answer.status, answer.all("retry-after"), heard) == (503, ["1"], [])
+        assert "detail" in answer.said
+        assert browser.ticket
+
+
+@in_virtual_time
 async def test_a_new_ticket_gets_to_its_owner_even_if_the_store_goes_away_then():
     async with site() as at:
         browser = await logged_in(at)
@@ -1071,6 +1115,49 @@ async def test_a_login_in_a_websocket_comes_with_its_acceptance():
 
 
 @in_virtual_time
+async def test_it_is_too_late_for_one_when_the_websocket_is_closed():
+    async def application(scope, receive, send):
+        scope["session"]["user"] = "alice"
+        await send({"type": "websocket.close"})
+
+    async with site() as at:
+        with at.commands(), pytest.raises(RuntimeError, match="too late for a login"):
+            await talk(at.browser(), application)
+
+
+@in_virtual_time
+async def test_a_websocket_is_closed_once():
+    sent = []
+
+    async def keep(message):
+        sent.append(message)
+
+    async def application(scope, receive, send):
+        await send({"type": "websocket.close"})
+        raise StoreUnavailable("of the application")
+
+    async with site() as at:
+        with pytest.raises(StoreUnavailable):
+            await SessionMiddleware(application, at.cache)(at.browser().scope(kind="websocket"), None, keep)
+        assert sent == [{"type": "websocket.close"}]
+
+
+@in_virtual_time
+async def test_a_websocket_whose_login_the_store_does_not_take_is_not_accepted():
+    async with site() as at:
+        browser = await logged_in(at)
+
+        async def application(scope, receive, send):
+            scope["session"]["color"] = "red"
+            at.store.wire.is_down = True
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "text": "hello"})
+            assert (await receive())["type"] == "websocket.disconnect"
+
+        assert await talk(browser, application, DISCONNECT) == [{"type": "websocket.close", "code": 1013}]
+
+
+@in_virtual_time
 async def test_a_websocket_whose_ticket_can_not_be_judged_is_503_or_try_again_later():
     async with site() as at:
         browser = at.browser()
@@ -1151,6 +1238,119 @@ async def test_a_start_without_the_store(caplog):
     browser.cookies["ticket"] = Keyring([KEY]).mint("alice", virtual_ms())
     assert (await browser.ask(everything)).status == 503
     assert browser.ticket
+
+
+def visitor_with_a_ticket(at: Site) -> Browser:
+    browser = at.browser()
+    browser.cookies["ticket"] = Keyring([KEY]).mint("alice", virtual_ms())
+    return browser
+
+
+def opened(store: ModelStore) -> int:
+    """How often."""
+    return [call.name for call in store.calls].count("open")
+
+
+@in_virtual_time
+async def test_a_store_that_hangs_is_waited_for_together_and_not_by_who_has_no_ticket():
+    cache, store = new_cache()
+    store.wire.is_silent = True
+    at = Site(store.server, cache, store)
+    application = SessionMiddleware(page(everything), cache)
+    began_ms = virtual_ms()
+    (start, _) = await run(application, at.browser().scope())
+    assert (start["status"], virtual_ms() - began_ms) == (200, 0)
+
+    scope = visitor_with_a_ticket(at).scope()
+    for sent in await asyncio.gather(*(run(application, scope) for _ in range(8))):
+        assert sent[0]["status"] == 503
+    assert (virtual_ms() - began_ms, opened(store)) == (1000, 1)
+
+    await pass_ms(999)
+    began_ms = virtual_ms()
+    assert (await run(application, scope))[0]["status"] == 503
+    assert (virtual_ms() - began_ms, opened(store)) == (0, 1)
+
+    store.wire.is_silent = store.is_closed = False
+    await pass_ms(1)
+    assert (await run(application, scope))[0]["status"] == 200
+    assert opened(store) == 2
+    await cache.aclose()
+
+
+@in_virtual_time
+async def test_a_login_waits_for_the_store_to_be_opened():
+    cache, store = new_cache()
+    browser = Site(store.server, cache, store).browser()
+    (start, _) = await run(SessionMiddleware(page(put(user="alice")), cache), browser.scope())
+    assert (start["status"], len(store.server.live)) == (200, 1)
+    await cache.aclose()
+
+
+@in_virtual_time
+async def test_a_stop_does_not_wait_for_a_store_that_hangs():
+    cache, store = new_cache()
+    at = Site(store.server, cache, store)
+    gate = store.hold_requests(lambda call: call.name == "open")
+
+    async def application(scope, receive, send):
+        await run(middleware, at.browser().scope())
+        await gate.arrival()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def inside(scope, receive, send):
+        await (application if scope["type"] == "lifespan" else page(everything))(scope, receive, send)
+
+    middleware = SessionMiddleware(inside, cache)
+    (sent,) = await run(middleware, {"type": "lifespan"})
+    assert (sent["type"], cache.was_opened) == ("lifespan.shutdown.complete", False)
+
+
+@in_virtual_time
+async def test_what_the_middleware_could_not_open_it_does_not_close():
+    cache, store = new_cache()
+
+    async def application(scope, receive, send):
+        store.wire.is_down = True
+        await send({"type": "lifespan.startup.complete"})
+        store.wire.is_down = store.is_closed = False
+        async with cache:
+            await send({"type": "lifespan.shutdown.complete"})
+            assert not store.is_closed
+
+    await run(SessionMiddleware(application, cache), {"type": "lifespan"})
+
+
+@in_virtual_time
+async def test_a_second_lifespan_says_that_the_cache_is_closed():
+    cache, _ = new_cache()
+    application = SessionMiddleware(stand_by, cache)
+    lifespan = {"type": "lifespan"}, {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}
+    await run(application, *lifespan)
+    with pytest.raises(RuntimeError, match="closed when the application stopped: make both anew"):
+        await run(application, *lifespan)
+
+
+def test_another_event_loop_says_so():
+    cache, store = new_cache()
+    at = Site(store.server, cache, store)
+    application = SessionMiddleware(page(everything), cache)
+    log_in = SessionMiddleware(page(put(user="alice")), cache)
+    in_virtual_time(lambda: run(log_in, at.browser().scope()))()
+    in_virtual_time(lambda: run(application, at.browser().scope()))()
+
+    async def come_back():
+        with pytest.raises(RuntimeError, match="opened in another event loop"):
+            await run(log_in, visitor_with_a_ticket(at).scope())
+        with pytest.raises(RuntimeError, match="opened in another event loop"):
+            await run(log_in, at.browser().scope())
+
+    in_virtual_time(come_back)()
+
+
+def test_a_cache_of_threads_is_none_of_asgi():
+    with pytest.raises(TypeError, match=r"that of fastticket\.sync is for threads"):
+        SessionMiddleware(stand_by, SyncTicketCache(ModelStore(ModelServer(virtual_ms)), Keyring([KEY])))
 
 
 @in_virtual_time

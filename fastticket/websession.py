@@ -302,7 +302,7 @@ class WebSession(MutableMapping[str, Any]):
         with contextlib.suppress(TicketRefused):  # its key has left the ring meanwhile
             await _result_of(self._cache.logout(self._outgoing))
         self._outgoing = ""
-        self._drop_ticket()
+        self._clear_cookie()
 
     async def _log_in(self, principal: str, brought: dict[str, Any]) -> None:
         remember = self._remembers
@@ -333,7 +333,6 @@ class WebSession(MutableMapping[str, Any]):
 
     async def _undo_login(self, ticket: str) -> None:
         """Nobody will have this ticket."""
-        self._ticket = ""
         self._become_anonymous()
         with contextlib.suppress(FastticketError):
             await _result_of(self._cache.logout(ticket))
@@ -358,12 +357,11 @@ class WebSession(MutableMapping[str, Any]):
         """The session is over. `why`: its ticket was refused so."""
         may_be_replaced = why is Verdict.REVOKED and not self._set_cookie  # one that is given here is nobody else's yet
         self._become_anonymous()
-        if may_be_replaced:
-            self._ticket = ""
-        else:
-            self._drop_ticket()
+        if not may_be_replaced:
+            self._clear_cookie()
 
     def _become_anonymous(self) -> None:
+        self._ticket = ""
         self._principal = self._session = self._attributes = self._unreadable = self._newcomer = None
         self._remembers = self._rotates = False
 
@@ -372,8 +370,7 @@ class WebSession(MutableMapping[str, Any]):
         self._ticket = ticket
         self._set_cookie = self._cookie.set(ticket, self._visitor.host, max_age_s=age_s)
 
-    def _drop_ticket(self) -> None:
-        self._ticket = ""
+    def _clear_cookie(self) -> None:
         self._set_cookie = self._cookie.clear(self._visitor.host)
 
     def _is_remembered(self, session: Session) -> bool:

@@ -795,14 +795,22 @@ async def test_an_application_does_not_hear_of_the_503_that_takes_its_responses_
             await send({"type": "http.response.body", "body": b"2"})
         except Exception as error:
             heard.append(error)
+        raise StoreUnavailable("of the application")
 
     async with site() as at:
         browser = await logged_in(at)
         at.store.wire.is_down = True
-        answer = await browser.request(application)
-        assert (answer.status, answer.all("retry-after"), heard) == (503, ["1"], [])
-        assert "detail" in answer.said
-        assert browser.ticket
+        sent = []
+
+        async def keep(message):
+            sent.append(message)
+
+        with pytest.raises(StoreUnavailable, match="of the application"):
+            await SessionMiddleware(application, at.cache)(browser.scope(), None, keep)
+        assert heard == []
+        start, body = sent
+        assert (start["status"], (b"retry-after", b"1") in start["headers"]) == (503, True)
+        assert "detail" in json.loads(body["body"])
 
 
 @in_virtual_time
@@ -893,6 +901,19 @@ async def test_a_session_that_ends_while_the_application_works_is_anonymous():
         answer = await browser.ask(be_logged_out)
         assert (answer.status, answer.all("set-cookie")) == (200, [])
         assert await browser.say(everything) == {}
+
+
+@in_virtual_time
+async def test_a_login_that_ends_within_its_request_gives_no_cookie():
+    async def log_in(scope):
+        await login(scope, "alice")
+        await at.cache.logout_everywhere("alice")
+        scope["session"]["color"] = "red"
+
+    async with site() as at:
+        browser = at.browser()
+        await browser.ask(log_in)
+        assert browser.ticket is None
 
 
 @in_virtual_time
@@ -1266,12 +1287,13 @@ async def test_a_store_that_hangs_is_waited_for_together_and_not_by_who_has_no_t
         assert sent[0]["status"] == 503
     assert (virtual_ms() - began_ms, opened(store)) == (1000, 1)
 
+    store.is_closed = False
     await pass_ms(999)
     began_ms = virtual_ms()
     assert (await run(application, scope))[0]["status"] == 503
     assert (virtual_ms() - began_ms, opened(store)) == (0, 1)
 
-    store.wire.is_silent = store.is_closed = False
+    store.wire.is_silent = False
     await pass_ms(1)
     assert (await run(application, scope))[0]["status"] == 200
     assert opened(store) == 2
@@ -1297,13 +1319,14 @@ async def test_a_stop_does_not_wait_for_a_store_that_hangs():
         await run(middleware, at.browser().scope())
         await gate.arrival()
         await send({"type": "lifespan.shutdown.complete"})
+        assert store.is_closed
 
     async def inside(scope, receive, send):
         await (application if scope["type"] == "lifespan" else page(everything))(scope, receive, send)
 
     middleware = SessionMiddleware(inside, cache)
-    (sent,) = await run(middleware, {"type": "lifespan"})
-    assert (sent["type"], cache.was_opened) == ("lifespan.shutdown.complete", False)
+    await run(middleware, {"type": "lifespan"})
+    assert not cache.was_opened
 
 
 @in_virtual_time
@@ -1344,6 +1367,21 @@ def test_another_event_loop_says_so():
             await run(log_in, visitor_with_a_ticket(at).scope())
         with pytest.raises(RuntimeError, match="opened in another event loop"):
             await run(log_in, at.browser().scope())
+
+    in_virtual_time(come_back)()
+
+
+def test_another_event_loop_may_open_what_the_first_could_not():
+    cache, store = new_cache()
+    at = Site(store.server, cache, store)
+    log_in = SessionMiddleware(page(put(user="alice")), cache)
+    store.wire.is_down = True
+    in_virtual_time(lambda: run(log_in, at.browser().scope()))()
+
+    async def come_back():
+        store.wire.is_down = store.is_closed = False
+        assert (await run(log_in, at.browser().scope()))[0]["status"] == 200
+        await cache.aclose()
 
     in_virtual_time(come_back)()
 

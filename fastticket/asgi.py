@@ -22,7 +22,6 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
-from fastticket import sync
 from fastticket.cache import TicketCache
 from fastticket.cookies import TicketCookie
 from fastticket.errors import NotLoaded, StoreUnavailable
@@ -146,7 +145,7 @@ class SessionMiddleware:
     default `TicketCookie()`. `principal_key`: the session's entry that says who is logged in. `lazy`: attributes are read when the
     application awaits `request.session.load()`, not before it is called. What another middleware around this one has put into
     scope["session"] is where anonymous visitors' attributes are kept. Whom another one has authenticated stays scope["user"], unless
-    somebody is logged in here. Within another one of these it does nothing. TypeError: the cache is that of threads.
+    somebody is logged in here. Within another one of these it does nothing. TypeError: the cache is that of threads, say.
     """
 
     def __init__(
@@ -158,9 +157,9 @@ class SessionMiddleware:
         principal_key: str = "user",
         lazy: bool = False,
     ) -> None:
-        if isinstance(cache, sync.TicketCache):
+        if not isinstance(cache, TicketCache):
             raise TypeError(
-                "an ASGI application has a fastticket.TicketCache; that of fastticket.sync is for threads: fastticket.wsgi, .flask"
+                f"cache: a fastticket.TicketCache, not {type(cache)}; that of fastticket.sync is for threads: fastticket.wsgi, .flask"
             )
         self.app = app
         self._cookie = cookie or TicketCookie()

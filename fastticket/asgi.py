@@ -325,7 +325,7 @@ class _Answer:
         if self._is_replaced:
             return
         if message["type"] == "websocket.close":
-            self._session.forgo_fields()
+            await self._session.forgo_fields()
             await self.end()
             self.has_begun = True
         elif message["type"] in BEGINNINGS:

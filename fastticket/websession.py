@@ -216,9 +216,7 @@ class WebSession(MutableMapping[str, Any]):
         TooManySessions, TypeError. RuntimeError: there is no response to begin any more, so the visitor can not be given a ticket.
         """
         if self._has_answered and (self._newcomer is not None or self._rotates):
-            raise RuntimeError(
-                "the response has begun, or there will be none: it is too late for a login or rotation, whose cookie would come with it"
-            )
+            raise _too_late()
         newcomer, brought = self._newcomer, self._brought()
         if self._outgoing:
             await self._log_out()
@@ -243,9 +241,14 @@ class WebSession(MutableMapping[str, Any]):
             self._place.clear()
         return ended
 
-    def forgo_fields(self) -> None:
-        """The connection ends without a response that could bring a cookie."""
+    async def forgo_fields(self) -> None:
+        """The connection ends without a response. RuntimeError: it would have brought a ticket, whose session ends with it."""
+        is_given = not self._has_answered and bool(self._set_cookie) and self._session is not None
         self._has_answered = True
+        if is_given:
+            self.logout()
+            await self.carry_out()
+            raise _too_late()
 
     def fields(self, given: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         """What to add to the fields of the response, once, when all is carried out. `given`: those that it has.
@@ -378,6 +381,12 @@ class WebSession(MutableMapping[str, Any]):
         lifetime_ms = session.absolute_deadline_ms - session.issued_at_ms
         is_idle_free = session.idle_deadline_ms == session.absolute_deadline_ms
         return is_idle_free and lifetime_ms == self._cache.remember_lifetime_s * 1000
+
+
+def _too_late() -> RuntimeError:
+    return RuntimeError(
+        "the response has begun, or there will be none: it is too late for a login or rotation, whose cookie would come with it"
+    )
 
 
 async def _result_of(value: Any) -> Any:

@@ -1136,14 +1136,20 @@ async def test_a_login_in_a_websocket_comes_with_its_acceptance():
 
 
 @in_virtual_time
-async def test_it_is_too_late_for_one_when_the_websocket_is_closed():
+@pytest.mark.parametrize(
+    "log_in", [lambda scope: scope["session"].update(user="alice"), lambda scope: login(scope, "alice")]
+)
+async def test_a_login_in_one_that_is_closed_is_none(log_in):
     async def application(scope, receive, send):
-        scope["session"]["user"] = "alice"
+        done = log_in(scope)
+        if done is not None:
+            await done
         await send({"type": "websocket.close"})
 
     async with site() as at:
-        with at.commands(), pytest.raises(RuntimeError, match="too late for a login"):
+        with pytest.raises(RuntimeError, match="too late for a login"):
             await talk(at.browser(), application)
+        assert at.server.live == {}
 
 
 @in_virtual_time

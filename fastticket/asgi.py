@@ -7,7 +7,9 @@
 Rules of this file
 - What the application has set is written before its response's first byte; `login` and its like write at once, and `save` does.
 - An exception writes nothing, nor does a response of 500 or more: that is what an exception becomes where the framework catches it.
-- A ticket that can not be judged, and a write that the store does not take, is a 503, as long as nothing was sent.
+- A ticket that can not be judged, and a write that the store does not take, is a 503, as long as nothing was sent. If it takes the
+  place of a response that the application has begun, the application hears nothing of it: it could not answer twice.
+- Who has no ticket does not wait for the store.
 - What is set later, while a response streams or in a WebSocket, is written when the application is done, or the connection.
 - Nothing of Starlette is imported: any ASGI application will do.
 """
@@ -17,12 +19,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from fastticket.cache import TicketCache
 from fastticket.cookies import TicketCookie
-from fastticket.errors import StoreUnavailable
+from fastticket.errors import NotLoaded, StoreUnavailable
 from fastticket.websession import UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, UNAVAILABLE_STATUS, Visitor, WebSession
 
 log = logging.getLogger("fastticket.asgi")
@@ -36,11 +38,23 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 BEGINNINGS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 LIFESPAN_ENDS = ("lifespan.shutdown.complete", "lifespan.shutdown.failed")
 FAILURE_STATUS = 500  # and more
+OPENING_PAUSE_S = 1.0  # after an attempt that failed
 TRY_AGAIN_LATER = 1013  # RFC 6455's registry of close codes
 
 
 class RequestSession(WebSession):
     """What `request.session` is: a mapping of attributes, and who is logged in under `principal_key`."""
+
+    def __init__(
+        self,
+        opening: _Opening,
+        cookie: TicketCookie,
+        visitor: Visitor,
+        principal_key: str,
+        anonymous: MutableMapping[str, Any] | None,
+    ) -> None:
+        super().__init__(opening.cache, cookie, visitor, principal_key, anonymous)
+        self._opening = opening
 
     async def load(self) -> None:
         """Read the attributes; with `lazy=True`, before looking at one. StoreUnavailable."""
@@ -52,6 +66,42 @@ class RequestSession(WebSession):
         Errors as `WebSession.carry_out`.
         """
         await self.carry_out()
+
+    async def admit(self) -> None:
+        """Judge the ticket that came. StoreUnavailable; RuntimeError: the cache can not be opened any more."""
+        if self._ticket:
+            await self._opening.done()
+        else:
+            self._opening.begin()
+        await super().admit()
+
+    async def _new_ticket(self, principal: str) -> str:
+        await self._opening.done()
+        return await super()._new_ticket(principal)
+
+    def __getitem__(self, name: str) -> Any:
+        with _saying_how_to_load():
+            return super().__getitem__(name)
+
+    def __delitem__(self, name: str) -> None:
+        with _saying_how_to_load():
+            super().__delitem__(name)
+
+    def __contains__(self, name: object) -> bool:
+        with _saying_how_to_load():
+            return super().__contains__(name)
+
+    def __iter__(self) -> Iterator[str]:
+        with _saying_how_to_load():
+            return super().__iter__()
+
+
+@contextlib.contextmanager
+def _saying_how_to_load() -> Iterator[None]:
+    try:
+        yield
+    except NotLoaded:
+        raise NotLoaded("the session's attributes are not loaded: `await request.session.load()`") from None
 
 
 class User:
@@ -94,7 +144,8 @@ class SessionMiddleware:
     Opens the cache, if nobody else did, when the application has started, and closes it then when that has stopped. `cookie`: by
     default `TicketCookie()`. `principal_key`: the session's entry that says who is logged in. `lazy`: attributes are read when the
     application awaits `request.session.load()`, not before it is called. What another middleware around this one has put into
-    scope["session"] is where anonymous visitors' attributes are kept. Within another one of these it does nothing.
+    scope["session"] is where anonymous visitors' attributes are kept. Whom another one has authenticated stays scope["user"], unless
+    somebody is logged in here. Within another one of these it does nothing. TypeError: the cache is that of threads, say.
     """
 
     def __init__(
@@ -106,13 +157,15 @@ class SessionMiddleware:
         principal_key: str = "user",
         lazy: bool = False,
     ) -> None:
+        if not isinstance(cache, TicketCache):
+            raise TypeError(
+                f"cache: a fastticket.TicketCache, not {type(cache)}; that of fastticket.sync is for threads: fastticket.wsgi, .flask"
+            )
         self.app = app
-        self._cache = cache
         self._cookie = cookie or TicketCookie()
         self._principal_key = principal_key
         self._is_lazy = lazy
-        self._opening = asyncio.Lock()
-        self._has_opened = False
+        self._opening = _Opening(cache)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or WebSocket, or the application's lifespan."""
@@ -125,13 +178,12 @@ class SessionMiddleware:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         session = RequestSession(
-            self._cache, self._cookie, _visitor(scope), self._principal_key, anonymous=scope.get("session")
+            self._opening, self._cookie, _visitor(scope), self._principal_key, anonymous=scope.get("session")
         )
         answer = _Answer(scope, session, receive, send)
         try:
             await self._admit(session)
-            seen = {**scope, "session": session, "user": User(session), "auth": Credentials(session)}
-            await self.app(seen, answer.receive, answer.send)
+            await self.app({**scope, **_seen(scope, session)}, answer.receive, answer.send)
             await answer.end()
         except StoreUnavailable as error:
             if answer.has_begun:
@@ -140,20 +192,10 @@ class SessionMiddleware:
             await answer.send_unavailable()
 
     async def _admit(self, session: RequestSession) -> None:
-        with contextlib.suppress(StoreUnavailable):  # it concerns whoever has a ticket
-            await self._open()
         await session.admit()
         if not self._is_lazy:
             with contextlib.suppress(StoreUnavailable):  # it concerns whoever looks at one
                 await session.load()
-
-    async def _open(self) -> None:
-        if self._cache.was_opened:
-            return
-        async with self._opening:
-            if not self._cache.was_opened:
-                await self._cache.open()
-                self._has_opened = True
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The application starts first, for it may open the cache itself; and stops first, for it may use it until then."""
@@ -161,11 +203,11 @@ class SessionMiddleware:
         async def send_between(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
                 try:
-                    await self._open()
+                    await self._opening.done()
                 except StoreUnavailable as error:  # a request may find it again
                     log.warning("started without the store: %s", error)
-            elif message["type"] in LIFESPAN_ENDS and self._has_opened:
-                await self._cache.aclose()
+            elif message["type"] in LIFESPAN_ENDS:
+                await self._opening.undo()
             await send(message)
 
         await self.app(scope, receive, send_between)
@@ -209,12 +251,65 @@ def session_of(request: Mapping[str, Any]) -> RequestSession:
     return found
 
 
+class _Opening:
+    """Of the cache, if nobody else opens it. Whoever waits for it shares one attempt, and its failure for a while."""
+
+    def __init__(self, cache: TicketCache) -> None:
+        self.cache = cache
+        self._loop: asyncio.AbstractEventLoop | None = None  # the cache's
+        self._attempt: asyncio.Task[None] | None = None
+        self._pause_ends_s = 0.0  # of the loop's time
+        self._is_ours = self._is_undone = False
+
+    def begin(self) -> None:
+        """Begin an attempt, if it is time for one."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop and not (self._loop and self.cache.was_opened):
+            self._loop, self._attempt, self._pause_ends_s = loop, None, 0.0
+        is_idle = self._attempt is None or self._attempt.done()
+        if is_idle and not self.cache.was_opened and loop.time() >= self._pause_ends_s:
+            self._attempt = loop.create_task(self._try(), name="fastticket-open")
+
+    async def done(self) -> None:
+        """Wait until the cache is open. StoreUnavailable, ConfigError; RuntimeError: it is closed, or another loop's."""
+        self.begin()
+        if not self.cache.was_opened and self._attempt:
+            await asyncio.shield(self._attempt)
+        if not self.cache.was_opened:
+            raise StoreUnavailable("the store could not be opened")
+        if self._is_undone:
+            raise RuntimeError(
+                "the ticket cache was closed when the application stopped: make both anew to start it again"
+            )
+        if self._loop is not asyncio.get_running_loop():
+            raise RuntimeError(
+                "the ticket cache was opened in another event loop: serve every request in one (`with TestClient(app)`)"
+            )
+
+    async def undo(self) -> None:
+        """The application has stopped."""
+        if self._attempt and not self._attempt.done():
+            self._attempt.cancel()
+            await asyncio.wait([self._attempt])
+        if self._is_ours:
+            self._is_undone = True
+            await self.cache.aclose()
+
+    async def _try(self) -> None:
+        try:
+            await self.cache.open()
+            self._is_ours = True
+        except StoreUnavailable as error:
+            log.info("the store could not be opened: %s", error)
+            self._pause_ends_s = asyncio.get_running_loop().time() + OPENING_PAUSE_S
+
+
 class _Answer:
     """The application's `receive` and `send` of one connection: what it asked for is carried out before its answer begins."""
 
     def __init__(self, scope: Scope, session: RequestSession, receive: Receive, send: Send) -> None:
         self.has_begun = False
-        self._has_failed = False
+        self._has_failed = self._is_replaced = False
         self._scope = scope
         self._session = session
         self._receive = receive
@@ -223,16 +318,24 @@ class _Answer:
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "websocket.disconnect":
-            await self._session.save()
+            await self.end()
         return message
 
     async def send(self, message: Message) -> None:
+        if self._is_replaced:
+            return
         if message["type"] == "websocket.close":
-            await self._session.save()
+            await self._session.forgo_fields()
+            await self.end()
             self.has_begun = True
         elif message["type"] in BEGINNINGS:
             self._has_failed = message.get("status", 0) >= FAILURE_STATUS
-            await self.end()
+            try:
+                await self.end()
+            except StoreUnavailable as error:
+                log.info("503: %s", error)
+                await self.send_unavailable()
+                return
             given = list(message.get("headers", ()))
             message = {**message, "headers": [*given, *self._added(given)]}
             self.has_begun = True
@@ -240,11 +343,12 @@ class _Answer:
 
     async def end(self) -> None:
         """Nothing more is set, or nothing of it is wanted."""
-        if not self._has_failed:
+        if not self._has_failed and not self._is_replaced:
             await self._session.save()
 
     async def send_unavailable(self) -> None:
-        """503, if the server lets a WebSocket be answered so."""
+        """503, if the server lets a WebSocket be answered so. What the application sends is dropped from now on."""
+        self.has_begun = self._is_replaced = True
         kind = "http"
         if self._scope["type"] == "websocket":
             if "websocket.http.response" not in self._scope.get("extensions", {}):
@@ -274,6 +378,13 @@ def _visitor(scope: Scope) -> Visitor:
         address=client[0] if client else "",
         user_agent=" ".join(said[b"user-agent"]),
     )
+
+
+def _seen(scope: Scope, session: RequestSession) -> dict[str, Any]:
+    """What the application finds in its scope."""
+    if not session.is_admitted and getattr(scope.get("user"), "is_authenticated", False):
+        return {"session": session}
+    return {"session": session, "user": User(session), "auth": Credentials(session)}
 
 
 def _encoded(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

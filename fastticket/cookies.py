@@ -1,10 +1,13 @@
-"""The cookie that carries a ticket (RFC 6265): finding it in a request, and the Set-Cookie values of a response."""
+"""The cookie that carries a ticket (RFC 6265): found in a request as the gateway finds it, and the Set-Cookie values of a response."""
 
 from __future__ import annotations
 
 import ipaddress
+import re
 
 DOMAIN_LABELS_MIN = 2  # fewer would be a cookie for a whole top-level domain
+LABEL = re.compile(r"[A-Za-z0-9-]+")  # nothing else of a client's Host gets into a Set-Cookie
+OUTER = " \t"
 
 
 class TicketCookie:
@@ -16,13 +19,11 @@ class TicketCookie:
         self._domain_level = domain_level
 
     def find(self, cookies: str) -> str:
-        """The ticket in the value of a Cookie field; empty: there is none, or several that differ, so nobody knows which is meant."""
-        found = {
-            value.strip().strip('"')
-            for name, _, value in (part.partition("=") for part in cookies.split(";"))
-            if name.strip() == self.name
-        }
-        return found.pop() if len(found) == 1 else ""
+        """The ticket in the value of a Cookie field; empty: there is none, or several, so nobody knows which is meant."""
+        begins = f"{self.name}="
+        parts = [part.strip(OUTER) for part in cookies.split(";")]
+        found = [part.removeprefix(begins) for part in parts if part.startswith(begins)]
+        return found[0] if len(found) == 1 else ""
 
     def set(self, ticket: str, host: str, *, max_age_s: int | None = None) -> str:
         """The Set-Cookie value that gives a ticket to a client which asked for this Host. `max_age_s`: it outlives the browser."""
@@ -42,7 +43,7 @@ def parent_domain(host: str, level: int) -> str:
     """The last `level` labels of a Host's name; empty if that is no domain to set a cookie for."""
     name = host.partition(":")[0].rstrip(".")
     labels = name.split(".")[-level:] if level else []
-    if len(labels) < DOMAIN_LABELS_MIN or not all(labels) or _is_address(name):
+    if len(labels) < DOMAIN_LABELS_MIN or not all(map(LABEL.fullmatch, labels)) or _is_address(name):
         return ""
     return ".".join(labels)
 

@@ -8,8 +8,9 @@ Rules of this file
 - The application's reads and writes are memory alone. `admit` comes before them, `carry_out` after: before the response's first byte.
 - What is changed of a session is written, nothing else. What an anonymous visitor leaves is never the store's.
 - A value that can not be written, or has no place to be kept in, is found before anything is done.
-- A login that fails is not tried again: the visitor is anonymous. A logout that fails is.
+- A login that fails is not tried again: the visitor is anonymous, and no session is left of it. A logout that fails is tried again.
 - A session that ends while the application works leaves the visitor anonymous, and is no error.
+- The cookie of a revoked ticket stays: a rotation may have revoked it, whose response has brought another ticket by now.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from fastticket.attributes import AttributeChanges
 from fastticket.cache import TicketCache
 from fastticket.cookies import TicketCookie
 from fastticket.core.check import Session
-from fastticket.errors import NotLoggedIn, StoreUnavailable, TicketRefused
+from fastticket.errors import FastticketError, NotLoggedIn, StoreUnavailable, TicketRefused, Verdict
 from fastticket.stores.base import StoredAttributes
 
 USER_AGENT_CHARACTERS_MAX = 200  # of what a login records
@@ -63,8 +64,8 @@ class Visitor(NamedTuple):
 class WebSession(MutableMapping[str, Any]):
     """A visitor's session as the application sees it: attributes by name, and under `principal_key` who is logged in.
 
-    Setting that entry logs in, deleting it logs out, at the end of the request. `anonymous`: where the framework keeps what a visitor
-    without a session leaves; None: nowhere, and leaving something is NotLoggedIn.
+    Setting that entry logs in; deleting it, or setting None, logs out: at the end of the request. `anonymous`: where the framework
+    keeps what a visitor without a session leaves; None: nowhere, and leaving something is NotLoggedIn.
     """
 
     def __init__(
@@ -87,7 +88,8 @@ class WebSession(MutableMapping[str, Any]):
         self._unreadable: StoreUnavailable | None = None
         self._principal: str | None = None
         self._newcomer: str | None = None  # to be logged in
-        self._remembers = self._leaves = self._rotates = False
+        self._outgoing = ""  # the ticket to be logged out
+        self._remembers = self._rotates = False
         self._set_cookie = ""
         self._is_looked_at = self._has_answered = False
 
@@ -109,7 +111,9 @@ class WebSession(MutableMapping[str, Any]):
         """Begin a new session. `remember`: its cookie outlives the browser. One that there was ends, with all that was in it."""
         if not isinstance(principal, str):
             kind = type(principal).__name__
-            raise TypeError(f"session[{self._principal_key!r}] is who is logged in: a str, not {kind}")
+            raise TypeError(
+                f"session[{self._principal_key!r}] is who is logged in: a str, not {kind}; `principal_key` names another entry"
+            )
         if self._principal is not None:
             self.logout()
         self._is_looked_at = True
@@ -119,7 +123,8 @@ class WebSession(MutableMapping[str, Any]):
     def logout(self) -> None:
         """End the session, if there is one, and forget all that was in it."""
         self._is_looked_at = True
-        self._leaves |= self._session is not None
+        if self._session is not None:
+            self._outgoing = self._ticket
         self._become_anonymous()
         self._place.clear()  # what was brought to a login that is not carried out yet goes with it
 
@@ -139,7 +144,11 @@ class WebSession(MutableMapping[str, Any]):
     def __setitem__(self, name: str, value: Any) -> None:
         if name != self._principal_key:
             self._writable()[name] = value
-        elif value != self.principal:
+        elif value == self.principal:
+            return
+        elif value is None:
+            self.logout()
+        else:
             self.login(value)
 
     def __delitem__(self, name: str) -> None:
@@ -164,10 +173,19 @@ class WebSession(MutableMapping[str, Any]):
         """Log out, and forget everything."""
         self.logout()
 
+    def copy(self) -> dict[str, Any]:
+        """All of it, as a plain dictionary."""
+        return dict(self)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {'anonymous' if self._principal is None else 'logged in'}>"
 
     # --- what the integration does
+
+    @property
+    def is_admitted(self) -> bool:
+        """Whether there is a session. To ask is no look at it, of which `Vary` would tell."""
+        return self._session is not None
 
     async def admit(self) -> None:
         """Judge the ticket that came. StoreUnavailable: it can not be judged, and the visitor is not anonymous for that."""
@@ -175,8 +193,8 @@ class WebSession(MutableMapping[str, Any]):
             return
         try:
             await self._enter(self._ticket)
-        except TicketRefused:
-            self._end()
+        except TicketRefused as refused:
+            self._end(refused.verdict)
 
     async def read(self) -> None:
         """Read the attributes, if there is a session. StoreUnavailable; whoever looks at an attribute then has it, too."""
@@ -185,8 +203,8 @@ class WebSession(MutableMapping[str, Any]):
             return
         try:
             await _result_of(self._attributes.load())
-        except TicketRefused:
-            self._end()
+        except TicketRefused as refused:
+            self._end(refused.verdict)
         except StoreUnavailable as error:
             self._unreadable = error
             raise
@@ -195,14 +213,12 @@ class WebSession(MutableMapping[str, Any]):
         """Do what the application asked for since the last time: logout, login, attributes, another ticket.
 
         StoreUnavailable; and what is wrong with what was set: NotLoggedIn, BadAttribute, AttributesTooLarge, InvalidPrincipal,
-        TooManySessions, TypeError. RuntimeError: the response has begun, so the visitor can not be given a ticket.
+        TooManySessions, TypeError. RuntimeError: there is no response to begin any more, so the visitor can not be given a ticket.
         """
         if self._has_answered and (self._newcomer is not None or self._rotates):
-            raise RuntimeError(
-                "the response has begun: it is too late for a login or rotation, whose cookie would come with it"
-            )
+            raise _too_late()
         newcomer, brought = self._newcomer, self._brought()
-        if self._leaves:
+        if self._outgoing:
             await self._log_out()
         try:
             if newcomer is not None:
@@ -211,8 +227,8 @@ class WebSession(MutableMapping[str, Any]):
                 await _result_of(self._attributes.save())
             if self._rotates:
                 await self._take_another_ticket()
-        except TicketRefused:
-            self._end()
+        except TicketRefused as refused:
+            self._end(refused.verdict)
 
     async def logout_everywhere(self, *, keep_this: bool = True) -> int:
         """End every session of who is logged in, now; how many. `keep_this`: all but this one. NotLoggedIn, StoreUnavailable."""
@@ -224,6 +240,15 @@ class WebSession(MutableMapping[str, Any]):
             self._end()
             self._place.clear()
         return ended
+
+    async def forgo_fields(self) -> None:
+        """The connection ends without a response. RuntimeError: it would have brought a ticket, whose session ends with it."""
+        is_given = not self._has_answered and bool(self._set_cookie) and self._session is not None
+        self._has_answered = True
+        if is_given:
+            self.logout()
+            await self.carry_out()
+            raise _too_late()
 
     def fields(self, given: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         """What to add to the fields of the response, once, when all is carried out. `given`: those that it has.
@@ -242,6 +267,11 @@ class WebSession(MutableMapping[str, Any]):
         return added
 
     # --- inside
+
+    @property
+    def _leaves(self) -> bool:
+        """Whether a session is to be ended."""
+        return bool(self._outgoing)
 
     def _readable(self) -> MutableMapping[str, Any]:
         if self._unreadable is not None:
@@ -273,24 +303,42 @@ class WebSession(MutableMapping[str, Any]):
 
     async def _log_out(self) -> None:
         with contextlib.suppress(TicketRefused):  # its key has left the ring meanwhile
-            await _result_of(self._cache.logout(self._ticket))
-        self._leaves = False
-        self._drop_ticket()
+            await _result_of(self._cache.logout(self._outgoing))
+        self._outgoing = ""
+        self._clear_cookie()
 
     async def _log_in(self, principal: str, brought: dict[str, Any]) -> None:
         remember = self._remembers
         try:
-            login = self._cache.login(principal, remember=remember, details=self._visitor.details)
-            ticket = await _result_of(login)
+            ticket = await self._new_ticket(principal)
         except BaseException:
             self._become_anonymous()  # the application may have an answer to that, which must not try again
             raise
         self._newcomer = None
+        try:
+            await self._fill(ticket, brought)
+        except BaseException:
+            await self._undo_login(ticket)
+            raise
         self._give_ticket(ticket, remember)
+        self._place.clear()
+
+    async def _new_ticket(self, principal: str) -> str:
+        login = self._cache.login(principal, remember=self._remembers, details=self._visitor.details)
+        ticket: str = await _result_of(login)
+        return ticket
+
+    async def _fill(self, ticket: str, brought: dict[str, Any]) -> None:
         attributes = await self._enter(ticket)
         attributes.hold(NOTHING_STORED)
         attributes.update(brought)
-        self._place.clear()
+        await _result_of(attributes.save())
+
+    async def _undo_login(self, ticket: str) -> None:
+        """Nobody will have this ticket."""
+        self._become_anonymous()
+        with contextlib.suppress(FastticketError):
+            await _result_of(self._cache.logout(ticket))
 
     async def _take_another_ticket(self) -> None:
         self._rotates = False
@@ -302,18 +350,21 @@ class WebSession(MutableMapping[str, Any]):
         if was_read:
             await self.read()
 
-    async def _enter(self, ticket: str) -> AttributeChanges:
+    async def _enter(self, ticket: str) -> asynchronous.Attributes | sync.Attributes:
         session = await _result_of(self._cache.authenticate(ticket))
         self._ticket, self._session, self._principal = ticket, session, session.principal
         self._attributes = self._cache.attributes(session)
         return self._attributes
 
-    def _end(self) -> None:
-        """The session is over."""
+    def _end(self, why: Verdict | None = None) -> None:
+        """The session is over. `why`: its ticket was refused so."""
+        may_be_replaced = why is Verdict.REVOKED and not self._set_cookie  # one that is given here is nobody else's yet
         self._become_anonymous()
-        self._drop_ticket()
+        if not may_be_replaced:
+            self._clear_cookie()
 
     def _become_anonymous(self) -> None:
+        self._ticket = ""
         self._principal = self._session = self._attributes = self._unreadable = self._newcomer = None
         self._remembers = self._rotates = False
 
@@ -322,8 +373,7 @@ class WebSession(MutableMapping[str, Any]):
         self._ticket = ticket
         self._set_cookie = self._cookie.set(ticket, self._visitor.host, max_age_s=age_s)
 
-    def _drop_ticket(self) -> None:
-        self._ticket = ""
+    def _clear_cookie(self) -> None:
         self._set_cookie = self._cookie.clear(self._visitor.host)
 
     def _is_remembered(self, session: Session) -> bool:
@@ -331,6 +381,12 @@ class WebSession(MutableMapping[str, Any]):
         lifetime_ms = session.absolute_deadline_ms - session.issued_at_ms
         is_idle_free = session.idle_deadline_ms == session.absolute_deadline_ms
         return is_idle_free and lifetime_ms == self._cache.remember_lifetime_s * 1000
+
+
+def _too_late() -> RuntimeError:
+    return RuntimeError(
+        "the response has begun, or there will be none: it is too late for a login or rotation, whose cookie would come with it"
+    )
 
 
 async def _result_of(value: Any) -> Any:

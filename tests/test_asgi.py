@@ -30,6 +30,7 @@ from fastticket.errors import (
     StoreUnavailable,
     TooManySessions,
 )
+from fastticket.sync import TicketCache as SyncTicketCache
 from fastticket.websession import Visitor, WebSession, at_once
 
 KEY = (1, b"k" * 32)
@@ -189,25 +190,48 @@ async def test_a_response_that_does_not_depend_on_the_session_does_not_vary():
 
 
 @in_virtual_time
-async def test_two_tickets_that_differ_are_none_and_stay():
+async def test_two_tickets_are_none_and_stay():
     async with site() as at:
         tickets = [await at.cache.login("alice") for _ in range(2)]
         cookies = [(b"cookie", f"ticket={ticket}".encode()) for ticket in tickets]
-        answer = await at.browser().ask(everything, headers=cookies)
-        assert (answer.said, answer.all("set-cookie")) == ({}, [])
-        assert (await at.browser().ask(everything, headers=cookies[:1] * 2)).said == {"user": "alice"}
+        for several in (cookies, cookies[:1] * 2):
+            answer = await at.browser().ask(everything, headers=several)
+            assert (answer.said, answer.all("set-cookie")) == ({}, [])
 
 
 @in_virtual_time
 async def test_a_refused_ticket_is_anonymous_and_its_cookie_cleared():
     async with site() as at:
-        browser = await logged_in(at)
-        await at.cache.logout(browser.ticket)
+        browser = at.browser()
+        browser.cookies["ticket"] = await at.cache.login("alice", absolute_lifetime_s=60)
+        await pass_ms(60_000)
         answer = await browser.ask(lambda scope: scope["user"].is_authenticated)
         assert answer.said is False
         assert answer.all("set-cookie") == ["ticket=; Path=/; HttpOnly; SameSite=Lax; Secure; Max-Age=0"]
         assert answer.all("cache-control") == ["no-store"]
         assert browser.ticket is None
+
+
+@in_virtual_time
+async def test_so_is_that_of_a_malformed_one_in_a_response_that_does_not_look_at_it():
+    async with site() as at:
+        browser = at.browser()
+        browser.cookies["ticket"] = "malformed"
+        answer = await browser.ask(lambda scope: "static")
+        assert (browser.ticket, answer.all("vary")) == (None, ["Cookie"])
+
+
+@in_virtual_time
+async def test_the_cookie_of_a_revoked_ticket_stays_for_it_may_have_been_replaced_meanwhile():
+    async with site() as at:
+        browser = await logged_in(at)
+        first = browser.ticket
+        await browser.ask(lambda scope: rotate(scope))
+        second, browser.cookies["ticket"] = browser.ticket, first
+        answer = await browser.ask(everything)
+        assert (answer.said, answer.all("set-cookie")) == ({}, [])
+        browser.cookies["ticket"] = second
+        assert await browser.say(everything) == {"user": "alice"}
 
 
 @in_virtual_time
@@ -247,6 +271,19 @@ async def test_attributes_that_can_not_be_read_concern_who_looks_at_one(caplog):
 
 
 @in_virtual_time
+async def test_they_can_be_read_again():
+    async def read_again(session):
+        at.store.wire.is_down = False
+        await session.load()
+        return dict(session)
+
+    async with site(near_attributes_bytes=0) as at:
+        browser = await logged_in(at)
+        at.store.wire.is_down = True
+        assert await browser.say(read_again) == {"user": "alice"}
+
+
+@in_virtual_time
 async def test_whoever_issued_the_ticket_the_session_says_whose_it_is():
     async with site() as at:
         browser = at.browser(principal_key="user_id")
@@ -265,6 +302,22 @@ async def test_what_starlette_wants_of_a_user():
         answer = await at.browser().ask(user)
         assert (answer.said, answer.all("vary")) == ([False, "", "", []], ["Cookie"])
         assert await (await logged_in(at)).say(user) == [True, "alice", "alice", ["authenticated"]]
+
+
+class Robot:
+    is_authenticated = True
+    display_name = "robot"
+
+
+@in_virtual_time
+async def test_whom_another_middleware_has_authenticated_stays_unless_somebody_is_logged_in_here():
+    def name(scope):
+        return [scope["user"].display_name, scope["auth"] == "of the robot"]
+
+    async with site() as at:
+        around = {"user": Robot(), "auth": "of the robot"}
+        assert await at.browser().say(name, **around) == ["robot", True]
+        assert await (await logged_in(at)).say(name, **around) == ["alice", False]
 
 
 # --- what is asked of the store
@@ -316,8 +369,12 @@ async def test_lazy_sessions_are_read_when_that_is_asked_for():
             assert await browser.say(lambda session: session["user"]) == "alice"
         with at.commands("write_attributes"):
             await browser.ask(put(color="red"))
-        with pytest.raises(NotLoaded):
-            await browser.ask(lambda session: session.get("color"))
+        for look in (lambda session: session.get("color"), list, lambda session: "color" in session):
+            with pytest.raises(NotLoaded, match=r"await request\.session\.load\(\)"):
+                await browser.ask(look)
+        with pytest.raises(NotLoaded, match=r"await request\.session\.load\(\)"):
+            await browser.ask(lambda session: session.__delitem__("color"))
+        assert await browser.say(lambda session: [session.update(mine=1), session["mine"]]) == [None, 1]
         with at.commands("read_attributes"):
             assert await browser.say(color) == "red"
         with at.commands("rotate", "exchange"):
@@ -339,6 +396,11 @@ async def test_setting_the_principal_logs_in_and_what_else_is_set_comes_along():
         assert cookie == f"ticket={browser.ticket}; Path=/; HttpOnly; SameSite=Lax; Secure"
         with at.commands():
             assert await browser.say(list) == ["user", "color", "cart"]
+            assert await browser.say(lambda session: session.copy()) == {
+                "user": "alice",
+                "color": "red",
+                "cart": ["tea"],
+            }
         (info,) = await at.cache.sessions("alice")
         assert info.details == {"address": "192.0.2.7", "user_agent": "test/1"}
         assert "user" not in at.server.attributes[info.id].values
@@ -351,7 +413,12 @@ async def test_deleting_the_principal_logs_out_and_so_does_clear():
         session.clear()
 
     async with site() as at:
-        for leave in (lambda session: session.pop("user"), lambda session: session.clear(), leave_twice):
+        for leave in (
+            lambda session: session.pop("user"),
+            lambda session: session.clear(),
+            put(user=None),
+            leave_twice,
+        ):
             browser = await logged_in(at)
             ticket = browser.ticket
             with at.commands("revoke"):
@@ -359,6 +426,14 @@ async def test_deleting_the_principal_logs_out_and_so_does_clear():
             assert answer.all("set-cookie")[0].endswith("Max-Age=0")
             browser.cookies["ticket"] = ticket
             assert await browser.say(everything) == {}
+
+
+@in_virtual_time
+async def test_nobody_is_not_logged_out():
+    async with site() as at:
+        around = {"color": "red"}
+        await at.browser().ask(put(user=None), session=around)
+        assert around == {"color": "red"}
 
 
 @in_virtual_time
@@ -531,6 +606,30 @@ async def test_logout_everywhere():
 
 
 @in_virtual_time
+async def test_logout_everywhere_of_another_principal_does_not_forget_the_first_ones_logout():
+    async def become_nobody(scope):
+        scope["session"]["user"] = "eve"
+        return await logout_everywhere(scope, keep_this=False)
+
+    async with site() as at:
+        browser = await logged_in(at)
+        assert await browser.say(become_nobody) == 0
+        assert (browser.ticket, at.server.live) == (None, {})
+
+
+@in_virtual_time
+async def test_logout_everywhere_forgets_what_was_brought():
+    async def leave(scope):
+        scope["session"].update(user="eve", secret="of eve")
+        return await logout_everywhere(scope, keep_this=False)
+
+    async with site() as at:
+        around = {"color": "red"}
+        assert await at.browser().say(leave, session=around) == 0
+        assert around == {}
+
+
+@in_virtual_time
 async def test_what_only_a_session_can_do():
     async with site() as at:
         for view in (rotate, logout_everywhere):
@@ -684,13 +783,41 @@ async def test_what_the_store_does_not_take_is_503_and_logs_nobody_out(view):
 
 
 @in_virtual_time
-@pytest.mark.parametrize(
-    ("command", "step"), [("create", lambda scope: login(scope, "alice")), ("rotate", lambda scope: rotate(scope))]
-)
-async def test_a_new_ticket_gets_to_its_owner_even_if_the_store_goes_away_then(command, step):
+async def test_an_application_does_not_hear_of_the_503_that_takes_its_responses_place():
+    """It has begun its response; what its handlers of errors had to say would be a second one."""
+    heard = []
+
+    async def application(scope, receive, send):
+        scope["session"]["color"] = "red"
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"1", "more_body": True})
+            await send({"type": "http.response.body", "body": b"2"})
+        except Exception as error:
+            heard.append(error)
+        raise StoreUnavailable("of the application")
+
     async with site() as at:
         browser = await logged_in(at)
-        gate = at.store.hold_replies(lambda call: call.name == command)
+        at.store.wire.is_down = True
+        sent = []
+
+        async def keep(message):
+            sent.append(message)
+
+        with pytest.raises(StoreUnavailable, match="of the application"):
+            await SessionMiddleware(application, at.cache)(browser.scope(), None, keep)
+        assert heard == []
+        start, body = sent
+        assert (start["status"], (b"retry-after", b"1") in start["headers"]) == (503, True)
+        assert "detail" in json.loads(body["body"])
+
+
+@in_virtual_time
+async def test_a_new_ticket_gets_to_its_owner_even_if_the_store_goes_away_then():
+    async with site() as at:
+        browser = await logged_in(at)
+        gate = at.store.hold_replies(lambda call: call.name == "rotate")
 
         async def go_away():
             await gate.arrival()
@@ -698,7 +825,7 @@ async def test_a_new_ticket_gets_to_its_owner_even_if_the_store_goes_away_then(c
             gate.open()
 
         going = asyncio.ensure_future(go_away())
-        assert (await browser.ask(lambda scope: step(scope))).status == 503
+        assert (await browser.ask(lambda scope: rotate(scope))).status == 503
         await going
         at.store.wire.is_down = False
         assert await browser.say(everything) == {"user": "alice"}
@@ -718,6 +845,52 @@ async def test_values_that_can_not_be_written_are_the_applications_error():
 
 
 @in_virtual_time
+async def test_a_login_whose_attributes_can_not_be_written_leaves_no_session():
+    async with site(attributes_bytes_max=100) as at:
+        around = {"cart": "x" * 100}
+        with pytest.raises(AttributesTooLarge):
+            await at.browser().ask(put(user="alice"), session=around)
+        assert (at.server.live, around) == ({}, {"cart": "x" * 100})
+
+
+@in_virtual_time
+async def test_a_login_too_large_can_be_handled():
+    async def log_in(scope):
+        try:
+            await login(scope, "alice")
+        except AttributesTooLarge:
+            return [scope["user"].is_authenticated, dict(scope["session"])]
+
+    async with site(attributes_bytes_max=100) as at:
+        browser, around = at.browser(), {"cart": "x" * 100}
+        answer = await browser.ask(log_in, session=around)
+        assert (answer.said, answer.all("set-cookie"), at.server.live) == ([False, around], [], {})
+
+
+@in_virtual_time
+async def test_a_login_whose_attributes_the_store_does_not_take_leaves_no_session():
+    async with site() as at:
+        browser, around = at.browser(), {"cart": ["tea"]}
+        gate = at.store.hold_requests(lambda call: call.name == "write_attributes")
+
+        revoking = at.store.hold_requests(lambda call: call.name == "revoke")
+
+        async def fail_until_the_logout():
+            await gate.arrival()
+            at.store.wire.is_down = True
+            gate.open()
+            await revoking.arrival()
+            at.store.wire.is_down = False
+            revoking.open()
+
+        failing = asyncio.ensure_future(fail_until_the_logout())
+        answer = await browser.ask(put(user="alice"), session=around)
+        await failing
+        assert (answer.status, answer.all("set-cookie")) == (503, [])
+        assert (at.server.live, around) == ({}, {"cart": ["tea"]})
+
+
+@in_virtual_time
 async def test_a_session_that_ends_while_the_application_works_is_anonymous():
     async def be_logged_out(session):
         await at.cache.logout_everywhere("alice")
@@ -726,7 +899,21 @@ async def test_a_session_that_ends_while_the_application_works_is_anonymous():
     async with site() as at:
         browser = await logged_in(at)
         answer = await browser.ask(be_logged_out)
-        assert (answer.status, browser.ticket) == (200, None)
+        assert (answer.status, answer.all("set-cookie")) == (200, [])
+        assert await browser.say(everything) == {}
+
+
+@in_virtual_time
+async def test_a_login_that_ends_within_its_request_gives_no_cookie():
+    async def log_in(scope):
+        await login(scope, "alice")
+        await at.cache.logout_everywhere("alice")
+        scope["session"]["color"] = "red"
+
+    async with site() as at:
+        browser = at.browser()
+        await browser.ask(log_in)
+        assert browser.ticket is None
 
 
 @in_virtual_time
@@ -737,7 +924,7 @@ async def test_the_session_ends_between_the_check_and_the_reading():
         browser = await logged_in(here)
         await there.cache.logout_everywhere("alice")
         answer = await browser.ask(everything)
-        assert (answer.said, browser.ticket) == ({}, None)
+        assert (answer.said, answer.all("set-cookie")) == ({}, [])
 
 
 @in_virtual_time
@@ -752,12 +939,17 @@ async def test_fields_that_the_application_has_set_are_kept():
         scope["session"].get("x")
         await send({"type": "http.response.start", "status": 204})
 
+    async def varying(scope, receive, send):
+        scope["session"].get("x")
+        await send({"type": "http.response.start", "status": 204, "headers": [(b"vary", b"*")]})
+
     async with site() as at:
         browser = at.browser()
         answer = await browser.request(application)
         assert [name for name, _ in answer.fields] == ["Vary", "Cache-Control", "Set-Cookie", "set-cookie"]
         assert browser.ticket
         assert (await browser.request(bare)).fields == [("vary", "Cookie")]
+        assert (await browser.request(varying)).fields == [("vary", "*")]
 
 
 @in_virtual_time
@@ -774,6 +966,10 @@ async def test_what_is_set_while_a_response_streams_is_written_at_its_end():
         await send({"type": "http.response.start", "status": 200, "headers": []})
         scope["session"]["user"] = "bob"
 
+    async def rotate_late(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        scope["session"].rotate()
+
     async with site() as at:
         browser = await logged_in(at)
         with at.commands("write_attributes", "write_attributes"):
@@ -781,6 +977,8 @@ async def test_what_is_set_while_a_response_streams_is_written_at_its_end():
         assert await browser.say(lambda session: session["seen"]) == 2
         with pytest.raises(RuntimeError, match="too late for a login"):
             await browser.request(log_in_late)
+        with at.commands(), pytest.raises(RuntimeError, match="too late for a login or rotation"):
+            await browser.request(rotate_late)
         assert await at.cache.sessions("bob") == []
 
 
@@ -938,6 +1136,55 @@ async def test_a_login_in_a_websocket_comes_with_its_acceptance():
 
 
 @in_virtual_time
+@pytest.mark.parametrize(
+    "log_in", [lambda scope: scope["session"].update(user="alice"), lambda scope: login(scope, "alice")]
+)
+async def test_a_login_in_one_that_is_closed_is_none(log_in):
+    async def application(scope, receive, send):
+        done = log_in(scope)
+        if done is not None:
+            await done
+        await send({"type": "websocket.close"})
+
+    async with site() as at:
+        with pytest.raises(RuntimeError, match="too late for a login"):
+            await talk(at.browser(), application)
+        assert at.server.live == {}
+
+
+@in_virtual_time
+async def test_a_websocket_is_closed_once():
+    sent = []
+
+    async def keep(message):
+        sent.append(message)
+
+    async def application(scope, receive, send):
+        await send({"type": "websocket.close"})
+        raise StoreUnavailable("of the application")
+
+    async with site() as at:
+        with pytest.raises(StoreUnavailable):
+            await SessionMiddleware(application, at.cache)(at.browser().scope(kind="websocket"), None, keep)
+        assert sent == [{"type": "websocket.close"}]
+
+
+@in_virtual_time
+async def test_a_websocket_whose_login_the_store_does_not_take_is_not_accepted():
+    async with site() as at:
+        browser = await logged_in(at)
+
+        async def application(scope, receive, send):
+            scope["session"]["color"] = "red"
+            at.store.wire.is_down = True
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "text": "hello"})
+            assert (await receive())["type"] == "websocket.disconnect"
+
+        assert await talk(browser, application, DISCONNECT) == [{"type": "websocket.close", "code": 1013}]
+
+
+@in_virtual_time
 async def test_a_websocket_whose_ticket_can_not_be_judged_is_503_or_try_again_later():
     async with site() as at:
         browser = at.browser()
@@ -1018,6 +1265,136 @@ async def test_a_start_without_the_store(caplog):
     browser.cookies["ticket"] = Keyring([KEY]).mint("alice", virtual_ms())
     assert (await browser.ask(everything)).status == 503
     assert browser.ticket
+
+
+def visitor_with_a_ticket(at: Site) -> Browser:
+    browser = at.browser()
+    browser.cookies["ticket"] = Keyring([KEY]).mint("alice", virtual_ms())
+    return browser
+
+
+def opened(store: ModelStore) -> int:
+    """How often."""
+    return [call.name for call in store.calls].count("open")
+
+
+@in_virtual_time
+async def test_a_store_that_hangs_is_waited_for_together_and_not_by_who_has_no_ticket():
+    cache, store = new_cache()
+    store.wire.is_silent = True
+    at = Site(store.server, cache, store)
+    application = SessionMiddleware(page(everything), cache)
+    began_ms = virtual_ms()
+    (start, _) = await run(application, at.browser().scope())
+    assert (start["status"], virtual_ms() - began_ms) == (200, 0)
+
+    scope = visitor_with_a_ticket(at).scope()
+    for sent in await asyncio.gather(*(run(application, scope) for _ in range(8))):
+        assert sent[0]["status"] == 503
+    assert (virtual_ms() - began_ms, opened(store)) == (1000, 1)
+
+    store.is_closed = False
+    await pass_ms(999)
+    began_ms = virtual_ms()
+    assert (await run(application, scope))[0]["status"] == 503
+    assert (virtual_ms() - began_ms, opened(store)) == (0, 1)
+
+    store.wire.is_silent = False
+    await pass_ms(1)
+    assert (await run(application, scope))[0]["status"] == 200
+    assert opened(store) == 2
+    await cache.aclose()
+
+
+@in_virtual_time
+async def test_a_login_waits_for_the_store_to_be_opened():
+    cache, store = new_cache()
+    browser = Site(store.server, cache, store).browser()
+    (start, _) = await run(SessionMiddleware(page(put(user="alice")), cache), browser.scope())
+    assert (start["status"], len(store.server.live)) == (200, 1)
+    await cache.aclose()
+
+
+@in_virtual_time
+async def test_a_stop_does_not_wait_for_a_store_that_hangs():
+    cache, store = new_cache()
+    at = Site(store.server, cache, store)
+    gate = store.hold_requests(lambda call: call.name == "open")
+
+    async def application(scope, receive, send):
+        await run(middleware, at.browser().scope())
+        await gate.arrival()
+        await send({"type": "lifespan.shutdown.complete"})
+        assert store.is_closed
+
+    async def inside(scope, receive, send):
+        await (application if scope["type"] == "lifespan" else page(everything))(scope, receive, send)
+
+    middleware = SessionMiddleware(inside, cache)
+    await run(middleware, {"type": "lifespan"})
+    assert not cache.was_opened
+
+
+@in_virtual_time
+async def test_what_the_middleware_could_not_open_it_does_not_close():
+    cache, store = new_cache()
+
+    async def application(scope, receive, send):
+        store.wire.is_down = True
+        await send({"type": "lifespan.startup.complete"})
+        store.wire.is_down = store.is_closed = False
+        async with cache:
+            await send({"type": "lifespan.shutdown.complete"})
+            assert not store.is_closed
+
+    await run(SessionMiddleware(application, cache), {"type": "lifespan"})
+
+
+@in_virtual_time
+async def test_a_second_lifespan_says_that_the_cache_is_closed():
+    cache, _ = new_cache()
+    application = SessionMiddleware(stand_by, cache)
+    lifespan = {"type": "lifespan"}, {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}
+    await run(application, *lifespan)
+    with pytest.raises(RuntimeError, match="closed when the application stopped: make both anew"):
+        await run(application, *lifespan)
+
+
+def test_another_event_loop_says_so():
+    cache, store = new_cache()
+    at = Site(store.server, cache, store)
+    application = SessionMiddleware(page(everything), cache)
+    log_in = SessionMiddleware(page(put(user="alice")), cache)
+    in_virtual_time(lambda: run(log_in, at.browser().scope()))()
+    in_virtual_time(lambda: run(application, at.browser().scope()))()
+
+    async def come_back():
+        with pytest.raises(RuntimeError, match="opened in another event loop"):
+            await run(log_in, visitor_with_a_ticket(at).scope())
+        with pytest.raises(RuntimeError, match="opened in another event loop"):
+            await run(log_in, at.browser().scope())
+
+    in_virtual_time(come_back)()
+
+
+def test_another_event_loop_may_open_what_the_first_could_not():
+    cache, store = new_cache()
+    at = Site(store.server, cache, store)
+    log_in = SessionMiddleware(page(put(user="alice")), cache)
+    store.wire.is_down = True
+    in_virtual_time(lambda: run(log_in, at.browser().scope()))()
+
+    async def come_back():
+        store.wire.is_down = store.is_closed = False
+        assert (await run(log_in, at.browser().scope()))[0]["status"] == 200
+        await cache.aclose()
+
+    in_virtual_time(come_back)()
+
+
+def test_a_cache_of_threads_is_none_of_asgi():
+    with pytest.raises(TypeError, match=r"that of fastticket\.sync is for threads"):
+        SessionMiddleware(stand_by, SyncTicketCache(ModelStore(ModelServer(virtual_ms)), Keyring([KEY])))
 
 
 @in_virtual_time

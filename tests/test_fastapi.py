@@ -162,7 +162,6 @@ def test_a_logout_is_one_everywhere_soon(fastapi):
 
     browser.cookies["ticket"] = ticket
     browser.gets_soon(fastapi.there, "/me", PLEASE_LOG_IN)
-    assert "ticket" not in browser.cookies
 
 
 def test_logout_everywhere_but_here(fastapi):

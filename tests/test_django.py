@@ -161,6 +161,45 @@ def test_unknown_principals_become_users_if_the_settings_say_so(at, project):
     User.objects.get(username="yves").delete()
 
 
+@pytest.fixture
+def case_is_ignored(project, monkeypatch):
+    """As by a manager that many projects have, and by MySQL's usual collations."""
+    from django.contrib.auth.models import UserManager
+
+    monkeypatch.setattr(
+        UserManager, "get_by_natural_key", lambda manager, username: manager.get(username__iexact=username)
+    )
+
+
+@pytest.mark.parametrize("at", [{"create_unknown_users": False}, {"create_unknown_users": True}], indirect=True)
+def test_a_principal_is_no_user_whose_name_differs_in_case(at, case_is_ignored):
+    from django.contrib.auth.models import User
+
+    assert value(at.client(at.cache.login("ALICE")).get("/who")) is None
+    assert value(at.client(at.cache.login("alice")).get("/who")) == "alice"
+    assert not User.objects.filter(username="ALICE")
+
+
+@pytest.mark.parametrize("at", [{"create_unknown_users": True}], indirect=True)
+def test_a_principal_is_no_user_whom_a_database_without_case_finds(at, monkeypatch):
+    """MySQL does not find her by name to create her, either."""
+    from django.contrib.auth.models import User, UserManager
+
+    alice = User.objects.get(username="alice")
+    monkeypatch.setattr(UserManager, "get_or_create", lambda manager, username: (alice, False))
+    assert value(at.client(at.cache.login("Alice")).get("/who")) is None
+
+
+def test_the_backend_is_as_strict_for_asynchronous_callers(at, case_is_ignored):
+    from fastticket.django.backends import TicketBackend
+
+    async def found(principal):
+        return await TicketBackend().aauthenticate(None, principal)
+
+    assert asyncio.run(found("ALICE")) is None
+    assert asyncio.run(found("alice")).username == "alice"
+
+
 def test_an_inactive_user_is_anonymous(at):
     from django.contrib.auth.models import User
 

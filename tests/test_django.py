@@ -343,6 +343,53 @@ def test_a_new_password_means_a_new_ticket_and_the_end_of_all_others(at):
     assert value(client.get("/who")) == "alice"
 
 
+def signed_in_again(at, ticket):
+    """A session in which alice logs in though she is logged in; as Django's `login` gets it."""
+    from django.contrib.auth import login
+    from django.contrib.auth.models import User
+    from django.test import RequestFactory
+
+    request = RequestFactory().get("/")
+    request.session = at.client(ticket).session
+    login(request, User.objects.get(username="alice"), "django.contrib.auth.backends.ModelBackend")
+    return request
+
+
+@pytest.mark.parametrize("do", [lambda session: session.set_expiry(999_999), lambda session: session.cycle_key()])
+def test_another_login_of_the_same_user_is_no_new_password(at, do):
+    """ "Remember me", say: a new ticket, and the other sessions go on."""
+    ticket, elsewhere = at.cache.login("alice"), at.cache.login("alice")
+    session = signed_in_again(at, ticket).session
+    do(session)
+    session.save()
+    assert at.cache.check(ticket).reason == "revoked"
+    assert at.cache.authenticate(elsewhere)
+
+
+def test_another_login_does_not_hide_a_new_password(at):
+    from django.contrib.auth import update_session_auth_hash
+    from django.contrib.auth.models import User
+
+    ticket, elsewhere = at.cache.login("alice"), at.cache.login("alice")
+    request = signed_in_again(at, ticket)
+    request.user = User.objects.get(username="alice")
+    update_session_auth_hash(request, request.user)
+    request.session.save()
+    assert at.cache.check(elsewhere).reason == "revoked"
+
+
+@pytest.mark.parametrize("name", ["SESSION_KEY", "BACKEND_SESSION_KEY"])
+def test_only_the_hash_tells_of_a_new_password(at, name):
+    from django.contrib import auth
+
+    ticket, elsewhere = at.cache.login("alice"), at.cache.login("alice")
+    session = at.client(ticket).session
+    session[getattr(auth, name)] = "1"
+    session.cycle_key()
+    session.save()
+    assert at.cache.authenticate(elsewhere)
+
+
 @pytest.mark.parametrize("at", [{"sessions_max": 1, "sessions_max_policy": "refuse"}], indirect=True)
 def test_a_view_may_handle_that_a_login_is_refused(at):
     visitors = [at.client(), at.client()]
@@ -476,6 +523,20 @@ def test_a_session_that_ends_while_it_is_used_interrupts_the_request(at, path):
     client = at.client(ticket := at.cache.login("alice"))
     assert client.get(f"{path}?logout={ticket}").status_code == 400
     assert client.get("/who").cookies[TICKET]["max-age"] == 0
+
+
+@pytest.mark.parametrize("principal", ["alice", "zoe"])
+def test_an_attribute_that_is_called_as_djangos_notes_stays_the_other_applications(at, principal):
+    from django.contrib.auth import SESSION_KEY
+
+    ticket = at.cache.login(principal)
+    with at.cache.attributes(at.cache.authenticate(ticket)) as elsewhere:
+        elsewhere.update({SESSION_KEY: "3", "a": 1})
+    session = at.client(ticket).session
+    assert list(session.items()) == [("a", 1)]
+    session["a"] = 2
+    session.save()
+    assert held(at, ticket) == {SESSION_KEY: "3", "a": 2}
 
 
 # --- how long

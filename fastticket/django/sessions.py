@@ -352,6 +352,7 @@ class SharedData(MutableMapping[str, Any]):
     def __init__(self, attributes: Attributes, derive: Callable[[], dict[str, str]]) -> None:
         self.attributes = attributes
         self.is_hash_renewed = False  # by update_session_auth_hash(): the password has changed
+        self._is_login_noted = False  # by login(), of a user who was logged in: it notes the hash, too, but last
         self._derive = derive
         self._derived: dict[str, str] | None = None
 
@@ -360,8 +361,7 @@ class SharedData(MutableMapping[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name in DERIVED:
-            self._notes[name] = value
-            self.is_hash_renewed |= name == HASH_SESSION_KEY
+            self._note(name, value)
         else:
             self.attributes[name] = value
 
@@ -375,10 +375,19 @@ class SharedData(MutableMapping[str, Any]):
         return name in self._notes if name in DERIVED else name in self.attributes
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.attributes)
+        """Without attributes of other applications that are called as Django's notes are: here nobody can read them."""
+        return (name for name in self.attributes if name not in DERIVED)
 
     def __len__(self) -> int:
-        return len(self.attributes)
+        return sum(1 for _ in self)
+
+    def _note(self, name: str, value: str) -> None:
+        self._notes[name] = value
+        if name == SESSION_KEY:
+            self._is_login_noted = True
+        elif name == HASH_SESSION_KEY:
+            self.is_hash_renewed |= not self._is_login_noted
+            self._is_login_noted = False
 
     @property
     def _notes(self) -> dict[str, str]:

@@ -3,6 +3,8 @@
 import asyncio
 import datetime
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +12,7 @@ from conftest import BOUND_S
 from real_programs import PEERS
 from web_stores import QUIET, CountedStore
 
-from fastticket import Keyring
+from fastticket import Keyring, TicketRefused
 from fastticket.keyfile import create_key_file
 from fastticket.sync import TicketCache
 
@@ -42,13 +44,13 @@ def at(project, monkeypatch, request):
     from django.conf import settings
     from django.test import AsyncClient, Client
 
-    from fastticket.django import ticket_cache
+    from fastticket.django import _cache_of_settings, ticket_cache
 
     monkeypatch.setattr(settings, "FASTTICKET", settings.FASTTICKET | getattr(request, "param", {}))
 
     store = CountedStore()
     monkeypatch.setattr("fastticket.django.open_store", lambda url: store)
-    ticket_cache.cache_clear()
+    _cache_of_settings.cache_clear()
     cache = ticket_cache()
     cache.open()
 
@@ -67,7 +69,7 @@ def at(project, monkeypatch, request):
     )
     store.is_away = False
     cache.close()
-    ticket_cache.cache_clear()
+    _cache_of_settings.cache_clear()
 
 
 def override_settings(**settings):
@@ -83,6 +85,19 @@ def answer(response):
 
 def value(response):
     return answer(response)["value"]
+
+
+def answered_by(view, ticket=""):
+    """The response to a request that goes through the two middlewares alone."""
+    from django.contrib.sessions.middleware import SessionMiddleware
+    from django.test import RequestFactory
+
+    from fastticket.django.middleware import TicketMiddleware
+
+    factory = RequestFactory()
+    if ticket:
+        factory.cookies[TICKET] = ticket
+    return SessionMiddleware(TicketMiddleware(view))(factory.get("/"))
 
 
 def held(at, ticket):
@@ -217,8 +232,8 @@ def test_the_user_is_looked_for_once(at):
 
     session = at.client(at.cache.login("alice")).session
     with CaptureQueriesContext(connection) as queries:
-        assert session.user().username == "alice"
-        assert session[SESSION_KEY] == str(session.user().pk)
+        assert session._user().username == "alice"
+        assert session[SESSION_KEY] == str(session._user().pk)
     assert len(queries) == 1
 
 
@@ -232,15 +247,42 @@ def test_a_ticket_of_another_audience_is_refused(at, project):
         assert value(client.get("/who")) is None
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "user",
+        "principal",
+        "admit",
+        "read",
+        "finish",
+        "log_in",
+        "has_ended",
+        "modified_by",
+        "error",
+        "cookie",
+        "session",
+    ],
+)
+def test_a_template_finds_in_a_session_what_is_in_it(at, name):
+    """And no methods of ours: `{% if request.session.user %}` was true for everybody."""
+    from django.template import Context, Engine
+
+    template = Engine().from_string("{% if session." + name + " %}something{% endif %}")
+    session = at.client(at.cache.login("alice")).session
+    assert template.render(Context({"session": session})) == ""
+    session[name] = "set"
+    assert template.render(Context({"session": session})) == "something"
+
+
 # --- settings
 
 
 def test_settings_that_are_missing_or_wrong_are_named(at):
     from django.core.exceptions import ImproperlyConfigured
 
-    from fastticket.django import ticket_cache
+    from fastticket.django import _cache_of_settings
 
-    create = ticket_cache.__wrapped__
+    create = _cache_of_settings.__wrapped__
     for said, name in (({}, "FASTTICKET"), ({"keys": "keys.toml"}, "store"), ({"stor": ""}, "store")):
         with at.override(FASTTICKET=said), pytest.raises(ImproperlyConfigured, match=name):
             create()
@@ -250,20 +292,34 @@ def test_a_setting_that_there_is_not_is_named(at):
     from django.conf import settings
     from django.core.exceptions import ImproperlyConfigured
 
-    from fastticket.django import ticket_cache
+    from fastticket.django import _cache_of_settings
 
     with at.override(FASTTICKET=settings.FASTTICKET | {"idle": 1}), pytest.raises(ImproperlyConfigured, match="'idle'"):
-        ticket_cache.__wrapped__()
+        _cache_of_settings.__wrapped__()
 
 
 def test_the_keys_may_come_from_the_environment(at, monkeypatch):
     from django.conf import settings
 
-    from fastticket.django import ticket_cache
+    from fastticket.django import _cache_of_settings
 
     monkeypatch.setenv("FASTTICKET_KEYS", "1:" + "k" * 43)
     with at.override(FASTTICKET={k: v for k, v in settings.FASTTICKET.items() if k != "keys"}):
-        assert ticket_cache.__wrapped__()
+        assert _cache_of_settings.__wrapped__()
+
+
+def test_threads_that_come_together_have_one_cache(at, monkeypatch):
+    from fastticket.django import _cache_of_settings, ticket_cache
+
+    _cache_of_settings.cache_clear()
+    together = threading.Barrier(8)
+
+    def first_request(_):
+        together.wait(BOUND_S)
+        return ticket_cache()
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(first_request, range(8)))) == 1
 
 
 # --- login, logout
@@ -438,6 +494,27 @@ def test_an_empty_session_is_nobodys(at):
     assert session.is_empty()
 
 
+def test_a_login_that_is_cleared_is_none(at):
+    session = signed_in_again(at, "").session
+    session.clear()
+    session.save()
+    assert at.cache.sessions("alice") == []
+
+
+def test_what_a_view_says_of_caching_stays(at):
+    from django.contrib.auth import login
+    from django.contrib.auth.models import User
+    from django.http import HttpResponse
+
+    def view(request):
+        login(request, User.objects.get(username="alice"), "django.contrib.auth.backends.ModelBackend")
+        return HttpResponse(headers={"Cache-Control": "private"})
+
+    response = answered_by(view)
+    assert TICKET in response.cookies
+    assert response["Cache-Control"] == "private"
+
+
 def test_a_created_session_is_another_one_and_anonymous(at):
     from fastticket.django.sessions import SessionStore
 
@@ -539,6 +616,44 @@ def test_an_attribute_that_is_called_as_djangos_notes_stays_the_other_applicatio
     assert held(at, ticket) == {SESSION_KEY: "3", "a": 2}
 
 
+def test_a_session_that_ends_before_it_is_read_is_empty_and_nobodys(at):
+    session = at.client(ticket := at.cache.login("alice")).session
+    session["a"] = 1
+    session.save()
+    session = at.client(ticket).session
+    assert session._admit()
+    at.cache.logout(ticket)
+    assert asyncio.run(session.aload()) == {}
+    assert session.is_empty()
+    assert not session._principal
+
+
+def of_view_that_raises(error, ticket):
+    """What becomes of a request whose view raises this, while its session goes on."""
+    from django.test import RequestFactory
+
+    from fastticket.django.middleware import TicketMiddleware
+    from fastticket.django.sessions import SessionStore
+
+    middleware = TicketMiddleware(lambda request: None)
+    request = RequestFactory().get("/")
+    request.session = SessionStore(ticket)
+    assert middleware.process_request(request) is None
+    return middleware.process_exception(request, error)
+
+
+def test_a_refusal_of_another_ticket_is_the_views_own_error(at):
+    assert of_view_that_raises(TicketRefused(at.cache.check("x")), at.cache.login("alice")) is None
+
+
+def test_to_ask_whether_a_session_has_ended_is_no_use_of_it(at, monkeypatch):
+    touches = []
+    check = at.cache.check
+    monkeypatch.setattr(at.cache, "check", lambda ticket, touch=True: touches.append(touch) or check(ticket, touch))
+    of_view_that_raises(TicketRefused(check("x")), at.cache.login("alice"))
+    assert touches == [False]
+
+
 # --- how long
 
 
@@ -612,6 +727,15 @@ def test_another_expiry_is_another_ticket(at):
     assert held(at, session.session_key)["a"] == 1
 
 
+@pytest.mark.parametrize("idle_s", [5000, 999_999])
+def test_an_idle_timeout_is_no_shorter_life(at, idle_s):
+    """Whoever uses the session at least that often keeps it as long as any other."""
+    session = at.client(at.cache.login("alice")).session
+    session.set_expiry(idle_s)
+    session.save()
+    assert remaining_s(at, session.session_key) in (max(86_400, idle_s), max(86_400, idle_s) + 1)
+
+
 def test_an_expiry_that_no_ticket_has_is_an_error(at):
     session = at.client(at.cache.login("alice")).session
     session.set_expiry(1)
@@ -661,6 +785,13 @@ def test_what_needs_the_store_is_unavailable_and_nobody_is_logged_out(at, path):
     assert not response.cookies
     at.store.is_away = False
     assert at.cache.check(ticket)
+
+
+def test_a_store_that_is_away_is_asked_no_more_than_once(at):
+    client = at.client(at.cache.login("alice"))
+    client.get("/who")
+    at.store.is_away = True
+    assert at.store.asked_for(lambda: client.get("/put?a=1")) == {"write_attributes": 1}
 
 
 def test_no_login_without_the_store(at):

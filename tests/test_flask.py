@@ -230,13 +230,17 @@ def test_a_response_without_a_look_at_the_session_varies_by_nothing(visit, cache
     assert "Vary" not in visit(cache.login("alice")).get("/ignore").headers
 
 
-def test_a_revoked_ticket_is_anonymous_and_taken_away(visit, cache):
-    cache.logout(ticket := cache.login("alice"))
-    client = visit(ticket)
+def test_what_is_no_ticket_is_anonymous_and_taken_away(visit):
+    client = visit("no.ticket")
     response = client.get("/who")
     assert value(response) is None
     assert response.headers["Cache-Control"] == "no-store"
     assert ticket_of(client) is None
+
+
+def test_a_revoked_ticket_is_anonymous(visit, cache):
+    cache.logout(ticket := cache.login("alice"))
+    assert value(visit(ticket).get("/who")) is None
 
 
 def test_a_user_in_a_signed_cookie_is_nobody(app, visit):

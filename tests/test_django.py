@@ -833,6 +833,26 @@ def test_asynchronous_views_without_the_store(at, path):
     assert not response.cookies
 
 
+def test_an_asynchronous_view_with_a_new_password_ends_the_other_sessions(at):
+    """Its user may not have been looked for yet, which no event loop can wait for."""
+    from django.contrib.auth import aupdate_session_auth_hash
+    from django.contrib.auth.models import User
+    from django.test import RequestFactory
+
+    ticket, elsewhere = at.cache.login("alice"), at.cache.login("alice")
+    request = RequestFactory().get("/")
+    request.session = at.client(ticket).session
+    request.user = User.objects.get(username="alice")
+
+    async def change():
+        await aupdate_session_auth_hash(request, request.user)
+        await request.session.asave()
+
+    asyncio.run(asyncio.wait_for(change(), BOUND_S))
+    assert at.cache.check(elsewhere).reason == "revoked"
+    assert at.cache.authenticate(request.session.session_key).principal == "alice"
+
+
 def test_asynchronous_views_set_an_expiry(at):
     async def visit():
         client = at.async_client(at.cache.login("alice"))

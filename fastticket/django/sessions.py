@@ -127,6 +127,10 @@ class SessionStore(SessionBase):
         """As `get`."""
         return await sync_to_async(self.get)(key, default)
 
+    async def aset(self, key: str, value: Any) -> None:
+        """As `session[key] = value`."""
+        await sync_to_async(self.__setitem__)(key, value)
+
     async def ahas_key(self, key: str) -> bool:
         """As `has_key`."""
         return await sync_to_async(self.has_key)(key)

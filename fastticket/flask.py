@@ -14,6 +14,7 @@ Rules of this file
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Coroutine, MutableMapping
 from typing import Any, TypeVar
 
@@ -21,16 +22,19 @@ import flask
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionInterface, SessionMixin
 from werkzeug.exceptions import ServiceUnavailable
 
+from fastticket.attributes import AttributeChanges
 from fastticket.cookies import TicketCookie
-from fastticket.errors import ConfigError, NotLoggedIn, StoreUnavailable
+from fastticket.errors import BadAttribute, ConfigError, NotLoggedIn, StoreUnavailable
 from fastticket.sync import TicketCache
-from fastticket.websession import UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, UNAVAILABLE_STATUS, at_once
-from fastticket.wsgi import ThreadSession, visitor_of
+from fastticket.websession import RETRY_AFTER_S, UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, UNAVAILABLE_STATUS, at_once
+from fastticket.wsgi import ThreadSession, of_threads, visitor_of
 
 __all__ = ["SessionsUnavailable", "TicketSession", "TicketSessions", "login", "logout", "logout_everywhere", "rotate"]
 
 SERVER_ERRORS = 500  # and above
 PERMANENT_KEY = "_permanent"  # Flask's
+
+log = logging.getLogger("fastticket.flask")
 
 T = TypeVar("T")
 
@@ -46,16 +50,24 @@ class SessionsUnavailable(StoreUnavailable, ServiceUnavailable):
 class TicketSession(ThreadSession, SessionMixin):
     """`flask.session`. `permanent`: the login is remembered, if that is said in the request that logs in."""
 
-    error: StoreUnavailable | None = None  # why the ticket could not be judged
+    _failure: SessionsUnavailable | None = None  # why the ticket can not be judged, or its session not be read
     _is_marked = False
+    _is_permanent = False  # where no place remembers it
 
     def __init__(self, *known: Any) -> None:
         super().__init__(*known)
-        self._had_place = bool(self._place)
+        self._came = frozenset(self._place)
 
     def login(self, principal: str, *, remember: bool = False) -> None:
         """Begin a new session. `remember`: its cookie outlives the browser. One that there was ends, with all that was in it."""
-        super().login(principal, remember=remember or bool(self._place.get(PERMANENT_KEY)))
+        self._refuse_after_failure()
+        super().login(principal, remember=remember or bool(self._place.get(PERMANENT_KEY, self._is_permanent)))
+
+    def logout(self) -> None:
+        """End the session, if there is one, and forget all that was in it."""
+        self._refuse_after_failure()
+        self._is_permanent = False
+        super().logout()
 
     @property
     def permanent(self) -> bool:
@@ -64,7 +76,7 @@ class TicketSession(ThreadSession, SessionMixin):
             return self._remembers
         if self._session is not None:
             return self._is_remembered(self._session)
-        return bool(self._place.get(PERMANENT_KEY))
+        return bool(self._place.get(PERMANENT_KEY, self._is_permanent))
 
     @permanent.setter
     def permanent(self, value: bool) -> None:
@@ -72,6 +84,8 @@ class TicketSession(ThreadSession, SessionMixin):
             self._remembers = bool(value)
         elif self._session is None and self._has_place:
             self._place[PERMANENT_KEY] = bool(value)
+        else:
+            self._is_permanent = bool(value)
 
     @property
     def new(self) -> bool:  # type: ignore[override]
@@ -100,7 +114,7 @@ class TicketSession(ThreadSession, SessionMixin):
 
     def save_place(self, interface: SessionInterface, app: flask.Flask, response: flask.Response) -> None:
         """Give the visitor the signed cookie, or take it away, where that is due."""
-        if isinstance(self._place, SecureCookieSession) and (self._place or self._had_place):
+        if isinstance(self._place, SecureCookieSession) and (self._place or self._came):
             interface.save_session(app, self._place, response)
 
     def _changes(self) -> object:
@@ -109,27 +123,54 @@ class TicketSession(ThreadSession, SessionMixin):
         return isinstance(self._place, SecureCookieSession) and self._place.modified
 
     def _readable(self) -> MutableMapping[str, Any]:
+        self._tell_failure()
+        if self._failure is not None:
+            return {}
         try:
             return super()._readable()
         except StoreUnavailable as error:
-            raise SessionsUnavailable(str(error)) from error
+            self._failure = SessionsUnavailable(str(error))
+            raise self._failure from error
 
     def _writable(self) -> MutableMapping[str, Any]:
-        self._refuse_unjudged()
+        self._refuse_after_failure()
         return super()._writable()
 
-    def _refuse_unjudged(self) -> None:
-        if self.error is not None:
-            raise SessionsUnavailable(str(self.error)) from self.error
+    def _refuse_after_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _tell_failure(self) -> None:
+        """Only once, whether it is raised here or by Flask: the page that answers to it may look at the session, and finds nothing."""
+        if self._failure is not None and not self._is_failure_told:
+            raise self._failure
+
+    @property
+    def _is_failure_told(self) -> bool:
+        """An error has a traceback since it was raised."""
+        return self._failure is not None and self._failure.__traceback__ is not None
 
     @property
     def principal(self) -> str | None:
         """Who is logged in, or will be at the end of the request. None: nobody. SessionsUnavailable."""
-        self._refuse_unjudged()
+        self._tell_failure()
         return super().principal
 
     def _brought(self) -> dict[str, Any]:
+        if self._newcomer is not None:
+            self._leave_behind_what_no_session_holds()
         return {name: value for name, value in super()._brought().items() if name != PERMANENT_KEY}
+
+    def _leave_behind_what_no_session_holds(self) -> None:
+        """Of what came with the signed cookie: its JSON has dates and bytes, too, and would fail each login of this visitor."""
+        for name in self._came.intersection(self._place):
+            alone = AttributeChanges(self._cache.serializer)
+            try:
+                alone[name] = self._place[name]
+                alone.changes()
+            except BadAttribute:
+                log.warning("a login leaves behind %r of the signed cookie: no session can hold that", name)
+                del self._place[name]
 
     def _homeless(self) -> NotLoggedIn:
         names = ", ".join(map(repr, sorted(self._place)))
@@ -146,7 +187,7 @@ class TicketSessions(SessionInterface):
     """
 
     def __init__(self, cache: TicketCache, *, cookie: TicketCookie | None = None, principal_key: str = "user") -> None:
-        self._cache = cache
+        self._cache = of_threads(cache)
         self._cookie = cookie or TicketCookie()
         self._principal_key = principal_key
         self._anonymous = SecureCookieSessionInterface()
@@ -162,8 +203,7 @@ class TicketSessions(SessionInterface):
         try:
             at_once(session.admit())
         except StoreUnavailable as error:
-            session.error = error
-            request.routing_exception = SessionsUnavailable(str(error))  # in place of the view
+            session._failure = request.routing_exception = SessionsUnavailable(str(error))  # in place of the view
         return session
 
     def save_session(self, app: flask.Flask, session: SessionMixin, response: flask.Response) -> None:
@@ -176,6 +216,8 @@ class TicketSessions(SessionInterface):
                 session.save_place(self._anonymous, app, response)
             except StoreUnavailable:
                 _make_unavailable(response)
+        elif session._is_failure_told:
+            _say_unavailable(response)
         for name, value in session.fields(response.headers.items()):
             response.headers.add(name, value)
 
@@ -188,33 +230,37 @@ def login(principal: str, *, remember: bool = False) -> None:
     """
     session = _session()
     session.login(principal, remember=remember)
-    _run(session.carry_out())
+    _run(session, session.carry_out())
 
 
 def logout() -> None:
     """End the session, now, if there is one. SessionsUnavailable: it may go on."""
     session = _session()
     session.logout()
-    _run(session.carry_out())
+    _run(session, session.carry_out())
 
 
 def rotate() -> None:
     """Go on under another ticket, now: after a change of privileges. NotLoggedIn, SessionsUnavailable; RuntimeError: too late."""
     session = _session()
     session.rotate()
-    _run(session.carry_out())
+    _run(session, session.carry_out())
 
 
 def logout_everywhere(*, keep_this: bool = True) -> int:
     """End every session of who is logged in, now; how many. `keep_this`: all but this one. NotLoggedIn, SessionsUnavailable."""
-    return _run(_session().logout_everywhere(keep_this=keep_this))
+    session = _session()
+    return _run(session, session.logout_everywhere(keep_this=keep_this))
 
 
-def _run(coroutine: Coroutine[Any, Any, T]) -> T:
+def _run(session: TicketSession, coroutine: Coroutine[Any, Any, T]) -> T:
     try:
         return at_once(coroutine)
     except StoreUnavailable as error:
-        raise SessionsUnavailable(str(error)) from error
+        failure = SessionsUnavailable(str(error))
+        if session.is_admitted:
+            session._failure = failure
+        raise failure from error
 
 
 def _session() -> TicketSession:
@@ -226,6 +272,14 @@ def _session() -> TicketSession:
 
 def _unavailable() -> flask.Response:
     return flask.Response(UNAVAILABLE_BODY, UNAVAILABLE_STATUS, dict(UNAVAILABLE_FIELDS))
+
+
+def _say_unavailable(response: flask.Response) -> None:
+    """The application's own answer to the failure. One of 500 is none: its error page asked more of the session than there is."""
+    if response.status_code == UNAVAILABLE_STATUS:
+        response.headers.setdefault("Retry-After", str(RETRY_AFTER_S))
+    elif response.status_code == SERVER_ERRORS:
+        _make_unavailable(response)
 
 
 def _make_unavailable(response: flask.Response) -> None:

@@ -65,7 +65,7 @@ class SessionMiddleware:
         principal_key: str = "user",
     ) -> None:
         self._application = application
-        self._cache = cache
+        self._cache = of_threads(cache)
         self._cookie = cookie or TicketCookie()
         self._principal_key = principal_key
 
@@ -111,6 +111,14 @@ def rotate(environ: WSGIEnvironment) -> None:
 def logout_everywhere(environ: WSGIEnvironment, *, keep_this: bool = True) -> int:
     """End every session of who is logged in, now; how many. `keep_this`: all but this one. NotLoggedIn, StoreUnavailable."""
     return at_once(_session_of(environ).logout_everywhere(keep_this=keep_this))
+
+
+def of_threads(cache: object) -> TicketCache:
+    """The cache, if it is one that WSGI can use. TypeError."""
+    if not isinstance(cache, TicketCache):
+        kind = f"{type(cache).__module__}.{type(cache).__qualname__}"
+        raise TypeError(f"WSGI needs a fastticket.sync.TicketCache, which is that of threads; this is a {kind}")
+    return cache
 
 
 def visitor_of(environ: WSGIEnvironment) -> Visitor:

@@ -3,6 +3,8 @@
 import asyncio
 import datetime
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +12,7 @@ from conftest import BOUND_S
 from real_programs import PEERS
 from web_stores import QUIET, CountedStore
 
-from fastticket import Keyring
+from fastticket import Keyring, TicketRefused
 from fastticket.keyfile import create_key_file
 from fastticket.sync import TicketCache
 
@@ -42,13 +44,13 @@ def at(project, monkeypatch, request):
     from django.conf import settings
     from django.test import AsyncClient, Client
 
-    from fastticket.django import ticket_cache
+    from fastticket.django import _cache_of_settings, ticket_cache
 
     monkeypatch.setattr(settings, "FASTTICKET", settings.FASTTICKET | getattr(request, "param", {}))
 
     store = CountedStore()
     monkeypatch.setattr("fastticket.django.open_store", lambda url: store)
-    ticket_cache.cache_clear()
+    _cache_of_settings.cache_clear()
     cache = ticket_cache()
     cache.open()
 
@@ -67,7 +69,7 @@ def at(project, monkeypatch, request):
     )
     store.is_away = False
     cache.close()
-    ticket_cache.cache_clear()
+    _cache_of_settings.cache_clear()
 
 
 def override_settings(**settings):
@@ -83,6 +85,19 @@ def answer(response):
 
 def value(response):
     return answer(response)["value"]
+
+
+def answered_by(view, ticket=""):
+    """The response to a request that goes through the two middlewares alone."""
+    from django.contrib.sessions.middleware import SessionMiddleware
+    from django.test import RequestFactory
+
+    from fastticket.django.middleware import TicketMiddleware
+
+    factory = RequestFactory()
+    if ticket:
+        factory.cookies[TICKET] = ticket
+    return SessionMiddleware(TicketMiddleware(view))(factory.get("/"))
 
 
 def held(at, ticket):
@@ -161,6 +176,45 @@ def test_unknown_principals_become_users_if_the_settings_say_so(at, project):
     User.objects.get(username="yves").delete()
 
 
+@pytest.fixture
+def case_is_ignored(project, monkeypatch):
+    """As by a manager that many projects have, and by MySQL's usual collations."""
+    from django.contrib.auth.models import UserManager
+
+    monkeypatch.setattr(
+        UserManager, "get_by_natural_key", lambda manager, username: manager.get(username__iexact=username)
+    )
+
+
+@pytest.mark.parametrize("at", [{"create_unknown_users": False}, {"create_unknown_users": True}], indirect=True)
+def test_a_principal_is_no_user_whose_name_differs_in_case(at, case_is_ignored):
+    from django.contrib.auth.models import User
+
+    assert value(at.client(at.cache.login("ALICE")).get("/who")) is None
+    assert value(at.client(at.cache.login("alice")).get("/who")) == "alice"
+    assert not User.objects.filter(username="ALICE")
+
+
+@pytest.mark.parametrize("at", [{"create_unknown_users": True}], indirect=True)
+def test_a_principal_is_no_user_whom_a_database_without_case_finds(at, monkeypatch):
+    """MySQL does not find her by name to create her, either."""
+    from django.contrib.auth.models import User, UserManager
+
+    alice = User.objects.get(username="alice")
+    monkeypatch.setattr(UserManager, "get_or_create", lambda manager, username: (alice, False))
+    assert value(at.client(at.cache.login("Alice")).get("/who")) is None
+
+
+def test_the_backend_is_as_strict_for_asynchronous_callers(at, case_is_ignored):
+    from fastticket.django.backends import TicketBackend
+
+    async def found(principal):
+        return await TicketBackend().aauthenticate(None, principal)
+
+    assert asyncio.run(found("ALICE")) is None
+    assert asyncio.run(found("alice")).username == "alice"
+
+
 def test_an_inactive_user_is_anonymous(at):
     from django.contrib.auth.models import User
 
@@ -178,8 +232,8 @@ def test_the_user_is_looked_for_once(at):
 
     session = at.client(at.cache.login("alice")).session
     with CaptureQueriesContext(connection) as queries:
-        assert session.user().username == "alice"
-        assert session[SESSION_KEY] == str(session.user().pk)
+        assert session._user().username == "alice"
+        assert session[SESSION_KEY] == str(session._user().pk)
     assert len(queries) == 1
 
 
@@ -193,15 +247,30 @@ def test_a_ticket_of_another_audience_is_refused(at, project):
         assert value(client.get("/who")) is None
 
 
+def test_a_template_finds_in_a_session_what_is_in_it(at):
+    """And no methods of ours: `{% if request.session.user %}` was true for everybody."""
+    from django.contrib.sessions.backends.base import SessionBase
+    from django.template import Context, Engine
+
+    from fastticket.django.sessions import SessionStore
+
+    assert [name for name in dir(SessionStore) if not name.startswith("_") and not hasattr(SessionBase, name)] == []
+    template = Engine().from_string("{{ session.user }}")
+    session = at.client(at.cache.login("alice")).session
+    assert template.render(Context({"session": session})) == ""
+    session["user"] = "set"
+    assert template.render(Context({"session": session})) == "set"
+
+
 # --- settings
 
 
 def test_settings_that_are_missing_or_wrong_are_named(at):
     from django.core.exceptions import ImproperlyConfigured
 
-    from fastticket.django import ticket_cache
+    from fastticket.django import _cache_of_settings
 
-    create = ticket_cache.__wrapped__
+    create = _cache_of_settings.__wrapped__
     for said, name in (({}, "FASTTICKET"), ({"keys": "keys.toml"}, "store"), ({"stor": ""}, "store")):
         with at.override(FASTTICKET=said), pytest.raises(ImproperlyConfigured, match=name):
             create()
@@ -211,20 +280,34 @@ def test_a_setting_that_there_is_not_is_named(at):
     from django.conf import settings
     from django.core.exceptions import ImproperlyConfigured
 
-    from fastticket.django import ticket_cache
+    from fastticket.django import _cache_of_settings
 
     with at.override(FASTTICKET=settings.FASTTICKET | {"idle": 1}), pytest.raises(ImproperlyConfigured, match="'idle'"):
-        ticket_cache.__wrapped__()
+        _cache_of_settings.__wrapped__()
 
 
 def test_the_keys_may_come_from_the_environment(at, monkeypatch):
     from django.conf import settings
 
-    from fastticket.django import ticket_cache
+    from fastticket.django import _cache_of_settings
 
     monkeypatch.setenv("FASTTICKET_KEYS", "1:" + "k" * 43)
     with at.override(FASTTICKET={k: v for k, v in settings.FASTTICKET.items() if k != "keys"}):
-        assert ticket_cache.__wrapped__()
+        assert _cache_of_settings.__wrapped__()
+
+
+def test_threads_that_come_together_have_one_cache(at, monkeypatch):
+    from fastticket.django import _cache_of_settings, ticket_cache
+
+    _cache_of_settings.cache_clear()
+    together = threading.Barrier(8)
+
+    def first_request(_):
+        together.wait(BOUND_S)
+        return ticket_cache()
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(first_request, range(8)))) == 1
 
 
 # --- login, logout
@@ -304,6 +387,53 @@ def test_a_new_password_means_a_new_ticket_and_the_end_of_all_others(at):
     assert value(client.get("/who")) == "alice"
 
 
+def signed_in_again(at, ticket):
+    """A session in which alice logs in though she is logged in; as Django's `login` gets it."""
+    from django.contrib.auth import login
+    from django.contrib.auth.models import User
+    from django.test import RequestFactory
+
+    request = RequestFactory().get("/")
+    request.session = at.client(ticket).session
+    login(request, User.objects.get(username="alice"), "django.contrib.auth.backends.ModelBackend")
+    return request
+
+
+@pytest.mark.parametrize("do", [lambda session: session.set_expiry(999_999), lambda session: session.cycle_key()])
+def test_another_login_of_the_same_user_is_no_new_password(at, do):
+    """ "Remember me", say: a new ticket, and the other sessions go on."""
+    ticket, elsewhere = at.cache.login("alice"), at.cache.login("alice")
+    session = signed_in_again(at, ticket).session
+    do(session)
+    session.save()
+    assert at.cache.check(ticket).reason == "revoked"
+    assert at.cache.authenticate(elsewhere)
+
+
+def test_another_login_does_not_hide_a_new_password(at):
+    from django.contrib.auth import update_session_auth_hash
+    from django.contrib.auth.models import User
+
+    ticket, elsewhere = at.cache.login("alice"), at.cache.login("alice")
+    request = signed_in_again(at, ticket)
+    request.user = User.objects.get(username="alice")
+    update_session_auth_hash(request, request.user)
+    request.session.save()
+    assert at.cache.check(elsewhere).reason == "revoked"
+
+
+@pytest.mark.parametrize("name", ["SESSION_KEY", "BACKEND_SESSION_KEY"])
+def test_only_the_hash_tells_of_a_new_password(at, name):
+    from django.contrib import auth
+
+    ticket, elsewhere = at.cache.login("alice"), at.cache.login("alice")
+    session = at.client(ticket).session
+    session[getattr(auth, name)] = "1"
+    session.cycle_key()
+    session.save()
+    assert at.cache.authenticate(elsewhere)
+
+
 @pytest.mark.parametrize("at", [{"sessions_max": 1, "sessions_max_policy": "refuse"}], indirect=True)
 def test_a_view_may_handle_that_a_login_is_refused(at):
     visitors = [at.client(), at.client()]
@@ -350,6 +480,27 @@ def test_an_empty_session_is_nobodys(at):
     session.clear()
     assert at.cache.check(ticket).reason == "revoked"
     assert session.is_empty()
+
+
+def test_a_login_that_is_cleared_is_none(at):
+    session = signed_in_again(at, "").session
+    session.clear()
+    session.save()
+    assert at.cache.sessions("alice") == []
+
+
+def test_what_a_view_says_of_caching_stays(at):
+    from django.contrib.auth import login
+    from django.contrib.auth.models import User
+    from django.http import HttpResponse
+
+    def view(request):
+        login(request, User.objects.get(username="alice"), "django.contrib.auth.backends.ModelBackend")
+        return HttpResponse(headers={"Cache-Control": "private"})
+
+    response = answered_by(view)
+    assert TICKET in response.cookies
+    assert response["Cache-Control"] == "private"
 
 
 def test_a_created_session_is_another_one_and_anonymous(at):
@@ -439,6 +590,58 @@ def test_a_session_that_ends_while_it_is_used_interrupts_the_request(at, path):
     assert client.get("/who").cookies[TICKET]["max-age"] == 0
 
 
+@pytest.mark.parametrize("principal", ["alice", "zoe"])
+def test_an_attribute_that_is_called_as_djangos_notes_stays_the_other_applications(at, principal):
+    from django.contrib.auth import SESSION_KEY
+
+    ticket = at.cache.login(principal)
+    with at.cache.attributes(at.cache.authenticate(ticket)) as elsewhere:
+        elsewhere.update({SESSION_KEY: "3", "a": 1})
+    session = at.client(ticket).session
+    assert list(session.items()) == [("a", 1)]
+    session["a"] = 2
+    session.save()
+    assert held(at, ticket) == {SESSION_KEY: "3", "a": 2}
+
+
+def test_a_session_that_ends_before_it_is_read_is_empty_and_nobodys(at):
+    session = at.client(ticket := at.cache.login("alice")).session
+    session["a"] = 1
+    session.save()
+    session = at.client(ticket).session
+    assert session._admit()
+    at.cache.logout(ticket)
+    assert asyncio.run(session.aload()) == {}
+    assert session.is_empty()
+    assert not session._principal
+
+
+def of_view_that_raises(error, ticket):
+    """What becomes of a request whose view raises this, while its session goes on."""
+    from django.test import RequestFactory
+
+    from fastticket.django.middleware import TicketMiddleware
+    from fastticket.django.sessions import SessionStore
+
+    middleware = TicketMiddleware(lambda request: None)
+    request = RequestFactory().get("/")
+    request.session = SessionStore(ticket)
+    assert middleware.process_request(request) is None
+    return middleware.process_exception(request, error)
+
+
+def test_a_refusal_of_another_ticket_is_the_views_own_error(at):
+    assert of_view_that_raises(TicketRefused(at.cache.check("x")), at.cache.login("alice")) is None
+
+
+def test_to_ask_whether_a_session_has_ended_is_no_use_of_it(at, monkeypatch):
+    touches = []
+    check = at.cache.check
+    monkeypatch.setattr(at.cache, "check", lambda ticket, touch=True: touches.append(touch) or check(ticket, touch))
+    of_view_that_raises(TicketRefused(check("x")), at.cache.login("alice"))
+    assert touches == [False]
+
+
 # --- how long
 
 
@@ -512,6 +715,15 @@ def test_another_expiry_is_another_ticket(at):
     assert held(at, session.session_key)["a"] == 1
 
 
+@pytest.mark.parametrize("idle_s", [5000, 999_999])
+def test_an_idle_timeout_is_no_shorter_life(at, idle_s):
+    """Whoever uses the session at least that often keeps it as long as any other."""
+    session = at.client(at.cache.login("alice")).session
+    session.set_expiry(idle_s)
+    session.save()
+    assert remaining_s(at, session.session_key) in (max(86_400, idle_s), max(86_400, idle_s) + 1)
+
+
 def test_an_expiry_that_no_ticket_has_is_an_error(at):
     session = at.client(at.cache.login("alice")).session
     session.set_expiry(1)
@@ -563,6 +775,13 @@ def test_what_needs_the_store_is_unavailable_and_nobody_is_logged_out(at, path):
     assert at.cache.check(ticket)
 
 
+def test_a_store_that_is_away_is_asked_no_more_than_once(at):
+    client = at.client(at.cache.login("alice"))
+    client.get("/who")
+    at.store.is_away = True
+    assert at.store.asked_for(lambda: client.get("/put?a=1")) == {"write_attributes": 1}
+
+
 def test_no_login_without_the_store(at):
     at.store.is_away = True
     response = at.client().get("/login?user=alice")
@@ -612,6 +831,26 @@ def test_asynchronous_views_without_the_store(at, path):
     response = asyncio.run(asyncio.wait_for(visit(), BOUND_S))
     assert response.status_code == 503
     assert not response.cookies
+
+
+def test_an_asynchronous_view_with_a_new_password_ends_the_other_sessions(at):
+    """Its user may not have been looked for yet, which no event loop can wait for."""
+    from django.contrib.auth import aupdate_session_auth_hash
+    from django.contrib.auth.models import User
+    from django.test import RequestFactory
+
+    ticket, elsewhere = at.cache.login("alice"), at.cache.login("alice")
+    request = RequestFactory().get("/")
+    request.session = at.client(ticket).session
+    request.user = User.objects.get(username="alice")
+
+    async def change():
+        await aupdate_session_auth_hash(request, request.user)
+        await request.session.asave()
+
+    asyncio.run(asyncio.wait_for(change(), BOUND_S))
+    assert at.cache.check(elsewhere).reason == "revoked"
+    assert at.cache.authenticate(request.session.session_key).principal == "alice"
 
 
 def test_asynchronous_views_set_an_expiry(at):

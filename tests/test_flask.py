@@ -1,12 +1,16 @@
 """Flask with tickets for sessions: what its users expect of `flask.session`, and what a ticket adds."""
 
+import datetime
+import logging
+import uuid
+
 import flask
 import pytest
 from flask import session
 from web_stores import QUIET, CountedStore
 
 import fastticket.flask
-from fastticket import ConfigError, Keyring, NotLoggedIn
+from fastticket import BadAttribute, ConfigError, Keyring, NotLoggedIn
 from fastticket.cookies import TicketCookie
 from fastticket.flask import TicketSessions, login, logout, logout_everywhere, rotate
 from fastticket.sync import TicketCache
@@ -35,6 +39,7 @@ def app(cache):
     views = (
         who,
         sign_in,
+        sign_in_and_keep,
         sign_out,
         ignore,
         put,
@@ -72,6 +77,10 @@ def sign_in(user, permanent=None):
     session.clear()
     if permanent:
         session.permanent = True
+    session["user"] = user
+
+
+def sign_in_and_keep(user):
     session["user"] = user
 
 
@@ -221,13 +230,17 @@ def test_a_response_without_a_look_at_the_session_varies_by_nothing(visit, cache
     assert "Vary" not in visit(cache.login("alice")).get("/ignore").headers
 
 
-def test_a_revoked_ticket_is_anonymous_and_taken_away(visit, cache):
-    cache.logout(ticket := cache.login("alice"))
-    client = visit(ticket)
+def test_what_is_no_ticket_is_anonymous_and_taken_away(visit):
+    client = visit("no.ticket")
     response = client.get("/who")
     assert value(response) is None
     assert response.headers["Cache-Control"] == "no-store"
     assert ticket_of(client) is None
+
+
+def test_a_revoked_ticket_is_anonymous(visit, cache):
+    cache.logout(ticket := cache.login("alice"))
+    assert value(visit(ticket).get("/who")) is None
 
 
 def test_a_user_in_a_signed_cookie_is_nobody(app, visit):
@@ -285,6 +298,24 @@ def test_a_permanent_login_has_a_cookie_that_lasts(visit, cache, path):
     assert cookie.endswith(f"Max-Age={cache.remember_lifetime_s}")
 
 
+def test_a_login_is_permanent_without_a_secret_key_too(app, visit, cache):
+    app.secret_key = None
+    client = visit()
+    client.get("/sign_in?user=alice&permanent=1")
+    assert client.get_cookie(TICKET).max_age == cache.remember_lifetime_s
+
+
+def test_a_visitor_without_a_secret_key_leaves_nothing_by_being_permanent(app, visit, cache):
+    app.secret_key = None
+    app.before_request(lambda: setattr(session, "permanent", True))
+    client = visit()
+    assert value(client.get("/touch")) is True
+    client.get("/put?user=alice")
+    assert client.get_cookie(TICKET).max_age == cache.remember_lifetime_s
+    client.get("/sign_in?user=bob")  # which clears the session before, and the wish with it
+    assert client.get_cookie(TICKET).max_age is None
+
+
 def test_a_login_may_become_permanent(visit, cache):
     client = visit()
     assert value(client.get("/remember")) == [False, True, True, True]
@@ -316,6 +347,29 @@ def test_an_end_of_all_other_sessions(visit, cache):
     assert value(visit(ticket).get("/logout_everywhere")) == 1
     assert cache.check(ticket)
     assert not cache.check(other)
+
+
+@pytest.mark.parametrize("odd", [datetime.datetime.now(datetime.UTC), b"bytes", uuid.uuid4()])
+def test_a_login_leaves_behind_what_only_the_signed_cookie_can_hold(app, visit, cache, caplog, odd):
+    app.add_url_rule("/odd", view_func=lambda: session.update(odd=odd, even=2) or "")
+    client = visit()
+    client.get("/odd")
+    with caplog.at_level(logging.WARNING):
+        assert value(client.get("/sign_in_and_keep?user=alice")) is None
+    assert held(cache, ticket_of(client)) == {"even": 2}
+    (line,) = caplog.messages
+    assert "'odd'" in line
+    assert str(odd) not in line
+    assert client.get_cookie("session") is None
+
+
+def test_a_login_with_what_was_just_set_and_can_not_be_kept_is_an_error(app, visit, cache):
+    app.add_url_rule("/odd", view_func=lambda: session.update(odd=b"bytes", user="alice") or "")
+    app.testing = True
+    client = visit()
+    with pytest.raises(BadAttribute, match="'odd'"):
+        client.get("/odd")
+    assert cache.sessions("alice") == []
 
 
 # --- attributes
@@ -394,11 +448,22 @@ def test_a_tests_session_transaction(visit, cache):
     assert held(cache, ticket_of(client)) == {"a": 1}
 
 
-def test_both_cookies_of_one_name_are_a_mistake(app, visit):
+@pytest.mark.parametrize("secret", ["of this application", None])
+def test_both_cookies_of_one_name_are_a_mistake_where_there_are_both(app, visit, secret):
+    """Without a secret key there is only the ticket's."""
+    app.secret_key = secret
     app.config["SESSION_COOKIE_NAME"] = TICKET
     app.testing = True
-    with pytest.raises(ConfigError, match="SESSION_COOKIE_NAME"):
-        visit().get("/who")
+    if secret is None:
+        assert value(visit().get("/who")) is None
+    else:
+        with pytest.raises(ConfigError, match="SESSION_COOKIE_NAME"):
+            visit().get("/who")
+
+
+def test_an_asyncio_cache_is_refused_at_once(store):
+    with pytest.raises(TypeError, match=r"fastticket\.sync\.TicketCache"):
+        TicketSessions(fastticket.TicketCache(store, Keyring.generate()))
 
 
 def test_the_functions_say_when_the_application_has_other_sessions(app, visit):
@@ -439,6 +504,109 @@ def test_an_error_handler_may_answer_in_its_own_words(app, visit, cache, store):
     client = visit(cache.login("alice"))
     store.is_away = True
     assert client.get("/ignore").text == "come back later"
+
+
+PAGE = "{% if session.user %}{{ session.user }}'s {% endif %}{{ session.get('a') }} {{ get_flashed_messages() }}"
+
+
+def with_error_page(app, do=None):
+    """An application whose error page shows who is logged in, as every other of its pages does."""
+    app.register_error_handler(503, lambda error: (flask.render_template_string(PAGE), 503))
+    if do:
+        app.before_request(do)
+
+
+def test_an_error_page_may_look_at_a_session_that_can_not_be_judged(app, visit, cache, store):
+    with_error_page(app)
+    client = visit(ticket := cache.login("alice"))
+    store.is_away = True
+    response = client.get("/who")
+    assert (response.status_code, response.text) == (503, "None []")
+    assert response.headers["Retry-After"] == "1"
+    assert cookies_set(response) == set()
+    assert ticket_of(client) == ticket
+
+
+@pytest.mark.parametrize(("status", "do"), [(404, who), (503, write)])
+def test_an_error_page_that_needs_the_session_is_unavailable(app, visit, cache, store, status, do):
+    """That of another error may not take the visitor for nobody; and none can keep a token, say."""
+    app.register_error_handler(status, lambda error: (do() or "nobody", status))
+    client = visit(cache.login("alice"))
+    store.is_away = True
+    response = client.get("/who" if status == 503 else "/no_such_page")
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+    assert response.content_type == "application/json"
+
+
+def test_an_error_page_may_look_at_a_session_that_a_function_before_the_request_did(app, visit, cache, store):
+    with_error_page(app, lambda: session.get("user") and None)
+    client = visit(cache.login("alice"))
+    store.is_away = True
+    assert client.get("/ignore").text == "None []"
+
+
+@pytest.mark.parametrize("path", ["/get?name=a", "/rotate", "/logout_everywhere"])
+def test_an_error_page_may_look_at_a_session_that_can_not_be_read(app, visit, cache, store, path):
+    with_error_page(app)
+    client = visit(cache.login("alice"))
+    client.get("/who")
+    store.is_away = True
+    response = client.get(path)
+    assert (response.status_code, response.text) == (503, "alice's None []")
+    assert response.headers["Retry-After"] == "1"
+
+
+def test_an_error_page_says_itself_when_to_come_back(app, visit, cache, store):
+    app.register_error_handler(503, lambda error: ("", 503, {"Retry-After": "60"}))
+    client = visit(cache.login("alice"))
+    store.is_away = True
+    assert client.get("/who").headers.getlist("Retry-After") == ["60"]
+
+
+def clear():
+    session.clear()
+
+
+def become():
+    session["user"] = "bob"
+
+
+@pytest.mark.parametrize("do", [write, clear, become, login_remembered, logout])
+def test_a_session_that_can_not_be_judged_is_not_changed(app, visit, cache, store, do):
+    """Even by who looked at it and did not mind that it raised."""
+    raised = []
+
+    def regardless():
+        for each in (who, do):
+            try:
+                each(*(["bob"] if each is login_remembered else []))
+            except fastticket.StoreUnavailable as error:
+                raised.append(error)
+
+    app.before_request(regardless)
+    client = visit(ticket := cache.login("alice"))
+    store.is_away = True
+    assert client.get("/ignore").status_code == 503
+    assert len(raised) == 2
+    store.is_away = False
+    assert cache.authenticate(ticket)
+    assert cache.sessions("bob") == []
+
+
+def test_a_login_that_fails_leaves_an_anonymous_visitors_session_as_usable_as_it_was(app, visit, store):
+    def sign_in_or_say_why():
+        try:
+            login("alice")
+        except fastticket.StoreUnavailable:
+            flask.flash("try again")
+        return "sorry"
+
+    app.add_url_rule("/try", view_func=sign_in_or_say_why)
+    app.add_url_rule("/flashed", view_func=lambda: flask.jsonify(flask.get_flashed_messages()))
+    client = visit()
+    store.is_away = True
+    assert client.get("/try").text == "sorry"
+    assert value(client.get("/flashed")) == ["try again"]
 
 
 def test_a_known_session_goes_on(visit, cache, store):

@@ -18,6 +18,7 @@ This file imports no model: it may be imported before Django's applications are 
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,13 +33,20 @@ __all__ = ["ticket_cache"]
 
 OWN_SETTINGS = frozenset({"store", "keys", "audience", "create_unknown_users"})
 
+_making = threading.Lock()  # `functools.cache` alone lets threads that come together make one each
 
-@functools.cache
+
 def ticket_cache() -> TicketCache:
     """The process's ticket cache, of the settings in FASTTICKET. ConfigError, ImproperlyConfigured.
 
     For what Django has no name for: `ticket_cache().logout_everywhere("alice")`, `.sessions("alice")`.
     """
+    with _making:
+        return _cache_of_settings()
+
+
+@functools.cache
+def _cache_of_settings() -> TicketCache:
     said = fastticket_settings()
     if "store" not in said:
         raise ImproperlyConfigured('FASTTICKET must name the store: {"store": "redis://127.0.0.1:6379/0", ...}')

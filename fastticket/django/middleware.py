@@ -44,20 +44,20 @@ class TicketMiddleware(AuthenticationMiddleware):
             del request.COOKIES[settings.SESSION_COOKIE_NAME]
             request.session = SessionStore()
         try:
-            request.session.admit()
+            request.session._admit()
             if settings.CSRF_USE_SESSIONS:  # it is going to read, where a failure would be its own
-                request.session.read()
+                request.session._read()
         except StoreUnavailable:
             return _unavailable(request)
-        request.user = SimpleLazyObject(partial(request.session.user, request))
-        request.auser = sync_to_async(partial(request.session.user, request))
+        request.user = SimpleLazyObject(partial(request.session._user, request))
+        request.auser = sync_to_async(partial(request.session._user, request))
         return None
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """The store failed the view, or the session ended while the view used it."""
         if isinstance(exception, StoreUnavailable):
             return _unavailable(request)
-        if isinstance(exception, TicketRefused) and request.session.has_ended:
+        if isinstance(exception, TicketRefused) and request.session._has_ended:
             raise _interrupted(request) from exception
         return None
 
@@ -69,7 +69,7 @@ class TicketMiddleware(AuthenticationMiddleware):
             return response
         ticket = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
         try:
-            is_cookie_due = session.finish()
+            is_cookie_due = session._finish()
         except StoreUnavailable:
             return _unavailable(request)
         except UpdateError as error:

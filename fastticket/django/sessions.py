@@ -8,6 +8,7 @@ Rules of this file
   true in one project: another has other ids and another SECRET_KEY. So it is never stored, but derived from the principal when read.
 - `login()` is heard of by its signal; the ticket is made when the session is saved, and so is a new one after `cycle_key()`.
 - `flush()` is done at once, as everywhere in Django.
+- What Django's own sessions do not have begins with an underscore: to a template `request.session.user` is an attribute, or nothing.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class SessionStore(SessionBase):
 
     # --- whose it is
 
-    def admit(self) -> Session | None:
+    def _admit(self) -> Session | None:
         """The session of the ticket. None: there is no ticket, or it is refused, and then the key is dropped. StoreUnavailable."""
         if self._admitted is None and _is_ticket(self.session_key):
             try:
@@ -72,30 +73,30 @@ class SessionStore(SessionBase):
         return self._admitted
 
     @property
-    def has_ended(self) -> bool:
+    def _has_ended(self) -> bool:
         """Whether the ticket has been refused since it was admitted."""
         found = ticket_cache().check(str(self.session_key), touch=False) if self._admitted else None
         return isinstance(found, Verdict) and found.is_refusal
 
     @property
-    def principal(self) -> str:
+    def _principal(self) -> str:
         """Who is logged in, by the ticket or by this request's login(); empty: nobody. StoreUnavailable."""
-        admitted = self.admit()
+        admitted = self._admit()
         return self._newcomer or (admitted.principal if admitted else "")
 
-    def user(self, request: HttpRequest | None = None) -> AbstractBaseUser | AnonymousUser:
+    def _user(self, request: HttpRequest | None = None) -> AbstractBaseUser | AnonymousUser:
         """The principal's user in this project. Anonymous: nobody is logged in, or nobody whom this project knows. StoreUnavailable."""
         self.accessed = True
-        principal = self.principal
+        principal = self._principal
         if principal != self._user_of[0]:
             self._user_of = principal, TicketBackend().authenticate(request, principal)
         return self._user_of[1] or AnonymousUser()
 
-    def log_in(self, principal: str, details: Mapping[str, str] = NO_DETAILS) -> None:
+    def _log_in(self, principal: str, details: Mapping[str, str] = NO_DETAILS) -> None:
         """A ticket is made for this principal when the session is saved. Another one's session ends now, and its attributes with it."""
-        if self.principal not in ("", principal):
+        if self._principal not in ("", principal):
             self.flush()
-        if not self.admit():
+        if not self._admit():
             self._newcomer, self._details = principal, details
             self.modified = True
 
@@ -103,16 +104,16 @@ class SessionStore(SessionBase):
 
     def load(self) -> MutableMapping[str, Any]:
         """Attributes, which are read when they are looked at; or what the anonymous cookie has."""
-        admitted = self.admit()
+        admitted = self._admit()
         if admitted:
             return SharedData(ticket_cache().attributes(admitted), self._notes)
         return self._unsigned() if self.session_key else {}
 
     async def aload(self) -> MutableMapping[str, Any]:
         """As `load`, but attributes are read now: later, nobody can wait for them."""
-        return await sync_to_async(self.read)()
+        return await sync_to_async(self._read)()
 
-    def read(self) -> MutableMapping[str, Any]:
+    def _read(self) -> MutableMapping[str, Any]:
         """What the session holds, read now. If it turns out to be over: nothing, anonymous. StoreUnavailable."""
         data: MutableMapping[str, Any] = self._session
         if isinstance(data, SharedData):
@@ -126,13 +127,17 @@ class SessionStore(SessionBase):
         """As `get`."""
         return await sync_to_async(self.get)(key, default)
 
+    async def aset(self, key: str, value: Any) -> None:
+        """As `session[key] = value`."""
+        await sync_to_async(self.__setitem__)(key, value)
+
     async def ahas_key(self, key: str) -> bool:
         """As `has_key`."""
         return await sync_to_async(self.has_key)(key)
 
     def _notes(self) -> dict[str, str]:
         """What Django's login would have noted of the user in this project; empty: it has no such user."""
-        user = self.user()
+        user = self._user()
         if user.is_anonymous:
             return {}
         return {
@@ -155,7 +160,7 @@ class SessionStore(SessionBase):
 
     # --- writing
 
-    def finish(self) -> bool:
+    def _finish(self) -> bool:
         """Save what there is to save of a ticket's session. Whether the client needs a cookie for it.
 
         StoreUnavailable; UpdateError: the session has ended.
@@ -217,7 +222,7 @@ class SessionStore(SessionBase):
         )
         self._go_on_with(ticket, ends_with_browser)
         if is_password_new:
-            ticket_cache().logout_everywhere(self.principal, keep=self._admitted)
+            ticket_cache().logout_everywhere(self._principal, keep=self._admitted)
 
     def _go_on_with(self, ticket: str, ends_with_browser: bool) -> Attributes:
         self._forget()
@@ -240,7 +245,7 @@ class SessionStore(SessionBase):
 
     def exists(self, session_key: str) -> bool:
         """Whether it is a ticket that is admitted. An anonymous session exists nowhere. StoreUnavailable."""
-        return bool(SessionStore(session_key).admit())
+        return bool(SessionStore(session_key)._admit())
 
     def create(self) -> None:
         """Another session, anonymous and empty."""
@@ -302,7 +307,7 @@ class SessionStore(SessionBase):
 
     def get_expiry_age(self, **kwargs: Any) -> int:
         """Seconds until the session ends though it is used; for an anonymous one, as in Django."""
-        admitted = None if kwargs else self.admit()
+        admitted = None if kwargs else self._admit()
         if admitted is None:
             return super().get_expiry_age(**kwargs)
         if admitted.absolute_deadline_ms == NEVER_MS:
@@ -315,7 +320,7 @@ class SessionStore(SessionBase):
 
     def get_expiry_date(self, **kwargs: Any) -> datetime:
         """When the session ends though it is used; for an anonymous one, as in Django."""
-        if kwargs or self.admit() is None:
+        if kwargs or self._admit() is None:
             return super().get_expiry_date(**kwargs)
         return timezone.now() + timedelta(seconds=self.get_expiry_age())
 
@@ -337,7 +342,7 @@ class SessionStore(SessionBase):
         expiry = self.get(EXPIRY)
         if not expiry:
             return None, None
-        admitted = self.admit()
+        admitted = self._admit()
         age_s = round(time.time() - admitted.issued_at_ms / 1000) if admitted else 0
         if isinstance(expiry, str):
             left_s = (datetime.fromisoformat(expiry) - timezone.now()).total_seconds()
@@ -352,6 +357,7 @@ class SharedData(MutableMapping[str, Any]):
     def __init__(self, attributes: Attributes, derive: Callable[[], dict[str, str]]) -> None:
         self.attributes = attributes
         self.is_hash_renewed = False  # by update_session_auth_hash(): the password has changed
+        self._is_login_noted = False  # by login(), of a user who was logged in: it notes the hash, too, but last
         self._derive = derive
         self._derived: dict[str, str] | None = None
 
@@ -360,8 +366,7 @@ class SharedData(MutableMapping[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name in DERIVED:
-            self._notes[name] = value
-            self.is_hash_renewed |= name == HASH_SESSION_KEY
+            self._note(name, value)
         else:
             self.attributes[name] = value
 
@@ -375,10 +380,19 @@ class SharedData(MutableMapping[str, Any]):
         return name in self._notes if name in DERIVED else name in self.attributes
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.attributes)
+        """Without attributes of other applications that are called as Django's notes are: here nobody can read them."""
+        return (name for name in self.attributes if name not in DERIVED)
 
     def __len__(self) -> int:
-        return len(self.attributes)
+        return sum(1 for _ in self)
+
+    def _note(self, name: str, value: str) -> None:
+        self._notes[name] = value
+        if name == SESSION_KEY:
+            self._is_login_noted = True
+        elif name == HASH_SESSION_KEY:
+            self.is_hash_renewed |= not self._is_login_noted
+            self._is_login_noted = False
 
     @property
     def _notes(self) -> dict[str, str]:
@@ -394,7 +408,7 @@ def _on_login(request: HttpRequest | None, user: AbstractBaseUser, **_: Any) -> 
     if isinstance(session, SessionStore) and session.get(SESSION_KEY) == _number_of(user):
         said: Mapping[str, str] = getattr(request, "META", {})
         visitor = Visitor(address=said.get("REMOTE_ADDR", ""), user_agent=said.get("HTTP_USER_AGENT", ""))
-        session.log_in(user.get_username(), visitor.details)
+        session._log_in(user.get_username(), visitor.details)
 
 
 def _number_of(user: AbstractBaseUser) -> str:

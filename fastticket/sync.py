@@ -22,6 +22,7 @@ import concurrent.futures.thread  # noqa: F401 - at the end of the interpreter i
 import contextlib
 import logging
 import os
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
@@ -36,7 +37,7 @@ from fastticket.attributes import AttributeChanges, Serializer
 from fastticket.cache import Consistency, SessionInfo
 from fastticket.core.check import Session
 from fastticket.core.ticket import Keyring
-from fastticket.errors import StoreUnavailable, Verdict
+from fastticket.errors import ConfigError, StoreUnavailable, Verdict
 from fastticket.events import KINDS, SessionEvent
 from fastticket.stores.base import NO_DETAILS, Store
 
@@ -238,6 +239,19 @@ class Attributes(AttributeChanges):
         self.load()
 
 
+def _refuse_green_threads() -> None:
+    """Where gevent or eventlet has put its own threads in place of the system's, the loop would wait in the thread of all others."""
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    is_patched = (gevent and gevent.is_module_patched("threading")) or (
+        eventlet and eventlet.is_monkey_patched("thread")
+    )
+    if is_patched:
+        raise ConfigError(
+            "fastticket.sync needs threads of the system, and gevent or eventlet has replaced them: use gunicorn's sync or gthread "
+            "workers, or an ASGI server"
+        )
+
+
 class _CacheThread:
     """A thread that opens the asyncio cache with the first call, runs what other threads ask for, and closes it.
 
@@ -245,6 +259,7 @@ class _CacheThread:
     """
 
     def __init__(self, cache: asynchronous.TicketCache, on_failure: Callable[[], None]) -> None:
+        _refuse_green_threads()
         self._cache = cache
         self._on_failure = on_failure
         self._failure: BaseException | None = None

@@ -7,7 +7,7 @@
 Rules of this file
 - The application's reads and writes are memory alone. `admit` comes before them, `carry_out` after: before the response's first byte.
 - What is changed of a session is written, nothing else. What an anonymous visitor leaves is never the store's.
-- A value that can not be written, or has no place to be kept in, is found before anything is done.
+- A value that can not be written, or has no place to be kept in, is found before anything is done, but for a logout.
 - A login that fails is not tried again: the visitor is anonymous, and no session is left of it. A logout that fails is tried again.
 - A session that ends while the application works leaves the visitor anonymous, and is no error.
 - The cookie of a revoked ticket stays: a rotation may have revoked it, whose response has brought another ticket by now.
@@ -217,6 +217,8 @@ class WebSession(MutableMapping[str, Any]):
         """
         if self._has_answered and (self._newcomer is not None or self._rotates):
             raise _too_late()
+        if self._outgoing and self._newcomer is None:
+            await self._log_out()  # whatever is wrong with the rest
         newcomer, brought = self._newcomer, self._brought()
         if self._outgoing:
             await self._log_out()

@@ -38,11 +38,6 @@ UNAVAILABLE_STATUS_LINE = "503 Service Unavailable"
 class ThreadSession(WebSession):
     """A WebSession on the cache of threads: its attributes are read when they are first looked at."""
 
-    @property
-    def is_admitted(self) -> bool:
-        """Whether a ticket was admitted. To ask is no look at the session, of which `Vary` would tell."""
-        return self._session is not None
-
     def _readable(self) -> MutableMapping[str, Any]:
         if self._attributes is not None and not self._attributes.is_loaded:
             at_once(self.read())

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "fastapi": {"asgi"},
     "django": {"errors", "core.ticket", "core.check", "stores", "sync", "cookies", "websession"},
     "wsgi": {"errors", "sync", "cookies", "websession"},
-    "flask": {"errors", "sync", "cookies", "websession", "wsgi"},
+    "flask": {"errors", "sync", "cookies", "attributes", "websession", "wsgi"},
     "gateway": {
         *("errors", "stores", "cache", "cookies", "gateway", "core.ticket", "core.http1", "core.proxy"),
         *("core.clients", "core.routes", "core.upstreams", "core.accesslog"),

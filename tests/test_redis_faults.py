@@ -509,6 +509,7 @@ async def test_a_revocation_that_no_replica_has_heard_of_fails_however_often_it_
         await asyncio.to_thread(wait_until, replica.is_in_sync, "replica in sync")
         url = f"{url_of(primary)}?durability=replicated&timeout_ms={TIMEOUT_MS}"
         async with opened(url) as store, opened(url) as fresh:
+            await asyncio.to_thread(wait_until, lambda: primary.admin("WAIT", 1, 100) == 1, "the replica confirms")
             session = await add_session(store)
             replica.pause()
             for handle in (store, store, fresh):

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import types
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -595,6 +596,15 @@ print(cache.authenticate(use_here).principal)
     assert first == "alice"
     assert second.startswith("the ticket cache was opened before this process was forked")
     assert third == "bob"
+
+
+def test_green_threads_are_refused(url, monkeypatch):
+    """They would stop the worker for good."""
+    patched = types.ModuleType("gevent.monkey")
+    patched.is_module_patched = lambda name: name == "threading"
+    monkeypatch.setitem(sys.modules, "gevent.monkey", patched)
+    with pytest.raises(fastticket.ConfigError, match="gthread"):
+        opened(url).login("alice")
 
 
 def test_it_runs_beside_an_event_loop_of_the_callers(url):

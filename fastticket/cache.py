@@ -80,9 +80,7 @@ class SessionInfo(NamedTuple):
     id: str  #: 22 characters, base64url
     principal: str
     created_ms: int
-    last_access_ms: (
-        int | None
-    )  #: to a flush interval; less sure close to the absolute deadline; None: it has no idle timeout, so nobody writes down its use
+    last_access_ms: int | None  #: at the earliest, as `TicketCache.sessions` says; None: there is no idle timeout
     idle_deadline_ms: int
     absolute_deadline_ms: int  #: 2**53 - 1 if there is none
     details: Mapping[str, str]  #: what the login recorded
@@ -200,9 +198,8 @@ class TicketCache:
         self._flushing = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
         self._closed = False
-        self._observed_since_ms = self._observed_at_ms = (
-            0  # sweeps have followed each other closely, and the store has answered
-        )
+        # Since when, and until when, sweeps have followed each other closely, and the store has answered.
+        self._observed_since_ms = self._observed_at_ms = 0
         self._followed_until_s = self._sweep_at_s = 0.0
         self._all_written_ms = 0  # whatever was used before is in the store
         self._loads = self._touches_written = self._gaps = self._store_errors = 0

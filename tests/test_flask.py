@@ -7,13 +7,12 @@ import uuid
 import flask
 import pytest
 from flask import session
-from web_stores import QUIET, CountedStore
+from web_stores import CountedStore, quiet_cache
 
 import fastticket.flask
 from fastticket import BadAttribute, ConfigError, Keyring, NotLoggedIn
 from fastticket.cookies import TicketCookie
 from fastticket.flask import TicketSessions, login, logout, logout_everywhere, rotate
-from fastticket.sync import TicketCache
 
 TICKET = "ticket"
 
@@ -25,9 +24,8 @@ def store():
 
 @pytest.fixture
 def cache(store):
-    with TicketCache(store, Keyring.generate(), idle_timeout_s=0, **QUIET) as made:
+    with quiet_cache(store) as made:
         yield made
-        store.is_away = False
 
 
 @pytest.fixture

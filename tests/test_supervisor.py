@@ -25,6 +25,20 @@ from fastticket.keyfile import create_key_file, key_file_text, rotate_key_file
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
+class SlowApplication:
+    """Answers at once, but for `/slow`: that waits until `go_on` is set. `asked`: somebody waits."""
+
+    def __init__(self):
+        self.asked, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self, connection):
+        while True:
+            if b"/slow" in connection.read_head():
+                self.asked.set()
+                assert self.go_on.wait(BOUND_S)
+            connection.sendall(OK)
+
+
 def get(ticket):
     return f"GET /x HTTP/1.1\r\nHost: a\r\nCookie: ticket={ticket}\r\n\r\n".encode()
 
@@ -221,26 +235,18 @@ def test_a_reload_listens_elsewhere(site, table, folder):
 
 def test_a_reload_disturbs_no_connection(site, table, origin):
     """In flight, idle, and new ones: each gets its answer; who was connected is told to come again."""
-    asked, go_on = threading.Event(), threading.Event()
-
-    def slow(connection):
-        while True:
-            if b"/slow" in connection.read_head():
-                asked.set()
-                assert go_on.wait(BOUND_S)
-            connection.sendall(OK)
-
+    slow = SlowApplication()
     config = table(servers=[origin(slow).address], workers=2)
     at = site(config)
     with at.connect() as busy, at.connect() as idle:
         idle.sendall(GET)
         assert b"Connection: close" not in idle.read_response()[0]
         busy.sendall(GET.replace(b"/x", b"/slow"))
-        assert asked.wait(BOUND_S)
+        assert slow.asked.wait(BOUND_S)
         assert at.reload().startswith("reloaded")
         wait_until(lambda: at.log.count(" retires: ") == 2, "both have heard of it")
         assert status_of(at.ask(GET)[0]) == 200
-        go_on.set()
+        slow.go_on.set()
         for client in (busy, idle):
             if client is idle:
                 client.sendall(GET)
@@ -379,15 +385,7 @@ def test_reloads_do_not_overlap(site, table, origin):
 
 def test_a_reload_that_is_refused_disturbs_no_connection(site, table, origin):
     """Neither those that are there, which go on as if nothing had been, nor those that come meanwhile."""
-    asked, go_on = threading.Event(), threading.Event()
-
-    def slow(connection):
-        while True:
-            if b"/slow" in connection.read_head():
-                asked.set()
-                assert go_on.wait(BOUND_S)
-            connection.sendall(OK)
-
+    slow = SlowApplication()
     config = table(servers=[origin(slow).address], workers=2)
     at = site(config)
     before = at.workers()
@@ -395,12 +393,12 @@ def test_a_reload_that_is_refused_disturbs_no_connection(site, table, origin):
         idle.sendall(GET)
         idle.read_response()
         busy.sendall(GET.replace(b"/x", b"/slow"))
-        assert asked.wait(BOUND_S)
+        assert slow.asked.wait(BOUND_S)
         nowhere = {"url": f"redis://127.0.0.1:{free_port()}/0"}
         assert at.reload("this is not TOML").startswith("not reloaded")
         assert at.reload(table(workers=4, store=nowhere)).startswith("not reloaded")
         wait_until(lambda: at.workers() == before, "nobody but the old workers", BOUND_S)
-        go_on.set()
+        slow.go_on.set()
         for client in (busy, idle):
             client.sendall(GET)
         for client in (busy, busy, idle):

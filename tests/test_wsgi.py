@@ -11,7 +11,7 @@ from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
 import pytest
-from web_stores import QUIET, CountedStore
+from web_stores import QUIET, CountedStore, quiet_cache
 
 import fastticket
 from fastticket import AttributesTooLarge, BadAttribute, Keyring, NotLoggedIn, StoreUnavailable, TooManySessions
@@ -69,9 +69,8 @@ def store():
 
 @pytest.fixture
 def cache(store):
-    with TicketCache(store, Keyring.generate(), idle_timeout_s=0, **QUIET) as made:
+    with quiet_cache(store) as made:
         yield made
-        store.is_away = False
 
 
 @pytest.fixture

@@ -1,9 +1,12 @@
 """A store for tests of web frameworks: in memory, it counts what it is asked for, and it can be away."""
 
+import contextlib
 import inspect
 from collections import Counter
+from collections.abc import Iterator
 
-from fastticket import StoreUnavailable, open_store
+from fastticket import Keyring, StoreUnavailable, open_store
+from fastticket.sync import TicketCache
 
 
 class CountedStore:
@@ -36,3 +39,11 @@ class CountedStore:
 
 #: Nothing is asked for in the background while a test runs.
 QUIET = {"flush_interval_ms": 600_000, "lease_ms": 1_200_000}
+
+
+@contextlib.contextmanager
+def quiet_cache(store: CountedStore) -> Iterator[TicketCache]:
+    """A cache for threads over it; the store is back before that closes."""
+    with TicketCache(store, Keyring.generate(), idle_timeout_s=0, **QUIET) as cache:
+        yield cache
+        store.is_away = False

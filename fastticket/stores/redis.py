@@ -5,7 +5,7 @@
     {ft:NNN}:user:<principal>  HASH    session id -> record: created, idle timeout, absolute lifetime, details
     {ft:NNN}:attr:<session id> HASH    attribute -> value, and "" -> version, bytes; only if there ever were any
     {ft:NNN}:log               STREAM  opened | created | rotated | changed | revoked | expired -> "<session id>.<principal>"
-    ft:doorbell                CHANNEL "<shard> <log id>": a session of that shard was revoked, or has another id now
+    ft:doorbell                CHANNEL "<shard> <log id>": a session of that shard was revoked, has expired, or has another id now
 
 Rules of this file
 - All of a shard is in one hash slot, and whatever is done in it is one script: atomic, whichever server runs it. Each begins with
@@ -13,7 +13,7 @@ Rules of this file
 - Every script may be sent again: doing it twice is doing it once. So a redirection or a lost connection is answered by sending again.
 - The log is the truth. The doorbell may be lost: it makes a gateway look at the log sooner.
 - A server that answers in another's place may lack the last writes: its shards' next reply is a gap, and what this process revoked
-  in the last minute is revoked again.
+  or rotated in the last minute is revoked or rotated again.
 """
 
 from __future__ import annotations
@@ -492,8 +492,8 @@ class RedisStore:
 
         Rotations first: who had one goes on under the new id, even if the old one comes back with this server.
         """
-        give_up_at_s = asyncio.get_running_loop().time() + REISSUE_S
-        since_s = give_up_at_s - 2 * REISSUE_S
+        now_s = asyncio.get_running_loop().time()
+        since_s, give_up_at_s = now_s - REISSUE_S, now_s + REISSUE_S
         rotations = [
             (session_id, successor)
             for at_s, session_id, successor in self._rotated

@@ -24,11 +24,13 @@ from fastticket.errors import (
     AttributesTooLarge,
     BadAttribute,
     ConfigError,
+    NotConfirmed,
     StoreUnavailable,
     TicketRefused,
     TooManySessions,
     Verdict,
 )
+from fastticket.stores.base import StoredSession
 
 
 def calls_of(store: ModelStore, *names: str) -> list[str]:
@@ -184,6 +186,24 @@ async def test_a_rotation_whose_reply_is_lost_is_asked_for_again(fault):
         assert await said_of(cache, old) == "revoked"
         assert await said_of(cache, new) == "alice"
         assert len(server.live) == 1
+
+
+@in_virtual_time
+async def test_a_rotation_that_no_replica_has_confirmed_is_one():
+    """The old ticket is over: who asked for another one gets it. A failover that loses it is the store's to mend."""
+    server = new_server()
+    async with gateway(server) as (cache, store):
+        old = await cache.login("alice")
+        rotate = store.rotate
+
+        async def rotate_unconfirmed(session_id: str, successor: StoredSession) -> bool:
+            await rotate(session_id, successor)
+            raise NotConfirmed("no replica")
+
+        store.rotate = rotate_unconfirmed
+        new = await cache.rotate(old)
+        assert [await said_of(cache, ticket) for ticket in (old, new)] == ["revoked", "alice"]
+        assert calls_of(store, "rotate") == ["rotate"]
 
 
 @in_virtual_time

@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "stores": {"errors", "stores"},
     "attributes": {"errors", "stores", "core.check", "cache"},  # the last two for annotations alone
     "events": {"errors", "stores"},
-    "cache": {"errors", "core.ticket", "core.nearcache", "core.check", "stores", "attributes", "events"},
+    "coherence": {"errors", "stores"},
+    "cache": {"errors", "core.ticket", "core.nearcache", "core.check", "stores", "attributes", "events", "coherence"},
     "sync": {"errors", "core.ticket", "core.check", "stores", "attributes", "events", "cache", ""},
     "keyfile": {"errors", "core.ticket"},
     "cookies": set(),

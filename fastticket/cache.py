@@ -3,11 +3,13 @@
     check          the near cache alone, synchronous: the hot path
     authenticate   the same; on MISS or REFRESH it waits for a load
     load           single-flight per session; all that falls in one loop turn goes out together
-    flush          every `flush_interval_ms`: touches out, log tail in, lease renewed
+    flush          every `flush_interval_ms`, for every shard that could be admitted from: touches out, log tail in, lease renewed
+    repair         after a gap: what is held is looked up again, before an outage could make it unknown
     doorbell       a tail, now
     sweep          every minute, or four times a second while somebody follows the events
 
 Rules of this file
+- What may be believed, and until when, `fastticket.coherence` decides.
 - Whatever a reply says goes through `_apply`, in one place: events first, then the lease, from the time the request was *sent*.
 - A load in flight while its session ends lands with that end: its answer may be older. One in flight while its shard's log shows a gap
   is poisoned: nobody knows what its answer missed, so it is asked again.
@@ -22,19 +24,30 @@ import contextlib
 import json
 import logging
 import random
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, NamedTuple, Protocol, Self
 
 from fastticket.attributes import Attributes, Changes, JSONSerializer, NearAttributes, Serializer, after
+from fastticket.coherence import (
+    Failure,
+    Landing,
+    Pulse,
+    clock_step,
+    credited_until_ms,
+    granted_until_ms,
+    landing,
+    take_in,
+)
 from fastticket.core.check import Checker, Session, clock_resolution_ms
 from fastticket.core.nearcache import NearCache
-from fastticket.core.ticket import Keyring, Ticket, decode_session_id
-from fastticket.errors import ConfigError, NotConfirmed, StoreUnavailable, TicketRefused, Verdict
+from fastticket.core.ticket import Keyring, Ticket, decode_session_id, encode_session_id
+from fastticket.errors import ConfigError, NotConfirmed, StoreBusy, StoreUnavailable, TicketRefused, Verdict
 from fastticket.events import KINDS, EventStream
 from fastticket.stores.base import (
     NO_DETAILS,
     Event,
+    Fleet,
     Position,
     Reply,
     Request,
@@ -43,6 +56,7 @@ from fastticket.stores.base import (
     StoredSession,
     shard_of,
 )
+from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.cache")
 
@@ -52,7 +66,9 @@ LimitPolicy = Literal["evict-oldest", "refuse"]
 
 TOUCHES_PER_SLICE = 400  # drained at once, so that no flush holds the loop for more than a millisecond or so
 LOAD_ATTEMPTS = 4  # a load is asked again when it was poisoned, or came back past its lease
-WATCH_MS = 60_000  # a shard's log is read this long after the shard's last use
+REPAIRED_AT_ONCE = 500  # entries looked up again in one exchange after a gap,
+REPAIR_PAUSE_S = 0.05  # and the pause after it: a store that has just come back has others to serve, too
+UNWRITTEN_MIN = 100_000  # touches that wait for a store which does not take them; or as many as the capacity. Then nothing is loaded
 SWEEP_INTERVAL_S = 60.0
 SWEEP_FOLLOWED_S = 0.25  # while somebody follows the events
 FOLLOWED_S = 60.0  # that long after an event was asked for: who handles one may take his time
@@ -61,7 +77,8 @@ SWEEP_MARGIN_MIN_MS = 250
 SWEEP_SESSIONS_MAX = 200  # of each shard in one go: a script holds up everybody else
 SETTLE_LEASES = 5  # that long after an outage every gateway has brought its touches
 OBSERVED_GAP_MS = 1000  # between sweeps: a store that was away in it would not have been noticed
-CLOCK_INTERVAL_S = 10.0
+CLOCK_INTERVAL_S = 10.0  # the store's clock, and what the fleet's longest settings are
+FLEET_SETTLE_S = 2.5 * CLOCK_INTERVAL_S  # until every gateway knows that one with longer intervals has joined
 CLOSE_ATTEMPTS = 3
 DRAWS_MAX = 1000  # of tickets, until one suits
 DETAILS_BYTES_MAX = 1024
@@ -168,14 +185,15 @@ class TicketCache:
         self._evicts = sessions_max_policy == "evict-oldest"
         self.serializer: Serializer = serializer or JSONSerializer()
         self._attributes_bytes_max = attributes_bytes_max
-        self._flush_interval_ms = flush_interval_ms
+        self._own = Fleet(flush_interval_ms, lease_ms)
+        self._fleet = self._own  # the longest settings of all gateways
+        self._known_to_all = self._own  # the longest that every gateway has heard of, until it has heard of `_fleet`
+        self._settled_at_ms = 0
         self._touch_resolution_ms = touch_resolution_ms
         self._lease_ms = lease_ms
         self._outage_grace_ms = outage_grace_s * 1000 if outage_policy == "serve-cached" else 0
-        self._sweep_margin_ms = max(self._outage_grace_ms, lease_ms)
-        self._followed_margin_ms = self._sweep_margin_ms
-        if expiry_margin_s is not None:
-            self._followed_margin_ms = max(expiry_margin_s * 1000, SWEEP_MARGIN_MIN_MS)
+        self._expiry_margin_ms = None if expiry_margin_s is None else max(expiry_margin_s * 1000, SWEEP_MARGIN_MIN_MS)
+        self._unwritten_max = max(UNWRITTEN_MIN, capacity)
         self.near = NearCache(
             capacity,
             store.shards,
@@ -189,6 +207,15 @@ class TicketCache:
         self._clock_resolution_ms = 0 if clock else clock_resolution_ms()
         self._positions: list[Position | None] = [None] * store.shards
         self._outage_since_ms: list[int | None] = [None] * store.shards
+        self._uncertain_until_ms = [
+            0
+        ] * store.shards  # who is not in the store may be on the way there, after a failover
+        self._pulse = Pulse(lease_ms // 4)
+        self._beater: asyncio.TimerHandle | None = None
+        self._repairing: asyncio.Task[None] | None = None
+        self._repair_from: int | None = (
+            None  # a place in the near cache; None: all that is held was looked up since the last gap
+        )
         self._unwritten: list[dict[_Key, int]] = [{} for _ in range(store.shards)]
         self._flights: dict[_Key, _Flight] = {}
         self._departures: list[_Flight] = []
@@ -217,10 +244,12 @@ class TicketCache:
         """Open the store, read its clock and the end of its logs, and start to flush. StoreUnavailable, ConfigError."""
         try:
             await self._store.open()
+            await self._join()
             await self._read_clock()
         except BaseException:
             await self._store.aclose()
             raise
+        self._beat()
         self._all_written_ms = self.checker.monotonic_ms()
         self._store.on_doorbell(self._on_doorbell)
         await self._exchange({shard: Request(None) for shard in range(self._store.shards)})
@@ -241,10 +270,11 @@ class TicketCache:
         if self._closed:
             return
         self._closed = True
-        if self._keeper:
-            self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
+        for task in (self._keeper, self._repairing):
+            if task:
+                await end(task)
+        if self._beater:
+            self._beater.cancel()
         if self._batches:
             await asyncio.wait(self._batches)
         for _ in range(CLOSE_ATTEMPTS):
@@ -353,7 +383,7 @@ class TicketCache:
             if verdict.is_refusal:
                 raise TicketRefused(verdict)
             verified = self._verified(ticket, self.now_ms())
-            if verdict is Verdict.MISS and isinstance(loaded, int):
+            if verdict is Verdict.MISS and isinstance(loaded, int) and self._is_leased(verified.principal):
                 return self._uncached(ticket, verified, loaded, touch)
             try:
                 loaded = await self._load(verified)
@@ -416,7 +446,7 @@ class TicketCache:
         While somebody iterates, and for a minute after each event, sessions that have passed their deadline are ended in time for
         `expiry_margin_s`. A gap in the log is `lost`, whatever `kinds` says. ValueError: no such position, no such kind.
         """
-        return EventStream(self._store, position, kinds, self._flush_interval_ms / 1000, self._on_followed)
+        return EventStream(self._store, position, kinds, self._own.flush_interval_ms / 1000, self._on_followed)
 
     # --- attributes
 
@@ -446,8 +476,7 @@ class TicketCache:
     def near_copy(self, session: Session) -> StoredAttributes | None:
         """The near copy of a session's attributes, if there is one and the lease holds. Never waits; for any thread."""
         # The lease first: a copy that is there after it was renewed has survived what the log said then.
-        is_leased = self.near.lease_until_ms(shard_of(session.principal, self._store.shards)) > self.now_ms()
-        return self.near_attributes.find(session.id) if is_leased else None
+        return self.near_attributes.find(session.id) if self._is_leased(session.principal) else None
 
     async def write_attributes(
         self, session: Session, changes: Changes, held: StoredAttributes | None
@@ -544,7 +573,7 @@ class TicketCache:
     def _lifetimes_s(self, idle_s: int | None, absolute_s: int | None, usual_s: tuple[int, int]) -> tuple[int, int]:
         """Those asked for, checked, else the usual ones."""
         lifetimes_s = (usual_s[0] if idle_s is None else idle_s, usual_s[1] if absolute_s is None else absolute_s)
-        error = _lifetimes_error(*lifetimes_s, self._flush_interval_ms, self._touch_resolution_ms)
+        error = _lifetimes_error(*lifetimes_s, self._fleet.flush_interval_ms, self._touch_resolution_ms)
         if error:
             raise ValueError(error)
         return lifetimes_s
@@ -563,7 +592,7 @@ class TicketCache:
         return StoredSession(
             ticket.session_id,
             ticket.principal,
-            ticket.idle_deadline_ms(now_ms, self._flush_interval_ms),
+            ticket.idle_deadline_ms(now_ms, self._fleet.flush_interval_ms),
             ticket.issued_at_ms,
             ticket.idle_timeout_s,
             ticket.absolute_lifetime_s,
@@ -571,7 +600,7 @@ class TicketCache:
         )
 
     def _session_info(self, session: StoredSession) -> SessionInfo:
-        used_ms = session.idle_deadline_ms - session.idle_timeout_s * 1000 - self._flush_interval_ms
+        used_ms = session.idle_deadline_ms - session.idle_timeout_s * 1000 - self._fleet.flush_interval_ms
         return SessionInfo(
             session.id,
             session.principal,
@@ -594,6 +623,10 @@ class TicketCache:
         """What a flight lands with. Joins the one that is under way for the session."""
         if self._closed:
             raise StoreUnavailable("the ticket cache is closed")
+        if sum(map(len, self._unwritten)) >= self._unwritten_max:
+            raise StoreUnavailable(
+                f"{self._unwritten_max} touches wait: the store does not take them, so nobody is loaded"
+            )
         key = (ticket.session_id, ticket.principal)
         flight = self._flights.get(key)
         if flight is None:
@@ -646,55 +679,62 @@ class TicketCache:
             await self._exchange(unknown)
 
     def _land(self, flight: _Flight, answer: int | StoreUnavailable | None) -> bool:
-        """False: the flight was poisoned and must go again. The interleaving:
-
-        1. the load reads the log, then the deadline: the session lives
-        2. the session is revoked
-        3. a flush reads the log, and its reply gets here first: the near cache forgets the session
-        4. the load's reply gets here. It must not bring the session back.
-
-        What lives is entered right here, before anything else runs: a caller that did it later would be at step 4.
-        """
-        if flight.ended is not None:
-            flight.landed.set_result(flight.ended)
-        elif isinstance(answer, StoreUnavailable):
-            flight.landed.set_exception(answer)
-            flight.landed.exception()  # looked at, even if every caller has gone
-        elif flight.poisoned:
+        """False: it must go again. What lives is entered right here, before anything else runs: later, it could have ended."""
+        now_ms = self.now_ms()
+        error = answer if isinstance(answer, StoreUnavailable) else None
+        deadline_ms = None if isinstance(answer, StoreUnavailable) else self._latest_deadline_ms(flight.ticket, answer)
+        where = landing(
+            ended=flight.ended,
+            has_failed=error is not None,
+            is_poisoned=flight.poisoned,
+            is_keyless=flight.keyless,
+            deadline_ms=deadline_ms,
+            now_ms=now_ms,
+        )
+        if where is Landing.AGAIN:
             return False
-        elif flight.keyless:
-            flight.landed.set_result(Verdict.MISS)
+        if where is Landing.GONE and self._is_uncertain(self._shard_of(flight)):
+            error = StoreUnavailable("another server has just taken over, and may not have the session yet; try again")
+        if error and where in (Landing.FAILED, Landing.GONE):
+            flight.landed.set_exception(error)
+            flight.landed.exception()  # looked at, even if every caller has gone
         else:
-            flight.landed.set_result(self._settle(flight.ticket, answer))
+            flight.landed.set_result(self._arrive(flight, where, deadline_ms, now_ms))
         del self._flights[flight.key]
         return True
 
-    def _settle(self, ticket: Ticket, stored_deadline_ms: int | None) -> int | Verdict:
-        """Enter what the store said; the deadline, or REVOKED or IDLE.
+    def _arrive(self, flight: _Flight, where: Landing, deadline_ms: int | None, now_ms: int) -> int | Verdict:
+        """Enter what the store said; the deadline, or why there is none."""
+        session_id = decode_session_id(flight.ticket.session_id)
+        if where is Landing.LIVES and deadline_ms is not None:
+            self.near.insert(flight.ticket.raw, self._shard_of(flight), deadline_ms, now_ms, False)
+            return deadline_ms
+        if where is Landing.ENDED and flight.ended is not None:
+            return flight.ended
+        if where is Landing.KEYLESS:
+            return Verdict.MISS
+        logged = self.near.remembered_refusal(session_id, now_ms)
+        verdict = Verdict.IDLE if where is Landing.IDLE else Verdict.REVOKED if logged is None else logged
+        self.near.refuse(session_id, verdict, now_ms)
+        return verdict
 
-        The latest deadline known counts: a use that this gateway saw may not have reached the store, for as long as it was away.
-        """
-        now_ms = self.now_ms()
-        session_id = decode_session_id(ticket.session_id)
+    def _latest_deadline_ms(self, ticket: Ticket, stored_deadline_ms: int | None) -> int | None:
+        """The latest one known counts: a use that this gateway saw may not have reached the store, for as long as it was away."""
         if stored_deadline_ms is None:
-            logged = self.near.remembered_refusal(session_id, now_ms)
-            verdict = Verdict.REVOKED if logged is None else logged
-            self.near.refuse(session_id, verdict, now_ms)
-            return verdict
-        shard = shard_of(ticket.principal, self._store.shards)
-        unwritten_ms = self._unwritten[shard].get((ticket.session_id, ticket.principal), 0)
-        deadline_ms = max(stored_deadline_ms, unwritten_ms, self.near.idle_deadline_ms(session_id))
-        if now_ms >= deadline_ms:
-            self.near.refuse(session_id, Verdict.IDLE, now_ms)
-            return Verdict.IDLE
-        self.near.insert(ticket.raw, shard, deadline_ms, now_ms, False)
-        return deadline_ms
+            return None
+        unwritten = self._unwritten[shard_of(ticket.principal, self._store.shards)]
+        unwritten_ms = unwritten.get((ticket.session_id, ticket.principal), 0)
+        return max(stored_deadline_ms, unwritten_ms, self.near.idle_deadline_ms(decode_session_id(ticket.session_id)))
+
+    def _is_uncertain(self, shard: int) -> bool:
+        """Whether another server has taken over less than a lease ago: until then, every gateway makes again what it may lack."""
+        return self.checker.monotonic_ms() < self._uncertain_until_ms[shard]
 
     def _uncached(self, text: str | bytes, ticket: Ticket, deadline_ms: int, touch: bool) -> Session:
         """Admit a session that was loaded and found no room, or has lost it again. Its touch waits with the unwritten ones."""
         if touch:
             shard = shard_of(ticket.principal, self._store.shards)
-            used_ms = ticket.idle_deadline_ms(self.now_ms(), self._flush_interval_ms)
+            used_ms = ticket.idle_deadline_ms(self.now_ms(), self._fleet.flush_interval_ms)
             self._keep_unwritten(shard, (ticket.session_id, ticket.principal), used_ms)
         return self.checker.session_of(text, deadline_ms)
 
@@ -710,34 +750,44 @@ class TicketCache:
             due = [shard for shard in range(self._store.shards) if self._is_due(shard)]
             for shard in due:
                 await self._collect(shard)
-            left = {shard: list(self._unwritten[shard]) for shard in due}
-            while left:
-                requests = self._write_requests(left)
-                for shard, reply in (await self._exchange(requests)).items():
-                    del left[shard][: len(requests[shard].touches)]
-                    if isinstance(reply, Reply):
-                        self._written(shard, requests[shard].touches)
-                    if not left[shard] or not isinstance(reply, Reply):
-                        del left[shard]
+            # None waits for another's answer: what a crash loses must not grow with the round trip (P5).
+            writing = []
+            for requests in self._write_requests({shard: list(self._unwritten[shard]) for shard in due}):
+                writing.append(asyncio.create_task(self._write(requests), name="fastticket-write"))
+                await asyncio.sleep(0)  # requests come in between
+            await asyncio.gather(*writing)
             if not any(self._unwritten):
                 self._all_written_ms = began_ms
 
-    def _write_requests(self, left: Mapping[int, list[_Key]]) -> dict[int, Request]:
-        """One bite of what is left. A shard is cut only if it is more than a bite: each piece is a command of its own."""
-        bite = room = self._store.touches_per_exchange
-        requests: dict[int, Request] = {}
-        for shard, keys in left.items():
-            if requests and keys and (room == 0 or room < len(keys) <= bite):
-                continue
-            unwritten = self._unwritten[shard]
-            touches = [(key[0], key[1], unwritten[key]) for key in keys[:room]]
-            requests[shard] = Request(self._positions[shard], touches)
-            room -= len(touches)
-        return requests
+    async def _write(self, requests: Mapping[int, Request]) -> None:
+        for shard, reply in (await self._exchange(requests)).items():
+            if isinstance(reply, Reply):
+                self._written(shard, requests[shard].touches)
+
+    def _write_requests(self, left: dict[int, list[_Key]]) -> Iterator[dict[int, Request]]:
+        """Pieces of what is there to write. A shard is cut only if it is more than a piece: each part is a command of its own."""
+        most = self._store.touches_per_exchange
+        while left:
+            room = most
+            requests: dict[int, Request] = {}
+            for shard, keys in list(left.items()):
+                if requests and keys and (room == 0 or room < len(keys) <= most):
+                    continue
+                unwritten = self._unwritten[shard]
+                taken, rest = keys[:room], keys[room:]
+                touches = [(key[0], key[1], unwritten[key]) for key in taken if key in unwritten]
+                requests[shard] = Request(self._positions[shard], touches)
+                room -= len(taken)
+                if rest:
+                    left[shard] = rest
+                else:
+                    del left[shard]
+            yield requests
 
     def _is_due(self, shard: int) -> bool:
+        """Whatever could be admitted from is heard of within the lease, used or not: an outage finds it leased, or not at all."""
         is_away = self._outage_since_ms[shard] is not None  # so that somebody notices when it is over
-        return is_away or self.near.dirty_in(shard) > 0 or bool(self._unwritten[shard]) or self._is_watched(shard)
+        return is_away or self.near.held_in(shard) > 0 or bool(self._unwritten[shard])
 
     async def _collect(self, shard: int) -> None:
         """Move what is dirty now, and joins no more, to the unwritten; in slices, so that requests come in between."""
@@ -748,9 +798,6 @@ class TicketCache:
             left -= TOUCHES_PER_SLICE
             if left > 0:
                 await asyncio.sleep(0)
-
-    def _is_watched(self, shard: int) -> bool:
-        return self.now_ms() - self.near.used_at_ms(shard) < WATCH_MS
 
     def _keep_unwritten(self, shard: int, key: _Key, deadline_ms: int) -> None:
         unwritten = self._unwritten[shard]
@@ -781,37 +828,35 @@ class TicketCache:
             replies = dict.fromkeys(requests, StoreUnavailable(f"unexpected: {type(error).__name__}"))
         for shard, reply in replies.items():
             if isinstance(reply, StoreUnavailable):
-                self._outage(shard, reply)
+                self._outage(shard, reply, sent_at_ms)
             else:
                 self._apply(shard, requests[shard], reply, sent_at_ms)
         return replies
 
     def _apply(self, shard: int, request: Request, reply: Reply, sent_at_ms: int) -> None:
         """Take in what a log says. It does not poison the loads that came with it: their deadlines were read after it."""
-        known = self._positions[shard]
+        tidings = take_in(self._positions[shard], request.since, reply.position, reply.gap)
         if self._outage_since_ms[shard] is not None:
             self._outage_since_ms[shard] = None
             if not self._shards_away():
                 log.warning("the store answers again, for every shard")
-        if request.since is None:
-            if self._positions[shard] is None:
-                self._positions[shard] = reply.position
-            return  # it carried no news, so it renews no lease
-        if reply.gap:
+        if reply.replaced:
+            self._uncertain_until_ms[shard] = self.checker.monotonic_ms() + self._fleet.lease_ms
+        if tidings.forgets:
             self._gaps += 1
             self.near.bump_epoch(shard)
             self.near_attributes.forget(shard)
-            if request.since != known:
-                return  # an old question: what it missed was heard meanwhile, or will be a gap for the next one, too
-            log.warning("shard %d: its log has a gap; every session of it will be loaded again", shard)
+            self._repair()
+        if tidings.poisons:
+            log.warning("shard %d: its log has a gap; every session of it will be looked up again", shard)
             own = set(request.wanted)
             for key, flight in self._flights.items():
                 flight.poisoned |= key not in own and self._shard_of(flight) == shard
         for event in reply.events:
             self._hear(event)
-        if known is None or reply.position > known or reply.gap:
-            self._positions[shard] = reply.position
-        self._renew_lease(shard, sent_at_ms)
+        self._positions[shard] = tidings.position
+        if tidings.renews:
+            self._lease(shard, granted_until_ms(self._leased_until_ms(shard), sent_at_ms, self._lease_ms))
 
     def _hear(self, event: Event) -> None:
         match event.kind:
@@ -835,12 +880,15 @@ class TicketCache:
     def _shard_of(self, flight: _Flight) -> int:
         return shard_of(flight.ticket.principal, self._store.shards)
 
-    def _outage(self, shard: int, error: StoreUnavailable) -> None:
-        """Leases are renewed on credit while the outage is young: what is held here goes on being admitted."""
-        now_ms = self.checker.monotonic_ms()
-        since_ms = self._outage_since_ms[shard]
+    def _outage(self, shard: int, error: StoreUnavailable, sent_at_ms: int) -> None:
+        """The shard did not answer. While that is young, what is held goes on being admitted, if it was until now."""
         self._store_errors += 1
         self._observed_at_ms = 0
+        if isinstance(error, StoreBusy):
+            return  # nothing was asked, so nothing is known that was not known before
+        now_ms = self.checker.monotonic_ms()
+        self._pulse.beat(now_ms)
+        since_ms = self._outage_since_ms[shard]
         if since_ms is None:
             if not self._shards_away():
                 grace_s = self._outage_grace_ms // 1000
@@ -848,27 +896,101 @@ class TicketCache:
                     "%s; sessions held here are admitted for %d s (outage_policy, outage_grace_s)", error, grace_s
                 )
             since_ms = self._outage_since_ms[shard] = now_ms
-        self._renew_lease(shard, min(now_ms, since_ms + self._outage_grace_ms - self._lease_ms))
+        failure = Failure(sent_at_ms, now_ms, self._pulse.stalled_at_ms, since_ms)
+        leased_until_ms = self._leased_until_ms(shard)
+        self._lease(shard, credited_until_ms(leased_until_ms, failure, self._lease_ms, self._outage_grace_ms))
 
     def _shards_away(self) -> int:
         return sum(since_ms is not None for since_ms in self._outage_since_ms)
 
-    def _renew_lease(self, shard: int, sent_at_ms: int) -> None:
-        self.near.renew_lease(shard, sent_at_ms + self.checker.offset_ms + self._lease_ms - self._clock_resolution_ms)
+    def _leased_until_ms(self, shard: int) -> int:
+        """By this process's clock. The near cache has it in store time, and early by what its own clock may be late."""
+        return self.near.lease_until_ms(shard) - self.checker.offset_ms + self._clock_resolution_ms
+
+    def _lease(self, shard: int, until_ms: int) -> None:
+        self.near.renew_lease(shard, until_ms + self.checker.offset_ms - self._clock_resolution_ms)
+
+    def _is_leased(self, principal: str) -> bool:
+        return self.near.lease_until_ms(shard_of(principal, self._store.shards)) > self.now_ms()
 
     async def _read_clock(self) -> None:
-        """Follow the store's clock. Leases are spans of monotonic time: they move along, and a jump extends none."""
+        """Follow the store's clock. Leases are spans of this process's time: they move along, and a jump extends none."""
         before_ms = self.checker.monotonic_ms()
         store_ms = await self._store.time_ms()
         after_ms = self.checker.monotonic_ms()
-        moved_ms = store_ms - (before_ms + after_ms) // 2 - self.checker.offset_ms
-        if abs(moved_ms) <= after_ms - before_ms + self._clock_resolution_ms:
-            return  # no more than the uncertainty
-        self.checker.set_offset_ms(self.checker.offset_ms + moved_ms)
-        self.near.forget_refusals()
+        measured_ms = store_ms - (before_ms + after_ms) // 2
+        uncertainty_ms = after_ms - before_ms + self._clock_resolution_ms
+        step = clock_step(self.checker.offset_ms, measured_ms, uncertainty_ms)
+        if not step.by_ms:
+            return
+        self.checker.set_offset_ms(self.checker.offset_ms + step.by_ms)
         for shard in range(self._store.shards):
-            self.near.shift_lease(shard, moved_ms)
-            self.near.bump_epoch(shard)
+            self.near.shift_lease(shard, step.by_ms)
+        if step.is_jump:
+            self.near.forget_refusals()
+            for shard in range(self._store.shards):
+                self.near.bump_epoch(shard)
+            self._repair()
+
+    # --- the fleet
+
+    async def _join(self) -> None:
+        """Tell the fleet this gateway's intervals, and learn the longest: the time that a use takes to be written is in every deadline.
+
+        1. the others' deadlines allow for a flush interval of 500 ms
+        2. a gateway joins that flushes every 2,000 ms: until all have heard of it, its uses could come too late for them
+        So until then it flushes as often as they expect.
+        """
+        before = await self._store.join(self._fleet)
+        longest = self._fleet if before is None else Fleet(*map(max, before, self._fleet))
+        if before is not None and longest != before:
+            self._known_to_all = before
+            self._settled_at_ms = self.checker.monotonic_ms() + round(FLEET_SETTLE_S * 1000)
+            log.info("the fleet's longest flush interval is now %d ms, its longest lease %d ms", *longest)
+        self._fleet = longest
+        self.near.slack_ms = longest.flush_interval_ms
+
+    @property
+    def _interval_ms(self) -> int:
+        """Between two flushes."""
+        if self.checker.monotonic_ms() >= self._settled_at_ms:
+            return self._own.flush_interval_ms
+        return min(self._own.flush_interval_ms, self._known_to_all.flush_interval_ms)
+
+    # --- after a gap
+
+    def _repair(self) -> None:
+        """Look up again what is held: if the store went away first, nobody could say who may still be admitted (P8)."""
+        self._repair_from = 0
+        if self._keeper and (self._repairing is None or self._repairing.done()):
+            self._repairing = asyncio.create_task(self._look_up_stale(), name="fastticket-repair")
+
+    async def _look_up_stale(self) -> None:
+        """Until all was looked up, or the store is away: who is used is loaded as ever, and the next gap begins anew."""
+        while self._repair_from is not None:
+            stale, self._repair_from = self.near.stale(self._repair_from, REPAIRED_AT_ONCE)
+            wanted: dict[int, list[tuple[bytes, _Key]]] = {}
+            for shard, session_id, principal in stale:
+                key = encode_session_id(session_id), principal.decode()
+                wanted.setdefault(shard, []).append((session_id, key))
+            epochs = {shard: self.near.epoch(shard) for shard in wanted}
+            requests = {
+                shard: Request(self._positions[shard], (), [key for _, key in held]) for shard, held in wanted.items()
+            }
+            for shard, reply in (await self._exchange(requests)).items():
+                if isinstance(reply, Reply):
+                    self._confirm_held(wanted[shard], reply.deadlines_ms, shard, epochs[shard])
+            await asyncio.sleep(REPAIR_PAUSE_S)
+
+    def _confirm_held(
+        self, held: Sequence[tuple[bytes, _Key]], deadlines_ms: Sequence[int | None], shard: int, epoch: int
+    ) -> None:
+        """What is not there is left as it is: whoever uses it has it loaded, and hears why it is refused."""
+        now_ms = self.now_ms()
+        for (session_id, key), deadline_ms in zip(held, deadlines_ms, strict=True):
+            if deadline_ms is not None:
+                latest_ms = max(deadline_ms, self._unwritten[shard].get(key, 0))
+                self.near.confirm(session_id, epoch, latest_ms, now_ms)
 
     # --- the keeper of all this
 
@@ -876,10 +998,14 @@ class TicketCache:
         self._rung.add(shard)
         self._bell.set()
 
+    def _beat(self) -> None:
+        """So that a stall is noticed."""
+        self._pulse.beat(self.checker.monotonic_ms())
+        self._beater = asyncio.get_running_loop().call_later(self._lease_ms / 8000, self._beat)
+
     async def _keep(self) -> None:
         loop = asyncio.get_running_loop()
-        interval_s = self._flush_interval_ms / 1000
-        flush_at = loop.time() + interval_s
+        flush_at = loop.time() + self._interval_ms / 1000
         clock_at = loop.time() + CLOCK_INTERVAL_S
         self._sweep_at_s = loop.time() + _sweep_pause_s()
         while True:
@@ -894,10 +1020,11 @@ class TicketCache:
                 await self._answer_doorbell()
                 now = loop.time()
                 if is_due or now >= flush_at:
-                    flush_at = now + interval_s
+                    flush_at = now + self._interval_ms / 1000
                     await self.flush()
                 if now >= clock_at:
                     clock_at = now + CLOCK_INTERVAL_S
+                    await self._join()
                     await self._read_clock()
                 if now >= self._sweep_at_s:
                     is_followed = now < self._followed_until_s
@@ -920,8 +1047,10 @@ class TicketCache:
         now_ms = self.checker.monotonic_ms()
         if not self._observed_at_ms or now_ms - self._observed_at_ms > OBSERVED_GAP_MS:
             self._observed_since_ms = now_ms
-        is_settled = now_ms - self._observed_since_ms >= SETTLE_LEASES * self._lease_ms
-        margin_ms = self._followed_margin_ms if is_settled else self._sweep_margin_ms
+        is_settled = now_ms - self._observed_since_ms >= SETTLE_LEASES * self._fleet.lease_ms
+        margin_ms = max(self._outage_grace_ms, self._fleet.lease_ms)
+        if is_settled and self._expiry_margin_ms is not None:
+            margin_ms = self._expiry_margin_ms
         swept = await self._store.sweep(self.now_ms() - margin_ms, SWEEP_SESSIONS_MAX)
         self._observed_at_ms = now_ms
         return swept

@@ -70,6 +70,10 @@ class StoreUnavailable(FastticketError):  # noqa: N818 -- the field's word for i
     status = 503
 
 
+class StoreBusy(StoreUnavailable):
+    """More waits for the store than may wait (a burst, not an outage): nothing was asked. Try again."""
+
+
 class NotConfirmed(StoreUnavailable):
     """It is written, but no replica has confirmed it in time (`durability=replicated`): a failover may lose it."""
 

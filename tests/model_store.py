@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from fastticket.errors import AttributesTooLarge, StoreUnavailable, TooManySessions
 from fastticket.stores.base import (
     Event,
+    Fleet,
     Position,
     Reply,
     Request,
@@ -138,6 +139,12 @@ class ModelServer:
         self.attributes: dict[str, StoredAttributes] = {}
         self.logs = [_Log() for _ in range(shards)]
         self.stores: list[ModelStore] = []
+        self.fleet: Fleet | None = None
+
+    def join(self, fleet: Fleet) -> Fleet | None:
+        before = self.fleet
+        self.fleet = fleet if before is None else Fleet(*map(max, before, fleet))
+        return before
 
     def time_ms(self) -> int:
         return self.clock() + self.shift_ms
@@ -408,6 +415,9 @@ class ModelStore:
         self.is_closed = True
         if self in self.server.stores:
             self.server.stores.remove(self)
+
+    async def join(self, fleet: Fleet) -> Fleet | None:
+        return await self._call(Call("join"), lambda: self.server.join(fleet))
 
     async def time_ms(self) -> int:
         return await self._call(Call("time_ms"), self.server.time_ms)

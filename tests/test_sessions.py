@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from model_store import ModelServer, ModelStore, in_virtual_time, pass_ms, settle
+from store_contract import principal_in
 from virtual_gateways import (
     ABSOLUTE_MS,
     FLUSH_MS,
@@ -30,7 +31,7 @@ from fastticket.errors import (
     TooManySessions,
     Verdict,
 )
-from fastticket.stores.base import StoredSession
+from fastticket.stores.base import StoredSession, shard_of
 
 
 def calls_of(store: ModelStore, *names: str) -> list[str]:
@@ -449,13 +450,16 @@ async def test_a_near_copy_is_no_older_than_the_lease(is_deaf):
 
 @in_virtual_time
 async def test_a_near_copy_is_not_served_past_the_lease():
-    """Nobody uses the shard, so nobody reads its log: then the copy may be old."""
-    server, near = new_server(), {"near_attributes_bytes": 100_000}
+    """No session of the shard is held any more, so nobody reads its log: then the copy may be old."""
+    server, near = new_server(), {"near_attributes_bytes": 100_000, "capacity": 3}
     async with gateway(server, **near) as (cache, store), gateway(server) as (other, _):
         session = await cache.authenticate(await cache.login("alice", idle_timeout_s=0))
         store.wire.is_deaf = True
         await cache.attributes(session).load()
-        await pass_ms(100_000)
+        elsewhere = principal_in((shard_of("alice", server.shards) + 1) % server.shards, server.shards)
+        for _ in range(3):
+            await cache.authenticate(await cache.login(elsewhere, idle_timeout_s=0))
+        await pass_ms(LEASE_MS + FLUSH_MS)
         async with other.attributes(session) as attributes:
             attributes["x"] = 1
         assert dict(await cache.attributes(session).load()) == {"x": 1}

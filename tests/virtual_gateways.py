@@ -17,7 +17,6 @@ FLUSH_MS = 500
 LEASE_MS = 2000
 GRACE_MS = 30_000
 CLOCK_MS = 10_000  # how often a cache reads the store's clock
-WATCH_MS = 60_000  # how long after its last use a shard's log is read
 HOUR_MS = 3_600_000
 SETTINGS = {
     "idle_timeout_s": IDLE_MS // 1000,

@@ -17,6 +17,9 @@ cdef class Checker:
     cdef readonly NearCache near
     cdef readonly object clock
     cdef readonly int64_t offset_ms
+    cdef int64_t boot_ms        # as read in the tick of
+    cdef int64_t tick_s
+    cdef int64_t tick_ns
 
     cdef int64_t now(self) noexcept nogil
     cdef Verdict judge(

@@ -19,7 +19,7 @@ class Checker:
     clock: Callable[[], int] | None
 
     def __new__(cls, keys: Keyring, near: NearCache, clock: Callable[[], int] | None = None) -> Self:
-        """`clock`: monotonic ms, for tests; default CLOCK_MONOTONIC_COARSE."""
+        """`clock`: monotonic ms, for tests; default CLOCK_BOOTTIME."""
 
     def check(self, ticket: str | bytes, touch: bool = True) -> Session | Verdict:
         """A Session, or a falsy verdict. MISS and REFRESH: authentic as far as is known here; the store has to be asked.
@@ -38,7 +38,7 @@ class Checker:
         """The store's clock as known here: `monotonic_ms() + offset_ms`."""
 
     def monotonic_ms(self) -> int:
-        """ms of the clock that no one sets: leases and outages are measured in it."""
+        """ms of the clock that nobody sets, and that goes on while the machine is suspended: leases and outages are measured in it."""
 
     def set_offset_ms(self, offset_ms: int) -> None:
         """The store's clock is ahead of the monotonic one by so much."""

@@ -1,9 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
 """The hot path in one place: ticket text -> near cache -> signature -> verdict.
 
-This is where the core meets the time. `Checker.now` is the store's clock as known here: a monotonic clock plus the offset that
-the control plane sets, so a jump of this machine's wall clock changes nothing. It is read with CLOCK_MONOTONIC_COARSE, a few ns,
-up to `clock_resolution_ms` behind; whoever grants leases takes that off. Tests give a clock of their own.
+This is where the core meets the time. `Checker.now` is the store's clock as known here: CLOCK_BOOTTIME plus the offset that the
+control plane sets. So a jump of this machine's wall clock changes nothing, and a lease runs out while the machine is suspended.
+CLOCK_BOOTTIME takes 25 ns to read, CLOCK_MONOTONIC_COARSE 5: so the coarse clock says when its tick is over, every few ms, and the
+other is read once a tick. (A machine that was suspended has always ticked.) That is up to `clock_resolution_ms` behind; whoever
+grants leases takes that off. Tests give a clock of their own.
 """
 
 cimport cython
@@ -25,6 +27,7 @@ cdef extern from "<time.h>" nogil:
     struct timespec:
         long tv_sec
         long tv_nsec
+    const clockid_t CLOCK_BOOTTIME
     const clockid_t CLOCK_MONOTONIC_COARSE
     int clock_gettime(clockid_t clock, timespec *out)
     int clock_getres(clockid_t clock, timespec *out)
@@ -104,7 +107,12 @@ cdef class Checker:
         cdef timespec t
         if self.clock is None:
             clock_gettime(CLOCK_MONOTONIC_COARSE, &t)
-            return <int64_t>t.tv_sec * 1000 + t.tv_nsec // 1_000_000 + self.offset_ms
+            if t.tv_nsec != self.tick_ns or t.tv_sec != self.tick_s:
+                self.tick_ns = t.tv_nsec
+                self.tick_s = t.tv_sec
+                clock_gettime(CLOCK_BOOTTIME, &t)
+                self.boot_ms = <int64_t>t.tv_sec * 1000 + t.tv_nsec // 1_000_000
+            return self.boot_ms + self.offset_ms
         with gil:
             return <int64_t>self.clock() + self.offset_ms
 

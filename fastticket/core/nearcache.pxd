@@ -27,11 +27,11 @@ cdef struct Slot:
 
 cdef struct Shard:
     int64_t lease_until_ms
-    int64_t used_at_ms
     uint32_t epoch
     uint32_t dirty_first
     uint32_t dirty_last
     uint32_t dirty_count
+    uint32_t entry_count
 
 
 cdef struct Refusal:
@@ -53,7 +53,7 @@ cdef class NearCache:
     cdef uint32_t free_count    # on the free list
     cdef uint32_t newest
     cdef uint32_t oldest
-    cdef int64_t slack_ms
+    cdef int64_t touch_slack_ms
     cdef int64_t touch_resolution_ms
     cdef int64_t recheck_s
     cdef int64_t refusal_ms

@@ -44,6 +44,12 @@ class NearCache:
         """Of the one allocation."""
 
     @property
+    def slack_ms(self) -> int:
+        """Added to a touch's deadline; may be set."""
+
+    @slack_ms.setter
+    def slack_ms(self, slack_ms: int) -> None: ...
+    @property
     def dirty_count(self) -> int:
         """Touches that wait to be drained, of all shards."""
 
@@ -109,8 +115,23 @@ class NearCache:
     def dirty_in(self, shard: int) -> int:
         """Touches of a shard that wait to be drained."""
 
-    def used_at_ms(self, shard: int) -> int:
-        """When an entry of the shard was last found; 0: never."""
+    def held_in(self, shard: int) -> int:
+        """Sessions of a shard that are held."""
+
+    def epoch(self, shard: int) -> int:
+        """How often `bump_epoch` was called for the shard."""
+
+    def stale(self, cursor: int, entries_max: int) -> tuple[list[tuple[int, bytes, bytes]], int | None]:
+        """Entries that must be looked up again because of `bump_epoch`: (shard, session id, principal), about so many at once.
+
+        And where to go on: `cursor` begins with 0; None: the whole table was seen.
+        """
+
+    def confirm(self, session_id: bytes, epoch: int, idle_deadline_ms: int, now_ms: int) -> bool:
+        """An entry was looked up again, and its session lives. `epoch`: its shard's when the store was asked.
+
+        False, and nothing changes: it is not held any more, was ended meanwhile, or the epoch is another one by now.
+        """
 
     def lease_until_ms(self, shard: int) -> int:
         """What `renew_lease` was told, shifts included; 0: never."""

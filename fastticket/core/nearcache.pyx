@@ -112,7 +112,7 @@ cdef class NearCache:
         self.free_first = NONE
         self.newest = NONE
         self.oldest = NONE
-        self.slack_ms = slack_ms
+        self.touch_slack_ms = slack_ms
         self.touch_resolution_ms = touch_resolution_ms
         self.recheck_s = recheck_s
         self.refusal_ms = refusal_ms
@@ -134,6 +134,14 @@ cdef class NearCache:
         return self.slot_count
 
     @property
+    def slack_ms(self):
+        return self.touch_slack_ms
+
+    @slack_ms.setter
+    def slack_ms(self, int64_t slack_ms):
+        self.touch_slack_ms = slack_ms
+
+    @property
     def dirty_count(self):
         return sum(self.shards[i].dirty_count for i in range(self.shard_count))
 
@@ -151,7 +159,6 @@ cdef class NearCache:
             return Verdict.MISS
         slot = &self.slots[index]
         shard = &self.shards[slot.shard]
-        shard.used_at_ms = now_ms
         if now_ms >= slot.absolute_deadline_ms:
             return Verdict.EXPIRED
         if (
@@ -236,7 +243,7 @@ cdef class NearCache:
         cdef uint32_t timeout_s = raw_idle_timeout_s(slot.raw)
         cdef int64_t deadline_ms = slot.absolute_deadline_ms
         if timeout_s:
-            deadline_ms = min(deadline_ms, now_ms + <int64_t>timeout_s * 1000 + self.slack_ms)
+            deadline_ms = min(deadline_ms, now_ms + <int64_t>timeout_s * 1000 + self.touch_slack_ms)
         if deadline_ms <= slot.idle_deadline_ms + self.touch_resolution_ms:
             self.touches_coalesced += 1
             return
@@ -285,7 +292,6 @@ cdef class NearCache:
         slot.epoch = self.shards[shard].epoch
         slot.loaded_at_s = <uint32_t>(now_ms // 1000)
         slot.flags &= ~INVALID
-        self.shards[shard].used_at_ms = now_ms
         self._use(index)
         if touch:
             self._touch(index, now_ms)
@@ -310,6 +316,7 @@ cdef class NearCache:
             link = &self.slots[tail].next
         link[0] = NONE
         self.entry_count += 1
+        self.shards[shard].entry_count += 1
 
     cdef void _write_raw(self, Slot *slot, const uint8_t *raw, int size) noexcept nogil:
         cdef uint32_t tail = slot.tail
@@ -382,6 +389,7 @@ cdef class NearCache:
             at = self.slots[tail].next
             self._give_slot(tail)
             tail = at
+        self.shards[slot.shard].entry_count -= 1
         self._give_slot(index)
         self.entry_count -= 1
 
@@ -510,11 +518,51 @@ cdef class NearCache:
         """Every entry of the shard must be loaded again before its next hit."""
         self._shard(shard).epoch += 1
 
+    def stale(self, uint32_t cursor, Py_ssize_t entries_max):
+        """Entries from before their shard's last epoch, by and by. Cost: a bucket's visit for each step of the cursor."""
+        cdef uint8_t[RAW_BYTES_MAX] raw
+        cdef uint32_t index
+        cdef Slot *slot
+        cdef list found = []
+        while cursor <= self.bucket_mask and len(found) < entries_max:
+            index = self.buckets[cursor] - 1
+            while index != NONE:
+                slot = &self.slots[index]
+                if slot.epoch != self.shards[slot.shard].epoch and not slot.flags & INVALID:
+                    self._copy_raw(slot, raw)
+                    found.append((
+                        slot.shard,
+                        (<char *>raw)[SESSION_ID_AT:SESSION_ID_AT + SESSION_ID_BYTES],
+                        (<char *>raw)[PRINCIPAL_AT:PRINCIPAL_AT + raw[PRINCIPAL_LENGTH_AT]],
+                    ))
+                index = slot.next
+            cursor += 1
+        return found, cursor if cursor <= self.bucket_mask else None
+
+    def confirm(self, const uint8_t[::1] session_id, epoch, int64_t idle_deadline_ms, int64_t now_ms):
+        """The store said that a session lives. False, and nothing is changed: it was ended, or another gap came since it was asked."""
+        cdef uint32_t index
+        cdef Slot *slot
+        _check_session_id(session_id)
+        index = self._lookup(&session_id[0])
+        if index == NONE:
+            return False
+        slot = &self.slots[index]
+        if slot.flags & INVALID or self.shards[slot.shard].epoch != <uint32_t>epoch:
+            return False
+        slot.epoch = <uint32_t>epoch
+        slot.loaded_at_s = <uint32_t>(now_ms // 1000)
+        slot.idle_deadline_ms = max(slot.idle_deadline_ms, idle_deadline_ms)
+        return True
+
+    def epoch(self, shard):
+        return self._shard(shard).epoch
+
+    def held_in(self, shard):
+        return self._shard(shard).entry_count
+
     def dirty_in(self, shard):
         return self._shard(shard).dirty_count
-
-    def used_at_ms(self, shard):
-        return self._shard(shard).used_at_ms
 
     def lease_until_ms(self, shard):
         return self._shard(shard).lease_until_ms

@@ -79,6 +79,7 @@ class Reply(NamedTuple):
     events: Sequence[Event]
     gap: bool  #: entries after `since` are lost: nothing known of this shard's sessions holds any more
     deadlines_ms: Sequence[int | None]  #: idle deadlines of `wanted`, in order; None: no such session
+    replaced: bool = False  #: a gap, because another server answers than before, or older data: what is not there may come yet
 
 
 class Tail(NamedTuple):
@@ -94,6 +95,13 @@ class StoredAttributes(NamedTuple):
 
     version: Position  #: where the log says `changed`; (0, 0): never
     values: Mapping[str, bytes]
+
+
+class Fleet(NamedTuple):
+    """Settings that every process on a store must know of each other: the longest there are."""
+
+    flush_interval_ms: int
+    lease_ms: int
 
 
 class Written(NamedTuple):
@@ -123,6 +131,13 @@ class Store(Protocol):
 
     async def aclose(self) -> None:
         """Let go of every resource. Idempotent."""
+
+    async def join(self, fleet: Fleet) -> Fleet | None:
+        """Write down what of these settings is longer than what was written down, and what of the layout is missing (the store may have
+        lost its data). What was written down before; None: nothing.
+
+        ConfigError: the store was made anew, for another layout; whatever else is asked is StoreUnavailable from then on.
+        """
 
     async def time_ms(self) -> int:
         """The store's clock, ms since the epoch."""

@@ -24,6 +24,7 @@ from fastticket.errors import AttributesTooLarge, ConfigError, StoreUnavailable,
 from fastticket.stores.base import (
     NO_DETAILS,
     Event,
+    Fleet,
     Position,
     Reply,
     Request,
@@ -32,6 +33,7 @@ from fastticket.stores.base import (
     Tail,
     Written,
 )
+from fastticket.tasks import end
 
 FORMAT = 2
 LOG_ENTRIES_MAX = 16384
@@ -112,15 +114,17 @@ class SQLiteStore:
     async def aclose(self) -> None:
         """Stop the doorbell and close the file. Idempotent."""
         if self._doorbell:
-            self._doorbell.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._doorbell
+            await end(self._doorbell)
             self._doorbell = None
         self._closed = True
         if self._connection:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
             self._connection = None
         self._thread.shutdown()
+
+    async def join(self, fleet: Fleet) -> Fleet | None:
+        """Rows of `meta`."""
+        return await self._in_thread(self._join, fleet)
 
     async def time_ms(self) -> int:
         """Boot time plus the offset that all processes of this boot share."""
@@ -229,6 +233,15 @@ class SQLiteStore:
                 raise ConfigError(
                     f"{self._name}: made with {key} {theirs}, this fastticket needs {mine}; use another file"
                 )
+
+    def _join(self, fleet: Fleet) -> Fleet | None:
+        with self._writing() as db:
+            self._check_meta(db)
+            rows = [db.execute("SELECT value FROM meta WHERE key = ?", (name,)).fetchone() for name in fleet._fields]
+            for name, mine, row in zip(fleet._fields, fleet, rows, strict=True):
+                if row is None or row[0] < mine:
+                    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, mine))
+            return None if None in rows else Fleet(*(row[0] for row in rows))
 
     @staticmethod
     def _boot_offset_ms(db: sqlite3.Connection) -> int:

@@ -1031,7 +1031,7 @@ class TicketCache:
                     self._sweep_at_s = now + (SWEEP_FOLLOWED_S if is_followed else _sweep_pause_s())
                     if await self._sweep() >= SWEEP_SESSIONS_MAX:  # a shard may have more
                         self._sweep_at_s = now + (0 if is_followed else SWEEP_FOLLOWED_S)
-            except StoreUnavailable as error:
+            except (StoreUnavailable, ConfigError) as error:
                 self._observed_at_ms = 0
                 log.warning("%s", error)
             except Exception:

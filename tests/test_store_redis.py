@@ -112,14 +112,15 @@ class RedisContract(StoreContract):
         await store.rotate(rotated.id, rotated._replace(id=new_session_id()))
         assert self.look(store, "alice", "HLEN", key(store, "alice", "user:alice")) == 3
         await store.revoke_all("alice")
-        assert self.keys_of(store, "alice") == {"log"}
+        assert self.keys_of(store, "alice") == {"log", "ended"}
+        assert 0 < self.look(store, "alice", "PTTL", key(store, "alice", "ended")) <= 190_000
 
     async def test_nothing_remains_under_the_old_id_after_a_rotation(self, store):
         old = await add_session(store)
         await write(store, old, {"cart": b"tea"})
         new = old._replace(id=new_session_id())
         await store.rotate(old.id, new)
-        assert self.keys_of(store, "alice") == {"live", "log", "user:alice", f"attr:{new.id}"}
+        assert self.keys_of(store, "alice") == {"live", "log", "ended", "user:alice", f"attr:{new.id}"}
         assert self.look(store, "alice", "ZRANGE", key(store, "alice", "live"), 0, -1) == [f"{new.id}.alice"]
         assert self.look(store, "alice", "HLEN", key(store, "alice", "user:alice")) == 1
 
@@ -161,7 +162,8 @@ class RedisContract(StoreContract):
                 pipeline.xadd(log_key(shard), {"created": member})
             pipeline.execute()
         reply = await ask(store, since=since)
-        assert (reply.gap, list(reply.events)) == (True, [])
+        assert (reply.gap, reply.replaced, len(reply.events)) == (True, False, 128)
+        assert reply.events[-1].position == reply.position
         assert not (await ask(store, since=reply.position)).gap
 
 

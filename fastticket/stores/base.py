@@ -79,7 +79,9 @@ class Reply(NamedTuple):
     events: Sequence[Event]
     gap: bool  #: entries after `since` are lost: nothing known of this shard's sessions holds any more
     deadlines_ms: Sequence[int | None]  #: idle deadlines of `wanted`, in order; None: no such session
-    replaced: bool = False  #: a gap, because another server answers than before, or older data: what is not there may come yet
+    replaced: bool = (
+        False  #: a gap, because another server answers than before, or older data: what is not there may come yet
+    )
 
 
 class Tail(NamedTuple):

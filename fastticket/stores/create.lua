@@ -7,7 +7,7 @@
 local shard, id, principal, deadline_ms, record = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local most, evicts = tonumber(ARGV[6]), ARGV[7] == '1'
 local user, member = user_of(principal), id .. '.' .. principal
-if redis.call('ZSCORE', LIVE, member) then
+if redis.call('ZSCORE', LIVE, member) or is_barred(id) then -- sent twice; it may have ended in between
   return {}
 end
 
@@ -43,12 +43,15 @@ if most > 0 then
   for at = 1, math.min(#dead, #dead + #alive + 1 - most) do
     finish('expired', dead[at].id, principal, expiry_of(dead[at].id, principal, dead[at].at_ms))
   end
+  local marks = {}
   for at = 1, #alive + 1 - most do
     gone[at] = alive[at].id
+    marks[at] = 's' .. gone[at]
     ring(shard, finish('revoked', gone[at], principal, 'evicted'))
   end
+  if #marks > 0 then
+    bar(marks, now_ms())
+  end
 end
-redis.call('ZADD', LIVE, deadline_ms, member)
-redis.call('HSET', user, id, record)
-append('created', id, principal)
+add(id, principal, deadline_ms, record)
 return gone

@@ -1,10 +1,11 @@
 """Sessions in Redis or Valkey, shared by any number of gateways: standalone, Sentinel or Cluster.
 
-    ft:meta                    HASH    format, shards
+    ft:meta                    HASH    format, shards; flush_interval_ms and lease_ms, the longest of all gateways
     {ft:NNN}:live              ZSET    "<session id>.<principal>" -> idle deadline, ms
     {ft:NNN}:user:<principal>  HASH    session id -> record: created, idle timeout, absolute lifetime, details
     {ft:NNN}:attr:<session id> HASH    attribute -> value, and "" -> version, bytes; only if there ever were any
-    {ft:NNN}:log               STREAM  opened | created | rotated | changed | revoked | expired -> "<session id>.<principal>"
+    {ft:NNN}:ended             ZSET    "s<session id>", "p<principal>" -> until when it bars what is made again; minutes
+    {ft:NNN}:log               STREAM  opened | created | rotated | changed | revoked | everywhere | expired -> "<id>.<principal>"
     ft:doorbell                CHANNEL "<shard> <log id>": a session of that shard was revoked, has expired, or has another id now
 
 Rules of this file
@@ -12,21 +13,21 @@ Rules of this file
   shard.lua, but exchange.lua, which is run too often to define what it does not use.
 - Every script may be sent again: doing it twice is doing it once. So a redirection or a lost connection is answered by sending again.
 - The log is the truth. The doorbell may be lost: it makes a gateway look at the log sooner.
-- A server that answers in another's place may lack the last writes: its shards' next reply is a gap, and what this process revoked
-  or rotated in the last minute is revoked or rotated again.
+- A server that answers in another's place may lack the last writes. So before anything is believed of a shard that it serves, what this
+  process has heard in the last minute is made again there (redis_again.py), and the shard's next reply is a gap.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
+import contextlib
 import hashlib
 import json
 import logging
 import random
 import struct
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ from fastticket.errors import AttributesTooLarge, ConfigError, NotConfirmed, Sto
 from fastticket.stores.base import (
     NO_DETAILS,
     Event,
+    Fleet,
     Position,
     Reply,
     Request,
@@ -55,6 +57,7 @@ from fastticket.stores.base import (
     Written,
     shard_of,
 )
+from fastticket.stores.redis_again import HEARD_S, Ledger, sessions_in
 from fastticket.stores.redis_topology import (
     Cluster,
     Command,
@@ -73,10 +76,11 @@ META = "ft:meta"
 DOORBELL = "ft:doorbell"
 ATTEMPTS = 6  # while a Cluster moves slots or elects a primary
 ATTEMPT_PAUSE_S = 0.01  # doubled each time
-REISSUE_S = 60.0
-REISSUE_MAX = 10_000
-REISSUE_PAUSE_S = 0.1
-REISSUED = "reissued"  # the reason in the log
+EXCHANGE_ATTEMPTS = 3  # while servers take over from each other
+AGAIN_PAUSE_S = 0.1
+AGAIN_GIVE_UP_S = 60.0
+DATA_LOST = 2  # what exchange.lua says of a log that cannot have been trimmed so far
+CATCH_UP_ENTRIES = 8192  # of a shard's log: all that it holds
 DOORBELL_PING_S = 5.0
 DOORBELL_PAUSE_MAX_S = 2.0
 #: Answers that mean: the same, again, in a moment or elsewhere.
@@ -105,9 +109,9 @@ class _Script:
 
 
 EXCHANGE = _Script("exchange")
-CREATE, ROTATE, REVOKE, SESSIONS, SWEEP, READ, WRITE, TAIL = (
+CREATE, ROTATE, REVOKE, AGAIN, SESSIONS, SWEEP, READ, WRITE, TAIL = (
     _Script(name, begins_with="shard")
-    for name in ("create", "rotate", "revoke", "sessions", "sweep", "read", "write", "tail")
+    for name in ("create", "rotate", "revoke", "again", "sessions", "sweep", "read", "write", "tail")
 )
 
 _Call = tuple[_Script, Command]
@@ -124,20 +128,22 @@ class RedisStore:
         self._slots = [slot_of(_key(shard, "live")) for shard in range(self.shards)]
         self._topology: OneServer | Cluster | None = None
         self._serving: list[Server | None] = [None] * self.shards
-        self._changed: set[int] = set()
+        self._changed: set[int] = set()  # shards whose next reply is a gap
         self._changes = 0
-        self._revoked: deque[tuple[float, str, str]] = deque(maxlen=REISSUE_MAX)
-        self._rotated: deque[tuple[float, str, StoredSession]] = deque(maxlen=REISSUE_MAX)
+        self._ledger = Ledger(self.shards, time.monotonic)
+        self._behind: set[int] = set()  # shards on whose server the ledger must be made again
+        self._mismatch = ""  # why this store is none for us any more
         self._ring: Callable[[int], None] | None = None
         self._doorbell: asyncio.Task[None] | None = None
-        self._reissues: set[asyncio.Task[None]] = set()
+        self._chores: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Connect, check version, eviction and layout, and listen to the doorbell."""
         self._topology = make_topology(self._address, self._on_change)
         try:
             await (await self._topology.server_of(slot_of(META))).check()
-            await self._check_meta()
+            await self.join(Fleet(0, 0))
+            await self._catch_up(range(self.shards), await self.time_ms())
         except BaseException as error:
             await self.aclose()
             if isinstance(error.__cause__, AuthenticationError):
@@ -148,7 +154,7 @@ class RedisStore:
     async def aclose(self) -> None:
         """Close every connection. Idempotent."""
         topology, self._topology = self._topology, None
-        tasks = [task for task in (self._doorbell, *self._reissues) if task]
+        tasks = [task for task in (self._doorbell, *self._chores) if task]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -162,6 +168,32 @@ class RedisStore:
         """The servers that are known, and the state of their breakers: closed, open or half-open."""
         return {name: server.breaker.state for name, server in self._topology.servers.items()} if self._topology else {}
 
+    async def join(self, fleet: Fleet) -> Fleet | None:
+        """`HGETALL`, and `HSETNX` or `HSET` for what is missing or longer."""
+        told = await self._meta()
+        before = {name: int(told[name]) for name in fleet._fields if name in told}
+        for name, mine in (("format", FORMAT), ("shards", self.shards)):
+            if name not in told:  # empty, or emptied: whoever comes first says what it is
+                await self._ask(slot_of(META), ("HSETNX", META, name, mine))
+                told = await self._meta()
+            self._mismatch = self._mismatch_of(name, int(told[name]), mine)
+            if self._mismatch:
+                raise ConfigError(self._mismatch)
+        for name, mine in zip(fleet._fields, fleet, strict=True):
+            if mine > before.get(name, 0):
+                await self._ask(slot_of(META), ("HSET", META, name, mine))
+        return Fleet(**before) if len(before) == len(fleet) else None
+
+    async def _meta(self) -> dict[str, str]:
+        told = await self._ask(slot_of(META), ("HGETALL", META))
+        return {name.decode(): value.decode() for name, value in zip(told[::2], told[1::2], strict=True)}
+
+    @staticmethod
+    def _mismatch_of(name: str, theirs: int, mine: int) -> str:
+        """Empty: none."""
+        hint = f"say ?shards={theirs} in the URL" if name == "shards" else "use another database"
+        return "" if theirs == mine else f"redis: made with {name} {theirs}, not {mine}; {hint}"
+
     async def time_ms(self) -> int:
         """`TIME` of the server that has shard 0: the same one for every gateway."""
         reply = await self._ask(self._slots[0], ("TIME",))
@@ -169,52 +201,90 @@ class RedisStore:
 
     async def create(self, session: StoredSession, *, sessions_max: int = 0, evicts: bool = True) -> Sequence[str]:
         """One script: live, user, log; doorbell for who is evicted."""
-        shard = shard_of(session.principal, self.shards)
-        arguments = (shard, *session[:3], _record(session), sessions_max, int(evicts))
-        changes = self._changes
+        shard, changes, record = shard_of(session.principal, self.shards), self._changes, _record(session)
+        arguments = (shard, *session[:3], record, sessions_max, int(evicts))
         gone = await self._run_one(shard, CREATE, (_user(shard, session.principal),), arguments)
         if gone is None:
             raise TooManySessions(sessions_max)
         ids = [session_id.decode() for session_id in gone]
-        self._remember_revoked(session.principal, ids, changes)
+        for session_id in ids:
+            self._ledger.ended(shard, session_id, session.principal)
+        self._ledger.created(shard, *session[:3], record)
+        self._again_if_changed(shard, changes)
         return ids
 
     async def rotate(self, session_id: str, successor: StoredSession) -> bool:
-        """One script: live, user, attributes, log, doorbell."""
-        changes = self._changes
+        """One script: live, user, attributes, ended, log, doorbell."""
+        shard, principal, changes = shard_of(successor.principal, self.shards), successor.principal, self._changes
+        bare = _record(successor._replace(details=NO_DETAILS))
+        arguments = (shard, principal, session_id, successor.id, successor.idle_deadline_ms, bare)
+        keys = (_user(shard, principal), _attributes(shard, session_id), _attributes(shard, successor.id))
+        is_done = False
         try:
-            is_done = await self._run_rotate(session_id, successor)
+            is_done = bool(await self._run_one(shard, ROTATE, keys, arguments))
         except NotConfirmed:
-            self._remember_rotated(session_id, successor, changes)
+            is_done = True
             raise
-        if is_done:
-            self._remember_rotated(session_id, successor, changes)
+        finally:
+            if is_done:
+                self._ledger.rotated(shard, session_id, principal, successor.id, successor.idle_deadline_ms, bare)
+                self._again_if_changed(shard, changes)
         return is_done
 
     async def exchange(self, requests: Mapping[int, Request]) -> Mapping[int, Reply | StoreUnavailable]:
         """One script a shard, one pipeline a server."""
+        replies: dict[int, Reply | StoreUnavailable] = {}
+        left = dict(requests)
+        for _ in range(EXCHANGE_ATTEMPTS):
+            failed = await self._make_again(self._behind & left.keys())
+            replies |= failed
+            left = {shard: request for shard, request in left.items() if shard not in failed}
+            heard = await self._exchange(left)
+            # Another server may have taken over with this very call: it is not believed before all is made again there.
+            replies |= {shard: reply for shard, reply in heard.items() if shard not in self._behind}
+            left = {shard: request for shard, request in left.items() if shard not in replies}
+            if not left:
+                return replies
+        return replies | dict.fromkeys(
+            left, StoreUnavailable("redis: its servers take over from each other; try again")
+        )
+
+    async def _exchange(self, requests: Mapping[int, Request]) -> dict[int, Reply | StoreUnavailable]:
+        """Once."""
         changed_before = self._changed & requests.keys()
         answers = await self._run({shard: self._exchange_call(shard, request) for shard, request in requests.items()})
-        replies: dict[int, Reply | StoreUnavailable] = {}
-        for shard, answer in answers.items():
-            if isinstance(answer, StoreUnavailable):
-                replies[shard] = answer
-                continue
-            reply = _read_exchange(answer)
-            if shard in self._changed:
-                reply = reply._replace(gap=True)
-            replies[shard] = reply
+        replies = {shard: self._read_exchange(shard, requests[shard], answer) for shard, answer in answers.items()}
         # Only what had changed before this was sent: an answer that was under way may still be the old server's.
-        self._changed -= {shard for shard in changed_before if isinstance(replies[shard], Reply)}
+        self._changed -= {shard for shard in changed_before - self._behind if isinstance(replies[shard], Reply)}
         return replies
 
+    def _read_exchange(self, shard: int, request: Request, answer: Any) -> Reply | StoreUnavailable:
+        if isinstance(answer, StoreUnavailable):
+            return answer
+        last, lost, entries, deadlines = answer
+        position = _position(last)
+        if lost == DATA_LOST and shard not in self._changed:
+            self._on_change_of([shard])  # the same server, with older data or none
+        elif lost:
+            self._start(self._catch_up([shard], position[0]), "catch-up")
+        self._ledger.hear(shard, entries)
+        deadlines_ms = [score if score is None else int(score) for score in deadlines]
+        is_replaced = shard in self._changed
+        return Reply(position, _read_events(entries), bool(lost) or is_replaced, deadlines_ms, is_replaced)
+
     async def revoke(self, session_id: str, principal: str, reason: str = "logout") -> bool:
-        """One script: live, user, attributes, log, doorbell."""
-        return bool(await self._revoke(principal, (session_id,), reason))
+        """One script: live, user, attributes, ended, log, doorbell."""
+        ended, _, shard, changes = await self._revoke(principal, (session_id,), reason)
+        self._ledger.ended(shard, session_id, principal)
+        self._again_if_changed(shard, changes)
+        return bool(ended)
 
     async def revoke_all(self, principal: str, *, keep: str = "", reason: str = "logout_everywhere") -> Sequence[str]:
         """One script for all of them."""
-        return await self._revoke(principal, (), reason, keep)
+        ended, before_ms, shard, changes = await self._revoke(principal, (), reason, keep)
+        self._ledger.ended_everywhere(shard, principal, int(before_ms), keep)
+        self._again_if_changed(shard, changes)
+        return [session_id.decode() for session_id in ended]
 
     async def sessions(self, principal: str) -> Sequence[StoredSession]:
         """By the user's index."""
@@ -298,40 +368,14 @@ class RedisStore:
             arguments.append(f"{session_id}.{principal}")
         return self._call(shard, EXCHANGE, (), arguments)
 
-    async def _revoke(self, principal: str, session_ids: Sequence[str], reason: str, keep: str = "") -> list[str]:
-        changes = self._changes
-        ended = await self._run_revoke(principal, session_ids, reason, keep)
-        self._remember_revoked(principal, ended or session_ids, changes)
-        return ended
-
-    async def _run_revoke(
-        self, principal: str, session_ids: Sequence[str], reason: str = REISSUED, keep: str = ""
-    ) -> list[str]:
-        shard = shard_of(principal, self.shards)
+    async def _revoke(
+        self, principal: str, session_ids: Sequence[str], reason: str, keep: str = ""
+    ) -> tuple[Sequence[bytes], Any, int, int]:
+        """What the script says, the shard, and how often servers had changed before."""
+        shard, changes = shard_of(principal, self.shards), self._changes
         arguments = (shard, principal, reason, keep, *session_ids)
-        answer = await self._run_one(shard, REVOKE, (_user(shard, principal),), arguments)
-        return [session_id.decode() for session_id in answer]
-
-    async def _run_rotate(self, session_id: str, successor: StoredSession) -> bool:
-        shard, principal = shard_of(successor.principal, self.shards), successor.principal
-        bare = _record(successor._replace(details=NO_DETAILS))
-        arguments = (shard, principal, session_id, successor.id, successor.idle_deadline_ms, bare)
-        keys = (_user(shard, principal), _attributes(shard, session_id), _attributes(shard, successor.id))
-        return bool(await self._run_one(shard, ROTATE, keys, arguments))
-
-    def _remember_revoked(self, principal: str, session_ids: Iterable[str], changes: int) -> None:
-        now_s = asyncio.get_running_loop().time()
-        self._revoked.extend((now_s, session_id, principal) for session_id in session_ids)
-        self._reissue_if_changed(principal, changes)
-
-    def _remember_rotated(self, session_id: str, successor: StoredSession, changes: int) -> None:
-        self._rotated.append((asyncio.get_running_loop().time(), session_id, successor))
-        self._reissue_if_changed(successor.principal, changes)
-
-    def _reissue_if_changed(self, principal: str, changes: int) -> None:
-        """Another server came while the old one's answer was under way, and did not see this in the list."""
-        if changes != self._changes:
-            self._start_reissue({shard_of(principal, self.shards)})
+        ended, before_ms = await self._run_one(shard, REVOKE, (_user(shard, principal),), arguments)
+        return ended, before_ms, shard, changes
 
     # --- sending, and sending again
 
@@ -346,6 +390,8 @@ class RedisStore:
 
     async def _run(self, calls: Mapping[int, _Call], *, lasts: bool = False) -> dict[int, Any]:
         """A script in each of some shards; what it returned, or StoreUnavailable. `lasts`: wait for a replica if so configured."""
+        if self._mismatch:
+            return dict.fromkeys(calls, StoreUnavailable(self._mismatch))
         answers: dict[int, Any] = {}
         left = dict(calls)
         for attempt in range(ATTEMPTS):
@@ -462,71 +508,83 @@ class RedisStore:
             raise StoreUnavailable("the redis store is not open")
         return self._topology
 
-    async def _check_meta(self) -> None:
-        for name, mine in (("format", FORMAT), ("shards", self.shards)):
-            await self._ask(slot_of(META), ("HSETNX", META, name, mine))
-            theirs = int(await self._ask(slot_of(META), ("HGET", META, name)))
-            if theirs != mine:
-                hint = f"say ?shards={theirs} in the URL" if name == "shards" else "use another database"
-                raise ConfigError(f"redis: made with {name} {theirs}, not {mine}; {hint}")
-
     # --- another server than before
 
     def _on_change(self, server: Server, shards: Iterable[int] | None = None) -> None:
         """The shards of a server, or those named, are served by another one now."""
         if shards is None:
             shards = [shard for shard, serving in enumerate(self._serving) if serving is server]
+        self._on_change_of(shards)
+
+    def _on_change_of(self, shards: Iterable[int]) -> None:
+        """Their data may be older than what was said of it before."""
         self._changed |= set(shards)
+        self._behind |= set(shards)
         self._changes += 1
-        self._start_reissue(set(shards))
+        self._start(self._persist(), "again")
 
-    def _start_reissue(self, shards: set[int]) -> None:
+    def _again_if_changed(self, shard: int, changes: int) -> None:
+        """Another server came while the old one's answer was under way, and may have been told without this."""
+        if changes != self._changes:
+            self._behind.add(shard)
+            self._start(self._persist(), "again")
+
+    def _start(self, chore: Coroutine[Any, Any, None], name: str) -> None:
         if self._topology is None:
+            chore.close()
             return
-        task = asyncio.create_task(self._reissue(shards), name="fastticket-reissue")
-        self._reissues.add(task)
-        task.add_done_callback(self._reissues.discard)
+        task = asyncio.create_task(chore, name=f"fastticket-{name}")
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
 
-    async def _reissue(self, shards: set[int]) -> None:
-        """Do again what ended a ticket in the last minute: the new server may not have heard of it.
+    async def _persist(self) -> None:
+        """Nobody may ask for these shards for long; what they lack must not wait for that. Servers change roles more than once."""
+        give_up_at_s = time.monotonic() + AGAIN_GIVE_UP_S
+        while self._behind and time.monotonic() < give_up_at_s:
+            if await self._make_again(set(self._behind)):
+                await asyncio.sleep(AGAIN_PAUSE_S)
 
-        Rotations first: who had one goes on under the new id, even if the old one comes back with this server.
-        """
-        now_s = asyncio.get_running_loop().time()
-        since_s, give_up_at_s = now_s - REISSUE_S, now_s + REISSUE_S
-        rotations = [
-            (session_id, successor)
-            for at_s, session_id, successor in self._rotated
-            if at_s >= since_s and shard_of(successor.principal, self.shards) in shards
-        ]
-        recent: dict[str, list[str]] = {}
-        for at_s, session_id, principal in self._revoked:
-            if at_s >= since_s and shard_of(principal, self.shards) in shards:
-                recent.setdefault(principal, []).append(session_id)
+    async def _make_again(self, shards: Collection[int]) -> dict[int, StoreUnavailable]:
+        """Those that failed."""
+        failed: dict[int, StoreUnavailable] = {}
+        if not shards:
+            return failed
         try:
-            for session_id, successor in rotations:
-                await self._persist(functools.partial(self._run_rotate, session_id, successor), give_up_at_s)
-            for principal, session_ids in recent.items():
-                await self._persist(functools.partial(self._run_revoke, principal, session_ids), give_up_at_s)
-        except StoreUnavailable:
-            log.error("revocations of the last minute could not be sent again: a failover may have lost some")
-            return
-        if rotations or recent:
-            log.warning(
-                "sent again, of the last minute: revocations of %d users, %d rotations", len(recent), len(rotations)
-            )
+            await self.join(Fleet(0, 0))
+        except StoreUnavailable as error:
+            return dict.fromkeys(shards, error)
+        except ConfigError as error:
+            return dict.fromkeys(shards, StoreUnavailable(str(error)))
+        results = await asyncio.gather(*(self._make_shard_again(shard) for shard in shards))
+        return {shard: error for shard, error in zip(shards, results, strict=True) if error}
 
-    @staticmethod
-    async def _persist(send: Callable[[], Awaitable[Any]], give_up_at_s: float) -> None:
-        """Servers that change roles do so more than once."""
-        while True:
+    async def _make_shard_again(self, shard: int) -> StoreUnavailable | None:
+        changes, mended = self._changes, 0
+        for piece in self._ledger.words(shard):
+            named = list(sessions_in(piece))
+            keys = {_user(shard, principal): None for _, principal in named}
+            keys |= {_attributes(shard, session_id): None for session_id, _ in named if session_id}
+            words = [word for each in piece for word in each]
             try:
-                await send()
-                return
-            except StoreUnavailable:
-                if asyncio.get_running_loop().time() > give_up_at_s:
-                    raise
-                await asyncio.sleep(REISSUE_PAUSE_S)
+                mended += await self._run_one(shard, AGAIN, list(keys), (shard, *words))
+            except StoreUnavailable as error:
+                return error
+        if changes == self._changes:  # else another one may have come in the midst of it
+            self._behind.discard(shard)
+        if mended:
+            log.warning("redis: shard %d: %d ends, rotations and logins were lost, and are made again", shard, mended)
+        return None
+
+    async def _catch_up(self, shards: Iterable[int], now_ms: int) -> None:
+        """Hear the log's last minute: what others did in it is for this process, too, to make again. What cannot be heard is not."""
+        since = f"{now_ms - round(HEARD_S * 1000)}"
+
+        async def catch_up(shard: int) -> None:
+            with contextlib.suppress(StoreUnavailable):
+                command = ("XRANGE", _key(shard, "log"), since, "+", "COUNT", CATCH_UP_ENTRIES)
+                self._ledger.hear(shard, await self._ask(self._slots[shard], command))
+
+        await asyncio.gather(*map(catch_up, shards))
 
     # --- the doorbell
 
@@ -589,12 +647,6 @@ def _attributes(shard: int, session_id: str) -> str:
 
 def _is_confirmed(reply: Any) -> bool:
     return isinstance(reply, int) and reply >= 1
-
-
-def _read_exchange(answer: Sequence[Any]) -> Reply:
-    last, lost, entries, deadlines = answer
-    deadlines_ms = [score if score is None else int(score) for score in deadlines]
-    return Reply(_position(last), _read_events(entries), bool(lost), deadlines_ms)
 
 
 def _read_events(entries: Iterable[Any]) -> list[Event]:

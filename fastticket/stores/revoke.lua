@@ -3,29 +3,45 @@
 --
 -- KEYS  live, log, user
 -- ARGV  shard, principal, reason, id of the session to keep (empty: none), then session ids (none: all of the principal's)
--- ->    ids of the sessions that ended
+-- ->    { ids of the sessions that ended, until when those that were created are among them (all of the principal's; else false) }
+--
+-- A session that is not there leaves its mark, too: somebody may be about to make it again.
 local shard, principal, reason, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local ids = {}
+local NOBODY = string.rep('-', 22)
+local ids, before_ms = {}, false
 for at = 5, #ARGV do
   ids[#ids + 1] = ARGV[at]
 end
 if #ids == 0 then
-  ids = redis.call('HKEYS', user_of(principal))
-end
-
-local ended, entry = {}, nil
-for _, id in ipairs(ids) do
-  local ending = id ~= kept and finish('revoked', id, principal, reason)
-  if ending then
-    entry = ending
-    ended[#ended + 1] = id
+  before_ms = now_ms()
+  local listed = redis.call('HGETALL', user_of(principal))
+  for at = 1, #listed, 2 do
+    ids[#ids + 1] = listed[at]
+    before_ms = math.max(before_ms, created_ms(listed[at + 1])) -- gateways' clocks are not quite this one
   end
 end
+
+local ended, marks, entry = {}, {}, nil
+for _, id in ipairs(ids) do
+  if id ~= kept then
+    local ending = finish('revoked', id, principal, reason)
+    marks[#marks + 1] = 's' .. id
+    if ending then
+      entry = ending
+      ended[#ended + 1] = id
+    end
+  end
+end
+if before_ms then
+  -- One record for whoever makes it again. It is the last, so that it is heard even by those who are too far behind for the others.
+  local until_ms = string.format('%.0f', before_ms)
+  entry = append('everywhere', NOBODY, principal, 'before', until_ms, 'keep', kept)
+  if kept == '' then
+    marks = {'p' .. principal}
+  end
+end
+bar(marks, before_ms or now_ms())
 if entry then
   ring(shard, entry)
-else
-  -- WAIT is about this connection's own last write, so there must be one: an earlier try, by whomever, may not have reached a replica.
-  redis.call('ZADD', LIVE, 0, '')
-  redis.call('ZREM', LIVE, '')
 end
-return ended
+return {ended, before_ms and string.format('%.0f', before_ms)}

@@ -7,6 +7,7 @@
 -- first write, or may fail (pcall).
 local LIVE, LOG = KEYS[1], KEYS[2]
 local TAG = string.sub(LIVE, 1, -5)
+local ENDED = TAG .. 'ended'
 local LOG_ENTRIES = 8192 -- twice what anyone reads before they give up and load again (exchange.lua)
 local NEVER_MS = 2 ^ 53 - 1
 
@@ -28,9 +29,45 @@ local function append(kind, id, principal, ...)
 end
 
 -- A record: when the session was created (ms, 6 bytes), idle timeout and absolute lifetime (s, 4 bytes each), details (JSON).
+local function created_ms(record)
+  return (struct.unpack('>I6', record))
+end
+
 local function absolute_deadline_ms(record)
-  local created_ms, _, lifetime_s = struct.unpack('>I6I4I4', record)
-  return lifetime_s > 0 and created_ms + lifetime_s * 1000 or NEVER_MS
+  local created, _, lifetime_s = struct.unpack('>I6I4I4', record)
+  return lifetime_s > 0 and created + lifetime_s * 1000 or NEVER_MS
+end
+
+-- What has ended bars what is made again after a failover (again.lua): a rotation or login that was acknowledged before the end, by a
+-- gateway that may come with it after the one that ended it. `what`: 's' and a session's id, or 'p' and a principal: all of his sessions
+-- that were created before. Marks go after BAR_MS, longer than anybody makes again, and the oldest first if there are more than BARS_MAX.
+-- They may be missing while a Cluster moves the slot (pcall).
+local BAR_MS = 180000
+local BARS_MAX = 10000
+local AT_ONCE = 4000 -- fewer than what unpack can do
+
+local function unbar(marks)
+  for first = 1, #marks, AT_ONCE do
+    redis.pcall('ZREM', ENDED, unpack(marks, first, math.min(first + AT_ONCE - 1, #marks)))
+  end
+end
+
+local function bar(marks, at_ms)
+  for at = 1, math.min(#marks, BARS_MAX) do
+    redis.pcall('ZADD', ENDED, 'GT', string.format('%.0f', at_ms + BAR_MS), marks[at])
+  end
+  unbar(redis.pcall('ZRANGE', ENDED, '-inf', string.format('%.0f', now_ms()), 'BYSCORE', 'LIMIT', 0, AT_ONCE))
+  unbar(redis.pcall('ZRANGE', ENDED, 0, -1 - BARS_MAX))
+  redis.pcall('PEXPIREAT', ENDED, string.format('%.0f', now_ms() + BAR_MS + 10000))
+end
+
+local function is_barred(id)
+  return type(redis.pcall('ZSCORE', ENDED, 's' .. id)) == 'string'
+end
+
+local function is_barred_with_all(principal, record)
+  local until_ms = redis.pcall('ZSCORE', ENDED, 'p' .. principal)
+  return type(until_ms) == 'string' and created_ms(record) <= tonumber(until_ms) - BAR_MS
 end
 
 -- End a session. -> its entry in the log; nil: there was none
@@ -51,4 +88,30 @@ end
 
 local function ring(shard, entry)
   redis.call('PUBLISH', 'ft:doorbell', shard .. ' ' .. entry)
+end
+
+local function add(id, principal, deadline_ms, record)
+  redis.call('HSET', user_of(principal), id, record)
+  redis.call('ZADD', LIVE, deadline_ms, id .. '.' .. principal)
+  append('created', id, principal)
+end
+
+local function log_rotation(shard, id, principal, successor, deadline_ms, record)
+  -- With what it takes to make the rotation again, whoever hears of it.
+  ring(shard, append('rotated', id, principal, 'to', successor, 'until', deadline_ms, 'record', record))
+end
+
+-- A session that is there goes on under another id. `record`: without details, which it keeps.
+local function move(shard, id, principal, successor, deadline_ms, record)
+  local user = user_of(principal)
+  local before = redis.call('HGET', user, id) or record
+  if redis.call('EXISTS', attributes_of(id)) == 1 then
+    redis.call('RENAME', attributes_of(id), attributes_of(successor))
+    redis.call('PEXPIREAT', attributes_of(successor), string.format('%.0f', absolute_deadline_ms(record)))
+  end
+  redis.call('ZREM', LIVE, id .. '.' .. principal)
+  redis.call('ZADD', LIVE, deadline_ms, successor .. '.' .. principal)
+  redis.call('HDEL', user, id)
+  redis.call('HSET', user, successor, record .. string.sub(before, #record + 1))
+  log_rotation(shard, id, principal, successor, deadline_ms, record)
 end

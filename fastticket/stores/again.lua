@@ -1,0 +1,89 @@
+#!lua flags=allow-oom
+-- Make again, on a server that has taken over, what a gateway heard in the last minute: ends, rotations, logins, in the order in which
+-- it heard them. Others come with theirs, earlier or later, so nothing here depends on who is first: what has ended leaves a mark, and
+-- what is marked does not begin (shard.lua). Where all is as it should be, nothing is written.
+--
+-- KEYS  live, log, then users and attributes
+-- ARGV  shard, then for each
+--         end         session id, principal
+--         everywhere  principal, until when those were created that ended, id of the session that was kept (empty: none)
+--         rotate      session id, principal, successor's id, its idle deadline, its record
+--         create      session id, principal, idle deadline, record
+-- ->    how many were not as they should be
+local shard, at, mended = ARGV[1], 2, 0
+
+local function lives(id, principal)
+  return redis.call('ZSCORE', LIVE, id .. '.' .. principal)
+end
+
+local function finish_again(id, principal)
+  local entry = finish('revoked', id, principal, 'reissued')
+  if entry then
+    ring(shard, entry)
+    mended = mended + 1
+  end
+end
+
+local function end_again(id, principal)
+  if lives(id, principal) then
+    finish_again(id, principal)
+  end
+  if not is_barred(id) then
+    bar({'s' .. id}, now_ms())
+  end
+end
+
+local function end_everywhere_again(principal, before_ms, kept)
+  local listed = redis.call('HGETALL', user_of(principal))
+  local marks = {}
+  for i = 1, #listed, 2 do
+    if listed[i] ~= kept and created_ms(listed[i + 1]) <= tonumber(before_ms) then
+      finish_again(listed[i], principal)
+      marks[#marks + 1] = 's' .. listed[i]
+    end
+  end
+  if kept == '' then
+    marks = {'p' .. principal}
+  end
+  if #marks > 0 then
+    bar(marks, before_ms)
+  end
+end
+
+local function rotate_again(id, principal, successor, deadline_ms, record)
+  if lives(successor, principal) then
+    return
+  end
+  if is_barred(successor) or is_barred_with_all(principal, record) then
+    end_again(id, principal) -- what it became has ended since
+    return
+  end
+  mended = mended + 1
+  if lives(id, principal) then
+    move(shard, id, principal, successor, deadline_ms, record)
+  else
+    add(successor, principal, deadline_ms, record)
+    log_rotation(shard, id, principal, successor, deadline_ms, record)
+  end
+  bar({'s' .. id}, now_ms())
+end
+
+local function create_again(id, principal, deadline_ms, record)
+  if not (lives(id, principal) or is_barred(id) or is_barred_with_all(principal, record)) then
+    mended = mended + 1
+    add(id, principal, deadline_ms, record)
+  end
+end
+
+local KINDS = {
+  ['end'] = {end_again, 2},
+  everywhere = {end_everywhere_again, 3},
+  rotate = {rotate_again, 5},
+  create = {create_again, 4},
+}
+while at <= #ARGV do
+  local make, words = unpack(KINDS[ARGV[at]])
+  make(unpack(ARGV, at + 1, at + words))
+  at = at + 1 + words
+end
+return mended

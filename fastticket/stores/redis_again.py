@@ -1,0 +1,138 @@
+"""What a gateway makes again when another server has taken over: ends, rotations and its own logins of the last minute.
+
+    Ledger      per shard, in the order in which it was heard: from this process's own calls, and from the log
+    again.lua   does it, and says why the order of gateways does not matter
+
+Rules of this file
+- Every gateway makes again what *anybody* ended or rotated, so the death of the one that did it loses nothing. One that has just
+  started reads the last minute of the log first.
+- "All of a principal's sessions until then" is one record, however many there are.
+- Bounded: in time by HEARD_S, in number by HEARD_MAX of a shard, which is all that the log itself holds.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+
+HEARD_S = 60.0
+HEARD_MAX = 8192
+AT_ONCE = 500  # in one script, which holds up everybody else
+
+Words = tuple[str | bytes | int, ...]  # what again.lua takes for one of them
+Entry = tuple[bytes, Sequence[bytes]]  # of the log: its id; kind, member, then names and values
+
+
+class Ledger:
+    """`clock`: monotonic, s."""
+
+    def __init__(self, shards: int, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._heard: list[OrderedDict[Words, tuple[float, Words]]] = [OrderedDict() for _ in range(shards)]
+        self._origins: list[dict[str, Words]] = [
+            {} for _ in range(shards)
+        ]  # of a rotation's successor: the key of that
+        self._newest_ms = [0] * shards
+
+    def created(self, shard: int, session_id: str, principal: str, idle_deadline_ms: int, record: bytes) -> None:
+        """A login of this process."""
+        self._note(shard, ("create", session_id), ("create", session_id, principal, idle_deadline_ms, record))
+
+    def rotated(
+        self, shard: int, session_id: str, principal: str, successor_id: str, idle_deadline_ms: int, record: bytes
+    ) -> None:
+        """A session has another id now. `record`: without details."""
+        words: Words = ("rotate", session_id, principal, successor_id, idle_deadline_ms, record)
+        self._note(shard, words[:2], words)
+        self._origins[shard][successor_id] = words[:2]
+
+    def ended(self, shard: int, session_id: str, principal: str) -> None:
+        """A session is over: it is not made again even for a moment, nor what it came from."""
+        self._heard[shard].pop(("create", session_id), None)
+        origin = self._origins[shard].pop(session_id, None)
+        if origin and self._heard[shard].pop(origin, None):
+            self._note(shard, ("end", origin[1]), ("end", origin[1], principal))
+        self._note(shard, ("end", session_id), ("end", session_id, principal))
+
+    def ended_everywhere(self, shard: int, principal: str, before_ms: int, kept_id: str) -> None:
+        """All sessions of a principal that were created until then are over, but one."""
+        heard = self._heard[shard]
+        for words in [
+            words for _, words in heard.values() if words[0] in ("create", "rotate") and words[2] == principal
+        ]:
+            is_kept = words[1 if words[0] == "create" else 3] == kept_id
+            if not is_kept and _created_ms(words[-1]) <= before_ms:
+                del heard[words[:2]]
+        heard.pop(("everywhere", principal), None)
+        self._note(shard, ("everywhere", principal), ("everywhere", principal, before_ms, kept_id))
+
+    def hear(self, shard: int, entries: Sequence[Entry]) -> None:
+        """Entries of the log, in order. What a server that has taken over brings of former times is not of the last minute."""
+        if not entries:
+            return
+        self._newest_ms[shard] = max(self._newest_ms[shard], _milliseconds(entries[-1]))
+        since_ms = self._newest_ms[shard] - HEARD_S * 1000
+        covered: dict[str, int] = {}  # by an `everywhere` that comes later in the list
+        for number, (_, fields) in enumerate(entries):
+            if fields[0] == b"everywhere":
+                covered[_session_of(fields[1])[1]] = number
+        for number, entry in enumerate(entries):
+            if _milliseconds(entry) >= since_ms:
+                self._hear(shard, entry[1], covered, number)
+
+    def _hear(self, shard: int, fields: Sequence[bytes], covered: dict[str, int], number: int) -> None:
+        kind, (session_id, principal) = fields[0], _session_of(fields[1])
+        more = dict(zip(fields[2::2], fields[3::2], strict=False))
+        if kind == b"revoked" and number >= covered.get(principal, 0):
+            self.ended(shard, session_id, principal)
+        elif kind == b"everywhere":
+            self.ended_everywhere(shard, principal, int(more[b"before"]), more[b"keep"].decode())
+        elif kind == b"rotated" and b"record" in more:
+            self.rotated(shard, session_id, principal, more[b"to"].decode(), int(more[b"until"]), more[b"record"])
+
+    def words(self, shard: int) -> Iterator[list[Words]]:
+        """What there is to make again, in pieces for one script each."""
+        self._forget_old(shard)
+        heard = iter([words for _, words in self._heard[shard].values()])
+        while piece := list(islice(heard, AT_ONCE)):
+            yield piece
+
+    def _note(self, shard: int, key: Words, words: Words) -> None:
+        """At the place where it was heard first."""
+        heard = self._heard[shard]
+        if key not in heard:
+            heard[key] = self._clock(), words
+            self._forget_old(shard)
+
+    def _forget_old(self, shard: int) -> None:
+        heard, since_s = self._heard[shard], self._clock() - HEARD_S
+        while heard and (len(heard) > HEARD_MAX or next(iter(heard.values()))[0] < since_s):
+            _, (_, words) = heard.popitem(last=False)
+            if words[0] == "rotate":
+                self._origins[shard].pop(str(words[3]), None)
+
+
+def sessions_in(pieces: Iterable[Words]) -> Iterator[tuple[str, str]]:
+    """Session ids and principals whose keys a script may write to: (id or "", principal)."""
+    for kind, *words in pieces:
+        if kind == "everywhere":
+            yield "", str(words[0])
+            continue
+        yield str(words[0]), str(words[1])
+        if kind == "rotate":
+            yield str(words[2]), str(words[1])
+
+
+def _created_ms(record: str | bytes | int) -> int:
+    return int.from_bytes(record[:6], "big") if isinstance(record, bytes) else 0
+
+
+def _milliseconds(entry: Entry) -> int:
+    return int(entry[0].partition(b"-")[0])
+
+
+def _session_of(member: bytes) -> tuple[str, str]:
+    """A session id has 22 characters."""
+    text = member.decode(errors="replace")
+    return text[:22], text[23:]

@@ -282,9 +282,13 @@ class RedisStore:
     async def revoke_all(self, principal: str, *, keep: str = "", reason: str = "logout_everywhere") -> Sequence[str]:
         """One script for all of them."""
         ended, before_ms, shard, changes = await self._revoke(principal, (), reason, keep)
+        ids = [session_id.decode() for session_id in ended]
+        if keep:  # then each is barred for itself
+            for session_id in ids:
+                self._ledger.ended(shard, session_id, principal)
         self._ledger.ended_everywhere(shard, principal, int(before_ms), keep)
         self._again_if_changed(shard, changes)
-        return [session_id.decode() for session_id in ended]
+        return ids
 
     async def sessions(self, principal: str) -> Sequence[StoredSession]:
         """By the user's index."""

@@ -6,7 +6,8 @@
 Rules of this file
 - Every gateway makes again what *anybody* ended or rotated, so the death of the one that did it loses nothing. One that has just
   started reads the last minute of the log first.
-- "All of a principal's sessions until then" is one record, however many there are.
+- "All of a principal's sessions until then" is one record, however many there are. Where one was kept, each of the others is one, too:
+  a mark for the principal would bar the one that was kept.
 - Bounded: in time by HEARD_S, in number by HEARD_MAX of a shard, which is all that the log itself holds.
 """
 
@@ -52,7 +53,7 @@ class Ledger:
         self._heard[shard].pop(("create", session_id), None)
         origin = self._origins[shard].pop(session_id, None)
         if origin and self._heard[shard].pop(origin, None):
-            self._note(shard, ("end", origin[1]), ("end", origin[1], principal))
+            self.ended(shard, str(origin[1]), principal)
         self._note(shard, ("end", session_id), ("end", session_id, principal))
 
     def ended_everywhere(self, shard: int, principal: str, before_ms: int, kept_id: str) -> None:
@@ -75,7 +76,7 @@ class Ledger:
         since_ms = self._newest_ms[shard] - HEARD_S * 1000
         covered: dict[str, int] = {}  # by an `everywhere` that comes later in the list
         for number, (_, fields) in enumerate(entries):
-            if fields[0] == b"everywhere":
+            if fields[0] == b"everywhere" and fields[-1] == b"":  # none was kept
                 covered[_session_of(fields[1])[1]] = number
         for number, entry in enumerate(entries):
             if _milliseconds(entry) >= since_ms:

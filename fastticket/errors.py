@@ -70,6 +70,10 @@ class StoreUnavailable(FastticketError):  # noqa: N818 -- the field's word for i
     status = 503
 
 
+class StoreBusy(StoreUnavailable):
+    """The store is well, but more waits for it than it takes in time: nothing was sent, and trying again soon is right. No outage."""
+
+
 class NotConfirmed(StoreUnavailable):
     """It is written, but no replica has confirmed it in time (`durability=replicated`): a failover may lose it."""
 

@@ -270,9 +270,7 @@ class TicketCache:
         if self._closed:
             return
         self._closed = True
-        for task in (self._keeper, self._repairing):
-            if task:
-                await end(task)
+        await end(self._keeper, self._repairing)
         if self._beater:
             self._beater.cancel()
         if self._batches:

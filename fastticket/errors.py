@@ -71,7 +71,7 @@ class StoreUnavailable(FastticketError):  # noqa: N818 -- the field's word for i
 
 
 class StoreBusy(StoreUnavailable):
-    """More waits for the store than may wait (a burst, not an outage): nothing was asked. Try again."""
+    """The store is well, but more waits for it than it takes in time: nothing was sent, and trying again soon is right. No outage."""
 
 
 class NotConfirmed(StoreUnavailable):

@@ -1,4 +1,4 @@
-"""Ending tasks for certain."""
+"""The end of a task. A library may swallow a cancellation (asyncio.wait_for does on CPython 3.11): one `cancel()` is a hope."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from typing import Any
 
 log = logging.getLogger("fastticket.tasks")
 
-CANCEL_AGAIN_S = 0.1
-CANCELS_MAX = 50
+STEP_S = 0.5  # for a task to clean up after itself, before it is cancelled again
+STEPS_MAX = 10
 
 
-async def end(task: asyncio.Task[Any]) -> None:
-    """Cancel a task, and wait until it has ended, whatever it raises.
-
-    One `cancel()` may not arrive: `asyncio.wait_for` of CPython 3.11 swallows one that comes as its own timeout fires, and so does
-    whatever library awaits through it. So it is said again, for a few seconds.
-    """
-    for attempt in range(CANCELS_MAX):
-        if attempt == 1:
-            log.info("%s has swallowed its cancellation; it is cancelled again", task.get_name())
-        task.cancel()
-        await asyncio.wait([task], timeout=CANCEL_AGAIN_S)
-        if task.done():
-            if not task.cancelled():
-                task.exception()  # looked at
-            return
-    log.error("%s does not end", task.get_name())
+async def end(*tasks: asyncio.Task[Any] | None) -> None:
+    """Cancel tasks, again and again, until they have ended, or STEPS_MAX times, which is logged. So is what they raise."""
+    for step in range(STEPS_MAX):
+        left = [task for task in tasks if task and not task.done()]
+        if not left:
+            break
+        if step:
+            log.warning("%s: a cancellation got lost; cancelled again", ", ".join(task.get_name() for task in left))
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=STEP_S)
+    for task in filter(None, tasks):
+        if task.cancelled():
+            continue
+        if not task.done():
+            log.error("%s: does not end, although cancelled %d times", task.get_name(), STEPS_MAX)
+        elif error := task.exception():
+            log.error("%s: ended with %s: %s", task.get_name(), type(error).__name__, error)

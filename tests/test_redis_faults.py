@@ -27,7 +27,7 @@ import fastticket
 from fastticket.cache import Consistency
 from fastticket.errors import ConfigError, StoreUnavailable, TicketRefused
 from fastticket.stores.base import Store, StoredSession, shard_of
-from fastticket.stores.redis_topology import slot_of
+from fastticket.stores.redis_address import slot_of
 
 FLUSH_MS = 100
 LEASE_MS = 1000

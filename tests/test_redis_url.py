@@ -6,7 +6,7 @@ import pytest
 
 import fastticket
 from fastticket.errors import ConfigError
-from fastticket.stores.redis_topology import Address, parse_url, slot_of
+from fastticket.stores.redis_address import Address, parse_url, slot_of
 
 HERE = Path("/etc/fastticket")
 

@@ -15,7 +15,7 @@ import fastticket
 from fastticket.stores import redis
 from fastticket.stores.base import shard_of
 from fastticket.stores.redis import RedisStore
-from fastticket.stores.redis_topology import parse_url, slot_of
+from fastticket.stores.redis_address import parse_url, slot_of
 
 PATIENCE_MS = 10_000  # what is tested here is not how fast a busy machine is
 DOCS = (Path(__file__).parent.parent / "docs/redis.md").read_text()

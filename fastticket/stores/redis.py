@@ -43,7 +43,14 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from fastticket.errors import AttributesTooLarge, ConfigError, NotConfirmed, StoreUnavailable, TooManySessions
+from fastticket.errors import (
+    AttributesTooLarge,
+    ConfigError,
+    NotConfirmed,
+    StoreBusy,
+    StoreUnavailable,
+    TooManySessions,
+)
 from fastticket.stores.base import (
     NO_DETAILS,
     Event,
@@ -57,17 +64,12 @@ from fastticket.stores.base import (
     Written,
     shard_of,
 )
+from fastticket.stores.redis_address import Command, parse_url, slot_of
 from fastticket.stores.redis_again import HEARD_S, Ledger, sessions_in
-from fastticket.stores.redis_topology import (
-    Cluster,
-    Command,
-    OneServer,
-    Server,
-    close_all,
-    make_topology,
-    parse_url,
-    slot_of,
-)
+from fastticket.stores.redis_cluster import Cluster
+from fastticket.stores.redis_servers import Listener, Server
+from fastticket.stores.redis_topology import Topology, make_topology
+from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.redis")
 
@@ -126,7 +128,7 @@ class RedisStore:
         self._address = parse_url(url, base)
         self.shards = self._address.shards
         self._slots = [slot_of(_key(shard, "live")) for shard in range(self.shards)]
-        self._topology: OneServer | Cluster | None = None
+        self._topology: Topology | None = None
         self._serving: list[Server | None] = [None] * self.shards
         self._changed: set[int] = set()  # shards whose next reply is a gap
         self._changes = 0
@@ -154,14 +156,9 @@ class RedisStore:
     async def aclose(self) -> None:
         """Close every connection. Idempotent."""
         topology, self._topology = self._topology, None
-        tasks = [task for task in (self._doorbell, *self._chores) if task]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await end(self._doorbell, *self._chores)
         if topology:
-            await close_all(topology.servers.values())
-        await asyncio.sleep(0)  # a connection that was cut off closes its socket in the loop's next turn
+            await topology.aclose()
 
     @property
     def servers(self) -> Mapping[str, str]:
@@ -459,6 +456,8 @@ class RedisStore:
             if unknown:
                 sources = {shard: calls[shard][0].by_source(calls[shard][1]) for shard in unknown}
                 answers |= await self._pipeline(server, asking, sources, lasts)
+        except StoreBusy as error:
+            return dict.fromkeys(calls, error)
         except StoreUnavailable as error:
             await self._open_topology().moved()
             return dict.fromkeys(calls, error)
@@ -477,9 +476,7 @@ class RedisStore:
             lines += [("ASKING",)] * asking
             lines.append(command)
         waits = lasts and self._address.is_replicated
-        if waits:
-            lines.append(("WAIT", 1, int(self._address.timeout_s * 500)))
-        replies = await server.call(lines)
+        replies = await server.call(lines, lasts=waits)
         if (
             waits
             and not _is_confirmed(replies.pop())
@@ -496,6 +493,8 @@ class RedisStore:
             server = await self._open_topology().server_of(slot)
             try:
                 (reply,) = await server.call([command])
+            except StoreBusy:
+                raise
             except StoreUnavailable:
                 await self._open_topology().moved()
                 raise
@@ -507,7 +506,7 @@ class RedisStore:
             raise StoreUnavailable(f"redis {server.name}: {str(reply)[:200]}")
         return reply
 
-    def _open_topology(self) -> OneServer | Cluster:
+    def _open_topology(self) -> Topology:
         if self._topology is None:
             raise StoreUnavailable("the redis store is not open")
         return self._topology
@@ -598,16 +597,16 @@ class RedisStore:
         while True:
             try:
                 server = await self._open_topology().server_of(self._slots[random.randrange(self.shards)])  # noqa: S311
-                connection = await server.subscribe(DOORBELL)
+                listener = await server.subscribe(DOORBELL)
                 try:
                     if failures:
                         log.warning("redis %s: the doorbell works again", server.name)
                     failures = 0
                     self._ring_for(range(self.shards))
-                    await self._hear(connection)
+                    await self._hear(listener)
                 finally:
-                    await server.release(connection)
-            except (RedisError, OSError, TimeoutError, StoreUnavailable):
+                    listener.close()
+            except (RedisError, OSError, StoreUnavailable):
                 pass
             except Exception:
                 log.exception("redis: the doorbell goes on after an unexpected error")
@@ -616,14 +615,14 @@ class RedisStore:
                 log.warning("redis: the doorbell's connection is lost; revocations elsewhere are seen within the lease")
             await asyncio.sleep(min(0.05 * 2 ** min(failures, 10), DOORBELL_PAUSE_MAX_S) * random.uniform(0.5, 1))  # noqa: S311
 
-    async def _hear(self, connection: Any) -> None:
+    async def _hear(self, listener: Listener) -> None:
         """Ends when two pings in a row were not answered."""
         unanswered = 0
         while unanswered < 2:
-            message = await connection.read_response(timeout=DOORBELL_PING_S)
+            message = await listener.next(DOORBELL_PING_S)
             if message is None:
                 unanswered += 1
-                await connection.send_command("PING")
+                listener.ping()
                 continue
             unanswered = 0
             if message[0] == b"message":

@@ -207,9 +207,9 @@ class TicketCache:
         self._clock_resolution_ms = 0 if clock else clock_resolution_ms()
         self._positions: list[Position | None] = [None] * store.shards
         self._outage_since_ms: list[int | None] = [None] * store.shards
-        self._uncertain_until_ms = [
-            0
-        ] * store.shards  # who is not in the store may be on the way there, after a failover
+        self._answered_at_ms = [0] * store.shards  # when the latest question was sent that was answered
+        # Until when who is not in the store may be on the way there, after a failover.
+        self._uncertain_until_ms = [0] * store.shards
         self._pulse = Pulse(lease_ms // 4)
         self._beater: asyncio.TimerHandle | None = None
         self._repairing: asyncio.Task[None] | None = None
@@ -853,6 +853,7 @@ class TicketCache:
         for event in reply.events:
             self._hear(event)
         self._positions[shard] = tidings.position
+        self._answered_at_ms[shard] = max(self._answered_at_ms[shard], sent_at_ms)
         if tidings.renews:
             self._lease(shard, granted_until_ms(self._leased_until_ms(shard), sent_at_ms, self._lease_ms))
 
@@ -894,7 +895,7 @@ class TicketCache:
                     "%s; sessions held here are admitted for %d s (outage_policy, outage_grace_s)", error, grace_s
                 )
             since_ms = self._outage_since_ms[shard] = now_ms
-        failure = Failure(sent_at_ms, now_ms, self._pulse.stalled_at_ms, since_ms)
+        failure = Failure(sent_at_ms, now_ms, self._pulse.stalled_at_ms, self._answered_at_ms[shard], since_ms)
         leased_until_ms = self._leased_until_ms(shard)
         self._lease(shard, credited_until_ms(leased_until_ms, failure, self._lease_ms, self._outage_grace_ms))
 

@@ -135,6 +135,23 @@ async def test_what_was_kept_of_a_logout_everywhere_is_kept_again(server, gatewa
         assert [await gateway.lives(session) for session in (kept, other)] == [True, False]
 
 
+async def test_a_session_that_was_kept_and_then_rotated_is_not_ended_by_making_the_logout_of_the_others_again(
+    server, gateways
+):
+    """A change of password: log out all others, and go on under another id."""
+    first, last = gateways
+    kept, other = await new_session(first.store), await new_session(first.store)
+    for session in (kept, other):
+        await first.store.create(session)
+    successor = successor_of(kept)
+    await last.store.revoke_all("alice", keep=kept.id)
+    assert await first.store.rotate(kept.id, successor)
+    server.admin("SAVE")
+    await back_from_snapshot(server)
+    for gateway in (last, first):
+        assert [await gateway.lives(session) for session in (kept, other, successor)] == [False, False, True]
+
+
 async def test_what_a_gateway_did_that_is_gone_the_others_make_again(server, gateways):
     """Its successor after a reload reads the log's last minute; one that was there all the time has heard it."""
     here, gone = gateways

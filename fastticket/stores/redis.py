@@ -65,7 +65,7 @@ from fastticket.stores.base import (
     shard_of,
 )
 from fastticket.stores.redis_address import Command, parse_url, slot_of
-from fastticket.stores.redis_again import HEARD_S, Ledger, sessions_in
+from fastticket.stores.redis_again import HEARD_S, LISTED_MAX, Ledger, sessions_in
 from fastticket.stores.redis_cluster import Cluster
 from fastticket.stores.redis_servers import Listener, Server
 from fastticket.stores.redis_topology import Topology, make_topology
@@ -280,10 +280,11 @@ class RedisStore:
         """One script for all of them."""
         ended, before_ms, shard, changes = await self._revoke(principal, (), reason, keep)
         ids = [session_id.decode() for session_id in ended]
-        if keep:  # then each is barred for itself
+        if keep:
             for session_id in ids:
                 self._ledger.ended(shard, session_id, principal)
-        self._ledger.ended_everywhere(shard, principal, int(before_ms), keep)
+        if not keep or len(ids) > LISTED_MAX:
+            self._ledger.ended_everywhere(shard, principal, int(before_ms), keep)
         self._again_if_changed(shard, changes)
         return ids
 
@@ -584,8 +585,8 @@ class RedisStore:
 
         async def catch_up(shard: int) -> None:
             with contextlib.suppress(StoreUnavailable):
-                command = ("XRANGE", _key(shard, "log"), since, "+", "COUNT", CATCH_UP_ENTRIES)
-                self._ledger.hear(shard, await self._ask(self._slots[shard], command))
+                command = ("XREVRANGE", _key(shard, "log"), "+", since, "COUNT", CATCH_UP_ENTRIES)
+                self._ledger.hear(shard, (await self._ask(self._slots[shard], command))[::-1])
 
         await asyncio.gather(*map(catch_up, shards))
 

@@ -6,8 +6,8 @@
 Rules of this file
 - Every gateway makes again what *anybody* ended or rotated, so the death of the one that did it loses nothing. One that has just
   started reads the last minute of the log first.
-- "All of a principal's sessions until then" is one record, however many there are. Where one was kept, each of the others is one, too:
-  a mark for the principal would bar the one that was kept.
+- "All of a principal's sessions until then" is one record, however many there are. Where one was kept, each of the others is one, up to
+  LISTED_MAX (revoke.lua says why).
 - Bounded: in time by HEARD_S, in number by HEARD_MAX of a shard, which is all that the log itself holds.
 """
 
@@ -19,6 +19,7 @@ from itertools import islice
 
 HEARD_S = 60.0
 HEARD_MAX = 8192
+LISTED_MAX = 1000
 AT_ONCE = 500  # in one script, which holds up everybody else
 
 Words = tuple[str | bytes | int, ...]  # what again.lua takes for one of them

@@ -8,6 +8,7 @@
 -- A session that is not there leaves its mark, too: somebody may be about to make it again.
 local shard, principal, reason, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local NOBODY = string.rep('-', 22)
+local LISTED_MAX = 1000
 local ids, before_ms = {}, false
 for at = 5, #ARGV do
   ids[#ids + 1] = ARGV[at]
@@ -32,10 +33,11 @@ for _, id in ipairs(ids) do
     end
   end
 end
-if before_ms then
-  -- One record for whoever makes it again. It is the last, so that it is heard even by those who are too far behind for the others.
-  local until_ms = string.format('%.0f', before_ms)
-  entry = append('everywhere', NOBODY, principal, 'before', until_ms, 'keep', kept)
+-- All of a principal's sessions are one record for whoever makes it again, and one mark. Where one was kept each is its own, for the
+-- record would end what that one was rotated to since; but if they are very many.
+if before_ms and (kept == '' or #ended > LISTED_MAX) then
+  -- The last entry, so that it is heard even by those who are too far behind for the others.
+  entry = append('everywhere', NOBODY, principal, 'before', string.format('%.0f', before_ms), 'keep', kept)
   if kept == '' then
     marks = {'p' .. principal}
   end

@@ -435,6 +435,26 @@ def test_with_the_store_away_no_session_goes_on_under_a_new_ticket(serving):
     assert verdict_of(*at.ask(request("/sudo", ticket=ticket))) == (503, "store_unavailable")
 
 
+@pytest.mark.parametrize(
+    "action",
+    [
+        b"X-Ticket-Login: bob",
+        b"X-Ticket-Logout: session",
+        b"X-Ticket-Logout: everywhere",
+        b"X-Ticket-Rotate: 1",
+    ],
+)
+def test_with_the_store_away_whatever_changes_a_session_is_to_be_tried_again_later(serving, action):
+    at, _ = serving({"/login": action})
+    ticket = at.login()
+    assert is_admitted(at, ticket)
+    put_away(at)
+    head, body = at.ask(request("/login", ticket=ticket))
+    assert verdict_of(head, body) == (503, "store_unavailable")
+    assert fields_of(head)[b"retry-after"] == b"1"
+    assert is_admitted(at, ticket)
+
+
 def test_a_client_that_is_lost_while_its_session_gets_a_new_ticket(serving, monkeypatch):
     at, _ = serving({"/sudo": b"X-Ticket-Rotate: 1"})
     old = at.login()

@@ -1419,7 +1419,7 @@ cdef class Proxy:
             fields[0] = 0
         elif verdict == Verdict.STORE_UNAVAILABLE:
             status = 503
-            snprintf(fields, sizeof(fields), b"Retry-After: 1\r\n")
+            fields[0] = 0
         elif self.login_url.size and not self.routes.table[c.route].is_endpoint and self._is_browser(c, parsed):
             status = 302
             snprintf(fields, sizeof(fields), b"Location: %s\r\nCache-Control: no-store\r\n", <const char *>self.login_url.at)
@@ -1465,8 +1465,9 @@ cdef class Proxy:
             self._respond(index, status, reason, b"")
 
     cdef void _respond(self, uint32_t index, int status, const char *reason, const char *fields) noexcept nogil:
-        """An answer without an upstream: JSON, with the reason. `fields`: more field lines."""
+        """An answer without an upstream: JSON, with the reason. `fields`: more field lines. Every 503 says when to try again."""
         cdef Conn *c = &self.conns[index]
+        cdef const char *retry = b"Retry-After: 1\r\n" if status == 503 else b""
         cdef char[1536] answer
         cdef char[256] body
         cdef int size = snprintf(body, sizeof(body), b"{\"error\": \"%s\", \"reason\": \"%s\"}\n", phrase_of(status), reason)
@@ -1476,8 +1477,8 @@ cdef class Proxy:
             shown = b""
         size = snprintf(
             answer, sizeof(answer),
-            b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s%s\r\n%s",
-            status, phrase_of(status), size, fields, connection, shown)
+            b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s%s%s\r\n%s",
+            status, phrase_of(status), size, retry, fields, connection, shown)
         c.reason = reason
         self._deliver(index, status, <uint8_t *>answer, <uint32_t>size)
 

@@ -436,20 +436,20 @@ def test_with_the_store_away_no_session_goes_on_under_a_new_ticket(serving):
 
 
 @pytest.mark.parametrize(
-    "action",
+    ("path", "action"),
     [
-        b"X-Ticket-Login: bob",
-        b"X-Ticket-Logout: session",
-        b"X-Ticket-Logout: everywhere",
-        b"X-Ticket-Rotate: 1",
+        ("/login", b"X-Ticket-Login: bob"),
+        ("/out", b"X-Ticket-Logout: session"),
+        ("/out", b"X-Ticket-Logout: everywhere"),
+        ("/sudo", b"X-Ticket-Rotate: 1"),
     ],
 )
-def test_with_the_store_away_whatever_changes_a_session_is_to_be_tried_again_later(serving, action):
-    at, _ = serving({"/login": action})
+def test_with_the_store_away_whatever_changes_a_session_is_to_be_tried_again_later(serving, path, action):
+    at, _ = serving({path: action})
     ticket = at.login()
     assert is_admitted(at, ticket)
     put_away(at)
-    head, body = at.ask(request("/login", ticket=ticket))
+    head, body = at.ask(request(path, ticket=ticket))
     assert verdict_of(head, body) == (503, "store_unavailable")
     assert fields_of(head)[b"retry-after"] == b"1"
     assert is_admitted(at, ticket)

@@ -849,7 +849,7 @@ class StoreContract:
         heard, threads = asyncio.Event(), set()
         rung: list[int] = []
 
-        def ring(shard: int) -> None:
+        def ring(shard: int, _: Changed | None) -> None:
             threads.add(threading.get_ident())
             rung.append(shard)
             heard.set()

@@ -5,7 +5,8 @@
     {ft:NNN}:user:<principal>  HASH    session id -> record: created, idle timeout, absolute lifetime, details
     {ft:NNN}:attr:<session id> HASH    attribute -> value, and "" -> version, bytes; only if there ever were any
     {ft:NNN}:log               STREAM  opened | created | rotated | changed | revoked | expired -> "<session id>.<principal>"
-    ft:doorbell                CHANNEL "<shard> <log id>": a session of that shard was revoked, has expired, or has another id now
+    ft:doorbell                CHANNEL "<shard> <log id>": a session of that shard was revoked, has expired, or has another id now;
+                                       "<shard> <log id> <session id>": that session's attributes were written
 
 Rules of this file
 - All of a shard is in one hash slot, and whatever is done in it is one script: atomic, whichever server runs it. Each begins with
@@ -24,6 +25,7 @@ import hashlib
 import json
 import logging
 import random
+import re
 import struct
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -45,10 +47,12 @@ from redis.exceptions import (
 from fastticket.errors import AttributesTooLarge, ConfigError, NotConfirmed, StoreUnavailable, TooManySessions
 from fastticket.stores.base import (
     NO_DETAILS,
+    Changed,
     Event,
     Position,
     Reply,
     Request,
+    Ring,
     StoredAttributes,
     StoredSession,
     Tail,
@@ -77,6 +81,7 @@ REISSUE_S = 60.0
 REISSUE_MAX = 10_000
 REISSUE_PAUSE_S = 0.1
 REISSUED = "reissued"  # the reason in the log
+DOORBELL_MESSAGE = re.compile(rb"(\d{1,9}) (\d{1,20})-(\d{1,20})(?: ([A-Za-z0-9_-]{22}))?")
 DOORBELL_PING_S = 5.0
 DOORBELL_PAUSE_MAX_S = 2.0
 #: Answers that mean: the same, again, in a moment or elsewhere.
@@ -128,7 +133,7 @@ class RedisStore:
         self._changes = 0
         self._revoked: deque[tuple[float, str, str]] = deque(maxlen=REISSUE_MAX)
         self._rotated: deque[tuple[float, str, StoredSession]] = deque(maxlen=REISSUE_MAX)
-        self._ring: Callable[[int], None] | None = None
+        self._ring: Ring | None = None
         self._doorbell: asyncio.Task[None] | None = None
         self._reissues: set[asyncio.Task[None]] = set()
 
@@ -237,10 +242,10 @@ class RedisStore:
     async def write_attributes(
         self, session_id: str, principal: str, values: Mapping[str, bytes], removed: Sequence[str], *, bytes_max: int
     ) -> Written | None:
-        """One script: attributes, log."""
+        """One script: attributes, log, doorbell."""
         shard = shard_of(principal, self.shards)
         pairs = [part for pair in values.items() for part in pair]
-        arguments = (session_id, principal, bytes_max, len(removed), *removed, *pairs)
+        arguments = (shard, session_id, principal, bytes_max, len(removed), *removed, *pairs)
         keys = (_user(shard, principal), _attributes(shard, session_id))
         answer = await self._run_one(shard, WRITE, keys, arguments)
         if isinstance(answer, int):
@@ -280,8 +285,8 @@ class RedisStore:
             for shard, answer in answers.items()
         }
 
-    def on_doorbell(self, ring: Callable[[int], None]) -> None:
-        """Called from a task of this store's own, for revocations."""
+    def on_doorbell(self, ring: Ring) -> None:
+        """Called from a task of this store's own, for revocations and for changed attributes."""
         self._ring = ring
 
     # --- what a shard is asked
@@ -565,14 +570,14 @@ class RedisStore:
                 continue
             unanswered = 0
             if message[0] == b"message":
-                shard = message[2].partition(b" ")[0]
-                if shard.isdigit() and int(shard) < self.shards:
-                    self._ring_for((int(shard),))
+                said = DOORBELL_MESSAGE.fullmatch(message[2])
+                if said and int(said[1]) < self.shards:
+                    self._ring_for((int(said[1]),), _changed(said))
 
-    def _ring_for(self, shards: Iterable[int]) -> None:
+    def _ring_for(self, shards: Iterable[int], changed: Changed | None = None) -> None:
         if self._ring:
             for shard in shards:
-                self._ring(shard)
+                self._ring(shard, changed)
 
 
 def _key(shard: int, name: str) -> str:
@@ -632,6 +637,10 @@ def _session_of(member: bytes) -> tuple[str, str]:
 def _position(entry: bytes) -> Position:
     milliseconds, _, sequence = entry.partition(b"-")
     return int(milliseconds), int(sequence)
+
+
+def _changed(said: re.Match[bytes]) -> Changed | None:
+    return Changed(said[4].decode(), (int(said[2]), int(said[3]))) if said[4] else None
 
 
 def _text(position: Position | None) -> str:

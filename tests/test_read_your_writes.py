@@ -9,10 +9,8 @@ import contextlib
 import threading
 
 import pytest
-import redis
 from conftest import BOUND_S
 from processes import Site
-from redis_servers import Server
 from web_sites import Place, Visitor
 
 NEAR = {"near_attributes_bytes": 1_000_000}
@@ -54,14 +52,33 @@ def process(place, application, **options):
 @contextlib.contextmanager
 def visited(place, application, processes, **options):
     """Somebody who is logged in, and whose requests processes take in turns."""
-    with contextlib.ExitStack() as running:
-        options = {**UNHEARD, **NEAR, **options}
-        addresses = [running.enter_context(process(place, application, **options)) for _ in range(processes)]
+    with served(place, application, processes, **options) as addresses:
         visitor = Visitor(addresses[0], "", *addresses[1:])
         visitor.get("/login?user=alice")
-        for _ in addresses:  # each has a copy now
+        for _ in range(2 * processes):  # each has a copy now, whoever is next
             visitor.get("/cart")
         yield visitor
+
+
+@contextlib.contextmanager
+def served(place, application, processes, **options):
+    """The addresses of so many processes."""
+    with contextlib.ExitStack() as running:
+        options = {**UNHEARD, **NEAR, **options}
+        yield [running.enter_context(process(place, application, **options)) for _ in range(processes)]
+
+
+def commands(place, do):
+    """How often Redis was asked while something was done. Whatever a cache asks is a script."""
+
+    def count():
+        return sum(
+            stat["calls"] for name, stat in place.redis.admin("INFO", "commandstats").items() if "cmdstat_eval" in name
+        )
+
+    before = count()
+    do()
+    return count() - before
 
 
 @pytest.mark.parametrize("processes", [2, 3])
@@ -134,3 +151,74 @@ def test_the_workers_of_one_uvicorn_keep_a_cart_while_the_doorbell_is_killed(pla
     finally:
         stop.set()
         killing.join(BOUND_S)
+
+
+@pytest.mark.parametrize("application", APPLICATIONS)
+def test_who_finds_his_copy_current_asks_nothing(place, application):
+    """One command where something is written, one where that is news; none else. The visitor is at the first process again."""
+    with visited(place, application, 2) as visitor:
+        asked = {
+            "it was read before, in both": commands(place, lambda: [visitor.get("/cart") for _ in range(6)]),
+            "a write": commands(place, lambda: visitor.get("/add?item=tea")),
+            "the other process hears of it": commands(place, lambda: visitor.get("/cart")),
+            "both know it": commands(place, lambda: [visitor.get("/cart") for _ in range(6)]),
+        }
+    assert list(asked.values()) == [0, 1, 1, 0], asked
+
+
+@pytest.mark.parametrize("claim", ["99999999999999-0", "99999999999999999999-99999999999999999999", "rubbish", "1-2-3"])
+@pytest.mark.parametrize("application", APPLICATIONS)
+def test_a_claim_that_is_not_true_costs_one_read_and_is_corrected(place, application, claim):
+    with visited(place, application, 2) as visitor:
+        visitor.get("/add?item=tea")
+        honest = visitor.cookies["ticket-seen"]
+        carts = [visitor.get("/cart") for _ in range(2)]
+        visitor.cookies["ticket-seen"] = claim
+        assert commands(place, lambda: carts.append(visitor.get("/cart"))) == 1
+        assert visitor.cookies["ticket-seen"] == honest
+        assert commands(place, lambda: carts.extend(visitor.get("/cart") for _ in range(4))) == 0
+    assert carts == [["tea"]] * 7
+
+
+@pytest.mark.parametrize("application", APPLICATIONS)
+def test_a_process_without_near_copies_tells_those_that_have_some(place, application):
+    with (
+        process(place, application, **UNHEARD) as without,
+        served(place, application, 1, **NEAR) as [within],
+    ):
+        visitor = Visitor(within, "", without)
+        visitor.get("/login?user=alice")
+        for item in ITEMS:
+            visitor.get(f"/add?item={item}")
+            visitor.get("/cart")  # so that the next one writes in the same process, and reads in the other
+        for item in ITEMS:
+            visitor.get(f"/add?item={item}")
+        assert [visitor.get("/cart") for _ in range(2)] == [ITEMS * 2] * 2
+
+
+@pytest.mark.parametrize("application", ["session_flask", "session_fastapi"])
+def test_behind_the_gateway_it_is_the_same(place, tmp_path, application):
+    """It hands cookies on as they are, to applications and from them."""
+    with served(place, application, 2) as addresses:
+        config = {
+            "gateway": {"listen": ["127.0.0.1:0"]},
+            "ticket": {"keys": place.settings()["keys"]},
+            "store": {"url": place.settings()["store"]},
+            "upstream": [{"name": "app", "servers": addresses}],
+            "route": [{"path": "/", "auth": "optional"}],
+        }
+        gateway = Site(tmp_path, config)
+        try:
+            visitor = Visitor(f"127.0.0.1:{gateway.address[1]}")
+            visitor.get("/login?user=alice")
+            visitor.get_of_each("/cart")
+            for item in ITEMS:
+                visitor.get(f"/add?item={item}")
+            assert visitor.get_of_each("/cart") == [ITEMS] * 2
+            for item in ITEMS:
+                assert visitor.ask(f"/add?item={item}", "POST")[0] == 303
+                assert visitor.get(visitor.location)[-1] == item
+            answered = {visitor.ask("/who")[1]["process"] for _ in range(4)}
+            assert len(answered) == 2, "requests were not taken in turns"
+        finally:
+            gateway.stop()

@@ -23,18 +23,22 @@ PLAIN = TicketCookie(is_secure=False)
 
 
 class Visitor:
-    """A browser that keeps the ticket cookie."""
+    """A browser that keeps cookies. `cookie`: the last one that was set, with its attributes."""
 
     def __init__(self, application, ticket=""):
         self._application = application
-        self.ticket = ticket
+        self.cookies = {"ticket": ticket} if ticket else {}
+
+    @property
+    def ticket(self):
+        return self.cookies.get("ticket", "")
 
     def get(self, path="/", *, check=True, **environ):
         """(status, fields, body) of a GET; as a server sees it."""
         path, _, query = path.partition("?")
         said = {"SCRIPT_NAME": "", "PATH_INFO": path, "QUERY_STRING": query, "REMOTE_ADDR": "192.0.2.1", **environ}
-        if self.ticket:
-            said.setdefault("HTTP_COOKIE", f"ticket={self.ticket}")
+        if self.cookies:
+            said.setdefault("HTTP_COOKIE", "; ".join(f"{name}={value}" for name, value in self.cookies.items()))
         setup_testing_defaults(said)
         answer = []
 
@@ -56,10 +60,13 @@ class Visitor:
         return SimpleNamespace(status=int(status[:3]), fields=fields, body=b"".join(pieces), raw=body)
 
     def _keep(self, cookies):
-        assert len(cookies) <= 1
-        for cookie in cookies:
-            self.cookie = cookie
-            self.ticket = cookie.partition("=")[2].partition(";")[0]
+        names = [cookie.partition("=")[0] for cookie in cookies]
+        assert len(names) == len(set(names)), "a cookie was set twice"
+        for self.cookie in cookies:
+            name, _, rest = self.cookie.partition("=")
+            self.cookies[name] = rest.partition(";")[0]
+            if not self.cookies[name]:
+                del self.cookies[name]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""P11, read your writes: which version of its session's attributes a client has seen. It says so itself, in a cookie beside the ticket's.
+"""P11, read your writes: which version of its session's attributes a client has seen. A cookie beside the ticket's says so.
 
     ticket-seen=1763740000000-0
 
@@ -7,8 +7,8 @@ process: that one knows by the cookie that its copy is too old. A version is a p
 session's versions the later one is the greater one, and a write's is greater than all before it.
 
 Rules of this file
-- The cookie proves nothing, and admits nobody. It makes a process ask the store where it has a copy; who forges it costs one read of his
-  own session a request.
+- The cookie proves nothing, and admits nobody. It makes a process ask the store where it has a copy; who forges it causes one read of
+  his own session a request.
 - Where the store was asked, it is right. A cookie that claims more (forged, of another session, of writes that a failover has lost) is
   corrected, so that it costs one read and not one for ever.
 - What is not a version counts as newer than any.

@@ -35,7 +35,8 @@ def test_of_several_the_greatest_counts(positions):
 
 
 @pytest.mark.parametrize(
-    "value", ["", "-", "1", "1-", "-1", "1-1-1", "1--1", "+1-1", " 1-1", "1-1 ", "1-1\n", "\u0661-1", "1" * 21 + "-1", "a-b"]
+    "value",
+    ["", "-", "1", "1-", "-1", "1-1-1", "1--1", "+1-1", " 1-1", "1-1 ", "1-1\n", "\u0661-1", "1" * 21 + "-1", "a-b"],
 )
 def test_what_is_no_version_is_newer_than_any(value):
     for values in ([value], [value, "5-5"], ["5-5", value]):

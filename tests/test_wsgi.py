@@ -566,3 +566,35 @@ def test_a_store_that_fails_after_the_response_has_begun_is_the_servers_affair(s
 
     with pytest.raises(StoreUnavailable):
         around(application, cache, cache.login("alice")).get()
+
+
+# --- P11, read your writes
+
+
+def test_p11_a_response_to_a_change_says_which_version_the_visitor_has_seen(visit, cache):
+    visitor = visit(put, ticket := cache.login("alice"))
+    assert visitor.get().fields[-1][0] != "Set-Cookie"
+    fields = visitor.get("/?a=1").fields
+    attributes = cache.attributes(cache.authenticate(ticket)).load()
+    version = f"{attributes.version[0]}-{attributes.version[1]}"
+    assert ("Set-Cookie", f"ticket-seen={version}; Path=/; HttpOnly; SameSite=Lax") in fields
+    assert {("Cache-Control", "no-store"), ("Vary", "Cookie")} <= set(fields)
+    assert [name for name, _ in fields].count("Set-Cookie") == 1
+    assert "Set-Cookie" not in dict(visitor.get().fields)
+
+
+def test_p11_a_claim_that_is_not_true_is_corrected_by_who_reads(visit, cache):
+    visitor = visit(everything, ticket := cache.login("alice"))
+    visitor.cookies["ticket-seen"] = "1-0; ticket-seen=rubbish"
+    visitor.get()
+    assert visitor.cookies == {"ticket": ticket}
+    visit(put, ticket).get("/?a=1")
+    visitor.cookies["ticket-seen"] = "99-0"
+    visitor.get()
+    assert visitor.cookies["ticket-seen"] not in ("99-0", "")
+    writer = visit(put, ticket)
+    writer.cookies["ticket-seen"] = "99-0"
+    writer.get("/")  # reads nothing, so nobody knows
+    assert writer.cookies["ticket-seen"] == "99-0"
+    writer.get("/?a=2")
+    assert writer.cookies["ticket-seen"] != "99-0"

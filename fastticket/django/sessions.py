@@ -268,9 +268,7 @@ class SessionStore(SessionBase):
         """How long the client is to know it: as long as the ticket. None: as long as the browser. Asks the store nothing."""
         data = self.__dict__.get("_session_cache")
         may_ask = self._ends_with_browser is not None or (isinstance(data, SharedData) and data.attributes.is_loaded)
-        ends_with_browser = (
-            self.get_expire_at_browser_close() if may_ask else settings.SESSION_EXPIRE_AT_BROWSER_CLOSE
-        )
+        ends_with_browser = self.get_expire_at_browser_close() if may_ask else settings.SESSION_EXPIRE_AT_BROWSER_CLOSE
         return None if ends_with_browser or not self._admitted else self.get_expiry_age()
 
     # --- its beginning and end

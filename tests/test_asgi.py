@@ -1129,6 +1129,8 @@ async def test_p11_a_claim_of_another_session_ends_with_a_login_and_with_a_logou
         assert answer.all("cache-control") == ["no-store"]
         browser.cookies[SEEN] = "7-0"  # somebody else logged the visitor out: the gateway
         assert (await browser.ask(everything)).all("set-cookie") == []
+        await browser.ask(put(user="alice"))
+        assert set(browser.cookies) == {"ticket"}
 
 
 @in_virtual_time

@@ -87,7 +87,7 @@ def value(response):
     return answer(response)["value"]
 
 
-def answered_by(view, ticket=""):
+def answered_by(view, ticket="", **cookies):
     """The response to a request that goes through the two middlewares alone."""
     from django.contrib.sessions.middleware import SessionMiddleware
     from django.test import RequestFactory
@@ -97,6 +97,8 @@ def answered_by(view, ticket=""):
     factory = RequestFactory()
     if ticket:
         factory.cookies[TICKET] = ticket
+    for name, said in cookies.items():
+        factory.cookies[name] = said
     return SessionMiddleware(TicketMiddleware(view))(factory.get("/"))
 
 
@@ -913,6 +915,26 @@ def test_p11_a_logout_takes_it_away_and_so_does_another_login(at, end):
     assert client.cookies[SEEN].value
     response = client.get(end)
     assert (response.cookies[SEEN].value, response.cookies[SEEN]["max-age"]) == ("", 0)
+
+
+def test_p11_a_login_takes_away_what_another_session_has_left(at):
+    client = at.client()
+    client.cookies[SEEN] = "7-0"
+    assert not client.get("/who").cookies
+    assert client.get("/login?user=alice").cookies[SEEN]["max-age"] == 0
+
+
+def test_p11_who_is_anonymous_from_now_on_needs_it_no_longer_whatever_his_session_holds(at):
+    from django.http import HttpResponse
+
+    def leave(request):
+        request.session.flush()
+        request.session["message"] = "bye"
+        return HttpResponse()
+
+    response = answered_by(leave, at.cache.login("alice"), **{SEEN: "7-0"})
+    assert response.cookies[TICKET].value
+    assert response.cookies[SEEN]["max-age"] == 0
 
 
 def test_p11_a_refused_ticket_takes_it_along(at):

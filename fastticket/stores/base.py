@@ -196,8 +196,8 @@ class Store(Protocol):
     def on_doorbell(self, ring: Ring) -> None:
         """Call `ring(shard, None)` in the event loop soon after another process revoked a session of that shard. May be lost.
 
-        It may ring for other reasons, too, and for no reason. Where attributes were written it is `ring(shard, changed)`, if the store can
-        tell which; else as for a revocation.
+        It may ring for other reasons, too, and for no reason. Where attributes were written, a store that can tell which calls
+        `ring(shard, changed)`, another one rings as for a revocation.
         """
 
 

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from fastticket.errors import BadAttribute, NotLoaded
-from fastticket.stores.base import Position, StoredAttributes, Written
+from fastticket.stores.base import NEVER_WRITTEN, Position, StoredAttributes, Written
 
 if TYPE_CHECKING:
     from fastticket.cache import TicketCache
@@ -64,12 +64,26 @@ class Changes(NamedTuple):
         return bool(self.values or self.removed)
 
 
+class Saved(NamedTuple):
+    """What came of a write."""
+
+    version: Position  #: the attributes' from now on
+    stored: (
+        StoredAttributes | None
+    )  #: what the store holds; None: others had written since it was read, so it is not known
+
+
 class AttributeChanges(MutableMapping[str, Any]):
     """Attributes by name, and what was done to them since they were read. Does no I/O: `_load_now` is for subclasses that can."""
 
     def __init__(self, serializer: Serializer) -> None:
         self._serializer = serializer
         self._held: StoredAttributes | None = None
+        self._version: Position | None = None
+        self._is_outdated = (
+            False  # others have written since `_held` was read, so what is the same there may be another now
+        )
+        self._set_since: set[str] = set()
         self._saved: dict[str, bytes] = {}  # what was written without being read before
         self._values: dict[str, Any] = {}
         self._removed: set[str] = set()
@@ -92,6 +106,8 @@ class AttributeChanges(MutableMapping[str, Any]):
         _check_name(name)
         self._values[name] = value
         self._removed.discard(name)
+        if self._is_outdated:
+            self._set_since.add(name)
 
     def __delitem__(self, name: str) -> None:
         if name not in self:
@@ -122,10 +138,15 @@ class AttributeChanges(MutableMapping[str, Any]):
         """Whether they were read from the store."""
         return self._held is not None
 
+    @property
+    def version(self) -> Position | None:
+        """Which version was read last, or written: no reader who is told `seen=` this sees an older one. None: neither was done."""
+        return self._version
+
     def changes(self) -> Changes:
         """What to write. BadAttribute names a value that can not be serialized."""
         stored = self._held.values if self._held else {}
-        if self._held:
+        if self._held and not self._is_outdated:
             self._removed.intersection_update(stored)
         values = {}
         for name, value in self._values.items():
@@ -133,7 +154,7 @@ class AttributeChanges(MutableMapping[str, Any]):
                 raw = self._serializer.dumps(value)
             except (TypeError, ValueError, RecursionError) as error:
                 raise BadAttribute(name, f"can not be written: {error}") from error
-            known = self._saved.get(name, stored.get(name))
+            known = None if name in self._set_since else self._saved.get(name, stored.get(name))
             if known is None or (raw != known and raw != self._as_written_here(known)):
                 values[name] = raw
         return Changes(values, list(self._removed))
@@ -141,9 +162,13 @@ class AttributeChanges(MutableMapping[str, Any]):
     def hold(self, stored: StoredAttributes) -> None:
         """These are what the store has. What was set or removed before stays so."""
         self._held = stored
+        self._version = stored.version
 
-    def settle(self, changes: Changes, now: StoredAttributes | None) -> None:
-        """The changes are written, and the store holds this now. None: others changed something meanwhile; that is not seen here."""
+    def settle(self, changes: Changes, saved: Saved) -> None:
+        """The changes are written. What others changed meanwhile is not seen here."""
+        self._version, now = saved
+        self._is_outdated = now is None and self._held is not None
+        self._set_since.clear()
         if now is None and self._held:
             now = StoredAttributes(self._held.version, _merged(self._held, changes))
         if now is None:
@@ -176,10 +201,13 @@ class AttributeChanges(MutableMapping[str, Any]):
 class Attributes(AttributeChanges):
     """The attributes of one session, for asyncio. Reading them needs `await load()` first; setting, `discard` and `save` do not."""
 
-    def __init__(self, cache: TicketCache, session: Session, serializer: Serializer) -> None:
+    def __init__(
+        self, cache: TicketCache, session: Session, serializer: Serializer, seen: Position = NEVER_WRITTEN
+    ) -> None:
         super().__init__(serializer)
         self._cache = cache
         self._session = session
+        self._seen = seen
 
     async def __aenter__(self) -> Self:
         await self.load()
@@ -194,7 +222,7 @@ class Attributes(AttributeChanges):
     async def load(self) -> Self:
         """Read them, once. TicketRefused: the session is over; StoreUnavailable."""
         if not self.is_loaded:
-            self.hold(await self._cache.read_attributes(self._session))
+            self.hold(await self._cache.read_attributes(self._session, seen=self._seen))
         return self
 
     async def save(self) -> bool:

@@ -28,7 +28,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from types import TracebackType
 from typing import Literal, NamedTuple, Protocol, Self
 
-from fastticket.attributes import Attributes, Changes, JSONSerializer, NearAttributes, Serializer, after
+from fastticket.attributes import Attributes, Changes, JSONSerializer, NearAttributes, Saved, Serializer, after
 from fastticket.coherence import (
     Failure,
     Landing,
@@ -45,7 +45,9 @@ from fastticket.core.ticket import Keyring, Ticket, decode_session_id, encode_se
 from fastticket.errors import ConfigError, NotConfirmed, StoreBusy, StoreUnavailable, TicketRefused, Verdict
 from fastticket.events import KINDS, EventStream
 from fastticket.stores.base import (
+    NEVER_WRITTEN,
     NO_DETAILS,
+    Changed,
     Event,
     Fleet,
     Position,
@@ -448,14 +450,21 @@ class TicketCache:
 
     # --- attributes
 
-    def attributes(self, session: Session) -> Attributes:
-        """What the application keeps in a session: a mapping to `load`, or to use with `async with`. Asks nothing yet."""
-        return Attributes(self, session, self.serializer)
+    def attributes(self, session: Session, *, seen: Position = NEVER_WRITTEN) -> Attributes:
+        """What the application keeps in a session: a mapping to `load`, or to use with `async with`. Asks nothing yet.
 
-    async def read_attributes(self, session: Session) -> StoredAttributes:
-        """As stored, or a near copy if there is one and the lease holds. TicketRefused, StoreUnavailable. `attributes` decodes them."""
+        `seen`: the version that its reader knows of, as `Attributes.version` had it, perhaps in another process: he is shown none that
+        is older.
+        """
+        return Attributes(self, session, self.serializer, seen)
+
+    async def read_attributes(self, session: Session, *, seen: Position = NEVER_WRITTEN) -> StoredAttributes:
+        """As stored, or a near copy if there is one that is not older than `seen`, and the lease holds. `attributes` decodes them.
+
+        The store has the last word: if its version is older than `seen`, there is no later one. TicketRefused, StoreUnavailable.
+        """
         self._check_end(session)
-        copy = self.near_copy(session)
+        copy = self.near_copy(session, seen=seen)
         if copy:
             return copy
         session_id, principal = session.id, session.principal
@@ -471,18 +480,14 @@ class TicketCache:
             raise self._over(session_id, principal)
         return found
 
-    def near_copy(self, session: Session) -> StoredAttributes | None:
-        """The near copy of a session's attributes, if there is one and the lease holds. Never waits; for any thread."""
+    def near_copy(self, session: Session, *, seen: Position = NEVER_WRITTEN) -> StoredAttributes | None:
+        """The near copy of a session's attributes, if there is one of `seen` or later, and the lease holds. Never waits; any thread."""
         # The lease first: a copy that is there after it was renewed has survived what the log said then.
-        return self.near_attributes.find(session.id) if self._is_leased(session.principal) else None
+        copy = self.near_attributes.find(session.id) if self._is_leased(session.principal) else None
+        return copy if copy and copy.version >= seen else None
 
-    async def write_attributes(
-        self, session: Session, changes: Changes, held: StoredAttributes | None
-    ) -> StoredAttributes | None:
-        """Write changes to what was read as `held`. What is stored then; None: others have written, too, so it is not known.
-
-        AttributesTooLarge, TicketRefused, StoreUnavailable.
-        """
+    async def write_attributes(self, session: Session, changes: Changes, held: StoredAttributes | None) -> Saved:
+        """Write changes to what was read as `held`. AttributesTooLarge, TicketRefused, StoreUnavailable."""
         self._check_end(session)
         session_id, principal = session.id, session.principal
         held = held or self.near_attributes.find(session_id)
@@ -500,7 +505,7 @@ class TicketCache:
             self.near_attributes.land(flight, now)
         if written is None:
             raise self._over(session_id, principal)
-        return now
+        return Saved(written.version, now)
 
     def _check_end(self, session: Session) -> None:
         """A session that somebody holds on to does not outlive its end, even if the store has not removed it yet."""
@@ -993,7 +998,11 @@ class TicketCache:
 
     # --- the keeper of all this
 
-    def _on_doorbell(self, shard: int) -> None:
+    def _on_doorbell(self, shard: int, changed: Changed | None = None) -> None:
+        """Of a change all is told. A near copy that is older goes at once, and the store is asked when somebody wants another."""
+        if changed:
+            self.near_attributes.changed(*changed)
+            return
         self._rung.add(shard)
         self._bell.set()
 

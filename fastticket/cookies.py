@@ -1,4 +1,7 @@
-"""The cookie that carries a ticket (RFC 6265): found in a request as the gateway finds it, and the Set-Cookie values of a response."""
+"""The cookie that carries a ticket (RFC 6265): found in a request as the gateway finds it, and the Set-Cookie values of a response.
+
+Beside it, with the same attributes, the one that says which version of the session's attributes a client has seen (fastticket/seen.py).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import re
 DOMAIN_LABELS_MIN = 2  # fewer would be a cookie for a whole top-level domain
 LABEL = re.compile(r"[A-Za-z0-9-]+")  # nothing else of a client's Host gets into a Set-Cookie
 OUTER = " \t"
+SEEN = "-seen"  # what the second cookie's name ends with
 
 
 class TicketCookie:
@@ -15,28 +19,43 @@ class TicketCookie:
 
     def __init__(self, name: str = "ticket", *, is_secure: bool = True, domain_level: int = 0) -> None:
         self.name = name
+        self.seen_name = name + SEEN
         self._attributes = f"; Path=/; HttpOnly; SameSite=Lax{'; Secure' if is_secure else ''}"
         self._domain_level = domain_level
 
     def find(self, cookies: str) -> str:
         """The ticket in the value of a Cookie field; empty: there is none, or several, so nobody knows which is meant."""
-        begins = f"{self.name}="
-        parts = [part.strip(OUTER) for part in cookies.split(";")]
-        found = [part.removeprefix(begins) for part in parts if part.startswith(begins)]
+        found = _values_of(self.name, cookies)
         return found[0] if len(found) == 1 else ""
+
+    def find_seen(self, cookies: str) -> list[str]:
+        """The values of the other cookie."""
+        return _values_of(self.seen_name, cookies)
 
     def set(self, ticket: str, host: str, *, max_age_s: int | None = None) -> str:
         """The Set-Cookie value that gives a ticket to a client which asked for this Host. `max_age_s`: it outlives the browser."""
-        age = "" if max_age_s is None else f"; Max-Age={max_age_s}"
-        return f"{self.name}={ticket}{self._attributes}{self._domain(host)}{age}"
+        return self._field(self.name, ticket, host, max_age_s)
 
     def clear(self, host: str) -> str:
         """The value that takes it away again."""
-        return f"{self.name}={self._attributes}{self._domain(host)}; Max-Age=0"
+        return self._field(self.name, "", host, 0)
 
-    def _domain(self, host: str) -> str:
+    def set_seen(self, version: str, host: str, *, max_age_s: int | None = None) -> str:
+        """The Set-Cookie value of the other cookie; empty: it is taken away."""
+        return self._field(self.seen_name, version, host, max_age_s if version else 0)
+
+    def _field(self, name: str, value: str, host: str, max_age_s: int | None) -> str:
         domain = parent_domain(host, self._domain_level)
-        return f"; Domain={domain}" if domain else ""
+        age = "" if max_age_s is None else f"; Max-Age={max_age_s}"
+        return f"{name}={value}{self._attributes}{f'; Domain={domain}' if domain else ''}{age}"
+
+
+def _values_of(name: str, cookies: str) -> list[str]:
+    begins = f"{name}="
+    if begins not in cookies:
+        return []
+    parts = [part.strip(OUTER) for part in cookies.split(";")]
+    return [part.removeprefix(begins) for part in parts if part.startswith(begins)]
 
 
 def parent_domain(host: str, level: int) -> str:

@@ -39,7 +39,7 @@ from fastticket.core.check import Session
 from fastticket.core.ticket import Keyring
 from fastticket.errors import ConfigError, StoreUnavailable, Verdict
 from fastticket.events import KINDS, SessionEvent
-from fastticket.stores.base import NO_DETAILS, Store
+from fastticket.stores.base import NEVER_WRITTEN, NO_DETAILS, Position, Store
 
 log = logging.getLogger("fastticket.sync")
 
@@ -161,9 +161,12 @@ class TicketCache:
             self._run(stream.start)
         return iter(lambda: self._run(stream.__anext__), None)
 
-    def attributes(self, session: Session) -> Attributes:
-        """What the application keeps in a session: a mapping, read when it is first looked at. `save()`, or use it with `with`."""
-        return Attributes(self, session, self._cache.serializer)
+    def attributes(self, session: Session, *, seen: Position = NEVER_WRITTEN) -> Attributes:
+        """What the application keeps in a session: a mapping, read when it is first looked at. `save()`, or use it with `with`.
+
+        `seen` as in `fastticket.TicketCache.attributes`.
+        """
+        return Attributes(self, session, self._cache.serializer, seen)
 
     @property
     def serializer(self) -> Serializer:
@@ -206,10 +209,13 @@ class TicketCache:
 class Attributes(AttributeChanges):
     """The attributes of one session, for threads: read when they are first looked at. One thread at a time."""
 
-    def __init__(self, cache: TicketCache, session: Session, serializer: Serializer) -> None:
+    def __init__(
+        self, cache: TicketCache, session: Session, serializer: Serializer, seen: Position = NEVER_WRITTEN
+    ) -> None:
         super().__init__(serializer)
         self._cache = cache
         self._session = session
+        self._seen = seen
 
     def __enter__(self) -> Self:
         return self
@@ -223,8 +229,9 @@ class Attributes(AttributeChanges):
     def load(self) -> Self:
         """Read them now, if they were not read before. TicketRefused: the session is over; StoreUnavailable."""
         if not self.is_loaded:
-            cache = self._cache._cache
-            self.hold(cache.near_copy(self._session) or self._cache._run(cache.read_attributes, self._session))
+            cache, seen = self._cache._cache, self._seen
+            copy = cache.near_copy(self._session, seen=seen)
+            self.hold(copy or self._cache._run(cache.read_attributes, self._session, seen=seen))
         return self
 
     def save(self) -> bool:

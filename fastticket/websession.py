@@ -10,6 +10,7 @@ Rules of this file
 - A value that can not be written, or has no place to be kept in, is found before anything is done, but for a logout.
 - A login that fails is not tried again: the visitor is anonymous, and no session is left of it. A logout that fails is tried again.
 - A session that ends while the application works leaves the visitor anonymous, and is no error.
+- What a request has written the next one must see, in whichever process (fastticket/seen.py): the response says which version it is.
 - The cookie of a revoked ticket stays: a rotation may have revoked it, whose response has brought another ticket by now.
 """
 
@@ -27,7 +28,8 @@ from fastticket.cache import TicketCache
 from fastticket.cookies import TicketCookie
 from fastticket.core.check import Session
 from fastticket.errors import FastticketError, NotLoggedIn, StoreUnavailable, TicketRefused, Verdict
-from fastticket.stores.base import StoredAttributes
+from fastticket.seen import SeenVersion
+from fastticket.stores.base import NEVER_WRITTEN, StoredAttributes
 
 USER_AGENT_CHARACTERS_MAX = 200  # of what a login records
 RETRY_AFTER_S = 1
@@ -40,7 +42,7 @@ UNAVAILABLE_FIELDS = (
     ("Cache-Control", "no-store"),
 )
 
-NOTHING_STORED = StoredAttributes((0, 0), {})
+NOTHING_STORED = StoredAttributes(NEVER_WRITTEN, {})
 
 T = TypeVar("T")
 
@@ -83,6 +85,7 @@ class WebSession(MutableMapping[str, Any]):
         self._has_place = anonymous is not None
         self._place: MutableMapping[str, Any] = {} if anonymous is None else anonymous
         self._ticket = cookie.find(visitor.cookies) if visitor.cookies else ""
+        self._seen = SeenVersion(cookie.find_seen(visitor.cookies))
         self._session: Session | None = None
         self._attributes: asynchronous.Attributes | sync.Attributes | None = None
         self._unreadable: StoreUnavailable | None = None
@@ -203,6 +206,7 @@ class WebSession(MutableMapping[str, Any]):
             return
         try:
             await _result_of(self._attributes.load())
+            self._seen.read(self._attributes.version or NEVER_WRITTEN)
         except TicketRefused as refused:
             self._end(refused.verdict)
         except StoreUnavailable as error:
@@ -225,8 +229,8 @@ class WebSession(MutableMapping[str, Any]):
         try:
             if newcomer is not None:
                 await self._log_in(newcomer, brought)
-            if self._attributes is not None:
-                await _result_of(self._attributes.save())
+            if self._attributes is not None and await _result_of(self._attributes.save()):
+                self._seen.wrote(self._attributes.version or NEVER_WRITTEN)
             if self._rotates:
                 await self._take_another_ticket()
         except TicketRefused as refused:
@@ -258,14 +262,14 @@ class WebSession(MutableMapping[str, Any]):
         Of a 503, too: a ticket may have been replaced before the store went away.
         """
         self._has_answered = True
-        if not self._is_looked_at and not self._set_cookie:
+        cookies = [cookie for cookie in (self._set_cookie, self._seen_cookie()) if cookie]
+        if not self._is_looked_at and not cookies:
             return []
         said = {name.lower(): value for name, value in given}
         added = [] if _varies_by_cookie(said.get("vary", "")) else [("Vary", "Cookie")]
-        if self._set_cookie:
-            added.append(("Set-Cookie", self._set_cookie))
-            if "cache-control" not in said:
-                added.append(("Cache-Control", "no-store"))
+        added += [("Set-Cookie", cookie) for cookie in cookies]
+        if cookies and "cache-control" not in said:
+            added.append(("Cache-Control", "no-store"))
         return added
 
     # --- inside
@@ -311,6 +315,7 @@ class WebSession(MutableMapping[str, Any]):
 
     async def _log_in(self, principal: str, brought: dict[str, Any]) -> None:
         remember = self._remembers
+        self._seen.forget()
         try:
             ticket = await self._new_ticket(principal)
         except BaseException:
@@ -355,7 +360,7 @@ class WebSession(MutableMapping[str, Any]):
     async def _enter(self, ticket: str) -> asynchronous.Attributes | sync.Attributes:
         session = await _result_of(self._cache.authenticate(ticket))
         self._ticket, self._session, self._principal = ticket, session, session.principal
-        self._attributes = self._cache.attributes(session)
+        self._attributes = self._cache.attributes(session, seen=self._seen.version)
         return self._attributes
 
     def _end(self, why: Verdict | None = None) -> None:
@@ -377,6 +382,16 @@ class WebSession(MutableMapping[str, Any]):
 
     def _clear_cookie(self) -> None:
         self._set_cookie = self._cookie.clear(self._visitor.host)
+        self._seen.forget()
+
+    def _seen_cookie(self) -> str:
+        """The Set-Cookie value that tells the client which version it has seen, or takes that away; empty: there is no need to."""
+        news = self._seen.news
+        if news is None:
+            return ""
+        is_remembered = self._session is not None and self._is_remembered(self._session)
+        age_s = self._cache.remember_lifetime_s if is_remembered else None
+        return self._cookie.set_seen(news, self._visitor.host, max_age_s=age_s)
 
     def _is_remembered(self, session: Session) -> bool:
         """Such a session has the lifetime of one, and no idle timeout."""

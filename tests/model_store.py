@@ -18,11 +18,13 @@ from typing import Any, NamedTuple
 
 from fastticket.errors import AttributesTooLarge, StoreUnavailable, TooManySessions
 from fastticket.stores.base import (
+    Changed,
     Event,
     Fleet,
     Position,
     Reply,
     Request,
+    Ring,
     StoredAttributes,
     StoredSession,
     Tail,
@@ -106,6 +108,12 @@ class _Log:
         self.last += 1
         self.events.append(Event((self.last, 0), kind, session.id, session.principal, reason, successor_id))
         return self.last, 0
+
+    @property
+    def change(self) -> Changed | None:
+        """What the doorbell says of the last entry, if it is of attributes."""
+        event = self.events[-1] if self.events else None
+        return Changed(event.session_id, event.position) if event and event.kind == "changed" else None
 
     def tail(self, since: Position | None) -> tuple[list[Event], bool]:
         if since is None:
@@ -381,7 +389,7 @@ class ModelStore:
         self.wire = wire or Wire()
         self.calls: list[Call] = []
         self.is_closed = False
-        self._ring: Callable[[int], None] | None = None
+        self._ring: Ring | None = None
 
     def hold_requests(self, holds: Callable[[Call], bool] = is_any) -> Gate:
         """Nothing of the held calls happens until the gate is opened."""
@@ -468,7 +476,7 @@ class ModelStore:
         call = Call("sweep", (dead_before_ms, sessions_max))
         return await self._call(call, lambda: self.server.sweep(dead_before_ms, sessions_max))
 
-    def on_doorbell(self, ring: Callable[[int], None]) -> None:
+    def on_doorbell(self, ring: Ring) -> None:
         self._ring = ring
 
     def _exchange(self, shard: int, request: Request) -> Reply | StoreUnavailable:
@@ -497,4 +505,4 @@ class ModelStore:
     def _tell_the_others(self, shard: int) -> None:
         for other in self.server.stores:
             if other is not self and other._ring and other.wire.hears_doorbell():
-                asyncio.get_running_loop().call_soon(other._ring, shard)
+                asyncio.get_running_loop().call_soon(other._ring, shard, self.server.logs[shard].change)

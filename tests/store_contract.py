@@ -21,7 +21,19 @@ import pytest
 
 from fastticket.core.ticket import encode_session_id
 from fastticket.errors import AttributesTooLarge, StoreUnavailable, TooManySessions
-from fastticket.stores.base import Event, Position, Reply, Request, Store, StoredSession, Tail, Touch, Written, shard_of
+from fastticket.stores.base import (
+    Changed,
+    Event,
+    Position,
+    Reply,
+    Request,
+    Store,
+    StoredSession,
+    Tail,
+    Touch,
+    Written,
+    shard_of,
+)
 
 HOUR_MS = 3_600_000
 ROOMY_BYTES = 1_000_000
@@ -151,6 +163,7 @@ class StoreContract:
     """Subclass, and give `open_handle`. `is_shared = False`: a store that no second process can open."""
 
     is_shared = True
+    tells_changes = True  # the doorbell says whose attributes were written
 
     @pytest.fixture
     async def open_handle(self) -> OpenHandle:
@@ -849,7 +862,7 @@ class StoreContract:
         heard, threads = asyncio.Event(), set()
         rung: list[int] = []
 
-        def ring(shard: int) -> None:
+        def ring(shard: int, _: Changed | None) -> None:
             threads.add(threading.get_ident())
             rung.append(shard)
             heard.set()
@@ -865,6 +878,32 @@ class StoreContract:
                 await heard.wait()
                 heard.clear()
         assert threads == {threading.get_ident()}
+
+    async def test_the_doorbell_rings_in_another_handle_for_attributes(self, store, other):
+        """It says whose, and which version they have now; where the store can not tell, it rings as for any news."""
+        if not self.is_shared:
+            pytest.skip("nobody else to ring for")
+        session = await add_session(store)
+        heard = asyncio.Event()
+        rung: list[int] = []
+        changes: list[Changed | None] = []
+
+        def ring(shard: int, changed: Changed | None) -> None:
+            rung.append(shard)
+            changes.append(changed)
+            heard.set()
+
+        other.on_doorbell(ring)
+        async with asyncio.timeout(DOORBELL_BOUND_S):
+            await self.until_it_listens(other, rung)
+        rung.clear()
+        changes.clear()
+        written = await write(store, session, {"a": b"1"})
+        expected = Changed(session.id, written.version) if self.tells_changes else None
+        async with asyncio.timeout(DOORBELL_BOUND_S):
+            while (shard_of("alice", store.shards), expected) not in zip(rung, changes, strict=True):
+                await heard.wait()
+                heard.clear()
 
     # --- the end
 

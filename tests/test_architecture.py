@@ -43,10 +43,11 @@ MAY_IMPORT = {
     "sync": {"errors", "core.ticket", "core.check", "stores", "attributes", "events", "cache", ""},
     "keyfile": {"errors", "core.ticket"},
     "cookies": set(),
-    "websession": {"errors", "core.check", "stores", "attributes", "cache", "sync", "cookies", ""},
+    "seen": {"stores"},
+    "websession": {"errors", "core.check", "stores", "attributes", "cache", "sync", "cookies", "seen", ""},
     "asgi": {"errors", "cache", "cookies", "websession"},
     "fastapi": {"asgi"},
-    "django": {"errors", "core.ticket", "core.check", "stores", "sync", "cookies", "websession"},
+    "django": {"errors", "core.ticket", "core.check", "stores", "sync", "cookies", "seen", "websession"},
     "wsgi": {"errors", "sync", "cookies", "websession"},
     "flask": {"errors", "sync", "cookies", "attributes", "websession", "wsgi"},
     "gateway": {

@@ -1037,6 +1037,227 @@ def test_a_scope_without_the_middleware_says_so():
         session_of({"type": "http", "session": {}})
 
 
+# --- P11, read your writes
+
+
+SEEN = "ticket-seen"
+
+
+@contextlib.asynccontextmanager
+async def two_sites(*, is_deaf=True, **settings) -> AsyncIterator[tuple[Site, Site, Browser]]:
+    """Two processes of one application, and somebody who is logged in and known to both."""
+    async with site(**settings) as here, site(here.server, **settings) as there:
+        for at in (here, there):
+            at.store.wire.is_deaf = is_deaf
+        browser = await logged_in(here)
+        browser.site = there
+        await browser.say(everything)
+        browser.site = here
+        yield here, there, browser
+
+
+@in_virtual_time
+async def test_p11_what_was_written_here_the_next_request_sees_there():
+    async with two_sites() as (here, there, browser):
+        for number in range(5):
+            for browser.site in (here, there):
+                await browser.ask(lambda session: session.setdefault("cart", []).append(0))
+                browser.site = there if browser.site is here else here
+                with browser.site.commands("read_attributes"):
+                    cart = (await browser.say(everything))["cart"]
+                with browser.site.commands():
+                    assert await browser.say(everything) == {"user": "alice", "cart": cart}
+            assert len(cart) == 2 * number + 2
+
+
+@in_virtual_time
+async def test_p11_it_is_a_cookie_beside_the_tickets_that_says_so():
+    async with site(remember_lifetime_s=1000) as at:
+        browser = await logged_in(at)
+        assert set(browser.cookies) == {"ticket"}  # a session that nobody had before: nobody has a copy of it
+        answer = await browser.ask(put(color="red"))
+        version = at.server.attributes[session_id_of(at, browser)].version
+        assert answer.all("set-cookie") == [f"{SEEN}={version[0]}-0; Path=/; HttpOnly; SameSite=Lax; Secure"]
+        assert (answer.all("cache-control"), answer.all("vary")) == (["no-store"], ["Cookie"])
+        for view in (everything, put(color="red"), lambda scope: "static"):
+            assert (await browser.ask(view)).all("set-cookie") == []
+        remembered = at.browser()
+        await remembered.ask(lambda scope: login(scope, "bob", remember=True))
+        (cookie,) = (await remembered.ask(put(color="red"))).all("set-cookie")
+        assert cookie.endswith("; Secure; Max-Age=1000")
+
+
+def session_id_of(at: Site, browser: Browser) -> str:
+    return at.cache.check(browser.ticket).id
+
+
+@in_virtual_time
+@pytest.mark.parametrize("claim", ["999999-0", "rubbish", "1-0-0"])
+async def test_p11_a_claim_that_the_store_does_not_bear_out_is_corrected(claim):
+    async with two_sites() as (here, _, browser):
+        await browser.ask(put(color="red"))
+        honest = browser.cookies[SEEN]
+        browser.cookies[SEEN] = claim
+        with here.commands("read_attributes"):
+            answer = await browser.ask(lambda scope: "static")
+        assert browser.cookies[SEEN] == honest
+        assert answer.all("cache-control") == ["no-store"]
+        with here.commands():
+            assert (await browser.ask(everything)).all("set-cookie") == []
+
+
+@in_virtual_time
+async def test_p11_what_nobody_has_written_takes_the_claim_away():
+    async with site() as at:
+        browser = await logged_in(at)
+        browser.cookies[SEEN] = "7-0"
+        (cookie,) = (await browser.ask(everything)).all("set-cookie")
+        assert cookie == f"{SEEN}=; Path=/; HttpOnly; SameSite=Lax; Secure; Max-Age=0"
+
+
+@in_virtual_time
+async def test_p11_a_claim_of_another_session_ends_with_a_login_and_with_a_logout():
+    async with two_sites() as (_, _, browser):
+        await browser.ask(put(color="red"))
+        await browser.ask(put(user="bob"))
+        assert set(browser.cookies) == {"ticket"}
+        await browser.ask(put(color="red"))
+        assert set(browser.cookies) == {"ticket", SEEN}
+        answer = await browser.ask(lambda scope: logout(scope))
+        assert browser.cookies == {}
+        assert [line.partition("=")[0] for line in answer.all("set-cookie")] == ["ticket", SEEN]
+        assert answer.all("cache-control") == ["no-store"]
+        browser.cookies[SEEN] = "7-0"  # somebody else logged the visitor out: the gateway
+        assert (await browser.ask(everything)).all("set-cookie") == []
+        await browser.ask(put(user="alice"))
+        assert set(browser.cookies) == {"ticket"}
+
+
+@in_virtual_time
+async def test_p11_a_refused_ticket_takes_the_claim_along_but_for_one_that_may_have_been_replaced():
+    async with two_sites() as (here, _, browser):
+        await browser.ask(put(color="red"))
+        mine = dict(browser.cookies)
+        browser.cookies["ticket"] = "malformed"
+        await browser.ask(everything)
+        assert browser.cookies == {}
+        browser.cookies = mine
+        await here.cache.logout(browser.ticket)
+        assert (await browser.ask(everything)).all("set-cookie") == []
+
+
+@in_virtual_time
+async def test_p11_it_outlives_a_rotation():
+    async def change_and_rotate(scope):
+        scope["session"]["color"] = "blue"
+        await rotate(scope)
+        scope["session"]["size"] = scope["session"]["color"]
+
+    async with two_sites() as (here, there, browser):
+        await browser.ask(put(color="red"))
+        answer = await browser.ask(change_and_rotate)
+        assert [line.partition("=")[0] for line in answer.all("set-cookie")] == ["ticket", SEEN]
+        for browser.site in (there, here):
+            assert await browser.say(everything) == {"user": "alice", "color": "blue", "size": "blue"}
+        await browser.ask(lambda scope: rotate(scope))
+        for browser.site in (there, here, there):
+            await browser.ask(lambda session: session.update(count=session.get("count", 0) + 1))
+        assert (await browser.say(everything))["count"] == 3
+
+
+@in_virtual_time
+async def test_p11_it_is_told_whatever_the_response_is_once_it_was_written():
+    async def save_and_fail(scope, receive, send):
+        scope["session"]["color"] = "red"
+        await scope["session"].save()
+        await send({"type": "http.response.start", "status": 500, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def save_and_be_cut_off(scope, receive, send):
+        scope["session"]["color"] = "blue"
+        await scope["session"].save()
+        here.store.wire.is_down = True
+        scope["session"]["color"] = "green"
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async with two_sites() as (here, there, browser):
+        for application, status, color in ((save_and_fail, 500, "red"), (save_and_be_cut_off, 503, "blue")):
+            browser.site = here
+            assert (await browser.request(application)).status == status
+            browser.site = there
+            assert (await browser.say(everything))["color"] == color
+
+
+@in_virtual_time
+@pytest.mark.parametrize("is_deaf", [True, False])
+async def test_p11_what_is_written_after_the_response_has_begun_others_see_by_the_doorbell_or_within_the_lease(is_deaf):
+    async def late(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        scope["session"]["color"] = "red"
+        await send({"type": "http.response.body", "body": b""})
+
+    async with two_sites(is_deaf=is_deaf) as (_, there, browser):
+        assert (await browser.request(late)).all("set-cookie") == []
+        browser.site = there
+        await settle()
+        if is_deaf:
+            assert "color" not in await browser.say(everything)
+            await pass_ms(2000)
+        assert (await browser.say(everything))["color"] == "red"
+
+
+@in_virtual_time
+async def test_p11_a_websocket_says_it_as_it_is_accepted():
+    async def application(scope, receive, send):
+        scope["session"]["color"] = "red"
+        await send({"type": "websocket.accept"})
+        await receive()
+
+    async with two_sites() as (_, there, browser):
+        sent = await talk(browser, application, DISCONNECT)
+        fields = [(name.decode(), value.decode()) for name, value in sent[0]["headers"]]
+        browser._take_cookies(Answer(101, fields, b""))
+        browser.site = there
+        assert (await browser.say(everything))["color"] == "red"
+
+
+@in_virtual_time
+async def test_p11_requests_that_overlap_lose_nothing_and_their_answers_may_come_in_any_order():
+    """The later answer may name the earlier version; so the next request may see that one alone, until the log is read."""
+    async with two_sites(is_deaf=True) as (here, there, browser):
+        other = there.browser()
+        other.cookies = dict(browser.cookies)
+        gate = there.store.hold_requests(lambda call: call.name == "write_attributes")
+        writing = asyncio.create_task(other.ask(put(b=2)))
+        await gate.arrival()
+        await browser.ask(put(a=1))  # begins later, and is answered sooner
+        first = browser.cookies[SEEN]
+        gate.open()
+        await writing
+        assert other.cookies[SEEN] != first
+        for seen, name, value in ((first, "a", 1), (other.cookies[SEEN], "b", 2)):
+            browser.cookies[SEEN] = seen
+            for browser.site in (there, here):
+                assert (await browser.say(everything))[name] == value
+        await pass_ms(2000)
+        for browser.site in (there, here):
+            assert await browser.say(everything) == {"user": "alice", "a": 1, "b": 2}
+
+
+@in_virtual_time
+async def test_p11_with_the_store_away_an_old_copy_is_no_answer():
+    async with two_sites() as (_, there, browser):
+        await browser.ask(put(color="red"))
+        cookies = dict(browser.cookies)
+        browser.site = there
+        there.store.wire.is_down = True
+        assert (await browser.ask(everything)).status == 503
+        assert await browser.say(lambda session: session["user"]) == "alice"
+        assert browser.cookies == cookies
+        there.store.wire.is_down = False
+        assert (await browser.say(everything))["color"] == "red"
+
+
 # --- WebSockets
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastticket.attributes import AttributeChanges, Changes, JSONSerializer, NearAttributes, after
+from fastticket.attributes import AttributeChanges, Changes, JSONSerializer, NearAttributes, Saved, after
 from fastticket.errors import BadAttribute, NotLoaded
 from fastticket.stores.base import StoredAttributes, Written
 
@@ -70,7 +70,7 @@ def test_it_does_as_a_dict_does_and_writes_only_the_difference(before, steps):
     assert {name: serializer.loads(value) for name, value in now.values.items()} == model
     assert all(raw.get(name) != value for name, value in changes.values.items())
     assert set(changes.removed) == set(before) - set(model)
-    attributes.settle(changes, now)
+    attributes.settle(changes, Saved(now.version, now))
     assert not attributes.changes()
     assert dict(attributes) == model
 
@@ -100,9 +100,33 @@ def test_unread_attributes_can_be_set_and_removed_but_not_read():
             look()
     changes = attributes.changes()
     assert changes == Changes({"a": b"1"}, ["b"])
-    attributes.settle(changes, None)
+    attributes.settle(changes, Saved((4, 0), None))
     assert not attributes.changes()
     attributes.hold(stored(5, a=b"2", b=b"3"))  # somebody else was faster
+    assert not attributes.changes()
+
+
+def test_the_version_is_that_of_the_last_read_or_write_also_if_others_have_written_in_between():
+    attributes = unread()
+    assert attributes.version is None
+    attributes.hold(stored(3, a=b"1"))
+    assert attributes.version == (3, 0)
+    attributes["a"] = 2
+    attributes.settle(attributes.changes(), Saved((7, 0), None))
+    assert attributes.version == (7, 0)
+
+
+def test_once_others_have_written_what_is_set_is_written_even_to_what_it_was_when_it_was_read():
+    """Somebody has set it otherwise, perhaps, and that is not known here."""
+    attributes = held(a=b"1", b=b"2")
+    attributes["b"] = 3
+    attributes.settle(attributes.changes(), Saved((9, 0), None))
+    assert attributes["a"] == 1
+    assert not attributes.changes()
+    attributes["a"] = 1
+    attributes.discard("c")
+    assert attributes.changes() == Changes({"a": b"1"}, ["c"])
+    attributes.settle(attributes.changes(), Saved((11, 0), None))
     assert not attributes.changes()
 
 
@@ -110,7 +134,7 @@ def test_what_others_wrote_meanwhile_is_not_overwritten_by_a_second_save():
     attributes = held(a=b"1", b=b"2")
     assert attributes["b"] == 2
     attributes["a"] = 10
-    attributes.settle(attributes.changes(), None)
+    attributes.settle(attributes.changes(), Saved((4, 0), None))
     assert dict(attributes) == {"a": 10, "b": 2}
     attributes["c"] = 3
     assert attributes.changes() == Changes({"c": b"3"}, [])
@@ -120,7 +144,8 @@ def saved(attributes: AttributeChanges, before: StoredAttributes | None = None) 
     """What was written, by a store in which nobody else writes."""
     changes = attributes.changes()
     version = before.version[0] if before else 0
-    attributes.settle(changes, after(before, changes, Written((version + 1, 0), (version, 0))))
+    now = after(before, changes, Written((version + 1, 0), (version, 0)))
+    attributes.settle(changes, Saved((version + 1, 0), now))
     return changes
 
 
@@ -146,7 +171,7 @@ def test_what_is_removed_while_a_save_is_under_way_is_removed_by_the_next_one():
     del attributes["a"]
     changes = attributes.changes()
     del attributes["b"]
-    attributes.settle(changes, after(before, changes, Written((2, 0), (1, 0))))
+    attributes.settle(changes, Saved((2, 0), after(before, changes, Written((2, 0), (1, 0)))))
     assert dict(attributes) == {}
     assert attributes.changes() == Changes({}, ["b"])
 

@@ -87,7 +87,7 @@ def value(response):
     return answer(response)["value"]
 
 
-def answered_by(view, ticket=""):
+def answered_by(view, ticket="", **cookies):
     """The response to a request that goes through the two middlewares alone."""
     from django.contrib.sessions.middleware import SessionMiddleware
     from django.test import RequestFactory
@@ -97,6 +97,8 @@ def answered_by(view, ticket=""):
     factory = RequestFactory()
     if ticket:
         factory.cookies[TICKET] = ticket
+    for name, said in cookies.items():
+        factory.cookies[name] = said
     return SessionMiddleware(TicketMiddleware(view))(factory.get("/"))
 
 
@@ -131,8 +133,9 @@ def test_a_request_of_a_known_session_asks_the_store_nothing(at):
 
 def test_a_response_to_a_known_session_sets_no_cookie(at):
     client = at.client(at.cache.login("alice"))
-    for path in ("/who", "/put?a=1", "/get?name=a"):
+    for path in ("/who", "/get?name=a"):
         assert not client.get(path).cookies
+    assert TICKET not in client.get("/put?a=1").cookies
 
 
 @pytest.mark.parametrize("ticket", ["x", "no.ticket", "x" * 120])
@@ -864,3 +867,127 @@ def test_asynchronous_views_set_an_expiry(at):
 def test_attributes_are_there_before_an_asynchronous_view_looks(at):
     session = at.client(at.cache.login("alice")).session
     assert asyncio.run(session.aload()).attributes.is_loaded
+
+
+# --- P11, read your writes
+
+SEEN = "ticket-seen"
+
+
+def test_p11_a_response_to_a_change_says_which_version_the_visitor_has_seen(at):
+    client = at.client(ticket := at.cache.login("alice"))
+    client.get("/who")
+    responses = []
+    asked = at.store.asked_for(lambda: responses.append(client.get("/put?a=1")))
+    attributes = at.cache.attributes(at.cache.authenticate(ticket)).load()
+    version = f"{attributes.version[0]}-{attributes.version[1]}"
+    assert asked == {"write_attributes": 1}  # not even for how long the cookie should last
+    (response,) = responses
+    assert list(response.cookies) == [SEEN]
+    cookie = response.cookies[SEEN]
+    assert (cookie.value, cookie["path"], cookie["httponly"], cookie["samesite"]) == (version, "/", True, "Lax")
+    assert not cookie["secure"]
+    assert not cookie["domain"]
+    assert 86_000 < cookie["max-age"] <= 86_400
+    assert (response["Cache-Control"], response["Vary"]) == ("no-store", "Cookie")
+    for path in ("/get?name=a", "/ignore"):
+        assert not client.get(path).cookies
+
+
+def test_p11_it_is_set_as_the_project_sets_the_tickets(at):
+    said = {
+        "SESSION_COOKIE_SECURE": True,
+        "SESSION_COOKIE_DOMAIN": "shop.test",
+        "SESSION_EXPIRE_AT_BROWSER_CLOSE": True,
+    }
+    with at.override(**said, SESSION_COOKIE_SAMESITE="Strict"):
+        client = at.client(at.cache.login("alice"))
+        cookie = client.get("/put?a=1").cookies[SEEN]
+        assert (cookie["secure"], cookie["domain"], cookie["max-age"]) == (True, "shop.test", "")
+        assert cookie["samesite"] == "Strict"
+
+
+@pytest.mark.parametrize("end", ["/logout", "/login?user=bob"])
+def test_p11_a_logout_takes_it_away_and_so_does_another_login(at, end):
+    client = at.client()
+    client.get("/login?user=alice")
+    client.get("/put?a=1")
+    assert client.cookies[SEEN].value
+    response = client.get(end)
+    assert (response.cookies[SEEN].value, response.cookies[SEEN]["max-age"]) == ("", 0)
+
+
+def test_p11_a_login_takes_away_what_another_session_has_left(at):
+    client = at.client()
+    client.cookies[SEEN] = "7-0"
+    assert not client.get("/who").cookies
+    assert client.get("/login?user=alice").cookies[SEEN]["max-age"] == 0
+
+
+def test_p11_who_is_anonymous_from_now_on_needs_it_no_longer_whatever_his_session_holds(at):
+    from django.http import HttpResponse
+
+    def leave(request):
+        request.session.flush()
+        request.session["message"] = "bye"
+        return HttpResponse()
+
+    response = answered_by(leave, at.cache.login("alice"), **{SEEN: "7-0"})
+    assert response.cookies[TICKET].value
+    assert response.cookies[SEEN]["max-age"] == 0
+
+
+def test_p11_a_refused_ticket_takes_it_along(at):
+    client = at.client("no.ticket")
+    client.cookies[SEEN] = "7-0"
+    response = client.get("/who")
+    assert {name: cookie.value for name, cookie in response.cookies.items()} == {TICKET: "", SEEN: ""}
+
+
+@pytest.mark.parametrize("claim", ["99-0", "rubbish"])
+def test_p11_a_claim_that_is_not_true_is_corrected_by_who_reads(at, claim):
+    client = at.client(at.cache.login("alice"))
+    client.get("/put?a=1")
+    honest = client.cookies[SEEN].value
+    client.cookies[SEEN] = claim
+    assert not client.get("/ignore").cookies
+    response = client.get("/get?name=a")
+    assert (value(response), response.cookies[SEEN].value, response["Cache-Control"]) == ("1", honest, "no-store")
+    assert not client.get("/get?name=a").cookies
+
+
+def test_p11_it_outlives_a_rotation(at):
+    client = at.client()
+    client.get("/login?user=alice")
+    client.get("/put?a=1")
+    client.cookies[SEEN] = "99-0"
+    client.get("/expire?seconds=5000")  # writes, and takes another ticket
+    said = client.cookies[SEEN].value
+    assert said not in ("", "99-0")
+    assert value(client.get("/get?name=a")) == "1"
+    assert client.cookies[SEEN].value == said
+
+
+def test_p11_what_a_view_saved_is_said_though_it_fails_later(at):
+    from django.http import HttpResponse
+
+    def save_and_fail(request):
+        request.session["a"] = 1
+        request.session.save()
+        request.session["a"] = 2
+        return HttpResponse(status=500)
+
+    response = answered_by(save_and_fail, ticket := at.cache.login("alice"))
+    assert held(at, ticket) == {"a": 1}
+    assert response.cookies[SEEN].value
+    assert not answered_by(lambda request: HttpResponse(status=500), ticket).cookies
+
+
+def test_p11_in_an_asynchronous_view_it_is_the_same(at):
+    async def visit():
+        client = at.async_client(at.cache.login("alice"))
+        return (await client.get("/put?a=1")).cookies, (await client.get("/awho")).cookies
+
+    written, read = asyncio.run(visit())
+    assert list(written) == [SEEN]
+    assert not read

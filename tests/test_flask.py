@@ -644,3 +644,35 @@ def test_no_login_without_the_store(visit, store):
     response = visit().get("/sign_in?user=alice")
     assert response.status_code == 503
     assert cookies_set(response) == set()
+
+
+# --- P11, read your writes
+
+
+def test_p11_a_response_to_a_change_says_which_version_the_visitor_has_seen(visit, cache):
+    client = visit(ticket := cache.login("alice"))
+    response = client.get("/put?a=1")
+    attributes = cache.attributes(cache.authenticate(ticket)).load()
+    version = f"{attributes.version[0]}-{attributes.version[1]}"
+    assert response.headers.getlist("Set-Cookie") == [f"ticket-seen={version}; Path=/; HttpOnly; SameSite=Lax"]
+    assert response.headers["Cache-Control"] == "no-store"
+    assert client.get("/get?name=a").headers.getlist("Set-Cookie") == []
+
+
+def test_p11_a_logout_takes_it_away_and_so_does_a_login(visit, cache):
+    client = visit(cache.login("alice"))
+    for path in ("/sign_out", "/sign_in?user=bob"):
+        client.get("/sign_in?user=alice")
+        client.get("/put?a=1")
+        assert client.get_cookie("ticket-seen")
+        client.get(path)
+        assert client.get_cookie("ticket-seen") is None
+
+
+def test_p11_a_change_that_is_not_written_is_not_said(visit, cache, store):
+    client = visit(cache.login("alice"))
+    client.get("/everything")
+    assert not client.get("/fail").headers.getlist("Set-Cookie")
+    store.is_away = True
+    response = client.get("/put?a=1")
+    assert (response.status_code, response.headers.getlist("Set-Cookie")) == (503, [])

@@ -449,6 +449,73 @@ async def test_a_near_copy_is_no_older_than_the_lease(is_deaf):
 
 
 @in_virtual_time
+async def test_p11_a_near_copy_is_not_served_to_who_has_seen_a_later_version():
+    server, near = new_server(), {"near_attributes_bytes": 100_000}
+    async with gateway(server, **near) as (cache, store), gateway(server, **near) as (other, _):
+        session = await cache.authenticate(await cache.login("alice"))
+        store.wire.is_deaf = True
+        for number in range(1, 4):
+            await cache.attributes(session).load()
+            changed = other.attributes(session)
+            changed["count"] = number
+            await changed.save()
+            store.calls.clear()
+            assert (await cache.attributes(session).load()).get("count") == (number - 1 or None)
+            assert calls_of(store) == []
+            for calls in (["read_attributes"], []):
+                store.calls.clear()
+                seen = await cache.attributes(session, seen=changed.version).load()
+                assert (seen["count"], seen.version) == (number, changed.version)
+                assert calls_of(store) == calls
+
+
+@in_virtual_time
+async def test_p11_the_version_written_is_told_also_where_others_wrote_in_between():
+    server, near = new_server(), {"near_attributes_bytes": 100_000}
+    async with gateway(server, **near) as (cache, store), gateway(server, **near) as (other, _):
+        session = await cache.authenticate(await cache.login("alice"))
+        store.wire.is_deaf = True
+        attributes = await cache.attributes(session).load()
+        async with other.attributes(session) as elsewhere:
+            elsewhere["x"] = 1
+        attributes["y"] = 2
+        assert await attributes.save()
+        assert attributes.version == server.attributes[session.id].version > elsewhere.version
+        assert dict(await other.attributes(session, seen=attributes.version).load()) == {"x": 1, "y": 2}
+
+
+@in_virtual_time
+async def test_the_doorbell_makes_an_old_copy_go_and_asks_the_store_nothing():
+    server, near = new_server(), {"near_attributes_bytes": 100_000}
+    async with gateway(server, **near) as (cache, store), gateway(server, **near) as (other, _):
+        session = await cache.authenticate(await cache.login("alice"))
+        await cache.attributes(session).load()
+        store.calls.clear()
+        async with other.attributes(session) as attributes:
+            attributes["x"] = 1
+        await settle()
+        assert store.calls == []
+        assert cache.near_copy(session) is None
+        assert dict(await cache.attributes(session).load()) == {"x": 1}
+
+
+@in_virtual_time
+async def test_a_read_under_way_when_the_doorbell_rings_brings_no_old_copy():
+    server, near = new_server(), {"near_attributes_bytes": 100_000}
+    async with gateway(server, **near) as (cache, store), gateway(server, **near) as (other, _):
+        session = await cache.authenticate(await cache.login("alice"))
+        gate = store.hold_replies(lambda call: call.name == "read_attributes")
+        reading = asyncio.create_task(cache.attributes(session).load())
+        await gate.arrival()
+        async with other.attributes(session) as attributes:
+            attributes["x"] = 1
+        await settle()
+        gate.open()
+        assert dict(await reading) == {}
+        assert dict(await cache.attributes(session).load()) == {"x": 1}
+
+
+@in_virtual_time
 async def test_a_near_copy_is_not_served_past_the_lease():
     """No session of the shard is held any more, so nobody reads its log: then the copy may be old."""
     server, near = new_server(), {"near_attributes_bytes": 100_000, "capacity": 3}

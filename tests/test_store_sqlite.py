@@ -93,6 +93,8 @@ def path(tmp_path: Path) -> Path:
 
 
 class TestFile(StoreContract):
+    tells_changes = False
+
     @pytest.fixture
     async def open_handle(self, path):
         handles = []

@@ -196,6 +196,20 @@ def test_attributes_are_read_when_they_are_looked_at_and_written_when_they_chang
             dict(other.attributes(session))
 
 
+def test_p11_who_has_seen_a_later_version_is_not_shown_a_near_copy(url):
+    near = {"near_attributes_bytes": 100_000, **UNFLUSHED}
+    with opened(url, **near) as cache, opened(url, **near) as other:
+        cache._cache._store.on_doorbell(lambda *_: None)
+        session = cache.authenticate(cache.login("alice"))
+        assert dict(cache.attributes(session)) == {}
+        with other.attributes(session) as changed:
+            changed["cart"] = ["tea"]
+        assert dict(cache.attributes(session)) == {}
+        for _ in range(2):
+            seen = cache.attributes(session, seen=changed.version)
+            assert (dict(seen), seen.version) == ({"cart": ["tea"]}, changed.version)
+
+
 # --- threads
 
 

@@ -23,18 +23,22 @@ PLAIN = TicketCookie(is_secure=False)
 
 
 class Visitor:
-    """A browser that keeps the ticket cookie."""
+    """A browser that keeps cookies. `cookie`: the last one that was set, with its attributes."""
 
     def __init__(self, application, ticket=""):
         self._application = application
-        self.ticket = ticket
+        self.cookies = {"ticket": ticket} if ticket else {}
+
+    @property
+    def ticket(self):
+        return self.cookies.get("ticket", "")
 
     def get(self, path="/", *, check=True, **environ):
         """(status, fields, body) of a GET; as a server sees it."""
         path, _, query = path.partition("?")
         said = {"SCRIPT_NAME": "", "PATH_INFO": path, "QUERY_STRING": query, "REMOTE_ADDR": "192.0.2.1", **environ}
-        if self.ticket:
-            said.setdefault("HTTP_COOKIE", f"ticket={self.ticket}")
+        if self.cookies:
+            said.setdefault("HTTP_COOKIE", "; ".join(f"{name}={value}" for name, value in self.cookies.items()))
         setup_testing_defaults(said)
         answer = []
 
@@ -56,10 +60,13 @@ class Visitor:
         return SimpleNamespace(status=int(status[:3]), fields=fields, body=b"".join(pieces), raw=body)
 
     def _keep(self, cookies):
-        assert len(cookies) <= 1
-        for cookie in cookies:
-            self.cookie = cookie
-            self.ticket = cookie.partition("=")[2].partition(";")[0]
+        names = [cookie.partition("=")[0] for cookie in cookies]
+        assert len(names) == len(set(names)), "a cookie was set twice"
+        for self.cookie in cookies:
+            name, _, rest = self.cookie.partition("=")
+            self.cookies[name] = rest.partition(";")[0]
+            if not self.cookies[name]:
+                del self.cookies[name]
 
 
 @pytest.fixture
@@ -559,3 +566,35 @@ def test_a_store_that_fails_after_the_response_has_begun_is_the_servers_affair(s
 
     with pytest.raises(StoreUnavailable):
         around(application, cache, cache.login("alice")).get()
+
+
+# --- P11, read your writes
+
+
+def test_p11_a_response_to_a_change_says_which_version_the_visitor_has_seen(visit, cache):
+    visitor = visit(put, ticket := cache.login("alice"))
+    assert visitor.get().fields[-1][0] != "Set-Cookie"
+    fields = visitor.get("/?a=1").fields
+    attributes = cache.attributes(cache.authenticate(ticket)).load()
+    version = f"{attributes.version[0]}-{attributes.version[1]}"
+    assert ("Set-Cookie", f"ticket-seen={version}; Path=/; HttpOnly; SameSite=Lax") in fields
+    assert {("Cache-Control", "no-store"), ("Vary", "Cookie")} <= set(fields)
+    assert [name for name, _ in fields].count("Set-Cookie") == 1
+    assert "Set-Cookie" not in dict(visitor.get().fields)
+
+
+def test_p11_a_claim_that_is_not_true_is_corrected_by_who_reads(visit, cache):
+    visitor = visit(everything, ticket := cache.login("alice"))
+    visitor.cookies["ticket-seen"] = "1-0; ticket-seen=rubbish"
+    visitor.get()
+    assert visitor.cookies == {"ticket": ticket}
+    visit(put, ticket).get("/?a=1")
+    visitor.cookies["ticket-seen"] = "99-0"
+    visitor.get()
+    assert visitor.cookies["ticket-seen"] not in ("99-0", "")
+    writer = visit(put, ticket)
+    writer.cookies["ticket-seen"] = "99-0"
+    writer.get("/")  # reads nothing, so nobody knows
+    assert writer.cookies["ticket-seen"] == "99-0"
+    writer.get("/?a=2")
+    assert writer.cookies["ticket-seen"] != "99-0"

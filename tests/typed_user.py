@@ -94,6 +94,8 @@ async def attributes_of(cache: fastticket.TicketCache, session: fastticket.Sessi
         len(cache.attributes(session))
     except fastticket.NotLoaded as error:
         assert_type(error.reason, str)
+    version = assert_type(attributes.version, tuple[int, int] | None)
+    attributes = cache.attributes(session, seen=version or (0, 0))
     attributes["today"] = object()
     try:
         assert_type(await attributes.save(), bool)
@@ -134,6 +136,7 @@ def in_threads(store: fastticket.Store, keys: fastticket.Keyring) -> None:
         with cache.attributes(session) as attributes:
             assert_type(attributes, fastticket.sync.Attributes)
             attributes["cart"] = ["tea"]
+        assert_type(cache.attributes(session, seen=(1, 0)).version, tuple[int, int] | None)
         assert_type(cache.sessions("dave"), Sequence[fastticket.SessionInfo])
         assert_type(cache.check(ticket), fastticket.Session | fastticket.Verdict)
 

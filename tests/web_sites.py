@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import subprocess
@@ -25,25 +26,40 @@ WORKERS = {
 
 
 class Visitor:
-    """A browser without connections that stay: each request is taken by whichever process is there first."""
+    """A browser without connections that stay: each request is taken by whichever process is there first.
 
-    def __init__(self, address, ticket=""):
+    Several addresses are asked in turns.
+    """
+
+    def __init__(self, address, ticket="", *others):
+        self._addresses = itertools.cycle([address, *others])
         self._address = address
-        self.ticket = ticket
+        self.cookies = {"ticket": ticket}
+        self.location = None  # of the last answer
 
-    def ask(self, path):
+    @property
+    def ticket(self):
+        return self.cookies.get("ticket", "")
+
+    @ticket.setter
+    def ticket(self, ticket):
+        self.cookies["ticket"] = ticket
+
+    def ask(self, path, method="GET"):
         """(status, what the answer says)."""
-        connection = http.client.HTTPConnection(self._address, timeout=2 * BOUND_S)
+        said = "; ".join(f"{name}={value}" for name, value in self.cookies.items() if value)
+        connection = http.client.HTTPConnection(next(self._addresses), timeout=2 * BOUND_S)
         with contextlib.closing(connection):
-            connection.request("GET", path, headers={"Cookie": f"ticket={self.ticket}"} if self.ticket else {})
+            connection.request(method, path, headers={"Cookie": said} if said else {})
             response = connection.getresponse()
             body = response.read()
         cookies = SimpleCookie()
         for line in response.headers.get_all("Set-Cookie") or ():
             cookies.load(line)
-        if "ticket" in cookies:
-            self.ticket = cookies["ticket"].value
-        return response.status, body and json.loads(body)
+        self.cookies |= {name: cookie.value for name, cookie in cookies.items()}
+        self.location = response.headers["Location"]
+        is_json = response.headers.get_content_type() == "application/json"
+        return response.status, json.loads(body) if is_json and body else body
 
     def get(self, path):
         """The value in the answer, which is a good one."""
@@ -56,7 +72,9 @@ class Visitor:
         values = {}
 
         def have_all_answered():
-            status, said = Visitor(self._address, self.ticket).ask(path)
+            asking = Visitor(self._address)
+            asking.cookies = dict(self.cookies)
+            status, said = asking.ask(path)
             assert status == 200, said
             values[said["process"]] = said["value"]
             return len(values) == processes
@@ -83,20 +101,20 @@ class Place:
         environment = self._environment(settings)
         return serving(lambda fd: [*command, f"fd://{fd}"], self._folder, environment=environment)
 
-    def django(self, worker="sync", *, users=("alice", "bob"), secret="of one project", **options):
+    def django(self, worker="sync", *, users=("alice", "bob"), secret="of one project", environment=None, **options):
         """A project with its own users."""
         database = str(self._folder / secret)
-        own = {"DJANGO_DATABASE": database, "DJANGO_SECRET": secret}
+        own = {"DJANGO_DATABASE": database, "DJANGO_SECRET": secret, **(environment or {})}
         if not os.path.exists(database):
             prepare = f"import django_application; django_application.prepare(*{users!r})"
             environment = {**os.environ, **self._environment({}), **own}
             subprocess.run([sys.executable, "-c", prepare], cwd=PEERS, env=environment, check=True, timeout=4 * BOUND_S)
         return self.gunicorn("session_django", worker, environment=own, **options)
 
-    def uvicorn(self, application, *, processes=2):
+    def uvicorn(self, application, *, processes=2, **settings):
         options = ("--app-dir", PEERS, "--log-level", "warning", "--workers", processes)
         command = (program("uvicorn"), *options, f"{application}:application", "--fd")
-        return serving(lambda fd: [*command, fd], self._folder, environment=self._environment({}))
+        return serving(lambda fd: [*command, fd], self._folder, environment=self._environment(settings))
 
     def _environment(self, settings):
         own = settings.pop("environment", {})

@@ -5,7 +5,8 @@ python shared_values.py DESCRIPTOR NAME KEY-FILE STORE-URL
     /set-session?sessionVal=x    stores x in the session
     /get-session                 answers it
 
-As in values.py, but for where sessions are, and that only who is logged in has one.
+As in values.py, but for where sessions are, and that only who is logged in has one. Which version of the values a browser has seen is
+in a cookie of its own: so it finds what it set, whichever application it asks next. In a web framework the middleware does that.
 """
 
 from __future__ import annotations
@@ -16,17 +17,22 @@ from application import serve
 from users import Users
 
 import fastticket
+from fastticket.cookies import TicketCookie
+from fastticket.seen import SeenVersion
 from fastticket.sync import Attributes, TicketCache
 
 NEAR_BYTES = 10_000_000
+COOKIE = TicketCookie(is_secure=False)
 
 
 class SharedValues(Users):
     """Its sessions are those of the gateways: the same keys, the same store."""
 
     sessions: TicketCache
+    seen: SeenVersion
 
     def get(self, path: str, query: dict[str, str]) -> None:
+        self.seen = SeenVersion(COOKIE.find_seen(self.headers.get("Cookie", "")))
         try:
             if path == "/set-session":
                 self.set_value(query["sessionVal"])
@@ -38,17 +44,27 @@ class SharedValues(Users):
             self.answer(error.status, error.reason)
 
     def set_value(self, value: str) -> None:
-        with self.attributes() as attributes:
-            attributes["sessionVal"] = value
-        self.answer(200, value)
+        attributes = self.attributes()
+        attributes["sessionVal"] = value
+        attributes.save()
+        self.seen.wrote(attributes.version)
+        self.answer_and_tell(200, value)
 
     def get_value(self) -> None:
-        value = self.attributes().get("sessionVal")
-        self.answer(404 if value is None else 200, value or "no value in this session")
+        attributes = self.attributes()
+        value = attributes.get("sessionVal")
+        self.seen.read(attributes.version)
+        self.answer_and_tell(404 if value is None else 200, value or "no value in this session")
 
     def attributes(self) -> Attributes:
         """The gateway has noted the use of the session already."""
-        return self.sessions.attributes(self.sessions.authenticate(self.cookie("ticket"), touch=False))
+        session = self.sessions.authenticate(self.cookie("ticket"), touch=False)
+        return self.sessions.attributes(session, seen=self.seen.version)
+
+    def answer_and_tell(self, status: int, text: str) -> None:
+        news = self.seen.news
+        cookie = {} if news is None else {"Set-Cookie": COOKIE.set_seen(news, ""), "Cache-Control": "no-store"}
+        self.answer(status, text, cookie)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Rules of this file
 - A ticket is judged before anything else is done. Nobody is anonymous because the store was away: that is a 503.
 - What a request changed is written here, before SessionMiddleware looks: an error of the store can still become the response.
 - A response of 500 and more writes nothing; that is Django's rule, too.
+- Whatever the response is: if attributes were written, it says so to the client (fastticket/seen.py).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from django.utils.functional import SimpleLazyObject
 from fastticket.cookies import TicketCookie
 from fastticket.django.sessions import SessionStore
 from fastticket.errors import StoreUnavailable, TicketRefused
+from fastticket.seen import SeenVersion
 from fastticket.websession import UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, UNAVAILABLE_STATUS
 
 SERVER_ERRORS = 500  # and above
@@ -43,6 +45,8 @@ class TicketMiddleware(AuthenticationMiddleware):
         if _is_ambiguous(request):
             del request.COOKIES[settings.SESSION_COOKIE_NAME]
             request.session = SessionStore()
+        cookies = request.META.get("HTTP_COOKIE", "")
+        request.session._seen = SeenVersion(TicketCookie(settings.SESSION_COOKIE_NAME).find_seen(cookies))
         try:
             request.session._admit()
             if settings.CSRF_USE_SESSIONS:  # it is going to read, where a failure would be its own
@@ -63,6 +67,12 @@ class TicketMiddleware(AuthenticationMiddleware):
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         """Write what changed, or answer that it can not be written."""
+        response = self._write(request, response)
+        _tell_seen(request, response)
+        return response
+
+    @staticmethod
+    def _write(request: HttpRequest, response: HttpResponse) -> HttpResponse:
         session = request.session
         if response.status_code >= SERVER_ERRORS:
             session.modified = False
@@ -77,6 +87,32 @@ class TicketMiddleware(AuthenticationMiddleware):
         if (is_cookie_due or (ticket and session.is_empty())) and not response.has_header("Cache-Control"):
             response["Cache-Control"] = "no-store"
         return response
+
+
+def _tell_seen(request: HttpRequest, response: HttpResponse) -> None:
+    """Set the cookie that says which version of the attributes the client has seen, or take it away. As Django does the ticket's."""
+    session = request.session
+    if settings.SESSION_COOKIE_NAME in request.COOKIES and session.is_empty():
+        session._seen.forget()  # SessionMiddleware takes the ticket away
+    news = session._news()
+    if news is None:
+        return
+    name = TicketCookie(settings.SESSION_COOKIE_NAME).seen_name
+    where = {"path": settings.SESSION_COOKIE_PATH, "domain": settings.SESSION_COOKIE_DOMAIN}
+    if news:
+        response.set_cookie(
+            name,
+            news,
+            max_age=session._news_age_s(),
+            secure=settings.SESSION_COOKIE_SECURE or None,
+            httponly=settings.SESSION_COOKIE_HTTPONLY or None,
+            samesite=settings.SESSION_COOKIE_SAMESITE,
+            **where,
+        )
+    else:
+        response.delete_cookie(name, samesite=settings.SESSION_COOKIE_SAMESITE, **where)
+    if not response.has_header("Cache-Control"):
+        response["Cache-Control"] = "no-store"
 
 
 def _is_ambiguous(request: HttpRequest) -> bool:

@@ -8,6 +8,7 @@ Rules of this file
   true in one project: another has other ids and another SECRET_KEY. So it is never stored, but derived from the principal when read.
 - `login()` is heard of by its signal; the ticket is made when the session is saved, and so is a new one after `cycle_key()`.
 - `flush()` is done at once, as everywhere in Django.
+- Which version of the attributes the client has seen, the middleware reads and tells (fastticket/seen.py).
 - What Django's own sessions do not have begins with an underscore: to a template `request.session.user` is an attribute, or nothing.
 """
 
@@ -35,7 +36,8 @@ from fastticket.core.check import Session
 from fastticket.django import ticket_cache
 from fastticket.django.backends import TicketBackend
 from fastticket.errors import StoreUnavailable, TicketRefused, Verdict
-from fastticket.stores.base import NEVER_MS, NO_DETAILS
+from fastticket.seen import SeenVersion
+from fastticket.stores.base import NEVER_MS, NEVER_WRITTEN, NO_DETAILS
 from fastticket.sync import Attributes
 from fastticket.websession import Visitor
 
@@ -60,6 +62,7 @@ class SessionStore(SessionBase):
         self._is_expiry_due = False  # by set_expiry()
         self._is_cookie_due = False  # of a ticket: it is another one, or lasts otherwise
         self._ends_with_browser: bool | None = None  # the cookie of a ticket that was made here
+        self._seen = SeenVersion(())
 
     # --- whose it is
 
@@ -106,7 +109,8 @@ class SessionStore(SessionBase):
         """Attributes, which are read when they are looked at; or what the anonymous cookie has."""
         admitted = self._admit()
         if admitted:
-            return SharedData(ticket_cache().attributes(admitted), self._notes)
+            attributes = ticket_cache().attributes(admitted, seen=self._seen.version)
+            return SharedData(attributes, self._notes)
         return self._unsigned() if self.session_key else {}
 
     async def aload(self) -> MutableMapping[str, Any]:
@@ -188,6 +192,7 @@ class SessionStore(SessionBase):
             raise UpdateError(str(error)) from error
 
     def _make_ticket(self) -> None:
+        self._seen.forget()
         data = {name: value for name, value in self._session.items() if name not in DERIVED}
         idle_timeout_s, absolute_lifetime_s = self._lifetimes_s()
         ends_with_browser = self.get_expire_at_browser_close()
@@ -209,10 +214,19 @@ class SessionStore(SessionBase):
     def _write(self) -> None:
         data = self.__dict__.get("_session_cache")
         if isinstance(data, SharedData):
-            data.attributes.save()
+            self._save(data.attributes)
         lifetimes_s = self._lifetimes_s() if self._is_expiry_due else (None, None)
         if self._is_key_due or any(lifetimes_s):
             self._rotate(lifetimes_s, is_password_new=isinstance(data, SharedData) and data.is_hash_renewed)
+
+    def _save(self, attributes: Attributes) -> None:
+        self._note_read(attributes)
+        if attributes.save():
+            self._seen.wrote(attributes.version or NEVER_WRITTEN)
+
+    def _note_read(self, attributes: Attributes) -> None:
+        if attributes.is_loaded:
+            self._seen.read(attributes.version or NEVER_WRITTEN)
 
     def _rotate(self, lifetimes_s: tuple[int | None, int | None], *, is_password_new: bool) -> None:
         ends_with_browser = self.get_expire_at_browser_close()
@@ -230,7 +244,7 @@ class SessionStore(SessionBase):
         self._is_cookie_due = True
         self._ends_with_browser = ends_with_browser
         self._admitted = ticket_cache().authenticate(ticket)
-        attributes = ticket_cache().attributes(self._admitted)
+        attributes = ticket_cache().attributes(self._admitted, seen=self._seen.version)
         self._session_cache = SharedData(attributes, self._notes)
         return attributes
 
@@ -241,6 +255,22 @@ class SessionStore(SessionBase):
         self._is_key_due = self._is_expiry_due = self._is_cookie_due = False
         self._session_cache = {}
 
+    # --- what the client is told of it
+
+    def _news(self) -> str | None:
+        """As `SeenVersion.news`, when the request is done."""
+        data = self.__dict__.get("_session_cache")
+        if isinstance(data, SharedData):
+            self._note_read(data.attributes)
+        return self._seen.news
+
+    def _news_age_s(self) -> int | None:
+        """How long the client is to know it: as long as the ticket. None: as long as the browser. Asks the store nothing."""
+        data = self.__dict__.get("_session_cache")
+        may_ask = self._ends_with_browser is not None or (isinstance(data, SharedData) and data.attributes.is_loaded)
+        ends_with_browser = self.get_expire_at_browser_close() if may_ask else settings.SESSION_EXPIRE_AT_BROWSER_CLOSE
+        return None if ends_with_browser or not self._admitted else self.get_expiry_age()
+
     # --- its beginning and end
 
     def exists(self, session_key: str) -> bool:
@@ -250,6 +280,7 @@ class SessionStore(SessionBase):
     def create(self) -> None:
         """Another session, anonymous and empty."""
         self._forget()
+        self._seen.forget()
         self.save()
         self.modified = True
 
@@ -272,6 +303,7 @@ class SessionStore(SessionBase):
         """End the session: its ticket is revoked, for every application. StoreUnavailable, and nothing is changed then."""
         self.delete()
         self._forget()
+        self._seen.forget()
         self.accessed = self.modified = True
 
     async def aflush(self) -> None:

@@ -18,6 +18,9 @@ from fastticket.errors import ConfigError, StoreUnavailable
 #: A place in a shard's log. Later entries compare greater.
 Position = tuple[int, int]
 
+#: The version of attributes that nobody has written.
+NEVER_WRITTEN: Position = (0, 0)
+
 #: The deadline of what nothing ends, ms.
 NEVER_MS = 2**53 - 1
 
@@ -95,7 +98,7 @@ class Tail(NamedTuple):
 class StoredAttributes(NamedTuple):
     """A session's attributes, serialized."""
 
-    version: Position  #: where the log says `changed`; (0, 0): never
+    version: Position  #: where the log says `changed`; NEVER_WRITTEN: nowhere
     values: Mapping[str, bytes]
 
 
@@ -111,6 +114,17 @@ class Written(NamedTuple):
 
     version: Position  #: the attributes' from now on
     replaced: Position  #: the version that they had before
+
+
+class Changed(NamedTuple):
+    """A session's attributes were written; what the log says, too."""
+
+    session_id: str
+    version: Position
+
+
+#: Of a shard: there is news in its log. With a `Changed`, that one alone, which is all told.
+Ring = Callable[[int, Changed | None], None]
 
 
 class Store(Protocol):
@@ -196,10 +210,11 @@ class Store(Protocol):
         After a gap it goes on with the oldest entry that is left.
         """
 
-    def on_doorbell(self, ring: Callable[[int], None]) -> None:
-        """Call `ring(shard)` in the event loop soon after another process revoked a session of that shard. May be lost.
+    def on_doorbell(self, ring: Ring) -> None:
+        """Call `ring(shard, None)` in the event loop soon after another process revoked a session of that shard. May be lost.
 
-        It may ring for other reasons, too, and for no reason.
+        It may ring for other reasons, too, and for no reason. Where attributes were written, a store that can tell which calls
+        `ring(shard, changed)`, another one rings as for a revocation.
         """
 
 

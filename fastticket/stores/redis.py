@@ -6,7 +6,8 @@
     {ft:NNN}:attr:<session id> HASH    attribute -> value, and "" -> version, bytes; only if there ever were any
     {ft:NNN}:ended             ZSET    "s<session id>", "p<principal>" -> until when it bars what is made again; minutes
     {ft:NNN}:log               STREAM  opened | created | rotated | changed | revoked | everywhere | expired -> "<id>.<principal>"
-    ft:doorbell                CHANNEL "<shard> <log id>": a session of that shard was revoked, has expired, or has another id now
+    ft:doorbell                CHANNEL "<shard> <log id>": a session of that shard was revoked, has expired, or has another id now;
+                                       "<shard> <log id> <session id>": that session's attributes were written
 
 Rules of this file
 - All of a shard is in one hash slot, and whatever is done in it is one script: atomic, whichever server runs it. Each begins with
@@ -25,9 +26,10 @@ import hashlib
 import json
 import logging
 import random
+import re
 import struct
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -53,11 +55,13 @@ from fastticket.errors import (
 )
 from fastticket.stores.base import (
     NO_DETAILS,
+    Changed,
     Event,
     Fleet,
     Position,
     Reply,
     Request,
+    Ring,
     StoredAttributes,
     StoredSession,
     Tail,
@@ -83,6 +87,7 @@ AGAIN_PAUSE_S = 0.1
 AGAIN_GIVE_UP_S = 60.0
 DATA_LOST = 2  # what exchange.lua says of a log that cannot have been trimmed so far
 CATCH_UP_ENTRIES = 8192  # of a shard's log: all that it holds
+DOORBELL_MESSAGE = re.compile(rb"(\d{1,9}) (\d{1,20})-(\d{1,20})(?: ([A-Za-z0-9_-]{22}))?")
 DOORBELL_PING_S = 5.0
 DOORBELL_PAUSE_MAX_S = 2.0
 #: Answers that mean: the same, again, in a moment or elsewhere.
@@ -135,7 +140,7 @@ class RedisStore:
         self._ledger = Ledger(self.shards, time.monotonic)
         self._behind: set[int] = set()  # shards on whose server the ledger must be made again
         self._mismatch = ""  # why this store is none for us any more
-        self._ring: Callable[[int], None] | None = None
+        self._ring: Ring | None = None
         self._doorbell: asyncio.Task[None] | None = None
         self._chores: set[asyncio.Task[None]] = set()
 
@@ -309,10 +314,10 @@ class RedisStore:
     async def write_attributes(
         self, session_id: str, principal: str, values: Mapping[str, bytes], removed: Sequence[str], *, bytes_max: int
     ) -> Written | None:
-        """One script: attributes, log."""
+        """One script: attributes, log, doorbell."""
         shard = shard_of(principal, self.shards)
         pairs = [part for pair in values.items() for part in pair]
-        arguments = (session_id, principal, bytes_max, len(removed), *removed, *pairs)
+        arguments = (shard, session_id, principal, bytes_max, len(removed), *removed, *pairs)
         keys = (_user(shard, principal), _attributes(shard, session_id))
         answer = await self._run_one(shard, WRITE, keys, arguments)
         if isinstance(answer, int):
@@ -352,8 +357,8 @@ class RedisStore:
             for shard, answer in answers.items()
         }
 
-    def on_doorbell(self, ring: Callable[[int], None]) -> None:
-        """Called from a task of this store's own, for revocations."""
+    def on_doorbell(self, ring: Ring) -> None:
+        """Called from a task of this store's own, for revocations and for changed attributes."""
         self._ring = ring
 
     # --- what a shard is asked
@@ -627,14 +632,14 @@ class RedisStore:
                 continue
             unanswered = 0
             if message[0] == b"message":
-                shard = message[2].partition(b" ")[0]
-                if shard.isdigit() and int(shard) < self.shards:
-                    self._ring_for((int(shard),))
+                said = DOORBELL_MESSAGE.fullmatch(message[2])
+                if said and int(said[1]) < self.shards:
+                    self._ring_for((int(said[1]),), _changed(said))
 
-    def _ring_for(self, shards: Iterable[int]) -> None:
+    def _ring_for(self, shards: Iterable[int], changed: Changed | None = None) -> None:
         if self._ring:
             for shard in shards:
-                self._ring(shard)
+                self._ring(shard, changed)
 
 
 def _key(shard: int, name: str) -> str:
@@ -688,6 +693,10 @@ def _session_of(member: bytes) -> tuple[str, str]:
 def _position(entry: bytes) -> Position:
     milliseconds, _, sequence = entry.partition(b"-")
     return int(milliseconds), int(sequence)
+
+
+def _changed(said: re.Match[bytes]) -> Changed | None:
+    return Changed(said[4].decode(), (int(said[2]), int(said[3]))) if said[4] else None
 
 
 def _text(position: Position | None) -> str:

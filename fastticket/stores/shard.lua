@@ -86,8 +86,9 @@ local function expiry_of(id, principal, deadline_ms)
   return type(record) == 'string' and deadline_ms >= absolute_deadline_ms(record) and 'absolute' or 'idle'
 end
 
-local function ring(shard, entry)
-  redis.call('PUBLISH', 'ft:doorbell', shard .. ' ' .. entry)
+-- `changed`: id of the session whose attributes were written, if that is all
+local function ring(shard, entry, changed)
+  redis.call('PUBLISH', 'ft:doorbell', shard .. ' ' .. entry .. (changed and ' ' .. changed or ''))
 end
 
 local function add(id, principal, deadline_ms, record)

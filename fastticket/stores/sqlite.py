@@ -5,7 +5,7 @@ Rules of this file
 - Whatever is acknowledged has been synced (`synchronous=FULL`): a revocation survives power loss.
 - Time is CLOCK_BOOTTIME plus an offset that the first process of a boot took from the wall clock and wrote down for the others.
   A wall clock that jumps while they run, by NTP or by hand, moves no deadline.
-- The doorbell is `PRAGMA data_version`, which changes when another connection has committed.
+- The doorbell is `PRAGMA data_version`, which changes when another connection has committed, whatever it was.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from fastticket.stores.base import (
     Position,
     Reply,
     Request,
+    Ring,
     StoredAttributes,
     StoredSession,
     Tail,
@@ -94,7 +95,7 @@ class SQLiteStore:
         self._closed = False
         self._offset_ms = 0
         self._data_version = 0
-        self._ring: Callable[[int], None] | None = None
+        self._ring: Ring | None = None
         self._doorbell: asyncio.Task[None] | None = None
 
     @property
@@ -187,7 +188,7 @@ class SQLiteStore:
         """The log's end, without the entry that is there from the start."""
         return await self._in_thread(self._history, entries_max)
 
-    def on_doorbell(self, ring: Callable[[int], None]) -> None:
+    def on_doorbell(self, ring: Ring) -> None:
         """Called from a task of this store's own."""
         self._ring = ring
 
@@ -457,7 +458,7 @@ class SQLiteStore:
                 version = await self._in_thread(self._read_data_version)
                 if version != self._data_version and self._ring:
                     self._data_version = version
-                    self._ring(0)
+                    self._ring(0, None)
 
     async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         if self._closed:

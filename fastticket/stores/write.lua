@@ -2,11 +2,12 @@
 -- Set and remove some attributes of a session, and leave the others.
 --
 -- KEYS  live, log, user, attributes
--- ARGV  session id, principal, bytes of names and values at most, how many are removed, these names, then name and value of each other
+-- ARGV  shard, session id, principal, bytes of names and values at most, how many are removed, these names, then name and value of each
+--       other
 -- ->    the version, the one before; or how many bytes it would be, and nothing is written; false: no such session
 --
 -- The field without a name has the version, and how many bytes the others have: '1763740000000-0 1234'.
-local id, principal, bytes_max, removed = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local shard, id, principal, bytes_max, removed = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local key = attributes_of(id)
 if not redis.call('ZSCORE', LIVE, id .. '.' .. principal) then
   return false
@@ -18,24 +19,25 @@ local function size_of(name)
   local value = redis.call('HGET', key, name)
   return value and #name + #value or 0
 end
-for at = 5, 4 + removed do
+for at = 6, 5 + removed do
   bytes = bytes - size_of(ARGV[at])
 end
-for at = 5 + removed, #ARGV, 2 do
+for at = 6 + removed, #ARGV, 2 do
   bytes = bytes - size_of(ARGV[at]) + #ARGV[at] + #ARGV[at + 1]
 end
 if bytes > bytes_max and bytes > tonumber(held) then -- a lowered limit does not forbid to take something away
   return bytes
 end
 
-for at = 5, 4 + removed do
+for at = 6, 5 + removed do
   redis.call('HDEL', key, ARGV[at])
 end
-for at = 5 + removed, #ARGV, 2 do
+for at = 6 + removed, #ARGV, 2 do
   redis.call('HSET', key, ARGV[at], ARGV[at + 1])
 end
 local version = append('changed', id, principal)
 redis.call('HSET', key, '', version .. ' ' .. string.format('%d', bytes))
+ring(shard, version, id)
 if before == '0-0' then
   local record = redis.call('HGET', user_of(principal), id)
   if record then

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import django
 from django.conf import settings
-from django.contrib import auth
+from django.contrib import auth, messages
 from django.core.management import call_command
-from django.http import HttpResponse, JsonResponse
+from django.http import HttpResponse, HttpResponseRedirect, JsonResponse
 from django.middleware.csrf import get_token
 from django.urls import path
+from django.views.decorators.csrf import csrf_exempt
 
 from fastticket import TooManySessions
 from fastticket.django import ticket_cache
@@ -34,6 +35,7 @@ settings.configure(
     LOGGING_CONFIG=None,
     SESSION_ENGINE="fastticket.django.sessions",
     SESSION_COOKIE_NAME="ticket",
+    MESSAGE_STORAGE="django.contrib.messages.storage.session.SessionStorage",
     FASTTICKET=json.loads(os.environ["FASTTICKET"]),
     MIDDLEWARE=[
         "django.contrib.sessions.middleware.SessionMiddleware",
@@ -43,6 +45,8 @@ settings.configure(
     ],
 )
 django.setup()
+if os.environ.get("IS_DEAF"):
+    ticket_cache()._cache._store.on_doorbell = lambda _: None
 
 
 def prepare(*names):
@@ -88,6 +92,24 @@ def put(request):
 
 def get(request):
     return told(request.session.get(request.GET["name"]))
+
+
+def add(request):
+    request.session["cart"] = [*request.session.get("cart", []), request.GET["item"]]
+    return HttpResponseRedirect("/cart", status=303) if request.method == "POST" else told(None)
+
+
+def cart(request):
+    return told(request.session.get("cart"))
+
+
+def flash(request):
+    messages.info(request, request.GET["text"])
+    return told(None)
+
+
+def flashed(request):
+    return told([str(message) for message in messages.get_messages(request)])
 
 
 def login_with_rubbish(request):
@@ -192,9 +214,10 @@ async def aget(request):
 VIEWS = (
     *(login, logout, who, ignore, put, get, append, fail, put_together, password),
     *(put_at_last, get_at_last, login_with_rubbish, expire, aexpire, signal, token, login_if_there_is_room),
-    *(awho, alogin, alogout, aget),
+    *(awho, alogin, alogout, aget, cart, flash),
 )
 urlpatterns = [path(view.__name__, view) for view in VIEWS]
+urlpatterns += [path("add", csrf_exempt(add)), path("messages", flashed)]
 
 
 def wsgi():

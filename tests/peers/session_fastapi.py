@@ -1,7 +1,8 @@
 """A FastAPI application, for uvicorn."""
 
 from fastapi import FastAPI, Request, Response
-from session_views import answer, cache
+from fastapi.responses import RedirectResponse
+from session_views import AFTER_POST, answer, cache
 
 from fastticket import TicketCache
 from fastticket.asgi import SessionMiddleware
@@ -10,6 +11,9 @@ application = FastAPI()
 application.add_middleware(SessionMiddleware, cache=cache(TicketCache))
 
 
-@application.get("/{view}")
+@application.api_route("/{view}", methods=["GET", "POST"])
 async def view(request: Request):
-    return Response(answer(request.session, request.url.path, request.url.query), media_type="application/json")
+    body = answer(request.session, request.url.path, request.url.query)
+    if request.method == "POST":
+        return RedirectResponse(AFTER_POST, 303)
+    return Response(body, media_type="application/json")

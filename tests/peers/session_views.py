@@ -17,6 +17,8 @@ def cache(kind):
     """A TicketCache of either kind, as the environment has it; in Django's form."""
     said = json.loads(os.environ["FASTTICKET"])
     store, keys = fastticket.open_store(said.pop("store")), fastticket.Keyring.from_file(said.pop("keys"))
+    if os.environ.get("IS_DEAF"):
+        store.on_doorbell = lambda _: None
     return kind(store, keys, **said)
 
 
@@ -47,7 +49,16 @@ def put_together(session, **values):
     session.update(values)
 
 
-VIEWS = {f"/{view.__name__}": view for view in (login, logout, who, put, get, put_together)}
+def add(session, item):
+    session.setdefault("cart", []).append(item)
+
+
+def cart(session):
+    return session.get("cart")
+
+
+VIEWS = {f"/{view.__name__}": view for view in (login, logout, who, put, get, put_together, add, cart)}
+AFTER_POST = "/cart"  # where a POST, whatever it does, sends the visitor on
 
 
 def answer(session, path, query):

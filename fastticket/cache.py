@@ -116,6 +116,7 @@ class _Flight:
         self.key = (ticket.session_id, ticket.principal)
         self.landed = landed
         self.has_departed = False  # it was asked before now: too early for whoever wants to know how things are now
+        self.asked_ms = 0  # store time
         self.ended: Verdict | None = None  # a log, or a logout here, says that the session is over
         self.poisoned = False  # its answer may be older than what was lost in a gap
         self.keyless = False  # its ticket's key has left the ring
@@ -653,6 +654,7 @@ class TicketCache:
                 for flight in flights:
                     flight.poisoned = False
                     flight.has_departed = True
+                    flight.asked_ms = self.now_ms()
                 answers = await self._look_up([flight.key for flight in flights])
                 flights = [flight for flight in flights if not self._land(flight, answers[flight.key])]
                 if not flights:
@@ -692,6 +694,7 @@ class TicketCache:
             is_poisoned=flight.poisoned,
             is_keyless=flight.keyless,
             deadline_ms=deadline_ms,
+            asked_ms=flight.asked_ms,
             now_ms=now_ms,
         )
         if where is Landing.AGAIN:
@@ -888,8 +891,8 @@ class TicketCache:
         """The shard did not answer. While that is young, what is held goes on being admitted, if it was until now."""
         self._store_errors += 1
         self._observed_at_ms = 0
-        if isinstance(error, StoreBusy):
-            return  # nothing was asked, so nothing is known that was not known before
+        if isinstance(error, StoreBusy) or self._answered_at_ms[shard] > sent_at_ms:
+            return  # nothing was asked; or somebody has asked later, and was answered: no outage
         now_ms = self.checker.monotonic_ms()
         self._pulse.beat(now_ms)
         since_ms = self._outage_since_ms[shard]

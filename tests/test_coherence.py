@@ -65,7 +65,8 @@ CREDIT = Failure(sent_at_ms=1000, failed_at_ms=2000, stalled_at_ms=0, answered_a
         (2500, CREDIT._replace(stalled_at_ms=1500), 2500),
         (2500, CREDIT._replace(stalled_at_ms=1000), 2500),
         (2500, CREDIT._replace(stalled_at_ms=999), 4000),
-        (2500, CREDIT._replace(answered_at_ms=1000), 2500),
+        (2500, CREDIT._replace(answered_at_ms=1001), 2500),
+        (2500, CREDIT._replace(answered_at_ms=1000), 4000),
         (2500, CREDIT._replace(outage_since_ms=-27_500), 2500),  # the grace is over
         (2500, CREDIT._replace(outage_since_ms=-27_000), 3000),
         (4500, CREDIT, 4500),
@@ -106,8 +107,14 @@ def test_what_a_load_lands_with():
     for chosen in itertools.product([True, False], repeat=len(reasons)):
         known = {name: reasons[name][0 if holds else 1] for name, holds in zip(reasons, chosen, strict=True)}
         holding = [name for name, holds in zip(reasons, chosen, strict=True) if holds]
-        for deadline_ms, otherwise in [(None, Landing.GONE), (100, Landing.IDLE), (101, Landing.LIVES)]:
-            where = landing(**known, deadline_ms=deadline_ms, now_ms=100)
+        for deadline_ms, otherwise in [
+            (None, Landing.GONE),
+            (90, Landing.IDLE),
+            (91, Landing.AGAIN),
+            (100, Landing.AGAIN),
+            (101, Landing.LIVES),
+        ]:
+            where = landing(**known, deadline_ms=deadline_ms, asked_ms=90, now_ms=100)
             assert where is (lands[holding[0]] if holding else otherwise)
 
 
@@ -192,6 +199,7 @@ async def test_p2_one_lost_answer_among_others_is_no_outage():
         other = await here.login(principal_in(0, server.shards))
         gate = store.hold_replies(lambda call: call.name == "exchange" and not call.wanted)
         await gate.arrival()
+        await pass_ms(10)
         assert await said_of(there, other) == principal_in(0, server.shards)
         answered_ms = virtual_ms()
         await here.logout(ticket)

@@ -47,7 +47,7 @@ class Scripted:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         parser = hiredis.Reader()
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             while data := await reader.read(1 << 20):
                 parser.feed(data)
                 words = list(iter(parser.gets, False))
@@ -108,6 +108,10 @@ class Proxy:
             if self._tasks:
                 await asyncio.wait(self._tasks)
 
+    @property
+    def open_links(self) -> int:
+        return len(self._tasks)
+
     def cut(self) -> None:
         """Resets on both sides."""
         for transport in self._transports:
@@ -115,7 +119,7 @@ class Proxy:
         self._transports.clear()
 
     async def _serve(self, reader, writer) -> None:
-        self._track()
+        self._track(asyncio.current_task())
         self.accepted += 1
         self._transports.append(writer.transport)
         try:
@@ -125,15 +129,13 @@ class Proxy:
             return
         self._transports.append(back.transport)
         for source, target in ((reader, back), (onwards, writer)):
-            asyncio.create_task(self._carry(source, target))
+            self._track(asyncio.create_task(self._carry(source, target)))
 
-    def _track(self) -> None:
-        task = asyncio.current_task()
+    def _track(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _carry(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        self._track()
         loop = asyncio.get_running_loop()
         with contextlib.suppress(ConnectionError):
             while data := await source.read(self.piece):

@@ -32,6 +32,7 @@ from fastticket.stores.base import (
     Tail,
     Written,
 )
+from fastticket.tasks import end
 
 FORMAT = 2
 LOG_ENTRIES_MAX = 16384
@@ -112,9 +113,7 @@ class SQLiteStore:
     async def aclose(self) -> None:
         """Stop the doorbell and close the file. Idempotent."""
         if self._doorbell:
-            self._doorbell.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._doorbell
+            await end(self._doorbell)
             self._doorbell = None
         self._closed = True
         if self._connection:

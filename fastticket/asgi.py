@@ -25,6 +25,7 @@ from typing import Any
 from fastticket.cache import TicketCache
 from fastticket.cookies import TicketCookie
 from fastticket.errors import NotLoaded, StoreUnavailable
+from fastticket.tasks import end
 from fastticket.websession import UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, UNAVAILABLE_STATUS, Visitor, WebSession
 
 log = logging.getLogger("fastticket.asgi")
@@ -289,8 +290,7 @@ class _Opening:
     async def undo(self) -> None:
         """The application has stopped."""
         if self._attempt and not self._attempt.done():
-            self._attempt.cancel()
-            await asyncio.wait([self._attempt])
+            await end(self._attempt)
         if self._is_ours:
             self._is_undone = True
             await self.cache.aclose()

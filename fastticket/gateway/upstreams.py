@@ -19,6 +19,7 @@ from fastticket.core.upstreams import server_text
 from fastticket.errors import ConfigError
 from fastticket.gateway.addresses import Address
 from fastticket.gateway.config import Config, Upstream
+from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.gateway")
 
@@ -61,10 +62,7 @@ class UpstreamGroup:
 
     async def stop(self) -> None:
         """No more."""
-        tasks = [*self._checks.values(), *filter(None, [self._resolver])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*self._checks.values(), self._resolver)
 
     def _servers(self) -> dict[Server, int]:
         """With their weights. Two names for one address are one server."""
@@ -109,7 +107,7 @@ class UpstreamGroup:
     async def _check_for_ever(self, server: Server, is_well: bool) -> None:
         """As many failures, or successes, in a row as it takes."""
         row = 0
-        while True:
+        while self._checks.get(server) is asyncio.current_task():  # else its cancellation got lost
             await asyncio.sleep(self._upstream.health_interval_s)
             is_right = await self._answers(server)
             row = row + 1 if is_right != is_well else 0

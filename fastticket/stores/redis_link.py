@@ -77,6 +77,7 @@ class Link(asyncio.Protocol):
         self._since_s = 0.0  # the last reply, or the first command after there was nothing under way
         self._transport: asyncio.Transport | None = None
         self._is_over = False
+        self._error: Exception | None = None  # why
         self._hands_out_later = False
         self.closed: asyncio.Future[None] = self._loop.create_future()  #: its socket is
         self.has_room = True  #: what was written leaves
@@ -89,7 +90,7 @@ class Link(asyncio.Protocol):
     def send(self, batches: Sequence[Batch]) -> None:
         """Write them, in one go."""
         if self._is_over or self._transport is None:
-            raise LinkLost("the connection has ended")
+            raise self._error or LinkLost("the connection has ended")
         if not self.under_way:
             self._since_s = self._loop.time()
         for batch in batches:
@@ -130,6 +131,7 @@ class Link(asyncio.Protocol):
     def lose(self, error: Exception) -> None:
         """It has failed: end it, and tell `on_lost`."""
         if not self._is_over:
+            self._error = error
             self.on_lost(self, error, self.close())
 
     @property
@@ -352,7 +354,7 @@ async def _greet(link: Link, greeting: Sequence[Command]) -> dict[str, str]:
     link.send([batch])
     # Its own replies, of which the first may be all that a server says before it hangs up: too many clients.
     replies = await batch.answer
-    link.on_lost = _fail_all
+    link.on_lost, link.batches_answered = _fail_all, 0
     if link.is_over:
         raise LinkLost("the connection was lost at once")
     for reply in replies:

@@ -172,6 +172,9 @@ class RedisStore:
 
     async def join(self, fleet: Fleet) -> Fleet | None:
         """`HGETALL`, and `HSETNX` or `HSET` for what is missing or longer."""
+        if fleet.lease_ms:  # within each lease it is asked twice who the primary is
+            topology = self._open_topology()
+            topology.confirm_s = min(topology.confirm_s, fleet.lease_ms / 2000)
         told = await self._meta()
         before = {name: int(told[name]) for name in fleet._fields if name in told}
         for name, mine in (("format", FORMAT), ("shards", self.shards)):

@@ -39,7 +39,7 @@ class Cluster:
     def __init__(self, address: Address, on_change: Callable[[Server], None], confirm_s: float) -> None:
         self._address = address
         self._on_change = on_change
-        self._confirm_s = confirm_s
+        self.confirm_s = confirm_s
         self._ranges: list[tuple[int, int, Server]] = []
         self._is_stale = True
         self._read_at_s = self._failed_at_s = -SLOTS_FRESH_S
@@ -86,7 +86,7 @@ class Cluster:
 
     async def _confirm_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(self._confirm_s)
+            await asyncio.sleep(self.confirm_s)
             try:
                 async with self._reading:
                     await self._read_slots()

@@ -61,7 +61,7 @@ class Sentinel:
         place = ",".join(f"{host}:{port}" for host, port in address.hosts)
         name = f"{address.master} of {place}"
         self._address = address
-        self._confirm_s = confirm_s
+        self.confirm_s = confirm_s
         self._doubt = asyncio.Event()
         self._server = Server(name, None, address.timeout_s, on_change, self._doubt.set)
         self._sentinels = [Server(f"sentinel {at.name}", at, address.timeout_s, _ignore) for at in _places(address)]
@@ -115,7 +115,7 @@ class Sentinel:
             self._end_round()
             await asyncio.sleep(ASK_PAUSE_S)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(self._confirm_s - ASK_PAUSE_S, 0)):
+                async with asyncio.timeout(max(self.confirm_s - ASK_PAUSE_S, 0)):
                     await self._doubt.wait()
 
     async def _ask_all(self) -> None:
@@ -222,7 +222,7 @@ class Sentinel:
                 failures = 10
                 if not self._is_forbidden:
                     log.warning(
-                        "redis %s: %s; asked every %g s instead (docs/redis.md)", sentinel.name, error, self._confirm_s
+                        "redis %s: %s; asked every %g s instead (docs/redis.md)", sentinel.name, error, self.confirm_s
                     )
                     self._is_forbidden = True
             except (RedisError, OSError):

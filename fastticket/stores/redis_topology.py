@@ -21,6 +21,8 @@ CONFIRM_S = 1.0
 class Single:
     """Everything is on one server."""
 
+    confirm_s = CONFIRM_S  #: of no use: there is nobody to ask
+
     def __init__(self, address: Address, on_change: Callable[[Server], None]) -> None:
         place = place_of(address, *(address.hosts[0] if address.hosts else ()))
         self._server = Server(place.name, place, address.timeout_s, on_change)

@@ -65,12 +65,10 @@ class Changes(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What came of a write."""
+    """What came of a write. `stored`: what the store holds now; None: others had written meanwhile, so it is not known."""
 
-    version: Position  #: the attributes' from now on
-    stored: (
-        StoredAttributes | None
-    )  #: what the store holds; None: others had written since it was read, so it is not known
+    version: Position
+    stored: StoredAttributes | None
 
 
 class AttributeChanges(MutableMapping[str, Any]):
@@ -80,9 +78,7 @@ class AttributeChanges(MutableMapping[str, Any]):
         self._serializer = serializer
         self._held: StoredAttributes | None = None
         self._version: Position | None = None
-        self._is_outdated = (
-            False  # others have written since `_held` was read, so what is the same there may be another now
-        )
+        self._is_outdated = False  # others have written since `_held` was read: what it has may be another now
         self._set_since: set[str] = set()
         self._saved: dict[str, bytes] = {}  # what was written without being read before
         self._values: dict[str, Any] = {}

@@ -97,7 +97,7 @@ async def _follow(store: Store, positions: list[Position | None], as_json: bool)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, end)
-    store.on_doorbell(lambda *_: ring.set())
+    store.on_doorbell(lambda _, changed: None if changed else ring.set())  # those are many: they can wait
     while not stop.is_set():
         await _print_news(store, positions, as_json)
         with contextlib.suppress(TimeoutError):

@@ -10,6 +10,7 @@ import contextlib
 import inspect
 import json
 import logging
+import random
 from collections.abc import AsyncIterator
 from http.cookies import SimpleCookie
 from typing import Any, NamedTuple
@@ -1242,6 +1243,42 @@ async def test_p11_requests_that_overlap_lose_nothing_and_their_answers_may_come
         await pass_ms(2000)
         for browser.site in (there, here):
             assert await browser.say(everything) == {"user": "alice", "a": 1, "b": 2}
+
+
+@in_virtual_time
+@pytest.mark.parametrize("seed", range(40))
+async def test_p11_a_visitor_finds_what_he_left_whatever_happens_between_his_requests(seed):
+    """Some processes keep copies, some none; some hear the doorbell; the log is lost, sessions get other ids, claims are false."""
+    rng = random.Random(seed)
+    server = ModelServer(virtual_ms)
+    async with contextlib.AsyncExitStack() as running:
+        sites = [
+            await running.enter_async_context(site(server, near_attributes_bytes=size))
+            for size in (NEAR_BYTES, NEAR_BYTES, NEAR_BYTES, 0)
+        ]
+        for at in sites:
+            at.store.wire.is_deaf = rng.random() < 0.8
+        browser, cart = await logged_in(sites[0]), []
+        for number in range(80):
+            browser.site = rng.choice(sites)
+            step = rng.choices(("add", "look", "rotate", "again", "wait", "gap", "lie"), (40, 30, 8, 2, 8, 4, 8))[0]
+            if step == "add":
+                await browser.ask(lambda session, item=number: session.setdefault("cart", []).append(item))
+                cart.append(number)
+            elif step == "rotate":
+                await browser.ask(lambda scope: rotate(scope))
+            elif step == "again":
+                await browser.ask(put(user=rng.choice(["bob", None])))
+                await browser.ask(put(user="alice"))
+                cart = []
+            elif step == "wait":
+                await pass_ms(rng.choice([1, 100, 700]))
+            elif step == "gap":
+                server.lose_log(rng.randrange(server.shards))
+            elif step == "lie":
+                browser.cookies[SEEN] = rng.choice(["rubbish", f"{10 ** rng.randrange(3, 15)}-0"])
+            said = await browser.say(everything)
+            assert (said.get("user"), said.get("cart", [])) == ("alice", cart), (seed, number, step)
 
 
 @in_virtual_time

@@ -196,6 +196,18 @@ def test_a_process_without_near_copies_tells_those_that_have_some(place, applica
         assert [visitor.get("/cart") for _ in range(2)] == [ITEMS * 2] * 2
 
 
+def test_applications_of_all_frameworks_keep_one_cart(place):
+    with contextlib.ExitStack() as running:
+        start = running.enter_context
+        addresses = [start(process(place, application, **UNHEARD, **NEAR)) for application in APPLICATIONS]
+        visitor = Visitor(addresses[0], "", *addresses[1:])
+        visitor.get("/login?user=alice")
+        assert [visitor.get("/cart") for _ in addresses] == [None] * len(addresses)
+        for item in ITEMS:
+            visitor.get(f"/add?item={item}")
+        assert [visitor.get("/cart") for _ in addresses] == [ITEMS] * len(addresses)
+
+
 @pytest.mark.parametrize("application", ["session_flask", "session_fastapi"])
 def test_behind_the_gateway_it_is_the_same(place, tmp_path, application):
     """It hands cookies on as they are, to applications and from them."""

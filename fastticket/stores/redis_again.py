@@ -20,6 +20,7 @@ from itertools import islice
 HEARD_S = 60.0
 HEARD_MAX = 8192
 LISTED_MAX = 1000
+REMEMBERED = frozenset((b"revoked", b"everywhere", b"rotated"))  # of the kinds of entries; the others are many more
 AT_ONCE = 500  # in one script, which holds up everybody else
 
 Words = tuple[str | bytes | int, ...]  # what again.lua takes for one of them
@@ -80,7 +81,7 @@ class Ledger:
             if fields[0] == b"everywhere" and fields[-1] == b"":  # none was kept
                 covered[_session_of(fields[1])[1]] = number
         for number, entry in enumerate(entries):
-            if _milliseconds(entry) >= since_ms:
+            if entry[1][0] in REMEMBERED and _milliseconds(entry) >= since_ms:
                 self._hear(shard, entry[1], covered, number)
 
     def _hear(self, shard: int, fields: Sequence[bytes], covered: dict[str, int], number: int) -> None:

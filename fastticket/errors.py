@@ -71,7 +71,7 @@ class StoreUnavailable(FastticketError):  # noqa: N818 -- the field's word for i
 
 
 class StoreBusy(StoreUnavailable):
-    """The store is well, but more waits for it than it takes in time: nothing was sent, and trying again soon is right. No outage."""
+    """The store is well, but more waits for it than it takes in time: no outage, and to try again in a moment is right."""
 
 
 class NotConfirmed(StoreUnavailable):

@@ -843,6 +843,18 @@ async def _ask_ports(topology: Sentinel, answers: list[tuple[float, float, int]]
         await asyncio.sleep(0.002)
 
 
+async def test_who_was_stopped_asks_who_the_master_is_before_anything_else(monkeypatch):
+    """The switch was not heard either; the old master lives, and answers."""
+    async with Watched(1, 1, 1).running() as watched:
+        assert await watched.asked() == 0
+        await until(lambda: all(sentinel.count(b"SUBSCRIBE") for sentinel in watched.sentinels))
+        for sentinel in watched.sentinels:
+            sentinel.says = (watched.masters[1].port, 2)
+        time.sleep(CONFIRM_S + 0.5)
+        assert await watched.asked() == 1
+        assert watched.changes == 1
+
+
 @pytest.mark.parametrize("number", [3, 5])
 async def test_the_first_two_sentinels_are_stopped(tmp_path, number):
     """Item 9, with real ones: the store opens, and goes on."""
@@ -953,6 +965,21 @@ async def test_a_former_primary_does_not_win_against_the_others():
         assert (await (await cluster.server_of(9000)).call([PING])) == [2]
 
 
+async def test_who_was_stopped_reads_the_slots_before_anything_else():
+    async with scripted_cluster(3) as (cluster, servers):
+        for server in servers:
+            server.table = slots((0, 16383, servers[0].port))
+        assert await (await cluster.server_of(5)).call([PING]) == [0]
+        for server in servers:
+            server.table = slots((0, 16383, servers[1].port))
+        time.sleep(CONFIRM_S + 0.5)
+        assert await (await cluster.server_of(5)).call([PING]) == [1]
+        for server in servers:
+            server.table = b"-NOPERM no\r\n"
+        time.sleep(CONFIRM_S + 0.5)
+        assert await (await cluster.server_of(5)).call([PING]) == [1]
+
+
 async def test_a_tie_changes_nothing():
     async with scripted_cluster(2) as (cluster, servers):
         for server in servers:
@@ -1006,3 +1033,40 @@ async def test_a_cluster_is_confirmed_in_the_background(tmp_path):
 def test_no_secret_in_a_place():
     address = parse_url("redis+sentinel://u:hush@h/m?sentinel_password=hush", Path())
     assert "hush" not in repr(place_of(address, "h", 1)) + repr(redis_sentinel._places(address))
+
+
+# --- the whole store
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_burst_of_logins_is_no_outage(real, loop):
+    """Item 3: 20,000 at once, through the cache; none fails, no breaker opens, no shard is away."""
+
+    async def burst():
+        keys = fastticket.Keyring.generate()
+        store = fastticket.open_store(f"redis://{real.address}/0")
+        async with fastticket.TicketCache(store, keys) as cache:
+            began_s = time.monotonic()
+            tickets = await asyncio.gather(*(cache.login(f"user{n}") for n in range(20_000)))
+            print(f"\n20,000 logins in {time.monotonic() - began_s:.1f} s")
+            assert len(set(tickets)) == 20_000
+            assert (cache.stats["store_errors"], cache.stats["shards_away"]) == (0, 0)
+            assert set(cache.store_servers.values()) == {"closed"}
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(burst())
+    real.admin("FLUSHALL")
+
+
+async def test_a_store_far_away_works_after_a_reset(real):
+    """Item 7, through the cache."""
+    keys = fastticket.Keyring.generate()
+    async with Proxy(real.port, 0.175).running() as proxy:
+        store = fastticket.open_store(f"{proxy.url}?timeout_ms=1000")
+        async with fastticket.TicketCache(store, keys, capacity=2) as cache:
+            tickets = [await cache.login(f"user{n}") for n in range(3)]
+            for _ in range(2):
+                proxy.cut()
+                sessions = await asyncio.gather(*map(cache.authenticate, tickets))
+                assert [session.principal for session in sessions] == ["user0", "user1", "user2"]
+            assert cache.stats["store_errors"] == 0

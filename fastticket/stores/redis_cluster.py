@@ -2,6 +2,7 @@
 
 Rules of this file
 - All that are known and those of the URL are asked at once: when a server fails or redirects, and at least once per `confirm_s`.
+- Nothing is sent by a table that nobody tried to read within `confirm_s` and a little: a process that was stopped reads it first.
 - Of a slot, what most of those who answer say is believed: a former primary that is cut off from the others does not win against them.
   Where as many say the one as the other, what was believed before stays.
 - A server that has lost all of its slots is dropped at once, and forgotten when nobody waits for it.
@@ -10,6 +11,7 @@ Rules of this file
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections import Counter
@@ -28,6 +30,7 @@ log = logging.getLogger("fastticket.redis")
 SLOTS_FRESH_S = 0.1  # a Cluster is asked for its slots no more often
 STRAGGLERS_S = 0.05  # what the others are given once most have answered
 FEW_S = 0.25  # and once anybody has
+OVERDUE_S = 0.25  # a confirmation that is later than this: the process was held up
 FORGET_S = 10.0  # after which a server that has no slots, and is not of the URL, is closed
 
 Range = tuple[int, int, str, int]  # first and last slot, host, port
@@ -43,6 +46,7 @@ class Cluster:
         self._ranges: list[tuple[int, int, Server]] = []
         self._is_stale = True
         self._read_at_s = self._failed_at_s = -SLOTS_FRESH_S
+        self._tried_at_s = 0.0
         self._reading = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._confirming: asyncio.Task[None] | None = None
@@ -52,10 +56,13 @@ class Cluster:
 
     async def server_of(self, slot: int) -> Server:
         """From the table, which is read again first if it is known to be old. StoreUnavailable."""
-        if self._is_stale:
+        if self._is_stale or self._is_overdue():
             async with self._reading:
                 if self._is_stale:
                     await self._read_slots()
+                elif self._is_overdue():
+                    with contextlib.suppress(StoreUnavailable):  # what is known is better than nothing
+                        await self._read_slots()
         if server := self._in_table(slot):
             return server
         await self.moved()
@@ -81,6 +88,9 @@ class Cluster:
         await asyncio.gather(*(server.aclose() for server in self.servers.values()))
         await end(*self._tasks)
 
+    def _is_overdue(self) -> bool:
+        return asyncio.get_running_loop().time() > self._tried_at_s + self._confirm_s + OVERDUE_S
+
     def _in_table(self, slot: int) -> Server | None:
         return next((server for first, last, server in self._ranges if first <= slot <= last), None)
 
@@ -97,6 +107,7 @@ class Cluster:
 
     async def _read_slots(self) -> None:
         loop = asyncio.get_running_loop()
+        self._tried_at_s = loop.time()
         if self._is_closed:
             raise StoreUnavailable("the redis store is closed")
         if loop.time() < self._failed_at_s + SLOTS_FRESH_S:

@@ -6,6 +6,8 @@ Rules of this file
 - The highest config-epoch is believed, whoever says it: a majority has decided it (a sentinel can not fail over alone). Who knows of no
   higher one than we do is behind, or has been set up anew: another master on such words is believed when a majority of the sentinels
   of the URL says so, and for longer than their news take (LAGGING_S).
+- Nothing is sent to a master that was not asked for within `confirm_s` and a little: a process that was stopped asks first. But nobody
+  waits for sentinels of which none answers any more.
 - So with fewer than a majority in reach the master stays who it is, unless one of them knows better. A gateway that is cut off from all
   who know of a failover can not know of it: what bounds that is `min-replicas-to-write` (docs/redis.md).
 - Who has no master yet takes the best answer there is, after having given the others a moment.
@@ -36,6 +38,7 @@ STRAGGLERS_S = 0.05  # what the others are given once a majority has answered
 FEW_S = 0.25  # and once anybody has
 LAGGING_S = 3.0  # sentinels tell each other every 2 s
 ASK_PAUSE_S = 0.05  # between two rounds, whatever the doubts
+OVERDUE_S = 0.25  # a round that is later than this: the process was held up
 PING_S = 5.0
 SUBSCRIBE_PAUSE_MAX_S = 2.0
 FORBIDDEN_PAUSE_S = 60.0
@@ -71,15 +74,19 @@ class Sentinel:
         self._contradicted_since_s: float | None = None
         self._round = asyncio.get_running_loop().create_future()  # the end of one
         self._why = "none was asked"  # no sentinel names a master
+        self._began_s = 0.0  # the last round
+        self._hears = False  # somebody answered in it
         self._is_closed = self._is_forbidden = False
         self.servers: dict[str, Server] = {name: self._server}
 
     async def server_of(self, slot: int) -> Server:
         """The one. StoreUnavailable: nobody knows where it is."""
-        if self._server.place is None:
+        if self._server.place is None or self._is_overdue():
             self._start()
             self._doubt.set()
             await asyncio.wait([self._round])
+            if self._is_overdue():  # that one began before
+                await asyncio.wait([self._round])
             if self._server.place is None:
                 raise StoreUnavailable(f"redis {self._server.name}: no sentinel names a master: {self._why}")
         return self._server
@@ -97,6 +104,10 @@ class Sentinel:
         self._end_round()
 
     # --- asking
+
+    def _is_overdue(self) -> bool:
+        since_s = asyncio.get_running_loop().time() - self._began_s
+        return self._hears and since_s > self._confirm_s + OVERDUE_S and not self._is_closed
 
     def _start(self) -> None:
         if self._tasks or self._is_closed:
@@ -121,6 +132,7 @@ class Sentinel:
     async def _ask_all(self) -> None:
         """One round. Who still owes an answer to the last one is not asked twice."""
         loop = asyncio.get_running_loop()
+        self._began_s = loop.time()
         for sentinel in self._sentinels:
             if sentinel not in self._asking:
                 task = loop.create_task(self._ask(sentinel), name=f"fastticket-ask-{sentinel.name}")
@@ -138,6 +150,7 @@ class Sentinel:
             if answers:
                 few = not self._are_most(len(answers))
                 give_up_at_s = min(give_up_at_s, loop.time() + (FEW_S if few else STRAGGLERS_S))
+        self._hears = bool(answers)
         self._decide(answers)
 
     async def _ask(self, sentinel: Server) -> Answer | None:

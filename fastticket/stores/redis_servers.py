@@ -71,10 +71,12 @@ class Server:
         """
         if self._is_closed:
             raise StoreUnavailable("the redis store is closed")
-        call = Call(self, commands, self._loop.create_future())
-        call.is_probe = self.breaker.state != "closed"
-        if not self.breaker.admit():
+        state = self.breaker.state
+        if state == "open":
             raise StoreUnavailable(f"redis {self.name}: not asked, it failed a moment ago")
+        call = Call(self, commands, self._loop.create_future())
+        call.is_probe = state == "half-open"
+        self.breaker.admit()
         try:
             (self._lasting if lasts else self._lane).add(call)
         except StoreUnavailable:

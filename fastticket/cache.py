@@ -973,7 +973,7 @@ class TicketCache:
             self._repairing = asyncio.create_task(self._look_up_stale(), name="fastticket-repair")
 
     async def _look_up_stale(self) -> None:
-        """Until all was looked up, or the store is away: who is used is loaded as ever, and the next gap begins anew."""
+        """Until all was looked up; a gap meanwhile begins anew, and so does a failure."""
         while self._repair_from is not None:
             stale, self._repair_from = self.near.stale(self._repair_from, REPAIRED_AT_ONCE)
             wanted: dict[int, list[tuple[bytes, _Key]]] = {}
@@ -984,10 +984,13 @@ class TicketCache:
             requests = {
                 shard: Request(self._positions[shard], (), [key for _, key in held]) for shard, held in wanted.items()
             }
+            pause_s = REPAIR_PAUSE_S
             for shard, reply in (await self._exchange(requests)).items():
                 if isinstance(reply, Reply):
                     self._confirm_held(wanted[shard], reply.deadlines_ms, shard, epochs[shard])
-            await asyncio.sleep(REPAIR_PAUSE_S)
+                else:
+                    self._repair_from, pause_s = 0, self._own.flush_interval_ms / 1000
+            await asyncio.sleep(pause_s)
 
     def _confirm_held(
         self, held: Sequence[tuple[bytes, _Key]], deadlines_ms: Sequence[int | None], shard: int, epoch: int

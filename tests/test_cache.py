@@ -1175,6 +1175,26 @@ async def test_p8_what_is_held_is_looked_up_again_after_a_gap_before_an_outage_c
 
 
 @in_virtual_time
+async def test_p8_what_could_not_be_looked_up_again_is_tried_again():
+    server = new_server()
+    async with gateway(server) as (cache, store):
+        tickets = [await cache.login(f"user{number}") for number in range(20)]
+        await said_of_each(cache, tickets)
+        for log in server.logs:
+            log.lose(entries=1)
+        repairing = store.hold_requests(is_load)
+        await cache.flush()
+        store.wire.is_down = True
+        repairing.open()
+        await pass_ms(FLUSH_MS)
+        store.wire.is_down = False
+        await pass_ms(4 * FLUSH_MS)  # nobody uses them
+        store.wire.is_down = True
+        await pass_ms(LEASE_MS)
+        assert await said_of_each(cache, tickets) == [f"user{number}" for number in range(20)]
+
+
+@in_virtual_time
 async def test_p8_a_drifting_clock_costs_nothing():
     """The store's clock is 0.1 % fast; the store goes away half a second after a correction."""
     server = new_server()

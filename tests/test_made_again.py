@@ -119,6 +119,19 @@ async def test_p6_a_login_made_again_late_brings_nothing_back(server, gateways):
     assert [await last.lives(session) for session in (one, two, later)] == [False, False, True]
 
 
+async def test_p6_a_login_that_is_sent_twice_and_arrives_late_brings_nothing_back(server, gateways):
+    """The first copy was stuck in the network until after a logout everywhere."""
+    store = gateways[0].store
+    session = await new_session(store)
+    await store.create(session)
+    await store.revoke_all("alice")
+    await store.create(session)
+    assert not await gateways[1].lives(session)
+    later = await new_session(store)
+    await store.create(later)
+    assert await gateways[1].lives(later)
+
+
 @pytest.mark.parametrize("is_heard", [True, False])
 async def test_what_was_kept_of_a_logout_everywhere_is_kept_again(server, gateways, is_heard):
     first, last = gateways

@@ -43,7 +43,7 @@ local function end_everywhere_again(principal, before_ms, kept)
     end
   end
   if kept == '' then
-    marks = {'p' .. principal}
+    marks[#marks + 1] = 'p' .. principal
   end
   if #marks > 0 then
     bar(marks, before_ms)

@@ -89,7 +89,7 @@ class Cluster:
         await end(*self._tasks)
 
     def _is_overdue(self) -> bool:
-        return asyncio.get_running_loop().time() > self._tried_at_s + self._confirm_s + OVERDUE_S
+        return asyncio.get_running_loop().time() > self._tried_at_s + self.confirm_s + OVERDUE_S
 
     def _in_table(self, slot: int) -> Server | None:
         return next((server for first, last, server in self._ranges if first <= slot <= last), None)

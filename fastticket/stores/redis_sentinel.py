@@ -107,7 +107,7 @@ class Sentinel:
 
     def _is_overdue(self) -> bool:
         since_s = asyncio.get_running_loop().time() - self._began_s
-        return self._hears and since_s > self._confirm_s + OVERDUE_S and not self._is_closed
+        return self._hears and since_s > self.confirm_s + OVERDUE_S and not self._is_closed
 
     def _start(self) -> None:
         if self._tasks or self._is_closed:

@@ -26,7 +26,9 @@ local ended, marks, entry = {}, {}, nil
 for _, id in ipairs(ids) do
   if id ~= kept then
     local ending = finish('revoked', id, principal, reason)
-    marks[#marks + 1] = 's' .. id
+    if kept ~= '' or #marks < LISTED_MAX then
+      marks[#marks + 1] = 's' .. id
+    end
     if ending then
       entry = ending
       ended[#ended + 1] = id
@@ -39,7 +41,7 @@ if before_ms and (kept == '' or #ended > LISTED_MAX) then
   -- The last entry, so that it is heard even by those who are too far behind for the others.
   entry = append('everywhere', NOBODY, principal, 'before', string.format('%.0f', before_ms), 'keep', kept)
   if kept == '' then
-    marks = {'p' .. principal}
+    marks[#marks + 1] = 'p' .. principal
   end
 end
 bar(marks, before_ms or now_ms())

@@ -42,7 +42,15 @@ from fastticket.coherence import (
 from fastticket.core.check import Checker, Session, clock_resolution_ms
 from fastticket.core.nearcache import NearCache
 from fastticket.core.ticket import Keyring, Ticket, decode_session_id, encode_session_id
-from fastticket.errors import ConfigError, NotConfirmed, StoreBusy, StoreUnavailable, TicketRefused, Verdict
+from fastticket.errors import (
+    ConfigError,
+    IssuedTooEarly,
+    NotConfirmed,
+    StoreBusy,
+    StoreUnavailable,
+    TicketRefused,
+    Verdict,
+)
 from fastticket.events import KINDS, EventStream
 from fastticket.stores.base import (
     NEVER_WRITTEN,
@@ -82,6 +90,8 @@ OBSERVED_GAP_MS = 1000  # between sweeps: a store that was away in it would not 
 CLOCK_INTERVAL_S = 10.0  # the store's clock, and what the fleet's longest settings are
 FLEET_SETTLE_S = 2.5 * CLOCK_INTERVAL_S  # until every gateway knows that one with longer intervals has joined
 CLOSE_ATTEMPTS = 3
+LOGIN_ATTEMPTS = 3
+TAKEN_OVER = "another server has just taken over, and may not have the session yet; try again"
 DRAWS_MAX = 1000  # of tickets, until one suits
 DETAILS_BYTES_MAX = 1024
 ROTATE_PAUSES_S = (0.1, 0.4)
@@ -310,18 +320,26 @@ class TicketCache:
             raise ValueError(f"details must have at most {DETAILS_BYTES_MAX} bytes as JSON: shorten them")
         usual_s = (0, self._remember_lifetime_s) if remember else (self._idle_timeout_s, self._absolute_lifetime_s)
         lifetimes_s = self._lifetimes_s(idle_timeout_s, absolute_lifetime_s, usual_s)
-        now_ms = self.now_ms()
-        text = self._draw(principal, now_ms, lifetimes_s, suits)
-        session = self._stored_session(self._verified(text, now_ms), now_ms, details)
+        issued_at_ms = self.now_ms()
+        for _ in range(LOGIN_ATTEMPTS):
+            text = self._draw(principal, issued_at_ms, lifetimes_s, suits)
+            try:
+                await self._create(self._stored_session(self._verified(text, issued_at_ms), issued_at_ms, details))
+            except IssuedTooEarly as early:
+                issued_at_ms = early.after_ms + 1
+            else:
+                return text
+        raise StoreUnavailable("the principal is being logged out everywhere over and over; try again")
+
+    async def _create(self, session: StoredSession) -> None:
         try:
             gone = await self._store.create(session, sessions_max=self._sessions_max, evicts=self._evicts)
         except StoreUnavailable:
             with contextlib.suppress(StoreUnavailable):  # it may be there: a session that nobody has, and that counts
-                await self._store.revoke(session.id, principal)
+                await self._store.revoke(session.id, session.principal)
             raise
         for session_id in gone:
-            self._end(session_id, principal, Verdict.REVOKED)
-        return text
+            self._end(session_id, session.principal, Verdict.REVOKED)
 
     async def rotate(
         self,
@@ -350,6 +368,8 @@ class TicketCache:
                 f"absolute_lifetime_s: {lifetimes_s[1]} s after its login the session would be over; log out"
             )
         is_done = await self._rotated(old.session_id, self._stored_session(new, now_ms))
+        if not is_done:
+            self._check_certain(old.principal)
         self._end(old.session_id, old.principal, Verdict.REVOKED)
         if not is_done:
             raise TicketRefused(Verdict.REVOKED)
@@ -514,7 +534,8 @@ class TicketCache:
             raise TicketRefused(Verdict.EXPIRED)
 
     def _over(self, session_id: str, principal: str) -> TicketRefused:
-        """The store has no such session, and never will again."""
+        """The store has no such session, and never will again. StoreUnavailable: or it may."""
+        self._check_certain(principal)
         logged = self.near.remembered_refusal(decode_session_id(session_id), self.now_ms())
         verdict = Verdict.REVOKED if logged is None else logged
         self._end(session_id, principal, verdict)
@@ -700,7 +721,7 @@ class TicketCache:
         if where is Landing.AGAIN:
             return False
         if where is Landing.GONE and self._is_uncertain(self._shard_of(flight)):
-            error = StoreUnavailable("another server has just taken over, and may not have the session yet; try again")
+            error = StoreUnavailable(TAKEN_OVER)
         if error and where in (Landing.FAILED, Landing.GONE):
             flight.landed.set_exception(error)
             flight.landed.exception()  # looked at, even if every caller has gone
@@ -735,6 +756,11 @@ class TicketCache:
     def _is_uncertain(self, shard: int) -> bool:
         """Whether another server has taken over less than a lease ago: until then, every gateway makes again what it may lack."""
         return self.checker.monotonic_ms() < self._uncertain_until_ms[shard]
+
+    def _check_certain(self, principal: str) -> None:
+        """StoreUnavailable: that the store does not have a session means nothing yet."""
+        if self._is_uncertain(shard_of(principal, self._store.shards)):
+            raise StoreUnavailable(TAKEN_OVER)
 
     def _uncached(self, text: str | bytes, ticket: Ticket, deadline_ms: int, touch: bool) -> Session:
         """Admit a session that was loaded and found no room, or has lost it again. Its touch waits with the unwritten ones."""

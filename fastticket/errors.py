@@ -102,6 +102,16 @@ class TooManySessions(FastticketError):  # noqa: N818
         self.sessions_max = sessions_max
 
 
+class IssuedTooEarly(FastticketError):  # noqa: N818
+    """A login's time is not after that at which all of the principal's sessions were ended: issue it after `after_ms`, store time."""
+
+    reason = "issued_too_early"
+
+    def __init__(self, after_ms: int) -> None:
+        super().__init__(f"all sessions of the principal that began until {after_ms} were ended: issue a later one")
+        self.after_ms = after_ms
+
+
 class AttributesTooLarge(FastticketError, ValueError):  # noqa: N818
     """A session's attributes would be larger than `attributes_bytes_max`. Nothing was written."""
 

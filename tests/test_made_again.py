@@ -165,6 +165,60 @@ async def test_a_session_that_was_kept_and_then_rotated_is_not_ended_by_making_t
         assert [await gateway.lives(session) for session in (kept, other, successor)] == [False, False, True]
 
 
+async def test_a_login_right_after_a_logout_everywhere_is_told_apart_from_those_that_ended(server, gateways):
+    """Gateways' clocks are a little behind the server's. Nothing is lost here: another server answers, and all is made again."""
+    first, last = gateways
+    store = fastticket.open_store(f"redis://{server.address}/0")
+    async with fastticket.TicketCache(store, fastticket.Keyring.generate(), idle_timeout_s=600) as cache:
+        tickets = {}
+        for number in range(50):
+            await cache.login(f"user{number}")
+            await cache.logout_everywhere(f"user{number}")
+            tickets[f"user{number}"] = await cache.login(f"user{number}")
+        await last.hear()
+        server.admin("SAVE")
+        await back_from_snapshot(server)
+        for gateway in (first, last):
+            await gateway.hear()
+        assert all([len(await last.store.sessions(user)) == 1 for user in tickets])
+        assert all([len(await last.store.sessions(user)) == 1 for user in tickets])
+
+
+async def test_p4_whatever_is_asked_first_of_a_server_that_has_taken_over_logs_nobody_out(server):
+    """Reading or writing attributes, rotating, listing: what it lacks is made again before its word counts."""
+    store = fastticket.open_store(f"redis://{server.address}/0")
+    async with fastticket.TicketCache(store, fastticket.Keyring.generate(), idle_timeout_s=600) as cache:
+        server.admin("SAVE")
+        for number, ask in enumerate(
+            [
+                lambda session, _: cache.read_attributes(session),
+                lambda session, _: set_attribute(cache, session),
+                lambda _, ticket: cache.rotate(ticket),
+                lambda session, _: cache.sessions(session.principal),
+            ]
+        ):
+            ticket = await cache.login(f"user{number}")
+            session = await cache.authenticate(ticket)
+            await back_from_snapshot(server)
+            answer = await until_available(lambda ask=ask, known=(session, ticket): ask(*known))
+            assert answer is None or len(answer) > 0
+
+
+async def set_attribute(cache, session):
+    attributes = cache.attributes(session)
+    attributes["x"] = 1
+    await attributes.save()
+
+
+async def until_available(ask):
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await ask()
+            except StoreUnavailable:
+                await asyncio.sleep(0.01)
+
+
 async def test_what_a_gateway_did_that_is_gone_the_others_make_again(server, gateways):
     """Its successor after a reload reads the log's last minute; one that was there all the time has heard it."""
     here, gone = gateways
@@ -290,12 +344,33 @@ def test_what_has_ended_is_not_made_again_even_for_a_moment():
     ledger.created(0, "a" * 22, "alice", 1, record)
     ledger.rotated(0, "a" * 22, "alice", "b" * 22, 1, record)
     ledger.ended(0, "b" * 22, "alice")
-    assert [words[:2] for words in words_of(ledger)] == [("end", "a" * 22), ("end", "b" * 22)]
+    assert [words[:2] for words in words_of(ledger)] == [("end", "b" * 22), ("end", "a" * 22)]
     ledger.created(0, "c" * 22, "bob", 1, record)
     ledger.rotated(0, "c" * 22, "bob", "d" * 22, 1, record)
     ledger.created(0, "e" * 22, "bob", 1, record)
     ledger.ended_everywhere(0, "bob", 0, "")
     assert [words[0] for words in words_of(ledger) if "bob" in words] == ["everywhere"]
+
+
+def test_a_session_that_was_rotated_very_often_ends_as_any_other():
+    ledger, _ = new_ledger()
+    for number in range(3000):
+        ledger.rotated(0, f"{number:022}", "alice", f"{number + 1:022}", 1, bytes(14))
+    ledger.ended(0, f"{3000:022}", "alice")
+    assert {words[0] for words in words_of(ledger)} == {"end"}
+
+
+def test_a_ledger_leaves_nothing_behind_and_takes_its_time_for_nobody_else():
+    ledger, now = new_ledger()
+    for number in range(20_000):
+        ledger.created(0, f"a{number:021}", f"user{number}", 1, bytes(14))
+        ledger.rotated(0, f"a{number:021}", f"user{number}", f"b{number:021}", 1, bytes(14))
+        ledger.ended_everywhere(0, f"user{number}", 0, "")
+    assert HEARD_MAX - 2 <= len(words_of(ledger)) <= HEARD_MAX
+    now[0] = 2 * HEARD_S
+    assert words_of(ledger) == []
+    [shard, _] = ledger._shards
+    assert (shard._origins, shard._beginnings) == ({}, {})
 
 
 def test_a_script_is_told_the_keys_that_it_may_write_to():

@@ -54,7 +54,7 @@ local function rotate_again(id, principal, successor, deadline_ms, record)
   if lives(successor, principal) then
     return
   end
-  if is_barred(successor) or is_barred_with_all(principal, record) then
+  if is_barred(successor) or barred_with_all(principal, record) then
     end_again(id, principal) -- what it became has ended since
     return
   end
@@ -69,7 +69,7 @@ local function rotate_again(id, principal, successor, deadline_ms, record)
 end
 
 local function create_again(id, principal, deadline_ms, record)
-  if not (lives(id, principal) or is_barred(id) or is_barred_with_all(principal, record)) then
+  if not (lives(id, principal) or is_barred(id) or barred_with_all(principal, record)) then
     mended = mended + 1
     add(id, principal, deadline_ms, record)
   end

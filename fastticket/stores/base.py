@@ -163,7 +163,7 @@ class Store(Protocol):
 
         `sessions_max`: that many live sessions the principal may have then, this one included; 0: any number. The oldest are revoked
         for it (`evicted`), and their ids returned; or, without `evicts`, TooManySessions. Sessions past their deadline that were not
-        swept yet count as long as there is room for them.
+        swept yet count as long as there is room for them. IssuedTooEarly: all of the principal's sessions that began by then are over.
         """
 
     async def rotate(self, session_id: str, successor: StoredSession) -> bool:

@@ -29,7 +29,7 @@ import random
 import re
 import struct
 import time
-from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ from redis.exceptions import (
 from fastticket.errors import (
     AttributesTooLarge,
     ConfigError,
+    IssuedTooEarly,
     NotConfirmed,
     StoreBusy,
     StoreUnavailable,
@@ -83,6 +84,7 @@ DOORBELL = "ft:doorbell"
 ATTEMPTS = 6  # while a Cluster moves slots or elects a primary
 ATTEMPT_PAUSE_S = 0.01  # doubled each time
 EXCHANGE_ATTEMPTS = 3  # while servers take over from each other
+TAKING_OVER = "redis: another server is taking over, and may not have everything yet; try again"
 AGAIN_PAUSE_S = 0.1
 AGAIN_GIVE_UP_S = 60.0
 DATA_LOST = 2  # what exchange.lua says of a log that cannot have been trimmed so far
@@ -208,9 +210,11 @@ class RedisStore:
         """One script: live, user, log; doorbell for who is evicted."""
         shard, changes, record = shard_of(session.principal, self.shards), self._changes, _record(session)
         arguments = (shard, *session[:3], record, sessions_max, int(evicts))
-        gone = await self._run_one(shard, CREATE, (_user(shard, session.principal),), arguments)
+        gone = await self._run_one(shard, CREATE, (_user(shard, session.principal),), arguments, believes=_always)
         if gone is None:
             raise TooManySessions(sessions_max)
+        if isinstance(gone, bytes):
+            raise IssuedTooEarly(int(gone))
         ids = [session_id.decode() for session_id in gone]
         for session_id in ids:
             self._ledger.ended(shard, session_id, session.principal)
@@ -224,17 +228,22 @@ class RedisStore:
         bare = _record(successor._replace(details=NO_DETAILS))
         arguments = (shard, principal, session_id, successor.id, successor.idle_deadline_ms, bare)
         keys = (_user(shard, principal), _attributes(shard, session_id), _attributes(shard, successor.id))
-        is_done = False
         try:
             is_done = bool(await self._run_one(shard, ROTATE, keys, arguments))
         except NotConfirmed:
-            is_done = True
+            self._remember_rotation(shard, session_id, successor, bare, changes)
             raise
-        finally:
-            if is_done:
-                self._ledger.rotated(shard, session_id, principal, successor.id, successor.idle_deadline_ms, bare)
-                self._again_if_changed(shard, changes)
+        if is_done:
+            self._remember_rotation(shard, session_id, successor, bare, changes)
+        else:
+            self._refuse_if_changed(shard)
         return is_done
+
+    def _remember_rotation(
+        self, shard: int, session_id: str, successor: StoredSession, record: bytes, changes: int
+    ) -> None:
+        self._ledger.rotated(shard, session_id, successor.principal, successor.id, successor.idle_deadline_ms, record)
+        self._again_if_changed(shard, changes)
 
     async def exchange(self, requests: Mapping[int, Request]) -> Mapping[int, Reply | StoreUnavailable]:
         """One script a shard, one pipeline a server."""
@@ -250,9 +259,7 @@ class RedisStore:
             left = {shard: request for shard, request in left.items() if shard not in replies}
             if not left:
                 return replies
-        return replies | dict.fromkeys(
-            left, StoreUnavailable("redis: its servers take over from each other; try again")
-        )
+        return replies | dict.fromkeys(left, StoreUnavailable(TAKING_OVER))
 
     async def _exchange(self, requests: Mapping[int, Request]) -> dict[int, Reply | StoreUnavailable]:
         """Once."""
@@ -299,7 +306,9 @@ class RedisStore:
     async def sessions(self, principal: str) -> Sequence[StoredSession]:
         """By the user's index."""
         shard = shard_of(principal, self.shards)
-        found = await self._run_one(shard, SESSIONS, (_user(shard, principal),), (principal,), lasts=False)
+        found = await self._run_one(
+            shard, SESSIONS, (_user(shard, principal),), (principal,), lasts=False, believes=_never
+        )
         sessions = [_session(principal, *row) for row in zip(found[::3], found[1::3], found[2::3], strict=True)]
         return sorted(sessions, key=lambda session: session.idle_deadline_ms)
 
@@ -309,6 +318,7 @@ class RedisStore:
         keys = (_attributes(shard, session_id),)
         found = await self._run_one(shard, READ, keys, (session_id, principal), lasts=False)
         if found is None:
+            self._refuse_if_changed(shard)
             return None
         values = {name.decode(): value for name, value in zip(found[::2], found[1::2], strict=True)}
         version, _, _ = values.pop("", b"0-0").partition(b" ")
@@ -323,6 +333,8 @@ class RedisStore:
         arguments = (shard, session_id, principal, bytes_max, len(removed), *removed, *pairs)
         keys = (_user(shard, principal), _attributes(shard, session_id))
         answer = await self._run_one(shard, WRITE, keys, arguments)
+        if answer is None:
+            self._refuse_if_changed(shard)
         if isinstance(answer, int):
             raise AttributesTooLarge(answer, bytes_max)
         return answer and Written(*map(_position, answer))
@@ -384,12 +396,38 @@ class RedisStore:
         """What the script says, the shard, and how often servers had changed before."""
         shard, changes = shard_of(principal, self.shards), self._changes
         arguments = (shard, principal, reason, keep, *session_ids)
-        ended, before_ms = await self._run_one(shard, REVOKE, (_user(shard, principal),), arguments)
+        keys = (_user(shard, principal),)
+        ended, before_ms = await self._run_one(shard, REVOKE, keys, arguments, believes=lambda answer: bool(answer[0]))
         return ended, before_ms, shard, changes
 
     # --- sending, and sending again
 
     async def _run_one(
+        self,
+        shard: int,
+        script: _Script,
+        keys: Sequence[str],
+        arguments: Sequence[Any],
+        *,
+        lasts: bool = True,
+        believes: Callable[[Any], bool] = bool,
+    ) -> Any:
+        """`believes`: whether an answer is true even of a server that has just taken over: what it has, it has, but it may lack much."""
+        for _ in range(EXCHANGE_ATTEMPTS):
+            failed = await self._make_again(self._behind & {shard})
+            if failed:
+                raise failed[shard]
+            answer = await self._run_script(shard, script, keys, arguments, lasts=lasts)
+            if shard not in self._behind or believes(answer):
+                return answer
+        raise StoreUnavailable(TAKING_OVER)
+
+    def _refuse_if_changed(self, shard: int) -> None:
+        """What another server than before does not have, some other gateway may be about to make again. StoreUnavailable."""
+        if shard in self._changed:
+            raise StoreUnavailable(TAKING_OVER)
+
+    async def _run_script(
         self, shard: int, script: _Script, keys: Sequence[str], arguments: Sequence[Any], *, lasts: bool = True
     ) -> Any:
         """`keys`: beside live and log."""
@@ -578,7 +616,7 @@ class RedisStore:
             keys |= {_attributes(shard, session_id): None for session_id, _ in named if session_id}
             words = [word for each in piece for word in each]
             try:
-                mended += await self._run_one(shard, AGAIN, list(keys), (shard, *words))
+                mended += await self._run_script(shard, AGAIN, list(keys), (shard, *words))
             except StoreUnavailable as error:
                 return error
         if changes == self._changes:  # else another one may have come in the midst of it
@@ -655,6 +693,14 @@ def _user(shard: int, principal: str) -> str:
 
 def _attributes(shard: int, session_id: str) -> str:
     return _key(shard, f"attr:{session_id}")
+
+
+def _always(_: Any) -> bool:
+    return True
+
+
+def _never(_: Any) -> bool:
+    return False
 
 
 def _is_confirmed(reply: Any) -> bool:

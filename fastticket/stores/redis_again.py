@@ -31,51 +31,34 @@ class Ledger:
     """`clock`: monotonic, s."""
 
     def __init__(self, shards: int, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._heard: list[OrderedDict[Words, tuple[float, Words]]] = [OrderedDict() for _ in range(shards)]
-        self._origins: list[dict[str, Words]] = [
-            {} for _ in range(shards)
-        ]  # of a rotation's successor: the key of that
-        self._newest_ms = [0] * shards
+        self._shards = [_Shard(clock) for _ in range(shards)]
 
     def created(self, shard: int, session_id: str, principal: str, idle_deadline_ms: int, record: bytes) -> None:
         """A login of this process."""
-        self._note(shard, ("create", session_id), ("create", session_id, principal, idle_deadline_ms, record))
+        self._shards[shard].begin(("create", session_id), ("create", session_id, principal, idle_deadline_ms, record))
 
     def rotated(
         self, shard: int, session_id: str, principal: str, successor_id: str, idle_deadline_ms: int, record: bytes
     ) -> None:
         """A session has another id now. `record`: without details."""
         words: Words = ("rotate", session_id, principal, successor_id, idle_deadline_ms, record)
-        self._note(shard, words[:2], words)
-        self._origins[shard][successor_id] = words[:2]
+        self._shards[shard].begin(words[:2], words)
 
     def ended(self, shard: int, session_id: str, principal: str) -> None:
-        """A session is over: it is not made again even for a moment, nor what it came from."""
-        self._heard[shard].pop(("create", session_id), None)
-        origin = self._origins[shard].pop(session_id, None)
-        if origin and self._heard[shard].pop(origin, None):
-            self.ended(shard, str(origin[1]), principal)
-        self._note(shard, ("end", session_id), ("end", session_id, principal))
+        """A session is over."""
+        self._shards[shard].end(session_id, principal)
 
     def ended_everywhere(self, shard: int, principal: str, before_ms: int, kept_id: str) -> None:
         """All sessions of a principal that were created until then are over, but one."""
-        heard = self._heard[shard]
-        for words in [
-            words for _, words in heard.values() if words[0] in ("create", "rotate") and words[2] == principal
-        ]:
-            is_kept = words[1 if words[0] == "create" else 3] == kept_id
-            if not is_kept and _created_ms(words[-1]) <= before_ms:
-                del heard[words[:2]]
-        heard.pop(("everywhere", principal), None)
-        self._note(shard, ("everywhere", principal), ("everywhere", principal, before_ms, kept_id))
+        self._shards[shard].end_all(principal, before_ms, kept_id)
 
     def hear(self, shard: int, entries: Sequence[Entry]) -> None:
         """Entries of the log, in order. What a server that has taken over brings of former times is not of the last minute."""
         if not entries:
             return
-        self._newest_ms[shard] = max(self._newest_ms[shard], _milliseconds(entries[-1]))
-        since_ms = self._newest_ms[shard] - HEARD_S * 1000
+        heard = self._shards[shard]
+        heard.newest_ms = max(heard.newest_ms, _milliseconds(entries[-1]))
+        since_ms = heard.newest_ms - HEARD_S * 1000
         covered: dict[str, int] = {}  # by an `everywhere` that comes later in the list
         for number, (_, fields) in enumerate(entries):
             if fields[0] == b"everywhere" and fields[-1] == b"":  # none was kept
@@ -96,24 +79,75 @@ class Ledger:
 
     def words(self, shard: int) -> Iterator[list[Words]]:
         """What there is to make again, in pieces for one script each."""
-        self._forget_old(shard)
-        heard = iter([words for _, words in self._heard[shard].values()])
+        heard = iter(self._shards[shard].words())
         while piece := list(islice(heard, AT_ONCE)):
             yield piece
 
-    def _note(self, shard: int, key: Words, words: Words) -> None:
-        """At the place where it was heard first."""
-        heard = self._heard[shard]
-        if key not in heard:
-            heard[key] = self._clock(), words
-            self._forget_old(shard)
 
-    def _forget_old(self, shard: int) -> None:
-        heard, since_s = self._heard[shard], self._clock() - HEARD_S
-        while heard and (len(heard) > HEARD_MAX or next(iter(heard.values()))[0] < since_s):
-            _, (_, words) = heard.popitem(last=False)
-            if words[0] == "rotate":
-                self._origins[shard].pop(str(words[3]), None)
+class _Shard:
+    """What was heard of one shard. What has ended is not made again even for a moment, nor what it came from."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.newest_ms = 0  #: of the log's entries
+        self._clock = clock
+        self._heard: OrderedDict[Words, tuple[float, Words]] = OrderedDict()
+        self._beginnings: dict[str, dict[Words, None]] = {}  # of a principal: keys of logins and rotations
+        self._origins: dict[str, Words] = {}  # of a successor: the key of its rotation
+
+    def words(self) -> list[Words]:
+        self._forget_old()
+        return [words for _, words in self._heard.values()]
+
+    def begin(self, key: Words, words: Words) -> None:
+        """A login, or a rotation."""
+        if key in self._heard:
+            return
+        self._beginnings.setdefault(str(words[2]), {})[key] = None
+        if words[0] == "rotate":
+            self._origins[str(words[3])] = key
+        self._note(key, words)
+
+    def end(self, session_id: str, principal: str) -> None:
+        """Back to where it came from."""
+        ended: str | None = session_id
+        while ended is not None:
+            self._remove(("create", ended))
+            self._note(("end", ended), ("end", ended, principal))
+            origin = self._remove(self._origins.get(ended, ()))
+            ended = str(origin[1]) if origin else None
+
+    def end_all(self, principal: str, before_ms: int, kept_id: str) -> None:
+        """One record; a later one says more."""
+        for key in list(self._beginnings.get(principal, ())):
+            words = self._heard[key][1]
+            is_kept = words[3 if words[0] == "rotate" else 1] == kept_id
+            if not is_kept and _created_ms(words[-1]) <= before_ms:
+                self._remove(key)
+        self._remove(("everywhere", principal))
+        self._note(("everywhere", principal), ("everywhere", principal, before_ms, kept_id))
+
+    def _note(self, key: Words, words: Words) -> None:
+        """At the place where it was heard first."""
+        if key not in self._heard:
+            self._heard[key] = self._clock(), words
+            self._forget_old()
+
+    def _remove(self, key: Words) -> Words:
+        """Empty: it was not there."""
+        _, words = self._heard.pop(key, (0.0, ()))
+        if words and words[0] in ("create", "rotate"):
+            keys = self._beginnings[str(words[2])]
+            del keys[key]
+            if not keys:
+                del self._beginnings[str(words[2])]
+        if words and words[0] == "rotate":
+            self._origins.pop(str(words[3]), None)
+        return words
+
+    def _forget_old(self) -> None:
+        since_s = self._clock() - HEARD_S
+        while self._heard and (len(self._heard) > HEARD_MAX or next(iter(self._heard.values()))[0] < since_s):
+            self._remove(next(iter(self._heard)))
 
 
 def sessions_in(pieces: Iterable[Words]) -> Iterator[tuple[str, str]]:

@@ -65,9 +65,11 @@ local function is_barred(id)
   return type(redis.pcall('ZSCORE', ENDED, 's' .. id)) == 'string'
 end
 
-local function is_barred_with_all(principal, record)
+-- -> when all of a principal's sessions were ended, if that is not before the record's; nil
+local function barred_with_all(principal, record)
   local until_ms = redis.pcall('ZSCORE', ENDED, 'p' .. principal)
-  return type(until_ms) == 'string' and created_ms(record) <= tonumber(until_ms) - BAR_MS
+  local ended_ms = type(until_ms) == 'string' and tonumber(until_ms) - BAR_MS
+  return ended_ms and created_ms(record) <= ended_ms and ended_ms or nil
 end
 
 -- End a session. -> its entry in the log; nil: there was none

@@ -412,7 +412,7 @@ class RedisStore:
         lasts: bool = True,
         believes: Callable[[Any], bool] = bool,
     ) -> Any:
-        """`believes`: whether an answer is true even of a server that has just taken over: what it has, it has, but it may lack much."""
+        """`believes`: whether an answer is true even of a server that has just taken over: what it has, it has; it may lack much."""
         for _ in range(EXCHANGE_ATTEMPTS):
             failed = await self._make_again(self._behind & {shard})
             if failed:

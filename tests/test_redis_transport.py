@@ -742,7 +742,7 @@ class Watched:
         self.changes = 0
 
     @contextlib.asynccontextmanager
-    async def running(self, timeout_s: float = TIMEOUT_S):
+    async def running(self, timeout_s: float = TIMEOUT_S, confirm_s: float = CONFIRM_S):
         async with contextlib.AsyncExitStack() as stack:
             for master in self.masters:
                 await stack.enter_async_context(master.running())
@@ -753,7 +753,7 @@ class Watched:
                 await stack.enter_async_context(sentinel.running())
             url = f"redis+sentinel://{','.join(sentinel.address for sentinel in self.sentinels)}/main"
             address = parse_url(f"{url}?timeout_ms={int(timeout_s * 1000)}", Path())
-            self.topology = make_topology(address, self._changed, CONFIRM_S)
+            self.topology = make_topology(address, self._changed, confirm_s)
             assert isinstance(self.topology, Sentinel)
             try:
                 yield self
@@ -868,14 +868,15 @@ async def test_what_was_under_way_is_sent_to_the_new_master():
 
 
 async def test_a_demoted_master_is_a_reason_to_ask():
-    async with Watched(1).running() as watched:
+    async with Watched(1).running(confirm_s=60) as watched:
         assert await watched.asked() == 0
+        await until(lambda: watched.sentinels[0].count(b"SENTINEL") == 2)  # at first, and when it was subscribed
         watched.sentinels[0].says = (watched.masters[1].port, 2)
         rounds = watched.sentinels[0].count(b"SENTINEL")
         watched.masters[0].answer = lambda _: b"-READONLY You can't write against a read only replica.\r\n"
         with contextlib.suppress(StoreUnavailable):
             await watched.asked()
-        await until(lambda: watched.sentinels[0].count(b"SENTINEL") > rounds, CONFIRM_S / 2)
+        await until(lambda: watched.sentinels[0].count(b"SENTINEL") > rounds)
         await until(lambda: watched.changes)
         assert await watched.asked() == 1
 

@@ -234,9 +234,8 @@ async def test_a_thousand_replies_at_once_do_not_wake_up_a_thousand_callers_in_o
             await asyncio.sleep(0)
 
     async with Scripted(at_the_end).running() as fake, server_at(fake.port, 5.0) as server:
-        calling = [asyncio.create_task(call()) for _ in range(1000)]
-        await until(lambda: len(replies) > 900)
         counting = asyncio.create_task(count_turns())
+        calling = [asyncio.create_task(call()) for _ in range(1000)]
         await asyncio.gather(*calling)
         await tasks.end(counting)
     assert max(woken.values()) <= redis_link.REPLIES_PER_TURN

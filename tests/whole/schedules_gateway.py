@@ -1,0 +1,195 @@
+"""Faults of gateways, and of the disk under SQLite."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+from redis_servers import Server
+
+from whole.acts import away, census, end_some, people, under_load, until
+from whole.stage import Stage, schedule
+
+
+async def _one_server(stage: Stage, **settings: int) -> Server:
+    server = stage.server()
+    await stage.gateways(stage.url(server), stage.url(server), **settings)
+    return server
+
+
+@schedule()
+async def gateway_killed(stage: Stage) -> None:
+    """SIGKILL to all processes of a gateway under load: touches are lost within a flush interval."""
+    server = await _one_server(stage)
+    made = await people(stage, stage.scaled(1000, 100))
+    async with stage.fleet.crowd(made, (0,), per_s=stage.scaled(1000, 300)):
+        await until(stage, 4)
+        killed_s = time.monotonic()
+        await asyncio.to_thread(stage.fleet.gateways[0].kill)
+        await asyncio.sleep(0.2)
+    stage.fleet.window((0,), killed_s, is_deaf=False)
+    await asyncio.to_thread(stage.measure_touches, server, killed_s)
+    await census(stage, made, (1,))
+
+
+@schedule()
+async def gateway_ended_under_load(stage: Stage) -> None:
+    """SIGTERM under load: what is under way is answered, and no touch is lost."""
+    server = await _one_server(stage)
+    made = await people(stage, stage.scaled(1000, 100))
+    async with stage.fleet.crowd(made, (0,), per_s=stage.scaled(1000, 300)):
+        await until(stage, 3)
+        start_s = time.monotonic()
+        code = await asyncio.to_thread(stage.fleet.gateways[0].end)
+        ended_s = time.monotonic()
+        stage.fleet.window((0,), start_s, ended_s + 2, is_deaf=False)
+    stage.want(code == 0, f"exit code {code}")
+    await asyncio.to_thread(stage.measure_touches, server, ended_s)
+    if stage.touches:
+        stage.touches = (stage.touches[0], 0.0)  # none: P5
+    await census(stage, made, (1,))
+
+
+@schedule()
+async def gateway_reloaded_under_load(stage: Stage) -> None:
+    """SIGHUP three times under load, with two workers: no request is dropped."""
+    await _one_server(stage, workers=stage.scaled(2, 1))
+
+    async def fault() -> None:
+        for _ in range(stage.scaled(3, 1)):
+            outcome = await asyncio.to_thread(stage.fleet.gateways[0].reload)
+            stage.want(outcome.startswith("reloaded"), outcome)
+            stage.history.forgets.append((0, time.monotonic()))
+            await until(stage, 1)
+
+    await under_load(stage, fault)
+
+
+@schedule()
+async def gateway_stopped(stage: Stage) -> None:
+    """SIGSTOP for five seconds; sessions end elsewhere meanwhile; awake, it must know."""
+    await _one_server(stage)
+
+    async def fault() -> None:
+        made = await people(stage, stage.scaled(200, 40))
+        async with stage.fleet.crowd(made, (0,), per_s=200, at_once=300):
+            await asyncio.sleep(0.3)
+            start_s = time.monotonic()
+            stage.fleet.gateways[0].pause()
+            await end_some(stage, made[: len(made) // 2], (1,))
+            await until(stage, 5)
+            stage.fleet.gateways[0].resume()
+            stage.fleet.window((0,), start_s, is_deaf=False)
+            await stage.settle()
+
+    await under_load(stage, fault, ends_before=False)
+
+
+@schedule()
+async def worker_killed(stage: Stage) -> None:
+    """One of two workers is killed, and replaced."""
+    await _one_server(stage, workers=2)
+
+    async def fault() -> None:
+        for _ in range(stage.scaled(3, 1)):
+            start_s = time.monotonic()
+            os.kill(stage.fleet.gateways[0].site.workers()[0], signal.SIGKILL)
+            await until(stage, 2)
+            stage.history.forgets.append((0, time.monotonic()))
+            stage.fleet.window((0,), start_s, start_s + 0.5, is_deaf=False)
+
+    await under_load(stage, fault)
+
+
+@schedule(short=False)
+async def worker_hangs(stage: Stage) -> None:
+    """One of two workers is stopped by SIGSTOP and never continued: the gateway replaces it."""
+    await _one_server(stage, workers=2)
+    pid = stage.fleet.gateways[0].site.workers()[0]
+
+    async def fault() -> None:
+        start_s = time.monotonic()
+        os.kill(pid, signal.SIGSTOP)
+        while pid in stage.fleet.gateways[0].site.workers() and time.monotonic() < start_s + 20:
+            await asyncio.sleep(0.2)
+        is_replaced = pid not in stage.fleet.gateways[0].site.workers()
+        stage.want(is_replaced, "the worker that hung was not replaced in 20 s")
+        stage.notes.append(f"replaced after {time.monotonic() - start_s:.1f} s" if is_replaced else "")
+        if not is_replaced:
+            os.kill(pid, signal.SIGCONT)
+        stage.history.forgets.append((0, time.monotonic()))
+        stage.fleet.window((0,), start_s, is_deaf=False)
+
+    await under_load(stage, fault)
+
+
+@schedule()
+async def sqlite_disk_full(stage: Stage) -> None:
+    """The disk under SQLite is full for a while: two gateways with two workers each."""
+    disk = await asyncio.to_thread(stage.small_disk, 2048)
+    if disk is None:
+        stage.notes.append("not played: nothing can be mounted here")
+        return
+    url = f"sqlite:///{disk}/sessions.db"
+    await stage.gateways(url, url, workers=2)
+    filler = disk / "filler"
+    stage.rules.may_be_refused = ("login", "logout", "everywhere", "rotate")
+
+    async def fault() -> None:
+        await asyncio.to_thread(_fill, filler)
+        for _ in range(stage.scaled(20, 4)):
+            await stage.fleet.log_in(0)
+            await until(stage, 0.2)
+        await asyncio.to_thread(filler.unlink)
+        await until(stage, 2)
+
+    def end() -> None:
+        filler.unlink(missing_ok=True)
+
+    async def noted() -> None:
+        start_s = time.monotonic()
+        await fault()
+        stage.fleet.window((0, 1), start_s)
+
+    await under_load(stage, noted)
+    end()
+
+
+def _fill(filler: Path) -> None:
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            return
+
+
+@schedule()
+async def sqlite_under_load(stage: Stage) -> None:
+    """SQLite, two gateways with two workers each: sessions made and ended in any process are so in all."""
+    url = f"sqlite:///{stage.folder}/sessions.db"
+    await stage.gateways(url, url, workers=2)
+
+    async def nothing() -> None:
+        await until(stage, 2)
+
+    await under_load(stage, nothing)
+
+
+@schedule()
+async def two_workers_each_and_redis_stopped(stage: Stage) -> None:
+    """SIGSTOP of Redis under two gateways with two workers each."""
+    server = await _one_server(stage, workers=2)
+    made = await people(stage, stage.scaled(200, 40))
+    await stage.fleet.use_all(made * 3, (0, 1))
+    async with stage.fleet.crowd(made, (0, 1)):
+        await end_some(stage, made[: len(made) // 3])
+        # Which worker a request comes to is the kernel's choice: what one holds the other may not.
+        await away(stage, server.pause, server.resume, for_s=4, holds=False)
+        await until(stage, 1)
+        await end_some(stage, made[len(made) // 3 : len(made) // 2])
+        await stage.settle()
+    await census(stage, made)

@@ -14,9 +14,11 @@ from whole.fleet import Session
 from whole.stage import Stage
 
 
-async def people(stage: Stage, number: int, gateways: Sequence[int] = (0, 1)) -> list[Session]:
+async def people(
+    stage: Stage, number: int, gateways: Sequence[int] = (0, 1), *, login_by: Sequence[int] = ()
+) -> list[Session]:
     """So many sessions, made through one gateway after the other, and used through each."""
-    made = await stage.fleet.log_in_all(number, gateways)
+    made = await stage.fleet.log_in_all(number, login_by or gateways)
     await stage.fleet.use_all(made, gateways)
     return made
 
@@ -73,9 +75,10 @@ async def under_load(
     gateways: Sequence[int] = (0, 1),
     number: int = 0,
     ends_before: bool = True,
+    login_by: Sequence[int] = (),
 ) -> list[Session]:
     """The usual course: a crowd, some sessions ended, the fault, some more ended, time to hear of it, and the census."""
-    made = await people(stage, number or stage.scaled(400, 60), gateways)
+    made = await people(stage, number or stage.scaled(400, 60), gateways, login_by=login_by)
     third = len(made) // 3
     async with stage.fleet.crowd(made, gateways, per_s=stage.scaled(250, 150)):
         await until(stage, 1.5)
@@ -86,7 +89,7 @@ async def under_load(
         await until(stage, 1.5)
         await end_some(stage, made[third : 2 * third], gateways)
         await stage.settle()
-    fresh = await stage.fleet.log_in_all(10, gateways) if not _is_broken(stage) else []
+    fresh = await stage.fleet.log_in_all(10, login_by or gateways) if not _is_broken(stage) else []
     await census(stage, [*made, *fresh], gateways)
     return made
 

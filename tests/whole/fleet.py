@@ -219,6 +219,12 @@ class Fleet:
         assert all(made), f"{made.count(None)} of {number} logins failed before the schedule began"
         return made
 
+    async def log_in_at_once(
+        self, number: int, gateway: int, at_once: int, principal: str = ""
+    ) -> list[Session | None]:
+        """So many, with so many under way at a time, each on a connection of its own; whatever comes of them."""
+        return await self._limited([lambda: self.log_in(gateway, principal)] * number, at_once)
+
     async def ask(self, gateway: int, session: Session, kind: str = "use") -> Answer:
         """A use, a logout, everywhere."""
         answer = await self.gateways[gateway].caller.ask(

@@ -11,6 +11,7 @@ from pathlib import Path
 from redis_servers import Server
 
 from whole.acts import away, census, end_some, people, under_load, until
+from whole.history import Loss
 from whole.stage import Stage, schedule
 
 
@@ -146,16 +147,8 @@ async def sqlite_disk_full(stage: Stage) -> None:
         await asyncio.to_thread(filler.unlink)
         await until(stage, 2)
 
-    def end() -> None:
-        filler.unlink(missing_ok=True)
-
-    async def noted() -> None:
-        start_s = time.monotonic()
-        await fault()
-        stage.fleet.window((0, 1), start_s)
-
-    await under_load(stage, noted)
-    end()
+    # Nothing is to be seen of it in uses: what was read is held, and touches wait for the disk.
+    await under_load(stage, fault)
 
 
 def _fill(filler: Path) -> None:
@@ -192,4 +185,43 @@ async def two_workers_each_and_redis_stopped(stage: Stage) -> None:
         await until(stage, 1)
         await end_some(stage, made[len(made) // 3 : len(made) // 2])
         await stage.settle()
+    await census(stage, made)
+
+
+@schedule()
+async def worker_replaced_while_the_store_is_away(stage: Stage) -> None:
+    """P12: Redis is dead when one of two workers dies; the next one serves, says 503 for what it cannot know, and never 401."""
+    server = await _one_server(stage, workers=2)
+    made = await people(stage, stage.scaled(100, 40))
+    await asyncio.to_thread(server.admin, "SAVE")
+    kept_s = time.monotonic()
+    async with stage.fleet.crowd(made, (0,), per_s=100):
+        start_s = time.monotonic()
+        await asyncio.to_thread(server.kill)
+        gone_s = time.monotonic()
+        before = set(stage.fleet.gateways[0].site.workers())
+        os.kill(min(before), signal.SIGKILL)
+        await until(stage, 5)
+        stage.want(len(set(stage.fleet.gateways[0].site.workers()) - before) == 1, "the worker was not replaced")
+        await asyncio.to_thread(server.start)
+        stage.fleet.window((0, 1), start_s, holds=False)
+        stage.history.losses.append(Loss(gone_s, kept_s))
+        await asyncio.sleep(2.5)
+        await stage.settle()
+    await census(stage, made)
+
+
+@schedule()
+async def worker_replaced_while_the_key_file_is_gone(stage: Stage) -> None:
+    """P12: the key file is not there when the only worker dies: the next one goes on with the keys that the gateway had."""
+    await _one_server(stage)
+    made = await people(stage, stage.scaled(100, 40))
+    keys, hidden = stage.folder / "keys.toml", stage.folder / "keys.hidden"
+    async with stage.fleet.crowd(made, (0,), per_s=100):
+        await asyncio.to_thread(keys.rename, hidden)
+        start_s = time.monotonic()
+        os.kill(stage.fleet.gateways[0].site.workers()[0], signal.SIGKILL)
+        stage.fleet.window((0,), start_s, start_s + 1, is_deaf=False)
+        await asyncio.sleep(stage.scaled(10, 6))  # recovery_s is over before the end, too
+        await asyncio.to_thread(hidden.rename, keys)
     await census(stage, made)

@@ -67,7 +67,7 @@ async def link_slow(stage: Stage) -> None:
     async def nothing() -> None:
         await until(stage, 2)
 
-    await under_load(stage, nothing)
+    await under_load(stage, nothing, login_by=(1,))
 
 
 async def _cuts(stage: Stage, *, reset: bool) -> None:

@@ -34,7 +34,7 @@ class Stage:
         self.broken: list[str] = []
         self.history = History(Rules())
         if is_short:
-            self.history.rules.lease_s, self.history.rules.flush_s = 1.0, 0.25
+            self.history.rules.lease_s, self.history.rules.flush_s = 0.8, 0.2
         self.touches: tuple[float, float] | None = None  # the worst age, and the bound
         self._exits = contextlib.ExitStack()
         self._links: Links | None = None
@@ -50,7 +50,7 @@ class Stage:
     @property
     def timeout_ms(self) -> int:
         """Of a call of the store, in the URL: below lease - flush interval, as docs/redis.md wants it."""
-        return 400 if self.is_short else 1000
+        return 500 if self.is_short else 1000
 
     # Servers
 

@@ -33,6 +33,7 @@ def main() -> int:
     options = parser.parse_args()
     wanted = tuple(name for name in options.only.split(",") if name)
     rows = [s for s in SCHEDULES.values() if not wanted or s.name.startswith(wanted)]
+    rows = [SCHEDULES[options.only]] if options.only in SCHEDULES else rows
     rows = [s for s in rows if s.has_short_form or not options.short]
     print(_line(HEAD), flush=True)
     details, bad, began_s = [], 0, time.monotonic()

@@ -26,7 +26,9 @@ class Event:
     status: int  # LOST: a reset, an end, or the client's own time limit
     successor: int | None = None  # made by a rotation that was acknowledged
     has_retry_after: bool = False
-    what: str = ""  # the answer's reason, or the failure's
+    what: str = (
+        ""  # the answer's reason, or the failure's; of an admission: the user that it was for, if that was another
+    )
 
     @property
     def is_admission(self) -> bool:

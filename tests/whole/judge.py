@@ -7,14 +7,14 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from whole.history import Event, History, Life, Window, lives_of
+from whole.history import LOST, Event, History, Life, Window, lives_of
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One answer that is wrong. `by_s`: how late, or 0."""
 
-    what: str  # late, risen, wrong_401, held_503, failed_well, bare_503, overlong, never_back
+    what: str  # late, risen, wrong_401, overlong, held_503, failed_well, bare_503, somebody_else, odd
     event: Event
     by_s: float = 0.0
 
@@ -64,6 +64,7 @@ def judge(history: History) -> Judgement:
         *refusals_of_held(history, lives),
         *failures_while_well(history),
         *bare_refusals(history),
+        *strange_answers(history),
     ]
     failed = Counter(str(e.status or e.what) for e in history.events if e.is_failure)
     recovery_s = recovery(history)
@@ -208,7 +209,9 @@ def _well_since(history: History, gateway: int, window: Window) -> float:
     before = [w.end_s + rules.recovery_s for w in history.windows_of(gateway) if w.end_s <= window.start_s]
     before += [at_s for g, at_s in history.forgets if g == gateway and at_s <= window.start_s]
     before += [loss.at_s for loss in history.losses if loss.at_s <= window.start_s]
-    if any(w.start_s < window.end_s and w.end_s > window.start_s and not w.is_deaf for w in history.windows_of(gateway)):
+    if any(
+        w.start_s < window.end_s and w.end_s > window.start_s and not w.is_deaf for w in history.windows_of(gateway)
+    ):
         return math.inf  # a process that was away gives no credit
     return max(before, default=-math.inf)
 
@@ -233,8 +236,14 @@ def bare_refusals(history: History) -> list[Finding]:
     return [Finding("bare_503", e) for e in history.events if e.status == 503 and not e.has_retry_after]
 
 
+def strange_answers(history: History) -> list[Finding]:
+    """P1: admitted as somebody else; and what no request of these can be answered with."""
+    found = [Finding("somebody_else", e) for e in history.events if e.is_admission and e.what]
+    return found + [Finding("odd", e) for e in history.events if e.status not in (LOST, 200, 401) and e.status < 500]
+
+
 def recovery(history: History) -> float | None:
-    """How long after the end of a window the last request failed that was sent after it; the worst of all. inf: nothing was answered after."""
+    """When, after a window, the last request was sent that failed; the worst of all. inf: none was answered after it."""
     worst = None
     for window in history.windows:
         if window.end_s == math.inf or not window.may_fail:

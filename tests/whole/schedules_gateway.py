@@ -1,5 +1,7 @@
 """Faults of gateways, and of the disk under SQLite."""
 
+# ruff: noqa: ASYNC110 -- what another process does is looked for, at every turn
+
 from __future__ import annotations
 
 import asyncio

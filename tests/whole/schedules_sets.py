@@ -1,5 +1,7 @@
 """Faults of sets of servers: Sentinel and Cluster."""
 
+# ruff: noqa: ASYNC110 -- what another process does is looked for, at every turn
+
 from __future__ import annotations
 
 import asyncio
@@ -24,7 +26,7 @@ async def sentinel_master_killed(stage: Stage) -> None:
     async def fault() -> None:
         start_s = time.monotonic()
         await asyncio.to_thread(old.kill)
-        while setup.current_master() is old:  # noqa: ASYNC110 - another process does it
+        while setup.current_master() is old:
             await asyncio.sleep(0.05)
         stage.fleet.window((0, 1), start_s)
         stage.notes.append(f"another master after {time.monotonic() - start_s:.1f} s")

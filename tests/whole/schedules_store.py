@@ -7,9 +7,9 @@ import contextlib
 import time
 
 import redis
-from redis_servers import Server, free_port
+from redis_servers import Server, free_port, wait_until
 
-from whole.acts import away, census, come_back_from_snapshot, end_some, people, under_load, until
+from whole.acts import away, census, end_some, people, under_load, until
 from whole.history import Loss
 from whole.stage import Stage, schedule
 
@@ -203,8 +203,6 @@ async def too_few_replicas(stage: Stage) -> None:
 
 
 def _wait_for_good_replica(server: Server) -> None:
-    from redis_servers import wait_until
-
     wait_until(lambda: server.admin("INFO", "replication").get("min_slaves_good_slaves") == 1, "a good replica")
 
 

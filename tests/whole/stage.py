@@ -54,7 +54,9 @@ class Stage:
 
     # Servers
 
-    def server(self, options: dict[str, object] | None = None, *, environment: Mapping[str, str] | None = None) -> Server:
+    def server(
+        self, options: dict[str, object] | None = None, *, environment: Mapping[str, str] | None = None
+    ) -> Server:
         with _environment(environment or {}):
             made = Server(self.folder, options)
         self._exits.callback(made.kill)
@@ -133,7 +135,9 @@ class Stage:
         if not holds:
             self.broken.append(what)
 
-    def measure_touches(self, server: Server, until_s: float, *, round_trip_s: float = 0.0, idle_s: float = 7200) -> None:
+    def measure_touches(
+        self, server: Server, until_s: float, *, round_trip_s: float = 0.0, idle_s: float = 7200
+    ) -> None:
         """P5, in the store now, of what was answered until then (when a gateway died)."""
         behind_s = time.time() - time.monotonic()
         deadlines_s: dict[str, float] = {}

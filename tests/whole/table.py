@@ -1,6 +1,6 @@
 """Every schedule in its whole form, one after the other, as one table; `make faults`. Exit code 1 if anything is wrong.
 
-    python -m whole.table [--short] [--only NAME[,NAME]] [--details]
+python -m whole.table [--short] [--only NAME[,NAME]] [--details]
 """
 
 from __future__ import annotations
@@ -19,9 +19,21 @@ from whole.judge import Judgement
 from whole.schedules import SCHEDULES
 from whole.stage import Schedule, perform
 
-HEAD = ("schedule", "requests", "late (risen)", "worst", "wrong 401", "other wrong", "failed", "recovery", "touches", "s", "verdict")
+HEAD = (
+    "schedule",
+    "requests",
+    "late (risen)",
+    "worst",
+    "wrong 401",
+    "other wrong",
+    "failed",
+    "recovery",
+    "touches",
+    "s",
+    "verdict",
+)
 WIDTHS = (40, 8, 13, 7, 9, 26, 26, 8, 8, 5, 7)
-OTHERS = ("overlong", "held_503", "failed_well", "bare_503")
+OTHERS = ("overlong", "held_503", "failed_well", "bare_503", "somebody_else", "odd")
 
 
 def main() -> int:

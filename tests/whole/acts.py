@@ -81,12 +81,12 @@ async def under_load(
     made = await people(stage, number or stage.scaled(400, 60), gateways, login_by=login_by)
     third = len(made) // 3
     async with stage.fleet.crowd(made, gateways, per_s=stage.scaled(250, 150)):
-        await until(stage, 1.5)
+        await until(stage, 1)
         if ends_before:
             await end_some(stage, made[:third], gateways)
             await stage.settle()
         await fault()
-        await until(stage, 1.5)
+        await until(stage, 1)
         await end_some(stage, made[third : 2 * third], gateways)
         await stage.settle()
     fresh = await stage.fleet.log_in_all(10, login_by or gateways) if not _is_broken(stage) else []

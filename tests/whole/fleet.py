@@ -9,6 +9,7 @@ import itertools
 import os
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -97,6 +98,7 @@ class Settings:
     grace_s: int = 300
     policy: str = "serve-cached"
     gateway: str = ""  # further lines of [gateway]
+    descriptors: int = 0  # so many, and not one more; 0: what this process may have
 
 
 class Gateway:
@@ -110,15 +112,21 @@ class Gateway:
         self._application = application
         self._port = free_port()
         self._site: Site | None = None
-        self.caller = Caller(("127.0.0.1", self._port))
+        self.caller = Caller(self.address)
         folder.mkdir()
 
     def start(self) -> None:
-        self._site = Site(self._folder, self._config())
+        limit = self.settings.descriptors
+        before = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))) if limit else None
+        self._site = Site(self._folder, self._config(), preexec_fn=before)
 
     def _config(self) -> str:
         values = {name: getattr(self.settings, name) for name in Settings.__slots__}
         return CONFIG.format(port=self._port, keys=self._keys, application=self._application, **values)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return ("127.0.0.1", self._port)
 
     @property
     def site(self) -> Site:

@@ -132,11 +132,10 @@ class _Doorway:
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
 
-    async def listen(self) -> int:
+    async def listen(self) -> None:
         if self._server is None:
             self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, reuse_address=True)
             self.port = self._server.sockets[0].getsockname()[1]
-        return self.port
 
     async def apply(self, words: dict[str, Any]) -> None:
         if "target" in words:
@@ -276,10 +275,10 @@ async def _main() -> None:
         number = words.pop("door")
         if "make" in words:
             doors[number] = _Doorway((words["make"][0], words["make"][1]))
-            answer: Any = await doors[number].listen()
+            await doors[number].listen()
         else:
-            answer = await doors[number].apply(words)
-        print(json.dumps(answer), flush=True)
+            await doors[number].apply(words)
+        print(json.dumps(doors[number].port), flush=True)
 
 
 if __name__ == "__main__":

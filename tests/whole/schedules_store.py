@@ -154,7 +154,7 @@ async def _unreachable(stage: Stage, server: Server, setting: str, value: str) -
             client.client_kill_filter(_type="normal", skipme=True)
             client.client_kill_filter(_type="pubsub")
 
-        await away(stage, begin, lambda: client.config_set(setting, before), for_s=3)
+        await away(stage, begin, lambda: client.config_set(setting, before or ""), for_s=3)
 
 
 @schedule()

@@ -25,14 +25,17 @@ Runs = dict[str, "Future[tuple[int, str]]"]
 @pytest.fixture(scope="module")
 def runs(request: pytest.FixtureRequest) -> Iterator[Runs]:
     """Those that were chosen, started in their order."""
-    chosen = [item.callspec.params["name"] for item in request.session.items if _is_of_a_schedule(item)]
+    chosen = [name for item in request.session.items if (name := _schedule_of(item))]
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         yield {name: pool.submit(play, name) for name in chosen}
         pool.shutdown(cancel_futures=True)
 
 
-def _is_of_a_schedule(item: pytest.Item) -> bool:
-    return getattr(item, "originalname", "") == test_a_schedule.__name__
+def _schedule_of(item: pytest.Item) -> str:
+    """The name of the schedule that a test is of; "" if it is of none."""
+    if getattr(item, "originalname", "") != test_a_schedule.__name__:
+        return ""
+    return str(getattr(item, "callspec").params["name"])  # noqa: B009 - pytest.Item does not declare it
 
 
 def play(name: str) -> tuple[int, str]:

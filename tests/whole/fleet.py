@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import ctypes
 import itertools
 import os
 import random
@@ -59,6 +60,8 @@ path = "/"
 auth = "required"
 """
 
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 Made = TypeVar("Made")
 
 PATHS = {
@@ -116,9 +119,13 @@ class Gateway:
         folder.mkdir()
 
     def start(self) -> None:
-        limit = self.settings.descriptors
-        before = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))) if limit else None
-        self._site = Site(self._folder, self._config(), preexec_fn=before)
+        self._site = Site(self._folder, self._config(), preexec_fn=self._before)
+
+    def _before(self) -> None:
+        """In the new process: it ends with this one, and has the descriptors that it is to have."""
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if limit := self.settings.descriptors:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 
     def _config(self) -> str:
         values = {name: getattr(self.settings, name) for name in Settings.__slots__}
@@ -159,7 +166,6 @@ class Gateway:
     def kill(self) -> None:
         """SIGKILL to all its processes at once."""
         self.site.at.kill()
-        self.caller.close()
 
     def end(self) -> int:
         """SIGTERM; the exit code."""

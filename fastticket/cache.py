@@ -1073,7 +1073,8 @@ class TicketCache:
                         self._sweep_at_s = now + (0 if is_followed else SWEEP_FOLLOWED_S)
             except (StoreUnavailable, ConfigError) as error:
                 self._observed_at_ms = 0
-                log.warning("%s", error)
+                if not self._shards_away():  # else it is known, and was said once
+                    log.warning("%s", error)
             except Exception:
                 log.exception("the flush loop goes on after an unexpected error")
 

@@ -16,7 +16,8 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from fastticket.cache import NOW, Consistency, TicketCache
@@ -56,6 +57,11 @@ log = logging.getLogger("fastticket.gateway")
 
 TICK_S = 0.1
 NOTE_INTERVAL_S = 1.0
+LOOKS_PER_TURN = 32  # of what was asked is begun with in one turn of the loop: about a millisecond of work
+CHANGES_PER_TURN = 8
+CHANGES = frozenset((ASK_LOGIN, ASK_LOGIN_REMEMBERED, ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE, ASK_ROTATE))
+
+Ask = tuple[int, int, str, Any, Any]  # as `Proxy.asks` has them
 
 
 def make_cache(config: Config, keys: Keyring) -> TicketCache:
@@ -121,6 +127,32 @@ def add_routes(proxy: Proxy, config: Config, groups: dict[str, int]) -> list[Rou
     return routes
 
 
+class Asks:
+    """What the data plane has asked and nobody works on yet. At most one of each connection, so they are bounded as those are.
+
+    What changes a session waits behind what only looks at one: a storm of logins keeps nobody out who is logged in.
+    """
+
+    def __init__(self) -> None:
+        self._looks: deque[Ask] = deque()
+        self._changes: deque[Ask] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._looks or self._changes)
+
+    def add(self, asks: Iterable[Ask]) -> bool:
+        """Whether they are the first."""
+        had_some = bool(self)
+        for ask in asks:
+            (self._changes if ask[0] in CHANGES else self._looks).append(ask)
+        return bool(self) and not had_some
+
+    def take(self) -> list[Ask]:
+        """Those to begin with in this turn of the loop."""
+        taken = [self._looks.popleft() for _ in range(min(len(self._looks), LOOKS_PER_TURN))]
+        return taken + [self._changes.popleft() for _ in range(min(len(self._changes), CHANGES_PER_TURN))]
+
+
 class Worker:
     """A gateway on sockets that listen already."""
 
@@ -136,6 +168,7 @@ class Worker:
         self._exemptions = [re.compile(route.exempt) if route.exempt else None for route in routes]
         self._log_file = LogFile(config.base / config.gateway.access_log) if self.proxy.log else None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asks = Asks()
         self._idle = asyncio.Event()
         self._has_more = False
         self._ticker: asyncio.TimerHandle | None = None
@@ -270,10 +303,17 @@ class Worker:
         }
 
     def _answer_asks(self) -> None:
-        for ask in self.proxy.asks():
+        if self._asks.add(self.proxy.asks()):
+            asyncio.get_running_loop().call_soon(self._begin_answers)
+
+    def _begin_answers(self) -> None:
+        """Some in this turn of the loop, more in the next: between them the data plane serves who needs no answer."""
+        for ask in self._asks.take():
             task = asyncio.get_running_loop().create_task(self._answer(*ask))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        if self._asks:
+            asyncio.get_running_loop().call_soon(self._begin_answers)
 
     async def _answer(self, kind: int, handle: int, ticket: str, value: Any, where: Any) -> None:
         if kind == ASK_AUTHENTICATE:

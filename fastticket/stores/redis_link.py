@@ -30,7 +30,7 @@ from fastticket.stores.patience import Patience, patiently
 from fastticket.stores.redis_address import Command, Place
 from fastticket.stores.redis_errors import error_of
 
-REPLIES_PER_TURN = 64
+REPLIES_PER_TURN = 16
 KEEPALIVE_IDLE_S = 60  # then every 10 s, three times: a link that nobody uses may have been forgotten by a firewall
 
 

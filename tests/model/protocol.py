@@ -44,6 +44,7 @@ class Rules:
     revoke_all: Callable[..., tuple[Shard, tuple[int, ...]]] = store.revoke_all
     exchange: Callable[..., tuple[Shard, Answer]] = store.exchange
     again: Callable[..., Shard] = store.again
+    followed: Callable[..., tuple[Operation, ...]] = store.followed
     watches: bool = True  # the log of a shard with entries held is read, used or not
     repairs: bool = True  # what is held is looked up again at once after a gap
     repair_checks_epoch: bool = True  # ... and is confirmed only if nothing was forgotten meanwhile
@@ -329,7 +330,7 @@ class Protocol:
             gateway = gateway._replace(calm=False)
         elif not message.is_old:
             gateway = gateway._replace(calm=True)
-        if message.sent_at >= gateway.dark_last:
+        if message.sent_at > gateway.dark_last:
             gateway = gateway._replace(is_dark=False, owed=NOBODY)
         gateway = gateway._replace(awake=gateway.awake or message.sent_at >= gateway.stalled_at, owed=NOBODY)
         if tidings.forgets:
@@ -407,7 +408,9 @@ class Protocol:
         gateway = _without(state.gateways[g], message)
         since = NOW if gateway.outage is None else gateway.outage
         failure = coherence.Failure(message.sent_at, NOW, gateway.stalled_at, since)
-        lease = self.rules.credited_until_ms(gateway.lease, failure, self.scope.lease, self.scope.grace)
+        lease = gateway.lease
+        if gateway.answered_at <= message.sent_at:
+            lease = self.rules.credited_until_ms(lease, failure, self.scope.lease, self.scope.grace)
         gateway = gateway._replace(outage=since, lease=lease)
         if message.kind == "repair":  # with the next flush
             gateway = gateway._replace(repair_due=self.rules.repairs)
@@ -520,7 +523,7 @@ class Protocol:
                     for sid in ended[: self.rules.everywhere_max]:
                         gateway = _heard(gateway, (), Operation("end", sid))
                     return _put(state, g, _heard(gateway, ended, None))
-                operation = Operation("everywhere", principal=principal, up_to=at, kept=kept)
+                operation = Operation("everywhere", principal=principal, up_to=at, keeps=() if kept is None else (kept,))
                 return _put(state, g, _heard(gateway, ended, operation))
 
     def _uses(self, state: State, g: int, gateway: Gateway) -> Iterator[Step]:
@@ -549,7 +552,7 @@ class Protocol:
     def _make_again(self, state: State, g: int) -> Step:
         gateway = state.gateways[g]
         before = state.shards[gateway.at]
-        shard = self.rules.again(before, state.at, gateway.ledger)
+        shard = self.rules.again(before, state.at, self.rules.followed(gateway.ledger))
         after = _store(state, gateway.at, shard, writes=True)
         after = _put(after, g, gateway._replace(trusts=True))
         return Step(("make again", g, gateway.ledger), after, promises.made_again(after, g, before, shard))
@@ -728,7 +731,7 @@ def _heard(gateway: Gateway, ended: tuple[int, ...], operation: Operation | None
 
 
 def _everywhere(entry: Entry) -> Operation:
-    return Operation("everywhere", principal=entry.principal, up_to=entry.up_to, kept=entry.kept)
+    return Operation("everywhere", principal=entry.principal, up_to=entry.up_to, keeps=entry.keeps)
 
 
 def _darkened(gateway: Gateway, scope: Scope) -> Gateway:

@@ -28,7 +28,7 @@ class Record(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """Of the log. `revoked`: sid. `rotated`: sid, successor and its record. `everywhere`: principal, up_to, kept. `created`: sid."""
+    """Of the log. `revoked`: sid. `rotated`: sid, successor and its record. `everywhere`: principal, up_to, keeps. `created`: sid."""
 
     position: int
     kind: str
@@ -37,14 +37,15 @@ class Entry(NamedTuple):
     record: Record | None = None
     principal: Id = None
     up_to: int = 0
-    kept: Id = None
+    keeps: tuple[Id, ...] = ()
 
 
 class Shard(NamedTuple):
     live: tuple[tuple[Id, Record], ...] = ()
     log: tuple[Entry, ...] = (Entry(0, "opened"),)
     barred: frozenset[Id] = frozenset()
-    barred_principals: frozenset[tuple[Id, int]] = frozenset()
+    everywheres: frozenset[tuple[Id, int, tuple[Id, ...]]] = frozenset()  #: principal, up to when created, those kept
+    heirs: frozenset[tuple[Id, Id]] = frozenset()  #: a session, and what it was rotated to
 
 
 class Answer(NamedTuple):
@@ -55,7 +56,7 @@ class Answer(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """Of a ledger: `end` (sid), `everywhere` (principal, up_to, kept), `rotate` (sid, successor, record), `create` (sid, record)."""
+    """Of a ledger: `end` (sid), `everywhere` (principal, up_to, keeps), `rotate` (sid, successor, record), `create` (sid, record)."""
 
     kind: str
     sid: Id = None
@@ -63,7 +64,7 @@ class Operation(NamedTuple):
     record: Record | None = None
     principal: Id = None
     up_to: int = 0
-    kept: Id = None
+    keeps: tuple[Id, ...] = ()
 
 
 # --- reading
@@ -76,11 +77,10 @@ def record_of(shard: Shard, sid: Id) -> Record | None:
     return None
 
 
-def is_barred(shard: Shard, sid: Id, record: Record) -> bool:
-    """Whether what is made again must not be: it, or all that its principal had then, was ended."""
-    if sid in shard.barred:
-        return True
-    return any(principal == record.principal and record.created <= up_to for principal, up_to in shard.barred_principals)
+def is_barred_with_all(shard: Shard, sid: Id, record: Record) -> bool:
+    """Whether all that its principal had then was ended, and this was not kept by the latest such end."""
+    latest = max((mark for mark in shard.everywheres if mark[0] == record.principal), key=lambda mark: mark[1], default=None)
+    return latest is not None and record.created <= latest[1] and sid not in latest[2]
 
 
 # --- changes, of which the scripts consist
@@ -109,18 +109,21 @@ def _end(shard: Shard, at: int, sid: Id) -> Shard:
     return _bar(shard, sid)
 
 
-def _end_all(shard: Shard, at: int, principal: Id, up_to: int, kept: Id) -> tuple[Shard, tuple[Id, ...]]:
-    ids = [sid for sid, found in shard.live if found.principal == principal and found.created <= up_to and sid != kept]
+def _end_all(shard: Shard, at: int, principal: Id, up_to: int, keeps: tuple[Id, ...]) -> tuple[Shard, tuple[Id, ...]]:
+    """All of a principal that were created up to then, but those kept and what they were rotated to."""
+    spared = {*keeps, *(successor for sid, successor in shard.heirs if sid in keeps)}
+    ids = [sid for sid, record in shard.live if record.principal == principal and record.created <= up_to and sid not in spared]
     for sid in ids:
         shard = _end(shard, at, sid)
-    if kept is None:
-        shard = shard._replace(barred_principals=shard.barred_principals | {(principal, up_to)})
-    return shard, tuple(ids)
+    return shard._replace(everywheres=shard.everywheres | {(principal, up_to, keeps)}), tuple(ids)
 
 
 def _rename(shard: Shard, at: int, sid: Id, successor: Id, record: Record) -> Shard:
+    """Whoever is kept goes on to be kept."""
+    marks = frozenset((who, up_to, (*keeps, successor) if sid in keeps else keeps) for who, up_to, keeps in shard.everywheres)
     shard = _with(shard._replace(live=_others(shard, sid)), successor, record)
-    return _bar(_append(shard, at, "rotated", sid=sid, successor=successor, record=record), sid)
+    shard = _append(shard, at, "rotated", sid=sid, successor=successor, record=record)
+    return _bar(shard._replace(everywheres=marks, heirs=shard.heirs | {(sid, successor)}), sid)
 
 
 # --- the scripts
@@ -142,8 +145,9 @@ def revoke(shard: Shard, at: int, sid: Id) -> tuple[Shard, bool]:
 
 def revoke_all(shard: Shard, at: int, principal: Id, kept: Id = None) -> tuple[Shard, tuple[Id, ...]]:
     """The ids of those that ended. The log says `everywhere`, too, for the ledgers of others."""
-    shard, ended = _end_all(shard, at, principal, at, kept)
-    return _append(shard, at, "everywhere", principal=principal, up_to=at, kept=kept), ended
+    keeps = () if kept is None else (kept,)
+    shard, ended = _end_all(shard, at, principal, at, keeps)
+    return _append(shard, at, "everywhere", principal=principal, up_to=at, keeps=keeps), ended
 
 
 def rotate(shard: Shard, at: int, sid: Id, successor: Id, record: Record) -> tuple[Shard, bool]:
@@ -194,22 +198,42 @@ def again_end(shard: Shard, at: int, operation: Operation) -> Shard:
 
 
 def again_everywhere(shard: Shard, at: int, operation: Operation) -> Shard:
-    return _end_all(shard, at, operation.principal, operation.up_to, operation.kept)[0]
+    return _end_all(shard, at, operation.principal, operation.up_to, operation.keeps)[0]
 
 
 def again_rotate(shard: Shard, at: int, operation: Operation) -> Shard:
+    """If what it became has ended since, it ends. One that lives is in nobody's way: whoever ended all of its principal's was here."""
     sid, successor, record = operation.sid, operation.successor, operation.record
     if record_of(shard, successor):
-        return _bar(shard, sid)
-    if is_barred(shard, successor, record):
+        return shard
+    if successor in shard.barred:
         return _end(shard, at, sid)
+    is_over = is_barred_with_all(shard, sid, record) and is_barred_with_all(shard, successor, record)
+    if is_over and not record_of(shard, sid):
+        return _bar(shard, sid)
     return _rename(shard, at, sid, successor, record)
 
 
 def again_create(shard: Shard, at: int, operation: Operation) -> Shard:
-    if record_of(shard, operation.sid) or is_barred(shard, operation.sid, operation.record):
+    sid, record = operation.sid, operation.record
+    if record_of(shard, sid) or sid in shard.barred or is_barred_with_all(shard, sid, record):
         return shard
-    return _append(_with(shard, operation.sid, operation.record), at, "created", sid=operation.sid)
+    return _append(_with(shard, sid, record), at, "created", sid=sid)
+
+
+def followed(ledger: Sequence[Operation]) -> tuple[Operation, ...]:
+    """A ledger as it is sent: what an end of all kept is followed through the rotations that the ledger knows."""
+    return tuple(
+        operation._replace(keeps=_heirs(ledger, operation.keeps)) if operation.kind == "everywhere" else operation
+        for operation in ledger
+    )
+
+
+def _heirs(ledger: Sequence[Operation], keeps: tuple[Id, ...]) -> tuple[Id, ...]:
+    found = list(keeps)
+    for sid in found:  # grows as it goes
+        found += [other.successor for other in ledger if other.kind == "rotate" and other.sid == sid]
+    return tuple(found)
 
 
 AGAIN: Mapping[str, object] = {

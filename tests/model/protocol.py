@@ -510,21 +510,20 @@ class Protocol:
                 gateway = gateway._replace(births=gateway.births | {successor})
                 return _put(_end(_bear(state, successor, record), (sid,)), g, gateway)
             case _:
-                principal, kept = arguments
-                ended = tuple(outcome)  # type: ignore[arg-type]
-                if kept is None:
-                    ended = tuple(
-                        sid
-                        for sid, record in enumerate(state.born)
-                        if record and record.principal == principal and record.created <= at
-                    )
+                principal, _ = arguments
+                done = state.shards[gateway.at].log[-1]
+                spared = store.heirs(done.keeps, [pair for shard in state.shards for pair in shard.heirs])
+                ended = tuple(
+                    sid
+                    for sid, record in enumerate(state.born)
+                    if record and record.principal == principal and record.created <= at and sid not in spared
+                )
                 state = _end(state, ended)
                 if self.rules.everywhere_max is not None:
                     for sid in ended[: self.rules.everywhere_max]:
                         gateway = _heard(gateway, (), Operation("end", sid))
                     return _put(state, g, _heard(gateway, ended, None))
-                operation = Operation("everywhere", principal=principal, up_to=at, keeps=() if kept is None else (kept,))
-                return _put(state, g, _heard(gateway, ended, operation))
+                return _put(state, g, _heard(gateway, ended, _everywhere(done)))
 
     def _uses(self, state: State, g: int, gateway: Gateway) -> Iterator[Step]:
         """A hit: the entry's deadline moves on, and is to be written."""
@@ -765,8 +764,8 @@ def _doom(state: State, name: str, arguments: tuple) -> State:
         case "rotate":
             sid, successor, record = arguments
             return _bear(state._replace(doomed=state.doomed | {sid}), successor, record)
-    principal, kept = arguments
-    ended = {sid for sid, record in enumerate(state.born) if record and record.principal == principal and sid != kept}
+    principal, _ = arguments
+    ended = {sid for sid, record in enumerate(state.born) if record and record.principal == principal}
     return state._replace(doomed=state.doomed | ended)
 
 

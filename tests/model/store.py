@@ -83,6 +83,14 @@ def is_barred_with_all(shard: Shard, sid: Id, record: Record) -> bool:
     return latest is not None and record.created <= latest[1] and sid not in latest[2]
 
 
+def heirs(keeps: Iterable[Id], pairs: Iterable[tuple[Id, Id]]) -> list[Id]:
+    """Sessions, what they were rotated to, and so on."""
+    pairs, found = list(pairs), list(keeps)
+    for sid in found:  # grows as it goes
+        found += [successor for other, successor in pairs if other == sid]
+    return found
+
+
 # --- changes, of which the scripts consist
 
 
@@ -144,8 +152,8 @@ def revoke(shard: Shard, at: int, sid: Id) -> tuple[Shard, bool]:
 
 
 def revoke_all(shard: Shard, at: int, principal: Id, kept: Id = None) -> tuple[Shard, tuple[Id, ...]]:
-    """The ids of those that ended. The log says `everywhere`, too, for the ledgers of others."""
-    keeps = () if kept is None else (kept,)
+    """The ids of those that ended. The log says `everywhere`, too, for the ledgers of others. One to be kept that is over is none."""
+    keeps = (kept,) if record_of(shard, kept) else ()
     shard, ended = _end_all(shard, at, principal, at, keeps)
     return _append(shard, at, "everywhere", principal=principal, up_to=at, keeps=keeps), ended
 
@@ -224,16 +232,14 @@ def again_create(shard: Shard, at: int, operation: Operation) -> Shard:
 def followed(ledger: Sequence[Operation]) -> tuple[Operation, ...]:
     """A ledger as it is sent: what an end of all kept is followed through the rotations that the ledger knows."""
     return tuple(
-        operation._replace(keeps=_heirs(ledger, operation.keeps)) if operation.kind == "everywhere" else operation
+        operation._replace(keeps=_kept_in(ledger, operation.keeps)) if operation.kind == "everywhere" else operation
         for operation in ledger
     )
 
 
-def _heirs(ledger: Sequence[Operation], keeps: tuple[Id, ...]) -> tuple[Id, ...]:
-    found = list(keeps)
-    for sid in found:  # grows as it goes
-        found += [other.successor for other in ledger if other.kind == "rotate" and other.sid == sid]
-    return tuple(found)
+def _kept_in(ledger: Sequence[Operation], keeps: tuple[Id, ...]) -> tuple[Id, ...]:
+    pairs = [(operation.sid, operation.successor) for operation in ledger if operation.kind == "rotate"]
+    return tuple(heirs(keeps, pairs))
 
 
 AGAIN: Mapping[str, object] = {

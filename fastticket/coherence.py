@@ -39,18 +39,22 @@ class Failure(NamedTuple):
     sent_at_ms: int
     failed_at_ms: int
     stalled_at_ms: int  #: when the last stall of this process was noticed
+    answered_at_ms: int  #: when the latest question was sent that was answered
     outage_since_ms: int  #: the first failure since the store was last heard; this one, if it is the first
 
 
 def credited_until_ms(lease_until_ms: int, failure: Failure, lease_ms: int, grace_ms: int) -> int:
-    """The lease after a failure: one lease more, within `grace_ms` of the outage's begin (P8), for what was in force. P2 forbids two cases:
+    """The lease after a failure: one lease more, within `grace_ms` of the outage's begin, for what was in force (P8).
+
+    P2 forbids three cases:
 
     1. The lease had run out when the question was sent. Somebody may have revoked since then, and the store told all who asked.
-    2. It ran out while this process was stalled. The store may have answered, and nobody was there to read it.
+    2. This process was stalled since then. The store may have answered, and nobody was there to read it.
+    3. A question that was sent as late as this one was answered: the store is there, and the lease of that answer is what there is.
+    In each of them what is in force stays so, and the next question decides.
     """
-    was_in_force = lease_until_ms > failure.sent_at_ms
-    ran_out_unwatched = failure.stalled_at_ms >= failure.sent_at_ms and lease_until_ms <= failure.failed_at_ms
-    if not was_in_force or ran_out_unwatched:
+    known_at_ms = max(failure.stalled_at_ms, failure.answered_at_ms)
+    if lease_until_ms <= failure.sent_at_ms or failure.sent_at_ms <= known_at_ms:
         return lease_until_ms
     return max(lease_until_ms, min(failure.failed_at_ms + lease_ms, failure.outage_since_ms + grace_ms))
 
@@ -91,7 +95,13 @@ class Landing(enum.Enum):
 
 
 def landing(
-    *, ended: Verdict | None, has_failed: bool, is_poisoned: bool, is_keyless: bool, deadline_ms: int | None, now_ms: int
+    *,
+    ended: Verdict | None,
+    has_failed: bool,
+    is_poisoned: bool,
+    is_keyless: bool,
+    deadline_ms: int | None,
+    now_ms: int,
 ) -> Landing:
     """`ended`: what a log, or a logout here, said while the load was under way. The interleaving that it guards against:
 
@@ -136,10 +146,10 @@ class Pulse:
     Whoever is about to draw a conclusion from silence lets it beat first: after a stall, that may run before the timer does.
     """
 
-    def __init__(self, stall_ms: int, now_ms: int) -> None:
-        self.stalled_at_ms = now_ms
+    def __init__(self, stall_ms: int) -> None:
+        self.stalled_at_ms = 0  #: when the last stall was over, as far as is known; the start counts as one
         self._stall_ms = stall_ms
-        self._beat_at_ms = now_ms
+        self._beat_at_ms = 0
 
     def beat(self, now_ms: int) -> None:
         """This process runs at `now_ms`."""

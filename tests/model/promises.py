@@ -60,6 +60,8 @@ def refused(protocol: Protocol, state: State, g: int, sid: int, said: str) -> st
         return ""
     if said == "idle" and state.used and NOW >= state.used[sid] + protocol.scope.idle:
         return ""
+    if any(other.is_dark and other.held[sid] and other.held[sid].dirty for other in state.gateways):
+        return ""  # an outage of the gateway that saw the use
     if said == "gone" and store.record_of(state.shards[state.primary], sid) is None:
         return ""  # a login that a failover lost
     return f"P4: gateway {g} refuses session {sid} as {said}, which is in use"

@@ -54,6 +54,7 @@ class Rules:
     makes_again_first: bool = True  # before any answer of another primary is believed
     makes_again_on_gap_only: bool = False
     uncached_needs_lease: bool = True
+    loads_expired: bool = True  # what is past its deadline here may have been used elsewhere
     everywhere_max: int | None = None  # a logout everywhere is remembered as a list of so many ends
 
 
@@ -218,11 +219,11 @@ class Protocol:
         if gateway.trusts:
             yield from self._loads(state, g, gateway)
             yield from self._requests(state, g, gateway)
-        if state.left[INDEX["uses"]]:
+        if self.scope.idle:
             yield from self._uses(state, g, gateway)
         if gateway.offset != state.clock:
             yield self._read_clock(state, g)
-        if state.left[INDEX["stalls"]]:
+        if state.left[INDEX["stalls"]] and g < self.scope.caches:
             stalled = gateway._replace(runs=False, awake=False)
             yield Step(("stall", g), _put(_spend(state, "stalls"), g, stalled))
         if state.left[INDEX["restarts"]]:
@@ -282,12 +283,12 @@ class Protocol:
         message = message._replace(is_lost=True)
         lost = _put(state, g, _sent(_darkened(gateway, self.scope), message))
         yield Step(("ask in vain", g, kind, wanted), lost)
-        if touches:
-            for count in range(1 + bool(state.left[INDEX["strays"]])):
-                now = _spend(lost, "strays") if count else lost
-                yield Step(("ask, its answer is lost", g, kind), self._done(now, g, message)[0]) if not count else Step(
-                    ("ask, it comes late", g, kind), now._replace(strays=_with(now.strays, (gateway.at, "touches", touches)))
-                )
+        if touches and state.alive[gateway.at]:
+            yield Step(("ask, and the answer is lost", g, kind, wanted), self._done(lost, g, message)[0])
+        if touches and state.left[INDEX["strays"]]:
+            late = _spend(lost, "strays")
+            late = late._replace(strays=_with(late.strays, (gateway.at, "touches", touches)))
+            yield Step(("ask, and it comes late", g, kind, wanted), late)
 
     def _message_steps(self, state: State, g: int, message: Message) -> Iterator[Step]:
         is_due = NOW - message.sent_at >= self.scope.timeout
@@ -380,7 +381,7 @@ class Protocol:
         said = landing.value
         if landing is coherence.Landing.LIVES:
             is_leased = gateway.lease > NOW or not self.rules.uncached_needs_lease
-            if self.scope.is_full:
+            if self.scope.is_full:  # a use of it is admitted right here, or not at all
                 return gateway, sid if is_leased else None, said
             entry = Held(deadline, True, entry.dirty if entry else 0)
             return _hold(gateway, sid, entry), None, said
@@ -407,11 +408,10 @@ class Protocol:
     def _fail(self, state: State, g: int, message: Message) -> State:
         gateway = _without(state.gateways[g], message)
         since = NOW if gateway.outage is None else gateway.outage
-        failure = coherence.Failure(message.sent_at, NOW, gateway.stalled_at, since)
-        lease = gateway.lease
-        if gateway.answered_at <= message.sent_at:
-            lease = self.rules.credited_until_ms(lease, failure, self.scope.lease, self.scope.grace)
-        gateway = gateway._replace(outage=since, lease=lease)
+        failure = coherence.Failure(message.sent_at, NOW, gateway.stalled_at, gateway.answered_at, since)
+        lease = self.rules.credited_until_ms(gateway.lease, failure, self.scope.lease, self.scope.grace)
+        is_outage = gateway.outage is not None or message.sent_at >= gateway.answered_at
+        gateway = gateway._replace(outage=since if is_outage else None, lease=lease)
         if message.kind == "repair":  # with the next flush
             gateway = gateway._replace(repair_due=self.rules.repairs)
         return _put(state, g, gateway)
@@ -432,7 +432,7 @@ class Protocol:
     # --- loads, clients' requests and uses
 
     def _loads(self, state: State, g: int, gateway: Gateway) -> Iterator[Step]:
-        if not state.left[INDEX["loads"]] or gateway.position is None:
+        if not state.left[INDEX["loads"]] or gateway.position is None or g >= self.scope.caches:
             return
         for sid, record in enumerate(state.born):
             is_flying = any(message.kind == "load" and message.wanted == (sid,) for message in gateway.out)
@@ -529,7 +529,13 @@ class Protocol:
         """A hit: the entry's deadline moves on, and is to be written."""
         for sid in range(len(gateway.held)):
             deadline = NOW + gateway.offset + self.scope.idle + 1
-            if self.admits(gateway, sid) and gateway.held[sid].deadline < deadline:
+            entry = gateway.held[sid]
+            if entry and not self.rules.loads_expired and entry.deadline <= NOW + gateway.offset:
+                yield Step(("refuse", g, sid), state, promises.refused(self, state, g, sid, "idle"))
+            if not state.left[INDEX["uses"]]:
+                continue
+            is_regular = NOW <= state.used[sid] + self.scope.idle - self.scope.timeout
+            if is_regular and self.admits(gateway, sid) and gateway.held[sid].deadline < deadline:
                 touched = _hold(gateway, sid, gateway.held[sid]._replace(deadline=deadline, dirty=deadline))
                 used = state.used[:sid] + (NOW,) + state.used[sid + 1 :]
                 yield Step(("use", g, sid), _put(_spend(state, "uses"), g, touched)._replace(used=used))
@@ -558,7 +564,8 @@ class Protocol:
 
     def _woken(self, gateway: Gateway) -> Gateway:
         """The pulse beats before anything else."""
-        pulse = coherence.Pulse(0, gateway.beat_at)
+        pulse = coherence.Pulse(0)
+        pulse.beat(gateway.beat_at)
         pulse.stalled_at_ms = gateway.stalled_at
         pulse.beat(NOW)
         return gateway._replace(runs=True, stalled_at=pulse.stalled_at_ms, beat_at=NOW)
@@ -602,7 +609,8 @@ class Protocol:
                 continue
             if name == "touches":
                 shard = self.rules.exchange(rest.shards[at], rest.at, None, arguments, ())[0]
-                yield Step(("a late request", name, arguments), _store(rest, at, shard))
+                broken = promises.moved_back(state.shards[at], shard)
+                yield Step(("a late request", name, arguments), _store(rest, at, shard), broken)
             else:
                 yield Step(("a late request", name, arguments), self._script(rest, at, name, arguments)[0])
 

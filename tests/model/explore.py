@@ -32,7 +32,7 @@ def explore(protocol: Protocol, depth: int, seconds: float = 1e9) -> Report:
     """Until a promise breaks, or every interleaving of `depth` moves was seen, or time is over."""
     began = time.monotonic()
     start = initial(protocol.scope)
-    seen = {hash(start)}
+    seen = {protocol.key(start)}
     parents, numbers = array("l", [-1]), array("H", [0])
     level = [(0, start)]
     moves = 0
@@ -41,7 +41,7 @@ def explore(protocol: Protocol, depth: int, seconds: float = 1e9) -> Report:
         for index, state in level:
             for number, step in enumerate(protocol.steps(state)):
                 moves += 1
-                key = hash(step.state)
+                key = protocol.key(step.state)
                 is_new = key not in seen
                 if not is_new and not step.broken:
                     continue

@@ -60,8 +60,8 @@ def refused(protocol: Protocol, state: State, g: int, sid: int, said: str) -> st
         return ""
     if said == "idle" and state.used and NOW >= state.used[sid] + protocol.scope.idle:
         return ""
-    if any(other.is_dark and other.held[sid] and other.held[sid].dirty for other in state.gateways):
-        return ""  # an outage of the gateway that saw the use
+    if said == "idle" and protocol.scope.has("losses"):
+        return ""  # the gateway that saw the use may not have been able to say so
     if said == "gone" and store.record_of(state.shards[state.primary], sid) is None:
         return ""  # a login that a failover lost
     return f"P4: gateway {g} refuses session {sid} as {said}, which is in use"
@@ -92,6 +92,8 @@ def made_again(state: State, g: int, before: store.Shard, after: store.Shard) ->
 def passed(protocol: Protocol, state: State) -> str:
     """Time goes on: everything that was due is done."""
     scope = protocol.scope
+    if scope.idle:
+        return ""  # it may have passed its deadline
     for g, gateway in enumerate(state.gateways):
         if not gateway.runs or not gateway.owed or not gateway.awake or NOW >= gateway.dark_since + scope.grace:
             continue

@@ -42,8 +42,8 @@ class Rules:
     rotate: Callable[..., tuple[Shard, bool]] = store.rotate
     revoke: Callable[..., tuple[Shard, bool]] = store.revoke
     revoke_all: Callable[..., tuple[Shard, tuple[int, ...]]] = store.revoke_all
-    exchange: Callable[..., tuple[Shard, Answer]] = store.exchange
     again: Callable[..., Shard] = store.again
+    touch: Callable[..., Shard] = store.touch
     followed: Callable[..., tuple[Operation, ...]] = store.followed
     watches: bool = True  # the log of a shard with entries held is read, used or not
     repairs: bool = True  # what is held is looked up again at once after a gap
@@ -54,6 +54,7 @@ class Rules:
     makes_again_first: bool = True  # before any answer of another primary is believed
     makes_again_on_gap_only: bool = False
     uncached_needs_lease: bool = True
+    asks_again_if_idle: bool = True
     loads_expired: bool = True  # what is past its deadline here may have been used elsewhere
     everywhere_max: int | None = None  # a logout everywhere is remembered as a list of so many ends
 
@@ -106,7 +107,7 @@ class Gateway(NamedTuple):
     dark_since: int = PAST  #: since when messages were lost, one after the other
     dark_last: int = PAST  #: when the latest of them was sent
     is_dark: bool = False
-    calm: bool = True  #: heard since it last had to forget
+    calm: bool | None = True  #: heard since it last had to forget; None: not, and something was lost since, so only a repair will do
     awake: bool = True  #: heard since it last stalled
     owed: frozenset[int] = NOBODY  #: what it must admit while this outage lasts
 
@@ -209,6 +210,12 @@ class Protocol:
         yield from self._fault_steps(state)
         yield from self._tick(state)
 
+    def key(self, state: State) -> int:
+        """The same for states that differ only in which gateway is which, if they do the same work."""
+        if self.scope.caches:
+            return hash(state)
+        return hash(state._replace(gateways=tuple(sorted(map(hash, state.gateways)))))
+
     # --- a gateway that runs
 
     def _gateway_steps(self, state: State, g: int, gateway: Gateway) -> Iterator[Step]:
@@ -221,7 +228,7 @@ class Protocol:
             yield from self._requests(state, g, gateway)
         if self.scope.idle:
             yield from self._uses(state, g, gateway)
-        if gateway.offset != state.clock:
+        if gateway.offset != state.clock and not gateway.is_dark:
             yield self._read_clock(state, g)
         if state.left[INDEX["stalls"]] and g < self.scope.caches:
             stalled = gateway._replace(runs=False, awake=False)
@@ -241,7 +248,8 @@ class Protocol:
 
     def _flush(self, state: State, g: int) -> Iterator[Step]:
         """Who is the primary, then what is dirty. Another primary is sent the ledger first."""
-        state = _put(state, g, state.gateways[g]._replace(flushed_at=NOW))
+        if self.scope.ticks:
+            state = _put(state, g, state.gateways[g]._replace(flushed_at=NOW))
         if not self._asks_primary():
             yield from self._ask(state, g, "flush", ())
             return
@@ -276,7 +284,15 @@ class Protocol:
             touches = tuple((sid, entry.dirty) for sid, entry in enumerate(gateway.held) if entry and entry.dirty)
         message = Message(kind, wanted, gateway.at, NOW, gateway.position, touches, is_lost=False)
         if state.alive[gateway.at]:
-            yield Step(("ask", g, kind, wanted), _put(state, g, _sent(gateway, message)))
+            asked = _put(state, g, _sent(gateway, message))
+            if self.scope.is_prompt:
+                yield from self._deliver(asked, g, message)
+                return
+            yield Step(("ask", g, kind, wanted), asked)
+            if touches and state.left[INDEX["strays"]]:
+                copied = _spend(asked, "strays")
+                copied = copied._replace(strays=_with(copied.strays, (gateway.at, "touches", touches)))
+                yield Step(("ask, with a copy", g, kind, wanted), copied)
             if not state.left[INDEX["losses"]]:
                 return
             state = _spend(state, "losses")
@@ -285,10 +301,6 @@ class Protocol:
         yield Step(("ask in vain", g, kind, wanted), lost)
         if touches and state.alive[gateway.at]:
             yield Step(("ask, and the answer is lost", g, kind, wanted), self._done(lost, g, message)[0])
-        if touches and state.left[INDEX["strays"]]:
-            late = _spend(lost, "strays")
-            late = late._replace(strays=_with(late.strays, (gateway.at, "touches", touches)))
-            yield Step(("ask, and it comes late", g, kind, wanted), late)
 
     def _message_steps(self, state: State, g: int, message: Message) -> Iterator[Step]:
         is_due = NOW - message.sent_at >= self.scope.timeout
@@ -329,7 +341,7 @@ class Protocol:
             gateway = gateway._replace(trusts=False)
         if answer.gap:
             gateway = gateway._replace(calm=False)
-        elif not message.is_old:
+        elif not message.is_old and (gateway.calm is not None or message.kind == "repair"):
             gateway = gateway._replace(calm=True)
         if message.sent_at > gateway.dark_last:
             gateway = gateway._replace(is_dark=False, owed=NOBODY)
@@ -378,6 +390,8 @@ class Protocol:
             deadline_ms=deadline,
             now_ms=NOW + gateway.offset,
         )
+        if landing is coherence.Landing.IDLE and self.rules.asks_again_if_idle and message.sent_at + gateway.offset < deadline:
+            landing = coherence.Landing.AGAIN  # it has passed its deadline since it was asked: a use may have come in between
         said = landing.value
         if landing is coherence.Landing.LIVES:
             is_leased = gateway.lease > NOW or not self.rules.uncached_needs_lease
@@ -418,7 +432,9 @@ class Protocol:
 
     def _done(self, state: State, g: int, message: Message) -> tuple[State, Message]:
         """The server does what a message asks."""
-        shard, answer = self.rules.exchange(state.shards[message.to], state.at, message.since, message.touches, message.wanted)
+        shard, answer = store.exchange(
+            state.shards[message.to], message.since, message.touches, message.wanted, how=self.rules.touch
+        )
         return _store(state, message.to, shard), message._replace(answer=answer)
 
     def _servers_steps(self, state: State, g: int, gateway: Gateway) -> Iterator[Step]:
@@ -608,7 +624,7 @@ class Protocol:
             if not state.alive[at]:
                 continue
             if name == "touches":
-                shard = self.rules.exchange(rest.shards[at], rest.at, None, arguments, ())[0]
+                shard = store.exchange(rest.shards[at], None, arguments, how=self.rules.touch)[0]
                 broken = promises.moved_back(state.shards[at], shard)
                 yield Step(("a late request", name, arguments), _store(rest, at, shard), broken)
             else:
@@ -743,6 +759,7 @@ def _everywhere(entry: Entry) -> Operation:
 
 def _darkened(gateway: Gateway, scope: Scope) -> Gateway:
     """A message is lost. If it is the first one, what is held must be admitted from now on (P8)."""
+    gateway = gateway._replace(calm=gateway.calm or None)
     if gateway.is_dark and NOW <= gateway.dark_last + scope.timeout + scope.lease:
         return gateway._replace(dark_last=NOW)
     owed = NOBODY

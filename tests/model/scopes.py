@@ -30,6 +30,7 @@ class Scope:
     grace: int = 8
     idle: int = 0  #: 0: deadlines play no part
     ticks: bool = True
+    is_prompt: bool = False  #: an exchange is one move
     is_full: bool = False  #: the near cache has no room
     keeps: bool = False  #: a logout everywhere may keep one
     old_lives: bool = False  #: the old primary may live on after a failover
@@ -40,3 +41,50 @@ class Scope:
 
     def allowed(self, name: str) -> int:
         return self.budgets.get(name, 0)
+
+
+def _scope(name: str, depth: int, budgets: Mapping[str, int], **settings: object) -> Scope:
+    return Scope(name, budgets, depth=depth, **settings)  # type: ignore[arg-type]
+
+
+_TWO = {"principals": ("ann", "bob")}
+_FOUR = {"principals": ("ann",) * 4, "holds": False, "caches": 0, "ticks": False, "is_prompt": True}
+
+#: Messages of one gateway late and lost, it stalls, and sessions end elsewhere: P2.
+STALL = _scope("stall", 11, {"logouts": 1, "loads": 1, "losses": 1, "stalls": 1})
+#: The log has a gap while loads and repairs are under way: P2, P6.
+GAP = _scope("gap", 9, {"logouts": 1, "logins": 1, "loads": 1, "trims": 1}, **_TWO)
+#: The store goes away, and comes back, after a gap or a step of its clock: P8.
+OUTAGE = _scope("outage", 22, {"losses": 6, "trims": 1, "steps": 1, "jumps": 1, "loads": 1}, gateways=1, lease=4)
+#: The near cache has no room, so that what is loaded is admitted right there: P2.
+FULL = _scope("full", 11, {"logouts": 1, "loads": 1, "stalls": 1}, is_full=True, holds=False)
+#: Another primary, and the old one lives: P2.
+PRIMARY = _scope("primary", 8, {"logouts": 1, "failovers": 1, "stalls": 1}, old_lives=True)
+#: A snapshot becomes the primary, and both gateways make again what they heard: P6.
+AGAIN = _scope("again", 6, {"logins": 1, "logouts": 1, "everywheres": 1, "rotations": 2, "failovers": 1, "snapshots": 1}, **_FOUR)
+#: The same, and a logout everywhere may keep a session.
+KEEPS = _scope("keeps", 6, {"logins": 1, "everywheres": 1, "rotations": 1, "failovers": 1, "snapshots": 1}, keeps=True, **_FOUR)
+#: The same, and a gateway restarts; requests are done twice, or asked for again on the other server.
+TWICE = _scope(
+    "twice",
+    6,
+    {"logins": 1, "logouts": 1, "rotations": 1, "restarts": 1, "strays": 1, "retries": 1, "failovers": 1, "snapshots": 1},
+    old_lives=True,
+    **_FOUR,
+)
+#: Uses through two gateways, touches late, lost and doubled: P3, P4, P6.
+IDLE = _scope("idle", 12, {"uses": 2, "loads": 1, "strays": 1}, caches=2, idle=4)
+#: A little of everything.
+ALL = _scope(
+    "all",
+    7,
+    {
+        **{"logins": 1, "logouts": 1, "rotations": 1, "everywheres": 1, "loads": 1, "losses": 1, "stalls": 1},
+        **{"restarts": 1, "failovers": 1, "trims": 1, "strays": 1},
+    },
+    caches=2,
+    old_lives=True,
+    **_TWO,
+)
+
+QUICK = (STALL, GAP, OUTAGE, FULL, PRIMARY, AGAIN, KEEPS, TWICE, IDLE, ALL)

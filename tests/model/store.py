@@ -168,10 +168,14 @@ def rotate(shard: Shard, at: int, sid: Id, successor: Id, record: Record) -> tup
 
 
 def exchange(
-    shard: Shard, at: int, since: int | None, touches: Iterable[tuple[Id, int]] = (), wanted: Iterable[Id] = ()
+    shard: Shard,
+    since: int | None,
+    touches: Iterable[tuple[Id, int]] = (),
+    wanted: Iterable[Id] = (),
+    how: Callable[..., Shard] | None = None,
 ) -> tuple[Shard, Answer]:
     for sid, deadline in touches:
-        shard = touch(shard, sid, deadline)
+        shard = (how or touch)(shard, sid, deadline)
     position = shard.log[-1].position
     gap, events = False, ()
     if since is not None and since != position:

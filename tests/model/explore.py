@@ -28,8 +28,8 @@ class Report(NamedTuple):
     finding: Finding | None
 
 
-def explore(protocol: Protocol, depth: int, seconds: float = 1e9) -> Report:
-    """Until a promise breaks, or every interleaving of `depth` moves was seen, or time is over."""
+def explore(protocol: Protocol, depth: int, seconds: float = 1e9, promise: str = "P") -> Report:
+    """Until a promise breaks, or the one given, or every interleaving of `depth` moves was seen, or time is over."""
     began = time.monotonic()
     start = initial(protocol.scope)
     seen = {protocol.key(start)}
@@ -46,9 +46,11 @@ def explore(protocol: Protocol, depth: int, seconds: float = 1e9) -> Report:
                 if not is_new and not step.broken:
                     continue
                 broken = step.broken or promises.broken(protocol, step.state)
-                if broken:
+                if broken and promise in broken:
                     steps = _replay(protocol, start, _path(parents, numbers, index), number)
                     return Report(len(seen), moves, reached + 1, False, time.monotonic() - began, Finding(broken, steps))
+                if not is_new:
+                    continue
                 seen.add(key)
                 following.append((len(parents), step.state))
                 parents.append(index)

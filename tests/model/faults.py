@@ -127,6 +127,11 @@ def _everywhere_again_without_mark(shard: Shard, at: int, operation: Operation) 
     return made._replace(everywheres=shard.everywheres) if operation.keeps else made
 
 
+def _everywhere_again_forgets_heirs(shard: Shard, at: int, operation: Operation) -> Shard:
+    """As it was when the model was begun."""
+    return store.again_everywhere(shard._replace(heirs=frozenset()), at, operation)
+
+
 def _nothing_again(shard: Shard, at: int, operation: Operation) -> Shard:
     return shard
 
@@ -167,7 +172,6 @@ def _again(**how: Callable[..., Shard]) -> Callable[..., Shard]:
 
 RIGHT = Rules()
 _STALLED = _within(STALL, logouts=1, loads=1, stalls=1)
-_LATE = _within(STALL, logouts=1, loads=1, losses=1)
 _AWAY = _within(OUTAGE, losses=6)
 _OTHER = _within(PRIMARY, logouts=1, failovers=1)
 
@@ -176,8 +180,9 @@ FAULTS = (
     Fault("credit-for-all", "1a: credit without asking whether the lease was in force", replace(RIGHT, credited_until_ms=_credit_for_all),
           _within(STALL, logouts=1, losses=2, stalls=1), "P2"),
     Fault("credit-after-stall", "1a: credit after a stall", replace(RIGHT, credited_until_ms=_credit_after_stall), _STALLED, "P2"),
-    Fault("credit-if-not-run-out", "credit after a stall, for a lease that has not run out", replace(RIGHT, credited_until_ms=_credit_if_not_run_out), _STALLED, "P2"),
-    Fault("credit-although-answered", "credit although a later question was answered", replace(RIGHT, credited_until_ms=_credit_although_answered), _LATE, "P2"),
+    Fault("credit-if-not-run-out", "credit after a stall, for a lease that has not run out", replace(RIGHT, credited_until_ms=_credit_if_not_run_out), replace(_STALLED, lease=4), "P2"),
+    Fault("credit-although-answered", "credit although a later question was answered", replace(RIGHT, credited_until_ms=_credit_although_answered),
+          _within(STALL, logouts=1, loads=1, losses=1, stalls=1), "P2"),
     Fault("credit-unwatched", "1b: credit, and a shard that is not used is not read", replace(RIGHT, credited_until_ms=_credit_for_all, watches=False),
           _within(STALL, logouts=1, losses=1, loads=1), "P2"),
     Fault("unwatched", "a shard that is not used is not read", replace(RIGHT, watches=False), _within(OUTAGE, losses=2, loads=1), "P8"),
@@ -185,16 +190,16 @@ FAULTS = (
           replace(_within(STALL, logouts=1, losses=7), grace=4), "P2"),
     Fault("no-credit", "no credit at all", replace(RIGHT, credited_until_ms=_no_credit), _AWAY, "P8"),
     Fault("uncached", "1c: an admission without an entry does not ask for the lease", replace(RIGHT, uncached_needs_lease=False), FULL, "P2"),
-    Fault("lease-from-answer", "the lease counts from the answer", replace(RIGHT, granted_until_ms=_granted_from_answer), _within(STALL, logouts=1), "P2"),
+    Fault("lease-from-answer", "the lease counts from the answer", replace(RIGHT, granted_until_ms=_granted_from_answer), _within(STALL, logouts=1, stalls=1), "P2"),
     Fault("old-gap-renews", "a gap of an old question renews the lease", replace(RIGHT, take_in=_old_gap_renews),
-          _within(GAP, logouts=1, logins=1, loads=2, trims=1), "P2"),
+          replace(_within(GAP, logouts=1, logins=1, loads=2, trims=1), sessions=2, holds=0, principals=("ann", "bob", "eve")), "P2"),
     Fault("gap-does-not-poison", "loads under way survive a gap", replace(RIGHT, take_in=_gap_does_not_poison), _within(GAP, logouts=1, loads=1, trims=1), "P2"),
     Fault("gap-forgets-nothing", "what is held survives a gap", replace(RIGHT, take_in=_gap_forgets_nothing), _within(GAP, logouts=1, trims=1), "P2"),
-    Fault("landing-ignores-ended", "a load lands although its session ended", replace(RIGHT, landing=_landing(ended=None)), _within(GAP, logouts=1, loads=1), "P"),
+    Fault("landing-ignores-ended", "a load lands although its session ended", replace(RIGHT, landing=_landing(ended=None)), _within(GAP, logouts=1, loads=1), "P6"),
     Fault("landing-ignores-poisoned", "a load lands although it is poisoned", replace(RIGHT, landing=_landing(is_poisoned=False)),
           _within(GAP, logouts=1, loads=1, trims=1), "P2"),
     Fault("repair-ignores-epoch", "a repair confirms what was forgotten meanwhile", replace(RIGHT, repair_checks_epoch=False),
-          _within(GAP, logouts=1, logins=1, trims=2), "P2"),
+          replace(_within(GAP, logouts=1, logins=1, trims=2), principals=("ann", "bob", "eve")), "P2"),
     # the outage
     Fault("gap-not-repaired", "6: after a gap nothing is looked up again", replace(RIGHT, repairs=False), _within(OUTAGE, losses=1, trims=1, logins=1), "P8"),
     Fault("every-step-bumps", "6: each correction of the clock empties the cache", replace(RIGHT, clock_step=_every_step_is_a_jump),
@@ -216,7 +221,7 @@ FAULTS = (
           _within(AGAIN, logins=1, logouts=1, failovers=1, snapshots=1), "P6"),
     Fault("everywhere-leaves-no-mark", "an end of all but one leaves no mark", replace(RIGHT, again=_again(everywhere=_everywhere_again_without_mark)),
           _within(KEEPS, logins=1, everywheres=1, failovers=1, snapshots=1), "P6"),
-    Fault("keep-not-followed", "an end of all but one ends what that one was rotated to", replace(RIGHT, followed=tuple),
+    Fault("heirs-not-spared", "an end of all but one ends what that one was rotated to", replace(RIGHT, again=_again(everywhere=_everywhere_again_forgets_heirs)),
           _within(KEEPS, rotations=1, everywheres=1, failovers=1, snapshots=1), "P4"),
     Fault("everywhere-is-a-list", "5: a logout everywhere is remembered as a list of one", replace(RIGHT, everywhere_max=1),
           replace(_within(AGAIN, everywheres=1, failovers=1, snapshots=1), sessions=2), "P6"),

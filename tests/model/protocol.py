@@ -44,7 +44,6 @@ class Rules:
     revoke_all: Callable[..., tuple[Shard, tuple[int, ...]]] = store.revoke_all
     again: Callable[..., Shard] = store.again
     touch: Callable[..., Shard] = store.touch
-    followed: Callable[..., tuple[Operation, ...]] = store.followed
     watches: bool = True  # the log of a shard with entries held is read, used or not
     repairs: bool = True  # what is held is looked up again at once after a gap
     repair_checks_epoch: bool = True  # ... and is confirmed only if nothing was forgotten meanwhile
@@ -168,7 +167,7 @@ def initial(scope: Scope) -> State:
         at += STRIDE
     shard = store.trim(shard)
     entry = Held(deadline)
-    held = tuple(entry if sid < scope.sessions and scope.holds else None for sid in range(len(scope.principals)))
+    held = tuple(entry if sid < min(scope.sessions, scope.holds) else None for sid in range(len(scope.principals)))
     gateway = Gateway(held, position=shard.log[-1].position, lease=NOW + scope.lease, answered_at=NOW, flushed_at=NOW)
     plain = Gateway((None,) * len(held), position=shard.log[-1].position, lease=NOW + scope.lease, answered_at=NOW)
     gateways = tuple(gateway if index < scope.caches else plain for index in range(scope.gateways))
@@ -201,7 +200,7 @@ class Protocol:
         for g, gateway in enumerate(state.gateways):
             if not gateway.runs:
                 yield Step(("wake", g), _put(state, g, self._woken(gateway)))
-            elif gateway.repair_due and gateway.trusts:  # at once: nothing else comes first
+            elif _is_repair_due(gateway):  # at once: nothing else comes first
                 yield from self._ask(state, g, "repair", tuple(sid for sid, entry in enumerate(gateway.held) if entry))
             else:
                 yield from self._gateway_steps(state, g, gateway)
@@ -221,7 +220,7 @@ class Protocol:
     def _gateway_steps(self, state: State, g: int, gateway: Gateway) -> Iterator[Step]:
         for message in gateway.out:
             yield from self._message_steps(state, g, message)
-        if gateway.flushed_at < NOW and self._flushes(gateway):
+        if gateway.flushed_at < NOW and self._flushes(state, g):
             yield from self._flush(state, g)
         if gateway.trusts:
             yield from self._loads(state, g, gateway)
@@ -236,7 +235,10 @@ class Protocol:
         if state.left[INDEX["restarts"]]:
             yield Step(("restart", g), _put(_spend(state, "restarts"), g, self._restarted(state, gateway)))
 
-    def _flushes(self, gateway: Gateway) -> bool:
+    def _flushes(self, state: State, g: int) -> bool:
+        gateway = state.gateways[g]
+        if g >= self.scope.caches:  # it holds nothing: it only hears what others did, sooner or later
+            return gateway.at != state.primary or gateway.position != state.shards[gateway.at].log[-1].position
         if any(message.kind == "flush" for message in gateway.out):
             return False
         if gateway.outage is not None or gateway.position is None or any(entry and entry.dirty for entry in gateway.held):
@@ -248,12 +250,12 @@ class Protocol:
 
     def _flush(self, state: State, g: int) -> Iterator[Step]:
         """Who is the primary, then what is dirty. Another primary is sent the ledger first."""
-        if self.scope.ticks:
+        if self.scope.ticks and g < self.scope.caches:
             state = _put(state, g, state.gateways[g]._replace(flushed_at=NOW))
         if not self._asks_primary():
             yield from self._ask(state, g, "flush", ())
             return
-        if state.left[INDEX["losses"]]:
+        if state.left[INDEX["losses"]] and g < self.scope.caches:
             for step in self._ask(_spend(state, "losses"), g, "flush", ()):
                 yield step._replace(label=("unconfirmed", *step.label))
         gateway = state.gateways[g]
@@ -277,15 +279,13 @@ class Protocol:
             if not wanted:
                 yield Step(("nothing to repair", g), _put(state, g, gateway))
                 return
-            if any(message.kind == "repair" for message in gateway.out):  # superseded: its answer would confirm nothing
-                gateway = gateway._replace(out=tuple(m for m in gateway.out if m.kind != "repair"))
         touches = ()
         if kind == "flush":
             touches = tuple((sid, entry.dirty) for sid, entry in enumerate(gateway.held) if entry and entry.dirty)
         message = Message(kind, wanted, gateway.at, NOW, gateway.position, touches, is_lost=False)
         if state.alive[gateway.at]:
             asked = _put(state, g, _sent(gateway, message))
-            if self.scope.is_prompt:
+            if g >= self.scope.caches:
                 yield from self._deliver(asked, g, message)
                 return
             yield Step(("ask", g, kind, wanted), asked)
@@ -573,7 +573,7 @@ class Protocol:
     def _make_again(self, state: State, g: int) -> Step:
         gateway = state.gateways[g]
         before = state.shards[gateway.at]
-        shard = self.rules.again(before, state.at, self.rules.followed(gateway.ledger))
+        shard = self.rules.again(before, state.at, gateway.ledger)
         after = _store(state, gateway.at, shard, writes=True)
         after = _put(after, g, gateway._replace(trusts=True))
         return Step(("make again", g, gateway.ledger), after, promises.made_again(after, g, before, shard))
@@ -662,8 +662,8 @@ class Protocol:
         if not self.scope.ticks:
             return
         last = self.scope.timeout - 1
-        for gateway in state.gateways:
-            if gateway.runs and ((gateway.flushed_at < NOW and self._flushes(gateway)) or gateway.repair_due):
+        for g, gateway in enumerate(state.gateways[: self.scope.caches]):
+            if gateway.runs and ((gateway.flushed_at < NOW and self._flushes(state, g)) or _is_repair_due(gateway)):
                 return
             for message in gateway.out:
                 age = NOW - message.sent_at
@@ -676,7 +676,8 @@ class Protocol:
         yield Step(("tick",), self._later(state), broken)
 
     def _later(self, state: State) -> State:
-        gateways = tuple(_older(gateway, bool(self.scope.idle)) for gateway in state.gateways)
+        caches, elsewhere = state.gateways[: self.scope.caches], state.gateways[self.scope.caches :]
+        gateways = (*(_older(gateway, bool(self.scope.idle)) for gateway in caches), *map(_timeless, elsewhere))
         state = state._replace(
             gateways=gateways,
             over=tuple(None if since is None else _since(state, sid, since) for sid, since in enumerate(state.over)),
@@ -688,7 +689,8 @@ class Protocol:
             for shard in state.shards
         )
         strays = tuple(
-            (at, name, tuple((sid, _before(deadline)) for sid, deadline in arguments)) for at, name, arguments in state.strays
+            (at, name, tuple((sid, _before(deadline)) for sid, deadline in arguments) if name == "touches" else arguments)
+            for at, name, arguments in state.strays
         )
         return state._replace(shards=shards, strays=strays, used=tuple(map(_before, state.used)))
 
@@ -729,6 +731,10 @@ def _without(gateway: Gateway, message: Message) -> Gateway:
 
 def _hold(gateway: Gateway, sid: int, entry: Held | None) -> Gateway:
     return gateway._replace(held=gateway.held[:sid] + (entry,) + gateway.held[sid + 1 :])
+
+
+def _is_repair_due(gateway: Gateway) -> bool:
+    return gateway.repair_due and gateway.trusts and all(message.kind != "repair" for message in gateway.out)
 
 
 def _written(gateway: Gateway, touches: tuple[tuple[int, int], ...]) -> Gateway:
@@ -840,6 +846,11 @@ def _older(gateway: Gateway, has_deadlines: bool) -> Gateway:
         dark_since=_before(gateway.dark_since),
         dark_last=_before(gateway.dark_last),
     )
+
+
+def _timeless(gateway: Gateway) -> Gateway:
+    """What it may admit until when is of no interest: it holds nothing."""
+    return gateway._replace(lease=PAST, answered_at=PAST, confirmed_at=NOW)
 
 
 def _answer_before(answer: Answer | None) -> Answer | None:

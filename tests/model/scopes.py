@@ -21,16 +21,15 @@ class Scope:
     name: str
     budgets: Mapping[str, int] = field(hash=False)  #: how often each may happen; nothing else does
     gateways: int = 2
-    caches: int = 1  #: so many of the gateways hold sessions; the others end them elsewhere
+    caches: int = 1  #: so many of the gateways hold sessions; the others end them elsewhere, and their exchanges are one move
     principals: tuple[str, ...] = ("ann",)  #: of each session that there can be
     sessions: int = 1  #: so many are there at the start
-    holds: bool = True
+    holds: int = 9  #: so many of these are held at the start
     lease: int = 3
     timeout: int = 2
     grace: int = 8
     idle: int = 0  #: 0: deadlines play no part
     ticks: bool = True
-    is_prompt: bool = False  #: an exchange is one move
     is_full: bool = False  #: the near cache has no room
     keeps: bool = False  #: a logout everywhere may keep one
     old_lives: bool = False  #: the old primary may live on after a failover
@@ -48,16 +47,16 @@ def _scope(name: str, depth: int, budgets: Mapping[str, int], **settings: object
 
 
 _TWO = {"principals": ("ann", "bob")}
-_FOUR = {"principals": ("ann",) * 4, "holds": False, "caches": 0, "ticks": False, "is_prompt": True}
+_FOUR = {"principals": ("ann",) * 4, "holds": 0, "caches": 0, "ticks": False}
 
 #: Messages of one gateway late and lost, it stalls, and sessions end elsewhere: P2.
 STALL = _scope("stall", 11, {"logouts": 1, "loads": 1, "losses": 1, "stalls": 1})
 #: The log has a gap while loads and repairs are under way: P2, P6.
-GAP = _scope("gap", 9, {"logouts": 1, "logins": 1, "loads": 1, "trims": 1}, **_TWO)
+GAP = _scope("gap", 9, {"logouts": 1, "loads": 1, "trims": 2}, sessions=2, holds=1, **_TWO)
 #: The store goes away, and comes back, after a gap or a step of its clock: P8.
-OUTAGE = _scope("outage", 22, {"losses": 6, "trims": 1, "steps": 1, "jumps": 1, "loads": 1}, gateways=1, lease=4)
+OUTAGE = _scope("outage", 22, {"losses": 6, "trims": 1, "steps": 1, "jumps": 1, "loads": 1, "logins": 1}, gateways=2, lease=4, **_TWO)
 #: The near cache has no room, so that what is loaded is admitted right there: P2.
-FULL = _scope("full", 11, {"logouts": 1, "loads": 1, "stalls": 1}, is_full=True, holds=False)
+FULL = _scope("full", 11, {"logouts": 1, "loads": 1, "stalls": 1}, is_full=True, holds=0)
 #: Another primary, and the old one lives: P2.
 PRIMARY = _scope("primary", 8, {"logouts": 1, "failovers": 1, "stalls": 1}, old_lives=True)
 #: A snapshot becomes the primary, and both gateways make again what they heard: P6.

@@ -233,19 +233,6 @@ def again_create(shard: Shard, at: int, operation: Operation) -> Shard:
     return _append(_with(shard, sid, record), at, "created", sid=sid)
 
 
-def followed(ledger: Sequence[Operation]) -> tuple[Operation, ...]:
-    """A ledger as it is sent: what an end of all kept is followed through the rotations that the ledger knows."""
-    return tuple(
-        operation._replace(keeps=_kept_in(ledger, operation.keeps)) if operation.kind == "everywhere" else operation
-        for operation in ledger
-    )
-
-
-def _kept_in(ledger: Sequence[Operation], keeps: tuple[Id, ...]) -> tuple[Id, ...]:
-    pairs = [(operation.sid, operation.successor) for operation in ledger if operation.kind == "rotate"]
-    return tuple(heirs(keeps, pairs))
-
-
 AGAIN: Mapping[str, Callable[..., Shard]] = {
     "end": again_end,
     "everywhere": again_everywhere,

@@ -50,11 +50,11 @@ def credited_until_ms(lease_until_ms: int, failure: Failure, lease_ms: int, grac
 
     1. The lease had run out when the question was sent. Somebody may have revoked since then, and the store told all who asked.
     2. This process was stalled since then. The store may have answered, and nobody was there to read it.
-    3. A question that was sent as late as this one was answered: the store is there, and the lease of that answer is what there is.
+    3. A question that was sent later was answered: the store is there, and the lease of that answer is what there is.
     In each of them what is in force stays so, and the next question decides.
     """
-    known_at_ms = max(failure.stalled_at_ms, failure.answered_at_ms)
-    if lease_until_ms <= failure.sent_at_ms or failure.sent_at_ms <= known_at_ms:
+    had_run_out = lease_until_ms <= failure.sent_at_ms
+    if had_run_out or failure.stalled_at_ms >= failure.sent_at_ms or failure.answered_at_ms > failure.sent_at_ms:
         return lease_until_ms
     return max(lease_until_ms, min(failure.failed_at_ms + lease_ms, failure.outage_since_ms + grace_ms))
 
@@ -87,7 +87,7 @@ class Landing(enum.Enum):
 
     ENDED = "ended"  # the session is over, whatever the answer says
     FAILED = "failed"
-    AGAIN = "again"  # the answer may be older than what was lost in a gap
+    AGAIN = "again"  # the answer may be older than what has happened since
     KEYLESS = "keyless"  # judge the ticket again
     GONE = "gone"  # the store has no such session
     IDLE = "idle"
@@ -101,6 +101,7 @@ def landing(
     is_poisoned: bool,
     is_keyless: bool,
     deadline_ms: int | None,
+    asked_ms: int,
     now_ms: int,
 ) -> Landing:
     """`ended`: what a log, or a logout here, said while the load was under way. The interleaving that it guards against:
@@ -110,7 +111,8 @@ def landing(
     3. a flush reads the log, and its reply gets here first: the near cache forgets the session
     4. the load's reply gets here. It must not bring the session back.
 
-    `deadline_ms`: the latest one known of the session, in the store's time as `now_ms`; None: the store has none.
+    `deadline_ms`: the latest one known of the session, in the store's time as `asked_ms`, when it was asked, and `now_ms`; None: the
+    store has none. A deadline that has passed in between may have moved in between: another gateway's use was on its way.
     """
     if ended is not None:
         return Landing.ENDED
@@ -122,7 +124,9 @@ def landing(
         return Landing.KEYLESS
     if deadline_ms is None:
         return Landing.GONE
-    return Landing.LIVES if now_ms < deadline_ms else Landing.IDLE
+    if now_ms < deadline_ms:
+        return Landing.LIVES
+    return Landing.IDLE if deadline_ms <= asked_ms else Landing.AGAIN
 
 
 class ClockStep(NamedTuple):

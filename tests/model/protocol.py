@@ -53,7 +53,8 @@ class Rules:
     makes_again_first: bool = True  # before any answer of another primary is believed
     makes_again_on_gap_only: bool = False
     uncached_needs_lease: bool = True
-    asks_again_if_idle: bool = True
+    asks_again_if_idle: bool = True  # a load whose deadline passed while it was under way
+    believes_old_failures: bool = False  # of questions older than one that was answered
     loads_expired: bool = True  # what is past its deadline here may have been used elsewhere
     everywhere_max: int | None = None  # a logout everywhere is remembered as a list of so many ends
 
@@ -388,10 +389,9 @@ class Protocol:
             is_poisoned=message.is_poisoned,
             is_keyless=False,
             deadline_ms=deadline,
+            asked_ms=message.sent_at + gateway.offset if self.rules.asks_again_if_idle else NEVER,
             now_ms=NOW + gateway.offset,
         )
-        if landing is coherence.Landing.IDLE and self.rules.asks_again_if_idle and message.sent_at + gateway.offset < deadline:
-            landing = coherence.Landing.AGAIN  # it has passed its deadline since it was asked: a use may have come in between
         said = landing.value
         if landing is coherence.Landing.LIVES:
             is_leased = gateway.lease > NOW or not self.rules.uncached_needs_lease
@@ -421,11 +421,11 @@ class Protocol:
 
     def _fail(self, state: State, g: int, message: Message) -> State:
         gateway = _without(state.gateways[g], message)
-        since = NOW if gateway.outage is None else gateway.outage
-        failure = coherence.Failure(message.sent_at, NOW, gateway.stalled_at, gateway.answered_at, since)
-        lease = self.rules.credited_until_ms(gateway.lease, failure, self.scope.lease, self.scope.grace)
-        is_outage = gateway.outage is not None or message.sent_at >= gateway.answered_at
-        gateway = gateway._replace(outage=since if is_outage else None, lease=lease)
+        if gateway.answered_at <= message.sent_at or self.rules.believes_old_failures:
+            since = NOW if gateway.outage is None else gateway.outage
+            failure = coherence.Failure(message.sent_at, NOW, gateway.stalled_at, gateway.answered_at, since)
+            lease = self.rules.credited_until_ms(gateway.lease, failure, self.scope.lease, self.scope.grace)
+            gateway = gateway._replace(outage=since, lease=lease)
         if message.kind == "repair":  # with the next flush
             gateway = gateway._replace(repair_due=self.rules.repairs)
         return _put(state, g, gateway)
@@ -452,7 +452,7 @@ class Protocol:
             return
         for sid, record in enumerate(state.born):
             is_flying = any(message.kind == "load" and message.wanted == (sid,) for message in gateway.out)
-            if record and not is_flying and not self.admits(gateway, sid):
+            if record and not is_flying and (self.scope.is_strong or not self.admits(gateway, sid)):
                 yield from self._ask(_spend(state, "loads"), g, "load", (sid,))
 
     def admits(self, gateway: Gateway, sid: int) -> bool:
@@ -526,20 +526,21 @@ class Protocol:
                 gateway = gateway._replace(births=gateway.births | {successor})
                 return _put(_end(_bear(state, successor, record), (sid,)), g, gateway)
             case _:
-                principal, _ = arguments
-                done = state.shards[gateway.at].log[-1]
-                spared = store.heirs(done.keeps, [pair for shard in state.shards for pair in shard.heirs])
-                ended = tuple(
-                    sid
-                    for sid, record in enumerate(state.born)
-                    if record and record.principal == principal and record.created <= at and sid not in spared
-                )
-                state = _end(state, ended)
-                if self.rules.everywhere_max is not None:
-                    for sid in ended[: self.rules.everywhere_max]:
-                        gateway = _heard(gateway, (), Operation("end", sid))
-                    return _put(state, g, _heard(gateway, ended, None))
-                return _put(state, g, _heard(gateway, ended, _everywhere(done)))
+                return self._all_ended(state, g, *arguments, ended=outcome, at=at)
+
+    def _all_ended(self, state: State, g: int, principal: str, kept: int | None, *, ended: tuple[int, ...], at: int) -> State:
+        """One record for the ledger; where a session was kept, a list."""
+        gateway = state.gateways[g]
+        if kept is None:
+            born = enumerate(state.born)
+            ended = tuple(sid for sid, record in born if record and record.principal == principal and record.created <= at)
+        state = _end(state, ended)
+        listed = self.rules.everywhere_max
+        if kept is None and listed is None:
+            return _put(state, g, _heard(gateway, ended, _everywhere(state.shards[gateway.at].log[-1])))
+        for sid in ended[:listed]:
+            gateway = _heard(gateway, (), Operation("end", sid))
+        return _put(state, g, _heard(gateway, ended, None))
 
     def _uses(self, state: State, g: int, gateway: Gateway) -> Iterator[Step]:
         """A hit: the entry's deadline moves on, and is to be written."""
@@ -760,7 +761,7 @@ def _heard(gateway: Gateway, ended: tuple[int, ...], operation: Operation | None
 
 
 def _everywhere(entry: Entry) -> Operation:
-    return Operation("everywhere", principal=entry.principal, up_to=entry.up_to, keeps=entry.keeps)
+    return Operation("everywhere", principal=entry.principal, up_to=entry.up_to, kept=entry.kept)
 
 
 def _darkened(gateway: Gateway, scope: Scope) -> Gateway:

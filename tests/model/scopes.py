@@ -30,6 +30,7 @@ class Scope:
     grace: int = 8
     idle: int = 0  #: 0: deadlines play no part
     ticks: bool = True
+    is_strong: bool = False  #: loads are asked for although there is an entry
     is_full: bool = False  #: the near cache has no room
     keeps: bool = False  #: a logout everywhere may keep one
     old_lives: bool = False  #: the old primary may live on after a failover
@@ -72,7 +73,7 @@ TWICE = _scope(
     **_FOUR,
 )
 #: Uses through two gateways, touches late, lost and doubled: P3, P4, P6.
-IDLE = _scope("idle", 12, {"uses": 2, "loads": 1, "strays": 1}, caches=2, idle=4)
+IDLE = _scope("idle", 12, {"uses": 2, "loads": 1, "strays": 1}, caches=2, idle=4, is_strong=True)
 #: A little of everything.
 ALL = _scope(
     "all",

@@ -28,7 +28,7 @@ class Record(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """Of the log. `revoked`: sid. `rotated`: sid, successor and its record. `everywhere`: principal, up_to, keeps. `created`: sid."""
+    """Of the log. `revoked`: sid. `rotated`: sid, successor and its record. `everywhere`: principal, up_to, kept. `created`: sid."""
 
     position: int
     kind: str
@@ -37,15 +37,14 @@ class Entry(NamedTuple):
     record: Record | None = None
     principal: Id = None
     up_to: int = 0
-    keeps: tuple[Id, ...] = ()
+    kept: Id = None
 
 
 class Shard(NamedTuple):
     live: tuple[tuple[Id, Record], ...] = ()
     log: tuple[Entry, ...] = (Entry(0, "opened"),)
     barred: frozenset[Id] = frozenset()
-    everywheres: frozenset[tuple[Id, int, tuple[Id, ...]]] = frozenset()  #: principal, up to when created, those kept
-    heirs: frozenset[tuple[Id, Id]] = frozenset()  #: a session, and what it was rotated to
+    barred_principals: frozenset[tuple[Id, int]] = frozenset()  #: with all sessions created up to then
 
 
 class Answer(NamedTuple):
@@ -56,7 +55,7 @@ class Answer(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """Of a ledger: `end` (sid), `everywhere` (principal, up_to, keeps), `rotate` (sid, successor, record), `create` (sid, record)."""
+    """Of a ledger: `end` (sid), `everywhere` (principal, up_to, kept), `rotate` (sid, successor, record), `create` (sid, record)."""
 
     kind: str
     sid: Id = None
@@ -64,7 +63,7 @@ class Operation(NamedTuple):
     record: Record | None = None
     principal: Id = None
     up_to: int = 0
-    keeps: tuple[Id, ...] = ()
+    kept: Id = None
 
 
 # --- reading
@@ -77,18 +76,9 @@ def record_of(shard: Shard, sid: Id) -> Record | None:
     return None
 
 
-def is_barred_with_all(shard: Shard, sid: Id, record: Record) -> bool:
-    """Whether all that its principal had then was ended, and this was not kept by the latest such end."""
-    latest = max((mark for mark in shard.everywheres if mark[0] == record.principal), key=lambda mark: mark[1], default=None)
-    return latest is not None and record.created <= latest[1] and sid not in latest[2]
-
-
-def heirs(keeps: Iterable[Id], pairs: Iterable[tuple[Id, Id]]) -> list[Id]:
-    """Sessions, what they were rotated to, and so on."""
-    pairs, found = list(pairs), list(keeps)
-    for sid in found:  # grows as it goes
-        found += [successor for other, successor in pairs if other == sid]
-    return found
+def is_barred_with_all(shard: Shard, record: Record) -> bool:
+    """Whether all that its principal had then was ended."""
+    return any(who == record.principal and record.created <= up_to for who, up_to in shard.barred_principals)
 
 
 # --- changes, of which the scripts consist
@@ -111,27 +101,27 @@ def _bar(shard: Shard, sid: Id) -> Shard:
     return shard._replace(barred=shard.barred | {sid})
 
 
+def _finish(shard: Shard, at: int, sid: Id) -> Shard:
+    return _append(shard._replace(live=_others(shard, sid)), at, "revoked", sid=sid) if record_of(shard, sid) else shard
+
+
 def _end(shard: Shard, at: int, sid: Id) -> Shard:
-    if record_of(shard, sid):
-        shard = _append(shard._replace(live=_others(shard, sid)), at, "revoked", sid=sid)
-    return _bar(shard, sid)
+    return _bar(_finish(shard, at, sid), sid)
 
 
-def _end_all(shard: Shard, at: int, principal: Id, up_to: int, keeps: tuple[Id, ...]) -> tuple[Shard, tuple[Id, ...]]:
-    """All of a principal that were created up to then, but those kept and what they were rotated to."""
-    spared = heirs(keeps, shard.heirs)
-    ids = [sid for sid, record in shard.live if record.principal == principal and record.created <= up_to and sid not in spared]
+def _end_all(shard: Shard, at: int, principal: Id, up_to: int, kept: Id) -> tuple[Shard, tuple[Id, ...]]:
+    """One mark for all of them; where one is kept, each has its own."""
+    ids = tuple(sid for sid, record in shard.live if record.principal == principal and record.created <= up_to and sid != kept)
     for sid in ids:
-        shard = _end(shard, at, sid)
-    return shard._replace(everywheres=shard.everywheres | {(principal, up_to, keeps)}), tuple(ids)
+        shard = _finish(shard, at, sid) if kept is None else _end(shard, at, sid)
+    if kept is None:
+        shard = shard._replace(barred_principals=shard.barred_principals | {(principal, up_to)})
+    return shard, ids
 
 
-def _rename(shard: Shard, at: int, sid: Id, successor: Id, record: Record) -> Shard:
-    """Whoever is kept goes on to be kept."""
-    marks = frozenset((who, up_to, (*keeps, successor) if sid in keeps else keeps) for who, up_to, keeps in shard.everywheres)
+def _move(shard: Shard, at: int, sid: Id, successor: Id, record: Record) -> Shard:
     shard = _with(shard._replace(live=_others(shard, sid)), successor, record)
-    shard = _append(shard, at, "rotated", sid=sid, successor=successor, record=record)
-    return _bar(shard._replace(everywheres=marks, heirs=shard.heirs | {(sid, successor)}), sid)
+    return _bar(_append(shard, at, "rotated", sid=sid, successor=successor, record=record), sid)
 
 
 # --- the scripts
@@ -152,10 +142,12 @@ def revoke(shard: Shard, at: int, sid: Id) -> tuple[Shard, bool]:
 
 
 def revoke_all(shard: Shard, at: int, principal: Id, kept: Id = None) -> tuple[Shard, tuple[Id, ...]]:
-    """The ids of those that ended. The log says `everywhere`, too, for the ledgers of others. One to be kept that is over is none."""
-    keeps = (kept,) if record_of(shard, kept) else ()
-    shard, ended = _end_all(shard, at, principal, at, keeps)
-    return _append(shard, at, "everywhere", principal=principal, up_to=at, keeps=keeps), ended
+    """The ids of those that ended. If it was all, the log says so, for the ledgers of others; if one was kept, it says each."""
+    up_to = max([at, *(record.created for _, record in shard.live if record.principal == principal)])
+    shard, ended = _end_all(shard, at, principal, up_to, kept)
+    if kept is None:
+        shard = _append(shard, at, "everywhere", principal=principal, up_to=up_to)
+    return shard, ended
 
 
 def rotate(shard: Shard, at: int, sid: Id, successor: Id, record: Record) -> tuple[Shard, bool]:
@@ -164,7 +156,7 @@ def rotate(shard: Shard, at: int, sid: Id, successor: Id, record: Record) -> tup
         return shard, True
     if successor in shard.barred or not record_of(shard, sid):
         return shard, False
-    return _rename(shard, at, sid, successor, record), True
+    return _move(shard, at, sid, successor, record), True
 
 
 def exchange(
@@ -210,25 +202,22 @@ def again_end(shard: Shard, at: int, operation: Operation) -> Shard:
 
 
 def again_everywhere(shard: Shard, at: int, operation: Operation) -> Shard:
-    return _end_all(shard, at, operation.principal, operation.up_to, operation.keeps)[0]
+    return _end_all(shard, at, operation.principal, operation.up_to, operation.kept)[0]
 
 
 def again_rotate(shard: Shard, at: int, operation: Operation) -> Shard:
-    """If what it became has ended since, it ends. One that lives is in nobody's way: whoever ended all of its principal's was here."""
+    """If what it became has ended since, it ends."""
     sid, successor, record = operation.sid, operation.successor, operation.record
     if record_of(shard, successor):
         return shard
-    if successor in shard.barred:
+    if successor in shard.barred or is_barred_with_all(shard, record):
         return _end(shard, at, sid)
-    is_over = is_barred_with_all(shard, sid, record) and is_barred_with_all(shard, successor, record)
-    if is_over and not record_of(shard, sid):
-        return _bar(shard, sid)
-    return _rename(shard, at, sid, successor, record)
+    return _move(shard, at, sid, successor, record)
 
 
 def again_create(shard: Shard, at: int, operation: Operation) -> Shard:
     sid, record = operation.sid, operation.record
-    if record_of(shard, sid) or sid in shard.barred or is_barred_with_all(shard, sid, record):
+    if record_of(shard, sid) or sid in shard.barred or is_barred_with_all(shard, record):
         return shard
     return _append(_with(shard, sid, record), at, "created", sid=sid)
 

@@ -31,7 +31,8 @@ class Report(NamedTuple):
 def explore(protocol: Protocol, depth: int, seconds: float = 1e9, promise: str = "P") -> Report:
     """Until a promise breaks, or the one given, or every interleaving of `depth` moves was seen, or time is over."""
     began = time.monotonic()
-    start = initial(protocol.scope)
+    prelude = _play(protocol)
+    start = prelude[-1].state if prelude else initial(protocol.scope)
     seen = {protocol.key(start)}
     parents, numbers = array("l", [-1]), array("H", [0])
     level = [(0, start)]
@@ -47,7 +48,7 @@ def explore(protocol: Protocol, depth: int, seconds: float = 1e9, promise: str =
                     continue
                 broken = step.broken or promises.broken(protocol, step.state)
                 if broken and promise in broken:
-                    steps = _replay(protocol, start, _path(parents, numbers, index), number)
+                    steps = prelude + _replay(protocol, start, _path(parents, numbers, index), number)
                     return Report(len(seen), moves, reached + 1, False, time.monotonic() - began, Finding(broken, steps))
                 if not is_new:
                     continue
@@ -61,6 +62,15 @@ def explore(protocol: Protocol, depth: int, seconds: float = 1e9, promise: str =
         if not level:
             return Report(len(seen), moves, reached + 1, True, time.monotonic() - began, None)
     return Report(len(seen), moves, depth, False, time.monotonic() - began, None)
+
+
+def _play(protocol: Protocol) -> list[Step]:
+    """The scope's prelude."""
+    state, steps = initial(protocol.scope), []
+    for label in protocol.scope.prelude:
+        steps.append(next(step for step in protocol.steps(state) if step.label == label))
+        state = steps[-1].state
+    return steps
 
 
 def _path(parents: array, numbers: array, index: int) -> list[int]:

@@ -166,6 +166,7 @@ def _again(**how: Callable[..., Shard]) -> Callable[..., Shard]:
 RIGHT = Rules()
 _STALLED = _within(STALL, logouts=1, loads=1, stalls=1)
 _AWAY = _within(OUTAGE, losses=6)
+_TWO_LOADS = tuple((move, 0, "load", (sid,)) for sid in (0, 1) for move in ("ask", "serve"))
 _OTHER = _within(PRIMARY, logouts=1, failovers=1)
 
 FAULTS = (
@@ -175,7 +176,7 @@ FAULTS = (
     Fault("credit-after-stall", "1a: credit after a stall", replace(RIGHT, credited_until_ms=_credit_after_stall), _STALLED, "P2"),
     Fault("credit-if-not-run-out", "credit after a stall, for a lease that has not run out", replace(RIGHT, credited_until_ms=_credit_if_not_run_out), replace(_STALLED, lease=4), "P2"),
     Fault("credit-although-answered", "credit although a later question was answered", replace(RIGHT, credited_until_ms=_credit_although_answered, believes_old_failures=True),
-          _within(STALL, logouts=1, loads=1, losses=1, stalls=1), "P2"),
+          replace(_within(STALL, logouts=1, loads=1, losses=1, stalls=1), is_strong=True), "P2"),
     Fault("credit-unwatched", "1b: credit, and a shard that is not used is not read", replace(RIGHT, credited_until_ms=_credit_for_all, watches=False),
           _within(STALL, logouts=1, losses=1, loads=1), "P2"),
     Fault("unwatched", "a shard that is not used is not read", replace(RIGHT, watches=False), _within(OUTAGE, losses=2, loads=1), "P8"),
@@ -185,14 +186,14 @@ FAULTS = (
     Fault("uncached", "1c: an admission without an entry does not ask for the lease", replace(RIGHT, uncached_needs_lease=False), FULL, "P2"),
     Fault("lease-from-answer", "the lease counts from the answer", replace(RIGHT, granted_until_ms=_granted_from_answer), _within(STALL, logouts=1, stalls=1), "P2"),
     Fault("old-gap-renews", "a gap of an old question renews the lease", replace(RIGHT, take_in=_old_gap_renews),
-          replace(_within(GAP, logouts=1, logins=1, loads=2, trims=1), sessions=2, holds=0, principals=("ann", "bob", "eve")), "P2"),
+          replace(_within(GAP, logouts=1, loads=2, trims=1), holds=2, timeout=3, is_strong=True, is_behind=True, prelude=_TWO_LOADS), "P2"),
     Fault("gap-does-not-poison", "loads under way survive a gap", replace(RIGHT, take_in=_gap_does_not_poison), _within(GAP, logouts=1, loads=1, trims=1), "P2"),
     Fault("gap-forgets-nothing", "what is held survives a gap", replace(RIGHT, take_in=_gap_forgets_nothing), _within(GAP, logouts=1, trims=1), "P2"),
     Fault("landing-ignores-ended", "a load lands although its session ended", replace(RIGHT, landing=_landing(ended=None)), _within(GAP, logouts=1, loads=1), "P6"),
     Fault("landing-ignores-poisoned", "a load lands although it is poisoned", replace(RIGHT, landing=_landing(is_poisoned=False)),
           _within(GAP, logouts=1, loads=1, trims=1), "P2"),
     Fault("repair-ignores-epoch", "a repair confirms what was forgotten meanwhile", replace(RIGHT, repair_checks_epoch=False),
-          replace(_within(GAP, logouts=1, logins=1, trims=2), principals=("ann", "bob", "eve")), "P2"),
+          replace(_within(GAP, logouts=1, trims=2), sessions=1, timeout=3, is_behind=True), "P2"),
     # the outage
     Fault("gap-not-repaired", "6: after a gap nothing is looked up again", replace(RIGHT, repairs=False), _within(OUTAGE, losses=1, trims=1, logins=1), "P8"),
     Fault("every-step-bumps", "6: each correction of the clock empties the cache", replace(RIGHT, clock_step=_every_step_is_a_jump),

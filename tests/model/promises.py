@@ -27,7 +27,7 @@ def broken(protocol: Protocol, state: State) -> str:
                     return f"P6: session {sid} lives, and gateway {g} knows of its end and has made again what it knows"
         for sid, since in enumerate(state.over):
             if since is not None and protocol.admits(gateway, sid):
-                late = _late(protocol, gateway, sid, since)
+                late = _late(protocol, gateway, sid, NOW if store.record_of(primary, sid) else since)
                 if late:
                     return f"gateway {g} admits session {sid}: {late}"
         if state.used:

@@ -26,6 +26,7 @@ from model.scopes import NEVER, NOW, PAST, TICK_MS, Scope
 from model.store import Answer, Entry, Operation, Record, Shard
 
 STRIDE = 8  # positions in the log that one script may use
+NOWHERE = -9  # a position that is in no log: the next answer is a gap
 NOBODY: frozenset[int] = frozenset()
 
 
@@ -169,7 +170,10 @@ def initial(scope: Scope) -> State:
     shard = store.trim(shard)
     entry = Held(deadline)
     held = tuple(entry if sid < min(scope.sessions, scope.holds) else None for sid in range(len(scope.principals)))
-    gateway = Gateway(held, position=shard.log[-1].position, lease=NOW + scope.lease, answered_at=NOW, flushed_at=NOW)
+    if scope.is_behind:
+        shard = shard._replace(log=(*shard.log, Entry(at, "opened")))
+        at += STRIDE
+    gateway = Gateway(held, position=shard.log[0].position, lease=NOW + scope.lease, answered_at=NOW, flushed_at=NOW)
     plain = Gateway((None,) * len(held), position=shard.log[-1].position, lease=NOW + scope.lease, answered_at=NOW)
     gateways = tuple(gateway if index < scope.caches else plain for index in range(scope.gateways))
     return State(
@@ -244,16 +248,16 @@ class Protocol:
             return False
         if gateway.outage is not None or gateway.position is None or any(entry and entry.dirty for entry in gateway.held):
             return True
-        return self._asks_primary() or (self.rules.watches and any(gateway.held))
+        return self._asks_primary(g) or (self.rules.watches and any(gateway.held))
 
-    def _asks_primary(self) -> bool:
-        return self.rules.confirms and self.scope.has("failovers")
+    def _asks_primary(self, g: int) -> bool:
+        return (self.rules.confirms or g >= self.scope.caches) and self.scope.has("failovers")
 
     def _flush(self, state: State, g: int) -> Iterator[Step]:
         """Who is the primary, then what is dirty. Another primary is sent the ledger first."""
         if self.scope.ticks and g < self.scope.caches:
             state = _put(state, g, state.gateways[g]._replace(flushed_at=NOW))
-        if not self._asks_primary():
+        if not self._asks_primary(g):
             yield from self._ask(state, g, "flush", ())
             return
         if state.left[INDEX["losses"]] and g < self.scope.caches:
@@ -564,7 +568,7 @@ class Protocol:
         gateway = state.gateways[g]
         gateway = self._forgotten(gateway, poisons=True)
         gateway = gateway._replace(
-            at=state.primary, position=None, answered_at=PAST, confirmed_at=NOW, out=(), calm=False, trusts=False, is_dark=False, owed=NOBODY
+            at=state.primary, position=NOWHERE, answered_at=PAST, confirmed_at=NOW, out=(), calm=False, trusts=False, is_dark=False, owed=NOBODY
         )
         if not self.rules.makes_again_first:
             yield Step(("switch", g), _put(state, g, gateway._replace(trusts=True)))
@@ -651,6 +655,8 @@ class Protocol:
     def _failed_over(self, state: State, old_lives: bool) -> State:
         state = _spend(state, "failovers")
         state = state._replace(shards=(*state.shards, state.snapshot), alive=(old_lives, True), primary=1, snapshot=None)
+        over = tuple(None if since is None else NOW if store.record_of(state.shards[1], sid) else since for sid, since in enumerate(state.over))
+        state = state._replace(over=over)
         if old_lives:
             return state
         gateways = tuple(_cut(gateway, self.scope) for gateway in state.gateways)

@@ -31,9 +31,11 @@ class Scope:
     idle: int = 0  #: 0: deadlines play no part
     ticks: bool = True
     is_strong: bool = False  #: loads are asked for although there is an entry
+    is_behind: bool = False  #: gateways have not heard the log's last entry
     is_full: bool = False  #: the near cache has no room
     keeps: bool = False  #: a logout everywhere may keep one
     old_lives: bool = False  #: the old primary may live on after a failover
+    prelude: tuple[tuple, ...] = ()  #: moves that have happened before the search begins
     depth: int = 30
 
     def has(self, name: str) -> bool:

@@ -101,19 +101,17 @@ def _bar(shard: Shard, sid: Id) -> Shard:
     return shard._replace(barred=shard.barred | {sid})
 
 
-def _finish(shard: Shard, at: int, sid: Id) -> Shard:
-    return _append(shard._replace(live=_others(shard, sid)), at, "revoked", sid=sid) if record_of(shard, sid) else shard
-
-
 def _end(shard: Shard, at: int, sid: Id) -> Shard:
-    return _bar(_finish(shard, at, sid), sid)
+    if record_of(shard, sid):
+        shard = _append(shard._replace(live=_others(shard, sid)), at, "revoked", sid=sid)
+    return _bar(shard, sid)
 
 
 def _end_all(shard: Shard, at: int, principal: Id, up_to: int, kept: Id) -> tuple[Shard, tuple[Id, ...]]:
-    """One mark for all of them; where one is kept, each has its own."""
+    """Each has a mark, and so has all of it if none is kept: for those that are not there just now."""
     ids = tuple(sid for sid, record in shard.live if record.principal == principal and record.created <= up_to and sid != kept)
     for sid in ids:
-        shard = _finish(shard, at, sid) if kept is None else _end(shard, at, sid)
+        shard = _end(shard, at, sid)
     if kept is None:
         shard = shard._replace(barred_principals=shard.barred_principals | {(principal, up_to)})
     return shard, ids

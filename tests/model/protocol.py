@@ -52,7 +52,6 @@ class Rules:
     confirms: bool = True  # asks who the primary is
     counts_confirmation: bool = True  # the lease is no longer than one from when that was asked
     makes_again_first: bool = True  # before any answer of another primary is believed
-    makes_again_on_gap_only: bool = False
     uncached_needs_lease: bool = True
     asks_again_if_idle: bool = True  # a load whose deadline passed while it was under way
     believes_old_failures: bool = False  # of questions older than one that was answered
@@ -340,10 +339,7 @@ class Protocol:
         answer = message.answer
         assert answer is not None
         tidings = self.rules.take_in(gateway.position, message.since, answer.position, answer.gap)
-        is_again_due = answer.gap and self.rules.makes_again_on_gap_only
         gateway = gateway._replace(position=tidings.position, outage=None)
-        if is_again_due:
-            gateway = gateway._replace(trusts=False)
         if answer.gap:
             gateway = gateway._replace(calm=False)
         elif not message.is_old and (gateway.calm is not None or message.kind == "repair"):

@@ -12,11 +12,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from model import scopes, words  # noqa: E402
-from model.explore import Report, explore  # noqa: E402
-from model.faults import FAULTS, Fault  # noqa: E402
-from model.protocol import Protocol  # noqa: E402
-from model.scopes import Scope  # noqa: E402
+from model import scopes, words
+from model.explore import Report, explore
+from model.faults import FAULTS, Fault
+from model.protocol import Protocol
+from model.scopes import Scope
 
 
 def main() -> int:
@@ -33,7 +33,9 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Explore the coherence protocol.")
     parser.add_argument("--large", action="store_true", help="the large bound: minutes")
-    parser.add_argument("--scope", choices=[scope.name for scope in scopes.QUICK], help="this search only, of the right protocol")
+    parser.add_argument(
+        "--scope", choices=[scope.name for scope in scopes.QUICK], help="this search only, of the right protocol"
+    )
     parser.add_argument("--fault", choices=[fault.name for fault in FAULTS], help="this fault only")
     parser.add_argument("--depth", type=int, help="moves at most, instead of the search's own bound")
     parser.add_argument("--seconds", type=float, default=1e9, help="of each search at most")
@@ -51,7 +53,10 @@ def _put_back(faults: list[Fault] | tuple[Fault, ...], depth: int | None, second
     missed = 0
     for fault in faults:
         report = explore(Protocol(fault.scope, fault.rules), depth or fault.scope.depth, seconds, fault.breaks)
-        print(f"\nfault {fault.name} ({fault.what}): {'found' if report.finding else 'NOT FOUND'}, {_figures(report)}", flush=True)
+        print(
+            f"\nfault {fault.name} ({fault.what}): {'found' if report.finding else 'NOT FOUND'}, {_figures(report)}",
+            flush=True,
+        )
         _tell(report)
         missed += report.finding is None
     return missed

@@ -1,7 +1,7 @@
 """The search: breadth first from one state, so that the first state that breaks a promise is reached by a shortest interleaving.
 
-Of the states that were seen only a hash is kept (64 bits: among ten million, the odds of taking two for one are 1 : 370,000 in all), and
-of each move its number among its state's moves: a counterexample is played again from the start.
+Of the states that were seen only a hash is kept (64 bits: among ten million, the odds that two are taken for one are 1 : 370,000), and of
+each move its number among its state's moves: a counterexample is played again from the start.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def explore(protocol: Protocol, depth: int, seconds: float = 1e9, promise: str =
                 broken = step.broken or promises.broken(protocol, step.state)
                 if broken and promise in broken:
                     steps = prelude + _replay(protocol, start, _path(parents, numbers, index), number)
-                    return Report(len(seen), moves, reached + 1, False, time.monotonic() - began, Finding(broken, steps))
+                    return Report(
+                        len(seen), moves, reached + 1, False, time.monotonic() - began, Finding(broken, steps)
+                    )
                 if not is_new:
                     continue
                 seen.add(key)

@@ -32,7 +32,7 @@ def broken(protocol: Protocol, state: State) -> str:
                     return f"gateway {g} admits session {sid}: {late}"
         if state.used:
             for sid, used in enumerate(state.used):
-                if NOW > used + protocol.scope.idle + 1 and protocol.admits(gateway, sid):
+                if used + protocol.scope.idle + 1 < NOW and protocol.admits(gateway, sid):
                     return f"P3: gateway {g} admits session {sid} past its deadline"
     return ""
 
@@ -48,8 +48,12 @@ def _late(protocol: Protocol, gateway: Gateway, sid: int, since: int) -> str:
     scope = protocol.scope
     if NOW - since < scope.lease:
         return "P6: it knows of its end" if sid in gateway.heard else ""
-    is_outage = gateway.is_dark and NOW < gateway.dark_last + scope.timeout + scope.lease
-    if is_outage and gateway.dark_since < since + scope.lease and NOW < gateway.dark_since + scope.timeout + scope.grace:
+    is_outage = gateway.is_dark and gateway.dark_last + scope.timeout + scope.lease > NOW
+    if (
+        is_outage
+        and gateway.dark_since < since + scope.lease
+        and gateway.dark_since + scope.timeout + scope.grace > NOW
+    ):
         return ""
     return f"P2: its end was acknowledged {NOW - since} ticks ago, and a lease is {scope.lease}"
 
@@ -58,7 +62,7 @@ def refused(protocol: Protocol, state: State, g: int, sid: int, said: str) -> st
     """A load has landed, and said what it says."""
     if said not in ("idle", "gone") or state.over[sid] is not None or sid in state.doomed:
         return ""
-    if said == "idle" and state.used and NOW >= state.used[sid] + protocol.scope.idle:
+    if said == "idle" and state.used and state.used[sid] + protocol.scope.idle <= NOW:
         return ""
     if said == "idle" and protocol.scope.has("losses"):
         return ""  # the gateway that saw the use may not have been able to say so
@@ -95,7 +99,7 @@ def passed(protocol: Protocol, state: State) -> str:
     if scope.idle:
         return ""  # it may have passed its deadline
     for g, gateway in enumerate(state.gateways):
-        if not gateway.runs or not gateway.owed or not gateway.awake or NOW >= gateway.dark_since + scope.grace:
+        if not gateway.runs or not gateway.owed or not gateway.awake or gateway.dark_since + scope.grace <= NOW:
             continue
         for sid in sorted(gateway.owed - state.doomed):
             if not protocol.admits(gateway, sid):

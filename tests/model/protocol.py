@@ -107,7 +107,9 @@ class Gateway(NamedTuple):
     dark_since: int = PAST  #: since when messages were lost, one after the other
     dark_last: int = PAST  #: when the latest of them was sent
     is_dark: bool = False
-    calm: bool | None = True  #: heard since it last had to forget; None: not, and something was lost since, so only a repair will do
+    calm: bool | None = (
+        True  #: heard since it last had to forget; None: not, and something was lost since, so only a repair will do
+    )
     awake: bool = True  #: heard since it last stalled
     owed: frozenset[int] = NOBODY  #: what it must admit while this outage lasts
 
@@ -245,7 +247,11 @@ class Protocol:
             return gateway.at != state.primary or gateway.position != state.shards[gateway.at].log[-1].position
         if any(message.kind == "flush" for message in gateway.out):
             return False
-        if gateway.outage is not None or gateway.position is None or any(entry and entry.dirty for entry in gateway.held):
+        if (
+            gateway.outage is not None
+            or gateway.position is None
+            or any(entry and entry.dirty for entry in gateway.held)
+        ):
             return True
         return self._asks_primary(g) or (self.rules.watches and any(gateway.held))
 
@@ -358,7 +364,9 @@ class Protocol:
     def _forgotten(self, gateway: Gateway, *, poisons: bool) -> Gateway:
         """The shard's epoch goes on."""
         held = tuple(entry and entry._replace(confirmed=False) for entry in gateway.held)
-        out = tuple(m._replace(is_old=True, is_poisoned=m.is_poisoned or (poisons and m.kind == "load")) for m in gateway.out)
+        out = tuple(
+            m._replace(is_old=True, is_poisoned=m.is_poisoned or (poisons and m.kind == "load")) for m in gateway.out
+        )
         return gateway._replace(held=held, out=out, repair_due=self.rules.repairs and any(held))
 
     def _hear(self, gateway: Gateway, event: Entry) -> Gateway:
@@ -472,7 +480,9 @@ class Protocol:
         left, born = state.left, state.born
         fresh = next((sid for sid, record in enumerate(born) if record is None), None)
         if left[INDEX["logins"]] and fresh is not None:
-            record = Record(self.scope.principals[fresh], state.at, NOW + self.scope.idle + 1 if self.scope.idle else NEVER)
+            record = Record(
+                self.scope.principals[fresh], state.at, NOW + self.scope.idle + 1 if self.scope.idle else NEVER
+            )
             yield from self._request(_spend(state, "logins"), g, "create", (fresh, record))
         for sid, record in enumerate(born):
             if record is None or state.over[sid] is not None:
@@ -495,7 +505,10 @@ class Protocol:
         yield Step(("request", g, name, arguments), acked)
         if state.left[INDEX["strays"]]:
             copy = (at, name, arguments)
-            yield Step(("request, with a copy", g, name, arguments), _spend(acked, "strays")._replace(strays=_with(acked.strays, copy)))
+            yield Step(
+                ("request, with a copy", g, name, arguments),
+                _spend(acked, "strays")._replace(strays=_with(acked.strays, copy)),
+            )
         if state.left[INDEX["retries"]] and not is_retry:
             waiting = state.gateways[g]._replace(pending=(name, arguments))
             unacked = _put(_spend(_doom(done, name, arguments), "retries"), g, waiting)
@@ -528,12 +541,16 @@ class Protocol:
             case _:
                 return self._all_ended(state, g, *arguments, ended=outcome, at=at)
 
-    def _all_ended(self, state: State, g: int, principal: str, kept: int | None, *, ended: tuple[int, ...], at: int) -> State:
+    def _all_ended(
+        self, state: State, g: int, principal: str, kept: int | None, *, ended: tuple[int, ...], at: int
+    ) -> State:
         """One record for the ledger; where a session was kept, a list."""
         gateway = state.gateways[g]
         if kept is None:
             born = enumerate(state.born)
-            ended = tuple(sid for sid, record in born if record and record.principal == principal and record.created <= at)
+            ended = tuple(
+                sid for sid, record in born if record and record.principal == principal and record.created <= at
+            )
         state = _end(state, ended)
         listed = self.rules.everywhere_max
         if kept is None and listed is None:
@@ -551,10 +568,10 @@ class Protocol:
                 yield Step(("refuse", g, sid), state, promises.refused(self, state, g, sid, "idle"))
             if not state.left[INDEX["uses"]]:
                 continue
-            is_regular = NOW <= state.used[sid] + self.scope.idle - self.scope.timeout
+            is_regular = state.used[sid] + self.scope.idle - self.scope.timeout >= NOW
             if is_regular and self.admits(gateway, sid) and gateway.held[sid].deadline < deadline:
                 touched = _hold(gateway, sid, gateway.held[sid]._replace(deadline=deadline, dirty=deadline))
-                used = state.used[:sid] + (NOW,) + state.used[sid + 1 :]
+                used = (*state.used[:sid], NOW, *state.used[sid + 1 :])
                 yield Step(("use", g, sid), _put(_spend(state, "uses"), g, touched)._replace(used=used))
 
     # --- another primary
@@ -564,7 +581,15 @@ class Protocol:
         gateway = state.gateways[g]
         gateway = self._forgotten(gateway, poisons=True)
         gateway = gateway._replace(
-            at=state.primary, position=NOWHERE, answered_at=PAST, confirmed_at=NOW, out=(), calm=False, trusts=False, is_dark=False, owed=NOBODY
+            at=state.primary,
+            position=NOWHERE,
+            answered_at=PAST,
+            confirmed_at=NOW,
+            out=(),
+            calm=False,
+            trusts=False,
+            is_dark=False,
+            owed=NOBODY,
         )
         if not self.rules.makes_again_first:
             yield Step(("switch", g), _put(state, g, gateway._replace(trusts=True)))
@@ -650,8 +675,13 @@ class Protocol:
 
     def _failed_over(self, state: State, old_lives: bool) -> State:
         state = _spend(state, "failovers")
-        state = state._replace(shards=(*state.shards, state.snapshot), alive=(old_lives, True), primary=1, snapshot=None)
-        over = tuple(None if since is None else NOW if store.record_of(state.shards[1], sid) else since for sid, since in enumerate(state.over))
+        state = state._replace(
+            shards=(*state.shards, state.snapshot), alive=(old_lives, True), primary=1, snapshot=None
+        )
+        over = tuple(
+            None if since is None else NOW if store.record_of(state.shards[1], sid) else since
+            for sid, since in enumerate(state.over)
+        )
         state = state._replace(over=over)
         if old_lives:
             return state
@@ -688,11 +718,17 @@ class Protocol:
         if not self.scope.idle:
             return state
         shards = tuple(
-            shard._replace(live=tuple((sid, record._replace(deadline=_before(record.deadline))) for sid, record in shard.live))
+            shard._replace(
+                live=tuple((sid, record._replace(deadline=_before(record.deadline))) for sid, record in shard.live)
+            )
             for shard in state.shards
         )
         strays = tuple(
-            (at, name, tuple((sid, _before(deadline)) for sid, deadline in arguments) if name == "touches" else arguments)
+            (
+                at,
+                name,
+                tuple((sid, _before(deadline)) for sid, deadline in arguments) if name == "touches" else arguments,
+            )
             for at, name, arguments in state.strays
         )
         return state._replace(shards=shards, strays=strays, used=tuple(map(_before, state.used)))
@@ -703,19 +739,19 @@ class Protocol:
 
 def _put(state: State, g: int, gateway: Gateway) -> State:
     gateways = state.gateways
-    return state._replace(gateways=gateways[:g] + (gateway,) + gateways[g + 1 :])
+    return state._replace(gateways=(*gateways[:g], gateway, *gateways[g + 1 :]))
 
 
 def _spend(state: State, name: str) -> State:
     index = INDEX[name]
     left = state.left
-    return state._replace(left=left[:index] + (left[index] - 1,) + left[index + 1 :])
+    return state._replace(left=(*left[:index], left[index] - 1, *left[index + 1 :]))
 
 
 def _store(state: State, at: int, shard: Shard, *, writes: bool = False) -> State:
     """What a server holds then."""
     if shard is not state.shards[at]:
-        state = state._replace(shards=state.shards[:at] + (shard,) + state.shards[at + 1 :])
+        state = state._replace(shards=(*state.shards[:at], shard, *state.shards[at + 1 :]))
     return state._replace(at=state.at + STRIDE) if writes else state
 
 
@@ -733,7 +769,7 @@ def _without(gateway: Gateway, message: Message) -> Gateway:
 
 
 def _hold(gateway: Gateway, sid: int, entry: Held | None) -> Gateway:
-    return gateway._replace(held=gateway.held[:sid] + (entry,) + gateway.held[sid + 1 :])
+    return gateway._replace(held=(*gateway.held[:sid], entry, *gateway.held[sid + 1 :]))
 
 
 def _is_repair_due(gateway: Gateway) -> bool:
@@ -769,7 +805,7 @@ def _everywhere(entry: Entry) -> Operation:
 def _darkened(gateway: Gateway, scope: Scope) -> Gateway:
     """A message is lost. If it is the first one, what is held must be admitted from now on (P8)."""
     gateway = gateway._replace(calm=gateway.calm or None)
-    if gateway.is_dark and NOW <= gateway.dark_last + scope.timeout + scope.lease:
+    if gateway.is_dark and gateway.dark_last + scope.timeout + scope.lease >= NOW:
         return gateway._replace(dark_last=NOW)
     owed = NOBODY
     if gateway.calm and gateway.awake and not gateway.out:
@@ -785,7 +821,7 @@ def _cut(gateway: Gateway, scope: Scope) -> Gateway:
 
 
 def _bear(state: State, sid: int, record: Record) -> State:
-    return state._replace(born=state.born[:sid] + (record,) + state.born[sid + 1 :])
+    return state._replace(born=(*state.born[:sid], record, *state.born[sid + 1 :]))
 
 
 def _doom(state: State, name: str, arguments: tuple) -> State:
@@ -826,7 +862,8 @@ def _older(gateway: Gateway, has_deadlines: bool) -> Gateway:
     held = gateway.held
     if has_deadlines:
         held = tuple(
-            entry and entry._replace(deadline=_before(entry.deadline), dirty=entry.dirty and _before(entry.dirty)) for entry in held
+            entry and entry._replace(deadline=_before(entry.deadline), dirty=entry.dirty and _before(entry.dirty))
+            for entry in held
         )
     out = tuple(
         message._replace(

@@ -109,7 +109,9 @@ def _end(shard: Shard, at: int, sid: Id) -> Shard:
 
 def _end_all(shard: Shard, at: int, principal: Id, up_to: int, kept: Id) -> tuple[Shard, tuple[Id, ...]]:
     """Each has a mark, and so has all of it if none is kept: for those that are not there just now."""
-    ids = tuple(sid for sid, record in shard.live if record.principal == principal and record.created <= up_to and sid != kept)
+    ids = tuple(
+        sid for sid, record in shard.live if record.principal == principal and record.created <= up_to and sid != kept
+    )
     for sid in ids:
         shard = _end(shard, at, sid)
     if kept is None:
@@ -188,7 +190,9 @@ def trim(shard: Shard, keep: int = 1) -> Shard:
     return shard._replace(log=shard.log[-keep:])
 
 
-def again(shard: Shard, at: int, ledger: Sequence[Operation], how: Mapping[str, Callable[..., Shard]] | None = None) -> Shard:
+def again(
+    shard: Shard, at: int, ledger: Sequence[Operation], how: Mapping[str, Callable[..., Shard]] | None = None
+) -> Shard:
     """What a gateway heard in the last minute, in the order in which it heard it first."""
     for operation in ledger:
         shard = (how or AGAIN)[operation.kind](shard, at, operation)

@@ -8,7 +8,7 @@ from model.protocol import Gateway, Step
 from model.scopes import NOW
 from model.store import Operation
 
-WHAT = {"flush": "for the news", "load": "for", "repair": "again for all it holds,"}
+WHAT = {"flush": "for the news", "load": "for the deadline", "repair": "again for what it holds,"}
 
 
 def story(steps: Sequence[Step], broken: str) -> Iterator[str]:
@@ -26,7 +26,9 @@ def sentence(label: tuple) -> str:
         case ("unconfirmed", *rest):
             return f"{sentence(tuple(rest))}; who is the primary nobody tells it"
         case (("ask" | "ask in vain") as verb, g, kind, wanted):
-            return f"gateway {g} asks {WHAT[kind]} {_sessions(wanted)}" + ("; it is lost" if verb == "ask in vain" else "")
+            return f"gateway {g} asks {WHAT[kind]} {_sessions(wanted)}" + (
+                "; it is lost" if verb == "ask in vain" else ""
+            )
         case ("ask, and the answer is lost", g, *_):
             return f"gateway {g} flushes; it is done, and the answer is lost"
         case ("ask, with a copy", g, *_):
@@ -34,27 +36,45 @@ def sentence(label: tuple) -> str:
         case ("serve", g, kind, wanted):
             return f"the store answers gateway {g}'s {kind} {_sessions(wanted)}; the answer is on its way"
         case ("hear", g, kind, wanted, *said):
-            return f"gateway {g} hears the answer to its {kind} {_sessions(wanted)}" + "".join(f": {word}" for word in said)
+            return f"gateway {g} hears the answer to its {kind} {_sessions(wanted)}" + "".join(
+                f": {word}" for word in said
+            )
         case ("time out", g, kind, wanted):
             return f"gateway {g} gives up its {kind} {_sessions(wanted)}"
         case ("stall" | "wake" | "restart" as verb, g):
-            return f"gateway {g} " + {"stall": "is stalled", "wake": "wakes; its pulse beats", "restart": "restarts"}[verb]
+            return (
+                f"gateway {g} " + {"stall": "is stalled", "wake": "wakes; its pulse beats", "restart": "restarts"}[verb]
+            )
         case ("request" | "request, with a copy" | "request, its answer is lost" as verb, g, name, arguments):
             ending = {"request": "acknowledged", "request, with a copy": "acknowledged; a copy stays in the network"}
-            return f"{_request(name, arguments)} through gateway {g}: {ending.get(verb, 'done, but nobody hears of it')}"
+            return (
+                f"{_request(name, arguments)} through gateway {g}: {ending.get(verb, 'done, but nobody hears of it')}"
+            )
         case ("a late request", name, arguments):
             return f"a late copy arrives: {_request(name, arguments)}"
         case ("make again", g, ledger):
-            return f"gateway {g} meets the new primary, and makes again: {', '.join(map(_operation, ledger)) or 'nothing'}"
+            return (
+                f"gateway {g} meets the new primary, and makes again: {', '.join(map(_operation, ledger)) or 'nothing'}"
+            )
         case ("switch", g):
             return f"gateway {g} meets the new primary"
         case ("failover", old_lives):
-            return "the snapshot becomes the primary" + ("; the old one lives on" if old_lives else "; the old one is dead")
+            return "the snapshot becomes the primary" + (
+                "; the old one lives on" if old_lives else "; the old one is dead"
+            )
         case ("use" | "refuse" as verb, g, sid):
-            return f"session {sid} is used through gateway {g}" + ("" if verb == "use" else ", which refuses it as idle")
-        case (verb, *rest):
-            return " ".join([verb, *(f"(gateway {g})" for g in rest)])
-    return str(label)
+            return f"session {sid} is used through gateway {g}" + (
+                "" if verb == "use" else ", which refuses it as idle"
+            )
+        case ("snapshot",):
+            return "a snapshot of the store is taken"
+        case ("trim the log",):
+            return "the store trims its log"
+        case ("read the clock" | "nothing to repair" as verb, g):
+            return f"gateway {g} " + {"read the clock": "reads the store's clock"}.get(verb, "holds nothing to repair")
+        case (verb,):  # of the store's clock
+            return f"{verb}"
+    raise ValueError(label)
 
 
 def beliefs(step: Step) -> str:
@@ -81,7 +101,9 @@ def _request(name: str, arguments: tuple) -> str:
         case "revoke":
             return f"logout of session {arguments[0]}"
         case "revoke_all":
-            return f"logout of {arguments[0]} everywhere" + ("" if arguments[1] is None else f" but session {arguments[1]}")
+            return f"logout of {arguments[0]} everywhere" + (
+                "" if arguments[1] is None else f" but session {arguments[1]}"
+            )
     return "touches of " + ", ".join(f"session {sid}" for sid, _ in arguments)
 
 

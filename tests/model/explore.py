@@ -1,7 +1,7 @@
 """The search: breadth first from one state, so that the first state that breaks a promise is reached by a shortest interleaving.
 
-Of the states that were seen only a hash is kept (64 bits: among ten million, the odds that two are taken for one are 1 : 370,000), and of
-each move its number among its state's moves: a counterexample is played again from the start.
+Of the states that were seen only a hash is kept (of 64 bits: among ten million, the odds that two are taken for one are 1 : 370,000),
+and of each move its number among its state's moves: a counterexample is played again from the start.
 """
 
 from __future__ import annotations

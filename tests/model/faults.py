@@ -114,9 +114,7 @@ def _rotate_again_without_looking(shard: Shard, at: int, operation: Operation) -
 
 
 def _create_again_without_looking(shard: Shard, at: int, operation: Operation) -> Shard:
-    return store.create(shard._replace(barred=frozenset()), at, operation.sid, operation.record)[0]._replace(
-        barred=shard.barred
-    )
+    return _create_without_looking(shard, at, operation.sid, operation.record)[0]
 
 
 def _rotate_again_only_what_lives(shard: Shard, at: int, operation: Operation) -> Shard:
@@ -132,8 +130,8 @@ def _nothing_again(shard: Shard, at: int, operation: Operation) -> Shard:
 
 
 def _create_without_looking(shard: Shard, at: int, sid: int, record: Record) -> tuple[Shard, bool]:
-    made, _ = store.create(shard._replace(barred=frozenset()), at, sid, record)
-    return made._replace(barred=shard.barred), True
+    made, _ = store.create(shard._replace(barred=frozenset(), barred_principals=frozenset()), at, sid, record)
+    return made._replace(barred=shard.barred, barred_principals=shard.barred_principals), True
 
 
 def _rotate_without_looking(shard: Shard, at: int, sid: int, successor: int, record: Record) -> tuple[Shard, bool]:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from fastticket import coherence
 from fastticket.errors import Verdict
-from model import promises, store
+from model import ledger, promises, store
 from model.scopes import NEVER, NOW, PAST, TICK_MS, Scope
 from model.store import Answer, Entry, Operation, Record, Shard
 
@@ -786,8 +786,8 @@ def _written(gateway: Gateway, touches: tuple[tuple[int, int], ...]) -> Gateway:
 
 def _heard(gateway: Gateway, ended: tuple[int, ...], operation: Operation | None) -> Gateway:
     """These are over, for ever: refused from now on, whatever is under way."""
-    if operation and operation not in gateway.ledger:
-        gateway = gateway._replace(ledger=(*gateway.ledger, operation))
+    if operation:
+        gateway = gateway._replace(ledger=ledger.noted(gateway.ledger, operation))
     if not ended:
         return gateway
     over = frozenset(ended)

@@ -56,46 +56,46 @@ _FAILOVER = {"failovers": 1, "snapshots": 1}
 _THREE = {"principals": ("ann",) * 3, "holds": 0, "caches": 0, "ticks": False}
 
 #: Messages of one gateway late and lost, it stalls, and sessions end elsewhere: P2.
-STALL = _scope("stall", 11, {"logouts": 1, "loads": 1, "losses": 1, "stalls": 1})
+STALL = _scope("stall", 9, {"logouts": 1, "loads": 1, "losses": 1, "stalls": 1})
 #: The log has a gap while loads and repairs are under way: P2, P6.
-GAP = _scope("gap", 9, {"logouts": 1, "loads": 1, "trims": 2}, sessions=2, holds=1, **_TWO)
+GAP = _scope("gap", 7, {"logouts": 1, "loads": 1, "trims": 2}, sessions=2, holds=1, **_TWO)
 #: The store goes away, and comes back, after a gap or a step of its clock: P8.
 OUTAGE = _scope(
     "outage",
-    22,
+    7,
     {"losses": 6, "trims": 1, "steps": 1, "jumps": 1, "loads": 1, "logins": 1},
     gateways=2,
     lease=4,
     **_TWO,
 )
 #: The near cache has no room, so that what is loaded is admitted right there: P2.
-FULL = _scope("full", 11, {"logouts": 1, "loads": 1, "stalls": 1}, is_full=True, holds=0)
+FULL = _scope("full", 9, {"logouts": 1, "loads": 1, "stalls": 1}, is_full=True, holds=0)
 #: Another primary, and the old one lives: P2.
 PRIMARY = _scope("primary", 8, {"logouts": 1, "failovers": 1, "stalls": 1}, old_lives=True)
 #: A snapshot becomes the primary, and both gateways make again what they heard: P6, and nobody else is logged out. Logins and ends,
 AGAIN = _scope("again", 6, {"logins": 1, "logouts": 1, "rotations": 1, **_FAILOVER}, **_THREE)
 #: rotations and ends,
-ROTATE = _scope("rotate", 6, {"rotations": 2, "logouts": 1, **_FAILOVER}, **_THREE)
+ROTATE = _scope("rotate", 20, {"rotations": 2, "logouts": 1, **_FAILOVER}, **_THREE)
 #: logouts everywhere,
 EVERYWHERE = _scope("everywhere", 6, {"logins": 1, "rotations": 1, "everywheres": 1, **_FAILOVER}, **_THREE)
 #: and those that keep a session.
-KEEPS = _scope("keeps", 7, {"logins": 1, "rotations": 1, "everywheres": 1, **_FAILOVER}, keeps=True, **_THREE)
+KEEPS = _scope("keeps", 5, {"logins": 1, "rotations": 1, "everywheres": 1, **_FAILOVER}, keeps=True, **_THREE)
 #: The same, and requests are done twice, or asked for again on the other server, while the old one lives;
 TWICE = _scope(
     "twice",
-    5,
+    3,
     {"logins": 1, "logouts": 1, "rotations": 1, "strays": 1, "retries": 1, **_FAILOVER},
     old_lives=True,
     **_THREE,
 )
 #: or a gateway restarts.
-RESTART = _scope("restart", 6, {"logouts": 1, "rotations": 1, "everywheres": 1, "restarts": 1, **_FAILOVER}, **_THREE)
+RESTART = _scope("restart", 7, {"logouts": 1, "rotations": 1, "everywheres": 1, "restarts": 1, **_FAILOVER}, **_THREE)
 #: Uses through two gateways, touches late, lost and doubled: P3, P4, P6.
-IDLE = _scope("idle", 12, {"uses": 2, "loads": 1, "strays": 1}, caches=2, idle=4, is_strong=True)
+IDLE = _scope("idle", 9, {"uses": 2, "loads": 1, "strays": 1}, caches=2, idle=4, is_strong=True)
 #: A little of everything.
 ALL = _scope(
     "all",
-    7,
+    3,
     {
         "logins": 1,
         "logouts": 1,
@@ -121,18 +121,20 @@ def _larger(scope: Scope, depth: int, **budgets: int) -> Scope:
     return replace(scope, budgets={**scope.budgets, **budgets}, depth=depth)
 
 
+#: At depth WHOLE there is nothing left to explore.
+WHOLE = 99
 LARGE = (
-    _larger(STALL, 99, losses=2, stalls=2),
-    _larger(GAP, 99, loads=2),
-    _larger(OUTAGE, 99),
-    _larger(FULL, 99, stalls=2),
-    _larger(PRIMARY, 99, losses=1),
-    replace(_larger(AGAIN, 99, logouts=2), principals=("ann",) * 4),
-    replace(_larger(ROTATE, 99, logins=1), principals=("ann",) * 4),
-    replace(_larger(EVERYWHERE, 99, rotations=2), principals=("ann",) * 4),
-    _larger(KEEPS, 99, logouts=1),
-    _larger(TWICE, 99),
-    _larger(RESTART, 99, logins=1),
-    _larger(IDLE, 99, uses=3),
-    _larger(ALL, 99),
+    _larger(STALL, 12, losses=2, stalls=2),
+    _larger(GAP, 11, loads=2),
+    _larger(OUTAGE, 9),
+    _larger(FULL, 17, stalls=2),
+    _larger(PRIMARY, 12, losses=1),
+    _larger(AGAIN, WHOLE),
+    replace(_larger(ROTATE, 8, logins=1), principals=("ann",) * 4),
+    _larger(EVERYWHERE, WHOLE),
+    _larger(KEEPS, WHOLE),
+    _larger(TWICE, 7),
+    _larger(RESTART, WHOLE),
+    _larger(IDLE, 22, uses=3),
+    _larger(ALL, 5),
 )

@@ -128,10 +128,10 @@ def _move(shard: Shard, at: int, sid: Id, successor: Id, record: Record) -> Shar
 
 
 def create(shard: Shard, at: int, sid: Id, record: Record) -> tuple[Shard, bool]:
-    """False: refused, the session was ended."""
+    """False: refused, the session was ended, or all of its principal's were that were created until then."""
     if record_of(shard, sid):
         return shard, True
-    if sid in shard.barred:
+    if sid in shard.barred or is_barred_with_all(shard, record):
         return shard, False
     return _append(_with(shard, sid, record), at, "created", sid=sid), True
 

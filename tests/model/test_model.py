@@ -9,7 +9,7 @@ from model.protocol import Protocol
 from model.scopes import LARGE, QUICK
 from model.store import Operation, Record, Shard
 
-SECONDS = 60  # a search that takes longer is no small one
+SECONDS = 300  # on a machine that others use, too; each takes a second
 
 
 @pytest.mark.parametrize("scope", QUICK, ids=lambda scope: scope.name)

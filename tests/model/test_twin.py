@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 
 import pytest
+import redis
 from redis_servers import Server
 
 import fastticket.stores
@@ -182,9 +183,7 @@ def packed(record):
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
     server = Server(tmp_path_factory.mktemp("redis"))
-    with server.client() as found:
-        options = found.connection_pool.connection_kwargs | {"decode_responses": False}
-    client = type(found)(**options)
+    client = redis.Redis(port=server.port, socket_timeout=5)
     yield client
     client.close()
     server.kill()

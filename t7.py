@@ -1,6 +1,0 @@
-from t3 import *
-from model import promises
-promises.made_again=lambda *a: ""
-B=dict(logins=1,everywheres=1,rotations=0,failovers=1,snapshots=1)
-K=dict(principals=("ann",)*3,sessions=1,holds=False,caches=0,ticks=False)
-go("keeps", B, keeps=True, **K, secs=100)

@@ -60,14 +60,15 @@ def _late(protocol: Protocol, gateway: Gateway, sid: int, since: int) -> str:
 
 def refused(protocol: Protocol, state: State, g: int, sid: int, said: str) -> str:
     """A load has landed, and said what it says."""
+    primary = state.shards[state.primary]
     if said not in ("idle", "gone") or state.over[sid] is not None or sid in state.doomed:
         return ""
     if said == "idle" and state.used and state.used[sid] + protocol.scope.idle <= NOW:
         return ""
     if said == "idle" and protocol.scope.has("losses"):
         return ""  # the gateway that saw the use may not have been able to say so
-    if said == "gone" and store.record_of(state.shards[state.primary], sid) is None:
-        return ""  # a login that a failover lost
+    if said == "gone" and (store.record_of(primary, sid) is None or state.gateways[g].at != state.primary):
+        return ""  # a login that a failover lost; or a gateway that has not heard of the failover yet
     return f"P4: gateway {g} refuses session {sid} as {said}, which is in use"
 
 

@@ -15,7 +15,7 @@ def story(steps: Sequence[Step], broken: str) -> Iterator[str]:
     time = 0
     for number, step in enumerate(steps, 1):
         time += step.label[0] == "tick"
-        yield f"{number:3}  t{time:<3} {sentence(step.label):72} {beliefs(step)}".rstrip()
+        yield f"{number:3}  t{time:<3} {sentence(step.label).replace(' ;', ';'):72} {beliefs(step)}".rstrip()
     yield f"     t{time:<3} -> {broken}"
 
 

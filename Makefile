@@ -1,6 +1,7 @@
 # make run        set up, build, and start the demo
 # make test       set up with everything the tests need, then the whole suite, checks and coverage
 # make check      lint and types only          make gate     whether the hot paths have become slower
+# make model      every interleaving of the coherence protocol up to a bound, then each fault put back and its counterexample: minutes
 # make fuzz       the parsers of HTTP under sanitizers, FUZZ_RUNS inputs: 10,000,000 take ten minutes
 # make faults     every fault that the store and the gateways are to survive, on real servers, as a table: a quarter of an hour; FAULTS="--only NAME"
 # make corpus     every raw request and response that must be withstood, what was wanted and what was seen, as a table
@@ -20,7 +21,7 @@ CORE_TESTS := tests/test_ticket.py tests/test_nearcache.py tests/test_check.py t
 	tests/test_gateway_http.py tests/test_gateway_auth.py tests/test_gateway_sessions.py tests/test_clients.py tests/test_upstreams.py tests/test_gateway_routes.py \
 	tests/test_gateway_limits.py tests/test_gateway_clients.py tests/test_gateway_upstreams.py tests/test_access_log.py
 
-.PHONY: run test gate check fuzz faults corpus bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
+.PHONY: run test gate check model fuzz faults corpus bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
 	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-crowd bench-flush bench-hmac coverage-core clean
 
 run: $(VENV)/built
@@ -55,6 +56,10 @@ corpus: $(VENV)/built-dev
 FAULTS ?=
 faults: $(VENV)/built-dev
 	cd tests && ../$(BIN)/python -m whole.table $(FAULTS)
+
+# What is explored, tests/model/scopes.py says; what must be found, tests/model/faults.py. `make test` does it with a small bound.
+model: $(VENV)/built-dev
+	$(BIN)/python tests/model/check.py --large
 
 # The compiled core once more, traced, in a copy: too slow for the whole suite, so for the tests of the core, with less fuzzing.
 coverage-core: $(VENV)/built-dev

@@ -24,7 +24,7 @@ def broken(protocol: Protocol, state: State) -> str:
         if gateway.heard and gateway.trusts and gateway.at == state.primary:
             for sid, _ in primary.live:
                 if sid in gateway.heard:
-                    return f"P6: session {sid} lives, although gateway {g} heard of its end and has made again what it knows"
+                    return f"P6: session {sid} lives, although gateway {g}, which could know of its end, has made again what it knows"
         for sid, since in enumerate(state.over):
             if since is not None and protocol.admits(gateway, sid):
                 late = _late(protocol, gateway, sid, NOW if store.record_of(primary, sid) else since)

@@ -53,6 +53,7 @@ from fastticket.errors import (
 )
 from fastticket.events import KINDS, EventStream
 from fastticket.stores.base import (
+    ENDED_MS,
     NEVER_WRITTEN,
     NO_DETAILS,
     Changed,
@@ -720,7 +721,7 @@ class TicketCache:
         )
         if where is Landing.AGAIN:
             return False
-        if where is Landing.GONE and self._is_uncertain(self._shard_of(flight)):
+        if where is Landing.GONE and answer != ENDED_MS and self._is_uncertain(self._shard_of(flight)):
             error = StoreUnavailable(TAKEN_OVER)
         if error and where in (Landing.FAILED, Landing.GONE):
             flight.landed.set_exception(error)
@@ -747,7 +748,7 @@ class TicketCache:
 
     def _latest_deadline_ms(self, ticket: Ticket, stored_deadline_ms: int | None) -> int | None:
         """The latest one known counts: a use that this gateway saw may not have reached the store, for as long as it was away."""
-        if stored_deadline_ms is None:
+        if stored_deadline_ms is None or stored_deadline_ms == ENDED_MS:
             return None
         unwritten = self._unwritten[shard_of(ticket.principal, self._store.shards)]
         unwritten_ms = unwritten.get((ticket.session_id, ticket.principal), 0)
@@ -1024,7 +1025,7 @@ class TicketCache:
         """What is not there is left as it is: whoever uses it has it loaded, and hears why it is refused."""
         now_ms = self.now_ms()
         for (session_id, key), deadline_ms in zip(held, deadlines_ms, strict=True):
-            if deadline_ms is not None:
+            if deadline_ms is not None and deadline_ms != ENDED_MS:
                 latest_ms = max(deadline_ms, self._unwritten[shard].get(key, 0))
                 self.near.confirm(session_id, epoch, latest_ms, now_ms)
 

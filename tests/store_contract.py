@@ -22,6 +22,7 @@ import pytest
 from fastticket.core.ticket import encode_session_id
 from fastticket.errors import AttributesTooLarge, StoreUnavailable, TooManySessions
 from fastticket.stores.base import (
+    ENDED_MS,
     Changed,
     Event,
     Position,
@@ -120,7 +121,8 @@ async def ask(
 
 
 async def deadline_of(store: Store, session: StoredSession) -> int | None:
-    return (await ask(store, session.principal, wanted=((session.id, session.principal),))).deadlines_ms[0]
+    [deadline_ms] = (await ask(store, session.principal, wanted=((session.id, session.principal),))).deadlines_ms
+    return None if deadline_ms == ENDED_MS else deadline_ms
 
 
 async def is_there(store: Store, session: StoredSession) -> bool:
@@ -329,7 +331,11 @@ class StoreContract:
         while len(ended) < len(sessions):
             reply = await ask(store, since=since, wanted=wanted)
             ended = {event.session_id for event in reply.events}
-            gone = {s.id for s, deadline_ms in zip(sessions, reply.deadlines_ms, strict=True) if deadline_ms is None}
+            gone = {
+                s.id
+                for s, deadline_ms in zip(sessions, reply.deadlines_ms, strict=True)
+                if deadline_ms in (None, ENDED_MS)
+            }
             assert ended <= gone
         await revoking
 

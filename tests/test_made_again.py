@@ -12,8 +12,8 @@ from redis_servers import Server
 from store_contract import new_session, new_session_id
 
 import fastticket
-from fastticket.errors import ConfigError, StoreUnavailable
-from fastticket.stores.base import Fleet, Request, shard_of
+from fastticket.errors import ConfigError, IssuedTooEarly, StoreUnavailable, TicketRefused
+from fastticket.stores.base import ENDED_MS, Fleet, Request, shard_of
 from fastticket.stores.redis_again import HEARD_MAX, HEARD_S, Ledger, sessions_in
 
 MINUTES_MS = 180_000
@@ -48,7 +48,7 @@ class Gateway:
         reply = (await self.hear())[shard_of(session.principal, self.store.shards)]
         wanted = Request(reply.position, (), [(session.id, session.principal)])
         [reply] = (await self.store.exchange({shard_of(session.principal, self.store.shards): wanted})).values()
-        return reply.deadlines_ms[0] is not None
+        return reply.deadlines_ms[0] not in (None, ENDED_MS)
 
 
 @pytest.fixture
@@ -127,7 +127,9 @@ async def test_p6_a_login_that_is_sent_twice_and_arrives_late_brings_nothing_bac
     await store.revoke_all("alice")
     await store.create(session)
     assert not await gateways[1].lives(session)
-    later = await new_session(store)
+    with pytest.raises(IssuedTooEarly) as early:
+        await store.create((await new_session(store))._replace(created_ms=session.created_ms))
+    later = (await new_session(store))._replace(created_ms=early.value.after_ms + 1)
     await store.create(later)
     assert await gateways[1].lives(later)
 
@@ -265,6 +267,27 @@ async def test_who_comes_second_writes_nothing(server, gateways):
     written = server.admin("INFO", "persistence")["rdb_changes_since_last_save"]
     await last.hear()
     assert server.admin("INFO", "persistence")["rdb_changes_since_last_save"] == written
+
+
+async def test_who_has_ended_is_told_from_who_may_come_yet(server):
+    """While another server has just taken over, the one is refused, the other asked to try again."""
+    store = fastticket.open_store(f"redis://{server.address}/0")
+    keys = fastticket.Keyring.generate()
+    async with fastticket.TicketCache(store, keys, idle_timeout_s=600) as cache:
+        ended, lives = await cache.login("alice"), await cache.login("bob")
+        unknown = keys.mint("carol", cache.now_ms(), 600, 6000)
+        await cache.logout(ended)
+        await cache.authenticate(lives)
+        server.admin("SAVE")
+        await back_from_snapshot(server)
+        assert (await until_available(lambda: cache.authenticate(lives))).principal == "bob"
+        cache.near.forget_refusals()
+        with pytest.raises(TicketRefused, match="revoked"):
+            await until_available(lambda: cache.authenticate(ended))
+        with pytest.raises(StoreUnavailable, match="taken over"):
+            await cache.authenticate(unknown)
+        with pytest.raises(TicketRefused, match="revoked"):
+            await until_available(lambda: cache.authenticate(unknown))
 
 
 async def test_marks_are_bounded_in_number_and_time_and_leave_nothing_behind(server, gateways):

@@ -24,6 +24,9 @@ NEVER_WRITTEN: Position = (0, 0)
 #: The deadline of what nothing ends, ms.
 NEVER_MS = 2**53 - 1
 
+#: In place of a deadline: the store knows that the session was ended. It may not know of all that were.
+ENDED_MS = -1
+
 NO_DETAILS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -81,7 +84,9 @@ class Reply(NamedTuple):
     position: Position
     events: Sequence[Event]
     gap: bool  #: entries after `since` are lost: nothing known of this shard's sessions holds any more
-    deadlines_ms: Sequence[int | None]  #: idle deadlines of `wanted`, in order; None: no such session
+    deadlines_ms: Sequence[
+        int | None
+    ]  #: idle deadlines of `wanted`, in order; None: no such session; ENDED_MS: it was ended
     replaced: bool = (
         False  #: a gap, because another server answers than before, or older data: what is not there may come yet
     )

@@ -3,7 +3,8 @@
 --
 -- KEYS  live, log
 -- ARGV  the last entry known (empty: none), how many members are wanted, these members, then score and member of each touch
--- ->    { last entry of the log, what is lost (0: nothing), entries after the one known, deadlines (false: no such member) }
+-- ->    { last entry of the log, what is lost (0: nothing), entries after the one known, deadlines (false: no such member; -1: nor will
+--       there be, it was ended in the last minutes) }
 --
 -- Lost, 1: entries. The log is trimmed only when it has more than BEHIND_MAX new ones. 2: data; the one known is not there, and few are
 -- newer. Either way the last few entries come along.
@@ -47,7 +48,11 @@ end
 local deadlines = {}
 for first = 3, 2 + wanted, AT_ONCE do
   local scores = redis.call('ZMSCORE', live, unpack(ARGV, first, math.min(first + AT_ONCE - 1, 2 + wanted)))
-  for _, score in ipairs(scores) do
+  for at, score in ipairs(scores) do
+    if not score then
+      local mark = redis.pcall('ZSCORE', string.sub(live, 1, -5) .. 'ended', 's' .. string.sub(ARGV[first + at - 1], 1, 22))
+      score = type(mark) == 'string' and '-1'
+    end
     deadlines[#deadlines + 1] = score
   end
 end

@@ -721,7 +721,7 @@ class TicketCache:
         )
         if where is Landing.AGAIN:
             return False
-        if where is Landing.GONE and answer != ENDED_MS and self._is_uncertain(self._shard_of(flight)):
+        if where is Landing.GONE and answer != ENDED_MS and self._may_come_yet(flight.ticket, now_ms):
             error = StoreUnavailable(TAKEN_OVER)
         if error and where in (Landing.FAILED, Landing.GONE):
             flight.landed.set_exception(error)
@@ -757,6 +757,15 @@ class TicketCache:
     def _is_uncertain(self, shard: int) -> bool:
         """Whether another server has taken over less than a lease ago: until then, every gateway makes again what it may lack."""
         return self.checker.monotonic_ms() < self._uncertain_until_ms[shard]
+
+    def _may_come_yet(self, ticket: Ticket, now_ms: int) -> bool:
+        """Whether a session that the store does not have is not over for that: another server has just taken over; or one may have, that
+        this gateway has not heard of yet, and the login was there.
+        """
+        is_news = now_ms - ticket.issued_at_ms < self._lease_ms
+        return self._is_uncertain(shard_of(ticket.principal, self._store.shards)) or (
+            is_news and self._store.doubt_ms > 0
+        )
 
     def _check_certain(self, principal: str) -> None:
         """StoreUnavailable: that the store does not have a session means nothing yet."""
@@ -890,7 +899,8 @@ class TicketCache:
         self._positions[shard] = tidings.position
         self._answered_at_ms[shard] = max(self._answered_at_ms[shard], sent_at_ms)
         if tidings.renews:
-            self._lease(shard, granted_until_ms(self._leased_until_ms(shard), sent_at_ms, self._lease_ms))
+            confirmed_at_ms = sent_at_ms - self._store.doubt_ms
+            self._lease(shard, granted_until_ms(self._leased_until_ms(shard), confirmed_at_ms, self._lease_ms))
 
     def _hear(self, event: Event) -> None:
         match event.kind:

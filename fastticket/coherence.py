@@ -29,7 +29,11 @@ CLOCK_JUMP_MS = 500
 
 
 def granted_until_ms(lease_until_ms: int, sent_at_ms: int, lease_ms: int) -> int:
-    """The lease after an answer to what was sent at `sent_at_ms`. Answers may come in any order: the latest question counts."""
+    """The lease after an answer to what was sent at `sent_at_ms`. Answers may come in any order: the latest question counts.
+
+    Where another primary may take over, it counts from when this one was confirmed: what was revoked at the other one since then, the
+    answer does not know.
+    """
     return max(lease_until_ms, sent_at_ms + lease_ms)
 
 

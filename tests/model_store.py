@@ -382,6 +382,7 @@ class ModelStore:
     """See `fastticket.stores.base.Store`."""
 
     touches_per_exchange = 1000
+    doubt_ms = 0
 
     def __init__(self, server: ModelServer, wire: Wire | None = None) -> None:
         self.server = server

@@ -141,6 +141,10 @@ class Store(Protocol):
     touches_per_exchange: int
 
     @property
+    def doubt_ms(self) -> int:
+        """How old the knowledge of who the primary is may be when something is asked, ms. A lease is shorter by it."""
+
+    @property
     def servers(self) -> Mapping[str, str]:
         """The servers behind it, by name, and the state of their circuit breakers: closed, open or half-open."""
 

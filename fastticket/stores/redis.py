@@ -85,6 +85,7 @@ ATTEMPTS = 6  # while a Cluster moves slots or elects a primary
 ATTEMPT_PAUSE_S = 0.01  # doubled each time
 EXCHANGE_ATTEMPTS = 3  # while servers take over from each other
 TAKING_OVER = "redis: another server is taking over, and may not have everything yet; try again"
+CONFIRMED_PART = 0.25  # of a lease: so often it is asked who the primary is
 AGAIN_PAUSE_S = 0.1
 AGAIN_GIVE_UP_S = 60.0
 DATA_LOST = 2  # what exchange.lua says of a log that cannot have been trimmed so far
@@ -168,15 +169,20 @@ class RedisStore:
             await topology.aclose()
 
     @property
+    def doubt_ms(self) -> int:
+        """0 where there is one server only."""
+        return round(self._topology.doubt_s * 1000) if self._topology else 0
+
+    @property
     def servers(self) -> Mapping[str, str]:
         """The servers that are known, and the state of their breakers: closed, open or half-open."""
         return {name: server.breaker.state for name, server in self._topology.servers.items()} if self._topology else {}
 
     async def join(self, fleet: Fleet) -> Fleet | None:
         """`HGETALL`, and `HSETNX` or `HSET` for what is missing or longer."""
-        if fleet.lease_ms:  # within each lease it is asked twice who the primary is
+        if fleet.lease_ms:
             topology = self._open_topology()
-            topology.confirm_s = min(topology.confirm_s, fleet.lease_ms / 2000)
+            topology.confirm_s = min(topology.confirm_s, CONFIRMED_PART * fleet.lease_ms / 1000)
         told = await self._meta()
         before = {name: int(told[name]) for name in fleet._fields if name in told}
         for name, mine in (("format", FORMAT), ("shards", self.shards)):

@@ -27,10 +27,10 @@ from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.redis")
 
+DOUBT = 1.5  # times `confirm_s`; a confirmation that is later: the process was held up
 SLOTS_FRESH_S = 0.1  # a Cluster is asked for its slots no more often
 STRAGGLERS_S = 0.05  # what the others are given once most have answered
 FEW_S = 0.25  # and once anybody has
-OVERDUE_S = 0.25  # a confirmation that is later than this: the process was held up
 FORGET_S = 10.0  # after which a server that has no slots, and is not of the URL, is closed
 
 Range = tuple[int, int, str, int]  # first and last slot, host, port
@@ -89,7 +89,12 @@ class Cluster:
         await end(*self._tasks)
 
     def _is_overdue(self) -> bool:
-        return asyncio.get_running_loop().time() > self._tried_at_s + self.confirm_s + OVERDUE_S
+        return asyncio.get_running_loop().time() > self._tried_at_s + self.doubt_s
+
+    @property
+    def doubt_s(self) -> float:
+        """How old a table may be by which something is sent."""
+        return DOUBT * self.confirm_s
 
     def _in_table(self, slot: int) -> Server | None:
         return next((server for first, last, server in self._ranges if first <= slot <= last), None)

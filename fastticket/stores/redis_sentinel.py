@@ -36,9 +36,9 @@ log = logging.getLogger("fastticket.redis")
 SWITCH = "+switch-master"
 STRAGGLERS_S = 0.05  # what the others are given once a majority has answered
 FEW_S = 0.25  # and once anybody has
+DOUBT = 1.5  # times `confirm_s`; a round that is later: the process was held up
 LAGGING_S = 3.0  # sentinels tell each other every 2 s
 ASK_PAUSE_S = 0.05  # between two rounds, whatever the doubts
-OVERDUE_S = 0.25  # a round that is later than this: the process was held up
 PING_S = 5.0
 SUBSCRIBE_PAUSE_MAX_S = 2.0
 FORBIDDEN_PAUSE_S = 60.0
@@ -107,7 +107,12 @@ class Sentinel:
 
     def _is_overdue(self) -> bool:
         since_s = asyncio.get_running_loop().time() - self._began_s
-        return self._hears and since_s > self.confirm_s + OVERDUE_S and not self._is_closed
+        return self._hears and since_s > self.doubt_s and not self._is_closed
+
+    @property
+    def doubt_s(self) -> float:
+        """How long ago the master may have been confirmed to whom something is sent."""
+        return DOUBT * self.confirm_s
 
     def _start(self) -> None:
         if self._tasks or self._is_closed:

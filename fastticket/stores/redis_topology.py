@@ -22,6 +22,7 @@ class Single:
     """Everything is on one server."""
 
     confirm_s = CONFIRM_S  #: of no use: there is nobody to ask
+    doubt_s = 0.0
 
     def __init__(self, address: Address, on_change: Callable[[Server], None]) -> None:
         place = place_of(address, *(address.hosts[0] if address.hosts else ()))

@@ -85,6 +85,7 @@ class SQLiteStore:
     """See `fastticket.stores.base.Store`. `path` None: in memory, for one process and as long as it lives."""
 
     shards = 1
+    doubt_ms = 0
     touches_per_exchange = 4000  # fewer would write the same pages more often
 
     def __init__(self, path: Path | None) -> None:

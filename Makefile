@@ -2,6 +2,7 @@
 # make test       set up with everything the tests need, then the whole suite, checks and coverage
 # make check      lint and types only          make gate     whether the hot paths have become slower
 # make fuzz       the parsers of HTTP under sanitizers, FUZZ_RUNS inputs: 10,000,000 take ten minutes
+# make mutations  breaks the product on purpose, one fault at a time, and sees which test turns red (docs/promises.md); ONLY="ID ID" for some
 # make corpus     every raw request and response that must be withstood, what was wanted and what was seen, as a table
 # make bench      every benchmark, half an hour, and a record of it in bench/history/; one by one, on a quiet machine:
 #                 bench-gateway, bench-calls, bench-scale, bench-instructions, bench-revocation, bench-flush, bench-store-load,
@@ -19,7 +20,7 @@ CORE_TESTS := tests/test_ticket.py tests/test_nearcache.py tests/test_check.py t
 	tests/test_gateway_http.py tests/test_gateway_auth.py tests/test_gateway_sessions.py tests/test_clients.py tests/test_upstreams.py tests/test_gateway_routes.py \
 	tests/test_gateway_limits.py tests/test_gateway_clients.py tests/test_gateway_upstreams.py tests/test_access_log.py
 
-.PHONY: run test gate check fuzz corpus bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
+.PHONY: run test gate check fuzz corpus mutations bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
 	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-crowd bench-flush bench-hmac coverage-core clean
 
 run: $(VENV)/built
@@ -49,6 +50,10 @@ check: $(VENV)/built-dev
 
 corpus: $(VENV)/built-dev
 	$(BIN)/python tests/corpus_table.py
+
+# A fault that no test sees is an error. How the copy is made and built, tests/mutations/run.py says.
+mutations: $(VENV)/built-dev
+	cd tests && ../$(BIN)/python -m mutations.run --write $(if $(ONLY),--only $(ONLY))
 
 # The compiled core once more, traced, in a copy: too slow for the whole suite, so for the tests of the core, with less fuzzing.
 coverage-core: $(VENV)/built-dev

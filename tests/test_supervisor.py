@@ -164,6 +164,39 @@ def test_workers_end_with_their_supervisor_and_lose_no_touch(site, table, folder
     assert deadline(folder) > before
 
 
+#: A gateway that waits less long for workers: to be ready, and to write what they have.
+HASTY = (
+    "-c",
+    "import sys; from fastticket.gateway import supervisor as s; s.READY_TIMEOUT_S, s.END_MARGIN_S = 1.5, 0.25; "
+    "from fastticket.cli import main; sys.exit(main())",
+)
+
+
+def test_p9_a_worker_that_does_not_go_is_killed_after_all_the_time_that_it_may_take(site, table):
+    """One that retires: its time to retire, its time to drain, and a margin; one that is stopped has no time to retire."""
+    at = site(table(retire_timeout_s=1.5, drain_timeout_s=0.5), program=HASTY)
+    (old,) = at.workers()
+    os.kill(old, signal.SIGSTOP)
+    assert at.reload().startswith("reloaded")
+    wait_until(lambda: re.search(rf"pid {old}\) is killed: not gone in 2\.25 s", at.log), "it is killed", BOUND_S)
+    wait_until(lambda: len(at.workers()) == 1, "it is gone", BOUND_S)
+    (new,) = at.workers()
+    os.kill(new, signal.SIGSTOP)
+    assert at.at.end(signal.SIGTERM) == 1
+    assert f"pid {new}) is killed: not gone in 0.75 s" in at.log
+
+
+def test_p9_a_worker_that_is_not_ready_is_killed_and_those_that_are_live(site, table, silent_store):
+    at = site(table(), program=HASTY)
+    (old,) = at.workers()
+    said = at.reload(table(store={"url": silent_store}))
+    assert said.startswith("not reloaded")
+    assert "is killed: not ready in 1.5 s" in at.log
+    assert at.log.count("is killed") == 1
+    assert at.workers() == [old]
+    assert status_of(at.ask(GET)[0]) == 200
+
+
 def test_a_worker_that_hangs_is_killed_in_the_end(site, table):
     at = site(table(drain_timeout_s=0.1))
     (worker,) = at.workers()

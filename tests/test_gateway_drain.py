@@ -1,12 +1,15 @@
 """The end of a worker, whatever its clients are in the middle of: each gets the answer to what it has begun, and who waits for nothing goes."""
 
 import contextlib
+import socket
 import threading
 
 from conftest import BOUND_S, OK, fields_of, status_of
 from redis_servers import wait_until
+from test_gateway_sessions import Held
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+RESET = b"\1\0\0\0\0\0\0\0"  # how to close: SO_LINGER of no time
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
 
 
@@ -17,8 +20,8 @@ class Stopping:
         self._thread = threading.Thread(target=at.stop, args=(just_before,))
         self._thread.start()
 
-    def has_ended(self):
-        self._thread.join(BOUND_S)
+    def has_ended(self, bound_s=BOUND_S):
+        self._thread.join(bound_s)
         return not self._thread.is_alive()
 
 
@@ -120,6 +123,42 @@ def test_who_has_just_come_in_has_a_moment_to_ask(gateway, origin):
 
         assert Stopping(at, arrive).has_ended()
         assert is_last_answer(arrived[0])
+
+
+def test_answers_of_ours_are_the_last_ones_too(gateway, origin):
+    at = gateway(origin(), routes=[{"path": "/"}])
+    with at.connect() as client, at.connect() as idle:
+        client.sendall(GET[:-1])
+        idle.sendall(GET)
+        idle.read_response()
+        stopping = Stopping(at)
+        assert idle.read_all() == b""
+        client.sendall(GET[-1:])
+        head, _ = client.read_response()
+        assert (status_of(head), fields_of(head)[b"connection"]) == (401, b"close")
+        assert client.read_all() == b""
+        client.close()
+        assert stopping.has_ended()
+
+
+def test_a_logout_under_way_is_done_before_the_store_is_closed(gateway, origin, monkeypatch):
+    """Though its client has gone, and nobody waits for its answer."""
+    at = gateway(
+        origin(answer=b"HTTP/1.1 200 OK\r\nX-Ticket-Logout: session\r\nContent-Length: 0\r\n\r\n"),
+        routes=[{"path": "/"}],
+    )
+    held = Held(at, monkeypatch, "revoke")
+    with at.connect() as client:
+        client.sendall(GET[:-2] + f"Cookie: ticket={at.login()}\r\n\r\n".encode())
+        assert held.is_asked.wait(BOUND_S)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    wait_until(lambda: at.call(lambda: at.worker.proxy.connection_count) == 0, "it has gone")
+    stopping = Stopping(at)
+    assert not stopping.has_ended(0.5)
+    held.go_on()
+    assert stopping.has_ended()
+    after = gateway(origin())
+    assert after.run(after.cache.sessions("alice")) == []
 
 
 def test_p5_a_use_that_was_seen_last_of_all_is_written(gateway, origin, keys):

@@ -1,5 +1,6 @@
 """The data plane over real sockets: bytes in, bytes out."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import threading
 
 import pytest
 from conftest import BOUND_S, OK, Client, fields_of, read_body, status_of
+from redis_servers import wait_until
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 BIG = 24 * 1024 * 1024
@@ -330,6 +332,9 @@ def test_more_clients_than_allowed_wait(gateway, origin):
             client.sendall(GET)
             assert client.read_response()[1] == b"ok"
         third.sendall(GET)
+        for _ in range(20):
+            assert at.call(lambda: at.worker.proxy.connection_count) == 2
+        assert at.stats["accepted"] == 2
         first.close()
         assert third.read_response()[1] == b"ok"
 
@@ -619,6 +624,7 @@ def test_a_byte_now_and_then_does_not_extend_the_head_timeout(gateway, origin):
 def test_a_response_that_stalls_is_ended(gateway, origin):
     def serve(connection):
         connection.read_head()
+        connection.settimeout(None)  # it is not the origin that ends it
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
         connection.read_all()
 
@@ -626,6 +632,63 @@ def test_a_response_that_stalls_is_ended(gateway, origin):
         client.sendall(GET)
         client.read_head()
         assert client.read_all() == b"abc"
+
+
+def test_an_upload_that_becomes_too_slow_is_ended(gateway, origin):
+    """Who sends a part of a body at once may not take his time for the rest of it: each window has its minimum."""
+
+    def serve(connection):
+        connection.settimeout(None)
+        connection.read_all()
+
+    at = gateway(origin(serve), timeouts={"request_body_window_s": 0.2}, limits={"request_body_rate_min": 1000})
+    with at.connect() as client:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 100_000)
+        client.settimeout(0.05)
+        for _ in range(100):  # 20 bytes a second
+            client.send(b"y")
+            try:
+                assert status_of(client.recv(4096)) == 408
+                return
+            except TimeoutError:
+                continue
+    pytest.fail("it goes on")
+
+
+def test_who_asks_and_asks_and_reads_no_answer_keeps_no_connection(gateway, origin):
+    """The answers are ours, and the kernel takes no more of them."""
+    at = gateway(
+        origin(),
+        routes=[{"path": "/only", "auth": "none"}],
+        timeouts={"response_body_window_s": 0.3, "keep_alive_s": 0.3},
+    )
+    with at.connect() as client:
+        client.settimeout(0.3)
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            while True:
+                client.sendall(GET * 1000)
+        wait_until(lambda: at.call(lambda: at.worker.proxy.connection_count) == 0, "its time is over", BOUND_S)
+
+
+def test_who_was_refused_and_does_not_close_keeps_no_connection(gateway, origin):
+    at = gateway(origin(), timeouts={"linger_s": 0.2})
+    with at.connect() as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+        assert status_of(client.read_response()[0]) == 400
+        wait_until(lambda: at.call(lambda: at.worker.proxy.connection_count) == 0, "its time is over", BOUND_S)
+
+
+def test_interim_responses_are_counted_for_each_request_anew(gateway, origin):
+    def serve(connection):
+        while connection.read_head():
+            connection.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 60 + OK)
+
+    behind = origin(serve)
+    with gateway(behind).connect() as client:
+        for _ in range(4):
+            client.sendall(GET)
+            assert client.read_response()[1] == b"ok"
+    assert len(behind.connections) == 1
 
 
 def test_a_stale_handle_reaches_nobody(gateway, origin):

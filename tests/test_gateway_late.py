@@ -81,6 +81,22 @@ def test_after_a_verdict_that_did_not_come_the_connection_ends(gateway, origin, 
         assert client.read_all() == b""
 
 
+@pytest.mark.parametrize("consistency", ["near", "strong"])
+def test_a_verdict_that_fails_unexpectedly_is_503(gateway, origin, monkeypatch, consistency):
+    """A bug leaves nobody waiting, and lets nobody in."""
+    behind = origin()
+    at = gateway(behind, routes=[{"path": "/", "consistency": consistency}])
+    ticket = at.login()
+
+    async def broken(*_, **__):
+        raise RuntimeError("for a test")
+
+    monkeypatch.setattr(at.cache, "authenticate", broken)
+    head, _ = at.ask(get(ticket=ticket))
+    assert (status_of(head), fields_of(head)[b"retry-after"]) == (503, b"1")
+    assert behind.requests == []
+
+
 def test_p2_who_was_revoked_while_waiting_for_a_server_is_refused(gateway, origin):
     go_on = threading.Event()
 
@@ -101,6 +117,60 @@ def test_p2_who_was_revoked_while_waiting_for_a_server_is_refused(gateway, origi
         go_on.set()
         assert status_of(first.read_response()[0]) == 200
         assert status_of(second.read_response()[0]) == 401
+
+
+def test_p10_who_was_revoked_while_waiting_for_a_server_is_nobody_on_an_optional_route(gateway, origin):
+    go_on = threading.Event()
+
+    def serve(connection):
+        while behind.request(connection):
+            assert go_on.wait(BOUND_S)
+            connection.sendall(OK)
+
+    behind = origin(serve)
+    at = gateway(
+        routes=[{"path": "/", "auth": "optional"}],
+        upstream=[{"name": "app", "servers": [behind.address], "connections_max": 1}],
+    )
+    ticket = at.login("bob")
+    with at.connect() as first, at.connect() as second:
+        first.sendall(GET)
+        wait_until(lambda: at.call(at.worker.proxy.upstream_states)[0]["active"] == 1, "active")
+        second.sendall(get(ticket=ticket))
+        wait_until(lambda: at.call(at.worker.proxy.upstream_states)[0]["queued"] == 1, "queued")
+        at.run(at.cache.logout(ticket))
+        go_on.set()
+        for client in (first, second):
+            assert status_of(client.read_response()[0]) == 200
+    assert [fields_of(head).get(b"x-forwarded-user") for head, _ in behind.requests] == [None, None]
+
+
+def test_p10_nobody_is_named_who_was_let_in_without_a_ticket_after_somebody_with_one(gateway, origin):
+    """On one connection, in every order: open, optional, private, and a private one that is refused."""
+    behind = origin()
+    routes = [{"path": "/open", "auth": "none"}, {"path": "/may", "auth": "optional"}, {"path": "/"}]
+    at = gateway(behind, routes=routes)
+    alice, bob = at.login("alice"), at.login("bob")
+    asked = [
+        ("/x", alice),
+        ("/open", None),
+        ("/x", bob),
+        ("/may", None),
+        ("/may", alice),
+        ("/open", bob),
+        ("/may", None),
+    ]
+    with at.connect() as client:
+        for path, ticket in asked:
+            client.sendall(get(path, ticket))
+            assert status_of(client.read_response()[0]) == 200
+        client.sendall(get("/x", alice))
+        assert status_of(client.read_response()[0]) == 200
+        at.run(at.cache.logout(alice))
+        client.sendall(get("/may", alice))
+        assert status_of(client.read_response()[0]) == 200
+    named = [fields_of(head).get(b"x-forwarded-user") for head, _ in behind.requests]
+    assert named == [b"alice", None, b"bob", None, b"alice", None, None, b"alice", None]
 
 
 @pytest.mark.parametrize("path", ["/x/../pay", "//pay", "/./pay", "/pay;x", "/%2e/pay", "/pay"])

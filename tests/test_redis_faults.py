@@ -679,7 +679,9 @@ async def test_a_tls_server_that_hangs_leaves_nobody_waiting(tmp_path):
             waiting = [asyncio.create_task(cache.authenticate(stranger)) for stranger in strangers]
             await asyncio.sleep(0)
             await cache.aclose()
-            assert {type(answer) for answer in await asyncio.gather(*waiting, return_exceptions=True)} == {StoreUnavailable}
+            assert {type(answer) for answer in await asyncio.gather(*waiting, return_exceptions=True)} == {
+                StoreUnavailable
+            }
     finally:
         server.kill()
 

@@ -65,7 +65,9 @@ class Fault:
             found.append(f"its old text is {times} times in {self.file}, not once")
         if self.old == self.new or not self.tests:
             found.append("it changes nothing, or names no test")
-        return [f"{self.id}: {error}" for error in found + [f"no test {test}" for test in self.tests if not is_test(test)]]
+        return [
+            f"{self.id}: {error}" for error in found + [f"no test {test}" for test in self.tests if not is_test(test)]
+        ]
 
 
 def read_faults() -> list[Fault]:

@@ -30,6 +30,10 @@ SEEN = Path(__file__).with_name("seen.json")
 TABLE = ROOT / "docs" / "promises.md"
 TREE = ROOT / "build" / "mutations" / "tree"
 PRISTINE = ROOT / "build" / "mutations" / "pristine"
+BUILT = (
+    "fastticket",
+    "build",
+)  # where a fault is, and where it is left by the compiler: setuptools copies from `build`
 TEST_TIMEOUT_S = 60
 RUN_TIMEOUT_S = 300
 RED = re.compile(r"^(?:FAILED|ERROR) (\S+::[^\s\[]+)", re.MULTILINE)
@@ -42,7 +46,10 @@ class Copy:
         shutil.rmtree(TREE.parent, ignore_errors=True)
         TREE.mkdir(parents=True)
         listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
         )
         for name in filter(None, listed.stdout.decode().split("\0")):
             if (ROOT / name).is_file():  # not one that was deleted
@@ -52,7 +59,8 @@ class Copy:
         for name in ("COVERAGE_PROCESS_START", "PYTEST_ADDOPTS"):
             self._environment.pop(name, None)
         self._build()
-        shutil.copytree(TREE / "fastticket", PRISTINE)
+        for name in BUILT:
+            shutil.copytree(TREE / name, PRISTINE / name)
 
     def red(self, tests: Iterable[str], fault: Fault | None = None) -> set[str]:
         """Which of the tests fail, all parameters of one together; every one if pytest itself does not get to its end."""
@@ -63,8 +71,11 @@ class Copy:
                 self._build()
             return self._run(wanted)
         finally:
-            shutil.rmtree(TREE / "fastticket")
-            shutil.copytree(PRISTINE, TREE / "fastticket")  # with the times of its files, so that nothing is built again
+            for name in BUILT:
+                shutil.rmtree(TREE / name)
+                shutil.copytree(
+                    PRISTINE / name, TREE / name
+                )  # with the times of its files, so that nothing is built again
 
     def _build(self) -> None:
         """What has changed since it was built last."""

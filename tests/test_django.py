@@ -731,9 +731,9 @@ AGE_S = 50_000
 @pytest.fixture
 def aged(at):
     """The ticket of a session that began AGE_S ago, as if the login had been then."""
-    from fastticket.stores.base import StoredSession
-
     from django.conf import settings
+
+    from fastticket.stores.base import StoredSession
 
     keys = Keyring.from_file(settings.FASTTICKET["keys"])
     began_ms = int(time.time() - AGE_S) * 1000

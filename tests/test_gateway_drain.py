@@ -1,4 +1,4 @@
-"""The end of a worker, whatever its clients are in the middle of: each gets the answer to what it has begun, and who waits for nothing goes."""
+"""The end of a worker, whatever its clients are in the middle of: each gets the answer to what it has begun; who is idle goes."""
 
 import contextlib
 import socket
@@ -6,10 +6,9 @@ import threading
 
 from conftest import BOUND_S, OK, fields_of, status_of
 from redis_servers import wait_until
-from test_gateway_sessions import Held
+from test_gateway_sessions import RESET, Held
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-RESET = b"\1\0\0\0\0\0\0\0"  # how to close: SO_LINGER of no time
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
 
 

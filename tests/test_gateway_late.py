@@ -119,6 +119,41 @@ def test_p2_who_was_revoked_while_waiting_for_a_server_is_refused(gateway, origi
         assert status_of(second.read_response()[0]) == 401
 
 
+def test_p2_each_request_that_waits_for_a_server_is_judged_again(gateway, origin):
+    """Also one on a connection whose last one had to be looked up after it had waited."""
+    slots, asked = threading.Semaphore(0), []
+
+    def serve(connection):
+        while True:
+            asked.append(behind.request(connection))
+            assert slots.acquire(timeout=BOUND_S)
+            connection.sendall(OK)
+
+    behind = origin(serve)
+    at = gateway(routes=[{"path": "/"}], upstream=[{"name": "app", "servers": [behind.address], "connections_max": 1}])
+    alice, bob = at.login("alice"), at.login("bob")
+
+    def waits(client, number):
+        """Behind one of alice's."""
+        first.sendall(get(ticket=alice))
+        wait_until(lambda: len(asked) == number, "active")
+        client.sendall(get(ticket=bob))
+        wait_until(lambda: at.call(at.worker.proxy.upstream_states)[0]["queued"] == 1, "queued")
+
+    with at.connect() as first, at.connect() as second:
+        waits(second, 1)
+        at.call(at.cache.near.bump_epoch, 0)  # what is held has to be loaded again
+        slots.release(2)
+        for client in (first, second):
+            assert status_of(client.read_response()[0]) == 200
+        waits(second, 3)
+        at.run(at.cache.logout(bob))
+        slots.release(2)
+        assert status_of(first.read_response()[0]) == 200
+        assert status_of(second.read_response()[0]) == 401
+    assert len(asked) == 3
+
+
 def test_p10_who_was_revoked_while_waiting_for_a_server_is_nobody_on_an_optional_route(gateway, origin):
     go_on = threading.Event()
 

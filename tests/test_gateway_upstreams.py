@@ -148,7 +148,7 @@ def test_who_waits_is_served_by_a_server_that_comes_back(gateway, origin):
     gate = Gate()
     with socket.socket() as back:
         back.bind(("127.0.0.1", 0))  # and does not listen: it refuses
-        at = gateway(**upstream(origin(gate), "127.0.0.1:%d" % back.getsockname()[1], connections_max=1))
+        at = gateway(**upstream(origin(gate), f"127.0.0.1:{back.getsockname()[1]}", connections_max=1))
         with at.connect() as busy, at.connect() as waiting:
             busy.sendall(GET)
             wait_until(lambda: gate.active == 1, "one is busy")
@@ -265,6 +265,18 @@ def test_retries_are_within_a_budget(gateway, origin):
             assert status_of(client.read_response()[0]) == 200
 
 
+def test_each_request_of_a_connection_may_be_sent_again(gateway, origin):
+    """And after that they use kept connections as before."""
+    closing = Closing()
+    behind = origin(closing)
+    at = gateway(**upstream(behind))
+    with at.connect() as client:
+        for _ in range(6):
+            client.sendall(GET)
+            assert status_of(client.read_response()[0]) == 200
+    assert (closing.tries, at.stats["retries"], len(behind.connections)) == (5, 5, 6)
+
+
 def test_a_server_that_refuses_costs_no_request_while_there_is_budget(gateway, origin):
     closed = f"127.0.0.1:{free_port()}"
     at = gateway(**upstream(closed, says(origin, "up")))
@@ -277,7 +289,7 @@ RETRIES_PER_S = 10  # that it is given; beside those that requests earn
 
 
 def refused(at, count):
-    """So many requests to servers that take no connection: how often they were sent again, and how many could have been given meanwhile."""
+    """Requests to servers that take no connection: how often they were sent again; how often they could by what is given meanwhile."""
     began_s = time.monotonic()
     before = at.stats["retries"]
     with at.connect() as client:
@@ -412,6 +424,25 @@ def test_a_server_that_is_well_again_gets_its_share_by_and_by(gateway, origin):
     patients[1].is_well = True
     wait_until(lambda: state_of(at, servers[1].address)["state"] == "up", "well again")
     assert Counter(at.ask(GET)[1] for _ in range(40))[b"b"] <= 2
+
+
+@pytest.mark.parametrize("is_well", [True, False])
+def test_only_health_checks_in_a_row_count(gateway, origin, caplog, is_well):
+    """Two are wanted; every other one is the other way."""
+    checks = []
+
+    def serve(connection):
+        while connection.read_head():
+            checks.append(is_well if len(checks) < 4 else len(checks) % 2 == 0)
+            connection.sendall(b"HTTP/1.1 %d Checked\r\nContent-Length: 0\r\n\r\n" % (200 if checks[-1] else 503))
+
+    server = origin(serve)
+    at = gateway(**upstream(server, health_path="/health", health_interval_s=0.05))
+    assert state_of(at, server.address)["state"] == ("up" if is_well else "down")
+    wait_until(lambda: len(checks) >= 16, "many checks")
+    assert state_of(at, server.address)["state"] == ("up" if is_well else "down")
+    assert "is not well" not in caplog.text
+    assert "is well" not in caplog.text
 
 
 def test_a_server_that_does_not_answer_is_not_well(gateway, origin):

@@ -651,7 +651,7 @@ def _listeners(setup: ClusterSetup) -> int:
 
 
 async def test_a_tls_server_that_hangs_leaves_nobody_waiting(tmp_path):
-    """It does not say goodbye either, when its connections are closed. How long that takes is bounded by timeouts alone, not by this."""
+    """It does not say goodbye either, when its connections are closed. How long all that takes is not judged here."""
     files = make_certificates(tmp_path)
     options = {"tls-cert-file": files["server"], "tls-key-file": files["server_key"], "tls-ca-cert-file": files["ca"]}
     server = Server(tmp_path, {**options, "tls-auth-clients": "no"})

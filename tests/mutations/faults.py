@@ -22,7 +22,7 @@ PROMISES = {
     "P5": "Touch loss bound. SIGKILL loses at most a flush interval of touches, SIGTERM none; a touch whose write failed stays dirty.",
     "P6": "Monotone. Nothing late, doubled or made again moves a deadline back or brings an ended session to life.",
     "P7": "One write. A gateway sends at most one touch of a session per flush interval; concurrent misses make one load.",
-    "P8": "Outage. What was leased goes on for the grace, or not at all; unknown tickets get 503, never 401; nothing buffered is dropped.",
+    "P8": "Outage. What was leased goes on for the grace, or not at all; unknown tickets get 503; nothing buffered is dropped.",
     "P9": "Bounded. Memory, connections, heads, bodies in flight, queues, retries and time are each bounded by a named limit.",
     "P10": "No spoofing. An identity header reaches an upstream only if this gateway set it.",
     "P11": "Read your writes. What a request changed in its session's attributes the same client's next request sees.",
@@ -89,13 +89,17 @@ def is_test(node_id: str) -> bool:
 
 @cache
 def _tests_in(file: Path) -> frozenset[str]:
-    """The test functions of a module, those among them that it imports."""
+    """What can be named in a module: functions, and methods as `Class::method`, those among them that it imports or inherits."""
     found: set[str] = set()
     for node in ast.parse(file.read_text()).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             found.add(node.name)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            imported = {alias.asname or alias.name for alias in node.names}
-            other = file.parent / f"{node.module}.py"
-            found |= _tests_in(other) if "*" in imported and other.is_file() else imported
+        elif isinstance(node, ast.ImportFrom) and (file.parent / f"{node.module}.py").is_file():
+            names = {alias.name for alias in node.names}
+            found |= {name for name in _tests_in(file.parent / f"{node.module}.py") if name.partition("::")[0] in names}
+        elif isinstance(node, ast.ClassDef):
+            bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+            methods = {each.name for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}
+            methods |= {name.partition("::")[2] for name in found if name.partition("::")[0] in bases}
+            found |= {f"{node.name}::{name}" for name in methods}
     return frozenset(found)

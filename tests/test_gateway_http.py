@@ -495,6 +495,62 @@ def test_bad_answers_are_502_and_the_connection_is_not_used_again(gateway, origi
     assert len(behind.connections) == 2
 
 
+@pytest.mark.parametrize(
+    ("framing", "first", "last"),
+    [(b"Content-Length: 4", b"ab", b"cd"), (b"Transfer-Encoding: chunked", b"2\r\nab\r\n", b"2\r\ncd\r\n0\r\n\r\n")],
+)
+def test_what_follows_an_answer_is_nobodys(gateway, origin, framing, first, last):
+    """An answer that comes by and by, and at its end another one that nobody has asked for: the next request must not get that."""
+    go_on = threading.Event()
+
+    def serve(connection):
+        behind.request(connection)
+        if go_on.is_set():
+            connection.sendall(OK)
+            return
+        connection.sendall(b"HTTP/1.1 200 OK\r\n%s\r\n\r\n%s" % (framing, first))
+        assert go_on.wait(BOUND_S)
+        connection.sendall(last + b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
+        behind.request(connection)
+        connection.sendall(OK)
+
+    behind = origin(serve)
+    with gateway(behind).connect() as client:
+        client.sendall(GET)
+        client.read_head()
+        assert client.read_exactly(len(first)) == first
+        go_on.set()
+        assert client.read_exactly(len(last)) == last
+        client.sendall(GET)
+        assert client.read_response()[1] == b"ok"
+    assert len(behind.connections) == 2
+    assert len(behind.requests) == 2
+
+
+def test_what_follows_an_answer_that_came_early_is_no_request(gateway, origin):
+    """It is what is left of the body, and the answer was complete before it came."""
+    go_on = threading.Event()
+
+    def serve(connection):
+        heads.append(connection.read_head())
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
+        assert go_on.wait(BOUND_S)
+        connection.sendall(b"cd")
+        connection.read_all()
+
+    heads = []
+    with gateway(origin(serve)).connect() as client:
+        client.sendall(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc")
+        client.read_head()
+        assert client.read_exactly(2) == b"ab"
+        go_on.set()
+        assert client.read_exactly(2) == b"cd"
+        with contextlib.suppress(ConnectionError):
+            client.sendall(GET.replace(b"/x", b"/smuggled"))
+        assert client.read_all() == b""
+    assert len(heads) == 1
+
+
 def test_a_body_cut_short_is_not_completed(gateway, origin):
     def serve(connection):
         connection.read_head()

@@ -1,11 +1,14 @@
 """Answers of the control plane that come late are for the request that asked, or for nobody; and what waits is judged again."""
 
 import asyncio
+import socket
 import threading
 
 import pytest
 from conftest import BOUND_S, OK, fields_of, status_of
 from redis_servers import wait_until
+
+from fastticket.errors import Verdict
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -30,8 +33,6 @@ def asking(gateway, origin, monkeypatch):
 
 
 def test_p1_a_verdict_is_not_taken_for_the_next_request_s(asking):
-    from fastticket.errors import Verdict
-
     at, asks, behind = asking
     tickets = [at.login(name) for name in ("alice", "mallory")]
     with at.connect() as client:
@@ -47,6 +48,25 @@ def test_p1_a_verdict_is_not_taken_for_the_next_request_s(asking):
         assert behind.requests == []
         at.call(at.worker.proxy.refuse, asks[1][1], Verdict.REVOKED)
         assert status_of(client.read_response()[0]) == 401
+
+
+def test_p1_a_verdict_is_not_taken_for_the_next_client_s(asking):
+    """Who has gone had asked his first question, and so has the one who has his place now."""
+    at, asks, behind = asking
+    tickets = [at.login(name) for name in ("alice", "mallory")]
+    with at.connect() as gone:
+        gone.sendall(get(ticket=tickets[0]))
+        wait_until(lambda: len(asks) == 1, "it asks")
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    wait_until(lambda: at.call(lambda: at.worker.proxy.connection_count) == 0, "it has gone")
+    with at.connect() as client:
+        client.sendall(get(ticket=tickets[1]))
+        wait_until(lambda: len(asks) == 2, "the next one asks")
+        assert (asks[0][1] ^ asks[1][1]) & 0xFFFFFFFF == 0, "in the same place"
+        at.call(at.worker.proxy.admit, asks[0][1])  # late
+        at.call(at.worker.proxy.refuse, asks[1][1], Verdict.REVOKED)
+        assert status_of(client.read_response()[0]) == 401
+    assert behind.requests == []
 
 
 def test_p1_a_ticket_that_is_not_authentic_is_not_held_while_its_path_is_looked_at(asking, keys):

@@ -734,6 +734,16 @@ def test_who_was_refused_and_does_not_close_keeps_no_connection(gateway, origin)
         wait_until(lambda: at.call(lambda: at.worker.proxy.connection_count) == 0, "its time is over", BOUND_S)
 
 
+def test_a_kept_connection_is_kept_however_often_it_is_used(gateway, origin):
+    """Among as few as there may be."""
+    behind = origin()
+    with gateway(behind, limits={"connections_max": 1}).connect() as client:
+        for _ in range(10):
+            client.sendall(GET)
+            assert client.read_response()[1] == b"ok"
+    assert len(behind.connections) == 1
+
+
 def test_interim_responses_are_counted_for_each_request_anew(gateway, origin):
     def serve(connection):
         while connection.read_head():

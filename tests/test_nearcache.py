@@ -142,6 +142,18 @@ def test_eviction_loses_no_touch():
     assert all(near.insert(raw, 0, FAR, NOW) for raw in new)
 
 
+def test_p9_to_make_room_for_one_not_many_are_looked_at():
+    """All are dirty, so none can go at once: those that were looked at go when their touches are written, and no others."""
+    old = [raw_ticket(number) for number in range(500)]
+    near = cache_with(*old, capacity=500, deadline_ms=NOW + 1)
+    for raw in old:
+        near.lookup(raw, NOW)
+    for number in (500, 501):
+        assert not near.insert(raw_ticket(number), 0, FAR, NOW)
+    near.drain(0, 1000)
+    assert len(near) == 500 - 2 * 64
+
+
 def test_no_slot_is_ever_lost():
     """After any history the whole capacity can be filled again."""
     rnd = random.Random(3)

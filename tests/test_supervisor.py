@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -400,6 +401,25 @@ def test_a_bad_configuration_is_refused_and_the_old_one_stays(site, table, folde
     (folder / "keys.toml").write_text(ring)
     assert at.reload(table()).startswith("reloaded")
     assert at.log.count("not reloaded") == 7
+
+
+def test_a_reload_waits_for_every_worker(site, table, folder):
+    """One of two is ready, the other one dies before it is: those that serve have noticed nothing."""
+    at = site(table(workers=2))
+    before = set(at.workers())
+    with contextlib.closing(sqlite3.connect(folder / "s.db", isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")  # none of the next ones can open it
+        at.at.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(at.workers()) == 4, "the next workers", BOUND_S)
+        slow = max(set(at.workers()) - before)
+        os.kill(slow, signal.SIGSTOP)
+        db.execute("COMMIT")
+    threading.Event().wait(1.0)  # the other one has time to be ready
+    os.kill(slow, signal.SIGKILL)
+    wait_until(lambda: re.search(rf"reloaded.*pid {slow}\) was killed by SIGKILL", at.log), "the end", BOUND_S)
+    wait_until(lambda: set(at.workers()) == before, "those of before", BOUND_S)
+    assert "reloaded: " not in at.log
+    assert {status_of(at.ask(GET)[0]) for _ in range(10)} == {200}
 
 
 def test_reloads_do_not_overlap(site, table, origin):

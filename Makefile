@@ -2,7 +2,8 @@
 # make test       set up with everything the tests need, then the whole suite, checks and coverage
 # make check      lint and types only          make gate     whether the hot paths have become slower
 # make fuzz       the parsers of HTTP under sanitizers, FUZZ_RUNS inputs: 10,000,000 take ten minutes
-# make mutations  breaks the product on purpose, one fault at a time, and sees which test turns red (docs/promises.md); ONLY="ID ID" for some
+# make mutations  breaks the product on purpose, one fault at a time, and sees which test turns red (docs/promises.md);
+#                 all take about twenty minutes; ONLY="ID ID" for some, NEW=1 for those that are not as they were seen
 # make corpus     every raw request and response that must be withstood, what was wanted and what was seen, as a table
 # make bench      every benchmark, half an hour, and a record of it in bench/history/; one by one, on a quiet machine:
 #                 bench-gateway, bench-calls, bench-scale, bench-instructions, bench-revocation, bench-flush, bench-store-load,
@@ -53,7 +54,7 @@ corpus: $(VENV)/built-dev
 
 # A fault that no test sees is an error. How the copy is made and built, tests/mutations/run.py says.
 mutations: $(VENV)/built-dev
-	cd tests && ../$(BIN)/python -m mutations.run --write $(if $(ONLY),--only $(ONLY))
+	cd tests && ../$(BIN)/python -m mutations.run --write $(if $(ONLY),--only $(ONLY)) $(if $(NEW),--new)
 
 # The compiled core once more, traced, in a copy: too slow for the whole suite, so for the tests of the core, with less fuzzing.
 coverage-core: $(VENV)/built-dev

@@ -142,6 +142,16 @@ def test_eviction_loses_no_touch():
     assert all(near.insert(raw, 0, FAR, NOW) for raw in new)
 
 
+@pytest.mark.parametrize("sizes", [(5, 190), (190, 5), (28, 120)])
+def test_a_second_principal_under_one_session_id_is_not_held(sizes):
+    """No login makes that; whose the session is stays as it was, and nothing is written past its slots."""
+    first, second = (raw_ticket(principal=b"p" * size) for size in sizes)
+    near = cache_with(first)
+    assert not near.insert(second, 0, FAR, NOW)
+    assert near.lookup(second, NOW) is Verdict.MISS
+    assert near.lookup(first, NOW) == FAR
+
+
 def test_p9_to_make_room_for_one_not_many_are_looked_at():
     """All are dirty, so none can go at once: those that were looked at go when their touches are written, and no others."""
     old = [raw_ticket(number) for number in range(500)]

@@ -436,6 +436,19 @@ def test_reloads_do_not_overlap(site, table, origin):
     assert at.at.end(signal.SIGTERM) == 0
 
 
+def test_a_reload_that_is_asked_for_during_another_one_is_done_after_it(site, table, origin, silent_store):
+    """Here the one before comes to nothing."""
+    other = origin(answer=naming(b"other"))
+    at = site(table(), program=HASTY)
+    at.configure(table(store={"url": silent_store}))
+    at.at.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: len(at.workers()) == 2, "the next worker", BOUND_S)
+    at.configure(table(servers=[other.address]))
+    at.at.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: at.ask(GET)[1] == b"other", "the last configuration", BOUND_S)
+    assert re.findall(r"(?:not )?reloaded", at.log) == ["not reloaded", "reloaded"]
+
+
 def test_a_reload_that_is_refused_disturbs_no_connection(site, table, origin):
     """Neither those that are there, which go on as if nothing had been, nor those that come meanwhile."""
     slow = SlowApplication()

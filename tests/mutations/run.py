@@ -2,7 +2,8 @@
 
     make mutations                  every fault, first of all without any; records what was seen, and writes docs/promises.md
     make mutations ONLY="ID ID"     these alone
-    python -m mutations.run [--write] [--only ID ...]      the same, in the folder `tests`
+    make mutations NEW=1            those that are not as they were seen
+    python -m mutations.run [--write] [--only ID ...] [--new]      the same, in the folder `tests`
 
 A fault that no test sees is an error, and so is one that some test was said to see and did not. A test that does not end, or takes
 the interpreter along, is red.
@@ -122,6 +123,7 @@ def main(arguments: Sequence[str]) -> int:
     """The exit code: 1 if a fault was not seen."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--only", nargs="+", default=[], metavar="ID")
+    parser.add_argument("--new", action="store_true")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args(arguments)
     faults = read_faults()
@@ -131,13 +133,14 @@ def main(arguments: Sequence[str]) -> int:
     if errors:
         print("\n".join(errors))
         return 1
+    seen = read_seen()
     chosen = [fault for fault in faults if not options.only or fault.id in options.only]
+    chosen = [fault for fault in chosen if not options.new or seen.get(fault.id) != digest_of(fault)]
     copy = Copy()
     print(f"{len(chosen)} faults; first without any", flush=True)
     if red := copy.red(test for fault in chosen for test in fault.tests):
         print("red without any fault:", *sorted(red), sep="\n  ")
         return 1
-    seen = read_seen()
     survivors = []
     for number, fault in enumerate(chosen, 1):
         began_s = time.monotonic()

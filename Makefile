@@ -4,6 +4,8 @@
 # make model      every interleaving of the coherence protocol up to a bound, then each fault put back and its counterexample: minutes
 # make fuzz       the parsers of HTTP under sanitizers, FUZZ_RUNS inputs: 10,000,000 take ten minutes
 # make faults     every fault that the store and the gateways are to survive, on real servers, as a table: a quarter of an hour; FAULTS="--only NAME"
+# make mutations  breaks the product on purpose, one fault at a time, and sees which test turns red (docs/promises.md);
+#                 all take about twenty minutes; ONLY="ID ID" for some, NEW=1 for those that are not as they were seen
 # make corpus     every raw request and response that must be withstood, what was wanted and what was seen, as a table
 # make bench      every benchmark, half an hour, and a record of it in bench/history/; one by one, on a quiet machine:
 #                 bench-gateway, bench-calls, bench-scale, bench-instructions, bench-revocation, bench-flush, bench-store-load,
@@ -21,7 +23,7 @@ CORE_TESTS := tests/test_ticket.py tests/test_nearcache.py tests/test_check.py t
 	tests/test_gateway_http.py tests/test_gateway_auth.py tests/test_gateway_sessions.py tests/test_clients.py tests/test_upstreams.py tests/test_gateway_routes.py \
 	tests/test_gateway_limits.py tests/test_gateway_clients.py tests/test_gateway_upstreams.py tests/test_access_log.py
 
-.PHONY: run test gate check model fuzz faults corpus bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
+.PHONY: run test gate check model fuzz faults corpus mutations bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
 	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-crowd bench-flush bench-hmac coverage-core clean
 
 run: $(VENV)/built
@@ -60,6 +62,10 @@ faults: $(VENV)/built-dev
 # What is explored, tests/model/scopes.py says; what must be found, tests/model/faults.py. `make test` does it with a small bound.
 model: $(VENV)/built-dev
 	$(BIN)/python tests/model/check.py --large
+
+# A fault that no test sees is an error. How the copy is made and built, tests/mutations/run.py says.
+mutations: $(VENV)/built-dev
+	cd tests && ../$(BIN)/python -m mutations.run --write $(if $(ONLY),--only $(ONLY)) $(if $(NEW),--new)
 
 # The compiled core once more, traced, in a copy: too slow for the whole suite, so for the tests of the core, with less fuzzing.
 coverage-core: $(VENV)/built-dev

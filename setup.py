@@ -4,6 +4,7 @@ Switches (environment):
     FASTTICKET_WERROR=1    a C compiler warning is an error
     FASTTICKET_TRACE=1     line tracing in the compiled modules, for coverage
     FASTTICKET_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer
+    FASTTICKET_QUICK=1     hardly optimised: for a build that is thrown away (tests/mutations)
 """
 
 import os
@@ -30,6 +31,8 @@ if switched_on("SANITIZE"):
     sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
     compile_args += ["-O1", "-g", *sanitize]
     link_args += sanitize
+if switched_on("QUICK"):
+    compile_args += ["-O0"]
 
 
 def core(name: str, libraries: tuple[str, ...] = ()) -> Extension:

@@ -759,13 +759,11 @@ class TicketCache:
         return self.checker.monotonic_ms() < self._uncertain_until_ms[shard]
 
     def _may_come_yet(self, ticket: Ticket, now_ms: int) -> bool:
-        """Whether a session that the store does not have is not over for that: another server has just taken over; or one may have, that
-        this gateway has not heard of yet, and the login was there.
+        """Whether a session that the store does not have may still be there: another server has just taken over; or one has, of which
+        this gateway has not heard yet, and the login was there.
         """
-        is_news = now_ms - ticket.issued_at_ms < self._lease_ms
-        return self._is_uncertain(shard_of(ticket.principal, self._store.shards)) or (
-            is_news and self._store.doubt_ms > 0
-        )
+        is_news = self._store.doubt_ms > 0 and now_ms - ticket.issued_at_ms < self._lease_ms
+        return is_news or self._is_uncertain(shard_of(ticket.principal, self._store.shards))
 
     def _check_certain(self, principal: str) -> None:
         """StoreUnavailable: that the store does not have a session means nothing yet."""

@@ -221,12 +221,18 @@ class Gateway:
     def stats(self):
         return self.call(lambda: self.worker.proxy.stats)
 
-    def stop(self):
+    def stop(self, just_before=lambda: None):
+        """`just_before` runs in the gateway's loop, which does nothing else between it and the stop."""
+
+        async def stop():
+            just_before()
+            await self.worker.stop()
+
         if self._stopped:
             return
         self._stopped = True
         try:
-            self.run(self.worker.stop())
+            self.run(stop())
         finally:
             self._end()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
@@ -17,14 +18,22 @@ from redis_servers import wait_until
 
 from fastticket.gateway.config import read_config, to_toml
 
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+FASTTICKET = ("-m", "fastticket")
+
 
 class Process:
-    """A command that prints a line with its address when it serves."""
+    """A command that prints a line with its address when it serves. It ends with the test process even if that is killed.
 
-    def __init__(self, *arguments, cwd, **options):
+    `program`: what Python runs.
+    """
+
+    def __init__(self, *arguments, cwd, program=FASTTICKET, preexec_fn=lambda: None, **options):
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "fastticket", *arguments],
+            [sys.executable, *program, *arguments],
             cwd=cwd,
+            preexec_fn=lambda: (_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL), preexec_fn()),
             stdout=subprocess.PIPE,
             stderr=options.pop("stderr", subprocess.DEVNULL),
             text=True,

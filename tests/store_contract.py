@@ -911,6 +911,27 @@ class StoreContract:
                 await heard.wait()
                 heard.clear()
 
+    async def test_the_doorbell_rings_each_time(self, store, other):
+        """Not for the first revocation alone; who listens is never told why, so he may be told once too often."""
+        if not self.is_shared:
+            pytest.skip("nobody else to ring for")
+        rings, rung = asyncio.Event(), []
+
+        def ring(shard: int, _: Changed | None) -> None:
+            rung.append(shard)
+            if shard == shard_of("alice", store.shards):
+                rings.set()
+
+        other.on_doorbell(ring)
+        async with asyncio.timeout(DOORBELL_BOUND_S):
+            await self.until_it_listens(other, rung)
+            for _ in range(4):
+                session = await add_session(store)
+                await ask(other)  # whatever rang for the login has rung
+                rings.clear()
+                assert await store.revoke(session.id, "alice")
+                await rings.wait()
+
     # --- the end
 
     async def test_after_aclose_nothing_answers(self, store):

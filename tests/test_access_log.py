@@ -67,6 +67,28 @@ def test_json(logging):
     assert not {"principal", "session"} & (open_to_all.keys() | refused.keys())
 
 
+def test_each_line_is_of_its_own_request(logging):
+    """On one connection, in every order: nothing of the one before."""
+    at, read = logging("json")
+    ticket = at.login()
+    asked = [
+        (request("/a", ticket="forged"), "malformed"),
+        (request("/b", ticket=ticket), "admitted"),
+        (request("/open/c"), "anonymous"),
+        (request("/d"), "missing"),
+        (request("/open/e"), "anonymous"),
+        (request("/f", ticket=ticket), "admitted"),
+    ]
+    with at.connect() as client:
+        for raw, _ in asked:
+            client.sendall(raw)
+            client.read_response()
+    lines = read(len(asked))
+    assert [line["verdict"] for line in lines] == [verdict for _, verdict in asked]
+    assert [line["path"] for line in lines] == ["/a", "/b", "/open/c", "/d", "/open/e", "/f"]
+    assert ["principal" in line for line in lines] == [False, True, False, False, False, True]
+
+
 def test_text(logging):
     at, read = logging("text")
     ticket = at.login("alice smith")

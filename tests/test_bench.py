@@ -5,8 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCH = Path(__file__).parent.parent / "bench"
 BOUND_S = 120
+pytestmark = pytest.mark.timeout(2 * BOUND_S)
 
 
 def run(tmp_path, script, *arguments):

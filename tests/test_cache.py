@@ -38,6 +38,7 @@ from virtual_gateways import (
     pass_ms_in_use,
     said_of,
     said_of_each,
+    session_id_of,
     stored_deadline_ms,
     used_now_ms,
 )
@@ -253,6 +254,70 @@ async def test_p2_logging_out_here_ends_a_load_under_way_here(everywhere):
         gate.open()
         assert await asking == "revoked"
         assert len(store.loads) == 1, "what is over is over: there is no need to ask again"
+
+
+async def said_strongly(cache, ticket):
+    """As `said_of`, as the store has it now."""
+    try:
+        return (await cache.authenticate(ticket, consistency="strong")).principal
+    except (TicketRefused, StoreUnavailable) as error:
+        return error.reason
+
+
+@in_virtual_time
+async def test_p2_strong_does_not_believe_a_load_that_was_sent_before():
+    """It has read the session alive; then the session was revoked, then somebody asks strongly."""
+    server = new_server()
+    async with gateway(server) as (here, _), gateway(server) as (there, store):
+        store.wire.is_deaf = True
+        ticket = await here.login("alice")
+        gate = store.hold_replies(is_load)
+        early = asyncio.create_task(said_of(there, ticket))
+        await gate.arrival()
+        await here.logout(ticket)
+        store.wire.after.clear()
+        strong = asyncio.create_task(said_strongly(there, ticket))
+        await settle()
+        gate.open()
+        assert await strong == "revoked"
+        assert await early in ("alice", "revoked")
+        assert await said_of(there, ticket) == "revoked"
+
+
+@in_virtual_time
+async def test_p2_strong_asks_though_the_session_is_held_and_a_doorbell_was_missed():
+    server = new_server()
+    async with gateway(server) as (here, _), gateway(server) as (there, store):
+        store.wire.is_deaf = True
+        ticket = await here.login("alice")
+        assert await said_of(there, ticket) == "alice"
+        await here.logout(ticket)
+        assert there.check(ticket).principal == "alice"  # within the lease
+        assert await said_strongly(there, ticket) == "revoked"
+        assert await said_of(there, ticket) == "revoked"
+
+
+@in_virtual_time
+async def test_p2_strong_waits_behind_every_load_that_was_sent_before_and_makes_one():
+    """However many ask at once; and none of them hangs if the one before fails."""
+    server = new_server()
+    async with gateway(server) as (cache, store):
+        ticket = await cache.login("alice")
+        gate = store.hold_replies(is_load)
+        early = asyncio.create_task(said_of(cache, ticket))
+        await gate.arrival()
+        store.wire.after.clear()
+        strong = [asyncio.create_task(said_strongly(cache, ticket)) for _ in range(5)]
+        await settle()
+        assert len(store.loads) == 1
+        store.wire.loses_replies = True
+        gate.open()
+        assert await early == "store_unavailable"
+        store.wire.loses_replies = False
+        assert set(await asyncio.gather(*strong)) <= {"alice", "store_unavailable"}
+        loads = len(store.loads)
+        assert await asyncio.gather(*(said_strongly(cache, ticket) for _ in range(5))) == ["alice"] * 5
+        assert len(store.loads) == loads + 1
 
 
 @in_virtual_time
@@ -1460,6 +1525,23 @@ async def test_a_lease_lasts_no_longer_when_the_clock_jumps_during_it():
         await pass_ms(LEASE_MS - (virtual_ms() - before_ms))
         store.wire.is_down = True
         assert await said_of(cache, ticket) == "store_unavailable"
+
+
+@in_virtual_time
+@pytest.mark.parametrize("jump_ms", [-HOUR_MS, HOUR_MS])
+async def test_after_a_jump_of_the_stores_clock_nothing_is_admitted_that_was_not_loaded_since(jump_ms):
+    """When it was loaded, was said by another clock: for an hour, who was loaded in the future would not be looked at again."""
+    server = new_server()
+    settings = {"idle_timeout_s": 3 * HOUR_MS // 1000, "absolute_lifetime_s": 0}
+    async with gateway(server, **settings) as (cache, store):
+        tickets = [await cache.login(name) for name in ("alice", "bob", "carol")]
+        assert await said_of_each(cache, tickets) == ["alice", "bob", "carol"]
+        server.live.pop(session_id_of(cache, tickets[0]))  # by hand: no log tells of it
+        server.shift_ms += jump_ms
+        await pass_ms(2 * CLOCK_MS)
+        assert cache.now_ms() == server.time_ms()
+        assert await said_of_each(cache, tickets) == ["revoked", "bob", "carol"]
+        assert len({session_id for load in store.loads[1:] for session_id in load}) == 3
 
 
 @in_virtual_time

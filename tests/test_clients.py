@@ -1,6 +1,7 @@
 """Who a client is: addresses as text and bytes, trusted networks, the PROXY header, connections counted by address."""
 
 import ipaddress
+import itertools
 import struct
 from collections import Counter
 
@@ -164,6 +165,26 @@ def test_a_tally_counts_like_a_counter(steps):
             tally.leave(address)
     for address in ADDRESSES:
         assert tally.enter(address) == model[address] + 1
+
+
+def test_whoever_was_pushed_on_is_still_found_when_the_place_becomes_free():
+    """Of five addresses in a table of four places two have one home, whatever the seed; and some row of three goes round its end."""
+    addresses = ADDRESSES[:9]
+    for tally in (Tally(2) for _ in range(16)):
+        for some in [*itertools.permutations(addresses[:5], 2), *itertools.permutations(addresses, 3)]:
+            for address in some:
+                assert tally.enter(address) == 1
+            for number, leaving in enumerate(some):
+                tally.leave(leaving)
+                for address in some[number + 1 :]:
+                    assert tally.enter(address) == 2
+                    tally.leave(address)
+
+
+def test_who_is_not_there_does_not_leave():
+    tally = Tally(2)
+    tally.leave(ADDRESSES[0])
+    assert tally.enter(ADDRESSES[0]) == 1
 
 
 def test_a_subscriber_has_one_count_for_his_whole_network():

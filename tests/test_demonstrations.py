@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 BOUND_S = 120  # on a busy machine; else some seconds
+pytestmark = pytest.mark.timeout(2 * BOUND_S)
 FLUSHES_PER_S = 2
 COMMANDS_OF_AN_EXCHANGE = 3
 SCRIPT_UNKNOWN = 1  # the first command has to be sent again with its script

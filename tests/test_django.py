@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -725,6 +726,55 @@ def test_an_idle_timeout_is_no_shorter_life(at, idle_s):
     session.set_expiry(idle_s)
     session.save()
     assert remaining_s(at, session.session_key) in (max(86_400, idle_s), max(86_400, idle_s) + 1)
+
+
+AGE_S = 50_000
+
+
+@pytest.fixture
+def aged(at):
+    """The ticket of a session that began AGE_S ago, as if the login had been then."""
+    from django.conf import settings
+
+    from fastticket.stores.base import StoredSession
+
+    keys = Keyring.from_file(settings.FASTTICKET["keys"])
+    began_ms = int(time.time() - AGE_S) * 1000
+    ticket = keys.mint("alice", began_ms, 0, 86_400)
+    session_id = keys.verify(ticket, began_ms).session_id
+    session = StoredSession(session_id, "alice", began_ms + 86_400_000, began_ms, 0, 86_400)
+    at.cache._run(at.store.create, session)
+    return ticket
+
+
+@pytest.mark.parametrize("as_asked", [lambda s: s, lambda s: datetime.timedelta(seconds=s)])
+def test_an_expiry_counts_from_now_however_old_the_session_is(at, aged, as_asked):
+    """A ticket's lifetime counts from the login: what is asked for is what is left."""
+    session = at.client(aged).session
+    assert abs(session.get_expiry_age() - (86_400 - AGE_S)) < 5
+    session.set_expiry(as_asked(60_000))
+    session.save()
+    assert session.session_key != aged
+    assert abs(session.get_expiry_age() - 60_000) < 5
+
+
+def test_an_expiry_at_a_moment_ends_an_old_session_then(at, aged):
+    from django.utils import timezone
+
+    session = at.client(aged).session
+    session.set_expiry(end := timezone.now() + datetime.timedelta(seconds=5000))
+    session.save()
+    assert abs(session.get_expiry_date() - end) < datetime.timedelta(seconds=5)
+    deadline_ms = at.cache.authenticate(session.session_key).absolute_deadline_ms
+    assert abs(deadline_ms / 1000 - end.timestamp()) < 5
+
+
+def test_an_expiry_shortens_no_old_session_that_is_used(at, aged):
+    """An idle timeout is none of the whole: the usual lifetime since the login stays."""
+    session = at.client(aged).session
+    session.set_expiry(7200)
+    session.save()
+    assert abs(session.get_expiry_age() - (86_400 - AGE_S)) < 5
 
 
 def test_an_expiry_that_no_ticket_has_is_an_error(at):

@@ -9,6 +9,7 @@ import pytest
 RUN = Path(__file__).parent.parent / "fuzz" / "run.py"
 RUNS = 20_000
 BOUND_S = 120
+pytestmark = pytest.mark.timeout(2 * BOUND_S)
 
 
 LINKS = ["clang", "-fsanitize=fuzzer,address,undefined", "-x", "c", "-", "-o", "/dev/null"]

@@ -1,5 +1,6 @@
 """The data plane over real sockets: bytes in, bytes out."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import threading
 
 import pytest
 from conftest import BOUND_S, OK, Client, fields_of, read_body, status_of
+from redis_servers import wait_until
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 BIG = 24 * 1024 * 1024
@@ -330,6 +332,9 @@ def test_more_clients_than_allowed_wait(gateway, origin):
             client.sendall(GET)
             assert client.read_response()[1] == b"ok"
         third.sendall(GET)
+        for _ in range(20):
+            assert at.call(lambda: at.worker.proxy.connection_count) == 2
+        assert at.stats["accepted"] == 2
         first.close()
         assert third.read_response()[1] == b"ok"
 
@@ -490,6 +495,62 @@ def test_bad_answers_are_502_and_the_connection_is_not_used_again(gateway, origi
     assert len(behind.connections) == 2
 
 
+@pytest.mark.parametrize(
+    ("framing", "first", "last"),
+    [(b"Content-Length: 4", b"ab", b"cd"), (b"Transfer-Encoding: chunked", b"2\r\nab\r\n", b"2\r\ncd\r\n0\r\n\r\n")],
+)
+def test_what_follows_an_answer_is_nobodys(gateway, origin, framing, first, last):
+    """An answer that comes by and by, and at its end another one that nobody has asked for: the next request must not get that."""
+    go_on = threading.Event()
+
+    def serve(connection):
+        behind.request(connection)
+        if go_on.is_set():
+            connection.sendall(OK)
+            return
+        connection.sendall(b"HTTP/1.1 200 OK\r\n%s\r\n\r\n%s" % (framing, first))
+        assert go_on.wait(BOUND_S)
+        connection.sendall(last + b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
+        behind.request(connection)
+        connection.sendall(OK)
+
+    behind = origin(serve)
+    with gateway(behind).connect() as client:
+        client.sendall(GET)
+        client.read_head()
+        assert client.read_exactly(len(first)) == first
+        go_on.set()
+        assert client.read_exactly(len(last)) == last
+        client.sendall(GET)
+        assert client.read_response()[1] == b"ok"
+    assert len(behind.connections) == 2
+    assert len(behind.requests) == 2
+
+
+def test_what_follows_an_answer_that_came_early_is_no_request(gateway, origin):
+    """It is what is left of the body, and the answer was complete before it came."""
+    go_on = threading.Event()
+
+    def serve(connection):
+        heads.append(connection.read_head())
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
+        assert go_on.wait(BOUND_S)
+        connection.sendall(b"cd")
+        connection.read_all()
+
+    heads = []
+    with gateway(origin(serve)).connect() as client:
+        client.sendall(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc")
+        client.read_head()
+        assert client.read_exactly(2) == b"ab"
+        go_on.set()
+        assert client.read_exactly(2) == b"cd"
+        with contextlib.suppress(ConnectionError):
+            client.sendall(GET.replace(b"/x", b"/smuggled"))
+        assert client.read_all() == b""
+    assert len(heads) == 1
+
+
 def test_a_body_cut_short_is_not_completed(gateway, origin):
     def serve(connection):
         connection.read_head()
@@ -619,6 +680,7 @@ def test_a_byte_now_and_then_does_not_extend_the_head_timeout(gateway, origin):
 def test_a_response_that_stalls_is_ended(gateway, origin):
     def serve(connection):
         connection.read_head()
+        connection.settimeout(None)  # it is not the origin that ends it
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
         connection.read_all()
 
@@ -626,6 +688,73 @@ def test_a_response_that_stalls_is_ended(gateway, origin):
         client.sendall(GET)
         client.read_head()
         assert client.read_all() == b"abc"
+
+
+def test_an_upload_that_becomes_too_slow_is_ended(gateway, origin):
+    """Who sends a part of a body at once may not take his time for the rest of it: each window has its minimum."""
+
+    def serve(connection):
+        connection.settimeout(None)
+        connection.read_all()
+
+    at = gateway(origin(serve), timeouts={"request_body_window_s": 0.2}, limits={"request_body_rate_min": 1000})
+    with at.connect() as client:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 100_000)
+        client.settimeout(0.05)
+        for _ in range(100):  # 20 bytes a second
+            client.send(b"y")
+            try:
+                assert status_of(client.recv(4096)) == 408
+                return
+            except TimeoutError:
+                continue
+    pytest.fail("it goes on")
+
+
+def test_who_asks_and_asks_and_reads_no_answer_keeps_no_connection(gateway, origin):
+    """The answers are ours, and the kernel takes no more of them."""
+    at = gateway(
+        origin(),
+        routes=[{"path": "/only", "auth": "none"}],
+        timeouts={"response_body_window_s": 0.3, "keep_alive_s": 0.3},
+    )
+    with at.connect() as client:
+        client.settimeout(0.3)
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            while True:
+                client.sendall(GET * 1000)
+        wait_until(lambda: at.call(lambda: at.worker.proxy.connection_count) == 0, "its time is over", BOUND_S)
+
+
+def test_who_was_refused_and_does_not_close_keeps_no_connection(gateway, origin):
+    at = gateway(origin(), timeouts={"linger_s": 0.2})
+    with at.connect() as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+        assert status_of(client.read_response()[0]) == 400
+        wait_until(lambda: at.call(lambda: at.worker.proxy.connection_count) == 0, "its time is over", BOUND_S)
+
+
+def test_a_kept_connection_is_kept_however_often_it_is_used(gateway, origin):
+    """Among as few as there may be."""
+    behind = origin()
+    with gateway(behind, limits={"connections_max": 1}).connect() as client:
+        for _ in range(10):
+            client.sendall(GET)
+            assert client.read_response()[1] == b"ok"
+    assert len(behind.connections) == 1
+
+
+def test_interim_responses_are_counted_for_each_request_anew(gateway, origin):
+    def serve(connection):
+        while connection.read_head():
+            connection.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 60 + OK)
+
+    behind = origin(serve)
+    with gateway(behind).connect() as client:
+        for _ in range(4):
+            client.sendall(GET)
+            assert client.read_response()[1] == b"ok"
+    assert len(behind.connections) == 1
 
 
 def test_a_stale_handle_reaches_nobody(gateway, origin):

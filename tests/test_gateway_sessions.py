@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import socket
 import threading
 import time
 
@@ -14,6 +15,7 @@ LOGIN = {"path": "/login", "auth": "none", "login": True}
 OPEN = {"path": "/open", "auth": "none"}
 PRIVATE = {"path": "/"}
 REMEMBERED_S = 3_000_000
+RESET = b"\1\0\0\0\0\0\0\0"  # SO_LINGER of no time: a client that closes so has gone, and does not only say no more
 NOT_ONE = [b"", b"0", b"2", b"11", b"1, 1", b"true", b"\xff", b"1\r\nX-Ticket-%s: 1", b"1\r\nX-Ticket-%s: 0"]
 
 
@@ -293,6 +295,7 @@ def test_a_client_that_is_lost_leaves_nothing_behind(serving, monkeypatch, path)
             assert held.is_asked.wait(BOUND_S)
         else:
             wait_until(lambda: behind.connections, "the application has it")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     wait_until(lambda: at.call(lambda: at.worker.proxy.connection_count) == 0, "it is gone")
     with at.connect() as client:
         client.sendall(request("/login/bob"))
@@ -301,6 +304,17 @@ def test_a_client_that_is_lost_leaves_nothing_behind(serving, monkeypatch, path)
         assert ticket_of(client.read_response()[0])
     assert details_of(at) == ([{"user_agent": "lost"}] if path == "/login" else [])
     assert details_of(at, "bob") == [{}]
+
+
+def test_a_login_without_a_ticket_ends_nobodys_session(serving):
+    """Not even that of the request before it on its connection, which a proxy may have sent for somebody else."""
+    at, _ = serving({"/login": b"X-Ticket-Login: bob"})
+    alice = at.login("alice")
+    with at.connect() as client:
+        for raw in (request("/x", ticket=alice), request("/login"), request("/x", ticket=alice)):
+            client.sendall(raw)
+            assert status_of(client.read_response()[0]) == 200
+    assert (len(sessions_of(at)), len(sessions_of(at, "bob"))) == (1, 1)
 
 
 def test_a_login_that_the_store_is_too_slow_for(serving, monkeypatch):
@@ -462,6 +476,7 @@ def test_a_client_that_is_lost_while_its_session_gets_a_new_ticket(serving, monk
     with at.connect() as client:
         client.sendall(request("/sudo", ticket=old))
         assert held.is_asked.wait(BOUND_S)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     wait_until(lambda: at.call(lambda: at.worker.proxy.connection_count) == 0, "it is gone")
     other = at.login("bob")
     with at.connect() as client:  # in the slot of the one before

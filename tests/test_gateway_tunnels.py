@@ -1,11 +1,13 @@
 """Who was admitted stays so for one answer, and no longer than the session: tunnels and streams end with it."""
 
 import contextlib
+import sqlite3
 import threading
 import time
 
 import pytest
 from conftest import BOUND_S, fields_of, status_of
+from redis_servers import wait_until
 
 KEY = "Sec-WebSocket-Key: x"
 LOOK_S = 0.25  # the session of a tunnel is looked at so often
@@ -70,6 +72,22 @@ def test_p2_a_tunnel_ends_within_the_lease_if_the_revocation_was_elsewhere_and_t
         session = at.run(at.cache.sessions("alice"))[0]
         at.run(at.cache._store.revoke(session.id, "alice"))
         assert ends_within_s(client, 1.0 + LOOK_S + STALL_S)
+
+
+def test_p2_a_tunnel_is_looked_up_as_often_as_it_has_to_be(gateway, origin, tmp_path):
+    """After each gap in the log: the session may have ended in any of them."""
+    at = gateway(origin(Echo()), routes=[{"path": "/"}])
+    with open_tunnel(at, at.login()) as client:
+        for _ in range(2):
+            loads = at.call(lambda: at.cache.stats["loads"])
+            at.call(at.cache.near.bump_epoch, 0)
+            wait_until(lambda n=loads: at.call(lambda: at.cache.stats["loads"]) == n + 1, "it is looked up", BOUND_S)
+            client.sendall(b"on")
+            assert client.read_exactly(2) == b"on"
+        with contextlib.closing(sqlite3.connect(tmp_path / "sessions.db")) as db, db:
+            db.execute("DELETE FROM live")  # by hand: no log tells of it
+        at.call(at.cache.near.bump_epoch, 0)
+        assert ends_within_s(client, LOOK_S + STALL_S)
 
 
 def test_a_tunnel_ends_when_its_session_idles_out(gateway, origin):

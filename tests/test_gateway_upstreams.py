@@ -3,10 +3,11 @@
 import contextlib
 import socket
 import threading
+import time
 from collections import Counter
 
 import pytest
-from conftest import BOUND_S, OK, fields_of, status_of
+from conftest import BOUND_S, OK, Client, fields_of, status_of
 from redis_servers import free_port, wait_until
 
 from fastticket.gateway import upstreams
@@ -142,6 +143,27 @@ def test_a_server_has_no_more_at_once_than_it_may_and_the_rest_waits_in_order(ga
     assert (gate.most, gate.served) == (2, 6)
 
 
+def test_who_waits_is_served_by_a_server_that_comes_back(gateway, origin):
+    """The other one is busy all the time, so nothing becomes free; but the pause of the one that refused is over."""
+    gate = Gate()
+    with socket.socket() as back:
+        back.bind(("127.0.0.1", 0))  # and does not listen: it refuses
+        at = gateway(**upstream(origin(gate), f"127.0.0.1:{back.getsockname()[1]}", connections_max=1))
+        with at.connect() as busy, at.connect() as waiting:
+            busy.sendall(GET)
+            wait_until(lambda: gate.active == 1, "one is busy")
+            waiting.sendall(GET)
+            wait_until(lambda: at.call(at.worker.proxy.upstream_states)[0]["queued"] == 1, "one waits")
+            back.listen()
+            back.settimeout(BOUND_S)
+            with Client(fileno=back.accept()[0].detach()) as connection:
+                connection.read_head()
+                connection.sendall(OK)
+                assert status_of(waiting.read_response()[0]) == 200
+            gate.open()
+            assert status_of(busy.read_response()[0]) == 200
+
+
 def test_a_full_queue_is_503_at_once(gateway, origin):
     gate = Gate()
     at = gateway(**upstream(origin(gate), connections_max=1, pending_max=1))
@@ -243,11 +265,117 @@ def test_retries_are_within_a_budget(gateway, origin):
             assert status_of(client.read_response()[0]) == 200
 
 
+def test_each_request_of_a_connection_may_be_sent_again(gateway, origin):
+    """And after that they use kept connections as before."""
+    closing = Closing()
+    behind = origin(closing)
+    at = gateway(**upstream(behind))
+    with at.connect() as client:
+        for _ in range(6):
+            client.sendall(GET)
+            assert status_of(client.read_response()[0]) == 200
+    assert (closing.tries, at.stats["retries"], len(behind.connections)) == (5, 5, 6)
+
+
 def test_a_server_that_refuses_costs_no_request_while_there_is_budget(gateway, origin):
     closed = f"127.0.0.1:{free_port()}"
     at = gateway(**upstream(closed, says(origin, "up")))
     assert {at.ask(GET)[1] for _ in range(10)} == {b"up"}
     assert state_of(at, closed)["state"] == "down"
+
+
+RETRIES_KEPT = 100  # that a group may have saved up
+RETRIES_PER_S = 10  # that it is given; beside those that requests earn
+
+
+def refused(at, count):
+    """Requests to servers that take no connection: how often they were sent again; how often they could by what is given meanwhile."""
+    began_s = time.monotonic()
+    before = at.stats["retries"]
+    with at.connect() as client:
+        for _ in range(count):
+            client.sendall(GET)
+            assert status_of(client.read_response()[0]) == 502
+    given = int((time.monotonic() - began_s) * RETRIES_PER_S) + 2
+    return at.stats["retries"] - before, given
+
+
+def test_p9_retries_are_paid_for(gateway):
+    """What is saved up is spent once; then there is one for five requests."""
+    at = gateway(**upstream(f"127.0.0.1:{free_port()}", retry_percent=20))
+    retries, given = refused(at, 1000)
+    assert 0.2 * 1000 <= retries <= RETRIES_KEPT + 0.2 * 1000 + given
+
+
+def test_p9_what_was_earned_has_an_end(gateway, origin):
+    behind = origin()
+    at = gateway(**upstream(behind, retry_percent=20))
+    with at.connect() as client:
+        for _ in range(2000):
+            client.sendall(GET)
+            assert status_of(client.read_response()[0]) == 200
+    behind.close()
+    retries, given = refused(at, 500)
+    assert retries <= RETRIES_KEPT + 0.2 * 500 + given
+
+
+def test_p9_without_a_budget_time_gives_none(gateway):
+    at = gateway(**upstream(f"127.0.0.1:{free_port()}", retry_percent=0))
+    for _ in range(10):
+        at.call(at.worker.proxy.tick)
+    assert refused(at, 10)[0] == 0
+
+
+def test_p9_a_request_is_tried_no_more_often_than_there_are_servers_and_once(gateway):
+    at = gateway(**upstream(*(f"127.0.0.1:{free_port()}" for _ in range(3))))
+    assert refused(at, 1)[0] == 3
+
+
+# --- bad answers
+
+
+class Moody:
+    """`/good` is answered well, `/malformed` and `/closed` as they say, `/late` not at all."""
+
+    def __call__(self, connection):
+        while True:
+            path = connection.read_head().split(b" ")[1]
+            if path == b"/good":
+                connection.sendall(OK)
+            elif path == b"/malformed":
+                connection.sendall(b"HTTP/1.1 banana\r\n\r\n")
+            elif path == b"/closed":
+                return
+
+
+MOODY = [
+    {"path": "/late", "auth": "none", "timeouts": {"upstream_first_byte_s": 0.05}},
+    {"path": "/", "auth": "none"},
+]
+BAD = [("/malformed", 502), ("/closed", 502), ("/late", 504)]
+
+
+@pytest.mark.parametrize(("path", "status"), BAD)
+def test_three_bad_answers_in_a_row_put_a_server_aside(gateway, origin, path, status):
+    server = origin(Moody())
+    at = gateway(routes=MOODY, **upstream(server))
+    for _ in range(2):
+        assert status_of(at.ask(get(path))[0]) == status
+        assert state_of(at, server.address)["state"] == "up"
+    for _ in range(7):  # three times three: it is left alone for three seconds, which a busy machine has
+        assert status_of(at.ask(get(path))[0]) == status
+    assert state_of(at, server.address)["state"] == "down"
+
+
+@pytest.mark.parametrize(("path", "status"), BAD)
+def test_a_good_answer_is_the_end_of_a_row(gateway, origin, path, status):
+    server = origin(Moody())
+    at = gateway(routes=MOODY, **upstream(server))
+    for _ in range(4):
+        assert status_of(at.ask(get("/good"))[0]) == 200
+        for _ in range(2):
+            assert status_of(at.ask(get(path))[0]) == status
+        assert state_of(at, server.address)["state"] == "up"
 
 
 # --- health checks
@@ -283,6 +411,38 @@ def test_a_server_that_is_not_well_gets_nothing_until_it_is(gateway, origin, tmp
         patients[number].is_well = True
         wait_until(lambda n=number: state_of(at, servers[n].address)["state"] == "up", "well again")
         assert {at.ask(GET)[1] for _ in range(4)} == {b"a", b"b"}
+
+
+def test_a_server_that_is_well_again_gets_its_share_by_and_by(gateway, origin):
+    """It may have cold caches: an hour here, so that a minute's share is nearly nothing."""
+    patients = [Patient("a"), Patient("b")]
+    servers = [origin(patient) for patient in patients]
+    at = gateway(**upstream(*servers, health_path="/health", health_interval_s=0.05, slow_return_s=3600))
+    assert Counter(at.ask(GET)[1] for _ in range(40)) == {b"a": 20, b"b": 20}
+    patients[1].is_well = False
+    wait_until(lambda: state_of(at, servers[1].address)["state"] == "down", "not well")
+    patients[1].is_well = True
+    wait_until(lambda: state_of(at, servers[1].address)["state"] == "up", "well again")
+    assert Counter(at.ask(GET)[1] for _ in range(40))[b"b"] <= 2
+
+
+@pytest.mark.parametrize("is_well", [True, False])
+def test_only_health_checks_in_a_row_count(gateway, origin, caplog, is_well):
+    """Two are wanted; every other one is the other way."""
+    checks = []
+
+    def serve(connection):
+        while connection.read_head():
+            checks.append(is_well if len(checks) < 4 else len(checks) % 2 == 0)
+            connection.sendall(b"HTTP/1.1 %d Checked\r\nContent-Length: 0\r\n\r\n" % (200 if checks[-1] else 503))
+
+    server = origin(serve)
+    at = gateway(**upstream(server, health_path="/health", health_interval_s=0.05))
+    assert state_of(at, server.address)["state"] == ("up" if is_well else "down")
+    wait_until(lambda: len(checks) >= 16, "many checks")
+    assert state_of(at, server.address)["state"] == ("up" if is_well else "down")
+    assert "is not well" not in caplog.text
+    assert "is well" not in caplog.text
 
 
 def test_a_server_that_does_not_answer_is_not_well(gateway, origin):
@@ -337,8 +497,6 @@ def _relay(listener, server):
     with contextlib.suppress(OSError):
         while True:
             accepted, _ = listener.accept()
-            from conftest import Client
-
             server._start(Client(fileno=accepted.detach()))
 
 
@@ -361,6 +519,30 @@ def test_a_name_is_all_its_addresses_and_is_looked_up_again(gateway, origin, nam
             server.relay.close()
 
 
+def test_p12_of_two_names_one_that_can_not_be_looked_up_keeps_its_servers(gateway, origin, names):
+    """Though the other one has others now."""
+    port, servers = on_all_loopbacks(origin, "s", 2)
+    real = upstreams.socket.getaddrinfo
+    try:
+        names[:] = ["127.0.0.1"]
+        at = gateway(**upstream(f"app.test:{port}", f"localhost:{port}", slow_return_s=0))
+        group = at.worker._groups[0]
+        assert {at.ask(GET)[1] for _ in range(4)} == {b"s1"}  # both names are for it
+
+        def moved(host, *rest, **options):
+            return real("127.0.0.2" if host == "localhost" else host, *rest, **options)
+
+        upstreams.socket.getaddrinfo = moved
+        names.clear()
+        at.run(group.resolve())
+        assert {at.ask(GET)[1] for _ in range(6)} == {b"s1", b"s2"}
+    finally:
+        upstreams.socket.getaddrinfo = real
+        for server in servers:
+            server.relay.shutdown(socket.SHUT_RDWR)
+            server.relay.close()
+
+
 def test_a_request_under_way_ends_with_a_server_that_went(gateway, origin, names):
     gate = Gate()
     server = origin(gate)
@@ -377,6 +559,34 @@ def test_a_request_under_way_ends_with_a_server_that_went(gateway, origin, names
         client.sendall(GET)
         assert status_of(client.read_response()[0]) == 502  # nobody is there
     assert gate.served == 1
+
+
+def test_p9_no_connection_to_a_server_that_went_is_kept(gateway, origin, names):
+    """Neither one that has nothing to do, nor one whose request ends later: the server's side sees the end of both."""
+    gate, ended = Gate(), []
+
+    def serve(connection):
+        try:
+            gate(connection)
+        finally:
+            ended.append(connection)
+
+    server = origin(serve)
+    names[:] = ["127.0.0.1"]
+    at = gateway(**upstream(f"app.test:{server.address.rpartition(':')[2]}"))
+    with at.connect() as one, at.connect() as other:
+        for client in (one, other):
+            client.sendall(GET)
+        wait_until(lambda: gate.active == 2, "both under way")
+        gate.open()
+        wait_until(lambda: at.call(at.worker.proxy.upstream_states)[0]["idle"] == 1, "one is idle")
+        names[:] = ["127.0.0.9"]
+        at.run(at.worker._groups[0].resolve())
+        wait_until(lambda: len(ended) == 1, "the idle one has ended", BOUND_S)
+        gate.open()
+        for client in (one, other):
+            assert status_of(client.read_response()[0]) == 200
+        wait_until(lambda: len(ended) == 2, "the other one has ended", BOUND_S)
 
 
 def test_a_name_is_looked_up_by_itself(gateway, origin, names):

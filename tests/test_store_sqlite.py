@@ -525,6 +525,20 @@ async def test_the_log_is_trimmed_to_its_bound_and_no_further(path, monkeypatch)
         assert (await ask(store, since=positions[-60])).gap
 
 
+async def test_an_emptied_log_does_not_count_anew(path):
+    """Else a place of before would some day be taken for one of now, and what lies between would never be heard of."""
+    async with contextlib.aclosing(SQLiteStore(path)) as store:
+        await store.open()
+        for _ in range(5):
+            await add_session(store)
+        known = (await ask(store)).position
+        with raw(path) as db:
+            db.execute("DELETE FROM log")
+        for _ in range(2 * known[0]):
+            await add_session(store)
+            assert (await ask(store, since=known)).gap
+
+
 async def test_an_event_that_was_never_trimmed_is_never_a_gap(path):
     async with opened(path) as store:
         since = (await ask(store)).position

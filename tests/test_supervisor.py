@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -162,6 +163,39 @@ def test_workers_end_with_their_supervisor_and_lose_no_touch(site, table, folder
     at.at.process.kill()
     wait_until(lambda: all(map(is_gone, workers)), "the workers are gone", BOUND_S)
     assert deadline(folder) > before
+
+
+#: A gateway that waits less long for workers: to be ready, and to write what they have.
+HASTY = (
+    "-c",
+    "import sys; from fastticket.gateway import supervisor as s; s.READY_TIMEOUT_S, s.END_MARGIN_S = 1.5, 0.25; "
+    "from fastticket.cli import main; sys.exit(main())",
+)
+
+
+def test_p9_a_worker_that_does_not_go_is_killed_after_all_the_time_that_it_may_take(site, table):
+    """One that retires: its time to retire, its time to drain, and a margin; one that is stopped has no time to retire."""
+    at = site(table(retire_timeout_s=1.5, drain_timeout_s=0.5), program=HASTY)
+    (old,) = at.workers()
+    os.kill(old, signal.SIGSTOP)
+    assert at.reload().startswith("reloaded")
+    wait_until(lambda: re.search(rf"pid {old}\) is killed: not gone in 2\.25 s", at.log), "it is killed", BOUND_S)
+    wait_until(lambda: len(at.workers()) == 1, "it is gone", BOUND_S)
+    (new,) = at.workers()
+    os.kill(new, signal.SIGSTOP)
+    assert at.at.end(signal.SIGTERM) == 1
+    assert f"pid {new}) is killed: not gone in 0.75 s" in at.log
+
+
+def test_p9_a_worker_that_is_not_ready_is_killed_and_those_that_are_live(site, table, silent_store):
+    at = site(table(), program=HASTY)
+    (old,) = at.workers()
+    said = at.reload(table(store={"url": silent_store}))
+    assert said.startswith("not reloaded")
+    assert "is killed: not ready in 1.5 s" in at.log
+    assert at.log.count("is killed") == 1
+    assert at.workers() == [old]
+    assert status_of(at.ask(GET)[0]) == 200
 
 
 def test_a_worker_that_hangs_is_killed_in_the_end(site, table):
@@ -369,6 +403,25 @@ def test_a_bad_configuration_is_refused_and_the_old_one_stays(site, table, folde
     assert at.log.count("not reloaded") == 7
 
 
+def test_a_reload_waits_for_every_worker(site, table, folder):
+    """One of two is ready, the other one dies before it is: those that serve have noticed nothing."""
+    at = site(table(workers=2))
+    before = set(at.workers())
+    with contextlib.closing(sqlite3.connect(folder / "s.db", isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")  # none of the next ones can open it
+        at.at.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(at.workers()) == 4, "the next workers", BOUND_S)
+        slow = max(set(at.workers()) - before)
+        os.kill(slow, signal.SIGSTOP)
+        db.execute("COMMIT")
+    threading.Event().wait(1.0)  # the other one has time to be ready
+    os.kill(slow, signal.SIGKILL)
+    wait_until(lambda: re.search(rf"reloaded.*pid {slow}\) was killed by SIGKILL", at.log), "the end", BOUND_S)
+    wait_until(lambda: set(at.workers()) == before, "those of before", BOUND_S)
+    assert "reloaded: " not in at.log
+    assert {status_of(at.ask(GET)[0]) for _ in range(10)} == {200}
+
+
 def test_reloads_do_not_overlap(site, table, origin):
     """SIGHUPs during a reload make one more after it, by what the file says then."""
     at = site(table(workers=2))
@@ -381,6 +434,19 @@ def test_reloads_do_not_overlap(site, table, origin):
     wait_until(lambda: len(at.workers()) == 2, "the others have retired", BOUND_S)
     assert 1 <= at.log.count("reloaded: ") <= 6
     assert at.at.end(signal.SIGTERM) == 0
+
+
+def test_a_reload_that_is_asked_for_during_another_one_is_done_after_it(site, table, origin, silent_store):
+    """Here the one before comes to nothing."""
+    other = origin(answer=naming(b"other"))
+    at = site(table(), program=HASTY)
+    at.configure(table(store={"url": silent_store}))
+    at.at.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: len(at.workers()) == 2, "the next worker", BOUND_S)
+    at.configure(table(servers=[other.address]))
+    at.at.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: at.ask(GET)[1] == b"other", "the last configuration", BOUND_S)
+    assert re.findall(r"(?:not )?reloaded", at.log) == ["not reloaded", "reloaded"]
 
 
 def test_a_reload_that_is_refused_disturbs_no_connection(site, table, origin):

@@ -135,6 +135,36 @@ def test_a_server_that_refuses_is_left_alone_for_longer_each_time():
         now_ms += pause_ms
 
 
+def test_a_server_that_was_reached_begins_anew():
+    """Neither the pauses of an old trouble nor its faults are added to a new one."""
+    upstreams = group_of([A, B], slow_return_ms=0)
+    for _ in range(5):
+        report(upstreams, 0, A, "failed")
+    report(upstreams, 0, A, "connected", 100)
+    assert NAMES[A] in turns(upstreams, 4, 100)
+    report(upstreams, 0, A, "failed", 200)
+    assert set(turns(upstreams, 4, 1199)) == {NAMES[B]}
+    assert NAMES[A] in turns(upstreams, 4, 1200)
+
+
+def test_no_pause_is_longer_than_ten_seconds():
+    upstreams = group_of([A, B])
+    for _ in range(50):
+        report(upstreams, 0, A, "failed")
+    assert set(turns(upstreams, 4, 10_000)) == {NAMES[B]}
+    assert NAMES[A] in turns(upstreams, 4, 10_001)
+
+
+def test_three_faults_count_once():
+    """Who comes back after its pause has three again."""
+    upstreams = group_of([A, B])
+    for _ in range(3):
+        report(upstreams, 0, A, "faulted")
+    for _ in range(2):
+        report(upstreams, 0, A, "faulted", 1001)
+    assert NAMES[A] in turns(upstreams, 4, 1001)
+
+
 def test_if_all_are_down_all_are_tried():
     upstreams = group_of([A, B])
     for server in (A, B):
@@ -157,6 +187,18 @@ def test_a_health_check_decides_for_itself():
     assert set(turns(upstreams, 4, 100_000)) == {NAMES[B]}
     upstreams.set_health(0, A, True, 100_000)
     assert NAMES[A] in turns(upstreams, 100, 105_000)
+
+
+def test_who_is_well_again_gets_its_share_by_and_by_and_who_was_well_has_it():
+    upstreams = group_of([A, B], slow_return_ms=10_000)
+    upstreams.set_health(0, A, False, 1)
+    upstreams.set_health(0, A, True, 100_000)
+    assert Counter(turns(upstreams, 640, 100_100))[NAMES[A]] < 20
+    assert 150 < Counter(turns(upstreams, 640, 105_000))[NAMES[A]] < 250
+    assert 318 <= Counter(turns(upstreams, 640, 110_000))[NAMES[A]] <= 322
+    for server in (A, B):
+        upstreams.set_health(0, server, True, 110_001)  # nothing new
+    assert 318 <= Counter(turns(upstreams, 640, 110_001))[NAMES[A]] <= 322
 
 
 def test_who_comes_back_gets_its_share_by_and_by():

@@ -1,0 +1,145 @@
+"""Replies that come late from a Redis server whose place another one has taken meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+from redis_servers import Server, wait_until
+from store_contract import add_session
+
+import fastticket
+from fastticket.stores.base import Reply, Request, Store, shard_of
+
+BOUND_S = 40.0
+PATIENCE_MS = 20_000  # no timeout of the store's is to be met here
+
+
+class Way:
+    """One connection through a relay."""
+
+    def __init__(self, server: Server, ends: tuple[asyncio.StreamWriter, ...]) -> None:
+        self.server = server
+        self.listens = False  # to the doorbell
+        self._ends = ends
+
+    def cut(self) -> None:
+        for end in self._ends:
+            end.close()
+
+
+class Relay:
+    """A port in front of one server, and later of another: who connects is relayed to `target` as it is then.
+
+    Replies of a server that is no longer the target wait for `lets_late_replies`.
+    """
+
+    def __init__(self, target: Server) -> None:
+        self.target = target
+        self.ways: list[Way] = []
+        self.lets_late_replies = asyncio.Event()
+        self.holds_reply = asyncio.Event()  # one waits
+        self.new_target_is_listened_to = asyncio.Event()
+        self._first = target
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[str]:
+        """The URL of a store behind it."""
+        listener = await asyncio.start_server(self._meet, "127.0.0.1", 0)
+        try:
+            yield f"redis://127.0.0.1:{listener.sockets[0].getsockname()[1]}/0?timeout_ms={PATIENCE_MS}"
+        finally:
+            listener.close()
+            self.lets_late_replies.set()
+            for way in self.ways:
+                way.cut()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+
+    async def _meet(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        replies, to_server = await asyncio.open_connection("127.0.0.1", self.target.port)
+        way = Way(self.target, (to_client, to_server))
+        self.ways.append(way)
+        for direction in (self._ask(way, client, to_server), self._answer(way, replies, to_client)):
+            task = asyncio.create_task(direction)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _ask(self, way: Way, client: asyncio.StreamReader, to_server: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await client.read(65536):
+                to_server.write(data)
+                if b"SUBSCRIBE" in data:  # by now it has been seen who answers there
+                    way.listens = True
+                    if way.server is not self._first:
+                        self.new_target_is_listened_to.set()
+        to_server.close()
+
+    async def _answer(self, way: Way, replies: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await replies.read(65536):
+                if way.server is not self.target:
+                    self.holds_reply.set()
+                    await self.lets_late_replies.wait()
+                to_client.write(data)
+                await to_client.drain()
+                if way.server is not self.target:
+                    break
+        to_client.close()
+
+
+@pytest.fixture
+def twins(tmp_path):
+    """Two servers with the same in them, the same log among it, each on its own now."""
+    one = Server(tmp_path, {"repl-diskless-sync-delay": 0})
+    two = Server(tmp_path, {"replicaof": f"127.0.0.1 {one.port}"})
+    yield one, two
+    one.kill(), two.kill()
+
+
+def part(one: Server, two: Server) -> None:
+    wait_until(lambda: two.is_in_sync() and _offset(one) == _offset(two), "in sync")
+    two.admin("REPLICAOF", "NO", "ONE")
+
+
+def _offset(server: Server) -> int:
+    return server.admin("INFO", "replication")["master_repl_offset"]
+
+
+async def ask(store: Store, shard: int, since) -> Reply:
+    async with asyncio.timeout(BOUND_S):
+        reply = (await store.exchange({shard: Request(since)}))[shard]
+    assert isinstance(reply, Reply)
+    return reply
+
+
+async def test_p2_a_reply_that_was_under_way_does_not_hide_that_another_server_answers_now(twins):
+    """The late one is the old server's. Only what is asked after the new one came can have missed nothing."""
+    one, two = twins
+    shard = shard_of("alice", 16)
+    relay = Relay(one)
+    async with relay.open() as url:
+        store = fastticket.open_store(url)
+        await store.open()
+        try:
+            await add_session(store, "alice")
+            position = (await ask(store, shard, None)).position
+            assert not (await ask(store, shard, position)).gap
+            await asyncio.to_thread(part, one, two)
+            relay.target = two
+            late = asyncio.create_task(ask(store, shard, position))
+            async with asyncio.timeout(BOUND_S):
+                await relay.holds_reply.wait()
+                for way in relay.ways:
+                    if way.listens:
+                        way.cut()
+                await relay.new_target_is_listened_to.wait()
+            relay.lets_late_replies.set()
+            await late
+            assert (await ask(store, shard, position)).gap
+            assert not (await ask(store, shard, position)).gap, "it is told once"
+        finally:
+            await store.aclose()

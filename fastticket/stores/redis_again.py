@@ -35,6 +35,9 @@ class Ledger:
         self._origins: list[dict[str, Words]] = [
             {} for _ in range(shards)
         ]  # of a rotation's successor: the key of that
+        self._beginnings: list[dict[str, dict[Words, None]]] = [
+            {} for _ in range(shards)
+        ]  # of a principal: the keys of his logins and rotations
         self._newest_ms = [0] * shards
 
     def created(self, shard: int, session_id: str, principal: str, idle_deadline_ms: int, record: bytes) -> None:
@@ -47,25 +50,23 @@ class Ledger:
         """A session has another id now. `record`: without details."""
         words: Words = ("rotate", session_id, principal, successor_id, idle_deadline_ms, record)
         self._note(shard, words[:2], words)
-        self._origins[shard][successor_id] = words[:2]
 
     def ended(self, shard: int, session_id: str, principal: str) -> None:
         """A session is over: it is not made again even for a moment, nor what it came from."""
-        self._heard[shard].pop(("create", session_id), None)
-        origin = self._origins[shard].pop(session_id, None)
-        if origin and self._heard[shard].pop(origin, None):
-            self.ended(shard, str(origin[1]), principal)
-        self._note(shard, ("end", session_id), ("end", session_id, principal))
+        chain = [session_id]
+        while origin := self._drop_beginning(shard, chain[-1]):
+            chain.append(origin)
+        for each in reversed(chain):
+            self._note(shard, ("end", each), ("end", each, principal))
 
     def ended_everywhere(self, shard: int, principal: str, before_ms: int, kept_id: str) -> None:
         """All sessions of a principal that were created until then are over, but one."""
         heard = self._heard[shard]
-        for words in [
-            words for _, words in heard.values() if words[0] in ("create", "rotate") and words[2] == principal
-        ]:
+        for key in list(self._beginnings[shard].get(principal, ())):
+            _, words = heard[key]
             is_kept = words[1 if words[0] == "create" else 3] == kept_id
             if not is_kept and _created_ms(words[-1]) <= before_ms:
-                del heard[words[:2]]
+                self._drop(shard, key)
         heard.pop(("everywhere", principal), None)
         self._note(shard, ("everywhere", principal), ("everywhere", principal, before_ms, kept_id))
 
@@ -105,14 +106,35 @@ class Ledger:
         heard = self._heard[shard]
         if key not in heard:
             heard[key] = self._clock(), words
+            if words[0] in ("create", "rotate"):
+                self._beginnings[shard].setdefault(str(words[2]), {})[key] = None
+            if words[0] == "rotate":
+                self._origins[shard][str(words[3])] = key
             self._forget_old(shard)
+
+    def _drop_beginning(self, shard: int, session_id: str) -> str:
+        """Of a session. The id that it had before, if that is known."""
+        self._drop(shard, ("create", session_id))
+        origin = self._origins[shard].get(session_id)
+        if origin:
+            self._drop(shard, origin)
+        return str(origin[1]) if origin else ""
+
+    def _drop(self, shard: int, key: Words) -> None:
+        """One that is heard of, or not."""
+        _, words = self._heard[shard].pop(key, (0.0, ()))
+        if words and words[0] in ("create", "rotate"):
+            of_principal = self._beginnings[shard][str(words[2])]
+            del of_principal[key]
+            if not of_principal:
+                del self._beginnings[shard][str(words[2])]
+        if words and words[0] == "rotate":
+            self._origins[shard].pop(str(words[3]), None)
 
     def _forget_old(self, shard: int) -> None:
         heard, since_s = self._heard[shard], self._clock() - HEARD_S
         while heard and (len(heard) > HEARD_MAX or next(iter(heard.values()))[0] < since_s):
-            _, (_, words) = heard.popitem(last=False)
-            if words[0] == "rotate":
-                self._origins[shard].pop(str(words[3]), None)
+            self._drop(shard, next(iter(heard)))
 
 
 def sessions_in(pieces: Iterable[Words]) -> Iterator[tuple[str, str]]:

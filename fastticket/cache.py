@@ -350,6 +350,8 @@ class TicketCache:
                 f"absolute_lifetime_s: {lifetimes_s[1]} s after its login the session would be over; log out"
             )
         is_done = await self._rotated(old.session_id, self._stored_session(new, now_ms))
+        if not is_done:
+            self._check_certain(old.principal)
         self._end(old.session_id, old.principal, Verdict.REVOKED)
         if not is_done:
             raise TicketRefused(Verdict.REVOKED)
@@ -514,7 +516,8 @@ class TicketCache:
             raise TicketRefused(Verdict.EXPIRED)
 
     def _over(self, session_id: str, principal: str) -> TicketRefused:
-        """The store has no such session, and never will again."""
+        """The store has no such session, and never will again. StoreUnavailable: it may not have it yet."""
+        self._check_certain(principal)
         logged = self.near.remembered_refusal(decode_session_id(session_id), self.now_ms())
         verdict = Verdict.REVOKED if logged is None else logged
         self._end(session_id, principal, verdict)
@@ -700,7 +703,7 @@ class TicketCache:
         if where is Landing.AGAIN:
             return False
         if where is Landing.GONE and self._is_uncertain(self._shard_of(flight)):
-            error = StoreUnavailable("another server has just taken over, and may not have the session yet; try again")
+            error = _not_yet()
         if error and where in (Landing.FAILED, Landing.GONE):
             flight.landed.set_exception(error)
             flight.landed.exception()  # looked at, even if every caller has gone
@@ -735,6 +738,11 @@ class TicketCache:
     def _is_uncertain(self, shard: int) -> bool:
         """Whether another server has taken over less than a lease ago: until then, every gateway makes again what it may lack."""
         return self.checker.monotonic_ms() < self._uncertain_until_ms[shard]
+
+    def _check_certain(self, principal: str) -> None:
+        """Before a session is over because the store does not have it. StoreUnavailable."""
+        if self._is_uncertain(shard_of(principal, self._store.shards)):
+            raise _not_yet()
 
     def _uncached(self, text: str | bytes, ticket: Ticket, deadline_ms: int, touch: bool) -> Session:
         """Admit a session that was loaded and found no room, or has lost it again. Its touch waits with the unwritten ones."""
@@ -1080,6 +1088,10 @@ class TicketCache:
         rung, self._rung = self._rung, set()
         if rung:
             await self._exchange({shard: Request(self._positions[shard]) for shard in rung})
+
+
+def _not_yet() -> StoreUnavailable:
+    return StoreUnavailable("another server has just taken over, and may not have the session yet; try again")
 
 
 def _sweep_pause_s() -> float:

@@ -234,7 +234,7 @@ class RedisStore:
         keys = (_user(shard, principal), _attributes(shard, session_id), _attributes(shard, successor.id))
         is_done = False
         try:
-            is_done = bool(await self._run_one(shard, ROTATE, keys, arguments))
+            is_done = bool(await self._run_believed(shard, ROTATE, keys, arguments))
         except NotConfirmed:
             is_done = True
             raise
@@ -319,7 +319,7 @@ class RedisStore:
         """`HGETALL`."""
         shard = shard_of(principal, self.shards)
         keys = (_attributes(shard, session_id),)
-        found = await self._run_one(shard, READ, keys, (session_id, principal), lasts=False)
+        found = await self._run_believed(shard, READ, keys, (session_id, principal), lasts=False)
         if found is None:
             return None
         values = {name.decode(): value for name, value in zip(found[::2], found[1::2], strict=True)}
@@ -334,7 +334,7 @@ class RedisStore:
         pairs = [part for pair in values.items() for part in pair]
         arguments = (shard, session_id, principal, bytes_max, len(removed), *removed, *pairs)
         keys = (_user(shard, principal), _attributes(shard, session_id))
-        answer = await self._run_one(shard, WRITE, keys, arguments)
+        answer = await self._run_believed(shard, WRITE, keys, arguments)
         if isinstance(answer, int):
             raise AttributesTooLarge(answer, bytes_max)
         return answer and Written(*map(_position, answer))
@@ -410,6 +410,23 @@ class RedisStore:
         if isinstance(answers[shard], StoreUnavailable):
             raise answers[shard]
         return answers[shard]
+
+    async def _run_believed(
+        self, shard: int, script: _Script, keys: Sequence[str], arguments: Sequence[Any], *, lasts: bool = True
+    ) -> Any:
+        """The same, where an empty answer says that a session is not there: of a server that just took over it is not believed."""
+        for _ in range(EXCHANGE_ATTEMPTS):
+            if error := (await self._make_again(self._behind & {shard})).get(shard):
+                raise error
+            answer = await self._run_one(shard, script, keys, arguments, lasts=lasts)
+            if answer or answer == []:
+                return answer
+            if shard not in self._changed:
+                return answer
+            if shard not in self._behind:
+                break
+        self._ring_for([shard])  # who exchanges hears of the change, and nobody else may have a reason to
+        raise StoreUnavailable("redis: another server has just taken over, and may not have the session yet; try again")
 
     async def _run(self, calls: Mapping[int, _Call], *, lasts: bool = False) -> dict[int, Any]:
         """A script in each of some shards; what it returned, or StoreUnavailable. `lasts`: wait for a replica if so configured."""

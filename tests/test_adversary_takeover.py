@@ -1,0 +1,70 @@
+"""A server that has just taken over lacks what was acknowledged last: whoever is asked says 503 until all was made again, not 401."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis_servers import Server
+
+import fastticket
+from fastticket import Keyring, TicketCache
+from fastticket.attributes import Changes
+from fastticket.errors import StoreUnavailable, TicketRefused
+
+KEYS = [(1, b"k" * 32)]
+
+
+@pytest.fixture
+def server(tmp_path):
+    server = Server(tmp_path)
+    yield server
+    server.kill()
+
+
+def gateway(server, **settings):
+    return TicketCache(fastticket.open_store(f"redis://{server.address}/0"), Keyring(KEYS), **settings)
+
+
+ASKED = {
+    "read": lambda cache, session, _: cache.read_attributes(session),
+    "write": lambda cache, session, _: cache.write_attributes(session, Changes({"a": b"1"}, ()), None),
+    "rotate": lambda cache, _, ticket: cache.rotate(ticket),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+async def test_p8_a_session_that_is_made_again_is_not_refused_meanwhile(server, asked):
+    """Whatever it is that finds the new server."""
+    async with gateway(server) as cache, asyncio.timeout(60):
+        server.admin("SAVE")
+        ticket = await cache.login("alice")
+        session = await cache.authenticate(ticket)
+        await asyncio.to_thread(server.restart)
+        while True:
+            try:
+                await ASKED[asked](cache, session, ticket)
+                break
+            except StoreUnavailable:
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("asked", ASKED)
+async def test_p8_what_nobody_makes_again_is_refused_after_a_lease_and_not_before(server, asked):
+    """The gateway that had it made is gone; another one, that has the session in its near cache, is asked."""
+    async with gateway(server) as cache, asyncio.timeout(60):
+        server.admin("SAVE")
+        async with gateway(server) as first:
+            ticket = await first.login("alice")
+        session = await cache.authenticate(ticket)
+        await asyncio.to_thread(server.restart)
+        began_s = asyncio.get_running_loop().time()
+        while True:
+            try:
+                await ASKED[asked](cache, session, ticket)
+                pytest.fail("it is there")
+            except StoreUnavailable:
+                await asyncio.sleep(0.01)
+            except TicketRefused:
+                break
+        assert 1 < asyncio.get_running_loop().time() - began_s < 20

@@ -50,6 +50,7 @@ from fastticket.stores.base import (
     Changed,
     Event,
     Fleet,
+    LoginTooEarly,
     Position,
     Reply,
     Request,
@@ -82,6 +83,7 @@ OBSERVED_GAP_MS = 1000  # between sweeps: a store that was away in it would not 
 CLOCK_INTERVAL_S = 10.0  # the store's clock, and what the fleet's longest settings are
 FLEET_SETTLE_S = 2.5 * CLOCK_INTERVAL_S  # until every gateway knows that one with longer intervals has joined
 CLOSE_ATTEMPTS = 3
+LOGIN_ATTEMPTS = 3  # while all of the principal's sessions are ended
 DRAWS_MAX = 1000  # of tickets, until one suits
 DETAILS_BYTES_MAX = 1024
 ROTATE_PAUSES_S = (0.1, 0.4)
@@ -310,9 +312,20 @@ class TicketCache:
             raise ValueError(f"details must have at most {DETAILS_BYTES_MAX} bytes as JSON: shorten them")
         usual_s = (0, self._remember_lifetime_s) if remember else (self._idle_timeout_s, self._absolute_lifetime_s)
         lifetimes_s = self._lifetimes_s(idle_timeout_s, absolute_lifetime_s, usual_s)
-        now_ms = self.now_ms()
-        text = self._draw(principal, now_ms, lifetimes_s, suits)
-        session = self._stored_session(self._verified(text, now_ms), now_ms, details)
+        not_before_ms = 0
+        for _ in range(LOGIN_ATTEMPTS):
+            now_ms = max(self.now_ms(), not_before_ms)
+            text = self._draw(principal, now_ms, lifetimes_s, suits)
+            session = self._stored_session(self._verified(text, now_ms), now_ms, details)
+            try:
+                await self._create(session)
+                return text
+            except LoginTooEarly as early:  # the store's clock is a few ms ahead of what is known of it here
+                not_before_ms = early.until_ms + 1
+        raise StoreUnavailable("somebody goes on ending all of the principal's sessions; try again")
+
+    async def _create(self, session: StoredSession) -> None:
+        principal = session.principal
         try:
             gone = await self._store.create(session, sessions_max=self._sessions_max, evicts=self._evicts)
         except StoreUnavailable:
@@ -321,7 +334,6 @@ class TicketCache:
             raise
         for session_id in gone:
             self._end(session_id, principal, Verdict.REVOKED)
-        return text
 
     async def rotate(
         self,

@@ -6,11 +6,13 @@ import asyncio
 
 import pytest
 from redis_servers import Server
+from store_contract import new_session
 
 import fastticket
 from fastticket import Keyring, TicketCache
 from fastticket.attributes import Changes
 from fastticket.errors import StoreUnavailable, TicketRefused
+from fastticket.stores.base import LoginTooEarly
 
 KEYS = [(1, b"k" * 32)]
 
@@ -68,3 +70,43 @@ async def test_p8_what_nobody_makes_again_is_refused_after_a_lease_and_not_befor
             except TicketRefused:
                 break
         assert 1 < asyncio.get_running_loop().time() - began_s < 20
+
+
+async def test_p8_who_logs_in_right_after_logging_out_everywhere_stays_in(server):
+    """A change of password; then another server takes over that has lost nothing."""
+    async with gateway(server) as cache, gateway(server) as other, asyncio.timeout(60):
+        tickets = []
+        for number in range(30):
+            await cache.login(f"user{number}")
+            await cache.logout_everywhere(f"user{number}")
+            tickets.append(await cache.login(f"user{number}"))
+            await other.authenticate(tickets[-1])
+        server.admin("SAVE")
+        await asyncio.to_thread(server.restart)
+        made_again = 0
+        while made_again < 2:  # by both
+            made_again = 0
+            for each in (cache, other):
+                try:
+                    await each.authenticate(tickets[0])
+                    made_again += not each._store._behind
+                except StoreUnavailable:
+                    await asyncio.sleep(0.05)
+        for each in (cache, other):
+            for ticket in tickets:
+                assert (await each.authenticate(ticket, consistency="strong")).principal
+
+
+async def test_p6_a_login_that_comes_twice_does_not_live_again_after_a_logout_everywhere(server):
+    """A connection was lost, it was sent again; the first one comes after all."""
+    store = fastticket.open_store(f"redis://{server.address}/0")
+    await store.open()
+    try:
+        session = await new_session(store)
+        await store.create(session)
+        await store.revoke_all(session.principal)
+        with pytest.raises(LoginTooEarly):
+            await store.create(session)
+        assert await store.sessions(session.principal) == []
+    finally:
+        await store.aclose()

@@ -127,6 +127,14 @@ class Changed(NamedTuple):
 Ring = Callable[[int, Changed | None], None]
 
 
+class LoginTooEarly(Exception):  # noqa: N818 -- what is wrong with it
+    """All of the principal's sessions that were created until `until_ms` have ended: the one to be created must be later."""
+
+    def __init__(self, until_ms: int) -> None:
+        super().__init__(f"all sessions created until {until_ms} have ended")
+        self.until_ms = until_ms
+
+
 class Store(Protocol):
     """Every method may raise StoreUnavailable: nothing is known then, and whether a write was done is open."""
 
@@ -163,7 +171,7 @@ class Store(Protocol):
 
         `sessions_max`: that many live sessions the principal may have then, this one included; 0: any number. The oldest are revoked
         for it (`evicted`), and their ids returned; or, without `evicts`, TooManySessions. Sessions past their deadline that were not
-        swept yet count as long as there is room for them.
+        swept yet count as long as there is room for them. LoginTooEarly: its `created_ms` is not later than a logout everywhere was.
         """
 
     async def rotate(self, session_id: str, successor: StoredSession) -> bool:

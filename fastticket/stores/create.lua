@@ -3,12 +3,16 @@
 --
 -- KEYS  live, log, user
 -- ARGV  shard, session id, principal, idle deadline, record, sessions of the principal at most (0: any number), 1 if the oldest then go
--- ->    ids of those that went; false: refused, there are enough
+-- ->    ids of those that went; false: refused, there are enough; a time: refused, all of the principal's sessions that were created until
+--       then have ended. A gateway's clock is a few ms behind this one: it logs in once more, later than that.
 local shard, id, principal, deadline_ms, record = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local most, evicts = tonumber(ARGV[6]), ARGV[7] == '1'
 local user, member = user_of(principal), id .. '.' .. principal
 if redis.call('ZSCORE', LIVE, member) or is_barred(id) then -- sent twice; it may have ended in between
   return {}
+end
+if is_barred_with_all(principal, record) then
+  return string.format('%.0f', all_ended_ms(principal))
 end
 
 -- The principal's sessions: those past their deadline, longest dead first, and the live ones, oldest first.

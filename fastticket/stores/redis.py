@@ -58,6 +58,7 @@ from fastticket.stores.base import (
     Changed,
     Event,
     Fleet,
+    LoginTooEarly,
     Position,
     Reply,
     Request,
@@ -218,6 +219,8 @@ class RedisStore:
         gone = await self._run_one(shard, CREATE, (_user(shard, session.principal),), arguments)
         if gone is None:
             raise TooManySessions(sessions_max)
+        if isinstance(gone, bytes):
+            raise LoginTooEarly(int(gone))
         ids = [session_id.decode() for session_id in gone]
         for session_id in ids:
             self._ledger.ended(shard, session_id, session.principal)

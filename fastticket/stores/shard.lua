@@ -65,9 +65,14 @@ local function is_barred(id)
   return type(redis.pcall('ZSCORE', ENDED, 's' .. id)) == 'string'
 end
 
-local function is_barred_with_all(principal, record)
+-- -> until when those of a principal's sessions were created that all ended together; -1: none did
+local function all_ended_ms(principal)
   local until_ms = redis.pcall('ZSCORE', ENDED, 'p' .. principal)
-  return type(until_ms) == 'string' and created_ms(record) <= tonumber(until_ms) - BAR_MS
+  return type(until_ms) == 'string' and tonumber(until_ms) - BAR_MS or -1
+end
+
+local function is_barred_with_all(principal, record)
+  return created_ms(record) <= all_ended_ms(principal)
 end
 
 -- End a session. -> its entry in the log; nil: there was none

@@ -1064,7 +1064,8 @@ class TicketCache:
                         self._sweep_at_s = now + (0 if is_followed else SWEEP_FOLLOWED_S)
             except (StoreUnavailable, ConfigError) as error:
                 self._observed_at_ms = 0
-                log.warning("%s", error)
+                if isinstance(error, ConfigError) or not self._shards_away():  # that they are was said when it began
+                    log.warning("%s", error)
             except Exception:
                 log.exception("the flush loop goes on after an unexpected error")
 

@@ -93,6 +93,7 @@ CATCH_UP_ENTRIES = 8192  # of a shard's log: all that it holds
 DOORBELL_MESSAGE = re.compile(rb"(\d{1,9}) (\d{1,20})-(\d{1,20})(?: ([A-Za-z0-9_-]{22}))?")
 DOORBELL_PING_S = 5.0
 DOORBELL_PAUSE_MAX_S = 2.0
+DOORBELL_HELD_S = 5.0  # until it is said that it works again: something may cut it off each time
 #: Answers that mean: the same, again, in a moment or elsewhere.
 REDIRECTIONS = (MovedError, AskError, TryAgainError, ClusterDownError)
 
@@ -663,29 +664,38 @@ class RedisStore:
     async def _listen(self) -> None:
         """Subscribe, for as long as the store is open. Each time, whatever rang meanwhile was not heard: so ring for all."""
         failures = 0
+        is_told = False  # that it does not work
         while True:
             try:
                 server = await self._open_topology().server_of(self._slots[random.randrange(self.shards)])  # noqa: S311
                 listener = await server.subscribe(DOORBELL)
                 try:
-                    if failures:
-                        log.warning("redis %s: the doorbell works again", server.name)
-                    failures = 0
+                    failures, since_s = 0, time.monotonic()
                     self._ring_for(range(self.shards))
-                    await self._hear(listener)
+                    await self._hear(listener, f"redis {server.name}: the doorbell works again" if is_told else "")
                 finally:
                     listener.close()
+                    is_told = is_told and time.monotonic() < since_s + DOORBELL_HELD_S
             except (RedisError, OSError, StoreUnavailable):
                 pass
             except Exception:
                 log.exception("redis: the doorbell goes on after an unexpected error")
             failures += 1
-            if failures == 1:
+            if not is_told:
+                is_told = True
                 log.warning("redis: the doorbell's connection is lost; revocations elsewhere are seen within the lease")
             await asyncio.sleep(min(0.05 * 2 ** min(failures, 10), DOORBELL_PAUSE_MAX_S) * random.uniform(0.5, 1))  # noqa: S311
 
-    async def _hear(self, listener: Listener) -> None:
-        """Ends when two pings in a row were not answered."""
+    async def _hear(self, listener: Listener, news: str) -> None:
+        """Ends when two pings in a row were not answered. `news` is for the log, if this lasts; empty: none."""
+        saying = asyncio.get_running_loop().call_later(DOORBELL_HELD_S, log.warning, news) if news else None
+        try:
+            await self._hear_on(listener)
+        finally:
+            if saying:
+                saying.cancel()
+
+    async def _hear_on(self, listener: Listener) -> None:
         unanswered = 0
         while unanswered < 2:
             message = await listener.next(DOORBELL_PING_S)

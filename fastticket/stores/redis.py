@@ -119,7 +119,7 @@ class _Script:
         return ("EVAL", self._source, *command[2:])
 
 
-EXCHANGE = _Script("exchange")
+EXCHANGE, JOIN = _Script("exchange"), _Script("join")
 CREATE, ROTATE, REVOKE, AGAIN, SESSIONS, SWEEP, READ, WRITE, TAIL = (
     _Script(name, begins_with="shard")
     for name in ("create", "rotate", "revoke", "again", "sessions", "sweep", "read", "write", "tail")
@@ -141,7 +141,7 @@ class RedisStore:
         self._serving: list[Server | None] = [None] * self.shards
         self._changed: set[int] = set()  # shards whose next reply is a gap
         self._changes = [0] * self.shards  # how often each had another server
-        self._ledger = Ledger(self.shards, time.monotonic)
+        self._ledger = Ledger(self.shards, _time_s)
         self._behind: set[int] = set()  # shards on whose server the ledger must be made again
         self._reasons = [0] * self.shards  # how often there was one to make it again
         self._making: dict[int, asyncio.Task[dict[int, StoreUnavailable]]] = {}  # again, just now
@@ -179,7 +179,7 @@ class RedisStore:
         return {name: server.breaker.state for name, server in self._topology.servers.items()} if self._topology else {}
 
     async def join(self, fleet: Fleet) -> Fleet | None:
-        """`HGETALL`, and `HSETNX` or `HSET` for what is missing or longer."""
+        """`HGETALL`, `HSETNX` for what is missing, and a script for what is longer."""
         if fleet.lease_ms:  # within each lease it is asked twice who the primary is
             topology = self._open_topology()
             topology.confirm_s = min(topology.confirm_s, fleet.lease_ms / 2000)
@@ -192,9 +192,11 @@ class RedisStore:
             self._mismatch = self._mismatch_of(name, int(told[name]), mine)
             if self._mismatch:
                 raise ConfigError(self._mismatch)
-        for name, mine in zip(fleet._fields, fleet, strict=True):
-            if mine > before.get(name, 0):
-                await self._ask(slot_of(META), ("HSET", META, name, mine))
+        if any(mine > before.get(name, 0) for name, mine in zip(fleet._fields, fleet, strict=True)):
+            # In one step: of those who join at the same time each but the first hears of the others.
+            pairs = [part for pair in zip(fleet._fields, fleet, strict=True) for part in pair]
+            known = await self._ask(slot_of(META), JOIN.by_source(JOIN.by_sha((META,), pairs)))
+            before = {name: int(value) for name, value in zip(fleet._fields, known, strict=True) if value is not None}
         return Fleet(**before) if len(before) == len(fleet) else None
 
     async def _meta(self) -> dict[str, str]:
@@ -713,6 +715,11 @@ class RedisStore:
         if self._ring:
             for shard in shards:
                 self._ring(shard, changed)
+
+
+def _time_s() -> float:
+    """Goes on while the machine is suspended: the marks in the store do not wait for it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _key(shard: int, name: str) -> str:

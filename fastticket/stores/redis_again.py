@@ -27,7 +27,7 @@ Entry = tuple[bytes, Sequence[bytes]]  # of the log: its id; kind, member, then 
 
 
 class Ledger:
-    """`clock`: monotonic, s."""
+    """`clock`: monotonic, s; it goes on while the machine is suspended."""
 
     def __init__(self, shards: int, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -95,11 +95,12 @@ class Ledger:
             self.rotated(shard, session_id, principal, more[b"to"].decode(), int(more[b"until"]), more[b"record"])
 
     def words(self, shard: int) -> Iterator[list[Words]]:
-        """What there is to make again, in pieces for one script each."""
+        """What there is to make again, in pieces for one script each, none of it old when it is handed out."""
         self._forget_old(shard)
-        heard = iter([words for _, words in self._heard[shard].values()])
+        heard = iter(list(self._heard[shard].values()))
         while piece := list(islice(heard, AT_ONCE)):
-            yield piece
+            since_s = self._clock() - HEARD_S
+            yield [words for heard_s, words in piece if heard_s >= since_s]
 
     def _note(self, shard: int, key: Words, words: Words) -> None:
         """At the place where it was heard first."""

@@ -995,7 +995,7 @@ class TicketCache:
     async def _look_up_stale(self) -> None:
         """Until all was looked up, or the store is away: who is used is loaded as ever, and the next gap begins anew."""
         while self._repair_from is not None:
-            stale, self._repair_from = self.near.stale(self._repair_from, REPAIRED_AT_ONCE)
+            stale = await self._find_stale()
             wanted: dict[int, list[tuple[bytes, _Key]]] = {}
             for shard, session_id, principal in stale:
                 key = encode_session_id(session_id), principal.decode()
@@ -1008,6 +1008,15 @@ class TicketCache:
                 if isinstance(reply, Reply):
                     self._confirm_held(wanted[shard], reply.deadlines_ms, shard, epochs[shard])
             await asyncio.sleep(REPAIR_PAUSE_S)
+
+    async def _find_stale(self) -> list[tuple[int, bytes, bytes]]:
+        """Enough for one exchange, in slices, so that requests come in between. Fewer: there are no more."""
+        found: list[tuple[int, bytes, bytes]] = []
+        while self._repair_from is not None and len(found) < REPAIRED_AT_ONCE:
+            more, self._repair_from = self.near.stale(self._repair_from, REPAIRED_AT_ONCE - len(found))
+            found += more
+            await asyncio.sleep(0)
+        return found
 
     def _confirm_held(
         self, held: Sequence[tuple[bytes, _Key]], deadlines_ms: Sequence[int | None], shard: int, epoch: int

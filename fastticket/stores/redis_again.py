@@ -139,8 +139,13 @@ class Ledger:
 
 
 def sessions_in(pieces: Iterable[Words]) -> Iterator[tuple[str, str]]:
-    """Session ids and principals whose keys a script may write to: (id or "", principal)."""
+    """Session ids and principals whose keys a script must be able to write to: (id or "", principal).
+
+    Not of what has ended: while a Cluster moves the slot, a key that is nowhere makes it TRYAGAIN, and ends must not wait for that.
+    """
     for kind, *words in pieces:
+        if kind == "end":
+            continue
         if kind == "everywhere":
             yield "", str(words[0])
             continue

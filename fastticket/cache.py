@@ -79,6 +79,7 @@ TOUCHES_PER_SLICE = 400  # drained at once, so that no flush holds the loop for 
 LOAD_ATTEMPTS = 4  # a load is asked again when it was poisoned, or came back past its lease
 REPAIRED_AT_ONCE = 500  # entries looked up again in one exchange after a gap,
 REPAIR_PAUSE_S = 0.05  # and the pause after it: a store that has just come back has others to serve, too
+REPAIR_AGAIN_S = 1.0  # before it is begun again where the store did not answer
 UNWRITTEN_MIN = 100_000  # touches that wait for a store which does not take them; or as many as the capacity. Then nothing is loaded
 SWEEP_INTERVAL_S = 60.0
 SWEEP_FOLLOWED_S = 0.25  # while somebody follows the events
@@ -230,6 +231,7 @@ class TicketCache:
         self._repair_from: int | None = (
             None  # a place in the near cache; None: all that is held was looked up since the last gap
         )
+        self._repair_only: set[int] | None = None  # shards; None: all
         self._unwritten: list[dict[_Key, int]] = [{} for _ in range(store.shards)]
         self._flights: dict[_Key, _Flight] = {}
         self._departures: list[_Flight] = []
@@ -1003,29 +1005,44 @@ class TicketCache:
 
     def _repair(self) -> None:
         """Look up again what is held: if the store went away first, nobody could say who may still be admitted (P8)."""
-        self._repair_from = 0
+        self._repair_from, self._repair_only = 0, None
         if self._keeper and (self._repairing is None or self._repairing.done()):
             self._repairing = asyncio.create_task(self._look_up_stale(), name="fastticket-repair")
 
     async def _look_up_stale(self) -> None:
-        """Until all was looked up; a gap meanwhile begins anew, and so does a failure."""
+        """Until all was looked up. Shards that did not answer, as those of servers that have just taken over may not, are looked up
+        again: else who is not used meanwhile would be unknown in the next outage.
+        """
+        failed: set[int] = set()
         while self._repair_from is not None:
-            stale, self._repair_from = self.near.stale(self._repair_from, REPAIRED_AT_ONCE)
+            stale = await self._find_stale()
             wanted: dict[int, list[tuple[bytes, _Key]]] = {}
             for shard, session_id, principal in stale:
-                key = encode_session_id(session_id), principal.decode()
-                wanted.setdefault(shard, []).append((session_id, key))
+                if self._repair_only is None or shard in self._repair_only:
+                    key = encode_session_id(session_id), principal.decode()
+                    wanted.setdefault(shard, []).append((session_id, key))
             epochs = {shard: self.near.epoch(shard) for shard in wanted}
             requests = {
                 shard: Request(self._positions[shard], (), [key for _, key in held]) for shard, held in wanted.items()
             }
-            pause_s = REPAIR_PAUSE_S
             for shard, reply in (await self._exchange(requests)).items():
                 if isinstance(reply, Reply):
                     self._confirm_held(wanted[shard], reply.deadlines_ms, shard, epochs[shard])
                 else:
-                    self._repair_from, pause_s = 0, self._own.flush_interval_ms / 1000
-            await asyncio.sleep(pause_s)
+                    failed.add(shard)
+            if failed and self._repair_from is None:
+                self._repair_from, self._repair_only, failed = 0, failed, set()
+                await asyncio.sleep(REPAIR_AGAIN_S)
+            await asyncio.sleep(REPAIR_PAUSE_S)
+
+    async def _find_stale(self) -> list[tuple[int, bytes, bytes]]:
+        """Enough for one exchange, in slices, so that requests come in between. Fewer: there are no more."""
+        found: list[tuple[int, bytes, bytes]] = []
+        while self._repair_from is not None and len(found) < REPAIRED_AT_ONCE:
+            more, self._repair_from = self.near.stale(self._repair_from, REPAIRED_AT_ONCE - len(found))
+            found += more
+            await asyncio.sleep(0)
+        return found
 
     def _confirm_held(
         self, held: Sequence[tuple[bytes, _Key]], deadlines_ms: Sequence[int | None], shard: int, epoch: int
@@ -1082,7 +1099,7 @@ class TicketCache:
                         self._sweep_at_s = now + (0 if is_followed else SWEEP_FOLLOWED_S)
             except (StoreUnavailable, ConfigError) as error:
                 self._observed_at_ms = 0
-                if not self._shards_away():  # else it is known, and was said once
+                if isinstance(error, ConfigError) or not self._shards_away():  # that they are was said when it began
                     log.warning("%s", error)
             except Exception:
                 log.exception("the flush loop goes on after an unexpected error")

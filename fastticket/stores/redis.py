@@ -32,7 +32,7 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from redis.exceptions import (
     AskError,
@@ -78,6 +78,8 @@ from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.redis")
 
+T = TypeVar("T")
+
 FORMAT = 2
 META = "ft:meta"
 DOORBELL = "ft:doorbell"
@@ -93,6 +95,7 @@ CATCH_UP_ENTRIES = 8192  # of a shard's log: all that it holds
 DOORBELL_MESSAGE = re.compile(rb"(\d{1,9}) (\d{1,20})-(\d{1,20})(?: ([A-Za-z0-9_-]{22}))?")
 DOORBELL_PING_S = 5.0
 DOORBELL_PAUSE_MAX_S = 2.0
+DOORBELL_HELD_S = 5.0  # until it is said that it works again: something may cut it off each time
 #: Answers that mean: the same, again, in a moment or elsewhere.
 REDIRECTIONS = (MovedError, AskError, TryAgainError, ClusterDownError)
 
@@ -118,7 +121,7 @@ class _Script:
         return ("EVAL", self._source, *command[2:])
 
 
-EXCHANGE = _Script("exchange")
+EXCHANGE, JOIN = _Script("exchange"), _Script("join")
 CREATE, ROTATE, REVOKE, AGAIN, SESSIONS, SWEEP, READ, WRITE, TAIL = (
     _Script(name, begins_with="shard")
     for name in ("create", "rotate", "revoke", "again", "sessions", "sweep", "read", "write", "tail")
@@ -139,13 +142,17 @@ class RedisStore:
         self._topology: Topology | None = None
         self._serving: list[Server | None] = [None] * self.shards
         self._changed: set[int] = set()  # shards whose next reply is a gap
-        self._changes = 0
-        self._ledger = Ledger(self.shards, time.monotonic)
+        self._changes = [0] * self.shards  # how often each had another server
+        self._ledger = Ledger(self.shards, _time_s)
         self._behind: set[int] = set()  # shards on whose server the ledger must be made again
+        self._reasons = [0] * self.shards  # how often there was one to make it again
+        self._making: dict[int, asyncio.Task[dict[int, StoreUnavailable]]] = {}  # again, just now
+        self._persisting: asyncio.Task[None] | None = None
+        self._persists_until_s = 0.0
         self._mismatch = ""  # why this store is none for us any more
         self._ring: Ring | None = None
         self._doorbell: asyncio.Task[None] | None = None
-        self._chores: set[asyncio.Task[None]] = set()
+        self._chores: set[asyncio.Task[Any]] = set()
 
     async def open(self) -> None:
         """Connect, check version, eviction and layout, and listen to the doorbell."""
@@ -179,7 +186,7 @@ class RedisStore:
         return {name: server.breaker.state for name, server in self._topology.servers.items()} if self._topology else {}
 
     async def join(self, fleet: Fleet) -> Fleet | None:
-        """`HGETALL`, and `HSETNX` or `HSET` for what is missing or longer."""
+        """`HGETALL`, `HSETNX` for what is missing, and a script for what is longer."""
         if fleet.lease_ms:
             topology = self._open_topology()
             topology.confirm_s = min(topology.confirm_s, CONFIRMED_PART * fleet.lease_ms / 1000)
@@ -192,9 +199,11 @@ class RedisStore:
             self._mismatch = self._mismatch_of(name, int(told[name]), mine)
             if self._mismatch:
                 raise ConfigError(self._mismatch)
-        for name, mine in zip(fleet._fields, fleet, strict=True):
-            if mine > before.get(name, 0):
-                await self._ask(slot_of(META), ("HSET", META, name, mine))
+        if any(mine > before.get(name, 0) for name, mine in zip(fleet._fields, fleet, strict=True)):
+            # In one step: of those who join at the same time each but the first hears of the others.
+            pairs = [part for pair in zip(fleet._fields, fleet, strict=True) for part in pair]
+            known = await self._ask(slot_of(META), JOIN.by_source(JOIN.by_sha((META,), pairs)))
+            before = {name: int(value) for name, value in zip(fleet._fields, known, strict=True) if value is not None}
         return Fleet(**before) if len(before) == len(fleet) else None
 
     async def _meta(self) -> dict[str, str]:
@@ -214,7 +223,8 @@ class RedisStore:
 
     async def create(self, session: StoredSession, *, sessions_max: int = 0, evicts: bool = True) -> Sequence[str]:
         """One script: live, user, log; doorbell for who is evicted."""
-        shard, changes, record = shard_of(session.principal, self.shards), self._changes, _record(session)
+        shard, record = shard_of(session.principal, self.shards), _record(session)
+        changes = self._changes[shard]
         arguments = (shard, *session[:3], record, sessions_max, int(evicts))
         gone = await self._run_one(shard, CREATE, (_user(shard, session.principal),), arguments, believes=_always)
         if gone is None:
@@ -230,7 +240,8 @@ class RedisStore:
 
     async def rotate(self, session_id: str, successor: StoredSession) -> bool:
         """One script: live, user, attributes, ended, log, doorbell."""
-        shard, principal, changes = shard_of(successor.principal, self.shards), successor.principal, self._changes
+        shard, principal = shard_of(successor.principal, self.shards), successor.principal
+        changes = self._changes[shard]
         bare = _record(successor._replace(details=NO_DETAILS))
         arguments = (shard, principal, session_id, successor.id, successor.idle_deadline_ms, bare)
         keys = (_user(shard, principal), _attributes(shard, session_id), _attributes(shard, successor.id))
@@ -271,17 +282,21 @@ class RedisStore:
         """Once."""
         changed_before = self._changed & requests.keys()
         answers = await self._run({shard: self._exchange_call(shard, request) for shard, request in requests.items()})
-        replies = {shard: self._read_exchange(shard, requests[shard], answer) for shard, answer in answers.items()}
+        replies = {
+            shard: self._read_exchange(shard, requests[shard], answer, shard in changed_before)
+            for shard, answer in answers.items()
+        }
         # Only what had changed before this was sent: an answer that was under way may still be the old server's.
         self._changed -= {shard for shard in changed_before - self._behind if isinstance(replies[shard], Reply)}
         return replies
 
-    def _read_exchange(self, shard: int, request: Request, answer: Any) -> Reply | StoreUnavailable:
+    def _read_exchange(self, shard: int, request: Request, answer: Any, was_changed: bool) -> Reply | StoreUnavailable:
+        """`was_changed`: when it was asked. Then that data is lost is no news: others ask from the same place, and hear the same."""
         if isinstance(answer, StoreUnavailable):
             return answer
         last, lost, entries, deadlines = answer
         position = _position(last)
-        if lost == DATA_LOST and shard not in self._changed:
+        if lost == DATA_LOST and not was_changed and shard not in self._changed:
             self._on_change_of([shard])  # the same server, with older data or none
         elif lost:
             self._start(self._catch_up([shard], position[0]), "catch-up")
@@ -400,7 +415,8 @@ class RedisStore:
         self, principal: str, session_ids: Sequence[str], reason: str, keep: str = ""
     ) -> tuple[Sequence[bytes], Any, int, int]:
         """What the script says, the shard, and how often servers had changed before."""
-        shard, changes = shard_of(principal, self.shards), self._changes
+        shard = shard_of(principal, self.shards)
+        changes = self._changes[shard]
         arguments = (shard, principal, reason, keep, *session_ids)
         keys = (_user(shard, principal),)
         ended, before_ms = await self._run_one(shard, REVOKE, keys, arguments, believes=lambda answer: bool(answer[0]))
@@ -431,6 +447,7 @@ class RedisStore:
     def _refuse_if_changed(self, shard: int) -> None:
         """What another server than before does not have, some other gateway may be about to make again. StoreUnavailable."""
         if shard in self._changed:
+            self._ring_for([shard])  # who exchanges hears of the change, and nobody else may have a reason to
             raise StoreUnavailable(TAKING_OVER)
 
     async def _run_script(
@@ -566,56 +583,83 @@ class RedisStore:
 
     # --- another server than before
 
-    def _on_change(self, server: Server, shards: Iterable[int] | None = None) -> None:
+    def _on_change(self, server: Server, shards: Collection[int] | None = None) -> None:
         """The shards of a server, or those named, are served by another one now."""
         if shards is None:
             shards = [shard for shard, serving in enumerate(self._serving) if serving is server]
         self._on_change_of(shards)
 
-    def _on_change_of(self, shards: Iterable[int]) -> None:
+    def _on_change_of(self, shards: Collection[int]) -> None:
         """Their data may be older than what was said of it before."""
         self._changed |= set(shards)
-        self._behind |= set(shards)
-        self._changes += 1
-        self._start(self._persist(), "again")
+        for shard in shards:
+            self._changes[shard] += 1
+        self._is_behind(shards)
 
     def _again_if_changed(self, shard: int, changes: int) -> None:
         """Another server came while the old one's answer was under way, and may have been told without this."""
-        if changes != self._changes:
-            self._behind.add(shard)
-            self._start(self._persist(), "again")
+        if changes != self._changes[shard]:
+            self._is_behind([shard])
 
-    def _start(self, chore: Coroutine[Any, Any, None], name: str) -> None:
+    def _is_behind(self, shards: Iterable[int]) -> None:
+        """The ledger must be made again there. If that is being done just now, once more."""
+        for shard in shards:
+            self._behind.add(shard)
+            self._reasons[shard] += 1
+        self._persists_until_s = time.monotonic() + AGAIN_GIVE_UP_S
+        if self._persisting is None or self._persisting.done():
+            self._persisting = self._start(self._persist(), "again")
+
+    def _start(self, chore: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T] | None:
+        """None: the store is closed."""
         if self._topology is None:
             chore.close()
-            return
+            return None
         task = asyncio.create_task(chore, name=f"fastticket-{name}")
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
+        return task
 
     async def _persist(self) -> None:
         """Nobody may ask for these shards for long; what they lack must not wait for that. Servers change roles more than once."""
-        give_up_at_s = time.monotonic() + AGAIN_GIVE_UP_S
-        while self._behind and time.monotonic() < give_up_at_s:
+        while self._behind and time.monotonic() < self._persists_until_s:
             if await self._make_again(set(self._behind)):
                 await asyncio.sleep(AGAIN_PAUSE_S)
 
     async def _make_again(self, shards: Collection[int]) -> dict[int, StoreUnavailable]:
-        """Those that failed."""
-        failed: dict[int, StoreUnavailable] = {}
+        """Those that failed. Of a shard it is done once at a time, and all wait for that: nobody's cancellation ends it."""
         if not shards:
-            return failed
+            return {}
+        if left := [shard for shard in shards if shard not in self._making]:
+            making = self._start(self._make_shards_again(left), "make-again")
+            if making is None:
+                return dict.fromkeys(shards, StoreUnavailable("the redis store is not open"))
+            self._making |= dict.fromkeys(left, making)
+        tasks = {shard: self._making[shard] for shard in shards}
+        await asyncio.wait(set(tasks.values()))
+        failed: dict[int, StoreUnavailable] = {}
+        for shard, task in tasks.items():
+            if task.cancelled():
+                failed[shard] = StoreUnavailable("the redis store is closed")
+            elif error := task.result().get(shard):
+                failed[shard] = error
+        return failed
+
+    async def _make_shards_again(self, shards: Sequence[int]) -> dict[int, StoreUnavailable]:
         try:
             await self.join(Fleet(0, 0))
+            results = await asyncio.gather(*(self._make_shard_again(shard) for shard in shards))
+            return {shard: error for shard, error in zip(shards, results, strict=True) if error}
         except StoreUnavailable as error:
             return dict.fromkeys(shards, error)
         except ConfigError as error:
             return dict.fromkeys(shards, StoreUnavailable(str(error)))
-        results = await asyncio.gather(*(self._make_shard_again(shard) for shard in shards))
-        return {shard: error for shard, error in zip(shards, results, strict=True) if error}
+        finally:
+            for shard in shards:
+                del self._making[shard]
 
     async def _make_shard_again(self, shard: int) -> StoreUnavailable | None:
-        changes, mended = self._changes, 0
+        reasons, mended = self._reasons[shard], 0
         for piece in self._ledger.words(shard):
             named = list(sessions_in(piece))
             keys = {_user(shard, principal): None for _, principal in named}
@@ -625,7 +669,7 @@ class RedisStore:
                 mended += await self._run_script(shard, AGAIN, list(keys), (shard, *words))
             except StoreUnavailable as error:
                 return error
-        if changes == self._changes:  # else another one may have come in the midst of it
+        if reasons == self._reasons[shard]:  # else there was another one in the midst of it
             self._behind.discard(shard)
         if mended:
             log.warning("redis: shard %d: %d ends, rotations and logins were lost, and are made again", shard, mended)
@@ -647,29 +691,38 @@ class RedisStore:
     async def _listen(self) -> None:
         """Subscribe, for as long as the store is open. Each time, whatever rang meanwhile was not heard: so ring for all."""
         failures = 0
+        is_told = False  # that it does not work
         while True:
             try:
                 server = await self._open_topology().server_of(self._slots[random.randrange(self.shards)])  # noqa: S311
                 listener = await server.subscribe(DOORBELL)
                 try:
-                    if failures:
-                        log.warning("redis %s: the doorbell works again", server.name)
-                    failures = 0
+                    failures, since_s = 0, time.monotonic()
                     self._ring_for(range(self.shards))
-                    await self._hear(listener)
+                    await self._hear(listener, f"redis {server.name}: the doorbell works again" if is_told else "")
                 finally:
                     listener.close()
+                    is_told = is_told and time.monotonic() < since_s + DOORBELL_HELD_S
             except (RedisError, OSError, StoreUnavailable):
                 pass
             except Exception:
                 log.exception("redis: the doorbell goes on after an unexpected error")
             failures += 1
-            if failures == 1:
+            if not is_told:
+                is_told = True
                 log.warning("redis: the doorbell's connection is lost; revocations elsewhere are seen within the lease")
             await asyncio.sleep(min(0.05 * 2 ** min(failures, 10), DOORBELL_PAUSE_MAX_S) * random.uniform(0.5, 1))  # noqa: S311
 
-    async def _hear(self, listener: Listener) -> None:
-        """Ends when two pings in a row were not answered."""
+    async def _hear(self, listener: Listener, news: str) -> None:
+        """Ends when two pings in a row were not answered. `news` is for the log, if this lasts; empty: none."""
+        saying = asyncio.get_running_loop().call_later(DOORBELL_HELD_S, log.warning, news) if news else None
+        try:
+            await self._hear_on(listener)
+        finally:
+            if saying:
+                saying.cancel()
+
+    async def _hear_on(self, listener: Listener) -> None:
         unanswered = 0
         while unanswered < 2:
             message = await listener.next(DOORBELL_PING_S)
@@ -687,6 +740,11 @@ class RedisStore:
         if self._ring:
             for shard in shards:
                 self._ring(shard, changed)
+
+
+def _time_s() -> float:
+    """Goes on while the machine is suspended: the marks in the store do not wait for it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _key(shard: int, name: str) -> str:

@@ -28,7 +28,7 @@ Entry = tuple[bytes, Sequence[bytes]]  # of the log: its id; kind, member, then 
 
 
 class Ledger:
-    """`clock`: monotonic, s."""
+    """`clock`: monotonic, s; it goes on while the machine is suspended."""
 
     def __init__(self, shards: int, clock: Callable[[], float]) -> None:
         self._shards = [_Shard(clock) for _ in range(shards)]
@@ -78,10 +78,11 @@ class Ledger:
             self.rotated(shard, session_id, principal, more[b"to"].decode(), int(more[b"until"]), more[b"record"])
 
     def words(self, shard: int) -> Iterator[list[Words]]:
-        """What there is to make again, in pieces for one script each."""
-        heard = iter(self._shards[shard].words())
+        """What there is to make again, in pieces for one script each, none of it old when it is handed out."""
+        heard = iter(self._shards[shard].entries())
         while piece := list(islice(heard, AT_ONCE)):
-            yield piece
+            since_s = self._shards[shard].since_s
+            yield [words for heard_s, words in piece if heard_s >= since_s]
 
 
 class _Shard:
@@ -94,9 +95,10 @@ class _Shard:
         self._beginnings: dict[str, dict[Words, None]] = {}  # of a principal: keys of logins and rotations
         self._origins: dict[str, Words] = {}  # of a successor: the key of its rotation
 
-    def words(self) -> list[Words]:
+    def entries(self) -> list[tuple[float, Words]]:
+        """When each was heard, s, and what it is."""
         self._forget_old()
-        return [words for _, words in self._heard.values()]
+        return list(self._heard.values())
 
     def begin(self, key: Words, words: Words) -> None:
         """A login, or a rotation."""
@@ -144,15 +146,25 @@ class _Shard:
             self._origins.pop(str(words[3]), None)
         return words
 
+    @property
+    def since_s(self) -> float:
+        """What was heard before is old."""
+        return self._clock() - HEARD_S
+
     def _forget_old(self) -> None:
-        since_s = self._clock() - HEARD_S
+        since_s = self.since_s
         while self._heard and (len(self._heard) > HEARD_MAX or next(iter(self._heard.values()))[0] < since_s):
             self._remove(next(iter(self._heard)))
 
 
 def sessions_in(pieces: Iterable[Words]) -> Iterator[tuple[str, str]]:
-    """Session ids and principals whose keys a script may write to: (id or "", principal)."""
+    """Session ids and principals whose keys a script must be able to write to: (id or "", principal).
+
+    Not of what has ended: while a Cluster moves the slot, a key that is nowhere makes it TRYAGAIN, and ends must not wait for that.
+    """
     for kind, *words in pieces:
+        if kind == "end":
+            continue
         if kind == "everywhere":
             yield "", str(words[0])
             continue

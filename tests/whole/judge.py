@@ -62,7 +62,7 @@ def judge(history: History) -> Judgement:
         *wrong_refusals(history, lives),
         *overlong_admissions(history),
         *refusals_of_held(history, lives),
-        *failures_while_well(history),
+        *failures_while_well(history, lives),
         *bare_refusals(history),
         *strange_answers(history),
     ]
@@ -144,6 +144,15 @@ def _is_lost(history: History, lives: Mapping[int, Life], life: Life, event: Eve
     return False
 
 
+def _is_just_lost(history: History, lives: Mapping[int, Life], event: Event) -> bool:
+    """Whether the store lost its session, not longer ago than it takes all gateways to say what they know of it."""
+    life = lives.get(event.session)
+    if event.kind != "use" or life is None or not _is_lost(history, lives, life, event):
+        return False
+    settles_s = 2 * history.rules.lease_s
+    return any(loss.at_s < event.received_s <= loss.at_s + settles_s for loss in history.losses)
+
+
 def last_uses(history: History) -> dict[int, list[float]]:
     """session: when its admitted requests were sent."""
     uses: dict[int, list[float]] = defaultdict(list)
@@ -216,12 +225,17 @@ def _well_since(history: History, gateway: int, window: Window) -> float:
     return max(before, default=-math.inf)
 
 
-def failures_while_well(history: History) -> list[Finding]:
-    """A request that failed though nothing was wrong, or not any more for `recovery_s`."""
+def failures_while_well(history: History, lives: Mapping[int, Life]) -> list[Finding]:
+    """A request that failed though nothing was wrong, or not any more for `recovery_s`.
+
+    What the store has lost is "try again" for a while, before it is over: some gateway may be about to make it again.
+    """
     rules = history.rules
     found = []
     for event in history.events:
         if not event.is_failure or (event.kind in rules.may_be_refused and event.has_retry_after):
+            continue
+        if event.has_retry_after and _is_just_lost(history, lives, event):
             continue
         if not any(
             w.may_fail and w.start_s <= event.received_s and event.sent_s <= w.end_s + rules.recovery_s

@@ -168,6 +168,15 @@ def test_a_failure_with_nothing_wrong_is_wrong() -> None:
     assert found(LOGIN, asked("use", 1, 15, LOST)) == ["failed_well"]
 
 
+def test_what_the_store_has_just_lost_is_to_be_tried_again_for_a_while() -> None:
+    again = {"status": 503, "has_retry_after": True}
+    lost = [LOGIN, asked("use", 1, 21, **again)]
+    assert found(*lost, losses=[Loss(20)]) == []
+    assert found(*lost, losses=[Loss(20, kept_s=15)]) == ["failed_well"]  # that one it kept
+    assert found(LOGIN, asked("use", 1, 25, **again), losses=[Loss(20)]) == ["failed_well"]
+    assert found(*lost) == ["failed_well"]
+
+
 def test_a_503_says_when_to_come_again() -> None:
     assert found(LOGIN, asked("logout", 1, 15, 503), windows=[Window(0, 10, 20)]) == ["bare_503"]
 

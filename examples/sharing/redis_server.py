@@ -16,7 +16,7 @@ NOT_ASKED = (
     "monitor",
 )  # by us to count, and by each connection when it is made
 
-END = "the end"
+END = "nothing more is to be overheard"  # in no script of anybody
 
 
 class RedisServer:

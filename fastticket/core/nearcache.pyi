@@ -48,7 +48,9 @@ class NearCache:
         """Added to a touch's deadline; may be set."""
 
     @slack_ms.setter
-    def slack_ms(self, slack_ms: int) -> None: ...
+    def slack_ms(self, slack_ms: int) -> None:
+        """For touches from now on."""
+
     @property
     def dirty_count(self) -> int:
         """Touches that wait to be drained, of all shards."""

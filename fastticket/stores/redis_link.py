@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 from collections import deque
@@ -282,11 +283,16 @@ async def _open_socket(place: Place) -> socket.socket:
             return connection
         except OSError as error:
             connection.close()
-            errors.append(error)
+            errors.append(_plain(error))
         except BaseException:
             connection.close()
             raise
     raise errors[0] if errors else OSError(f"{place.host}: no address")
+
+
+def _plain(error: OSError) -> OSError:
+    """asyncio's own words for it name the address, and not what is wrong."""
+    return OSError(error.errno, os.strerror(error.errno)) if error.errno else error
 
 
 def _close_socket(opening: asyncio.Future[socket.socket]) -> None:

@@ -1587,6 +1587,9 @@ cdef class Proxy:
         if self.routes.table[c.route].is_endpoint:
             self._answer_identity(index)
             return
+        if group.count == 0:  # its names have no address yet
+            self._fail(index, 503, b"upstream_unresolved")
+            return
         while c.attempts <= group.count:
             if c.attempts and not self.upstreams.may_retry(group):
                 break

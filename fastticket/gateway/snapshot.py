@@ -32,7 +32,7 @@ class Snapshot:
         """What keeps requests from being served, as any of the workers sees it."""
         notes = [note for note in self.serving.values() if note]
         stopping = ["gateway: it stops"] if self.is_stopping else []
-        store = ["store"] if any(map(_is_store_away, notes)) else []
+        store = ["store"] if any(map(is_store_away, notes)) else []
         groups = {f"upstream {name}" for note in notes for name in _groups_away(note)}
         return [*stopping, *self.unhealthy(), *store, *sorted(groups)]
 
@@ -41,11 +41,14 @@ def _is_fresh(note: Mapping[str, Any] | None, now_s: float) -> bool:
     return note is not None and now_s - note["at_s"] < NOTE_AGE_MAX_S
 
 
-def _is_store_away(note: Mapping[str, Any]) -> bool:
+def is_store_away(note: Mapping[str, Any]) -> bool:
+    """By a worker's note."""
     states = note["store"].values()
     return note["now"]["shards_away"] > 0 or (bool(states) and "closed" not in states)
 
 
 def _groups_away(note: Mapping[str, Any]) -> set[str]:
     groups = {server["group"] for server in note["upstreams"]}
-    return groups - {server["group"] for server in note["upstreams"] if server["state"] == "up"}
+    return set(note["without_servers"]) | groups - {
+        server["group"] for server in note["upstreams"] if server["state"] == "up"
+    }

@@ -19,17 +19,18 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastticket.errors import ConfigError, FastticketError
 from fastticket.gateway.addresses import BACKLOG, leave_place, listen_beside, take_place
 from fastticket.gateway.admin import AdminListener
 from fastticket.gateway.config import Config
+from fastticket.gateway.given import Given, Server, Start
 from fastticket.gateway.listeners import Listeners, Sockets, name_of
 from fastticket.gateway.processes import BAD_CONFIG, FAILED, WorkerProcess, fork_worker
 from fastticket.gateway.slot import add
-from fastticket.gateway.snapshot import Snapshot
+from fastticket.gateway.snapshot import Snapshot, is_store_away
 
 log = logging.getLogger("fastticket.supervisor")
 
@@ -53,15 +54,23 @@ def run(load: Callable[[], Config], ready: Callable[[list[str]], None]) -> int:
 
 @dataclasses.dataclass(eq=False)
 class Generation:
-    """A configuration, and the processes that serve by it, by worker number: a number without one waits for it."""
+    """A configuration, its keys, and the processes that serve by them, by worker number: a number without one waits for it.
 
-    config: Config
+    What its first workers were given, those that take their places are given, too.
+    """
+
+    given: Given
     sockets: Sockets
     admin: socket.socket | None  #: to listen on in place of the one before
     processes: dict[int, WorkerProcess] = dataclasses.field(default_factory=dict)
     pauses_s: dict[int, float] = dataclasses.field(default_factory=dict)  #: of workers that died young
     due_s: dict[int, float] = dataclasses.field(default_factory=dict)  #: when to start the next one
     failure: FastticketError | None = None  #: why it can not serve
+
+    @property
+    def config(self) -> Config:
+        """What it goes by."""
+        return self.given.config
 
     @property
     def is_ready(self) -> bool:
@@ -82,6 +91,7 @@ class Supervisor:
         self._present: Generation | None = None
         self._coming: Generation | None = None
         self._retiring: list[Generation] = []
+        self._servers: dict[str, list[Server]] = {}  # of names, as workers have found them
         self._departed: dict[str, Any] = {}  # what was counted by those that are gone
         self._restarts = 0
         self._reloads = {"done": 0, "refused": 0}
@@ -143,7 +153,7 @@ class Supervisor:
         """Fork the workers of a new one. FastticketError: there is none before it to go on with."""
         try:
             config = self._load()
-            config.keyring()
+            given = self._given(config)
             sockets = self._listeners.for_workers(config.listen_addresses(), config.gateway.workers)
             admin = self._bind_admin(config)
         except FastticketError as error:
@@ -153,9 +163,29 @@ class Supervisor:
             log.exception("the configuration could not be taken")
             self._refuse(FastticketError(f"unexpected: {type(error).__name__}: {error}"))
             return
-        self._coming = Generation(config, sockets, admin)
+        self._coming = Generation(given, sockets, admin)
         for number in range(len(sockets)):
             self._start(self._coming, number)
+
+    def _given(self, config: Config) -> Given:
+        """What the workers of the next generation get. ConfigError: no keys."""
+        keys = config.keyring()
+        if not self._present:
+            return Given(config, keys)
+        self._learn_servers()
+        notes = [note for process in self._present.processes.values() if (note := process.slot.note())]
+        is_nothing_lost = all(is_store_away(note) and not note["now"]["sessions_held"] for note in notes)
+        return Given(config, keys, Start.RELOAD, dict(self._servers), is_nothing_lost)
+
+    def _learn_servers(self) -> None:
+        """The addresses of names, as workers have found them; the latest last."""
+        notes = [note for process in self._processes() if (note := process.slot.note())]
+        for note in sorted(notes, key=lambda note: float(note["at_s"])):
+            self._learn_from(note)
+
+    def _learn_from(self, note: Mapping[str, Any]) -> None:
+        found = {name: [_server(each) for each in servers] for name, servers in note["resolved"].items()}
+        self._servers |= {name: servers for name, servers in found.items() if servers or name not in self._servers}
 
     def _bind_admin(self, config: Config) -> socket.socket | None:
         """Beside the one that there is, until the workers are ready. Anew each time: somebody may have taken its place."""
@@ -221,7 +251,7 @@ class Supervisor:
 
     def _start(self, generation: Generation, number: int) -> None:
         try:
-            process = fork_worker(number, generation.config, generation.sockets[number])
+            process = fork_worker(number, generation.given, generation.sockets[number])
         except OSError as error:
             self._missing(generation, number, f"worker {number} can not be started: {error.strerror}", 0.0)
             return
@@ -276,6 +306,8 @@ class Supervisor:
             process.timer.cancel()
         process.forget()
         self._departed = add(self._departed, process.slot.counted())
+        if note := process.slot.note():
+            self._learn_from(note)
         reason = f"{process} {_how_it_ended(code)}{': ' if process.reason else ''}{process.reason}"
         if process.is_dismissed:
             is_early = not process.is_serving and code in (-signal.SIGTERM, -signal.SIGUSR2)
@@ -317,6 +349,9 @@ class Supervisor:
             if at_s <= self._loop.time():
                 del generation.due_s[number]
                 self._restarts += 1
+                self._learn_servers()
+                servers = dict(self._servers)
+                generation.given = dataclasses.replace(generation.given, start=Start.REPLACEMENT, servers=servers)
                 self._start(generation, number)
 
     # --- signals
@@ -360,6 +395,11 @@ class Supervisor:
             restarts=self._restarts,
             reloads=dict(self._reloads),
         )
+
+
+def _server(noted: list[Any] | str) -> Server:
+    """JSON has no pairs."""
+    return noted if isinstance(noted, str) else (str(noted[0]), int(noted[1]))
 
 
 def _how_it_ended(code: int) -> str:

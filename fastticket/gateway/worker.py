@@ -49,9 +49,11 @@ from fastticket.errors import (
 )
 from fastticket.gateway.addresses import BACKLOG
 from fastticket.gateway.config import Config, Route
+from fastticket.gateway.given import Given, Start
 from fastticket.gateway.logfile import LogFile
 from fastticket.gateway.slot import Slot
 from fastticket.gateway.upstreams import UpstreamGroup
+from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.gateway")
 
@@ -59,6 +61,8 @@ TICK_S = 0.1
 NOTE_INTERVAL_S = 1.0
 LOOKS_PER_TURN = 32  # of what was asked is begun with in one turn of the loop: about a millisecond of work
 CHANGES_PER_TURN = 8
+STORE_PATIENCE_S = 5.0  # for the store to answer before anybody is served without it
+REPLACEMENT_PATIENCE_S = 1.0  # the same while clients wait already
 CHANGES = frozenset((ASK_LOGIN, ASK_LOGIN_REMEMBERED, ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE, ASK_ROTATE))
 
 Ask = tuple[int, int, str, Any, Any]  # as `Proxy.asks` has them
@@ -156,14 +160,16 @@ class Asks:
 class Worker:
     """A gateway on sockets that listen already."""
 
-    def __init__(self, config: Config, listeners: list[socket.socket], slot: Slot | None = None) -> None:
-        """Bound sockets. `slot`: where to tell the supervisor how things are."""
+    def __init__(self, given: Given, listeners: list[socket.socket], slot: Slot | None = None) -> None:
+        """Bound sockets. `slot`: where to tell the supervisor how things are. ConfigError."""
+        config = given.config
+        self._given = given
         self._config = config
         self._listeners = listeners
         self._slot = slot
-        self._cache = make_cache(config, config.keyring())
+        self._cache = make_cache(config, given.keys)
         self.proxy = make_proxy(config, self._cache, slot.counters if slot else None)
-        self._groups = [UpstreamGroup(self.proxy, config, upstream) for upstream in config.upstream]
+        self._groups = [UpstreamGroup(self.proxy, config, upstream, given.servers) for upstream in config.upstream]
         routes = add_routes(self.proxy, config, {group.name: group.number for group in self._groups})
         self._exemptions = [re.compile(route.exempt) if route.exempt else None for route in routes]
         self._log_file = LogFile(config.base / config.gateway.access_log) if self.proxy.log else None
@@ -209,9 +215,21 @@ class Worker:
         self._serve()
 
     async def _open(self) -> None:
-        await self._cache.open()
-        await asyncio.gather(*(group.start() for group in self._groups))
+        groups = [asyncio.create_task(group.start(self._given.start)) for group in self._groups]
+        try:
+            await self._open_store()
+            await asyncio.gather(*groups)
+        finally:
+            await end(*groups)
         self._publish()
+
+    async def _open_store(self) -> None:
+        if self._given.may_lack_store:
+            is_replacement = self._given.start is Start.REPLACEMENT
+            patience_s = REPLACEMENT_PATIENCE_S if is_replacement else STORE_PATIENCE_S
+            await self._cache.begin(patience_s, is_known_good=is_replacement)
+        else:
+            await self._cache.open()
 
     def _serve(self) -> None:
         for listener in self._listeners:
@@ -297,6 +315,8 @@ class Worker:
             "counters": {name: value for name, value in cache.items() if name not in NOW},
             "now": {name: cache[name] for name in NOW},
             "store": dict(self._cache.store_servers),
+            "resolved": {name: servers for group in self._groups for name, servers in group.resolved.items()},
+            "without_servers": [group.name for group in self._groups if not group.has_servers],
             "upstreams": [
                 {**state, "group": self._groups[state["group"]].name} for state in self.proxy.upstream_states()
             ],

@@ -118,9 +118,9 @@ class Site:
 
 @contextlib.contextmanager
 def starting_none(at):
-    """Meanwhile its supervisor can fork no worker: that takes four descriptors, and it may open three more."""
+    """Meanwhile its supervisor can fork no worker: that takes four descriptors, and it may open two more."""
     used = [int(fd) for fd in os.listdir(f"/proc/{at.pid}/fd")]
-    free = itertools.islice((fd for fd in itertools.count() if fd not in used), 3, None)
+    free = itertools.islice((fd for fd in itertools.count() if fd not in used), 2, None)
     soft, hard = resource.prlimit(at.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(at.pid, resource.RLIMIT_NOFILE, (next(free), hard))
     try:

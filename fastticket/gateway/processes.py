@@ -46,6 +46,8 @@ class WorkerProcess:
         self.is_dismissed = False  #: told to retire or to stop
         self.is_stopped = False  #: told to stop
         self.reason = ""  #: why it could not start
+        self.silent_s = 0.0  #: since it was last heard of, as far as its supervisor was awake
+        self._beats = 0
         self.timer: asyncio.TimerHandle | None = None  #: when it has to be ready, or gone
 
     def __str__(self) -> str:
@@ -64,6 +66,13 @@ class WorkerProcess:
         os.close(self.pipe)
         self.pipe = -1
         return True
+
+    def listen(self, passed_s: float) -> float:
+        """Hear whether its loop has run since the last time, so long ago; for how long it has not."""
+        beats = self.slot.beats
+        self.silent_s = 0.0 if beats != self._beats else self.silent_s + passed_s
+        self._beats = beats
+        return self.silent_s
 
     def let_serve(self) -> None:
         """Its sockets listen."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-NOTE_AGE_MAX_S = 10.0  # a worker writes one each second; one that has not for so long hangs
+NOTE_AGE_MAX_S = 5.0  # a worker writes one each second; one that has not for so long is not counted on
 
 
 @dataclasses.dataclass(frozen=True)

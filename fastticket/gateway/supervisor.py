@@ -36,6 +36,7 @@ log = logging.getLogger("fastticket.supervisor")
 
 READY_TIMEOUT_S = 60.0  # of a worker, from its fork
 END_MARGIN_S = 10.0  # of a worker, after its time to drain, to write what it has; then SIGKILL
+WATCH_INTERVAL_S = 1.0
 STEADY_S = 10.0  # a worker that has lived so long is replaced at once
 PAUSE_FIRST_S = 0.1  # before a worker that died sooner is replaced; twice as long each time
 RENEWAL_PAUSE_S = 1.0  # after a shorter one, who waits in the listen queue is still served
@@ -99,6 +100,7 @@ class Supervisor:
         self._is_stopping = False
         self._exit_code = 0
         self._news = asyncio.Event()
+        self._watched_s = time.monotonic()
 
     def run(self) -> int:
         """Until SIGTERM or SIGINT, and every worker is gone."""
@@ -110,6 +112,7 @@ class Supervisor:
         self._loop.add_signal_handler(signal.SIGCHLD, self._news.set)
         failure = None
         try:
+            self._watch()
             self._bring_up()
             while self._processes() or not self._is_stopping:
                 self._runner.run(self._hear())
@@ -288,6 +291,18 @@ class Supervisor:
     def _kill(self, process: WorkerProcess, timeout_s: float) -> None:
         log.error("%s is killed: not %s in %g s", process, "gone" if process.is_dismissed else "ready", timeout_s)
         process.send(signal.SIGKILL)
+
+    def _watch(self) -> None:
+        """Each second: whether the workers' loops run. What this process slept through itself is nobody's silence."""
+        self._loop.call_later(WATCH_INTERVAL_S, self._watch)
+        now_s = time.monotonic()
+        passed_s, self._watched_s = min(now_s - self._watched_s, 2 * WATCH_INTERVAL_S), now_s
+        for generation in filter(None, (self._present, self._coming)):
+            timeout_s = generation.config.gateway.watchdog_timeout_s
+            for process in generation.processes.values():
+                if process.is_ready and not process.is_dismissed and process.listen(passed_s) >= timeout_s > 0:
+                    log.error("%s is killed: it hangs, for %g s (watchdog_timeout_s)", process, timeout_s)
+                    process.send(signal.SIGKILL)
 
     def _bury(self) -> None:
         for generation in self._generations():

@@ -12,7 +12,6 @@ import gc
 import json
 import logging
 import os
-import re
 import signal
 import socket
 import time
@@ -49,6 +48,7 @@ from fastticket.errors import (
 )
 from fastticket.gateway.addresses import BACKLOG
 from fastticket.gateway.config import Config, Route
+from fastticket.gateway.exemption import Exemption
 from fastticket.gateway.given import Given, Start
 from fastticket.gateway.logfile import LogFile
 from fastticket.gateway.slot import Slot
@@ -171,12 +171,13 @@ class Worker:
         self.proxy = make_proxy(config, self._cache, slot.counters if slot else None)
         self._groups = [UpstreamGroup(self.proxy, config, upstream, given.servers) for upstream in config.upstream]
         routes = add_routes(self.proxy, config, {group.name: group.number for group in self._groups})
-        self._exemptions = [re.compile(route.exempt) if route.exempt else None for route in routes]
+        self._exemptions = [Exemption(route.exempt) if route.exempt else None for route in routes]
         self._log_file = LogFile(config.base / config.gateway.access_log) if self.proxy.log else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._asks = Asks()
         self._idle = asyncio.Event()
         self._has_more = False
+        self._is_note_cut = False
         self._ticker: asyncio.TimerHandle | None = None
         self._publisher: asyncio.TimerHandle | None = None
         ticket = config.ticket
@@ -303,9 +304,18 @@ class Worker:
         self._ticker = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def _publish(self) -> None:
-        if self._slot:
-            self._slot.publish(self._note())
-            self._publisher = asyncio.get_running_loop().call_later(NOTE_INTERVAL_S, self._publish)
+        if not self._slot:
+            return
+        self._publisher = asyncio.get_running_loop().call_later(NOTE_INTERVAL_S, self._publish)
+        self._slot.beat()
+        note = self._note()
+        try:
+            self._slot.publish(note)
+        except ValueError as error:  # too many servers, or names too long
+            if not self._is_note_cut:
+                log.error("%s: upstream servers are not shown any more", error)
+            self._is_note_cut = True
+            self._slot.publish({**note, "resolved": {}, "upstreams": []})
 
     def _note(self) -> dict[str, Any]:
         """What the supervisor sums and shows, beside the data plane's counters."""
@@ -359,7 +369,7 @@ class Worker:
 
     def _is_exempt(self, route: int, path: bytes) -> bool:
         exemption = self._exemptions[route]
-        return exemption is not None and exemption.fullmatch(path.decode("latin-1")) is not None
+        return exemption is not None and exemption.covers(path)
 
     async def _is_alive(self, ticket: str, touch: bool) -> bool:
         """Of a stream or tunnel, which is admitted for as long as a request would be."""

@@ -218,6 +218,7 @@ cdef class Proxy:
     cdef uint32_t pooled_count
     cdef bint accepts
     cdef int64_t accepts_again_ms
+    cdef bint leaving               # every connection closes after its next answer; others are still let in
     cdef bint draining
     cdef uint64_t freed_groups          # a bit for each group in which a server may have room for a pending request
     cdef tuple texts                    # what these borrow:

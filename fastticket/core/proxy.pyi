@@ -96,6 +96,9 @@ class Proxy:
     def tick(self) -> None:
         """End what took too long."""
 
+    def leave(self) -> None:
+        """Every connection closes after its next answer. Others are still let in."""
+
     def stop_accepting(self) -> None:
         """Let go of the listeners, which may then be closed. Every connection closes after its next answer."""
 
@@ -141,6 +144,10 @@ class Proxy:
     @property
     def connection_count(self) -> int:
         """Client connections that are open."""
+
+    @property
+    def tunnel_count(self) -> int:
+        """Clients with a tunnel now."""
 
     @property
     def stats(self) -> dict[str, Any]:

@@ -380,9 +380,13 @@ cdef class Proxy:
         with nogil:
             self._tick()
 
+    def leave(self):
+        """Every connection closes after its next answer. Others are still let in."""
+        self.leaving = True
+
     def stop_accepting(self):
         """Let go of the listeners, which may then be closed. Every connection closes after its next answer."""
-        self.draining = True
+        self.draining = self.leaving = True
         self._set_accepting(False)
 
     def drain(self):
@@ -552,6 +556,15 @@ cdef class Proxy:
     @property
     def connection_count(self):
         return self.downstream_count
+
+    @property
+    def tunnel_count(self):
+        """Clients with a tunnel now."""
+        cdef uint32_t i
+        cdef uint32_t count = 0
+        for i in range(self.conn_count):
+            count += self.conns[i].side == Side.DOWNSTREAM and self.conns[i].state == State.TUNNELLING
+        return count
 
     @property
     def stats(self):
@@ -1497,7 +1510,7 @@ cdef class Proxy:
 
     cdef const char *_connection_field(self, Conn *c) noexcept nogil:
         """Of an answer of our own; whether the connection stays is decided here."""
-        if not c.complete or self.draining:
+        if not c.complete or self.leaving:
             c.closes = True
         if c.closes:
             return b"Connection: close\r\n"
@@ -1526,7 +1539,7 @@ cdef class Proxy:
         """The next request, or the end. Whatever of the next one was read already is `held` after this one."""
         cdef Conn *c = &self.conns[index]
         cdef uint32_t done = c.head_size + c.body_size if c.held_is_whole else 0
-        if c.closes or self.draining:
+        if c.closes or self.leaving:
             self._linger(index, c.held_size > done)
             return
         c.held_size -= done
@@ -2402,7 +2415,7 @@ cdef class Proxy:
             return
         if c.framing == Framing.NO_BODY or c.framing == Framing.LENGTH and c.left == 0:
             c.complete = True
-        if self.draining or not d.complete and c.complete:
+        if self.leaving or not d.complete and c.complete:
             d.closes = True
         d.sends_chunks = not is_tunnel and d.minor == 1 and (c.framing == Framing.CHUNKED or c.framing == Framing.UNTIL_CLOSE)
         if d.minor == 0 and (c.framing == Framing.CHUNKED or c.framing == Framing.UNTIL_CLOSE):

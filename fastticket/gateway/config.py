@@ -63,8 +63,12 @@ class Gateway:
     access_log_format: Literal["text", "json"] = "text"
     drain_timeout_s: float = 10.0
     retire_timeout_s: float = 60.0
+    shutdown_delay_s: float = 0.0
     watchdog_timeout_s: float = 10.0
     admin: str = ""
+    readiness: list[Literal["workers", "store", "store-any", "upstreams", "upstreams-any"]] = field(
+        default_factory=lambda: ["workers", "store", "upstreams"]
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -379,6 +383,7 @@ def _check(config: Config) -> None:
     require(1 <= config.cache.capacity <= 1 << 30, "[cache] capacity", "must be from 1 to 1073741824 sessions")
     require(config.upstream, "[[upstream]]", "there must be one")
     require(config.route, "[[route]]", 'there must be one; path = "/" catches everything')
+    require(gateway.shutdown_delay_s <= DAY_S, "[gateway] shutdown_delay_s", f"must be at most {DAY_S}")
     require(
         gateway.watchdog_timeout_s == 0 or gateway.watchdog_timeout_s >= WATCHDOG_MIN_S,
         "[gateway] watchdog_timeout_s",

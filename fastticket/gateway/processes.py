@@ -20,7 +20,7 @@ import uvloop
 from fastticket.errors import ConfigError, FastticketError
 from fastticket.gateway.given import Given
 from fastticket.gateway.slot import Slot
-from fastticket.gateway.worker import Worker
+from fastticket.gateway.worker import GO, LEAVE, Worker
 
 log = logging.getLogger("fastticket.gateway")
 
@@ -78,7 +78,12 @@ class WorkerProcess:
         """Its sockets listen."""
         self.is_serving = True
         with contextlib.suppress(BrokenPipeError):  # it has died; its end will be heard of
-            os.write(self._go, READY)
+            os.write(self._go, GO)
+
+    def let_leave(self) -> None:
+        """It goes on, but nobody shall stay."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._go, LEAVE)
 
     def forget(self) -> None:
         """It has ended."""

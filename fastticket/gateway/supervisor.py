@@ -6,7 +6,7 @@ its workers are ready, those of the present one retire. If anything is wrong wit
 The event loop hears of things (signals, words of workers, the end of processes) and notes them; `_act` decides, between two runs of the
 loop, because only there it may fork.
 
-    SIGTERM, SIGINT   end        SIGHUP   the next generation        SIGUSR1   each worker logs its counters
+    SIGTERM, SIGINT   end, after `shutdown_delay_s`        SIGHUP   the next generation        SIGUSR1   each worker logs its counters
     to a worker: SIGTERM  stop   SIGUSR2  retire
 """
 
@@ -88,7 +88,7 @@ class Supervisor:
         self._runner = runner
         self._loop = runner.get_loop()
         self._listeners = Listeners()
-        self._admin = AdminListener(self.snapshot)
+        self._admin = AdminListener(self.snapshot, self._drain)
         self._present: Generation | None = None
         self._coming: Generation | None = None
         self._retiring: list[Generation] = []
@@ -97,6 +97,8 @@ class Supervisor:
         self._restarts = 0
         self._reloads = {"done": 0, "refused": 0}
         self._is_reload_wanted = False
+        self._is_leaving = False  # not ready, but everybody is served
+        self._has_end = False  # it stops by itself in a while
         self._is_stopping = False
         self._exit_code = 0
         self._news = asyncio.Event()
@@ -106,7 +108,7 @@ class Supervisor:
         """Until SIGTERM or SIGINT, and every worker is gone."""
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # means something to workers, and to nginx, not here
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._stop)
+            self._loop.add_signal_handler(number, self._leave)
         self._loop.add_signal_handler(signal.SIGHUP, self._want_reload)
         self._loop.add_signal_handler(signal.SIGUSR1, self._tell_to_log)
         self._loop.add_signal_handler(signal.SIGCHLD, self._news.set)
@@ -143,7 +145,7 @@ class Supervisor:
             self._give_up(self._coming, self._coming.failure)
         elif self._coming and self._coming.is_ready:
             self._switch_to(self._coming)
-        if self._is_reload_wanted and not self._coming:
+        if self._is_reload_wanted and not self._coming and not self._is_leaving:
             self._is_reload_wanted = False
             self._bring_up()
         if self._present:
@@ -218,6 +220,8 @@ class Supervisor:
                 for listener in generation.sockets[number]:
                     listener.listen(BACKLOG)
                 process.let_serve()
+                if self._is_leaving:
+                    process.let_leave()
 
     def _give_up(self, coming: Generation, failure: FastticketError) -> None:
         self._coming = None
@@ -371,6 +375,29 @@ class Supervisor:
 
     # --- signals
 
+    def _leave(self) -> None:
+        """Not ready any more, and stop when every balancer has noticed, or when told so again."""
+        delay_s = self._present.config.gateway.shutdown_delay_s if self._present else 0.0
+        if self._has_end or not delay_s:
+            self._stop()
+            return
+        self._has_end = True
+        log.info("not ready any more; stops in %g s (shutdown_delay_s)", delay_s)
+        self._loop.call_later(delay_s, self._stop)
+        self._let_leave()
+
+    def _let_leave(self) -> None:
+        self._is_leaving = True
+        for process in self._processes():
+            if process.is_serving and not process.is_dismissed:
+                process.let_leave()
+
+    def _drain(self) -> None:
+        """What an orchestrator asks for before it ends us."""
+        if not self._is_leaving:
+            log.info("not ready any more: drained by POST /drain; SIGTERM ends it")
+            self._let_leave()
+
     def _stop(self) -> None:
         """All generations. Nobody waits in vain for those that accept no more."""
         if self._is_stopping:
@@ -401,7 +428,8 @@ class Supervisor:
         for process in self._processes():
             counted = add(counted, process.slot.counted())
         return Snapshot(
-            is_stopping=self._is_stopping,
+            is_stopping=self._is_stopping or self._is_leaving,
+            readiness=present.config.gateway.readiness if present else (),
             workers=present.config.gateway.workers if present else 0,
             serving={number: process.slot.note() for number, process in serving.items()},
             notes=[note for process in self._processes() if (note := process.slot.note())],

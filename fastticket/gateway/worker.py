@@ -1,13 +1,15 @@
 """One gateway process: the control plane around the data plane.
 
 The data plane (`core.proxy`) serves sockets by itself. This is what it can not do: load sessions, log in and out, timers, signals.
-Shutdown, in order: close the listeners, end idle connections, let the others finish (`drain_timeout_s`), write every touch, close. A
-worker that retires does the same, but first lets each client have the answer to one more request (`retire_timeout_s`).
+Shutdown, in order: close the listeners, end idle connections, let the others finish (`drain_timeout_s`), write every touch, close.
+Where the sockets outlive the gateway, whoever comes is served until the tunnels have ended: nobody else would serve him. A worker that
+retires does the same, but first lets each client have the answer to one more request (`retire_timeout_s`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import logging
@@ -58,6 +60,9 @@ from fastticket.tasks import end
 log = logging.getLogger("fastticket.gateway")
 
 TICK_S = 0.1
+GO, LEAVE = b"+", b"-"  # words of the supervisor
+WORDS_BYTES_MAX = 16
+LAST_ANSWERS_S = 1.0  # for those that were let in while the tunnels had all of the drain timeout
 NOTE_INTERVAL_S = 1.0
 LOOKS_PER_TURN = 32  # of what was asked is begun with in one turn of the loop: about a millisecond of work
 CHANGES_PER_TURN = 8
@@ -175,7 +180,9 @@ class Worker:
         self._log_file = LogFile(config.base / config.gateway.access_log) if self.proxy.log else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._asks = Asks()
-        self._idle = asyncio.Event()
+        self._idle = asyncio.Event()  # nobody is connected
+        self._ticked = asyncio.Event()
+        self._sockets_outlive = any(address.fd >= 0 for address in config.listen_addresses())
         self._has_more = False
         self._is_note_cut = False
         self._ticker: asyncio.TimerHandle | None = None
@@ -188,8 +195,8 @@ class Worker:
     async def run(self, ready: Callable[[], None], go: int) -> None:
         """Serve until SIGTERM, or until SIGUSR2 and nobody is connected.
 
-        `ready` is called when requests could be served; they are once there is something to read from the descriptor `go`. From
-        then on somebody may be in the listen queue, so signals have to be answered before.
+        `ready` is called when requests could be served; they are once GO can be read from the descriptor `go`. From then on somebody
+        may be in the listen queue, so signals have to be answered before. LEAVE: SIGTERM will follow.
         """
         await self._open()
         gc.collect()
@@ -199,16 +206,25 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, stop.set)
         loop.add_signal_handler(signal.SIGUSR2, retire.set)
         loop.add_signal_handler(signal.SIGUSR1, self._log_stats)
-        loop.add_reader(go, begin.set)
+        loop.add_reader(go, self._hear, go, begin)
         ready()
         await _first_of(begin, stop, retire)
-        loop.remove_reader(go)
         if begin.is_set():
             self._serve()
             await _first_of(stop, retire)
             if not stop.is_set():
                 await self._retire(stop)
         await self.stop()
+
+    def _hear(self, go: int, begin: asyncio.Event) -> None:
+        """A word of the supervisor."""
+        words = os.read(go, WORDS_BYTES_MAX)
+        if GO in words:
+            begin.set()
+        if LEAVE in words:
+            self.proxy.leave()
+        if not words:  # it is gone, and SIGTERM has come
+            asyncio.get_running_loop().remove_reader(go)
 
     async def start(self) -> None:
         """Open the store and serve."""
@@ -241,16 +257,19 @@ class Worker:
 
     async def stop(self) -> None:
         """Drain, then flush."""
+        loop = asyncio.get_running_loop()
+        drained_s = loop.time() + self._config.gateway.drain_timeout_s
+        if self._listeners and self._sockets_outlive:
+            await self._outwait_tunnels(drained_s)
         self._stop_accepting()
         if self.proxy.connection_count:
             await asyncio.sleep(TICK_S)  # who was let in last has not asked yet
         self.proxy.drain()
-        try:
-            async with asyncio.timeout(self._config.gateway.drain_timeout_s):
-                while self.proxy.connection_count:
-                    self._idle.clear()
-                    await self._idle.wait()
-        except TimeoutError:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(max(drained_s, loop.time() + LAST_ANSWERS_S)):
+                while self._connections_awaited(drained_s):
+                    await self._next_tick()
+        if self.proxy.connection_count:
             log.warning("%d connections were still in use after the drain timeout", self.proxy.connection_count)
         if self._ticker:
             self._ticker.cancel()
@@ -265,6 +284,21 @@ class Worker:
         self._publish()
         if self._publisher:
             self._publisher.cancel()
+
+    def _connections_awaited(self, drained_s: float) -> int:
+        """Tunnels have had their time."""
+        is_over = asyncio.get_running_loop().time() >= drained_s
+        return self.proxy.connection_count - (self.proxy.tunnel_count if is_over else 0)
+
+    async def _next_tick(self) -> None:
+        self._ticked.clear()
+        await self._ticked.wait()
+
+    async def _outwait_tunnels(self, drained_s: float) -> None:
+        """Nobody else reads the queue of these sockets before this gateway has gone: who comes is served, and not kept waiting."""
+        self.proxy.leave()
+        while self.proxy.tunnel_count and asyncio.get_running_loop().time() < drained_s:
+            await self._next_tick()
 
     async def _retire(self, stop: asyncio.Event) -> None:
         """Another worker accepts from these sockets now. Who is connected gets one more answer; a key that is gone counts no more."""
@@ -296,6 +330,7 @@ class Worker:
 
     def _tick(self) -> None:
         self.proxy.tick()
+        self._ticked.set()
         self._answer_asks()
         if not self.proxy.connection_count:
             self._idle.set()

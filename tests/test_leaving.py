@@ -164,3 +164,28 @@ def handles_sigterm(pid):
     with open(f"/proc/{pid}/status") as file:
         caught = next(line for line in file if line.startswith("SigCgt"))
     return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def test_systemd_is_told(site, table, tmp_path, monkeypatch):
+    """When it serves, reloads, and stops, and each second that it lives."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(BOUND_S)
+
+        def told():
+            while (words := manager.recv(1000)) == b"WATCHDOG=1":
+                beats.append(words)
+            return words.partition(b"\n")[0]
+
+        beats = []
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        at = site(table())
+        assert told() == b"READY=1"
+        assert at.reload().startswith("reloaded")
+        assert [told(), told()] == [b"RELOADING=1", b"READY=1"]
+        assert at.reload("nonsense").startswith("not reloaded")
+        assert [told(), told()] == [b"RELOADING=1", b"READY=1"]
+        at.at.process.send_signal(signal.SIGTERM)
+        assert told() == b"STOPPING=1"
+        assert beats
+        at.at.process.wait(BOUND_S)

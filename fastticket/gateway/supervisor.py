@@ -31,6 +31,7 @@ from fastticket.gateway.listeners import Listeners, Sockets, name_of
 from fastticket.gateway.processes import BAD_CONFIG, FAILED, WorkerProcess, fork_worker
 from fastticket.gateway.slot import add
 from fastticket.gateway.snapshot import Snapshot, is_store_away
+from fastticket.gateway.systemd import ALIVE, READY, STOPPING, notify, reloading
 
 log = logging.getLogger("fastticket.supervisor")
 
@@ -147,6 +148,7 @@ class Supervisor:
             self._switch_to(self._coming)
         if self._is_reload_wanted and not self._coming and not self._is_leaving:
             self._is_reload_wanted = False
+            notify(reloading())
             self._bring_up()
         if self._present:
             self._let_serve(self._present)
@@ -206,6 +208,7 @@ class Supervisor:
             take_place(coming.admin, address)
         self._runner.run(self._admin.move_to(coming.admin))
         self._let_serve(coming)
+        notify(READY)
         if before is None:
             self._ready([name_of(s) for s in coming.sockets[0]])
             return
@@ -244,6 +247,7 @@ class Supervisor:
         if not self._present:
             raise error
         self._listeners.keep(self._present.sockets)
+        notify(READY)
         self._reloads["refused"] += 1
         log.error("not reloaded, the configuration before stays: %s", error)
 
@@ -299,6 +303,7 @@ class Supervisor:
     def _watch(self) -> None:
         """Each second: whether the workers' loops run. What this process slept through itself is nobody's silence."""
         self._loop.call_later(WATCH_INTERVAL_S, self._watch)
+        notify(ALIVE)
         now_s = time.monotonic()
         passed_s, self._watched_s = min(now_s - self._watched_s, 2 * WATCH_INTERVAL_S), now_s
         for generation in filter(None, (self._present, self._coming)):
@@ -382,6 +387,7 @@ class Supervisor:
             self._stop()
             return
         self._has_end = True
+        notify(STOPPING)
         log.info("not ready any more; stops in %g s (shutdown_delay_s)", delay_s)
         self._loop.call_later(delay_s, self._stop)
         self._let_leave()
@@ -403,6 +409,7 @@ class Supervisor:
         if self._is_stopping:
             return
         self._is_stopping = True
+        notify(STOPPING)
         self._listeners.keep([])
         for generation in self._generations():
             for process in generation.processes.values():

@@ -105,6 +105,10 @@ class Proxy:
     def drain(self) -> None:
         """Close idle connections."""
 
+    def part(self, most: int) -> int:
+        """Tell clients with a WebSocket that the gateway goes away (1001), so many at most; how many. Who is being sent a frame is not
+        told yet."""
+
     def asks(self) -> list[tuple[int, int, str, bool | bytes | tuple[bytes, dict[str, str]] | None, str | int]]:
         """What the control plane is asked since the last call: (kind, handle, ticket, value, host or route).
 

@@ -53,6 +53,7 @@ from fastticket.core.clients cimport (
     write_address,
 )
 
+from fastticket.core.frames cimport CLOSE_FRAME_BYTES, Frames, close_frame, follow, is_between
 from fastticket.core.http1 cimport (
     FIELDS_MAX,
     INCOMPLETE,
@@ -221,6 +222,8 @@ cdef class Proxy:
             raise ValueError(f"at most {UPGRADES_MAX} protocols to upgrade to")
         for i in range(self.upgrade_count):
             self.upgrades[i] = _text(self.texts[4][i])
+            if self.texts[4][i] == b"websocket":
+                self.websocket = <uint8_t>(i + 1)
         self.keeps_host = keeps_host
         self.records_address = "address" in login_details
         self.records_agent = "user_agent" in login_details
@@ -396,6 +399,19 @@ cdef class Proxy:
             if self.conns[i].side == Side.DOWNSTREAM and self.conns[i].state == State.IDLE:
                 self._close(i)
         self._reclaim()
+
+    def part(self, uint32_t most):
+        """Tell clients with a WebSocket that the gateway goes away (1001), so many at most; how many. Who is being sent a frame is not
+        told yet."""
+        cdef uint32_t i
+        cdef uint32_t told = 0
+        self._begin_now()
+        for i in range(self.conn_count):
+            if told == most:
+                break
+            told += self.conns[i].side == Side.UPSTREAM and self.conns[i].state == State.TUNNELLING and self._part(i)
+        self._end_now()
+        return told
 
     def asks(self):
         """What the control plane is asked since the last call: (kind, handle, ticket, value, host).
@@ -2146,6 +2162,10 @@ cdef class Proxy:
             self.conns[peer].body_bytes_out += produced
             if consumed < size:
                 c.keeps_alive = False
+        if c.state == State.TUNNELLING and c.side == Side.UPSTREAM:
+            follow(&c.frames, at, produced)
+            if c.is_parted:
+                return True
         if not self._send_body(peer, at, produced, c.complete):
             self._send_failed(peer)
             return False
@@ -2434,6 +2454,8 @@ cdef class Proxy:
         if not self._send(downstream, self.out, self.out_size):
             self._abort(downstream)
         elif is_tunnel:
+            memset(&c.frames, 0, sizeof(Frames))
+            follow(&c.frames, at + head.size, produced)
             self._open_tunnel(index)
         elif c.complete:
             self._finish(index)
@@ -2488,6 +2510,7 @@ cdef class Proxy:
         d.complete = False
         d.closes = True
         c.sends_chunks = False
+        c.is_parted = False
         c.state = State.TUNNELLING
         d.state = State.TUNNELLING
         self._account(d, False)
@@ -2501,6 +2524,19 @@ cdef class Proxy:
         d.held_is_whole = False
         d.held_size = 0
         self._pump(index)
+
+    cdef bint _part(self, uint32_t index) noexcept nogil:
+        """A close frame to the client of a tunnel, between two frames of its upstream. Its answer passes, and so both sides end it."""
+        cdef Conn *c = &self.conns[index]
+        cdef Conn *d = &self.conns[c.peer]
+        if c.is_parted or c.frames.has_closed or c.complete or d.upgrade != self.websocket or d.unsent != NULL:
+            return False
+        if not is_between(&c.frames):
+            return False
+        c.is_parted = True
+        if not self._send(c.peer, close_frame(), CLOSE_FRAME_BYTES):
+            self._abort(index)
+        return True
 
     cdef void _finish(self, uint32_t index) noexcept nogil:
         """The response is complete: part the two connections."""

@@ -13,6 +13,7 @@ import contextlib
 import gc
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -60,6 +61,8 @@ from fastticket.tasks import end
 log = logging.getLogger("fastticket.gateway")
 
 TICK_S = 0.1
+PARTING_SHARE = 0.8  # of the drain timeout, for the last ones to have some of it, too
+PARTED_PER_S_MIN = 20  # a few WebSockets are no crowd
 GO, LEAVE = b"+", b"-"  # words of the supervisor
 WORDS_BYTES_MAX = 16
 LAST_ANSWERS_S = 1.0  # for those that were let in while the tunnels had all of the drain timeout
@@ -162,6 +165,21 @@ class Asks:
         return taken + [self._changes.popleft() for _ in range(min(len(self._changes), CHANGES_PER_TURN))]
 
 
+class Parting:
+    """When which of the WebSockets are told that the gateway goes away: all of them at once would all come back at once."""
+
+    def __init__(self, tunnels: int, began_s: float, drain_timeout_s: float) -> None:
+        span_s = min(PARTING_SHARE * drain_timeout_s, tunnels / PARTED_PER_S_MIN)
+        self._began_s = began_s
+        self._per_s = tunnels / span_s if span_s else PARTED_PER_S_MIN
+        self.told = 0
+
+    def due(self, now_s: float) -> int:
+        """How many to tell now."""
+        since_s = now_s - self._began_s
+        return max(0, math.ceil(since_s * self._per_s) - self.told)
+
+
 class Worker:
     """A gateway on sockets that listen already."""
 
@@ -182,6 +200,7 @@ class Worker:
         self._asks = Asks()
         self._idle = asyncio.Event()  # nobody is connected
         self._ticked = asyncio.Event()
+        self._parting: Parting | None = None  # from WebSockets, when it stops
         self._sockets_outlive = any(address.fd >= 0 for address in config.listen_addresses())
         self._has_more = False
         self._is_note_cut = False
@@ -259,6 +278,7 @@ class Worker:
         """Drain, then flush."""
         loop = asyncio.get_running_loop()
         drained_s = loop.time() + self._config.gateway.drain_timeout_s
+        self._parting = Parting(self.proxy.tunnel_count, loop.time(), self._config.gateway.drain_timeout_s)
         if self._listeners and self._sockets_outlive:
             await self._outwait_tunnels(drained_s)
         self._stop_accepting()
@@ -330,6 +350,8 @@ class Worker:
 
     def _tick(self) -> None:
         self.proxy.tick()
+        if self._parting:
+            self._parting.told += self.proxy.part(self._parting.due(asyncio.get_running_loop().time()))
         self._ticked.set()
         self._answer_asks()
         if not self.proxy.connection_count:

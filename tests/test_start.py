@@ -155,6 +155,80 @@ def test_a_name_without_an_address_is_an_outage_of_its_routes(site, table):
     assert len(re.findall("nowhere.invalid:1: the name does not resolve", at.log)) == 3  # once each worker
 
 
+RESOLVER = """
+import os, socket, time
+real = socket.getaddrinfo
+
+def look_up(host, port, *rest, **options):
+    if host != "app.test":
+        return real(host, port, *rest, **options)
+    with open(os.environ["APP_TEST"]) as file:
+        address = file.read().strip()
+    if address == "silence":
+        time.sleep(60)
+    if not address:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+    return real(address, port, *rest, **options)
+
+socket.getaddrinfo = look_up
+"""
+
+
+@pytest.fixture
+def app_test(tmp_path, monkeypatch):
+    """`app_test(address)`: what the name server says of app.test from now on to processes that start; "": nothing; or "silence"."""
+    (tmp_path / "resolver").mkdir()
+    (tmp_path / "resolver" / "sitecustomize.py").write_text(RESOLVER)
+    monkeypatch.syspath_prepend(str(tmp_path / "resolver"))
+    monkeypatch.setenv("APP_TEST", str(tmp_path / "address"))
+
+    def say(address):
+        (tmp_path / "next").write_text(address)
+        (tmp_path / "next").rename(tmp_path / "address")
+
+    return say
+
+
+@pytest.fixture
+def named(table, origin):
+    """A configuration whose routes all lead to app.test."""
+
+    def make():
+        made = table()
+        port = origin().address.rpartition(":")[2]
+        made["upstream"] = [{"name": "app", "servers": [f"app.test:{port}"], "resolve_interval_s": 1}]
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize("lost", ["", "silence"])
+def test_a_replacement_knows_the_addresses_that_names_had(site, named, app_test, lost):
+    app_test("127.0.0.1")
+    at = site(config := named())
+    assert status_of(at.ask(OPEN)[0]) == 200
+    app_test(lost)
+    replaced(at)
+    assert status_of(at.ask(OPEN)[0]) == 200
+    if not lost:
+        assert at.reload(config).startswith("reloaded")  # it goes on with them, too
+        assert status_of(at.ask(OPEN)[0]) == 200
+        app_test("127.0.0.1")
+        wait_until(lambda: "app.test" in at.log and "the name resolves again" in at.log, "it is said", BOUND_S)
+
+
+@pytest.mark.parametrize("lost", ["", "silence"])
+def test_a_name_that_comes_later(site, named, app_test, lost):
+    app_test(lost)
+    at = site(named())
+    assert status_of(at.ask(OPEN)[0]) == 503
+    assert at.at.end(signal.SIGTERM) == 0 if lost else True  # the end waits for no name server
+    if not lost:
+        app_test("127.0.0.1")
+        wait_until(lambda: status_of(at.ask(OPEN)[0]) == 200, "it has an address", BOUND_S)
+        wait_until(lambda: "the name resolves again" in at.log, "it is said", BOUND_S)
+
+
 def test_a_broken_key_file_is_for_the_next_reload(site, table, tmp_path):
     """Neither a replacement reads it, nor is it half in force: one that was edited and not reloaded counts for nobody."""
     at = site(table(workers=2))

@@ -44,6 +44,7 @@ from sessions import make_sessions
 from fastticket import Keyring, Session, Ticket, TicketCache, Verdict, open_store
 from fastticket.gateway.addresses import listen
 from fastticket.gateway.config import read_config
+from fastticket.gateway.given import Given
 from fastticket.gateway.worker import Worker
 
 CALLS = 2_000
@@ -180,7 +181,7 @@ async def _count_requests(marks: ctypes.CDLL, folder: Path) -> float:
     }
     config = read_config(table, "instructions", folder)
     listeners = [listen(address, shared=False) for address in config.listen_addresses()]
-    worker = Worker(config, listeners)
+    worker = Worker(Given(config, config.keyring()), listeners)
     await worker.start()
     try:
         await asyncio.to_thread(loader.connect, listeners[0].getsockname()[1])

@@ -2,7 +2,7 @@
 
 import sys
 
-from fastticket.cli import main
+from fastticket_start import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -24,7 +24,7 @@ import contextlib
 import json
 import logging
 import random
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, NamedTuple, Protocol, Self
 
@@ -81,6 +81,7 @@ REPAIRED_AT_ONCE = 500  # entries looked up again in one exchange after a gap,
 REPAIR_PAUSE_S = 0.05  # and the pause after it: a store that has just come back has others to serve, too
 REPAIR_AGAIN_S = 1.0  # before it is begun again where the store did not answer
 UNWRITTEN_MIN = 100_000  # touches that wait for a store which does not take them; or as many as the capacity. Then nothing is loaded
+OPEN_PAUSE_S = 0.5  # on average, between two attempts to open a store that was away from the start
 SWEEP_INTERVAL_S = 60.0
 SWEEP_FOLLOWED_S = 0.25  # while somebody follows the events
 FOLLOWED_S = 60.0  # that long after an event was asked for: who handles one may take his time
@@ -240,6 +241,7 @@ class TicketCache:
         self._bell = asyncio.Event()
         self._flushing = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
+        self._absence = ""  # why the store was never open yet, while it is awaited (`begin`)
         self._closed = False
         # Since when, and until when, sweeps have followed each other closely, and the store has answered.
         self._observed_since_ms = self._observed_at_ms = 0
@@ -258,6 +260,32 @@ class TicketCache:
 
     async def open(self) -> None:
         """Open the store, read its clock and the end of its logs, and start to flush. StoreUnavailable, ConfigError."""
+        await self._open_store()
+        self._keeper = asyncio.create_task(self._keep(), name="fastticket-flush")
+
+    async def begin(self, patience_s: float, *, is_known_good: bool = False) -> None:
+        """As `open`, but a store that is away, or does not answer in time, is an outage from the start: it is opened in the background,
+        and until then whatever needs it is StoreUnavailable.
+
+        ConfigError: it has answered, and is none for us. `is_known_good`: it was one, so that is an outage, too.
+        """
+        opening = asyncio.create_task(self._open_store(), name="fastticket-open")
+        try:
+            await asyncio.wait({opening}, timeout=patience_s)
+        except BaseException:
+            await end(opening)
+            raise
+        if opening.done() and (error := opening.exception()):
+            if not isinstance(error, StoreUnavailable | ConfigError) or (
+                isinstance(error, ConfigError) and not is_known_good
+            ):
+                raise error
+            self._be_away(str(error))
+        elif not opening.done():
+            self._be_away(f"the store has not answered in {patience_s:g} s")
+        self._keeper = asyncio.create_task(self._await_store(opening), name="fastticket-flush")
+
+    async def _open_store(self) -> None:
         try:
             await self._store.open()
             await self._join()
@@ -265,11 +293,42 @@ class TicketCache:
         except BaseException:
             await self._store.aclose()
             raise
+        self._absence = ""
         self._beat()
         self._all_written_ms = self.checker.monotonic_ms()
         self._store.on_doorbell(self._on_doorbell)
         await self._exchange({shard: Request(None) for shard in range(self._store.shards)})
-        self._keeper = asyncio.create_task(self._keep(), name="fastticket-flush")
+
+    def _be_away(self, reason: str) -> None:
+        self._absence = reason
+        self._outage_since_ms = [self.checker.monotonic_ms()] * self._store.shards
+        log.error("%s; it is away from the start: whoever needs a session is told to try again until it comes", reason)
+
+    async def _await_store(self, opening: asyncio.Task[None]) -> None:
+        """Until it is open, then as ever. `opening`: the attempt that is under way, or has failed."""
+        attempt: Awaitable[None] = opening
+        while True:
+            try:
+                await attempt
+                break
+            except ConfigError as error:
+                if str(error) != self._absence:
+                    log.error("%s", error)
+                self._absence = str(error)
+            except StoreUnavailable as error:
+                self._absence = str(error)
+            except Exception:
+                log.exception("the store could not be opened; it is tried again")
+            await asyncio.sleep(OPEN_PAUSE_S * random.uniform(0.5, 1.5))  # noqa: S311
+            attempt = self._open_store()
+        await self._keep()
+
+    @property
+    def _opened(self) -> Store:
+        """The store. StoreUnavailable: it is still awaited."""
+        if self._absence:
+            raise StoreUnavailable(self._absence)
+        return self._store
 
     @property
     def was_opened(self) -> bool:
@@ -336,10 +395,10 @@ class TicketCache:
 
     async def _create(self, session: StoredSession) -> None:
         try:
-            gone = await self._store.create(session, sessions_max=self._sessions_max, evicts=self._evicts)
+            gone = await self._opened.create(session, sessions_max=self._sessions_max, evicts=self._evicts)
         except StoreUnavailable:
             with contextlib.suppress(StoreUnavailable):  # it may be there: a session that nobody has, and that counts
-                await self._store.revoke(session.id, session.principal)
+                await self._opened.revoke(session.id, session.principal)
             raise
         for session_id in gone:
             self._end(session_id, session.principal, Verdict.REVOKED)
@@ -382,12 +441,12 @@ class TicketCache:
         """Where a reply was lost, the old ticket may be over, and nobody has the new one: so ask again, for the same one."""
         for pause_s in ROTATE_PAUSES_S:
             try:
-                return await self._store.rotate(session_id, successor)
+                return await self._opened.rotate(session_id, successor)
             except NotConfirmed:
                 return True  # a failover may lose it; the store then does it again
             except StoreUnavailable:
                 await asyncio.sleep(pause_s)
-        return await self._store.rotate(session_id, successor)
+        return await self._opened.rotate(session_id, successor)
 
     async def authenticate(
         self, ticket: str | bytes, *, touch: bool = True, consistency: Consistency = "near"
@@ -439,20 +498,20 @@ class TicketCache:
             if verified is Verdict.EXPIRED:
                 return False
             raise TicketRefused(verified)
-        ended = await self._store.revoke(verified.session_id, verified.principal)
+        ended = await self._opened.revoke(verified.session_id, verified.principal)
         self._end(verified.session_id, verified.principal, Verdict.REVOKED)
         return ended
 
     async def logout_everywhere(self, principal: str, *, keep: Session | None = None) -> int:
         """End every session of a principal, or all but one. Returns how many there were. StoreUnavailable."""
-        ended = await self._store.revoke_all(principal, keep=keep.id if keep else "")
+        ended = await self._opened.revoke_all(principal, keep=keep.id if keep else "")
         for session_id in ended:
             self._end(session_id, principal, Verdict.REVOKED)
         return len(ended)
 
     async def revoke(self, session_id: str, principal: str) -> bool:
         """End one of the sessions that `sessions` names. False: it had ended. StoreUnavailable."""
-        ended = await self._store.revoke(session_id, principal, "revoked")
+        ended = await self._opened.revoke(session_id, principal, "revoked")
         self._end(session_id, principal, Verdict.REVOKED)
         return ended
 
@@ -462,7 +521,7 @@ class TicketCache:
         The last access is at most a flush interval old. It follows from the idle deadline: where that one has met the absolute
         deadline, the access may have been later.
         """
-        return [self._session_info(session) for session in await self._store.sessions(principal)]
+        return [self._session_info(session) for session in await self._opened.sessions(principal)]
 
     def events(self, position: str | None = None, kinds: Collection[str] = KINDS) -> EventStream:
         """What becomes of sessions from now on, or from a `position` that an event had: `async for event in cache.events()`.
@@ -470,7 +529,7 @@ class TicketCache:
         While somebody iterates, and for a minute after each event, sessions that have passed their deadline are ended in time for
         `expiry_margin_s`. A gap in the log is `lost`, whatever `kinds` says. ValueError: no such position, no such kind.
         """
-        return EventStream(self._store, position, kinds, self._own.flush_interval_ms / 1000, self._on_followed)
+        return EventStream(self._opened, position, kinds, self._own.flush_interval_ms / 1000, self._on_followed)
 
     # --- attributes
 
@@ -497,7 +556,7 @@ class TicketCache:
         flight = self.near_attributes.depart(session_id, shard)
         found = None
         try:
-            found = await self._store.read_attributes(session_id, principal)
+            found = await self._opened.read_attributes(session_id, principal)
         finally:
             self.near_attributes.land(flight, found)
         if found is None:
@@ -518,7 +577,7 @@ class TicketCache:
         flight = self.near_attributes.depart(session_id, shard_of(principal, self._store.shards))
         now = None
         try:
-            written = await self._store.write_attributes(
+            written = await self._opened.write_attributes(
                 session_id, principal, changes.values, changes.removed, bytes_max=self._attributes_bytes_max
             )
             if written:
@@ -862,7 +921,7 @@ class TicketCache:
     async def _exchange(self, requests: Mapping[int, Request]) -> Mapping[int, Reply | StoreUnavailable]:
         sent_at_ms = self.checker.monotonic_ms()
         try:
-            replies = await self._store.exchange(requests)
+            replies = await self._opened.exchange(requests)
         except StoreUnavailable as error:
             replies = dict.fromkeys(requests, error)
         except Exception as error:  # a bug; whoever waits for a load must hear of it all the same
@@ -1118,7 +1177,7 @@ class TicketCache:
         margin_ms = max(self._outage_grace_ms, self._fleet.lease_ms)
         if is_settled and self._expiry_margin_ms is not None:
             margin_ms = self._expiry_margin_ms
-        swept = await self._store.sweep(self.now_ms() - margin_ms, SWEEP_SESSIONS_MAX)
+        swept = await self._opened.sweep(self.now_ms() - margin_ms, SWEEP_SESSIONS_MAX)
         self._observed_at_ms = now_ms
         return swept
 

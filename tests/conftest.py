@@ -16,6 +16,7 @@ import uvloop
 import fastticket
 from fastticket.gateway.addresses import listen
 from fastticket.gateway.config import read_config
+from fastticket.gateway.given import Given
 from fastticket.gateway.worker import Worker
 from fastticket.keyfile import create_key_file
 
@@ -192,7 +193,7 @@ class Gateway:
         self.cache = self.worker._cache
 
     async def _start(self):
-        worker = Worker(self.config, self._listeners)
+        worker = Worker(Given(self.config, self.config.keyring()), self._listeners)
         await worker.start()
         return worker
 

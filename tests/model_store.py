@@ -418,6 +418,7 @@ class ModelStore:
         return {}
 
     async def open(self) -> None:
+        self.is_closed = False
         await self._call(Call("open"), lambda: self.server.stores.append(self))
 
     async def aclose(self) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import itertools
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -120,6 +123,19 @@ class Site:
             self.at.process.kill()
             self.at.process.wait(BOUND_S)
         self.at.process.stdout.close()
+
+
+@contextlib.contextmanager
+def starting_none(at):
+    """Meanwhile its supervisor can fork no worker: that takes four descriptors, and it may open two more."""
+    used = [int(fd) for fd in os.listdir(f"/proc/{at.pid}/fd")]
+    free = itertools.islice((fd for fd in itertools.count() if fd not in used), 2, None)
+    soft, hard = resource.prlimit(at.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(at.pid, resource.RLIMIT_NOFILE, (next(free), hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(at.pid, resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class Nginx:

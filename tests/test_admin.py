@@ -11,7 +11,7 @@ import time
 
 import pytest
 from conftest import BOUND_S, Client, fields_of, status_of
-from processes import Site
+from processes import Site, starting_none
 from prometheus_client.parser import text_string_to_metric_families
 from redis_servers import Server, free_port, wait_until
 
@@ -195,7 +195,7 @@ def test_every_metric_is_documented(site):
 
 
 def test_readiness_follows_the_store(site, redis_server):
-    at = site(workers=2)
+    at = site(workers=2, readiness=["store-any"])
     ticket = at.log_in()
     for _ in range(10):
         assert status_of(at.ask(get(ticket))[0]) == 200
@@ -233,24 +233,22 @@ def test_readiness_follows_the_upstream_servers(site, origin, tmp_path):
 def test_health_follows_the_workers(site):
     at = site(workers=2)
     assert at.state("/healthz") == (200, [])
-    ring = (at.folder / "keys.toml").read_text()
-    (at.folder / "keys.toml").unlink()  # none can start
-    os.kill(at.workers()[0], signal.SIGKILL)
-    wait_until(lambda: at.state("/healthz")[0] == 503, "one is missing", BOUND_S)
-    status, away = at.state("/readyz")
-    assert (status, len(away)) == (503, 1)
-    assert away[0] in ("worker 0", "worker 1")
-    assert at.value("fastticket_workers", state="missing") == 1
-    (at.folder / "keys.toml").write_text(ring)
+    with starting_none(at):
+        os.kill(at.workers()[0], signal.SIGKILL)
+        wait_until(lambda: at.state("/healthz")[0] == 503, "one is missing", BOUND_S)
+        status, away = at.state("/readyz")
+        assert (status, len(away)) == (503, 1)
+        assert away[0] in ("worker 0", "worker 1")
+        assert at.value("fastticket_workers", state="missing") == 1
     wait_until(lambda: at.state("/healthz") == (200, []), "it is back", BOUND_S)
 
 
 def test_a_worker_that_tells_nothing_hangs():
     now_s = time.monotonic()
-    note = {"now": {"shards_away": 0}, "store": {}, "upstreams": []}
+    note = {"now": {"shards_away": 0}, "store": {}, "without_servers": [], "upstreams": []}
     serving = {0: {**note, "at_s": now_s}, 1: {**note, "at_s": now_s - NOTE_AGE_MAX_S}, 2: None}
-    snapshot = Snapshot(False, 4, serving, [], {}, 0, 0, {})
-    assert snapshot.unhealthy() == snapshot.away() == ["worker 1", "worker 2", "worker 3"]
+    snapshot = Snapshot(False, ["workers"], 4, serving, [], {}, 0, 0, {})
+    assert snapshot.unhealthy() == snapshot.away() == snapshot.unready() == ["worker 1", "worker 2", "worker 3"]
 
 
 def test_what_a_client_may_ask(site):
@@ -353,3 +351,44 @@ def test_the_socket_file_of_a_predecessor_is_no_obstacle(site, tmp_path):
     assert "a file that is not a socket" in at.reload(at.table(admin="unix:notes"))
     assert (tmp_path / "notes").read_text() == "precious"
     assert sorted(path.name for path in tmp_path.glob("notes*")) == ["notes"]
+
+
+def test_a_tolerated_outage_is_no_reason_to_avoid_a_gateway(site, redis_server):
+    """While it admits those whom it knows. When nobody is admitted any more, it is one."""
+    at = site(watchdog_timeout_s=3.0)
+    ticket = at.log_in()
+    assert status_of(at.ask(get(ticket))[0]) == 200
+    redis_server.kill()
+    wait_until(lambda: at.state("/readyz") == (200, ["store"]), "it is noticed", BOUND_S)
+    assert status_of(at.ask(get(ticket))[0]) == 200
+    os.kill(at.workers()[0], signal.SIGKILL)  # the next one knows nobody
+    wait_until(lambda: at.state("/readyz") == (503, ["store"]), "nobody is admitted", BOUND_S)
+    assert json.loads(at.page("/readyz")[1])["reasons"] == ["store"]
+    assert status_of(at.ask(get(path="/open"))[0]) == 200
+
+
+def test_one_upstream_of_two_is_no_reason_to_avoid_a_gateway():
+    def note(*states):
+        servers = [{"group": f"g{n}", "state": state} for n, state in enumerate(states)]
+        now = {"shards_away": 0, "shards_leased": 16}
+        return {"at_s": time.monotonic(), "now": now, "store": {}, "without_servers": [], "upstreams": servers}
+
+    def unready(readiness, *states):
+        return Snapshot(False, readiness, 1, {0: note(*states)}, [], {}, 0, 0, {}).unready()
+
+    assert unready(["upstreams"], "up", "down") == []
+    assert unready(["upstreams"], "down", "down") == ["upstream g0", "upstream g1"]
+    assert unready(["upstreams-any"], "up", "down") == ["upstream g1"]
+    assert unready([], "down", "down") == []
+
+
+def test_a_gateway_is_drained_before_it_is_ended(site):
+    """POST /drain: it is not ready, and every answer says that the connection closes; it serves whoever comes."""
+    at = site()
+    assert at.exchange(b"POST /drain HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")[0].startswith(b"HTTP/1.1 503")
+    assert at.state("/readyz") == (503, ["gateway: it stops"])
+    wait_until(
+        lambda: fields_of(at.ask(get(path="/open"))[0]).get(b"connection") == b"close", "workers have heard", BOUND_S
+    )
+    assert at.state("/healthz") == (200, [])
+    assert at.at.end(signal.SIGTERM) == 0

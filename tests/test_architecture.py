@@ -59,7 +59,14 @@ MAY_IMPORT = {
     "cli": {"errors", "keyfile", "gateway", "demo", "store_cli", ""},
     "__main__": {"cli"},
 }
-DECLARATIONS = {"core.wire", "core.verdict", "core.sockets", "core.answers", "core.mixing"}  # C declarations only
+DECLARATIONS = {
+    "core.wire",
+    "core.verdict",
+    "core.sockets",
+    "core.answers",
+    "core.mixing",
+    "core.frames",
+}  # C declarations only
 
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyx"), *PACKAGE.rglob("*.pxd")])
 

@@ -411,7 +411,7 @@ def test_serve_says_it_in_the_same_words(cli, in_process, keyfile, tmp_path, whe
         (["serve", "--config", "a.toml", "--workers", "2"], "--workers is said in the file"),
         (["serve", "--upstream", "127.0.0.1:1"], "FASTTICKET_KEYS is not set"),
         (
-            ["serve", "--upstream", "nowhere.invalid:1", "--keys", "keys.toml", "--listen", "127.0.0.1:0"],
+            ["serve", "--upstream", "nowhere..invalid:1", "--keys", "keys.toml", "--listen", "127.0.0.1:0"],
             "does not resolve",
         ),
         (

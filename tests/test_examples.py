@@ -17,7 +17,7 @@ from documents import ROOT
 from processes import Process
 from redis_servers import free_port, wait_until
 
-from fastticket.cli import _parser
+from fastticket.cli import BAD_USAGE, _parser
 from fastticket.gateway.config import read_config
 
 APPLICATION = ROOT / "examples/application.py"
@@ -83,3 +83,7 @@ def test_the_configuration_that_the_unit_wants_is_one(tmp_path):
     assert wanted.keys() == {"gateway", "ticket", "store"}
     behind = {"upstream": [{"name": "app", "servers": ["127.0.0.1:9001"]}], "route": [{"path": "/"}]}
     read_config(wanted | behind, "fastticket.service", tmp_path)
+
+
+def test_the_unit_is_not_started_again_for_a_wrong_configuration():
+    assert re.search(rf"^RestartPreventExitStatus={BAD_USAGE}$", UNIT, re.MULTILINE)

@@ -285,6 +285,11 @@ def test_routes_with_the_same_timeouts_share_them(lengths):
         ({"host": "Shop"}, "host: must be a name in lower case"),
         ({"host": "shop:80"}, "host: must be a name"),
         ({"exempt": "("}, "exempt: not a regular expression"),
+        (
+            {"exempt": r"/(a)\1"},
+            "exempt: not a regular expression of RE2 (no look-around, no back-references): invalid",
+        ),
+        ({"exempt": "/(?!a)b"}, "exempt: not a regular expression of RE2"),
         ({"exempt": "/x", "auth": "none"}, "exempt: is for auth"),
         ({"consistency": "weak"}, "consistency: must be one of near, strong"),
         ({"request_headers": {"Host": "x"}}, "request_headers: 'Host' is not a field name, or one that has a meaning"),

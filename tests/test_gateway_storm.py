@@ -15,6 +15,7 @@ import uvloop
 import fastticket
 from fastticket.gateway.addresses import listen, parse_address
 from fastticket.gateway.config import read_config
+from fastticket.gateway.given import Given
 from fastticket.gateway.worker import Worker
 from fastticket.keyfile import create_key_file
 
@@ -203,7 +204,7 @@ async def storm(folder, seed):
     descriptors = len(os.listdir("/proc/self/fd"))
     listener = listen(parse_address("127.0.0.1:0", folder), shared=False)
     port = listener.getsockname()[1]
-    worker = Worker(config, [listener])
+    worker = Worker(Given(config, config.keyring()), [listener])
     async with fastticket.TicketCache(config.open_store(), config.keyring()) as cache:
         tickets = [await cache.login(f"user{number}") for number in range(60)]
     await worker.start()

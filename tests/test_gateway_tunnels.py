@@ -6,6 +6,9 @@ import threading
 import time
 
 import pytest
+import websockets.exceptions
+import websockets.sync.client
+import websockets.sync.server
 from conftest import BOUND_S, fields_of, status_of
 from redis_servers import wait_until
 
@@ -264,3 +267,143 @@ def test_a_server_that_changes_to_something_else_is_not_believed(gateway, origin
 def test_http2_is_not_to_be_allowed(gateway, origin):
     with pytest.raises(Exception, match="HTTP/2 is not one of them"):
         gateway(origin(), gateway={"upgrades": ["h2c"]})
+
+
+# --- leaving
+
+
+GOES_AWAY = b"\x88\x02\x03\xe9"  # an unmasked close frame: 1001
+ANSWER = b"\x88\x82\0\0\0\0\x03\xe9"  # the client's, masked
+
+
+def stopping(at):
+    """Stop it meanwhile."""
+    thread = threading.Thread(target=at.stop)
+    thread.start()
+    return thread
+
+
+def test_a_websocket_is_told_that_the_gateway_goes_away(gateway, origin):
+    """Its answer passes to the upstream, which ends it: the gateway need not wait for the drain timeout."""
+    heard = []
+
+    def serve(connection):
+        connection.read_head()
+        connection.sendall(b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x02hi")
+        heard.append(connection.read_exactly(len(ANSWER)))
+        connection.sendall(b"\x88\x02\x03\xe9")  # is not passed on: nothing follows a close frame
+
+    at = gateway(origin(serve), gateway={"drain_timeout_s": 60.0})
+    with at.connect() as client:
+        client.sendall(upgrade(KEY))
+        assert status_of(client.read_head()) == 101
+        assert client.read_exactly(4) == b"\x81\x02hi"
+        began = time.monotonic()
+        thread = stopping(at)
+        assert client.read_exactly(len(GOES_AWAY)) == GOES_AWAY
+        client.sendall(ANSWER)
+        assert client.read_all() == b""
+    thread.join(BOUND_S)
+    assert heard == [ANSWER]
+    assert time.monotonic() - began < BOUND_S
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\x81\x05hello",
+        b"\x82\x7e\x01\x00" + b"x" * 256,
+        b"\x82\x7f" + (70_000).to_bytes(8, "big") + b"x" * 70_000,
+        b"\x81\x84\1\2\3\4abcd",
+        b"\x89\x00",
+    ],
+    ids=["short", "16 bits", "64 bits", "masked", "empty"],
+)
+def test_no_close_frame_comes_inside_of_another(gateway, origin, frame):
+    """Wherever the upstream pauses."""
+    half, go_on = threading.Event(), threading.Event()
+    cuts = sorted({1, 2, min(3, len(frame) - 1), len(frame) - 1} & set(range(1, len(frame))))
+    for cut in cuts:
+        half.clear()
+        go_on.clear()
+
+        def serve(connection, cut=cut):
+            connection.read_head()
+            connection.sendall(b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+            connection.sendall(frame[:cut])
+            assert go_on.wait(BOUND_S)
+            connection.sendall(frame[cut:])
+            connection.read_all()
+
+        at = gateway(origin(serve), gateway={"drain_timeout_s": 60.0})
+        with at.connect() as client:
+            client.sendall(upgrade(KEY))
+            assert status_of(client.read_head()) == 101
+            assert client.read_exactly(cut) == frame[:cut]
+            thread = stopping(at)
+            client.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                client.recv(1)
+            client.settimeout(BOUND_S)
+            go_on.set()
+            assert client.read_exactly(len(frame) - cut) == frame[cut:]
+            assert client.read_exactly(len(GOES_AWAY)) == GOES_AWAY
+        thread.join(BOUND_S)
+
+
+def test_many_websockets_are_told_one_after_the_other(gateway, origin):
+    at = gateway(origin(Echo()), gateway={"drain_timeout_s": 2.5})
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for _ in range(40):
+            clients.append(stack.enter_context(at.connect()))
+            clients[-1].sendall(upgrade(KEY))
+            assert status_of(clients[-1].read_head()) == 101
+        began, told_s = time.monotonic(), []
+        thread = stopping(at)
+        for client in clients:
+            threading.Thread(
+                target=lambda c=client: (c.read_exactly(4), told_s.append(time.monotonic() - began)), daemon=True
+            ).start()
+        thread.join(2 * BOUND_S)
+    assert len(told_s) == 40
+    assert max(told_s) - min(told_s) > 1  # the kernel has not told them in one moment, and neither have we
+
+
+def test_other_protocols_are_not_told(gateway, origin):
+    """Nobody knows where their messages begin."""
+    at = gateway(origin(Echo()), gateway={"upgrades": ["chat"], "drain_timeout_s": 0.5})
+    with at.connect() as client:
+        client.sendall(upgrade(protocol="chat"))
+        assert status_of(client.read_head()) == 101
+        stopping(at).join(BOUND_S)
+        client.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+
+
+def test_a_real_websocket_hears_why(gateway):
+    """Both sides' library takes it for a close handshake of the other."""
+    codes = []
+
+    def echo(connection):
+        for message in connection:
+            connection.send(message)
+        codes.append(connection.protocol.close_rcvd.code)
+
+    with websockets.sync.server.serve(echo, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        address = "127.0.0.1:{}".format(*server.socket.getsockname()[1:])
+        at = gateway(upstream=[{"name": "app", "servers": [address]}], gateway={"drain_timeout_s": 60.0})
+        with websockets.sync.client.connect("ws://{}:{}/".format(*at.address)) as client:
+            client.send("hello")
+            assert client.recv(BOUND_S) == "hello"
+            stopped = stopping(at)
+            with pytest.raises(websockets.exceptions.ConnectionClosedOK, match="1001"):
+                client.recv(BOUND_S)
+        stopped.join(BOUND_S)
+        assert not stopped.is_alive()
+        server.shutdown()
+        thread.join(BOUND_S)
+    assert codes == [1001]

@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from fastticket.core.accesslog cimport AccessLog, Entry
 from fastticket.core.check cimport Checked, Checker
 from fastticket.core.clients cimport ADDRESS_BYTES, ADDRESS_TEXT_MAX, Networks, Tally
+from fastticket.core.frames cimport Frames
 from fastticket.core.http1 cimport Chunks, Field, Framing, Head, Method, Names, Span
 from fastticket.core.routes cimport Auth, Routes, Text
 from fastticket.core.sockets cimport epoll_event, sockaddr_storage, socklen_t
@@ -163,6 +164,8 @@ cdef struct Conn:
     char[HOST_BYTES_MAX] host
     # upstream
     uint16_t server
+    Frames frames               # of a tunnel, what it sends
+    bint is_parted              # and its client was told that the gateway goes away: nothing follows that
     bint reused
     bint keeps_alive
     bint send_failed
@@ -218,6 +221,8 @@ cdef class Proxy:
     cdef uint32_t pooled_count
     cdef bint accepts
     cdef int64_t accepts_again_ms
+    cdef uint8_t websocket          # which of `upgrades`, from 1; 0: none
+    cdef bint leaving               # every connection closes after its next answer; others are still let in
     cdef bint draining
     cdef uint64_t freed_groups          # a bit for each group in which a server may have room for a pending request
     cdef tuple texts                    # what these borrow:
@@ -393,4 +398,5 @@ cdef class Proxy:
     cdef void _compose_response(
         self, Conn *d, const uint8_t *at, const uint8_t *fields, uint32_t fields_size, bint is_tunnel) noexcept nogil
     cdef void _open_tunnel(self, uint32_t index) noexcept nogil
+    cdef bint _part(self, uint32_t index) noexcept nogil
     cdef void _finish(self, uint32_t index) noexcept nogil

@@ -96,11 +96,18 @@ class Proxy:
     def tick(self) -> None:
         """End what took too long."""
 
+    def leave(self) -> None:
+        """Every connection closes after its next answer. Others are still let in."""
+
     def stop_accepting(self) -> None:
         """Let go of the listeners, which may then be closed. Every connection closes after its next answer."""
 
     def drain(self) -> None:
         """Close idle connections."""
+
+    def part(self, most: int) -> int:
+        """Tell clients with a WebSocket that the gateway goes away (1001), so many at most; how many. Who is being sent a frame is not
+        told yet."""
 
     def asks(self) -> list[tuple[int, int, str, bool | bytes | tuple[bytes, dict[str, str]] | None, str | int]]:
         """What the control plane is asked since the last call: (kind, handle, ticket, value, host or route).
@@ -141,6 +148,10 @@ class Proxy:
     @property
     def connection_count(self) -> int:
         """Client connections that are open."""
+
+    @property
+    def tunnel_count(self) -> int:
+        """Clients with a tunnel now."""
 
     @property
     def stats(self) -> dict[str, Any]:

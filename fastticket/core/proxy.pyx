@@ -53,6 +53,7 @@ from fastticket.core.clients cimport (
     write_address,
 )
 
+from fastticket.core.frames cimport CLOSE_FRAME_BYTES, Frames, close_frame, follow, is_between
 from fastticket.core.http1 cimport (
     FIELDS_MAX,
     INCOMPLETE,
@@ -221,6 +222,8 @@ cdef class Proxy:
             raise ValueError(f"at most {UPGRADES_MAX} protocols to upgrade to")
         for i in range(self.upgrade_count):
             self.upgrades[i] = _text(self.texts[4][i])
+            if self.texts[4][i] == b"websocket":
+                self.websocket = <uint8_t>(i + 1)
         self.keeps_host = keeps_host
         self.records_address = "address" in login_details
         self.records_agent = "user_agent" in login_details
@@ -380,9 +383,13 @@ cdef class Proxy:
         with nogil:
             self._tick()
 
+    def leave(self):
+        """Every connection closes after its next answer. Others are still let in."""
+        self.leaving = True
+
     def stop_accepting(self):
         """Let go of the listeners, which may then be closed. Every connection closes after its next answer."""
-        self.draining = True
+        self.draining = self.leaving = True
         self._set_accepting(False)
 
     def drain(self):
@@ -392,6 +399,19 @@ cdef class Proxy:
             if self.conns[i].side == Side.DOWNSTREAM and self.conns[i].state == State.IDLE:
                 self._close(i)
         self._reclaim()
+
+    def part(self, uint32_t most):
+        """Tell clients with a WebSocket that the gateway goes away (1001), so many at most; how many. Who is being sent a frame is not
+        told yet."""
+        cdef uint32_t i
+        cdef uint32_t told = 0
+        self._begin_now()
+        for i in range(self.conn_count):
+            if told == most:
+                break
+            told += self.conns[i].side == Side.UPSTREAM and self.conns[i].state == State.TUNNELLING and self._part(i)
+        self._end_now()
+        return told
 
     def asks(self):
         """What the control plane is asked since the last call: (kind, handle, ticket, value, host).
@@ -552,6 +572,15 @@ cdef class Proxy:
     @property
     def connection_count(self):
         return self.downstream_count
+
+    @property
+    def tunnel_count(self):
+        """Clients with a tunnel now."""
+        cdef uint32_t i
+        cdef uint32_t count = 0
+        for i in range(self.conn_count):
+            count += self.conns[i].side == Side.DOWNSTREAM and self.conns[i].state == State.TUNNELLING
+        return count
 
     @property
     def stats(self):
@@ -1497,7 +1526,7 @@ cdef class Proxy:
 
     cdef const char *_connection_field(self, Conn *c) noexcept nogil:
         """Of an answer of our own; whether the connection stays is decided here."""
-        if not c.complete or self.draining:
+        if not c.complete or self.leaving:
             c.closes = True
         if c.closes:
             return b"Connection: close\r\n"
@@ -1526,7 +1555,7 @@ cdef class Proxy:
         """The next request, or the end. Whatever of the next one was read already is `held` after this one."""
         cdef Conn *c = &self.conns[index]
         cdef uint32_t done = c.head_size + c.body_size if c.held_is_whole else 0
-        if c.closes or self.draining:
+        if c.closes or self.leaving:
             self._linger(index, c.held_size > done)
             return
         c.held_size -= done
@@ -1586,6 +1615,9 @@ cdef class Proxy:
         cdef uint32_t upstream
         if self.routes.table[c.route].is_endpoint:
             self._answer_identity(index)
+            return
+        if group.count == 0:  # its names have no address yet
+            self._fail(index, 503, b"upstream_unresolved")
             return
         while c.attempts <= group.count:
             if c.attempts and not self.upstreams.may_retry(group):
@@ -2130,6 +2162,10 @@ cdef class Proxy:
             self.conns[peer].body_bytes_out += produced
             if consumed < size:
                 c.keeps_alive = False
+        if c.state == State.TUNNELLING and c.side == Side.UPSTREAM:
+            follow(&c.frames, at, produced)
+            if c.is_parted:
+                return True
         if not self._send_body(peer, at, produced, c.complete):
             self._send_failed(peer)
             return False
@@ -2399,7 +2435,7 @@ cdef class Proxy:
             return
         if c.framing == Framing.NO_BODY or c.framing == Framing.LENGTH and c.left == 0:
             c.complete = True
-        if self.draining or not d.complete and c.complete:
+        if self.leaving or not d.complete and c.complete:
             d.closes = True
         d.sends_chunks = not is_tunnel and d.minor == 1 and (c.framing == Framing.CHUNKED or c.framing == Framing.UNTIL_CLOSE)
         if d.minor == 0 and (c.framing == Framing.CHUNKED or c.framing == Framing.UNTIL_CLOSE):
@@ -2418,6 +2454,8 @@ cdef class Proxy:
         if not self._send(downstream, self.out, self.out_size):
             self._abort(downstream)
         elif is_tunnel:
+            memset(&c.frames, 0, sizeof(Frames))
+            follow(&c.frames, at + head.size, produced)
             self._open_tunnel(index)
         elif c.complete:
             self._finish(index)
@@ -2472,6 +2510,7 @@ cdef class Proxy:
         d.complete = False
         d.closes = True
         c.sends_chunks = False
+        c.is_parted = False
         c.state = State.TUNNELLING
         d.state = State.TUNNELLING
         self._account(d, False)
@@ -2485,6 +2524,19 @@ cdef class Proxy:
         d.held_is_whole = False
         d.held_size = 0
         self._pump(index)
+
+    cdef bint _part(self, uint32_t index) noexcept nogil:
+        """A close frame to the client of a tunnel, between two frames of its upstream. Its answer passes, and so both sides end it."""
+        cdef Conn *c = &self.conns[index]
+        cdef Conn *d = &self.conns[c.peer]
+        if c.is_parted or c.frames.has_closed or c.complete or d.upgrade != self.websocket or d.unsent != NULL:
+            return False
+        if not is_between(&c.frames):
+            return False
+        c.is_parted = True
+        if not self._send(c.peer, close_frame(), CLOSE_FRAME_BYTES):
+            self._abort(index)
+        return True
 
     cdef void _finish(self, uint32_t index) noexcept nogil:
         """The response is complete: part the two connections."""

@@ -1,4 +1,4 @@
-"""The listener for operators: `/healthz`, `/readyz`, `/metrics`. One answer a connection.
+"""The listener for operators: `/healthz`, `/readyz`, `/metrics`; POST `/drain` makes it not ready. One answer a connection.
 
 It is the supervisor's: it answers while workers are busy, and for all of them.
 """
@@ -10,7 +10,7 @@ import contextlib
 import json
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -36,8 +36,9 @@ class Answer(NamedTuple):
 class AdminListener:
     """Answers from a snapshot that it takes for each request."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(self, snapshot: Callable[[], Snapshot], drain: Callable[[], None]) -> None:
         self._snapshot = snapshot
+        self._drain = drain
         self._server: asyncio.Server | None = None
         self._connections = 0
 
@@ -74,6 +75,9 @@ class AdminListener:
         head = request_head(raw)
         if isinstance(head, int):
             return _response(_error(HTTPStatus(-head if head else HTTPStatus.BAD_REQUEST)))
+        if head["method"] == b"POST" and head["path"] == b"/drain":
+            self._drain()
+            return _response(_readiness(self._snapshot()))
         if head["method"] not in (b"GET", b"HEAD"):
             return _response(_error(HTTPStatus.METHOD_NOT_ALLOWED), "Allow: GET, HEAD\r\n")
         answer = _page(head["path"], self._snapshot())
@@ -83,17 +87,23 @@ class AdminListener:
 def _page(path: bytes, snapshot: Snapshot) -> Answer:
     match path:
         case b"/healthz":
-            return _state("healthy", snapshot.unhealthy())
+            unhealthy = snapshot.unhealthy()
+            return _state({"healthy": not unhealthy, "away": unhealthy}, unhealthy)
         case b"/readyz":
-            return _state("ready", snapshot.away())
+            return _readiness(snapshot)
         case b"/metrics":
             return Answer(HTTPStatus.OK, metrics_text(snapshot), METRICS_TYPE)
     return _error(HTTPStatus.NOT_FOUND)
 
 
-def _state(name: str, away: list[str]) -> Answer:
-    status = HTTPStatus.SERVICE_UNAVAILABLE if away else HTTPStatus.OK
-    return Answer(status, json.dumps({name: not away, "away": away}).encode() + b"\n")
+def _readiness(snapshot: Snapshot) -> Answer:
+    reasons = snapshot.unready()
+    return _state({"ready": not reasons, "away": snapshot.away(), "reasons": reasons}, reasons)
+
+
+def _state(shown: Mapping[str, object], reasons: list[str]) -> Answer:
+    status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
+    return Answer(status, json.dumps(shown).encode() + b"\n")
 
 
 def _error(status: HTTPStatus) -> Answer:

@@ -29,12 +29,14 @@ from fastticket.core.ticket import Keyring, read_keys
 from fastticket.core.upstreams import GROUP_SERVERS_MAX, GROUPS_MAX, WEIGHT_MAX
 from fastticket.errors import ConfigError
 from fastticket.gateway.addresses import Address, is_loopback, parse_address
+from fastticket.gateway.exemption import Exemption
 from fastticket.stores.base import Store, open_store
 
 COUNT_MAX = 1_000_000
 DAY_S = 86_400
 SECONDS_MAX = (1 << 32) - 1  # that a ticket has room for
 NAME_CHARS_MAX = 64
+WATCHDOG_MIN_S = 3
 MINIMUM_S = 0.01  # of what is done again and again
 HEADERS_BYTES_MAX = 2000  # that a route adds
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -61,7 +63,12 @@ class Gateway:
     access_log_format: Literal["text", "json"] = "text"
     drain_timeout_s: float = 10.0
     retire_timeout_s: float = 60.0
+    shutdown_delay_s: float = 0.0
+    watchdog_timeout_s: float = 10.0
     admin: str = ""
+    readiness: list[Literal["workers", "store", "store-any", "upstreams", "upstreams-any"]] = field(
+        default_factory=lambda: ["workers", "store", "upstreams"]
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -376,6 +383,12 @@ def _check(config: Config) -> None:
     require(1 <= config.cache.capacity <= 1 << 30, "[cache] capacity", "must be from 1 to 1073741824 sessions")
     require(config.upstream, "[[upstream]]", "there must be one")
     require(config.route, "[[route]]", 'there must be one; path = "/" catches everything')
+    require(gateway.shutdown_delay_s <= DAY_S, "[gateway] shutdown_delay_s", f"must be at most {DAY_S}")
+    require(
+        gateway.watchdog_timeout_s == 0 or gateway.watchdog_timeout_s >= WATCHDOG_MIN_S,
+        "[gateway] watchdog_timeout_s",
+        f"must be at least {WATCHDOG_MIN_S}: workers say that they live once a second; 0: none is killed",
+    )
     admin = config.admin_address()
     require(
         not admin or not admin.port or admin.port not in [address.port for address in config.listen_addresses()],
@@ -489,9 +502,11 @@ def _check_route(config: Config, route: Route, require: Callable[[object, str, s
         'is for auth = "required": elsewhere no ticket is needed anyway',
     )
     try:
-        re.compile(route.exempt)
-    except re.error as error:
-        raise ConfigError(f"{config.source}: {where} exempt: not a regular expression: {error}") from None
+        Exemption(route.exempt)
+    except ValueError as error:
+        raise ConfigError(
+            f"{config.source}: {where} exempt: not a regular expression of RE2 (no look-around, no back-references): {error}"
+        ) from None
     for key, headers in (("request_headers", route.request_headers), ("response_headers", route.response_headers)):
         for name, value in headers.items():
             require(

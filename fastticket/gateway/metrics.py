@@ -139,7 +139,7 @@ def _upstreams(notes: Iterable[Mapping[str, Any]]) -> Iterator[Metric]:
 
 
 def _workers(snapshot: Snapshot) -> Iterator[Metric]:
-    serving = len(snapshot.serving)
+    serving = snapshot.workers - len(snapshot.unhealthy())
     workers = GaugeMetricFamily("fastticket_workers", "Processes, by what they do.", labels=["state"])
     workers.add_metric(["serving"], serving)
     workers.add_metric(["missing"], snapshot.workers - serving)

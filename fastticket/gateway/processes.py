@@ -18,9 +18,9 @@ from typing import NoReturn
 import uvloop
 
 from fastticket.errors import ConfigError, FastticketError
-from fastticket.gateway.config import Config
+from fastticket.gateway.given import Given
 from fastticket.gateway.slot import Slot
-from fastticket.gateway.worker import Worker
+from fastticket.gateway.worker import GO, LEAVE, Worker
 
 log = logging.getLogger("fastticket.gateway")
 
@@ -46,6 +46,8 @@ class WorkerProcess:
         self.is_dismissed = False  #: told to retire or to stop
         self.is_stopped = False  #: told to stop
         self.reason = ""  #: why it could not start
+        self.silent_s = 0.0  #: since it was last heard of, as far as its supervisor was awake
+        self._beats = 0
         self.timer: asyncio.TimerHandle | None = None  #: when it has to be ready, or gone
 
     def __str__(self) -> str:
@@ -65,11 +67,23 @@ class WorkerProcess:
         self.pipe = -1
         return True
 
+    def listen(self, passed_s: float) -> float:
+        """Hear whether its loop has run since the last time, so long ago; for how long it has not."""
+        beats = self.slot.beats
+        self.silent_s = 0.0 if beats != self._beats else self.silent_s + passed_s
+        self._beats = beats
+        return self.silent_s
+
     def let_serve(self) -> None:
         """Its sockets listen."""
         self.is_serving = True
         with contextlib.suppress(BrokenPipeError):  # it has died; its end will be heard of
-            os.write(self._go, READY)
+            os.write(self._go, GO)
+
+    def let_leave(self) -> None:
+        """It goes on, but nobody shall stay."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._go, LEAVE)
 
     def forget(self) -> None:
         """It has ended."""
@@ -85,18 +99,23 @@ class WorkerProcess:
         return os.waitstatus_to_exitcode(status) if pid else None
 
 
-def fork_worker(number: int, config: Config, listeners: list[socket.socket]) -> WorkerProcess:
-    """Start one on these sockets. Not while an event loop runs: the child must not be inside of it."""
+def fork_worker(number: int, given: Given, listeners: list[socket.socket]) -> WorkerProcess:
+    """Start one on these sockets, by what it is given. Not while an event loop runs: the child must not be inside of it."""
     slot, parent = Slot(), os.getpid()
     hearing, telling = os.pipe()
-    going, go = os.pipe()
+    try:
+        going, go = os.pipe()
+    except OSError:
+        os.close(hearing)
+        os.close(telling)
+        raise
     os.set_blocking(hearing, False)
     # A signal to the child before it has handlers of its own would be written to the parent's event loop.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         pid = os.fork()
         if pid == 0:
-            _become_worker(config, listeners, slot, telling, going, parent, mask)
+            _become_worker(given, listeners, slot, telling, going, parent, mask)
     except OSError:
         os.close(hearing)
         os.close(go)
@@ -109,7 +128,7 @@ def fork_worker(number: int, config: Config, listeners: list[socket.socket]) -> 
 
 
 def _become_worker(
-    config: Config,
+    given: Given,
     listeners: list[socket.socket],
     slot: Slot,
     telling: int,
@@ -125,22 +144,22 @@ def _become_worker(
         end_with_parent(parent)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         with open(telling, "wb", buffering=0) as pipe:
-            code = _work(config, listeners, slot, pipe, going)
+            code = _work(given, listeners, slot, pipe, going)
     except BaseException:
         log.exception("worker (pid %d)", os.getpid())
     finally:
         os._exit(code)
 
 
-def _work(config: Config, listeners: list[socket.socket], slot: Slot, pipe: io.FileIO, going: int) -> int:
-    logging.getLogger().setLevel(config.gateway.log_level.upper())
+def _work(given: Given, listeners: list[socket.socket], slot: Slot, pipe: io.FileIO, going: int) -> int:
+    logging.getLogger().setLevel(given.config.gateway.log_level.upper())
 
     def ready() -> None:
         pipe.write(READY)
         pipe.close()
 
     async def main() -> None:
-        await Worker(config, listeners, slot).run(ready, going)
+        await Worker(given, listeners, slot).run(ready, going)
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -1,7 +1,7 @@
 """What a worker tells its supervisor: a piece of memory that both have, made before the fork.
 
-It begins with the data plane's counters, written in place. After them are two notes of the control plane, JSON, written in turns: the
-last one that is whole counts, so that a worker may be killed at any moment.
+It begins with the data plane's counters, written in place, and a number that grows while the worker's loop runs. After them are two
+notes of the control plane, JSON, written in turns: the last one that is whole counts, so that a worker may be killed at any moment.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from fastticket.core.proxy import COUNTERS_BYTES, read_counters
 
 NOTE_BYTES_MAX = 128 * 1024  # of 256 upstream servers with long names
 _HEADER = struct.Struct("=QII")  # how many there were before it, size, checksum
-_NOTE_AT = COUNTERS_BYTES + -COUNTERS_BYTES % 64
+_BEATS = struct.Struct("=Q")
+_BEATS_AT = COUNTERS_BYTES + -COUNTERS_BYTES % 64
+_NOTE_AT = _BEATS_AT + 64
 _NOTE_ROOM = _HEADER.size + NOTE_BYTES_MAX
 
 
@@ -28,7 +30,17 @@ class Slot:
         memory = memoryview(mmap.mmap(-1, _NOTE_AT + 2 * _NOTE_ROOM))  # shared with what is forked from here on
         self.counters = memory[:COUNTERS_BYTES]
         self._notes = [memory[at : at + _NOTE_ROOM] for at in (_NOTE_AT, _NOTE_AT + _NOTE_ROOM)]
+        self._beats = memory[_BEATS_AT : _BEATS_AT + _BEATS.size]
         self._published = 0
+
+    def beat(self) -> None:
+        """The loop runs."""
+        _BEATS.pack_into(self._beats, 0, self.beats + 1)
+
+    @property
+    def beats(self) -> int:
+        """How often it has said so."""
+        return int(_BEATS.unpack_from(self._beats)[0])
 
     def publish(self, note: Mapping[str, Any]) -> None:
         """In the place of the last but one. ValueError: it is too long."""

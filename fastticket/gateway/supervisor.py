@@ -6,7 +6,7 @@ its workers are ready, those of the present one retire. If anything is wrong wit
 The event loop hears of things (signals, words of workers, the end of processes) and notes them; `_act` decides, between two runs of the
 loop, because only there it may fork.
 
-    SIGTERM, SIGINT   end        SIGHUP   the next generation        SIGUSR1   each worker logs its counters
+    SIGTERM, SIGINT   end, after `shutdown_delay_s`        SIGHUP   the next generation        SIGUSR1   each worker logs its counters
     to a worker: SIGTERM  stop   SIGUSR2  retire
 """
 
@@ -19,22 +19,25 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastticket.errors import ConfigError, FastticketError
 from fastticket.gateway.addresses import BACKLOG, leave_place, listen_beside, take_place
 from fastticket.gateway.admin import AdminListener
 from fastticket.gateway.config import Config
+from fastticket.gateway.given import Given, Server, Start
 from fastticket.gateway.listeners import Listeners, Sockets, name_of
 from fastticket.gateway.processes import BAD_CONFIG, FAILED, WorkerProcess, fork_worker
 from fastticket.gateway.slot import add
-from fastticket.gateway.snapshot import Snapshot
+from fastticket.gateway.snapshot import Snapshot, is_store_away
+from fastticket.gateway.systemd import ALIVE, READY, STOPPING, notify, reloading
 
 log = logging.getLogger("fastticket.supervisor")
 
 READY_TIMEOUT_S = 60.0  # of a worker, from its fork
 END_MARGIN_S = 10.0  # of a worker, after its time to drain, to write what it has; then SIGKILL
+WATCH_INTERVAL_S = 1.0
 STEADY_S = 10.0  # a worker that has lived so long is replaced at once
 PAUSE_FIRST_S = 0.1  # before a worker that died sooner is replaced; twice as long each time
 RENEWAL_PAUSE_S = 1.0  # after a shorter one, who waits in the listen queue is still served
@@ -53,15 +56,23 @@ def run(load: Callable[[], Config], ready: Callable[[list[str]], None]) -> int:
 
 @dataclasses.dataclass(eq=False)
 class Generation:
-    """A configuration, and the processes that serve by it, by worker number: a number without one waits for it."""
+    """A configuration, its keys, and the processes that serve by them, by worker number: a number without one waits for it.
 
-    config: Config
+    What its first workers were given, those that take their places are given, too.
+    """
+
+    given: Given
     sockets: Sockets
     admin: socket.socket | None  #: to listen on in place of the one before
     processes: dict[int, WorkerProcess] = dataclasses.field(default_factory=dict)
     pauses_s: dict[int, float] = dataclasses.field(default_factory=dict)  #: of workers that died young
     due_s: dict[int, float] = dataclasses.field(default_factory=dict)  #: when to start the next one
     failure: FastticketError | None = None  #: why it can not serve
+
+    @property
+    def config(self) -> Config:
+        """What it goes by."""
+        return self.given.config
 
     @property
     def is_ready(self) -> bool:
@@ -78,28 +89,33 @@ class Supervisor:
         self._runner = runner
         self._loop = runner.get_loop()
         self._listeners = Listeners()
-        self._admin = AdminListener(self.snapshot)
+        self._admin = AdminListener(self.snapshot, self._drain)
         self._present: Generation | None = None
         self._coming: Generation | None = None
         self._retiring: list[Generation] = []
+        self._servers: dict[str, list[Server]] = {}  # of names, as workers have found them
         self._departed: dict[str, Any] = {}  # what was counted by those that are gone
         self._restarts = 0
         self._reloads = {"done": 0, "refused": 0}
         self._is_reload_wanted = False
+        self._is_leaving = False  # not ready, but everybody is served
+        self._has_end = False  # it stops by itself in a while
         self._is_stopping = False
         self._exit_code = 0
         self._news = asyncio.Event()
+        self._watched_s = time.monotonic()
 
     def run(self) -> int:
         """Until SIGTERM or SIGINT, and every worker is gone."""
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # means something to workers, and to nginx, not here
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._stop)
+            self._loop.add_signal_handler(number, self._leave)
         self._loop.add_signal_handler(signal.SIGHUP, self._want_reload)
         self._loop.add_signal_handler(signal.SIGUSR1, self._tell_to_log)
         self._loop.add_signal_handler(signal.SIGCHLD, self._news.set)
         failure = None
         try:
+            self._watch()
             self._bring_up()
             while self._processes() or not self._is_stopping:
                 self._runner.run(self._hear())
@@ -130,8 +146,9 @@ class Supervisor:
             self._give_up(self._coming, self._coming.failure)
         elif self._coming and self._coming.is_ready:
             self._switch_to(self._coming)
-        if self._is_reload_wanted and not self._coming:
+        if self._is_reload_wanted and not self._coming and not self._is_leaving:
             self._is_reload_wanted = False
+            notify(reloading())
             self._bring_up()
         if self._present:
             self._let_serve(self._present)
@@ -143,7 +160,7 @@ class Supervisor:
         """Fork the workers of a new one. FastticketError: there is none before it to go on with."""
         try:
             config = self._load()
-            config.keyring()
+            given = self._given(config)
             sockets = self._listeners.for_workers(config.listen_addresses(), config.gateway.workers)
             admin = self._bind_admin(config)
         except FastticketError as error:
@@ -153,9 +170,29 @@ class Supervisor:
             log.exception("the configuration could not be taken")
             self._refuse(FastticketError(f"unexpected: {type(error).__name__}: {error}"))
             return
-        self._coming = Generation(config, sockets, admin)
+        self._coming = Generation(given, sockets, admin)
         for number in range(len(sockets)):
             self._start(self._coming, number)
+
+    def _given(self, config: Config) -> Given:
+        """What the workers of the next generation get. ConfigError: no keys."""
+        keys = config.keyring()
+        if not self._present:
+            return Given(config, keys)
+        self._learn_servers()
+        notes = [note for process in self._present.processes.values() if (note := process.slot.note())]
+        is_nothing_lost = all(is_store_away(note) and not note["now"]["sessions_held"] for note in notes)
+        return Given(config, keys, Start.RELOAD, dict(self._servers), is_nothing_lost)
+
+    def _learn_servers(self) -> None:
+        """The addresses of names, as workers have found them; the latest last."""
+        notes = [note for process in self._processes() if (note := process.slot.note())]
+        for note in sorted(notes, key=lambda note: float(note["at_s"])):
+            self._learn_from(note)
+
+    def _learn_from(self, note: Mapping[str, Any]) -> None:
+        found = {name: [_server(each) for each in servers] for name, servers in note["resolved"].items()}
+        self._servers |= {name: servers for name, servers in found.items() if servers or name not in self._servers}
 
     def _bind_admin(self, config: Config) -> socket.socket | None:
         """Beside the one that there is, until the workers are ready. Anew each time: somebody may have taken its place."""
@@ -171,6 +208,7 @@ class Supervisor:
             take_place(coming.admin, address)
         self._runner.run(self._admin.move_to(coming.admin))
         self._let_serve(coming)
+        notify(READY)
         if before is None:
             self._ready([name_of(s) for s in coming.sockets[0]])
             return
@@ -185,6 +223,8 @@ class Supervisor:
                 for listener in generation.sockets[number]:
                     listener.listen(BACKLOG)
                 process.let_serve()
+                if self._is_leaving:
+                    process.let_leave()
 
     def _give_up(self, coming: Generation, failure: FastticketError) -> None:
         self._coming = None
@@ -207,6 +247,7 @@ class Supervisor:
         if not self._present:
             raise error
         self._listeners.keep(self._present.sockets)
+        notify(READY)
         self._reloads["refused"] += 1
         log.error("not reloaded, the configuration before stays: %s", error)
 
@@ -221,7 +262,7 @@ class Supervisor:
 
     def _start(self, generation: Generation, number: int) -> None:
         try:
-            process = fork_worker(number, generation.config, generation.sockets[number])
+            process = fork_worker(number, generation.given, generation.sockets[number])
         except OSError as error:
             self._missing(generation, number, f"worker {number} can not be started: {error.strerror}", 0.0)
             return
@@ -259,6 +300,19 @@ class Supervisor:
         log.error("%s is killed: not %s in %g s", process, "gone" if process.is_dismissed else "ready", timeout_s)
         process.send(signal.SIGKILL)
 
+    def _watch(self) -> None:
+        """Each second: whether the workers' loops run. What this process slept through itself is nobody's silence."""
+        self._loop.call_later(WATCH_INTERVAL_S, self._watch)
+        notify(ALIVE)
+        now_s = time.monotonic()
+        passed_s, self._watched_s = min(now_s - self._watched_s, 2 * WATCH_INTERVAL_S), now_s
+        for generation in filter(None, (self._present, self._coming)):
+            timeout_s = generation.config.gateway.watchdog_timeout_s
+            for process in generation.processes.values():
+                if process.is_ready and not process.is_dismissed and process.listen(passed_s) >= timeout_s > 0:
+                    log.error("%s is killed: it hangs, for %g s (watchdog_timeout_s)", process, timeout_s)
+                    process.send(signal.SIGKILL)
+
     def _bury(self) -> None:
         for generation in self._generations():
             for process in list(generation.processes.values()):
@@ -276,6 +330,8 @@ class Supervisor:
             process.timer.cancel()
         process.forget()
         self._departed = add(self._departed, process.slot.counted())
+        if note := process.slot.note():
+            self._learn_from(note)
         reason = f"{process} {_how_it_ended(code)}{': ' if process.reason else ''}{process.reason}"
         if process.is_dismissed:
             is_early = not process.is_serving and code in (-signal.SIGTERM, -signal.SIGUSR2)
@@ -317,15 +373,43 @@ class Supervisor:
             if at_s <= self._loop.time():
                 del generation.due_s[number]
                 self._restarts += 1
+                self._learn_servers()
+                servers = dict(self._servers)
+                generation.given = dataclasses.replace(generation.given, start=Start.REPLACEMENT, servers=servers)
                 self._start(generation, number)
 
     # --- signals
+
+    def _leave(self) -> None:
+        """Not ready any more, and stop when every balancer has noticed, or when told so again."""
+        delay_s = self._present.config.gateway.shutdown_delay_s if self._present else 0.0
+        if self._has_end or not delay_s:
+            self._stop()
+            return
+        self._has_end = True
+        notify(STOPPING)
+        log.info("not ready any more; stops in %g s (shutdown_delay_s)", delay_s)
+        self._loop.call_later(delay_s, self._stop)
+        self._let_leave()
+
+    def _let_leave(self) -> None:
+        self._is_leaving = True
+        for process in self._processes():
+            if process.is_serving and not process.is_dismissed:
+                process.let_leave()
+
+    def _drain(self) -> None:
+        """What an orchestrator asks for before it ends us."""
+        if not self._is_leaving:
+            log.info("not ready any more: drained by POST /drain; SIGTERM ends it")
+            self._let_leave()
 
     def _stop(self) -> None:
         """All generations. Nobody waits in vain for those that accept no more."""
         if self._is_stopping:
             return
         self._is_stopping = True
+        notify(STOPPING)
         self._listeners.keep([])
         for generation in self._generations():
             for process in generation.processes.values():
@@ -351,7 +435,8 @@ class Supervisor:
         for process in self._processes():
             counted = add(counted, process.slot.counted())
         return Snapshot(
-            is_stopping=self._is_stopping,
+            is_stopping=self._is_stopping or self._is_leaving,
+            readiness=present.config.gateway.readiness if present else (),
             workers=present.config.gateway.workers if present else 0,
             serving={number: process.slot.note() for number, process in serving.items()},
             notes=[note for process in self._processes() if (note := process.slot.note())],
@@ -360,6 +445,11 @@ class Supervisor:
             restarts=self._restarts,
             reloads=dict(self._reloads),
         )
+
+
+def _server(noted: list[Any] | str) -> Server:
+    """JSON has no pairs."""
+    return noted if isinstance(noted, str) else (str(noted[0]), int(noted[1]))
 
 
 def _how_it_ended(code: int) -> str:

@@ -1,7 +1,8 @@
 """What the data plane can not find out by itself about the servers behind it: their addresses, and whether they are well.
 
 Names are looked up again every `resolve_interval_s`: each address that a name has is a server. A name that can not be looked up keeps
-the addresses that it had. Health checks go to each address by itself; one that no longer belongs to a name is not asked any more.
+the addresses that it had; one that never could be has none until it can. Health checks go to each address by itself; one that no longer
+belongs to a name is not asked any more.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import contextlib
 import ipaddress
 import logging
 import socket
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 
 from fastticket.core.http1 import response_head
 from fastticket.core.proxy import Proxy
@@ -19,20 +21,29 @@ from fastticket.core.upstreams import server_text
 from fastticket.errors import ConfigError
 from fastticket.gateway.addresses import Address
 from fastticket.gateway.config import Config, Upstream
+from fastticket.gateway.given import Server, Start
 from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.gateway")
 
-#: As the data plane takes it: (host, port), numeric, or a Unix socket's path.
-Server = tuple[str, int] | str
-
 HEAD_BYTES_MAX = 16_384  # of the answer to a health check
+LOOKUP_PATIENCE_S = 5.0  # for names to be found before anybody is served
+HEALTH_PATIENCE_S = (
+    2.0  # for the first answers to health checks; a server that takes longer is well until it has failed
+)
+UNRESOLVED_PAUSE_S = 2.0  # between two looks for a name that has no address yet
 
 
 class UpstreamGroup:
-    """One `[[upstream]]`. Its names are looked up when it is made: ConfigError."""
+    """One `[[upstream]]`. Without an address of any of its names it has no servers: 503.
 
-    def __init__(self, proxy: Proxy, config: Config, upstream: Upstream) -> None:
+    `known`: addresses of names, as somebody found them last, by `host:port`.
+    """
+
+    def __init__(
+        self, proxy: Proxy, config: Config, upstream: Upstream, known: Mapping[str, Sequence[Server]] | None = None
+    ) -> None:
+        """ConfigError: an address that cannot be one."""
         self.name = upstream.name
         self.number = proxy.upstreams.add_group(
             upstream.balance,
@@ -45,20 +56,64 @@ class UpstreamGroup:
         self._upstream = upstream
         addresses = config.server_addresses(upstream)
         self._weights = dict(zip(addresses, upstream.weights or [1] * len(addresses), strict=True))
-        self._found = {address: _look_up(address) for address in addresses}
+        self._known = known = known or {}
+        self._names = [address for address in addresses if not address.path and not _is_numeric(address.host)]
+        for address in addresses:
+            _check_address(address)
+        self._found = {
+            address: list(known.get(str(address), ())) if address in self._names else _look_up(address)
+            for address in addresses
+        }
+        self._unresolved: dict[Address, str] = {}  # and why
         self._checks: dict[Server, asyncio.Task[None]] = {}
         self._resolver: asyncio.Task[None] | None = None
         self._applied = self._servers()
-        proxy.set_servers(self.number, self._applied.items())
+        if self._applied:
+            proxy.set_servers(self.number, self._applied.items())
 
-    async def start(self) -> None:
-        """See who is well, and keep an eye on them."""
-        if not all(address.path or _is_numeric(address.host) for address in self._weights):
-            self._resolver = asyncio.create_task(self._resolve_for_ever(), name=f"fastticket-resolve-{self.name}")
-        servers = self._servers()
+    async def start(self, start: Start = Start.FIRST) -> None:
+        """Find them, see who is well, and keep an eye on them. ConfigError, at a reload: a name that is new has no address."""
+        if self._names and start is not Start.REPLACEMENT:
+            await self._look_up_in_time(start)
         if self._upstream.health_path:
-            well = await asyncio.gather(*map(self._answers, servers))
-            self._check_all(dict(zip(servers, well, strict=True)))
+            self._check_all(await self._first_look(self._applied))
+        if self._names:
+            pause_s = 0.0 if start is Start.REPLACEMENT else self._pause_s
+            self._resolver = asyncio.create_task(
+                self._resolve_for_ever(pause_s), name=f"fastticket-resolve-{self.name}"
+            )
+
+    @property
+    def resolved(self) -> dict[str, list[Server]]:
+        """The addresses of each name, for whoever takes this one's place."""
+        return {str(address): self._found[address] for address in self._names}
+
+    @property
+    def has_servers(self) -> bool:
+        """Whether it knows any."""
+        return bool(self._applied)
+
+    async def _look_up_in_time(self, start: Start) -> None:
+        try:
+            async with asyncio.timeout(LOOKUP_PATIENCE_S):
+                await self.resolve()
+        except TimeoutError:
+            for address in self._names:
+                if not self._found[address]:
+                    self._note_unresolved(address, f"no answer in {LOOKUP_PATIENCE_S:g} s")
+        if start is Start.RELOAD:
+            for address, reason in self._unresolved.items():
+                if str(address) not in self._known:
+                    raise ConfigError(f"{address}: the name does not resolve: {reason}")
+
+    async def _first_look(self, servers: Iterable[Server]) -> dict[Server, bool]:
+        """Who is well, as far as they say in time."""
+        looks = {server: asyncio.create_task(self._answers(server)) for server in servers}
+        if looks:
+            await asyncio.wait(looks.values(), timeout=HEALTH_PATIENCE_S)
+        well = {server: not look.done() or look.result() for server, look in looks.items()}
+        await end(*looks.values())
+        return well
 
     async def stop(self) -> None:
         """No more."""
@@ -68,18 +123,20 @@ class UpstreamGroup:
         """With their weights. Two names for one address are one server."""
         return {server: self._weights[address] for address, servers in self._found.items() for server in servers}
 
-    async def _resolve_for_ever(self) -> None:
+    @property
+    def _pause_s(self) -> float:
+        interval_s = self._upstream.resolve_interval_s
+        return interval_s if all(self._found.values()) else min(interval_s, UNRESOLVED_PAUSE_S)
+
+    async def _resolve_for_ever(self, pause_s: float) -> None:
         while True:
-            await asyncio.sleep(self._upstream.resolve_interval_s)
+            await asyncio.sleep(pause_s)
             await self.resolve()
+            pause_s = self._pause_s
 
     async def resolve(self) -> None:
         """Look the names up again."""
-        for address in self._weights:
-            try:
-                self._found[address] = await asyncio.to_thread(_look_up, address)
-            except ConfigError as error:
-                log.warning("upstream %s: %s; going on with what it was", self.name, error)
+        await asyncio.gather(*map(self._resolve_one, self._names))
         servers = self._servers()
         if servers == self._applied:
             return
@@ -90,8 +147,24 @@ class UpstreamGroup:
             return
         self._applied = servers
         log.info("upstream %s: the servers are now %s", self.name, ", ".join(map(server_text, servers)))
-        if self._upstream.health_path:
+        if self._upstream.health_path and self._resolver:  # else `start` does it
             self._check_all(dict.fromkeys(servers, True))
+
+    async def _resolve_one(self, address: Address) -> None:
+        try:
+            self._found[address] = await _look_up_aside(address)
+        except OSError as error:
+            self._note_unresolved(address, error.strerror or str(error))
+        else:
+            if self._unresolved.pop(address, None):
+                log.warning("upstream %s: %s: the name resolves again", self.name, address)
+
+    def _note_unresolved(self, address: Address, reason: str) -> None:
+        """Said once."""
+        if address not in self._unresolved:
+            then = "going on with what it was" if self._found[address] else "it is looked up again until it does"
+            log.warning("upstream %s: %s: the name does not resolve: %s; %s", self.name, address, reason, then)
+        self._unresolved[address] = reason
 
     def _check_all(self, servers: Mapping[Server, bool]) -> None:
         """One task for each server that is still there, with what is held of it to begin with."""
@@ -144,18 +217,52 @@ async def _connect(server: Server) -> tuple[asyncio.StreamReader, asyncio.Stream
     return await asyncio.open_connection(*server, limit=HEAD_BYTES_MAX)
 
 
-def _look_up(address: Address) -> list[Server]:
-    """All its addresses, of IPv4 if it has any: a server on both would be two. ConfigError."""
-    if address.path:
-        return [address.path]
+def _check_address(address: Address) -> None:
+    """ConfigError: it can be no server's, whoever is asked."""
     if address.fd >= 0:
         raise ConfigError(f"{address}: an upstream can not be a descriptor")
     try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except (OSError, ValueError) as error:  # UnicodeError: no name at all
-        raise ConfigError(f"{address}: the name does not resolve: {getattr(error, 'strerror', error)}") from None
+        address.host.encode("idna")
+    except UnicodeError as error:
+        raise ConfigError(f"{address}: the name does not resolve: {error}") from None
+
+
+def _look_up(address: Address) -> list[Server]:
+    """All its addresses, of IPv4 if it has any: a server on both would be two. OSError."""
+    if address.path:
+        return [address.path]
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     family = min((entry[0] for entry in found), key=lambda family: family != socket.AF_INET)
     return sorted({(str(entry[4][0]), int(entry[4][1])) for entry in found if entry[0] == family})
+
+
+async def _look_up_aside(address: Address) -> list[Server]:
+    """In a thread of its own, for which the end of the process does not wait: a name server may be silent for long. OSError."""
+    loop = asyncio.get_running_loop()
+    answered: asyncio.Future[list[Server]] = loop.create_future()
+
+    def settle(found: list[Server], error: OSError | None) -> None:
+        if answered.done():  # nobody waits any more
+            return
+        if error:
+            answered.set_exception(error)
+        else:
+            answered.set_result(found)
+
+    def look() -> None:
+        found: list[Server] = []
+        failure = None
+        try:
+            found = _look_up(address)
+        except OSError as error:
+            failure = error
+        except Exception as error:
+            failure = OSError(f"unexpected: {type(error).__name__}: {error}")
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, found, failure)
+
+    threading.Thread(target=look, daemon=True, name="fastticket-lookup").start()
+    return await answered
 
 
 def _is_numeric(host: str) -> bool:

@@ -1,18 +1,20 @@
 """One gateway process: the control plane around the data plane.
 
 The data plane (`core.proxy`) serves sockets by itself. This is what it can not do: load sessions, log in and out, timers, signals.
-Shutdown, in order: close the listeners, end idle connections, let the others finish (`drain_timeout_s`), write every touch, close. A
-worker that retires does the same, but first lets each client have the answer to one more request (`retire_timeout_s`).
+Shutdown, in order: close the listeners, end idle connections, let the others finish (`drain_timeout_s`), write every touch, close.
+Where the sockets outlive the gateway, whoever comes is served until the tunnels have ended: nobody else would serve him. A worker that
+retires does the same, but first lets each client have the answer to one more request (`retire_timeout_s`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import logging
+import math
 import os
-import re
 import signal
 import socket
 import time
@@ -49,16 +51,26 @@ from fastticket.errors import (
 )
 from fastticket.gateway.addresses import BACKLOG
 from fastticket.gateway.config import Config, Route
+from fastticket.gateway.exemption import Exemption
+from fastticket.gateway.given import Given, Start
 from fastticket.gateway.logfile import LogFile
 from fastticket.gateway.slot import Slot
 from fastticket.gateway.upstreams import UpstreamGroup
+from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.gateway")
 
 TICK_S = 0.1
+PARTING_SHARE = 0.8  # of the drain timeout, for the last ones to have some of it, too
+PARTED_PER_S_MIN = 20  # a few WebSockets are no crowd
+GO, LEAVE = b"+", b"-"  # words of the supervisor
+WORDS_BYTES_MAX = 16
+LAST_ANSWERS_S = 1.0  # for those that were let in while the tunnels had all of the drain timeout
 NOTE_INTERVAL_S = 1.0
 LOOKS_PER_TURN = 32  # of what was asked is begun with in one turn of the loop: about a millisecond of work
 CHANGES_PER_TURN = 8
+STORE_PATIENCE_S = 5.0  # for the store to answer before anybody is served without it
+REPLACEMENT_PATIENCE_S = 1.0  # the same while clients wait already
 CHANGES = frozenset((ASK_LOGIN, ASK_LOGIN_REMEMBERED, ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE, ASK_ROTATE))
 
 Ask = tuple[int, int, str, Any, Any]  # as `Proxy.asks` has them
@@ -153,24 +165,45 @@ class Asks:
         return taken + [self._changes.popleft() for _ in range(min(len(self._changes), CHANGES_PER_TURN))]
 
 
+class Parting:
+    """When which of the WebSockets are told that the gateway goes away: all of them at once would all come back at once."""
+
+    def __init__(self, tunnels: int, began_s: float, drain_timeout_s: float) -> None:
+        span_s = min(PARTING_SHARE * drain_timeout_s, tunnels / PARTED_PER_S_MIN)
+        self._began_s = began_s
+        self._per_s = tunnels / span_s if span_s else PARTED_PER_S_MIN
+        self.told = 0
+
+    def due(self, now_s: float) -> int:
+        """How many to tell now."""
+        since_s = now_s - self._began_s
+        return max(0, math.ceil(since_s * self._per_s) - self.told)
+
+
 class Worker:
     """A gateway on sockets that listen already."""
 
-    def __init__(self, config: Config, listeners: list[socket.socket], slot: Slot | None = None) -> None:
-        """Bound sockets. `slot`: where to tell the supervisor how things are."""
+    def __init__(self, given: Given, listeners: list[socket.socket], slot: Slot | None = None) -> None:
+        """Bound sockets. `slot`: where to tell the supervisor how things are. ConfigError."""
+        config = given.config
+        self._given = given
         self._config = config
         self._listeners = listeners
         self._slot = slot
-        self._cache = make_cache(config, config.keyring())
+        self._cache = make_cache(config, given.keys)
         self.proxy = make_proxy(config, self._cache, slot.counters if slot else None)
-        self._groups = [UpstreamGroup(self.proxy, config, upstream) for upstream in config.upstream]
+        self._groups = [UpstreamGroup(self.proxy, config, upstream, given.servers) for upstream in config.upstream]
         routes = add_routes(self.proxy, config, {group.name: group.number for group in self._groups})
-        self._exemptions = [re.compile(route.exempt) if route.exempt else None for route in routes]
+        self._exemptions = [Exemption(route.exempt) if route.exempt else None for route in routes]
         self._log_file = LogFile(config.base / config.gateway.access_log) if self.proxy.log else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._asks = Asks()
-        self._idle = asyncio.Event()
+        self._idle = asyncio.Event()  # nobody is connected
+        self._ticked = asyncio.Event()
+        self._parting: Parting | None = None  # from WebSockets, when it stops
+        self._sockets_outlive = any(address.fd >= 0 for address in config.listen_addresses())
         self._has_more = False
+        self._is_note_cut = False
         self._ticker: asyncio.TimerHandle | None = None
         self._publisher: asyncio.TimerHandle | None = None
         ticket = config.ticket
@@ -181,8 +214,8 @@ class Worker:
     async def run(self, ready: Callable[[], None], go: int) -> None:
         """Serve until SIGTERM, or until SIGUSR2 and nobody is connected.
 
-        `ready` is called when requests could be served; they are once there is something to read from the descriptor `go`. From
-        then on somebody may be in the listen queue, so signals have to be answered before.
+        `ready` is called when requests could be served; they are once GO can be read from the descriptor `go`. From then on somebody
+        may be in the listen queue, so signals have to be answered before. LEAVE: SIGTERM will follow.
         """
         await self._open()
         gc.collect()
@@ -192,10 +225,9 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, stop.set)
         loop.add_signal_handler(signal.SIGUSR2, retire.set)
         loop.add_signal_handler(signal.SIGUSR1, self._log_stats)
-        loop.add_reader(go, begin.set)
+        loop.add_reader(go, self._hear, go, begin)
         ready()
         await _first_of(begin, stop, retire)
-        loop.remove_reader(go)
         if begin.is_set():
             self._serve()
             await _first_of(stop, retire)
@@ -203,15 +235,37 @@ class Worker:
                 await self._retire(stop)
         await self.stop()
 
+    def _hear(self, go: int, begin: asyncio.Event) -> None:
+        """A word of the supervisor."""
+        words = os.read(go, WORDS_BYTES_MAX)
+        if GO in words:
+            begin.set()
+        if LEAVE in words:
+            self.proxy.leave()
+        if not words:  # it is gone, and SIGTERM has come
+            asyncio.get_running_loop().remove_reader(go)
+
     async def start(self) -> None:
         """Open the store and serve."""
         await self._open()
         self._serve()
 
     async def _open(self) -> None:
-        await self._cache.open()
-        await asyncio.gather(*(group.start() for group in self._groups))
+        groups = [asyncio.create_task(group.start(self._given.start)) for group in self._groups]
+        try:
+            await self._open_store()
+            await asyncio.gather(*groups)
+        finally:
+            await end(*groups)
         self._publish()
+
+    async def _open_store(self) -> None:
+        if self._given.may_lack_store:
+            is_replacement = self._given.start is Start.REPLACEMENT
+            patience_s = REPLACEMENT_PATIENCE_S if is_replacement else STORE_PATIENCE_S
+            await self._cache.begin(patience_s, is_known_good=is_replacement)
+        else:
+            await self._cache.open()
 
     def _serve(self) -> None:
         for listener in self._listeners:
@@ -222,16 +276,20 @@ class Worker:
 
     async def stop(self) -> None:
         """Drain, then flush."""
+        loop = asyncio.get_running_loop()
+        drained_s = loop.time() + self._config.gateway.drain_timeout_s
+        self._parting = Parting(self.proxy.tunnel_count, loop.time(), self._config.gateway.drain_timeout_s)
+        if self._listeners and self._sockets_outlive:
+            await self._outwait_tunnels(drained_s)
         self._stop_accepting()
         if self.proxy.connection_count:
             await asyncio.sleep(TICK_S)  # who was let in last has not asked yet
         self.proxy.drain()
-        try:
-            async with asyncio.timeout(self._config.gateway.drain_timeout_s):
-                while self.proxy.connection_count:
-                    self._idle.clear()
-                    await self._idle.wait()
-        except TimeoutError:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(max(drained_s, loop.time() + LAST_ANSWERS_S)):
+                while self._connections_awaited(drained_s):
+                    await self._next_tick()
+        if self.proxy.connection_count:
             log.warning("%d connections were still in use after the drain timeout", self.proxy.connection_count)
         if self._ticker:
             self._ticker.cancel()
@@ -246,6 +304,21 @@ class Worker:
         self._publish()
         if self._publisher:
             self._publisher.cancel()
+
+    def _connections_awaited(self, drained_s: float) -> int:
+        """Tunnels have had their time."""
+        is_over = asyncio.get_running_loop().time() >= drained_s
+        return self.proxy.connection_count - (self.proxy.tunnel_count if is_over else 0)
+
+    async def _next_tick(self) -> None:
+        self._ticked.clear()
+        await self._ticked.wait()
+
+    async def _outwait_tunnels(self, drained_s: float) -> None:
+        """Nobody else reads the queue of these sockets before this gateway has gone: who comes is served, and not kept waiting."""
+        self.proxy.leave()
+        while self.proxy.tunnel_count and asyncio.get_running_loop().time() < drained_s:
+            await self._next_tick()
 
     async def _retire(self, stop: asyncio.Event) -> None:
         """Another worker accepts from these sockets now. Who is connected gets one more answer; a key that is gone counts no more."""
@@ -277,6 +350,9 @@ class Worker:
 
     def _tick(self) -> None:
         self.proxy.tick()
+        if self._parting:
+            self._parting.told += self.proxy.part(self._parting.due(asyncio.get_running_loop().time()))
+        self._ticked.set()
         self._answer_asks()
         if not self.proxy.connection_count:
             self._idle.set()
@@ -285,9 +361,18 @@ class Worker:
         self._ticker = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def _publish(self) -> None:
-        if self._slot:
-            self._slot.publish(self._note())
-            self._publisher = asyncio.get_running_loop().call_later(NOTE_INTERVAL_S, self._publish)
+        if not self._slot:
+            return
+        self._publisher = asyncio.get_running_loop().call_later(NOTE_INTERVAL_S, self._publish)
+        self._slot.beat()
+        note = self._note()
+        try:
+            self._slot.publish(note)
+        except ValueError as error:  # too many servers, or names too long
+            if not self._is_note_cut:
+                log.error("%s: upstream servers are not shown any more", error)
+            self._is_note_cut = True
+            self._slot.publish({**note, "resolved": {}, "upstreams": []})
 
     def _note(self) -> dict[str, Any]:
         """What the supervisor sums and shows, beside the data plane's counters."""
@@ -297,6 +382,8 @@ class Worker:
             "counters": {name: value for name, value in cache.items() if name not in NOW},
             "now": {name: cache[name] for name in NOW},
             "store": dict(self._cache.store_servers),
+            "resolved": {name: servers for group in self._groups for name, servers in group.resolved.items()},
+            "without_servers": [group.name for group in self._groups if not group.has_servers],
             "upstreams": [
                 {**state, "group": self._groups[state["group"]].name} for state in self.proxy.upstream_states()
             ],
@@ -339,7 +426,7 @@ class Worker:
 
     def _is_exempt(self, route: int, path: bytes) -> bool:
         exemption = self._exemptions[route]
-        return exemption is not None and exemption.fullmatch(path.decode("latin-1")) is not None
+        return exemption is not None and exemption.covers(path)
 
     async def _is_alive(self, ticket: str, touch: bool) -> bool:
         """Of a stream or tunnel, which is admitted for as long as a request would be."""

@@ -1,0 +1,42 @@
+"""What a worker is given by its supervisor: all that it would otherwise have to read or to look up.
+
+A worker that takes another's place serves by what that one had, whatever has become of the key file, the name server or the store
+since.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping, Sequence
+
+from fastticket.core.ticket import Keyring
+from fastticket.gateway.config import Config
+
+#: As the data plane takes it: (host, port), numeric, or a Unix socket's path.
+Server = tuple[str, int] | str
+
+
+class Start(enum.Enum):
+    """Why a worker starts, which says what may be away. What is wrong with the configuration itself always ends it."""
+
+    FIRST = "first"  #: store and names may be away; a store that answers and is not what was configured may not
+    RELOAD = "reload"  #: what the present workers have may not be away: they go on instead
+    REPLACEMENT = "replacement"  #: everything may be away, or wrong by now: it was right when it was checked
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """The configuration in force, and what goes with it."""
+
+    config: Config
+    keys: Keyring
+    start: Start = Start.FIRST
+    #: The addresses of `host:port`, as some worker found them last; none: it has looked, and found none.
+    servers: Mapping[str, Sequence[Server]] = dataclasses.field(default_factory=dict)
+    is_store_away: bool = False  #: for the present workers, and they hold nobody's session: a reload loses nothing
+
+    @property
+    def may_lack_store(self) -> bool:
+        """Whether to serve without one."""
+        return self.start is not Start.RELOAD or self.is_store_away

@@ -21,7 +21,8 @@ from fastticket.gateway.config import Config, load_config, simple_config, to_tom
 from fastticket.gateway.linkis import load_linkis
 from fastticket.gateway.supervisor import run
 from fastticket.gateway.worker import make_cache
-from fastticket.keyfile import create_key_file, key_file_text, new_ring, rotate_key_file
+from fastticket.keyfile import create_key_file, key_file_text, new_ring
+from fastticket.keys_cli import add_key_commands
 from fastticket.store_cli import iso, list_sessions, print_events, revoke
 
 FAILED = 1
@@ -68,11 +69,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--dir", type=Path, default=Path("demo"), help="for keys and sessions (./%(default)s)")
     command.set_defaults(command=lambda options: demo(options.port, options.app_ports, options.dir))
 
-    command = commands.add_parser("keygen", help="make a key ring, or add a key to one")
-    where = command.add_mutually_exclusive_group()
-    where.add_argument("--out", type=Path, metavar="FILE", help="a new file, mode 600 (default: standard output)")
-    where.add_argument("--rotate", type=Path, metavar="FILE", help="add a newest key to this file")
+    command = commands.add_parser("keygen", help="make a key ring")
+    command.add_argument("--out", type=Path, metavar="FILE", help="a new file, mode 600 (default: standard output)")
+    command.add_argument("--rotate", help=argparse.SUPPRESS)  # was: says what to use
     command.set_defaults(command=_keygen)
+
+    add_key_commands(commands.add_parser("keys", help="list, add, promote and retire the keys of a key file"))
 
     command = commands.add_parser("issue", help="create a session and print its ticket")
     command.add_argument("principal", help="whose session")
@@ -213,9 +215,11 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _keygen(options: argparse.Namespace) -> int:
     if options.rotate:
-        key_id = rotate_key_file(options.rotate)
-        print(f"{options.rotate}: key {key_id} added; it signs once the gateways reload (SIGHUP)", file=sys.stderr)
-    elif options.out:
+        raise ConfigError(
+            "keygen --rotate is no more: its key signed at once, which gateways that had not reloaded yet refused; use "
+            f"`fastticket keys add {options.rotate}`, reload every gateway, then `fastticket keys promote`"
+        )
+    if options.out:
         create_key_file(options.out)
     else:
         print(key_file_text(new_ring()), end="")

@@ -17,7 +17,15 @@ from typing import Any
 from fastticket import Keyring, Ticket
 from fastticket.demo import demo
 from fastticket.errors import ConfigError, FastticketError, InvalidPrincipal
-from fastticket.gateway.config import Config, load_config, simple_config, to_toml, without_secrets
+from fastticket.gateway.config import (
+    STORE_VARIABLE,
+    Config,
+    StoreSettings,
+    load_config,
+    simple_config,
+    to_toml,
+    without_secrets,
+)
 from fastticket.gateway.linkis import load_linkis
 from fastticket.gateway.supervisor import run
 from fastticket.gateway.worker import make_cache
@@ -129,7 +137,7 @@ def _add_addresses(command: argparse.ArgumentParser) -> None:
 
 def _add_store(command: argparse.ArgumentParser) -> None:
     _add_config(command)
-    command.add_argument("--store", metavar="URL", help="where the sessions are (default: sqlite:///fastticket.db)")
+    command.add_argument("--store", metavar="URL", help="where the sessions are (default: FASTTICKET_STORE)")
     command.add_argument("--json", action="store_true", help="for programs")
 
 
@@ -137,7 +145,7 @@ def _add_store_and_keys(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--store",
         metavar="URL",
-        help="sqlite:///PATH or redis://HOST, see docs/redis.md (default: sqlite:///fastticket.db)",
+        help="sqlite:///PATH or redis://HOST, see docs/redis.md (default: FASTTICKET_STORE, or sqlite:///fastticket.db)",
     )
     command.add_argument("--keys", metavar="FILE", help="key file (default: FASTTICKET_KEYS)")
 
@@ -173,7 +181,7 @@ def _config(options: argparse.Namespace) -> Config:
     return simple_config(
         flags.get("listen", [DEFAULT_LISTEN]),
         flags.get("upstream", [DEFAULT_UPSTREAM]),
-        flags.get("store", "sqlite:///fastticket.db"),
+        flags.get("store") or os.environ.get(STORE_VARIABLE) or StoreSettings.url,
         flags.get("keys", ""),
         flags.get("workers", 1),
     )
@@ -238,7 +246,7 @@ def _issue(options: argparse.Namespace) -> int:
 
 
 def _sessions(options: argparse.Namespace) -> int:
-    return asyncio.run(list_sessions(_config(options).open_store(), options.user, options.json))
+    return asyncio.run(list_sessions(_store_config(options, "sessions"), options.user, options.json))
 
 
 def _revoke(options: argparse.Namespace) -> int:
@@ -248,12 +256,18 @@ def _revoke(options: argparse.Namespace) -> int:
         raise ConfigError(
             "revoke needs a ticket, or a session id and --user, or --user alone for all of the user's sessions"
         )
-    config = _config(options)
-    return asyncio.run(revoke(config.open_store(), options, config.keyring))
+    return asyncio.run(revoke(_store_config(options, "revoke"), options))
 
 
 def _events(options: argparse.Namespace) -> int:
-    return asyncio.run(print_events(_config(options).open_store(), options.follow, options.json))
+    return asyncio.run(print_events(_store_config(options, "events"), options.follow, options.json))
+
+
+def _store_config(options: argparse.Namespace, command: str) -> Config:
+    """No default: an answer out of the wrong store reads as "there is none"."""
+    if not (options.config or options.store or os.environ.get(STORE_VARIABLE)):
+        raise ConfigError(f"{command} needs --config FILE, --store URL or {STORE_VARIABLE}: where are the sessions?")
+    return _config(options)
 
 
 def _inspect(options: argparse.Namespace) -> int:

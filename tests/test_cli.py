@@ -97,17 +97,6 @@ def test_keygen(cli, tmp_path):
     assert read_keys(tmp_path / "other.toml") != read_keys(keyfile)
 
 
-def test_keygen_rotate(cli, keyfile):
-    before = read_keys(keyfile)
-    code, output, error = cli("keygen", "--rotate", "keys.toml")
-    assert (code, output) == (0, "")
-    assert "key 2 added" in error
-    assert read_keys(keyfile)[:1] == before
-    assert [key_id for key_id, _ in read_keys(keyfile)] == [1, 2]
-    assert stat.S_IMODE(keyfile.stat().st_mode) == 0o600
-    assert all(secret.hex() not in error for _, secret in read_keys(keyfile))
-
-
 def test_issue_and_inspect(cli, keyfile):
     code, output, _ = cli("issue", "älice", "--keys", "keys.toml", "--store", "sqlite:///s.db")
     ticket = output.strip()
@@ -179,6 +168,75 @@ def session_ids(cli, store, principal="alice"):
     return [session["id"] for session in json.loads(output)]
 
 
+def asked(error):
+    """The store that a command says it has asked."""
+    return re.findall(r"^fastticket: asking (.*)$", error, re.MULTILINE)
+
+
+OPERATORS = [("sessions", "--user", "alice"), ("revoke", "--user", "alice"), ("events",)]
+
+
+@pytest.mark.parametrize("command", OPERATORS, ids=lambda command: command[0])
+def test_operators_commands_do_not_guess_which_store(cli, tmp_path, command):
+    """`sessions --user alice` made ./fastticket.db, printed nothing and said 0: in an incident that reads as "he has none"."""
+    assert f"{command[0]} needs --config FILE, --store URL or FASTTICKET_STORE" in refused(cli(*command))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", OPERATORS, ids=lambda command: command[0])
+def test_operators_commands_make_no_store(cli, tmp_path, command):
+    assert "there is no such file" in refused(cli(*command, "--store", "sqlite:///none.db"))
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "other.db").write_bytes(b"")
+    assert "no store of fastticket in it" in refused(cli(*command, "--store", "sqlite:///other.db"))
+    assert [path.name for path in tmp_path.iterdir()] == ["other.db"]
+    assert (tmp_path / "other.db").read_bytes() == b""
+    server = Server(tmp_path)
+    try:
+        assert "no store of fastticket in this database" in refused(
+            cli(*command, "--store", f"redis://{server.address}")
+        )
+        assert server.admin("DBSIZE") == 0
+    finally:
+        server.kill()
+
+
+def test_operators_commands_say_which_store_they_asked(cli, log_in, store):
+    log_in()
+    for command in OPERATORS[::2]:
+        code, _, error = cli(*command, "--store", store)
+        assert (code, asked(error)) == (0, [store])
+        code, _, error = cli(*command, FASTTICKET_STORE=store)
+        assert (code, asked(error)) == (0, [store])
+
+
+def test_a_store_that_is_away_is_named(cli):
+    code, output, error = cli("sessions", "--user", "alice", "--store", "redis://:hush@127.0.0.1:1/0")
+    assert (code, output) == (1, "")
+    assert "127.0.0.1:1" in error
+    assert "hush" not in error
+
+
+def test_a_password_is_in_no_list_of_processes(cli, keyfile, tmp_path):
+    """In a file that the URL names, or with the whole URL in the environment; it is shown by neither."""
+    server = Server(tmp_path, {"requirepass": "hush"})
+    try:
+        (tmp_path / "password").write_text("hush\n")
+        url = f"redis://{server.address}/0?password_file=password"
+        assert cli("issue", "alice", "--keys", "keys.toml", "--store", url)[0] == 0
+        for how in ({"FASTTICKET_STORE": f"redis://:hush@{server.address}/0"}, {"FASTTICKET_STORE": url}):
+            code, output, error = cli("sessions", "--user", "alice", **how)
+            assert (code, output.count("\n")) == (0, 1)
+            assert "hush" not in error
+        (tmp_path / "a.toml").write_text(GOOD)
+        code, output, error = cli("sessions", "--user", "alice", "--config", "a.toml", FASTTICKET_STORE=url)
+        assert (code, output.count("\n"), asked(error)) == (0, 1, [url])
+        (tmp_path / "password").write_text("wrong")
+        assert cli("sessions", "--user", "alice", "--store", url)[0] == 2
+    finally:
+        server.kill()
+
+
 def test_sessions_lists_a_users_sessions(cli, log_in, store):
     code, issued, _ = cli("issue", "alice", "--store", store, "--keys", "keys.toml")
     assert code == 0
@@ -228,7 +286,7 @@ def test_revoke_of_what_is_no_ticket(cli, log_in, store):
     ],
 )
 def test_revoke_needs_to_know_what(cli, keyfile, arguments, says):
-    assert says in refused(cli("revoke", *arguments))
+    assert says in refused(cli("revoke", "--store", "sqlite:///s.db", *arguments))
 
 
 def test_events_prints_what_happened(cli, log_in, store):
@@ -419,7 +477,7 @@ def test_serve_says_it_in_the_same_words(cli, in_process, keyfile, tmp_path, whe
             "listen 192.0.2.1:80",
         ),
         (["check-config"], "check-config needs --config"),
-        (["keygen", "--rotate", "none.toml"], "none.toml: No such file"),
+        (["keys", "add", "none.toml"], "none.toml: No such file"),
         (["issue", "alice", "--keys", "keys.toml", "--store", "sqlite:///no/such/folder/s.db"], "does not exist"),
     ],
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import ipaddress
 import json
 import math
@@ -16,7 +17,6 @@ import re
 import tomllib
 import types
 import typing
-import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,7 @@ from fastticket.core.ticket import Keyring, read_keys
 from fastticket.core.upstreams import GROUP_SERVERS_MAX, GROUPS_MAX, WEIGHT_MAX
 from fastticket.errors import ConfigError
 from fastticket.gateway.addresses import Address, is_loopback, parse_address
-from fastticket.stores.base import Store, open_store
+from fastticket.stores.base import Store, read_url, without_password
 
 COUNT_MAX = 1_000_000
 DAY_S = 86_400
@@ -39,6 +39,9 @@ MINIMUM_S = 0.01  # of what is done again and again
 HEADERS_BYTES_MAX = 2000  # that a route adds
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 PROTOCOL = re.compile(rf"{TOKEN.pattern}(/{TOKEN.pattern})?")
+
+#: The store's URL, where the file says none: with a password in it, it is in no list of processes and no file.
+STORE_VARIABLE = "FASTTICKET_STORE"
 
 _T = TypeVar("_T")
 
@@ -194,10 +197,15 @@ class Config:
             )
         return Keyring.from_env(audience=self.ticket.audience)
 
-    def open_store(self) -> Store:
-        """The store that the URL names, not opened yet."""
+    def open_store(self, *, creates: bool = True) -> Store:
+        """The store that the URL names, not opened yet; `creates` as for `fastticket.open_store`."""
+        return self._store_maker(creates)
+
+    @functools.cached_property
+    def _store_maker(self) -> Callable[[bool], Store]:
+        """Read once, with the configuration: whoever goes by it later needs no password file."""
         try:
-            return open_store(self.store.url, base=self.base)
+            return read_url(self.store.url, base=self.base)
         except ConfigError as error:
             raise self._error("[store] url", str(error)) from None
 
@@ -224,6 +232,9 @@ def load_config(path: Path) -> Config:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from None
+    store = table.setdefault("store", {})
+    if isinstance(store, dict) and (url := os.environ.get(STORE_VARIABLE)):
+        store.setdefault("url", url)
     return read_config(table, str(path), path.parent)
 
 
@@ -531,27 +542,12 @@ def without_secrets(config: Config) -> Config:
     """The same with `***` for passwords in the store's URL, and for the values that routes tell applications."""
     return dataclasses.replace(
         config,
-        store=dataclasses.replace(config.store, url=_without_password(config.store.url)),
+        store=dataclasses.replace(config.store, url=without_password(config.store.url)),
         route=[
             dataclasses.replace(route, request_headers=dict.fromkeys(route.request_headers, "***"))
             for route in config.route
         ],
     )
-
-
-def _without_password(url: str) -> str:
-    """Split as the store splits it, so that what it takes for a password is not shown."""
-    scheme, separator, rest = url.partition("://")
-    place, question, query = rest.partition("?")
-    authority, slash, path = place.partition("/")
-    credentials, at, hosts = authority.rpartition("@")
-    user, colon, _ = credentials.partition(":")
-    options = [
-        f"{name}=***" if urllib.parse.unquote(name).endswith("password") else f"{name}{equals}{value}"
-        for name, equals, value in (option.partition("=") for option in query.split("&"))
-    ]
-    shown = f"{user}:***" if colon else credentials
-    return f"{scheme}{separator}{shown}{at}{hosts}{slash}{path}{question}{'&'.join(options)}"
 
 
 def _table(lines: list[str], header: str, values: Mapping[str, Any]) -> None:

@@ -10,16 +10,18 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from fastticket import Keyring, Ticket
 from fastticket.demo import demo
 from fastticket.errors import ConfigError, FastticketError, InvalidPrincipal
+from fastticket.gateway.checks import look, problems_of, warnings_of
 from fastticket.gateway.config import (
     STORE_VARIABLE,
     Config,
+    FaultyConfig,
     StoreSettings,
     load_config,
     simple_config,
@@ -118,6 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_addresses(command)
     command.add_argument("--keys", metavar="FILE", help="key file (default: FASTTICKET_KEYS)")
     command.add_argument("--show-secrets", action="store_true", help="print the store's passwords, too")
+    command.add_argument(
+        "--live", action="store_true", help="and ask the store, resolve names, open logs, look at the modes of files"
+    )
     command.set_defaults(command=_check_config)
     return parser
 
@@ -306,13 +311,29 @@ def _inspect(options: argparse.Namespace) -> int:
 def _check_config(options: argparse.Namespace) -> int:
     if not options.config:
         raise ConfigError("check-config needs --config FILE")
-    config = _config(options)
-    make_cache(config, config.keyring())  # what only they can find wrong
+    problems: list[str] = []
+    try:
+        config = _config(options)
+    except FaultyConfig as error:
+        config = error.config
+        problems += error.problems
+    problems += problems_of(config)
+    if problems:
+        return _say_all(problems, BAD_USAGE)
+    _say_all([f"warning: {warning}" for warning in warnings_of(config)], 0)
     shown = config if options.show_secrets else without_secrets(config)
     if shown != config:
         print("# *** stands for a secret; --show-secrets prints it\n")
     print(to_toml(shown))
-    return 0
+    return _say_all(asyncio.run(look(config)), FAILED) if options.live else 0
+
+
+def _say_all(lines: Iterable[str], code: int) -> int:
+    """Each once; the code, if there was one."""
+    lines = dict.fromkeys(lines)
+    for line in lines:
+        print(f"fastticket: {line}", file=sys.stderr)
+    return code if lines else 0
 
 
 if __name__ == "__main__":

@@ -122,7 +122,8 @@ def test_p1_no_forged_ticket_is_admitted(gateway, origin):
 
 
 def test_browsers_are_sent_to_the_login_page(gateway, origin):
-    at = gateway(origin(), routes=[PRIVATE], gateway={"login_url": "/login"})
+    login = {"path": "/login", "auth": "none", "login": True}
+    at = gateway(origin(), routes=[PRIVATE, login], gateway={"login_url": "/login"})
     head, _ = at.ask(get("/x", "Accept: text/html,application/xhtml+xml"))
     assert (status_of(head), fields_of(head)[b"location"]) == (302, b"/login")
     assert status_of(at.ask(get("/x", "Accept: application/json"))[0]) == 401

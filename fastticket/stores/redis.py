@@ -48,6 +48,7 @@ from fastticket.errors import (
     AttributesTooLarge,
     ConfigError,
     IssuedTooEarly,
+    NoStore,
     NotConfirmed,
     StoreBusy,
     StoreUnavailable,
@@ -153,7 +154,7 @@ class RedisStore:
         try:
             await (await self._topology.server_of(slot_of(META))).check()
             if not self._creates and not await self._meta():
-                raise ConfigError("redis: there is no store of fastticket in this database; is it another one?")
+                raise NoStore("redis: there is no store of fastticket in this database; is it another one?")
             await self.join(Fleet(0, 0))
             await self._catch_up(range(self.shards), await self.time_ms())
         except BaseException as error:

@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from fastticket.errors import AttributesTooLarge, ConfigError, StoreUnavailable, TooManySessions
+from fastticket.errors import AttributesTooLarge, ConfigError, NoStore, StoreUnavailable, TooManySessions
 from fastticket.stores.base import (
     NO_DETAILS,
     Event,
@@ -226,7 +226,7 @@ class SQLiteStore:
         It is not opened here: to close it would drop the locks that another connection of this process has on it.
         """
         if not self._creates and not path.exists():
-            raise ConfigError(f"{self._name}: there is no such file; is it another one?")
+            raise NoStore(f"{self._name}: there is no such file; is it another one?")
         try:
             os.mknod(path, stat.S_IFREG | 0o600)
         except FileExistsError:
@@ -237,7 +237,7 @@ class SQLiteStore:
     def _refuse_strange(self, db: sqlite3.Connection) -> None:
         """Before anything is written to it."""
         if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'meta'").fetchone():
-            raise ConfigError(f"{self._name}: there is no store of fastticket in it; is it another file?")
+            raise NoStore(f"{self._name}: there is no store of fastticket in it; is it another file?")
 
     @staticmethod
     def _switch_to_wal(db: sqlite3.Connection) -> None:

@@ -28,7 +28,7 @@ from fastticket.core.routes import ROUTES_MAX, in_order
 from fastticket.core.ticket import Keyring, read_keys
 from fastticket.core.upstreams import ALL_SERVERS_MAX, GROUP_SERVERS_MAX, GROUPS_MAX, WEIGHT_MAX
 from fastticket.errors import ConfigError
-from fastticket.gateway.addresses import Address, is_loopback, parse_address
+from fastticket.gateway.addresses import Access, Address, is_loopback, parse_access, parse_address
 from fastticket.stores.base import Store, read_url, without_password
 
 COUNT_MAX = 1_000_000
@@ -65,6 +65,8 @@ class Gateway:
     drain_timeout_s: float = 10.0
     retire_timeout_s: float = 60.0
     admin: str = ""
+    admin_mode: str = "0600"  #: of the file, if that is a Unix socket
+    admin_owner: str = ""  #: the same: user, user:group or :group; default: whoever runs the gateway
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -170,6 +172,13 @@ class Config:
     def admin_address(self) -> Address | None:
         """Where operators ask; None: nowhere."""
         return self._address(self.gateway.admin, "[gateway] admin") if self.gateway.admin else None
+
+    def admin_access(self) -> Access:
+        """Who may come there, on a Unix socket."""
+        try:
+            return parse_access(self.gateway.admin_mode, self.gateway.admin_owner)
+        except ValueError as error:
+            raise self._error("[gateway] admin_mode, admin_owner", str(error)) from None
 
     def server_addresses(self, upstream: Upstream) -> list[Address]:
         """The servers of an upstream."""
@@ -488,6 +497,12 @@ def _check(config: Config, problems: Problems) -> None:
         admin is None or is_loopback(admin),
         "[gateway] admin",
         f"{admin} is not unix:PATH and not a loopback address: nobody else may ask there",
+    )
+    problems.attempt(config.admin_access)
+    require(
+        not gateway.admin_owner or gateway.admin.startswith("unix:"),
+        "[gateway] admin_owner",
+        "is for a Unix socket: admin is none",
     )
     problems.attempt(config.trusted_networks)
     for upstream in config.upstream:

@@ -286,8 +286,11 @@ class Worker:
 
     def _publish(self) -> None:
         if self._slot:
-            self._slot.publish(self._note())
             self._publisher = asyncio.get_running_loop().call_later(NOTE_INTERVAL_S, self._publish)
+            try:
+                self._slot.publish(self._note())
+            except ValueError as error:  # the next one may fit; until then this worker counts as silent
+                log.error("the supervisor is not told how things are: %s", error)
 
     def _note(self) -> dict[str, Any]:
         """What the supervisor sums and shows, beside the data plane's counters."""

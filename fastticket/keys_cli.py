@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from fastticket.errors import ConfigError, FastticketError
 from fastticket.keyfile import Key, add_key, add_keys_of, promote_key, read_ring, refuse_signing, retire_key
 
-USES = "fastticket_key_uses_total"  # of a gateway's /metrics, by key
+USES = "fastticket_key_uses_total"  # of a gateway's /metrics; its one label is the key's id
 ADMIN_TIMEOUT_S = 5.0
 WATCH_S = 10.0
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
@@ -108,7 +108,8 @@ def list_keys(options: argparse.Namespace) -> int:
         used = f"  uses {'unknown' if row['uses'] is None else row['uses']}" if options.admin else ""
         print(f"{row['id']:3}  {row['state']:8}  {age}{used}")
     if missing := sorted(uses.keys() - {key.id for key in keys}):
-        print(f"fastticket: the gateway has other keys, too: {', '.join(map(str, missing))}", file=sys.stderr)
+        names = ", ".join(map(str, missing))
+        print(f"fastticket: the gateway has used other keys, too, since its start: {names}", file=sys.stderr)
     return 0
 
 
@@ -209,7 +210,7 @@ def read_uses(address: str) -> dict[int, int]:
     if response.status != http.client.OK:
         raise AdminError(f"{address}: /metrics says {response.status} {response.reason}")
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    return {int(sample.labels["key"]): int(sample.value) for sample in samples if sample.name == USES}
+    return {int(next(iter(sample.labels.values()))): int(sample.value) for sample in samples if sample.name == USES}
 
 
 def _connection(address: str) -> http.client.HTTPConnection:

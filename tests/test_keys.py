@@ -260,7 +260,9 @@ def metrics():
     thread.start()
 
     def show(*uses):
-        lines = ["\n".join(f'fastticket_key_uses_total{{key="{k}"}} {n}.0' for k, n in each.items()) for each in uses]
+        lines = [
+            "\n".join(f'fastticket_key_uses_total{{key_id="{k}"}} {n}.0' for k, n in each.items()) for each in uses
+        ]
         pages[:] = [f"# TYPE fastticket_key_uses counter\n{each}\n" for each in lines]
         return f"http://127.0.0.1:{server.server_port}"
 
@@ -276,7 +278,7 @@ def test_list_shows_the_uses_on_a_gateway(keys, path, metrics):
     code, output, error = keys("list", "--admin", address)
     assert code == 0
     assert [line.split()[-2:] for line in output.splitlines()] == [["uses", "unknown"], ["uses", "12"]]
-    assert "the gateway has other keys, too: 9" in error
+    assert "the gateway has used other keys, too, since its start: 9" in error
     assert [row["uses"] for row in json.loads(keys("list", "--json", "--admin", address)[1])] == [None, 12]
 
 

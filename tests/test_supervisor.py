@@ -13,7 +13,7 @@ import threading
 import pytest
 from conftest import BOUND_S, OK, Client, fields_of, status_of
 from processes import Process, Site
-from redis_servers import free_port, wait_until
+from redis_servers import Server, free_port, wait_until
 
 import fastticket
 from fastticket.core.ticket import read_keys
@@ -173,6 +173,24 @@ def test_a_worker_that_hangs_is_killed_in_the_end(site, table):
     assert at.at.process.wait(3 * BOUND_S) == 1
     assert is_gone(worker)
     assert "not gone in" in at.log
+
+
+def test_a_replacement_needs_no_password_file(site, table, folder):
+    """The configuration has read it, and a worker is forked with the configuration."""
+    server = Server(folder, {"requirepass": "hush"})
+    try:
+        (folder / "password").write_text("hush\n")
+        url = f"redis://{server.address}/0?password_file=password"
+        at = site(table(store={"url": url}, auth="required"))
+        (folder / "password").unlink()
+        victim = at.workers()[0]
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: at.workers() and victim not in at.workers(), "the replacement", BOUND_S)
+        assert status_of(at.ask(GET)[0]) == 401
+        assert "password_file: " in at.reload()
+        assert "hush" not in at.log
+    finally:
+        server.kill()
 
 
 def test_serve_takes_a_number_of_workers(folder, origin):

@@ -10,18 +10,29 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from fastticket import Keyring, Ticket
 from fastticket.demo import demo
 from fastticket.errors import ConfigError, FastticketError, InvalidPrincipal
-from fastticket.gateway.config import Config, load_config, simple_config, to_toml, without_secrets
+from fastticket.gateway.checks import look, problems_of, warnings_of
+from fastticket.gateway.config import (
+    STORE_VARIABLE,
+    Config,
+    FaultyConfig,
+    StoreSettings,
+    load_config,
+    simple_config,
+    to_toml,
+    without_secrets,
+)
 from fastticket.gateway.linkis import load_linkis
 from fastticket.gateway.supervisor import run
 from fastticket.gateway.worker import make_cache
-from fastticket.keyfile import create_key_file, key_file_text, new_ring, rotate_key_file
+from fastticket.keyfile import create_key_file, key_file_text, new_ring
+from fastticket.keys_cli import add_key_commands
 from fastticket.store_cli import iso, list_sessions, print_events, revoke
 
 FAILED = 1
@@ -68,11 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--dir", type=Path, default=Path("demo"), help="for keys and sessions (./%(default)s)")
     command.set_defaults(command=lambda options: demo(options.port, options.app_ports, options.dir))
 
-    command = commands.add_parser("keygen", help="make a key ring, or add a key to one")
-    where = command.add_mutually_exclusive_group()
-    where.add_argument("--out", type=Path, metavar="FILE", help="a new file, mode 600 (default: standard output)")
-    where.add_argument("--rotate", type=Path, metavar="FILE", help="add a newest key to this file")
+    command = commands.add_parser("keygen", help="make a key ring")
+    command.add_argument("--out", type=Path, metavar="FILE", help="a new file, mode 600 (default: standard output)")
+    command.add_argument("--rotate", help=argparse.SUPPRESS)  # was: says what to use
     command.set_defaults(command=_keygen)
+
+    add_key_commands(commands.add_parser("keys", help="list, add, promote and retire the keys of a key file"))
 
     command = commands.add_parser("issue", help="create a session and print its ticket")
     command.add_argument("principal", help="whose session")
@@ -108,6 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_addresses(command)
     command.add_argument("--keys", metavar="FILE", help="key file (default: FASTTICKET_KEYS)")
     command.add_argument("--show-secrets", action="store_true", help="print the store's passwords, too")
+    command.add_argument(
+        "--live", action="store_true", help="and ask the store, resolve names, open logs, look at the modes of files"
+    )
     command.set_defaults(command=_check_config)
     return parser
 
@@ -127,7 +142,7 @@ def _add_addresses(command: argparse.ArgumentParser) -> None:
 
 def _add_store(command: argparse.ArgumentParser) -> None:
     _add_config(command)
-    command.add_argument("--store", metavar="URL", help="where the sessions are (default: sqlite:///fastticket.db)")
+    command.add_argument("--store", metavar="URL", help="where the sessions are (default: FASTTICKET_STORE)")
     command.add_argument("--json", action="store_true", help="for programs")
 
 
@@ -135,7 +150,7 @@ def _add_store_and_keys(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--store",
         metavar="URL",
-        help="sqlite:///PATH or redis://HOST, see docs/redis.md (default: sqlite:///fastticket.db)",
+        help="sqlite:///PATH or redis://HOST, see docs/redis.md (default: FASTTICKET_STORE, or sqlite:///fastticket.db)",
     )
     command.add_argument("--keys", metavar="FILE", help="key file (default: FASTTICKET_KEYS)")
 
@@ -171,7 +186,7 @@ def _config(options: argparse.Namespace) -> Config:
     return simple_config(
         flags.get("listen", [DEFAULT_LISTEN]),
         flags.get("upstream", [DEFAULT_UPSTREAM]),
-        flags.get("store", "sqlite:///fastticket.db"),
+        flags.get("store") or os.environ.get(STORE_VARIABLE) or StoreSettings.url,
         flags.get("keys", ""),
         flags.get("workers", 1),
     )
@@ -213,9 +228,11 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _keygen(options: argparse.Namespace) -> int:
     if options.rotate:
-        key_id = rotate_key_file(options.rotate)
-        print(f"{options.rotate}: key {key_id} added; it signs once the gateways reload (SIGHUP)", file=sys.stderr)
-    elif options.out:
+        raise ConfigError(
+            "keygen --rotate is no more: its key signed at once, which gateways that had not reloaded yet refused; use "
+            f"`fastticket keys add {options.rotate}`, reload every gateway, then `fastticket keys promote`"
+        )
+    if options.out:
         create_key_file(options.out)
     else:
         print(key_file_text(new_ring()), end="")
@@ -234,7 +251,7 @@ def _issue(options: argparse.Namespace) -> int:
 
 
 def _sessions(options: argparse.Namespace) -> int:
-    return asyncio.run(list_sessions(_config(options).open_store(), options.user, options.json))
+    return asyncio.run(list_sessions(_store_config(options, "sessions"), options.user, options.json))
 
 
 def _revoke(options: argparse.Namespace) -> int:
@@ -244,12 +261,18 @@ def _revoke(options: argparse.Namespace) -> int:
         raise ConfigError(
             "revoke needs a ticket, or a session id and --user, or --user alone for all of the user's sessions"
         )
-    config = _config(options)
-    return asyncio.run(revoke(config.open_store(), options, config.keyring))
+    return asyncio.run(revoke(_store_config(options, "revoke"), options))
 
 
 def _events(options: argparse.Namespace) -> int:
-    return asyncio.run(print_events(_config(options).open_store(), options.follow, options.json))
+    return asyncio.run(print_events(_store_config(options, "events"), options.follow, options.json))
+
+
+def _store_config(options: argparse.Namespace, command: str) -> Config:
+    """No default: an answer out of the wrong store reads as "there is none"."""
+    if not (options.config or options.store or os.environ.get(STORE_VARIABLE)):
+        raise ConfigError(f"{command} needs --config FILE, --store URL or {STORE_VARIABLE}: where are the sessions?")
+    return _config(options)
 
 
 def _inspect(options: argparse.Namespace) -> int:
@@ -288,13 +311,29 @@ def _inspect(options: argparse.Namespace) -> int:
 def _check_config(options: argparse.Namespace) -> int:
     if not options.config:
         raise ConfigError("check-config needs --config FILE")
-    config = _config(options)
-    make_cache(config, config.keyring())  # what only they can find wrong
+    problems: list[str] = []
+    try:
+        config = _config(options)
+    except FaultyConfig as error:
+        config = error.config
+        problems += error.problems
+    problems += problems_of(config)
+    if problems:
+        return _say_all(problems, BAD_USAGE)
+    _say_all([f"warning: {warning}" for warning in warnings_of(config)], 0)
     shown = config if options.show_secrets else without_secrets(config)
     if shown != config:
         print("# *** stands for a secret; --show-secrets prints it\n")
     print(to_toml(shown))
-    return 0
+    return _say_all(asyncio.run(look(config)), FAILED) if options.live else 0
+
+
+def _say_all(lines: Iterable[str], code: int) -> int:
+    """Each once; the code, if there was one."""
+    lines = dict.fromkeys(lines)
+    for line in lines:
+        print(f"fastticket: {line}", file=sys.stderr)
+    return code if lines else 0
 
 
 if __name__ == "__main__":

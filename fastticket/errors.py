@@ -10,6 +10,8 @@ from __future__ import annotations
 import enum
 from typing import Literal
 
+PROBLEMS_SHOWN = 5  # in a line of a log
+
 
 class Verdict(enum.Enum):
     """Why a check did not admit a ticket. Always falsy; `reason` is the slug.
@@ -79,9 +81,25 @@ class NotConfirmed(StoreUnavailable):
 
 
 class ConfigError(FastticketError):
-    """A configuration, key ring or URL that can not be used. The message names what, where and what to do."""
+    """A configuration, key ring or URL that can not be used: all that is wrong with it, one or more.
+
+    Each of `problems` names what, where and what to do; the message has the first of them.
+    """
 
     reason = "config"
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__(*problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        more = len(self.problems) - PROBLEMS_SHOWN
+        shown = "; ".join(self.problems[:PROBLEMS_SHOWN])
+        return f"{shown}; and {more} more, which `fastticket check-config` shows" if more > 0 else shown
+
+
+class NoStore(ConfigError):  # noqa: N818
+    """There is no store where one was asked for, and none was to be made."""
 
 
 class InvalidPrincipal(FastticketError, ValueError):  # noqa: N818

@@ -1,60 +1,196 @@
-"""Writing key files: a new ring, another key. Reading them is `Keyring.from_file`."""
+"""Key files: a new ring, and the three changes that roll a key through a fleet. Reading them is `Keyring.from_file`.
+
+The last key of a ring signs, each verifies. So a key that verifies only is one that stands before the last, and a file says the same
+to every version of fastticket.
+
+A file is replaced, not written over: a gateway that reads it meanwhile has the ring of before or the one of after. The new one has
+the owner, the mode and the extended attributes (access lists) of the old one, whoever changes it.
+"""
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import datetime
+import errno
+import fcntl
 import os
 import secrets
-from collections.abc import Iterable
+import stat
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple, TextIO
 
-from fastticket.core.ticket import read_keys
+from fastticket.core.ticket import read_key_file
 from fastticket.errors import ConfigError
 
-HEADER = "# fastticket key ring, oldest key first; the last one signs. Keep it secret.\n"
+HEADER = "# fastticket key ring: the last key signs, each verifies. Keep it secret. To change it: fastticket keys.\n"
+IDS = 256
+LOCK_TIMEOUT_S = 5.0
+LOCK_RETRY_S = 0.05
 
 
-def key_file_text(keys: Iterable[tuple[int, bytes]]) -> str:
-    """A key file with these (id, secret) pairs, oldest first."""
-    tables = (f'\n[[key]]\nid = {key_id}\nsecret = "{_encode(secret)}"\n' for key_id, secret in keys)
-    return HEADER + "".join(tables)
+class Key(NamedTuple):
+    """One of a ring."""
+
+    id: int
+    secret: bytes
+    created: datetime.datetime | None = None  #: None: nobody wrote it down
 
 
-def new_ring() -> list[tuple[int, bytes]]:
+def key_file_text(keys: Iterable[tuple[int, bytes] | Key]) -> str:
+    """A key file with these keys, the one that signs last."""
+    return HEADER + "".join(_table(Key(*key)) for key in keys)
+
+
+def _table(key: Key) -> str:
+    created = f"created = {key.created.isoformat().replace('+00:00', 'Z')}\n" if key.created else ""
+    secret = base64.urlsafe_b64encode(key.secret).decode().rstrip("=")
+    return f'\n[[key]]\nid = {key.id}\nsecret = "{secret}"\n{created}'
+
+
+def new_ring() -> list[Key]:
     """One fresh key."""
-    return [(1, secrets.token_bytes(32))]
+    return [_new_key(1)]
+
+
+def _new_key(key_id: int) -> Key:
+    return Key(key_id, secrets.token_bytes(32), datetime.datetime.now(datetime.UTC).replace(microsecond=0))
 
 
 def create_key_file(path: Path) -> None:
     """A new ring in a new file, readable by its owner only. ConfigError: it is there already."""
     try:
-        _write(path, key_file_text(new_ring()), os.O_EXCL)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            _write(file, key_file_text(new_ring()))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; a key file is not overwritten") from None
 
 
-def rotate_key_file(path: Path) -> int:
-    """Add a fresh newest key, atomically. Its id. ConfigError."""
-    keys = read_keys(path)
-    taken = {key_id for key_id, _ in keys}
-    free = [key_id for key_id in ((keys[-1][0] + step) % 256 for step in range(1, 257)) if key_id not in taken]
-    if not free:
-        raise ConfigError(f"{path}: every key id is taken; remove old keys first")
-    temporary = path.with_name(f".{path.name}.new")
+def read_ring(path: Path | str) -> list[Key]:
+    """The keys of a file, the one that signs last. ConfigError."""
+    return [Key(*key) for key in read_key_file(path)]
+
+
+def add_key(path: Path, key_id: int | None = None) -> int:
+    """Put a fresh key in, which verifies only. Its id: this one, or the next after the highest that is free. ConfigError."""
+    with _changing(path) as keys:
+        taken = {key.id for key in keys}
+        free = [number for step in range(1, IDS) if (number := (max(taken) + step) % IDS) not in taken]
+        if key_id in taken:
+            raise ConfigError(f"{path}: key id {key_id} is taken; leave --id out, or name one that never signed")
+        if key_id is None and not free:
+            raise ConfigError(f"{path}: every key id is taken; retire old keys first")
+        added = free[0] if key_id is None else key_id
+        keys.insert(-1, _new_key(added))
+    return added
+
+
+def add_keys_of(path: Path, others: Iterable[Key]) -> list[int]:
+    """Put in, to verify only, what another gateway's ring has and this one has not. Their ids. ConfigError."""
+    with _changing(path) as keys:
+        here = {key.id: key.secret for key in keys}
+        for key in others:
+            if here.get(key.id, key.secret) != key.secret:
+                raise ConfigError(f"{path}: key {key.id} is another one here; the rings are not of one fleet")
+        fresh = [key for key in others if key.id not in here]
+        keys[-1:-1] = fresh
+    return [key.id for key in fresh]
+
+
+def promote_key(path: Path, key_id: int) -> None:
+    """Let this key sign from now on; the one before verifies only. ConfigError."""
+    with _changing(path) as keys:
+        keys.append(keys.pop(_place_of(path, keys, key_id)))
+
+
+def retire_key(path: Path, key_id: int) -> None:
+    """Take a key out that does not sign. ConfigError."""
+    with _changing(path) as keys:
+        place = _place_of(path, keys, key_id)
+        refuse_signing(path, keys, key_id)
+        del keys[place]
+
+
+def refuse_signing(path: Path, keys: list[Key], key_id: int) -> None:
+    """ConfigError, if the key signs."""
+    if keys[-1].id == key_id:
+        raise ConfigError(f"{path}: key {key_id} signs; promote another one, on every gateway, before it retires")
+
+
+def _place_of(path: Path, keys: list[Key], key_id: int) -> int:
+    for place, key in enumerate(keys):
+        if key.id == key_id:
+            return place
+    raise ConfigError(f"{path}: there is no key {key_id}; there are {', '.join(str(key.id) for key in keys)}")
+
+
+@contextlib.contextmanager
+def _changing(path: Path) -> Iterator[list[Key]]:
+    """The keys of a file, to be changed; written back if they were. One at a time. ConfigError: nothing has changed."""
     try:
-        _write(temporary, key_file_text([*keys, (free[0], secrets.token_bytes(32))]), os.O_TRUNC)
-        temporary.replace(path)
+        path = path.resolve()  # a link stays one
+        with _locked(path.parent):
+            keys = read_ring(path)
+            before = list(keys)
+            yield keys
+            if keys != before:
+                _replace(path, key_file_text(keys))
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    return free[0]
+        raise ConfigError(f"{path}: {error.strerror}; nothing has changed") from None
 
 
-def _write(path: Path, text: str, flag: int) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | flag, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """The folder's lock: the file's would be that of one which is replaced. TimeoutError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    give_up_at_s = time.monotonic() + LOCK_TIMEOUT_S
+    try:
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= give_up_at_s:
+                    raise TimeoutError(errno.ETIMEDOUT, "somebody else changes it, and does not end") from None
+            time.sleep(LOCK_RETRY_S)
+        yield
+    finally:
+        os.close(fd)
 
 
-def _encode(secret: bytes) -> str:
-    return base64.urlsafe_b64encode(secret).decode().rstrip("=")
+def _replace(path: Path, text: str) -> None:
+    """Whole or not at all, also when the power fails. OSError: nothing has changed."""
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(fd, "w") as file:
+            _make_alike(fd, path)
+            _write(file, text)
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _make_alike(fd: int, path: Path) -> None:
+    """Owner, access lists and mode. OSError: they can not be kept, e.g. because the file is somebody else's."""
+    status, made = os.stat(path), os.fstat(fd)
+    if (status.st_uid, status.st_gid) != (made.st_uid, made.st_gid):
+        os.fchown(fd, status.st_uid, status.st_gid)
+    for name in os.listxattr(path):
+        with contextlib.suppress(PermissionError):  # a label of the system's, which is the folder's affair
+            os.setxattr(fd, name, os.getxattr(path, name))
+    os.fchmod(fd, stat.S_IMODE(status.st_mode))
+
+
+def _write(file: TextIO, text: str) -> None:
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())

@@ -14,7 +14,8 @@ from typing import Any
 
 from fastticket.core.ticket import Keyring, Ticket
 from fastticket.errors import ConfigError, StoreUnavailable, TicketRefused
-from fastticket.stores.base import Event, Position, Request, Store, StoredSession
+from fastticket.gateway.config import Config
+from fastticket.stores.base import Event, Position, Request, Store, StoredSession, without_password
 
 SESSION_ID_CHARS = 22
 FOLLOW_INTERVAL_S = 0.5
@@ -23,18 +24,21 @@ YEAR_2020_MS = 1_577_836_800_000
 
 
 @contextlib.asynccontextmanager
-async def opened(store: Store) -> AsyncIterator[Store]:
-    """A store, opened and closed again."""
-    await store.open()
+async def opened(config: Config) -> AsyncIterator[Store]:
+    """A configuration's store, opened and closed again; it is not made. Says which one it was: "none" is an answer of this one only."""
+    store = config.open_store(creates=False)
+    shown = without_password(config.store.url)
     try:
+        await store.open()
+        print(f"fastticket: asking {shown}", file=sys.stderr)
         yield store
     finally:
         await store.aclose()
 
 
-async def list_sessions(store: Store, principal: str, as_json: bool) -> int:
+async def list_sessions(config: Config, principal: str, as_json: bool) -> int:
     """Print a principal's live sessions, the one that idles out first at the top."""
-    async with opened(store):
+    async with opened(config) as store:
         sessions = await store.sessions(principal)
     if as_json:
         _print_json([_session_values(session) for session in sessions])
@@ -45,10 +49,10 @@ async def list_sessions(store: Store, principal: str, as_json: bool) -> int:
     return 0
 
 
-async def revoke(store: Store, options: argparse.Namespace, keys: Callable[[], Keyring]) -> int:
-    """End the session of a ticket, or that of an id, or all of a user. 1: there was none. `keys` is called for a ticket."""
-    session_id, principal = _target(options, keys)
-    async with opened(store):
+async def revoke(config: Config, options: argparse.Namespace) -> int:
+    """End the session of a ticket, or that of an id, or all of a user. 1: there was none."""
+    session_id, principal = _target(options, config.keyring)
+    async with opened(config) as store:
         if session_id is None:
             ended = list(await store.revoke_all(principal))
         else:
@@ -77,9 +81,9 @@ def _target(options: argparse.Namespace, keys: Callable[[], Keyring]) -> tuple[s
     return ticket.session_id, ticket.principal
 
 
-async def print_events(store: Store, follow: bool, as_json: bool) -> int:
+async def print_events(config: Config, follow: bool, as_json: bool) -> int:
     """Print the lifecycle log, as far as the store has it; with `follow`, what comes, until SIGINT or SIGTERM."""
-    async with opened(store):
+    async with opened(config) as store:
         histories = [await store.history(shard, HISTORY_MAX) for shard in range(store.shards)]
         for event in sorted((event for history in histories for event in history), key=lambda event: event.position):
             _print_event(event, as_json)

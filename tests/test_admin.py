@@ -1,10 +1,14 @@
 """The admin listener, as a probe and a Prometheus see it: real processes, a real Redis, upstream servers that go away."""
 
 import asyncio
+import contextlib
 import json
 import os
+import pwd
+import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -16,9 +20,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis_servers import Server, free_port, wait_until
 
 import fastticket
+from fastticket.gateway import slot, worker
 from fastticket.gateway.addresses import is_loopback, parse_address
 from fastticket.gateway.admin import CONNECTIONS_MAX, HEAD_BYTES_MAX
+from fastticket.gateway.config import read_config
 from fastticket.gateway.metrics import COUNTERS, GAUGES
+from fastticket.gateway.slot import Slot
 from fastticket.gateway.snapshot import NOTE_AGE_MAX_S, Snapshot
 from fastticket.keyfile import create_key_file
 
@@ -271,17 +278,106 @@ def test_what_a_client_may_ask(site):
 
 
 def test_a_slow_client_is_not_waited_for(site):
-    """A deadline for the whole of it, and so many clients at once."""
+    """A deadline for the whole of it."""
     at = site()
-    slow = [Client(str(at.folder / "admin.sock")) for _ in range(CONNECTIONS_MAX)]
-    for client in slow:
-        client.sendall(b"GET /healthz HT")
-    with Client(str(at.folder / "admin.sock")) as one_more:
-        assert one_more.read_all() == b""
-    for client in slow:
-        assert client.read_all() == b""
-        client.close()
+    with Client(str(at.folder / "admin.sock")) as slow:
+        slow.sendall(b"GET /healthz HT")
+        assert slow.read_all() == b""
     assert at.page("/healthz")[0] == 200
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /healthz HT"], ids=["idle", "slow"])
+def test_clients_that_ask_nothing_keep_no_probe_out(site, said):
+    """64 of them, and the next probe was reset."""
+    at = site()
+    with contextlib.ExitStack() as stack:
+        path = str(at.folder / "admin.sock")
+        check_probes(at, [stack.enter_context(Client(path)) for _ in range(CONNECTIONS_MAX)], said)
+
+
+def check_probes(at, waiting, said):
+    for client in waiting:
+        client.sendall(said)
+    for _ in range(3):
+        assert at.page("/healthz")[0] == 200
+    assert waiting[0].read_all() == b""  # the oldest one made room
+    waiting[-1].sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"[len(said) :])
+    assert status_of(waiting[-1].read_response()[0]) == 200
+
+
+def mode_and_owner(path):
+    status = path.stat()
+    return stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
+
+
+def test_the_socket_is_for_whom_the_configuration_says(site, tmp_path):
+    """It was for whomever the umask left it to."""
+    at = site()
+    path = tmp_path / "admin.sock"
+    assert mode_and_owner(path) == (0o600, os.geteuid(), os.getegid())
+    assert at.reload(at.table(admin_mode="0660")).startswith("reloaded")
+    assert mode_and_owner(path)[0] == 0o660
+    assert "'0888' is not a mode like 0660" in at.reload(
+        (tmp_path / "fastticket.toml").read_text().replace("0660", "0888")
+    )
+    text = (tmp_path / "fastticket.toml").read_text().replace("0888", "0640")
+    assert "name not found: 'nobody-such'" in at.reload(text.replace('admin_owner = ""', 'admin_owner = "nobody-such"'))
+    assert mode_and_owner(path)[0] == 0o660  # nothing has changed
+    assert at.page("/healthz")[0] == 200
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_the_socket_can_be_a_groups(site, tmp_path):
+    at = site(admin_mode="0660", admin_owner=":65534")
+    assert mode_and_owner(tmp_path / "admin.sock") == (0o660, 0, 65534)
+    assert at.reload(at.table(admin_mode="0600", admin_owner="nobody")).startswith("reloaded")
+    assert mode_and_owner(tmp_path / "admin.sock") == (0o600, pwd.getpwnam("nobody").pw_uid, 0)
+    assert at.page("/healthz")[0] == 200
+
+
+def test_as_many_servers_as_there_may_be_are_shown(site):
+    """Their states did not fit into a worker's note, and then it told nothing any more."""
+    table = {
+        "gateway": {"listen": ["127.0.0.1:0"], "admin": "unix:admin.sock", "drain_timeout_s": 2.0},
+        "upstream": [
+            {"name": f"{n}{'ü' * 60}", "servers": [f"127.{n}.0.{host}:9" for host in range(1, 251)]} for n in range(4)
+        ],
+    }
+    at = site()
+    full = {**at.table(), **table}
+    assert at.reload(full).startswith("reloaded")
+    assert at.state("/healthz") == (200, [])
+    shown = [name for name in at.samples() if name[0] == "fastticket_upstream_up"]
+    assert len(shown) == 1000
+
+
+def test_a_note_that_does_not_fit_is_not_the_last_one(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(worker, "NOTE_INTERVAL_S", 0.01)
+    servers = [f"127.0.0.{host}:9" for host in range(1, 201)]
+
+    async def publish():
+        create_key_file(tmp_path / "keys.toml")
+        table = {
+            "ticket": {"keys": "keys.toml"},
+            "store": {"url": "sqlite://:memory:"},
+            "upstream": [{"name": "app", "servers": servers}],
+            "route": [{"path": "/"}],
+        }
+        notes = Slot()
+
+        def shown():
+            return len((notes.note() or {"upstreams": []})["upstreams"])
+
+        at = worker.Worker(read_config(table, "test", tmp_path), [], notes)
+        monkeypatch.setattr(slot, "NOTE_BYTES_MAX", 8000)
+        await at.start()
+        assert shown() == 0
+        monkeypatch.undo()
+        await asyncio.to_thread(wait_until, lambda: shown() == len(servers), "the next note", BOUND_S)
+        await at.stop()
+
+    asyncio.run(publish())
+    assert re.search(r"a note of \d+ bytes", caplog.text)
 
 
 def test_the_listener_moves_by_a_reload(site):

@@ -55,8 +55,9 @@ MAY_IMPORT = {
         *("core.clients", "core.routes", "core.upstreams", "core.accesslog"),
     },
     "demo": {"errors", "keyfile", "gateway"},
-    "store_cli": {"errors", "core.ticket", "stores"},
-    "cli": {"errors", "keyfile", "gateway", "demo", "store_cli", ""},
+    "keys_cli": {"errors", "keyfile"},
+    "store_cli": {"errors", "core.ticket", "stores", "gateway"},
+    "cli": {"errors", "keyfile", "gateway", "demo", "keys_cli", "store_cli", ""},
     "__main__": {"cli"},
 }
 DECLARATIONS = {

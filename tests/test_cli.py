@@ -97,17 +97,6 @@ def test_keygen(cli, tmp_path):
     assert read_keys(tmp_path / "other.toml") != read_keys(keyfile)
 
 
-def test_keygen_rotate(cli, keyfile):
-    before = read_keys(keyfile)
-    code, output, error = cli("keygen", "--rotate", "keys.toml")
-    assert (code, output) == (0, "")
-    assert "key 2 added" in error
-    assert read_keys(keyfile)[:1] == before
-    assert [key_id for key_id, _ in read_keys(keyfile)] == [1, 2]
-    assert stat.S_IMODE(keyfile.stat().st_mode) == 0o600
-    assert all(secret.hex() not in error for _, secret in read_keys(keyfile))
-
-
 def test_issue_and_inspect(cli, keyfile):
     code, output, _ = cli("issue", "älice", "--keys", "keys.toml", "--store", "sqlite:///s.db")
     ticket = output.strip()
@@ -179,6 +168,75 @@ def session_ids(cli, store, principal="alice"):
     return [session["id"] for session in json.loads(output)]
 
 
+def asked(error):
+    """The store that a command says it has asked."""
+    return re.findall(r"^fastticket: asking (.*)$", error, re.MULTILINE)
+
+
+OPERATORS = [("sessions", "--user", "alice"), ("revoke", "--user", "alice"), ("events",)]
+
+
+@pytest.mark.parametrize("command", OPERATORS, ids=lambda command: command[0])
+def test_operators_commands_do_not_guess_which_store(cli, tmp_path, command):
+    """`sessions --user alice` made ./fastticket.db, printed nothing and said 0: in an incident that reads as "he has none"."""
+    assert f"{command[0]} needs --config FILE, --store URL or FASTTICKET_STORE" in refused(cli(*command))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", OPERATORS, ids=lambda command: command[0])
+def test_operators_commands_make_no_store(cli, tmp_path, command):
+    assert "there is no such file" in refused(cli(*command, "--store", "sqlite:///none.db"))
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "other.db").write_bytes(b"")
+    assert "no store of fastticket in it" in refused(cli(*command, "--store", "sqlite:///other.db"))
+    assert [path.name for path in tmp_path.iterdir()] == ["other.db"]
+    assert (tmp_path / "other.db").read_bytes() == b""
+    server = Server(tmp_path)
+    try:
+        assert "no store of fastticket in this database" in refused(
+            cli(*command, "--store", f"redis://{server.address}")
+        )
+        assert server.admin("DBSIZE") == 0
+    finally:
+        server.kill()
+
+
+def test_operators_commands_say_which_store_they_asked(cli, log_in, store):
+    log_in()
+    for command in OPERATORS[::2]:
+        code, _, error = cli(*command, "--store", store)
+        assert (code, asked(error)) == (0, [store])
+        code, _, error = cli(*command, FASTTICKET_STORE=store)
+        assert (code, asked(error)) == (0, [store])
+
+
+def test_a_store_that_is_away_is_named(cli):
+    code, output, error = cli("sessions", "--user", "alice", "--store", "redis://:hush@127.0.0.1:1/0")
+    assert (code, output) == (1, "")
+    assert "127.0.0.1:1" in error
+    assert "hush" not in error
+
+
+def test_a_password_is_in_no_list_of_processes(cli, keyfile, tmp_path):
+    """In a file that the URL names, or with the whole URL in the environment; it is shown by neither."""
+    server = Server(tmp_path, {"requirepass": "hush"})
+    try:
+        (tmp_path / "password").write_text("hush\n")
+        url = f"redis://{server.address}/0?password_file=password"
+        assert cli("issue", "alice", "--keys", "keys.toml", "--store", url)[0] == 0
+        for how in ({"FASTTICKET_STORE": f"redis://:hush@{server.address}/0"}, {"FASTTICKET_STORE": url}):
+            code, output, error = cli("sessions", "--user", "alice", **how)
+            assert (code, output.count("\n")) == (0, 1)
+            assert "hush" not in error
+        (tmp_path / "a.toml").write_text(GOOD)
+        code, output, error = cli("sessions", "--user", "alice", "--config", "a.toml", FASTTICKET_STORE=url)
+        assert (code, output.count("\n"), asked(error)) == (0, 1, [url])
+        (tmp_path / "password").write_text("wrong")
+        assert cli("sessions", "--user", "alice", "--store", url)[0] == 2
+    finally:
+        server.kill()
+
+
 def test_sessions_lists_a_users_sessions(cli, log_in, store):
     code, issued, _ = cli("issue", "alice", "--store", store, "--keys", "keys.toml")
     assert code == 0
@@ -228,7 +286,7 @@ def test_revoke_of_what_is_no_ticket(cli, log_in, store):
     ],
 )
 def test_revoke_needs_to_know_what(cli, keyfile, arguments, says):
-    assert says in refused(cli("revoke", *arguments))
+    assert says in refused(cli("revoke", "--store", "sqlite:///s.db", *arguments))
 
 
 def test_events_prints_what_happened(cli, log_in, store):
@@ -393,6 +451,191 @@ def test_a_bad_configuration_is_one_line(in_process, keyfile, tmp_path, old, new
     assert where in refused(in_process("check-config", "--config", "a.toml"))
 
 
+MISTAKES = """
+[gateway]
+listen = ["127.0.0.1:0", "127.0.0.1"]
+login_url = "login"
+workers = 0
+wrokers = 2
+[ticket]
+keys = "none.toml"
+idle_timeout_s = 1
+[store]
+url = "redis://:hush@h?x=1"
+[limits]
+fields_max = 1000
+[timeouts]
+keep_alive_s = "long"
+[[upstream]]
+name = "app"
+servers = ["127.0.0.1", "127.0.0.1:2", "::1:80"]
+[[upstream]]
+servers = []
+[[route]]
+path = "/"
+auth = "maybe"
+exempt = "("
+upstream = "other"
+[[route]]
+path = "/public/*"
+auth = "none"
+"""
+
+
+def test_all_that_is_wrong_is_said_at_once(cli, tmp_path):
+    """It was one mistake a run."""
+    (tmp_path / "a.toml").write_text(MISTAKES)
+    code, output, error = cli("check-config", "--config", "a.toml")
+    assert (code, output) == (2, "")
+    lines = [line.removeprefix("fastticket: ") for line in error.splitlines()]
+    found = [
+        ("[gateway] wrokers: no such key", "did you mean workers?"),
+        ("[limits] fields_max: must be from", ""),
+        ("[timeouts] keep_alive_s: must be a number", ""),
+        ("[[upstream]] number 2: name is missing", ""),
+        ("[[route]] number 1 auth: must be one of", ""),
+        ("[gateway] login_url: must be a path or a URL", ""),
+        ("[gateway] workers: must be from 1", ""),
+        ("[[route]] / exempt: not a regular expression", ""),
+        ("[[route]] /public/*: there are no wildcards", "write /public"),
+        ("[gateway] listen: 127.0.0.1: not an address", ""),
+        ("[[upstream]] app: servers: 127.0.0.1: not an address", ""),
+        ("[[upstream]] app: servers: ::1:80: write an IPv6 address", ""),
+        ("[store] url: store url: x: no such option", ""),
+        ("none.toml: No such file", "keygen"),
+    ]
+    for begin, rest in found:
+        (line,) = [line for line in lines if line.removeprefix("a.toml: ").startswith(begin)]
+        assert rest in line
+    assert len(lines) == len(found)
+    assert "hush" not in error
+    # The gateway names the first ones, in one line of its log.
+    error = refused(cli("serve", "--config", "a.toml"))
+    assert "no such key" in error
+    assert error.endswith("; and 8 more, which `fastticket check-config` shows\n")
+
+
+LOOP = """
+[gateway]
+login_url = "/login?from=here"
+[[upstream]]
+name = "app"
+servers = ["127.0.0.1:9001"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("routes", "loops"),
+    [
+        ([{"path": "/"}], "/login needs a ticket itself, by [[route]] /:"),
+        ([{"path": "/"}, {"path": "/login", "auth": "none"}], ""),
+        ([{"path": "/"}, {"path": "/login", "auth": "optional"}], ""),
+        ([{"path": "/"}, {"path": "/log", "auth": "none"}], "by [[route]] /:"),
+        ([{"path": "/", "exempt": "/login"}], ""),
+        ([{"path": "/", "exempt": "/log"}], "by [[route]] /:"),
+        ([{"path": "/", "auth": "none"}, {"path": "/login"}], "by [[route]] /login:"),
+        ([{"path": "/", "host": "a.b"}, {"path": "/login", "auth": "none"}], "on a.b, by [[route]] a.b/:"),
+        (
+            [{"path": "/", "host": "*.b"}, {"path": "/login", "host": "a.b", "auth": "none"}],
+            "on *.b, by [[route]] *.b/:",
+        ),
+        ([{"path": "/api", "host": "*.b"}, {"path": "/login", "auth": "none"}], ""),
+        ([{"path": "/api"}], ""),  # a 404, and a warning
+    ],
+)
+def test_a_login_page_that_needs_a_ticket_is_a_loop(routes, loops):
+    table = tomllib.loads(LOOP) | {"route": routes}
+    if not loops:
+        assert read_config(table, "test", Path()).gateway.login_url
+        return
+    with pytest.raises(ConfigError, match=re.escape(loops)):
+        read_config(table, "test", Path())
+
+
+@pytest.mark.parametrize("url", ["https://sso.example.org/login", "//sso.example.org/login"])
+def test_a_login_page_elsewhere_is_somebody_elses(url):
+    table = tomllib.loads(LOOP) | {"route": [{"path": "/"}], "gateway": {"login_url": url}}
+    assert read_config(table, "test", Path()).gateway.login_url == url
+
+
+@pytest.mark.parametrize("path", ["/public/*", "/*/x", "/a//b", "/a/../b", "/a/."])
+def test_a_path_that_no_request_has_is_refused(path):
+    table = tomllib.loads(LOOP) | {"route": [{"path": "/login", "auth": "none"}, {"path": path, "auth": "none"}]}
+    with pytest.raises(ConfigError, match=r"no request (would fall|falls) under it"):
+        read_config(table, "test", Path())
+
+
+def test_more_servers_than_there_is_room_for(cli, keyfile, tmp_path):
+    """Accepted, and `serve` died with a traceback."""
+    upstreams = [
+        f'[[upstream]]\nname = "u{n}"\nservers = {[f"127.0.{n}.{host}:9" for host in range(250)]!r}\n' for n in range(6)
+    ]
+    (tmp_path / "a.toml").write_text(GOOD.replace("[[route]]", "\n".join(upstreams) + "[[route]]"))
+    said = "at most 1024 servers in all of them, not 1501"
+    assert said in refused(cli("check-config", "--config", "a.toml"))
+    assert said in refused(cli("serve", "--config", "a.toml"))
+
+
+def test_keys_that_everybody_can_read_are_a_warning(cli, keyfile, tmp_path):
+    (tmp_path / "a.toml").write_text(GOOD)
+    keyfile.chmod(0o644)
+    code, output, error = cli("check-config", "--config", "a.toml")
+    assert (code, error.count("\n")) == (0, 1)
+    assert "warning: keys.toml: everybody on this machine can read the keys" in error
+    assert "idle_timeout_s = 7200" in output
+
+
+def test_a_login_page_that_is_nowhere_is_a_warning(cli, keyfile, tmp_path):
+    text = GOOD.replace("[ticket]", 'login_url = "/login"\n[ticket]').replace('path = "/"', 'path = "/api"')
+    (tmp_path / "a.toml").write_text(text)
+    code, _, error = cli("check-config", "--config", "a.toml")
+    assert code == 0
+    assert "warning: a.toml: [gateway] login_url: /login falls under no [[route]]: it is 404 there" in error
+
+
+def test_a_live_check_asks_the_world(cli, keyfile, tmp_path):
+    """Without --live each of these was 0."""
+    server = Server(tmp_path)
+    url = f"redis://{server.address}/0"
+    wrong = GOOD.replace("127.0.0.1:9001", "nowhere.invalid:1").replace(
+        "[ticket]", 'access_log = "no/such/log"\nadmin = "unix:run/admin.sock"\n[ticket]'
+    )
+    (tmp_path / "a.toml").write_text(f'{wrong}[store]\nurl = "redis://:hush@127.0.0.1:1/0"\n')
+    (tmp_path / "b.toml").write_text(f'{GOOD}[store]\nurl = "{url}"\n')
+    try:
+        assert cli("check-config", "--config", "a.toml")[0] == 0
+        code, output, error = cli("check-config", "--live", "--config", "a.toml")
+        assert code == 1
+        assert "idle_timeout_s = 7200" in output
+        for said in (
+            "a.toml: [store] url: redis://:***@127.0.0.1:1/0: redis 127.0.0.1:1:",
+            "a.toml: [[upstream]] app: servers: nowhere.invalid:1: the name does not resolve",
+            "a.toml: [gateway] access_log: no/such/log: the folder no/such is not there",
+            "a.toml: [gateway] admin: run/admin.sock: the folder run is not there",
+        ):
+            assert f"fastticket: {said}" in error
+        assert "hush" not in error
+        assert cli("check-config", "--live", "--config", "b.toml")[::2] == (0, "")  # the first start makes the store
+        assert server.admin("DBSIZE") == 0
+        assert cli("issue", "alice", "--config", "b.toml")[0] == 0
+        assert cli("check-config", "--live", "--config", "b.toml")[::2] == (0, "")
+    finally:
+        server.kill()
+
+
+def test_a_live_check_looks_at_a_file_of_sessions(cli, keyfile, tmp_path):
+    (tmp_path / "a.toml").write_text(GOOD)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert cli("check-config", "--live", "--config", "a.toml")[::2] == (0, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert cli("issue", "alice", "--config", "a.toml")[0] == 0
+    assert cli("check-config", "--live", "--config", "a.toml")[::2] == (0, "")
+    (tmp_path / "fastticket.db").chmod(0o644)
+    code, _, error = cli("check-config", "--live", "--config", "a.toml")
+    assert code == 1
+    assert "fastticket.db: everybody on this machine can read the sessions" in error
+
+
 @pytest.mark.parametrize("where", ["did you mean listen?", "none.toml: No such file", "[store] url", "not TOML"])
 def test_serve_says_it_in_the_same_words(cli, in_process, keyfile, tmp_path, where):
     old, new, _ = next(bad for bad in BAD if where in bad[2])
@@ -419,7 +662,7 @@ def test_serve_says_it_in_the_same_words(cli, in_process, keyfile, tmp_path, whe
             "listen 192.0.2.1:80",
         ),
         (["check-config"], "check-config needs --config"),
-        (["keygen", "--rotate", "none.toml"], "none.toml: No such file"),
+        (["keys", "add", "none.toml"], "none.toml: No such file"),
         (["issue", "alice", "--keys", "keys.toml", "--store", "sqlite:///no/such/folder/s.db"], "does not exist"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from conftest import OK, fields_of, status_of
 
 import fastticket
-from fastticket.keyfile import key_file_text, rotate_key_file
+from fastticket.keyfile import add_key, key_file_text, promote_key
 
 LOGIN = {"path": "/login", "auth": "none", "login": True}
 PRIVATE = {"path": "/"}
@@ -122,7 +122,8 @@ def test_p1_no_forged_ticket_is_admitted(gateway, origin):
 
 
 def test_browsers_are_sent_to_the_login_page(gateway, origin):
-    at = gateway(origin(), routes=[PRIVATE], gateway={"login_url": "/login"})
+    login = {"path": "/login", "auth": "none", "login": True}
+    at = gateway(origin(), routes=[PRIVATE, login], gateway={"login_url": "/login"})
     head, _ = at.ask(get("/x", "Accept: text/html,application/xhtml+xml"))
     assert (status_of(head), fields_of(head)[b"location"]) == (302, b"/login")
     assert status_of(at.ask(get("/x", "Accept: application/json"))[0]) == 401
@@ -394,7 +395,7 @@ def test_a_reloaded_key_ring(gateway, origin, tmp_path):
     old = at.login()
     assert status_of(at.ask(get(ticket=old))[0]) == 200
 
-    rotate_key_file(path)
+    promote_key(path, add_key(path))
     at.call(at.worker._reload_keys)
     new = at.login()
     assert [status_of(at.ask(get(ticket=t))[0]) for t in (old, new)] == [200, 200]

@@ -106,3 +106,30 @@ def test_all_of_a_shard_is_in_one_slot():
     """The Cluster specification's example, and the hash tag."""
     assert slot_of("123456789") == 0x31C3
     assert slot_of("{ft:003}:live") == slot_of("{ft:003}:user:{x}") == slot_of("ft:003")
+
+
+def test_passwords_out_of_files(tmp_path):
+    (tmp_path / "one").write_text("p@/:\n")
+    (tmp_path / "two").write_text("t\r\nand more")
+    url = f"redis+sentinel://u@a/main?password_file=one&sentinel_password_file={tmp_path}/two"
+    address = parse_url(url, tmp_path)
+    assert (address.username, address.password, address.sentinel_password) == ("u", "p@/:", "t")
+    assert "p@/:" not in repr(address)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://:p@h?password_file=one", "there is a password in the URL, too"),
+        ("redis+sentinel://h/m?sentinel_password=p&sentinel_password_file=one", "there is sentinel_password, too"),
+        ("redis://h?password_file=none", "none: No such file"),
+        ("redis://h?password_file=empty", "its first line is empty"),
+        ("redis://h?password=hush", "password: no such option"),
+    ],
+)
+def test_password_files_that_mean_nothing(tmp_path, url, said):
+    (tmp_path / "one").write_text("p")
+    (tmp_path / "empty").write_text("\n")
+    with pytest.raises(ConfigError, match=said) as failure:
+        parse_url(url, tmp_path)
+    assert "hush" not in str(failure.value)

@@ -12,15 +12,21 @@ from fastticket.cli import main
 
 @pytest.fixture(scope="module")
 def flags():
-    """Those of each command of the command line, as its help has them."""
+    """Those of each command of the command line, as its help has them; those of `keys add` are of `keys`, too."""
 
     def help_of(*words):
         with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.suppress(SystemExit):
             main([*words, "--help"])
         return output.getvalue()
 
-    commands = re.findall(r"^    ([a-z-]+)(?: |$)", help_of(), re.MULTILINE)
-    return {command: set(re.findall(r"--[a-z][\w-]*", help_of(command))) for command in commands}
+    def commands_of(*words):
+        return re.findall(r"^    ([a-z-]+)(?: |$)", help_of(*words), re.MULTILINE)
+
+    def flags_of(*words):
+        below = [flags_of(*words, command) for command in commands_of(*words)]
+        return set(re.findall(r"--[a-z][\w-]*", help_of(*words))).union(*below)
+
+    return {command: flags_of(command) for command in commands_of()}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)

@@ -8,6 +8,7 @@ addresses that they name (`with_real_addresses`). A block of another kind, and a
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,6 +90,7 @@ def prepare(folder, text):
     (folder / "linkis.properties").write_text("wds.linkis.server.web.session.timeout=2h\n")
     if "keygen" not in text:
         create_key_file(folder / "keys.toml")
+        shutil.copy(folder / "keys.toml", folder / "first-keys.toml")
 
 
 # --- Python, TOML, Redis, and what is of other programs

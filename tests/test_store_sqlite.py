@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import tempfile
@@ -588,3 +590,27 @@ async def test_a_store_that_is_not_open_yet_answers_nothing(path):
     with pytest.raises(StoreUnavailable):
         await store.time_ms()
     await store.aclose()
+
+
+def test_the_file_is_its_owners(tmp_path):
+    """And those beside it: sessions and principals are in all three."""
+    before = os.umask(0o022)
+    try:
+        with opened_file(tmp_path) as path:
+            files = sorted(tmp_path.iterdir())
+            assert [each.name for each in files] == ["s.db", "s.db-shm", "s.db-wal"]
+            assert {stat.S_IMODE(each.stat().st_mode) for each in files} == {0o600}
+            path.chmod(0o640)  # by whoever wants a group to read it
+        with opened_file(tmp_path) as path:
+            assert {stat.S_IMODE(each.stat().st_mode) for each in tmp_path.iterdir()} == {0o640}
+    finally:
+        os.umask(before)
+
+
+@contextlib.contextmanager
+def opened_file(folder):
+    with asyncio.Runner() as runner:
+        store = SQLiteStore(folder / "s.db")
+        runner.run(store.open())
+        yield folder / "s.db"
+        runner.run(store.aclose())

@@ -14,14 +14,14 @@ import threading
 import pytest
 from conftest import BOUND_S, OK, Client, fields_of, status_of
 from processes import Process, Site, starting_none
-from redis_servers import free_port, wait_until
+from redis_servers import Server, free_port, wait_until
 
 import fastticket
 from fastticket.core.ticket import read_keys
 from fastticket.gateway.config import read_config, to_toml
 from fastticket.gateway.slot import NOTE_BYTES_MAX, Slot, add
 from fastticket.gateway.supervisor import RETIRING_GENERATIONS_MAX
-from fastticket.keyfile import create_key_file, key_file_text, rotate_key_file
+from fastticket.keyfile import add_key, create_key_file, key_file_text
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -206,12 +206,30 @@ def test_a_worker_that_hangs_is_killed_in_the_end(site, table):
     assert "not gone in" in at.log
 
 
+def test_a_replacement_needs_no_password_file(site, table, folder):
+    """The configuration has read it, and a worker is forked with the configuration."""
+    server = Server(folder, {"requirepass": "hush"})
+    try:
+        (folder / "password").write_text("hush\n")
+        url = f"redis://{server.address}/0?password_file=password"
+        at = site(table(store={"url": url}, auth="required"))
+        (folder / "password").unlink()
+        victim = at.workers()[0]
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: at.workers() and victim not in at.workers(), "the replacement", BOUND_S)
+        assert status_of(at.ask(GET)[0]) == 401
+        assert "password_file: " in at.reload()
+        assert "hush" not in at.log
+    finally:
+        server.kill()
+
+
 def test_serve_takes_a_number_of_workers(folder, origin):
     flags = ("--listen", "127.0.0.1:0", "--upstream", origin().address, "--keys", "keys.toml", "--workers", "3")
     at = Process("serve", *flags, cwd=folder)
     with at.process.stdout:
         assert len(at.workers()) == 3
-        rotate_key_file(folder / "keys.toml")
+        add_key(folder / "keys.toml")
         before = at.workers()
         at.process.send_signal(signal.SIGHUP)  # nothing but the keys can be another
         wait_until(lambda: len(at.workers()) == 3 and not set(before) & set(at.workers()), "three others", BOUND_S)
@@ -292,8 +310,8 @@ def test_a_removed_key_is_refused_by_retiring_workers_too(site, table, folder):
         for client in (kept, other):
             client.sendall(get(old))
             assert status_of(client.read_response()[0]) == 200
-        rotate_key_file(folder / "keys.toml")
-        new = read_keys(folder / "keys.toml")[-1:]
+        added = add_key(folder / "keys.toml")
+        new = [key for key in read_keys(folder / "keys.toml") if key[0] == added]
         (folder / "keys.toml").write_text(key_file_text(new))
         assert at.reload().startswith("reloaded")
 

@@ -5,6 +5,7 @@ thread at a time.
 """
 
 from collections.abc import Iterable
+from datetime import datetime
 from os import PathLike
 from typing import Self, final
 
@@ -129,8 +130,11 @@ def decode_session_id(text: str | bytes) -> bytes:
     """The inverse of `encode_session_id`. ValueError for whatever that would not have written."""
 
 def read_keys(path: str | PathLike[str]) -> list[tuple[int, bytes]]:
-    """The `(id, secret)` pairs of a key file, oldest first, checked as `Keyring` would check them.
+    """The `(id, secret)` pairs of a key file, the one that signs last, checked as `Keyring` would check them.
 
-    The file is TOML and holds `[[key]]` tables of an `id` and a `secret` (base64url), and nothing else. Raises
-    ConfigError, which names the file and what is wrong in it, and shows no secret.
+    The file is TOML and holds `[[key]]` tables of an `id`, a `secret` (base64url) and, if it is known, when it was `created`, and
+    nothing else. Raises ConfigError, which names the file and what is wrong in it, and shows no secret.
     """
+
+def read_key_file(path: str | PathLike[str]) -> list[tuple[int, bytes, datetime | None]]:
+    """The same as `(id, secret, created)`."""

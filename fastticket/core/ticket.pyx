@@ -34,6 +34,7 @@ from fastticket.core.wire cimport (
 
 import base64
 import binascii
+import datetime
 import hmac
 import os
 import secrets
@@ -440,7 +441,12 @@ cdef class Keyring:
 
 
 def read_keys(path):
-    """The (id, secret) pairs of a key file, oldest first."""
+    """The (id, secret) pairs of a key file, the one that signs last."""
+    return [(key_id, secret) for key_id, secret, _ in read_key_file(path)]
+
+
+def read_key_file(path):
+    """The same with when each was made, or None."""
     try:
         with open(path, "rb") as file:
             table = tomllib.load(file)
@@ -451,12 +457,16 @@ def read_keys(path):
     entries = table.get("key")
     if not isinstance(entries, list) or set(table) != {"key"}:
         raise ConfigError(f"{path}: a key file holds [[key]] tables and nothing else")
-    keys = []
+    keys, times = [], []
     for number, entry in enumerate(entries, 1):
-        if not isinstance(entry, dict) or set(entry) != {"id", "secret"} or not isinstance(entry["secret"], str):
-            raise ConfigError(f"{path}: [[key]] number {number} must have an id and a secret, and nothing else")
+        if not isinstance(entry, dict) or set(entry) - {"created"} != {"id", "secret"} or not isinstance(entry["secret"], str):
+            raise ConfigError(f"{path}: [[key]] number {number} must have an id and a secret, it may have created, and nothing else")
+        created = entry.get("created")
+        if created is not None and (not isinstance(created, datetime.datetime) or created.tzinfo is None):
+            raise ConfigError(f"{path}: [[key]] number {number}: created must be a time like 2026-01-31T12:00:00Z")
         keys.append((entry["id"], _decode_secret(entry["secret"], f"{path}: [[key]] number {number}")))
-    return _checked(keys, path)
+        times.append(created)
+    return [(*key, created) for key, created in zip(_checked(keys, path), times)]
 
 
 def _decode_secret(text, where):

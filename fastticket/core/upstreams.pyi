@@ -13,6 +13,9 @@ WEIGHT_MAX: int
 GROUPS_MAX: int
 GROUP_SERVERS_MAX: int
 
+#: Of all groups together.
+ALL_SERVERS_MAX: int
+
 @final
 class Upstreams:
     """Groups of servers. Times are monotonic, ms."""

@@ -26,6 +26,7 @@ import os
 WEIGHT_MAX = WEIGHT_LIMIT
 GROUPS_MAX = GROUPS_LIMIT
 GROUP_SERVERS_MAX = GROUP_SERVERS_LIMIT
+ALL_SERVERS_MAX = SERVERS_MAX
 
 cdef enum:
     SHARES = 64                 # of a weight of 1, so that a part of it can be had

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import grp
 import ipaddress
 import os
+import pwd
+import re
 import socket
 import stat
 from collections.abc import Iterator
@@ -31,6 +34,27 @@ class Address(NamedTuple):
         if self.fd >= 0:
             return f"fd:{self.fd}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Access(NamedTuple):
+    """Who may connect to a Unix socket: the mode and owners of its file; -1: whoever makes it."""
+
+    mode: int = 0o600
+    user: int = -1
+    group: int = -1
+
+
+def parse_access(mode: str, owner: str) -> Access:
+    """`0660`, and `user`, `user:group` or `:group`, by name or number. ValueError, with a message for the user."""
+    if not re.fullmatch(r"0?[0-7]{3}", mode):
+        raise ValueError(f"{mode!r} is not a mode like 0660")
+    user, _, group = owner.partition(":")
+    try:
+        uid = -1 if not user else int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
+        gid = -1 if not group else int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+    except KeyError as error:
+        raise ValueError(str(error.args[0])) from None
+    return Access(int(mode, 8), uid, gid)
 
 
 def parse_address(text: str, base: Path) -> Address:
@@ -88,14 +112,25 @@ def bind(address: Address, *, shared: bool) -> socket.socket:
         return bound
 
 
-def listen_beside(address: Address) -> socket.socket:
-    """Listen beside whoever does: its successor must not wait until it has gone. On a path, under another name. ConfigError."""
+def listen_beside(address: Address, access: Access) -> socket.socket:
+    """Listen beside whoever does: its successor must not wait until it has gone. On a path, under another name, and for whom `access`
+    says. ConfigError.
+    """
     if not address.path:
         return listen(address, shared=True)
     with _closed_on_failure(address):
         if os.path.exists(address.path) and not stat.S_ISSOCK(os.stat(address.path).st_mode):
             raise FileExistsError(errno.EEXIST, "there is a file that is not a socket")
-    return listen(Address(path=f"{address.path}.{os.getpid()}"), shared=True)
+    bound = bind(Address(path=f"{address.path}.{os.getpid()}"), shared=True)
+    try:
+        path = bound.getsockname()
+        os.chown(path, access.user, access.group)
+        os.chmod(path, access.mode)
+        bound.listen(BACKLOG)  # before that nobody gets in, whatever the umask has left
+    except OSError as error:
+        leave_place(bound)
+        raise ConfigError(f"listen {address}: {error.strerror}") from None
+    return bound
 
 
 def take_place(bound: socket.socket, address: Address) -> None:

@@ -22,7 +22,7 @@ log = logging.getLogger("fastticket.admin")
 
 HEAD_BYTES_MAX = 8192
 TIMEOUT_S = 5.0  # of a connection, from its begin to its end
-CONNECTIONS_MAX = 64
+CONNECTIONS_MAX = 64  # then the oldest one goes: a probe takes milliseconds, so that is one which asks nothing
 
 
 class Answer(NamedTuple):
@@ -40,7 +40,7 @@ class AdminListener:
         self._snapshot = snapshot
         self._drain = drain
         self._server: asyncio.Server | None = None
-        self._connections = 0
+        self._connections: dict[asyncio.StreamWriter, None] = {}  # the oldest one first
 
     async def move_to(self, listener: socket.socket | None) -> None:
         """Serve there and nowhere else from now on."""
@@ -55,15 +55,18 @@ class AdminListener:
             self._server = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections += 1
+        if len(self._connections) == CONNECTIONS_MAX:
+            oldest = next(iter(self._connections))
+            del self._connections[oldest]
+            oldest.close()
+        self._connections[writer] = None
         try:
             with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError):
                 async with asyncio.timeout(TIMEOUT_S):
-                    if self._connections <= CONNECTIONS_MAX:
-                        writer.write(await self._exchange(reader))
-                        await writer.drain()
+                    writer.write(await self._exchange(reader))
+                    await writer.drain()
         finally:
-            self._connections -= 1
+            self._connections.pop(writer, None)
             writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader) -> bytes:

@@ -16,21 +16,21 @@ import re
 import tomllib
 import types
 import typing
-import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from fastticket.core.http1 import KNOWN, Names
+from fastticket.core.http1 import KNOWN, Names, routing_path
 from fastticket.core.proxy import LIMITS, ROUTE_TIMEOUTS, TIMEOUTS_S
-from fastticket.core.routes import ROUTES_MAX
+from fastticket.core.routes import ROUTES_MAX, in_order
 from fastticket.core.ticket import Keyring, read_keys
-from fastticket.core.upstreams import GROUP_SERVERS_MAX, GROUPS_MAX, WEIGHT_MAX
+from fastticket.core.upstreams import ALL_SERVERS_MAX, GROUP_SERVERS_MAX, GROUPS_MAX, WEIGHT_MAX
 from fastticket.errors import ConfigError
-from fastticket.gateway.addresses import Address, is_loopback, parse_address
+from fastticket.gateway.addresses import Access, Address, is_loopback, parse_access, parse_address
 from fastticket.gateway.exemption import Exemption
-from fastticket.stores.base import Store, open_store
+from fastticket.stores.base import Store, read_url, without_password
 
 COUNT_MAX = 1_000_000
 DAY_S = 86_400
@@ -41,6 +41,9 @@ MINIMUM_S = 0.01  # of what is done again and again
 HEADERS_BYTES_MAX = 2000  # that a route adds
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 PROTOCOL = re.compile(rf"{TOKEN.pattern}(/{TOKEN.pattern})?")
+
+#: The store's URL, where the file says none: with a password in it, it is in no list of processes and no file.
+STORE_VARIABLE = "FASTTICKET_STORE"
 
 _T = TypeVar("_T")
 
@@ -69,6 +72,8 @@ class Gateway:
     readiness: list[Literal["workers", "store", "store-any", "upstreams", "upstreams-any"]] = field(
         default_factory=lambda: ["workers", "store", "upstreams"]
     )
+    admin_mode: str = "0600"  #: of the file, if that is a Unix socket
+    admin_owner: str = ""  #: the same: user, user:group or :group; default: whoever runs the gateway
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -175,6 +180,13 @@ class Config:
         """Where operators ask; None: nowhere."""
         return self._address(self.gateway.admin, "[gateway] admin") if self.gateway.admin else None
 
+    def admin_access(self) -> Access:
+        """Who may come there, on a Unix socket."""
+        try:
+            return parse_access(self.gateway.admin_mode, self.gateway.admin_owner)
+        except ValueError as error:
+            raise self._error("[gateway] admin_mode, admin_owner", str(error)) from None
+
     def server_addresses(self, upstream: Upstream) -> list[Address]:
         """The servers of an upstream."""
         return [self._address(text, f"[[upstream]] {upstream.name}: servers") for text in upstream.servers]
@@ -201,10 +213,15 @@ class Config:
             )
         return Keyring.from_env(audience=self.ticket.audience)
 
-    def open_store(self) -> Store:
-        """The store that the URL names, not opened yet."""
+    def open_store(self, *, creates: bool = True) -> Store:
+        """The store that the URL names, not opened yet; `creates` as for `fastticket.open_store`."""
+        return self._store_maker(creates)
+
+    @cached_property
+    def _store_maker(self) -> Callable[[bool], Store]:
+        """Read once, with the configuration: whoever goes by it later needs no password file."""
         try:
-            return open_store(self.store.url, base=self.base)
+            return read_url(self.store.url, base=self.base)
         except ConfigError as error:
             raise self._error("[store] url", str(error)) from None
 
@@ -216,6 +233,55 @@ class Config:
 
     def _error(self, where: str, reason: str) -> ConfigError:
         return ConfigError(f"{self.source}: {where}: {reason}")
+
+
+class FaultyConfig(ConfigError):  # noqa: N818 -- it is one
+    """`config` is what is left of it without what is wrong, to look for more; nobody can serve by it."""
+
+    def __init__(self, config: Config, problems: Iterable[str]) -> None:
+        super().__init__(*problems)
+        self.config = config
+
+
+class Problems:
+    """All that is found wrong with a configuration. `incomplete`: the lists of which entries are left out, because they are wrong."""
+
+    def __init__(self, source: str) -> None:
+        self.found: list[str] = []
+        self.incomplete: set[str] = set()
+        self._source = source
+
+    def add(self, where: str, reason: str) -> None:
+        """Once, however often it is found."""
+        self._add(f"{self._source}: {where}: {reason}")
+
+    def require(self, holds: object, where: str, reason: str) -> None:
+        """Else it is a problem."""
+        if not holds:
+            self.add(where, reason)
+
+    def attempt(self, read: Callable[[], _T]) -> _T | None:
+        """What it returns, or the problem that it raises."""
+        try:
+            return read()
+        except ConfigError as error:
+            for problem in error.problems:
+                self._add(problem)
+            return None
+
+    def refuse_unknown(self, table: Iterable[str], known: Iterable[str], where: str) -> bool:
+        """Whether there was none."""
+        names = list(known)
+        unknown = [key for key in table if key not in names]
+        for key in unknown:
+            near = difflib.get_close_matches(key, names, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
+            self.add(f"{where} {key}".strip(), f"no such key; {hint}")
+        return not unknown
+
+    def _add(self, problem: str) -> None:
+        if problem not in self.found:
+            self.found.append(problem)
 
 
 SECTIONS: dict[str, type] = {"gateway": Gateway, "ticket": Ticket, "store": StoreSettings, "cache": Cache}
@@ -231,25 +297,28 @@ def load_config(path: Path) -> Config:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from None
+    store = table.setdefault("store", {})
+    if isinstance(store, dict) and (url := os.environ.get(STORE_VARIABLE)):
+        store.setdefault("url", url)
     return read_config(table, str(path), path.parent)
 
 
 def read_config(table: Mapping[str, Any], source: str, base: Path) -> Config:
-    """Check a table of the form of the file. ConfigError."""
-    _refuse_unknown(table, [*SECTIONS, *LISTS, "limits", "timeouts"], source, "")
-    values: dict[str, Any] = {}
-    for name, kind in SECTIONS.items():
-        values[name] = _read(kind, table.get(name, {}), source, f"[{name}]")
+    """Check a table of the form of the file. FaultyConfig, which has all that is wrong with it."""
+    problems = Problems(source)
+    problems.refuse_unknown(table, [*SECTIONS, *LISTS, "limits", "timeouts"], "")
+    values: dict[str, Any] = {
+        name: _read(kind, table.get(name, {}), problems, f"[{name}]") or kind() for name, kind in SECTIONS.items()
+    }
     for name, kind in LISTS.items():
-        entries = table.get(name, [])
-        if not isinstance(entries, list):
-            raise ConfigError(f"{source}: {name}: write it as [[{name}]], once for each")
-        values[name] = [_read(kind, entry, source, f"[[{name}]] number {n}") for n, entry in enumerate(entries, 1)]
-    values["limits"] = _read_limits(table.get("limits", {}), source)
-    values["timeouts"] = _read_timeouts(table.get("timeouts", {}), TIMEOUTS_S, source, "[timeouts]")
-    values["route"] = [_with_timeouts(route, source) for route in values["route"]]
+        values[name] = _read_list(kind, table.get(name, []), problems, name)
+    values["limits"] = _read_limits(table.get("limits", {}), problems)
+    values["timeouts"] = _read_timeouts(table.get("timeouts", {}), TIMEOUTS_S, problems, "[timeouts]")
+    values["route"] = [_with_timeouts(route, problems) for route in values["route"]]
     config = Config(source=source, base=base, **values)
-    _check(config)
+    _check(config, problems)
+    if problems.found:
+        raise FaultyConfig(config, problems.found)
     return config
 
 
@@ -265,61 +334,75 @@ def simple_config(listen: list[str], upstream: list[str], store: str, keys: str,
     return read_config(table, "command line", Path())
 
 
-def _read(kind: type[_T], table: Any, source: str, where: str) -> _T:
+def _read(kind: type[_T], table: Any, problems: Problems, where: str) -> _T | None:
+    """What is wrong is left out, so that more can be found; None: then not enough is left."""
     if not isinstance(table, dict):
-        raise ConfigError(f"{source}: {where}: must be a table")
+        problems.add(where, "must be a table")
+        return None
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(kind)
-    _refuse_unknown(table, fields, source, where)
-    for name, value in table.items():
-        problem = _mismatch(value, hints[name])
-        if problem:
-            raise ConfigError(f"{source}: {where} {name}: {problem}")
-    missing = [
+    are_known = problems.refuse_unknown(table, fields, where)
+    wrong = {name: _mismatch(value, hints[name]) for name, value in table.items() if name in fields}
+    for name, problem in wrong.items():
+        problems.require(not problem, f"{where} {name}", problem)
+    good = {name: table[name] for name, problem in wrong.items() if not problem}
+    needed = [
         name
         for name, f in fields.items()
-        if name not in table and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
-    if missing:
-        raise ConfigError(f"{source}: {where}: {missing[0]} is missing")
-    return kind(**table)
+    missing = [name for name in needed if name not in table]
+    if missing and are_known:  # else it may be there under another name
+        problems.add(where, f"{missing[0]} is missing")
+    return kind(**good) if all(name in good for name in needed) else None
 
 
-def _read_limits(table: Any, source: str) -> dict[str, int]:
+def _read_list(kind: type[_T], entries: Any, problems: Problems, name: str) -> list[_T]:
+    if not isinstance(entries, list):
+        problems.add(name, f"write it as [[{name}]], once for each")
+        problems.incomplete.add(name)
+        return []
+    found = [_read(kind, entry, problems, f"[[{name}]] number {n}") for n, entry in enumerate(entries, 1)]
+    if None in found:
+        problems.incomplete.add(name)
+    return [entry for entry in found if entry is not None]
+
+
+def _read_limits(table: Any, problems: Problems) -> dict[str, int]:
     """`[limits]`: the names of `fastticket.core.proxy.LIMITS`."""
     if not isinstance(table, dict):
-        raise ConfigError(f"{source}: [limits]: must be a table")
-    _refuse_unknown(table, LIMITS, source, "[limits]")
+        problems.add("[limits]", "must be a table")
+        return {}
+    problems.refuse_unknown(table, LIMITS, "[limits]")
+    good = {}
     for name, value in table.items():
-        _, least, most = LIMITS[name]
-        if type(value) is not int or not least <= value <= most:
-            raise ConfigError(f"{source}: [limits] {name}: must be from {least} to {most}, not {value!r}")
-    return dict(table)
+        _, least, most = LIMITS.get(name, (0, 0, 0))
+        if type(value) is int and least <= value <= most:
+            good[name] = value
+        elif name in LIMITS:
+            problems.add(f"[limits] {name}", f"must be from {least} to {most}, not {value!r}")
+    return good
 
 
-def _read_timeouts(table: Any, names: Iterable[str], source: str, where: str) -> dict[str, float]:
+def _read_timeouts(table: Any, names: Iterable[str], problems: Problems, where: str) -> dict[str, float]:
     """`[timeouts]`: these names, with `_s`."""
     if not isinstance(table, dict):
-        raise ConfigError(f"{source}: {where}: must be a table")
-    _refuse_unknown(table, [f"{name}_s" for name in names], source, where)
+        problems.add(where, "must be a table")
+        return {}
+    known = [f"{name}_s" for name in names]
+    problems.refuse_unknown(table, known, where)
+    good = {}
     for name, value in table.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 86400:
-            raise ConfigError(f"{source}: {where} {name}: must be a number of seconds, more than 0 and at most 86400")
-    return {name.removesuffix("_s"): float(value) for name, value in table.items()}
+        if not isinstance(value, bool) and isinstance(value, int | float) and 0 < value <= DAY_S:
+            good[name.removesuffix("_s")] = float(value)
+        elif name in known:
+            problems.add(f"{where} {name}", f"must be a number of seconds, more than 0 and at most {DAY_S}")
+    return good
 
 
-def _with_timeouts(route: Route, source: str) -> Route:
+def _with_timeouts(route: Route, problems: Problems) -> Route:
     where = f"[[route]] {route.host}{route.path} timeouts"
-    return dataclasses.replace(route, timeouts=_read_timeouts(route.timeouts, ROUTE_TIMEOUTS, source, where))
-
-
-def _refuse_unknown(table: Iterable[str], known: Iterable[str], source: str, where: str) -> None:
-    names = list(known)
-    for key in table:
-        if key not in names:
-            near = difflib.get_close_matches(key, names, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
-            raise ConfigError(f"{source}: {where + ' ' if where else ''}{key}: no such key; {hint}")
+    return dataclasses.replace(route, timeouts=_read_timeouts(route.timeouts, ROUTE_TIMEOUTS, problems, where))
 
 
 def _mismatch(value: Any, wanted: Any) -> str:
@@ -347,13 +430,9 @@ def _mismatch_inside(value: Any, container: type, item: type) -> str:
     return f"must be a {'table' if container is dict else 'list'} of {wanted}, not {value!r}"
 
 
-def _check(config: Config) -> None:
+def _check(config: Config, problems: Problems) -> None:
     """What the types do not say."""
-    gateway, ticket = config.gateway, config.ticket
-
-    def require(holds: object, where: str, reason: str) -> None:
-        if not holds:
-            raise ConfigError(f"{config.source}: {where}: {reason}")
+    gateway, ticket, require = config.gateway, config.ticket, problems.require
 
     require(gateway.listen, "[gateway] listen", "must name at least one address")
     require(1 <= gateway.workers <= 256, "[gateway] workers", "must be from 1 to 256")
@@ -381,17 +460,19 @@ def _check(config: Config) -> None:
     )
     require(ticket.sessions_max <= COUNT_MAX, "[ticket] sessions_max", f"must be at most {COUNT_MAX}; 0 is any number")
     require(1 <= config.cache.capacity <= 1 << 30, "[cache] capacity", "must be from 1 to 1073741824 sessions")
-    require(config.upstream, "[[upstream]]", "there must be one")
-    require(config.route, "[[route]]", 'there must be one; path = "/" catches everything')
+    is_whole = {name: name not in problems.incomplete for name in LISTS}
+    require(config.upstream or not is_whole["upstream"], "[[upstream]]", "there must be one")
+    require(config.route or not is_whole["route"], "[[route]]", 'there must be one; path = "/" catches everything')
     require(gateway.shutdown_delay_s <= DAY_S, "[gateway] shutdown_delay_s", f"must be at most {DAY_S}")
     require(
         gateway.watchdog_timeout_s == 0 or gateway.watchdog_timeout_s >= WATCHDOG_MIN_S,
         "[gateway] watchdog_timeout_s",
         f"must be at least {WATCHDOG_MIN_S}: workers say that they live once a second; 0: none is killed",
     )
-    admin = config.admin_address()
+    listen = [problems.attempt(partial(config._address, text, "[gateway] listen")) for text in gateway.listen]
+    admin = problems.attempt(config.admin_address)
     require(
-        not admin or not admin.port or admin.port not in [address.port for address in config.listen_addresses()],
+        not admin or not admin.port or admin.port not in [address.port for address in listen if address],
         "[gateway] admin",
         "must have a port of its own, or clients would come to it",
     )
@@ -399,10 +480,15 @@ def _check(config: Config) -> None:
     require(
         len(config.routes()) <= ROUTES_MAX, "[[route]]", f"at most {ROUTES_MAX}, auth_path for each host among them"
     )
+    servers = sum(len(upstream.servers) for upstream in config.upstream)
+    require(
+        servers <= ALL_SERVERS_MAX, "[[upstream]]", f"at most {ALL_SERVERS_MAX} servers in all of them, not {servers}"
+    )
     for upstream in config.upstream:
         _check_upstream(config, upstream, require)
     for route in config.routes():
-        _check_route(config, route, require)
+        _check_route(config, route, problems)
+    _check_login_url(config, problems)
     require(
         all(PROTOCOL.fullmatch(name) and name.lower() not in ("h2c", "h2") for name in gateway.upgrades)
         and len(gateway.upgrades) <= 8,
@@ -418,18 +504,24 @@ def _check(config: Config) -> None:
         try:
             Names((gateway.identity_header,), request_id)
         except ValueError as error:
-            raise ConfigError(f"{config.source}: [gateway] {key}: {error}") from None
-    config.listen_addresses()
-    admin = config.admin_address()
+            problems.add(f"[gateway] {key}", str(error))
+            break  # the other one has this one in it
     require(
         admin is None or is_loopback(admin),
         "[gateway] admin",
         f"{admin} is not unix:PATH and not a loopback address: nobody else may ask there",
     )
-    config.trusted_networks()
+    problems.attempt(config.admin_access)
+    require(
+        not gateway.admin_owner or gateway.admin.startswith("unix:"),
+        "[gateway] admin_owner",
+        "is for a Unix socket: admin is none",
+    )
+    problems.attempt(config.trusted_networks)
     for upstream in config.upstream:
-        config.server_addresses(upstream)
-    config.open_store()
+        for text in upstream.servers:
+            problems.attempt(partial(config._address, text, f"[[upstream]] {upstream.name}: servers"))
+    problems.attempt(config.open_store)
 
 
 def _check_upstream(config: Config, upstream: Upstream, require: Callable[[object, str, str], None]) -> None:
@@ -471,7 +563,8 @@ def _check_upstream(config: Config, upstream: Upstream, require: Callable[[objec
     )
 
 
-def _check_route(config: Config, route: Route, require: Callable[[object, str, str], None]) -> None:
+def _check_route(config: Config, route: Route, problems: Problems) -> None:
+    require = problems.require
     in_file = route in config.route
     where = f"[[route]] {route.host}{route.path}" if in_file else f"[gateway] auth_path {route.path}"
     places = [(other.host, other.path) for other in config.routes()]
@@ -485,6 +578,17 @@ def _check_route(config: Config, route: Route, require: Callable[[object, str, s
         where,
         "path is compared after decoding: write it without % ? # ; and \\",
     )
+    require(
+        "*" not in route.path,
+        where,
+        "there are no wildcards in a path, so no request would fall under it: it covers what is below it, write "
+        f"{route.path.partition('*')[0].rstrip('/') or '/'}",
+    )
+    require(
+        set(route.path) & set("%?#;\\") or not route.path.startswith("/") or routing_path(route.path.encode()),
+        where,
+        "no request falls under it as it is: write it without empty and dot segments",
+    )
     require(places.count((route.host, route.path)) == 1, where, "the path is there twice")
     require(
         not route.host or re.fullmatch(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]", route.host),
@@ -492,7 +596,9 @@ def _check_route(config: Config, route: Route, require: Callable[[object, str, s
         "must be a name in lower case without a port, or *.name",
     )
     require(
-        not route.upstream or route.upstream in [upstream.name for upstream in config.upstream],
+        not route.upstream
+        or "upstream" in problems.incomplete
+        or route.upstream in [upstream.name for upstream in config.upstream],
         f"{where} upstream",
         f"there is no upstream {route.upstream!r}",
     )
@@ -504,9 +610,9 @@ def _check_route(config: Config, route: Route, require: Callable[[object, str, s
     try:
         Exemption(route.exempt)
     except ValueError as error:
-        raise ConfigError(
-            f"{config.source}: {where} exempt: not a regular expression of RE2 (no look-around, no back-references): {error}"
-        ) from None
+        problems.add(
+            f"{where} exempt", f"not a regular expression of RE2 (no look-around, no back-references): {error}"
+        )
     for key, headers in (("request_headers", route.request_headers), ("response_headers", route.response_headers)):
         for name, value in headers.items():
             require(
@@ -521,6 +627,38 @@ def _check_route(config: Config, route: Route, require: Callable[[object, str, s
             )
         size = sum(len(name) + len(value) + 4 for name, value in headers.items())
         require(size <= HEADERS_BYTES_MAX, f"{where} {key}", f"must not have more than {HEADERS_BYTES_MAX} bytes")
+
+
+def _check_login_url(config: Config, problems: Problems) -> None:
+    """Whoever is sent there must get something else than being sent there."""
+    if not config.gateway.login_url.startswith("/") or config.gateway.login_url.startswith("//"):
+        return  # somebody else's
+    path = re.split("[?#]", config.gateway.login_url)[0]
+    for host in dict.fromkeys(["", *(route.host for route in config.route)]):
+        route = route_of(config, host, path)
+        problems.require(
+            route is None or (routing_path(path.encode()) and (route.auth != "required" or _may_pass(route, path))),
+            "[gateway] login_url",
+            f"{path} needs a ticket itself{f' on {host}' if host else ''}, by [[route]] {route and route.host + route.path}: "
+            'browsers would be sent there for ever; give it a route with auth = "none" and login = true',
+        )
+
+
+def route_of(config: Config, host: str, path: str) -> Route | None:
+    """The route of a path on a host, by its name, as `*.name`, or on any other host (""); as the data plane finds it."""
+    normal = (routing_path(path.encode()) or path.encode()).decode()
+    for route in in_order(config.routes()):
+        is_of_host = route.host in ("", host) or (route.host.startswith("*") and host.endswith(route.host[1:]))
+        if is_of_host and (normal + "/").startswith(route.path.rstrip("/") + "/") and len(normal) >= len(route.path):
+            return route
+    return None
+
+
+def _may_pass(route: Route, path: str) -> bool:
+    try:
+        return bool(route.exempt and re.fullmatch(route.exempt, path))
+    except re.error:
+        return True  # that is said elsewhere
 
 
 def to_toml(config: Config) -> str:
@@ -546,27 +684,12 @@ def without_secrets(config: Config) -> Config:
     """The same with `***` for passwords in the store's URL, and for the values that routes tell applications."""
     return dataclasses.replace(
         config,
-        store=dataclasses.replace(config.store, url=_without_password(config.store.url)),
+        store=dataclasses.replace(config.store, url=without_password(config.store.url)),
         route=[
             dataclasses.replace(route, request_headers=dict.fromkeys(route.request_headers, "***"))
             for route in config.route
         ],
     )
-
-
-def _without_password(url: str) -> str:
-    """Split as the store splits it, so that what it takes for a password is not shown."""
-    scheme, separator, rest = url.partition("://")
-    place, question, query = rest.partition("?")
-    authority, slash, path = place.partition("/")
-    credentials, at, hosts = authority.rpartition("@")
-    user, colon, _ = credentials.partition(":")
-    options = [
-        f"{name}=***" if urllib.parse.unquote(name).endswith("password") else f"{name}{equals}{value}"
-        for name, equals, value in (option.partition("=") for option in query.split("&"))
-    ]
-    shown = f"{user}:***" if colon else credentials
-    return f"{scheme}{separator}{shown}{at}{hosts}{slash}{path}{question}{'&'.join(options)}"
 
 
 def _table(lines: list[str], header: str, values: Mapping[str, Any]) -> None:

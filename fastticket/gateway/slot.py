@@ -15,7 +15,7 @@ from typing import Any
 
 from fastticket.core.proxy import COUNTERS_BYTES, read_counters
 
-NOTE_BYTES_MAX = 128 * 1024  # of 256 upstream servers with long names
+NOTE_BYTES_MAX = 2 * 1024 * 1024  # of 1,024 upstream servers with the longest names; pages never written cost nothing
 _HEADER = struct.Struct("=QII")  # how many there were before it, size, checksum
 _BEATS = struct.Struct("=Q")
 _BEATS_AT = COUNTERS_BYTES + -COUNTERS_BYTES % 64

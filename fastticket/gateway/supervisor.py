@@ -197,7 +197,7 @@ class Supervisor:
     def _bind_admin(self, config: Config) -> socket.socket | None:
         """Beside the one that there is, until the workers are ready. Anew each time: somebody may have taken its place."""
         address = config.admin_address()
-        return listen_beside(address) if address else None
+        return listen_beside(address, config.admin_access()) if address else None
 
     def _switch_to(self, coming: Generation) -> None:
         before, self._present, self._coming = self._present, coming, None

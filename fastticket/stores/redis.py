@@ -31,7 +31,6 @@ import struct
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, TypeVar
 
 from redis.exceptions import (
@@ -49,6 +48,7 @@ from fastticket.errors import (
     AttributesTooLarge,
     ConfigError,
     IssuedTooEarly,
+    NoStore,
     NotConfirmed,
     StoreBusy,
     StoreUnavailable,
@@ -69,7 +69,7 @@ from fastticket.stores.base import (
     Written,
     shard_of,
 )
-from fastticket.stores.redis_address import Command, parse_url, slot_of
+from fastticket.stores.redis_address import Address, Command, slot_of
 from fastticket.stores.redis_again import HEARD_S, LISTED_MAX, Ledger, sessions_in
 from fastticket.stores.redis_cluster import Cluster
 from fastticket.stores.redis_servers import Listener, Server
@@ -135,8 +135,10 @@ class RedisStore:
 
     touches_per_exchange = 400
 
-    def __init__(self, url: str, base: Path) -> None:
-        self._address = parse_url(url, base)
+    def __init__(self, address: Address, *, creates: bool = True) -> None:
+        """`creates`: where there is none, make one."""
+        self._address = address
+        self._creates = creates
         self.shards = self._address.shards
         self._slots = [slot_of(_key(shard, "live")) for shard in range(self.shards)]
         self._topology: Topology | None = None
@@ -159,6 +161,8 @@ class RedisStore:
         self._topology = make_topology(self._address, self._on_change)
         try:
             await (await self._topology.server_of(slot_of(META))).check()
+            if not self._creates and not await self._meta():
+                raise NoStore("redis: there is no store of fastticket in this database; is it another one?")
             await self.join(Fleet(0, 0))
             await self._catch_up(range(self.shards), await self.time_ms())
         except BaseException as error:

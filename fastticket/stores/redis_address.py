@@ -98,13 +98,16 @@ def parse_url(url: str, base: Path) -> Address:
     credentials, _, where = authority.rpartition("@")
     username, _, password = credentials.partition(":")
     options = _options(query)
+    secrets = {name: _secret(options, name, base) for name in ("password", "sentinel_password")}
+    if password and secrets["password"]:
+        raise ConfigError("store url: password_file: there is a password in the URL, too; leave one of them out")
     values: dict[str, Any] = {
         "kind": "unix" if scheme == "unix" else kind or "single",
         "tls": scheme == "rediss",
         "username": urllib.parse.unquote(username) or None,
-        "password": urllib.parse.unquote(password) or None,
+        "password": urllib.parse.unquote(password) or secrets["password"],
         "sentinel_username": options.pop("sentinel_username", None),
-        "sentinel_password": options.pop("sentinel_password", None),
+        "sentinel_password": secrets["sentinel_password"],
         "tls_files": tuple((name, str(base / options.pop(name))) for name in TLS_OPTIONS if name in options),
         "shards": _whole(options.pop("shards", "16"), "shards", 1, 4096),
         "timeout_s": _whole(options.pop("timeout_ms", "1000"), "timeout_ms", 10, 60_000) / 1000,
@@ -132,7 +135,7 @@ def parse_url(url: str, base: Path) -> Address:
     if options:
         raise ConfigError(
             f"store url: {next(iter(options))}: no such option; known are shards, timeout_ms, durability, "
-            f"{', '.join(TLS_OPTIONS)}, sentinel_username, sentinel_password"
+            f"{', '.join(TLS_OPTIONS)}, password_file, sentinel_username, sentinel_password, sentinel_password_file"
         )
     return Address(**values)
 
@@ -142,6 +145,25 @@ def _options(query: str) -> dict[str, str]:
         return dict(urllib.parse.parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
     except ValueError:
         raise ConfigError("store url: what follows ? must be name=value, joined by &") from None
+
+
+def _secret(options: dict[str, str], name: str, base: Path) -> str | None:
+    """Sentinels' password is an option, the server's is not; either can be the first line of a file, `NAME_file`."""
+    said = options.pop(name, None) if name != "password" else None
+    file = options.pop(f"{name}_file", None)
+    if file is None:
+        return said
+    if said is not None:
+        raise ConfigError(f"store url: {name}_file: there is {name}, too; leave one of them out")
+    try:
+        text = (base / file).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ConfigError(f"store url: {name}_file: {base / file}: {reason}") from None
+    secret = text.partition("\n")[0].removesuffix("\r")
+    if not secret:
+        raise ConfigError(f"store url: {name}_file: {base / file}: its first line is empty; the password belongs there")
+    return secret
 
 
 def _whole(text: str, name: str, low: int, high: int) -> int:

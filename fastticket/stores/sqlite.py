@@ -13,14 +13,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from fastticket.errors import AttributesTooLarge, ConfigError, StoreUnavailable, TooManySessions
+from fastticket.errors import AttributesTooLarge, ConfigError, NoStore, StoreUnavailable, TooManySessions
 from fastticket.stores.base import (
     NO_DETAILS,
     Event,
@@ -88,8 +90,10 @@ class SQLiteStore:
     doubt_ms = 0
     touches_per_exchange = 4000  # fewer would write the same pages more often
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, creates: bool = True) -> None:
+        """`creates`: where there is none, make one."""
         self._path = path
+        self._creates = creates
         self._name = f"sqlite {path}" if path else "sqlite in memory"
         self._thread = _one_thread()
         self._connection: sqlite3.Connection | None = None
@@ -198,9 +202,13 @@ class SQLiteStore:
     def _open(self) -> None:
         if self._path and not self._path.parent.is_dir():
             raise ConfigError(f"{self._name}: the folder {self._path.parent} does not exist; create it")
+        if self._path:
+            self._make_file(self._path)
         self._connection = sqlite3.connect(
             self._path or ":memory:", timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
+        if not self._creates:
+            self._refuse_strange(self._connection)
         self._switch_to_wal(self._connection)
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("PRAGMA foreign_keys = ON")
@@ -212,6 +220,25 @@ class SQLiteStore:
             if not db.execute("SELECT 1 FROM log LIMIT 1").fetchone():
                 self._log(db, "created", "", "")  # so that there always is a last entry
         self._data_version = self._read_data_version()
+
+    def _make_file(self, path: Path) -> None:
+        """For its owner only, whatever the umask; SQLite makes the files beside it alike. One that is there keeps its mode.
+
+        It is not opened here: to close it would drop the locks that another connection of this process has on it.
+        """
+        if not self._creates and not path.exists():
+            raise NoStore(f"{self._name}: there is no such file; is it another one?")
+        try:
+            os.mknod(path, stat.S_IFREG | 0o600)
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise StoreUnavailable(f"{self._name}: {error.strerror}") from error
+
+    def _refuse_strange(self, db: sqlite3.Connection) -> None:
+        """Before anything is written to it."""
+        if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'meta'").fetchone():
+            raise NoStore(f"{self._name}: there is no store of fastticket in it; is it another file?")
 
     @staticmethod
     def _switch_to_wal(db: sqlite3.Connection) -> None:

@@ -1,0 +1,161 @@
+"""What `fastticket check-config` looks at beyond the file itself: keys, what deserves a warning, and with `--live` the world around.
+
+What a start would refuse is a problem; what it would put up with, or could be otherwise a moment later, is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import socket
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from fastticket.core.ticket import Keyring
+from fastticket.errors import ConfigError, FastticketError, NoStore
+from fastticket.gateway.addresses import Address
+from fastticket.gateway.config import Cache, Config, route_of
+from fastticket.gateway.worker import make_cache
+from fastticket.stores.base import without_password
+
+LIVE_TIMEOUT_S = 10.0  # of each look
+LOGS = ("access_log", "error_log")
+
+
+def problems_of(config: Config) -> list[str]:
+    """What only the key ring and the cache can find wrong."""
+    problems: list[str] = []
+    keys = Keyring.generate()
+    try:
+        keys = config.keyring()
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        make_cache(_small(config), keys)
+    except ConfigError as error:
+        problems += error.problems
+    return problems
+
+
+def _small(config: Config) -> Config:
+    """Without what the file's own checks have found, and without the memory."""
+    ticket = dataclasses.replace(config.ticket, remember_lifetime_s=max(1, config.ticket.remember_lifetime_s))
+    return dataclasses.replace(config, ticket=ticket, cache=Cache(capacity=1))
+
+
+def warnings_of(config: Config) -> list[str]:
+    """What works, and is a mistake all the same."""
+    warnings = []
+    if config.ticket.keys and (others := _others_may(config.base / config.ticket.keys)):
+        warnings.append(
+            f"{config.base / config.ticket.keys}: everybody on this machine can {others} the keys; chmod o= it"
+        )
+    login_url = config.gateway.login_url
+    hosts = dict.fromkeys(route.host for route in config.route if route.auth == "required")
+    lost = [host for host in hosts if login_url[:1] == "/" != login_url[1:2] and not route_of(config, host, login_url)]
+    if lost:
+        where = f" on {', '.join(filter(None, lost))}" if any(lost) else ""
+        warnings.append(
+            f"{config.source}: [gateway] login_url: {login_url} falls under no [[route]]{where}: it is 404 there"
+        )
+    return warnings
+
+
+def _others_may(path: Path) -> str:
+    """What others may do with a file: read, write, or nothing."""
+    mode = path.stat().st_mode
+    return "write" if mode & stat.S_IWOTH else "read" if mode & stat.S_IROTH else ""
+
+
+async def look(config: Config) -> list[str]:
+    """What is not as it has to be when the gateway runs, as whoever runs this sees it. No file and no store is made."""
+    store, *names = await asyncio.gather(_ask_store(config), *(_resolve(*each) for each in _names(config)))
+    sections = [store, *names, _look_at_logs(config), _look_at_folders(config)]
+    return [f"{config.source}: {problem}" for found in sections for problem in found]
+
+
+async def _ask_store(config: Config) -> list[str]:
+    """One that is not there yet is made by the first start, if it can be."""
+    shown = without_password(config.store.url)
+    try:
+        store = config.open_store(creates=False)
+        async with asyncio.timeout(LIVE_TIMEOUT_S):
+            try:
+                await store.open()
+                await store.time_ms()
+            finally:
+                await store.aclose()
+    except NoStore:
+        return [] if (path := _sqlite_path(config)) is None else list(_why_not_made(path, f"[store] url: {path}"))
+    except TimeoutError:
+        return [f"[store] url: {shown}: no answer in {LIVE_TIMEOUT_S:g} s"]
+    except FastticketError as error:
+        return [f"[store] url: {shown}: {error}"]
+    path = _sqlite_path(config)
+    if path and (others := _others_may(path)):
+        return [f"[store] url: {path}: everybody on this machine can {others} the sessions; chmod o= it"]
+    return []
+
+
+def _sqlite_path(config: Config) -> Path | None:
+    scheme, _, rest = config.store.url.partition(":///")
+    return config.base / rest if scheme == "sqlite" and rest else None
+
+
+def _names(config: Config) -> Iterator[tuple[str, Address]]:
+    for address in config.listen_addresses():
+        yield "[gateway] listen", address
+    admin = config.admin_address()
+    if admin:
+        yield "[gateway] admin", admin
+    for upstream in config.upstream:
+        for address in config.server_addresses(upstream):
+            yield f"[[upstream]] {upstream.name}: servers", address
+
+
+async def _resolve(where: str, address: Address) -> list[str]:
+    if not address.host:
+        return []
+    try:
+        async with asyncio.timeout(LIVE_TIMEOUT_S):
+            await asyncio.get_running_loop().getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:  # a TimeoutError is an OSError
+        return [
+            f"{where}: {address}: the name does not resolve: {getattr(error, 'strerror', None) or error or 'no answer'}"
+        ]
+    return []
+
+
+def _look_at_logs(config: Config) -> Iterator[str]:
+    for name in LOGS:
+        text = getattr(config.gateway, name, "")
+        if text in ("", "-"):
+            continue
+        path = config.base / text
+        where = f"[gateway] {name}: {path}"
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC))
+        except FileNotFoundError:
+            yield from _why_not_made(path, where)
+        except OSError as error:
+            yield f"{where}: {error.strerror}"
+
+
+def _look_at_folders(config: Config) -> Iterator[str]:
+    """Of Unix sockets."""
+    listen = [("[gateway] listen", address) for address in config.listen_addresses()]
+    admin = config.admin_address()
+    for where, address in [*listen, *([("[gateway] admin", admin)] if admin else [])]:
+        if address.path:
+            yield from _why_not_made(Path(address.path), f"{where}: {address.path}")
+
+
+def _why_not_made(path: Path, where: str) -> Iterable[str]:
+    """Of a file that is to be made: its folder."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISDIR(path.parent.stat().st_mode):
+            return [] if os.access(path.parent, os.W_OK | os.X_OK) else [f"{where}: nobody may write in {path.parent}"]
+    return [f"{where}: the folder {path.parent} is not there"]

@@ -24,6 +24,7 @@ from fastticket.gateway import slot, worker
 from fastticket.gateway.addresses import is_loopback, parse_address
 from fastticket.gateway.admin import CONNECTIONS_MAX, HEAD_BYTES_MAX
 from fastticket.gateway.config import read_config
+from fastticket.gateway.given import Given
 from fastticket.gateway.metrics import COUNTERS, GAUGES
 from fastticket.gateway.slot import Slot
 from fastticket.gateway.snapshot import NOTE_AGE_MAX_S, Snapshot
@@ -368,7 +369,8 @@ def test_a_note_that_does_not_fit_is_not_the_last_one(tmp_path, monkeypatch, cap
         def shown():
             return len((notes.note() or {"upstreams": []})["upstreams"])
 
-        at = worker.Worker(read_config(table, "test", tmp_path), [], notes)
+        config = read_config(table, "test", tmp_path)
+        at = worker.Worker(Given(config, config.keyring()), [], notes)
         monkeypatch.setattr(slot, "NOTE_BYTES_MAX", 8000)
         await at.start()
         assert shown() == 0

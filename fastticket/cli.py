@@ -17,6 +17,7 @@ from typing import Any
 from fastticket import Keyring, Ticket
 from fastticket.demo import demo
 from fastticket.errors import ConfigError, FastticketError, InvalidPrincipal
+from fastticket.gateway import errorlog
 from fastticket.gateway.config import Config, load_config, simple_config, to_toml, without_secrets
 from fastticket.gateway.linkis import load_linkis
 from fastticket.gateway.supervisor import run
@@ -37,10 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.command(options))
     except (ConfigError, InvalidPrincipal) as error:
-        print(f"fastticket: {error}", file=sys.stderr)
+        errorlog.say(f"fastticket: {error}")
         return BAD_USAGE
     except FastticketError as error:
-        print(f"fastticket: {error}", file=sys.stderr)
+        errorlog.say(f"fastticket: {error}")
         return FAILED
     except KeyboardInterrupt:
         return FAILED
@@ -206,6 +207,7 @@ def _serve(options: argparse.Namespace) -> int:
         raise ConfigError(
             f"{options.config} does not say what is behind the gateway: serve needs --upstream host:port, too"
         )
+    errorlog.begin()
     return run(
         lambda: _config(options), lambda addresses: print(f"fastticket: serving {', '.join(addresses)}", flush=True)
     )

@@ -158,8 +158,3 @@ def test_lines_of_several_workers_do_not_mix_on_a_pipe(tmp_path):
         os.set_blocking(reader.fileno(), True)
         read = asyncio.run(write()).splitlines(keepends=True)
     assert Counter(read) == dict.fromkeys(lines, count)
-
-
-def test_a_log_that_can_not_be_opened(gateway, origin):
-    with pytest.raises(Exception, match=r"access_log: .*: No such file"):
-        gateway(origin(), gateway={"access_log": "no/such/folder/access.log"})

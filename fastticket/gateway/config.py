@@ -59,6 +59,8 @@ class Gateway:
     upgrades: list[str] = field(default_factory=lambda: ["websocket"])
     access_log: str = ""
     access_log_format: Literal["text", "json"] = "text"
+    error_log: str = ""
+    error_log_format: Literal["text", "json"] = "text"
     drain_timeout_s: float = 10.0
     retire_timeout_s: float = 60.0
     admin: str = ""
@@ -167,6 +169,11 @@ class Config:
     def admin_address(self) -> Address | None:
         """Where operators ask; None: nowhere."""
         return self._address(self.gateway.admin, "[gateway] admin") if self.gateway.admin else None
+
+    def log_path(self, name: Literal["access_log", "error_log"]) -> Path | None:
+        """The file of a log; None: a standard stream."""
+        text = self.gateway.access_log if name == "access_log" else self.gateway.error_log
+        return None if text in ("", "-") else self.base / text
 
     def server_addresses(self, upstream: Upstream) -> list[Address]:
         """The servers of an upstream."""

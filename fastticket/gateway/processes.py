@@ -18,6 +18,7 @@ from typing import NoReturn
 import uvloop
 
 from fastticket.errors import ConfigError, FastticketError
+from fastticket.gateway import errorlog
 from fastticket.gateway.config import Config
 from fastticket.gateway.slot import Slot
 from fastticket.gateway.worker import Worker
@@ -129,11 +130,12 @@ def _become_worker(
     except BaseException:
         log.exception("worker (pid %d)", os.getpid())
     finally:
+        errorlog.end()
         os._exit(code)
 
 
 def _work(config: Config, listeners: list[socket.socket], slot: Slot, pipe: io.FileIO, going: int) -> int:
-    logging.getLogger().setLevel(config.gateway.log_level.upper())
+    errorlog.follow(config)
 
     def ready() -> None:
         pipe.write(READY)

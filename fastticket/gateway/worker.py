@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import logging
 import os
 import re
@@ -47,6 +46,7 @@ from fastticket.errors import (
     TooManySessions,
     Verdict,
 )
+from fastticket.gateway import errorlog
 from fastticket.gateway.addresses import BACKLOG
 from fastticket.gateway.config import Config, Route
 from fastticket.gateway.logfile import LogFile
@@ -166,7 +166,7 @@ class Worker:
         self._groups = [UpstreamGroup(self.proxy, config, upstream) for upstream in config.upstream]
         routes = add_routes(self.proxy, config, {group.name: group.number for group in self._groups})
         self._exemptions = [re.compile(route.exempt) if route.exempt else None for route in routes]
-        self._log_file = LogFile(config.base / config.gateway.access_log) if self.proxy.log else None
+        self._log_file = LogFile(config.log_path("access_log")) if self.proxy.log else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._asks = Asks()
         self._idle = asyncio.Event()
@@ -191,7 +191,7 @@ class Worker:
         begin, stop, retire = asyncio.Event(), asyncio.Event(), asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, stop.set)
         loop.add_signal_handler(signal.SIGUSR2, retire.set)
-        loop.add_signal_handler(signal.SIGUSR1, self._log_stats)
+        loop.add_signal_handler(signal.SIGUSR1, self._reopen_logs)
         loop.add_reader(go, begin.set)
         ready()
         await _first_of(begin, stop, retire)
@@ -421,10 +421,11 @@ class Worker:
             log.exception("a session could not be changed")
             self.proxy.fail(handle, 503, StoreUnavailable.reason)
 
-    def _log_stats(self) -> None:
-        """SIGUSR1: counters and states, as one line of JSON."""
-        stats = {"cache": self._cache.stats, "store": dict(self._cache.store_servers), "proxy": self.proxy.stats}
-        log.info("stats %s", json.dumps(stats))
+    def _reopen_logs(self) -> None:
+        """SIGUSR1: somebody has moved the files away."""
+        errorlog.reopen()
+        if self._log_file:
+            self._log_file.reopen()
 
     def _reload_keys(self) -> None:
         """The key file again. One that can not be used changes nothing."""

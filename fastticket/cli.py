@@ -17,7 +17,7 @@ from typing import Any
 from fastticket import Keyring, Ticket
 from fastticket.demo import demo
 from fastticket.errors import ConfigError, FastticketError, InvalidPrincipal
-from fastticket.gateway import errorlog
+from fastticket.gateway import descriptors, errorlog
 from fastticket.gateway.config import Config, load_config, simple_config, to_toml, without_secrets
 from fastticket.gateway.linkis import load_linkis
 from fastticket.gateway.supervisor import run
@@ -208,6 +208,7 @@ def _serve(options: argparse.Namespace) -> int:
             f"{options.config} does not say what is behind the gateway: serve needs --upstream host:port, too"
         )
     errorlog.begin()
+    descriptors.raise_limit()
     return run(
         lambda: _config(options), lambda addresses: print(f"fastticket: serving {', '.join(addresses)}", flush=True)
     )

@@ -1,20 +1,24 @@
 """Logs of real processes: whoever does not read them, or takes them away, stops nobody."""
 
 import array
+import asyncio
 import fcntl
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import termios
+import threading
 
 import pytest
-from conftest import BOUND_S, OK, status_of
+from conftest import BOUND_S, OK, Client, status_of
 from processes import Process, Site
-from redis_servers import wait_until
+from redis_servers import Server, free_port, wait_until
 
+import fastticket
 from fastticket.keyfile import create_key_file
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -128,7 +132,9 @@ def test_one_message_is_said_so_often_and_then_counted(site, table):
 
 def test_sigusr1_opens_both_logs_anew(site, table, tmp_path):
     """As logrotate does it: the files are moved, then the signal; nothing is loaded again, and no line is lost."""
-    at = site(table(access_log="access.log", error_log="error.log", error_log_format="json", workers=2))
+    at = site(
+        table(access_log="access.log", error_log="error.log", error_log_format="json", log_level="error", workers=2)
+    )
     workers = at.workers()
     for number in range(3):
         at.ask(GET)
@@ -187,3 +193,72 @@ def test_a_log_that_can_not_be_opened(site, table, tmp_path, name):
     )
     assert done.returncode == 2
     assert f"[gateway] {name}: logs/a.log: No such file or directory" in done.stderr
+
+
+def test_an_upstream_that_is_down_is_said_and_why(site, table, tmp_path):
+    """Without any health check, and of one that was down from the start."""
+    port = free_port()
+    config = table()
+    config["upstream"] = [{"name": "app", "servers": [f"127.0.0.1:{port}"]}]
+    at = site(config)
+    assert status_of(at.ask(GET)[0]) == 502
+    wait_until(lambda: f"upstream app: 127.0.0.1:{port} is down: Connection refused" in at.log, "the word")
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        answering = threading.Thread(target=answer_once, args=(listener,))
+        answering.start()
+        wait_until(lambda: status_of(at.ask(GET)[0]) == 200, "an answer")
+        answering.join(BOUND_S)
+    wait_until(lambda: f"upstream app: 127.0.0.1:{port} is up again" in at.log, "the word")
+    assert at.log.count("is down") == at.log.count("is up again") == 1
+
+
+def answer_once(listener):
+    accepted, _ = listener.accept()
+    with Client(fileno=accepted.detach()) as client:
+        client.read_head()
+        client.sendall(OK)
+
+
+def test_a_health_check_says_why(site, table, origin):
+    """From the start on."""
+    behind = origin(answer=b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+    port = free_port()
+    config = table()
+    health = {"health_path": "/healthz", "health_interval_s": 0.05, "health_failures": 1}
+    config["upstream"] = [{"name": "app", "servers": [behind.address, f"127.0.0.1:{port}"], **health}]
+    at = site(config)
+    wait_until(lambda: f"upstream app: {behind.address} is not well: status 500" in at.log, "the word")
+    wait_until(lambda: f"upstream app: 127.0.0.1:{port} is not well: Connection refused" in at.log, "the word")
+    assert at.log.count("is not well") == 2
+
+
+def test_a_store_that_restarts_is_one_line(site, table, redis_server):
+    """Each of its shards has a gap then; it was a line for each."""
+    config = table()
+    config["store"] = {"url": f"redis://{redis_server.address}/0"}
+    config["route"] = [{"path": "/"}]
+    at = site(config)
+    tickets = asyncio.run(log_in_many(redis_server, at.folder / "keys.toml"))
+    with at.connect() as client:
+        for ticket in tickets:
+            client.sendall(f"GET /x HTTP/1.1\r\nHost: a\r\nCookie: ticket={ticket}\r\n\r\n".encode())
+            assert status_of(client.read_response()[0]) == 200
+    redis_server.restart()
+    gap = r"the store's log has a gap; every session will be looked up again of the shards (.*)"
+    (shards,) = wait_until(lambda: re.findall(gap, at.log), "the word")
+    assert shards == ", ".join(map(str, range(16)))
+    assert len(re.findall("has a gap", at.log)) == 1
+
+
+async def log_in_many(server, keys):
+    """So that every shard has somebody."""
+    store = fastticket.open_store(f"redis://{server.address}/0")
+    async with fastticket.TicketCache(store, fastticket.Keyring.from_file(keys)) as cache:
+        return [await cache.login(f"user{number}") for number in range(100)]
+
+
+@pytest.fixture
+def redis_server(tmp_path):
+    server = Server(tmp_path)
+    yield server
+    server.kill()

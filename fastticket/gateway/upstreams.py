@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import os
 import socket
 from collections.abc import Mapping
 
@@ -57,8 +58,11 @@ class UpstreamGroup:
             self._resolver = asyncio.create_task(self._resolve_for_ever(), name=f"fastticket-resolve-{self.name}")
         servers = self._servers()
         if self._upstream.health_path:
-            well = await asyncio.gather(*map(self._answers, servers))
-            self._check_all(dict(zip(servers, well, strict=True)))
+            faults = await asyncio.gather(*map(self._fault_of, servers))
+            for server, fault in zip(servers, faults, strict=True):
+                if fault:
+                    self._tell(server, fault)
+            self._check_all({server: not fault for server, fault in zip(servers, faults, strict=True)})
 
     async def stop(self) -> None:
         """No more."""
@@ -109,15 +113,23 @@ class UpstreamGroup:
         row = 0
         while self._checks.get(server) is asyncio.current_task():  # else its cancellation got lost
             await asyncio.sleep(self._upstream.health_interval_s)
-            is_right = await self._answers(server)
+            fault = await self._fault_of(server)
+            is_right = not fault
             row = row + 1 if is_right != is_well else 0
             if row == (self._upstream.health_successes if is_right else self._upstream.health_failures):
                 is_well, row = is_right, 0
                 self._proxy.set_health(self.number, server, is_well)
-                log.warning("upstream %s: %s is %s", self.name, server_text(server), "well" if is_well else "not well")
+                self._tell(server, fault)
 
-    async def _answers(self, server: Server) -> bool:
-        """Whether it answers GET with a status of 2xx or 3xx in time."""
+    def _tell(self, server: Server, fault: str) -> None:
+        """What a health check has found; no fault: it is well."""
+        if fault:
+            log.warning("upstream %s: %s is not well: %s", self.name, server_text(server), fault)
+        else:
+            log.warning("upstream %s: %s is well", self.name, server_text(server))
+
+    async def _fault_of(self, server: Server) -> str:
+        """Why it does not answer GET with a status of 2xx or 3xx in time; empty: it does."""
         writer = None
         try:
             async with asyncio.timeout(self._upstream.health_timeout_s):
@@ -127,15 +139,21 @@ class UpstreamGroup:
                     f"GET {self._upstream.health_path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
                 )
                 raw = await reader.readuntil(b"\r\n\r\n")
-        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            return False
+        except TimeoutError:
+            return f"no answer in {self._upstream.health_timeout_s:g} s"
+        except OSError as error:
+            return os.strerror(error.errno) if error.errno else str(error)
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            return "no whole response head"
         finally:
             if writer:
                 writer.close()
                 with contextlib.suppress(OSError):
                     await writer.wait_closed()
         head = response_head(raw)
-        return isinstance(head, dict) and 200 <= head["status"] < 400
+        if not isinstance(head, dict):
+            return "a response that is not HTTP"
+        return "" if 200 <= head["status"] < 400 else f"status {head['status']}"
 
 
 async def _connect(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -15,7 +15,7 @@ import re
 import signal
 import socket
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
@@ -33,6 +33,7 @@ from fastticket.core.proxy import (
     ASK_LOGOUT_EVERYWHERE,
     ASK_ROTATE,
     ASK_VOUCH,
+    LIMITS,
     Proxy,
 )
 from fastticket.core.routes import Routes, in_order
@@ -46,7 +47,7 @@ from fastticket.errors import (
     TooManySessions,
     Verdict,
 )
-from fastticket.gateway import errorlog
+from fastticket.gateway import descriptors, errorlog
 from fastticket.gateway.addresses import BACKLOG
 from fastticket.gateway.config import Config, Route
 from fastticket.gateway.logfile import LogFile
@@ -59,6 +60,11 @@ TICK_S = 0.1
 NOTE_INTERVAL_S = 1.0
 LOOKS_PER_TURN = 32  # of what was asked is begun with in one turn of the loop: about a millisecond of work
 CHANGES_PER_TURN = 8
+SHORTAGE_S = 10.0  # without one, and the next is another
+SHORTAGES = {
+    "full": "connections_max: %d clients are connected, others wait until some of them go",
+    "out_of_descriptors": "there are no file descriptors left, with %d clients: others wait; a request that needs one more gets 503",
+}
 CHANGES = frozenset((ASK_LOGIN, ASK_LOGIN_REMEMBERED, ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE, ASK_ROTATE))
 
 Ask = tuple[int, int, str, Any, Any]  # as `Proxy.asks` has them
@@ -86,11 +92,12 @@ def make_cache(config: Config, keys: Keyring) -> TicketCache:
 def make_proxy(config: Config, cache: TicketCache, counters: memoryview | None = None) -> Proxy:
     """The data plane that a configuration describes, without listeners and routes; it counts in `counters`, if given."""
     gateway = config.gateway
+    shares = descriptors.share(descriptors.limit(), sum(len(upstream.servers) for upstream in config.upstream))
     return Proxy(
         cache.checker,
         Upstreams(),
         Routes(),
-        limits=config.limits,
+        limits=_within(config.limits, shares),
         timeouts_s=config.timeouts,
         cookie=config.ticket.cookie,
         identity_field=gateway.identity_header,
@@ -104,7 +111,22 @@ def make_proxy(config: Config, cache: TicketCache, counters: memoryview | None =
         upgrades=gateway.upgrades,
         log=AccessLog(gateway.access_log_format == "json") if gateway.access_log else None,
         counters=counters,
+        descriptors_max=shares.connections,
     )
+
+
+def _within(limits: Mapping[str, int], shares: descriptors.Shares) -> dict[str, int]:
+    """The limits of a configuration, with as many clients as there are descriptors for."""
+    wanted = limits.get("connections_max", LIMITS["connections_max"][0])
+    if wanted > shares.clients:
+        log.log(
+            logging.WARNING if "connections_max" in limits else logging.INFO,  # of the default nobody has thought
+            "connections_max is %d, not %d: there may be %d file descriptors (ulimit -n, LimitNOFILE), and a client needs two",
+            shares.clients,
+            wanted,
+            descriptors.limit(),
+        )
+    return {**limits, "connections_max": min(wanted, shares.clients)}
 
 
 def add_routes(proxy: Proxy, config: Config, groups: dict[str, int]) -> list[Route]:
@@ -153,6 +175,25 @@ class Asks:
         return taken + [self._changes.popleft() for _ in range(min(len(self._changes), CHANGES_PER_TURN))]
 
 
+class Shortages:
+    """Says when clients have to wait, as far as it has not been said: one line while it goes on, and again when it comes again."""
+
+    def __init__(self) -> None:
+        self._seen = {"full": 0, "out_of_descriptors": 0}
+        self._said_s = dict.fromkeys(self._seen, -SHORTAGE_S)
+
+    def tell(self, proxy: Proxy) -> None:
+        """Look at its counters."""
+        stats, now_s = proxy.shortages, time.monotonic()
+        for name, count in stats.items():
+            if count == self._seen[name]:
+                continue
+            self._seen[name] = count
+            if now_s - self._said_s[name] >= SHORTAGE_S:
+                log.error(SHORTAGES[name], proxy.connection_count)
+            self._said_s[name] = now_s
+
+
 class Worker:
     """A gateway on sockets that listen already."""
 
@@ -173,6 +214,8 @@ class Worker:
         self._has_more = False
         self._ticker: asyncio.TimerHandle | None = None
         self._publisher: asyncio.TimerHandle | None = None
+        self._changes: Counter[str] = Counter()  # of sessions, by what the application asked for
+        self._shortages = Shortages()
         ticket = config.ticket
         self._cookie = TicketCookie(
             ticket.cookie, is_secure=ticket.cookie_secure, domain_level=ticket.cookie_domain_level
@@ -278,11 +321,21 @@ class Worker:
     def _tick(self) -> None:
         self.proxy.tick()
         self._answer_asks()
+        self._tell_news()
         if not self.proxy.connection_count:
             self._idle.set()
         if self._log_file and self.proxy.log:
             self._log_file.write(self.proxy.log.take())
         self._ticker = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def _tell_news(self) -> None:
+        """What the data plane has noticed, and an operator wants to know."""
+        for group, server, reason in self.proxy.upstream_news():
+            if reason:
+                log.warning("upstream %s: %s is down: %s", self._groups[group].name, server, reason)
+            else:
+                log.warning("upstream %s: %s is up again", self._groups[group].name, server)
+        self._shortages.tell(self.proxy)
 
     def _publish(self) -> None:
         if self._slot:
@@ -294,7 +347,11 @@ class Worker:
         cache = self._cache.stats
         return {
             "at_s": time.monotonic(),
-            "counters": {name: value for name, value in cache.items() if name not in NOW},
+            "counters": {
+                **{name: value for name, value in cache.items() if name not in NOW},
+                "session_changes": dict(self._changes),
+                "key_uses": {str(key_id): uses for key_id, uses in self._cache.checker.keys.uses.items()},
+            },
             "now": {name: cache[name] for name in NOW},
             "store": dict(self._cache.store_servers),
             "upstreams": [
@@ -379,14 +436,17 @@ class Worker:
         if old_ticket:
             await self._cache.logout(old_ticket)
         max_age_s = self._config.ticket.remember_lifetime_s if remember else None
+        self._changes["login"] += 1
         return _set_cookie(self._cookie.set(ticket, host, max_age_s=max_age_s))
 
     async def _log_out(self, ticket: str, host: str) -> bytes:
         await self._cache.logout(ticket)
+        self._changes["logout"] += 1
         return _set_cookie(self._cookie.clear(host))
 
     async def _log_out_everywhere(self, ticket: str, host: str) -> bytes:
         await self._cache.logout_everywhere((await self._cache.authenticate(ticket, touch=False)).principal)
+        self._changes["logout_everywhere"] += 1
         return _set_cookie(self._cookie.clear(host))
 
     async def _rotate(self, handle: int, old_ticket: str, host: str) -> bytes:
@@ -394,6 +454,7 @@ class Worker:
             ticket = await self._cache.rotate(old_ticket, suits=lambda ticket: self.proxy.suits(handle, ticket))
         except TicketRefused:  # another request may have renewed it: the cookie that the client has from that one stays
             return b""
+        self._changes["rotation"] += 1
         self.proxy.readmit(handle, ticket)
         return _set_cookie(self._cookie.set(ticket, host, max_age_s=self._remembered_s(ticket)))
 

@@ -97,6 +97,7 @@ DETAILS_BYTES_MAX = 1024
 ROTATE_PAUSES_S = (0.1, 0.4)
 
 #: What in `TicketCache.stats` is no counter.
+ENDS_MAX = 16_384  # whose reason is remembered; of others that are gone it is UNKNOWN_SESSION
 GAPS_TOLD_S = 1.0  # after the first of them
 NOW = frozenset({"sessions_held", "touches_unwritten", "flush_lag_ms", "shards_leased", "shards_away", "outage_ms"})
 
@@ -246,6 +247,7 @@ class TicketCache:
         self._all_written_ms = 0  # whatever was used before is in the store
         self._loads = self._touches_written = self._gaps = self._store_errors = 0
         self._gap_shards: set[int] = set()  # not said yet
+        self._ends: dict[str, Verdict] = {}  # of the last sessions that ended: why, for who comes back much later
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -743,7 +745,9 @@ class TicketCache:
             return flight.ended
         if where is Landing.KEYLESS:
             return Verdict.MISS
-        logged = self.near.remembered_refusal(session_id, now_ms)
+        logged = self._ends.get(flight.ticket.session_id)
+        if logged is None:
+            logged = self.near.remembered_refusal(session_id, now_ms)
         verdict = Verdict.IDLE if where is Landing.IDLE else Verdict.UNKNOWN_SESSION if logged is None else logged
         self.near.refuse(session_id, verdict, now_ms)
         return verdict
@@ -920,6 +924,9 @@ class TicketCache:
         with contextlib.suppress(ValueError):  # not the id of a ticket's session
             self.near.refuse(decode_session_id(session_id), verdict, self.now_ms())
         self.near_attributes.end(session_id)
+        self._ends[session_id] = verdict
+        if len(self._ends) > ENDS_MAX:
+            del self._ends[next(iter(self._ends))]
         flight = self._flights.get((session_id, principal))
         if flight:
             flight.ended = verdict

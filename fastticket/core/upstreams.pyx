@@ -38,7 +38,7 @@ cdef enum:
     CREDIT_MAX = 100 * RETRY_COST
     REFILL = 100                # for each call of `refill`: a group that is asked rarely may retry, too
 
-FAULTY_TEXT = f"no proper answer {FAULTS_MAX} times in a row"
+cdef str FAULTY_TEXT = f"no proper answer {FAULTS_MAX} times in a row"
 
 BALANCES = {
     "round_robin": Balance.ROUND_ROBIN,

@@ -76,7 +76,7 @@ def test_more_idle_clients_than_the_soft_limit(site):
 def test_clients_that_there_are_no_descriptors_for_wait_and_the_others_are_served(site):
     at = site(256, 256)
     most = share(256, 1).clients
-    assert f"connections_max is {most}, not 10000: there may be 256 file descriptors" in at.log
+    wait_until(lambda: f"connections_max is {most}, not 10000: there may be 256 file descriptors" in at.log, "the word")
     clients = [at.connect() for _ in range(most + 20)]
     try:
         for client in clients:

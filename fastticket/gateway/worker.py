@@ -92,12 +92,11 @@ def make_cache(config: Config, keys: Keyring) -> TicketCache:
 def make_proxy(config: Config, cache: TicketCache, counters: memoryview | None = None) -> Proxy:
     """The data plane that a configuration describes, without listeners and routes; it counts in `counters`, if given."""
     gateway = config.gateway
-    shares = descriptors.share(descriptors.limit(), sum(len(upstream.servers) for upstream in config.upstream))
     return Proxy(
         cache.checker,
         Upstreams(),
         Routes(),
-        limits=_within(config.limits, shares),
+        limits={**config.limits, "connections_max": clients_max(config)[0]},
         timeouts_s=config.timeouts,
         cookie=config.ticket.cookie,
         identity_field=gateway.identity_header,
@@ -111,22 +110,18 @@ def make_proxy(config: Config, cache: TicketCache, counters: memoryview | None =
         upgrades=gateway.upgrades,
         log=AccessLog(gateway.access_log_format == "json") if gateway.access_log else None,
         counters=counters,
-        descriptors_max=shares.connections,
+        descriptors_max=_shares(config).connections,
     )
 
 
-def _within(limits: Mapping[str, int], shares: descriptors.Shares) -> dict[str, int]:
-    """The limits of a configuration, with as many clients as there are descriptors for."""
-    wanted = limits.get("connections_max", LIMITS["connections_max"][0])
-    if wanted > shares.clients:
-        log.log(
-            logging.WARNING if "connections_max" in limits else logging.INFO,  # of the default nobody has thought
-            "connections_max is %d, not %d: there may be %d file descriptors (ulimit -n, LimitNOFILE), and a client needs two",
-            shares.clients,
-            wanted,
-            descriptors.limit(),
-        )
-    return {**limits, "connections_max": min(wanted, shares.clients)}
+def clients_max(config: Config) -> tuple[int, int]:
+    """How many clients there may be, and how many the configuration would let in: there are descriptors for no more."""
+    wanted = config.limits.get("connections_max", LIMITS["connections_max"][0])
+    return min(wanted, _shares(config).clients), wanted
+
+
+def _shares(config: Config) -> descriptors.Shares:
+    return descriptors.share(descriptors.limit(), sum(len(upstream.servers) for upstream in config.upstream))
 
 
 def add_routes(proxy: Proxy, config: Config, groups: dict[str, int]) -> list[Route]:
@@ -257,11 +252,25 @@ class Worker:
         self._publish()
 
     def _serve(self) -> None:
+        self._tell_limit()
         for listener in self._listeners:
             listener.listen(BACKLOG)
             self.proxy.listen(listener.fileno())
         asyncio.get_running_loop().add_reader(self.proxy.fileno(), self._turn)
         self._tick()
+
+    def _tell_limit(self) -> None:
+        allowed, wanted = clients_max(self._config)
+        if allowed < wanted:
+            log.log(
+                logging.WARNING
+                if "connections_max" in self._config.limits
+                else logging.INFO,  # nobody thought of the default
+                "connections_max is %d, not %d: there may be %d file descriptors (ulimit -n, LimitNOFILE), and a client needs two",
+                allowed,
+                wanted,
+                descriptors.limit(),
+            )
 
     async def stop(self) -> None:
         """Drain, then flush."""

@@ -100,6 +100,8 @@ DETAILS_BYTES_MAX = 1024
 ROTATE_PAUSES_S = (0.1, 0.4)
 
 #: What in `TicketCache.stats` is no counter.
+ENDS_MAX = 16_384  # whose reason is remembered; of others that are gone it is UNKNOWN_SESSION
+GAPS_TOLD_S = 1.0  # after the first of them
 NOW = frozenset({"sessions_held", "touches_unwritten", "flush_lag_ms", "shards_leased", "shards_away", "outage_ms"})
 
 
@@ -121,7 +123,8 @@ class SessionInfo(NamedTuple):
 class _Flight:
     """A load under way for one session.
 
-    `landed` gets the idle deadline, or REVOKED or IDLE; the near cache knows it then, if there was room. MISS: check again.
+    `landed` gets the idle deadline, or a refusal (REVOKED, UNKNOWN_SESSION, IDLE, EXPIRED); the near cache knows it then, if there was
+    room. MISS: check again.
     """
 
     def __init__(self, ticket: Ticket, landed: asyncio.Future[int | Verdict]) -> None:
@@ -248,6 +251,8 @@ class TicketCache:
         self._followed_until_s = self._sweep_at_s = 0.0
         self._all_written_ms = 0  # whatever was used before is in the store
         self._loads = self._touches_written = self._gaps = self._store_errors = 0
+        self._gap_shards: set[int] = set()  # not said yet
+        self._ends: dict[str, Verdict] = {}  # of the last sessions that ended: why, for who comes back much later
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -802,8 +807,10 @@ class TicketCache:
             return flight.ended
         if where is Landing.KEYLESS:
             return Verdict.MISS
-        logged = self.near.remembered_refusal(session_id, now_ms)
-        verdict = Verdict.IDLE if where is Landing.IDLE else Verdict.REVOKED if logged is None else logged
+        logged = self._ends.get(flight.ticket.session_id)
+        if logged is None:
+            logged = self.near.remembered_refusal(session_id, now_ms)
+        verdict = Verdict.IDLE if where is Landing.IDLE else Verdict.UNKNOWN_SESSION if logged is None else logged
         self.near.refuse(session_id, verdict, now_ms)
         return verdict
 
@@ -949,7 +956,7 @@ class TicketCache:
             self.near_attributes.forget(shard)
             self._repair()
         if tidings.poisons:
-            log.warning("shard %d: its log has a gap; every session of it will be looked up again", shard)
+            self._note_gap(shard)
             own = set(request.wanted)
             for key, flight in self._flights.items():
                 flight.poisoned |= key not in own and self._shard_of(flight) == shard
@@ -960,6 +967,17 @@ class TicketCache:
         if tidings.renews:
             confirmed_at_ms = sent_at_ms - self._store.doubt_ms
             self._lease(shard, granted_until_ms(self._leased_until_ms(shard), confirmed_at_ms, self._lease_ms))
+
+    def _note_gap(self, shard: int) -> None:
+        """A store that restarts has one in each shard: they are said together."""
+        if not self._gap_shards:
+            asyncio.get_running_loop().call_later(GAPS_TOLD_S, self._tell_gaps)
+        self._gap_shards.add(shard)
+
+    def _tell_gaps(self) -> None:
+        shards = ", ".join(map(str, sorted(self._gap_shards)))
+        self._gap_shards.clear()
+        log.warning("the store's log has a gap; every session will be looked up again of the shards %s", shards)
 
     def _hear(self, event: Event) -> None:
         match event.kind:
@@ -976,6 +994,9 @@ class TicketCache:
         with contextlib.suppress(ValueError):  # not the id of a ticket's session
             self.near.refuse(decode_session_id(session_id), verdict, self.now_ms())
         self.near_attributes.end(session_id)
+        self._ends[session_id] = verdict
+        if len(self._ends) > ENDS_MAX:
+            del self._ends[next(iter(self._ends))]
         flight = self._flights.get((session_id, principal))
         if flight:
             flight.ended = verdict

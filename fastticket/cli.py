@@ -17,6 +17,7 @@ from typing import Any
 from fastticket import Keyring, Ticket
 from fastticket.demo import demo
 from fastticket.errors import ConfigError, FastticketError, InvalidPrincipal
+from fastticket.gateway import descriptors, errorlog
 from fastticket.gateway.checks import look, problems_of, warnings_of
 from fastticket.gateway.config import (
     STORE_VARIABLE,
@@ -48,10 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.command(options))
     except (ConfigError, InvalidPrincipal) as error:
-        print(f"fastticket: {error}", file=sys.stderr)
+        errorlog.say(f"fastticket: {error}")
         return BAD_USAGE
     except FastticketError as error:
-        print(f"fastticket: {error}", file=sys.stderr)
+        errorlog.say(f"fastticket: {error}")
         return FAILED
     except KeyboardInterrupt:
         return FAILED
@@ -221,6 +222,8 @@ def _serve(options: argparse.Namespace) -> int:
         raise ConfigError(
             f"{options.config} does not say what is behind the gateway: serve needs --upstream host:port, too"
         )
+    errorlog.begin()
+    descriptors.raise_limit()
     return run(
         lambda: _config(options), lambda addresses: print(f"fastticket: serving {', '.join(addresses)}", flush=True)
     )

@@ -16,9 +16,11 @@ PROBLEMS_SHOWN = 5  # in a line of a log
 class Verdict(enum.Enum):
     """Why a check did not admit a ticket. Always falsy; `reason` is the slug.
 
-    MALFORMED to EXPIRED are of the ticket (docs/ticket-format.md), IDLE and REVOKED of its session. MISSING, AMBIGUOUS (there are two)
-    and STORE_UNAVAILABLE are a gateway's. All of these are refusals; MISS and REFRESH are not: the store has to be asked first.
-    The numbers are those of `core/verdict.pxd`.
+    MALFORMED to EXPIRED are of the ticket (docs/ticket-format.md); IDLE, REVOKED and UNKNOWN_SESSION of its session: REVOKED where the
+    store's log or this process said so; UNKNOWN_SESSION where the store has no such session and nobody remembers one: it ended more
+    than a moment ago, or there never was one, and somebody else has the key. MISSING, AMBIGUOUS (there are two) and STORE_UNAVAILABLE
+    are a gateway's. All of these are refusals; MISS and REFRESH are not: the store has to be asked first. The numbers are those of
+    `core/verdict.pxd`.
     """
 
     MALFORMED = 1
@@ -32,6 +34,7 @@ class Verdict(enum.Enum):
     MISSING = 9
     AMBIGUOUS = 10
     STORE_UNAVAILABLE = 11
+    UNKNOWN_SESSION = 12
 
     def __bool__(self) -> Literal[False]:
         return False

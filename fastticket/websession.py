@@ -365,7 +365,8 @@ class WebSession(MutableMapping[str, Any]):
 
     def _end(self, why: Verdict | None = None) -> None:
         """The session is over. `why`: its ticket was refused so."""
-        may_be_replaced = why is Verdict.REVOKED and not self._set_cookie  # one that is given here is nobody else's yet
+        is_gone = why in (Verdict.REVOKED, Verdict.UNKNOWN_SESSION)
+        may_be_replaced = is_gone and not self._set_cookie  # one that is given here is nobody else's yet
         self._become_anonymous()
         if not may_be_replaced:
             self._clear_cookie()

@@ -1,13 +1,15 @@
 """The access log: a line a request, in both formats, with no secret and no room for forgeries."""
 
 import asyncio
+import email.utils
 import json
 import os
 import re
+import time
 from collections import Counter
 
 import pytest
-from conftest import status_of
+from conftest import fields_of, status_of
 from redis_servers import wait_until
 
 from fastticket.gateway.logfile import LogFile
@@ -46,7 +48,7 @@ def test_json(logging):
     at.ask(request("/open/x"))
     at.ask(request("/private", ticket="forged"))
     at.ask(b"GET /\x01 HTTP/1.1\r\n\r\n")
-    admitted, open_to_all, refused = read(3)  # what was no request has no line
+    admitted, open_to_all, refused, unread = read(4)
     session = at.run(at.cache.sessions("älice"))[0]
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", admitted.pop("time"))
     assert re.fullmatch(r"[0-9a-f]{32}", admitted.pop("request_id"))
@@ -65,6 +67,9 @@ def test_json(logging):
     assert (open_to_all["verdict"], open_to_all["path"]) == ("anonymous", "/open/x")
     assert (refused["verdict"], refused["status"]) == ("malformed", 401)
     assert not {"principal", "session"} & (open_to_all.keys() | refused.keys())
+    assert (unread["verdict"], unread["status"], unread["client"]) == ("bad_request", 400, "127.0.0.1")
+    assert re.fullmatch(r"[0-9a-f]{32}", unread["request_id"])
+    assert not {"principal", "session", "method", "path"} & unread.keys()
 
 
 def test_each_line_is_of_its_own_request(logging):
@@ -182,6 +187,104 @@ def test_lines_of_several_workers_do_not_mix_on_a_pipe(tmp_path):
     assert Counter(read) == dict.fromkeys(lines, count)
 
 
-def test_a_log_that_can_not_be_opened(gateway, origin):
-    with pytest.raises(Exception, match=r"access_log: .*: No such file"):
-        gateway(origin(), gateway={"access_log": "no/such/folder/access.log"})
+def unheard_of(keys, name="alice"):
+    """Authentic, but the store knows no such session."""
+    return keys.mint(name, time.time_ns() // 1_000_000, 3600, 3600)
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_whose_a_ticket_is_that_is_refused(logging, keys, form):
+    """What a stolen key does looks like no logout; and who was logged out can be told from who never was in."""
+    at, read = logging(form)
+    forged, ended = unheard_of(keys, "mallory"), at.login("alice")
+    at.run(at.cache.logout(ended))
+    at.ask(request("/x", ticket=forged))
+    at.ask(request("/x", ticket=ended))
+    at.ask(request("/x", ticket=ended[:-6] + "AAAAAA"))
+    lines = read(3)
+    verified = [keys.verify(ticket, 0) for ticket in (forged, ended)]
+    ids = [ticket.session_id[:6] for ticket in verified]
+    key_id = keys.ids[0]
+    if form == "json":
+        said = [[line.get(name) for name in ("verdict", "principal", "session", "key_id", "status")] for line in lines]
+        assert said[:2] == [
+            ["unknown_session", "mallory", ids[0], key_id, 401],
+            ["revoked", "alice", ids[1], key_id, 401],
+        ]
+        assert said[2] == ["bad_signature", None, None, key_id, 401]  # whom it names nobody has verified
+        assert all(re.fullmatch(r"[0-9a-f]{32}", line["request_id"]) for line in lines)
+    else:
+        said = [line.split(" ") for line in lines]
+        assert [line[2:5] for line in said] == [
+            ["mallory", ids[0], "unknown_session"],
+            ["alice", ids[1], "revoked"],
+            ["-", "-", "bad_signature"],
+        ]
+        assert all(line[-1] == f"key={key_id}" for line in said)
+
+
+def test_nobody_is_named_where_a_ticket_does_not_count(gateway, origin, keys, tmp_path):
+    at = gateway(
+        origin(),
+        routes=[{"path": "/", "auth": "optional"}],
+        gateway={"access_log": "access.log", "access_log_format": "json"},
+    )
+    at.ask(request("/x", ticket=unheard_of(keys)))
+    wait_until((tmp_path / "access.log").read_text, "a line")
+    line = json.loads((tmp_path / "access.log").read_text())
+    assert line["verdict"] == "anonymous"
+    assert not {"principal", "session", "key_id"} & line.keys()
+
+
+def test_no_ticket_in_a_path_is_logged(logging):
+    at, read = logging("json")
+    ticket = at.login("alice")
+    paths = [f"/open/{ticket}", f"/open/{ticket}/x", f"/open/a.{ticket};b", "/open/" + "p" * 480 + "/" + ticket]
+    for path in paths:
+        at.ask(request(path))
+    said = [line["path"] for line in read(4)]
+    assert said == ["/open/***", "/open/***/x", "/open/a.***;b", "/open/" + "p" * 480 + "/***"]
+    at.ask(request("/open/" + "0123456789abcdef" * 8))  # a SHA-512 is none
+    assert read(5)[4]["path"] == "/open/" + "0123456789abcdef" * 8
+
+
+@pytest.mark.parametrize(
+    ("raw", "status", "verdict"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "bad_request"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"v" * 20_000 + b"\r\n\r\n", 431, "head_too_large"),
+        (b"\x16\x03\x01\r\n\r\n", 400, "bad_request"),
+    ],
+)
+def test_what_is_no_request_has_a_line(logging, raw, status, verdict):
+    """Of nobody: what is known of the connection's last request is not said of it."""
+    at, read = logging("json")
+    with at.connect() as client:
+        client.sendall(request("/open/before", ticket=at.login()))
+        client.read_response()
+        client.sendall(raw)
+        head, _ = client.read_response()
+    before, line = read(2)
+    assert before["path"] == "/open/before"
+    assert (line["status"], line["verdict"], line["client"]) == (status, verdict, "127.0.0.1")
+    assert line["request_id"].encode() == fields_of(head)[b"x-request-id"]
+    assert line["request_id"] != before["request_id"]
+    assert not {"principal", "session", "method", "path", "host"} & line.keys()
+
+
+def test_answers_of_the_gateways_own_say_when_and_which(logging, keys):
+    """Date, a request id as the log has it, and that nobody may keep them."""
+    at, read = logging("json", gateway={"trusted_proxies": ["127.0.0.1/32"], "login_url": "/login"})
+    asked = [
+        request("/x"),
+        request("/x", "Accept: text/html"),
+        request("/x", "X-Request-Id: from-the-proxy", ticket=unheard_of(keys)),
+        b"GET / HTTP/1.1\r\n\r\n",
+    ]
+    heads = [fields_of(at.ask(raw)[0]) for raw in asked]
+    for fields, line in zip(heads, read(4), strict=True):
+        at_s = email.utils.parsedate_to_datetime(fields[b"date"].decode()).timestamp()
+        assert abs(at_s - time.time()) < 5
+        assert fields[b"cache-control"] == b"no-store"
+        assert fields[b"x-request-id"].decode() == line["request_id"]
+    assert heads[2][b"x-request-id"] == b"from-the-proxy"

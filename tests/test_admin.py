@@ -193,6 +193,47 @@ def test_no_secret_is_on_a_page(site, redis_server):
     assert secret not in at.log
 
 
+def test_what_becomes_of_sessions_and_keys_is_counted(site, origin, tmp_path):
+    """Logins, rotations, logouts; tickets verified by key; forgeries. Each from the start, so that a rate sees the first."""
+    wishes = {b"/login": b"X-Ticket-Login: alice", b"/rotate": b"X-Ticket-Rotate: 1"}
+    wishes |= {b"/logout": b"X-Ticket-Logout: session", b"/everywhere": b"X-Ticket-Logout: everywhere"}
+
+    def serve(connection):
+        while True:
+            path = connection.read_head().split(b" ")[1]
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n%s\r\n\r\n" % wishes.get(path, b"X: y"))
+
+    at = site(servers=[origin(serve).address])
+    at.reload(
+        {
+            **at.table(servers=[origin(serve).address]),
+            "route": [
+                {"path": "/login", "auth": "none", "login": True},
+                {"path": "/"},
+            ],
+        }
+    )
+    changes = ("login", "rotation", "logout", "logout_everywhere")
+
+    def counted():
+        return [at.value("fastticket_session_changes_total", change=change) for change in changes]
+
+    assert counted() == [0, 0, 0, 0]
+
+    def log_in(path="/login", ticket=""):
+        return fields_of(at.ask(get(ticket, path))[0])[b"set-cookie"].partition(b"=")[2].partition(b";")[0].decode()
+
+    rotated = log_in("/rotate", log_in())
+    assert status_of(at.ask(get(rotated, "/logout"))[0]) == 200
+    ticket = log_in()
+    assert status_of(at.ask(get(ticket[:-6] + "AAAAAA"))[0]) == 401
+    assert status_of(at.ask(get(ticket, "/everywhere"))[0]) == 200
+    wait_until(lambda: counted() == [2, 1, 1, 1], "the counters", BOUND_S)
+    key_id = fastticket.Keyring.from_file(tmp_path / "keys.toml").ids[0]
+    assert at.value("fastticket_key_uses_total", key_id=str(key_id)) > 0
+    assert at.value("fastticket_tickets_forged_total") == 1
+
+
 def test_every_metric_is_documented(site):
     with open(DOCUMENT) as file:
         text = file.read()

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -36,7 +37,9 @@ def test_a_good_ticket_is_answered_with_its_user(at, method):
     head, body = at.ask(get(ticket=at.login("älice"), method=method))
     assert status_of(head) == 204
     assert body == b""
-    assert fields_of(head) == {b"x-forwarded-user": "älice".encode()}
+    fields = fields_of(head)
+    assert re.fullmatch(rb"\w{3}, \d\d \w{3} 20\d\d \d\d:\d\d:\d\d GMT", fields.pop(b"date"))
+    assert fields == {b"x-forwarded-user": "älice".encode(), b"cache-control": b"no-store"}
 
 
 def test_a_user_that_the_client_names_is_not_believed(at):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import signal
 import socket
@@ -312,23 +311,6 @@ def test_a_gateway_serves_by_linkis_own_file(run, origin, redis_server, tmp_path
     cookie = b"Cookie: linkis_user_session_ticket_id_v1=%s\r\n" % asyncio.run(log_in()).encode()
     head, body = at.ask(request % (b"/x", cookie))
     assert (status_of(head), body) == (200, b"alice")
-
-
-def test_sigusr1_logs_counters_and_the_store_state(run, origin, redis_server, tmp_path):
-    """One line of JSON from each worker; nothing secret in it."""
-    create_key_file(tmp_path / "keys.toml")
-    with (tmp_path / "log").open("wb") as log:
-        flags = ("--listen", "127.0.0.1:0", "--upstream", origin().address, "--keys", "keys.toml")
-        at = run("serve", *flags, "--store", f"redis://:@{redis_server.address}/0", stderr=log)
-    at.ask(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
-    at.process.send_signal(signal.SIGUSR1)
-    line = wait_until(
-        lambda: next((line for line in (tmp_path / "log").read_text().splitlines() if "stats {" in line), None), "stats"
-    )
-    stats = json.loads(line.partition("stats ")[2])
-    assert stats["store"] == {redis_server.address: "closed"}
-    assert (stats["cache"]["shards_away"], stats["proxy"]["requests"]) == (0, 1)
-    assert at.end(signal.SIGTERM) == 0
 
 
 def _ask_gateway(gateway, cookie):

@@ -76,7 +76,7 @@ def forged_ticket(keys):
         (foreign_ticket, "unknown_key"),
         (forged_ticket, "bad_signature"),
         (expired_ticket, "expired"),
-        (unheard_of_ticket, "revoked"),
+        (unheard_of_ticket, "unknown_session"),
     ],
 )
 def test_refusals_say_why(gateway, origin, keys, make, reason):

@@ -4,7 +4,9 @@ cdef enum:
     METHOD_KEPT_MAX = 16
     HOST_KEPT_MAX = 100
     PATH_KEPT_MAX = 512
-    REQUEST_ID_KEPT_MAX = 64
+    REQUEST_ID_KEPT_MAX = 200
+    PRINCIPAL_KEPT_MAX = 190
+    NO_KEY = -1
     SESSION_CHARS = 6           # of a session's id: enough to tell sessions apart, too few to be one
 
 
@@ -18,6 +20,11 @@ cdef struct Entry:
     uint8_t[HOST_KEPT_MAX] host
     uint8_t[PATH_KEPT_MAX] path
     uint8_t[REQUEST_ID_KEPT_MAX] request_id
+    # of a ticket that was refused
+    int key_id                  # under which it was signed, as it says; or NO_KEY
+    uint8_t principal_size      # 0: it was not verified
+    uint8_t[PRINCIPAL_KEPT_MAX] principal
+    uint8_t[8] session
 
 
 cdef struct Outcome:
@@ -28,9 +35,12 @@ cdef struct Outcome:
     const char *client          # an address; empty: on a Unix socket
     const uint8_t *principal
     int principal_size
+    int key_id                  # of a ticket that was refused, or NO_KEY
     const uint8_t *session      # SESSION_CHARS of its id, if there is a principal
     bint was_cut                # the answer did not get through to its end
 
+
+cdef uint16_t keep_path(uint8_t *kept, const uint8_t *path, uint32_t size) noexcept nogil
 
 cdef class AccessLog:
     cdef bint is_json

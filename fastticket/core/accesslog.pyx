@@ -2,7 +2,8 @@
 """Lines of the access log, written by the data plane into memory and fetched by the control plane, which writes the file.
 
 Rules of this file
-- A line holds no secret: the path without its query, a session by the first characters of its id, no ticket, no cookie.
+- A line holds no secret: the path without its query and what looks like a ticket, a session by the first characters of its id, no
+  ticket, no cookie.
 - Whatever came from outside is made harmless: in JSON by escapes, in text by %XX, so that nobody writes lines or fields of his own.
 - Memory is bounded. What finds no room is dropped and counted; requests never wait for a log.
 """
@@ -11,6 +12,8 @@ cimport cython
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, strlen
+
+from fastticket.core.wire cimport TEXT_CHARS_MIN
 
 cdef extern from "<time.h>" nogil:
     ctypedef long time_t
@@ -21,9 +24,43 @@ cdef extern from "<time.h>" nogil:
 
 cdef enum:
     LINES_BYTES_MAX = 4194304
-    LINE_BYTES_MAX = 6144       # every byte of an entry escaped
+    LINE_BYTES_MAX = 8192       # every byte of an entry escaped
 
 cdef const char *HEX = b"0123456789ABCDEF"
+
+
+cdef uint16_t keep_path(uint8_t *kept, const uint8_t *path, uint32_t size) noexcept nogil:
+    """What a line may show of a path: at most PATH_KEPT_MAX bytes, and `***` for what could be a ticket."""
+    cdef uint32_t i = 0
+    cdef uint32_t run
+    cdef uint16_t out = 0
+    if size < TEXT_CHARS_MIN:
+        memcpy(kept, path, size)
+        return <uint16_t>size
+    while i < size and out < PATH_KEPT_MAX:
+        run = _ticket_chars(path + i, size - i)
+        if run == 0:
+            kept[out] = path[i]
+            out += 1
+            i += 1
+            continue
+        i += run
+        run = min(<uint32_t>3, <uint32_t>PATH_KEPT_MAX - out)
+        memcpy(kept + out, b"***", run)
+        out += <uint16_t>run
+    return out
+
+
+cdef uint32_t _ticket_chars(const uint8_t *at, uint32_t size) noexcept nogil:
+    """How many from here on: all of base64url, if they are enough for a ticket and begin as format 1 does; else 0."""
+    cdef uint32_t run = 0
+    if size < TEXT_CHARS_MIN or at[0] != c'A' or not c'Q' <= at[1] <= c'f':
+        return 0
+    while run < size and (
+        c'A' <= at[run] <= c'Z' or c'a' <= at[run] <= c'z' or c'0' <= at[run] <= c'9' or at[run] == c'-' or at[run] == c'_'
+    ):
+        run += 1
+    return run if run >= TEXT_CHARS_MIN else 0
 
 
 @cython.final
@@ -71,6 +108,9 @@ cdef class AccessLog:
         self._put_key(b"path", entry.path, entry.path_size)
         self._put_key(b"request_id", entry.request_id, entry.request_id_size)
         self._put_key(b"verdict", <const uint8_t *>outcome.verdict, <uint32_t>strlen(outcome.verdict))
+        if outcome.key_id != NO_KEY:
+            self._put(b", \"key_id\": ")
+            self._put_number(outcome.key_id)
         self._put(b", \"status\": ")
         self._put_number(outcome.status)
         self._put(b", \"body_bytes\": ")
@@ -82,7 +122,10 @@ cdef class AccessLog:
         self._put(b"}\n")
 
     cdef void _write_text(self, const Entry *entry, const Outcome *outcome, int milliseconds) noexcept nogil:
-        """time client principal session verdict method host path status bytes duration request-id; `-` for what is not there."""
+        """time client principal session verdict method host path status bytes duration request-id, then perhaps key=N, cut.
+
+        `-` for what is not there.
+        """
         self._put_time(milliseconds)
         self._put_word(<const uint8_t *>outcome.client, <uint32_t>strlen(outcome.client))
         self._put_word(outcome.principal, outcome.principal_size)
@@ -99,6 +142,9 @@ cdef class AccessLog:
         self._put_milliseconds(outcome.duration_us)
         self._put(b"ms")
         self._put_word(entry.request_id, entry.request_id_size)
+        if outcome.key_id != NO_KEY:
+            self._put(b" key=")
+            self._put_number(outcome.key_id)
         self._put(b" cut\n" if outcome.was_cut else b"\n")
 
     cdef void _put(self, const char *text) noexcept nogil:

@@ -52,6 +52,8 @@ cdef inline const char *slug_of(int verdict) noexcept nogil:
         return b"idle"
     if verdict == Verdict.REVOKED:
         return b"revoked"
+    if verdict == Verdict.UNKNOWN_SESSION:
+        return b"unknown_session"
     if verdict == Verdict.MISSING:
         return b"missing"
     if verdict == Verdict.AMBIGUOUS:

@@ -17,7 +17,7 @@ cdef enum:
     UPGRADES_MAX = 8
     EVENTS_MAX = 256
     LATENCY_BUCKETS = 28        # bucket i: less than 2**i µs; the last one has the rest
-    VERDICTS = 12
+    VERDICTS = 13
     HOST_BYTES_MAX = 100
     AGENT_CHARS_MAX = 200
     AGENT_BYTES_MAX = 800       # so many characters in UTF-8
@@ -197,6 +197,9 @@ cdef struct Counters:
     uint64_t tunnels
     uint64_t cut                        # streams and tunnels, because their session was over
     uint64_t cut_short                  # requests whose answer did not get through
+    uint64_t forged                     # tickets under a key of ours, with a signature that is not
+    uint64_t full                       # times that connections_max were there, and others had to wait
+    uint64_t out_of_descriptors         # times that there was none for a connection
     uint64_t[VERDICTS] refused
     uint64_t[6] answers                 # by the first digit of their status
     uint64_t[LATENCY_BUCKETS] latency
@@ -219,6 +222,8 @@ cdef class Proxy:
     cdef uint32_t freed_first           # closed in this turn: not to be reused before it ends
     cdef uint32_t downstream_count
     cdef uint32_t pooled_count
+    cdef uint32_t upstream_count
+    cdef uint32_t descriptors_max       # of both sides; 0: no limit
     cdef bint accepts
     cdef int64_t accepts_again_ms
     cdef uint8_t websocket          # which of `upgrades`, from 1; 0: none
@@ -237,6 +242,9 @@ cdef class Proxy:
     cdef bint records_agent
     cdef bint expects_proxy_header
     cdef bint writes_forwarded
+    cdef bint keeps_entry               # of each request: for the log, or its id
+    cdef int64_t date_s                 # which second `date` says
+    cdef char[40] date
     cdef uint64_t random
     # limits
     cdef uint32_t downstream_max
@@ -300,6 +308,13 @@ cdef class Proxy:
     cdef int _over_limits(self, const Head *head, int size) noexcept nogil
     cdef uint8_t _upgrade_of(self, const Conn *c, const Head *head) noexcept nogil
     cdef void _note_request(self, Conn *c) noexcept nogil
+    cdef void _note_nothing(self, Conn *c) noexcept nogil
+    cdef void _note_refused(self, Conn *c, int verdict) noexcept nogil
+    cdef void _name_request(self, Conn *c, bint is_read) noexcept nogil
+    cdef void _set_date(self) noexcept nogil
+    cdef int _socket(self, int family) noexcept nogil
+    cdef bint _spare_one(self) noexcept nogil
+    cdef void _pause_accepting(self) noexcept nogil
     cdef void _note_agent(self, Conn *c) noexcept nogil
     cdef void _account(self, Conn *c, bint was_cut) noexcept nogil
     cdef void _log(self, const Conn *c, int64_t took_us, bint was_cut) noexcept nogil
@@ -316,7 +331,7 @@ cdef class Proxy:
     cdef void _put_upgrade(self, const Conn *c) noexcept nogil
     cdef void _find_client(self, Conn *c) noexcept nogil
     cdef void _put_forwarded(self, Conn *c, const Field *proto) noexcept nogil
-    cdef void _put_request_id(self, Conn *c) noexcept nogil
+    cdef void _put_request_id(self, const Conn *c) noexcept nogil
     cdef bint _agreed(self, const Conn *d, const uint8_t *at) noexcept nogil
     cdef uint32_t _take_slot(self) noexcept nogil
     cdef uint32_t _new_conn(self, int fd, Side side) noexcept nogil
@@ -364,7 +379,7 @@ cdef class Proxy:
     cdef void _forward(self, uint32_t index, bint parsed) noexcept nogil
     cdef uint32_t _connect(self, uint16_t server) noexcept nogil
     cdef void _connected(self, uint32_t index) noexcept nogil
-    cdef void _connect_failed(self, uint32_t index) noexcept nogil
+    cdef void _connect_failed(self, uint32_t index, int reason) noexcept nogil
     cdef uint32_t _unpool(self, uint16_t server, bint can_be_sent_again) noexcept nogil
     cdef void _pool(self, uint32_t index) noexcept nogil
     cdef bint _is_quiet(self, Conn *c) noexcept nogil

@@ -63,12 +63,14 @@ class Proxy:
         upgrades: Iterable[str] = ("websocket",),
         log: AccessLog | None = None,
         counters: Buffer | None = None,
+        descriptors_max: int = 0,
     ) -> Self:
         """Routes and groups may be added after it is made, before the first turn.
 
         `trusted`: whose X-Forwarded-*, request id and PROXY header (`expects_proxy_header`) are believed. `request_id_field`: the field
         that gets a request id, "" for none. `login_details`: what a login records, out of "address" and "user_agent". `upgrades`:
-        protocols that clients may change to. `counters`: COUNTERS_BYTES that are written in place, for others to read. ValueError: a
+        protocols that clients may change to. `counters`: COUNTERS_BYTES that are written in place, for others to read.
+        `descriptors_max`: connections of both sides together, beyond which none is kept that idles; 0: any number. ValueError: a
         limit out of its bounds, a field name that has a meaning of its own.
         """
 
@@ -86,6 +88,9 @@ class Proxy:
 
     def set_health(self, group: int, server: _Server, is_well: bool) -> None:
         """What a health check has found."""
+
+    def upstream_news(self) -> list[tuple[int, str, str]]:
+        """Who is down or up since the last call, as `Upstreams.news` has it."""
 
     def upstream_states(self) -> list[dict[str, Any]]:
         """Each server, as `Upstreams.state` has it."""
@@ -152,6 +157,10 @@ class Proxy:
     @property
     def tunnel_count(self) -> int:
         """Clients with a tunnel now."""
+
+    @property
+    def shortages(self) -> dict[str, int]:
+        """How often clients had to wait, by why: `full` (connections_max), `out_of_descriptors`."""
 
     @property
     def stats(self) -> dict[str, Any]:

@@ -26,7 +26,9 @@ Rules of this file
 """
 
 cimport cython
-from libc.errno cimport EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+from libc.errno cimport (
+    EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ETIMEDOUT, errno
+)
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcpy, memmove, memset, strlen
@@ -34,11 +36,12 @@ from libc.string cimport memchr, memcpy, memmove, memset, strlen
 from fastticket.core.accesslog cimport (
     HOST_KEPT_MAX,
     METHOD_KEPT_MAX,
-    PATH_KEPT_MAX,
-    REQUEST_ID_KEPT_MAX,
+    NO_KEY,
+    PRINCIPAL_KEPT_MAX,
     AccessLog,
     Entry,
     Outcome,
+    keep_path,
 )
 from fastticket.core.answers cimport phrase_of, slug_of
 from fastticket.core.clients cimport (
@@ -80,6 +83,7 @@ from fastticket.core.wire cimport (
     SESSION_ID_AT,
     TAG_BYTES,
     TEXT_CHARS_MAX,
+    raw_key_id,
 )
 
 import os
@@ -94,6 +98,11 @@ cdef extern from "<time.h>" nogil:
     const clockid_t CLOCK_MONOTONIC
     const clockid_t CLOCK_REALTIME_COARSE
     int clock_gettime(clockid_t clock, timespec *out)
+    ctypedef long time_t
+    struct tm:
+        pass
+    tm *gmtime_r(const time_t *time, tm *out)
+    size_t strftime(char *out, size_t size, const char *format, const tm *time)
 
 cdef extern from "<endian.h>" nogil:
     uint64_t le64toh(uint64_t word)
@@ -103,6 +112,7 @@ cdef extern from *:
 
 cdef enum:
     NONE = 0xFFFFFFFF
+    NO_DESCRIPTOR = 0xFFFFFFFE
     SCRATCH_BYTES = 65536               # read at once
     CHUNK_HEADER_BYTES = 16             # room for one before what was read
     CHUNK_END_BYTES = 16                # and for what ends it after
@@ -201,6 +211,7 @@ cdef class Proxy:
         upgrades=("websocket",),
         AccessLog log=None,
         counters=None,
+        uint32_t descriptors_max=0,
     ):
         cdef uint32_t i
         self.epoll_fd = -1
@@ -229,6 +240,9 @@ cdef class Proxy:
         self.records_agent = "user_agent" in login_details
         self.expects_proxy_header = expects_proxy_header
         self.writes_forwarded = writes_forwarded
+        self.keeps_entry = log is not None or bool(request_id_field)
+        self.descriptors_max = descriptors_max
+        self.date_s = -1
         self.random = int.from_bytes(os.urandom(8), "little")
         self.page = bytearray(COUNTERS_BYTES) if counters is None else counters
         if self.page.shape[0] < <Py_ssize_t>COUNTERS_BYTES:
@@ -366,6 +380,10 @@ cdef class Proxy:
         """What a health check has found."""
         self._begin_now()
         self.upstreams.set_health(group, server, is_well, self.now_ms)
+
+    def upstream_news(self):
+        """Who is down or up since the last call, as `Upstreams.news` has it."""
+        return self.upstreams.news()
 
     def upstream_states(self):
         """Each server, as `Upstreams.state` has it."""
@@ -583,6 +601,11 @@ cdef class Proxy:
         return count
 
     @property
+    def shortages(self):
+        """How often clients had to wait, and for what."""
+        return {"full": self.counters.full, "out_of_descriptors": self.counters.out_of_descriptors}
+
+    @property
     def stats(self):
         """Counters since the start."""
         return read_counters(self.page)
@@ -696,6 +719,7 @@ cdef class Proxy:
         if c.state == State.POOLED:
             self._leave_pool(index)
         server.open_count -= 1
+        self.upstream_count -= 1
         self._freed(c.server)
 
     cdef void _reclaim(self) noexcept nogil:
@@ -811,6 +835,7 @@ cdef class Proxy:
             if timer == Timer.HEAD_IN:
                 self._reject(index, 408, b"request_timeout")
             elif timer == Timer.ASKED:
+                self._note_refused(c, Verdict.STORE_UNAVAILABLE)
                 c.closes = True
                 self._fail(index, 503, b"store_unavailable")
             elif timer == Timer.PENDING:
@@ -828,7 +853,7 @@ cdef class Proxy:
         cdef Conn *c = &self.conns[index]
         self.counters.upstream_timeouts += 1
         if timer == Timer.CONNECT:
-            self._connect_failed(index)
+            self._connect_failed(index, ETIMEDOUT)
             return
         if timer == Timer.FIRST_BYTE:
             self.upstreams.faulted(c.server, self.now_ms)
@@ -965,6 +990,7 @@ cdef class Proxy:
         cdef uint32_t index
         for _ in range(ACCEPTS_MAX):
             if self.downstream_count >= self.downstream_max:
+                self.counters.full += 1
                 self._set_accepting(False)      # the backlog waits; `_tick` looks again
                 return
             size = sizeof(address)
@@ -972,9 +998,8 @@ cdef class Proxy:
             if fd < 0:
                 if errno == ECONNABORTED or errno == EINTR:
                     continue
-                if errno == EMFILE or errno == ENFILE or errno == ENOBUFS or errno == ENOMEM:
-                    self.accepts_again_ms = self.now_ms + ACCEPT_PAUSE_MS
-                    self._set_accepting(False)
+                if _is_shortage(errno):
+                    self._pause_accepting()
                 return
             index = self._new_conn(fd, Side.DOWNSTREAM)
             if index == NONE:
@@ -989,6 +1014,13 @@ cdef class Proxy:
                 self._close(index)
                 continue
             self._set_timer(index, Timer.HEAD_IN if self.expects_proxy_header else Timer.KEEP_ALIVE)
+
+    cdef void _pause_accepting(self) noexcept nogil:
+        """There are no descriptors: those that there are, and that come back, are for whom we serve already."""
+        self.counters.out_of_descriptors += 1
+        self.accepts_again_ms = self.now_ms + ACCEPT_PAUSE_MS
+        if self.accepts:
+            self._set_accepting(False)
 
     cdef void _set_accepting(self, bint accepts) noexcept nogil:
         cdef uint32_t i
@@ -1230,7 +1262,7 @@ cdef class Proxy:
         c.attempts = 0
         c.checked.size = 0
         c.reason = NULL
-        if self.log is not None:
+        if self.keeps_entry:
             self._note_request(c)
         if c.is_trusted:
             self._find_client(c)
@@ -1260,20 +1292,63 @@ cdef class Proxy:
         return 0
 
     cdef void _note_request(self, Conn *c) noexcept nogil:
-        """For the access log: what will be gone when the answer is. Without memory there is no line."""
+        """What will be gone when the answer is: for the access log, and the request's id. Without memory there is no line."""
         cdef Entry *entry
+        self._note_nothing(c)
+        entry = c.entry
+        if entry == NULL:
+            return
+        if self.request_id_field.size:
+            self._name_request(c, True)
+        if self.log is None:
+            return
+        entry.method_size = <uint8_t>min(self.head.method_name.size, <uint32_t>METHOD_KEPT_MAX)
+        entry.host_size = <uint8_t>min(self.head.host.size, <uint32_t>HOST_KEPT_MAX)
+        memcpy(entry.method, c.held + self.head.method_name.at, entry.method_size)
+        memcpy(entry.host, c.held + self.head.host.at, entry.host_size)
+        entry.path_size = keep_path(entry.path, c.held + self.head.path.at, self.head.path.size)
+
+    cdef void _note_nothing(self, Conn *c) noexcept nogil:
+        """An entry for a request of which nothing is known yet, if there is memory for one."""
         if c.entry == NULL:
             c.entry = <Entry *>malloc(sizeof(Entry))
             if c.entry == NULL:
                 return
-        entry = c.entry
-        entry.method_size = <uint8_t>min(self.head.method_name.size, <uint32_t>METHOD_KEPT_MAX)
-        entry.host_size = <uint8_t>min(self.head.host.size, <uint32_t>HOST_KEPT_MAX)
-        entry.path_size = <uint16_t>min(self.head.path.size, <uint32_t>PATH_KEPT_MAX)
-        entry.request_id_size = 0
-        memcpy(entry.method, c.held + self.head.method_name.at, entry.method_size)
-        memcpy(entry.host, c.held + self.head.host.at, entry.host_size)
-        memcpy(entry.path, c.held + self.head.path.at, entry.path_size)
+        c.entry.method_size = c.entry.host_size = c.entry.request_id_size = c.entry.principal_size = 0
+        c.entry.path_size = 0
+        c.entry.key_id = NO_KEY
+
+    cdef void _note_refused(self, Conn *c, int verdict) noexcept nogil:
+        """Whose ticket it is that is not admitted: who he is it says only if its signature was good."""
+        cdef Entry *entry = c.entry
+        if entry == NULL or c.checked.size == 0 or verdict == Verdict.MALFORMED:
+            return
+        entry.key_id = raw_key_id(c.checked.raw)
+        if verdict == Verdict.UNKNOWN_KEY or verdict == Verdict.BAD_SIGNATURE:
+            return
+        entry.principal_size = min(c.checked.raw[PRINCIPAL_LENGTH_AT], <uint8_t>PRINCIPAL_KEPT_MAX)
+        memcpy(entry.principal, c.checked.raw + PRINCIPAL_AT, entry.principal_size)
+        encode(c.checked.raw + SESSION_ID_AT, 6, entry.session)
+
+    cdef void _name_request(self, Conn *c, bint is_read) noexcept nogil:
+        """The id that a proxy of ours gave it, or a new one. `is_read`: its head is in `self.head`."""
+        cdef uint8_t *made = c.entry.request_id
+        cdef Field *field
+        cdef uint64_t word = 0
+        cdef int i
+        for i in range(self.head.known_count if c.is_trusted and is_read else 0):
+            field = &self.head.fields[self.head.known[i]]
+            if field.kind == Kind.REQUEST_ID and 0 < field.value.size <= REQUEST_ID_BYTES_MAX and _is_printable(c.held, field.value):
+                c.entry.request_id_size = <uint8_t>field.value.size
+                memcpy(made, c.held + field.value.at, field.value.size)
+                return
+        for i in range(32):
+            if i % 16 == 0:
+                self.random += 0x9E3779B97F4A7C15ULL
+                word = mix(self.random)
+            made[i] = b"0123456789abcdef"[word & 15]
+            word >>= 4
+        c.entry.request_id_size = 32
 
     cdef void _note_agent(self, Conn *c) noexcept nogil:
         """For the details of a login: it will be gone when the body goes on. Without memory, or such a field, there is none."""
@@ -1322,7 +1397,10 @@ cdef class Proxy:
         outcome.verdict = b"admitted" if c.is_admitted else b"anonymous"
         if c.reason != NULL:
             outcome.verdict = c.reason
-        outcome.principal_size = 0
+        outcome.principal_size = c.entry.principal_size
+        outcome.principal = c.entry.principal
+        outcome.session = c.entry.session
+        outcome.key_id = c.entry.key_id
         if c.is_admitted:
             outcome.principal = c.checked.raw + PRINCIPAL_AT
             outcome.principal_size = c.checked.raw[PRINCIPAL_LENGTH_AT]
@@ -1378,6 +1456,7 @@ cdef class Proxy:
         elif verdict == Verdict.HIT or verdict == Verdict.MISS or verdict == Verdict.REFRESH:
             self._wait_for_verdict(index, AskKind.AUTHENTICATE_STRONG if is_strong else AskKind.AUTHENTICATE)
         else:
+            self.counters.forged += verdict == Verdict.BAD_SIGNATURE
             self._refused(index, verdict, True)
 
     cdef inline bint _is_strong(self, const Conn *c) noexcept nogil:
@@ -1395,7 +1474,10 @@ cdef class Proxy:
         self._forward(index, parsed)
 
     cdef void _pass(self, uint32_t index, bint parsed) noexcept nogil:
-        """Without a ticket."""
+        """Without a ticket, or in spite of one."""
+        if self.conns[index].entry != NULL:
+            self.conns[index].entry.principal_size = 0
+            self.conns[index].entry.key_id = NO_KEY
         self.counters.anonymous += 1
         self._forward(index, parsed)
 
@@ -1431,6 +1513,7 @@ cdef class Proxy:
         cdef bint is_certain = verdict != Verdict.AMBIGUOUS and verdict != Verdict.STORE_UNAVAILABLE
         cdef char[512] fields
         cdef int status = 401
+        self._note_refused(c, verdict)
         if is_certain and self.routes.table[c.route].has_exemption and c.is_plain and not c.exemption_asked:
             c.exemption_asked = True
             c.verdict = <uint8_t>verdict
@@ -1451,7 +1534,7 @@ cdef class Proxy:
             fields[0] = 0
         elif self.login_url.size and not self.routes.table[c.route].is_endpoint and self._is_browser(c, parsed):
             status = 302
-            snprintf(fields, sizeof(fields), b"Location: %s\r\nCache-Control: no-store\r\n", <const char *>self.login_url.at)
+            snprintf(fields, sizeof(fields), b"Location: %s\r\n", <const char *>self.login_url.at)
         else:
             snprintf(fields, sizeof(fields), b"WWW-Authenticate: Ticket realm=\"fastticket\", error=\"%s\"\r\n", slug_of(verdict))
         self._respond(index, status, slug_of(verdict), fields)
@@ -1474,10 +1557,19 @@ cdef class Proxy:
 
     cdef void _reject(self, uint32_t index, int status, const char *reason) noexcept nogil:
         """A request that could not be read to its end: nothing after it on this connection can be trusted."""
+        cdef Conn *c = &self.conns[index]
         self.counters.bad_requests += 1
-        self.conns[index].complete = False
-        self.conns[index].held_is_whole = False
-        self.conns[index].method = Method.OTHER_METHOD
+        c.complete = False
+        c.held_is_whole = False
+        c.method = Method.OTHER_METHOD
+        if c.began_us == 0 and self.keeps_entry:        # nothing is known of it, but who has sent it
+            c.is_admitted = False
+            c.body_bytes_out = 0
+            c.has_address = c.address_size > 0
+            memcpy(c.client, c.peer_address, ADDRESS_BYTES)
+            self._note_nothing(c)
+            if c.entry != NULL and self.request_id_field.size:
+                self._name_request(c, False)
         self._respond(index, status, reason, b"")
 
     cdef void _fail(self, uint32_t index, int status, const char *reason) noexcept nogil:
@@ -1497,17 +1589,26 @@ cdef class Proxy:
         """An answer without an upstream: JSON, with the reason. `fields`: more field lines. Every 503 says when to try again."""
         cdef Conn *c = &self.conns[index]
         cdef const char *retry = b"Retry-After: 1\r\n" if status == 503 else b""
-        cdef char[1536] answer
+        cdef char[2048] answer
         cdef char[256] body
+        cdef const char *name = <const char *>self.request_id_field.at
+        cdef const char *id = b""
+        cdef int id_size = 0
         cdef int size = snprintf(body, sizeof(body), b"{\"error\": \"%s\", \"reason\": \"%s\"}\n", phrase_of(status), reason)
         cdef const char *shown = body
         cdef const char *connection = self._connection_field(c)
         if c.method == Method.HEAD:
             shown = b""
+        if c.entry != NULL and self.request_id_field.size:
+            id = <const char *>c.entry.request_id
+            id_size = c.entry.request_id_size
+        self._set_date()
         size = snprintf(
             answer, sizeof(answer),
-            b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s%s%s\r\n%s",
-            status, phrase_of(status), size, retry, fields, connection, shown)
+            b"HTTP/1.1 %d %s\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\nCache-Control: no-store\r\n"
+            b"%s%s%s%.*s%.*s%s\r\n%s",
+            status, phrase_of(status), self.date, size, retry, fields, connection,
+            <int>(self.request_id_field.size if id_size else 0), name, id_size, id, b"\r\n" if id_size else b"", shown)
         c.reason = reason
         self._deliver(index, status, <uint8_t *>answer, <uint32_t>size)
 
@@ -1516,13 +1617,29 @@ cdef class Proxy:
         cdef Conn *c = &self.conns[index]
         cdef const char *connection = self._connection_field(c)
         self.out_size = 0
+        self._set_date()
         self._put(b"HTTP/1.1 204 No Content\r\n", 25)
+        self._put(<const uint8_t *>self.date, <uint32_t>strlen(self.date))
+        self._put(b"Cache-Control: no-store\r\n", 25)
+        if self.request_id_field.size:
+            self._put_request_id(c)
         self._put(self.identity_field.at, self.identity_field.size)
         self._put(c.checked.raw + PRINCIPAL_AT, c.checked.raw[PRINCIPAL_LENGTH_AT])
         self._put(b"\r\n", 2)
         self._put(<const uint8_t *>connection, <uint32_t>strlen(connection))
         self._put(b"\r\n", 2)
         self._deliver(index, 204, self.out, self.out_size)
+
+    cdef void _set_date(self) noexcept nogil:
+        """`date`: the field line, of this second."""
+        cdef timespec now
+        cdef tm parts
+        cdef time_t second
+        clock_gettime(CLOCK_REALTIME_COARSE, &now)
+        if now.tv_sec != self.date_s:
+            self.date_s = second = now.tv_sec
+            gmtime_r(&second, &parts)
+            strftime(self.date, sizeof(self.date), b"Date: %a, %d %b %Y %H:%M:%S GMT\r\n", &parts)
 
     cdef const char *_connection_field(self, Conn *c) noexcept nogil:
         """Of an answer of our own; whether the connection stays is decided here."""
@@ -1537,6 +1654,8 @@ cdef class Proxy:
         self.conns[index].status = <uint16_t>status
         if self.conns[index].began_us:
             self._account(&self.conns[index], False)
+        elif self.log is not None and self.conns[index].entry != NULL:
+            self._log(&self.conns[index], 0, False)
         self._clear_timer(index)
         if not self._send(index, answer, size):
             self._close(index)
@@ -1634,6 +1753,9 @@ cdef class Proxy:
             upstream = NONE if c.retried else self._unpool(server, _can_be_sent_again(c))
             if upstream == NONE:
                 upstream = self._connect(server)
+                if upstream == NO_DESCRIPTOR:
+                    self._fail(index, 503, b"out_of_descriptors")
+                    return
                 if upstream == NONE:
                     continue
             c.peer = upstream
@@ -1741,27 +1863,28 @@ cdef class Proxy:
                 index = following
 
     cdef uint32_t _connect(self, uint16_t server) noexcept nogil:
-        """A new connection, perhaps still CONNECTING; NONE: it failed at once."""
+        """A new connection, perhaps still CONNECTING; NONE: it failed at once. NO_DESCRIPTOR: it is not the server's fault."""
         cdef Server *at = &self.upstreams.servers[server]
-        cdef int fd = socket(at.address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+        cdef int fd = self._socket(at.address.ss_family)
         cdef int on = 1
         cdef bint waits
         cdef uint32_t index
         if fd < 0:
-            return NONE
+            return NO_DESCRIPTOR
         if at.address.ss_family != AF_UNIX:
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
         waits = connect(fd, <const sockaddr *>&at.address, at.address_size) != 0
         if waits and errno != EINPROGRESS:
+            self.upstreams.failed(server, self.now_ms, errno)
             close(fd)
             self.counters.upstream_errors += 1
-            self.upstreams.failed(server, self.now_ms)
             return NONE
         index = self._new_conn(fd, Side.UPSTREAM)
         if index == NONE:
             close(fd)
             return NONE
         at.open_count += 1
+        self.upstream_count += 1
         self.conns[index].server = server
         self.conns[index].watches_out = waits
         if not self._watch(index, EPOLLIN | EPOLLRDHUP | EPOLLET | (EPOLLOUT if waits else 0), EPOLL_CTL_ADD):
@@ -1773,22 +1896,47 @@ cdef class Proxy:
             self.upstreams.connected(server, self.now_ms)
         return index
 
+    cdef int _socket(self, int family) noexcept nogil:
+        """A new one, or -1. What idles goes first, so that those who are served already still are."""
+        cdef int fd
+        cdef int _
+        if self.descriptors_max and self.downstream_count + self.upstream_count >= self.descriptors_max:
+            self._spare_one()
+        for _ in range(2):
+            fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+            if fd >= 0:
+                return fd
+            self._pause_accepting()
+            if not self._spare_one():
+                break
+        return -1
+
+    cdef bint _spare_one(self) noexcept nogil:
+        """Close what has idled longest: a pooled connection, or else a client's between two requests. False: there is none."""
+        cdef uint32_t index = self.queues[<int>Timer.POOL].first
+        if index == NONE:
+            index = self.queues[<int>Timer.KEEP_ALIVE].first
+        if index == NONE:
+            return False
+        self._close(index)
+        return True
+
     cdef void _connected(self, uint32_t index) noexcept nogil:
         cdef Conn *c = &self.conns[index]
         cdef int error = 0
         cdef socklen_t size = sizeof(error)
         if getsockopt(c.fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0 or error != 0:
-            self._connect_failed(index)
+            self._connect_failed(index, error)
             return
         self._clear_timer(index)
         self.upstreams.connected(c.server, self.now_ms)
         self._send_request(c.peer, False)
 
-    cdef void _connect_failed(self, uint32_t index) noexcept nogil:
+    cdef void _connect_failed(self, uint32_t index, int reason) noexcept nogil:
         """Nothing of the request was sent: another server may have it, whatever its method."""
         cdef uint32_t downstream = self.conns[index].peer
         self.counters.upstream_errors += 1
-        self.upstreams.failed(self.conns[index].server, self.now_ms)
+        self.upstreams.failed(self.conns[index].server, self.now_ms, reason)
         self.conns[downstream].peer = NONE
         self._close(index)
         self._forward(downstream, False)
@@ -1812,7 +1960,8 @@ cdef class Proxy:
     cdef void _pool(self, uint32_t index) noexcept nogil:
         cdef Conn *c = &self.conns[index]
         cdef Server *server = &self.upstreams.servers[c.server]
-        if server.idle_count >= IDLE_MAX or self.draining or server.is_retired:
+        if server.idle_count >= IDLE_MAX or self.draining or server.is_retired \
+                or self.descriptors_max and self.downstream_count + self.upstream_count > self.descriptors_max:
             self._close(index)
             return
         if self.pooled_count >= self.downstream_max:
@@ -2026,31 +2175,11 @@ cdef class Proxy:
             self._put(b"http", 4)
         self._put(b"\r\n", 2)
 
-    cdef void _put_request_id(self, Conn *c) noexcept nogil:
-        """The one that a proxy of ours gave it, or a new one."""
-        cdef uint8_t[32] made
-        cdef const uint8_t *name = made
-        cdef uint32_t size = sizeof(made)
-        cdef Field *field
-        cdef uint64_t word = 0
-        cdef int i
-        for i in range(32):
-            if i % 16 == 0:
-                self.random += 0x9E3779B97F4A7C15ULL
-                word = mix(self.random)
-            made[i] = b"0123456789abcdef"[word & 15]
-            word >>= 4
-        for i in range(self.head.known_count if c.is_trusted else 0):
-            field = &self.head.fields[self.head.known[i]]
-            if field.kind == Kind.REQUEST_ID and 0 < field.value.size <= REQUEST_ID_BYTES_MAX and _is_printable(c.held, field.value):
-                name = c.held + field.value.at
-                size = field.value.size
-        self._put(self.request_id_field.at, self.request_id_field.size)
-        self._put(name, size)
-        self._put(b"\r\n", 2)
+    cdef void _put_request_id(self, const Conn *c) noexcept nogil:
         if c.entry != NULL:
-            c.entry.request_id_size = <uint8_t>min(size, <uint32_t>REQUEST_ID_KEPT_MAX)
-            memcpy(c.entry.request_id, name, c.entry.request_id_size)
+            self._put(self.request_id_field.at, self.request_id_field.size)
+            self._put(c.entry.request_id, c.entry.request_id_size)
+            self._put(b"\r\n", 2)
 
     cdef inline void _put(self, const uint8_t *at, uint32_t size) noexcept nogil:
         memcpy(self.out + self.out_size, at, size)
@@ -2561,6 +2690,11 @@ cdef class Proxy:
             self._after_answer(downstream)
 
 
+cdef bint _is_shortage(int error) noexcept nogil:
+    """Of what a connection is made of, in this process or the whole machine."""
+    return error == EMFILE or error == ENFILE or error == ENOBUFS or error == ENOMEM
+
+
 cdef bint _awaits(const Conn *c, AskKind kind) noexcept nogil:
     """Whether the connection still waits for that answer."""
     if kind == AskKind.STILL_ALIVE:
@@ -2652,6 +2786,9 @@ def read_counters(const uint8_t[::1] page not None):
         "tunnels": counters.tunnels,
         "cut": counters.cut,
         "cut_short": counters.cut_short,
+        "forged": counters.forged,
+        "full": counters.full,
+        "out_of_descriptors": counters.out_of_descriptors,
         "refused": {v.reason: counters.refused[<int>v.value] for v in _Verdict if counters.refused[<int>v.value]},
         "answers": {f"{i}xx": counters.answers[i] for i in range(1, 6)},
         "latency_us": [

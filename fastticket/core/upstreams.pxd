@@ -9,6 +9,7 @@ cdef enum:
     WEIGHT_LIMIT = 1000
     NOBODY = 0xFFFF             # no server
     NO_CONN = 0xFFFFFFFF
+    FAULTY = -1                 # took requests and gave no proper answer
 
 
 cdef enum Balance:
@@ -33,6 +34,8 @@ cdef struct Server:
     uint32_t idle_first         # the most recently used one of the pool; its connections are linked
     uint32_t failures           # in a row, each of which has put it aside
     uint32_t faults             # answers that failed, in a row
+    int reason                  # of the last failure: an errno, or FAULTY
+    bint is_said_down           # the control plane has heard of it
     int64_t down_until_ms
     int64_t returned_ms         # when it came back, or 0: it has its whole share
 
@@ -57,13 +60,14 @@ cdef class Upstreams:
     cdef Group *groups
     cdef list names             # of each slot's server, as it was given
     cdef readonly int group_count
+    cdef bint has_news          # somebody has failed, or come back
     cdef uint16_t pick(self, Group *group, uint64_t key, int64_t now_ms) noexcept nogil
     cdef uint16_t pick_for_key(self, Group *group, uint64_t key, int64_t now_ms, bint desperate) noexcept nogil
     cdef bint would_place(self, Group *group, uint64_t key, int64_t now_ms) noexcept nogil
     cdef bint may_retry(self, Group *group) noexcept nogil
     cdef void earn(self, Group *group) noexcept nogil
     cdef void refill(self) noexcept nogil
-    cdef void failed(self, uint16_t server, int64_t now_ms) noexcept nogil
+    cdef void failed(self, uint16_t server, int64_t now_ms, int reason) noexcept nogil
     cdef void faulted(self, uint16_t server, int64_t now_ms) noexcept nogil
     cdef void connected(self, uint16_t server, int64_t now_ms) noexcept nogil
     cdef bint is_up(self, Group *group, int64_t now_ms) noexcept nogil

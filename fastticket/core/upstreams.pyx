@@ -13,6 +13,7 @@ Rules of this file
 """
 
 cimport cython
+from libc.errno cimport ECONNREFUSED
 from libc.math cimport log
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
@@ -37,6 +38,8 @@ cdef enum:
     RETRY_COST = 100
     CREDIT_MAX = 100 * RETRY_COST
     REFILL = 100                # for each call of `refill`: a group that is asked rarely may retry, too
+
+cdef str FAULTY_TEXT = f"no proper answer {FAULTS_MAX} times in a row"
 
 BALANCES = {
     "round_robin": Balance.ROUND_ROBIN,
@@ -164,6 +167,25 @@ cdef class Upstreams:
                     "idle": at.idle_count,
                     "queued": self.groups[number].pending_count,
                 })
+        return found
+
+    def news(self):
+        """Who has failed, or taken a connection again, since the last call: (group, server, reason); no reason: it is up."""
+        cdef Server *at
+        cdef int slot
+        cdef bint is_down
+        found = []
+        if not self.has_news:
+            return found
+        self.has_news = False
+        for slot in range(SERVERS_MAX):
+            at = &self.servers[slot]
+            is_down = at.failures > 0
+            if not at.is_taken or at.is_retired or is_down == at.is_said_down:
+                continue
+            at.is_said_down = is_down
+            reason = "" if not is_down else FAULTY_TEXT if at.reason == FAULTY else os.strerror(at.reason)
+            found.append((at.group, server_text(self.names[slot]), reason))
         return found
 
     # ---------------------------------------------------------------------------------------------------------- pick
@@ -300,9 +322,11 @@ cdef class Upstreams:
             if self.groups[i].retry_percent:
                 self.groups[i].credit = min(self.groups[i].credit + REFILL, <int32_t>CREDIT_MAX)
 
-    cdef void failed(self, uint16_t server, int64_t now_ms) noexcept nogil:
+    cdef void failed(self, uint16_t server, int64_t now_ms, int reason) noexcept nogil:
         """It did not take a connection."""
         cdef Server *at = &self.servers[server]
+        at.reason = reason
+        self.has_news = True
         at.failures = min(at.failures + 1, <uint32_t>FAILURES_MAX)
         at.down_until_ms = now_ms + min(PAUSE_MS * <int64_t>at.failures, <int64_t>PAUSE_MAX_MS)
 
@@ -312,11 +336,12 @@ cdef class Upstreams:
         at.faults += 1
         if at.faults >= FAULTS_MAX:
             at.faults = 0
-            self.failed(server, now_ms)
+            self.failed(server, now_ms, FAULTY)
 
     cdef void connected(self, uint16_t server, int64_t now_ms) noexcept nogil:
         cdef Server *at = &self.servers[server]
         if at.failures:
+            self.has_news = True
             at.failures = 0
             at.down_until_ms = 0
             at.returned_ms = now_ms
@@ -379,7 +404,7 @@ def report(Upstreams upstreams not None, int group, server, str event, int64_t n
     if slot < 0:
         raise ValueError(f"there is no server {server_text(server)}")
     if event == "failed":
-        upstreams.failed(<uint16_t>slot, now_ms)
+        upstreams.failed(<uint16_t>slot, now_ms, ECONNREFUSED)
     elif event == "faulted":
         upstreams.faulted(<uint16_t>slot, now_ms)
     elif event == "connected":

@@ -13,3 +13,4 @@ cdef enum Verdict:
     MISSING = 9
     AMBIGUOUS = 10
     STORE_UNAVAILABLE = 11
+    UNKNOWN_SESSION = 12

@@ -64,6 +64,8 @@ class Gateway:
     upgrades: list[str] = field(default_factory=lambda: ["websocket"])
     access_log: str = ""
     access_log_format: Literal["text", "json"] = "text"
+    error_log: str = ""
+    error_log_format: Literal["text", "json"] = "text"
     drain_timeout_s: float = 10.0
     retire_timeout_s: float = 60.0
     shutdown_delay_s: float = 0.0
@@ -186,6 +188,11 @@ class Config:
             return parse_access(self.gateway.admin_mode, self.gateway.admin_owner)
         except ValueError as error:
             raise self._error("[gateway] admin_mode, admin_owner", str(error)) from None
+
+    def log_path(self, name: Literal["access_log", "error_log"]) -> Path | None:
+        """The file of a log; None: a standard stream."""
+        text = self.gateway.access_log if name == "access_log" else self.gateway.error_log
+        return None if text in ("", "-") else self.base / text
 
     def server_addresses(self, upstream: Upstream) -> list[Address]:
         """The servers of an upstream."""

@@ -1,7 +1,6 @@
-"""The access log's file: appended to by a thread, so that a slow disk or a full pipe holds up nobody.
+"""The access log's file: appended to by a thread, so that a slow disk or a full pipe holds up nobody, nor the end.
 
-At most one write is under way and PENDING_BYTES_MAX wait for it; what comes beyond that is dropped, and the drop is said in the log of
-errors. "-" is the standard output.
+PENDING_BYTES_MAX wait for it; what comes beyond that is dropped, and the drop is said in the log of errors.
 """
 
 from __future__ import annotations
@@ -9,56 +8,54 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import stat
 from pathlib import Path
 
 from fastticket.errors import ConfigError
+from fastticket.gateway.config import Config
+from fastticket.gateway.outlet import Outlet, open_log
 
 log = logging.getLogger("fastticket.gateway")
 
-PIPE_BYTES = 4096  # PIPE_BUF
 PENDING_BYTES_MAX = 16 * 1024 * 1024
+END_TIMEOUT_S = 2.0  # for what is left; a reader that has not read until then does not get it
 
 
 class LogFile:
-    """Opened at once. ConfigError."""
+    """Opened at once; what can not be opened is said, and tried again with later lines."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._pending = bytearray()
-        self._writing: asyncio.Future[None] | None = None
-        try:
-            if path.name == "-":
-                self._fd = os.dup(1)
-            else:
-                self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-            self._is_file = stat.S_ISREG(os.fstat(self._fd).st_mode)
-        except OSError as error:
-            raise ConfigError(f"[gateway] access_log: {path}: {error.strerror}") from None
+    def __init__(self, path: Path | None) -> None:
+        self._path = path or "standard output"
+        self._fd = -1 if path else os.dup(1)
+        self._outlet = Outlet(path, self._fd, PENDING_BYTES_MAX, self._lost)
+        self._outlet.reopen()
 
     def write(self, lines: bytes) -> None:
         """Soon. Whole lines."""
-        if len(self._pending) + len(lines) > PENDING_BYTES_MAX:
-            log.error("%s: too slow, or full: %d lines of the access log are lost", self._path, lines.count(b"\n"))
-        else:
-            self._pending += lines
-        if self._pending and (self._writing is None or self._writing.done()):
-            taken, self._pending = bytes(self._pending), bytearray()
-            self._writing = asyncio.get_running_loop().run_in_executor(None, self._write, taken)
+        if lines and not self._outlet.write(lines):
+            self._lost("too slow, or full", lines.count(b"\n"))
+
+    def reopen(self) -> None:
+        """The file by that name may be another one now."""
+        self._outlet.reopen()
 
     async def aclose(self, lines: bytes) -> None:
-        """Write what is left, and end."""
-        self._pending += lines
-        if self._writing:
-            await self._writing
-        await asyncio.get_running_loop().run_in_executor(None, self._write, bytes(self._pending))
-        os.close(self._fd)
+        """Write what is left, and end: in bounded time."""
+        self.write(lines)
+        if not await asyncio.to_thread(self._outlet.close, END_TIMEOUT_S):
+            log.error("%s: nobody reads it, or it is full: the end of the access log is lost", self._path)
+        elif self._fd >= 0:
+            os.close(self._fd)
 
-    def _write(self, lines: bytes) -> None:
-        """To a file in one go; to a pipe so much at once as does not mix with what other workers write."""
+    def _lost(self, reason: str, lines: int) -> None:
+        log.error("%s: %s: %d lines of the access log are lost", self._path, reason, lines)
+
+
+def check_logs(config: Config) -> None:
+    """Whether the files of a configuration can be opened: before anybody serves by it. ConfigError."""
+    logs = {"access_log": config.log_path("access_log"), "error_log": config.log_path("error_log")}
+    for name, path in logs.items():
         try:
-            while lines:
-                end = len(lines) if self._is_file or len(lines) <= PIPE_BYTES else lines.rfind(b"\n", 0, PIPE_BYTES) + 1
-                lines = lines[os.write(self._fd, lines[: end or len(lines)]) :]
+            if path:
+                os.close(open_log(path))
         except OSError as error:
-            log.error("%s: %s: %d lines of the access log are lost", self._path, error.strerror, lines.count(b"\n"))
+            raise ConfigError(f"{config.source}: [gateway] {name}: {path}: {error.strerror}") from None

@@ -28,6 +28,9 @@ COUNTERS = {
     "timeouts": ("client_timeouts", "Clients that took too long."),
     "tunnels": ("tunnels", "WebSockets and others that were opened."),
     "cut": ("sessions_cut", "Tunnels and streams that ended with their session."),
+    "forged": ("tickets_forged", "Tickets under a key of the ring whose signature is not that key's."),
+    "full": ("connections_full", "Times that connections_max clients were connected, and others had to wait."),
+    "out_of_descriptors": ("descriptor_shortages", "Times that there was no file descriptor for a connection."),
     "cut_short": ("responses_cut_short", "Requests whose answer did not get through to its end."),
     "hits": ("near_cache_hits", "Checks answered from the near cache."),
     "misses": ("near_cache_misses", "Checks of sessions that were not in the near cache."),
@@ -39,6 +42,9 @@ COUNTERS = {
     "gaps": ("store_log_gaps", "Times that a part of the store's log was lost."),
     "store_errors": ("store_errors", "Exchanges with a shard of the store that failed."),
 }
+
+#: What an application asks for.
+CHANGES = ("login", "logout", "logout_everywhere", "rotation")
 
 #: What is so now in a worker -> name, unit's divisor, how workers' values become one, and what it says.
 GAUGES: dict[str, tuple[str, int, Callable[[Iterable[float]], float], str]] = {
@@ -68,6 +74,8 @@ class _Families(Collector):
         yield _requests(snapshot.counted)
         yield _answers(snapshot.counted)
         yield _durations(snapshot.counted)
+        yield _labelled(snapshot.counted, "session_changes", "change", "Sessions begun, ended, renewed here.", CHANGES)
+        yield _labelled(snapshot.counted, "key_uses", "key_id", "Tickets verified under a key.", ())
         for source, (name, text) in COUNTERS.items():
             yield CounterMetricFamily(f"fastticket_{name}", text, value=snapshot.counted.get(source, 0))
         for source, (name, divisor, combine, text) in GAUGES.items():
@@ -98,6 +106,14 @@ def _answers(counted: Mapping[str, Any]) -> Metric:
     )
     for status, count in counted.get("answers", {}).items():
         family.add_metric([status], count)
+    return family
+
+
+def _labelled(counted: Mapping[str, Any], name: str, label: str, text: str, always: Iterable[str]) -> Metric:
+    """Numbers by what they count; those of `always` from the start."""
+    family = CounterMetricFamily(f"fastticket_{name}", text, labels=[label])
+    for value, count in (dict.fromkeys(always, 0) | counted.get(name, {})).items():
+        family.add_metric([value], count)
     return family
 
 

@@ -18,6 +18,7 @@ from typing import NoReturn
 import uvloop
 
 from fastticket.errors import ConfigError, FastticketError
+from fastticket.gateway import errorlog
 from fastticket.gateway.given import Given
 from fastticket.gateway.slot import Slot
 from fastticket.gateway.worker import GO, LEAVE, Worker
@@ -148,11 +149,12 @@ def _become_worker(
     except BaseException:
         log.exception("worker (pid %d)", os.getpid())
     finally:
+        errorlog.end()
         os._exit(code)
 
 
 def _work(given: Given, listeners: list[socket.socket], slot: Slot, pipe: io.FileIO, going: int) -> int:
-    logging.getLogger().setLevel(given.config.gateway.log_level.upper())
+    errorlog.follow(given.config)
 
     def ready() -> None:
         pipe.write(READY)

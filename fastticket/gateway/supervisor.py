@@ -6,7 +6,7 @@ its workers are ready, those of the present one retire. If anything is wrong wit
 The event loop hears of things (signals, words of workers, the end of processes) and notes them; `_act` decides, between two runs of the
 loop, because only there it may fork.
 
-    SIGTERM, SIGINT   end, after `shutdown_delay_s`        SIGHUP   the next generation        SIGUSR1   each worker logs its counters
+    SIGTERM, SIGINT   end, after `shutdown_delay_s`        SIGHUP   the next generation        SIGUSR1   log files are opened anew
     to a worker: SIGTERM  stop   SIGUSR2  retire
 """
 
@@ -23,11 +23,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastticket.errors import ConfigError, FastticketError
+from fastticket.gateway import errorlog
 from fastticket.gateway.addresses import BACKLOG, leave_place, listen_beside, take_place
 from fastticket.gateway.admin import AdminListener
 from fastticket.gateway.config import Config
 from fastticket.gateway.given import Given, Server, Start
 from fastticket.gateway.listeners import Listeners, Sockets, name_of
+from fastticket.gateway.logfile import check_logs
 from fastticket.gateway.processes import BAD_CONFIG, FAILED, WorkerProcess, fork_worker
 from fastticket.gateway.slot import add
 from fastticket.gateway.snapshot import Snapshot, is_store_away
@@ -111,7 +113,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._leave)
         self._loop.add_signal_handler(signal.SIGHUP, self._want_reload)
-        self._loop.add_signal_handler(signal.SIGUSR1, self._tell_to_log)
+        self._loop.add_signal_handler(signal.SIGUSR1, self._reopen_logs)
         self._loop.add_signal_handler(signal.SIGCHLD, self._news.set)
         failure = None
         try:
@@ -161,6 +163,7 @@ class Supervisor:
         try:
             config = self._load()
             given = self._given(config)
+            check_logs(config)
             sockets = self._listeners.for_workers(config.listen_addresses(), config.gateway.workers)
             admin = self._bind_admin(config)
         except FastticketError as error:
@@ -202,7 +205,7 @@ class Supervisor:
     def _switch_to(self, coming: Generation) -> None:
         before, self._present, self._coming = self._present, coming, None
         self._listeners.keep(coming.sockets)
-        logging.getLogger().setLevel(coming.config.gateway.log_level.upper())
+        errorlog.follow(coming.config)
         address = coming.config.admin_address()
         if coming.admin and address:
             take_place(coming.admin, address)
@@ -420,7 +423,8 @@ class Supervisor:
         self._is_reload_wanted = True
         self._news.set()
 
-    def _tell_to_log(self) -> None:
+    def _reopen_logs(self) -> None:
+        errorlog.reopen()
         for process in self._processes():
             if process.is_ready:
                 process.send(signal.SIGUSR1)

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import os
 import socket
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -108,12 +109,15 @@ class UpstreamGroup:
 
     async def _first_look(self, servers: Iterable[Server]) -> dict[Server, bool]:
         """Who is well, as far as they say in time."""
-        looks = {server: asyncio.create_task(self._answers(server)) for server in servers}
+        looks = {server: asyncio.create_task(self._fault_of(server)) for server in servers}
         if looks:
             await asyncio.wait(looks.values(), timeout=HEALTH_PATIENCE_S)
-        well = {server: not look.done() or look.result() for server, look in looks.items()}
+        faults = {server: look.result() if look.done() else "" for server, look in looks.items()}
         await end(*looks.values())
-        return well
+        for server, fault in faults.items():
+            if fault:
+                self._tell(server, fault)
+        return {server: not fault for server, fault in faults.items()}
 
     async def stop(self) -> None:
         """No more."""
@@ -182,15 +186,23 @@ class UpstreamGroup:
         row = 0
         while self._checks.get(server) is asyncio.current_task():  # else its cancellation got lost
             await asyncio.sleep(self._upstream.health_interval_s)
-            is_right = await self._answers(server)
+            fault = await self._fault_of(server)
+            is_right = not fault
             row = row + 1 if is_right != is_well else 0
             if row == (self._upstream.health_successes if is_right else self._upstream.health_failures):
                 is_well, row = is_right, 0
                 self._proxy.set_health(self.number, server, is_well)
-                log.warning("upstream %s: %s is %s", self.name, server_text(server), "well" if is_well else "not well")
+                self._tell(server, fault)
 
-    async def _answers(self, server: Server) -> bool:
-        """Whether it answers GET with a status of 2xx or 3xx in time."""
+    def _tell(self, server: Server, fault: str) -> None:
+        """What a health check has found; no fault: it is well."""
+        if fault:
+            log.warning("upstream %s: %s is not well: %s", self.name, server_text(server), fault)
+        else:
+            log.warning("upstream %s: %s is well", self.name, server_text(server))
+
+    async def _fault_of(self, server: Server) -> str:
+        """Why it does not answer GET with a status of 2xx or 3xx in time; empty: it does."""
         writer = None
         try:
             async with asyncio.timeout(self._upstream.health_timeout_s):
@@ -200,15 +212,21 @@ class UpstreamGroup:
                     f"GET {self._upstream.health_path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
                 )
                 raw = await reader.readuntil(b"\r\n\r\n")
-        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            return False
+        except TimeoutError:
+            return f"no answer in {self._upstream.health_timeout_s:g} s"
+        except OSError as error:
+            return os.strerror(error.errno) if error.errno else str(error)
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            return "no whole response head"
         finally:
             if writer:
                 writer.close()
                 with contextlib.suppress(OSError):
                     await writer.wait_closed()
         head = response_head(raw)
-        return isinstance(head, dict) and 200 <= head["status"] < 400
+        if not isinstance(head, dict):
+            return "a response that is not HTTP"
+        return "" if 200 <= head["status"] < 400 else f"status {head['status']}"
 
 
 async def _connect(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

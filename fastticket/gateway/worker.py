@@ -11,14 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import logging
 import math
 import os
 import signal
 import socket
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
@@ -36,6 +35,7 @@ from fastticket.core.proxy import (
     ASK_LOGOUT_EVERYWHERE,
     ASK_ROTATE,
     ASK_VOUCH,
+    LIMITS,
     Proxy,
 )
 from fastticket.core.routes import Routes, in_order
@@ -49,6 +49,7 @@ from fastticket.errors import (
     TooManySessions,
     Verdict,
 )
+from fastticket.gateway import descriptors, errorlog
 from fastticket.gateway.addresses import BACKLOG
 from fastticket.gateway.config import Config, Route
 from fastticket.gateway.exemption import Exemption
@@ -71,6 +72,11 @@ LOOKS_PER_TURN = 32  # of what was asked is begun with in one turn of the loop: 
 CHANGES_PER_TURN = 8
 STORE_PATIENCE_S = 5.0  # for the store to answer before anybody is served without it
 REPLACEMENT_PATIENCE_S = 1.0  # the same while clients wait already
+SHORTAGE_S = 10.0  # without one, and the next is another
+SHORTAGES = {
+    "full": "connections_max: %d clients are connected, others wait until some of them go",
+    "out_of_descriptors": "there are no file descriptors left, with %d clients: others wait; a request that needs one more gets 503",
+}
 CHANGES = frozenset((ASK_LOGIN, ASK_LOGIN_REMEMBERED, ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE, ASK_ROTATE))
 
 Ask = tuple[int, int, str, Any, Any]  # as `Proxy.asks` has them
@@ -102,7 +108,7 @@ def make_proxy(config: Config, cache: TicketCache, counters: memoryview | None =
         cache.checker,
         Upstreams(),
         Routes(),
-        limits=config.limits,
+        limits={**config.limits, "connections_max": clients_max(config)[0]},
         timeouts_s=config.timeouts,
         cookie=config.ticket.cookie,
         identity_field=gateway.identity_header,
@@ -116,7 +122,18 @@ def make_proxy(config: Config, cache: TicketCache, counters: memoryview | None =
         upgrades=gateway.upgrades,
         log=AccessLog(gateway.access_log_format == "json") if gateway.access_log else None,
         counters=counters,
+        descriptors_max=_shares(config).connections,
     )
+
+
+def clients_max(config: Config) -> tuple[int, int]:
+    """How many clients there may be, and how many the configuration would let in: there are descriptors for no more."""
+    wanted = config.limits.get("connections_max", LIMITS["connections_max"][0])
+    return min(wanted, _shares(config).clients), wanted
+
+
+def _shares(config: Config) -> descriptors.Shares:
+    return descriptors.share(descriptors.limit(), sum(len(upstream.servers) for upstream in config.upstream))
 
 
 def add_routes(proxy: Proxy, config: Config, groups: dict[str, int]) -> list[Route]:
@@ -180,6 +197,25 @@ class Parting:
         return max(0, math.ceil(since_s * self._per_s) - self.told)
 
 
+class Shortages:
+    """Says when clients have to wait, as far as it has not been said: one line while it goes on, and again when it comes again."""
+
+    def __init__(self) -> None:
+        self._seen = {"full": 0, "out_of_descriptors": 0}
+        self._said_s = dict.fromkeys(self._seen, -SHORTAGE_S)
+
+    def tell(self, proxy: Proxy) -> None:
+        """Look at its counters."""
+        stats, now_s = proxy.shortages, time.monotonic()
+        for name, count in stats.items():
+            if count == self._seen[name]:
+                continue
+            self._seen[name] = count
+            if now_s - self._said_s[name] >= SHORTAGE_S:
+                log.error(SHORTAGES[name], proxy.connection_count)
+            self._said_s[name] = now_s
+
+
 class Worker:
     """A gateway on sockets that listen already."""
 
@@ -195,7 +231,7 @@ class Worker:
         self._groups = [UpstreamGroup(self.proxy, config, upstream, given.servers) for upstream in config.upstream]
         routes = add_routes(self.proxy, config, {group.name: group.number for group in self._groups})
         self._exemptions = [Exemption(route.exempt) if route.exempt else None for route in routes]
-        self._log_file = LogFile(config.base / config.gateway.access_log) if self.proxy.log else None
+        self._log_file = LogFile(config.log_path("access_log")) if self.proxy.log else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._asks = Asks()
         self._idle = asyncio.Event()  # nobody is connected
@@ -206,6 +242,8 @@ class Worker:
         self._is_note_cut = False
         self._ticker: asyncio.TimerHandle | None = None
         self._publisher: asyncio.TimerHandle | None = None
+        self._changes: Counter[str] = Counter()  # of sessions, by what the application asked for
+        self._shortages = Shortages()
         ticket = config.ticket
         self._cookie = TicketCookie(
             ticket.cookie, is_secure=ticket.cookie_secure, domain_level=ticket.cookie_domain_level
@@ -224,7 +262,7 @@ class Worker:
         begin, stop, retire = asyncio.Event(), asyncio.Event(), asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, stop.set)
         loop.add_signal_handler(signal.SIGUSR2, retire.set)
-        loop.add_signal_handler(signal.SIGUSR1, self._log_stats)
+        loop.add_signal_handler(signal.SIGUSR1, self._reopen_logs)
         loop.add_reader(go, self._hear, go, begin)
         ready()
         await _first_of(begin, stop, retire)
@@ -268,11 +306,25 @@ class Worker:
             await self._cache.open()
 
     def _serve(self) -> None:
+        self._tell_limit()
         for listener in self._listeners:
             listener.listen(BACKLOG)
             self.proxy.listen(listener.fileno())
         asyncio.get_running_loop().add_reader(self.proxy.fileno(), self._turn)
         self._tick()
+
+    def _tell_limit(self) -> None:
+        allowed, wanted = clients_max(self._config)
+        if allowed < wanted:
+            log.log(
+                logging.WARNING
+                if "connections_max" in self._config.limits
+                else logging.INFO,  # nobody thought of the default
+                "connections_max is %d, not %d: there may be %d file descriptors (ulimit -n, LimitNOFILE), and a client needs two",
+                allowed,
+                wanted,
+                descriptors.limit(),
+            )
 
     async def stop(self) -> None:
         """Drain, then flush."""
@@ -354,11 +406,21 @@ class Worker:
             self._parting.told += self.proxy.part(self._parting.due(asyncio.get_running_loop().time()))
         self._ticked.set()
         self._answer_asks()
+        self._tell_news()
         if not self.proxy.connection_count:
             self._idle.set()
         if self._log_file and self.proxy.log:
             self._log_file.write(self.proxy.log.take())
         self._ticker = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def _tell_news(self) -> None:
+        """What the data plane has noticed, and an operator wants to know."""
+        for group, server, reason in self.proxy.upstream_news():
+            if reason:
+                log.warning("upstream %s: %s is down: %s", self._groups[group].name, server, reason)
+            else:
+                log.warning("upstream %s: %s is up again", self._groups[group].name, server)
+        self._shortages.tell(self.proxy)
 
     def _publish(self) -> None:
         if not self._slot:
@@ -379,7 +441,11 @@ class Worker:
         cache = self._cache.stats
         return {
             "at_s": time.monotonic(),
-            "counters": {name: value for name, value in cache.items() if name not in NOW},
+            "counters": {
+                **{name: value for name, value in cache.items() if name not in NOW},
+                "session_changes": dict(self._changes),
+                "key_uses": {str(key_id): uses for key_id, uses in self._cache.checker.keys.uses.items()},
+            },
             "now": {name: cache[name] for name in NOW},
             "store": dict(self._cache.store_servers),
             "resolved": {name: servers for group in self._groups for name, servers in group.resolved.items()},
@@ -466,14 +532,17 @@ class Worker:
         if old_ticket:
             await self._cache.logout(old_ticket)
         max_age_s = self._config.ticket.remember_lifetime_s if remember else None
+        self._changes["login"] += 1
         return _set_cookie(self._cookie.set(ticket, host, max_age_s=max_age_s))
 
     async def _log_out(self, ticket: str, host: str) -> bytes:
         await self._cache.logout(ticket)
+        self._changes["logout"] += 1
         return _set_cookie(self._cookie.clear(host))
 
     async def _log_out_everywhere(self, ticket: str, host: str) -> bytes:
         await self._cache.logout_everywhere((await self._cache.authenticate(ticket, touch=False)).principal)
+        self._changes["logout_everywhere"] += 1
         return _set_cookie(self._cookie.clear(host))
 
     async def _rotate(self, handle: int, old_ticket: str, host: str) -> bytes:
@@ -481,6 +550,7 @@ class Worker:
             ticket = await self._cache.rotate(old_ticket, suits=lambda ticket: self.proxy.suits(handle, ticket))
         except TicketRefused:  # another request may have renewed it: the cookie that the client has from that one stays
             return b""
+        self._changes["rotation"] += 1
         self.proxy.readmit(handle, ticket)
         return _set_cookie(self._cookie.set(ticket, host, max_age_s=self._remembered_s(ticket)))
 
@@ -508,10 +578,11 @@ class Worker:
             log.exception("a session could not be changed")
             self.proxy.fail(handle, 503, StoreUnavailable.reason)
 
-    def _log_stats(self) -> None:
-        """SIGUSR1: counters and states, as one line of JSON."""
-        stats = {"cache": self._cache.stats, "store": dict(self._cache.store_servers), "proxy": self.proxy.stats}
-        log.info("stats %s", json.dumps(stats))
+    def _reopen_logs(self) -> None:
+        """SIGUSR1: somebody has moved the files away."""
+        errorlog.reopen()
+        if self._log_file:
+            self._log_file.reopen()
 
     def _reload_keys(self) -> None:
         """The key file again. One that can not be used changes nothing."""

@@ -1,0 +1,122 @@
+"""Lines on their way to a file, a pipe or a standard stream: a thread of its own writes them, so that nobody else ever waits for that.
+
+A disk that is full, a pipe that nobody reads: what does not fit into `pending_bytes_max` is not taken, and the end waits for what is
+left no longer than it is told to. The thread is a daemon: one that is stuck in a write keeps no process alive.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+PIPE_BYTES = 4096  # PIPE_BUF: so much at once does not mix with what others write
+MODE = 0o640
+REOPEN_PAUSE_S = 1.0  # before a file that could not be opened is tried again
+END_TIMEOUT_S = 1.0
+
+
+class Outlet:
+    """`path` None: the descriptor `fd`, which stays the caller's. A file is opened with the first line.
+
+    `on_loss(reason, lines)` is called, by the thread, with what could not be written. Every method may be called by any thread.
+    """
+
+    def __init__(self, path: Path | None, fd: int, pending_bytes_max: int, on_loss: Callable[[str, int], None]) -> None:
+        self._path = path
+        self._fd = -1 if path else fd
+        self._is_file = False
+        self._pending_bytes_max = pending_bytes_max
+        self._on_loss = on_loss
+        self._pending = bytearray()
+        self._changed = threading.Condition()
+        self._is_ending = False
+        self._is_reopening = False
+        self._retry_at_s = 0.0
+        self._thread: threading.Thread | None = None
+        if self._fd >= 0:
+            self._is_file = _is_file(self._fd)
+
+    def write(self, lines: bytes) -> bool:
+        """Whole lines, soon. False: there is no room for them."""
+        with self._changed:
+            if self._is_ending or len(self._pending) + len(lines) > self._pending_bytes_max:
+                return False
+            self._pending += lines
+            self._wake()
+        return True
+
+    def reopen(self) -> None:
+        """The file by that name may be another one now. What was handed over before may still go to the old one."""
+        with self._changed:
+            if self._path and not self._is_ending:
+                self._is_reopening = True
+                self._wake()
+
+    def close(self, timeout_s: float = END_TIMEOUT_S) -> bool:
+        """Write what is left. False: that takes longer, and is given up."""
+        with self._changed:
+            self._is_ending = True
+            self._changed.notify()
+        if self._thread:
+            self._thread.join(timeout_s)
+            if self._thread.is_alive():
+                return False
+        self._let_go()
+        return True
+
+    def _wake(self) -> None:
+        """Under the lock."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="fastticket-outlet", daemon=True)
+            self._thread.start()
+        self._changed.notify()
+
+    def _let_go(self) -> None:
+        if self._path and self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._pending or self._is_reopening or self._is_ending)
+                lines, self._pending = bytes(self._pending), bytearray()
+                is_reopening, self._is_reopening = self._is_reopening, False
+            if is_reopening:
+                self._let_go()
+                self._retry_at_s = 0.0
+            elif not lines:
+                return
+            self._write(lines)
+
+    def _write(self, lines: bytes) -> None:
+        """To a file in one go; to a pipe so much at once as does not mix with what other processes write."""
+        try:
+            if self._fd < 0:
+                self._open_again()
+            while lines:
+                end = len(lines) if self._is_file or len(lines) <= PIPE_BYTES else lines.rfind(b"\n", 0, PIPE_BYTES) + 1
+                lines = lines[os.write(self._fd, lines[: end or len(lines)]) :]
+        except OSError as error:
+            self._on_loss(error.strerror or str(error), lines.count(b"\n"))
+
+    def _open_again(self) -> None:
+        """OSError. Not at once after it could not be opened."""
+        if self._path is None or time.monotonic() < self._retry_at_s:
+            raise OSError(0, "it could not be opened")
+        self._retry_at_s = time.monotonic() + REOPEN_PAUSE_S
+        self._fd = open_log(self._path)
+        self._is_file = _is_file(self._fd)
+
+
+def open_log(path: Path) -> int:
+    """To append to, made if it is not there. OSError."""
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, MODE)
+
+
+def _is_file(fd: int) -> bool:
+    return stat.S_ISREG(os.fstat(fd).st_mode)

@@ -26,7 +26,11 @@ def logging(gateway, origin, tmp_path):
 
     def start(form, behind=None, **options):
         settings = {"access_log": "access.log", "access_log_format": form, "request_id_header": "X-Request-Id"}
-        routes = [{"path": "/open", "auth": "none"}, {"path": "/"}]
+        routes = [
+            {"path": "/open", "auth": "none"},
+            {"path": "/login", "auth": "none", "login": True},
+            {"path": "/"},
+        ]
         at = gateway(behind or origin(), routes=routes, gateway={**settings, **options.pop("gateway", {})}, **options)
 
         def read(count):

@@ -86,6 +86,7 @@ def test_a_store_that_is_away_from_the_start_is_an_outage(site, table, redis_ser
     redis_server.start()
     wait_until(lambda: status_of(at.ask(get(ticket))[0]) == 401, "the store is asked", BOUND_S)
     assert len(re.findall("away from the start", at.log)) == 1
+    wait_until(lambda: "answers again, for every shard" in at.log, "it says so", BOUND_S)
     assert len(re.findall("answers again, for every shard", at.log)) == 1
 
 

@@ -131,7 +131,7 @@ async def _resolve(where: str, address: Address) -> list[str]:
 
 def _look_at_logs(config: Config) -> Iterator[str]:
     for name in LOGS:
-        text = getattr(config.gateway, name, "")
+        text = getattr(config.gateway, name)
         if text in ("", "-"):
             continue
         path = config.base / text

@@ -663,8 +663,8 @@ def route_of(config: Config, host: str, path: str) -> Route | None:
 
 def _may_pass(route: Route, path: str) -> bool:
     try:
-        return bool(route.exempt and re.fullmatch(route.exempt, path))
-    except re.error:
+        return bool(route.exempt) and Exemption(route.exempt).covers(path.encode())
+    except ValueError:
         return True  # that is said elsewhere
 
 

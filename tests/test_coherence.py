@@ -22,6 +22,7 @@ from virtual_gateways import (
     GRACE_MS,
     IDLE_MS,
     LEASE_MS,
+    OLD_KEY,
     gateway,
     new_server,
     pass_ms_in_use,
@@ -31,6 +32,7 @@ from virtual_gateways import (
 )
 
 import fastticket.cache
+from fastticket import Keyring
 from fastticket.coherence import (
     CLOCK_JUMP_MS,
     Failure,
@@ -42,7 +44,7 @@ from fastticket.coherence import (
     landing,
     take_in,
 )
-from fastticket.errors import ConfigError, Verdict
+from fastticket.errors import ConfigError, StoreBusy, Verdict
 
 # --- the decisions
 
@@ -233,6 +235,57 @@ async def test_p2_a_load_that_took_longer_than_its_lease_admits_nobody_even_wher
         await here.logout(ticket)
         again.open()
         assert await asking == "revoked"
+
+
+@in_virtual_time
+async def test_p2_a_lease_counts_from_when_the_primary_was_confirmed():
+    """Who was asked may have been replaced up to `doubt_ms` before: what the other one was told since then, it does not know."""
+    server = new_server()
+    async with gateway(server) as (cache, store):
+        store.doubt_ms = 750
+        ticket = await cache.login("alice")
+        await cache.authenticate(ticket)
+        store.hold_requests(lambda call: call.name == "exchange")
+        await pass_ms(LEASE_MS - store.doubt_ms - 1)
+        assert cache.check(ticket)
+        await pass_ms(1)
+        assert cache.check(ticket) is Verdict.REFRESH
+
+
+@in_virtual_time
+async def test_p4_who_has_just_logged_in_is_not_refused_while_another_primary_may_have_taken_over():
+    """The login was at another primary, of which this gateway has not heard yet."""
+    server = new_server()
+    async with gateway(server) as (cache, store):
+        store.doubt_ms = 750
+        ticket = Keyring([OLD_KEY]).mint("alice", cache.now_ms(), IDLE_MS // 1000, 600)
+        await pass_ms(LEASE_MS - 1)
+        assert await said_of(cache, ticket) == "store_unavailable"
+        await pass_ms(1)
+        assert await said_of(cache, ticket) == "revoked"
+
+
+@in_virtual_time
+async def test_p8_a_store_that_is_busy_is_not_away():
+    """Nothing was asked: no outage begins, nothing goes on by credit, and the next question decides."""
+    server = new_server()
+    async with gateway(server) as (cache, store):
+        ticket = await cache.login("alice")
+        await cache.authenticate(ticket)
+        exchange = store.exchange
+
+        async def refuse(requests):
+            return dict.fromkeys(requests, StoreBusy("the store is busy"))
+
+        store.exchange = refuse
+        await pass_ms(FLUSH_MS)
+        assert await said_of(cache, ticket) == "alice"
+        await pass_ms(LEASE_MS)
+        assert await said_of(cache, ticket) == "store_unavailable"
+        assert (cache.stats["shards_away"], cache.stats["shards_leased"]) == (0, 0)
+        store.exchange = exchange
+        await pass_ms(FLUSH_MS)
+        assert await said_of(cache, ticket) == "alice"
 
 
 PRELOAD = """

@@ -827,9 +827,9 @@ async def test_a_switch_is_heard_at_once():
         for sentinel in watched.sentinels[:2]:
             sentinel.hangs = True
         old, new = (master.port for master in watched.masters)
-        watched.sentinels[2].says = (new, 2)
         watched.sentinels[2].publish(old, new)
         await until(lambda: watched.changes == 1, 0.2)
+        watched.sentinels[2].says = (new, 2)
         assert await watched.asked() == 1
         watched.sentinels[2].publish(old, free_port())  # of a master that was, or of none of ours
         watched.sentinels[2].publish(1, 2)

@@ -361,13 +361,31 @@ async def test_p4_a_gateway_that_flushes_seldom_is_waited_for_by_all():
 
 
 @in_virtual_time
+async def test_p4_a_use_at_the_last_moment_through_one_that_flushes_seldom_counts_for_all():
+    server = new_server()
+    slow = {"flush_interval_ms": 2000, "lease_ms": 8000, "idle_timeout_s": 8}
+    async with gateway(server, **slow) as (seldom, _), gateway(server, idle_timeout_s=8) as (fast, _):
+        await pass_ms(3 * CLOCK_MS)
+        for phase_ms in range(0, 2000, 250):  # of the slow one's flushes
+            ticket = await fast.login("alice")
+            await seldom.authenticate(ticket, touch=False)
+            await pass_ms(3000 + phase_ms)
+            assert await said_of(fast, ticket, touch=True) == "alice"
+            await pass_ms(7900)
+            assert await said_of(seldom, ticket, touch=True) == "alice"
+            for _ in range(20):
+                await pass_ms(100)
+                assert await said_of(fast, ticket) == "alice"
+
+
+@in_virtual_time
 async def test_who_joins_with_longer_intervals_flushes_as_often_as_the_others_expect_until_they_know():
     server = new_server()
     slower = {"flush_interval_ms": 2000, "lease_ms": 8000}
     async with gateway(server) as (first, _), gateway(server, **slower) as (slow, store):
         ticket = await first.login("alice")
         await slow.authenticate(ticket)
-        await pass_ms(100)
+        await pass_ms(FLUSH_MS + 100)  # more than what a login's deadline allows for
         slow.check(ticket)
         used_ms = server.time_ms()
         await pass_ms(FLUSH_MS)

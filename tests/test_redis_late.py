@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from redis_servers import Server, wait_until
-from store_contract import add_session
+from store_contract import add_session, new_session_id
 
 import fastticket
-from fastticket.stores.base import Reply, Request, Store, shard_of
+from fastticket.errors import StoreUnavailable
+from fastticket.stores.base import Reply, Request, Store, StoredSession, shard_of
 
 BOUND_S = 40.0
 PATIENCE_MS = 20_000  # no timeout of the store's is to be met here
@@ -41,6 +42,7 @@ class Relay:
         self.ways: list[Way] = []
         self.lets_late_replies = asyncio.Event()
         self.holds_reply = asyncio.Event()  # one waits
+        self.is_listened_to = asyncio.Event()
         self.new_target_is_listened_to = asyncio.Event()
         self._first = target
         self._tasks: set[asyncio.Task[None]] = set()
@@ -74,6 +76,7 @@ class Relay:
                 to_server.write(data)
                 if b"SUBSCRIBE" in data:  # by now it has been seen who answers there
                     way.listens = True
+                    self.is_listened_to.set()
                     if way.server is not self._first:
                         self.new_target_is_listened_to.set()
         to_server.close()
@@ -142,3 +145,61 @@ async def test_p2_a_reply_that_was_under_way_does_not_hide_that_another_server_a
             assert not (await ask(store, shard, position)).gap, "it is told once"
         finally:
             await store.aclose()
+
+
+@contextlib.asynccontextmanager
+async def taken_over(one: Server, two: Server, there: Callable[[Store], Awaitable[StoredSession]]):
+    """A store that speaks to `one`, with a session that `there` has made with it; what is asked next, `two` answers that lacks it.
+
+    The doorbell does not tell: its connection stays.
+    """
+    relay = Relay(one)
+    await asyncio.to_thread(part, one, two)
+    async with relay.open() as url:
+        store = fastticket.open_store(url)
+        await store.open()
+        try:
+            session = await there(store)
+            async with asyncio.timeout(BOUND_S):
+                await relay.is_listened_to.wait()
+            relay.target = two
+            for way in relay.ways:
+                if not way.listens:
+                    way.cut()
+            yield store, session
+        finally:
+            await store.aclose()
+
+
+def successor_of(session: StoredSession) -> StoredSession:
+    return session._replace(id=new_session_id())
+
+
+ASKED = {
+    "list": lambda store, session: store.sessions(session.principal),
+    "read": lambda store, session: store.read_attributes(session.id, session.principal),
+    "write": lambda store, session: store.write_attributes(session.id, session.principal, {"x": b"1"}, (), bytes_max=99),
+    "rotate": lambda store, session: store.rotate(session.id, successor_of(session)),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+async def test_p4_what_another_server_lacks_is_made_again_before_it_is_asked(twins, asked):
+    async with taken_over(*twins, lambda store: add_session(store, "alice")) as (store, session):
+        assert await ASKED[asked](store, session)
+
+
+@pytest.mark.parametrize("asked", ["read", "write", "rotate"])
+async def test_p4_what_another_server_lacks_another_gateway_may_be_about_to_make_again(twins, asked):
+    """This one knows nothing of the login, so it can not say that there is no such session."""
+
+    async def elsewhere(_: Store) -> StoredSession:
+        other = fastticket.open_store(f"redis://{twins[0].address}/0")
+        await other.open()
+        session = await add_session(other, "alice")
+        await other.aclose()
+        return session
+
+    async with taken_over(*twins, elsewhere) as (store, session):
+        with pytest.raises(StoreUnavailable, match="taking over"):
+            await ASKED[asked](store, session)

@@ -1129,7 +1129,9 @@ async def test_p2_a_reply_of_the_former_primary_does_not_hide_the_gap_from_who_a
 
     def table(owner):
         assert 0 < slot < 16383
-        return slots((0, 0, old.port), (1, slot - 1, other.port), (slot, slot, owner.port), (slot + 1, 16383, other.port))
+        return slots(
+            (0, 0, old.port), (1, slot - 1, other.port), (slot, slot, owner.port), (slot + 1, 16383, other.port)
+        )
 
     async def ask():
         return (await store.exchange({shard: Request(known)}))[shard]

@@ -178,7 +178,9 @@ def successor_of(session: StoredSession) -> StoredSession:
 ASKED = {
     "list": lambda store, session: store.sessions(session.principal),
     "read": lambda store, session: store.read_attributes(session.id, session.principal),
-    "write": lambda store, session: store.write_attributes(session.id, session.principal, {"x": b"1"}, (), bytes_max=99),
+    "write": lambda store, session: store.write_attributes(
+        session.id, session.principal, {"x": b"1"}, (), bytes_max=99
+    ),
     "rotate": lambda store, session: store.rotate(session.id, successor_of(session)),
 }
 

@@ -133,6 +133,24 @@ class Model:
         entry.loaded_at_s = now_ms // 1000
         return now_ms < entry.idle_deadline_ms and now_ms < absolute_deadline_ms(raw)
 
+    def confirm(self, session_id, epoch, idle_deadline_ms, now_ms):
+        entry = self.entries.get(session_id)
+        if entry is None or not entry.valid or epoch != self.epoch[entry.shard]:
+            return False
+        entry.epoch, entry.loaded_at_s = epoch, now_ms // 1000
+        entry.idle_deadline_ms = max(entry.idle_deadline_ms, idle_deadline_ms)
+        return True
+
+    def stale(self):
+        return {
+            (entry.shard, key, entry.raw[33 : 33 + entry.raw[32]])
+            for key, entry in self.entries.items()
+            if entry.valid and entry.epoch != self.epoch[entry.shard]
+        }
+
+    def held_in(self, shard):
+        return sum(entry.shard == shard for entry in self.entries.values())
+
     def idle_deadline_ms(self, session_id):
         entry = self.entries.get(session_id)
         return entry.idle_deadline_ms if entry and entry.valid else 0

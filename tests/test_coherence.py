@@ -22,6 +22,7 @@ from virtual_gateways import (
     GRACE_MS,
     IDLE_MS,
     LEASE_MS,
+    OLD_KEY,
     gateway,
     new_server,
     pass_ms_in_use,
@@ -31,6 +32,7 @@ from virtual_gateways import (
 )
 
 import fastticket.cache
+from fastticket import Keyring
 from fastticket.coherence import (
     CLOCK_JUMP_MS,
     Failure,
@@ -42,7 +44,7 @@ from fastticket.coherence import (
     landing,
     take_in,
 )
-from fastticket.errors import ConfigError, Verdict
+from fastticket.errors import ConfigError, StoreBusy, Verdict
 
 # --- the decisions
 
@@ -217,22 +219,71 @@ async def test_p2_a_load_that_took_longer_than_its_lease_admits_nobody_even_wher
     server = new_server()
     async with gateway(server) as (here, _), gateway(server, capacity=3) as (there, store):
         store.wire.is_deaf = True
-        crowd = [await here.login(principal_in(0, server.shards)) for _ in range(3)]
+        crowd = [await here.login(principal_in(1, server.shards)) for _ in range(3)]
         ticket = await here.login(principal_in(0, server.shards))
         await said_of_each(there, crowd)
         gate = store.hold_replies(lambda call: len(call.wanted) == 1)
         asking = asyncio.create_task(said_of(there, ticket))
         await gate.arrival()
-        flushes = store.hold_replies(lambda call: call.name == "exchange" and not call.wanted)
-        await flushes.arrival()
-        await pass_ms(2 * LEASE_MS)
+        await pass_ms(2 * LEASE_MS + FLUSH_MS // 2)
+        assert all(there.check(t) for t in crowd)  # each is dirty until the next flush: there is no room
         again = store.hold_requests(is_load)
         gate.open()
         await again.arrival()  # it is asked again, for what it brought is too old
-        flushes.open()
         await here.logout(ticket)
         again.open()
         assert await asking == "revoked"
+
+
+@in_virtual_time
+async def test_p2_a_lease_counts_from_when_the_primary_was_confirmed():
+    """Who was asked may have been replaced up to `doubt_ms` before: what the other one was told since then, it does not know."""
+    server = new_server()
+    async with gateway(server) as (cache, store):
+        store.doubt_ms = 750
+        ticket = await cache.login("alice")
+        await cache.authenticate(ticket)
+        store.hold_requests(lambda call: call.name == "exchange")
+        await pass_ms(LEASE_MS - store.doubt_ms - 1)
+        assert cache.check(ticket)
+        await pass_ms(1)
+        assert cache.check(ticket) is Verdict.REFRESH
+
+
+@in_virtual_time
+async def test_p4_who_has_just_logged_in_is_not_refused_while_another_primary_may_have_taken_over():
+    """The login was at another primary, of which this gateway has not heard yet."""
+    server = new_server()
+    async with gateway(server) as (cache, store):
+        store.doubt_ms = 750
+        ticket = Keyring([OLD_KEY]).mint("alice", cache.now_ms(), IDLE_MS // 1000, 600)
+        await pass_ms(LEASE_MS - 1)
+        assert await said_of(cache, ticket) == "store_unavailable"
+        await pass_ms(1)
+        assert await said_of(cache, ticket) == "revoked"
+
+
+@in_virtual_time
+async def test_p8_a_store_that_is_busy_is_not_away():
+    """Nothing was asked: no outage begins, nothing goes on by credit, and the next question decides."""
+    server = new_server()
+    async with gateway(server) as (cache, store):
+        ticket = await cache.login("alice")
+        await cache.authenticate(ticket)
+        exchange = store.exchange
+
+        async def refuse(requests):
+            return dict.fromkeys(requests, StoreBusy("the store is busy"))
+
+        store.exchange = refuse
+        await pass_ms(FLUSH_MS)
+        assert await said_of(cache, ticket) == "alice"
+        await pass_ms(LEASE_MS)
+        assert await said_of(cache, ticket) == "store_unavailable"
+        assert (cache.stats["shards_away"], cache.stats["shards_leased"]) == (0, 0)
+        store.exchange = exchange
+        await pass_ms(FLUSH_MS)
+        assert await said_of(cache, ticket) == "alice"
 
 
 PRELOAD = """
@@ -310,13 +361,31 @@ async def test_p4_a_gateway_that_flushes_seldom_is_waited_for_by_all():
 
 
 @in_virtual_time
+async def test_p4_a_use_at_the_last_moment_through_one_that_flushes_seldom_counts_for_all():
+    server = new_server()
+    slow = {"flush_interval_ms": 2000, "lease_ms": 8000, "idle_timeout_s": 8}
+    async with gateway(server, **slow) as (seldom, _), gateway(server, idle_timeout_s=8) as (fast, _):
+        await pass_ms(3 * CLOCK_MS)
+        for phase_ms in range(0, 2000, 250):  # of the slow one's flushes
+            ticket = await fast.login("alice")
+            await seldom.authenticate(ticket, touch=False)
+            await pass_ms(3000 + phase_ms)
+            assert await said_of(fast, ticket, touch=True) == "alice"
+            await pass_ms(7900)
+            assert await said_of(seldom, ticket, touch=True) == "alice"
+            for _ in range(20):
+                await pass_ms(100)
+                assert await said_of(fast, ticket) == "alice"
+
+
+@in_virtual_time
 async def test_who_joins_with_longer_intervals_flushes_as_often_as_the_others_expect_until_they_know():
     server = new_server()
     slower = {"flush_interval_ms": 2000, "lease_ms": 8000}
     async with gateway(server) as (first, _), gateway(server, **slower) as (slow, store):
         ticket = await first.login("alice")
         await slow.authenticate(ticket)
-        await pass_ms(100)
+        await pass_ms(FLUSH_MS + 100)  # more than what a login's deadline allows for
         slow.check(ticket)
         used_ms = server.time_ms()
         await pass_ms(FLUSH_MS)

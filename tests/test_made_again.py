@@ -134,6 +134,16 @@ async def test_p6_a_login_that_is_sent_twice_and_arrives_late_brings_nothing_bac
     assert await gateways[1].lives(later)
 
 
+async def test_p6_who_had_to_make_room_does_not_come_back_by_being_sent_twice(gateways):
+    """As above: evicted in between."""
+    store = gateways[0].store
+    one, two = await new_session(store), await new_session(store)
+    await store.create(one, sessions_max=1)
+    assert await store.create(two, sessions_max=1) == [one.id]
+    await store.create(one, sessions_max=1)
+    assert [await gateways[1].lives(session) for session in (one, two)] == [False, True]
+
+
 @pytest.mark.parametrize("is_heard", [True, False])
 async def test_what_was_kept_of_a_logout_everywhere_is_kept_again(server, gateways, is_heard):
     first, last = gateways

@@ -286,10 +286,13 @@ class Pair:
             self.both("refuse", session_id(raw), rnd.choice([Verdict.REVOKED, Verdict.IDLE]), self.now_ms)
         elif choice < 0.88:
             self.both("remembered_refusal", session_id(raw), self.now_ms)
-        elif choice < 0.92:
+        elif choice < 0.9:
             self.both("idle_deadline_ms", session_id(raw))
-        elif choice < 0.96:
+        elif choice < 0.93:
             self.both("extend", raw, self.now_ms)
+        elif choice < 0.95:
+            asked_in = max(0, self.core.epoch(shard) - int(rnd.random() < 0.3))  # there may have been a gap since
+            self.both("confirm", session_id(raw), asked_in, self.now_ms + rnd.choice([100, 20_000]), self.now_ms)
         elif choice < 0.98:
             self.core.bump_epoch(shard)
             self.model.epoch[shard] += 1
@@ -297,6 +300,10 @@ class Pair:
             self.both("drop_key", rnd.choice([1, 2]))
         assert len(self.core) == len(self.model.entries)
         assert [self.core.dirty_in(each) for each in range(self.shards)] == [len(chain) for chain in self.model.dirty]
+        for each in range(self.shards):
+            self.both("held_in", each)
+        stale, cursor = self.core.stale(0, 100)
+        assert (set(stale), len(stale), cursor) == (self.model.stale(), len(self.model.stale()), None)
 
     def lease(self, shard, until_ms):
         self.core.renew_lease(shard, until_ms)

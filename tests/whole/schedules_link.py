@@ -9,6 +9,8 @@ from whole.acts import away, census, end_some, people, under_load, until
 from whole.link import Door
 from whole.stage import Stage, schedule
 
+SIGNAL_S = 0.05  # until a signal has stopped a process: it may still answer what it has read
+
 
 async def _one_link(stage: Stage) -> Door:
     """Gateway 0 by the link, gateway 1 without."""
@@ -121,7 +123,7 @@ async def outage_under_deny(stage: Stage) -> None:
             event
             for event in stage.history.events
             if event.kind == "use" and event.status == 200
-            and window.start_s + stage.rules.lease_s < event.sent_s and event.received_s < window.end_s
+            and window.start_s + SIGNAL_S + stage.rules.lease_s < event.sent_s and event.received_s < window.end_s
         ]  # fmt: skip
         stage.want(not late, f"{len(late)} admitted without a lease")
 

@@ -70,7 +70,7 @@ mutations: $(VENV)/built-dev
 # The compiled core once more, traced, in a copy: too slow for the whole suite, so for the tests of the core, with less fuzzing.
 coverage-core: $(VENV)/built-dev
 	rm -rf build/traced && mkdir -p build/traced
-	cp -r setup.py pyproject.toml README.md docs fastticket tests build/traced/
+	cp -r setup.py pyproject.toml README.md docs fastticket fastticket_start.py tests build/traced/
 	rm -f build/traced/fastticket/core/*.so build/traced/fastticket/core/*.c
 	cd build/traced && FASTTICKET_TRACE=1 ../../$(BIN)/python setup.py -q build_ext --inplace
 	cd build/traced && FASTTICKET_FUZZ=0.02 ../../$(BIN)/coverage run --rcfile=../../coverage-core.ini -m pytest -q $(CORE_TESTS)

@@ -260,7 +260,7 @@ async def test_p4_who_has_just_logged_in_is_not_refused_while_another_primary_ma
         await pass_ms(LEASE_MS - 1)
         assert await said_of(cache, ticket) == "store_unavailable"
         await pass_ms(1)
-        assert await said_of(cache, ticket) == "revoked"
+        assert await said_of(cache, ticket) == "unknown_session"
 
 
 @in_virtual_time

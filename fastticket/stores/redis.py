@@ -727,18 +727,10 @@ class RedisStore:
                 saying.cancel()
 
     async def _hear_on(self, listener: Listener) -> None:
-        unanswered = 0
-        while unanswered < 2:
-            message = await listener.next(DOORBELL_PING_S)
-            if message is None:
-                unanswered += 1
-                listener.ping()
-                continue
-            unanswered = 0
-            if message[0] == b"message":
-                said = DOORBELL_MESSAGE.fullmatch(message[2])
-                if said and int(said[1]) < self.shards:
-                    self._ring_for((int(said[1]),), _changed(said))
+        async for message in listener.published(DOORBELL_PING_S):
+            said = DOORBELL_MESSAGE.fullmatch(message)
+            if said and int(said[1]) < self.shards:
+                self._ring_for((int(said[1]),), _changed(said))
 
     def _ring_for(self, shards: Iterable[int], changed: Changed | None = None) -> None:
         if self._ring:

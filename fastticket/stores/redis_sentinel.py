@@ -251,17 +251,8 @@ class Sentinel:
             await asyncio.sleep(min(0.05 * 2 ** min(failures, 12), pause_max_s) * random.uniform(0.5, 1))  # noqa: S311
 
     async def _hear(self, listener: Listener) -> None:
-        """Ends when two pings in a row were not answered."""
-        unanswered = 0
-        while unanswered < 2:
-            message = await listener.next(PING_S)
-            if message is None:
-                unanswered += 1
-                listener.ping()
-                continue
-            unanswered = 0
-            if message[0] == b"message":
-                self._switched(message[2].decode(errors="replace"))
+        async for message in listener.published(PING_S):
+            self._switched(message.decode(errors="replace"))
 
     def _switched(self, message: str) -> None:
         """The sentinel has a newer configuration. It says from whom to whom, and no epoch: a higher one than that of the old."""

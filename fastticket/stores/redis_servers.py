@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError, TryAgainError
@@ -270,6 +270,19 @@ class Listener:
         if self._error:
             raise self._error
         return None
+
+    async def published(self, ping_s: float) -> AsyncIterator[bytes]:
+        """What is published, for as long as somebody is there: until two pings in a row were not answered. LinkLost."""
+        unanswered = 0
+        while unanswered < 2:
+            message = await self.next(ping_s)
+            if message is None:
+                unanswered += 1
+                self.ping()
+                continue
+            unanswered = 0
+            if message[0] == b"message":
+                yield message[2]
 
     def ping(self) -> None:
         """To be answered by a message, if the server is there."""

@@ -4,6 +4,7 @@
 # make model      every interleaving of the coherence protocol up to a bound, then each fault put back and its counterexample: minutes
 # make fuzz       the parsers of HTTP under sanitizers, FUZZ_RUNS inputs: 10,000,000 take ten minutes
 # make faults     every fault that the store and the gateways are to survive, on real servers, as a table: a quarter of an hour; FAULTS="--only NAME"
+# make drill      eight things that break under a running gateway: what clients saw, what log, /healthz, /readyz and /metrics said; a minute
 # make mutations  breaks the product on purpose, one fault at a time, and sees which test turns red (docs/promises.md);
 #                 all take about twenty minutes; ONLY="ID ID" for some, NEW=1 for those that are not as they were seen
 # make corpus     every raw request and response that must be withstood, what was wanted and what was seen, as a table
@@ -23,7 +24,7 @@ CORE_TESTS := tests/test_ticket.py tests/test_nearcache.py tests/test_check.py t
 	tests/test_gateway_http.py tests/test_gateway_auth.py tests/test_gateway_sessions.py tests/test_clients.py tests/test_upstreams.py tests/test_gateway_routes.py \
 	tests/test_gateway_limits.py tests/test_gateway_clients.py tests/test_gateway_upstreams.py tests/test_access_log.py
 
-.PHONY: run test gate check model fuzz faults corpus mutations bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
+.PHONY: run test gate check model fuzz faults drill corpus mutations bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
 	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-crowd bench-flush bench-hmac coverage-core clean
 
 run: $(VENV)/built
@@ -58,6 +59,9 @@ corpus: $(VENV)/built-dev
 FAULTS ?=
 faults: $(VENV)/built-dev
 	cd tests && ../$(BIN)/python -m whole.table $(FAULTS)
+
+drill: $(VENV)/built-dev
+	cd tests && ../$(BIN)/python -m whole.drill
 
 # What is explored, tests/model/scopes.py says; what must be found, tests/model/faults.py. `make test` does it with a small bound.
 model: $(VENV)/built-dev

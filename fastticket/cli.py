@@ -151,7 +151,7 @@ def _add_store_and_keys(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--store",
         metavar="URL",
-        help="sqlite:///PATH or redis://HOST, see docs/redis.md (default: FASTTICKET_STORE, or sqlite:///fastticket.db)",
+        help="sqlite:///PATH or redis://HOST, see docs/redis.md (default: FASTTICKET_STORE; of serve alone, then, sqlite:///fastticket.db)",
     )
     command.add_argument("--keys", metavar="FILE", help="key file (default: FASTTICKET_KEYS)")
 
@@ -243,7 +243,7 @@ def _keygen(options: argparse.Namespace) -> int:
 
 
 def _issue(options: argparse.Namespace) -> int:
-    config = _config(options)
+    config = _store_config(options, "issue")
 
     async def issue() -> str:
         async with make_cache(config, config.keyring()) as cache:
@@ -272,7 +272,7 @@ def _events(options: argparse.Namespace) -> int:
 
 
 def _store_config(options: argparse.Namespace, command: str) -> Config:
-    """No default: an answer out of the wrong store reads as "there is none"."""
+    """No default: out of the wrong store, an answer reads as "there is none", and a session is nobody's."""
     if not (options.config or options.store or os.environ.get(STORE_VARIABLE)):
         raise ConfigError(f"{command} needs --config FILE, --store URL or {STORE_VARIABLE}: where are the sessions?")
     return _config(options)

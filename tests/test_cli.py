@@ -126,15 +126,15 @@ def test_inspect_an_expired_ticket(cli, keyfile):
 
 def test_keys_from_the_environment(cli, keyfile):
     secret = re.search(r'secret = "(.*)"', keyfile.read_text())[1]
-    assert cli("issue", "alice", FASTTICKET_KEYS=f"1:{secret}")[0] == 0
-    error = refused(cli("issue", "alice", FASTTICKET_KEYS=f"1:{secret[:9]}"))
+    assert cli("issue", "alice", "--store", "sqlite:///s.db", FASTTICKET_KEYS=f"1:{secret}")[0] == 0
+    error = refused(cli("issue", "alice", "--store", "sqlite:///s.db", FASTTICKET_KEYS=f"1:{secret[:9]}"))
     assert "FASTTICKET_KEYS" in error
     assert secret[:9] not in error
-    assert "FASTTICKET_KEYS is not set" in refused(cli("issue", "alice"))
+    assert "FASTTICKET_KEYS is not set" in refused(cli("issue", "alice", "--store", "sqlite:///s.db"))
 
 
 def test_an_impossible_principal(cli, keyfile):
-    assert "1 to 190 bytes" in refused(cli("issue", "a\nb", "--keys", "keys.toml"))
+    assert "1 to 190 bytes" in refused(cli("issue", "a\nb", "--keys", "keys.toml", "--store", "sqlite:///s.db"))
 
 
 # --- operators
@@ -176,7 +176,7 @@ def asked(error):
 OPERATORS = [("sessions", "--user", "alice"), ("revoke", "--user", "alice"), ("events",)]
 
 
-@pytest.mark.parametrize("command", OPERATORS, ids=lambda command: command[0])
+@pytest.mark.parametrize("command", [*OPERATORS, ("issue", "alice")], ids=lambda command: command[0])
 def test_operators_commands_do_not_guess_which_store(cli, tmp_path, command):
     """`sessions --user alice` made ./fastticket.db, printed nothing and said 0: in an incident that reads as "he has none"."""
     assert f"{command[0]} needs --config FILE, --store URL or FASTTICKET_STORE" in refused(cli(*command))

@@ -125,9 +125,9 @@ def test_one_message_is_said_so_often_and_then_counted(site, table):
     for _ in range(80):
         assert status_of(at.ask(LOGIN)[0]) == 502
     assert ended_in_time(at.at) == 0
-    said = re.findall(r"ERROR fastticket.gateway: the application named a principal that is not UTF-8", at.log)
+    said = re.findall("ERROR fastticket.gateway: a session could not be changed: the application named", at.log)
     assert len(said) == 50
-    assert "left out 30 more in 10 s like '%s'" in at.log
+    assert "left out 30 more in 10 s like 'a session could not be changed: %s'" in at.log
 
 
 def test_sigusr1_opens_both_logs_anew(site, table, tmp_path):
@@ -151,7 +151,7 @@ def test_sigusr1_opens_both_logs_anew(site, table, tmp_path):
     assert at.workers() == workers
     error = json.loads((tmp_path / "error.0").read_text())
     assert (error["level"], error["logger"]) == ("error", "fastticket.gateway")
-    assert error["message"] == "the application named a principal that is not UTF-8"
+    assert error["message"] == "a session could not be changed: the application named a principal that is not UTF-8"
     assert error["pid"] in workers
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", error["time"])
     assert ended_in_time(at.at) == 0
@@ -164,10 +164,23 @@ def opens(pid, path):
 
 
 def test_a_full_disk_costs_lines_and_says_so(site, table):
-    at = site(table(access_log="/dev/full"))
+    """At once, and then not with each line that is lost; all are counted."""
+    at = site(table(access_log="/dev/full", admin="unix:admin.sock"))
     assert status_of(at.ask(GET)[0]) == 200
     wait_until(lambda: "/dev/full: No space left on device: 1 lines of the access log are lost" in at.log, "the word")
+    for lost in (2, 3):
+        assert status_of(at.ask(GET)[0]) == 200
+        wait_until(lambda lost=lost: lines_lost(at) == lost, "the count")
+    assert at.log.count("lines of the access log are lost") == 1
     assert ended_in_time(at.at) == 0
+    assert "/dev/full: 2 lines of the access log are lost" in at.log
+
+
+def lines_lost(at):
+    with Client(str(at.folder / "admin.sock")) as client:
+        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        body = client.read_response()[1].decode()
+    return float(re.search(r"^fastticket_access_log_lines_lost_total (\S+)$", body, re.MULTILINE)[1])
 
 
 @pytest.mark.parametrize("name", ["access_log", "error_log"])

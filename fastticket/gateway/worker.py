@@ -443,6 +443,7 @@ class Worker:
             "at_s": time.monotonic(),
             "counters": {
                 **{name: value for name, value in cache.items() if name not in NOW},
+                "log_lines_lost": self._log_file.lines_lost + self.proxy.log.dropped if self._log_file else 0,
                 "session_changes": dict(self._changes),
                 "key_uses": {str(key_id): uses for key_id, uses in self._cache.checker.keys.uses.items()},
             },
@@ -572,7 +573,7 @@ class Worker:
         except TooManySessions as error:  # for the user to solve
             self.proxy.fail(handle, error.status, error.reason)
         except FastticketError as error:
-            log.error("%s", error)
+            log.error("a session could not be changed: %s", error)
             self.proxy.fail(handle, error.status, error.reason)
         except Exception:
             log.exception("a session could not be changed")

@@ -167,6 +167,8 @@ def look_up(host, port, *rest, **options):
         address = file.read().strip()
     if address == "silence":
         time.sleep(60)
+    if address == "too many":
+        return [entry for n in range(300) for entry in real(f"127.0.9.{n}" if n < 256 else f"127.0.8.{n - 256}", port, **options)]
     if not address:
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
     return real(address, port, *rest, **options)
@@ -177,7 +179,7 @@ socket.getaddrinfo = look_up
 
 @pytest.fixture
 def app_test(tmp_path, monkeypatch):
-    """`app_test(address)`: what the name server says of app.test from now on to processes that start; "": nothing; or "silence"."""
+    """`app_test(address)`: what the name server says of app.test from now on; "": nothing; or "silence", or "too many"."""
     (tmp_path / "resolver").mkdir()
     (tmp_path / "resolver" / "sitecustomize.py").write_text(RESOLVER)
     monkeypatch.syspath_prepend(str(tmp_path / "resolver"))
@@ -216,6 +218,25 @@ def test_a_replacement_knows_the_addresses_that_names_had(site, named, app_test,
         assert status_of(at.ask(OPEN)[0]) == 200
         app_test("127.0.0.1")
         wait_until(lambda: "app.test" in at.log and "the name resolves again" in at.log, "it is said", BOUND_S)
+
+
+def test_a_name_with_more_addresses_than_there_is_room_for_changes_nothing(site, named, app_test):
+    app_test("127.0.0.1")
+    at = site(named())
+    assert status_of(at.ask(OPEN)[0]) == 200
+    app_test("too many")
+    wait_until(lambda: "an upstream has 1 to 256 servers, not 300" in at.log, "it is said", BOUND_S)
+    assert status_of(at.ask(OPEN)[0]) == 200
+    replaced(at)
+    assert status_of(at.ask(OPEN)[0]) == 200
+
+
+def test_a_name_with_too_many_addresses_from_the_start_is_one_that_is_away(site, named, app_test):
+    app_test("too many")
+    at = site(named())
+    assert status_of(at.ask(OPEN)[0]) == 503
+    app_test("127.0.0.1")
+    wait_until(lambda: status_of(at.ask(OPEN)[0]) == 200, "it has an address", BOUND_S)
 
 
 @pytest.mark.parametrize("lost", ["", "silence"])

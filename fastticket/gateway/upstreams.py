@@ -68,9 +68,9 @@ class UpstreamGroup:
         self._unresolved: dict[Address, str] = {}  # and why
         self._checks: dict[Server, asyncio.Task[None]] = {}
         self._resolver: asyncio.Task[None] | None = None
-        self._applied = self._servers()
-        if self._applied:
-            proxy.set_servers(self.number, self._applied.items())
+        self._applied: dict[Server, int] = {}
+        if servers := self._servers():
+            self._apply(servers)
 
     async def start(self, start: Start = Start.FIRST) -> None:
         """Find them, see who is well, and keep an eye on them. ConfigError, at a reload: a name that is new has no address."""
@@ -140,19 +140,27 @@ class UpstreamGroup:
 
     async def resolve(self) -> None:
         """Look the names up again."""
+        before = dict(self._found)
         await asyncio.gather(*map(self._resolve_one, self._names))
         servers = self._servers()
         if servers == self._applied:
             return
+        if not self._apply(servers):
+            self._found = before  # nor does the next worker get more than there is room for
+            return
+        log.info("upstream %s: the servers are now %s", self.name, ", ".join(map(server_text, servers)))
+        if self._upstream.health_path and self._resolver:  # else `start` does it
+            self._check_all(dict.fromkeys(servers, True))
+
+    def _apply(self, servers: dict[Server, int]) -> bool:
+        """Whether these serve from now on. More than there is room for, which a name server may say at any time, do not."""
         try:
             self._proxy.set_servers(self.number, servers.items())
         except ValueError as error:
             log.error("upstream %s: %s", self.name, error)
-            return
+            return False
         self._applied = servers
-        log.info("upstream %s: the servers are now %s", self.name, ", ".join(map(server_text, servers)))
-        if self._upstream.health_path and self._resolver:  # else `start` does it
-            self._check_all(dict.fromkeys(servers, True))
+        return True
 
     async def _resolve_one(self, address: Address) -> None:
         try:

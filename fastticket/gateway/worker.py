@@ -443,7 +443,7 @@ class Worker:
             "at_s": time.monotonic(),
             "counters": {
                 **{name: value for name, value in cache.items() if name not in NOW},
-                "log_lines_lost": self._log_file.lines_lost + self.proxy.log.dropped if self._log_file else 0,
+                "log_lines_lost": self._lines_lost(),
                 "session_changes": dict(self._changes),
                 "key_uses": {str(key_id): uses for key_id, uses in self._cache.checker.keys.uses.items()},
             },
@@ -455,6 +455,12 @@ class Worker:
                 {**state, "group": self._groups[state["group"]].name} for state in self.proxy.upstream_states()
             ],
         }
+
+    def _lines_lost(self) -> int:
+        """Of the access log."""
+        if not (self._log_file and self.proxy.log):
+            return 0
+        return self._log_file.lines_lost + self.proxy.log.dropped
 
     def _answer_asks(self) -> None:
         if self._asks.add(self.proxy.asks()):

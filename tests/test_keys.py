@@ -436,3 +436,17 @@ def test_a_key_that_signs_at_once_logs_people_out(two):
     load.goes_on()
     assert load.stop()[401] > 0
     assert two[0].at.end(signal.SIGTERM) == 0
+
+
+def test_a_running_gateway_says_how_often_its_keys_are_used(two):
+    """`list` and `retire` by the figures of a real gateway, whose users still log in under the key that is to go."""
+    (first, _), admin = key_files(two), f"unix:{two[0].folder}/admin.sock"
+    promote_key(first, add_key(first))  # not in force before a reload
+    load = Load(two)
+    load.goes_on()
+    code, output, error = command("keys", "retire", first, "1", "--watch-s", "2.5", "--admin", admin)
+    assert code == 1, output
+    assert re.search(r"key 1 stays: the gateway has verified \d+ tickets by it", error)
+    load.stop()
+    shown = json.loads(command("keys", "list", first, "--json", "--admin", admin)[1])
+    assert [(row["id"], (row["uses"] or 0) > 0) for row in shown] == [(1, True), (2, False)]

@@ -939,7 +939,24 @@ class TicketCache:
                 self._outage(shard, reply, sent_at_ms)
             else:
                 self._apply(shard, requests[shard], reply, sent_at_ms)
+        if log.isEnabledFor(logging.DEBUG):
+            self._tell_exchange(requests, replies, self.checker.monotonic_ms() - sent_at_ms)
         return replies
+
+    @staticmethod
+    def _tell_exchange(
+        requests: Mapping[int, Request], replies: Mapping[int, Reply | StoreUnavailable], took_ms: int
+    ) -> None:
+        answered = [reply for reply in replies.values() if isinstance(reply, Reply)]
+        log.debug(
+            "exchange: %d touches, %d sessions looked up, %d shards of which %d answered, %d events, in %d ms",
+            sum(len(request.touches) for request in requests.values()),
+            sum(len(request.wanted) for request in requests.values()),
+            len(requests),
+            len(answered),
+            sum(len(reply.events) for reply in answered),
+            took_ms,
+        )
 
     def _apply(self, shard: int, request: Request, reply: Reply, sent_at_ms: int) -> None:
         """Take in what a log says. It does not poison the loads that came with it: their deadlines were read after it."""
@@ -980,6 +997,7 @@ class TicketCache:
         log.warning("the store's log has a gap; every session will be looked up again of the shards %s", shards)
 
     def _hear(self, event: Event) -> None:
+        log.debug("heard: %s session %.6s of %r %s", event.kind, event.session_id, event.principal, event.reason)
         match event.kind:
             case "revoked" | "rotated":
                 self._end(event.session_id, event.principal, Verdict.REVOKED)

@@ -2,6 +2,7 @@
 
 import array
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
@@ -245,6 +246,23 @@ def test_a_health_check_says_why(site, table, origin):
     assert at.log.count("is not well") == 2
 
 
+def test_debug_says_what_the_store_is_asked_and_what_it_says(site, table, redis_server):
+    """It said nothing more than info. No id is whole, and no ticket is there."""
+    config = table(log_level="debug")
+    config["store"] = {"url": f"redis://{redis_server.address}/0"}
+    config["route"] = [{"path": "/"}]
+    at = site(config)
+    (ticket,) = asyncio.run(log_in_many(redis_server, at.folder / "keys.toml", 1))
+    assert status_of(at.ask(f"GET /x HTTP/1.1\r\nHost: a\r\nCookie: ticket={ticket}\r\n\r\n".encode())[0]) == 200
+    session_id = fastticket.Keyring.from_file(at.folder / "keys.toml").verify(ticket, 0).session_id
+    for said in ("0 touches, 1 sessions looked up, 1 shards of", "1 touches, 0 sessions looked up, 1 shards of"):
+        wait_until(lambda said=said: f"DEBUG fastticket.cache: exchange: {said}" in at.log, said)
+    asyncio.run(revoke(redis_server, session_id))
+    wait_until(lambda: f"heard: revoked session {session_id[:6]} of 'user0'" in at.log, "the log's entry")
+    assert session_id not in at.log
+    assert ticket not in at.log
+
+
 def test_a_store_that_restarts_is_one_line(site, table, redis_server):
     """Each of its shards has a gap then; it was a line for each."""
     config = table()
@@ -263,11 +281,17 @@ def test_a_store_that_restarts_is_one_line(site, table, redis_server):
     assert len(re.findall("has a gap", at.log)) == 1
 
 
-async def log_in_many(server, keys):
-    """So that every shard has somebody."""
+async def revoke(server, session_id):
+    async with contextlib.aclosing(fastticket.open_store(f"redis://{server.address}/0")) as store:
+        await store.open()
+        assert await store.revoke(session_id, "user0")
+
+
+async def log_in_many(server, keys, count=100):
+    """By default so many that every shard has somebody."""
     store = fastticket.open_store(f"redis://{server.address}/0")
     async with fastticket.TicketCache(store, fastticket.Keyring.from_file(keys)) as cache:
-        return [await cache.login(f"user{number}") for number in range(100)]
+        return [await cache.login(f"user{number}") for number in range(count)]
 
 
 @pytest.fixture

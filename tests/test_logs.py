@@ -158,6 +158,22 @@ def test_sigusr1_opens_both_logs_anew(site, table, tmp_path):
     assert ended_in_time(at.at) == 0
 
 
+def test_sigusr1_reaches_a_worker_that_is_still_starting(site, table, redis_server, tmp_path):
+    """It has opened its log, and answers no signal before its store has answered or a second is over."""
+    config = table(access_log="access.log")
+    config["store"] = {"url": f"redis://{redis_server.address}/0"}
+    at = site(config)
+    (before,) = at.workers()
+    redis_server.pause()
+    os.kill(before, signal.SIGKILL)
+    (worker,) = wait_until(lambda: [pid for pid in at.workers() if pid != before], "the next worker")
+    wait_until(lambda: opens(worker, tmp_path / "access.log"), "it has the log open")
+    (tmp_path / "access.log").rename(tmp_path / "access.0")
+    at.at.process.send_signal(signal.SIGUSR1)
+    wait_until(lambda: not opens(worker, tmp_path / "access.0"), "it is let go")
+    redis_server.resume()
+
+
 def opens(pid, path):
     """Whether a process has that file open."""
     folder = f"/proc/{pid}/fd"

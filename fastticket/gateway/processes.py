@@ -46,6 +46,7 @@ class WorkerProcess:
         self.is_serving = False  #: was told to
         self.is_dismissed = False  #: told to retire or to stop
         self.is_stopped = False  #: told to stop
+        self.is_to_reopen = False  #: its log files, once it is ready
         self.reason = ""  #: why it could not start
         self.silent_s = 0.0  #: since it was last heard of, as far as its supervisor was awake
         self._beats = 0

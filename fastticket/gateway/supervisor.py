@@ -278,6 +278,8 @@ class Supervisor:
         if process.hear():
             self._loop.remove_reader(pipe)
             self._news.set()
+        if process.is_ready and process.is_to_reopen:
+            process.send(signal.SIGUSR1)
         if process.is_ready and process.timer and not process.is_dismissed:
             process.timer.cancel()
 
@@ -428,6 +430,8 @@ class Supervisor:
         for process in self._processes():
             if process.is_ready:
                 process.send(signal.SIGUSR1)
+            else:  # it has files open, and answers no signal yet
+                process.is_to_reopen = True
 
     # --- to be seen
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib.util
+import os
 import random
 import shutil
 import signal
@@ -44,7 +45,13 @@ def engine(name: str) -> str:
     return str(next(Path(spec.submodule_search_locations[0]).glob(pattern)))
 
 
-_ports = random.SystemRandom().sample(PORTS, len(PORTS))  # in an order of this process
+def _own_ports() -> range:
+    """Those of this process: tests that run side by side (pytest-xdist) take turns."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return PORTS[number :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
+
+
+_ports = random.SystemRandom().sample(_own_ports(), len(_own_ports()))  # in an order of this process
 
 
 def free_port() -> int:

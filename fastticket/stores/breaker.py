@@ -14,7 +14,9 @@ from collections.abc import Callable
 from typing import Literal
 
 BACKOFF_FIRST_S = 0.05
-BACKOFF_MAX_S = 2.0
+#: With a flush before and one after it, less than a lease: P2 counts from when the store is back, whoever notices that late. Sessions
+#: that are held are admitted on credit until then.
+BACKOFF_MAX_S = 0.25
 
 
 class Breaker:

@@ -1,5 +1,6 @@
 # make run        set up, build, and start the demo
 # make test       set up with everything the tests need, then the whole suite, checks and coverage
+# make quick      what takes under a minute: lint, types, and the tests that start no process
 # make check      lint and types only          make gate     whether the hot paths have become slower
 # make model      every interleaving of the coherence protocol up to a bound, then each fault put back and its counterexample: minutes
 # make fuzz       the parsers of HTTP under sanitizers, FUZZ_RUNS inputs: 10,000,000 take ten minutes
@@ -19,12 +20,19 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
 SOURCES := setup.py pyproject.toml $(wildcard fastticket/core/*.pyx fastticket/core/*.pxd)
 
+# Most tests wait for something, so twice as many files at a time as there are cores.
+SIDE_BY_SIDE := -n $(shell echo $$((2 * $$(nproc)))) --dist loadfile --no-loadscope-reorder
+
 # What exercises the core from inside the process.
 CORE_TESTS := tests/test_ticket.py tests/test_nearcache.py tests/test_check.py tests/test_http1.py tests/test_cache.py \
 	tests/test_gateway_http.py tests/test_gateway_auth.py tests/test_gateway_sessions.py tests/test_clients.py tests/test_upstreams.py tests/test_gateway_routes.py \
 	tests/test_gateway_limits.py tests/test_gateway_clients.py tests/test_gateway_upstreams.py tests/test_access_log.py
 
-.PHONY: run test gate check model fuzz faults drill corpus mutations bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
+# What starts no process, or few: for the inner loop.
+QUICK_TESTS := $(CORE_TESTS) $(addprefix tests/test_,$(addsuffix .py,access_log architecture asgi attributes breaker coherence cookies documents \
+	events flask linkis mutations redis_url references seen store_sqlite sync wsgi))
+
+.PHONY: run test quick gate check model fuzz faults drill corpus mutations bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
 	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-crowd bench-flush bench-hmac coverage-core clean
 
 run: $(VENV)/built
@@ -32,7 +40,8 @@ run: $(VENV)/built
 
 test: $(VENV)/built-dev check
 	rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest -q -m "not alone" $(SIDE_BY_SIDE)
+	$(BIN)/coverage run -m pytest -q -m alone
 	$(MAKE) coverage-core
 	@echo "--- branch coverage of the Python code"
 	$(BIN)/coverage combine -q
@@ -41,6 +50,12 @@ test: $(VENV)/built-dev check
 	cd build/traced && ../../$(BIN)/coverage report --rcfile=../../coverage-core.ini
 	@echo "--- the hot paths, beside their baseline"
 	$(MAKE) gate
+
+quick: $(VENV)/built-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	FASTTICKET_FUZZ=0.2 $(BIN)/python -m pytest -q $(SIDE_BY_SIDE) $(sort $(QUICK_TESTS))
 
 # Whether the hot paths have become slower: bench/gate.py says how, and how to record a new baseline.
 gate: $(VENV)/built-dev
@@ -77,7 +92,7 @@ coverage-core: $(VENV)/built-dev
 	cp -r setup.py pyproject.toml README.md docs fastticket fastticket_start.py tests build/traced/
 	rm -f build/traced/fastticket/core/*.so build/traced/fastticket/core/*.c
 	cd build/traced && FASTTICKET_TRACE=1 ../../$(BIN)/python setup.py -q build_ext --inplace
-	cd build/traced && FASTTICKET_FUZZ=0.02 ../../$(BIN)/coverage run --rcfile=../../coverage-core.ini -m pytest -q $(CORE_TESTS)
+	cd build/traced && FASTTICKET_FUZZ=0.02 ../../$(BIN)/coverage run --rcfile=../../coverage-core.ini -m pytest -q $(SIDE_BY_SIDE) $(CORE_TESTS)
 
 # Which promises of the parsers are tried, fuzz/http1.c says; what a finding becomes, fuzz/run.py.
 FUZZ_RUNS ?= 10000000

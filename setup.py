@@ -17,6 +17,8 @@ def switched_on(name: str) -> bool:
     return os.environ.get(f"FASTTICKET_{name}", "") not in ("", "0")
 
 
+CORES = os.cpu_count() or 1
+
 compile_args = ["-O3", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
 link_args: list[str] = []
 macros: list[tuple[str, str | None]] = []
@@ -25,7 +27,7 @@ trace = switched_on("TRACE")
 if switched_on("WERROR"):
     compile_args += ["-Werror"]
 if trace:
-    compile_args += ["-O1"]
+    compile_args += ["-O0"]
     macros += [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")]
 if switched_on("SANITIZE"):
     sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
@@ -61,5 +63,7 @@ setup(
         ],
         compiler_directives={"linetrace": trace},
         force=trace,
-    )
+        nthreads=CORES,
+    ),
+    options={"build_ext": {"parallel": CORES}},
 )

@@ -6,6 +6,7 @@ Everything listens on free ports of 127.0.0.1, every wait is bounded by BOUND_S,
 import asyncio
 import contextlib
 import ctypes
+import shlex
 import socket
 import threading
 from concurrent.futures import Future
@@ -26,6 +27,42 @@ BOUND_S = 10
 # take the next out of the heaps of the threads, each of which keeps what it has: gigabytes, by the end of the suite.
 M_MMAP_THRESHOLD = -3
 ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 4 * 1024 * 1024)
+
+#: Files that take longest, the longest first: beside others (pytest -n) they begin first, so that none of them is alone in the end.
+LONG = (
+    "test_read_your_writes",
+    "test_redis_transport",
+    "test_model",
+    "test_redis_faults",
+    "test_cli",
+    "test_demonstrations",
+    "test_typing",
+    "test_bench",
+    "test_real_bodies",
+    "test_supervisor",
+    "test_gateway_paths",
+    "test_admin",
+    "test_fuzz",
+    "test_simulation",
+    "test_http1_differential",
+    "test_watchdog",
+    "test_made_again",
+)
+
+
+def pytest_collection_modifyitems(items):
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Of a failure: the command that repeats it."""
+    failed = {report.nodeid for kind in ("failed", "error") for report in terminalreporter.getreports(kind)}
+    if failed:
+        terminalreporter.section("to repeat one of them")
+        for name in sorted(failed):
+            terminalreporter.line(f".venv/bin/python -m pytest {shlex.quote(name)}")
+
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

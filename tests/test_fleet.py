@@ -317,6 +317,7 @@ def _ask_gateway(gateway, cookie):
     return status_of(gateway.ask(b"GET /whoami HTTP/1.1\r\nHost: a\r\nCookie: %s\r\n\r\n" % cookie)[0])
 
 
+@pytest.mark.alone
 def test_p5_a_killed_gateway_loses_at_most_one_flush_interval_of_touches(fleet, redis_server):
     """The idle deadlines in Redis are at most `flush_interval` and a round trip behind the last request that it answered."""
     at = fleet()

@@ -1226,6 +1226,7 @@ def test_no_secret_in_a_place():
 # --- the whole store
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def test_a_burst_of_logins_is_no_outage(real, loop):
     """Item 3: 20,000 at once, through the cache; none fails, no breaker opens, no shard is away."""

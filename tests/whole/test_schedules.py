@@ -54,6 +54,7 @@ def play(name: str) -> tuple[int, str]:
     return process.returncode, output
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", SHORT)
 def test_a_schedule(name: str, runs: Runs) -> None:
     code, output = runs[name].result(BOUND_S * len(SHORT))

@@ -10,8 +10,12 @@ ENDED_BY_SIGTERM = 128 + signal.SIGTERM
 def main() -> int:
     """Run a command; the exit code.
 
-    The first process of a container (pid 1) has no default for SIGTERM: the kernel drops it until somebody handles it.
+    The first process of a container (pid 1) has no default for SIGTERM: the kernel drops it until somebody handles it. And what means
+    "reload" or "open the logs anew" to a gateway must not end one that still starts: it reads all of that now.
     """
+    if sys.argv[1:2] == ["serve"]:
+        for number in (signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
     if os.getpid() == 1:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(ENDED_BY_SIGTERM))
     from fastticket.cli import main as command

@@ -99,10 +99,20 @@ DRAWS_MAX = 1000  # of tickets, until one suits
 DETAILS_BYTES_MAX = 1024
 ROTATE_PAUSES_S = (0.1, 0.4)
 
-#: What in `TicketCache.stats` is no counter.
 ENDS_MAX = 16_384  # whose reason is remembered; of others that are gone it is UNKNOWN_SESSION
 GAPS_TOLD_S = 1.0  # after the first of them
-NOW = frozenset({"sessions_held", "touches_unwritten", "flush_lag_ms", "shards_leased", "shards_away", "outage_ms"})
+#: What in `TicketCache.stats` is no counter.
+NOW = frozenset(
+    {
+        "sessions_held",
+        "touches_unwritten",
+        "flush_lag_ms",
+        "shards_leased",
+        "shards_away",
+        "outage_ms",
+        "is_outage_tolerated",
+    }
+)
 
 
 _Key = tuple[str, str]  # session id, principal
@@ -644,6 +654,7 @@ class TicketCache:
             "shards_leased": sum(self.near.lease_until_ms(shard) > clock_ms for shard in range(self._store.shards)),
             "shards_away": len(outages_ms),
             "outage_ms": max(outages_ms, default=0),
+            "is_outage_tolerated": not self._absence and max(outages_ms, default=0) < self._outage_grace_ms,
         }
 
     @property

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import os
-import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ from fastticket.gateway.worker import make_cache
 from fastticket.keyfile import create_key_file, key_file_text, new_ring
 from fastticket.keys_cli import add_key_commands
 from fastticket.store_cli import iso, list_sessions, print_events, revoke
+from fastticket.stores.base import without_password
 
 FAILED = 1
 BAD_USAGE = 2
@@ -212,9 +214,6 @@ def _linkis_config(path: Path, flags: dict[str, Any]) -> Config:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    signal.signal(
-        signal.SIGHUP, signal.SIG_IGN
-    )  # until somebody answers it: what is not read yet need not be read again
     if not options.config and not options.upstream:
         raise ConfigError("serve needs --config FILE, or --upstream host:port")
     if not options.upstream and _is_linkis(options.config):
@@ -224,9 +223,17 @@ def _serve(options: argparse.Namespace) -> int:
         )
     errorlog.begin()
     descriptors.raise_limit()
-    return run(
-        lambda: _config(options), lambda addresses: print(f"fastticket: serving {', '.join(addresses)}", flush=True)
-    )
+    return run(lambda: _config(options), lambda addresses: _say_aside(f"fastticket: serving {', '.join(addresses)}\n"))
+
+
+def _say_aside(text: str) -> None:
+    """On the standard output, if somebody reads it: nobody waits for that."""
+    threading.Thread(target=_write, args=(text.encode(),), daemon=True, name="fastticket-serving").start()
+
+
+def _write(text: bytes) -> None:
+    with contextlib.suppress(OSError):
+        os.write(1, text)
 
 
 def _keygen(options: argparse.Namespace) -> int:
@@ -249,7 +256,9 @@ def _issue(options: argparse.Namespace) -> int:
         async with make_cache(config, config.keyring()) as cache:
             return await cache.login(options.principal)
 
-    print(asyncio.run(issue()))
+    ticket = asyncio.run(issue())
+    print(f"fastticket: a session in {without_password(config.store.url)}", file=sys.stderr)
+    print(ticket)
     return 0
 
 

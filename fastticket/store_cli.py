@@ -46,6 +46,8 @@ async def list_sessions(config: Config, principal: str, as_json: bool) -> int:
         for session in sessions:
             values = _session_values(session)
             print(f"{session.id}  idle at {values['idle_deadline']}  ends at {values['absolute_deadline']}")
+        if not sessions:
+            print(f"fastticket: {principal} has no session there", file=sys.stderr)
     return 0
 
 

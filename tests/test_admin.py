@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -531,3 +532,64 @@ def test_a_gateway_is_drained_before_it_is_ended(site):
     )
     assert at.state("/healthz") == (200, [])
     assert at.at.end(signal.SIGTERM) == 0
+
+
+DRAIN = b"POST /drain HTTP/1.1\r\nHost: a\r\n%sContent-Length: 0\r\n\r\n"
+
+
+def test_a_drained_gateway_may_be_wanted_again(site):
+    at = site()
+    at.exchange(DRAIN % b"")
+    wait_until(lambda: fields_of(at.ask(get(path="/open"))[0]).get(b"connection") == b"close", "they leave", BOUND_S)
+    assert at.reload().startswith("reloaded")  # it goes by its files all the same
+    assert at.state("/readyz") == (503, ["gateway: it stops"])
+    assert fields_of(at.ask(get(path="/open"))[0])[b"connection"] == b"close"
+    assert at.exchange(DRAIN.replace(b"POST", b"DELETE") % b"")[0].startswith(b"HTTP/1.1 200")
+    assert at.state("/readyz") == (200, [])
+    wait_until(lambda: b"connection" not in fields_of(at.ask(get(path="/open"))[0]), "they stay", BOUND_S)
+
+
+def test_the_time_since_a_drain_counts_in_the_delay(site):
+    at = site(shutdown_delay_s=2.0)
+    at.exchange(DRAIN % b"")
+    threading.Event().wait(2.1)
+    began_s = time.monotonic()
+    assert at.at.end(signal.SIGTERM) == 0
+    assert time.monotonic() - began_s < 1.5
+
+
+def test_a_gateway_that_stops_in_a_moment_says_that_it_does_not_reload(site):
+    at = site(shutdown_delay_s=60.0)
+    at.at.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: at.state("/readyz")[0] == 503, "it is not ready", BOUND_S)
+    assert at.reload() == "not reloaded, the configuration before stays: the gateway stops in a moment"
+    assert at.at.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize("field", [b"Origin: http://127.0.0.1:9100\r\n", b"Sec-Fetch-Site: none\r\n"])
+def test_no_page_in_a_browser_drains_a_gateway(site, field):
+    at = site()
+    assert at.exchange(DRAIN % field)[0].startswith(b"HTTP/1.1 403")
+    assert at.state("/readyz") == (200, [])
+
+
+@pytest.mark.parametrize(
+    ("leased", "held", "is_tolerated", "is_avoided"),
+    [
+        (16, 9, True, False),
+        (0, 9, True, True),  # a process that was stopped, say: it may not trust what it holds
+        (
+            0,
+            0,
+            True,
+            False,
+        ),  # a quiet worker would admit nobody, and nobody asks it; so it is on a quiet fleet everywhere
+        (0, 0, False, True),  # it began without a store, or the outage is longer than it may be
+        (0, 9, False, True),
+    ],
+)
+def test_which_worker_without_a_store_is_a_reason_to_avoid_its_gateway(leased, held, is_tolerated, is_avoided):
+    now = {"shards_away": 1, "shards_leased": leased, "sessions_held": held, "is_outage_tolerated": is_tolerated}
+    note = {"at_s": time.monotonic(), "now": now, "store": {}, "without_servers": [], "upstreams": []}
+    reasons = Snapshot(False, ["store"], 1, {0: note}, [], {}, 0, 0, {}).unready()
+    assert reasons == (["store"] if is_avoided else [])

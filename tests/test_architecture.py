@@ -57,7 +57,7 @@ MAY_IMPORT = {
     "demo": {"errors", "keyfile", "gateway"},
     "keys_cli": {"errors", "keyfile"},
     "store_cli": {"errors", "core.ticket", "stores", "gateway"},
-    "cli": {"errors", "keyfile", "gateway", "demo", "keys_cli", "store_cli", ""},
+    "cli": {"errors", "keyfile", "gateway", "stores", "demo", "keys_cli", "store_cli", ""},
     "__main__": {"cli"},
 }
 DECLARATIONS = {

@@ -193,9 +193,8 @@ def test_operators_commands_make_no_store(cli, tmp_path, command):
     assert (tmp_path / "other.db").read_bytes() == b""
     server = Server(tmp_path)
     try:
-        assert "no store of fastticket in this database" in refused(
-            cli(*command, "--store", f"redis://{server.address}")
-        )
+        said = f"redis {server.address}, database 3: there is no store of fastticket"
+        assert said in refused(cli(*command, "--store", f"redis://{server.address}/3"))
         assert server.admin("DBSIZE") == 0
     finally:
         server.kill()

@@ -250,6 +250,7 @@ async def lateness(seen: list[float]) -> None:
         seen.append(time.monotonic() - before_s - 0.001)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def test_twenty_thousand_logins_at_once(real, loop):
     """All are answered, without a trip; what is urgent does not wait for them, and the loop goes on turning."""

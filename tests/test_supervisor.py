@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from conftest import BOUND_S, OK, Client, fields_of, status_of
@@ -21,7 +22,7 @@ from fastticket.core.ticket import read_keys
 from fastticket.gateway.config import read_config, to_toml
 from fastticket.gateway.slot import NOTE_BYTES_MAX, Slot, add
 from fastticket.gateway.supervisor import RETIRING_GENERATIONS_MAX
-from fastticket.keyfile import add_key, create_key_file, key_file_text
+from fastticket.keyfile import add_key, create_key_file, key_file_text, promote_key
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -326,6 +327,60 @@ def test_a_removed_key_is_refused_by_retiring_workers_too(site, table, folder):
             client.sendall(get(old))
             assert status_of(client.read_response()[0]) == 401
         assert status_of(at.ask(get(log_in(folder)))[0]) == 200
+
+
+def test_who_retires_is_given_the_ring_that_was_checked_and_reads_no_file(site, table, folder):
+    """The file may be another one by then: that ring nobody has asked for. And one who retired before has the new one, too."""
+    path, first = folder / "keys.toml", log_in(folder)
+    at = site(table(auth="required"))
+    with at.connect() as kept:
+        kept.sendall(get(first))
+        assert status_of(kept.read_response()[0]) == 200
+        promote_key(path, add_key(path))
+        good = path.read_text()
+        path.unlink()
+        os.mkfifo(path)  # whoever opens it waits until this is written, and there is one more
+        at.at.process.send_signal(signal.SIGHUP)
+        path.write_text(good)
+        path.unlink()
+        path.write_text("rubbish")
+        wait_until(lambda: "retires" in at.log, "the old worker accepts no more", BOUND_S)
+        second = asyncio.run(issue(folder, good))
+        kept.sendall(get(second))
+        assert status_of(kept.read_response()[0]) == 200
+    assert "rubbish" not in at.log
+    assert "not reloaded" not in at.log
+
+
+async def issue(folder, ring):
+    (folder / "ring.toml").write_text(ring)
+    keys = fastticket.Keyring.from_file(folder / "ring.toml")
+    async with fastticket.TicketCache(fastticket.open_store(f"sqlite:///{folder}/s.db"), keys) as cache:
+        return await cache.login("alice")
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1], ids=lambda number: number.name)
+def test_a_signal_at_the_start_ends_nobody(table, folder, number):
+    """It came before anybody answered it; what it asks for is being done."""
+    (folder / "fastticket.toml").write_text(to_toml(read_config(table(), "test", folder)))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "fastticket", "serve", "--config", "fastticket.toml"]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
+    try:
+        wait_until(lambda: ignores(process.pid, number), "it is there", BOUND_S)
+        process.send_signal(number)
+        assert b"serving" in process.stdout.readline()
+        process.terminate()
+        assert process.wait(BOUND_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def ignores(pid, number):
+    ignored = re.search(r"SigIgn:\s+([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text())[1]
+    return int(ignored, 16) >> (number - 1) & 1
 
 
 def test_touches_of_a_retiring_worker_are_written(site, table, folder):

@@ -64,6 +64,21 @@ def test_a_worker_that_hangs_is_replaced(site):
     wait_until(lambda: state(at, "/readyz")[0] == 200, "all are there", BOUND_S)
 
 
+def test_a_worker_that_hangs_while_it_retires_is_no_better(site):
+    """Its clients waited for as long as it might have retired."""
+    at = site(watchdog_timeout_s=3.0)
+    (hung,) = at.workers()
+    with at.connect() as client:
+        client.sendall(GET)
+        assert status_of(client.read_response()[0]) == 200
+        os.kill(hung, signal.SIGSTOP)
+        assert at.reload().startswith("reloaded")
+        client.sendall(GET)
+        assert client.read_all() == b""
+    assert f"(pid {hung}) is killed: it hangs, for 3 s" in at.log
+    assert status_of(at.ask(GET)[0]) == 200
+
+
 def test_who_slept_with_its_supervisor_does_not_hang(site):
     at = site(watchdog_timeout_s=3.0)
     (worker,) = at.workers()

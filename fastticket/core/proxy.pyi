@@ -101,8 +101,8 @@ class Proxy:
     def tick(self) -> None:
         """End what took too long."""
 
-    def leave(self) -> None:
-        """Every connection closes after its next answer. Others are still let in."""
+    def leave(self, is_leaving: bool = True) -> None:
+        """Every connection closes after its next answer. Others are still let in. False: it does not, after all."""
 
     def stop_accepting(self) -> None:
         """Let go of the listeners, which may then be closed. Every connection closes after its next answer."""

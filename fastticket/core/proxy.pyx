@@ -401,9 +401,9 @@ cdef class Proxy:
         with nogil:
             self._tick()
 
-    def leave(self):
-        """Every connection closes after its next answer. Others are still let in."""
-        self.leaving = True
+    def leave(self, bint is_leaving=True):
+        """Every connection closes after its next answer. Others are still let in. False: it does not, after all."""
+        self.leaving = is_leaving
 
     def stop_accepting(self):
         """Let go of the listeners, which may then be closed. Every connection closes after its next answer."""

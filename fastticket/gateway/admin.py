@@ -1,6 +1,6 @@
-"""The listener for operators: `/healthz`, `/readyz`, `/metrics`; POST `/drain` makes it not ready. One answer a connection.
+"""The listener for operators: `/healthz`, `/readyz`, `/metrics`; POST `/drain` makes it not ready, DELETE takes it back.
 
-It is the supervisor's: it answers while workers are busy, and for all of them.
+It is the supervisor's: it answers while workers are busy, and for all of them. One answer a connection.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ log = logging.getLogger("fastticket.admin")
 
 HEAD_BYTES_MAX = 8192
 TIMEOUT_S = 5.0  # of a connection, from its begin to its end
+OF_BROWSERS = (b"origin", b"sec-fetch-site")  # a page that somebody reads on this machine is no operator
 CONNECTIONS_MAX = 64  # then the oldest one goes: a probe takes milliseconds, so that is one which asks nothing
 
 
@@ -36,9 +37,11 @@ class Answer(NamedTuple):
 class AdminListener:
     """Answers from a snapshot that it takes for each request."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], drain: Callable[[], None]) -> None:
+    def __init__(
+        self, snapshot: Callable[[], Snapshot], drain: Callable[[], None], undrain: Callable[[], None]
+    ) -> None:
         self._snapshot = snapshot
-        self._drain = drain
+        self._changes = {b"POST": drain, b"DELETE": undrain}
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.StreamWriter, None] = {}  # the oldest one first
 
@@ -78,8 +81,10 @@ class AdminListener:
         head = request_head(raw)
         if isinstance(head, int):
             return _response(_error(HTTPStatus(-head if head else HTTPStatus.BAD_REQUEST)))
-        if head["method"] == b"POST" and head["path"] == b"/drain":
-            self._drain()
+        if head["path"] == b"/drain" and head["method"] in self._changes:
+            if any(name.lower() in OF_BROWSERS for name, _, _ in head["fields"]):
+                return _response(_error(HTTPStatus.FORBIDDEN))
+            self._changes[head["method"]]()
             return _response(_readiness(self._snapshot()))
         if head["method"] not in (b"GET", b"HEAD"):
             return _response(_error(HTTPStatus.METHOD_NOT_ALLOWED), "Allow: GET, HEAD\r\n")

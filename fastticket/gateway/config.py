@@ -16,7 +16,7 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -211,7 +211,10 @@ class Config:
 
     def keyring(self) -> Keyring:
         """From the key file, or from the environment's FASTTICKET_KEYS."""
-        pairs = self.key_pairs()
+        return self.keyring_of(self.key_pairs())
+
+    def keyring_of(self, pairs: Sequence[tuple[int, bytes]] | None) -> Keyring:
+        """By `key_pairs`; None: from the environment. ConfigError."""
         if pairs is not None:
             return Keyring(pairs, self.ticket.audience)
         if "FASTTICKET_KEYS" not in os.environ:

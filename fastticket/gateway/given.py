@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import json
 from collections.abc import Mapping, Sequence
 
 from fastticket.core.ticket import Keyring
@@ -25,12 +26,31 @@ class Start(enum.Enum):
     REPLACEMENT = "replacement"  #: everything may be away, or wrong by now: it was right when it was checked
 
 
+# Words of the supervisor to a worker, each with a line end; whatever else is a key ring.
+GO = b"go"  #: serve
+LEAVE = b"leave"  #: SIGTERM will follow: nobody shall stay
+STAY = b"stay"  #: it will not
+
+
+def word_of(pairs: Sequence[tuple[int, bytes]]) -> bytes:
+    """A key ring as a word."""
+    return json.dumps([(key_id, secret.hex()) for key_id, secret in pairs]).encode()
+
+
+def pairs_of(word: bytes) -> list[tuple[int, bytes]]:
+    """The key ring of a word."""
+    return [(key_id, bytes.fromhex(secret)) for key_id, secret in json.loads(word)]
+
+
 @dataclasses.dataclass(frozen=True)
 class Given:
     """The configuration in force, and what goes with it."""
 
     config: Config
     keys: Keyring
+    pairs: Sequence[tuple[int, bytes]] | None = dataclasses.field(
+        default=None, repr=False
+    )  #: what they are; None: of the environment
     start: Start = Start.FIRST
     #: The addresses of `host:port`, as some worker found them last; none: it has looked, and found none.
     servers: Mapping[str, Sequence[Server]] = dataclasses.field(default_factory=dict)

@@ -12,16 +12,16 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 import uvloop
 
 from fastticket.errors import ConfigError, FastticketError
 from fastticket.gateway import errorlog
-from fastticket.gateway.given import Given
+from fastticket.gateway.given import GO, LEAVE, STAY, Given, word_of
 from fastticket.gateway.slot import Slot
-from fastticket.gateway.worker import GO, LEAVE, Worker
+from fastticket.gateway.worker import Worker
 
 log = logging.getLogger("fastticket.gateway")
 
@@ -79,13 +79,24 @@ class WorkerProcess:
     def let_serve(self) -> None:
         """Its sockets listen."""
         self.is_serving = True
-        with contextlib.suppress(BrokenPipeError):  # it has died; its end will be heard of
-            os.write(self._go, GO)
+        self._say(GO)
 
     def let_leave(self) -> None:
         """It goes on, but nobody shall stay."""
-        with contextlib.suppress(BrokenPipeError):
-            os.write(self._go, LEAVE)
+        self._say(LEAVE)
+
+    def let_stay(self) -> None:
+        """They may, after all."""
+        self._say(STAY)
+
+    def hand_keys(self, pairs: Sequence[tuple[int, bytes]]) -> None:
+        """Its key ring from now on."""
+        self._say(word_of(pairs))
+
+    def _say(self, word: bytes) -> None:
+        """A pipe holds more than is ever said. One whom it does not reach has died or hangs, and that will be seen."""
+        with contextlib.suppress(BrokenPipeError, BlockingIOError):
+            os.write(self._go, word + b"\n")
 
     def forget(self) -> None:
         """It has ended."""
@@ -112,6 +123,7 @@ def fork_worker(number: int, given: Given, listeners: list[socket.socket]) -> Wo
         os.close(telling)
         raise
     os.set_blocking(hearing, False)
+    os.set_blocking(go, False)
     # A signal to the child before it has handlers of its own would be written to the parent's event loop.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:

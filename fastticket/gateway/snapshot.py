@@ -43,7 +43,7 @@ class Snapshot:
         """
         notes, counts = self._notes_of_serving(), set(self.readiness)
         workers = self.unhealthy() if "workers" in counts else []
-        is_store_missed = "store" in counts and any(is_store_away(n) and not n["now"]["shards_leased"] for n in notes)
+        is_store_missed = "store" in counts and any(map(_admits_nobody, notes))
         is_store_away_at_all = "store-any" in counts and any(map(is_store_away, notes))
         groups, all_groups = self._groups_away(notes), {name for note in notes for name in _groups(note)}
         is_one_left = len(groups) < len(all_groups)
@@ -68,6 +68,14 @@ def is_store_away(note: Mapping[str, Any]) -> bool:
     """By a worker's note."""
     states = note["store"].values()
     return note["now"]["shards_away"] > 0 or (bool(states) and "closed" not in states)
+
+
+def _admits_nobody(note: Mapping[str, Any]) -> bool:
+    """A worker without its store. One that holds nobody's session admits nobody either, but would, as soon as the store is back: that
+    is so on every gateway of a quiet fleet at once."""
+    now = note["now"]
+    is_any_admitted = now["shards_leased"] > 0 or now["sessions_held"] == 0
+    return is_store_away(note) and not (now["is_outage_tolerated"] and is_any_admitted)
 
 
 def _groups(note: Mapping[str, Any]) -> set[str]:

@@ -19,7 +19,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fastticket.errors import ConfigError, FastticketError
@@ -91,7 +91,7 @@ class Supervisor:
         self._runner = runner
         self._loop = runner.get_loop()
         self._listeners = Listeners()
-        self._admin = AdminListener(self.snapshot, self._drain)
+        self._admin = AdminListener(self.snapshot, self._drain, self._undrain)
         self._present: Generation | None = None
         self._coming: Generation | None = None
         self._retiring: list[Generation] = []
@@ -101,6 +101,7 @@ class Supervisor:
         self._reloads = {"done": 0, "refused": 0}
         self._is_reload_wanted = False
         self._is_leaving = False  # not ready, but everybody is served
+        self._left_at_s = 0.0  # since when
         self._has_end = False  # it stops by itself in a while
         self._is_stopping = False
         self._exit_code = 0
@@ -148,7 +149,7 @@ class Supervisor:
             self._give_up(self._coming, self._coming.failure)
         elif self._coming and self._coming.is_ready:
             self._switch_to(self._coming)
-        if self._is_reload_wanted and not self._coming and not self._is_leaving:
+        if self._is_reload_wanted and not self._coming and not self._has_end:
             self._is_reload_wanted = False
             notify(reloading())
             self._bring_up()
@@ -179,13 +180,14 @@ class Supervisor:
 
     def _given(self, config: Config) -> Given:
         """What the workers of the next generation get. ConfigError: no keys."""
-        keys = config.keyring()
+        pairs = config.key_pairs()
+        keys = config.keyring_of(pairs)
         if not self._present:
-            return Given(config, keys)
+            return Given(config, keys, pairs)
         self._learn_servers()
         notes = [note for process in self._present.processes.values() if (note := process.slot.note())]
         is_nothing_lost = all(is_store_away(note) and not note["now"]["sessions_held"] for note in notes)
-        return Given(config, keys, Start.RELOAD, dict(self._servers), is_nothing_lost)
+        return Given(config, keys, pairs, Start.RELOAD, dict(self._servers), is_nothing_lost)
 
     def _learn_servers(self) -> None:
         """The addresses of names, as workers have found them; the latest last."""
@@ -217,7 +219,17 @@ class Supervisor:
             return
         self._reloads["done"] += 1
         log.info("reloaded: %d workers serve by %s", len(coming.sockets), coming.config.source)
+        self._hand_keys(coming.given, [*self._retiring, before])
         self._let_go(before)
+
+    @staticmethod
+    def _hand_keys(given: Given, retiring: Iterable[Generation]) -> None:
+        """A key that is gone counts no more for those who retire, either; and one that is new, whose tickets may reach them, does."""
+        if given.pairs is None:  # of the environment, and as they were
+            return
+        for generation in retiring:
+            for process in generation.processes.values():
+                process.hand_keys(given.pairs)
 
     def _let_serve(self, generation: Generation) -> None:
         """Nobody is let in before this: a generation that is given up has no clients."""
@@ -311,10 +323,10 @@ class Supervisor:
         notify(ALIVE)
         now_s = time.monotonic()
         passed_s, self._watched_s = min(now_s - self._watched_s, 2 * WATCH_INTERVAL_S), now_s
-        for generation in filter(None, (self._present, self._coming)):
+        for generation in self._generations():
             timeout_s = generation.config.gateway.watchdog_timeout_s
             for process in generation.processes.values():
-                if process.is_ready and not process.is_dismissed and process.listen(passed_s) >= timeout_s > 0:
+                if process.is_ready and process.listen(passed_s) >= timeout_s > 0:
                     log.error("%s is killed: it hangs, for %g s (watchdog_timeout_s)", process, timeout_s)
                     process.send(signal.SIGKILL)
 
@@ -388,7 +400,9 @@ class Supervisor:
     def _leave(self) -> None:
         """Not ready any more, and stop when every balancer has noticed, or when told so again."""
         delay_s = self._present.config.gateway.shutdown_delay_s if self._present else 0.0
-        if self._has_end or not delay_s:
+        if self._is_leaving:  # balancers have had so long already
+            delay_s -= self._loop.time() - self._left_at_s
+        if self._has_end or delay_s <= 0:
             self._stop()
             return
         self._has_end = True
@@ -398,7 +412,8 @@ class Supervisor:
         self._let_leave()
 
     def _let_leave(self) -> None:
-        self._is_leaving = True
+        if not self._is_leaving:
+            self._is_leaving, self._left_at_s = True, self._loop.time()
         for process in self._processes():
             if process.is_serving and not process.is_dismissed:
                 process.let_leave()
@@ -406,8 +421,18 @@ class Supervisor:
     def _drain(self) -> None:
         """What an orchestrator asks for before it ends us."""
         if not self._is_leaving:
-            log.info("not ready any more: drained by POST /drain; SIGTERM ends it")
+            log.info("not ready any more: drained by POST /drain; SIGTERM ends it, DELETE /drain takes it back")
             self._let_leave()
+
+    def _undrain(self) -> None:
+        """It is not ended, after all. Not once it stops by itself."""
+        if self._has_end or self._is_stopping or not self._is_leaving:
+            return
+        log.info("ready again: DELETE /drain")
+        self._is_leaving = False
+        for process in self._processes():
+            if process.is_serving and not process.is_dismissed:
+                process.let_stay()
 
     def _stop(self) -> None:
         """All generations. Nobody waits in vain for those that accept no more."""
@@ -422,6 +447,9 @@ class Supervisor:
         self._news.set()
 
     def _want_reload(self) -> None:
+        if self._has_end:
+            self._refuse(FastticketError("the gateway stops in a moment"))
+            return
         self._is_reload_wanted = True
         self._news.set()
 

@@ -53,7 +53,7 @@ from fastticket.gateway import descriptors, errorlog
 from fastticket.gateway.addresses import BACKLOG
 from fastticket.gateway.config import Config, Route
 from fastticket.gateway.exemption import Exemption
-from fastticket.gateway.given import Given, Start
+from fastticket.gateway.given import GO, LEAVE, STAY, Given, Start, pairs_of
 from fastticket.gateway.logfile import LogFile
 from fastticket.gateway.slot import Slot
 from fastticket.gateway.upstreams import UpstreamGroup
@@ -64,8 +64,7 @@ log = logging.getLogger("fastticket.gateway")
 TICK_S = 0.1
 PARTING_SHARE = 0.8  # of the drain timeout, for the last ones to have some of it, too
 PARTED_PER_S_MIN = 20  # a few WebSockets are no crowd
-GO, LEAVE = b"+", b"-"  # words of the supervisor
-WORDS_BYTES_MAX = 16
+WORDS_BYTES_MAX = 65_536
 LAST_ANSWERS_S = 1.0  # for those that were let in while the tunnels had all of the drain timeout
 NOTE_INTERVAL_S = 1.0
 LOOKS_PER_TURN = 32  # of what was asked is begun with in one turn of the loop: about a millisecond of work
@@ -234,6 +233,7 @@ class Worker:
         self._log_file = LogFile(config.log_path("access_log")) if self.proxy.log else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._asks = Asks()
+        self._half_word = b""  # of the supervisor
         self._idle = asyncio.Event()  # nobody is connected
         self._ticked = asyncio.Event()
         self._parting: Parting | None = None  # from WebSockets, when it stops
@@ -275,13 +275,17 @@ class Worker:
 
     def _hear(self, go: int, begin: asyncio.Event) -> None:
         """A word of the supervisor."""
-        words = os.read(go, WORDS_BYTES_MAX)
-        if GO in words:
-            begin.set()
-        if LEAVE in words:
-            self.proxy.leave()
-        if not words:  # it is gone, and SIGTERM has come
+        said = os.read(go, WORDS_BYTES_MAX)
+        if not said:  # it is gone, and SIGTERM has come
             asyncio.get_running_loop().remove_reader(go)
+        *words, self._half_word = (self._half_word + said).split(b"\n")
+        for word in words:
+            if word == GO:
+                begin.set()
+            elif word in (LEAVE, STAY):
+                self.proxy.leave(word == LEAVE)
+            else:
+                self._cache.replace_keys(pairs_of(word))
 
     async def start(self) -> None:
         """Open the store and serve."""
@@ -373,8 +377,7 @@ class Worker:
             await self._next_tick()
 
     async def _retire(self, stop: asyncio.Event) -> None:
-        """Another worker accepts from these sockets now. Who is connected gets one more answer; a key that is gone counts no more."""
-        self._reload_keys()
+        """Another worker accepts from these sockets now. Who is connected gets one more answer."""
         self._stop_accepting()
         log.info("worker (pid %d) retires: %d connections", os.getpid(), self.proxy.connection_count)
         self._idle.clear()
@@ -590,15 +593,6 @@ class Worker:
         errorlog.reopen()
         if self._log_file:
             self._log_file.reopen()
-
-    def _reload_keys(self) -> None:
-        """The key file again. One that can not be used changes nothing."""
-        try:
-            pairs = self._config.key_pairs()
-            if pairs is not None:  # they do not come from the environment
-                self._cache.replace_keys(pairs)
-        except FastticketError as error:
-            log.error("the key ring was not reloaded: %s", error)
 
 
 def _set_cookie(value: str) -> bytes:

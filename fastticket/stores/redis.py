@@ -160,9 +160,11 @@ class RedisStore:
         """Connect, check version, eviction and layout, and listen to the doorbell."""
         self._topology = make_topology(self._address, self._on_change)
         try:
-            await (await self._topology.server_of(slot_of(META))).check()
+            server = await self._topology.server_of(slot_of(META))
+            await server.check()
             if not self._creates and not await self._meta():
-                raise NoStore("redis: there is no store of fastticket in this database; is it another one?")
+                where = f"redis {server.name}, database {self._address.db}"
+                raise NoStore(f"{where}: there is no store of fastticket; is it another one?")
             await self.join(Fleet(0, 0))
             await self._catch_up(range(self.shards), await self.time_ms())
         except BaseException as error:

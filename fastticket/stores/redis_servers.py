@@ -229,7 +229,9 @@ class Server:
 
     def _fail(self, calls: list[Call], error: BaseException) -> None:
         reason = str(error)[:200] or type(error).__name__
-        if self.breaker.failed():
+        if (
+            self.breaker.failed() and self.version
+        ):  # of one that never answered, whoever wanted to open it says what it means
             log.error("redis %s: %s; asked again after a back-off", self.name, reason)
         if isinstance(error, AuthenticationError | NoPermissionError):
             reason += " (look at the user, the password and the ACL rules; docs/redis.md lists those that are needed)"

@@ -10,8 +10,8 @@ import struct
 import threading
 
 import pytest
-from conftest import BOUND_S, fields_of, status_of
-from processes import Site
+from conftest import BOUND_S, Client, fields_of, status_of
+from processes import Nginx, Site
 from redis_servers import wait_until
 
 from fastticket.keyfile import create_key_file
@@ -229,3 +229,69 @@ def test_a_worker_that_is_killed_has_said_beforehand_how_its_connections_end(sit
         begin_reading(client, get())
         os.kill(site.workers()[0], signal.SIGKILL)
         assert end_of(client) == (b"", "reset")
+
+
+# --- a balancer that speaks HTTP/1.0, and keeps what looks whole
+
+NGINX = """
+worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{ worker_connections 64; }}
+http {{
+  access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi; proxy_cache_path {folder}/cache keys_zone=kept:1m;
+  server {{
+    listen unix:{folder}/nginx.sock;
+    location / {{
+      proxy_pass http://{gateway}; proxy_http_version 1.0; proxy_cache kept; proxy_cache_valid 200 1m;
+      add_header X-Cache $upstream_cache_status;
+    }}
+  }}
+}}
+"""
+CACHED = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\n"
+
+
+@pytest.mark.parametrize("begin", [CHUNKED, UNTIL_CLOSE], ids=["chunked", "no length"])
+def test_a_real_nginx_does_not_cache_a_half(gateway, origin, tmp_path, begin):
+    """The second client gets a whole answer, or none; and of one that was whole, the same again."""
+    answers = (
+        [(CHUNKED, reset), (CHUNKED + b"0\r\n\r\n", fin)]
+        if begin is CHUNKED
+        else [(UNTIL_CLOSE, reset), (UNTIL_CLOSE, fin)]
+    )
+    told = iter(answers)
+
+    def serve(connection):
+        text, breaks = next(told)
+        connection.read_head()
+        connection.sendall(CACHED + text.partition(b"\r\n")[2])
+        assert begun.acquire(timeout=BOUND_S)
+        breaks(connection)
+
+    begun = threading.Semaphore(0)
+    at = gateway(origin(serve))
+    address = "{}:{}".format(*at.address)
+    nginx = Nginx(tmp_path, NGINX.format(folder=tmp_path, gateway=address), f"{tmp_path}/nginx.sock")
+    try:
+        found = []
+        for _ in range(3):
+            with Client(f"{tmp_path}/nginx.sock") as client:
+                before = at.stats["responses"]
+                client.sendall(get())
+                wait_until(lambda n=before: at.stats["responses"] > n or has_bytes(client), "it comes", BOUND_S)
+                begun.release()
+                found.append(fields_of(client.read_head())[b"x-cache"])
+                client.read_all()
+    finally:
+        nginx.stop()
+    assert found == [b"MISS", b"MISS", b"HIT"]
+
+
+def has_bytes(client):
+    client.setblocking(False)
+    try:
+        return bool(client.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return False
+    finally:
+        client.settimeout(BOUND_S)

@@ -852,11 +852,14 @@ cdef int _chunk_step(Chunks *chunks, uint8_t c) noexcept nogil:
             return 0 if chunks.line_bytes <= CHUNK_DIGITS_MAX and chunks.left >> CHUNK_SIZE_BITS == 0 else -400
         if state == ChunkState.SIZE_FIRST:
             return -400
-        if c == c'\r':
-            chunks.state = ChunkState.SIZE_LF
-            return 0
-        chunks.state = ChunkState.BLANK
-        return _extension_step(chunks, c)
+        if c == c' ' or c == c'\t':
+            chunks.state = ChunkState.BLANK
+            return _extension_step(chunks, c)
+        if c != c'\r' and c != c';':
+            return -400
+        chunks.state = ChunkState.EXTENSION if c == c';' else ChunkState.SIZE_LF
+        chunks.is_blank = False
+        chunks.may_begin = True
     elif state <= ChunkState.QUOTED_PAIR:
         return _extension_step(chunks, c)
     elif state == ChunkState.SIZE_LF:

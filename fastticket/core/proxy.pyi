@@ -164,7 +164,7 @@ class Proxy:
 
     @property
     def unannounced(self) -> tuple[int, str, str]:
-        """How many connections were closed for want of a PROXY header that counts; the last one's address ("": Unix socket), and why."""
+        """How many connections were closed for want of a PROXY header that counts; the last one's address ("" of a Unix socket); why"""
 
     @property
     def stats(self) -> dict[str, Any]:

@@ -20,7 +20,8 @@ Rules of this file
     - Each kind of wait has one length, so each has one queue, sorted by itself. A deadline is set once and is not extended by
       bytes; bodies must keep a minimum rate instead.
     - Answers of our own (4xx, 5xx) end the connection unless the request was read to its end.
-    - An answer that breaks off never looks whole: where only the connection's end tells its end (HTTP/1.0), a close is a reset until then.
+    - An answer that breaks off never looks whole. Where only the connection's end tells its end (HTTP/1.0), a close before that is a
+      reset.
     - Who was admitted stays so for one answer, and no longer than the session: while a tunnel or a stream goes on, its ticket is judged
       again every VOUCH_MS.
     - Counters are written in place, into memory that another process may read.
@@ -2631,8 +2632,9 @@ cdef class Proxy:
             self._pump(index)
 
     cdef void _guard_end(self, Conn *c, bint is_unframed) noexcept nogil:
-        """From the head of an answer whose end is the connection's to its last byte, whatever closes that resets it: a service that breaks
-        off, a deadline, the death of this process. The kernel is told beforehand, so nothing has to think of it."""
+        """From the head of an answer whose end is the connection's to its last byte, whatever closes that resets it: a service that
+        breaks off, a deadline, the death of this process. The kernel is told beforehand, so nothing else has to think of it.
+        """
         cdef linger how
         how.l_onoff = is_unframed
         how.l_linger = 0

@@ -395,6 +395,7 @@ group(
     ("target-star-and-more", line("OPTIONS *x HTTP/1.1"), BAD),
     ("target-star-path", line("OPTIONS */x HTTP/1.1"), BAD),
     ("target-star", line("OPTIONS * HTTP/1.1"), sees("*", method="OPTIONS")),
+    ("target-utf8-in-query", line("GET /x?q=\xc3\xa9 HTTP/1.1"), BAD),
     # The last proxy of a chain sends "*" (RFC 9112, 3.2.4).
     ("target-star-absolute", line("OPTIONS http://b HTTP/1.1"), sees("*", method="OPTIONS", host="b")),
     ("target-star-absolute-port", line("OPTIONS https://b:8001 HTTP/1.1"), sees("*", method="OPTIONS", host="b:8001")),

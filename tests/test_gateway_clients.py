@@ -173,7 +173,7 @@ def test_nameless_clients_are_not_counted_as_one(gateway, origin):
             assert status_of(client.read_response()[0]) == 200
 
 
-@pytest.mark.parametrize("size", [537, 1024, 4096, 16_300])
+@pytest.mark.parametrize("size", [537, 1024, 4096, 16_384])
 @pytest.mark.parametrize("pieces", [1, 2, 3])
 def test_a_header_with_what_balancers_add(announced, size, pieces):
     """TLVs: a name, an id, a certificate. They are skipped."""

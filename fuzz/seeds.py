@@ -57,6 +57,8 @@ BODIES = [
     b"5\r\nhello\r\n0\r\n\r\n",
     b'00a;name;n="q;v"\r\n0123456789\r\n000\r\nTrailer: 1\r\nOther:\r\n\r\nGET',
     b"ffffffffffffff\r\nnot all of it",
+    b'0000000000000005 \t; a = "q\\"v" ;b\r\nhello\r\n0000000000000000\r\n\r\n',
+    *(b"1" + b" " * size + b";a\r\na\r\n0\r\n\r\n" for size in (251, 252, 253)),
     *(b"1;" + b"e" * size + b"\r\na\r\n0\r\n\r\n" for size in (200, 253, 254, 255, 256)),
     b"1;more\r\na\r\n" * 600 + b"0\r\n\r\n",
     *(b"0\r\nTrailer: " + b"v" * size + b"\r\n\r\n" for size in (4000, 4082, 4083, 4084)),

@@ -15,7 +15,7 @@ How to use it over sockets
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 IDENTITY = ("X-Forwarded-User",)
@@ -49,6 +49,7 @@ class Verdict:
     statuses: frozenset[int] = frozenset()
     by: Layer = "head"
     closes: bool = False  # without a refusal: the connection closes after the answers, and what follows is ignored
+    to_head: bool = False  # what is refused is a HEAD: the refusal has no content (RFC 9110, 9.3.2)
 
     def __str__(self) -> str:
         """The statuses that a client sees."""
@@ -113,6 +114,10 @@ def no(*statuses: int, by: Layer = "head", after: tuple[Seen, ...] = ()) -> Verd
     return Verdict(seen=after, statuses=frozenset(statuses), by=by)
 
 
+def to_head(refusal: Verdict) -> Verdict:
+    return replace(refusal, to_head=True)
+
+
 def yes(*seen: Seen, closes: bool = False) -> Verdict:
     return Verdict(seen=seen, closes=closes)
 
@@ -121,6 +126,17 @@ def sees(target: str = "/x", **rest) -> Verdict:
     return yes(Seen(target=target, **rest))
 
 
+NO_HOST = "localhost"
+# Of what stands between brackets (RFC 3986, 3.2.2; RFC 4291, 2.2).
+NOT_V6 = (
+    *("1::2::3", "::::", "12345::1", "1:2:3:4:5:6:7:8:9", "1:2:3:4:5:6:7", "1:2:3:4:5:6:7:8::", "::1:2:3:4:5:6:7:8"),
+    *(":::", "1:::2", ":1", ":1::2", "1:", "::1:", "1::2:", ":", "g::1", "::1%1", "::1.2.3", "::1.2.3.4.5"),
+    *("::1.2.3.256", "::01.2.3.4", "::1.2.3.4:5", "1.2.3.4::", "1:2:3:4:5:6:7:1.2.3.4", "::1..2.3", "1.2.3.4", "v1.a"),
+)
+V6 = (
+    *("::", "::1", "1::", "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7::", "::2:3:4:5:6:7:8", "1::3:4:5:6:7:8", "FE80::a:B"),
+    *("::1.2.3.4", "::ffff:255.255.255.255", "1:2:3:4:5:6:0.0.0.0", "0000:00:0:0::0001"),
+)
 BAD = no(400)
 BAD_BODY = no(400, by="body")
 BAD_CODING = no(400, 501)
@@ -261,9 +277,26 @@ group(
     ("66", chunks("2\r\nab\r\n0\r\nbad trailer\r\n\r\n"), BAD_BODY),
     ("67", chunks("2\r\nab\r\n0" + "0" * 40 + "\r\n\r\n"), BAD_BODY),
     ("chunk-all-ones", chunks("ffffffffffffffff\r\nab\r\n" + END), BAD_BODY),
-    ("chunk-one-digit-too-many", chunks("0000000000000002\r\nab\r\n" + END), BAD_BODY),
+    ("chunk-16-digits", chunks("0000000000000002\r\nab\r\n" + "0" * 16 + "\r\n\r\n"), yes(POSTED)),
+    ("chunk-17-digits", chunks("00000000000000002\r\nab\r\n" + END), BAD_BODY),
+    ("chunk-16-digits-too-large", chunks("1000000000000002\r\nab\r\n" + END), BAD_BODY),  # 2**60 + 2
+    ("chunk-16-digits-of-the-last", chunks("2\r\nab\r\n" + "0" * 17 + "\r\n\r\n"), BAD_BODY),
     ("chunk-tab-after-size", chunks("2\t\r\nab\r\n" + END), BAD_BODY),
-    ("chunk-space-before-extension", chunks("2 ;a\r\nab\r\n" + END), BAD_BODY),
+    # White space where RFC 9112, 7.1.1 has it, around ";" and "=". The extension is dropped, and the body framed anew.
+    ("chunk-space-before-extension", chunks("2 ;a\r\nab\r\n" + END), yes(POSTED)),
+    ("chunk-space-after-semicolon", chunks("2; a\r\nab\r\n0; b\r\n\r\n"), yes(POSTED)),
+    ("chunk-space-around-all", chunks('2 \t;\ta = b ; c="d e"\r\nab\r\n0 ; x\r\n\r\n'), yes(POSTED)),
+    ("chunk-quoted-pair", chunks('2; a="\\"\\\\;"\r\nab\r\n' + END), yes(POSTED)),
+    ("chunk-space-ends-extension", chunks("2;a \r\nab\r\n" + END), BAD_BODY),
+    ("chunk-space-for-extension", chunks("2; \r\nab\r\n" + END), BAD_BODY),
+    ("chunk-space-inside-name", chunks("2;a b\r\nab\r\n" + END), BAD_BODY),
+    ("chunk-space-then-digit", chunks("2 2\r\nab\r\n" + END), BAD_BODY),
+    ("chunk-space-then-lf", chunks("2 \nab\r\n" + END), BAD_BODY),
+    ("chunk-space-then-lf-in-extension", chunks("2;a =\nab\r\n" + END), BAD_BODY),
+    ("chunk-vertical-tab-before-extension", chunks("2\x0b;a\r\nab\r\n" + END), BAD_BODY),
+    ("chunk-no-break-space-before-extension", chunks("2\xa0;a\r\nab\r\n" + END), BAD_BODY),
+    ("chunk-spaces-without-end", chunks("2" + " " * 65536 + ";a\r\nab\r\n" + END), BAD_BODY),
+    ("chunk-quoted-pair-of-cr", chunks('2;a="\\\r\n"\r\nab\r\n' + END), BAD_BODY),
     ("chunk-cr-cr-lf", chunks("2\r\r\nab\r\n" + END), BAD_BODY),
     ("chunk-lf-in-quoted-extension", chunks('2;a="\n"\r\nab\r\n' + END), BAD_BODY),
     ("chunk-cr-lf-in-quoted-extension", chunks('2;a="\r\n"\r\nab\r\n' + END), BAD_BODY),
@@ -362,6 +395,13 @@ group(
     ("target-star-and-more", line("OPTIONS *x HTTP/1.1"), BAD),
     ("target-star-path", line("OPTIONS */x HTTP/1.1"), BAD),
     ("target-star", line("OPTIONS * HTTP/1.1"), sees("*", method="OPTIONS")),
+    ("target-utf8-in-query", line("GET /x?q=\xc3\xa9 HTTP/1.1"), BAD),
+    # The last proxy of a chain sends "*" (RFC 9112, 3.2.4).
+    ("target-star-absolute", line("OPTIONS http://b HTTP/1.1"), sees("*", method="OPTIONS", host="b")),
+    ("target-star-absolute-port", line("OPTIONS https://b:8001 HTTP/1.1"), sees("*", method="OPTIONS", host="b:8001")),
+    ("target-root-absolute", line("OPTIONS http://b/ HTTP/1.1"), sees("/", method="OPTIONS", host="b")),
+    ("target-query-absolute", line("OPTIONS http://b?x HTTP/1.1"), sees("/?x", method="OPTIONS", host="b")),
+    ("target-bare-query-mark", line("OPTIONS http://b? HTTP/1.1"), sees("/?", method="OPTIONS", host="b")),
     ("connect-other-case", line("connect a:443 HTTP/1.1"), BAD),
     ("connect-path", line("CONNECT /x HTTP/1.1"), BAD_METHOD),
     ("trace-max-forwards", request("TRACE http://a/x HTTP/1.1", "Max-Forwards: 0"), BAD_METHOD),
@@ -407,7 +447,36 @@ group(
     ("host-query", get(host="a?b"), BAD),
     ("host-only-in-target", request("GET http://b/x HTTP/1.1", host=None), BAD),
     ("host-bad-beside-target", request("GET http://b/x HTTP/1.1", host="a/b"), BAD),
-    ("host-old-version-without", request("GET /x HTTP/1.0", host=None), BAD),
+    # HTTP/1.0 knows no Host. What has none is routed and forwarded as if it had said NO_HOST.
+    ("host-old-version-without", request("GET /x HTTP/1.0", host=None), yes(Seen(host=NO_HOST), closes=True)),
+    (
+        "host-old-version-check",  # HAProxy's health check, if it is not told another
+        request("OPTIONS / HTTP/1.0", host=None),
+        yes(Seen("OPTIONS", "/", host=NO_HOST), closes=True),
+    ),
+    (
+        "host-old-version-keeps",
+        request("GET /x HTTP/1.0", "Connection: keep-alive", host=None) + nth(2),
+        yes(Seen(host=NO_HOST), Seen(target="/2")),
+    ),
+    (
+        "host-old-version-absolute",
+        request("GET http://b/x HTTP/1.0", host=None),
+        yes(Seen(host="b"), closes=True),
+    ),
+    ("host-old-version-empty", request("GET /x HTTP/1.0", host=""), BAD),
+    ("host-old-version-two", request("GET /x HTTP/1.0", "Host: b"), BAD),
+    ("host-old-version-nominated", request("GET /x HTTP/1.0", "Connection: host", host=None), BAD),
+    # An empty port is the default one (RFC 3986, 6.2.3), and goes on as none.
+    ("host-empty-port", get(host="h:"), sees(host="h")),
+    ("host-empty-port-v6", get(host="[::1]:"), sees(host="[::1]")),
+    ("host-empty-port-only", get(host=":"), BAD),
+    ("host-empty-port-twice", get(host="h::"), BAD),
+    ("absolute-empty-port", line("GET http://h:/x HTTP/1.1"), sees(host="h")),
+    ("absolute-empty-port-only", line("GET http://:/x HTTP/1.1"), BAD),
+    *((f"host-v6-bad-{n}", get(host=f"[{literal}]"), BAD) for n, literal in enumerate(NOT_V6, 1)),
+    *((f"absolute-v6-bad-{n}", line(f"GET http://[{v6}]/x HTTP/1.1"), BAD) for n, v6 in enumerate(NOT_V6[:4], 1)),
+    *((f"host-v6-{n}", get(host=f"[{literal}]:80"), sees(host=f"[{literal}]:80")) for n, literal in enumerate(V6, 1)),
     ("absolute-bad-port", line("GET http://b:99999/x HTTP/1.1"), BAD),
     ("absolute-no-authority", line("GET http:///x HTTP/1.1"), BAD),
     ("absolute-one-slash", line("GET http:/x HTTP/1.1"), BAD),
@@ -477,6 +546,35 @@ group(
         sees(lacks=("A1: 1", "B2: 2")),
     ),
     ("connection-not-a-list", get("Connection: close x"), BAD),
+    # No token, so no option: it says nothing, and neither do its parameters.
+    (
+        "connection-keep-alive-parameter",
+        get("Connection: keep-alive; timeout=5") + nth(2),
+        yes(Seen(), Seen(target="/2")),
+    ),
+    (
+        "connection-keep-alive-parameters",
+        get("Connection: Keep-Alive ;timeout=5; max=9 , X-A", "X-A: 1"),
+        sees(lacks=("X-A: 1",)),
+    ),
+    (
+        "connection-keep-alive-parameter-close",
+        get("Connection: keep-alive; timeout=5, close") + nth(2),
+        yes(Seen(), closes=True),
+    ),
+    (
+        "connection-keep-alive-parameter-old-version",  # others do not take it for keep-alive there: it is not either
+        request("GET /x HTTP/1.0", "Connection: keep-alive; timeout=5") + nth(2),
+        yes(Seen(), closes=True),
+    ),
+    ("connection-close-parameter", get("Connection: close; x"), BAD),
+    ("connection-nominated-parameter", get("Connection: X-A; x"), BAD),
+    ("connection-framing-after-parameter", post("Connection: keep-alive; a, content-length", "Content-Length: 2"), BAD),
+    ("connection-framing-as-parameter", post("Connection: content-length; a", "Content-Length: 2", body="ab"), BAD),
+    ("connection-parameter-quoted", get('Connection: keep-alive; timeout="5, close"'), BAD),
+    ("connection-parameter-empty", get("Connection: keep-alive;"), BAD),
+    ("connection-parameter-without-value", get("Connection: keep-alive; timeout="), BAD),
+    ("connection-parameter-space-inside", get("Connection: keep-alive; timeout 5"), BAD),
     ("connection-quoted", get('Connection: "close"'), BAD),
     ("connection-vertical-tab", get("Connection: close\x0b"), BAD),
     (
@@ -513,6 +611,30 @@ group(
     ("forwarding-odd-proto", get("X-Forwarded_Proto: evil"), sees(lacks=("X-Forwarded-Proto: evil",))),
     ("other-odd-is-forwarded", get("X_Other.Name: y"), sees(has=("X_Other.Name: y",))),
     ("ticket-login-from-client", get("X-Ticket-Login: root"), sees(lacks=("X-Ticket-Login: root",))),
+)
+
+
+def head(*fields: str, line: str = "HEAD /x HTTP/1.1", body: str = "", host: str | None = "a") -> str:
+    return request(line, *fields, body=body, host=host)
+
+
+group(
+    "HEAD refused",
+    ("head-400", head("X : a"), to_head(BAD)),
+    ("head-400-two-hosts", head("Host: b"), to_head(BAD)),
+    ("head-400-empty-line-first", "\r\n" + head("X : a"), to_head(BAD)),
+    ("head-400-version", head(line="HEAD /x HTTP/1.x"), to_head(BAD)),
+    ("head-400-target", head(line="HEAD /%00 HTTP/1.1"), to_head(BAD)),
+    ("head-400-body", head(CHUNKED, body="xyz\r\n"), to_head(BAD_BODY)),
+    ("head-400-tickets", head("Cookie: t=1", "Cookie: t=2"), to_head(no(400, by="gateway"))),
+    ("head-400-after-another", get() + head("X : a"), to_head(no(400, after=(Seen(),)))),
+    ("head-414", head(line="HEAD /" + "u" * 9000 + " HTTP/1.1"), to_head(no(414))),
+    ("head-417", head("Expect: x"), to_head(BAD_EXPECT)),
+    ("head-431-fields", head(*(f"X{i}: y" for i in range(200))), to_head(no(431))),
+    ("head-431-size", head("X: " + "v" * 20000), to_head(no(431, by="gateway"))),
+    ("head-501", head("Transfer-Encoding: gzip"), to_head(no(501))),
+    ("head-505", head(line="HEAD /x HTTP/1.9"), to_head(no(505))),
+    ("head-other-case", head("X : a", line="head /x HTTP/1.1"), BAD),  # it is another method
 )
 
 WEBSOCKET = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")

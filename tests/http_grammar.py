@@ -22,13 +22,14 @@ def seeds(count: int) -> range:
 
 GOOD_TARGETS = [
     *("/", "/x", "/a/b?c=d", "/%41%zz", "//b/x", "/a\\..\\b", '/"<>^`{|}', "/?a?b", "http://b/x", "HTTP://b:80?x"),
-    *("https://[::1]/", "http://b"),
+    *("https://[::1]/", "http://b", "http://b:", "http://[1::2:3]:/x"),
 ]
-TARGETS = [*GOOD_TARGETS, *GOOD_TARGETS, *GOOD_TARGETS, "*", "/x#f", "http://u@b/", "x"]
+TARGETS = [*GOOD_TARGETS, *GOOD_TARGETS, *GOOD_TARGETS, "*", "/x#f", "http://u@b/", "x", "http://[1::2::3]/"]
 METHODS = ["GET", "GET", "POST", "HEAD", "PUT", "OPTIONS", "DELETE", "PATCH", "QUERY", "get", "X"]
 VERSIONS = ["HTTP/1.1"] * 20 + ["HTTP/1.0", "HTTP/1.2"]
 FIELDS = [
     *("Accept: */*", "Cookie: a=b; t=c", "X-Empty:", "X-Bytes: \xc3\xa9\x80\xff", "x_y.z: 1", "X:\t a  b \t", "X:y:z"),
+    *("Connection: keep-alive; timeout=5", "Connection: close; a", "Connection: keep-alive; a, X"),
     *("Connection: keep-alive", "Connection: close", "Connection: , keep-alive ,X", "Proxy-Connection: keep-alive"),
     *("Upgrade: h2c", "Connection: upgrade", "Expect: 100-continue", "TE: trailers", "Keep-Alive: timeout=5"),
     *("Content_Length: 3", "Transfer.Encoding: chunked", "Content-Lengths: 1", "X-Forwarded-For: 1.2.3.4", "!#$%: &'*"),
@@ -36,7 +37,20 @@ FIELDS = [
 LENGTHS = ["{}", "{}", "{}", "0{}", "00000000000000000000{}", "{}0", "{}, {}", "+{}", "{} ", "{};"]
 CODINGS = ["chunked"] * 4 + ["Chunked", " chunked\t", "chunked, chunked", "gzip, chunked", "identity", "xchunked", ""]
 DATA = [b"", b"a", b"hello", b"0\r\n\r\n", b"\r\n", b"GET /s HTTP/1.1\r\nHost: a\r\n\r\n", bytes(range(256))]
-CHUNK_EXTENSIONS = [""] * 20 + [";", ";a", ";a=b;c", ';a="b; c"', ";a==", " ;a", ";a b"]
+CHUNK_EXTENSIONS = [""] * 20 + [
+    ";",
+    ";a",
+    ";a=b;c",
+    ';a="b; c"',
+    ";a==",
+    " ;a",
+    ";a b",
+    "; a",
+    " ; a = b",
+    "\t;a ",
+    " ",
+]
+CHUNK_EXTENSIONS += [';a="\\""', ';a="\\']
 TRAILERS = ["A: b", "C:", "Content-Length: 1", "X: \xff\t", "Connection: close", "bad", " fold"]
 STATUSES = ["200 OK", "200", "200 ", "404 Not  Found", "204 No", "304 No", "100 Continue", "103 x", "500 \xff", "999 x"]
 BREAKS = [
@@ -64,7 +78,7 @@ def chunked_body(rng: random.Random) -> bytes:
     body = b""
     for _ in range(rng.randrange(4)):
         data = rng.choice(DATA[1:])
-        size = rng.choice(["{:x}", "{:X}", "0{:x}", "00000000{:x}"]).format(len(data))
+        size = rng.choice(["{:x}", "{:X}", "0{:x}", "00000000{:x}", "{:016x}", "{:017x}"]).format(len(data))
         body += f"{size}{rng.choice(CHUNK_EXTENSIONS)}\r\n".encode() + data + b"\r\n"
     trailers = rng.choices(TRAILERS[:3], k=rng.randrange(3)) if rng.random() < 0.3 else []
     if rng.random() < 0.05:
@@ -100,7 +114,9 @@ def requests(rng: random.Random) -> bytes:
     raw = b"\r\n" * rng.choice([0] * 15 + [1, 2, 3])
     for _ in range(rng.choice([1, 1, 2, 3])):
         start = f"{rng.choice(METHODS)} {rng.choice(TARGETS)} {rng.choice(VERSIONS)}"
-        raw += one_message(rng, start, ["Host: a"] * rng.choice([1] * 40 + [0, 2]))
+        host = rng.choice(["Host: a"] * 20 + ["Host: a:", "Host: [::1]:", "Host: [1:::2]"])
+        without = start.endswith("1.0") and rng.random() < 0.5
+        raw += one_message(rng, start, [] if without else [host] * rng.choice([1] * 40 + [0, 2]))
     return raw
 
 

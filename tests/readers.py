@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import h11
 import httptools
+from attack_corpus import NO_HOST
 
 from fastticket.core.http1 import Dechunker, request_head, response_head
 
@@ -46,12 +47,15 @@ def plain(name: bytes, value: bytes) -> tuple[bytes, bytes]:
     return (name, value.lower() if name.lower() == b"transfer-encoding" else value)
 
 
-def target_and_host(target: bytes, fields: Fields) -> tuple[bytes, bytes]:
-    """What a request asks for, and whom (RFC 9112, 3.2.2): worked out anew, as peers leave that to their callers."""
+def target_and_host(method: bytes, target: bytes, fields: Fields) -> tuple[bytes, bytes]:
+    """What a request asks for, and whom (RFC 9112, 3.2.2 and 3.2.4): worked out anew, as peers leave that to their callers."""
     absolute = re.fullmatch(rb"(?i:https?)://([^/?]+)(.*)", target)
     if absolute:
-        return (absolute[2] if absolute[2][:1] == b"/" else b"/" + absolute[2]), absolute[1]
-    return target, next((value for name, value in fields if name.lower() == b"host"), b"")
+        root = b"*" if method == b"OPTIONS" and not absolute[2] else b"/"
+        target, host = (absolute[2] if absolute[2][:1] == b"/" else root + absolute[2]), absolute[1]
+    else:
+        host = next((value for name, value in fields if name.lower() == b"host"), NO_HOST.encode())
+    return target, host.removesuffix(b":")
 
 
 # ---------------------------------------------------------------------------------------------------------------- ours
@@ -167,7 +171,8 @@ class LlhttpRequests(LlhttpEvents):
         self.parser = httptools.HttpRequestParser(self)
 
     def start_of(self, message: Message) -> tuple:
-        return (self.parser.get_method(), *target_and_host(self.line, message.fields))
+        method = self.parser.get_method()
+        return (method, *target_and_host(method, self.line, message.fields))
 
 
 class LlhttpResponses(LlhttpEvents):
@@ -205,7 +210,7 @@ def h11_events(connection: h11.Connection, reading: Reading, goes_on: Iterator[b
         if event in (h11.NEED_DATA, h11.PAUSED):
             return
         if isinstance(event, h11.Request):
-            target, host = target_and_host(event.target, h11_fields(event))
+            target, host = target_and_host(event.method, event.target, h11_fields(event))
             reading.messages.append(Message((event.method, target, host), h11_fields(event)))
         elif isinstance(event, h11.Response | h11.InformationalResponse):
             start = (event.status_code, bytes(event.reason))
@@ -327,7 +332,7 @@ LLHTTP_METHODS = set(
 EXTENSIONS = Stricter(
     "we only bound a chunk's extension and drop it: its inner grammar is of no consequence",
     lambda message: any(not EXTENSION.fullmatch(text) for text in extras_of(message)[0]),
-    [request(CHUNKED, body=f"1{text}\r\na\r\n0\r\n\r\n") for text in (";", ';a"b"', ';a="b"c')],
+    [request(CHUNKED, body=f"1{text}\r\na\r\n0\r\n\r\n") for text in (";", ';a"b"', ';a="b"c', " ;a", "; a")],
 )
 FRAMING_TRAILERS = Stricter(
     "it reads framing in trailers; we drop all trailers",
@@ -381,6 +386,11 @@ H11_REFUSES = [
         "it takes no Content-Length of more than 20 digits, though they be zeros",
         lambda message: any(len(value) > 20 for value in values_of(message, b"content-length")),
         [request("Content-Length: 000000000000000000001", body="a")],
+    ),
+    Stricter(
+        "it takes no white space before a chunk's extension (RFC 9112, 7.1.1 has it); both lines end at the same place",
+        lambda message: any(text.startswith((b" ", b"\t")) for text in extras_of(message)[0]),
+        [request(CHUNKED, body=f"1{text};a\r\na\r\n0\r\n\r\n") for text in (" ", "\t", " \t ")],
     ),
     FRAMING_TRAILERS,
 ]

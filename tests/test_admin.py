@@ -315,6 +315,32 @@ def test_what_a_client_may_ask(site):
     assert status_of(at.exchange(b"nonsense\r\n\r\n")[0]) == 400
     assert status_of(at.exchange(b"\r\n\r\n")[0]) == 400
     assert status_of(at.exchange(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 2 * HEAD_BYTES_MAX)[0]) == 431
+
+
+@pytest.mark.parametrize(
+    ("rest", "status"),
+    [
+        (b"/metrics HTTP/1.1\r\nX : y\r\n\r\n", 400),
+        (b"/metrics HTTP/1.1\r\n\r\n", 400),
+        (b"/" + b"u" * 8300 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431),
+        (b"/ HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n", 417),
+        (b"/ HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 2 * HEAD_BYTES_MAX, 431),
+        (b"/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        (b"/nothing HTTP/1.1\r\nHost: a\r\n\r\n", 404),
+    ],
+)
+def test_answers_to_head_have_no_content(site, rest, status):
+    head, _ = site().exchange(b"HEAD " + rest, to_head=True)
+    assert status_of(head) == status
+    assert int(fields_of(head)[b"content-length"]) > 0
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+def test_a_probe_of_http_1_0_needs_no_host(site, path):
+    """HAProxy's, and many a script's."""
+    at = site()
+    assert status_of(at.exchange(f"GET {path} HTTP/1.0\r\n\r\n".encode())[0]) == 200
+    assert status_of(at.exchange(f"HEAD {path} HTTP/1.0\r\n\r\n".encode(), to_head=True)[0]) == 200
     with Client(str(at.folder / "admin.sock")) as gone:
         gone.sendall(b"GET /he")
     assert at.page("/healthz")[0] == 200

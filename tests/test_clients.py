@@ -91,27 +91,56 @@ def v2(command=0x21, family=0x11, rest=V4):
     return SIGNATURE + bytes([command, family]) + struct.pack(">H", len(rest)) + rest
 
 
+MOST = 4096
+
+
+def tlvs(size):
+    """What may follow the addresses: type, length, value. Here a certificate, say."""
+    value = size - 3
+    return b"\x20" + struct.pack(">H", value) + b"x" * value
+
+
+OWN = "the proxy's own"
+NOBODY = "of somebody whom it does not name"
 GOOD = {
     b"PROXY TCP4 192.0.2.1 10.0.0.1 5000 80\r\n": "192.0.2.1",
     b"PROXY TCP6 2001:db8::1 ::1 5000 80\r\n": "2001:db8::1",
-    b"PROXY UNKNOWN\r\n": None,
-    b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n": None,
+    b"PROXY UNKNOWN\r\n": NOBODY,
+    b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n": NOBODY,
     v2(): "192.0.2.1",
     v2(rest=V4 + b"\x04\0\x01x"): "192.0.2.1",
     v2(family=0x21, rest=V6): "2001:db8::1",
-    v2(command=0x20, family=0, rest=b""): None,
-    v2(command=0x20): None,
-    v2(family=0x31, rest=bytes(216)): None,
-    v2(family=0x12): None,
+    v2(command=0x20, family=0, rest=b""): OWN,
+    v2(command=0x20): OWN,
+    v2(command=0x20, family=0x31, rest=bytes(216)): OWN,
+    v2(family=0, rest=b""): NOBODY,
+    v2(family=0, rest=tlvs(40)): NOBODY,
+    v2(family=0x31, rest=bytes(216)): NOBODY,
+    v2(family=0x32, rest=bytes(216)): NOBODY,
+    v2(family=0x12): NOBODY,
+    v2(family=0x22, rest=V6): NOBODY,
+    v2(family=0xFF, rest=b""): NOBODY,
+    v2(rest=V4 + tlvs(1000)): "192.0.2.1",
+    v2(rest=V4 + tlvs(MOST - 28)): "192.0.2.1",
+    v2(family=0x21, rest=V6 + tlvs(MOST - 52)): "2001:db8::1",
+    v2(command=0x20, family=0, rest=tlvs(MOST - 16)): OWN,
 }
 
 
 @pytest.mark.parametrize(("header", "source"), GOOD.items())
 def test_a_proxy_header(header, source):
-    wanted = (len(header), packed(source) if source else None)
-    assert proxy_header(header) == wanted
-    assert proxy_header(header + b"GET / HTTP/1.1\r\n") == wanted
-    assert {proxy_header(header[:size]) for size in range(len(header))} == {0}
+    wanted = (len(header), {OWN: "own", NOBODY: None}[source] if source in (OWN, NOBODY) else packed(source))
+    assert proxy_header(header, MOST) == wanted
+    assert proxy_header(header + b"GET / HTTP/1.1\r\n", MOST) == wanted
+    assert {proxy_header(header[:size], MOST) for size in range(len(header))} == {0}
+
+
+@pytest.mark.parametrize("rest", [V4 + tlvs(MOST - 27), V4 + tlvs(60_000), V4 + b"\0" * 65_000, b"\0" * 65_535])
+@pytest.mark.parametrize("command", [0x20, 0x21])
+def test_one_that_is_too_large_is_known_by_its_first_bytes(command, rest):
+    header = v2(command=command, rest=rest)
+    assert proxy_header(header[:15], MOST) == 0
+    assert {proxy_header(header[:size], MOST) for size in range(16, 100)} == {-431}
 
 
 @pytest.mark.parametrize(
@@ -135,17 +164,16 @@ def test_a_proxy_header(header, source):
         v2(command=0x22),
         v2(rest=V4[:11]),
         v2(family=0x21, rest=V6[:35]),
-        v2(rest=bytes(600)),
     ],
 )
 def test_what_is_no_proxy_header(header):
-    assert proxy_header(header) == -400
+    assert proxy_header(header, MOST) == -400
 
 
-@given(st.binary(max_size=600))
-def test_a_proxy_header_is_never_read_past_its_end(data):
-    result = proxy_header(data)
-    assert result in (0, -400) or 0 < result[0] <= len(data)
+@given(st.binary(max_size=600), st.sampled_from([b"", SIGNATURE, b"PROXY "]))
+def test_a_proxy_header_is_never_read_past_its_end(data, begin):
+    result = proxy_header(begin + data, MOST)
+    assert result in (0, -400, -431) or 0 < result[0] <= len(begin + data)
 
 
 # --- tally

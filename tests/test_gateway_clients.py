@@ -4,8 +4,9 @@ import re
 import socket
 
 import pytest
-from conftest import OK, Client, fields_of, status_of
-from test_clients import v2
+from conftest import BOUND_S, OK, Client, fields_of, status_of
+from redis_servers import wait_until
+from test_clients import V4, V6, tlvs, v2
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 TRUSTED = {"trusted_proxies": ["127.0.0.0/8", "10.0.0.0/8", "2001:db8::/32"]}
@@ -107,12 +108,116 @@ def test_a_proxy_announces_its_client(announced, header, pieces):
     assert [fields_of(head)[b"x-forwarded-for"] for head, _ in behind.requests] == [b"192.0.2.1"] * 2
 
 
-@pytest.mark.parametrize("header", [b"PROXY UNKNOWN\r\n", v2(command=0x20, family=0, rest=b"")])
+CLAIMS = get(
+    "X-Forwarded-For: 6.6.6.6",
+    "X-Forwarded-Proto: https",
+    "X-Forwarded-Host: evil",
+    "X-Real-IP: 6.6.6.6",
+    "Forwarded: for=6.6.6.6",
+    "X-Request-Id: evil",
+)
+
+
+@pytest.mark.parametrize("header", [v2(command=0x20, family=0, rest=b""), v2(command=0x20), v2(command=0x20, rest=V6)])
 def test_a_proxy_s_own_connection(announced, header):
-    """A health check of the proxy's."""
+    """A health check of the proxy's (LOCAL): it speaks for itself, and is believed as without a header."""
     at, behind = announced
-    assert status_of(at.ask(header + GET)[0]) == 200
-    assert forwarded_for(behind) == b"127.0.0.1"
+    assert status_of(at.ask(header + get("X-Forwarded-For: 9.9.9.9"))[0]) == 200
+    assert forwarded_for(behind) == b"9.9.9.9, 127.0.0.1"
+
+
+NAMELESS = {
+    "v1 UNKNOWN": b"PROXY UNKNOWN\r\n",
+    "v1 UNKNOWN with addresses": b"PROXY UNKNOWN 9.9.9.9 9.9.9.8 1 2\r\n",
+    "v2 UNSPEC": v2(family=0, rest=b""),
+    "v2 UNIX": v2(family=0x31, rest=bytes(216)),
+    "v2 UNIX datagrams": v2(family=0x32, rest=bytes(216)),
+    "v2 UDP": v2(family=0x12),
+    "v2 UDP over IPv6": v2(family=0x22, rest=V6),
+}
+
+
+@pytest.mark.parametrize("header", NAMELESS.values(), ids=NAMELESS)
+def test_a_client_whom_its_proxy_does_not_name_is_believed_nothing(gateway, origin, header):
+    """What he says comes through the proxy, and is not the proxy's word. The address is that of the connection."""
+    behind = origin()
+    at = gateway(behind, gateway={**TRUSTED, "proxy_protocol": True, "request_id_header": "X-Request-Id"})
+    with at.connect() as client:
+        client.sendall(header + CLAIMS * 2)
+        for _ in range(2):
+            assert status_of(client.read_response()[0]) == 200
+    for head, _ in behind.requests:
+        fields = fields_of(head)
+        assert fields[b"x-forwarded-for"] == b"127.0.0.1"
+        assert (fields[b"x-forwarded-proto"], fields[b"x-forwarded-host"]) == (b"http", b"a")
+        assert not {b"x-real-ip", b"forwarded"} & set(fields)
+        assert b"6.6.6.6" not in head
+        assert b"evil" not in head
+
+
+def test_a_nameless_client_of_a_unix_socket(gateway, origin, tmp_path):
+    behind = origin()
+    gateway_table = {"trusted_proxies": ["unix"], "proxy_protocol": True, "forwarded": True}
+    at = gateway(behind, listen=f"unix:{tmp_path}/g.sock", gateway=gateway_table)
+    assert status_of(at.ask(b"PROXY UNKNOWN\r\n" + CLAIMS)[0]) == 200
+    assert forwarded_for(behind) is None
+    assert fields_of(behind.requests[0][0])[b"forwarded"] == b'for=unknown;host="a";proto=http'
+
+
+def test_nameless_clients_are_not_counted_as_one(gateway, origin):
+    """They have no address of their own to be counted by."""
+    at = gateway(origin(), gateway={**TRUSTED, "proxy_protocol": True}, limits={"connections_per_client_max": 1})
+    with at.connect() as one, at.connect() as other:
+        for client in (one, other):
+            client.sendall(b"PROXY UNKNOWN\r\n" + GET)
+            assert status_of(client.read_response()[0]) == 200
+
+
+@pytest.mark.parametrize("size", [537, 1024, 4096, 16_384])
+@pytest.mark.parametrize("pieces", [1, 2, 3])
+def test_a_header_with_what_balancers_add(announced, size, pieces):
+    """TLVs: a name, an id, a certificate. They are skipped."""
+    at, behind = announced
+    whole = v2(rest=V4 + tlvs(size - 28)) + GET
+    with at.connect() as client:
+        step = -(-len(whole) // pieces)
+        for start in range(0, len(whole), step):
+            client.sendall(whole[start : start + step])
+        assert status_of(client.read_response()[0]) == 200
+    assert forwarded_for(behind) == b"192.0.2.1"
+
+
+REFUSED = {
+    "is larger than head_bytes_max": v2(rest=V4 + tlvs(20_000)),
+    "is malformed": b"PROXY TCP4 1.2.3.4\r\n",
+}
+
+
+@pytest.mark.parametrize(("why", "header"), REFUSED.items())
+def test_a_header_that_is_refused_leaves_a_word(announced, why, header, caplog):
+    at, behind = announced
+    with at.connect() as client:
+        client.sendall(header + GET)
+        assert client.read_all() == b""
+    assert behind.connections == []
+    wait_until(lambda: said(caplog), "it is said", BOUND_S)
+    assert said(caplog) == [f"a connection from 127.0.0.1 was closed: its PROXY header {why} (1 so far)"]
+    assert at.stats["proxy_headers_refused"] == 1
+
+
+def said(caplog):
+    return [record.getMessage() for record in caplog.records if "PROXY" in record.getMessage()]
+
+
+def test_many_that_are_refused_are_one_word(announced, caplog):
+    at, _ = announced
+    for _ in range(20):
+        with at.connect() as client:
+            client.sendall(b"x" * 50)
+            client.read_all()
+    wait_until(lambda: said(caplog), "it is said", BOUND_S)
+    assert at.stats["proxy_headers_refused"] == 20
+    assert len(said(caplog)) == 1
 
 
 @pytest.mark.parametrize(
@@ -138,13 +243,18 @@ def test_after_the_header_a_client_may_take_its_time(announced):
         assert status_of(client.read_response()[0]) == 200
 
 
-def test_a_stranger_announces_nobody(gateway, origin):
+def test_a_stranger_announces_nobody(gateway, origin, caplog):
     behind = origin()
     at = gateway(behind, gateway={"trusted_proxies": ["10.0.0.0/8"], "proxy_protocol": True})
     with at.connect() as client:
         client.sendall(b"PROXY TCP4 192.0.2.1 10.0.0.1 5000 80\r\n" + GET)
         assert client.read_all() == b""
     assert behind.connections == []
+    assert at.stats["proxy_headers_refused"] == 1
+    wait_until(lambda: said(caplog), "it is said", BOUND_S)
+    assert said(caplog) == [
+        "a connection from 127.0.0.1 was closed: it is not of trusted_proxies, whose PROXY header counts (1 so far)"
+    ]
 
 
 def test_an_announced_proxy_of_ours_is_believed_in_turn(announced):

@@ -9,6 +9,7 @@ The seed of a failure is in its message, and makes the same bytes again.
 import contextlib
 import json
 import random
+import re
 import socket
 from collections import Counter
 
@@ -63,7 +64,8 @@ class Relay:
             return client.read_all()
 
     def with_ticket(self, raw):
-        return raw.replace(b"Host: ", self.ticket + b"Host: ")
+        """In every head, also of HTTP/1.0 without Host."""
+        return re.sub(rb"( HTTP/1\.[01]\r\n)", rb"\1" + self.ticket, raw)
 
 
 @pytest.fixture(scope="module")

@@ -663,6 +663,37 @@ def test_timeouts(gateway, origin, timeout, sent, status):
             assert status_of(client.read_response()[0]) == status
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"HEAD /x HTTP/1.1\r\nHos", 408),
+        (b"HEAD /x HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n", 400),
+        (b"HEAD /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab", 408),
+        (b"HEAD /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabX", 400),
+        (b"HEAD /away HTTP/1.1\r\nHost: a\r\n\r\n", 502),
+    ],
+)
+def test_no_answer_of_ours_to_head_has_content(gateway, origin, sent, status):
+    """Whatever came before on the connection, and whatever of the request could be read."""
+
+    def serve(connection):
+        head, _ = behind.request(connection)
+        if b"/away" not in head:
+            connection.sendall(OK)
+
+    behind = origin(serve)
+    at = gateway(behind, timeouts={"request_head_s": 0.2, "request_body_window_s": 0.2})
+    with at.connect() as client:
+        client.sendall(GET)
+        client.read_response()
+        client.sendall(sent)
+        head = client.read_head()
+        assert status_of(head) == status
+        assert int(fields_of(head)[b"content-length"]) > 0
+        client.shutdown(socket.SHUT_WR)
+        assert client.read_all() == b""
+
+
 def test_a_byte_now_and_then_does_not_extend_the_head_timeout(gateway, origin):
     with gateway(origin(), timeouts={"request_head_s": 0.5}).connect() as client:
         client.settimeout(0.05)

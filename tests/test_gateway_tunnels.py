@@ -1,6 +1,7 @@
 """Who was admitted stays so for one answer, and no longer than the session: tunnels and streams end with it."""
 
 import contextlib
+import json
 import sqlite3
 import threading
 import time
@@ -9,7 +10,7 @@ import pytest
 import websockets.exceptions
 import websockets.sync.client
 import websockets.sync.server
-from conftest import BOUND_S, fields_of, status_of
+from conftest import BOUND_S, OK, fields_of, status_of
 from redis_servers import wait_until
 
 KEY = "Sec-WebSocket-Key: x"
@@ -262,6 +263,35 @@ def test_websockets_can_be_switched_off(gateway, origin):
 def test_a_server_that_changes_to_something_else_is_not_believed(gateway, origin):
     at = gateway(origin(answer=b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n"))
     assert status_of(at.ask(upgrade(KEY))[0]) == 502
+
+
+@pytest.mark.parametrize(
+    "fields", [b"", b"Connection: Upgrade\r\n", b"Up-grade: websocket\r\n", b"Upgrade:\r\n", b"Up_grade: websocket\r\n"]
+)
+def test_a_server_that_does_not_say_what_it_changes_to_is_not_believed(gateway, origin, fields):
+    """RFC 9110, 7.8: it must. Who answers 101 to everything would else get a tunnel."""
+    behind = origin(answer=b"HTTP/1.1 101 Switching Protocols\r\n" + fields + b"\r\n")
+    at = gateway(behind)
+    head, body = at.ask(upgrade(KEY))
+    assert (status_of(head), json.loads(body)["reason"]) == (502, "upstream_malformed")
+    assert at.stats["tunnels"] == 0
+
+
+@pytest.mark.parametrize("protocol", ["websocket", "chat"])
+@pytest.mark.parametrize("answer", [OK, b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n\r\n"])
+def test_a_connection_whose_upgrade_was_declined_is_not_used_again(gateway, origin, protocol, answer):
+    """The parser behind may have stopped at the offer, and take what comes next for something else."""
+    behind = origin(answer=answer)
+    at = gateway(behind, gateway={"upgrades": ["websocket", "chat"]})
+    with at.connect() as client:
+        for number in range(1, 4):
+            client.sendall(upgrade(KEY, protocol=protocol))
+            client.read_response()
+            assert len(behind.connections) == number
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2)
+        for _ in range(2):
+            client.read_response()
+    assert len(behind.connections) == 4
 
 
 def test_http2_is_not_to_be_allowed(gateway, origin):

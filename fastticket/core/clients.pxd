@@ -4,7 +4,6 @@ cdef enum:
     ADDRESS_BYTES = 16          # IPv6; an IPv4 address is mapped into it
     ADDRESS_TEXT_MAX = 46       # with the NUL
     NETWORKS_MAX = 64
-    PROXY_HEADER_MAX = 536      # of version 2, with what follows the addresses
 
 
 cdef struct Network:
@@ -17,9 +16,15 @@ cdef struct Counted:
     uint32_t count              # 0: nobody
 
 
+cdef enum Who:
+    NAMED = 0
+    NAMELESS                    # somebody whom the proxy does not name, or not by an address of TCP
+    ITSELF                      # nobody: the connection is the proxy's own
+
+
 cdef struct Announced:
-    bint is_known               # else the connection is the proxy's own, or of a family that we do not know
-    uint8_t[ADDRESS_BYTES] source
+    Who who
+    uint8_t[ADDRESS_BYTES] source       # if NAMED
 
 
 cdef class Networks:
@@ -42,4 +47,4 @@ cdef class Tally:
 cdef bint read_address(const uint8_t *text, uint32_t size, uint8_t *address) noexcept nogil
 cdef int write_address(const uint8_t *address, char *text) noexcept nogil
 cdef bint is_v4(const uint8_t *address) noexcept nogil
-cdef int read_proxy_header(const uint8_t *at, uint32_t size, Announced *announced) noexcept nogil
+cdef int read_proxy_header(const uint8_t *at, uint32_t size, uint32_t most, Announced *announced) noexcept nogil

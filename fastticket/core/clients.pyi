@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network
-from typing import Self, final
+from typing import Literal, Self, final
 
 @final
 class Networks:
@@ -31,5 +31,7 @@ def address_of(text: bytes) -> bytes | None:
 def address_text(address: bytes) -> str:
     """As it is written: IPv4 with dots."""
 
-def proxy_header(data: bytes) -> int | tuple[int, bytes | None]:
-    """A PROXY header, version 1 or 2: its size, and the source if it names one. 0: it is incomplete; -400: it is none."""
+def proxy_header(data: bytes, most: int) -> int | tuple[int, bytes | Literal["own"] | None]:
+    """A PROXY header, version 1 or 2, of at most so many bytes: its size, and the client's address; None: he is not named; "own": the
+    connection is the proxy's. Or 0: it is incomplete; -400: it is none; -431: it is larger.
+    """

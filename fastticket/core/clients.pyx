@@ -4,7 +4,8 @@
 Rules of this file
 - An address is 16 bytes. IPv4 is written as IPv6 (::ffff:a.b.c.d), so that one client has one name on either socket.
 - What a client may forge is not believed: the caller asks `Networks` first.
-- The PROXY header (haproxy's proxy-protocol.txt, versions 1 and 2) is read strictly: what is not exactly one is refused.
+- The PROXY header (haproxy's proxy-protocol.txt, versions 1 and 2) is read strictly: what is not exactly one is refused. Of what a
+  balancer adds after the addresses (TLVs) only the size is read.
 """
 
 cimport cython
@@ -211,12 +212,12 @@ cdef const uint8_t *_packed(bytes address) except NULL:
 
 # ------------------------------------------------------------------------------------------------------- PROXY header
 
-cdef int read_proxy_header(const uint8_t *at, uint32_t size, Announced *announced) noexcept nogil:
-    """Its size, INCOMPLETE, or -400."""
+cdef int read_proxy_header(const uint8_t *at, uint32_t size, uint32_t most, Announced *announced) noexcept nogil:
+    """Its size, at most `most`; INCOMPLETE; -400; or -431: it is larger."""
     cdef uint32_t shorter = min(size, <uint32_t>12)
-    announced.is_known = False
+    announced.who = Who.NAMELESS
     if memcmp(at, V2_SIGNATURE, shorter) == 0:
-        return _read_v2(at, size, announced)
+        return _read_v2(at, size, most, announced)
     if memcmp(at, b"PROXY ", min(size, <uint32_t>6)) == 0:
         return _read_v1(at, size, announced)
     return -400
@@ -257,7 +258,7 @@ cdef int _read_v1(const uint8_t *at, uint32_t size, Announced *announced) noexce
         i += 1
     if i + 1 != line:
         return -400
-    announced.is_known = True
+    announced.who = Who.NAMED
     return <int>line
 
 
@@ -274,26 +275,30 @@ cdef bint _is_number(const uint8_t *at, uint32_t size) noexcept nogil:
     return value <= 65535
 
 
-cdef int _read_v2(const uint8_t *at, uint32_t size, Announced *announced) noexcept nogil:
+cdef int _read_v2(const uint8_t *at, uint32_t size, uint32_t most, Announced *announced) noexcept nogil:
     cdef uint32_t length
     if size < V2_HEAD_BYTES:
         return INCOMPLETE
     length = <uint32_t>at[14] << 8 | at[15]
-    if at[12] != 0x20 and at[12] != 0x21 or V2_HEAD_BYTES + length > PROXY_HEADER_MAX:
+    if at[12] != 0x20 and at[12] != 0x21:
         return -400
+    if V2_HEAD_BYTES + length > most:
+        return -431
     if size < V2_HEAD_BYTES + length:
         return INCOMPLETE
-    if at[12] == 0x21 and at[13] == 0x11:           # PROXY, TCP over IPv4
+    if at[12] == 0x20:                              # LOCAL: whatever else it says means nothing
+        announced.who = Who.ITSELF
+    elif at[13] == 0x11:                            # TCP over IPv4
         if length < 12:
             return -400
         memcpy(announced.source, MAPPED, 12)
         memcpy(announced.source + 12, at + 16, 4)
-        announced.is_known = True
-    elif at[12] == 0x21 and at[13] == 0x21:         # PROXY, TCP over IPv6
+        announced.who = Who.NAMED
+    elif at[13] == 0x21:                            # TCP over IPv6
         if length < 36:
             return -400
         memcpy(announced.source, at + 16, ADDRESS_BYTES)
-        announced.is_known = True
+        announced.who = Who.NAMED
     return <int>(V2_HEAD_BYTES + length)
 
 
@@ -312,12 +317,14 @@ def address_text(bytes address not None):
     return text[:size].decode("ascii")
 
 
-def proxy_header(bytes data not None):
+def proxy_header(bytes data not None, uint32_t most):
     cdef Announced announced
     cdef int size
     if not data:
         return 0
-    size = read_proxy_header(<const uint8_t *><const char *>data, <uint32_t>len(data), &announced)
+    size = read_proxy_header(<const uint8_t *><const char *>data, <uint32_t>len(data), most, &announced)
     if size <= 0:
         return size
-    return size, (<char *>announced.source)[:ADDRESS_BYTES] if announced.is_known else None
+    if announced.who == Who.ITSELF:
+        return size, "own"
+    return size, (<char *>announced.source)[:ADDRESS_BYTES] if announced.who == Who.NAMED else None

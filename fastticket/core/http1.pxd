@@ -88,7 +88,8 @@ cdef struct Head:
     Span target                 # as it goes on: origin-form, or "*"
     Span path                   # of the target, without the query
     bint target_is_bare         # absolute-form without a path: "/" goes before the target
-    Span host
+    bint target_is_star         # and without a query, to OPTIONS: "*" does
+    Span host                   # nothing: HTTP/1.0 without one; `host_at` and `host_size` say what it counts as
     bint expect_continue
     Span upgrade_to             # the one protocol that the client offers to change to, or nothing
     bint websocket              # it is that
@@ -111,13 +112,27 @@ cdef class Names:
 
 cdef struct Chunks:
     int state
-    bint quoted
+    bint is_blank               # in an extension: white space has come since anything else
+    bint may_begin              # and before it stood ";" or "="
     uint32_t line_bytes         # of the size line or of the trailers so far
     uint32_t extension_bytes    # of all of them; the caller says how many are too many
     uint64_t left               # of the chunk
 
 
+cdef enum:
+    NO_HOST_BYTES = 9
+
+cdef inline const uint8_t *host_at(const uint8_t *at, const Head *head) noexcept nogil:
+    """The host of a request. HTTP/1.0 need not say one: that is routed, logged and forwarded as if it had said this one."""
+    return at + head.host.at if head.host.size else <const uint8_t *>b"localhost"
+
+
+cdef inline uint32_t host_size(const Head *head) noexcept nogil:
+    return head.host.size if head.host.size else <uint32_t>NO_HOST_BYTES
+
+
 cdef int parse_request(Names names, const uint8_t *at, uint32_t size, Head *head) noexcept nogil
+cdef bint asks_head(const uint8_t *at, uint32_t size) noexcept nogil
 cdef int parse_response(Names names, const uint8_t *at, uint32_t size, Method asked, Head *head) noexcept nogil
 cdef bint is_nominated(const uint8_t *at, const Head *head, const Field *field) noexcept nogil
 cdef bint reads_as(const uint8_t *name, uint32_t name_size, const uint8_t *other, uint32_t other_size) noexcept nogil

@@ -42,7 +42,8 @@ if TYPE_CHECKING:  # what the dictionaries hold; these classes are not there at 
         path: bytes
         """The target up to its `?`."""
         host: bytes
-        """What Host says, or the authority of an absolute-form target in its place (RFC 9112, 3.2.2)."""
+        """What Host says, or the authority of an absolute-form target in its place (RFC 9112, 3.2.2), without an empty port.
+        `localhost` of HTTP/1.0 that says neither."""
         expect_continue: bool
         """The client waits for 100 (RFC 9110, 10.1.1). Never of HTTP/1.0."""
         websocket: bool

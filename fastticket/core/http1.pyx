@@ -3,7 +3,8 @@
 
 Rules of this file
 - Strict: what two readers could take for two things is refused, never repaired. No bare LF, no folding, no space before a colon,
-  one Host, one Content-Length, no Content-Length beside Transfer-Encoding, no coding but `chunked`.
+  one Host, one Content-Length, no Content-Length beside Transfer-Encoding, no coding but `chunked`. What is taken although some
+  refuse it (docs/http.md) ends where every reader sees its end, and goes on in the plain form.
 - A field name is classified by its *normal spelling*: lower case, and `-` for every character that is neither letter nor digit. A
   name that we know in any other spelling (`X_Forwarded_User`) is one that somebody behind us could take for the real one: DROP.
 - A parse returns the size of the head, INCOMPLETE, or the negated status to answer with. Positions are offsets into the buffer.
@@ -23,7 +24,8 @@ cdef extern from *:
 cdef enum:
     METHOD_BYTES_MAX = 32
     LEADING_CRLF_MAX = 2        # some old clients send one after a body; two are still harmless
-    CHUNK_DIGITS_MAX = 15
+    CHUNK_DIGITS_MAX = 16       # zeros before them included
+    CHUNK_SIZE_BITS = 60
     CHUNK_LINE_BYTES_MAX = 256
     TRAILER_BYTES_MAX = 4096
     # Chosen so that neither the names that we know nor fifty that browsers and servers send meet in the table.
@@ -334,7 +336,10 @@ cdef int _connection(const uint8_t *at, Span value, Head *head) noexcept nogil:
         while i < end and (at[i] == c' ' or at[i] == c'\t'):
             i += 1
         if i < end and at[i] != c',':
-            return -400
+            i = _past_parameters(at, i, end) if equals(at, token, b"keep-alive", 10) else 0
+            if i == 0:
+                return -400
+            continue                        # no token, so no option (RFC 9110, 7.6.1): it says nothing
         if equals(at, token, b"close", 5):
             head.close = True
         elif equals(at, token, b"keep-alive", 10):
@@ -348,6 +353,27 @@ cdef int _connection(const uint8_t *at, Span value, Head *head) noexcept nogil:
             head.nominated[head.nominated_count] = token
             head.nominated_count += 1
     return 0
+
+
+cdef uint32_t _past_parameters(const uint8_t *at, uint32_t i, uint32_t end) noexcept nogil:
+    """`; name` or `; name=value`, of tokens, once or more, up to a comma or the end: where that is. 0: it is something else."""
+    cdef uint32_t start
+    while i < end and at[i] == c';':
+        i += 1
+        while i < end and (at[i] == c' ' or at[i] == c'\t'):
+            i += 1
+        start = i
+        i = <uint32_t>(_past(TOKEN, at + i, at + end) - at)
+        if i == start:
+            return 0
+        if i < end and at[i] == c'=':
+            start = i + 1
+            i = <uint32_t>(_past(TOKEN, at + start, at + end) - at)
+            if i == start:
+                return 0
+        while i < end and (at[i] == c' ' or at[i] == c'\t'):
+            i += 1
+    return i if i == end or at[i] == c',' else 0
 
 
 cdef int _framing(const uint8_t *at, Head *head) noexcept nogil:
@@ -414,20 +440,13 @@ cdef Method _method(const uint8_t *at, Span name) noexcept nogil:
     return Method.OTHER_METHOD
 
 
-cdef bint _is_host(const uint8_t *at, Span host) noexcept nogil:
-    """uri-host [ ":" port ] (RFC 9110, 7.2), not empty."""
+cdef bint _read_host(const uint8_t *at, Span *host) noexcept nogil:
+    """Whether it is uri-host [ ":" port ] (RFC 9110, 7.2), not empty. A colon without a port says nothing, and is taken off."""
     cdef uint32_t end = host.at + host.size
     cdef uint32_t i = host.at
     cdef uint32_t port = 0
-    cdef int colons = 0
     if i < end and at[i] == c'[':
-        i += 1
-        while i < end and (HEX[at[i]] != 0xFF or at[i] == c':' or at[i] == c'.'):
-            colons += at[i] == c':'
-            i += 1
-        if i == end or at[i] != c']' or colons < 2:
-            return False
-        i += 1
+        i = _past_v6(at, i, end)
     else:
         while i < end and IN_HOST[at[i]]:
             i += 1
@@ -435,13 +454,71 @@ cdef bint _is_host(const uint8_t *at, Span host) noexcept nogil:
         return False
     if i == end:
         return True
-    if at[i] != c':' or i + 1 == end or end - i > 6:
+    if at[i] != c':' or end - i > 6:
         return False
+    if i + 1 == end:
+        host.size -= 1
+        return True
     for i in range(i + 1, end):
         if not c'0' <= at[i] <= c'9':
             return False
         port = port * 10 + (at[i] - c'0')
     return port <= 65535
+
+
+cdef uint32_t _past_v6(const uint8_t *at, uint32_t start, uint32_t end) noexcept nogil:
+    """The end of `[` IPv6address `]` (RFC 3986, 3.2.2), which begins at `start`; `start` again: it is none."""
+    cdef uint32_t i = start + 1
+    cdef uint32_t digits
+    cdef int groups = 0
+    cdef bint has_gap = end - i >= 2 and at[i] == c':' and at[i + 1] == c':'
+    if has_gap:
+        i += 2
+    while i < end and at[i] != c']':
+        digits = 0
+        while i + digits < end and digits < 5 and HEX[at[i + digits]] != 0xFF:
+            digits += 1
+        if digits == 0 or digits > 4 or i + digits == end:
+            return start
+        if at[i + digits] == c'.':
+            i = _past_v4(at, i, end)
+            groups += 2
+            break
+        i += digits
+        groups += 1
+        if at[i] == c']':
+            break
+        if at[i] != c':' or i + 1 == end or at[i + 1] == c']':
+            return start
+        i += 1
+        if at[i] == c':':
+            if has_gap:
+                return start
+            has_gap = True
+            i += 1
+    if i >= end or at[i] != c']' or (groups > 7 if has_gap else groups != 8):
+        return start
+    return i + 1
+
+
+cdef uint32_t _past_v4(const uint8_t *at, uint32_t i, uint32_t end) noexcept nogil:
+    """The end of IPv4address (RFC 3986, 3.2.2), or the end of everything: it is none."""
+    cdef uint32_t start
+    cdef uint32_t value
+    cdef int octet
+    for octet in range(4):
+        if octet:
+            if i == end or at[i] != c'.':
+                return end
+            i += 1
+        start = i
+        value = 0
+        while i < end and i - start < 3 and c'0' <= at[i] <= c'9':
+            value = value * 10 + (at[i] - c'0')
+            i += 1
+        if i == start or value > 255 or at[start] == c'0' and i - start > 1:
+            return end
+    return i
 
 
 cdef int _absolute_form(const uint8_t *at, Head *head) noexcept nogil:
@@ -461,17 +538,18 @@ cdef int _absolute_form(const uint8_t *at, Head *head) noexcept nogil:
     while i < end and at[i] != c'/' and at[i] != c'?':
         i += 1
     head.host.size = i - head.host.at
-    if not _is_host(at, head.host):
+    if not _read_host(at, &head.host):
         return -400
     head.target = Span(i, end - i)
     head.target_is_bare = i == end or at[i] == c'?'
+    head.target_is_star = i == end and head.method == Method.OPTIONS        # RFC 9112, 3.2.4
     return 0
 
 
 cdef int _target(const uint8_t *at, Head *head) noexcept nogil:
     """Which form the target has, and its path. 0, or -status."""
     cdef uint32_t i
-    head.target_is_bare = False
+    head.target_is_bare = head.target_is_star = False
     head.host = Span(0, 0)
     if at[head.target.at] == c'*':
         if head.target.size != 1 or head.method != Method.OPTIONS:
@@ -535,6 +613,14 @@ cdef int _version_and_end(const uint8_t *at, uint32_t size, uint32_t i, Head *he
     return <int>(i + 10)
 
 
+cdef bint asks_head(const uint8_t *at, uint32_t size) noexcept nogil:
+    """Whether what may be no request asks for a head all the same: then it is answered without content (RFC 9110, 9.3.2)."""
+    cdef uint32_t start = 0
+    while size - start >= 2 and start < 2 * LEADING_CRLF_MAX and at[start] == c'\r' and at[start + 1] == c'\n':
+        start += 2
+    return size - start >= 5 and memcmp(at + start, b"HEAD ", 5) == 0
+
+
 cdef int parse_request(Names names, const uint8_t *at, uint32_t size, Head *head) noexcept nogil:
     """A request head (RFC 9112, 3). Its size, INCOMPLETE, or -status."""
     cdef uint32_t start = 0
@@ -565,6 +651,7 @@ cdef int parse_request(Names names, const uint8_t *at, uint32_t size, Head *head
 cdef int _request_fields(const uint8_t *at, Head *head) noexcept nogil:
     """Host, Expect and Upgrade. 0, or -status."""
     cdef Field *field
+    cdef Span host
     cdef int hosts = 0
     cdef int expectations = 0
     cdef int websocket_keys = 0
@@ -576,10 +663,11 @@ cdef int _request_fields(const uint8_t *at, Head *head) noexcept nogil:
         field = &head.fields[head.known[i]]
         if field.kind == Kind.HOST:
             hosts += 1
-            if not _is_host(at, field.value):
+            host = field.value
+            if not _read_host(at, &host):
                 return -400
             if head.host.size == 0:
-                head.host = field.value
+                head.host = host
         elif field.kind == Kind.EXPECT:
             expectations += 1
             if not equals(at, field.value, b"100-continue", 12) or expectations > 1:
@@ -591,7 +679,7 @@ cdef int _request_fields(const uint8_t *at, Head *head) noexcept nogil:
             if not equals(at, head.upgrade_to, b"websocket", 9):
                 head.upgrade_to = field.value
             upgrades += 1
-    if hosts != 1:
+    if hosts != 1 and (hosts or head.minor):        # HTTP/1.0 does without
         return -400
     if not head.upgrade or not _is_protocol(at, head.upgrade_to):
         head.upgrade_to.size = 0
@@ -619,6 +707,17 @@ cdef bint _is_protocol(const uint8_t *at, Span name) noexcept nogil:
 
 # ----------------------------------------------------------------------------------------------------------- responses
 
+cdef int _start_of_status_line(const uint8_t *at, uint32_t size) noexcept nogil:
+    """Of 7 to 12 bytes that begin with `HTTP/1.`, whether they could become a status line: INCOMPLETE, or -502."""
+    cdef uint32_t i
+    if size > 7 and not c'0' <= at[7] <= c'1' or size > 8 and at[8] != c' ' or size > 9 and at[9] == c'0':
+        return -502
+    for i in range(9, size):
+        if not c'0' <= at[i] <= c'9':
+            return -502
+    return INCOMPLETE
+
+
 cdef int parse_response(Names names, const uint8_t *at, uint32_t size, Method asked, Head *head) noexcept nogil:
     """A response head (RFC 9112, 4) to a request with the method `asked`. Its size, INCOMPLETE, or -502."""
     cdef const char *wanted = b"HTTP/1."
@@ -630,7 +729,7 @@ cdef int parse_response(Names names, const uint8_t *at, uint32_t size, Method as
         if at[i] != <uint8_t>wanted[i]:
             return -502
     if size < 13:
-        return INCOMPLETE                   # "HTTP/1.1 200" and one more
+        return _start_of_status_line(at, size)      # "HTTP/1.1 200" and one more
     if not c'0' <= at[7] <= c'1' or at[8] != c' ':
         return -502
     head.minor = at[7] - c'0'
@@ -691,7 +790,10 @@ cdef int find_cookie(const uint8_t *at, Span value, const uint8_t *name, uint32_
 cdef enum ChunkState:
     SIZE_FIRST = 0              # a chunk must begin here
     SIZE
+    BLANK                       # between the size and an extension, which must come
     EXTENSION
+    QUOTED
+    QUOTED_PAIR
     SIZE_LF
     DATA
     DATA_CR
@@ -747,24 +849,19 @@ cdef int _chunk_step(Chunks *chunks, uint8_t c) noexcept nogil:
             if state == ChunkState.SIZE_FIRST:
                 chunks.line_bytes = 1
                 chunks.state = ChunkState.SIZE
-            return 0 if chunks.line_bytes <= CHUNK_DIGITS_MAX else -400
-        if state == ChunkState.SIZE_FIRST or c != c'\r' and c != c';':
+            return 0 if chunks.line_bytes <= CHUNK_DIGITS_MAX and chunks.left >> CHUNK_SIZE_BITS == 0 else -400
+        if state == ChunkState.SIZE_FIRST:
             return -400
-        chunks.quoted = False
+        if c == c' ' or c == c'\t':
+            chunks.state = ChunkState.BLANK
+            return _extension_step(chunks, c)
+        if c != c'\r' and c != c';':
+            return -400
         chunks.state = ChunkState.EXTENSION if c == c';' else ChunkState.SIZE_LF
-    elif state == ChunkState.EXTENSION:
-        chunks.extension_bytes += 1
-        if chunks.line_bytes > CHUNK_LINE_BYTES_MAX:
-            return -400
-        if c == c'"':
-            chunks.quoted = not chunks.quoted
-        elif c == c'\r' and not chunks.quoted:
-            chunks.state = ChunkState.SIZE_LF
-        elif chunks.quoted:
-            if not IN_VALUE[c] or c == c'\\':
-                return -400
-        elif not TOKEN[c] and c != c'=' and c != c';':
-            return -400
+        chunks.is_blank = False
+        chunks.may_begin = True
+    elif state <= ChunkState.QUOTED_PAIR:
+        return _extension_step(chunks, c)
     elif state == ChunkState.SIZE_LF:
         if c != c'\n':
             return -400
@@ -780,6 +877,37 @@ cdef int _chunk_step(Chunks *chunks, uint8_t c) noexcept nogil:
         chunks.state = ChunkState.SIZE_FIRST
     else:
         return _trailer_step(chunks, c)
+    return 0
+
+
+cdef int _extension_step(Chunks *chunks, uint8_t c) noexcept nogil:
+    """One byte of chunk-ext (RFC 9112, 7.1.1), with white space where that has it: around `;` and `=`. What is between them matters
+    to nobody. The line ends at the first CR, in quotes or not, whoever reads it.
+    """
+    cdef int state = chunks.state
+    chunks.extension_bytes += 1
+    if chunks.line_bytes > CHUNK_LINE_BYTES_MAX:
+        return -400
+    if state == ChunkState.QUOTED_PAIR or state == ChunkState.QUOTED and c != c'"':
+        chunks.state = ChunkState.QUOTED_PAIR if state == ChunkState.QUOTED and c == c'\\' else ChunkState.QUOTED
+        return 0 if IN_VALUE[c] else -400
+    if state == ChunkState.QUOTED:
+        chunks.state = ChunkState.EXTENSION
+    elif c == c' ' or c == c'\t':
+        chunks.is_blank = True
+    elif c == c';' or c == c'=' and state == ChunkState.EXTENSION:
+        chunks.state = ChunkState.EXTENSION
+        chunks.is_blank = False
+        chunks.may_begin = True
+    elif state == ChunkState.BLANK or chunks.is_blank and not chunks.may_begin:
+        return -400
+    elif c == c'\r' and not chunks.is_blank:
+        chunks.state = ChunkState.SIZE_LF
+    elif c == c'"' or TOKEN[c]:
+        chunks.state = ChunkState.QUOTED if c == c'"' else ChunkState.EXTENSION
+        chunks.is_blank = chunks.may_begin = False
+    else:
+        return -400
     return 0
 
 
@@ -896,12 +1024,13 @@ def request_head(const uint8_t[::1] data not None, Names names=None):
     result = parse_request(names, &data[0], <uint32_t>data.shape[0], &head)
     if result <= 0:
         return result
+    prefix = b"*" if head.target_is_star else b"/" if head.target_is_bare else b""
     return {
         **_common(&data[0], &head),
         "method": _slice(&data[0], head.method_name),
-        "target": (b"/" if head.target_is_bare else b"") + _slice(&data[0], head.target),
-        "path": (b"/" if head.target_is_bare else b"") + _slice(&data[0], head.path),
-        "host": _slice(&data[0], head.host),
+        "target": prefix + _slice(&data[0], head.target),
+        "path": prefix + _slice(&data[0], head.path),
+        "host": (<const char *>host_at(&data[0], &head))[:host_size(&head)],
         "expect_continue": bool(head.expect_continue),
         "websocket": bool(head.websocket),
         "upgrade_to": _slice(&data[0], head.upgrade_to),

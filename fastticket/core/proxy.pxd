@@ -127,6 +127,7 @@ cdef struct Conn:
     uint32_t body_size          # in `held`, after the head, decoded
     bint held_is_whole          # `held` begins with the head, and so the request can be sent (again)
     bint closes                 # after this answer
+    bint is_unframed            # only the connection's end tells where the answer ends: to close it before that is a reset
     uint8_t upgrade             # the protocol to change to, from 1
     bint retried
     bint answered               # a byte of the response went to the client
@@ -183,6 +184,7 @@ cdef struct Ask:
 cdef struct Counters:
     uint64_t accepted
     uint64_t over_client_limit
+    uint64_t proxy_headers_refused      # connections closed for want of a PROXY header that counts
     uint64_t requests
     uint64_t admitted
     uint64_t anonymous                  # passed on without a ticket
@@ -241,6 +243,8 @@ cdef class Proxy:
     cdef bint records_address           # with a login
     cdef bint records_agent
     cdef bint expects_proxy_header
+    cdef const char *unannounced_why    # the last connection was closed that had no PROXY header that counts
+    cdef char[ADDRESS_TEXT_MAX] unannounced_peer
     cdef bint writes_forwarded
     cdef bint keeps_entry               # of each request: for the log, or its id
     cdef int64_t date_s                 # which second `date` says
@@ -305,6 +309,7 @@ cdef class Proxy:
     cdef bint _meet(self, Conn *c, const sockaddr_storage *address) noexcept nogil
     cdef bint _know(self, Conn *c) noexcept nogil
     cdef bint _read_proxy_header(self, uint32_t index) noexcept nogil
+    cdef void _note_unannounced(self, const Conn *c, const char *why) noexcept nogil
     cdef int _over_limits(self, const Head *head, int size) noexcept nogil
     cdef uint8_t _upgrade_of(self, const Conn *c, const Head *head) noexcept nogil
     cdef void _note_request(self, Conn *c) noexcept nogil
@@ -410,6 +415,7 @@ cdef class Proxy:
     cdef AskKind _login_kind(self, const uint8_t *at) noexcept nogil
     cdef void _relay(
         self, uint32_t index, uint8_t *at, uint32_t size, const uint8_t *fields, uint32_t fields_size) noexcept nogil
+    cdef void _guard_end(self, Conn *c, bint is_unframed) noexcept nogil
     cdef void _compose_response(
         self, Conn *d, const uint8_t *at, const uint8_t *fields, uint32_t fields_size, bint is_tunnel) noexcept nogil
     cdef void _open_tunnel(self, uint32_t index) noexcept nogil

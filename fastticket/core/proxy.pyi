@@ -163,6 +163,10 @@ class Proxy:
         """How often clients had to wait, by why: `full` (connections_max), `out_of_descriptors`."""
 
     @property
+    def unannounced(self) -> tuple[int, str, str]:
+        """How many connections were closed for want of a PROXY header that counts; the last one's address ("" of a Unix socket); why"""
+
+    @property
     def stats(self) -> dict[str, Any]:
         """Counters since the start, as `read_counters` has them."""
 

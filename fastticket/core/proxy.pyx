@@ -20,6 +20,8 @@ Rules of this file
     - Each kind of wait has one length, so each has one queue, sorted by itself. A deadline is set once and is not extended by
       bytes; bodies must keep a minimum rate instead.
     - Answers of our own (4xx, 5xx) end the connection unless the request was read to its end.
+    - An answer that breaks off never looks whole. Where only the connection's end tells its end (HTTP/1.0), a close before that is a
+      reset.
     - Who was admitted stays so for one answer, and no longer than the session: while a tunnel or a stream goes on, its ticket is judged
       again every VOUCH_MS.
     - Counters are written in place, into memory that another process may read.
@@ -50,6 +52,7 @@ from fastticket.core.clients cimport (
     Announced,
     Networks,
     Tally,
+    Who,
     is_v4,
     read_address,
     read_proxy_header,
@@ -63,9 +66,12 @@ from fastticket.core.http1 cimport (
     TARGET_BYTES_MAX,
     Field,
     Kind,
+    asks_head,
     dechunk,
     equals,
     find_cookie,
+    host_at,
+    host_size,
     is_nominated,
     normal_path,
     parse_request,
@@ -484,7 +490,7 @@ cdef class Proxy:
         cdef int size
         parse_request(self.names, c.held, c.held_size, &self.head)
         if self.head.target_is_bare:
-            return b"/"
+            return b"*" if self.head.target_is_star else b"/"
         size = normal_path(c.held + self.head.path.at, self.head.path.size, normal)
         return (<char *>normal)[:max(size, 0)]
 
@@ -604,6 +610,13 @@ cdef class Proxy:
     def shortages(self):
         """How often clients had to wait, and for what."""
         return {"full": self.counters.full, "out_of_descriptors": self.counters.out_of_descriptors}
+
+    @property
+    def unannounced(self):
+        """How many connections were closed for want of a PROXY header that counts; whose the last one was, and why."""
+        cdef bytes peer = self.unannounced_peer
+        cdef bytes why = self.unannounced_why if self.unannounced_why != NULL else b""
+        return self.counters.proxy_headers_refused, peer.decode("ascii"), why.decode("ascii")
 
     @property
     def stats(self):
@@ -1011,6 +1024,8 @@ cdef class Proxy:
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
             self.counters.accepted += 1
             if not self._meet(&self.conns[index], &address):
+                if self.expects_proxy_header:
+                    self._note_unannounced(&self.conns[index], b"it is not of trusted_proxies, whose PROXY header counts")
                 self._close(index)
                 continue
             self._set_timer(index, Timer.HEAD_IN if self.expects_proxy_header else Timer.KEEP_ALIVE)
@@ -1063,23 +1078,35 @@ cdef class Proxy:
         """What the connection begins with if a proxy announces its clients. False: it is not all there, or the connection is closed."""
         cdef Conn *c = &self.conns[index]
         cdef Announced announced
-        cdef int size = read_proxy_header(c.held, c.held_size, &announced)
+        cdef int size = read_proxy_header(c.held, c.held_size, self.head_bytes, &announced)
         if size == INCOMPLETE:
             return False
         c.awaits_proxy_header = False
         if size < 0:
             self.counters.bad_requests += 1
+            self._note_unannounced(
+                c, b"its PROXY header is larger than head_bytes_max" if size == -431 else b"its PROXY header is malformed")
             self._close(index)
             return False
-        if announced.is_known:
+        if announced.who == Who.NAMED:
             c.has_address = True
             memcpy(c.peer_address, announced.source, ADDRESS_BYTES)
         if c.has_address and not self._know(c):
             self._close(index)
             return False
+        if announced.who == Who.NAMELESS:
+            c.is_trusted = False                    # what follows is not the proxy's word, but of somebody whom nobody knows
         c.held_size -= size
         memmove(c.held, c.held + size, c.held_size)
         return True
+
+    cdef void _note_unannounced(self, const Conn *c, const char *why) noexcept nogil:
+        """A connection is about to be closed for want of a PROXY header that counts. `why` stays valid."""
+        self.counters.proxy_headers_refused += 1
+        self.unannounced_why = why
+        self.unannounced_peer[0] = 0
+        if c.has_address:
+            write_address(c.peer_address, self.unannounced_peer)
 
     # ------------------------------------------------------------------------------------------------------- sending
 
@@ -1303,9 +1330,9 @@ cdef class Proxy:
         if self.log is None:
             return
         entry.method_size = <uint8_t>min(self.head.method_name.size, <uint32_t>METHOD_KEPT_MAX)
-        entry.host_size = <uint8_t>min(self.head.host.size, <uint32_t>HOST_KEPT_MAX)
+        entry.host_size = <uint8_t>min(host_size(&self.head), <uint32_t>HOST_KEPT_MAX)
         memcpy(entry.method, c.held + self.head.method_name.at, entry.method_size)
-        memcpy(entry.host, c.held + self.head.host.at, entry.host_size)
+        memcpy(entry.host, host_at(c.held, &self.head), entry.host_size)
         entry.path_size = keep_path(entry.path, c.held + self.head.path.at, self.head.path.size)
 
     cdef void _note_nothing(self, Conn *c) noexcept nogil:
@@ -1561,7 +1588,7 @@ cdef class Proxy:
         self.counters.bad_requests += 1
         c.complete = False
         c.held_is_whole = False
-        c.method = Method.OTHER_METHOD
+        c.method = Method.HEAD if asks_head(c.held, c.held_size) else Method.OTHER_METHOD
         if c.began_us == 0 and self.keeps_entry:        # nothing is known of it, but who has sent it
             c.is_admitted = False
             c.body_bytes_out = 0
@@ -1699,6 +1726,8 @@ cdef class Proxy:
     cdef void _linger(self, uint32_t index, bint more_held) noexcept nogil:
         """Close so that the client sees the answer: unread bytes would turn the close into a reset (RFC 9112, 9.6)."""
         cdef Conn *c = &self.conns[index]
+        if c.is_unframed:
+            self._guard_end(c, False)
         if c.complete and not c.readable and not more_held:
             self._close(index)
             return
@@ -2041,15 +2070,18 @@ cdef class Proxy:
         cdef int i
         self.out_size = 0
         if self.keeps_host:
-            c.host_size = <uint8_t>head.host.size if head.host.size <= HOST_BYTES_MAX else 0
-            memcpy(c.host, c.held + head.host.at, c.host_size)
+            c.host_size = <uint8_t>host_size(head) if host_size(head) <= HOST_BYTES_MAX else 0
+            memcpy(c.host, host_at(c.held, head), c.host_size)
         if self.records_agent and route.logs_in:
             self._note_agent(c)
         self._put(c.held + head.method_name.at, head.method_name.size)
-        self._put(b" /" if head.target_is_bare else b" ", 2 if head.target_is_bare else 1)
+        if head.target_is_bare:
+            self._put(b" *" if head.target_is_star else b" /", 2)
+        else:
+            self._put(b" ", 1)
         self._put(c.held + head.target.at, head.target.size)
         self._put(b" HTTP/1.1\r\nHost: ", 17)
-        self._put(c.held + head.host.at, head.host.size)
+        self._put(host_at(c.held, head), host_size(head))
         self._put(b"\r\n", 2)
         for i in range(head.field_count):
             field = &head.fields[i]
@@ -2149,7 +2181,7 @@ cdef class Proxy:
         if host != NULL:
             self._put(c.held + host.value.at, host.value.size)
         else:
-            self._put(c.held + self.head.host.at, self.head.host.size)
+            self._put(host_at(c.held, &self.head), host_size(&self.head))
         self._put(b"\r\n", 2)
         if self.writes_forwarded:
             self._put_forwarded(c, proto)
@@ -2167,7 +2199,7 @@ cdef class Proxy:
             self._put(<uint8_t *>client, size)
             self._put(b"]\"", 0 if is_v4(c.client) else 2)
         self._put(b";host=\"", 7)
-        self._put(c.held + self.head.host.at, self.head.host.size)
+        self._put(host_at(c.held, &self.head), host_size(&self.head))
         self._put(b"\";proto=", 8)
         if proto != NULL and (equals(c.held, proto.value, b"https", 5)):
             self._put(b"https", 5)
@@ -2471,18 +2503,21 @@ cdef class Proxy:
             self._relay(index, at, size, NULL, 0)
 
     cdef bint _agreed(self, const Conn *d, const uint8_t *at) noexcept nogil:
-        """Whether a 101 changes to what the client has asked for, if it says to what."""
+        """Whether a 101 says that it changes to what the client has asked for (RFC 9110, 7.8: it must say to what)."""
         cdef Field *field
         cdef Text *protocol
+        cdef bint is_said = False
         cdef int i
         if d.upgrade == 0:
             return False
         protocol = &self.upgrades[d.upgrade - 1]
         for i in range(self.head.known_count):
             field = &self.head.fields[self.head.known[i]]
-            if field.kind == Kind.UPGRADE and not equals(at, field.value, <const char *>protocol.at, protocol.size):
-                return False
-        return True
+            if field.kind == Kind.UPGRADE:
+                if not equals(at, field.value, <const char *>protocol.at, protocol.size):
+                    return False
+                is_said = True
+        return is_said
 
     cdef bint _hold(self, Conn *c, const uint8_t *at, uint32_t size) noexcept nogil:
         if c.held == NULL:
@@ -2556,7 +2591,8 @@ cdef class Proxy:
         c.framing = Framing.UNTIL_CLOSE if is_tunnel else head.framing
         c.left = head.content_length
         c.complete = False
-        c.keeps_alive = c.framing != Framing.UNTIL_CLOSE and not head.close and (head.minor == 1 or head.keep_alive)
+        c.keeps_alive = c.framing != Framing.UNTIL_CLOSE and not head.close and (head.minor == 1 or head.keep_alive) \
+            and d.upgrade == 0              # one that was declined: the parser behind may have stopped at the offer
         memset(&c.chunks, 0, sizeof(Chunks))
         if not self._take_body(c, at + head.size, &consumed, &produced) or consumed < size - head.size:
             self.counters.upstream_errors += 1
@@ -2569,6 +2605,7 @@ cdef class Proxy:
         d.sends_chunks = not is_tunnel and d.minor == 1 and (c.framing == Framing.CHUNKED or c.framing == Framing.UNTIL_CLOSE)
         if d.minor == 0 and (c.framing == Framing.CHUNKED or c.framing == Framing.UNTIL_CLOSE):
             d.closes = True
+            self._guard_end(d, True)
         self._compose_response(d, at, fields, fields_size, is_tunnel)
         self._put_body(at + head.size, produced, d.sends_chunks, c.complete)
         self.counters.responses += 1
@@ -2593,6 +2630,16 @@ cdef class Proxy:
             if d.is_admitted and d.complete:
                 self._set_timer(downstream, Timer.VOUCH)
             self._pump(index)
+
+    cdef void _guard_end(self, Conn *c, bint is_unframed) noexcept nogil:
+        """From the head of an answer whose end is the connection's to its last byte, whatever closes that resets it: a service that
+        breaks off, a deadline, the death of this process. The kernel is told beforehand, so nothing else has to think of it.
+        """
+        cdef linger how
+        how.l_onoff = is_unframed
+        how.l_linger = 0
+        c.is_unframed = is_unframed
+        setsockopt(c.fd, SOL_SOCKET, SO_LINGER, &how, sizeof(how))
 
     cdef void _compose_response(
         self, Conn *d, const uint8_t *at, const uint8_t *fields, uint32_t fields_size, bint is_tunnel
@@ -2772,6 +2819,7 @@ def read_counters(const uint8_t[::1] page not None):
     return {
         "accepted": counters.accepted,
         "over_client_limit": counters.over_client_limit,
+        "proxy_headers_refused": counters.proxy_headers_refused,
         "requests": counters.requests,
         "admitted": counters.admitted,
         "anonymous": counters.anonymous,

@@ -1,6 +1,6 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
-from fastticket.core.http1 cimport Field, Head, Span
+from fastticket.core.http1 cimport Field, Head
 
 cdef enum:
     ROUTES_LIMIT = 256

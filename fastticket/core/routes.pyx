@@ -13,7 +13,7 @@ Rules of this file
 cimport cython
 from libc.string cimport memchr, memcmp, memcpy
 
-from fastticket.core.http1 cimport TARGET_BYTES_MAX, is_normal, normal_path, reads_as
+from fastticket.core.http1 cimport TARGET_BYTES_MAX, host_at, host_size, is_normal, normal_path, reads_as
 
 cdef const uint8_t *ROOT = b"/"
 
@@ -88,7 +88,7 @@ cdef class Routes:
                 continue
             if size != route.path_size and path[route.path_size] != c'/' and route.path[route.path_size - 1] != c'/':
                 continue
-            if route.host_size == 0 or _is_of_host(route, at, head.host):
+            if route.host_size == 0 or _is_of_host(route, host_at(at, head), host_size(head)):
                 return i
         return NO_ROUTE
 
@@ -98,23 +98,23 @@ def _rank(host, path):
     return (host == "", host.startswith("*"), -len(host), host, -len(path))
 
 
-cdef bint _is_of_host(const Route *route, const uint8_t *at, Span host) noexcept nogil:
+cdef bint _is_of_host(const Route *route, const uint8_t *host, uint32_t whole_size) noexcept nogil:
     """Without the port, in any case, with or without a last dot."""
     cdef uint32_t size = 0
     cdef uint32_t start
     cdef uint32_t i
     cdef uint8_t c
-    while size < host.size and at[host.at + size] != (c':' if at[host.at] != c'[' else c']'):
+    while size < whole_size and host[size] != (c':' if host[0] != c'[' else c']'):
         size += 1
-    if at[host.at] == c'[' and size < host.size:
+    if host[0] == c'[' and size < whole_size:
         size += 1
-    if size and at[host.at + size - 1] == c'.':
+    if size and host[size - 1] == c'.':
         size -= 1
     if size < route.host_size or (size > route.host_size) != route.is_wildcard:
         return False
-    start = host.at + size - route.host_size
+    start = size - route.host_size
     for i in range(route.host_size):
-        c = at[start + i]
+        c = host[start + i]
         if (c | 0x20 if c'A' <= c <= c'Z' else c) != route.host[i]:
             return False
     return True

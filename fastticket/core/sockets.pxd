@@ -20,7 +20,10 @@ cdef extern from "<sys/socket.h>" nogil:
         unsigned short sa_family
     struct sockaddr_storage:
         unsigned short ss_family
-    int AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_ERROR, SHUT_WR
+    struct linger:
+        int l_onoff
+        int l_linger
+    int AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_ERROR, SO_LINGER, SHUT_WR
     int MSG_NOSIGNAL, MSG_PEEK
     int socket(int family, int type, int protocol)
     int connect(int fd, const sockaddr *address, socklen_t size)

@@ -73,14 +73,16 @@ class AdminListener:
             writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader) -> bytes:
-        """The response to one request."""
+        """The response to one request; to HEAD it has no content, whatever is wrong with that."""
         try:
             raw = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
-            return _response(_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE))
+            start = await reader.read(len(b"HEAD "))
+            return _response(_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE), with_body=start != b"HEAD ")
         head = request_head(raw)
         if isinstance(head, int):
-            return _response(_error(HTTPStatus(-head if head else HTTPStatus.BAD_REQUEST)))
+            status = HTTPStatus(-head if head else HTTPStatus.BAD_REQUEST)
+            return _response(_error(status), with_body=not raw.startswith(b"HEAD "))
         if head["path"] == b"/drain" and head["method"] in self._changes:
             if any(name.lower() in OF_BROWSERS for name, _, _ in head["fields"]):
                 return _response(_error(HTTPStatus.FORBIDDEN))

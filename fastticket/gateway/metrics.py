@@ -18,6 +18,7 @@ METRICS_TYPE = CONTENT_TYPE_LATEST
 COUNTERS = {
     "accepted": ("connections_accepted", "Client connections."),
     "over_client_limit": ("connections_refused", "Client connections beyond connections_per_client_max."),
+    "proxy_headers_refused": ("proxy_headers_refused", "Connections without a PROXY header that counts, closed."),
     "requests": ("requests_received", "Request heads that could be read."),
     "responses": ("upstream_responses", "Responses passed on from upstream servers."),
     "upstream_connects": ("upstream_connections", "Connections made to upstream servers."),

@@ -215,6 +215,24 @@ class Shortages:
             self._said_s[name] = now_s
 
 
+class Unannounced:
+    """Says that connections are closed for want of a PROXY header that counts: one line while it goes on, as of shortages."""
+
+    def __init__(self) -> None:
+        self._seen = 0
+        self._seen_s = -SHORTAGE_S
+
+    def tell(self, proxy: Proxy) -> None:
+        """Look at its counter."""
+        count, peer, why = proxy.unannounced
+        if count == self._seen:
+            return
+        now_s = time.monotonic()
+        if now_s - self._seen_s >= SHORTAGE_S:
+            log.warning("a connection from %s was closed: %s (%d so far)", peer or "a Unix socket", why, count)
+        self._seen, self._seen_s = count, now_s
+
+
 class Worker:
     """A gateway on sockets that listen already."""
 
@@ -244,6 +262,7 @@ class Worker:
         self._publisher: asyncio.TimerHandle | None = None
         self._changes: Counter[str] = Counter()  # of sessions, by what the application asked for
         self._shortages = Shortages()
+        self._unannounced = Unannounced()
         ticket = config.ticket
         self._cookie = TicketCookie(
             ticket.cookie, is_secure=ticket.cookie_secure, domain_level=ticket.cookie_domain_level
@@ -424,6 +443,7 @@ class Worker:
             else:
                 log.warning("upstream %s: %s is up again", self._groups[group].name, server)
         self._shortages.tell(self.proxy)
+        self._unannounced.tell(self.proxy)
 
     def _publish(self) -> None:
         if not self._slot:

@@ -245,6 +245,13 @@ def test_the_demo(run, tmp_path):
 
     url = f"http://127.0.0.1:{port}"
     at = demo()
+    redirect = ("-o", "/dev/null", "-w", "\n%{redirect_url}\n%{http_code}")
+    assert (
+        curl("-H", "Accept: text/html", *redirect, f"{url}/whoami?x=1")[1].strip()
+        == f"{url}/login?next=/whoami%3Fx%3D1"
+    )
+    for wanted, went in (("/whoami%3Fx%3D1", "/whoami?x=1"), ("//evil.example", "/"), ("/%5Cevil.example", "/")):
+        assert curl("-d", "user=alice", *redirect, f"{url}/login?next={wanted}")[1].strip() == f"{url}{went}"
     assert curl("-c", "jar", "-d", "user=alice", f"{url}/login")[0] == 303
     answers = [json.loads(curl("-b", "jar", f"{url}/whoami")[1]) for _ in range(6)]
     assert {answer["user"] for answer in answers} == {"alice"}

@@ -1,6 +1,7 @@
 """The endpoint that answers for a ticket: by itself, and behind the gateways that ask it, run from examples/auth as they are."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -131,6 +132,256 @@ def test_use_is_noted(at):
 def test_the_path_must_not_be_a_route(gateway, origin):
     with pytest.raises(Exception, match="the path is there twice"):
         gateway(origin(), routes=[{"path": "/_ticket/auth"}], gateway=ENDPOINT)
+
+
+# --- what the gateway in front says of the request that it has
+
+
+PUBLIC = [
+    LOGIN,
+    {"path": "/public", "auth": "none"},
+    {"path": "/api", "methods": ["OPTIONS"], "auth": "none"},
+    {"path": "/maybe", "auth": "optional"},
+    {"path": "/files", "exempt": "/files/open/.*"},
+    {"path": "/pay", "consistency": "strong"},
+    {"path": "/poll", "touch": False},
+    {"path": "/", "host": "open.example", "auth": "none"},
+    {"path": "/"},
+]
+
+
+def nginx_says(method, uri, host="a"):
+    return "/_ticket/auth", host, [f"X-Original-Method: {method}", f"X-Original-URI: {uri}"], "GET"
+
+
+def traefik_says(method, uri, host="a"):
+    fields = [f"X-Forwarded-Method: {method}", f"X-Forwarded-Uri: {uri}", f"X-Forwarded-Host: {host}"]
+    return "/_ticket/auth", "auth.internal", fields, "GET"
+
+
+def envoy_says(method, uri, host="a"):
+    return f"/_ticket/auth{uri}", host, [], method
+
+
+SAYS = {"nginx": nginx_says, "haproxy": nginx_says, "traefik": traefik_says, "caddy": traefik_says, "envoy": envoy_says}
+REDIRECTS = {"nginx": 401, "haproxy": 401, "traefik": 302, "caddy": 302, "envoy": 302}
+
+
+@pytest.fixture(params=SAYS)
+def fronted(request, gateway, origin, tmp_path):
+    """A gateway that such a one asks: `ask(method, uri, ...)`."""
+    behind = origin()
+    settings = {
+        "auth_front": request.param,
+        "trusted_proxies": ["127.0.0.1/32"],
+        "login_url": "/login",
+        "access_log": "access.log",
+        "access_log_format": "json",
+    }
+    at = gateway(behind, routes=PUBLIC, gateway={**ENDPOINT, **settings})
+
+    def ask(method, uri, *fields, host="a", ticket=None):
+        path, own_host, said, own_method = SAYS[request.param](method, uri, host)
+        raw = get(path, *said, *fields, ticket=ticket, method=own_method).replace(
+            b"Host: a\r\n", f"Host: {own_host}\r\n".encode()
+        )
+        head, _ = at.ask(raw)
+        return head
+
+    yield at, ask, request.param
+    assert behind.requests == []
+
+
+def test_the_route_of_the_request_decides(fronted):
+    _, ask, _ = fronted
+    expected = {
+        ("GET", "/public/x", "a"): 204,
+        ("GET", "/publicx", "a"): 401,
+        ("OPTIONS", "/api/x?y=1", "a"): 204,
+        ("DELETE", "/api/x", "a"): 401,
+        ("GET", "/maybe", "a"): 204,
+        ("GET", "/files/open/1", "a"): 204,
+        ("GET", "/files/1", "a"): 401,
+        ("GET", "/x", "open.example"): 204,
+        ("GET", "/x", "open.example:443"): 204,
+        ("GET", "/x", "a"): 401,
+        ("GET", "/pay", "a"): 401,
+        ("GET", "/public/../x", "a"): 401,
+        ("GET", "/public//x", "a"): 401,
+        ("GET", "/public/%2e%2e/x", "a"): 401,
+    }
+    for (method, uri, host), status in expected.items():
+        head = ask(method, uri, host=host)
+        assert (status_of(head), fields_of(head).get(b"x-forwarded-user")) == (
+            status,
+            b"" if status == 204 else None,
+        ), uri
+
+
+def test_who_has_a_ticket_is_named_unless_nobody_looks_at_it(fronted):
+    at, ask, _ = fronted
+    ticket = at.login("alice")
+    for uri, user in (
+        ("/x", b"alice"),
+        ("/maybe", b"alice"),
+        ("/files/open/1", b"alice"),
+        ("/pay", b"alice"),
+        ("/public/x", b""),
+    ):
+        head = ask("GET", uri, ticket=ticket)
+        assert (status_of(head), fields_of(head)[b"x-forwarded-user"]) == (204, user), uri
+
+
+def test_a_strong_route_asks_the_store_and_a_poll_is_no_use(fronted):
+    at, ask, _ = fronted
+    ticket = at.login()
+    assert status_of(ask("GET", "/x", ticket=ticket)) == 204
+    loads = at.cache.stats["loads"]
+    assert status_of(ask("GET", "/pay", ticket=ticket)) == 204
+    assert at.cache.stats["loads"] == loads + 1
+    held_ms = at.call(lambda: at.cache.check(ticket, touch=False).idle_deadline_ms)
+    began_ms = at.call(at.cache.now_ms)
+    wait_until(lambda: at.call(at.cache.now_ms) > began_ms + 10, "the clock goes on")
+    assert status_of(ask("GET", "/poll", ticket=ticket)) == 204
+    assert at.call(lambda: at.cache.check(ticket, touch=False).idle_deadline_ms) == held_ms
+    assert status_of(ask("GET", "/x", ticket=ticket)) == 204
+    assert at.call(lambda: at.cache.check(ticket, touch=False).idle_deadline_ms) > held_ms
+
+
+def test_the_access_log_says_what_was_asked_of_whom(fronted, tmp_path):
+    _, ask, _ = fronted
+    assert status_of(ask("DELETE", "/orders/7?secret=1", "X-Forwarded-For: 9.9.9.9", host="shop.example")) == 401
+    line = json.loads(wait_until((tmp_path / "access.log").read_text, "a line"))
+    assert {name: line[name] for name in ("client", "method", "host", "path", "status", "verdict")} == {
+        "client": "9.9.9.9",
+        "method": "DELETE",
+        "host": "shop.example",
+        "path": "/orders/7",
+        "status": 401,
+        "verdict": "missing",
+    }
+
+
+def test_a_browser_is_told_where_to_log_in(fronted):
+    """nginx can make a redirect of 401 and Location, and 500 of a redirect; the others pass a redirect on."""
+    _, ask, front = fronted
+    for uri, carried in (("/x?a=1&b=2", "?next=/x%3Fa%3D1%26b%3D2"), ("//evil.example", "")):
+        for method in ("GET", "HEAD"):
+            head = ask(method, uri, "Accept: text/html")
+            assert (status_of(head), fields_of(head)[b"location"].decode()) == (REDIRECTS[front], f"/login{carried}")
+            assert (b"www-authenticate" in fields_of(head)) == (REDIRECTS[front] == 401)
+    for head in (ask("POST", "/x", "Accept: text/html"), ask("GET", "/x", "Accept: */*"), ask("GET", "/x")):
+        assert (status_of(head), b"location" in fields_of(head)) == (401, False)
+
+
+def test_a_browser_whose_session_has_to_be_looked_up_is_told_the_same(fronted):
+    """What waits is read again, with what the gateway in front says of it."""
+    at, ask, front = fronted
+    ticket = at.login()
+    at.run(at.cache.logout(ticket))
+    at.call(at.cache.near.bump_epoch, 0)
+    for uri in ("/x?y", "/files/open/../x"):
+        head = ask("GET", uri, "Accept: text/html", ticket=ticket)
+        assert status_of(head) == REDIRECTS[front]
+    assert status_of(ask("GET", "/files/open/2", ticket=ticket)) == 204
+
+
+@pytest.mark.parametrize(
+    "uri", ["", "x", "http://a/public", "*", "/public/x y", "/public/\xe4", "/public/#x", "/public/%00"]
+)
+def test_what_is_no_target_is_refused(fronted, uri):
+    _, ask, front = fronted
+    if front != "envoy":  # it is what comes, and is judged as such
+        assert status_of(ask("GET", uri)) == 403
+
+
+AMBIGUOUS = {
+    "nginx": [
+        ["X-Original-URI: /public"],
+        ["X-Original-Method: GET"],
+        ["X-Original-Method: GET", "X-Original-URI: /public", "X-Original-URI: /public"],
+        ["X-Original-Method: GET", "X_Original_Method: GET", "X-Original-URI: /public"],
+        ["X-Original-Method: G T", "X-Original-URI: /public"],
+        ["X-Original-Method:", "X-Original-URI: /public"],
+        ["X-Original-Method: GET", "X-Original-URI: /public" + "x" * 9000],
+    ],
+    "traefik": [
+        ["X-Forwarded-Method: GET", "X-Forwarded-Uri: /public"],
+        ["X-Forwarded-Method: GET", "X-Forwarded-Uri: /public", "X-Forwarded-Host: a", "X-Forwarded-Host: a"],
+        ["X-Forwarded-Method: GET", "X-Forwarded-Uri: /public", "X-Forwarded-Host: a b"],
+        ["X-Forwarded-Method: GET", "X-Forwarded-Uri: /public", "x_forwarded_uri: /public", "X-Forwarded-Host: a"],
+    ],
+}
+
+
+@pytest.mark.parametrize(("front", "said"), [(front, said) for front, cases in AMBIGUOUS.items() for said in cases])
+def test_what_can_be_read_in_two_ways_or_in_none_is_refused(gateway, origin, front, said):
+    settings = {**ENDPOINT, "auth_front": front, "trusted_proxies": ["127.0.0.1/32"]}
+    at = gateway(origin(), routes=PUBLIC, gateway=settings)
+    assert status_of(at.ask(get("/_ticket/auth", *said))[0]) == 403
+    assert status_of(at.ask(get("/_ticket/auth", *said, ticket=at.login()))[0]) == 403
+
+
+EVERYTHING = [
+    "X-Original-Method: GET",
+    "X-Original-URI: /public",
+    "X-Forwarded-Method: GET",
+    "X-Forwarded-Uri: /public",
+    "X-Forwarded-Host: a",
+]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"trusted_proxies": ["127.0.0.1/32"]},
+        {"trusted_proxies": ["10.0.0.0/8"], "auth_front": "nginx"},
+        {"trusted_proxies": ["10.0.0.0/8"], "auth_front": "caddy"},
+        {"trusted_proxies": ["10.0.0.0/8"], "auth_front": "envoy"},
+    ],
+    ids=["no front", *("not trusted " + front for front in ("nginx", "caddy", "envoy"))],
+)
+def test_nobody_else_is_believed(gateway, origin, settings):
+    """A client gets to the endpoint, too; and where nobody says who asks there, it may be a client's word that comes through."""
+    at = gateway(origin(), routes=PUBLIC, gateway={**ENDPOINT, "login_url": "/login", **settings})
+    for path in ("/_ticket/auth", "/_ticket/auth/public"):
+        head, _ = at.ask(get(path, *EVERYTHING, "Accept: text/html"))
+        assert (status_of(head), b"location" in fields_of(head)) == (401, False)
+        assert status_of(at.ask(get(path, *EVERYTHING, ticket=at.login()))[0]) == 204
+
+
+@pytest.mark.parametrize("front", SAYS)
+def test_without_a_word_of_a_request_it_is_about_the_ticket(gateway, origin, front):
+    """A page asks, through the gateway in front, how long its session still lives."""
+    at = gateway(
+        origin(), routes=PUBLIC, gateway={**ENDPOINT, "auth_front": front, "trusted_proxies": ["127.0.0.1/32"]}
+    )
+    assert status_of(at.ask(get("/_ticket/auth?x=/public"))[0]) == 401
+    assert status_of(at.ask(get("/_ticket/auth", ticket=at.login()))[0]) == 204
+
+
+def test_a_request_without_a_route_is_403(gateway, origin):
+    settings = {**ENDPOINT, "auth_front": "nginx", "trusted_proxies": ["127.0.0.1/32"]}
+    at = gateway(origin(), routes=[{"path": "/", "host": "known", "auth": "none"}], gateway=settings)
+    said = ("X-Original-Method: GET", "X-Original-URI: /x")
+    head, body = at.ask(get("/_ticket/auth", *said))
+    assert (status_of(head), b"no_route" in body) == (403, True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"auth_front": "nginx", "trusted_proxies": ["unix"]},
+            "auth_front: says who asks at auth_path, and there is none",
+        ),
+        ({**ENDPOINT, "auth_front": "nginx"}, "auth_front: nginx is believed only if it is one of trusted_proxies"),
+        ({**ENDPOINT, "auth_front": "apache"}, "auth_front: must be one of"),
+    ],
+)
+def test_a_front_that_could_not_ask(gateway, origin, settings, said):
+    with pytest.raises(Exception, match=re.escape(said)):
+        gateway(origin(), gateway=settings)
 
 
 # --- behind others

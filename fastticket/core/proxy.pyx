@@ -1801,9 +1801,13 @@ cdef class Proxy:
         """What another gateway has asked: the request may pass, and whose it is."""
         cdef Conn *c = &self.conns[index]
         cdef const char *connection = self._connection_field(c)
+        cdef int status = 200 if self.front == Front.SAYS_BELOW else 204      # Envoy takes 204 for a refusal
         self.out_size = 0
         self._set_date()
-        self._put(b"HTTP/1.1 204 No Content\r\n", 25)
+        if status == 200:
+            self._put(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n", 36)
+        else:
+            self._put(b"HTTP/1.1 204 No Content\r\n", 25)
         self._put(<const uint8_t *>self.date, <uint32_t>strlen(self.date))
         self._put(b"Cache-Control: no-store\r\n", 25)
         if self.request_id_field.size:
@@ -1816,7 +1820,7 @@ cdef class Proxy:
             self._put_lifetime(c)
         self._put(<const uint8_t *>connection, <uint32_t>strlen(connection))
         self._put(b"\r\n", 2)
-        self._deliver(index, 204, self.out, self.out_size)
+        self._deliver(index, status, self.out, self.out_size)
 
     cdef void _set_date(self) noexcept nogil:
         """`date`: the field line, of this second."""

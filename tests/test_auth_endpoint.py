@@ -182,11 +182,14 @@ def fronted(request, gateway, origin, tmp_path):
     }
     at = gateway(behind, routes=PUBLIC, gateway={**ENDPOINT, **settings})
 
-    def ask(method, uri, *fields, host="a", ticket=None):
+    def ask(method, uri, *fields, host="a", ticket=None, over=None):
         path, own_host, said, own_method = SAYS[request.param](method, uri, host)
         raw = get(path, *said, *fields, ticket=ticket, method=own_method).replace(
             b"Host: a\r\n", f"Host: {own_host}\r\n".encode()
         )
+        if over:  # a connection that goes on
+            over.sendall(raw)
+            return over.read_head()
         head, _ = at.ask(raw)
         return head
 
@@ -233,6 +236,23 @@ def test_who_has_a_ticket_is_named_unless_nobody_looks_at_it(fronted):
     ):
         head = ask("GET", uri, ticket=ticket)
         assert (status_of(head), fields_of(head)[b"x-forwarded-user"]) == (MAY_PASS[front], user), uri
+
+
+def test_nobody_is_named_by_who_was_there_before_on_the_connection(fronted):
+    """Gateways in front ask for all their clients over a few."""
+    at, ask, front = fronted
+    ticket = at.login("alice")
+    with at.connect() as over:
+        for uri, given, user in (
+            ("/x", ticket, b"alice"),
+            ("/public/x", ticket, b""),
+            ("/maybe", ticket, b"alice"),
+            ("/maybe", None, b""),
+            ("/files/open/1", None, b""),
+            ("/public/x", None, b""),
+        ):
+            head = ask("GET", uri, ticket=given, over=over)
+            assert (status_of(head), fields_of(head)[b"x-forwarded-user"]) == (MAY_PASS[front], user), uri
 
 
 def test_a_strong_route_asks_the_store_and_a_poll_is_no_use(fronted):

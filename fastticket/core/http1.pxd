@@ -138,9 +138,9 @@ cdef inline bint separates(uint8_t c) noexcept nogil:
 
 
 cdef inline Span cookie_in(const uint8_t *at, Span value, uint32_t name_size, Span found) noexcept nogil:
-    """What to take out of a Cookie field for one cookie to be gone, by its name's size and where its value is: with it what separated it.
+    """What to take out of a Cookie field for one cookie to be gone, by the size of its name and where its value is.
 
-    The others stay as they are, byte for byte. If there are none, no separator stays either.
+    What separated it goes with it, the others stay as they are, byte for byte. If there are none, no separator stays either.
     """
     cdef uint32_t start = found.at - name_size - 1
     cdef uint32_t end = found.at + found.size

@@ -2271,8 +2271,8 @@ cdef class Proxy:
         self._put(b"\r\n", 2)
 
     cdef bint _withhold_ticket(self, const Conn *c, const Field *field) noexcept nogil:
-        """Whether a Cookie or Authorization field holds a ticket: then what it holds beside it was written. The application is told who it
-        is, and no more. Of a line that goes on as it came, the run goes on after the ticket."""
+        """Whether a Cookie or Authorization field holds a ticket: then what it holds beside it was written. Of a line that goes on as
+        it came, the run goes on after the ticket."""
         cdef uint32_t end = field.value.at + field.value.size
         cdef Span cut
         if field.kind == Kind.AUTHORIZATION:

@@ -252,3 +252,11 @@ def test_the_endpoint_tells_it_too(gateway, behind):
 def test_each_name_has_one_meaning(gateway, behind, settings, said):
     with pytest.raises(Exception, match=re.escape(said)):
         gateway(behind, gateway=settings)
+
+
+@pytest.mark.parametrize("name", [*NAMES.values(), "x-session-LIFETIME"])
+def test_a_route_does_not_set_them(gateway, behind, name):
+    with pytest.raises(
+        Exception, match=f"response_headers: '{name}' is not a field name, or one that has a meaning of its own"
+    ):
+        gateway(behind, routes=[{"path": "/", "response_headers": {name: "1"}}], gateway=NAMES)

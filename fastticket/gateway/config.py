@@ -617,6 +617,8 @@ def _check_upstream(config: Config, upstream: Upstream, require: Callable[[objec
 
 def _check_route(config: Config, route: Route, problems: Problems) -> None:
     require = problems.require
+    gateway = config.gateway
+    ours = {name.lower() for name in (gateway.identity_header, gateway.no_use_header, gateway.lifetime_header)}
     in_file = route in config.route
     where = f"[[route]] {route.host}{route.path}" if in_file else f"[gateway] auth_path {route.path}"
     require(
@@ -676,7 +678,7 @@ def _check_route(config: Config, route: Route, problems: Problems) -> None:
     for key, headers in (("request_headers", route.request_headers), ("response_headers", route.response_headers)):
         for name, value in headers.items():
             require(
-                TOKEN.fullmatch(name) and name.lower() not in {*KNOWN, config.gateway.identity_header.lower()},
+                TOKEN.fullmatch(name) and name.lower() not in {*KNOWN, *ours},
                 f"{where} {key}",
                 f"{name!r} is not a field name, or one that has a meaning of its own",
             )

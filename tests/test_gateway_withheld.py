@@ -1,7 +1,10 @@
 """The ticket does not reach an application that has no use for it; what comes beside it does, byte for byte."""
 
+import asyncio
+import threading
+
 import pytest
-from conftest import fields_of, status_of
+from conftest import BOUND_S, fields_of, status_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,6 +98,28 @@ def test_whoever_waited_for_the_store_keeps_it_as_little(at, behind):
         assert seen(behind) == [b"Cookie: a=1; b=2"]
 
 
+def test_whoever_waited_does_not_go_on_with_the_cookies_of_who_came_meanwhile(at, behind):
+    """The store is slow to answer for one, and another, whose session is held, is served before that."""
+    ticket, waiting = at.login("alice"), at.login("bob")
+    assert status_of(at.ask(get(f"Cookie: ticket={ticket}"))[0]) == 200
+    behind.requests.clear()
+    exchange, asked, gate = at.cache._store.exchange, threading.Event(), asyncio.Event()
+
+    async def held(requests):
+        asked.set()
+        await gate.wait()
+        return await exchange(requests)
+
+    at.call(setattr, at.cache._store, "exchange", held)
+    with at.connect() as client:
+        client.sendall(get(f"Cookie: x=1; ticket={waiting}; y=2"))
+        assert asked.wait(BOUND_S)
+        assert status_of(at.ask(get(f"Cookie: {'z' * 600}=3; ticket={ticket}"))[0]) == 200
+        at.call(gate.set)
+        assert status_of(client.read_response()[0]) == 200
+    assert [fields_of(head)[b"cookie"] for head, _ in behind.requests] == [b"z" * 600 + b"=3", b"x=1; y=2"]
+
+
 def test_an_application_that_reads_tickets_itself_is_given_them(gateway, behind):
     at = gateway(behind, routes=ROUTES, ticket={"forward_ticket": True})
     fields = f"Cookie: a=1; ticket={at.login()}"
@@ -107,6 +132,9 @@ def test_an_application_that_reads_tickets_itself_is_given_them(gateway, behind)
 
 def test_the_requests_of_one_connection_do_not_lend_each_other_their_cookies(at, behind):
     tickets = [at.login(name) for name in ("alice", "bob-with-a-longer-name")]
+    for ticket in tickets:  # held from now on: nothing below waits, and is read again
+        assert status_of(at.ask(get(f"Cookie: ticket={ticket}"))[0]) == 200
+    behind.requests.clear()
     with at.connect() as client:
         client.sendall(
             get(f"Cookie: x=1; ticket={tickets[0]}")

@@ -1,13 +1,17 @@
 """Where a browser wanted to go is told to the login page: a path of this host, and never another's."""
 
+import html
 import re
+import threading
 import time
 import urllib.parse
+from http.server import ThreadingHTTPServer
 
 import pytest
 from conftest import fields_of, status_of
+from real_programs import run
 
-from fastticket.demo import return_address
+from fastticket.demo import Application, return_address
 
 ROUTES = [{"path": "/login", "auth": "none", "login": True}, {"path": "/"}]
 HTML = "Accept: text/html,application/xhtml+xml"
@@ -145,3 +149,24 @@ def test_the_demo_goes_where_it_was_wanted(wanted):
 )
 def test_the_demo_goes_nowhere_else(wanted):
     assert return_address(wanted) == "/"
+
+
+def test_a_browser_finds_its_way_back(gateway, tmp_path):
+    """Chromium, and the demo's application: where it wanted to go is in the form, and in what that is answered with."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Application)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        at = gateway(f"127.0.0.1:{server.server_port}", routes=ROUTES, gateway={"login_url": "/login"})
+        flags = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
+        url = f"http://127.0.0.1:{at.address[1]}/whoami?x=1&y"
+        page = run("chromium", *flags, f"--user-data-dir={tmp_path}/profile", "--dump-dom", url)
+        action = html.unescape(re.search(r'<form method="post" id="login" action="([^"]*)"', page)[1])
+        assert action == "/login?next=/whoami%3Fx%3D1%26y"
+        form = b"user=alice"
+        head, _ = at.ask(request(action, f"Content-Length: {len(form)}", method="POST") + form)
+        assert (status_of(head), fields_of(head)[b"location"]) == (303, b"/whoami?x=1&y")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

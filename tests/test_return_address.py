@@ -121,9 +121,19 @@ def test_the_parameter_goes_where_parameters_are(gateway, origin, settings, loca
     assert redirected(at, request("/x")) == location
 
 
-def test_a_name_that_is_none(gateway, origin):
-    with pytest.raises(Exception, match="next_parameter: must be a name"):
-        gateway(origin(), gateway={"next_parameter": "a=b&c"})
+@pytest.mark.parametrize("name", ["a=b&c", "a b", "a" * 65])
+def test_a_name_that_is_none(gateway, origin, name):
+    with pytest.raises(Exception, match="next_parameter: must be a name of at most 64 characters"):
+        gateway(origin(), gateway={"next_parameter": name})
+
+
+def test_the_longest_of_everything_is_whole(gateway, origin):
+    url, name = "https://sso.example/" + "u" * 200 + "#" + "f" * 80, "n" * 64
+    at = gateway(
+        origin(), routes=ROUTES, gateway={"login_url": url, "next_parameter": name, "request_id_header": "X-Id"}
+    )
+    location = redirected(at, request("/" + "x" * 4092))
+    assert location == f"https://sso.example/{'u' * 200}?{name}=/{'x' * 4092}#{'f' * 80}"
 
 
 @pytest.mark.parametrize("wanted", ["/", "/x", "/x?y=//z", "/x/y#z"])

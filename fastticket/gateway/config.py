@@ -521,9 +521,10 @@ def _check(config: Config, problems: Problems) -> None:
     )
     _check_header_names(config, problems)
     require(
-        not gateway.next_parameter or TOKEN.fullmatch(gateway.next_parameter),
+        not gateway.next_parameter
+        or (TOKEN.fullmatch(gateway.next_parameter) and len(gateway.next_parameter) <= NAME_CHARS_MAX),
         "[gateway] next_parameter",
-        "must be a name: letters, digits and a few signs",
+        f"must be a name of at most {NAME_CHARS_MAX} characters: letters, digits and a few signs",
     )
     require(
         gateway.auth_path or not gateway.auth_front,

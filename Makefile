@@ -130,7 +130,8 @@ HAS_COMPILER = command -v gcc >/dev/null && [ -e /usr/include/openssl/evp.h ] &&
 	$(PYTHON) -c 'import ensurepip, os, sysconfig as s; assert os.path.exists(s.get_path("include") + "/Python.h")' 2>/dev/null
 HAS_SERVERS = command -v nginx >/dev/null && command -v redis-server >/dev/null && command -v wrk >/dev/null && \
 	command -v curl >/dev/null && command -v openssl >/dev/null && [ -e /usr/include/valgrind/callgrind.h ] && \
-	command -v h2load >/dev/null && command -v chromium >/dev/null && command -v node >/dev/null && [ -e /usr/share/nodejs/ws ]
+	command -v h2load >/dev/null && command -v chromium >/dev/null && command -v node >/dev/null && [ -e /usr/share/nodejs/ws ] && \
+	command -v haproxy >/dev/null
 
 $(VENV)/compiler:
 	$(HAS_COMPILER) || { $(APT) update -q && $(APT) install -qy --no-install-recommends \
@@ -141,7 +142,7 @@ $(VENV)/compiler:
 
 $(VENV)/servers: Makefile
 	$(HAS_SERVERS) || { $(APT) update -q && $(APT) install -qy --no-install-recommends \
-		nginx-light redis-server wrk curl openssl valgrind nghttp2-client chromium nodejs node-ws; }
+		nginx-light redis-server wrk curl openssl valgrind nghttp2-client chromium nodejs node-ws haproxy; }
 	mkdir -p $(VENV) && touch $@
 
 $(VENV)/built: $(VENV)/compiler $(SOURCES)

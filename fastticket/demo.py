@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,9 +33,10 @@ class Application(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """The page, and the same as JSON."""
-        if self.path == "/whoami":
+        path = self.path.partition("?")[0]
+        if path == "/whoami":
             self._answer(200, "application/json", json.dumps(self._whoami()) + "\n")
-        elif self.path in ("/", "/login"):
+        elif path in ("/", "/login"):
             self._answer(200, "text/html; charset=utf-8", PAGE)
         else:
             self._answer(404, "text/plain", "there is no such page\n")
@@ -44,14 +46,16 @@ class Application(BaseHTTPRequestHandler):
         form = urllib.parse.parse_qs(
             self.rfile.read(int(self.headers.get("Content-Length", 0))).decode(errors="replace")
         )
-        if self.path == "/login":
+        path, _, query = self.path.partition("?")
+        if path == "/login":
             user = form.get("user", [""])[0].strip()
             if user:
-                self._answer(303, "text/plain", f"logged in as {user}\n", {"X-Ticket-Login": user, "Location": "/"})
+                wanted = return_address(urllib.parse.parse_qs(query).get("next", [""])[0])
+                self._answer(303, "text/plain", f"logged in as {user}\n", {"X-Ticket-Login": user, "Location": wanted})
             else:
                 self._answer(400, "text/plain", "which user?\n")
-        elif self.path in ("/logout", "/logout-everywhere"):
-            scope = "everywhere" if self.path.endswith("everywhere") else "session"
+        elif path in ("/logout", "/logout-everywhere"):
+            scope = "everywhere" if path.endswith("everywhere") else "session"
             self._answer(303, "text/plain", "logged out\n", {"X-Ticket-Logout": scope, "Location": "/login"})
         else:
             self._answer(404, "text/plain", "there is no such page\n")
@@ -70,6 +74,15 @@ class Application(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
         """Quiet: the page shows who answered."""
+
+
+def return_address(wanted: str) -> str:
+    r"""Where to go after the login: a path of this host, or else the front page.
+
+    The gateway names nothing but such paths, but anybody can write a link to the login page. `//host` and `/\host` are other hosts to
+    a browser, which also leaves out tabs and line ends.
+    """
+    return wanted if re.fullmatch(r"/(?![/\\])[!-~]*", wanted) else "/"
 
 
 def demo(port: int, application_ports: list[int], folder: Path) -> int:

@@ -126,7 +126,7 @@ def test_browsers_are_sent_to_the_login_page(gateway, origin):
     login = {"path": "/login", "auth": "none", "login": True}
     at = gateway(origin(), routes=[PRIVATE, login], gateway={"login_url": "/login"})
     head, _ = at.ask(get("/x", "Accept: text/html,application/xhtml+xml"))
-    assert (status_of(head), fields_of(head)[b"location"]) == (302, b"/login")
+    assert (status_of(head), fields_of(head)[b"location"]) == (302, b"/login?next=/x")
     assert status_of(at.ask(get("/x", "Accept: application/json"))[0]) == 401
     assert status_of(at.ask(b"POST /x HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\nContent-Length: 0\r\n\r\n")[0]) == 401
 

@@ -12,9 +12,9 @@ import subprocess
 import threading
 
 import pytest
-from conftest import BOUND_S, OK, Client, status_of
+from conftest import BOUND_S, OK, Client, fields_of, status_of
 from processes import Nginx, Process
-from redis_servers import free_port
+from redis_servers import free_port, wait_until
 
 import fastticket
 from fastticket.keyfile import create_key_file
@@ -245,6 +245,13 @@ def test_the_demo(run, tmp_path):
 
     url = f"http://127.0.0.1:{port}"
     at = demo()
+    redirect = ("-o", "/dev/null", "-w", "\n%{redirect_url}\n%{http_code}")
+    assert (
+        curl("-H", "Accept: text/html", *redirect, f"{url}/whoami?x=1")[1].strip()
+        == f"{url}/login?next=/whoami%3Fx%3D1"
+    )
+    for wanted, went in (("/whoami%3Fx%3D1", "/whoami?x=1"), ("//evil.example", "/"), ("/%5Cevil.example", "/")):
+        assert curl("-d", "user=alice", *redirect, f"{url}/login?next={wanted}")[1].strip() == f"{url}{went}"
     assert curl("-c", "jar", "-d", "user=alice", f"{url}/login")[0] == 303
     answers = [json.loads(curl("-b", "jar", f"{url}/whoami")[1]) for _ in range(6)]
     assert {answer["user"] for answer in answers} == {"alice"}
@@ -267,3 +274,78 @@ def test_the_demo(run, tmp_path):
     assert curl("-b", "jar", "-X", "POST", f"{url}/logout")[0] == 303
     assert curl("-b", "jar", f"{url}/whoami")[0] == 401
     assert "log in" in curl(f"{url}/login")[1].lower()
+
+
+FEATURES = """
+[gateway]
+listen = ["127.0.0.1:0"]
+workers = 2
+login_url = "/login"
+next_parameter = "back"
+auth_path = "/_ticket/auth"
+auth_front = "nginx"
+trusted_proxies = ["127.0.0.1/32"]
+no_use_header = "X-No-Use"
+lifetime_header = "X-Lifetime"
+
+[ticket]
+keys = "keys.toml"
+
+[store]
+url = "sqlite:///s.db"
+
+[[upstream]]
+name = "app"
+servers = ["{server}"]
+health_path = "/health"
+health_host = "app.internal"
+health_interval_s = 0.1
+
+[[route]]
+path = "/login"
+first = true
+auth = "none"
+login = true
+
+[[route]]
+path = "/"
+host = "shop.example"
+
+[[route]]
+path = "/"
+host = "shop.example"
+methods = ["OPTIONS"]
+auth = "none"
+"""
+
+
+def test_what_a_file_says_of_requests(run, tmp_path, origin):
+    """Two workers: login for every host, preflight, the way back, what an application sees, the endpoint, health checks."""
+    create_key_file(tmp_path / "keys.toml")
+    behind = origin(answer=b"HTTP/1.1 200 OK\r\nX-Ticket-Login: alice\r\nContent-Length: 0\r\n\r\n")
+    (tmp_path / "fastticket.toml").write_text(FEATURES.format(server=behind.address))
+    at = run("serve", "--config", "fastticket.toml")
+
+    def ask(line, *fields):
+        raw = "\r\n".join([f"{line} HTTP/1.1", "Host: shop.example", "Content-Length: 0", *fields, "", ""]).encode()
+        head, _ = at.ask(raw)
+        return status_of(head), fields_of(head)
+
+    status, fields = ask("GET /cart?x=1", "Accept: text/html")
+    assert (status, fields[b"location"]) == (302, b"/login?back=/cart%3Fx%3D1")
+    assert ask("OPTIONS /cart")[0] == 200
+    assert ask("PUT /cart")[0] == 401
+    status, fields = ask("POST /login")
+    cookie = f"Cookie: a=1; {fields[b'set-cookie'].split(b';')[0].decode()}; b=2"
+    status, fields = ask("GET /cart", cookie, "X-No-Use: 1", "X-Lifetime: ?")
+    assert status == 200
+    assert re.fullmatch(rb"idle=7\d\d\d, absolute=86\d\d\d", fields[b"x-lifetime"])
+    described = ("X-Original-Method: OPTIONS", "X-Original-URI: /cart")
+    assert ask("GET /_ticket/auth", *described)[0] == 204
+    assert ask("GET /_ticket/auth", *described, "X-Original-URI: /cart")[0] == 403
+    assert ask("GET /_ticket/auth")[0] == 401
+    wait_until(lambda: any(b" /health " in head for head, _ in behind.requests), "a health check")
+    seen = [(head.split()[:2], fields_of(head)) for head, _ in behind.requests]
+    assert {fields[b"host"] for line, fields in seen if line[1] == b"/health"} == {b"app.internal"}
+    ((_, fields),) = [each for each in seen if each[0] == [b"GET", b"/cart"]]
+    assert (fields[b"cookie"], fields[b"x-forwarded-user"]) == (b"a=1; b=2", b"alice")

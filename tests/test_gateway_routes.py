@@ -1,7 +1,9 @@
 """What a route decides: host and path, strong consistency, exemption by regular expression, fields that are added, timeouts."""
 
+import itertools
 import re
 import threading
+from dataclasses import dataclass
 
 import pytest
 from conftest import BOUND_S, OK, fields_of, read_body, status_of
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastticket.core.routes import Routes, in_order
+from fastticket.gateway.config import route_of
 
 
 def get(path="/", *fields, host="a", ticket=None):
@@ -82,16 +85,153 @@ def test_routes_out_of_order_are_an_error():
         routes.add("/a/b", "none")
 
 
+@dataclass(frozen=True)
 class Place:
-    def __init__(self, host, path):
-        self.host, self.path = host, path
+    host: str
+    path: str
+    methods: tuple[str, ...] = ()
+    first: bool = False
 
 
-@given(st.lists(st.tuples(st.sampled_from(["", "a", "*.a", "b.a", "*.b.a"]), st.sampled_from(["/", "/x", "/x/y"]))))
+HOSTS = ("", "a", "*.a", "b.a", "*.b.a")
+PATHS = ("/", "/x", "/x/y")
+METHODS = ((), ("GET",), ("OPTIONS", "PROPFIND"), ("POST",))
+PLACES = st.builds(
+    Place, st.sampled_from(HOSTS), st.sampled_from(PATHS), st.sampled_from(METHODS), st.booleans()
+).filter(lambda place: not (place.first and place.host))
+
+
+@given(st.lists(PLACES, unique=True))
 def test_whatever_the_order_in_the_file(places):
     routes = Routes()
-    for place in in_order([Place(*place) for place in set(places)]):
-        routes.add(place.path, "none", host=place.host)
+    for place in in_order(places):
+        routes.add(place.path, "none", host=place.host, methods=place.methods, first=place.first)
+
+
+def wanted(places, host, path, method):
+    """The slow, obvious twin: of those that a request falls under, the one that goes before all others; None: there is none."""
+
+    def is_covered(place):
+        of_host = place.host in ("", host) or (place.host.startswith("*") and host.endswith(place.host[1:]))
+        below = path == place.path or path.startswith(place.path if place.path.endswith("/") else place.path + "/")
+        asked = "GET" if method == "HEAD" and "HEAD" not in place.methods else method
+        return of_host and below and (not place.methods or asked in place.methods)
+
+    def precedence(place):
+        nearness = 0 if place.first else 1 if place.host and not place.host.startswith("*") else 2 if place.host else 3
+        return nearness, -len(place.host), -len(place.path), not place.methods
+
+    return min(filter(is_covered, places), key=precedence, default=None)
+
+
+TABLE = [
+    Place("", "/"),
+    Place("", "/x", ("OPTIONS", "PROPFIND")),
+    Place("", "/x", ("GET",)),
+    Place("", "/first", first=True),
+    Place("", "/x/y", ("POST",), first=True),
+    Place("", "/", ("OPTIONS",), first=True),
+    Place("a", "/"),
+    Place("a", "/x"),
+    Place("a", "/x", ("POST", "PUT")),
+    Place("a", "/x/y", ("GET",)),
+    Place("*.a", "/x", ("HEAD",)),
+    Place("*.a", "/x"),
+    Place("b.a", "/x/y", ("DELETE",)),
+    Place("only", "/x"),
+]
+
+
+@pytest.mark.parametrize("has_others", [True, False], ids=["all", "without a last resort"])
+def test_every_request_finds_the_route_that_its_twin_finds(gateway, origin, has_others):
+    places = TABLE if has_others else [place for place in TABLE if place.host]
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    at = gateway(
+        origin(answer=answer),
+        routes=[
+            {
+                "path": place.path,
+                "host": place.host,
+                "methods": list(place.methods),
+                "first": place.first,
+                "auth": "none",
+                "response_headers": {"X-Route": str(number)},
+            }
+            for number, place in enumerate(places)
+        ],
+    )
+    hosts = ("a", "b.a", "c.b.a", "other", "only")
+    paths = ("/", "/x", "/x/", "/x/y", "/x/y/z", "/xy", "/first", "/first/x", "/firsts")
+    methods = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PROPFIND", "get")
+    seen = set()
+    with at.connect() as client:
+        for host, path, method in itertools.product(hosts, paths, methods):
+            client.sendall(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n".encode())
+            head, _ = client.read_response(to_head=method == "HEAD")
+            found = places[int(fields_of(head)[b"x-route"])] if status_of(head) == 200 else None
+            assert found == wanted(places, host, path, method), (host, path, method)
+            route = route_of(at.config, host, path, method)
+            assert (route and Place(route.host, route.path, tuple(route.methods), route.first)) == found
+            seen.add(found)
+    assert seen - {None} == set(places)
+
+
+# --- methods
+
+
+def request(method, path="/", *fields, host="a"):
+    return "\r\n".join([f"{method} {path} HTTP/1.1", f"Host: {host}", "Content-Length: 0", *fields, "", ""]).encode()
+
+
+PREFLIGHT = ("Origin: https://elsewhere", "Access-Control-Request-Method: PUT")
+
+
+def test_a_preflight_needs_no_ticket_and_nothing_else_gets_by_as_one(gateway, origin):
+    """A browser sends no cookie with it, and an application answers for itself whom it lets in from where."""
+    behind = origin()
+    at = gateway(behind, routes=[{"path": "/api", "methods": ["OPTIONS"], "auth": "none"}, {"path": "/"}])
+    assert status_of(at.ask(request("OPTIONS", "/api/x", *PREFLIGHT))[0]) == 200
+    for method, path in (
+        ("GET", "/api/x"),
+        ("OPTIONS", "/other"),
+        ("options", "/api"),
+        ("OPTIONSX", "/api"),
+        ("OPTION", "/api"),
+    ):
+        assert status_of(at.ask(request(method, path, *PREFLIGHT))[0]) == 401
+    for path in ("/api/../other", "/api//x", "/api/%2e%2e/other"):  # another reader could take it for another route's
+        assert status_of(at.ask(request("OPTIONS", path, *PREFLIGHT))[0]) == 401
+    assert [head.split()[:2] for head, _ in behind.requests] == [[b"OPTIONS", b"/api/x"]]
+
+
+@pytest.mark.parametrize(
+    "name", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "x_http_method_override"]
+)
+def test_what_was_judged_by_its_method_keeps_it(gateway, origin, name):
+    """Some applications take another method from a field; where none has decided about a ticket, they may."""
+    behind = origin()
+    at = gateway(behind, routes=[{"path": "/api", "methods": ["OPTIONS"], "auth": "none"}, {"path": "/"}])
+    plain = gateway(behind)
+    assert status_of(at.ask(request("OPTIONS", "/api/x", f"{name}: DELETE", "X-Method: kept"))[0]) == 200
+    assert status_of(plain.ask(request("POST", "/api/x", f"{name}: DELETE"))[0]) == 200
+    judged, other = (head for head, _ in behind.requests)
+    assert b"DELETE" not in judged
+    assert b"X-Method: kept" in judged
+    assert f"{name}: DELETE".encode() in other
+
+
+# --- first
+
+
+def test_one_login_route_serves_every_host(gateway, origin):
+    """Whatever routes a host has of its own."""
+    behind = origin(answer=b"HTTP/1.1 200 OK\r\nX-Ticket-Login: alice\r\nContent-Length: 0\r\n\r\n")
+    hosts = [{"path": "/", "host": host} for host in ("a.example", "*.example", "b.example")]
+    at = gateway(behind, routes=[{"path": "/login", "auth": "none", "login": True, "first": True}, *hosts])
+    for host in ("a.example", "b.example", "c.example", "elsewhere"):
+        head, _ = at.ask(request("POST", "/login", host=host))
+        assert (status_of(head), b"set-cookie" in fields_of(head)) == (200, True)
+    assert status_of(at.ask(request("GET", "/logins", host="a.example"))[0]) == 401
 
 
 # --- strong consistency
@@ -282,6 +422,10 @@ def test_routes_with_the_same_timeouts_share_them(lengths):
 @pytest.mark.parametrize(
     ("route", "said"),
     [
+        ({"methods": ["get"]}, "[[route]] / methods: 'get' is no method in capitals"),
+        ({"methods": ["TRACE"]}, "methods: 'TRACE' is no method in capitals, or one that nobody may send"),
+        ({"methods": "GET"}, "methods: must be a list of strings"),
+        ({"first": True, "host": "a"}, "first: is for routes without a host"),
         ({"host": "Shop"}, "host: must be a name in lower case"),
         ({"host": "shop:80"}, "host: must be a name"),
         ({"exempt": "("}, "exempt: not a regular expression"),
@@ -303,3 +447,44 @@ def test_routes_with_the_same_timeouts_share_them(lengths):
 def test_what_a_route_can_not_have(gateway, origin, route, said):
     with pytest.raises(Exception, match=re.escape(said)):
         gateway(origin(), routes=[{"path": "/", **route}])
+
+
+@pytest.mark.parametrize(
+    ("routes", "said"),
+    [
+        (
+            [{"path": "/x", "methods": ["GET"]}, {"path": "/x", "methods": ["HEAD", "POST"]}],
+            "[[route]] /x: the path is there twice",
+        ),
+        (
+            [{"path": "/x", "methods": ["GET"]}, {"path": "/x", "methods": ["GET"], "first": True}],
+            "/x: the path is there twice",
+        ),
+        ([{"path": "/x", "first": True}, {"path": "/x"}], "/x: the path is there twice"),
+        ([{"path": "/", "first": True}, {"path": "/x"}], "/x: no request falls under it: / goes first, and covers it"),
+        (
+            [{"path": "/x", "first": True}, {"path": "/x/y", "host": "a"}],
+            "a/x/y: no request falls under it: /x goes first",
+        ),
+        ([{"path": "/x", "first": True}, {"path": "/x", "host": "a"}], "a/x: no request falls under it: /x goes first"),
+        (
+            [{"path": "/x", "first": True}, {"path": "/x", "methods": ["GET"]}],
+            "/x: no request falls under it: /x goes first",
+        ),
+    ],
+)
+def test_routes_that_can_not_be_beside_each_other(gateway, origin, routes, said):
+    with pytest.raises(Exception, match=re.escape(said)):
+        gateway(origin(), routes=routes)
+
+
+def test_routes_that_can(gateway, origin):
+    routes = [
+        {"path": "/x", "methods": ["GET"]},
+        {"path": "/x", "methods": ["POST"]},
+        {"path": "/x"},
+        {"path": "/x", "methods": ["PUT"], "first": True},
+        {"path": "/x", "host": "a"},
+        {"path": "/x/y", "first": True},
+    ]
+    assert len(gateway(origin(), routes=routes).config.routes()) == 6

@@ -413,6 +413,17 @@ def test_a_server_that_is_not_well_gets_nothing_until_it_is(gateway, origin, tmp
         assert {at.ask(GET)[1] for _ in range(4)} == {b"a", b"b"}
 
 
+@pytest.mark.parametrize("host", ["shop.example", "shop.example:8443", "[::1]", ""])
+def test_a_health_check_asks_for_the_host_that_is_wanted(gateway, origin, tmp_path, host):
+    """A server with several sites answers 404, or another's health, to a Host that it does not know. Default: its own address."""
+    server = origin()
+    local = origin(path=str(tmp_path / "a.sock"))
+    gateway(**upstream(server, local, health_path="/health", health_interval_s=0.05, health_host=host))
+    for one, default in ((server, server.address), (local, "localhost")):
+        wait_until(lambda one=one: one.requests, "it is asked")
+        assert fields_of(one.requests[0][0])[b"host"].decode() == (host or default)
+
+
 def test_a_server_that_is_well_again_gets_its_share_by_and_by(gateway, origin):
     """It may have cold caches: an hour here, so that a minute's share is nearly nothing."""
     patients = [Patient("a"), Patient("b")]
@@ -608,6 +619,8 @@ def test_a_name_is_looked_up_by_itself(gateway, origin, names):
         ({"servers": ["127.0.0.1:1", "127.0.0.1:1"]}, "servers: an address is there twice"),
         ({"retry_percent": 101}, "retry_percent: must be from 0 to 100"),
         ({"health_path": "health"}, "health_path: must begin with /"),
+        ({"health_host": "a b"}, "health_host: must be a name or an address"),
+        ({"health_host": "a\r\nX: y"}, "health_host: must be a name or an address"),
         ({"health_interval_s": 0}, "health_interval_s, health_timeout_s: must be at least"),
         ({"resolve_interval_s": 0}, "resolve_interval_s: must be at least 1"),
         ({"servers": ["no..name.invalid:1"]}, "the name does not resolve"),

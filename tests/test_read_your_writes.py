@@ -212,11 +212,11 @@ def test_applications_of_all_frameworks_keep_one_cart(place):
 
 @pytest.mark.parametrize("application", ["session_flask", "session_fastapi"])
 def test_behind_the_gateway_it_is_the_same(place, tmp_path, application):
-    """It hands cookies on as they are, to applications and from them."""
+    """It hands tickets on, where it is told to, and other cookies as they are, to applications and from them."""
     with served(place, application, 2) as addresses:
         config = {
             "gateway": {"listen": ["127.0.0.1:0"]},
-            "ticket": {"keys": place.settings()["keys"]},
+            "ticket": {"keys": place.settings()["keys"], "forward_ticket": True},
             "store": {"url": place.settings()["store"]},
             "upstream": [{"name": "app", "servers": addresses}],
             "route": [{"path": "/", "auth": "optional"}],

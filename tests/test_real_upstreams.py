@@ -114,11 +114,11 @@ def test_a_body_comes_back_equal(gateway, serving, server, framing):
 
 def test_the_application_sees_what_the_gateway_wrote(gateway, serving):
     at = gateway(serving(uvicorn), routes=[{"path": "/"}])
-    ticket = f"Cookie: ticket={at.login('alice')}"
-    raw = request("GET", "/fields", ticket, "X-Forwarded-User: mallory", "X-Kept: 1", "Connection: X-Hop", "X-Hop: 1")
+    cookies = f"Cookie: theme=dark; ticket={at.login('alice')}; size=1"
+    raw = request("GET", "/fields", cookies, "X-Forwarded-User: mallory", "X-Kept: 1", "Connection: X-Hop", "X-Hop: 1")
     assert json.loads(at.ask(raw)[1]) == [
         ["host", "a"],
-        ["cookie", ticket.removeprefix("Cookie: ")],
+        ["cookie", "theme=dark; size=1"],
         ["x-kept", "1"],
         ["x-forwarded-for", "127.0.0.1"],
         ["x-forwarded-proto", "http"],

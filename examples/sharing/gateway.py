@@ -15,6 +15,7 @@ listen = ["fd:{descriptor}"]
 [ticket]
 keys = "keys.toml"
 idle_timeout_s = 600
+forward_ticket = true  # the applications read the session's id from it, and its values
 
 [store]
 url = "{store}"

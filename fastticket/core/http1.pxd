@@ -34,6 +34,8 @@ cdef enum Kind:
     TICKET_ROTATE
     FORWARDED_ELEMENT           # Forwarded, of RFC 7239
     REQUEST_ID
+    NO_USE                      # a client says that the request is no use of its session
+    LIFETIME                    # asks how long its session still lives; and the answer
 
 
 cdef enum Framing:
@@ -138,6 +140,28 @@ cdef bint is_nominated(const uint8_t *at, const Head *head, const Field *field) 
 cdef bint reads_as(const uint8_t *name, uint32_t name_size, const uint8_t *other, uint32_t other_size) noexcept nogil
 cdef bint equals(const uint8_t *at, Span span, const char *lower, uint32_t size) noexcept nogil
 cdef int find_cookie(const uint8_t *at, Span value, const uint8_t *name, uint32_t name_size, Span *found) noexcept nogil
+cdef bint read_host(const uint8_t *at, Span *host) noexcept nogil
+cdef bint take_target(const uint8_t *at, Span target, Span method, Head *head) noexcept nogil
 cdef int dechunk(Chunks *chunks, uint8_t *at, uint32_t size, uint32_t *consumed, uint32_t *produced) noexcept nogil
 cdef bint is_normal(const uint8_t *path, uint32_t size) noexcept nogil
 cdef int normal_path(const uint8_t *path, uint32_t size, uint8_t *out) noexcept nogil
+
+
+cdef inline bint separates(uint8_t c) noexcept nogil:
+    """Whether it stands between cookies."""
+    return c == c';' or c == c' ' or c == c'\t'
+
+
+cdef inline Span cookie_in(const uint8_t *at, Span value, uint32_t name_size, Span found) noexcept nogil:
+    """What to take out of a Cookie field for one cookie to be gone, by the size of its name and where its value is.
+
+    What separated it goes with it, the others stay as they are, byte for byte. If there are none, no separator stays either.
+    """
+    cdef uint32_t start = found.at - name_size - 1
+    cdef uint32_t end = found.at + found.size
+    cdef uint32_t stop = value.at + value.size
+    while end < stop and separates(at[end]):
+        end += 1
+    while end == stop and start > value.at and separates(at[start - 1]):
+        start -= 1
+    return Span(start, end - start)

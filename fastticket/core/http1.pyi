@@ -59,17 +59,26 @@ if TYPE_CHECKING:  # what the dictionaries hold; these classes are not there at 
 
 @final
 class Names:
-    """The field names that mean something: `KNOWN`, `identity`, those that only the gateway may set,
-    and the one that holds a request id, if there is one.
+    """The field names that mean something: `KNOWN`, `identity`, those that only the gateway may set, `dropped`, those that
+    nobody may, and the ones that hold a request id, say that a request is no use of its session (`no_use`), and ask for its
+    remaining lifetime (`lifetime`), if there are such.
 
     A name is found by its *normal spelling*: lower case, and `-` for every character but letters and digits. One of
     them in any other spelling (`X_Forwarded_User`) is DROP: somebody behind us could take it for the real one.
 
-    ValueError: an identity name is empty, longer than 47 bytes, not a token, already has a meaning, or there are too
-    many (64 with those of `KNOWN`).
+    ValueError: a name is empty, longer than 47 bytes, not a token, already has a meaning, or there are too many (64 with
+    those of `KNOWN`).
     """
 
-    def __new__(cls, identity: Iterable[str] = (), request_id: str = "") -> Self: ...
+    def __new__(
+        cls,
+        identity: Iterable[str] = (),
+        request_id: str = "",
+        *,
+        no_use: str = "",
+        lifetime: str = "",
+        dropped: Iterable[str] = (),
+    ) -> Self: ...
 
 def request_head(data: Buffer, names: Names | None = None) -> _RequestHead | int:
     """Read a request head (RFC 9112, 2 to 7). `data` may hold more; up to two empty lines before it are skipped.
@@ -101,6 +110,9 @@ def cookies_named(value: bytes, name: bytes) -> tuple[int, bytes]:
 
     More than one is for the caller to refuse: readers differ in which they take.
     """
+
+def without_cookies(value: bytes, name: bytes) -> bytes:
+    """A Cookie field's value without the cookies of that name; the others as they are, byte for byte. Empty if there are none."""
 
 def routing_path(path: bytes) -> bytes | None:
     """The path with its escapes decoded, to compare with routes; None if readers could differ in what it means.

@@ -115,15 +115,19 @@ cdef inline uint32_t _place(uint8_t first, uint8_t last, uint32_t size) noexcept
 
 @cython.final
 cdef class Names:
-    """The field names that mean something to us: a small open hash table. `identity` are those that only we may set."""
+    """The field names that mean something to us: a small open hash table. `identity` are those that only we may set, `dropped`
+    those that nobody may."""
 
-    def __cinit__(self, identity=(), request_id=""):
+    def __cinit__(self, identity=(), request_id="", *, no_use="", lifetime="", dropped=()):
         for name, kind in KNOWN.items():
             self._add(name, kind)
         for name in identity:
             self._add(name, Kind.IDENTITY)
-        if request_id:
-            self._add(request_id, Kind.REQUEST_ID)
+        for name, kind in ((request_id, Kind.REQUEST_ID), (no_use, Kind.NO_USE), (lifetime, Kind.LIFETIME)):
+            if name:
+                self._add(name, kind)
+        for name in dropped:
+            self._add(name, Kind.DROP)
 
     def _add(self, name, kind):
         cdef bytes normal = bytes(TOKEN[c] for c in name.encode("ascii"))
@@ -440,7 +444,7 @@ cdef Method _method(const uint8_t *at, Span name) noexcept nogil:
     return Method.OTHER_METHOD
 
 
-cdef bint _read_host(const uint8_t *at, Span *host) noexcept nogil:
+cdef bint read_host(const uint8_t *at, Span *host) noexcept nogil:
     """Whether it is uri-host [ ":" port ] (RFC 9110, 7.2), not empty. A colon without a port says nothing, and is taken off."""
     cdef uint32_t end = host.at + host.size
     cdef uint32_t i = host.at
@@ -538,7 +542,7 @@ cdef int _absolute_form(const uint8_t *at, Head *head) noexcept nogil:
     while i < end and at[i] != c'/' and at[i] != c'?':
         i += 1
     head.host.size = i - head.host.at
-    if not _read_host(at, &head.host):
+    if not read_host(at, &head.host):
         return -400
     head.target = Span(i, end - i)
     head.target_is_bare = i == end or at[i] == c'?'
@@ -564,6 +568,25 @@ cdef int _target(const uint8_t *at, Head *head) noexcept nogil:
         if at[i] == c'%' and head.target.at + head.target.size - i >= 3 and at[i + 1] == c'0' and at[i + 2] == c'0':
             return -400
     return 0
+
+
+cdef bint take_target(const uint8_t *at, Span target, Span method, Head *head) noexcept nogil:
+    """Put a request into the head that is described elsewhere: its target, a path with or without a query, and its method.
+
+    The Host stays what it was. False: they are none, and the head is spoilt.
+    """
+    cdef Span host = head.host
+    if target.size == 0 or target.size > TARGET_BYTES_MAX or at[target.at] != c'/' or not 0 < method.size <= METHOD_BYTES_MAX \
+            or _past(IN_TARGET, at + target.at, at + target.at + target.size) != at + target.at + target.size \
+            or _past(TOKEN, at + method.at, at + method.at + method.size) != at + method.at + method.size:
+        return False
+    head.target = target
+    head.method_name = method
+    head.method = _method(at, method)
+    if _target(at, head) < 0:
+        return False
+    head.host = host
+    return True
 
 
 cdef int _request_line(const uint8_t *at, uint32_t size, uint32_t start, Head *head) noexcept nogil:
@@ -664,7 +687,7 @@ cdef int _request_fields(const uint8_t *at, Head *head) noexcept nogil:
         if field.kind == Kind.HOST:
             hosts += 1
             host = field.value
-            if not _read_host(at, &host):
+            if not read_host(at, &host):
                 return -400
             if head.host.size == 0:
                 head.host = host
@@ -764,24 +787,23 @@ cdef int parse_response(Names names, const uint8_t *at, uint32_t size, Method as
 
 cdef int find_cookie(const uint8_t *at, Span value, const uint8_t *name, uint32_t name_size, Span *found) noexcept nogil:
     """How many cookies of that name a Cookie field holds (RFC 6265, 4.2.1); `found` is the last one's value."""
-    cdef uint32_t end = value.at + value.size
-    cdef uint32_t i = value.at
-    cdef uint32_t start
-    cdef uint32_t stop
-    cdef int count = 0
+    cdef const uint8_t *start = at + value.at
+    cdef const uint8_t *end = start + value.size
+    cdef const uint8_t *stop
     cdef const uint8_t *semicolon
-    while i < end:
-        while i < end and (at[i] == c' ' or at[i] == c'\t' or at[i] == c';'):
-            i += 1
-        start = i
-        semicolon = <const uint8_t *>memchr(at + i, c';', end - i)
-        i = <uint32_t>(semicolon - at) if semicolon != NULL else end
-        stop = i
-        while stop > start and (at[stop - 1] == c' ' or at[stop - 1] == c'\t'):
-            stop -= 1
-        if stop - start > name_size and at[start + name_size] == c'=' and memcmp(at + start, name, name_size) == 0:
+    cdef int count = 0
+    while start < end:
+        while start < end and separates(start[0]):
+            start += 1
+        semicolon = <const uint8_t *>memchr(start, c';', end - start)
+        stop = semicolon if semicolon != NULL else end
+        if stop - start > name_size and start[name_size] == c'=' and memcmp(start, name, name_size) == 0:
             count += 1
-            found[0] = Span(start + name_size + 1, stop - start - name_size - 1)
+            found.at = <uint32_t>(start - at) + name_size + 1
+            found.size = <uint32_t>(stop - at) - found.at
+            while found.size and (at[found.at + found.size - 1] == c' ' or at[found.at + found.size - 1] == c'\t'):
+                found.size -= 1
+        start = stop
     return count
 
 
@@ -1077,3 +1099,15 @@ def routing_path(bytes path not None):
     cdef int size = normal_path(
         <const uint8_t *><const char *>path, <uint32_t>len(path), <uint8_t *><char *>out)
     return None if size < 0 else bytes(out[:size])
+
+
+def without_cookies(bytes value not None, bytes name not None):
+    cdef Span found = Span(0, 0)
+    cdef Span cut
+    while find_cookie(
+        <const uint8_t *><const char *>value, Span(0, <uint32_t>len(value)),
+        <const uint8_t *><const char *>name, <uint32_t>len(name), &found,
+    ):
+        cut = cookie_in(<const uint8_t *><const char *>value, Span(0, <uint32_t>len(value)), <uint32_t>len(name), found)
+        value = value[:cut.at] + value[cut.at + cut.size:]
+    return value

@@ -20,6 +20,8 @@ cdef enum:
     VERDICTS = 13
     HOST_BYTES_MAX = 100
     AGENT_CHARS_MAX = 200
+    NEXT_BYTES_MAX = 4096       # of where a client wanted to go, encoded
+    LOCATION_BYTES_MAX = 5120
     AGENT_BYTES_MAX = 800       # so many characters in UTF-8
 
 
@@ -68,6 +70,7 @@ cdef enum Timer:
 cdef enum AskKind:
     AUTHENTICATE = 0
     AUTHENTICATE_STRONG
+    AUTHENTICATE_LATEST         # who asks how long his session still lives
     EXEMPTION
     STILL_ALIVE
     LOGIN                       # from here on: a response waits
@@ -76,6 +79,24 @@ cdef enum AskKind:
     LOGOUT_EVERYWHERE
     ROTATE
     UNCLEAR                     # never asked: nobody knows what the application wants
+
+
+cdef enum Wish:                 # what a client says about its session
+    NO_USE_WISH = 1             # this request is none of it
+    LIFETIME_WISH = 2           # how long does it still live?
+
+
+cdef enum Endpoint:
+    NO_ENDPOINT = 0
+    OF_TICKETS                  # whether the ticket is good
+    OF_REQUESTS                 # whether the request that another gateway describes may pass
+
+
+cdef enum Front:                # what the gateway that asks says of the request that it has
+    NO_FRONT = 0
+    SAYS_ORIGINAL               # X-Original-Method, X-Original-URI, Host
+    SAYS_FORWARDED              # X-Forwarded-Method, X-Forwarded-Uri, X-Forwarded-Host
+    SAYS_BELOW                  # its own method and Host, and the target after the endpoint's path
 
 
 cdef struct Queue:              # of all that wait for the same, equally long
@@ -142,6 +163,8 @@ cdef struct Conn:
     bint is_admitted
     bint is_used                # has sent something since its ticket was judged
     bint is_vouched             # the control plane was asked whether the session still lives
+    uint8_t wishes              # of Wish
+    uint8_t endpoint            # of Endpoint: answered here, for another gateway
     bint was_confirmed          # judged again after it had waited
     uint8_t asked               # what the control plane was asked last
     uint32_t asks               # of the control plane so far: the number of the last one
@@ -237,6 +260,11 @@ cdef class Proxy:
     cdef Text identity_field            # with ": "
     cdef Text request_id_field          # with ": "
     cdef Text login_url
+    cdef Text login_fragment            # of it, with its "#"
+    cdef Text next_name                 # the parameter for where a client wanted to go, with what goes before and after it
+    cdef Text lifetime_field            # with ": "
+    cdef Front front                    # who asks at the endpoint
+    cdef bint forwards_ticket
     cdef Text[UPGRADES_MAX] upgrades
     cdef uint32_t upgrade_count
     cdef bint keeps_host                # for cookies with a domain
@@ -263,12 +291,15 @@ cdef class Proxy:
     cdef uint64_t response_rate_min
     cdef Queue[QUEUES_MAX] queues       # 0 is none, 1 to TIMERS - 1 those of the kinds
     cdef int queue_count
+    cdef char[LOCATION_BYTES_MAX] location  # of an answer of our own
     cdef uint8_t[WAITS_MAX][TIMERS] waits
     cdef int waits_count
     cdef epoll_event[EVENTS_MAX] events
     cdef int64_t now_us                 # monotonic, of this turn
     cdef int64_t now_ms
     cdef Head head                      # the last one parsed
+    cdef int tickets                    # that head has; -1: nobody has looked
+    cdef Span ticket                    # the last one
     cdef int chain_field                # where it names the client; -1: nowhere
     cdef uint32_t chain_at
     cdef uint8_t *scratch               # what was received just now
@@ -323,6 +354,7 @@ cdef class Proxy:
     cdef void _note_agent(self, Conn *c) noexcept nogil
     cdef void _account(self, Conn *c, bint was_cut) noexcept nogil
     cdef void _log(self, const Conn *c, int64_t took_us, bint was_cut) noexcept nogil
+    cdef AskKind _asks_for(self, const Conn *c) noexcept nogil
     cdef bint _is_strong(self, const Conn *c) noexcept nogil
     cdef void _wait_for_verdict(self, uint32_t index, AskKind kind) noexcept nogil
     cdef void _admit(self, uint32_t index, bint parsed) noexcept nogil
@@ -367,6 +399,18 @@ cdef class Proxy:
     cdef void _begin(self, uint32_t index) noexcept nogil
     cdef bint _begin_body(self, Conn *c) noexcept nogil
     cdef void _check(self, uint32_t index) noexcept nogil
+    cdef bint _touches(self, const Conn *c) noexcept nogil
+    cdef void _read_again(self, Conn *c) noexcept nogil
+    cdef bint _stand_in(self, uint32_t index) noexcept nogil
+    cdef int _find_original(self, const Conn *c) noexcept nogil
+    cdef bint _find_below(self, const Conn *c, Span *target) noexcept nogil
+    cdef const char *_login_line(self, const Conn *c, int verdict) noexcept nogil
+    cdef uint32_t _encode_next(self, const Conn *c, uint8_t *out) noexcept nogil
+    cdef bint _withhold_ticket(self, const Conn *c, const Field *field) noexcept nogil
+    cdef bint _put_cookies_left(self, const Conn *c, const Field *field) noexcept nogil
+    cdef void _note_wish(self, Conn *c, const Field *field) noexcept nogil
+    cdef void _put_lifetime(self, const Conn *c) noexcept nogil
+    cdef void _note_target(self, Conn *c) noexcept nogil
     cdef int _find_tickets(self, Conn *c, Span *ticket) noexcept nogil
     cdef void _ask(self, uint32_t index, AskKind kind, Span value) noexcept nogil
     cdef void _refused(self, uint32_t index, int verdict, bint parsed) noexcept nogil
@@ -394,6 +438,7 @@ cdef class Proxy:
     cdef void _put_forwarding(self, Conn *c) noexcept nogil
     cdef void _put(self, const uint8_t *at, uint32_t size) noexcept nogil
     cdef void _put_field(self, const uint8_t *at, const Field *field) noexcept nogil
+    cdef void _put_apart(self, const uint8_t *at, const Field *field) noexcept nogil
     cdef void _end_run(self, const uint8_t *at) noexcept nogil
     cdef void _put_length(self, uint64_t length) noexcept nogil
     cdef void _put_number(self, uint64_t number) noexcept nogil

@@ -14,6 +14,7 @@ from fastticket.errors import Verdict
 
 ASK_AUTHENTICATE: int
 ASK_AUTHENTICATE_STRONG: int
+ASK_AUTHENTICATE_LATEST: int
 ASK_EXEMPTION: int
 ASK_VOUCH: int
 ASK_LOGIN: int
@@ -21,6 +22,9 @@ ASK_LOGIN_REMEMBERED: int
 ASK_LOGOUT: int
 ASK_LOGOUT_EVERYWHERE: int
 ASK_ROTATE: int
+
+#: Who may ask at the endpoint, as `Proxy` has it in `front`.
+FRONTS: Mapping[str, int]
 
 #: Name of each limit: (default, least, most). 0 is "no limit" for those whose least is 0.
 LIMITS: Mapping[str, tuple[int, int, int]]
@@ -55,6 +59,12 @@ class Proxy:
         identity_field: str = "X-Forwarded-User",
         request_id_field: str = "",
         login_url: str = "",
+        next_parameter: str = "",
+        front: str = "",
+        no_use_field: str = "",
+        lifetime_field: str = "",
+        dropped_fields: Iterable[str] = (),
+        forwards_ticket: bool = False,
         keeps_host: bool = False,
         login_details: Collection[str] = (),
         trusted: Networks | None = None,
@@ -68,7 +78,10 @@ class Proxy:
         """Routes and groups may be added after it is made, before the first turn.
 
         `trusted`: whose X-Forwarded-*, request id and PROXY header (`expects_proxy_header`) are believed. `request_id_field`: the field
-        that gets a request id, "" for none. `login_details`: what a login records, out of "address" and "user_agent". `upgrades`:
+        that gets a request id, "" for none. `next_parameter`: of `login_url`, for where the client wanted to go. `front`: of FRONTS,
+        whose description of a request is judged at the endpoint. `no_use_field`, `lifetime_field`: by which a client says that a
+        request is no use of its session, and asks how long that still lives. `dropped_fields`: never forwarded. `forwards_ticket`:
+        whether upstreams see it. `login_details`: what a login records, out of "address" and "user_agent". `upgrades`:
         protocols that clients may change to. `counters`: COUNTERS_BYTES that are written in place, for others to read.
         `descriptors_max`: connections of both sides together, beyond which none is kept that idles; 0: any number. ValueError: a
         limit out of its bounds, a field name that has a meaning of its own.
@@ -119,7 +132,8 @@ class Proxy:
 
         `host`: the request's Host, for what a response waits for, with `keeps_host`; empty if it is longer than 100 bytes.
 
-        ASK_AUTHENTICATE, ASK_AUTHENTICATE_STRONG: `value` says whether the request counts as a use; answer with `admit` or `refuse`.
+        ASK_AUTHENTICATE, ASK_AUTHENTICATE_STRONG, ASK_AUTHENTICATE_LATEST (as the store has it, if that answers): `value` says
+        whether the request counts as a use; answer with `admit` or `refuse`.
         ASK_EXEMPTION: whether the normal path `value` needs no ticket, on the route of that number; answer with `exempt`.
         ASK_VOUCH: whether the session of a stream or tunnel still lives, `value` as above; answer with `vouch`.
         ASK_LOGIN, ASK_LOGIN_REMEMBERED (`value`: the principal, and the details to record), ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE,

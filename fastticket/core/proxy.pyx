@@ -33,7 +33,7 @@ from libc.errno cimport (
 )
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memchr, memcpy, memmove, memset, strlen
+from libc.string cimport memchr, memcmp, memcpy, memmove, memset, strlen
 
 from fastticket.core.accesslog cimport (
     HOST_KEPT_MAX,
@@ -67,6 +67,7 @@ from fastticket.core.http1 cimport (
     Field,
     Kind,
     asks_head,
+    cookie_in,
     dechunk,
     equals,
     find_cookie,
@@ -76,6 +77,9 @@ from fastticket.core.http1 cimport (
     normal_path,
     parse_request,
     parse_response,
+    read_host,
+    reads_as,
+    take_target,
 )
 from fastticket.core.mixing cimport mix
 from fastticket.core.routes cimport NO_ROUTE, Auth, Route, Routes, Text, adds
@@ -89,6 +93,9 @@ from fastticket.core.wire cimport (
     SESSION_ID_AT,
     TAG_BYTES,
     TEXT_CHARS_MAX,
+    never_ms,
+    raw_absolute_deadline_ms,
+    raw_idle_timeout_s,
     raw_key_id,
 )
 
@@ -115,6 +122,7 @@ cdef extern from "<endian.h>" nogil:
 
 cdef extern from *:
     int __builtin_clzll(unsigned long long word) noexcept nogil
+    bint is_rare "__builtin_expect"(bint what, long usual) noexcept nogil
 
 cdef enum:
     NONE = 0xFFFFFFFF
@@ -134,11 +142,23 @@ cdef enum:
     FORWARDING_BYTES_MAX = 4096         # of the fields that say who the client is, beside those of a trusted proxy
 
 (
-    ASK_AUTHENTICATE, ASK_AUTHENTICATE_STRONG, ASK_EXEMPTION, ASK_VOUCH, ASK_LOGIN, ASK_LOGIN_REMEMBERED, ASK_LOGOUT,
-    ASK_LOGOUT_EVERYWHERE, ASK_ROTATE,
-) = range(9)
+    ASK_AUTHENTICATE, ASK_AUTHENTICATE_STRONG, ASK_AUTHENTICATE_LATEST, ASK_EXEMPTION, ASK_VOUCH, ASK_LOGIN, ASK_LOGIN_REMEMBERED,
+    ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE, ASK_ROTATE,
+) = range(10)
 
 COUNTERS_BYTES = sizeof(Counters)
+
+cdef const char *CHALLENGE = b"WWW-Authenticate: Ticket realm=\"fastticket\", error=\"%s\"\r\n"
+
+# Who asks at the endpoint, and how it says what it is asked itself.
+FRONTS = {
+    "": Front.NO_FRONT,
+    "nginx": Front.SAYS_ORIGINAL,
+    "haproxy": Front.SAYS_ORIGINAL,
+    "traefik": Front.SAYS_FORWARDED,
+    "caddy": Front.SAYS_FORWARDED,
+    "envoy": Front.SAYS_BELOW,
+}
 
 # What may be set, its default, the least and the most.
 LIMITS = {
@@ -192,6 +212,14 @@ cdef Text _text(bytes value):
     return Text(<const uint8_t *><const char *>value, <uint32_t>len(value))
 
 
+cdef tuple _login_parts(str login_url, str next_parameter):
+    """What is before a fragment, the fragment, and what stands between the first and where a client wanted to go."""
+    url, sign, fragment = login_url.partition("#")
+    joint = "" if url.endswith(("?", "&")) else "&" if "?" in url else "?"
+    name = f"{joint}{next_parameter}=" if next_parameter else ""
+    return url.encode("ascii"), (sign + fragment).encode("ascii"), name.encode("ascii")
+
+
 @cython.final
 @cython.no_gc_clear                     # __dealloc__ closes connections, and needs the rooms for it
 cdef class Proxy:
@@ -209,6 +237,12 @@ cdef class Proxy:
         identity_field="X-Forwarded-User",
         request_id_field="",
         login_url="",
+        next_parameter="",
+        front="",
+        no_use_field="",
+        lifetime_field="",
+        dropped_fields=(),
+        forwards_ticket=False,
         keeps_host=False,
         login_details=(),
         Networks trusted=None,
@@ -226,13 +260,20 @@ cdef class Proxy:
         self.routes = routes
         self.trusted = Networks() if trusted is None else trusted
         self.log = log
-        self.names = Names((identity_field,), request_id_field)
+        self.names = Names(
+            (identity_field,), request_id_field, no_use=no_use_field, lifetime=lifetime_field, dropped=dropped_fields)
         self.texts = (
-            cookie.encode("ascii"), identity_field.encode("ascii") + b": ", login_url.encode("ascii"),
-            request_id_field.encode("ascii") + b": ", tuple(name.lower().encode("ascii") for name in upgrades))
+            cookie.encode("ascii"), identity_field.encode("ascii") + b": ", lifetime_field.encode("ascii") + b": ",
+            request_id_field.encode("ascii") + b": ", tuple(name.lower().encode("ascii") for name in upgrades),
+            *_login_parts(login_url, next_parameter))
         self.cookie = _text(self.texts[0])
         self.identity_field = _text(self.texts[1])
-        self.login_url = _text(self.texts[2])
+        self.login_url = _text(self.texts[5])
+        self.login_fragment = _text(self.texts[6])
+        self.next_name = _text(self.texts[7])
+        self.lifetime_field = _text(self.texts[2])
+        self.front = FRONTS[front]
+        self.forwards_ticket = forwards_ticket
         self.request_id_field = _text(self.texts[3]) if request_id_field else Text(NULL, 0)
         self.upgrade_count = len(upgrades)
         if self.upgrade_count > UPGRADES_MAX:
@@ -461,10 +502,10 @@ cdef class Proxy:
             if ask.kind == AskKind.EXEMPTION:
                 value = self._normal_path(c)
             elif ask.kind == AskKind.STILL_ALIVE:
-                value = bool(self.routes.table[c.route].touches and c.is_used)
+                value = bool(self._touches(c) and c.is_used)
                 c.is_used = False
             elif ask.kind < AskKind.LOGIN:
-                value = bool(self.routes.table[c.route].touches)
+                value = bool(self._touches(c))
             elif ask.kind <= AskKind.LOGIN_REMEMBERED:
                 value = (<char *>self.conns[c.peer].held)[ask.value.at:ask.value.at + ask.value.size], self._details(c)
             else:
@@ -488,7 +529,7 @@ cdef class Proxy:
         """Of a request that has a plain one."""
         cdef uint8_t[TARGET_BYTES_MAX] normal
         cdef int size
-        parse_request(self.names, c.held, c.held_size, &self.head)
+        self._read_again(c)
         if self.head.target_is_bare:
             return b"*" if self.head.target_is_star else b"/"
         size = normal_path(c.held + self.head.path.at, self.head.path.size, normal)
@@ -919,7 +960,7 @@ cdef class Proxy:
     cdef bint _is_alive(self, uint32_t index) noexcept nogil:
         """As far as is known here. What the near cache does not know the control plane is asked; it answers with `vouch`."""
         cdef Conn *c = &self.conns[index]
-        cdef bint touches = c.is_used and self.routes.table[c.route].touches
+        cdef bint touches = c.is_used and self._touches(c)
         cdef Verdict verdict = self.checker.judge_again(&c.checked, self.checker.now(), touches)
         if verdict == Verdict.HIT:
             c.is_used = False
@@ -1286,6 +1327,7 @@ cdef class Proxy:
         c.exemption_asked = False
         c.was_confirmed = False
         c.status = 0
+        c.wishes = 0
         c.attempts = 0
         c.checked.size = 0
         c.reason = NULL
@@ -1301,12 +1343,89 @@ cdef class Proxy:
             c.route = 0
             self._respond(index, 404, b"no_route", b"")
             return
+        c.endpoint = Endpoint.OF_TICKETS if self.routes.table[c.route].is_endpoint else Endpoint.NO_ENDPOINT
+        if c.endpoint and self.front and c.is_trusted and not self._stand_in(index):
+            return
         c.auth = self.routes.table[c.route].auth if c.is_plain else Auth.AUTH_REQUIRED
         c.waits = self.routes.table[c.route].waits
         if c.auth == Auth.AUTH_NONE:
+            self.tickets = -1
             self._pass(index, True)
         else:
             self._check(index)
+
+    cdef bint _stand_in(self, uint32_t index) noexcept nogil:
+        """A gateway of ours asks about a request that it has: judge that one, by the route that it falls under. False: answered."""
+        cdef Conn *c = &self.conns[index]
+        cdef int found = self._find_original(c)
+        if found == 0:
+            return True                             # it says nothing of one: it is about the ticket alone
+        if found > 0:
+            c.endpoint = Endpoint.OF_REQUESTS
+            if self.log is not None and c.entry != NULL:
+                self._note_target(c)
+            c.route = self.routes.find(c.held, &self.head, &c.is_plain)
+            if c.route != NO_ROUTE:
+                return True
+            c.route = 0
+            self._respond(index, 403, b"no_route", b"")      # nginx makes 500 of 404
+            return False
+        c.auth = Auth.AUTH_REQUIRED
+        self._refused(index, Verdict.AMBIGUOUS, True)
+        return False
+
+    cdef int _find_original(self, const Conn *c) noexcept nogil:
+        """Put what the gateway in front was asked into `self.head`: method, target, host. 1: it is there; 0: nothing is said of it;
+        -1: in a way that can be read as two, or as none."""
+        cdef Head *head = &self.head
+        cdef bint is_forwarded = self.front == Front.SAYS_FORWARDED
+        cdef Span method = head.method_name
+        cdef Span target = Span(0, 0)
+        cdef Span host = head.host
+        cdef Field *field
+        cdef int methods = 0
+        cdef int targets = 0
+        cdef int hosts = 0
+        cdef int i
+        if self.front == Front.SAYS_BELOW:
+            if not self._find_below(c, &target):
+                return 0
+            return 1 if take_target(c.held, target, method, head) else -1
+        for i in range(head.field_count):
+            field = &head.fields[i]
+            if _is_called(c.held, field, b"x-forwarded-method" if is_forwarded else b"x-original-method"):
+                methods += 1
+                method = field.value
+            elif _is_called(c.held, field, b"x-forwarded-uri" if is_forwarded else b"x-original-uri"):
+                targets += 1
+                target = field.value
+            elif is_forwarded and _is_called(c.held, field, b"x-forwarded-host"):
+                hosts += 1
+                host = field.value
+        if methods == 0 and targets == 0:
+            return 0
+        if methods != 1 or targets != 1 or is_forwarded and (hosts != 1 or not read_host(c.held, &host)):
+            return -1
+        if not take_target(c.held, target, method, head):
+            return -1
+        head.host = host
+        return 1
+
+    cdef bint _find_below(self, const Conn *c, Span *target) noexcept nogil:
+        """What of the target comes after the endpoint's path. False: nothing does."""
+        cdef const Route *route = &self.routes.table[self.routes.endpoint]
+        cdef uint32_t size = route.path_size - (route.path[route.path_size - 1] == c'/')
+        if self.head.target.size <= size or memcmp(c.held + self.head.target.at, route.path, size) != 0:
+            return False
+        target[0] = Span(self.head.target.at + size, self.head.target.size - size)
+        return c.held[target.at] == c'/'
+
+    cdef void _read_again(self, Conn *c) noexcept nogil:
+        """`self.head` as it was when the request came: it has waited since."""
+        parse_request(self.names, c.held, c.held_size, &self.head)
+        self.tickets = -1
+        if c.endpoint == Endpoint.OF_REQUESTS:
+            self._find_original(c)
 
     cdef uint8_t _upgrade_of(self, const Conn *c, const Head *head) noexcept nogil:
         """Which protocol of ours the client may change to, from 1; or 0."""
@@ -1329,6 +1448,11 @@ cdef class Proxy:
             self._name_request(c, True)
         if self.log is None:
             return
+        self._note_target(c)
+
+    cdef void _note_target(self, Conn *c) noexcept nogil:
+        """What is asked for, as `self.head` has it."""
+        cdef Entry *entry = c.entry
         entry.method_size = <uint8_t>min(self.head.method_name.size, <uint32_t>METHOD_KEPT_MAX)
         entry.host_size = <uint8_t>min(host_size(&self.head), <uint32_t>HOST_KEPT_MAX)
         memcpy(entry.method, c.held + self.head.method_name.at, entry.method_size)
@@ -1466,25 +1590,35 @@ cdef class Proxy:
     cdef void _check(self, uint32_t index) noexcept nogil:
         """The ticket, from the cookie or `Authorization: Ticket`: exactly one."""
         cdef Conn *c = &self.conns[index]
-        cdef Route *route = &self.routes.table[c.route]
-        cdef Span ticket = Span(0, 0)
-        cdef int tickets = self._find_tickets(c, &ticket)
-        cdef bint is_strong = self._is_strong(c)
+        cdef int tickets = self._find_tickets(c, &self.ticket)
+        cdef AskKind asks = self._asks_for(c)
         cdef Verdict verdict
+        self.tickets = tickets
         if tickets == 0:
             verdict = Verdict.MISSING
         elif tickets > 1:
             verdict = Verdict.AMBIGUOUS
         else:
             verdict = self.checker.judge(
-                c.held + ticket.at, ticket.size, self.checker.now(), route.touches and not is_strong, &c.checked)
-        if verdict == Verdict.HIT and not is_strong:
+                c.held + self.ticket.at, self.ticket.size, self.checker.now(),
+                self._touches(c) and asks == AskKind.AUTHENTICATE, &c.checked)
+        if verdict == Verdict.HIT and asks == AskKind.AUTHENTICATE:
             self._admit(index, True)
         elif verdict == Verdict.HIT or verdict == Verdict.MISS or verdict == Verdict.REFRESH:
-            self._wait_for_verdict(index, AskKind.AUTHENTICATE_STRONG if is_strong else AskKind.AUTHENTICATE)
+            self._wait_for_verdict(index, asks)
         else:
             self.counters.forged += verdict == Verdict.BAD_SIGNATURE
             self._refused(index, verdict, True)
+
+    cdef inline AskKind _asks_for(self, const Conn *c) noexcept nogil:
+        """What the control plane is asked where it has to be."""
+        if self._is_strong(c):
+            return AskKind.AUTHENTICATE_STRONG
+        return AskKind.AUTHENTICATE_LATEST if c.wishes & Wish.LIFETIME_WISH else AskKind.AUTHENTICATE
+
+    cdef inline bint _touches(self, const Conn *c) noexcept nogil:
+        """Whether the request is use of its session."""
+        return self.routes.table[c.route].touches and not c.wishes & Wish.NO_USE_WISH
 
     cdef inline bint _is_strong(self, const Conn *c) noexcept nogil:
         """Whether the store decides. A path that is not plain may be a strong route's to whoever is behind us."""
@@ -1522,7 +1656,16 @@ cdef class Proxy:
                 if equals(c.held, scheme, b"ticket ", 7):
                     tickets += 1
                     ticket[0] = Span(field.value.at + 7, field.value.size - 7)
+            elif is_rare(field.kind >= Kind.NO_USE, 0):
+                self._note_wish(c, field)
         return tickets
+
+    cdef void _note_wish(self, Conn *c, const Field *field) noexcept nogil:
+        """What a client says of its session. It is believed of anybody: it gives nobody more time."""
+        if field.kind == Kind.NO_USE and equals(c.held, field.value, b"1", 1):
+            c.wishes |= Wish.NO_USE_WISH
+        elif field.kind == Kind.LIFETIME:
+            c.wishes |= Wish.LIFETIME_WISH
 
     cdef void _ask(self, uint32_t index, AskKind kind, Span value) noexcept nogil:
         cdef Ask *ask = &self.ask_list[self.ask_count]
@@ -1539,6 +1682,7 @@ cdef class Proxy:
         cdef Conn *c = &self.conns[index]
         cdef bint is_certain = verdict != Verdict.AMBIGUOUS and verdict != Verdict.STORE_UNAVAILABLE
         cdef char[512] fields
+        cdef const char *lines = fields
         cdef int status = 401
         self._note_refused(c, verdict)
         if is_certain and self.routes.table[c.route].has_exemption and c.is_plain and not c.exemption_asked:
@@ -1554,26 +1698,67 @@ cdef class Proxy:
         self.counters.refused[verdict] += 1
         if verdict == Verdict.AMBIGUOUS:
             c.closes = True                     # as with every request that can be read in two ways
-            status = 403 if self.routes.table[c.route].is_endpoint else 400
+            status = 403 if c.endpoint else 400
             fields[0] = 0
         elif verdict == Verdict.STORE_UNAVAILABLE:
             status = 503
             fields[0] = 0
-        elif self.login_url.size and not self.routes.table[c.route].is_endpoint and self._is_browser(c, parsed):
-            status = 302
-            snprintf(fields, sizeof(fields), b"Location: %s\r\n", <const char *>self.login_url.at)
+        elif self.login_url.size and c.endpoint != Endpoint.OF_TICKETS and self._is_browser(c, parsed):
+            status = 401 if c.endpoint and self.front == Front.SAYS_ORIGINAL else 302      # nginx makes 500 of a redirect
+            lines = self._login_line(c, verdict if status == 401 else Verdict.HIT)
         else:
-            snprintf(fields, sizeof(fields), b"WWW-Authenticate: Ticket realm=\"fastticket\", error=\"%s\"\r\n", slug_of(verdict))
-        self._respond(index, status, slug_of(verdict), fields)
+            snprintf(fields, sizeof(fields), CHALLENGE, slug_of(verdict))
+        self._respond(index, status, slug_of(verdict), lines)
+
+    cdef const char *_login_line(self, const Conn *c, int verdict) noexcept nogil:
+        """Location: the login page, and where the client wanted to go, if that is a path of ours beyond doubt. With the challenge of a
+        401 before it, unless `verdict` is HIT. `self.head` is the request's."""
+        cdef uint8_t[NEXT_BYTES_MAX] encoded
+        cdef uint32_t size = self._encode_next(c, encoded) if self.next_name.size else 0
+        cdef int begin = 0
+        if verdict != Verdict.HIT:
+            begin = snprintf(self.location, sizeof(self.location), CHALLENGE, slug_of(verdict))
+        snprintf(
+            self.location + begin, sizeof(self.location) - begin, b"Location: %.*s%.*s%.*s%.*s\r\n",
+            <int>self.login_url.size, <const char *>self.login_url.at,
+            <int>(self.next_name.size if size else 0), <const char *>self.next_name.at, <int>size, <const char *>encoded,
+            <int>self.login_fragment.size, <const char *>self.login_fragment.at)
+        return self.location
+
+    cdef uint32_t _encode_next(self, const Conn *c, uint8_t *out) noexcept nogil:
+        """The target as a parameter's value: path and query, never a host. Its size, or 0: it is too long, or a path that another
+        reader could take for another one, `//host` and `/\\host` among them."""
+        cdef Span target = self.head.target
+        cdef uint32_t size = 0
+        cdef uint32_t i
+        cdef uint8_t byte
+        if not c.is_plain:
+            return 0
+        if self.head.target_is_bare:
+            out[0] = c'/'
+            size = 1
+        for i in range(target.at, target.at + target.size):
+            if size + 3 > NEXT_BYTES_MAX:
+                return 0
+            byte = c.held[i]
+            if c'a' <= byte <= c'z' or c'A' <= byte <= c'Z' or c'/' <= byte <= c'9' or byte == c'-' or byte == c'.' or byte == c'_':
+                out[size] = byte
+                size += 1
+            else:
+                out[size] = c'%'
+                out[size + 1] = b"0123456789ABCDEF"[byte >> 4]
+                out[size + 2] = b"0123456789ABCDEF"[byte & 15]
+                size += 3
+        return size
 
     cdef bint _is_browser(self, Conn *c, bint parsed) noexcept nogil:
         """Somebody who would rather see the login page: GET or HEAD, and text/html is welcome."""
         cdef Field *field
         cdef int i
-        if c.method != Method.GET and c.method != Method.HEAD:
-            return False
         if not parsed:
-            parse_request(self.names, c.held, c.held_size, &self.head)
+            self._read_again(c)
+        if self.head.method != Method.GET and self.head.method != Method.HEAD:
+            return False
         for i in range(self.head.known_count):
             field = &self.head.fields[self.head.known[i]]
             if field.kind == Kind.ACCEPT and _contains(c.held, field.value, b"text/html", 9):
@@ -1616,7 +1801,7 @@ cdef class Proxy:
         """An answer without an upstream: JSON, with the reason. `fields`: more field lines. Every 503 says when to try again."""
         cdef Conn *c = &self.conns[index]
         cdef const char *retry = b"Retry-After: 1\r\n" if status == 503 else b""
-        cdef char[2048] answer
+        cdef char[LOCATION_BYTES_MAX + 2048] answer
         cdef char[256] body
         cdef const char *name = <const char *>self.request_id_field.at
         cdef const char *id = b""
@@ -1640,22 +1825,29 @@ cdef class Proxy:
         self._deliver(index, status, <uint8_t *>answer, <uint32_t>size)
 
     cdef void _answer_identity(self, uint32_t index) noexcept nogil:
-        """What another gateway has asked: the ticket is good, and whose it is."""
+        """What another gateway has asked: the request may pass, and whose it is."""
         cdef Conn *c = &self.conns[index]
         cdef const char *connection = self._connection_field(c)
+        cdef int status = 200 if self.front == Front.SAYS_BELOW else 204      # Envoy takes 204 for a refusal
         self.out_size = 0
         self._set_date()
-        self._put(b"HTTP/1.1 204 No Content\r\n", 25)
+        if status == 200:
+            self._put(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n", 36)
+        else:
+            self._put(b"HTTP/1.1 204 No Content\r\n", 25)
         self._put(<const uint8_t *>self.date, <uint32_t>strlen(self.date))
         self._put(b"Cache-Control: no-store\r\n", 25)
         if self.request_id_field.size:
             self._put_request_id(c)
         self._put(self.identity_field.at, self.identity_field.size)
-        self._put(c.checked.raw + PRINCIPAL_AT, c.checked.raw[PRINCIPAL_LENGTH_AT])
+        if c.is_admitted:                           # else empty, in place of what a client may have sent
+            self._put(c.checked.raw + PRINCIPAL_AT, c.checked.raw[PRINCIPAL_LENGTH_AT])
         self._put(b"\r\n", 2)
+        if c.wishes & Wish.LIFETIME_WISH:
+            self._put_lifetime(c)
         self._put(<const uint8_t *>connection, <uint32_t>strlen(connection))
         self._put(b"\r\n", 2)
-        self._deliver(index, 204, self.out, self.out_size)
+        self._deliver(index, status, self.out, self.out_size)
 
     cdef void _set_date(self) noexcept nogil:
         """`date`: the field line, of this second."""
@@ -1761,7 +1953,7 @@ cdef class Proxy:
         cdef Group *group = &self.upstreams.groups[self.routes.table[c.route].group]
         cdef uint16_t server
         cdef uint32_t upstream
-        if self.routes.table[c.route].is_endpoint:
+        if c.endpoint:
             self._answer_identity(index)
             return
         if group.count == 0:  # its names have no address yet
@@ -2041,7 +2233,7 @@ cdef class Proxy:
         cdef Conn *u = &self.conns[upstream]
         cdef bint continues
         if not parsed:
-            parse_request(self.names, c.held, c.held_size, &self.head)
+            self._read_again(c)
         continues = self.head.expect_continue and not c.complete and c.body_size == 0
         self._compose_request(c)
         u.sends_chunks = c.framing == Framing.CHUNKED
@@ -2087,6 +2279,9 @@ cdef class Proxy:
             field = &head.fields[i]
             if not _goes_upstream(c, field) or head.nominated_count and is_nominated(c.held, head, field):
                 continue
+            if (field.kind == Kind.COOKIE or field.kind == Kind.AUTHORIZATION) and not self.forwards_ticket \
+                    and self._withhold_ticket(c, field):
+                continue
             if route.request_fields.size == 0 or not adds(&route.request_fields, c.held, field):
                 self._put_field(c.held, field)
         self._end_run(c.held)
@@ -2106,6 +2301,72 @@ cdef class Proxy:
             self._put(c.checked.raw + PRINCIPAL_AT, c.checked.raw[PRINCIPAL_LENGTH_AT])
             self._put(b"\r\n", 2)
         self._put(b"\r\n", 2)
+
+    cdef bint _withhold_ticket(self, const Conn *c, const Field *field) noexcept nogil:
+        """Whether a Cookie or Authorization field holds a ticket: then what it holds beside it was written. Of a line that goes on as
+        it came, the run goes on after the ticket."""
+        cdef uint32_t end = field.value.at + field.value.size
+        cdef Span cut
+        if field.kind == Kind.AUTHORIZATION:
+            return field.value.size > 7 and equals(c.held, Span(field.value.at, 7), b"ticket ", 7)
+        if self.tickets != 1 or not _came_as_it_goes(c.held, field):
+            return self.tickets != 0 and self._put_cookies_left(c, field)
+        if self.ticket.at - field.value.at >= field.value.size:
+            return False                            # it is in another field
+        cut = cookie_in(c.held, field.value, self.cookie.size, self.ticket)
+        if cut.size == field.value.size:
+            return True
+        if field.name.at != self.run_end:
+            self._end_run(c.held)
+            self.run_at = field.name.at
+        self._put(c.held + self.run_at, cut.at - self.run_at)
+        self.run_at = cut.at + cut.size
+        self.run_end = end + 2
+        return True
+
+    cdef bint _put_cookies_left(self, const Conn *c, const Field *field) noexcept nogil:
+        """The same where nobody has looked for tickets, or where there are several: on routes that need none."""
+        cdef Span value = field.value
+        cdef Span ticket
+        cdef Span cut
+        cdef uint32_t begin = self.out_size
+        if find_cookie(c.held, value, self.cookie.at, self.cookie.size, &ticket) == 0:
+            return False
+        self._end_run(c.held)
+        begin = self.out_size
+        self._put(c.held + field.name.at, field.name.size)
+        self._put(b": ", 2)
+        value.at = self.out_size
+        self._put(c.held + field.value.at, value.size)
+        while find_cookie(self.out, value, self.cookie.at, self.cookie.size, &ticket):
+            cut = cookie_in(self.out, value, self.cookie.size, ticket)
+            memmove(self.out + cut.at, self.out + cut.at + cut.size, value.at + value.size - cut.at - cut.size)
+            value.size -= cut.size
+        self.out_size = value.at + value.size if value.size else begin
+        if value.size:
+            self._put(b"\r\n", 2)
+        return True
+
+    cdef void _put_lifetime(self, const Conn *c) noexcept nogil:
+        """How long the session still lives if nobody uses it, and at most: whole seconds, those of the two that there are."""
+        cdef char[64] text
+        cdef int64_t now_ms = self.checker.now()
+        cdef int64_t absolute_ms = raw_absolute_deadline_ms(c.checked.raw)
+        cdef int64_t idle_ms = 0
+        cdef bint has_idle = raw_idle_timeout_s(c.checked.raw) and self.checker.near.find(
+            c.checked.raw, c.checked.size, now_ms, False, &idle_ms) == Verdict.HIT
+        cdef bint has_absolute = absolute_ms != never_ms()
+        cdef int size = 0
+        if has_idle:
+            size = snprintf(text, sizeof(text), b"idle=%lld", <long long>((idle_ms - now_ms) // 1000))
+        if has_absolute:
+            size += snprintf(
+                text + size, sizeof(text) - size, b", absolute=%lld" if size else b"absolute=%lld",
+                <long long>((absolute_ms - now_ms) // 1000))
+        if size:
+            self._put(self.lifetime_field.at, self.lifetime_field.size)
+            self._put(<const uint8_t *>text, <uint32_t>size)
+            self._put(b"\r\n", 2)
 
     cdef void _put_upgrade(self, const Conn *c) noexcept nogil:
         cdef Text *protocol = &self.upgrades[c.upgrade - 1]
@@ -2217,16 +2478,20 @@ cdef class Proxy:
         memcpy(self.out + self.out_size, at, size)
         self.out_size += size
 
-    cdef void _put_field(self, const uint8_t *at, const Field *field) noexcept nogil:
+    cdef inline void _put_field(self, const uint8_t *at, const Field *field) noexcept nogil:
         """As `name: value CRLF`. Lines that came so, one after the other, are a run that `_end_run` copies at once."""
-        cdef uint32_t end = field.value.at + field.value.size
-        if field.value.at == field.name.at + field.name.size + 2 and at[field.value.at - 1] == c' ' and at[end] == c'\r':
-            if field.name.at != self.run_end:
-                self._end_run(at)
-                self.run_at = field.name.at
-            self.run_end = end + 2
-            return
+        if field.name.at == self.run_end and _came_as_it_goes(at, field):
+            self.run_end = field.value.at + field.value.size + 2
+        else:
+            self._put_apart(at, field)
+
+    cdef void _put_apart(self, const uint8_t *at, const Field *field) noexcept nogil:
+        """A field that begins another run, or stands in none."""
         self._end_run(at)
+        if _came_as_it_goes(at, field):
+            self.run_at = field.name.at
+            self.run_end = field.value.at + field.value.size + 2
+            return
         self._put(at + field.name.at, field.name.size)
         self._put(b": ", 2)
         self._put(at + field.value.at, field.value.size)
@@ -2665,6 +2930,8 @@ cdef class Proxy:
             self._put(fields, fields_size)
         if route.response_fields.size:
             self._put(route.response_fields.at, route.response_fields.size)
+        if d.wishes and d.is_admitted and d.wishes & Wish.LIFETIME_WISH:
+            self._put_lifetime(d)
         if d.sends_chunks:
             self._put(b"Transfer-Encoding: chunked\r\n", 28)
         elif head.has_length and head.status != 204:
@@ -2777,7 +3044,7 @@ cdef bint _can_be_sent_again(const Conn *d) noexcept nogil:
 cdef inline bint _goes_upstream(const Conn *c, const Field *field) noexcept nogil:
     """What we have a meaning for is written by us, or not at all."""
     return field.kind == Kind.OTHER or field.kind == Kind.COOKIE or field.kind == Kind.AUTHORIZATION \
-        or field.kind == Kind.ACCEPT or field.kind == Kind.WEBSOCKET_KEY \
+        or field.kind == Kind.ACCEPT or field.kind == Kind.WEBSOCKET_KEY or field.kind == Kind.NO_USE \
         or field.kind == Kind.FORWARDED and c.is_trusted
 
 
@@ -2785,7 +3052,18 @@ cdef bint _goes_downstream(const Field *field) noexcept nogil:
     return field.kind != Kind.DROP and field.kind != Kind.CONTENT_LENGTH and field.kind != Kind.TRANSFER_ENCODING \
         and field.kind != Kind.CONNECTION and field.kind != Kind.HOP and field.kind != Kind.UPGRADE \
         and field.kind != Kind.TICKET_LOGIN and field.kind != Kind.TICKET_LOGOUT \
-        and field.kind != Kind.TICKET_REMEMBER and field.kind != Kind.TICKET_ROTATE
+        and field.kind != Kind.TICKET_REMEMBER and field.kind != Kind.TICKET_ROTATE and field.kind != Kind.LIFETIME
+
+
+cdef inline bint _came_as_it_goes(const uint8_t *at, const Field *field) noexcept nogil:
+    """As `name: value CRLF`."""
+    return field.value.at == field.name.at + field.name.size + 2 and at[field.value.at - 1] == c' ' \
+        and at[field.value.at + field.value.size] == c'\r'
+
+
+cdef bint _is_called(const uint8_t *at, const Field *field, const char *name) noexcept nogil:
+    """Whether somebody could take the field for that one."""
+    return reads_as(at + field.name.at, field.name.size, <const uint8_t *>name, <uint32_t>strlen(name))
 
 
 cdef bint _is_printable(const uint8_t *at, Span span) noexcept nogil:

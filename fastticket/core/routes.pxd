@@ -24,6 +24,7 @@ cdef struct Route:
     uint16_t path_size
     uint8_t[ROUTE_PATH_MAX] path
     uint8_t host_size           # 0: every host
+    bint is_partial             # not for every host and method
     bint is_wildcard            # `host` begins with the dot after the "*"
     uint8_t[ROUTE_HOST_MAX] host
     Auth auth
@@ -34,6 +35,7 @@ cdef struct Route:
     bint is_endpoint            # answered here: 204 with the identity, no upstream
     uint16_t group
     uint8_t waits               # which of the proxy's sets of timeouts
+    Text methods                # each with its LF; empty: all of them
     Text request_fields         # lines that are added, each with its CRLF
     Text response_fields
 
@@ -42,9 +44,11 @@ cdef class Routes:
     cdef Route[ROUTES_LIMIT] table
     cdef readonly uint16_t count
     cdef bint has_strong
+    cdef uint16_t endpoint      # the route that is one
     cdef list texts             # what the routes' lines borrow
     cdef object _last_rank
     cdef Text _lines(self, fields) except *
+    cdef Text _methods(self, methods) except *
     cdef uint16_t find(self, const uint8_t *at, const Head *head, bint *is_plain) noexcept nogil
 
 

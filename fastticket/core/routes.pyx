@@ -1,19 +1,24 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
-"""Which rule a request falls under: by its host, then by the longest path.
+"""Which rule a request falls under: by its host, then by the longest path, then by its method.
 
 Rules of this file
 - Paths are compared as everyone behind us would read them (`http1.normal_path`). One that two readers could take for two things is
   found under its raw spelling, and the caller is told that it is not plain: then it needs a ticket, whatever the route says.
 - A path covers itself and what is below it: `/api` covers `/api` and `/api/x`, not `/apis`.
 - A path that is not plain may be one of a strong route to whoever is behind us: where there is a strong route, it is treated as strong.
-- An exact host goes before a wildcard, a longer wildcard before a shorter one, any host comes last; among those of one host the longest
-  path wins. The table is sorted so when it is made, and the first match is the answer.
+- Routes that are for every host and go first do so. Then an exact host goes before a wildcard, a longer wildcard before a shorter one,
+  any host comes last; among those of one host the longest path wins, and of one path those for some methods go before the one for all.
+  The table is sorted so when it is made, and the first match is the answer: a route for other methods is passed over.
+- Who may GET may HEAD, and who may not may not.
 """
 
 cimport cython
 from libc.string cimport memchr, memcmp, memcpy
 
-from fastticket.core.http1 cimport TARGET_BYTES_MAX, host_at, host_size, is_normal, normal_path, reads_as
+from fastticket.core.http1 cimport TARGET_BYTES_MAX, Span, host_at, host_size, is_normal, normal_path, reads_as
+
+cdef extern from *:
+    bint is_rare "__builtin_expect"(bint what, long usual) noexcept nogil
 
 cdef const uint8_t *ROOT = b"/"
 
@@ -28,7 +33,7 @@ cdef class Routes:
 
     def add(
         self, path, auth="required", group=0, *, host="", touches=True, logs_in=False, is_strong=False, has_exemption=False,
-        waits=0, request_fields=(), response_fields=(),
+        waits=0, request_fields=(), response_fields=(), methods=(), first=False,
     ):
         cdef Route *route = &self.table[self.count]
         cdef bytes prefix = path.encode("ascii")
@@ -38,9 +43,11 @@ cdef class Routes:
                 f"at most {ROUTES_LIMIT} routes, each a path of at most {ROUTE_PATH_MAX} bytes, a host of {ROUTE_HOST_MAX}: {path}")
         if group is None and AUTH[auth] != Auth.AUTH_REQUIRED:
             raise ValueError(f"{path}: without an upstream, a ticket is all there is to answer for")
-        if self.count and _rank(host, path) < self._last_rank:
+        if first and host:
+            raise ValueError(f"{host}{path}: what goes first is for every host")
+        if self.count and _rank(host, path, methods, first) < self._last_rank:
             raise ValueError(f"{host}{path} goes before the route before it")
-        self._last_rank = _rank(host, path)
+        self._last_rank = _rank(host, path, methods, first)
         memcpy(route.path, <const char *>prefix, len(prefix))
         route.path_size = <uint16_t>len(prefix)
         memcpy(route.host, <const char *>name, len(name))
@@ -54,13 +61,22 @@ cdef class Routes:
         route.is_endpoint = group is None
         route.group = group or 0
         route.waits = waits
+        route.methods = self._methods(methods)
+        route.is_partial = route.host_size > 0 or route.methods.size > 0
         route.request_fields = self._lines(request_fields)
         route.response_fields = self._lines(response_fields)
         self.has_strong |= is_strong
+        if route.is_endpoint:
+            self.endpoint = self.count
         self.count += 1
 
     cdef Text _lines(self, fields) except *:
         cdef bytes lines = b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in fields)
+        self.texts.append(lines)
+        return Text(<const uint8_t *><const char *>lines, <uint32_t>len(lines))
+
+    cdef Text _methods(self, methods) except *:
+        cdef bytes lines = b"".join(f"{name}\n".encode("ascii") for name in with_head(methods))
         self.texts.append(lines)
         return Text(<const uint8_t *><const char *>lines, <uint32_t>len(lines))
 
@@ -88,14 +104,39 @@ cdef class Routes:
                 continue
             if size != route.path_size and path[route.path_size] != c'/' and route.path[route.path_size - 1] != c'/':
                 continue
-            if route.host_size == 0 or _is_of_host(route, host_at(at, head), host_size(head)):
-                return i
+            if is_rare(route.is_partial, 0) and not _takes(route, at, head):
+                continue
+            return i
         return NO_ROUTE
 
 
-def _rank(host, path):
+def _rank(host, path, methods, first):
     """Where a route stands in the table."""
-    return (host == "", host.startswith("*"), -len(host), host, -len(path))
+    return (not first, host == "", host.startswith("*"), -len(host), host, -len(path), not methods)
+
+
+def with_head(methods):
+    """Those, and HEAD where GET is one."""
+    return list(dict.fromkeys([*methods, *(["HEAD"] if "GET" in methods else [])]))
+
+
+cdef bint _takes(const Route *route, const uint8_t *at, const Head *head) noexcept nogil:
+    """Whether it is for the request's host and method."""
+    return (route.host_size == 0 or _is_of_host(route, host_at(at, head), host_size(head))) \
+        and (route.methods.size == 0 or _has_method(&route.methods, at, head.method_name))
+
+
+cdef bint _has_method(const Text *methods, const uint8_t *at, Span name) noexcept nogil:
+    """Methods are case-sensitive, and tokens: none has an LF in it."""
+    cdef const uint8_t *line = methods.at
+    cdef const uint8_t *end = methods.at + methods.size
+    cdef const uint8_t *stop
+    while line != end:
+        stop = <const uint8_t *>memchr(line, c'\n', end - line)
+        if stop - line == name.size and memcmp(line, at + name.at, name.size) == 0:
+            return True
+        line = stop + 1
+    return False
 
 
 cdef bint _is_of_host(const Route *route, const uint8_t *host, uint32_t whole_size) noexcept nogil:
@@ -135,4 +176,4 @@ cdef bint adds(const Text *lines, const uint8_t *at, const Field *field) noexcep
 
 def in_order(routes):
     """Sorted as `Routes.add` wants them."""
-    return sorted(routes, key=lambda route: _rank(route.host, route.path))
+    return sorted(routes, key=lambda route: _rank(route.host, route.path, route.methods, route.first))

@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeVar
 
 from fastticket.core.http1 import KNOWN, Names, routing_path
 from fastticket.core.proxy import LIMITS, ROUTE_TIMEOUTS, TIMEOUTS_S
-from fastticket.core.routes import ROUTES_MAX, in_order
+from fastticket.core.routes import ROUTES_MAX, in_order, with_head
 from fastticket.core.ticket import Keyring, read_keys
 from fastticket.core.upstreams import ALL_SERVERS_MAX, GROUP_SERVERS_MAX, GROUPS_MAX, WEIGHT_MAX
 from fastticket.errors import ConfigError
@@ -41,6 +41,10 @@ MINIMUM_S = 0.01  # of what is done again and again
 HEADERS_BYTES_MAX = 2000  # that a route adds
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 PROTOCOL = re.compile(rf"{TOKEN.pattern}(/{TOKEN.pattern})?")
+HOST = re.compile(r"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+#: By these some applications take another method than the request's, and it is the request's that was judged.
+METHOD_OVERRIDES = ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override")
+NEVER_FORWARDED = ("CONNECT", "TRACE")
 
 #: The store's URL, where the file says none: with a password in it, it is in no list of processes and no file.
 STORE_VARIABLE = "FASTTICKET_STORE"
@@ -55,12 +59,16 @@ class Gateway:
     listen: list[str] = field(default_factory=lambda: ["127.0.0.1:8080"])
     workers: int = 1
     login_url: str = ""
+    next_parameter: str = "next"  #: of `login_url`, with where the client wanted to go; "": none
     auth_path: str = ""
+    auth_front: Literal["", "nginx", "haproxy", "traefik", "caddy", "envoy"] = ""  #: who asks there
     trusted_proxies: list[str] = field(default_factory=list)
     proxy_protocol: bool = False
     forwarded: bool = False
     identity_header: str = "X-Forwarded-User"
     request_id_header: str = ""
+    no_use_header: str = ""
+    lifetime_header: str = ""
     upgrades: list[str] = field(default_factory=lambda: ["websocket"])
     access_log: str = ""
     access_log_format: Literal["text", "json"] = "text"
@@ -86,6 +94,7 @@ class Ticket:
     keys: str = ""
     cookie: str = "ticket"
     cookie_secure: bool = False
+    forward_ticket: bool = False  #: whether applications see it
     cookie_domain_level: int = 0  #: labels of the request's Host that make the cookie's Domain; 0: the host alone
     audience: str = "default"
     idle_timeout_s: int = 7200
@@ -129,6 +138,7 @@ class Upstream:
     slow_return_s: float = 10.0
     resolve_interval_s: float = 30.0
     health_path: str = ""
+    health_host: str = ""  #: default: the server's own address
     health_interval_s: float = 5.0
     health_timeout_s: float = 2.0
     health_failures: int = 2
@@ -141,6 +151,8 @@ class Route:
 
     path: str
     host: str = ""
+    first: bool = False  #: before the routes of any host
+    methods: list[str] = field(default_factory=list)  #: default: all
     auth: Literal["required", "optional", "none"] = "required"
     exempt: str = ""
     touch: bool = True
@@ -168,11 +180,13 @@ class Config:
     route: list[Route]
 
     def routes(self) -> list[Route]:
-        """Those of the file, and the endpoint that answers for a ticket: on each host, or one with routes of its own would hide it."""
-        if not self.gateway.auth_path:
-            return self.route
-        hosts = dict.fromkeys(["", *(route.host for route in self.route)])
-        return [*self.route, *(Route(path=self.gateway.auth_path, host=host) for host in hosts)]
+        """Those of the file, and the endpoint that answers for a ticket: first, or a host with routes of its own would hide it."""
+        endpoint = [Route(path=self.gateway.auth_path, first=True)] if self.gateway.auth_path else []
+        return [*self.route, *endpoint]
+
+    def overrides_dropped(self) -> tuple[str, ...]:
+        """Fields that no application gets to see, because the method of a request has decided about it."""
+        return METHOD_OVERRIDES if any(route.methods for route in self.route) else ()
 
     def listen_addresses(self) -> list[Address]:
         """Where to listen."""
@@ -487,9 +501,7 @@ def _check(config: Config, problems: Problems) -> None:
         "must have a port of its own, or clients would come to it",
     )
     require(len(config.upstream) <= GROUPS_MAX, "[[upstream]]", f"at most {GROUPS_MAX}")
-    require(
-        len(config.routes()) <= ROUTES_MAX, "[[route]]", f"at most {ROUTES_MAX}, auth_path for each host among them"
-    )
+    require(len(config.routes()) <= ROUTES_MAX, "[[route]]", f"at most {ROUTES_MAX}, auth_path among them")
     servers = sum(len(upstream.servers) for upstream in config.upstream)
     require(
         servers <= ALL_SERVERS_MAX, "[[upstream]]", f"at most {ALL_SERVERS_MAX} servers in all of them, not {servers}"
@@ -510,12 +522,23 @@ def _check(config: Config, problems: Problems) -> None:
         "[gateway] proxy_protocol",
         "is believed of trusted_proxies only, and there are none",
     )
-    for key, request_id in (("identity_header", ""), ("request_id_header", gateway.request_id_header)):
-        try:
-            Names((gateway.identity_header,), request_id)
-        except ValueError as error:
-            problems.add(f"[gateway] {key}", str(error))
-            break  # the other one has this one in it
+    _check_header_names(config, problems)
+    require(
+        not gateway.next_parameter
+        or (TOKEN.fullmatch(gateway.next_parameter) and len(gateway.next_parameter) <= NAME_CHARS_MAX),
+        "[gateway] next_parameter",
+        f"must be a name of at most {NAME_CHARS_MAX} characters: letters, digits and a few signs",
+    )
+    require(
+        gateway.auth_path or not gateway.auth_front,
+        "[gateway] auth_front",
+        "says who asks at auth_path, and there is none",
+    )
+    require(
+        gateway.trusted_proxies or not gateway.auth_front,
+        "[gateway] auth_front",
+        f"{gateway.auth_front} is believed only if it is one of trusted_proxies, and there are none",
+    )
     require(
         admin is None or is_loopback(admin),
         "[gateway] admin",
@@ -532,6 +555,24 @@ def _check(config: Config, problems: Problems) -> None:
         for text in upstream.servers:
             problems.attempt(partial(config._address, text, f"[[upstream]] {upstream.name}: servers"))
     problems.attempt(config.open_store)
+
+
+def _check_header_names(config: Config, problems: Problems) -> None:
+    """They must be names, and each of them its own."""
+    gateway = config.gateway
+    named: dict[str, str] = {"no_use": gateway.no_use_header, "lifetime": gateway.lifetime_header}
+    places: tuple[tuple[str, str, dict[str, str]], ...] = (
+        ("identity_header", "", {}),
+        ("request_id_header", gateway.request_id_header, {}),
+        ("no_use_header", gateway.request_id_header, {"no_use": gateway.no_use_header}),
+        ("lifetime_header", gateway.request_id_header, named),
+    )
+    for key, request_id, others in places:
+        try:
+            Names((gateway.identity_header,), request_id, dropped=config.overrides_dropped(), **others)
+        except ValueError as error:
+            problems.add(f"[gateway] {key}", str(error))
+            return  # the following have this one in them
 
 
 def _check_upstream(config: Config, upstream: Upstream, require: Callable[[object, str, str], None]) -> None:
@@ -562,6 +603,11 @@ def _check_upstream(config: Config, upstream: Upstream, require: Callable[[objec
         "must begin with / and have at most 255 plain characters",
     )
     require(
+        not upstream.health_host or (HOST.fullmatch(upstream.health_host) and len(upstream.health_host) <= 255),
+        f"{where}: health_host",
+        "must be a name or an address, with or without a port",
+    )
+    require(
         min(upstream.health_interval_s, upstream.health_timeout_s) >= MINIMUM_S,
         f"{where}: health_interval_s, health_timeout_s",
         f"must be at least {MINIMUM_S}",
@@ -575,9 +621,10 @@ def _check_upstream(config: Config, upstream: Upstream, require: Callable[[objec
 
 def _check_route(config: Config, route: Route, problems: Problems) -> None:
     require = problems.require
+    gateway = config.gateway
+    ours = {name.lower() for name in (gateway.identity_header, gateway.no_use_header, gateway.lifetime_header)}
     in_file = route in config.route
     where = f"[[route]] {route.host}{route.path}" if in_file else f"[gateway] auth_path {route.path}"
-    places = [(other.host, other.path) for other in config.routes()]
     require(
         re.fullmatch(r"/[!-~]{0,254}", route.path),
         where,
@@ -599,7 +646,16 @@ def _check_route(config: Config, route: Route, problems: Problems) -> None:
         where,
         "no request falls under it as it is: write it without empty and dot segments",
     )
-    require(places.count((route.host, route.path)) == 1, where, "the path is there twice")
+    _check_place(config, route, where, require)
+    for method in route.methods:
+        require(
+            TOKEN.fullmatch(method)
+            and method == method.upper()
+            and len(method) <= 32
+            and method not in NEVER_FORWARDED,
+            f"{where} methods",
+            f"{method!r} is no method in capitals, or one that nobody may send",
+        )
     require(
         not route.host or re.fullmatch(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]", route.host),
         f"{where} host",
@@ -626,7 +682,7 @@ def _check_route(config: Config, route: Route, problems: Problems) -> None:
     for key, headers in (("request_headers", route.request_headers), ("response_headers", route.response_headers)):
         for name, value in headers.items():
             require(
-                TOKEN.fullmatch(name) and name.lower() not in {*KNOWN, config.gateway.identity_header.lower()},
+                TOKEN.fullmatch(name) and name.lower() not in {*KNOWN, *ours},
                 f"{where} {key}",
                 f"{name!r} is not a field name, or one that has a meaning of its own",
             )
@@ -637,6 +693,36 @@ def _check_route(config: Config, route: Route, problems: Problems) -> None:
             )
         size = sum(len(name) + len(value) + 4 for name, value in headers.items())
         require(size <= HEADERS_BYTES_MAX, f"{where} {key}", f"must not have more than {HEADERS_BYTES_MAX} bytes")
+
+
+def _check_place(config: Config, route: Route, where: str, require: Callable[[object, str, str], None]) -> None:
+    """Requests must fall under it, and under it alone."""
+    routes = config.routes()
+    same = [other for other in routes if (other.host, other.path) == (route.host, route.path)]
+    require(sum(not _are_apart(route, other) for other in same) == 1, where, "the path is there twice")
+    require(
+        not (route.first and route.host), f"{where} first", "is for routes without a host: they go before every host's"
+    )
+    hiding = [
+        other.path
+        for other in ([] if route.first else routes)
+        if other.first
+        and not other.methods
+        and _covers(other.path, route.path)
+        and (other not in same or route.methods)
+    ]
+    require(not hiding, where, f"no request falls under it: {''.join(hiding[:1])} goes first, and covers it")
+
+
+def _are_apart(route: Route, other: Route) -> bool:
+    """Of one host and path: for other methods; one of them may be for all, and goes last."""
+    mine, theirs = set(with_head(route.methods)), set(with_head(other.methods))
+    return bool(mine or theirs) and not mine & theirs
+
+
+def _covers(path: str, other: str) -> bool:
+    """Whether a path is that one or above it."""
+    return (other + "/").startswith(path.rstrip("/") + "/")
 
 
 def _check_login_url(config: Config, problems: Problems) -> None:
@@ -654,11 +740,13 @@ def _check_login_url(config: Config, problems: Problems) -> None:
         )
 
 
-def route_of(config: Config, host: str, path: str) -> Route | None:
+def route_of(config: Config, host: str, path: str, method: str = "GET") -> Route | None:
     """The route of a path on a host, by its name, as `*.name`, or on any other host (""); as the data plane finds it."""
     normal = (routing_path(path.encode()) or path.encode()).decode()
     for route in in_order(config.routes()):
         is_of_host = route.host in ("", host) or (route.host.startswith("*") and host.endswith(route.host[1:]))
+        if route.methods and method not in with_head(route.methods):
+            continue
         if is_of_host and (normal + "/").startswith(route.path.rstrip("/") + "/") and len(normal) >= len(route.path):
             return route
     return None

@@ -215,7 +215,7 @@ class UpstreamGroup:
         try:
             async with asyncio.timeout(self._upstream.health_timeout_s):
                 reader, writer = await _connect(server)
-                host = "localhost" if isinstance(server, str) else server_text(server)
+                host = self._upstream.health_host or ("localhost" if isinstance(server, str) else server_text(server))
                 writer.write(
                     f"GET {self._upstream.health_path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
                 )

@@ -19,7 +19,7 @@ import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from fastticket.cache import NOW, Consistency, TicketCache
 from fastticket.cookies import TicketCookie
@@ -27,6 +27,7 @@ from fastticket.core.accesslog import AccessLog
 from fastticket.core.clients import Networks
 from fastticket.core.proxy import (
     ASK_AUTHENTICATE,
+    ASK_AUTHENTICATE_LATEST,
     ASK_AUTHENTICATE_STRONG,
     ASK_EXEMPTION,
     ASK_LOGIN,
@@ -113,6 +114,12 @@ def make_proxy(config: Config, cache: TicketCache, counters: memoryview | None =
         identity_field=gateway.identity_header,
         request_id_field=gateway.request_id_header,
         login_url=gateway.login_url,
+        next_parameter=gateway.next_parameter,
+        front=gateway.auth_front,
+        no_use_field=gateway.no_use_header,
+        lifetime_field=gateway.lifetime_header,
+        dropped_fields=config.overrides_dropped(),
+        forwards_ticket=config.ticket.forward_ticket,
         keeps_host=config.ticket.cookie_domain_level > 0,
         login_details=config.ticket.login_details,
         trusted=Networks(config.trusted_networks()),
@@ -151,6 +158,8 @@ def add_routes(proxy: Proxy, config: Config, groups: dict[str, int]) -> list[Rou
             waits=proxy.add_waits(route.timeouts),
             request_fields=route.request_headers.items(),
             response_fields=route.response_headers.items(),
+            methods=route.methods,
+            first=route.first,
         )
     return routes
 
@@ -503,6 +512,8 @@ class Worker:
             await self._authenticate(handle, ticket, value, "near")
         elif kind == ASK_AUTHENTICATE_STRONG:
             await self._authenticate(handle, ticket, value, "strong")
+        elif kind == ASK_AUTHENTICATE_LATEST:
+            await self._authenticate(handle, ticket, value, "latest")
         elif kind == ASK_EXEMPTION:
             self.proxy.exempt(handle, self._is_exempt(where, value))
         elif kind == ASK_VOUCH:
@@ -535,9 +546,14 @@ class Worker:
             return False
         return True
 
-    async def _authenticate(self, handle: int, ticket: str, touch: bool, consistency: Consistency) -> None:
+    async def _authenticate(
+        self, handle: int, ticket: str, touch: bool, consistency: Consistency | Literal["latest"]
+    ) -> None:
         try:
-            await self._cache.authenticate(ticket, touch=touch, consistency=consistency)
+            if consistency == "latest":
+                await self._authenticate_latest(ticket, touch)
+            else:
+                await self._cache.authenticate(ticket, touch=touch, consistency=consistency)
         except TicketRefused as refused:
             self.proxy.refuse(handle, refused.verdict)
         except StoreUnavailable:
@@ -547,6 +563,13 @@ class Worker:
             self.proxy.refuse(handle, Verdict.STORE_UNAVAILABLE)
         else:
             self.proxy.admit(handle)
+
+    async def _authenticate_latest(self, ticket: str, touch: bool) -> None:
+        """As the store has it: other gateways may have moved the deadline that is asked for. Where it is away, as it is known here."""
+        try:
+            await self._cache.authenticate(ticket, touch=touch, consistency="strong")
+        except StoreUnavailable:
+            await self._cache.authenticate(ticket, touch=touch)
 
     async def _log_in(
         self, handle: int, old_ticket: str, principal: bytes, host: str, *, details: Mapping[str, str], remember: bool

@@ -1,0 +1,51 @@
+-- `http-request lua.ticket`: ask fastticket whether a request may pass.
+--   txn.status     of its answer; nothing if there is none
+--   txn.user       whose request it is, if anybody's
+--   txn.login      where a browser should go to log in
+--   txn.challenge  what a 401 says
+local ENDPOINT = "http://127.0.0.1:8081/_ticket/auth"
+local TIMEOUT_MS = 5000
+
+-- What is set is told to fastticket, and nothing else of the request: no field of a client can be taken for one of these.
+local function describe(txn)
+    local said = {
+        ["host"] = { txn.sf:req_fhdr("host") },
+        ["x-original-method"] = { txn.sf:method() },
+        ["x-original-uri"] = { txn.sf:pathq() },
+        ["x-forwarded-for"] = { txn.sf:src() },
+    }
+    local headers = txn.http:req_get_headers()
+    for _, name in ipairs({ "cookie", "authorization", "accept" }) do
+        if headers[name] then
+            said[name] = {}
+            for _, value in pairs(headers[name]) do
+                table.insert(said[name], value)
+            end
+        end
+    end
+    return said
+end
+
+local function first(answer, name)
+    local values = answer.headers and answer.headers[name]
+    return values and (values[0] or values[1])
+end
+
+core.register_action("ticket", { "http-req" }, function(txn)
+    local answer = core.httpclient():get({ url = ENDPOINT, headers = describe(txn), timeout = TIMEOUT_MS })
+    if not answer or not answer.status or answer.status == 0 then
+        return
+    end
+    txn:set_var("txn.status", answer.status)
+    local user = first(answer, "x-forwarded-user")
+    if user and user ~= "" then
+        txn:set_var("txn.user", user)
+    end
+    if answer.status == 401 then
+        txn:set_var("txn.challenge", first(answer, "www-authenticate") or "Ticket")
+        local login = first(answer, "location")
+        if login then
+            txn:set_var("txn.login", login)
+        end
+    end
+end)

@@ -105,8 +105,8 @@ class TicketCache:
         principal: str,
         *,
         remember: bool = False,
-        idle_timeout_s: int | None = None,
-        absolute_lifetime_s: int | None = None,
+        idle_timeout_s: asynchronous.Lifetime = None,
+        absolute_lifetime_s: asynchronous.Lifetime = None,
         details: Mapping[str, str] = NO_DETAILS,
         suits: Callable[[str], bool] | None = None,
     ) -> str:
@@ -125,8 +125,8 @@ class TicketCache:
         self,
         ticket: str | bytes,
         *,
-        idle_timeout_s: int | None = None,
-        absolute_lifetime_s: int | None = None,
+        idle_timeout_s: asynchronous.Lifetime = None,
+        absolute_lifetime_s: asynchronous.Lifetime = None,
         suits: Callable[[str], bool] | None = None,
     ) -> str:
         """A new ticket for the same session, under another id. As `fastticket.TicketCache.rotate`."""

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from fastticket.core.check import Session
 
 NAME_BYTES_MAX = 255
+#: What begins so an integration keeps for itself, and the sessions of others do not show.
+RESERVED = "_fastticket."
 COPY_OVERHEAD_BYTES = 300  # of a near copy, and of each value in it: about what Python's objects take
 VALUE_OVERHEAD_BYTES = 100
 

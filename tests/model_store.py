@@ -141,7 +141,7 @@ class ModelServer:
 
     def __init__(self, clock: Callable[[], int], shards: int = 4) -> None:
         self.clock = clock
-        self.began_at_ms = clock()
+        self.began_at_ms = 0
         self.shift_ms = EPOCH_MS
         self.shards = shards
         self.live: dict[str, StoredSession] = {}

@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "keyfile": {"errors", "core.ticket"},
     "cookies": set(),
     "seen": {"stores"},
-    "websession": {"errors", "core.check", "stores", "attributes", "cache", "sync", "cookies", "seen", ""},
+    "websession": {"errors", "core.ticket", "core.check", "stores", "attributes", "cache", "sync", "cookies", "seen", ""},
     "asgi": {"errors", "tasks", "cache", "cookies", "websession"},
     "fastapi": {"asgi"},
     "django": {"errors", "core.ticket", "core.check", "stores", "sync", "cookies", "seen", "websession"},

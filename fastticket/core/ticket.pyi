@@ -11,7 +11,7 @@ from typing import Self, final
 
 from fastticket.errors import Verdict
 
-def check_principal(principal: str, /) -> None:
+def check_principal(principal: str) -> None:
     """Whether a ticket can carry it, and so a login of this name is possible: 1 to 190 bytes of UTF-8 (RFC 3629), without C0 controls,
     DEL, or a space at either end. InvalidPrincipal, which says why not; TypeError.
     """

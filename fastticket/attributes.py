@@ -132,6 +132,11 @@ class AttributeChanges(MutableMapping[str, Any]):
         return f"<{type(self).__name__}: {'not loaded' if self._held is None else f'{len(self)} attributes'}>"
 
     @property
+    def unsaved(self) -> dict[str, Any]:
+        """What was set, or looked at, so far. Of attributes that were not read yet: what was set."""
+        return dict(self._values)
+
+    @property
     def is_loaded(self) -> bool:
         """Whether they were read from the store."""
         return self._held is not None

@@ -147,7 +147,7 @@ class TicketCache:
         return self._run(self._cache.logout_everywhere, principal, keep=keep)
 
     def revoke(self, session_id: str, principal: str) -> bool:
-        """End one of the sessions that `sessions` names. False: it had ended. StoreUnavailable."""
+        """End one of the sessions that `sessions` names. False: that principal has none with this id (any more). StoreUnavailable."""
         return self._run(self._cache.revoke, session_id, principal)
 
     def sessions(self, principal: str) -> Sequence[SessionInfo]:

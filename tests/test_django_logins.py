@@ -142,11 +142,13 @@ def test_a_new_secret_key_ends_no_session_and_logs_nobody_out_elsewhere(at):
     _, ticket = log_in(user("alice"), MODEL)
     elsewhere = at.cache.login("alice")
     with at.override(SECRET_KEY="another", SECRET_KEY_FALLBACKS=[settings.SECRET_KEY]):
-        response = answered_by(who, ticket)
-        assert response.content == b"auth.User alice"
-        ticket = response.cookies[TICKET].value
+        assert seen_by(ticket) == "auth.User alice"
         assert at.cache.authenticate(elsewhere)
     with at.override(SECRET_KEY="another"):
+        assert at.client(ticket).session._note()  # written anew while both were there
+        assert seen_by(ticket) == "auth.User alice"
+    with at.override(SECRET_KEY="a third"):
+        assert at.client(ticket).session._note() is None
         assert seen_by(ticket) == "auth.User alice"
 
 

@@ -362,8 +362,13 @@ class SessionStore(SessionBase):
         self.modified = True
 
     def cycle_key(self) -> None:
-        """The same data under another ticket, when it is saved. An anonymous session gets one with the login."""
-        self._is_key_due = self.modified = True
+        """The same data under another ticket, when it is saved. An anonymous session gets one with the login.
+
+        Not where Django asks for it because SECRET_KEY is another: a ticket is signed with another key, and of several requests at once
+        only one could have the new one.
+        """
+        self._is_key_due |= not self._is_verifying
+        self.modified = True
 
     async def acycle_key(self) -> None:
         """As `cycle_key`."""

@@ -216,6 +216,22 @@ def test_what_django_notes_can_be_written_without_login(at):
     assert len(at.cache.sessions("alice")) == 1
 
 
+def test_what_is_written_without_login_needs_the_store_too(at):
+    from django.http import HttpResponse
+
+    from fastticket.django.logins import note_of
+
+    def view(asked):
+        asked.session.update(note_of(user("alice"), MODEL))
+        return HttpResponse()
+
+    assert seen_by(answered_by(view).cookies[TICKET].value) == "auth.User alice"
+    at.store.is_away = True
+    response = answered_by(view)
+    assert response.status_code == 503
+    assert not response.cookies
+
+
 def test_a_note_that_is_written_over_names_nobody_else(at):
     """The ticket says whose session it is."""
     from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY

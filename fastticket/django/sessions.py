@@ -225,6 +225,7 @@ class SessionStore(SessionBase):
 
         StoreUnavailable; UpdateError: the session has ended.
         """
+        self._claim()
         if not self._newcomer and not _is_ticket(self.session_key):
             return False
         self.save()
@@ -244,9 +245,8 @@ class SessionStore(SessionBase):
             raise UpdateError(str(error)) from error
 
     def _save(self) -> None:
+        self._claim()
         has_ticket = _is_ticket(self.session_key)
-        if not self._newcomer and not has_ticket:
-            self._claim()
         if (self._newcomer or (has_ticket and self._is_expiry_due)) and _is_over(self.get(EXPIRY)):
             self.flush()
         elif self._newcomer:
@@ -258,7 +258,8 @@ class SessionStore(SessionBase):
 
     def _claim(self) -> None:
         """Somebody has written Django's notes himself, in place of calling `login()`: if they are true, it is one."""
-        if SESSION_KEY in self._session:
+        data = self.__dict__.get("_session_cache")
+        if data and not self._newcomer and not _is_ticket(self.session_key) and SESSION_KEY in data:
             user = get_user(SimpleNamespace(session=self))
             self._newcomer = "" if user.is_anonymous else principal_of(user)
 

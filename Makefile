@@ -8,6 +8,7 @@
 # make drill      eight things that break under a running gateway: what clients saw, what log, /healthz, /readyz and /metrics said; a minute
 # make mutations  breaks the product on purpose, one fault at a time, and sees which test turns red (docs/promises.md);
 #                 all take about twenty minutes; ONLY="ID ID" for some, NEW=1 for those that are not as they were seen
+# make suites     Django's, Flask's, flask-login's and Starlette's own tests with our sessions, as a table: two minutes
 # make corpus     every raw request and response that must be withstood, what was wanted and what was seen, as a table
 # make bench      every benchmark, half an hour, and a record of it in bench/history/; one by one, on a quiet machine:
 #                 bench-gateway, bench-calls, bench-scale, bench-instructions, bench-revocation, bench-flush, bench-store-load,
@@ -32,7 +33,7 @@ CORE_TESTS := tests/test_ticket.py tests/test_nearcache.py tests/test_check.py t
 QUICK_TESTS := $(CORE_TESTS) $(addprefix tests/test_,$(addsuffix .py,access_log architecture asgi attributes breaker coherence cookies documents \
 	events flask linkis mutations redis_url references seen store_sqlite sync wsgi))
 
-.PHONY: run test quick gate check model fuzz faults drill corpus mutations bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
+.PHONY: run test quick gate check model fuzz faults drill corpus suites mutations bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
 	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-crowd bench-flush bench-hmac coverage-core clean
 
 run: $(VENV)/built
@@ -69,6 +70,10 @@ check: $(VENV)/built-dev
 
 corpus: $(VENV)/built-dev
 	$(BIN)/python tests/corpus_table.py
+
+# What is meant to fail, and why, tests/suites/differences.toml says. Fetches them from the package registry, once.
+suites: $(VENV)/built-dev
+	cd tests && ../$(BIN)/python -m suites.runs
 
 # Each schedule in its whole form; the short ones are in the suite. tests/whole/ says how it is judged.
 FAULTS ?=

@@ -7,7 +7,7 @@ threads, `fastticket.asgi`, `.wsgi`, `.flask` and `.django` put it into web fram
 from fastticket.attributes import Attributes, JSONSerializer, Serializer
 from fastticket.cache import SessionInfo, TicketCache
 from fastticket.core.check import Session
-from fastticket.core.ticket import Keyring, Ticket
+from fastticket.core.ticket import Keyring, Ticket, check_principal
 from fastticket.errors import (
     AttributesTooLarge,
     BadAttribute,
@@ -48,5 +48,6 @@ __all__ = [
     "TicketRefused",
     "TooManySessions",
     "Verdict",
+    "check_principal",
     "open_store",
 ]

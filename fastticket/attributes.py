@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from fastticket.core.check import Session
 
 NAME_BYTES_MAX = 255
+#: What begins so an integration keeps for itself, and the sessions of others do not show.
+RESERVED = "_fastticket."
 COPY_OVERHEAD_BYTES = 300  # of a near copy, and of each value in it: about what Python's objects take
 VALUE_OVERHEAD_BYTES = 100
 
@@ -128,6 +130,11 @@ class AttributeChanges(MutableMapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {'not loaded' if self._held is None else f'{len(self)} attributes'}>"
+
+    @property
+    def unsaved(self) -> dict[str, Any]:
+        """What was set, or looked at, so far. Of attributes that were not read yet: what was set."""
+        return dict(self._values)
 
     @property
     def is_loaded(self) -> bool:

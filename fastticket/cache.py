@@ -23,6 +23,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -73,6 +74,7 @@ log = logging.getLogger("fastticket.cache")
 
 OutagePolicy = Literal["serve-cached", "deny"]
 Consistency = Literal["near", "strong"]
+Lifetime = int | float | None  # s: a whole number, or math.inf: no end; None: the usual one
 LimitPolicy = Literal["evict-oldest", "refuse"]
 
 TOUCHES_PER_SLICE = 400  # drained at once, so that no flush holds the loop for more than a millisecond or so
@@ -256,8 +258,9 @@ class TicketCache:
         self._keeper: asyncio.Task[None] | None = None
         self._absence = ""  # why the store was never open yet, while it is awaited (`begin`)
         self._closed = False
-        # Since when, and until when, sweeps have followed each other closely, and the store has answered.
-        self._observed_since_ms = self._observed_at_ms = 0
+        # Since when, and until when, looks at the store have followed each other closely, and it has answered.
+        self._observed_since_ms = 0
+        self._observed_at_ms: int | None = None  # None: not yet; 0: it has not answered since it failed
         self._followed_until_s = self._sweep_at_s = 0.0
         self._all_written_ms = 0  # whatever was used before is in the store
         self._loads = self._touches_written = self._gaps = self._store_errors = 0
@@ -316,6 +319,7 @@ class TicketCache:
 
     def _be_away(self, reason: str) -> None:
         self._absence = reason
+        self._observed_at_ms = 0
         self._outage_since_ms = [self.checker.monotonic_ms()] * self._store.shards
         log.error("%s; it is away from the start: whoever needs a session is told to try again until it comes", reason)
 
@@ -380,14 +384,15 @@ class TicketCache:
         principal: str,
         *,
         remember: bool = False,
-        idle_timeout_s: int | None = None,
-        absolute_lifetime_s: int | None = None,
+        idle_timeout_s: Lifetime = None,
+        absolute_lifetime_s: Lifetime = None,
         details: Mapping[str, str] = NO_DETAILS,
         suits: Callable[[str], bool] | None = None,
     ) -> str:
         """Create a session and return its ticket, ready for a cookie.
 
-        `remember`: it may go unused, and ends after `remember_lifetime_s`. The two lifetimes override that, and this cache's own.
+        `remember`: it may go unused, and ends after `remember_lifetime_s`. The two lifetimes override that, and this cache's own: whole
+        seconds, 1 or more; math.inf: no end. 0 is refused: what is computed, and comes to nothing, is not to last for ever.
         `details`: what `sessions` shall say of this login, e.g. address and user agent; at most 1,024 bytes as JSON. `suits`: whether a
         ticket will do; they are made until one does, at most DRAWS_MAX.
 
@@ -422,8 +427,8 @@ class TicketCache:
         self,
         ticket: str | bytes,
         *,
-        idle_timeout_s: int | None = None,
-        absolute_lifetime_s: int | None = None,
+        idle_timeout_s: Lifetime = None,
+        absolute_lifetime_s: Lifetime = None,
         suits: Callable[[str], bool] | None = None,
     ) -> str:
         """A new ticket for the same session, under another id: after a change of privileges, or to change its lifetimes.
@@ -525,9 +530,12 @@ class TicketCache:
         return len(ended)
 
     async def revoke(self, session_id: str, principal: str) -> bool:
-        """End one of the sessions that `sessions` names. False: it had ended. StoreUnavailable."""
+        """End one of the sessions that `sessions` names. False: that principal has none with this id (any more). StoreUnavailable."""
         ended = await self._opened.revoke(session_id, principal, "revoked")
-        self._end(session_id, principal, Verdict.REVOKED)
+        if ended:
+            self._end(session_id, principal, Verdict.REVOKED)
+        else:  # it may be somebody else's, and live; if it has ended, the log says so
+            self._on_doorbell(shard_of(principal, self._store.shards))
         return ended
 
     async def sessions(self, principal: str) -> Sequence[SessionInfo]:
@@ -673,9 +681,12 @@ class TicketCache:
 
     # --- what a session is
 
-    def _lifetimes_s(self, idle_s: int | None, absolute_s: int | None, usual_s: tuple[int, int]) -> tuple[int, int]:
-        """Those asked for, checked, else the usual ones."""
-        lifetimes_s = (usual_s[0] if idle_s is None else idle_s, usual_s[1] if absolute_s is None else absolute_s)
+    def _lifetimes_s(self, idle_s: Lifetime, absolute_s: Lifetime, usual_s: tuple[int, int]) -> tuple[int, int]:
+        """Those asked for, checked, else the usual ones; as a ticket has them, 0: none."""
+        lifetimes_s = (
+            _in_ticket("idle_timeout_s", idle_s, usual_s[0]),
+            _in_ticket("absolute_lifetime_s", absolute_s, usual_s[1]),
+        )
         error = _lifetimes_error(*lifetimes_s, self._fleet.flush_interval_ms, self._touch_resolution_ms)
         if error:
             raise ValueError(error)
@@ -1197,12 +1208,13 @@ class TicketCache:
                 if is_due or now >= flush_at:
                     flush_at = now + self._interval_ms / 1000
                     await self.flush()
+                    await self._observe()
                 if now >= clock_at:
                     clock_at = now + CLOCK_INTERVAL_S
                     await self._join()
                     await self._read_clock()
                 if now >= self._sweep_at_s:
-                    is_followed = now < self._followed_until_s
+                    is_followed = self._is_followed
                     self._sweep_at_s = now + (SWEEP_FOLLOWED_S if is_followed else _sweep_pause_s())
                     if await self._sweep() >= SWEEP_SESSIONS_MAX:  # a shard may have more
                         self._sweep_at_s = now + (0 if is_followed else SWEEP_FOLLOWED_S)
@@ -1221,15 +1233,33 @@ class TicketCache:
         gateway must have had that long to bring touches of sessions that were in use meanwhile.
         """
         now_ms = self.checker.monotonic_ms()
-        if not self._observed_at_ms or now_ms - self._observed_at_ms > OBSERVED_GAP_MS:
-            self._observed_since_ms = now_ms
+        await self._begin_observation(now_ms)
         is_settled = now_ms - self._observed_since_ms >= SETTLE_LEASES * self._fleet.lease_ms
         margin_ms = max(self._outage_grace_ms, self._fleet.lease_ms)
-        if is_settled and self._expiry_margin_ms is not None:
+        if is_settled and self._is_followed and self._expiry_margin_ms is not None:
             margin_ms = self._expiry_margin_ms
         swept = await self._opened.sweep(self.now_ms() - margin_ms, SWEEP_SESSIONS_MAX)
         self._observed_at_ms = now_ms
         return swept
+
+    async def _begin_observation(self, now_ms: int) -> None:
+        """If none goes on. A process that has just started asks the store for how long it has been there; else each begins now."""
+        if self._observed_at_ms is None:
+            self._observed_since_ms = now_ms - await self._opened.uptime_ms()
+        elif now_ms - self._observed_at_ms > OBSERVED_GAP_MS:
+            self._observed_since_ms = now_ms
+
+    async def _observe(self) -> None:
+        """Whether the store answers while nobody follows yet, where who follows is to hear in time. It says so of one server alone."""
+        if self._expiry_margin_ms is not None and not self._store.doubt_ms:
+            now_ms = self.checker.monotonic_ms()
+            await self._begin_observation(now_ms)
+            await self._opened.time_ms()
+            self._observed_at_ms = now_ms
+
+    @property
+    def _is_followed(self) -> bool:
+        return asyncio.get_running_loop().time() < self._followed_until_s
 
     def _on_followed(self) -> None:
         """Somebody asks for events: who expires shall be told of in time. StoreUnavailable: this cache is closed."""
@@ -1275,10 +1305,29 @@ def _check_settings(
         raise ConfigError(f'outage_policy must be "serve-cached" or "deny", not {outage_policy!r}')
 
 
+def _in_ticket(name: str, asked_s: Lifetime, usual_s: int) -> int:
+    """What a caller asks for, as a ticket has it. TypeError; ValueError: it would be over at once, and 0 is no end there."""
+    if asked_s is None:
+        return usual_s
+    if asked_s == math.inf:
+        return 0
+    if not isinstance(asked_s, int):
+        raise TypeError(f"{name} is a whole number of seconds, or math.inf, not {asked_s!r}")
+    if asked_s < 1:
+        raise ValueError(
+            f"{name} is {asked_s}: the session would be over at once, so do not begin it, or log out; math.inf is no limit"
+        )
+    return asked_s
+
+
 def _lifetimes_error(
     idle_timeout_s: int, absolute_lifetime_s: int, flush_interval_ms: int, touch_resolution_ms: int
 ) -> str:
     """What is wrong with them; empty: nothing."""
+    if not isinstance(idle_timeout_s, int) or not isinstance(absolute_lifetime_s, int):
+        return (
+            f"idle_timeout_s and absolute_lifetime_s are whole seconds, not {idle_timeout_s} and {absolute_lifetime_s}"
+        )
     if not 0 <= idle_timeout_s < 1 << 32 or not 0 <= absolute_lifetime_s < 1 << 32:
         return "idle_timeout_s and absolute_lifetime_s must be from 0 (none) to 2**32 - 1"
     if idle_timeout_s and idle_timeout_s * 1000 < 4 * flush_interval_ms:

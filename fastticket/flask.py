@@ -219,7 +219,10 @@ class TicketSessions(SessionInterface):
         elif session._is_failure_told:
             _say_unavailable(response)
         for name, value in session.fields(response.headers.items()):
-            response.headers.add(name, value)
+            if name == "Vary":
+                response.vary.add(value)
+            else:
+                response.headers.add(name, value)
 
 
 def login(principal: str, *, remember: bool = False) -> None:

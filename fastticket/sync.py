@@ -105,8 +105,8 @@ class TicketCache:
         principal: str,
         *,
         remember: bool = False,
-        idle_timeout_s: int | None = None,
-        absolute_lifetime_s: int | None = None,
+        idle_timeout_s: asynchronous.Lifetime = None,
+        absolute_lifetime_s: asynchronous.Lifetime = None,
         details: Mapping[str, str] = NO_DETAILS,
         suits: Callable[[str], bool] | None = None,
     ) -> str:
@@ -125,8 +125,8 @@ class TicketCache:
         self,
         ticket: str | bytes,
         *,
-        idle_timeout_s: int | None = None,
-        absolute_lifetime_s: int | None = None,
+        idle_timeout_s: asynchronous.Lifetime = None,
+        absolute_lifetime_s: asynchronous.Lifetime = None,
         suits: Callable[[str], bool] | None = None,
     ) -> str:
         """A new ticket for the same session, under another id. As `fastticket.TicketCache.rotate`."""
@@ -147,7 +147,7 @@ class TicketCache:
         return self._run(self._cache.logout_everywhere, principal, keep=keep)
 
     def revoke(self, session_id: str, principal: str) -> bool:
-        """End one of the sessions that `sessions` names. False: it had ended. StoreUnavailable."""
+        """End one of the sessions that `sessions` names. False: that principal has none with this id (any more). StoreUnavailable."""
         return self._run(self._cache.revoke, session_id, principal)
 
     def sessions(self, principal: str) -> Sequence[SessionInfo]:

@@ -12,21 +12,25 @@ Rules of this file
 - A session that ends while the application works leaves the visitor anonymous, and is no error.
 - What a request has written the next one must see, in whichever process (fastticket/seen.py): the response says which version it is.
 - The cookie of a revoked ticket stays: a rotation may have revoked it, whose response has brought another ticket by now.
+- It is a `dict`, for whoever looks whether it is one (json, pydantic), and all of its methods are here. What the `dict` itself holds is
+  one thing that nobody can make use of: who reads it past the methods (orjson) is to fail, and not to find an empty session.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
-from collections.abc import Coroutine, Iterable, Iterator, MutableMapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, cast
 
 from fastticket import attributes as asynchronous
 from fastticket import sync
-from fastticket.attributes import AttributeChanges
+from fastticket.attributes import RESERVED, AttributeChanges
 from fastticket.cache import TicketCache
 from fastticket.cookies import TicketCookie
 from fastticket.core.check import Session
+from fastticket.core.ticket import check_principal
 from fastticket.errors import FastticketError, NotLoggedIn, StoreUnavailable, TicketRefused, Verdict
 from fastticket.seen import SeenVersion
 from fastticket.stores.base import NEVER_WRITTEN, StoredAttributes
@@ -63,7 +67,19 @@ class Visitor(NamedTuple):
         return {name: value for name, value in said.items() if value}
 
 
-class WebSession(MutableMapping[str, Any]):
+if TYPE_CHECKING:
+    _Mapping = MutableMapping[str, Any]
+else:
+
+    class _Mapping(MutableMapping, dict):
+        """Its methods are a MutableMapping's."""
+
+
+class NotByItsMethods:
+    """What is found in a session by who reads a `dict` past its methods: give him `dict(session)`."""
+
+
+class WebSession(_Mapping):
     """A visitor's session as the application sees it: attributes by name, and under `principal_key` who is logged in.
 
     Setting that entry logs in; deleting it, or setting None, logs out: at the end of the request. `anonymous`: where the framework
@@ -95,6 +111,7 @@ class WebSession(MutableMapping[str, Any]):
         self._remembers = self._rotates = False
         self._set_cookie = ""
         self._is_looked_at = self._has_answered = False
+        dict.__setitem__(cast("dict[str, Any]", self), "by its methods", NotByItsMethods())
 
     # --- what the application does
 
@@ -111,12 +128,16 @@ class WebSession(MutableMapping[str, Any]):
         return self._session
 
     def login(self, principal: str, *, remember: bool = False) -> None:
-        """Begin a new session. `remember`: its cookie outlives the browser. One that there was ends, with all that was in it."""
+        """Begin a new session. `remember`: its cookie outlives the browser. One that there was ends, with all that was in it.
+
+        InvalidPrincipal: nobody can log in under this name. TypeError: it is no text.
+        """
         if not isinstance(principal, str):
             kind = type(principal).__name__
             raise TypeError(
                 f"session[{self._principal_key!r}] is who is logged in: a str, not {kind}; `principal_key` names another entry"
             )
+        check_principal(principal)
         if self._principal is not None:
             self.logout()
         self._is_looked_at = True
@@ -166,7 +187,7 @@ class WebSession(MutableMapping[str, Any]):
         return self.principal is not None if name == self._principal_key else name in self._readable()
 
     def __iter__(self) -> Iterator[str]:
-        names = [name for name in self._readable() if name != self._principal_key]
+        names = [name for name in self._readable() if self._is_shown(name)]
         return iter(names if self._principal is None else [self._principal_key, *names])
 
     def __len__(self) -> int:
@@ -176,9 +197,48 @@ class WebSession(MutableMapping[str, Any]):
         """Log out, and forget everything."""
         self.logout()
 
+    def update(self, *others: Any, **named: Any) -> None:
+        """As of a dictionary. If it logs somebody in, the rest is the new session's, whatever comes first."""
+        values: dict[str, Any] = dict(*others, **named)
+        if self._principal_key in values:
+            self[self._principal_key] = values.pop(self._principal_key)
+        for name, value in values.items():
+            self[name] = value
+
+    def popitem(self) -> tuple[str, Any]:
+        """Take out what was put in last. Never who is logged in. KeyError: there is nothing else."""
+        names = [name for name in self if name != self._principal_key]
+        if not names:
+            raise KeyError("popitem(): there are no attributes in the session")
+        return names[-1], self.pop(names[-1])
+
     def copy(self) -> dict[str, Any]:
         """All of it, as a plain dictionary."""
         return dict(self)
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return copy.deepcopy(dict(self), memo)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(list(self))
+
+    def __or__(self, other: Any) -> dict[str, Any]:
+        return dict(self) | dict(other) if isinstance(other, Mapping) else NotImplemented
+
+    def __ror__(self, other: Any) -> dict[str, Any]:
+        return dict(other) | dict(self) if isinstance(other, Mapping) else NotImplemented
+
+    def __ior__(self, other: Any) -> Self:
+        self.update(other)
+        return self
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {'anonymous' if self._principal is None else 'logged in'}>"
@@ -287,6 +347,9 @@ class WebSession(MutableMapping[str, Any]):
     def _writable(self) -> MutableMapping[str, Any]:
         self._is_looked_at = True
         return self._place if self._attributes is None else self._attributes
+
+    def _is_shown(self, name: str) -> bool:
+        return name != self._principal_key and not name.startswith(RESERVED)
 
     def _brought(self) -> dict[str, Any]:
         """What moves into the new session. BadAttribute before there is one; NotLoggedIn if there will be none, and no place."""

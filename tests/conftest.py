@@ -21,6 +21,8 @@ from fastticket.gateway.given import Given
 from fastticket.gateway.worker import Worker
 from fastticket.keyfile import create_key_file
 
+pytest_plugins = ("django_projects",)  # its fixtures, of which there is to be one for all
+
 BOUND_S = 10
 
 # The tables of a gateway are to come from the system and go back to it when it is gone. Once one of them was freed, malloc would

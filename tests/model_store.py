@@ -141,6 +141,7 @@ class ModelServer:
 
     def __init__(self, clock: Callable[[], int], shards: int = 4) -> None:
         self.clock = clock
+        self.began_at_ms = 0
         self.shift_ms = EPOCH_MS
         self.shards = shards
         self.live: dict[str, StoredSession] = {}
@@ -431,6 +432,9 @@ class ModelStore:
 
     async def time_ms(self) -> int:
         return await self._call(Call("time_ms"), self.server.time_ms)
+
+    async def uptime_ms(self) -> int:
+        return await self._call(Call("uptime_ms"), lambda: self.server.clock() - self.server.began_at_ms)
 
     async def create(self, session: StoredSession, *, sessions_max: int = 0, evicts: bool = True) -> Sequence[str]:
         call = Call("create", (session,), self._shards_of(session.principal))

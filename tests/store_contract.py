@@ -458,6 +458,22 @@ class StoreContract:
         assert await is_there(store, session)
         assert await history_of(store, "alice", since) == []
 
+    async def test_revoking_under_a_wrong_principal_of_the_same_shard_takes_nothing_and_bars_nothing(self, store):
+        shard = shard_of("alice", store.shards)
+        wrong = next(name for n in range(100_000) if shard_of(name := f"eve{n}", store.shards) == shard)
+        session = await add_session(store, "alice")
+        await write(store, session, {"cart": b"tea"})
+        assert await store.revoke(session.id, wrong) is False
+        stored = await store.read_attributes(session.id, "alice")
+        assert stored is not None
+        assert dict(stored.values) == {"cart": b"tea"}
+        unborn = await new_session(store, "alice")
+        assert await store.revoke(unborn.id, wrong) is False
+        [deadline_ms] = (await ask(store, wanted=((unborn.id, "alice"),))).deadlines_ms
+        assert deadline_ms is None
+        await store.create(unborn)
+        assert await is_there(store, unborn)
+
     async def test_revoke_all_ends_every_session_of_the_principal_and_no_other(self, store, other):
         sessions = [await add_session(store, "alice") for _ in range(5)]
         bystander = await add_session(store, "alice.b")

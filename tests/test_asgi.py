@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
+import ctypes
 import inspect
 import json
 import logging
@@ -17,6 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from model_store import ModelServer, ModelStore, in_virtual_time, pass_ms, settle, virtual_ms
+from pydantic import TypeAdapter
 
 from fastticket import Keyring, TicketCache
 from fastticket.asgi import SessionMiddleware, login, logout, logout_everywhere, rotate, session_of
@@ -1666,3 +1669,152 @@ async def test_what_is_neither_request_nor_lifespan_passes():
 
     await run(SessionMiddleware(application, cache), {"type": "another"})
     assert seen == [{"type": "another"}]
+
+
+# --- a session is a dictionary
+
+
+def as_a_model_sees_it(session):
+    return TypeAdapter(dict[str, Any]).validate_python(session, strict=True)
+
+
+@in_virtual_time
+@pytest.mark.parametrize("read", [json.dumps, as_a_model_sees_it, copy.copy, copy.deepcopy, everything])
+async def test_a_session_is_a_dict_to_who_looks_whether_it_is_one(read):
+    """JSONResponse(request.session), say, and a model of pydantic."""
+
+    def said(session):
+        assert isinstance(session, dict)
+        found = read(session)
+        return json.loads(found) if isinstance(found, str) else found
+
+    async with site() as at:
+        browser = at.browser()
+        assert await browser.say(said) == {}
+        await browser.ask(put(user="alice", cart=["tea"], n=1))
+        wanted = {"user": "alice", "cart": ["tea"], "n": 1}
+        assert await browser.say(said) == wanted
+
+        def changed(session):
+            session["cart"].append("milk")
+            session["new"] = True
+            del session["n"]
+            return said(session)
+
+        assert await browser.say(changed) == {"user": "alice", "cart": ["tea", "milk"], "new": True}
+        assert await browser.say(lambda session: [session.logout(), said(session)][1]) == {}
+
+
+@in_virtual_time
+async def test_a_session_of_a_visitor_who_is_not_logged_in_is_a_dict_too():
+    async with site() as at:
+        browser = at.browser()
+        place = {"a": 1}
+        assert await browser.say(as_a_model_sees_it, session=place) == {"a": 1}
+        assert (await browser.say(json_of, session=place)) == {"a": 1}
+
+        def login_and_see(session):
+            session["user"] = "alice"
+            return as_a_model_sees_it(session)
+
+        assert await browser.say(login_and_see, session=place) == {"user": "alice", "a": 1}
+        assert await browser.say(as_a_model_sees_it, session={}) == {"user": "alice", "a": 1}
+
+
+def json_of(session):
+    return json.loads(json.dumps(session))
+
+
+@in_virtual_time
+async def test_sessions_are_merged_as_dicts_are():
+    async with site() as at:
+        browser = at.browser()
+        await browser.ask(put(user="alice", a=1))
+
+        def merged(session):
+            before, after = session | {"a": 2}, {"a": 3, "b": 3} | session
+            session |= {"c": 4}
+            return [type(before).__name__, before, after, list(reversed(session)), session == {**session}]
+
+        said = ["dict", {"user": "alice", "a": 2}, {"user": "alice", "a": 1, "b": 3}, ["c", "a", "user"], True]
+        assert await browser.say(merged) == said
+        assert await browser.say(everything) == {"user": "alice", "a": 1, "c": 4}
+        assert await browser.say(lambda session: session != {"user": "alice", "a": 1, "c": 4}) is False
+        with pytest.raises(TypeError):
+            await browser.ask(lambda session: session | 1)
+
+
+@in_virtual_time
+async def test_what_logs_in_comes_first_however_it_is_merged():
+    async with site() as at:
+        browser = at.browser()
+        await browser.ask(put(user="alice", old=1))
+        await browser.ask(lambda session: session.update({"new": 2, "user": "bob"}))
+        assert await browser.say(everything) == {"user": "bob", "new": 2}
+
+
+@in_virtual_time
+async def test_to_take_items_out_one_by_one_logs_nobody_out():
+    async with site() as at:
+        browser = at.browser()
+        await browser.ask(put(user="alice", a=1, b=2))
+
+        def emptied(session):
+            taken = [session.popitem(), session.popitem()]
+            with pytest.raises(KeyError):
+                session.popitem()
+            return taken
+
+        assert await browser.say(emptied) == [["b", 2], ["a", 1]]
+        assert await browser.say(everything) == {"user": "alice"}
+
+
+@in_virtual_time
+async def test_who_reads_a_dict_past_its_methods_does_not_find_it_empty():
+    """As orjson does; it says that it can not serialize this."""
+    items = ctypes.pythonapi.PyDict_Items
+    items.argtypes, items.restype = [ctypes.py_object], ctypes.py_object
+    async with site() as at:
+        assert await at.browser().say(lambda session: [type(value).__name__ for _, value in items(session)]) == [
+            "NotByItsMethods"
+        ]
+
+
+@in_virtual_time
+async def test_what_an_integration_keeps_for_itself_is_not_shown():
+    async with site() as at:
+        browser = await logged_in(at)
+        session = await at.cache.authenticate(browser.ticket)
+        async with at.cache.attributes(session) as attributes:
+            attributes.update({"_fastticket.django": {"hash": "secret"}, "a": 1})
+        for read in (everything, json_of):
+            assert await browser.say(read) == {"user": "alice", "a": 1}
+
+
+# --- who can log in
+
+
+@in_virtual_time
+@pytest.mark.parametrize(
+    ("principal", "why"),
+    [
+        ("", "is empty"),
+        ("文" * 64, "has 192 bytes in 64 characters"),
+        ("a" * 191, "has 191 bytes"),
+        (" alice", "has outer spaces"),
+        ("alice ", "has outer spaces"),
+        ("a\nb", "has what is no character"),
+    ],
+)
+async def test_who_can_not_log_in_is_told_at_once_and_the_session_goes_on(principal, why):
+    async with site() as at:
+        browser = await logged_in(at)
+
+        def log_in(session):
+            for attempt in (lambda: session.login(principal), lambda: session.update(user=principal)):
+                with pytest.raises(InvalidPrincipal, match=f"1 to 190 bytes.*{why}"):
+                    attempt()
+            return session["user"]
+
+        assert await browser.say(log_in) == "alice"
+        assert await browser.say(everything) == {"user": "alice"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Collection, Mapping
 
 import pytest
@@ -12,13 +13,15 @@ from virtual_gateways import (
     FLUSH_MS,
     IDLE_MS,
     LEASE_MS,
+    OLD_KEY,
+    SETTINGS,
     gateway,
     new_server,
     pass_ms_in_use,
     said_of,
 )
 
-from fastticket import SessionEvent
+from fastticket import Keyring, SessionEvent, TicketCache
 from fastticket.cache import SWEEP_SESSIONS_MAX
 from fastticket.errors import StoreUnavailable, TicketRefused
 from fastticket.events import PAGE_EVENTS_MAX, EventStream
@@ -87,7 +90,7 @@ async def test_every_end_has_its_event_and_its_reason():
         assert told[5].session_id == ids[0]
         assert told[5].successor_id == told[6].session_id
         await cache.login("bob", idle_timeout_s=30)
-        await cache.login("carol", idle_timeout_s=0, absolute_lifetime_s=40)
+        await cache.login("carol", idle_timeout_s=math.inf, absolute_lifetime_s=40)
         told = await next_of(events, 4)
         assert [(event.kind, event.principal, event.reason) for event in told[2:]] == [
             ("expired", "bob", "idle"),
@@ -351,7 +354,7 @@ async def test_a_stream_ends_with_its_cache():
 
 
 @in_virtual_time
-@pytest.mark.parametrize(("lifetimes", "reason"), [({}, "idle"), ({"idle_timeout_s": 0}, "expired")])
+@pytest.mark.parametrize(("lifetimes", "reason"), [({}, "idle"), ({"idle_timeout_s": math.inf}, "expired")])
 async def test_a_gateway_hears_which_deadline_a_session_has_passed(lifetimes, reason):
     server = new_server()
     async with gateway(server, absolute_lifetime_s=IDLE_MS // 1000) as (cache, _):
@@ -389,6 +392,44 @@ async def test_a_session_that_expires_is_told_of_within_a_second(follower_sweeps
             assert 0 <= server.time_ms() - deadlines_ms.pop(event.session_id) <= FOLLOWED_MS
         await others
     assert deadlines_ms == {}
+
+
+@in_virtual_time
+@pytest.mark.parametrize("before_ms", [0, 2 * FOLLOWING_MS])
+async def test_the_first_that_expires_after_a_start_is_told_of_within_a_second_too(before_ms):
+    """The store has been there for long enough. The process has just started, or nobody has followed in it so far."""
+    server = new_server()
+    await pass_ms(SETTLE_MS)
+    async with gateway(server, expiry_margin_s=0) as (cache, _):
+        await pass_ms(before_ms)
+        await cache.login("alice", idle_timeout_s=2)
+        [deadline_ms] = [session.idle_deadline_ms for session in server.live.values()]
+        [event] = await next_of(await cache.events(kinds=["expired"]).start())
+        assert event.principal == "alice"
+        assert 0 <= server.time_ms() - deadline_ms <= FOLLOWED_MS
+
+
+@in_virtual_time
+@pytest.mark.parametrize("is_away_at_start", [True, False])
+async def test_who_starts_when_the_store_does_waits_for_the_touches_of_others(is_away_at_start):
+    server = new_server()
+    if is_away_at_start:
+        await pass_ms(SETTLE_MS)
+    store = ModelStore(server)
+    cache = TicketCache(store, Keyring([OLD_KEY]), **SETTINGS, expiry_margin_s=0)
+    store.wire.is_down = is_away_at_start
+    await cache.begin(0.1)
+    store.wire.is_down = False
+    try:
+        await pass_ms(1000)
+        await cache.login("alice", idle_timeout_s=2)
+        following = asyncio.create_task(anext(cache.events(kinds=["expired"])))
+        await pass_ms(SETTLE_MS - 2000)
+        assert not following.done()
+        await pass_ms(2000 + FOLLOWED_MS)
+        assert following.done()
+    finally:
+        await cache.aclose()
 
 
 @in_virtual_time

@@ -10,7 +10,7 @@ from flask import session
 from web_stores import CountedStore, quiet_cache
 
 import fastticket.flask
-from fastticket import BadAttribute, ConfigError, Keyring, NotLoggedIn
+from fastticket import BadAttribute, ConfigError, InvalidPrincipal, Keyring, NotLoggedIn
 from fastticket.cookies import TicketCookie
 from fastticket.flask import TicketSessions, login, logout, logout_everywhere, rotate
 
@@ -222,6 +222,44 @@ def test_a_known_session_asks_the_store_nothing(visit, cache, store):
     client.get("/who")
     assert store.asked_for(lambda: [client.get("/who"), client.get("/ignore")]) == {}
     assert store.asked_for(lambda: client.get("/everything")) == {"read_attributes": 1}
+
+
+def test_a_session_behaves_as_a_dict(visit, cache, app):
+    @app.get("/as_dict")
+    def as_dict():
+        merged = session | {"b": 2}
+        own = session._get_current_object()
+        own |= {"c": 3}
+        taken = session.popitem()
+        with pytest.raises(KeyError):
+            session.popitem()
+        return [isinstance(session, dict), merged, taken, own]
+
+    @app.get("/vary")
+    def vary():
+        session.get("a")
+        response = flask.make_response("")
+        response.vary.update(("Accept-Encoding", "Accept-Language"))
+        return response
+
+    client = visit(cache.login("alice"))
+    said = value(client.get("/as_dict"))
+    assert said == [True, {"user": "alice", "b": 2}, ["c", 3], {"user": "alice"}]
+    assert value(client.get("/everything")) == {"user": "alice"}
+    assert client.get("/vary").headers.getlist("Vary") == ["Accept-Encoding, Accept-Language, Cookie"]
+
+
+def test_who_can_not_log_in_is_told_at_once(visit, cache, app):
+    @app.get("/try")
+    def attempt():
+        for name in ("", "文" * 64, " alice"):
+            with pytest.raises(InvalidPrincipal, match="1 to 190 bytes"):
+                session["user"] = name
+            with pytest.raises(InvalidPrincipal):
+                login(name)
+        return flask.jsonify(session["user"])
+
+    assert value(visit(cache.login("alice")).get("/try")) == "alice"
 
 
 def test_a_response_without_a_look_at_the_session_varies_by_nothing(visit, cache):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import pytest
 from model_store import ModelServer, ModelStore, in_virtual_time, pass_ms, settle
@@ -20,7 +21,7 @@ from virtual_gateways import (
     session_id_of,
 )
 
-from fastticket import Keyring, TicketCache
+from fastticket import Keyring, Session, TicketCache
 from fastticket.errors import (
     AttributesTooLarge,
     BadAttribute,
@@ -31,7 +32,11 @@ from fastticket.errors import (
     TooManySessions,
     Verdict,
 )
-from fastticket.stores.base import StoredSession, shard_of
+from fastticket.stores.base import NEVER_MS, StoredSession, shard_of
+
+
+def said(found: Session | Verdict) -> str:
+    return found.principal if isinstance(found, Session) else found.reason
 
 
 def calls_of(store: ModelStore, *names: str) -> list[str]:
@@ -70,16 +75,31 @@ async def test_a_remembered_session_may_go_unused_and_ends_all_the_same():
 
 
 @in_virtual_time
-@pytest.mark.parametrize("named", [{"idle_timeout_s": 1}, {"idle_timeout_s": -1}, {"absolute_lifetime_s": 1 << 32}])
-async def test_lifetimes_that_can_not_be_are_refused(named):
+@pytest.mark.parametrize("name", ["idle_timeout_s", "absolute_lifetime_s"])
+@pytest.mark.parametrize("seconds", [0, -1, -0.0, 0.4, 1 << 32, -math.inf, math.nan, "60", True])
+async def test_lifetimes_that_can_not_be_are_refused(name, seconds):
+    """Also nothing: what is left of a lifetime, computed, may come to that, and must not mean that there is no end."""
+    if seconds is True and name == "absolute_lifetime_s":
+        pytest.skip("a second is a lifetime")
     async with gateway(new_server()) as (cache, store):
-        with pytest.raises(ValueError, match="idle_timeout_s"):
-            await cache.login("alice", **named)
+        with pytest.raises((ValueError, TypeError), match=name):
+            await cache.login("alice", **{name: seconds})
         ticket = await cache.login("alice")
-        with pytest.raises(ValueError, match="idle_timeout_s"):
-            await cache.rotate(ticket, **named)
+        with pytest.raises((ValueError, TypeError), match=name):
+            await cache.rotate(ticket, **{name: seconds})
         assert await said_of(cache, ticket) == "alice"
         assert calls_of(store, "create", "rotate") == ["create"]
+
+
+@in_virtual_time
+async def test_what_has_no_end_is_asked_for_as_infinite():
+    async with gateway(new_server()) as (cache, _):
+        ticket = await cache.login("alice", idle_timeout_s=math.inf, absolute_lifetime_s=math.inf)
+        session = cache.check(ticket) or await cache.authenticate(ticket)
+        assert session.idle_deadline_ms == session.absolute_deadline_ms == NEVER_MS
+        ticket = await cache.rotate(ticket, idle_timeout_s=60)
+        session = await cache.authenticate(ticket)
+        assert (session.idle_deadline_ms < NEVER_MS, session.absolute_deadline_ms) == (True, NEVER_MS)
 
 
 # --- rotate
@@ -134,7 +154,7 @@ async def test_the_absolute_lifetime_counts_from_the_login():
 async def test_lifetimes_can_be_changed_while_the_session_lives():
     server = new_server()
     async with gateway(server) as (cache, _), gateway(server) as (other, _):
-        ticket = await cache.rotate(await cache.login("alice"), idle_timeout_s=3600, absolute_lifetime_s=0)
+        ticket = await cache.rotate(await cache.login("alice"), idle_timeout_s=3600, absolute_lifetime_s=math.inf)
         await pass_ms(ABSOLUTE_MS * 2)
         assert await said_of(other, ticket, touch=True) == "alice"
         ticket = await other.rotate(ticket, idle_timeout_s=10)
@@ -273,6 +293,36 @@ async def test_one_of_the_sessions_that_are_listed_can_be_ended():
         assert await said_of(cache, there) == "revoked"
         assert not await cache.revoke("A" * 22, "alice")
         assert await said_of(other, here) == "alice"
+
+
+@in_virtual_time
+async def test_who_names_somebody_elses_session_ends_nothing_here_or_there():
+    server = new_server()
+    async with gateway(server) as (cache, _), gateway(server) as (other, _):
+        ticket = await cache.login("alice")
+        session_id = (await cache.authenticate(ticket)).id
+        for wrong in ("eve", "Alice", "user7"):
+            assert await cache.revoke(session_id, wrong) is False
+            assert said(cache.check(ticket)) == "alice"
+            assert await said_of(other, ticket) == "alice"
+        await pass_ms(LEASE_MS)
+        assert await said_of(cache, ticket) == "alice"
+        assert await cache.revoke(session_id, "alice")
+        assert await said_of(cache, ticket) == "revoked"
+
+
+@in_virtual_time
+async def test_who_hears_that_a_session_has_ended_already_looks_why_at_once():
+    """The first answer may have been lost, and the session be held here."""
+    server = new_server()
+    async with gateway(server) as (cache, store), gateway(server) as (other, _):
+        ticket = await cache.login("alice")
+        session_id = (await cache.authenticate(ticket)).id
+        store.wire.is_deaf = True
+        assert await other.revoke(session_id, "alice")
+        assert await cache.revoke(session_id, "alice") is False
+        await settle()
+        assert said(cache.check(ticket)) == "revoked"
 
 
 @in_virtual_time
@@ -520,12 +570,12 @@ async def test_a_near_copy_is_not_served_past_the_lease():
     """No session of the shard is held any more, so nobody reads its log: then the copy may be old."""
     server, near = new_server(), {"near_attributes_bytes": 100_000, "capacity": 3}
     async with gateway(server, **near) as (cache, store), gateway(server) as (other, _):
-        session = await cache.authenticate(await cache.login("alice", idle_timeout_s=0))
+        session = await cache.authenticate(await cache.login("alice", idle_timeout_s=math.inf))
         store.wire.is_deaf = True
         await cache.attributes(session).load()
         elsewhere = principal_in((shard_of("alice", server.shards) + 1) % server.shards, server.shards)
         for _ in range(3):
-            await cache.authenticate(await cache.login(elsewhere, idle_timeout_s=0))
+            await cache.authenticate(await cache.login(elsewhere, idle_timeout_s=math.inf))
         await pass_ms(LEASE_MS + FLUSH_MS)
         async with other.attributes(session) as attributes:
             attributes["x"] = 1
@@ -584,7 +634,7 @@ async def test_a_gap_in_the_log_makes_near_copies_worthless():
 @pytest.mark.parametrize("near_attributes_bytes", [0, 100_000])
 async def test_nobody_reads_or_writes_attributes_past_the_absolute_deadline(near_attributes_bytes):
     async with gateway(new_server(), near_attributes_bytes=near_attributes_bytes) as (cache, _):
-        session = await cache.authenticate(await cache.login("alice", idle_timeout_s=0, absolute_lifetime_s=10))
+        session = await cache.authenticate(await cache.login("alice", idle_timeout_s=math.inf, absolute_lifetime_s=10))
         attributes = await cache.attributes(session).load()
         attributes["x"] = 1
         await pass_ms(10_000)

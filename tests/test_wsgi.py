@@ -14,7 +14,15 @@ import pytest
 from web_stores import QUIET, CountedStore, quiet_cache
 
 import fastticket
-from fastticket import AttributesTooLarge, BadAttribute, Keyring, NotLoggedIn, StoreUnavailable, TooManySessions
+from fastticket import (
+    AttributesTooLarge,
+    BadAttribute,
+    InvalidPrincipal,
+    Keyring,
+    NotLoggedIn,
+    StoreUnavailable,
+    TooManySessions,
+)
 from fastticket.cookies import TicketCookie
 from fastticket.sync import TicketCache
 from fastticket.wsgi import ENVIRON_KEY, SessionMiddleware, login, logout, logout_everywhere, rotate
@@ -149,6 +157,27 @@ def test_attributes_are_read_when_they_are_looked_at(visit, store, cache):
     visitor = visit(everything, cache.login("alice"))
     visitor.get()
     assert store.asked_for(visitor.get) == {"read_attributes": 1}
+
+
+def test_a_session_is_a_dict_that_is_read_when_it_is_serialized(visit, store, cache):
+    ticket = cache.login("alice")
+    visit(put, ticket).get("/?a=1")
+    visitor = visit(lambda environ: [isinstance(session_of(environ), dict), session_of(environ)], ticket)
+    assert value(visitor.get()) == [True, {"user": "alice", "a": "1"}]
+    assert store.asked_for(visitor.get) == {"read_attributes": 1}
+    assert value(visit(session_of).get()) == {}
+
+
+def test_who_can_not_log_in_is_told_at_once(visit, cache):
+    def log_in(environ):
+        for name in ("", "a" * 191, "alice "):
+            with pytest.raises(InvalidPrincipal, match="1 to 190 bytes"):
+                session_of(environ)["user"] = name
+            with pytest.raises(InvalidPrincipal):
+                login(environ, name)
+        return who(environ)
+
+    assert value(visit(log_in, cache.login("alice")).get()) == "alice"
 
 
 def test_a_response_without_a_look_at_the_session_varies_by_nothing(visit):

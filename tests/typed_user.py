@@ -198,6 +198,7 @@ def session_in_wsgi(cache: fastticket.sync.TicketCache) -> None:
 def store_of(url: str) -> fastticket.Store | None:
     """Every error of ours has a slug and a status."""
     try:
+        fastticket.check_principal("alice")
         return fastticket.open_store(url)
     except fastticket.ConfigError as error:
         problem: fastticket.FastticketError = error

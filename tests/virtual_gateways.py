@@ -44,7 +44,9 @@ async def gateway(server: ModelServer, keys=(OLD_KEY,), **settings) -> AsyncIter
 
 
 def new_server(shards: int = 4) -> ModelServer:
-    return ModelServer(virtual_ms, shards)
+    server = ModelServer(virtual_ms, shards)
+    server.began_at_ms = virtual_ms()
+    return server
 
 
 async def said_of(cache: TicketCache, ticket: str, *, touch: bool = False) -> str:

@@ -11,6 +11,11 @@ from typing import Self, final
 
 from fastticket.errors import Verdict
 
+def check_principal(principal: str) -> None:
+    """Whether a ticket can carry it, and so a login of this name is possible: 1 to 190 bytes of UTF-8 (RFC 3629), without C0 controls,
+    DEL, or a space at either end. InvalidPrincipal, which says why not; TypeError.
+    """
+
 @final
 class Keyring:
     """The keys that tickets are signed with: 1 to 256 of them, oldest first. The last one signs, each verifies.

@@ -39,6 +39,7 @@ import hmac
 import os
 import secrets
 import tomllib
+from operator import index
 
 from fastticket.errors import ConfigError, InvalidPrincipal
 from fastticket.errors import Verdict as _Verdict
@@ -206,6 +207,27 @@ def decode_session_id(text):
 
 # ---------------------------------------------------------------------------------------------------------- principal
 
+def check_principal(principal):
+    """Whether a ticket can carry it. InvalidPrincipal, which says why not; TypeError."""
+    cdef bytes name
+    if not isinstance(principal, str):
+        raise TypeError(f"a principal is str, not {type(principal).__name__}")
+    name = principal.encode("utf-8", "surrogatepass")
+    if not _is_principal(<const uint8_t *><const char *>name, <int>min(len(name), PRINCIPAL_BYTES_MAX + 1)):
+        raise InvalidPrincipal(
+            f"a principal is 1 to {PRINCIPAL_BYTES_MAX} bytes of UTF-8 without control characters or outer spaces, "
+            f"this one {_problem_of(principal, len(name))}; log in under another name"
+        )
+
+
+def _problem_of(str principal, Py_ssize_t size):
+    if size == 0:
+        return "is empty"
+    if size > PRINCIPAL_BYTES_MAX:
+        return f"has {size} bytes in {len(principal)} characters"
+    return "has outer spaces" if principal != principal.strip(" ") else "has what is no character of a name"
+
+
 cdef bint _is_principal(const uint8_t *at, int size) noexcept nogil:
     """UTF-8 (RFC 3629) without C0 controls, DEL and outer spaces: safe as a header value, and read the same by everyone."""
     cdef int i = 0
@@ -370,14 +392,8 @@ cdef class Keyring:
         cdef int body_bytes
         cdef bytes name
         cdef bytes fields
-        if not isinstance(principal, str):
-            raise TypeError(f"a principal is str, not {type(principal).__name__}")
-        name = principal.encode("utf-8", "surrogatepass")
-        if not _is_principal(<const uint8_t *><const char *>name, <int>min(len(name), PRINCIPAL_BYTES_MAX + 1)):
-            raise InvalidPrincipal(
-                f"a principal is 1 to {PRINCIPAL_BYTES_MAX} bytes of UTF-8 without control characters or outer spaces, "
-                f"this one has {len(name)} bytes; log in under another name"
-            )
+        check_principal(principal)
+        name = principal.encode()
         if session_id is None:
             session_id = secrets.token_bytes(SESSION_ID_BYTES)
         if not isinstance(session_id, bytes):           # of another buffer, len() need not count bytes
@@ -392,8 +408,8 @@ cdef class Keyring:
             bytes((FORMAT, self.ring.newest))
             + session_id
             + int(issued_at_ms).to_bytes(6, "big")
-            + int(idle_timeout_s).to_bytes(4, "big")
-            + int(absolute_lifetime_s).to_bytes(4, "big")
+            + index(idle_timeout_s).to_bytes(4, "big")
+            + index(absolute_lifetime_s).to_bytes(4, "big")
             + bytes((len(name),))
             + name
         )

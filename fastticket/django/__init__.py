@@ -9,8 +9,8 @@
         ...
     ]
 
-What else is in FASTTICKET are settings of `fastticket.TicketCache`;
-and `audience`, the key ring's; and `create_unknown_users`, whether a ticket's principal that has no user here gets one.
+What else is in FASTTICKET are settings of `fastticket.TicketCache`; and `audience`, the key ring's; `create_unknown_users`, whether a
+ticket's principal that has no user here gets one; and `project`, a word that tells projects apart which have one SECRET_KEY.
 
 This file imports no model: it may be imported before Django's applications are loaded.
 """
@@ -31,7 +31,8 @@ from fastticket.sync import TicketCache
 
 __all__ = ["ticket_cache"]
 
-OWN_SETTINGS = frozenset({"store", "keys", "audience", "create_unknown_users"})
+OWN_SETTINGS = frozenset({"store", "keys", "audience", "create_unknown_users", "project"})
+NEAR_ATTRIBUTES_BYTES = 16_000_000  # unless said otherwise: who the user is stands in the attributes
 
 _making = threading.Lock()  # `functools.cache` alone lets threads that come together make one each
 
@@ -57,6 +58,7 @@ def _cache_of_settings() -> TicketCache:
         else Keyring.from_env("FASTTICKET_KEYS", audience=audience)
     )
     others = {name: value for name, value in said.items() if name not in OWN_SETTINGS}
+    others.setdefault("near_attributes_bytes", NEAR_ATTRIBUTES_BYTES)
     try:
         return TicketCache(open_store(said["store"]), keys, **others)
     except TypeError as error:

@@ -38,7 +38,9 @@ class TicketMiddleware(AuthenticationMiddleware):
 
     def process_request(self, request: HttpRequest) -> HttpResponse | None:
         """Judge the ticket. None: go on."""
-        if not isinstance(getattr(request, "session", None), SessionStore):
+        if not hasattr(request, "session"):
+            super().process_request(request)  # which says so
+        if not isinstance(request.session, SessionStore):
             raise ImproperlyConfigured(
                 'TicketMiddleware needs SESSION_ENGINE = "fastticket.django.sessions", and SessionMiddleware before it'
             )
@@ -61,7 +63,7 @@ class TicketMiddleware(AuthenticationMiddleware):
         """The store failed the view, or the session ended while the view used it."""
         if isinstance(exception, StoreUnavailable):
             return _unavailable(request)
-        if isinstance(exception, TicketRefused) and request.session._has_ended:
+        if isinstance(exception, TicketRefused | UpdateError) and request.session._has_ended:
             raise _interrupted(request) from exception
         return None
 
@@ -76,7 +78,8 @@ class TicketMiddleware(AuthenticationMiddleware):
         session = request.session
         if response.status_code >= SERVER_ERRORS:
             session.modified = False
-            return response
+            is_ours = response.status_code == SERVER_ERRORS and session._has_failed  # what another middleware met with
+            return _unavailable(request) if is_ours else response
         ticket = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
         try:
             is_cookie_due = session._finish()

@@ -4,10 +4,9 @@
     logged in   the session's attributes, shared with every application that the ticket admits to; only what changed is written
 
 Rules of this file
-- Whose session it is, the ticket says. What Django's login notes of it (`_auth_user_id`, `_auth_user_backend`, `_auth_user_hash`) is
-  true in one project: another has other ids and another SECRET_KEY. So it is never stored, but derived from the principal when read.
+- Whose session it is, the ticket says. Who that is in this project, the note of its login (fastticket/django/logins.py).
 - `login()` is heard of by its signal; the ticket is made when the session is saved, and so is a new one after `cycle_key()`.
-- `flush()` is done at once, as everywhere in Django.
+- `flush()` is done at once, as everywhere in Django. What has expired when it is saved is flushed then.
 - Which version of the attributes the client has seen, the middleware reads and tells (fastticket/seen.py).
 - What Django's own sessions do not have begins with an underscore: to a template `request.session.user` is an attribute, or nothing.
 """
@@ -15,14 +14,16 @@ Rules of this file
 from __future__ import annotations
 
 import contextlib
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from django.contrib.auth import SESSION_KEY, get_user
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.auth.signals import user_logged_in
@@ -34,15 +35,15 @@ from django.utils import timezone
 
 from fastticket.core.check import Session
 from fastticket.django import ticket_cache
-from fastticket.django.backends import TicketBackend
-from fastticket.errors import StoreUnavailable, TicketRefused, Verdict
+from fastticket.django.logins import Note, id_of, is_called, note_names, note_of, principal_of, user_from_elsewhere
+from fastticket.django.shared import DERIVED, SharedData, is_hidden
+from fastticket.errors import InvalidPrincipal, StoreUnavailable, TicketRefused, Verdict
 from fastticket.seen import SeenVersion
 from fastticket.stores.base import NEVER_MS, NEVER_WRITTEN, NO_DETAILS
 from fastticket.sync import Attributes
-from fastticket.websession import Visitor
+from fastticket.websession import NOTHING_STORED, Visitor
 
 SALT = "fastticket.django.sessions"
-DERIVED = frozenset({SESSION_KEY, BACKEND_SESSION_KEY, HASH_SESSION_KEY})
 EXPIRY = "_session_expiry"
 
 
@@ -57,7 +58,13 @@ class SessionStore(SessionBase):
         self._admitted: Session | None = None
         self._newcomer = ""  # whom login() told of
         self._details: Mapping[str, str] = NO_DETAILS
-        self._user_of: tuple[str, AbstractBaseUser | None] = ("", None)
+        self._user_of: tuple[object, AbstractBaseUser | None] = (None, None)
+        self._stranger: tuple[str, tuple[AbstractBaseUser, str] | None] = (
+            "",
+            None,
+        )  # the user of a principal from elsewhere
+        self._is_verifying = False  # whether the note is true
+        self._has_failed = False  # the store, in this request
         self._is_key_due = False  # another one, by cycle_key()
         self._is_expiry_due = False  # by set_expiry()
         self._is_cookie_due = False  # of a ticket: it is another one, or lasts otherwise
@@ -70,7 +77,8 @@ class SessionStore(SessionBase):
         """The session of the ticket. None: there is no ticket, or it is refused, and then the key is dropped. StoreUnavailable."""
         if self._admitted is None and _is_ticket(self.session_key):
             try:
-                self._admitted = ticket_cache().authenticate(str(self.session_key))
+                with self._noting_failure():
+                    self._admitted = ticket_cache().authenticate(str(self.session_key))
             except TicketRefused:
                 self._session_key = None
         return self._admitted
@@ -90,15 +98,45 @@ class SessionStore(SessionBase):
     def _user(self, request: HttpRequest | None = None) -> AbstractBaseUser | AnonymousUser:
         """The principal's user in this project. Anonymous: nobody is logged in, or nobody whom this project knows. StoreUnavailable."""
         self.accessed = True
-        principal = self._principal
-        if principal != self._user_of[0]:
-            self._user_of = principal, TicketBackend().authenticate(request, principal)
+        note = self._note()
+        known = self._principal, note and tuple(note.items())
+        if known != self._user_of[0]:
+            self._user_of = known, self._user_from_elsewhere(request) if note is None else self._noted_user()
         return self._user_of[1] or AnonymousUser()
+
+    def _note(self) -> Note | None:
+        """What this project keeps of a login. None: nothing."""
+        data = self._session
+        if isinstance(data, SharedData):
+            return data.note()
+        return {name: data[name] for name in DERIVED if name in data} or None
+
+    def _noted_user(self) -> AbstractBaseUser | None:
+        """Whom the backend of the login has for it, if his name still is the principal's. A hash that has changed ends the session."""
+        self._is_verifying = True
+        try:
+            user = get_user(SimpleNamespace(session=self))
+        finally:
+            self._is_verifying = False
+        return None if user.is_anonymous or not is_called(user, self._principal) else user
+
+    def _user_from_elsewhere(self, request: HttpRequest | None = None) -> AbstractBaseUser | None:
+        principal = self._principal
+        if principal != self._stranger[0]:
+            self._stranger = principal, user_from_elsewhere(request, principal)
+        return self._stranger[1] and self._stranger[1][0]
+
+    def _derived(self) -> Note:
+        """What a login would have noted of the user in this project; empty: it has no such user."""
+        user = self._user_from_elsewhere()
+        return note_of(user, self._stranger[1][1]) if user and self._stranger[1] else {}
 
     def _log_in(self, principal: str, details: Mapping[str, str] = NO_DETAILS) -> None:
         """A ticket is made for this principal when the session is saved. Another one's session ends now, and its attributes with it."""
         if self._principal not in ("", principal):
+            note = self._note() or {}
             self.flush()
+            self._session.update(note)
         if not self._admit():
             self._newcomer, self._details = principal, details
             self.modified = True
@@ -110,22 +148,43 @@ class SessionStore(SessionBase):
         admitted = self._admit()
         if admitted:
             attributes = ticket_cache().attributes(admitted, seen=self._seen.version)
-            return SharedData(attributes, self._notes)
+            return SharedData(attributes, self)
         return self._unsigned() if self.session_key else {}
 
     async def aload(self) -> MutableMapping[str, Any]:
         """As `load`, but attributes are read now: later, nobody can wait for them."""
-        return await sync_to_async(self._read)()
+        return await sync_to_async(self._loaded_and_read)()
+
+    def _loaded_and_read(self) -> MutableMapping[str, Any]:
+        data = self.load()
+        if isinstance(data, SharedData):
+            data.read()
+        return data
 
     def _read(self) -> MutableMapping[str, Any]:
         """What the session holds, read now. If it turns out to be over: nothing, anonymous. StoreUnavailable."""
         data: MutableMapping[str, Any] = self._session
         if isinstance(data, SharedData):
-            try:
-                data.attributes.load()
-            except TicketRefused:
-                self._forget()
+            data.read()
         return self._session
+
+    def _end_unseen(self, data: MutableMapping[str, Any]) -> None:
+        """The session was over before it was read. `data`: what there is now; a later write is an anonymous visitor's."""
+        self._forget()
+        self._seen.forget()
+        self._session_cache = data
+
+    def _note_failure(self) -> None:
+        """The store has failed: whatever a middleware makes of that, the response is a 503."""
+        self._has_failed = True
+
+    @contextlib.contextmanager
+    def _noting_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreUnavailable:
+            self._note_failure()
+            raise
 
     async def aget(self, key: str, default: Any = None) -> Any:
         """As `get`."""
@@ -139,28 +198,25 @@ class SessionStore(SessionBase):
         """As `has_key`."""
         return await sync_to_async(self.has_key)(key)
 
-    def _notes(self) -> dict[str, str]:
-        """What Django's login would have noted of the user in this project; empty: it has no such user."""
-        user = self._user()
-        if user.is_anonymous:
-            return {}
-        return {
-            SESSION_KEY: _number_of(user),
-            BACKEND_SESSION_KEY: settings.AUTHENTICATION_BACKENDS[0],
-            HASH_SESSION_KEY: user.get_session_auth_hash(),
-        }
-
     def _signed(self) -> str:
         data = {name: value for name, value in self._session.items() if name not in DERIVED}
         return signing.dumps(data, salt=SALT, serializer=self.serializer, compress=True)
 
     def _unsigned(self) -> dict[str, Any]:
-        max_age_s = self.get_session_cookie_age()
         try:
-            return signing.loads(self.session_key, salt=SALT, serializer=self.serializer, max_age=max_age_s)
+            data = self._unpacked(self.get_session_cookie_age())
+            expiry = data.get(EXPIRY)
+            if expiry and not isinstance(expiry, str):
+                data = self._unpacked(expiry)
         except Exception:  # forged, too old, or of another serializer: as if it were not there
+            data = None
+        if data is None or _is_over(data.get(EXPIRY)):
             self._session_key = None
             return {}
+        return data
+
+    def _unpacked(self, max_age_s: float) -> dict[str, Any]:
+        return signing.loads(self.session_key, salt=SALT, serializer=self.serializer, max_age=max_age_s)
 
     # --- writing
 
@@ -169,6 +225,7 @@ class SessionStore(SessionBase):
 
         StoreUnavailable; UpdateError: the session has ended.
         """
+        self._claim()
         if not self._newcomer and not _is_ticket(self.session_key):
             return False
         self.save()
@@ -182,21 +239,39 @@ class SessionStore(SessionBase):
         BadAttribute, AttributesTooLarge. ValueError: no ticket has the lifetime that `set_expiry` asks for.
         """
         try:
-            if self._newcomer:
-                self._make_ticket()
-            elif _is_ticket(self.session_key):
-                self._write()
-            else:
-                self._session_key = self._signed()
+            with self._noting_failure():
+                self._save()
         except TicketRefused as error:
             raise UpdateError(str(error)) from error
 
+    def _save(self) -> None:
+        self._claim()
+        has_ticket = _is_ticket(self.session_key)
+        if (self._newcomer or (has_ticket and self._is_expiry_due)) and _is_over(self.get(EXPIRY)):
+            self.flush()
+        elif self._newcomer:
+            self._make_ticket()
+        elif has_ticket:
+            self._write()
+        else:
+            self._session_key = self._signed()
+
+    def _claim(self) -> None:
+        """Somebody has written Django's notes himself, in place of calling `login()`: if they are true, it is one."""
+        data = self.__dict__.get("_session_cache")
+        if data and not self._newcomer and not _is_ticket(self.session_key) and SESSION_KEY in data:
+            user = get_user(SimpleNamespace(session=self))
+            self._newcomer = "" if user.is_anonymous else principal_of(user)
+
     def _make_ticket(self) -> None:
         self._seen.forget()
-        data = {name: value for name, value in self._session.items() if name not in DERIVED}
+        data = {name: value for name, value in self._session.items() if not is_hidden(name)}
+        note = self._note()
+        newcomer, self._newcomer = self._newcomer, ""  # a login that fails is not tried again
+        for name in DERIVED:
+            self._session.pop(name, None)
         idle_timeout_s, absolute_lifetime_s = self._lifetimes_s()
         ends_with_browser = self.get_expire_at_browser_close()
-        newcomer, self._newcomer = self._newcomer, ""  # a login that fails is not tried again
         ticket = ticket_cache().login(
             newcomer,
             idle_timeout_s=idle_timeout_s,
@@ -205,7 +280,10 @@ class SessionStore(SessionBase):
         )
         try:
             attributes = self._go_on_with(ticket, ends_with_browser)
+            attributes.hold(NOTHING_STORED)
             attributes.update(data)
+            if note:
+                attributes[next(iter(note_names()))] = note
             attributes.save()
         except BaseException:
             ticket_cache().logout(ticket)
@@ -214,12 +292,12 @@ class SessionStore(SessionBase):
     def _write(self) -> None:
         data = self.__dict__.get("_session_cache")
         if isinstance(data, SharedData):
-            self._save(data.attributes)
+            self._save_attributes(data.attributes)
         lifetimes_s = self._lifetimes_s() if self._is_expiry_due else (None, None)
         if self._is_key_due or any(lifetimes_s):
             self._rotate(lifetimes_s, is_password_new=isinstance(data, SharedData) and data.is_hash_renewed)
 
-    def _save(self, attributes: Attributes) -> None:
+    def _save_attributes(self, attributes: Attributes) -> None:
         self._note_read(attributes)
         if attributes.save():
             self._seen.wrote(attributes.version or NEVER_WRITTEN)
@@ -228,7 +306,7 @@ class SessionStore(SessionBase):
         if attributes.is_loaded:
             self._seen.read(attributes.version or NEVER_WRITTEN)
 
-    def _rotate(self, lifetimes_s: tuple[int | None, int | None], *, is_password_new: bool) -> None:
+    def _rotate(self, lifetimes_s: tuple[float | None, float | None], *, is_password_new: bool) -> None:
         ends_with_browser = self.get_expire_at_browser_close()
         idle_timeout_s, absolute_lifetime_s = lifetimes_s
         ticket = ticket_cache().rotate(
@@ -245,7 +323,7 @@ class SessionStore(SessionBase):
         self._ends_with_browser = ends_with_browser
         self._admitted = ticket_cache().authenticate(ticket)
         attributes = ticket_cache().attributes(self._admitted, seen=self._seen.version)
-        self._session_cache = SharedData(attributes, self._notes)
+        self._session_cache = SharedData(attributes, self)
         return attributes
 
     def _forget(self) -> None:
@@ -285,8 +363,13 @@ class SessionStore(SessionBase):
         self.modified = True
 
     def cycle_key(self) -> None:
-        """The same data under another ticket, when it is saved. An anonymous session gets one with the login."""
-        self._is_key_due = self.modified = True
+        """The same data under another ticket, when it is saved. An anonymous session gets one with the login.
+
+        Not where Django asks for it because SECRET_KEY is another: a ticket is signed with another key, and of several requests at once
+        only one could have the new one.
+        """
+        self._is_key_due |= not self._is_verifying
+        self.modified = True
 
     async def acycle_key(self) -> None:
         """As `cycle_key`."""
@@ -314,7 +397,7 @@ class SessionStore(SessionBase):
         """Revoke a ticket, by default this session's. Of an anonymous session there is nothing to delete. StoreUnavailable."""
         key = session_key or self.session_key
         if _is_ticket(key):
-            with contextlib.suppress(TicketRefused):
+            with self._noting_failure(), contextlib.suppress(TicketRefused):
                 ticket_cache().logout(key)
 
     @classmethod
@@ -369,82 +452,50 @@ class SessionStore(SessionBase):
                 return True
         return self._ends_with_browser
 
-    def _lifetimes_s(self) -> tuple[int | None, int | None]:
+    def _lifetimes_s(self) -> tuple[float | None, float | None]:
         """What `set_expiry` means for a ticket that is made now: idle and absolute, which counts from the login. None: the usual."""
         expiry = self.get(EXPIRY)
         if not expiry:
             return None, None
         admitted = self._admit()
-        age_s = round(time.time() - admitted.issued_at_ms / 1000) if admitted else 0
+        age_s = time.time() - admitted.issued_at_ms / 1000 if admitted else 0.0
         if isinstance(expiry, str):
-            left_s = (datetime.fromisoformat(expiry) - timezone.now()).total_seconds()
-            return 0, age_s + round(left_s)
+            return math.inf, math.ceil(age_s + _left_s(expiry))
         usual_s = ticket_cache().absolute_lifetime_s
-        return expiry, usual_s and max(usual_s, age_s + expiry)
+        idle_s = math.ceil(expiry)
+        return idle_s, max(usual_s, math.ceil(age_s + idle_s)) if usual_s else math.inf
 
 
-class SharedData(MutableMapping[str, Any]):
-    """Attributes, and beside them Django's notes of the login: there when asked for by name, in no iteration, and not shared."""
+def _is_over(expiry: Any) -> bool:
+    """Whether what `set_expiry` has left says that the session is over: a moment that is past, or less than nothing."""
+    if isinstance(expiry, str):
+        return _left_s(expiry) <= 0
+    return expiry is not None and expiry < 0
 
-    def __init__(self, attributes: Attributes, derive: Callable[[], dict[str, str]]) -> None:
-        self.attributes = attributes
-        self.is_hash_renewed = False  # by update_session_auth_hash(): the password has changed
-        self._is_login_noted = False  # by login(), of a user who was logged in: it notes the hash, too, but last
-        self._derive = derive
-        self._derived: dict[str, str] | None = None
 
-    def __getitem__(self, name: str) -> Any:
-        return self._notes[name] if name in DERIVED else self.attributes[name]
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        if name in DERIVED:
-            self._note(name, value)
-        else:
-            self.attributes[name] = value
-
-    def __delitem__(self, name: str) -> None:
-        if name in DERIVED:
-            del self._notes[name]
-        else:
-            del self.attributes[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._notes if name in DERIVED else name in self.attributes
-
-    def __iter__(self) -> Iterator[str]:
-        """Without attributes of other applications that are called as Django's notes are: here nobody can read them."""
-        return (name for name in self.attributes if name not in DERIVED)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def _note(self, name: str, value: str) -> None:
-        self._notes[name] = value
-        if name == SESSION_KEY:
-            self._is_login_noted = True
-        elif name == HASH_SESSION_KEY:
-            self.is_hash_renewed |= not self._is_login_noted
-            self._is_login_noted = False
-
-    @property
-    def _notes(self) -> dict[str, str]:
-        if self._derived is None:
-            self._derived = self._derive()
-        return self._derived
+def _left_s(moment: str) -> float:
+    return (datetime.fromisoformat(moment) - timezone.now()).total_seconds()
 
 
 @receiver(user_logged_in, dispatch_uid="fastticket")
 def _on_login(request: HttpRequest | None, user: AbstractBaseUser, **_: Any) -> None:
-    """Others send this signal, too, for logins that are none of a session: it counts if the session says who it is."""
+    """Others send this signal, too, for logins that are none of a session: it counts if the session says who it is.
+
+    InvalidPrincipal, out of `login()`: nobody is logged in.
+    """
     session = getattr(request, "session", None)
-    if isinstance(session, SessionStore) and session.get(SESSION_KEY) == _number_of(user):
-        said: Mapping[str, str] = getattr(request, "META", {})
-        visitor = Visitor(address=said.get("REMOTE_ADDR", ""), user_agent=said.get("HTTP_USER_AGENT", ""))
-        session._log_in(user.get_username(), visitor.details)
-
-
-def _number_of(user: AbstractBaseUser) -> str:
-    return str(user._meta.pk.value_to_string(user))
+    if not isinstance(session, SessionStore) or session.get(SESSION_KEY) != id_of(user):
+        return
+    try:
+        principal = principal_of(user)
+    except InvalidPrincipal:
+        session.flush()
+        if request is not None and hasattr(request, "user"):
+            request.user = AnonymousUser()
+        raise
+    said: Mapping[str, str] = getattr(request, "META", {})
+    visitor = Visitor(address=said.get("REMOTE_ADDR", ""), user_agent=said.get("HTTP_USER_AGENT", ""))
+    session._log_in(principal, visitor.details)
 
 
 def _is_ticket(session_key: str | None) -> bool:

@@ -28,8 +28,8 @@ local function end_again(id, principal)
   if lives(id, principal) then
     finish_again(id, principal)
   end
-  if not is_barred(id) then
-    bar({'s' .. id}, now_ms())
+  if not is_barred(id, principal) then
+    bar({mark_of(id, principal)}, now_ms())
   end
 end
 
@@ -39,7 +39,7 @@ local function end_everywhere_again(principal, before_ms, kept)
   for i = 1, #listed, 2 do
     if listed[i] ~= kept and created_ms(listed[i + 1]) <= tonumber(before_ms) then
       finish_again(listed[i], principal)
-      marks[#marks + 1] = 's' .. listed[i]
+      marks[#marks + 1] = mark_of(listed[i], principal)
     end
   end
   if kept == '' then
@@ -54,7 +54,7 @@ local function rotate_again(id, principal, successor, deadline_ms, record)
   if lives(successor, principal) then
     return
   end
-  if is_barred(successor) or barred_with_all(principal, record) then
+  if is_barred(successor, principal) or barred_with_all(principal, record) then
     end_again(id, principal) -- what it became has ended since
     return
   end
@@ -65,11 +65,11 @@ local function rotate_again(id, principal, successor, deadline_ms, record)
     add(successor, principal, deadline_ms, record)
     log_rotation(shard, id, principal, successor, deadline_ms, record)
   end
-  bar({'s' .. id}, now_ms())
+  bar({mark_of(id, principal)}, now_ms())
 end
 
 local function create_again(id, principal, deadline_ms, record)
-  if not (lives(id, principal) or is_barred(id) or barred_with_all(principal, record)) then
+  if not (lives(id, principal) or is_barred(id, principal) or barred_with_all(principal, record)) then
     mended = mended + 1
     add(id, principal, deadline_ms, record)
   end

@@ -168,6 +168,9 @@ class Store(Protocol):
     async def time_ms(self) -> int:
         """The store's clock, ms since the epoch."""
 
+    async def uptime_ms(self) -> int:
+        """For how long it is known to have been there for every process, ms; 0: nobody knows. A hang that is over may be in it."""
+
     async def create(self, session: StoredSession, *, sessions_max: int = 0, evicts: bool = True) -> Sequence[str]:
         """Add a session; logs `created`. Durable when it returns.
 

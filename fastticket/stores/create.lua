@@ -7,7 +7,7 @@
 local shard, id, principal, deadline_ms, record = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local most, evicts = tonumber(ARGV[6]), ARGV[7] == '1'
 local user, member = user_of(principal), id .. '.' .. principal
-if redis.call('ZSCORE', LIVE, member) or is_barred(id) then -- sent twice; it may have ended in between
+if redis.call('ZSCORE', LIVE, member) or is_barred(id, principal) then -- sent twice; it may have ended in between
   return {}
 end
 local until_ms = barred_with_all(principal, record)
@@ -51,7 +51,7 @@ if most > 0 then
   local marks = {}
   for at = 1, #alive + 1 - most do
     gone[at] = alive[at].id
-    marks[at] = 's' .. gone[at]
+    marks[at] = mark_of(gone[at], principal)
     ring(shard, finish('revoked', gone[at], principal, 'evicted'))
   end
   if #marks > 0 then

@@ -50,7 +50,7 @@ for first = 3, 2 + wanted, AT_ONCE do
   local scores = redis.call('ZMSCORE', live, unpack(ARGV, first, math.min(first + AT_ONCE - 1, 2 + wanted)))
   for at, score in ipairs(scores) do
     if not score then
-      local mark = redis.pcall('ZSCORE', string.sub(live, 1, -5) .. 'ended', 's' .. string.sub(ARGV[first + at - 1], 1, 22))
+      local mark = redis.pcall('ZSCORE', string.sub(live, 1, -5) .. 'ended', 's' .. ARGV[first + at - 1])
       score = type(mark) == 'string' and '-1'
     end
     deadlines[#deadlines + 1] = score

@@ -72,6 +72,7 @@ from fastticket.stores.base import (
 from fastticket.stores.redis_address import Address, Command, slot_of
 from fastticket.stores.redis_again import HEARD_S, LISTED_MAX, Ledger, sessions_in
 from fastticket.stores.redis_cluster import Cluster
+from fastticket.stores.redis_link import info_of
 from fastticket.stores.redis_servers import Listener, Server
 from fastticket.stores.redis_topology import Topology, make_topology
 from fastticket.tasks import end
@@ -226,6 +227,12 @@ class RedisStore:
         """`TIME` of the server that has shard 0: the same one for every gateway."""
         reply = await self._ask(self._slots[0], ("TIME",))
         return int(reply[0]) * 1000 + int(reply[1]) // 1000
+
+    async def uptime_ms(self) -> int:
+        """`INFO` of the one server. 0 where servers take over from each other: when one did, it does not say."""
+        if self.doubt_ms:
+            return 0
+        return int(info_of(await self._ask(self._slots[0], ("INFO", "server"))).get("uptime_in_seconds", 0)) * 1000
 
     async def create(self, session: StoredSession, *, sessions_max: int = 0, evicts: bool = True) -> Sequence[str]:
         """One script: live, user, log; doorbell for who is evicted."""

@@ -27,7 +27,7 @@ for _, id in ipairs(ids) do
   if id ~= kept then
     local ending = finish('revoked', id, principal, reason)
     if kept ~= '' or #marks < LISTED_MAX then
-      marks[#marks + 1] = 's' .. id
+      marks[#marks + 1] = mark_of(id, principal)
     end
     if ending then
       entry = ending

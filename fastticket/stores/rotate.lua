@@ -10,9 +10,9 @@ if redis.call('ZSCORE', LIVE, successor .. '.' .. principal) then
   redis.call('ZADD', LIVE, 'XX', 'GT', deadline_ms, successor .. '.' .. principal) -- WAIT is about this connection's own last write
   return 1
 end
-if is_barred(successor) or not redis.call('ZSCORE', LIVE, id .. '.' .. principal) then
+if is_barred(successor, principal) or not redis.call('ZSCORE', LIVE, id .. '.' .. principal) then
   return 0
 end
 move(shard, id, principal, successor, deadline_ms, record)
-bar({'s' .. id}, now_ms())
+bar({mark_of(id, principal)}, now_ms())
 return 1

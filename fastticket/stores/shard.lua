@@ -39,12 +39,16 @@ local function absolute_deadline_ms(record)
 end
 
 -- What has ended bars what is made again after a failover (again.lua): a rotation or login that was acknowledged before the end, by a
--- gateway that may come with it after the one that ended it. `what`: 's' and a session's id, or 'p' and a principal: all of his sessions
--- that were created before. Marks go after BAR_MS, longer than anybody makes again, and the oldest first if there are more than BARS_MAX.
+-- gateway that may come with it after the one that ended it. `marks`: of a session (mark_of), or 'p' and a principal: all of his sessions
+-- that were created before. A session's has its principal, too: who names somebody else's session must not bar that one. Marks go after BAR_MS, longer than anybody makes again, and the oldest first if there are more than BARS_MAX.
 -- They may be missing while a Cluster moves the slot (pcall).
 local BAR_MS = 180000
 local BARS_MAX = 10000
 local AT_ONCE = 4000 -- fewer than what unpack can do
+
+local function mark_of(id, principal)
+  return 's' .. id .. '.' .. principal
+end
 
 local function unbar(marks)
   for first = 1, #marks, AT_ONCE do
@@ -61,8 +65,8 @@ local function bar(marks, at_ms)
   redis.pcall('PEXPIREAT', ENDED, string.format('%.0f', now_ms() + BAR_MS + 10000))
 end
 
-local function is_barred(id)
-  return type(redis.pcall('ZSCORE', ENDED, 's' .. id)) == 'string'
+local function is_barred(id, principal)
+  return type(redis.pcall('ZSCORE', ENDED, mark_of(id, principal))) == 'string'
 end
 
 -- -> when all of a principal's sessions were ended, if that is not before the record's; nil
@@ -73,12 +77,15 @@ local function barred_with_all(principal, record)
 end
 
 -- End a session. -> its entry in the log; nil: there was none
--- What can not be reached just now is of no use to anybody: nothing is read of a session that is not in live.
+-- What can not be reached just now is of no use to anybody: nothing is read of a session that is not in live. What is neither there nor in
+-- the principal's index may be somebody else's, so its attributes stay.
 local function finish(kind, id, principal, reason)
   local ended = redis.call('ZREM', LIVE, id .. '.' .. principal) == 1
   local entry = ended and append(kind, id, principal, 'reason', reason) or nil
-  redis.pcall('HDEL', user_of(principal), id)
-  redis.pcall('UNLINK', attributes_of(id))
+  local was_listed = redis.pcall('HDEL', user_of(principal), id) == 1
+  if ended or was_listed then
+    redis.pcall('UNLINK', attributes_of(id))
+  end
   return entry
 end
 

@@ -24,6 +24,7 @@ from typing import TypeVar
 
 from fastticket.errors import AttributesTooLarge, ConfigError, NoStore, StoreUnavailable, TooManySessions
 from fastticket.stores.base import (
+    NEVER_MS,
     NO_DETAILS,
     Event,
     Fleet,
@@ -136,6 +137,10 @@ class SQLiteStore:
         """Boot time plus the offset that all processes of this boot share."""
         self._db()
         return self._now_ms()
+
+    async def uptime_ms(self) -> int:
+        """For ever: a file does not go away."""
+        return NEVER_MS
 
     async def create(self, session: StoredSession, *, sessions_max: int = 0, evicts: bool = True) -> Sequence[str]:
         """Insert the row and its log entry."""

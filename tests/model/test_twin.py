@@ -72,7 +72,7 @@ class Real:
 
     def barred(self):
         marks = [mark.decode() for mark in self._client.zrange(f"{self.TAG}ended", 0, -1)]
-        return {mark[1:] for mark in marks if mark[0] == "s"}, {mark[1:] for mark in marks if mark[0] == "p"}
+        return {mark[1:23] for mark in marks if mark[0] == "s"}, {mark[1:] for mark in marks if mark[0] == "p"}
 
 
 class Pair:

@@ -27,7 +27,7 @@ settings.configure(
     SECRET_KEY=os.environ.get("DJANGO_SECRET", "of this project"),
     ALLOWED_HOSTS=["*"],
     ROOT_URLCONF=__name__,
-    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.messages"],
+    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.messages", "shop"],
     MIGRATION_MODULES={"auth": None, "contenttypes": None},
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": DATABASE, "OPTIONS": {"timeout": 30}}},
     PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],
@@ -177,7 +177,7 @@ def put_at_last(request):
 def get_at_last(request):
     who(request)
     ticket_cache().logout(request.GET["logout"])
-    return told(request.session["a"])
+    return told(request.session.get("a"))
 
 
 def password(request):

@@ -664,7 +664,7 @@ cdef int parse_response(Names names, const uint8_t *at, uint32_t size, Method as
 # ------------------------------------------------------------------------------------------------------------- cookies
 
 cdef int find_cookie(const uint8_t *at, Span value, const uint8_t *name, uint32_t name_size, Span *found) noexcept nogil:
-    """How many cookies of that name a Cookie field holds (RFC 6265, 4.2.1); `found` is the last one's value."""
+    """How many cookies of that name a Cookie field holds (RFC 6265, 4.2.1), but for empty ones; `found` is the last one's value."""
     cdef uint32_t end = value.at + value.size
     cdef uint32_t i = value.at
     cdef uint32_t start
@@ -680,7 +680,7 @@ cdef int find_cookie(const uint8_t *at, Span value, const uint8_t *name, uint32_
         stop = i
         while stop > start and (at[stop - 1] == c' ' or at[stop - 1] == c'\t'):
             stop -= 1
-        if stop - start > name_size and at[start + name_size] == c'=' and memcmp(at + start, name, name_size) == 0:
+        if stop - start > name_size + 1 and at[start + name_size] == c'=' and memcmp(at + start, name, name_size) == 0:
             count += 1
             found[0] = Span(start + name_size + 1, stop - start - name_size - 1)
     return count

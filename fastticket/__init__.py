@@ -6,6 +6,7 @@ threads, `fastticket.asgi`, `.wsgi`, `.flask` and `.django` put it into web fram
 
 from fastticket.attributes import Attributes, JSONSerializer, Serializer
 from fastticket.cache import SessionInfo, TicketCache
+from fastticket.cookies import TicketCookie
 from fastticket.core.check import Session
 from fastticket.core.ticket import Keyring, Ticket, check_principal
 from fastticket.errors import (
@@ -45,6 +46,7 @@ __all__ = [
     "StoredSession",
     "Ticket",
     "TicketCache",
+    "TicketCookie",
     "TicketRefused",
     "TooManySessions",
     "Verdict",

@@ -76,6 +76,10 @@ class RequestSession(WebSession):
             self._opening.begin()
         await super().admit()
 
+    async def _log_out(self) -> None:
+        await self._opening.done()  # who came with several tickets was judged by none
+        await super()._log_out()
+
     async def _new_ticket(self, principal: str) -> str:
         await self._opening.done()
         return await super()._new_ticket(principal)
@@ -367,7 +371,7 @@ class _Answer:
 
 
 def _visitor(scope: Scope) -> Visitor:
-    said: dict[bytes, list[str]] = {b"cookie": [], b"host": [], b"user-agent": []}
+    said: dict[bytes, list[str]] = {b"cookie": [], b"host": [], b"user-agent": [], b"origin": []}
     for name, value in scope["headers"]:
         if name in said:
             said[name].append(value.decode("latin-1"))
@@ -377,6 +381,8 @@ def _visitor(scope: Scope) -> Visitor:
         host=",".join(said[b"host"]),
         address=client[0] if client else "",
         user_agent=" ".join(said[b"user-agent"]),
+        is_https=scope.get("scheme") in ("https", "wss") or any(each.startswith("https:") for each in said[b"origin"]),
+        path=(scope.get("raw_path") or scope.get("path", "/").encode()).decode("latin-1"),
     )
 
 

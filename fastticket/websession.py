@@ -14,6 +14,7 @@ Rules of this file
 - The cookie of a revoked ticket stays: a rotation may have revoked it, whose response has brought another ticket by now.
 - It is a `dict`, for whoever looks whether it is one (json, pydantic), and all of its methods are here. What the `dict` itself holds is
   one thing that nobody can make use of: who reads it past the methods (orjson) is to fail, and not to find an empty session.
+- Who comes with several tickets is anonymous, and leaves with none; a logout or another login ends the sessions of all of them.
 """
 
 from __future__ import annotations
@@ -52,12 +53,17 @@ T = TypeVar("T")
 
 
 class Visitor(NamedTuple):
-    """What is known of a request; empty where nothing is. `cookies`, `host`, `user_agent`: the values of those fields."""
+    """What is known of a request; empty where nothing is. `cookies`, `host`, `user_agent`: the values of those fields.
+
+    `path`: as it came, or decoded.
+    """
 
     cookies: str = ""
     host: str = ""
     address: str = ""
     user_agent: str = ""
+    is_https: bool = False
+    path: str = "/"
 
     @property
     def details(self) -> dict[str, str]:
@@ -100,18 +106,23 @@ class WebSession(_Mapping):
         self._principal_key = principal_key
         self._has_place = anonymous is not None
         self._place: MutableMapping[str, Any] = {} if anonymous is None else anonymous
-        self._ticket = cookie.find(visitor.cookies) if visitor.cookies else ""
+        tickets = cookie.find_all(visitor.cookies) if visitor.cookies else []
+        self._ticket = tickets[0] if len(tickets) == 1 else ""
         self._seen = SeenVersion(cookie.find_seen(visitor.cookies))
         self._session: Session | None = None
         self._attributes: asynchronous.Attributes | sync.Attributes | None = None
         self._unreadable: StoreUnavailable | None = None
         self._principal: str | None = None
         self._newcomer: str | None = None  # to be logged in
-        self._outgoing = ""  # the ticket to be logged out
+        self._doubtful = tickets if len(tickets) > 1 else []  # nobody knows which of them is meant
+        self._doubted_path = visitor.path if self._doubtful else ""
+        self._outgoing: list[str] = []  # the tickets to be logged out
         self._remembers = self._rotates = False
-        self._set_cookie = ""
+        self._set_cookies: list[str] = []
         self._is_looked_at = self._has_answered = False
         dict.__setitem__(cast("dict[str, Any]", self), "by its methods", NotByItsMethods())
+        if self._doubtful:
+            self._clear_cookies()
 
     # --- what the application does
 
@@ -140,6 +151,7 @@ class WebSession(_Mapping):
         check_principal(principal)
         if self._principal is not None:
             self.logout()
+        self._outgoing, self._doubtful = self._outgoing + self._doubtful, []
         self._is_looked_at = True
         self._principal = self._newcomer = principal
         self._remembers = remember
@@ -148,7 +160,8 @@ class WebSession(_Mapping):
         """End the session, if there is one, and forget all that was in it."""
         self._is_looked_at = True
         if self._session is not None:
-            self._outgoing = self._ticket
+            self._outgoing = [self._ticket]
+        self._outgoing, self._doubtful = self._outgoing + self._doubtful, []
         self._become_anonymous()
         self._place.clear()  # what was brought to a login that is not carried out yet goes with it
 
@@ -168,6 +181,8 @@ class WebSession(_Mapping):
     def __setitem__(self, name: str, value: Any) -> None:
         if name != self._principal_key:
             self._writable()[name] = value
+        elif value is None and self._doubtful:
+            self.logout()
         elif value == self.principal:
             return
         elif value is None:
@@ -192,6 +207,12 @@ class WebSession(_Mapping):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+    def pop(self, name: str, *default: Any) -> Any:
+        """As a mapping's; of the principal it is how many an application logs out, also whoever came with several tickets."""
+        if name == self._principal_key and self._doubtful:
+            self.logout()
+        return super().pop(name, *default)
 
     def clear(self) -> None:
         """Log out, and forget everything."""
@@ -309,7 +330,7 @@ class WebSession(_Mapping):
 
     async def forgo_fields(self) -> None:
         """The connection ends without a response. RuntimeError: it would have brought a ticket, whose session ends with it."""
-        is_given = not self._has_answered and bool(self._set_cookie) and self._session is not None
+        is_given = not self._has_answered and bool(self._set_cookies) and self._session is not None
         self._has_answered = True
         if is_given:
             self.logout()
@@ -322,7 +343,7 @@ class WebSession(_Mapping):
         Of a 503, too: a ticket may have been replaced before the store went away.
         """
         self._has_answered = True
-        cookies = [cookie for cookie in (self._set_cookie, self._seen_cookie()) if cookie]
+        cookies = [*self._set_cookies, *self._seen_cookies()]
         if not self._is_looked_at and not cookies:
             return []
         said = {name.lower(): value for name, value in given}
@@ -371,10 +392,11 @@ class WebSession(_Mapping):
         )
 
     async def _log_out(self) -> None:
-        with contextlib.suppress(TicketRefused):  # its key has left the ring meanwhile
-            await _result_of(self._cache.logout(self._outgoing))
-        self._outgoing = ""
-        self._clear_cookie()
+        for ticket in self._outgoing:
+            with contextlib.suppress(TicketRefused):  # its key has left the ring meanwhile, or it was one of several
+                await _result_of(self._cache.logout(ticket))
+        self._outgoing = []
+        self._clear_cookies()
 
     async def _log_in(self, principal: str, brought: dict[str, Any]) -> None:
         remember = self._remembers
@@ -429,10 +451,11 @@ class WebSession(_Mapping):
     def _end(self, why: Verdict | None = None) -> None:
         """The session is over. `why`: its ticket was refused so."""
         is_gone = why in (Verdict.REVOKED, Verdict.UNKNOWN_SESSION)
-        may_be_replaced = is_gone and not self._set_cookie  # one that is given here is nobody else's yet
+        may_be_replaced = is_gone and not self._set_cookies  # one that is given here is nobody else's yet
         self._become_anonymous()
         if not may_be_replaced:
-            self._clear_cookie()
+            self._set_cookies = [self._cookie.clear_own(self._visitor.host, is_https=self._visitor.is_https)]
+            self._seen.forget()
 
     def _become_anonymous(self) -> None:
         self._ticket = ""
@@ -442,20 +465,31 @@ class WebSession(_Mapping):
     def _give_ticket(self, ticket: str, remember: bool) -> None:
         age_s = self._cache.remember_lifetime_s if remember else None
         self._ticket = ticket
-        self._set_cookie = self._cookie.set(ticket, self._visitor.host, max_age_s=age_s)
+        visitor = self._visitor
+        self._set_cookies = self._cookie.set(
+            ticket, visitor.host, is_https=visitor.is_https, max_age_s=age_s, asked_path=self._doubted_path
+        )
 
-    def _clear_cookie(self) -> None:
-        self._set_cookie = self._cookie.clear(self._visitor.host)
+    def _clear_cookies(self) -> None:
+        visitor = self._visitor
+        self._set_cookies = self._cookie.clear(visitor.host, is_https=visitor.is_https, asked_path=self._doubted_path)
         self._seen.forget()
 
-    def _seen_cookie(self) -> str:
-        """The Set-Cookie value that tells the client which version it has seen, or takes that away; empty: there is no need to."""
+    def _seen_cookies(self) -> list[str]:
+        """The Set-Cookie values that tell the client which version it has seen, or take that away; none: there is no need to."""
         news = self._seen.news
         if news is None:
-            return ""
+            return []
         is_remembered = self._session is not None and self._is_remembered(self._session)
         age_s = self._cache.remember_lifetime_s if is_remembered else None
-        return self._cookie.set_seen(news, self._visitor.host, max_age_s=age_s)
+        visitor = self._visitor
+        return self._cookie.set_seen(
+            news,
+            visitor.host,
+            is_https=visitor.is_https,
+            max_age_s=age_s,
+            are_several=len(self._cookie.find_seen(visitor.cookies)) > 1,
+        )
 
     def _is_remembered(self, session: Session) -> bool:
         """Such a session has the lifetime of one, and no idle timeout."""

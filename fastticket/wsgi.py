@@ -118,8 +118,15 @@ def of_threads(cache: object) -> TicketCache:
 
 def visitor_of(environ: WSGIEnvironment) -> Visitor:
     """What is known of a request."""
-    names = ("HTTP_COOKIE", "HTTP_HOST", "REMOTE_ADDR", "HTTP_USER_AGENT")
-    return Visitor(*(environ.get(name, "") for name in names))
+    said = environ.get
+    return Visitor(
+        cookies=said("HTTP_COOKIE", ""),
+        host=said("HTTP_HOST", ""),
+        address=said("REMOTE_ADDR", ""),
+        user_agent=said("HTTP_USER_AGENT", ""),
+        is_https=said("wsgi.url_scheme") == "https" or said("HTTP_ORIGIN", "").startswith("https:"),
+        path=said("SCRIPT_NAME", "") + said("PATH_INFO", ""),
+    )
 
 
 def _session_of(environ: WSGIEnvironment) -> ThreadSession:

@@ -42,7 +42,7 @@ MAY_IMPORT = {
     },
     "sync": {"errors", "core.ticket", "core.check", "stores", "attributes", "events", "cache", ""},
     "keyfile": {"errors", "core.ticket"},
-    "cookies": set(),
+    "cookies": {"errors"},
     "seen": {"stores"},
     "websession": {
         "errors",

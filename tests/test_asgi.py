@@ -32,6 +32,7 @@ from fastticket.errors import (
     NotLoaded,
     NotLoggedIn,
     StoreUnavailable,
+    TicketRefused,
     TooManySessions,
 )
 from fastticket.sync import TicketCache as SyncTicketCache
@@ -61,6 +62,7 @@ class Browser:
     def __init__(self, site: Site, **settings: Any) -> None:
         self.site = site
         self.settings = settings
+        self.host = b"shop"
         self.cookies: dict[str, str] = {}
 
     async def ask(self, view, **scope) -> Answer:
@@ -82,7 +84,7 @@ class Browser:
 
     def scope(self, headers=(), kind="http", **others) -> dict[str, Any]:
         cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        fields = [(b"host", b"shop.test"), (b"user-agent", b"test/1"), *headers]
+        fields = [(b"host", self.host), (b"user-agent", b"test/1"), *headers]
         if cookies:
             fields.append((b"cookie", cookies.encode()))
         return {"type": kind, "path": "/", "headers": fields, "client": ("192.0.2.7", 1234), **others}
@@ -194,13 +196,84 @@ async def test_a_response_that_does_not_depend_on_the_session_does_not_vary():
 
 
 @in_virtual_time
-async def test_two_tickets_are_none_and_stay():
+async def test_two_tickets_are_nobody_and_go():
     async with site() as at:
         tickets = [await at.cache.login("alice") for _ in range(2)]
         cookies = [(b"cookie", f"ticket={ticket}".encode()) for ticket in tickets]
         for several in (cookies, cookies[:1] * 2):
             answer = await at.browser().ask(everything, headers=several)
-            assert (answer.said, answer.all("set-cookie")) == ({}, [])
+            partitioned = CLEARED.replace("; Max-Age", "; Partitioned; Max-Age")
+            assert (answer.said, answer.all("set-cookie")) == ({}, [partitioned, CLEARED])
+            assert (answer.all("cache-control"), answer.all("vary")) == (["no-store"], ["Cookie"])
+
+
+async def log_out_at_once(scope):
+    await logout(scope)
+
+
+async def log_in_at_once(scope):
+    await login(scope, "carol")
+
+
+@pytest.mark.parametrize(
+    ("view", "is_in"),
+    [
+        (lambda session: session.clear(), False),
+        (lambda session: session.pop("user", None), False),
+        (put(user=None), False),
+        (log_out_at_once, False),
+        (put(user="carol"), True),
+        (log_in_at_once, True),
+    ],
+)
+@in_virtual_time
+async def test_a_logout_or_login_with_two_tickets_ends_the_sessions_of_both(view, is_in):
+    async with site() as at:
+        tickets = [await at.cache.login("alice"), "forged", await at.cache.login("bob")]
+        headers = [(b"cookie", "; ".join(f"ticket={ticket}" for ticket in tickets).encode())]
+        browser = at.browser()
+        browser.host = b"a.shop.test"
+        answer = await browser.ask(view, headers=headers, path="/x")
+        for ticket in tickets:
+            with pytest.raises(TicketRefused):
+                await at.cache.authenticate(ticket)
+        assert (browser.ticket is not None) == bool(at.server.live) == is_in
+        *others, mine = answer.all("set-cookie")
+        assert all(other.endswith("; Max-Age=0") for other in others)
+        assert ("Max-Age=0" in mine) == (browser.ticket is None)
+        assert {line.split("; ")[1] for line in others} == {"Path=/", "Path=/x"}
+        assert {line.partition("Domain=")[2].partition(";")[0] for line in others} == {"", "a.shop.test", "shop.test"}
+
+
+@in_virtual_time
+async def test_a_login_and_a_rotation_clear_what_else_there_may_be():
+    async with site() as at:
+        browser = at.browser(cookie=TicketCookie(domain_level=2))
+        browser.host = b"a.shop.test"
+        others = [CLEARED, CLEARED.replace("; Max-Age", "; Domain=a.shop.test; Max-Age")]
+        for view in (put(user="alice"), lambda session: session.rotate(), lambda session: session.clear()):
+            answer = await browser.ask(view)
+            assert answer.all("set-cookie")[:2] == others
+            assert len(answer.all("set-cookie")) == 3
+
+
+@pytest.mark.parametrize(
+    ("host", "scheme", "origin", "is_secure"),
+    [
+        (b"shop.test", "http", b"", True),
+        (b"localhost:8000", "http", b"http://localhost:8000", False),
+        (b"localhost:8000", "https", b"", True),
+        (b"127.0.0.1:8000", "wss", b"", True),
+        (b"127.0.0.1:8000", "http", b"https://shop.test", True),  # a proxy that says neither Host nor scheme
+    ],
+)
+@in_virtual_time
+async def test_the_cookie_is_secure_unless_it_is_for_this_machine_by_http(host, scheme, origin, is_secure):
+    async with site() as at:
+        browser = at.browser()
+        browser.host = host
+        answer = await browser.ask(put(user="alice"), headers=[(b"origin", origin)] if origin else [], scheme=scheme)
+        assert ("; Secure" in answer.all("set-cookie")[-1]) == is_secure
 
 
 @in_virtual_time
@@ -211,7 +284,7 @@ async def test_a_refused_ticket_is_anonymous_and_its_cookie_cleared():
         await pass_ms(60_000)
         answer = await browser.ask(lambda scope: scope["user"].is_authenticated)
         assert answer.said is False
-        assert answer.all("set-cookie") == ["ticket=; Path=/; HttpOnly; SameSite=Lax; Secure; Max-Age=0"]
+        assert answer.all("set-cookie") == [CLEARED]
         assert answer.all("cache-control") == ["no-store"]
         assert browser.ticket is None
 
@@ -1014,9 +1087,9 @@ async def test_a_login_says_no_more_of_the_client_than_fits():
 async def test_the_cookie_is_made_to_ones_wishes():
     async with site() as at:
         browser = at.browser(cookie=TicketCookie("sid", is_secure=False, domain_level=2))
-        headers = [(b"host", b"a.shop.test")]
-        answer = await browser.request(page(put(user="alice")), headers=headers)
-        assert answer.all("set-cookie")[0].endswith("; Path=/; HttpOnly; SameSite=Lax; Domain=shop.test")
+        browser.host = b"a.shop.test"
+        answer = await browser.request(page(put(user="alice")))
+        assert answer.all("set-cookie")[-1].endswith("; Path=/; HttpOnly; SameSite=Lax; Domain=shop.test")
         assert list(browser.cookies) == ["sid"]
 
 
@@ -1045,6 +1118,7 @@ def test_a_scope_without_the_middleware_says_so():
 
 
 SEEN = "ticket-seen"
+CLEARED = "ticket=; Path=/; HttpOnly; SameSite=Lax; Secure; Max-Age=0"
 
 
 @contextlib.asynccontextmanager
@@ -1135,6 +1209,19 @@ async def test_p11_a_claim_of_another_session_ends_with_a_login_and_with_a_logou
         assert (await browser.ask(everything)).all("set-cookie") == []
         await browser.ask(put(user="alice"))
         assert set(browser.cookies) == {"ticket"}
+
+
+@in_virtual_time
+async def test_p11_of_several_claims_the_wrong_ones_are_cleared_or_they_would_cost_a_read_for_ever():
+    """One of the host's own, say, and a planted one of the domain above it."""
+    async with site() as at:
+        browser = await logged_in(at)
+        browser.host = b"a.shop.test"
+        claims = [(b"cookie", f"{SEEN}=999999999999999-0; {SEEN}=7-0".encode())]
+        answer = await browser.ask(everything, headers=claims)
+        cleared = [line for line in answer.all("set-cookie") if line.endswith("Max-Age=0")]
+        domains = [line.partition("Domain=")[2].partition(";")[0] for line in cleared if line.startswith(f"{SEEN}=;")]
+        assert {"a.shop.test", "shop.test"} <= set(domains)
 
 
 @in_virtual_time

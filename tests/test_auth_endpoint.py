@@ -82,10 +82,14 @@ def test_no_ticket_is_401_even_for_a_browser_that_would_be_redirected_elsewhere(
     assert b"missing" in body
 
 
-def test_two_tickets_are_403(at):
-    """Everywhere else it is 400; nginx makes 500 of that."""
+def test_two_tickets_are_401(at):
+    """Everywhere else it is 400; nginx makes 500 of that. A new login cures it."""
     ticket = at.login()
-    assert status_of(at.ask(get("/_ticket/auth", f"Cookie: ticket={ticket}", ticket=ticket))[0]) == 403
+    head, body = at.ask(get("/_ticket/auth", f"Cookie: ticket={ticket}", ticket=ticket))
+    assert status_of(head) == 401
+    assert b"ambiguous" in body
+    assert fields_of(head)[b"www-authenticate"] == b'Ticket realm="fastticket", error="ambiguous"'
+    assert fields_of(head)[b"set-cookie"].endswith(b"; Max-Age=0")
 
 
 def test_a_revoked_ticket_is_401(at):

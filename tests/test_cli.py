@@ -388,7 +388,44 @@ BAD = [
     ("[ticket]", "[timeouts]\nkeep_alive_s = 0\n[ticket]", "[timeouts] keep_alive_s: must be a number of seconds"),
     ('keys = "keys.toml"', 'keys = "none.toml"', "none.toml: No such file"),
     ('keys = "keys.toml"', 'keys = "keys.toml"\ncookie = "a b"', "[ticket] cookie"),
-    ('keys = "keys.toml"', 'keys = "keys.toml"\ncookie = "__Host-t"', "only with cookie_secure"),
+    ('keys = "keys.toml"', 'keys = "keys.toml"\ncookie = "a;b"', "[ticket] cookie: must be 1 to 100"),
+    (
+        'keys = "keys.toml"',
+        'keys = "keys.toml"\ncookie = "__Host-t"\ncookie_secure = false',
+        "[ticket] cookie_secure: browsers take a cookie named __Host-t only if it is Secure",
+    ),
+    (
+        'keys = "keys.toml"',
+        'keys = "keys.toml"\ncookie = "__host-http-t"\ncookie_domain_level = 2',
+        "[ticket] cookie_domain_level: browsers take __host-http-t only for the host alone",
+    ),
+    (
+        'keys = "keys.toml"',
+        'keys = "keys.toml"\ncookie = "__Host-t"\ncookie_path = "/a"',
+        "[ticket] cookie_path: browsers take __Host-t only with the path /",
+    ),
+    ('keys = "keys.toml"', 'keys = "keys.toml"\ncookie_path = "a;b"', "[ticket] cookie_path: must begin with /"),
+    ('keys = "keys.toml"', 'keys = "keys.toml"\ncookie_domain_level = 1', "cookie_domain_level: must be 0, or 2 to"),
+    (
+        'keys = "keys.toml"',
+        'keys = "keys.toml"\ncookie_secure = "always"',
+        "[ticket] cookie_secure: must be true or false or one of auto, not 'always'",
+    ),
+    (
+        'keys = "keys.toml"',
+        'keys = "keys.toml"\ncookie_same_site = "None"\ncookie_secure = false',
+        "[ticket] cookie_secure: browsers take a cookie with SameSite=None only if",
+    ),
+    (
+        'keys = "keys.toml"',
+        'keys = "keys.toml"\ncookie_partitioned = true\ncookie_secure = false',
+        "[ticket] cookie_secure: browsers take a cookie that is Partitioned only if",
+    ),
+    (
+        'keys = "keys.toml"',
+        'keys = "keys.toml"\ncookie_same_site = "lax"',
+        "[ticket] cookie_same_site: must be one of Lax, Strict, None, not 'lax'",
+    ),
     (
         'keys = "keys.toml"',
         'keys = "keys.toml"\nidle_timeout_s = 1',
@@ -712,3 +749,16 @@ def test_an_admin_listener_is_not_for_clients(gateway, said):
     }
     with pytest.raises(ConfigError, match=said):
         read_config(table, "test", Path())
+
+
+def test_a_route_to_which_no_browser_sends_the_ticket_is_a_warning(cli, keyfile, tmp_path):
+    routes = "".join(f'\n[[route]]\npath = "{path}"\n' for path in ("/app/x", "/ap", "/application"))
+    text = GOOD.replace("[ticket]", '[ticket]\ncookie_path = "/app"') + routes
+    (tmp_path / "a.toml").write_text(text)
+    code, output, error = cli("check-config", "--config", "a.toml")
+    assert code == 0
+    assert re.findall(r"cookie_path: /app: no browser sends the ticket to \[\[route\]\] (\S+),", error) == [
+        "/ap",
+        "/application",
+    ]
+    assert 'cookie_secure = "auto"' in output

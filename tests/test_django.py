@@ -2,6 +2,8 @@
 
 import asyncio
 import datetime
+import pickle
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -64,11 +66,113 @@ def test_a_revoked_ticket_is_anonymous_and_taken_away(at):
     assert response["Cache-Control"] == "no-store"
 
 
-def test_two_tickets_are_nobody_and_stay(at):
+def test_two_tickets_are_nobody_and_go(at):
     cookies = f"{TICKET}={at.cache.login('alice')}; {TICKET}={at.cache.login('bob')}"
     response = at.client().get("/who", headers={"Cookie": cookies})
     assert value(response) is None
-    assert not response.cookies
+    own = f"{TICKET}=; HttpOnly; Max-Age=0; Path=/; SameSite=Lax; Secure"
+    others = [own.replace("/", "/who"), f"{own}; Partitioned", f"{own}; Partitioned".replace("/", "/who")]
+    assert [cookie.OutputString() for cookie in response.cookies.values()] == [*others, own]
+    assert (response["Cache-Control"], response["Vary"]) == ("no-store", "Cookie")
+
+
+@pytest.mark.parametrize("path", ["/logout", "/login?user=alice"])
+def test_a_logout_or_login_with_two_tickets_ends_the_sessions_of_both(at, path):
+    tickets = [at.cache.login("alice"), "forged", at.cache.login("bob")]
+    cookies = "; ".join(f"{TICKET}={ticket}" for ticket in tickets)
+    response = at.client().get(path, headers={"Cookie": cookies, "Host": "a.shop.test"})
+    assert response.status_code == 200
+    for ticket in tickets:
+        with pytest.raises(TicketRefused):
+            at.cache.authenticate(ticket)
+    said = [cookie.OutputString() for cookie in response.cookies.values() if cookie.key == TICKET]
+    live = [line for line in said if "Max-Age=0" not in line]
+    assert len(live) == ("login" in path)
+    assert live in ([], said[-1:])
+    assert {line.partition("Domain=")[2].partition(";")[0] for line in said} == {"", "a.shop.test", "shop.test"}
+
+
+def test_a_login_a_logout_and_another_key_clear_what_else_there_may_be(at):
+    with at.override(SESSION_COOKIE_DOMAIN="shop.test"):
+        client = at.client()
+        for path, is_live in (("/login?user=alice", True), ("/expire?seconds=4000000", True), ("/logout", False)):
+            response = client.get(path, headers={"Host": "a.shop.test"})
+            *others, mine = [cookie for cookie in response.cookies.values() if cookie.key == TICKET]
+            assert [(other["domain"], other["max-age"]) for other in others] == [("", "0"), ("a.shop.test", "0")]
+            assert (bool(mine.value), mine["domain"]) == (is_live, "shop.test")
+            assert mine["secure"]
+
+
+@pytest.mark.parametrize(
+    ("host", "secure", "settings", "is_secure"),
+    [
+        ("shop.test", False, {}, True),
+        ("localhost:8000", False, {}, False),
+        ("localhost:8000", True, {}, True),
+        ("shop.test", True, {"SESSION_COOKIE_SECURE": False}, False),
+        ("localhost", False, {"SESSION_COOKIE_SECURE": True}, True),
+        ("localhost", False, {"SESSION_COOKIE_NAME": "__Host-ticket"}, True),
+        ("localhost", False, {"SESSION_COOKIE_SAMESITE": "None"}, True),
+    ],
+)
+def test_the_cookie_is_secure_unless_it_is_for_this_machine_by_http(at, host, secure, settings, is_secure):
+    """Whether it is set or taken away, before a login and after, with what was seen."""
+    with at.override(**settings):
+        client, name = at.client(), settings.get("SESSION_COOKIE_NAME", TICKET)
+        asked = {"headers": {"Host": host}, "secure": secure}
+        for path in ("/put?before=1", "/login?user=alice", "/put?a=1", "/logout"):
+            cookies = client.get(path, **asked).cookies
+            assert {bool(cookie["secure"]) for cookie in cookies.values() if cookie.key.startswith(name)} == {is_secure}
+
+
+def test_the_cookie_is_partitioned_if_the_settings_say_so(at):
+    from django.conf import settings
+
+    said = settings.FASTTICKET | {"cookie_partitioned": True}
+    with at.override(FASTTICKET=said, SESSION_COOKIE_SAMESITE="None"):
+        client = at.client()
+        for path in ("/login?user=alice", "/put?a=1", "/logout"):
+            response = client.get(path)
+            for name in {TICKET, SEEN} & response.cookies.keys():
+                said = response.cookies[name].OutputString()
+                assert "; SameSite=None; Secure; Partitioned" in said or said.endswith("; Partitioned")
+            assert client.cookies[TICKET].key == TICKET
+        cleared = [cookie.OutputString() for cookie in response.cookies.values() if cookie.key == TICKET]
+        assert ["Partitioned" in line for line in cleared] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"SESSION_COOKIE_NAME": "a b"}, "SESSION_COOKIE_NAME: must be"),
+        (
+            {"SESSION_COOKIE_NAME": "__Host-t", "SESSION_COOKIE_PATH": "/a"},
+            "SESSION_COOKIE_PATH: browsers take __Host-t",
+        ),
+        ({"SESSION_COOKIE_NAME": "__Host-t", "SESSION_COOKIE_DOMAIN": "a.b"}, "SESSION_COOKIE_DOMAIN: browsers take"),
+        ({"SESSION_COOKIE_NAME": "__Host-t", "SESSION_COOKIE_SECURE": False}, "SESSION_COOKIE_SECURE: browsers take"),
+        ({"SESSION_COOKIE_SAMESITE": "None", "SESSION_COOKIE_SECURE": False}, "SESSION_COOKIE_SECURE: browsers take"),
+        ({"SESSION_COOKIE_SAMESITE": "Lux"}, "SESSION_COOKIE_SAMESITE: must be"),
+        (
+            {"SESSION_COOKIE_NAME": "__Host-Http-t", "SESSION_COOKIE_HTTPONLY": False},
+            "SESSION_COOKIE_HTTPONLY: browsers",
+        ),
+        ({"SESSION_COOKIE_DOMAIN": "a.b; Path=/x"}, "SESSION_COOKIE_DOMAIN: must be"),
+    ],
+)
+def test_a_cookie_that_browsers_would_not_take_is_said_at_the_start(at, settings, said):
+    from django.core.exceptions import ImproperlyConfigured
+
+    from fastticket.django.middleware import TicketMiddleware
+
+    with at.override(**settings), pytest.raises(ImproperlyConfigured, match=re.escape(said)):
+        TicketMiddleware(lambda request: None)
+
+
+def test_a_response_with_two_cookies_can_be_cached(at):
+    response = at.client().get("/who", headers={"Cookie": f"{TICKET}=a; {TICKET}=b", "Host": "localhost"})
+    again = pickle.loads(pickle.dumps(response.cookies))
+    assert [c.OutputString() for c in again.values()] == [c.OutputString() for c in response.cookies.values()]
 
 
 def test_a_principal_that_is_no_user_here_is_anonymous_here_and_keeps_the_ticket(at):
@@ -856,7 +960,7 @@ def test_p11_a_response_to_a_change_says_which_version_the_visitor_has_seen(at):
     assert list(response.cookies) == [SEEN]
     cookie = response.cookies[SEEN]
     assert (cookie.value, cookie["path"], cookie["httponly"], cookie["samesite"]) == (version, "/", True, "Lax")
-    assert not cookie["secure"]
+    assert cookie["secure"]
     assert not cookie["domain"]
     assert 86_000 < cookie["max-age"] <= 86_400
     assert (response["Cache-Control"], response["Vary"]) == ("no-store", "Cookie")

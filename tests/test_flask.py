@@ -10,7 +10,7 @@ from flask import session
 from web_stores import CountedStore, quiet_cache
 
 import fastticket.flask
-from fastticket import BadAttribute, ConfigError, InvalidPrincipal, Keyring, NotLoggedIn
+from fastticket import BadAttribute, ConfigError, InvalidPrincipal, Keyring, NotLoggedIn, TicketRefused
 from fastticket.cookies import TicketCookie
 from fastticket.flask import TicketSessions, login, logout, logout_everywhere, rotate
 
@@ -202,6 +202,44 @@ def held(cache, ticket):
 
 
 # --- who is asking
+
+
+@pytest.mark.parametrize("path", ["/logout", "/sign_out", "/login?principal=carol", "/sign_in?user=carol"])
+def test_a_logout_or_login_with_two_tickets_ends_the_sessions_of_both(app, cache, path):
+    tickets = [cache.login("alice"), "forged", cache.login("bob")]
+    cookies = "; ".join(f"{TICKET}={ticket}" for ticket in tickets)
+    client = app.test_client(use_cookies=False)
+    response = client.get(path, headers={"Cookie": cookies, "Host": "a.shop.test"})
+    assert response.status_code == 200
+    for ticket in tickets:
+        with pytest.raises(TicketRefused):
+            cache.authenticate(ticket)
+    *others, mine = [line for line in response.headers.getlist("Set-Cookie") if line.startswith(f"{TICKET}=")]
+    assert all(other.endswith("; Max-Age=0") for other in others)
+    assert {line.partition("Domain=")[2].partition(";")[0] for line in (*others, mine)} == {
+        "",
+        "a.shop.test",
+        "shop.test",
+    }
+    assert ("Max-Age=0" not in mine) == bool(cache.sessions("carol")) == ("carol" in path)
+
+
+def test_two_tickets_are_nobody_and_go(app, cache):
+    cookies = f"{TICKET}={cache.login('alice')}; {TICKET}={cache.login('bob')}"
+    response = app.test_client(use_cookies=False).get("/who", headers={"Cookie": cookies})
+    assert value(response) is None
+    assert response.headers.getlist("Set-Cookie")[-1].endswith("; Max-Age=0")
+
+
+@pytest.mark.parametrize(
+    ("host", "scheme", "is_secure"),
+    [("shop.test", "http", True), ("localhost", "http", False), ("localhost", "https", True)],
+)
+def test_the_cookie_is_secure_unless_it_is_for_this_machine_by_http(app, cache, host, scheme, is_secure):
+    app.session_interface = TicketSessions(cache)
+    response = app.test_client().get("/login?principal=alice", base_url=f"{scheme}://{host}")
+    (ticket,) = [line for line in response.headers.getlist("Set-Cookie") if "Max-Age=0" not in line]
+    assert ("; Secure" in ticket) == is_secure
 
 
 def test_nobody_is_anonymous_and_asks_nothing(visit, store):

@@ -350,7 +350,7 @@ def test_logout(gateway, origin, scope, other_status):
         assert status_of(at.ask(get(ticket=ticket))[0]) == 200
     head, body = at.ask(get("/logout", ticket=mine))
     assert (status_of(head), body) == (200, b"ok")
-    assert fields_of(head)[b"set-cookie"] == b"ticket=; Path=/; HttpOnly; SameSite=Lax; Max-Age=0"
+    assert fields_of(head)[b"set-cookie"] == b"ticket=; Path=/; HttpOnly; SameSite=Lax; Secure; Max-Age=0"
     assert b"ticket-logout" not in head.lower()
     assert [status_of(at.ask(get(ticket=t))[0]) for t in (mine, other, somebodys)] == [401, other_status, 200]
 

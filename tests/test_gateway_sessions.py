@@ -124,7 +124,7 @@ def test_who_is_remembered_has_a_cookie_that_outlives_the_browser(serving, metho
     lines = {"/login": b"X-Ticket-Remember: 1\r\nX-Ticket-Login: alice"}
     at, _ = serving(lines, ticket={"remember_lifetime_s": REMEMBERED_S})
     head, _ = at.ask(request("/login", method=method))
-    assert attributes_of(head) == [b"Path=/", b"HttpOnly", b"SameSite=Lax", b"Max-Age=%d" % REMEMBERED_S]
+    assert attributes_of(head) == [b"Path=/", b"HttpOnly", b"SameSite=Lax", b"Secure", b"Max-Age=%d" % REMEMBERED_S]
     assert b"x-ticket" not in head.lower()
     assert is_admitted(at, ticket_of(head))
     [session] = sessions_of(at)
@@ -136,7 +136,7 @@ def test_who_is_not_remembered_has_not(serving):
     """Whatever the client says of it."""
     at, behind = serving({"/login": b"X-Ticket-Login: alice"})
     head, _ = at.ask(request("/login", "X-Ticket-Remember: 1", "X-Ticket-Rotate: 1", "X-Ticket-Login: eve"))
-    assert attributes_of(head) == [b"Path=/", b"HttpOnly", b"SameSite=Lax"]
+    assert attributes_of(head) == [b"Path=/", b"HttpOnly", b"SameSite=Lax", b"Secure"]
     assert b"x-ticket" not in behind.requests[0][0].lower()
     [session] = sessions_of(at)
     assert session.absolute_deadline_ms - session.created_ms == 86_400_000
@@ -169,7 +169,7 @@ def test_without_a_login_there_is_nothing_to_remember(serving, value):
         head, _ = at.ask(request(path, ticket=ticket))
         assert (status_of(head), b"set-cookie" in fields_of(head), b"x-ticket" in head.lower()) == (200, False, False)
     head, _ = at.ask(request("/login/odd"))
-    assert attributes_of(head) == [b"Path=/", b"HttpOnly", b"SameSite=Lax"]
+    assert attributes_of(head) == [b"Path=/", b"HttpOnly", b"SameSite=Lax", b"Secure"]
     assert b"ticket_remember" not in head.lower()
     head, _ = at.ask(request("/logout", ticket=ticket))
     assert (status_of(head), attributes_of(head)[-1]) == (200, b"Max-Age=0")
@@ -336,7 +336,7 @@ def test_a_session_goes_on_under_a_new_ticket(serving, method):
     head, body = at.ask(request("/sudo", ticket=old, method=method))
     assert (status_of(head), body) == (200, b"" if method == "HEAD" else b"ok")
     assert b"x-ticket" not in head.lower()
-    assert attributes_of(head) == [b"Path=/", b"HttpOnly", b"SameSite=Lax"]
+    assert attributes_of(head) == [b"Path=/", b"HttpOnly", b"SameSite=Lax", b"Secure"]
     assert verdict_of(*at.ask(request("/x", ticket=old))) == (401, "revoked")
     assert is_admitted(at, ticket_of(head))
     assert fields_of(behind.requests[-1][0])[b"x-forwarded-user"] == b"alice"

@@ -1039,13 +1039,14 @@ def test_request_rules_are_not_for_responses():
     [
         ("", (0, "")),
         ("t", (0, "")),
-        ("t=", (1, "")),
+        ("t=", (0, "")),
         ("t=1", (1, "1")),
         (" \t;; t=1\t ;", (1, "1")),
         ("a=b;t=1", (1, "1")),
         ("a=b; t=1; c=d", (1, "1")),
         ("t=1; t=2", (2, "2")),
-        ("t=1;t=1;t=", (3, "")),
+        ("t=1;t=1;t=", (2, "1")),
+        ("t=; t=1; t=\t", (1, "1")),
         ("T=1; tt=2; xt=3; t", (0, "")),
         ("at=1; t=2; t2=3", (1, "2")),
         ("a=t=1", (0, "")),
@@ -1073,7 +1074,7 @@ def test_cookie_with_a_long_name():
 def test_cookies_are_all_found(pairs, data):
     gaps = [data.draw(st.sampled_from([";", "; ", " ;", ";;", ";\t"])) for _ in pairs]
     value = "".join(f"{name}={text}{gap}" for (name, text), gap in zip(pairs, gaps, strict=True))
-    named = [text.rstrip(" ") for name, text in pairs if name == "t"]
+    named = [text.rstrip(" ") for name, text in pairs if name == "t" and text.strip(" ")]
     assert cookies_named(value.encode(), b"t") == (len(named), named[-1].encode() if named else b"")
 
 

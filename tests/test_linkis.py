@@ -234,9 +234,9 @@ def test_a_cookies_domain(host, level, domain):
 
 def test_the_set_cookie_values():
     cookie = TicketCookie("t", is_secure=True, domain_level=2)
-    assert cookie.set("T", "x.a.b:1") == "t=T; Path=/; HttpOnly; SameSite=Lax; Secure; Domain=a.b"
-    assert cookie.clear("x.a.b") == "t=; Path=/; HttpOnly; SameSite=Lax; Secure; Domain=a.b; Max-Age=0"
-    assert "Domain" not in TicketCookie("t", is_secure=False, domain_level=0).set("T", "x.a.b")
+    assert cookie.set("T", "x.a.b:1")[-1] == "t=T; Path=/; HttpOnly; SameSite=Lax; Secure; Domain=a.b"
+    assert cookie.clear("x.a.b")[-1] == "t=; Path=/; HttpOnly; SameSite=Lax; Secure; Domain=a.b; Max-Age=0"
+    assert "Domain" not in TicketCookie("t", is_secure=False, domain_level=0).set("T", "x.a.b")[-1]
 
 
 def test_a_login_through_the_gateway_sets_the_domain_of_the_host_that_was_asked(gateway, origin):

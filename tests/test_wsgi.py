@@ -21,6 +21,7 @@ from fastticket import (
     Keyring,
     NotLoggedIn,
     StoreUnavailable,
+    TicketRefused,
     TooManySessions,
 )
 from fastticket.cookies import TicketCookie
@@ -68,13 +69,13 @@ class Visitor:
         return SimpleNamespace(status=int(status[:3]), fields=fields, body=b"".join(pieces), raw=body)
 
     def _keep(self, cookies):
-        names = [cookie.partition("=")[0] for cookie in cookies]
+        names = [cookie.partition("=")[0] for cookie in cookies if "Max-Age=0" not in cookie]
         assert len(names) == len(set(names)), "a cookie was set twice"
         for self.cookie in cookies:
             name, _, rest = self.cookie.partition("=")
             self.cookies[name] = rest.partition(";")[0]
             if not self.cookies[name]:
-                del self.cookies[name]
+                self.cookies.pop(name)
 
 
 @pytest.fixture
@@ -206,11 +207,49 @@ def test_a_revoked_ticket_is_anonymous(visit, cache):
     assert value(visitor.get()) is None
 
 
-def test_two_tickets_are_nobody_and_stay(visit, cache):
+def test_two_tickets_are_nobody_and_go(visit, cache):
     cookies = f"ticket={cache.login('alice')}; ticket={cache.login('bob')}"
     response = visit(who).get(HTTP_COOKIE=cookies)
     assert value(response) is None
-    assert "Set-Cookie" not in dict(response.fields)
+    assert dict(response.fields)["Set-Cookie"].endswith("; Max-Age=0")
+
+
+@pytest.mark.parametrize(
+    "view", [lambda environ: session_of(environ).clear(), logout, lambda environ: login(environ, "carol")]
+)
+def test_a_logout_or_login_with_two_tickets_ends_the_sessions_of_both(visit, cache, view):
+    tickets = [cache.login("alice"), "forged", cache.login("bob")]
+    visitor = visit(view)
+    response = visitor.get(
+        "/x", HTTP_COOKIE="; ".join(f"ticket={ticket}" for ticket in tickets), HTTP_HOST="a.shop.test"
+    )
+    for ticket in tickets:
+        with pytest.raises(TicketRefused):
+            cache.authenticate(ticket)
+    *others, mine = [value for name, value in response.fields if name == "Set-Cookie"]
+    assert all(other.endswith("; Max-Age=0") for other in others)
+    assert {line.split("; ")[1] for line in others} == {"Path=/", "Path=/x"}
+    assert bool(visitor.ticket) == ("Max-Age=0" not in mine) == bool(cache.sessions("carol"))
+
+
+@pytest.mark.parametrize(
+    ("environ", "is_secure"),
+    [
+        ({"HTTP_HOST": "shop.test"}, True),
+        ({"HTTP_HOST": "localhost:8000"}, False),
+        ({"HTTP_HOST": "localhost:8000", "wsgi.url_scheme": "https"}, True),
+        ({"HTTP_HOST": "127.0.0.1:8000", "HTTP_ORIGIN": "https://shop.test"}, True),
+    ],
+)
+def test_the_cookie_is_secure_unless_it_is_for_this_machine_by_http(cache, environ, is_secure):
+    def application(environ, start_response):
+        login(environ, "alice")
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"welcome"]
+
+    visitor = Visitor(SessionMiddleware(validator(application), cache))
+    visitor.get(**environ)
+    assert ("; Secure" in visitor.cookie) == is_secure
 
 
 # --- login, logout

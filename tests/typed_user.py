@@ -11,7 +11,6 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 import fastticket
 import fastticket.sync
 from fastticket import asgi, wsgi
-from fastticket.cookies import TicketCookie
 
 T0_MS = 1_750_000_000_000
 
@@ -166,7 +165,9 @@ async def session_of_a_request(cache: fastticket.TicketCache) -> None:
     async def send(message: asgi.Message) -> None:
         assert message["type"]
 
-    served: asgi.ASGIApp = asgi.SessionMiddleware(application, cache, cookie=TicketCookie(is_secure=False), lazy=True)
+    served: asgi.ASGIApp = asgi.SessionMiddleware(
+        application, cache, cookie=fastticket.TicketCookie(same_site="Strict"), lazy=True
+    )
     async with cache:
         await served({"type": "http", "headers": []}, receive, send)
 
@@ -191,7 +192,9 @@ def session_in_wsgi(cache: fastticket.sync.TicketCache) -> None:
         assert "Set-Cookie" in dict(fields)
         return len
 
-    served: WSGIApplication = wsgi.SessionMiddleware(application, cache, cookie=TicketCookie(is_secure=False))
+    served: WSGIApplication = wsgi.SessionMiddleware(
+        application, cache, cookie=fastticket.TicketCookie(is_secure=False)
+    )
     assert list(served({}, start_response)) == []
 
 

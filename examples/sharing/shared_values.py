@@ -17,12 +17,11 @@ from application import serve
 from users import Users
 
 import fastticket
-from fastticket.cookies import TicketCookie
 from fastticket.seen import SeenVersion
 from fastticket.sync import Attributes, TicketCache
 
 NEAR_BYTES = 10_000_000
-COOKIE = TicketCookie(is_secure=False)
+COOKIE = fastticket.TicketCookie(is_secure=False)
 
 
 class SharedValues(Users):
@@ -63,7 +62,7 @@ class SharedValues(Users):
 
     def answer_and_tell(self, status: int, text: str) -> None:
         news = self.seen.news
-        cookie = {} if news is None else {"Set-Cookie": COOKIE.set_seen(news, ""), "Cache-Control": "no-store"}
+        cookie = {} if news is None else {"Set-Cookie": COOKIE.set_seen(news, "")[0], "Cache-Control": "no-store"}
         self.answer(status, text, cookie)
 
 

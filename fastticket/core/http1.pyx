@@ -786,10 +786,11 @@ cdef int parse_response(Names names, const uint8_t *at, uint32_t size, Method as
 # ------------------------------------------------------------------------------------------------------------- cookies
 
 cdef int find_cookie(const uint8_t *at, Span value, const uint8_t *name, uint32_t name_size, Span *found) noexcept nogil:
-    """How many cookies of that name a Cookie field holds (RFC 6265, 4.2.1); `found` is the last one's value."""
+    """How many cookies of that name a Cookie field holds (RFC 6265, 4.2.1), but for empty ones; `found` is the last one's value."""
     cdef const uint8_t *start = at + value.at
     cdef const uint8_t *end = start + value.size
     cdef const uint8_t *stop
+    cdef const uint8_t *last
     cdef const uint8_t *semicolon
     cdef int count = 0
     while start < end:
@@ -798,11 +799,13 @@ cdef int find_cookie(const uint8_t *at, Span value, const uint8_t *name, uint32_
         semicolon = <const uint8_t *>memchr(start, c';', end - start)
         stop = semicolon if semicolon != NULL else end
         if stop - start > name_size and start[name_size] == c'=' and memcmp(start, name, name_size) == 0:
-            count += 1
-            found.at = <uint32_t>(start - at) + name_size + 1
-            found.size = <uint32_t>(stop - at) - found.at
-            while found.size and (at[found.at + found.size - 1] == c' ' or at[found.at + found.size - 1] == c'\t'):
-                found.size -= 1
+            last = stop
+            while last - start > name_size + 1 and ((last - 1)[0] == c' ' or (last - 1)[0] == c'\t'):
+                last -= 1
+            if last - start > name_size + 1:
+                count += 1
+                found.at = <uint32_t>(start - at) + name_size + 1
+                found.size = <uint32_t>(last - at) - found.at
         start = stop
     return count
 

@@ -23,6 +23,7 @@ cdef enum:
     NEXT_BYTES_MAX = 4096       # of where a client wanted to go, encoded
     LOCATION_BYTES_MAX = 5120
     AGENT_BYTES_MAX = 800       # so many characters in UTF-8
+    DOUBT_BYTES_MAX = 3000      # of fields that clear cookies
 
 
 cdef enum Side:
@@ -73,6 +74,7 @@ cdef enum AskKind:
     AUTHENTICATE_LATEST         # who asks how long his session still lives
     EXEMPTION
     STILL_ALIVE
+    SEVERAL                     # tickets: which cookies to clear
     LOGIN                       # from here on: a response waits
     LOGIN_REMEMBERED
     LOGOUT
@@ -109,6 +111,12 @@ cdef struct Queue:              # of all that wait for the same, equally long
 cdef struct Agent:              # what a client calls its program, who may be about to log in
     uint16_t size
     uint8_t[AGENT_BYTES_MAX] text
+
+
+cdef struct Doubt:              # of a request with several tickets
+    uint32_t fields_size
+    uint32_t tickets_size
+    uint8_t *text               # field lines for the answer, then the tickets
 
 
 cdef struct Conn:
@@ -175,6 +183,7 @@ cdef struct Conn:
     const char *reason          # of an answer of our own
     Entry *entry                # for the access log
     Agent *agent                # of the request under way, if a login would record it
+    Doubt *doubt                # if there were several
     Checked checked             # the ticket
     bint awaits_proxy_header
     bint is_trusted             # whom we speak with is a proxy of ours
@@ -184,6 +193,7 @@ cdef struct Conn:
     uint8_t[ADDRESS_BYTES] client
     uint8_t address_size
     char[ADDRESS_TEXT_MAX] address      # whom we speak with
+    bint is_https               # with `host`, as a proxy of ours has it
     uint8_t host_size           # 0: not kept, or longer
     char[HOST_BYTES_MAX] host
     # upstream
@@ -267,7 +277,6 @@ cdef class Proxy:
     cdef bint forwards_ticket
     cdef Text[UPGRADES_MAX] upgrades
     cdef uint32_t upgrade_count
-    cdef bint keeps_host                # for cookies with a domain
     cdef bint records_address           # with a login
     cdef bint records_agent
     cdef bint expects_proxy_header
@@ -322,6 +331,9 @@ cdef class Proxy:
     cdef int _allocate(self) except -1
     cdef bytes _normal_path(self, Conn *c)
     cdef dict _details(self, const Conn *c)
+    cdef tuple _where(self, Conn *c)
+    cdef tuple _several(self, Conn *c)
+    cdef str _doubtful(self, const Conn *c)
 
     cdef uint32_t _asked(self, object handle) except? 0
     cdef uint32_t _find(self, object handle, State state) except? 0
@@ -352,6 +364,7 @@ cdef class Proxy:
     cdef bint _spare_one(self) noexcept nogil
     cdef void _pause_accepting(self) noexcept nogil
     cdef void _note_agent(self, Conn *c) noexcept nogil
+    cdef void _note_where(self, Conn *c) noexcept nogil
     cdef void _account(self, Conn *c, bint was_cut) noexcept nogil
     cdef void _log(self, const Conn *c, int64_t took_us, bint was_cut) noexcept nogil
     cdef AskKind _asks_for(self, const Conn *c) noexcept nogil

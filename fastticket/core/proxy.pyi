@@ -17,6 +17,7 @@ ASK_AUTHENTICATE_STRONG: int
 ASK_AUTHENTICATE_LATEST: int
 ASK_EXEMPTION: int
 ASK_VOUCH: int
+ASK_SEVERAL: int
 ASK_LOGIN: int
 ASK_LOGIN_REMEMBERED: int
 ASK_LOGOUT: int
@@ -65,7 +66,6 @@ class Proxy:
         lifetime_field: str = "",
         dropped_fields: Iterable[str] = (),
         forwards_ticket: bool = False,
-        keeps_host: bool = False,
         login_details: Collection[str] = (),
         trusted: Networks | None = None,
         expects_proxy_header: bool = False,
@@ -127,15 +127,28 @@ class Proxy:
         """Tell clients with a WebSocket that the gateway goes away (1001), so many at most; how many. Who is being sent a frame is not
         told yet."""
 
-    def asks(self) -> list[tuple[int, int, str, bool | bytes | tuple[bytes, dict[str, str]] | None, str | int]]:
-        """What the control plane is asked since the last call: (kind, handle, ticket, value, host or route).
+    def asks(
+        self,
+    ) -> list[
+        tuple[
+            int,
+            int,
+            str,
+            bool | bytes | tuple[bytes, bytes] | tuple[bytes, dict[str, str]] | None,
+            tuple[str, bool] | int | None,
+        ]
+    ]:
+        """What the control plane is asked since the last call: (kind, handle, ticket, value, where).
 
-        `host`: the request's Host, for what a response waits for, with `keeps_host`; empty if it is longer than 100 bytes.
+        `ticket`: several, with spaces between, if that is what the client came with. `where`: a route's number, or what decides about
+        cookies: the request's Host, empty if that is longer than 100 bytes, and whether it came by https, as a trusted proxy has it.
 
         ASK_AUTHENTICATE, ASK_AUTHENTICATE_STRONG, ASK_AUTHENTICATE_LATEST (as the store has it, if that answers): `value` says
         whether the request counts as a use; answer with `admit` or `refuse`.
         ASK_EXEMPTION: whether the normal path `value` needs no ticket, on the route of that number; answer with `exempt`.
         ASK_VOUCH: whether the session of a stream or tunnel still lives, `value` as above; answer with `vouch`.
+        ASK_SEVERAL: which fields to clear cookies by; `value`: the path as it came, and what may have tickets, as a Cookie field;
+        answer with `doubt`.
         ASK_LOGIN, ASK_LOGIN_REMEMBERED (`value`: the principal, and the details to record), ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE,
         ASK_ROTATE: answer with `relay` or `fail`.
         """
@@ -145,6 +158,12 @@ class Proxy:
 
     def refuse(self, handle: int, verdict: Verdict) -> None:
         """Answer 401, or 503 for STORE_UNAVAILABLE; where a ticket is optional, forward without identity."""
+
+    def doubt(self, handle: int, fields: bytes, tickets: bytes) -> None:
+        """Refuse a request with these tickets (spaces between), or pass it on without identity.
+
+        The answer gets the fields, 3,000 bytes at most.
+        """
 
     def exempt(self, handle: int, is_exempt: bool) -> None:
         """Pass the request on without identity, or refuse it as it would have been."""

@@ -142,9 +142,10 @@ cdef enum:
     FORWARDING_BYTES_MAX = 4096         # of the fields that say who the client is, beside those of a trusted proxy
 
 (
-    ASK_AUTHENTICATE, ASK_AUTHENTICATE_STRONG, ASK_AUTHENTICATE_LATEST, ASK_EXEMPTION, ASK_VOUCH, ASK_LOGIN, ASK_LOGIN_REMEMBERED,
+    ASK_AUTHENTICATE, ASK_AUTHENTICATE_STRONG, ASK_AUTHENTICATE_LATEST, ASK_EXEMPTION, ASK_VOUCH, ASK_SEVERAL, ASK_LOGIN,
+    ASK_LOGIN_REMEMBERED,
     ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE, ASK_ROTATE,
-) = range(10)
+) = range(11)
 
 COUNTERS_BYTES = sizeof(Counters)
 
@@ -243,7 +244,6 @@ cdef class Proxy:
         lifetime_field="",
         dropped_fields=(),
         forwards_ticket=False,
-        keeps_host=False,
         login_details=(),
         Networks trusted=None,
         expects_proxy_header=False,
@@ -282,7 +282,6 @@ cdef class Proxy:
             self.upgrades[i] = _text(self.texts[4][i])
             if self.texts[4][i] == b"websocket":
                 self.websocket = <uint8_t>(i + 1)
-        self.keeps_host = keeps_host
         self.records_address = "address" in login_details
         self.records_agent = "user_agent" in login_details
         self.expects_proxy_header = expects_proxy_header
@@ -343,7 +342,7 @@ cdef class Proxy:
         # A head is at most what was read, a line more for the identity, the forwarding fields, and what a route adds.
         self.out_bytes = (
             2 * max(self.head_bytes, self.response_head_bytes) + max(self.head_bytes, <uint32_t>SCRATCH_BYTES)
-            + FORWARDING_BYTES_MAX + EXTRA_BYTES_MAX + 4096)
+            + FORWARDING_BYTES_MAX + EXTRA_BYTES_MAX + DOUBT_BYTES_MAX + 4096)
         self.conns = <Conn *>calloc(self.conn_max, sizeof(Conn))        # what is never used never takes memory
         self.scratch = <uint8_t *>malloc(CHUNK_HEADER_BYTES + SCRATCH_BYTES + CHUNK_END_BYTES)
         self.out = <uint8_t *>malloc(self.out_bytes)
@@ -482,6 +481,7 @@ cdef class Proxy:
         """What the control plane is asked since the last call: (kind, handle, ticket, value, host).
 
         ASK_AUTHENTICATE: value says whether the request counts as a use; answer with `admit` or `refuse`.
+        ASK_SEVERAL (value: the path, and the cookies): nobody knows which ticket is meant; answer with `doubt`.
         ASK_LOGIN, ASK_LOGIN_REMEMBERED (value: the principal, and what to record), ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE, ASK_ROTATE:
         answer with `relay` or `fail`.
         """
@@ -504,16 +504,48 @@ cdef class Proxy:
             elif ask.kind == AskKind.STILL_ALIVE:
                 value = bool(self._touches(c) and c.is_used)
                 c.is_used = False
+            elif ask.kind == AskKind.SEVERAL:
+                value = self._several(c)
             elif ask.kind < AskKind.LOGIN:
                 value = bool(self._touches(c))
             elif ask.kind <= AskKind.LOGIN_REMEMBERED:
                 value = (<char *>self.conns[c.peer].held)[ask.value.at:ask.value.at + ask.value.size], self._details(c)
             else:
                 value = None
-            result.append((ask.kind, handle, (<char *>text)[:chars].decode("ascii"), value,
-                           c.route if ask.kind == AskKind.EXEMPTION else c.host[:c.host_size].decode("ascii")))
+            tickets = (<char *>text)[:chars].decode("ascii") if c.doubt == NULL else self._doubtful(c)
+            if ask.kind == AskKind.EXEMPTION:
+                where = c.route
+            else:
+                where = self._where(c) if ask.kind >= AskKind.SEVERAL else None
+            result.append((ask.kind, handle, tickets, value, where))
         self.ask_count = 0
         return result
+
+    cdef tuple _where(self, Conn *c):
+        """What of a request decides about cookies: its Host, and whether it came by https."""
+        if c.held_is_whole:
+            parse_request(self.names, c.held, c.held_size, &self.head)
+            self._note_where(c)
+        return c.host[:c.host_size].decode("ascii"), bool(c.is_https)
+
+    cdef tuple _several(self, Conn *c):
+        """Of a request with more than one ticket, which waits: its path as it came, and all that may have a ticket, as cookies."""
+        cdef Field *field
+        cdef list cookies = []
+        cdef int i
+        self._read_again(c)
+        for i in range(self.head.known_count):
+            field = &self.head.fields[self.head.known[i]]
+            value = (<char *>c.held)[field.value.at:field.value.at + field.value.size]
+            if field.kind == Kind.COOKIE:
+                cookies.append(value)
+            elif field.kind == Kind.AUTHORIZATION and field.value.size > 7 and equals(c.held, Span(field.value.at, 7), b"ticket ", 7):
+                cookies.append(self.texts[0] + b"=" + value[7:])
+        return (<char *>c.held)[self.head.path.at:self.head.path.at + self.head.path.size], b"; ".join(cookies)
+
+    cdef str _doubtful(self, const Conn *c):
+        """The tickets of a request that came with several."""
+        return (<const char *>c.doubt.text)[c.doubt.fields_size:c.doubt.fields_size + c.doubt.tickets_size].decode("latin-1")
 
     cdef dict _details(self, const Conn *c):
         """What to record with a login, as far as it is known."""
@@ -550,6 +582,18 @@ cdef class Proxy:
         if index != NONE and self.conns[index].asked != AskKind.EXEMPTION:
             self._begin_now()
             self._refused(index, verdict.value, False)
+            self._resume(index)
+            self._end_now()
+
+    def doubt(self, handle, bytes fields not None, bytes tickets not None):
+        """The client came with these tickets (spaces between), and nobody knows which is meant; the answer gets these field lines."""
+        cdef uint32_t index = self._find(handle, State.ASKING)
+        if len(fields) > DOUBT_BYTES_MAX:
+            raise ValueError(f"at most {DOUBT_BYTES_MAX} bytes of fields, not {len(fields)}")
+        if index != NONE and self.conns[index].asked == AskKind.SEVERAL:
+            self._begin_now()
+            self.conns[index].doubt = _doubt(fields, tickets)
+            self._refused(index, Verdict.AMBIGUOUS, False)
             self._resume(index)
             self._end_now()
 
@@ -1370,8 +1414,10 @@ cdef class Proxy:
             c.route = 0
             self._respond(index, 403, b"no_route", b"")      # nginx makes 500 of 404
             return False
-        c.auth = Auth.AUTH_REQUIRED
-        self._refused(index, Verdict.AMBIGUOUS, True)
+        self._note_refused(c, Verdict.AMBIGUOUS)
+        self.counters.refused[<int>Verdict.AMBIGUOUS] += 1
+        c.closes = True
+        self._respond(index, 403, slug_of(Verdict.AMBIGUOUS), b"")
         return False
 
     cdef int _find_original(self, const Conn *c) noexcept nogil:
@@ -1515,6 +1561,18 @@ cdef class Proxy:
                     memcpy(c.agent.text, c.held + field.value.at, c.agent.size)
                 return
 
+    cdef void _note_where(self, Conn *c) noexcept nogil:
+        """What decides about cookies: the Host of the request in `self.head`, and whether a proxy of ours says that it was https."""
+        cdef Field *field
+        cdef int i
+        c.host_size = <uint8_t>self.head.host.size if self.head.host.size <= HOST_BYTES_MAX else 0
+        memcpy(c.host, c.held + self.head.host.at, c.host_size)
+        c.is_https = False
+        for i in range(self.head.field_count if c.is_trusted else 0):
+            field = &self.head.fields[i]
+            if field.kind == Kind.FORWARDED_PROTO:
+                c.is_https = _begins_with_https(c.held, field.value)
+
     cdef void _account(self, Conn *c, bint was_cut) noexcept nogil:
         """A request is over: count it, and how long it took."""
         cdef int64_t took_us = max(self.now_us - c.began_us, <int64_t>1)
@@ -1522,9 +1580,8 @@ cdef class Proxy:
         self.counters.latency[min(bucket, LATENCY_BUCKETS - 1)] += 1
         self.counters.latency_us_sum += took_us
         c.began_us = 0
-        if c.agent != NULL:
-            free(c.agent)
-            c.agent = NULL
+        if c.agent != NULL or c.doubt != NULL:
+            _free_notes(c)
         if was_cut:
             self.counters.cut_short += 1
         else:
@@ -1597,7 +1654,8 @@ cdef class Proxy:
         if tickets == 0:
             verdict = Verdict.MISSING
         elif tickets > 1:
-            verdict = Verdict.AMBIGUOUS
+            self._wait_for_verdict(index, AskKind.SEVERAL)
+            return
         else:
             verdict = self.checker.judge(
                 c.held + self.ticket.at, self.ticket.size, self.checker.now(),
@@ -1680,7 +1738,7 @@ cdef class Proxy:
 
     cdef void _refused(self, uint32_t index, int verdict, bint parsed) noexcept nogil:
         cdef Conn *c = &self.conns[index]
-        cdef bint is_certain = verdict != Verdict.AMBIGUOUS and verdict != Verdict.STORE_UNAVAILABLE
+        cdef bint is_certain = verdict != Verdict.STORE_UNAVAILABLE
         cdef char[512] fields
         cdef const char *lines = fields
         cdef int status = 401
@@ -1698,14 +1756,15 @@ cdef class Proxy:
         self.counters.refused[verdict] += 1
         if verdict == Verdict.AMBIGUOUS:
             c.closes = True                     # as with every request that can be read in two ways
-            status = 403 if c.endpoint else 400
-            fields[0] = 0
-        elif verdict == Verdict.STORE_UNAVAILABLE:
+        if verdict == Verdict.STORE_UNAVAILABLE:
             status = 503
             fields[0] = 0
         elif self.login_url.size and c.endpoint != Endpoint.OF_TICKETS and self._is_browser(c, parsed):
             status = 401 if c.endpoint and self.front == Front.SAYS_ORIGINAL else 302      # nginx makes 500 of a redirect
             lines = self._login_line(c, verdict if status == 401 else Verdict.HIT)
+        elif verdict == Verdict.AMBIGUOUS and not c.endpoint:
+            status = 400
+            fields[0] = 0
         else:
             snprintf(fields, sizeof(fields), CHALLENGE, slug_of(verdict))
         self._respond(index, status, slug_of(verdict), lines)
@@ -1801,16 +1860,21 @@ cdef class Proxy:
         """An answer without an upstream: JSON, with the reason. `fields`: more field lines. Every 503 says when to try again."""
         cdef Conn *c = &self.conns[index]
         cdef const char *retry = b"Retry-After: 1\r\n" if status == 503 else b""
-        cdef char[LOCATION_BYTES_MAX + 2048] answer
+        cdef char[LOCATION_BYTES_MAX + 2048 + DOUBT_BYTES_MAX] answer
         cdef char[256] body
         cdef const char *name = <const char *>self.request_id_field.at
         cdef const char *id = b""
         cdef int id_size = 0
+        cdef const char *cleared = b""
+        cdef int cleared_size = 0
         cdef int size = snprintf(body, sizeof(body), b"{\"error\": \"%s\", \"reason\": \"%s\"}\n", phrase_of(status), reason)
         cdef const char *shown = body
         cdef const char *connection = self._connection_field(c)
         if c.method == Method.HEAD:
             shown = b""
+        if c.doubt != NULL:
+            cleared = <const char *>c.doubt.text
+            cleared_size = <int>c.doubt.fields_size
         if c.entry != NULL and self.request_id_field.size:
             id = <const char *>c.entry.request_id
             id_size = c.entry.request_id_size
@@ -1818,8 +1882,9 @@ cdef class Proxy:
         size = snprintf(
             answer, sizeof(answer),
             b"HTTP/1.1 %d %s\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\nCache-Control: no-store\r\n"
-            b"%s%s%s%.*s%.*s%s\r\n%s",
-            status, phrase_of(status), self.date, size, retry, fields, connection,
+            b"%s%.*s%s%s%.*s%.*s%s\r\n%s",
+            status, phrase_of(status), self.date, size, retry,
+            cleared_size, cleared, fields, connection,
             <int>(self.request_id_field.size if id_size else 0), name, id_size, id, b"\r\n" if id_size else b"", shown)
         c.reason = reason
         self._deliver(index, status, <uint8_t *>answer, <uint32_t>size)
@@ -2261,9 +2326,8 @@ cdef class Proxy:
         cdef Field *field
         cdef int i
         self.out_size = 0
-        if self.keeps_host:
-            c.host_size = <uint8_t>host_size(head) if host_size(head) <= HOST_BYTES_MAX else 0
-            memcpy(c.host, host_at(c.held, head), c.host_size)
+        if not c.complete:
+            self._note_where(c)                 # the head will be gone when the body goes on
         if self.records_agent and route.logs_in:
             self._note_agent(c)
         self._put(c.held + head.method_name.at, head.method_name.size)
@@ -2805,9 +2869,9 @@ cdef class Proxy:
             field = &self.head.fields[self.head.known[i]]
             if field.kind == Kind.TICKET_LOGIN and self.routes.table[d.route].logs_in and d.is_plain:
                 kind = self._login_kind(at)
-            elif field.kind == Kind.TICKET_LOGOUT and d.is_admitted and equals(at, field.value, b"session", 7):
+            elif field.kind == Kind.TICKET_LOGOUT and (d.is_admitted or d.doubt != NULL) and equals(at, field.value, b"session", 7):
                 kind = AskKind.LOGOUT
-            elif field.kind == Kind.TICKET_LOGOUT and d.is_admitted and equals(at, field.value, b"everywhere", 10):
+            elif field.kind == Kind.TICKET_LOGOUT and (d.is_admitted or d.doubt != NULL) and equals(at, field.value, b"everywhere", 10):
                 kind = AskKind.LOGOUT_EVERYWHERE
             elif field.kind == Kind.TICKET_ROTATE and d.is_admitted:
                 kind = AskKind.ROTATE if equals(at, field.value, b"1", 1) else AskKind.UNCLEAR
@@ -2926,6 +2990,9 @@ cdef class Proxy:
             if route.response_fields.size == 0 or not adds(&route.response_fields, at, field):
                 self._put_field(at, field)
         self._end_run(at)
+        if d.doubt != NULL:
+            self._put(d.doubt.text, d.doubt.fields_size)
+            self._put(b"Cache-Control: no-store\r\n", 25)
         if fields_size:
             self._put(fields, fields_size)
         if route.response_fields.size:
@@ -3030,6 +3097,32 @@ cdef bint _read_element(const uint8_t *at, uint32_t start, uint32_t end, uint8_t
     while end > start and (at[end - 1] == c' ' or at[end - 1] == c'\t'):
         end -= 1
     return read_address(at + start, end - start, address)
+
+
+cdef void _free_notes(Conn *c) noexcept nogil:
+    """What was kept of a request until its answer."""
+    free(c.agent)
+    c.agent = NULL
+    free(c.doubt)
+    c.doubt = NULL
+
+
+cdef Doubt *_doubt(bytes fields, bytes tickets) except? NULL:
+    """To be freed. NULL: there is no memory, and so no clearing this time."""
+    cdef Doubt *made = <Doubt *>malloc(sizeof(Doubt) + len(fields) + len(tickets))
+    if made != NULL:
+        made.text = <uint8_t *>made + sizeof(Doubt)
+        made.fields_size = <uint32_t>len(fields)
+        made.tickets_size = <uint32_t>len(tickets)
+        memcpy(made.text, <const char *>fields, len(fields))
+        memcpy(made.text + len(fields), <const char *>tickets, len(tickets))
+    return made
+
+
+cdef bint _begins_with_https(const uint8_t *at, Span value) noexcept nogil:
+    """Of a list of schemes: what the client itself has used stands first."""
+    return value.size >= 5 and equals(at, Span(value.at, 5), b"https", 5) \
+        and (value.size == 5 or at[value.at + 5] == c',' or at[value.at + 5] == c' ')
 
 
 cdef bint _can_be_sent_again(const Conn *d) noexcept nogil:

@@ -10,7 +10,8 @@
     ]
 
 What else is in FASTTICKET are settings of `fastticket.TicketCache`; and `audience`, the key ring's; `create_unknown_users`, whether a
-ticket's principal that has no user here gets one; and `project`, a word that tells projects apart which have one SECRET_KEY.
+ticket's principal that has no user here gets one; `cookie_partitioned`, what SESSION_COOKIE_* has no word for; and `project`, a word
+that tells projects apart which have one SECRET_KEY.
 
 This file imports no model: it may be imported before Django's applications are loaded.
 """
@@ -31,7 +32,7 @@ from fastticket.sync import TicketCache
 
 __all__ = ["ticket_cache"]
 
-OWN_SETTINGS = frozenset({"store", "keys", "audience", "create_unknown_users", "project"})
+OWN_SETTINGS = frozenset({"store", "keys", "audience", "create_unknown_users", "cookie_partitioned", "project"})
 NEAR_ATTRIBUTES_BYTES = 16_000_000  # unless said otherwise: who the user is stands in the attributes
 
 _making = threading.Lock()  # `functools.cache` alone lets threads that come together make one each

@@ -70,8 +70,21 @@ class SessionStore(SessionBase):
         self._is_cookie_due = False  # of a ticket: it is another one, or lasts otherwise
         self._ends_with_browser: bool | None = None  # the cookie of a ticket that was made here
         self._seen = SeenVersion(())
+        self._doubtful: list[str] = []  # what came in place of one session, where that were several
+        self._doubted_path = ""  # of the request that brought them
 
     # --- whose it is
+
+    def _doubt(self, session_keys: list[str], path: str) -> None:
+        """The client came with several cookies of the session: nobody knows which is meant."""
+        if len(session_keys) > 1:
+            self._doubtful, self._doubted_path = session_keys, path
+
+    def _end_doubtful(self) -> None:
+        """A logout, or a login, ends whatever session the client came with. StoreUnavailable."""
+        for key in self._doubtful:
+            self.delete(key)
+        self._doubtful = []
 
     def _admit(self) -> Session | None:
         """The session of the ticket. None: there is no ticket, or it is refused, and then the key is dropped. StoreUnavailable."""
@@ -264,6 +277,7 @@ class SessionStore(SessionBase):
             self._newcomer = "" if user.is_anonymous else principal_of(user)
 
     def _make_ticket(self) -> None:
+        self._end_doubtful()
         self._seen.forget()
         data = {name: value for name, value in self._session.items() if not is_hidden(name)}
         note = self._note()
@@ -384,6 +398,7 @@ class SessionStore(SessionBase):
 
     def flush(self) -> None:
         """End the session: its ticket is revoked, for every application. StoreUnavailable, and nothing is changed then."""
+        self._end_doubtful()
         self.delete()
         self._forget()
         self._seen.forget()

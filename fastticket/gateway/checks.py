@@ -61,7 +61,19 @@ def warnings_of(config: Config) -> list[str]:
         warnings.append(
             f"{config.source}: [gateway] login_url: {login_url} falls under no [[route]]{where}: it is 404 there"
         )
+    away = [route for route in config.route if route.auth == "required" and not _may_get_cookies(route.path, config)]
+    warnings += [
+        f"{config.source}: [ticket] cookie_path: {config.ticket.cookie_path}: no browser sends the ticket to [[route]] "
+        f"{route.host}{route.path}, which needs one"
+        for route in away
+    ]
     return warnings
+
+
+def _may_get_cookies(path: str, config: Config) -> bool:
+    """Whether a request that falls under this path may be one of the cookie's path."""
+    route, cookie = f"{path.rstrip('/')}/", f"{config.ticket.cookie_path.rstrip('/')}/"
+    return route.startswith(cookie) or cookie.startswith(route)
 
 
 def _others_may(path: Path) -> str:

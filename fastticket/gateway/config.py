@@ -22,6 +22,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from fastticket.cookies import TicketCookie, faults_of
 from fastticket.core.http1 import KNOWN, Names, routing_path
 from fastticket.core.proxy import LIMITS, ROUTE_TIMEOUTS, TIMEOUTS_S
 from fastticket.core.routes import ROUTES_MAX, in_order, with_head
@@ -48,6 +49,16 @@ NEVER_FORWARDED = ("CONNECT", "TRACE")
 
 #: The store's URL, where the file says none: with a password in it, it is in no list of processes and no file.
 STORE_VARIABLE = "FASTTICKET_STORE"
+
+#: `[ticket]` keys by the options of a TicketCookie.
+COOKIE_KEYS = {
+    "name": "cookie",
+    "is_secure": "cookie_secure",
+    "domain_level": "cookie_domain_level",
+    "path": "cookie_path",
+    "same_site": "cookie_same_site",
+    "is_partitioned": "cookie_partitioned",
+}
 
 _T = TypeVar("_T")
 
@@ -93,9 +104,12 @@ class Ticket:
 
     keys: str = ""
     cookie: str = "ticket"
-    cookie_secure: bool = False
+    cookie_secure: bool | Literal["auto"] = "auto"  #: "auto": unless the request came by http to a loopback host
     forward_ticket: bool = False  #: whether applications see it
     cookie_domain_level: int = 0  #: labels of the request's Host that make the cookie's Domain; 0: the host alone
+    cookie_path: str = "/"
+    cookie_same_site: Literal["Lax", "Strict", "None"] = "Lax"
+    cookie_partitioned: bool = False
     audience: str = "default"
     idle_timeout_s: int = 7200
     absolute_lifetime_s: int = 86400
@@ -236,6 +250,10 @@ class Config:
                 "[ticket] keys", "not given, and FASTTICKET_KEYS is not set; make a file with `fastticket keygen`"
             )
         return Keyring.from_env(audience=self.ticket.audience)
+
+    def ticket_cookie(self) -> TicketCookie:
+        """What `[ticket] cookie_*` say of it."""
+        return TicketCookie(**_cookie_options(self.ticket))
 
     def open_store(self, *, creates: bool = True) -> Store:
         """The store that the URL names, not opened yet; `creates` as for `fastticket.open_store`."""
@@ -434,6 +452,10 @@ def _mismatch(value: Any, wanted: Any) -> str:
     if typing.get_origin(wanted) is Literal:
         choices = typing.get_args(wanted)
         return "" if value in choices else f"must be one of {', '.join(choices)}, not {value!r}"
+    if typing.get_origin(wanted) is typing.Union:
+        problems = [_mismatch(value, each) for each in typing.get_args(wanted)]
+        kinds = [problem.removeprefix("must be ").partition(", not ")[0] for problem in problems]
+        return "" if "" in problems else f"must be {' or '.join(kinds)}, not {value!r}"
     if isinstance(wanted, types.GenericAlias):
         return _mismatch_inside(value, typing.get_origin(wanted), typing.get_args(wanted)[-1])
     if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
@@ -465,18 +487,8 @@ def _check(config: Config, problems: Problems) -> None:
         "[gateway] login_url",
         "must be a path or a URL of at most 300 characters",
     )
-    require(TOKEN.fullmatch(ticket.cookie), "[ticket] cookie", "must be a cookie name: letters, digits and a few signs")
-    require(
-        ticket.cookie_secure or not ticket.cookie.startswith(("__Host-", "__Secure-")),
-        "[ticket] cookie",
-        f"browsers take {ticket.cookie} only with cookie_secure = true",
-    )
-    require(
-        ticket.cookie_domain_level == 0 or not ticket.cookie.startswith("__Host-"),
-        "[ticket] cookie_domain_level",
-        f"browsers take {ticket.cookie} only without a Domain: leave it 0",
-    )
-    require(ticket.cookie_domain_level != 1, "[ticket] cookie_domain_level", "must be 0, or at least 2 labels")
+    for option, reason in faults_of(**_cookie_options(ticket)):
+        problems.add(f"[ticket] {COOKIE_KEYS[option]}", reason)
     require(
         1 <= ticket.remember_lifetime_s <= SECONDS_MAX,
         "[ticket] remember_lifetime_s",
@@ -573,6 +585,12 @@ def _check_header_names(config: Config, problems: Problems) -> None:
         except ValueError as error:
             problems.add(f"[gateway] {key}", str(error))
             return  # the following have this one in them
+
+
+def _cookie_options(ticket: Ticket) -> dict[str, Any]:
+    """Of a TicketCookie."""
+    options = {option: getattr(ticket, key) for option, key in COOKIE_KEYS.items()}
+    return options | {"is_secure": None if ticket.cookie_secure == "auto" else ticket.cookie_secure}
 
 
 def _check_upstream(config: Config, upstream: Upstream, require: Callable[[object, str, str], None]) -> None:

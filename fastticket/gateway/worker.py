@@ -22,7 +22,6 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Literal
 
 from fastticket.cache import NOW, Consistency, TicketCache
-from fastticket.cookies import TicketCookie
 from fastticket.core.accesslog import AccessLog
 from fastticket.core.clients import Networks
 from fastticket.core.proxy import (
@@ -35,6 +34,7 @@ from fastticket.core.proxy import (
     ASK_LOGOUT,
     ASK_LOGOUT_EVERYWHERE,
     ASK_ROTATE,
+    ASK_SEVERAL,
     ASK_VOUCH,
     LIMITS,
     Proxy,
@@ -77,9 +77,11 @@ SHORTAGES = {
     "full": "connections_max: %d clients are connected, others wait until some of them go",
     "out_of_descriptors": "there are no file descriptors left, with %d clients: others wait; a request that needs one more gets 503",
 }
+NOT_CACHED = b"Cache-Control: no-store\r\n"
 CHANGES = frozenset((ASK_LOGIN, ASK_LOGIN_REMEMBERED, ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE, ASK_ROTATE))
 
 Ask = tuple[int, int, str, Any, Any]  # as `Proxy.asks` has them
+Where = tuple[str, bool]  # the Host that was asked for, and whether that was by https
 
 
 def make_cache(config: Config, keys: Keyring) -> TicketCache:
@@ -120,7 +122,6 @@ def make_proxy(config: Config, cache: TicketCache, counters: memoryview | None =
         lifetime_field=gateway.lifetime_header,
         dropped_fields=config.overrides_dropped(),
         forwards_ticket=config.ticket.forward_ticket,
-        keeps_host=config.ticket.cookie_domain_level > 0,
         login_details=config.ticket.login_details,
         trusted=Networks(config.trusted_networks()),
         expects_proxy_header=gateway.proxy_protocol,
@@ -272,10 +273,8 @@ class Worker:
         self._changes: Counter[str] = Counter()  # of sessions, by what the application asked for
         self._shortages = Shortages()
         self._unannounced = Unannounced()
-        ticket = config.ticket
-        self._cookie = TicketCookie(
-            ticket.cookie, is_secure=ticket.cookie_secure, domain_level=ticket.cookie_domain_level
-        )
+        self._cookie = config.ticket_cookie()
+        self._was_http_told = False
 
     async def run(self, ready: Callable[[], None], go: int) -> None:
         """Serve until SIGTERM, or until SIGUSR2 and nobody is connected.
@@ -516,6 +515,9 @@ class Worker:
             await self._authenticate(handle, ticket, value, "latest")
         elif kind == ASK_EXEMPTION:
             self.proxy.exempt(handle, self._is_exempt(where, value))
+        elif kind == ASK_SEVERAL:
+            path, cookies = value
+            self._doubt(handle, path, cookies, where)
         elif kind == ASK_VOUCH:
             self.proxy.vouch(handle, await self._is_alive(ticket, value))
         elif kind in (ASK_LOGIN, ASK_LOGIN_REMEMBERED):
@@ -530,6 +532,13 @@ class Worker:
         elif kind == ASK_ROTATE:
             await self._change_session(handle, where, self._rotate(handle, ticket, where))
         self._answer_asks()  # the connection may have gone on to its next request
+
+    def _doubt(self, handle: int, path: bytes, cookies: bytes, where: Where) -> None:
+        """The client came with several tickets. They go out of its browser; a logout or login is to end the sessions of all of them."""
+        tickets = [ticket for ticket in self._cookie.find_all(cookies.decode("latin-1")) if " " not in ticket]
+        host, is_https = where
+        values = self._cookie.clear(host, is_https=is_https, asked_path=path.decode("latin-1") or "/")
+        self.proxy.doubt(handle, _set_cookies(values), " ".join(tickets).encode("latin-1"))
 
     def _is_exempt(self, route: int, path: bytes) -> bool:
         exemption = self._exemptions[route]
@@ -572,9 +581,16 @@ class Worker:
             await self._cache.authenticate(ticket, touch=touch)
 
     async def _log_in(
-        self, handle: int, old_ticket: str, principal: bytes, host: str, *, details: Mapping[str, str], remember: bool
+        self,
+        handle: int,
+        old_tickets: str,
+        principal: bytes,
+        where: Where,
+        *,
+        details: Mapping[str, str],
+        remember: bool,
     ) -> bytes:
-        """A new session for every login; the one that the client came with ends (against fixation)."""
+        """A new session for every login; what the client came with ends (against fixation)."""
         try:
             name = principal.decode()
         except UnicodeDecodeError:
@@ -582,30 +598,61 @@ class Worker:
         ticket = await self._cache.login(
             name, remember=remember, details=details, suits=lambda ticket: self.proxy.suits(handle, ticket)
         )
-        if old_ticket:
-            await self._cache.logout(old_ticket)
+        await self._end_sessions(old_tickets)
         max_age_s = self._config.ticket.remember_lifetime_s if remember else None
         self._changes["login"] += 1
-        return _set_cookie(self._cookie.set(ticket, host, max_age_s=max_age_s))
+        self._tell_of_http(where)
+        return self._set(ticket, where, max_age_s)
 
-    async def _log_out(self, ticket: str, host: str) -> bytes:
-        await self._cache.logout(ticket)
+    async def _log_out(self, tickets: str, where: Where) -> bytes:
+        await self._end_sessions(tickets)
         self._changes["logout"] += 1
-        return _set_cookie(self._cookie.clear(host))
+        return self._clear(where)
 
-    async def _log_out_everywhere(self, ticket: str, host: str) -> bytes:
-        await self._cache.logout_everywhere((await self._cache.authenticate(ticket, touch=False)).principal)
+    async def _end_sessions(self, tickets: str) -> None:
+        """None, one, or where nobody knew which of several was meant, all of them; what is refused is over already."""
+        for ticket in tickets.split():
+            with contextlib.suppress(TicketRefused):
+                await self._cache.logout(ticket)
+
+    async def _log_out_everywhere(self, tickets: str, where: Where) -> bytes:
+        for ticket in tickets.split():
+            with contextlib.suppress(TicketRefused):
+                await self._cache.logout_everywhere((await self._cache.authenticate(ticket, touch=False)).principal)
         self._changes["logout_everywhere"] += 1
-        return _set_cookie(self._cookie.clear(host))
+        return self._clear(where)
 
-    async def _rotate(self, handle: int, old_ticket: str, host: str) -> bytes:
+    async def _rotate(self, handle: int, old_ticket: str, where: Where) -> bytes:
         try:
             ticket = await self._cache.rotate(old_ticket, suits=lambda ticket: self.proxy.suits(handle, ticket))
         except TicketRefused:  # another request may have renewed it: the cookie that the client has from that one stays
             return b""
         self._changes["rotation"] += 1
         self.proxy.readmit(handle, ticket)
-        return _set_cookie(self._cookie.set(ticket, host, max_age_s=self._remembered_s(ticket)))
+        return self._set(ticket, where, self._remembered_s(ticket))
+
+    def _set(self, ticket: str, where: Where, max_age_s: int | None) -> bytes:
+        """The field lines that give the client its ticket. No cache is to give it to others."""
+        host, is_https = where
+        return _set_cookies(self._cookie.set(ticket, host, is_https=is_https, max_age_s=max_age_s)) + NOT_CACHED
+
+    def _clear(self, where: Where) -> bytes:
+        """Those that take it away."""
+        host, is_https = where
+        return _set_cookies(self._cookie.clear(host, is_https=is_https)) + NOT_CACHED
+
+    def _tell_of_http(self, where: Where) -> None:
+        """Once: who logs in by plain http may never come back with the ticket."""
+        host, is_https = where
+        if self._was_http_told or is_https or not self._cookie.is_guessed_secure:
+            return
+        if self._cookie.is_secure(host, is_https=False):
+            self._was_http_told = True
+            log.warning(
+                "a login on %s came by http, as far as trusted_proxies say, and its cookie is Secure: browsers drop it unless https "
+                "ends before this gateway. [ticket] cookie_secure = true if it does, false if there is none",
+                host or "a host without a name",
+            )
 
     def _remembered_s(self, text: str) -> int | None:
         """How much longer a browser keeps the ticket of who is remembered; None: as long as it runs."""
@@ -616,12 +663,12 @@ class Worker:
             return None
         return min((ticket.absolute_deadline_ms - now_ms) // 1000, self._config.ticket.remember_lifetime_s)
 
-    async def _change_session(self, handle: int, host: str, change: Coroutine[None, None, bytes]) -> None:
+    async def _change_session(self, handle: int, where: Where, change: Coroutine[None, None, bytes]) -> None:
         """Do it, then let the response go on with the cookie; a response that says "logged out" must be true."""
         try:
             self.proxy.relay(handle, await change)
         except TicketRefused:  # over already
-            self.proxy.relay(handle, _set_cookie(self._cookie.clear(host)))
+            self.proxy.relay(handle, self._clear(where))
         except TooManySessions as error:  # for the user to solve
             self.proxy.fail(handle, error.status, error.reason)
         except FastticketError as error:
@@ -638,9 +685,9 @@ class Worker:
             self._log_file.reopen()
 
 
-def _set_cookie(value: str) -> bytes:
-    """The field line."""
-    return f"Set-Cookie: {value}\r\n".encode()
+def _set_cookies(values: Iterable[str]) -> bytes:
+    """The field lines."""
+    return "".join(f"Set-Cookie: {value}\r\n" for value in values).encode()
 
 
 async def _first_of(*events: asyncio.Event, timeout_s: float | None = None) -> None:

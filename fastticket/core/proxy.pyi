@@ -83,8 +83,13 @@ class Proxy:
     def add_waits(self, timeouts_s: Mapping[str, float]) -> int:
         """A set of timeouts for routes: those of ROUTE_TIMEOUTS that differ from the general ones. Its number, for `Routes.add`."""
 
-    def set_servers(self, group: int, servers: Iterable[tuple[_Server, int]]) -> None:
-        """Replace a group's servers, each with its weight; connections to those that go end with what is under way. ValueError."""
+    def set_servers(
+        self,
+        group: int,
+        servers: Iterable[tuple[_Server, int]],
+        seconds: Iterable[tuple[Collection[_Server], Collection[_Server]]] = (),
+    ) -> None:
+        """Replace a group's servers, as `Upstreams.set_servers` has it; connections to those that go end with what is under way."""
 
     def set_health(self, group: int, server: _Server, is_well: bool) -> None:
         """What a health check has found."""

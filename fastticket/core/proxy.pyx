@@ -364,10 +364,10 @@ cdef class Proxy:
         self.waits_count += 1
         return self.waits_count - 1
 
-    def set_servers(self, int group, servers):
+    def set_servers(self, int group, servers, seconds=()):
         """Replace a group's servers; connections to those that go end with what is under way."""
         cdef uint32_t i
-        self.upstreams.set_servers(group, servers)
+        self.upstreams.set_servers(group, servers, seconds)
         self._begin_now()
         for i in range(self.conn_count):
             if self.conns[i].side == Side.UPSTREAM and self.conns[i].state == State.POOLED \

@@ -13,7 +13,6 @@ import json
 import math
 import os
 import re
-import tomllib
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -28,9 +27,10 @@ from fastticket.core.routes import ROUTES_MAX, in_order
 from fastticket.core.ticket import Keyring, read_keys
 from fastticket.core.upstreams import ALL_SERVERS_MAX, GROUP_SERVERS_MAX, GROUPS_MAX, WEIGHT_MAX
 from fastticket.errors import ConfigError
-from fastticket.gateway.addresses import Access, Address, is_loopback, parse_access, parse_address
+from fastticket.gateway.addresses import Access, Address, is_loopback, parse_access, parse_address, parse_server
 from fastticket.gateway.exemption import Exemption
 from fastticket.stores.base import Store, read_url, without_password
+from fastticket.tomlfile import read_toml
 
 COUNT_MAX = 1_000_000
 DAY_S = 86_400
@@ -44,6 +44,15 @@ PROTOCOL = re.compile(rf"{TOKEN.pattern}(/{TOKEN.pattern})?")
 
 #: The store's URL, where the file says none: with a password in it, it is in no list of processes and no file.
 STORE_VARIABLE = "FASTTICKET_STORE"
+
+COMMAND_LINE = "command line"  #: the source of a configuration that options make
+OPTIONS = {
+    "[gateway] listen": "--listen",
+    "[gateway] workers": "--workers",
+    "[[upstream]] app: servers": "--upstream",
+    "[store] url": "--store",
+    "[ticket] keys": "--keys",
+}
 
 _T = TypeVar("_T")
 
@@ -196,7 +205,11 @@ class Config:
 
     def server_addresses(self, upstream: Upstream) -> list[Address]:
         """The servers of an upstream."""
-        return [self._address(text, f"[[upstream]] {upstream.name}: servers") for text in upstream.servers]
+        return [self.server_address(text, upstream) for text in upstream.servers]
+
+    def server_address(self, text: str, upstream: Upstream) -> Address:
+        """One of them."""
+        return self._address(text, f"[[upstream]] {upstream.name}: servers", parse_server)
 
     def trusted_networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network | str]:
         """Networks, or the word "unix"."""
@@ -230,16 +243,21 @@ class Config:
         try:
             return read_url(self.store.url, base=self.base)
         except ConfigError as error:
-            raise self._error("[store] url", str(error)) from None
+            raise self._error("[store] url", str(error).removeprefix("store url: ")) from None
 
-    def _address(self, text: str, where: str) -> Address:
+    def _address(self, text: str, where: str, parse: Callable[[str, Path], Address] = parse_address) -> Address:
         try:
-            return parse_address(text, self.base)
+            return parse(text, self.base)
         except ValueError as error:
             raise self._error(where, str(error)) from None
 
     def _error(self, where: str, reason: str) -> ConfigError:
-        return ConfigError(f"{self.source}: {where}: {reason}")
+        return ConfigError(f"{place_of(self.source, where)}: {reason}")
+
+
+def place_of(source: str, where: str) -> str:
+    """Where something stands: a file and its key, or the option that says it."""
+    return OPTIONS[where] if source == COMMAND_LINE and where in OPTIONS else f"{source}: {where}"
 
 
 class FaultyConfig(ConfigError):  # noqa: N818 -- it is one
@@ -260,7 +278,7 @@ class Problems:
 
     def add(self, where: str, reason: str) -> None:
         """Once, however often it is found."""
-        self._add(f"{self._source}: {where}: {reason}")
+        self._add(f"{place_of(self._source, where)}: {reason}")
 
     def require(self, holds: object, where: str, reason: str) -> None:
         """Else it is a problem."""
@@ -297,13 +315,7 @@ LISTS: dict[str, type] = {"upstream": Upstream, "route": Route}
 
 def load_config(path: Path) -> Config:
     """Read and check a file. ConfigError."""
-    try:
-        with path.open("rb") as file:
-            table = tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from None
+    table = read_toml(path)
     store = table.setdefault("store", {})
     if isinstance(store, dict) and (url := os.environ.get(STORE_VARIABLE)):
         store.setdefault("url", url)
@@ -338,7 +350,7 @@ def simple_config(listen: list[str], upstream: list[str], store: str, keys: str,
         "upstream": [{"name": "app", "servers": upstream}],
         "route": [{"path": "/login", "auth": "none", "login": True}, {"path": "/", "auth": "required"}],
     }
-    return read_config(table, "command line", Path())
+    return read_config(table, COMMAND_LINE, Path())
 
 
 def _read(kind: type[_T], table: Any, problems: Problems, where: str) -> _T | None:
@@ -527,7 +539,7 @@ def _check(config: Config, problems: Problems) -> None:
     problems.attempt(config.trusted_networks)
     for upstream in config.upstream:
         for text in upstream.servers:
-            problems.attempt(partial(config._address, text, f"[[upstream]] {upstream.name}: servers"))
+            problems.attempt(partial(config.server_address, text, upstream))
     problems.attempt(config.open_store)
 
 

@@ -233,6 +233,7 @@ cdef class Proxy:
     cdef tuple texts                    # what these borrow:
     cdef Text cookie
     cdef Text identity_field            # with ": "
+    cdef bint escapes_identity          # percent-encoding, for who does not read UTF-8 in a field
     cdef Text request_id_field          # with ": "
     cdef Text login_url
     cdef Text[UPGRADES_MAX] upgrades
@@ -368,6 +369,8 @@ cdef class Proxy:
     cdef bint _is_browser(self, Conn *c, bint parsed) noexcept nogil
     cdef void _reject(self, uint32_t index, int status, const char *reason) noexcept nogil
     cdef void _fail(self, uint32_t index, int status, const char *reason) noexcept nogil
+    cdef void _put_identity(self, const Conn *c) noexcept nogil
+    cdef void _put_escaped(self, uint8_t c) noexcept nogil
     cdef void _answer_identity(self, uint32_t index) noexcept nogil
     cdef void _deliver(self, uint32_t index, int status, const uint8_t *answer, uint32_t size) noexcept nogil
     cdef const char *_connection_field(self, Conn *c) noexcept nogil

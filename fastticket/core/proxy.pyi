@@ -53,6 +53,7 @@ class Proxy:
         timeouts_s: Mapping[str, float] | None = None,
         cookie: str = "ticket",
         identity_field: str = "X-Forwarded-User",
+        escapes_identity: bool = False,
         request_id_field: str = "",
         login_url: str = "",
         keeps_host: bool = False,
@@ -67,6 +68,7 @@ class Proxy:
     ) -> Self:
         """Routes and groups may be added after it is made, before the first turn.
 
+        `escapes_identity`: the identity field in percent-encoding; else its bytes are UTF-8.
         `trusted`: whose X-Forwarded-*, request id and PROXY header (`expects_proxy_header`) are believed. `request_id_field`: the field
         that gets a request id, "" for none. `login_details`: what a login records, out of "address" and "user_agent". `upgrades`:
         protocols that clients may change to. `counters`: COUNTERS_BYTES that are written in place, for others to read.

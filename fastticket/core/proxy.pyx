@@ -201,6 +201,7 @@ cdef class Proxy:
         timeouts_s=None,
         cookie="ticket",
         identity_field="X-Forwarded-User",
+        escapes_identity=False,
         request_id_field="",
         login_url="",
         keeps_host=False,
@@ -226,6 +227,7 @@ cdef class Proxy:
             request_id_field.encode("ascii") + b": ", tuple(name.lower().encode("ascii") for name in upgrades))
         self.cookie = _text(self.texts[0])
         self.identity_field = _text(self.texts[1])
+        self.escapes_identity = escapes_identity
         self.login_url = _text(self.texts[2])
         self.request_id_field = _text(self.texts[3]) if request_id_field else Text(NULL, 0)
         self.upgrade_count = len(upgrades)
@@ -1623,9 +1625,7 @@ cdef class Proxy:
         self._put(b"Cache-Control: no-store\r\n", 25)
         if self.request_id_field.size:
             self._put_request_id(c)
-        self._put(self.identity_field.at, self.identity_field.size)
-        self._put(c.checked.raw + PRINCIPAL_AT, c.checked.raw[PRINCIPAL_LENGTH_AT])
-        self._put(b"\r\n", 2)
+        self._put_identity(c)
         self._put(<const uint8_t *>connection, <uint32_t>strlen(connection))
         self._put(b"\r\n", 2)
         self._deliver(index, 204, self.out, self.out_size)
@@ -2070,10 +2070,32 @@ cdef class Proxy:
         if route.request_fields.size:
             self._put(route.request_fields.at, route.request_fields.size)
         if c.is_admitted:
-            self._put(self.identity_field.at, self.identity_field.size)
-            self._put(c.checked.raw + PRINCIPAL_AT, c.checked.raw[PRINCIPAL_LENGTH_AT])
-            self._put(b"\r\n", 2)
+            self._put_identity(c)
         self._put(b"\r\n", 2)
+
+    cdef void _put_identity(self, const Conn *c) noexcept nogil:
+        """Whose ticket it is: its bytes, UTF-8, or in percent-encoding all that RFC 3986 reserves."""
+        cdef const uint8_t *name = c.checked.raw + PRINCIPAL_AT
+        cdef uint32_t size = c.checked.raw[PRINCIPAL_LENGTH_AT]
+        cdef uint32_t i
+        self._put(self.identity_field.at, self.identity_field.size)
+        if not self.escapes_identity:
+            self._put(name, size)
+        else:
+            for i in range(size):
+                self._put_escaped(name[i])
+        self._put(b"\r\n", 2)
+
+    cdef void _put_escaped(self, uint8_t c) noexcept nogil:
+        cdef const char *digits = b"0123456789ABCDEF"
+        cdef uint8_t[3] text
+        if c'a' <= c <= c'z' or c'A' <= c <= c'Z' or c'0' <= c <= c'9' or c == c'-' or c == c'.' or c == c'_' or c == c'~':
+            self._put(&c, 1)
+            return
+        text[0] = c'%'
+        text[1] = digits[c >> 4]
+        text[2] = digits[c & 15]
+        self._put(text, 3)
 
     cdef void _put_upgrade(self, const Conn *c) noexcept nogil:
         cdef Text *protocol = &self.upgrades[c.upgrade - 1]

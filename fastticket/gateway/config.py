@@ -69,6 +69,7 @@ class Gateway:
     proxy_protocol: bool = False
     forwarded: bool = False
     identity_header: str = "X-Forwarded-User"
+    identity_encoding: Literal["utf-8", "percent"] = "utf-8"
     request_id_header: str = ""
     upgrades: list[str] = field(default_factory=lambda: ["websocket"])
     access_log: str = ""

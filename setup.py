@@ -53,6 +53,7 @@ setup(
             core("nearcache"),
             core("check"),
             core("http1"),
+            core("paths"),
             core("routes"),
             core("clients"),
             core("upstreams", ("m",)),

@@ -9,6 +9,7 @@ import itertools
 import socket
 from collections import Counter
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import pytest
 from attack_corpus import ATTACKS
@@ -16,7 +17,7 @@ from conftest import Gateway, Origin, gateways, origins, status_of
 from http_grammar import FACTOR
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from path_readers import STEPS, readings
+from path_readers import STEPS, before_query, readings
 
 LAYOUTS = {
     "exempt inside": {"/": "required", "/open": "none"},
@@ -156,8 +157,45 @@ def test_what_needs_no_ticket_is_forwarded(sites):
         assert site.ask(target) == 401
 
 
-def before_query(path):
-    return path.partition("?")[0].partition("#")[0]
+PUBLIC = {
+    "exempt inside": ["/open/%C3%A9", "/open/文.png", "/open/100%25", "/open/a;v=1", "/open/what%3F", "/open/a%2eb"],
+    "exempt around": ["/новости/2024", "/größe", "/100%25", "/a;v=1/b", "/what%3F", "/文/b", "/.a%E6%96%87/b"],
+    "nested": ["/новости/2024", "/private/open/文", "/open/é;x=1"],
+}
+NOT_PUBLIC = {
+    "exempt inside": [
+        "/open;x",
+        "/文/open",
+        "/%C3%A9",
+        "/open%3F",
+        "/open/%C0%AF",
+        "/open/%E9",
+        "/open/..;/x",
+        "/open/%252e",
+    ],
+    "exempt around": [
+        "/private;x",
+        "/private文",
+        "/文/private",
+        "/privat%C3%A9",
+        "/private%3F",
+        "/priv\u200cate",
+        "/priv%E6%96%87ate",
+    ],
+    "nested": ["/private/open/not文", "/private/open/文/not", "/private/ope%C3%B1", "/private/é"],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_public_pages_in_every_language(sites, layout):
+    """What the service gets is what was asked for, byte by byte; who is let in is decided by what every reader makes of it."""
+    site = sites(LAYOUTS[layout])
+    for path in PUBLIC[layout]:
+        target = quote(path, safe="/%;=")
+        assert site.ask(target) == 200, target
+        assert site.behind.requests[-1][0].startswith(f"GET {target} HTTP".encode())
+    for path in NOT_PUBLIC[layout]:
+        assert site.ask(quote(path, safe="/%;=")) == 401, path
 
 
 @pytest.mark.parametrize("escape", ["%3f", "%3Fx", "%23", "%23x"])

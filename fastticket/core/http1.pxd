@@ -124,5 +124,3 @@ cdef bint reads_as(const uint8_t *name, uint32_t name_size, const uint8_t *other
 cdef bint equals(const uint8_t *at, Span span, const char *lower, uint32_t size) noexcept nogil
 cdef int find_cookie(const uint8_t *at, Span value, const uint8_t *name, uint32_t name_size, Span *found) noexcept nogil
 cdef int dechunk(Chunks *chunks, uint8_t *at, uint32_t size, uint32_t *consumed, uint32_t *produced) noexcept nogil
-cdef bint is_normal(const uint8_t *path, uint32_t size) noexcept nogil
-cdef int normal_path(const uint8_t *path, uint32_t size, uint8_t *out) noexcept nogil

@@ -287,6 +287,7 @@ cdef class Proxy:
     cdef int _set_timeouts(self, dict timeouts_s) except -1
     cdef int _allocate(self) except -1
     cdef bytes _normal_path(self, Conn *c)
+    cdef bint _has_exact_path(self, Conn *c) noexcept nogil
     cdef dict _details(self, const Conn *c)
 
     cdef uint32_t _asked(self, object handle) except? 0

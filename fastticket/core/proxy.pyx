@@ -67,11 +67,11 @@ from fastticket.core.http1 cimport (
     equals,
     find_cookie,
     is_nominated,
-    normal_path,
     parse_request,
     parse_response,
 )
 from fastticket.core.mixing cimport mix
+from fastticket.core.paths cimport EXACT, normal_path
 from fastticket.core.routes cimport NO_ROUTE, Auth, Route, Routes, Text, adds
 from fastticket.core.sockets cimport *
 from fastticket.core.ticket cimport ascii_text, decode, encode
@@ -483,12 +483,21 @@ cdef class Proxy:
     cdef bytes _normal_path(self, Conn *c):
         """Of a request that has a plain one."""
         cdef uint8_t[TARGET_BYTES_MAX] normal
+        cdef int odd_at
         cdef int size
         parse_request(self.names, c.held, c.held_size, &self.head)
         if self.head.target_is_bare:
             return b"/"
-        size = normal_path(c.held + self.head.path.at, self.head.path.size, normal)
+        size = normal_path(c.held + self.head.path.at, self.head.path.size, normal, &odd_at)
         return (<char *>normal)[:max(size, 0)]
+
+    cdef bint _has_exact_path(self, Conn *c) noexcept nogil:
+        """Whether every reader sees the very same path: an expression is not asked about another."""
+        cdef uint8_t[TARGET_BYTES_MAX] normal
+        cdef int odd_at
+        parse_request(self.names, c.held, c.held_size, &self.head)
+        return self.head.target_is_bare or (
+            normal_path(c.held + self.head.path.at, self.head.path.size, normal, &odd_at) >= 0 and odd_at == EXACT)
 
     def admit(self, handle):
         """The ticket is alive: forward the request."""
@@ -1516,7 +1525,7 @@ cdef class Proxy:
         cdef char[512] fields
         cdef int status = 401
         self._note_refused(c, verdict)
-        if is_certain and self.routes.table[c.route].has_exemption and c.is_plain and not c.exemption_asked:
+        if is_certain and self.routes.table[c.route].has_exemption and c.is_plain and not c.exemption_asked and self._has_exact_path(c):
             c.exemption_asked = True
             c.verdict = <uint8_t>verdict
             c.checked.size = 0

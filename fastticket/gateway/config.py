@@ -21,7 +21,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from fastticket.core.http1 import KNOWN, Names, routing_path
+from fastticket.core.http1 import KNOWN, Names
+from fastticket.core.paths import routing_path
 from fastticket.core.proxy import LIMITS, ROUTE_TIMEOUTS, TIMEOUTS_S
 from fastticket.core.routes import ROUTES_MAX, in_order
 from fastticket.core.ticket import Keyring, read_keys

@@ -2,7 +2,10 @@
 # make test       set up with everything the tests need, then the whole suite, checks and coverage
 # make check      lint and types only          make gate     whether the hot paths have become slower
 # make model      every interleaving of the coherence protocol up to a bound, then each fault put back and its counterexample: minutes
-# make fuzz       the parsers of HTTP under sanitizers, FUZZ_RUNS inputs: 10,000,000 take ten minutes
+# make fuzz       the parsers (heads, bodies, cookies, paths, tickets, PROXY headers under sanitizers; properties files), FUZZ_RUNS inputs:
+#                 20,000,000 take a quarter of an hour; FUZZ="ticket paths" for some of them
+# make real       three programs as people run them, JupyterLab, socket.io and Gradio, by Chromium through a gateway: minutes, and a
+#                 gigabyte in build/real; before a release
 # make faults     every fault that the store and the gateways are to survive, on real servers, as a table: a quarter of an hour; FAULTS="--only NAME"
 # make mutations  breaks the product on purpose, one fault at a time, and sees which test turns red (docs/promises.md);
 #                 all take about twenty minutes; ONLY="ID ID" for some, NEW=1 for those that are not as they were seen
@@ -23,7 +26,7 @@ CORE_TESTS := tests/test_ticket.py tests/test_nearcache.py tests/test_check.py t
 	tests/test_gateway_http.py tests/test_gateway_auth.py tests/test_gateway_sessions.py tests/test_clients.py tests/test_upstreams.py tests/test_gateway_routes.py \
 	tests/test_gateway_limits.py tests/test_gateway_clients.py tests/test_gateway_upstreams.py tests/test_access_log.py
 
-.PHONY: run test gate check model fuzz faults corpus mutations bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
+.PHONY: run test gate check model fuzz real faults corpus mutations bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
 	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-crowd bench-flush bench-hmac coverage-core clean
 
 run: $(VENV)/built
@@ -75,10 +78,23 @@ coverage-core: $(VENV)/built-dev
 	cd build/traced && FASTTICKET_TRACE=1 ../../$(BIN)/python setup.py -q build_ext --inplace
 	cd build/traced && FASTTICKET_FUZZ=0.02 ../../$(BIN)/coverage run --rcfile=../../coverage-core.ini -m pytest -q $(CORE_TESTS)
 
-# Which promises of the parsers are tried, fuzz/http1.c says; what a finding becomes, fuzz/run.py.
-FUZZ_RUNS ?= 10000000
-fuzz: $(VENV)/fuzzer
-	$(BIN)/python fuzz/run.py --runs $(FUZZ_RUNS)
+# Which promises of the parsers are tried, fuzz/*.c say; what a finding becomes, fuzz/run.py.
+FUZZ_RUNS ?= 20000000
+FUZZ ?=
+fuzz: $(VENV)/fuzzer $(VENV)/built
+	$(BIN)/python fuzz/run.py $(FUZZ) --runs $(FUZZ_RUNS)
+
+# Programs that are too heavy for the suite, in an environment of their own; tests/real/ says what is asserted of them.
+REAL := build/real
+real: $(VENV)/built-dev $(REAL)/installed
+	$(BIN)/python -m pytest -q tests/real --real=$(REAL)
+
+$(REAL)/installed: tests/real/requirements.txt tests/real/package.json
+	mkdir -p $(REAL)
+	$(PYTHON) -m venv $(REAL)/venv
+	$(REAL)/venv/bin/pip install -q -r tests/real/requirements.txt
+	cp tests/real/package.json $(REAL)/ && cd $(REAL) && npm install --silent --no-audit --no-fund
+	touch $@
 
 # Everything, one after the other: half an hour, on a machine that does nothing else. Leaves a record in bench/history/.
 bench: $(VENV)/built-bench

@@ -104,7 +104,7 @@ def _fill_tables():
     memset(HEX, 0xFF, sizeof(HEX))
     for c in range(256):
         character = chr(c)
-        IN_PATH[c] = STARTS if character in "/." else SPECIAL if character in "%\\;" or c >= 128 else PLAIN
+        IN_PATH[c] = STARTS if character in "/." else SPECIAL if character in "%\\;?#" or c >= 128 else PLAIN
         if character in "0123456789abcdefABCDEF":
             HEX[c] = int(character, 16)
     for first, last, kind in RUNS:
@@ -165,7 +165,7 @@ cdef int normal_path(const uint8_t *path, uint32_t size, uint8_t *out, int *odd_
         out[n] = c
         n += 1
         i += 1
-    if n > 1 and out[n - 1] != c'/' and not _takes_segment(out, segment, n, odd_at):
+    if n and out[n - 1] != c'/' and not _takes_segment(out, segment, n, odd_at):
         return -1
     return n
 

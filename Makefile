@@ -87,12 +87,13 @@ fuzz: $(VENV)/fuzzer $(VENV)/built
 # Programs that are too heavy for the suite, in an environment of their own; tests/real/ says what is asserted of them.
 REAL := build/real
 real: $(VENV)/built-dev $(REAL)/installed
-	$(BIN)/python -m pytest -q tests/real --real=$(REAL)
+	FASTTICKET_REAL=$(REAL) $(BIN)/python -m pytest -q tests/real
 
 $(REAL)/installed: tests/real/requirements.txt tests/real/package.json
 	mkdir -p $(REAL)
 	$(PYTHON) -m venv $(REAL)/venv
 	$(REAL)/venv/bin/pip install -q -r tests/real/requirements.txt
+	command -v npm >/dev/null || $(APT) install -qy --no-install-recommends npm
 	cp tests/real/package.json $(REAL)/ && cd $(REAL) && npm install --silent --no-audit --no-fund
 	touch $@
 

@@ -4,6 +4,39 @@ It is the oracle of test_properties.py, which asks a real Java the same where th
 hexadecimal UTF-16 on a line, and the pairs come back so.
 """
 
+#: Texts, and what Java reads in them.
+KNOWN_TEXTS = [
+    ("# a\u2028b=c", {}),
+    ("a=b\vc", {"a": "b\vc"}),
+    ("a=b\fc", {"a": "b\fc"}),
+    ("a=b\x85c\x1cd", {"a": "b\x85c\x1cd"}),
+    ("# D:\\logs\\\na=b", {"a": "b"}),
+    (" ! D:\\\n  a=b", {"a": "b"}),
+    ("a=b\\\rc", {"a": "bc"}),
+    ("a=b\\\r\n c\\\n\td", {"a": "bcd"}),
+    ("a=b\rc=d", {"a": "b", "c": "d"}),
+    ("a=b\\\n#c", {"a": "b#c"}),
+    ("a=b\\\n\nc=d", {"a": "b", "c": "d"}),
+    ("a=b\\", {"a": "b"}),
+    ("\\\n# a\nb=c", {"b": "c"}),
+    ("\ufeffa=b", {"\ufeffa": "b"}),
+    ("a = b ", {"a": "b "}),
+    ("a\\:b\\=c\\ d = e", {"a:b=c d": "e"}),
+    ("a : = b", {"a": "= b"}),
+    ("=b", {"": "b"}),
+    ("a=\\uD834\\uDD1E", {"a": "𝄞"}),
+    ('a=\\q\\"', {"a": 'q"'}),
+    ("a:b", {"a": "b"}),
+    ("a b", {"a": "b"}),
+    ("a", {"a": ""}),
+    ("a==b", {"a": "=b"}),
+    ("a=\\u00e9\\t\\\\", {"a": "é\t\\"}),
+    ("a=b\\\\\nc=d", {"a": "b\\", "c": "d"}),
+    ("# a=b\n ! c=d\n\n", {}),
+    ("a=1\na=2", {"a": "2"}),
+    ("a=b#c", {"a": "b#c"}),
+]
+
 WHITE = " \t\f"
 ENDS = "\r\n"
 

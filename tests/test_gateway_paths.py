@@ -17,13 +17,8 @@ from conftest import Gateway, Origin, gateways, origins, status_of
 from http_grammar import FACTOR
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from path_corpus import LAYOUTS, NOT_PUBLIC, PUBLIC
 from path_readers import STEPS, before_query, readings
-
-LAYOUTS = {
-    "exempt inside": {"/": "required", "/open": "none"},
-    "exempt around": {"/": "none", "/private": "required"},
-    "nested": {"/": "none", "/private": "required", "/private/open": "none", "/private/open/not": "required"},
-}
 
 
 @dataclass
@@ -155,35 +150,6 @@ def test_what_needs_no_ticket_is_forwarded(sites):
         "/private/open/no%74",
     ):
         assert site.ask(target) == 401
-
-
-PUBLIC = {
-    "exempt inside": ["/open/%C3%A9", "/open/文.png", "/open/100%25", "/open/a;v=1", "/open/what%3F", "/open/a%2eb"],
-    "exempt around": ["/новости/2024", "/größe", "/100%25", "/a;v=1/b", "/what%3F", "/文/b", "/.a%E6%96%87/b"],
-    "nested": ["/новости/2024", "/private/open/文", "/open/é;x=1"],
-}
-NOT_PUBLIC = {
-    "exempt inside": [
-        "/open;x",
-        "/文/open",
-        "/%C3%A9",
-        "/open%3F",
-        "/open/%C0%AF",
-        "/open/%E9",
-        "/open/..;/x",
-        "/open/%252e",
-    ],
-    "exempt around": [
-        "/private;x",
-        "/private文",
-        "/文/private",
-        "/privat%C3%A9",
-        "/private%3F",
-        "/priv\u200cate",
-        "/priv%E6%96%87ate",
-    ],
-    "nested": ["/private/open/not文", "/private/open/文/not", "/private/ope%C3%B1", "/private/é"],
-}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

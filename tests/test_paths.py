@@ -19,8 +19,9 @@ from conftest import BOUND_S
 from http_grammar import FACTOR
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from path_corpus import LAYOUTS
 from path_readers import DECODINGS, decoded, deep_readings
-from test_gateway_paths import AFTER, BEFORE, LAYOUTS, SLASHES
+from test_gateway_paths import AFTER, BEFORE, SLASHES
 
 from fastticket.core.paths import RUNS, kind_of_character, may_be_under, readable_path, routing_path
 

@@ -11,7 +11,7 @@ from conftest import BOUND_S
 from http_grammar import FACTOR
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from java_properties import JAVA, Malformed, load
+from java_properties import JAVA, KNOWN_TEXTS, Malformed, load
 
 from fastticket.errors import ConfigError
 from fastticket.gateway.linkis import load_linkis
@@ -23,37 +23,6 @@ PIECES = [
     *("\\u0041", "\\u12", "\\u00e", "\\uD834", "\\u", "\\U0041", "\\t", "\\n", "\\=", "\\ ", "\\#", "0", "\\u000a"),
 ]
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=14).map("".join)
-KNOWN_TEXTS = [
-    ("# a\u2028b=c", {}),
-    ("a=b\vc", {"a": "b\vc"}),
-    ("a=b\fc", {"a": "b\fc"}),
-    ("a=b\x85c\x1cd", {"a": "b\x85c\x1cd"}),
-    ("# D:\\logs\\\na=b", {"a": "b"}),
-    (" ! D:\\\n  a=b", {"a": "b"}),
-    ("a=b\\\rc", {"a": "bc"}),
-    ("a=b\\\r\n c\\\n\td", {"a": "bcd"}),
-    ("a=b\rc=d", {"a": "b", "c": "d"}),
-    ("a=b\\\n#c", {"a": "b#c"}),
-    ("a=b\\\n\nc=d", {"a": "b", "c": "d"}),
-    ("a=b\\", {"a": "b"}),
-    ("\\\n# a\nb=c", {"b": "c"}),
-    ("\ufeffa=b", {"\ufeffa": "b"}),
-    ("a = b ", {"a": "b "}),
-    ("a\\:b\\=c\\ d = e", {"a:b=c d": "e"}),
-    ("a : = b", {"a": "= b"}),
-    ("=b", {"": "b"}),
-    ("a=\\uD834\\uDD1E", {"a": "𝄞"}),
-    ('a=\\q\\"', {"a": 'q"'}),
-    ("a:b", {"a": "b"}),
-    ("a b", {"a": "b"}),
-    ("a", {"a": ""}),
-    ("a==b", {"a": "=b"}),
-    ("a=\\u00e9\\t\\\\", {"a": "é\t\\"}),
-    ("a=b\\\\\nc=d", {"a": "b\\", "c": "d"}),
-    ("# a=b\n ! c=d\n\n", {}),
-    ("a=1\na=2", {"a": "2"}),
-    ("a=b#c", {"a": "b#c"}),
-]
 
 
 def ours(text):

@@ -1634,7 +1634,9 @@ cdef class Proxy:
         self._put(b"Cache-Control: no-store\r\n", 25)
         if self.request_id_field.size:
             self._put_request_id(c)
+        self._put(self.identity_field.at, self.identity_field.size)
         self._put_identity(c)
+        self._put(b"\r\n", 2)
         self._put(<const uint8_t *>connection, <uint32_t>strlen(connection))
         self._put(b"\r\n", 2)
         self._deliver(index, 204, self.out, self.out_size)
@@ -2079,21 +2081,23 @@ cdef class Proxy:
         if route.request_fields.size:
             self._put(route.request_fields.at, route.request_fields.size)
         if c.is_admitted:
-            self._put_identity(c)
+            self._put(self.identity_field.at, self.identity_field.size)
+            if self.escapes_identity:
+                self._put_identity(c)
+            else:
+                self._put(c.checked.raw + PRINCIPAL_AT, c.checked.raw[PRINCIPAL_LENGTH_AT])
+            self._put(b"\r\n", 2)
         self._put(b"\r\n", 2)
 
     cdef void _put_identity(self, const Conn *c) noexcept nogil:
-        """Whose ticket it is: its bytes, UTF-8, or in percent-encoding all that RFC 3986 reserves."""
+        """Whose ticket it is, in percent-encoding, if so wished: all of it but what RFC 3986 calls unreserved."""
         cdef const uint8_t *name = c.checked.raw + PRINCIPAL_AT
-        cdef uint32_t size = c.checked.raw[PRINCIPAL_LENGTH_AT]
         cdef uint32_t i
-        self._put(self.identity_field.at, self.identity_field.size)
         if not self.escapes_identity:
-            self._put(name, size)
-        else:
-            for i in range(size):
-                self._put_escaped(name[i])
-        self._put(b"\r\n", 2)
+            self._put(name, c.checked.raw[PRINCIPAL_LENGTH_AT])
+            return
+        for i in range(c.checked.raw[PRINCIPAL_LENGTH_AT]):
+            self._put_escaped(name[i])
 
     cdef void _put_escaped(self, uint8_t c) noexcept nogil:
         cdef const char *digits = b"0123456789ABCDEF"

@@ -86,9 +86,9 @@ RUNS = [
     (0x20000, 0x323AF, "solid"),
 ]
 # Of letters that have no marks to lose, to code pages that do not have them.
-GREEK = dict(zip("ΓΘΣΦΩαδεπσςτφ", "gtsfoadepsstf"))
-LATIN = dict(zip("ÆæÐðØøÞþßĐđĦħıŁłŊŋŒœŦŧµ×", "aaddoottsddhhillnnoottux"))
-KINDS = {"refused": REFUSED, "solid": SOLID, "sign": SIGN, "dot": DOT, "letter": LETTER}
+_GREEK = dict(zip("ΓΘΣΦΩαδεπσςτφ", "gtsfoadepsstf"))
+_LATIN = dict(zip("ÆæÐðØøÞþßĐđĦħıŁłŊŋŒœŦŧµ×", "aaddoottsddhhillnnoottux"))
+_KINDS = {"refused": REFUSED, "solid": SOLID, "sign": SIGN, "dot": DOT, "letter": LETTER}
 
 cdef const char *SIGNS = b" !\"#$&'()*+,-.:;<=>?@[]^_`{|}~0123456789"
 
@@ -108,19 +108,19 @@ def _fill_tables():
         if character in "0123456789abcdefABCDEF":
             HEX[c] = int(character, 16)
     for first, last, kind in RUNS:
-        runs[run_count] = Run(first, last, KINDS[kind])
+        runs[run_count] = Run(first, last, _KINDS[kind])
         run_count += 1
         if kind == "letter" and last < BASES:
             for c in range(first, last + 1):
                 base[c] = _base_of(chr(c))
     for c in range(0xA0, 256):
-        LATIN_1[c] = _base_of(chr(c)) if chr(c).isalpha() or chr(c) in LATIN else c"0"
+        LATIN_1[c] = _base_of(chr(c)) if chr(c).isalpha() or chr(c) in _LATIN else c"0"
 
 
 def _base_of(character):
     """Of a letter: what is left of it without its marks."""
     plain = unicodedata.normalize("NFKD", character)[0]
-    plain = LATIN.get(character) or GREEK.get(plain, plain).lower()
+    plain = _LATIN.get(character) or _GREEK.get(plain, plain).lower()
     if plain.isascii():
         return ord(plain)
     return 0 if "GREEK" in unicodedata.name(character, "GREEK") else ANY
@@ -377,4 +377,4 @@ def may_be_under(bytes path not None, str route not None):
 
 
 def kind_of_character(uint32_t code):
-    return next(name for name, kind in KINDS.items() if kind == kind_of(code))
+    return next(name for name, kind in _KINDS.items() if kind == kind_of(code))

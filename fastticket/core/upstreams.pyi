@@ -54,7 +54,10 @@ class Upstreams:
         """What a health check has found."""
 
     def state(self, now_ms: int) -> list[dict[str, Any]]:
-        """Each server: group, server, state ("up", "down"), active and idle connections, queued requests of its group."""
+        """Each server: group, server, state ("up", "down"), active and idle connections, queued requests of its group.
+
+        Not seconds without a connection while a first one is up.
+        """
 
     def news(self) -> list[tuple[int, str, str]]:
         """Who has failed, or taken a connection again, since the last call: (group, server, reason); no reason: it is up."""

@@ -180,6 +180,8 @@ cdef class Upstreams:
         for number in range(self.group_count):
             for i in range(self.groups[number].count):
                 at = &self.servers[self.groups[number].members[i]]
+                if at.is_second and at.open_count == 0 and self._has_first(at, now_ms):
+                    continue                            # that nobody listens there says nothing
                 found.append({
                     "group": number,
                     "server": server_text(self.names[self.groups[number].members[i]]),

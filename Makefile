@@ -3,7 +3,10 @@
 # make quick      what takes under a minute: lint, types, and the tests that start no process
 # make check      lint and types only          make gate     whether the hot paths have become slower
 # make model      every interleaving of the coherence protocol up to a bound, then each fault put back and its counterexample: minutes
-# make fuzz       the parsers of HTTP under sanitizers, FUZZ_RUNS inputs: 10,000,000 take ten minutes
+# make fuzz       the parsers (heads, bodies, cookies, paths, tickets, PROXY headers under sanitizers; properties files), FUZZ_RUNS inputs:
+#                 20,000,000 take a quarter of an hour; FUZZ="ticket paths" for some of them
+# make real       three programs as people run them, JupyterLab, socket.io and Gradio, by Chromium through a gateway: minutes, and a
+#                 gigabyte in build/real; before a release
 # make faults     every fault that the store and the gateways are to survive, on real servers, as a table: a quarter of an hour; FAULTS="--only NAME"
 # make drill      eight things that break under a running gateway: what clients saw, what log, /healthz, /readyz and /metrics said; a minute
 # make mutations  breaks the product on purpose, one fault at a time, and sees which test turns red (docs/promises.md);
@@ -33,7 +36,7 @@ CORE_TESTS := tests/test_ticket.py tests/test_nearcache.py tests/test_check.py t
 QUICK_TESTS := $(CORE_TESTS) $(addprefix tests/test_,$(addsuffix .py,access_log architecture asgi attributes breaker coherence cookies documents \
 	events flask linkis mutations redis_url references seen store_sqlite sync wsgi))
 
-.PHONY: run test quick gate check model fuzz faults drill corpus suites mutations bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
+.PHONY: run test quick gate check model fuzz real faults drill corpus suites mutations bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
 	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-crowd bench-flush bench-hmac coverage-core clean
 
 run: $(VENV)/built
@@ -99,10 +102,24 @@ coverage-core: $(VENV)/built-dev
 	cd build/traced && FASTTICKET_TRACE=1 ../../$(BIN)/python setup.py -q build_ext --inplace
 	cd build/traced && FASTTICKET_FUZZ=0.02 ../../$(BIN)/coverage run --rcfile=../../coverage-core.ini -m pytest -q $(SIDE_BY_SIDE) $(CORE_TESTS)
 
-# Which promises of the parsers are tried, fuzz/http1.c says; what a finding becomes, fuzz/run.py.
-FUZZ_RUNS ?= 10000000
-fuzz: $(VENV)/fuzzer
-	$(BIN)/python fuzz/run.py --runs $(FUZZ_RUNS)
+# Which promises of the parsers are tried, fuzz/*.c say; what a finding becomes, fuzz/run.py.
+FUZZ_RUNS ?= 20000000
+FUZZ ?=
+fuzz: $(VENV)/fuzzer $(VENV)/built
+	$(BIN)/python fuzz/run.py $(FUZZ) --runs $(FUZZ_RUNS)
+
+# Programs that are too heavy for the suite, in an environment of their own; tests/real/ says what is asserted of them.
+REAL := build/real
+real: $(VENV)/built-dev $(REAL)/installed
+	FASTTICKET_REAL=$(REAL) $(BIN)/python -m pytest -q tests/real
+
+$(REAL)/installed: tests/real/requirements.txt tests/real/package.json
+	mkdir -p $(REAL)
+	$(PYTHON) -m venv $(REAL)/venv
+	$(REAL)/venv/bin/pip install -q -r tests/real/requirements.txt
+	command -v npm >/dev/null || $(APT) install -qy --no-install-recommends npm
+	cp tests/real/package.json $(REAL)/ && cd $(REAL) && npm install --silent --no-audit --no-fund
+	touch $@
 
 # Everything, one after the other: half an hour, on a machine that does nothing else. Leaves a record in bench/history/.
 bench: $(VENV)/built-bench

@@ -55,6 +55,7 @@ setup(
             core("nearcache"),
             core("check"),
             core("http1"),
+            core("paths"),
             core("routes"),
             core("clients"),
             core("upstreams", ("m",)),

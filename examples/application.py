@@ -10,7 +10,7 @@ import hmac
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
 
-PASSWORDS = {"alice": "wonder"}
+PASSWORDS = {"alice": "wonder", "Zoë": "wonder"}
 
 
 def is_password(user, password):
@@ -21,7 +21,10 @@ class Application(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        self.answer(200, f"hello {self.headers['X-Forwarded-User']}\n")
+        name = (
+            self.headers["X-Forwarded-User"].encode("latin-1").decode()
+        )  # it is UTF-8; this server takes it for Latin-1
+        self.answer(200, f"hello {name}\n")
 
     def do_POST(self):
         form = parse_qs(self.rfile.read(int(self.headers.get("Content-Length", 0))).decode())
@@ -35,11 +38,12 @@ class Application(BaseHTTPRequestHandler):
             self.answer(403, "no\n")
 
     def answer(self, status, text, fields=None):
+        body = text.encode()
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(text)), **(fields or {})}.items():
-            self.send_header(name, value)
+        for name, value in {"Content-Length": str(len(body)), **(fields or {})}.items():
+            self.send_header(name, value.encode().decode("latin-1"))
         self.end_headers()
-        self.wfile.write(text.encode())
+        self.wfile.write(body)
 
 
 ThreadingHTTPServer(("127.0.0.1", 9001), Application).serve_forever()

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastticket import Keyring, Ticket
+from fastticket import Keyring, Ticket, terminal
 from fastticket.demo import demo
 from fastticket.errors import ConfigError, FastticketError, InvalidPrincipal
 from fastticket.gateway import descriptors, errorlog
@@ -46,7 +46,8 @@ DEFAULT_UPSTREAM = "127.0.0.1:9001"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
-    options = _parser().parse_args(arguments)
+    terminal.prepare()
+    options = _parser().parse_args(terminal.arguments() if arguments is None else arguments)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     try:
         return int(options.command(options))
@@ -303,7 +304,7 @@ def _inspect(options: argparse.Namespace) -> int:
         return FAILED
     verdict = keys.verify(text, time.time_ns() // 1_000_000)
     print(
-        json.dumps(
+        terminal.json_text(
             {
                 "verdict": "authentic" if isinstance(verdict, Ticket) else verdict.reason,
                 "principal": ticket.principal,
@@ -313,7 +314,6 @@ def _inspect(options: argparse.Namespace) -> int:
                 "idle_timeout_s": ticket.idle_timeout_s,
                 "absolute_lifetime_s": ticket.absolute_lifetime_s,
             },
-            ensure_ascii=False,
             indent=2,
         )
     )
@@ -336,7 +336,7 @@ def _check_config(options: argparse.Namespace) -> int:
     shown = config if options.show_secrets else without_secrets(config)
     if shown != config:
         print("# *** stands for a secret; --show-secrets prints it\n")
-    print(to_toml(shown))
+    print(terminal.toml_text(to_toml(shown)))
     return _say_all(asyncio.run(look(config)), FAILED) if options.live else 0
 
 

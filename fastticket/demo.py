@@ -22,7 +22,7 @@ from fastticket.gateway.processes import end_with_parent
 from fastticket.gateway.supervisor import run
 from fastticket.keyfile import create_key_file
 
-PAGE = resources.files("fastticket").joinpath("demo.html").read_text()
+PAGE = resources.files("fastticket").joinpath("demo.html").read_text("utf-8")
 
 
 class Application(BaseHTTPRequestHandler):

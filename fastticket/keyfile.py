@@ -65,8 +65,10 @@ def create_key_file(path: Path) -> None:
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             _write(file, key_file_text(new_ring()))
-    except OSError as error:
+    except FileExistsError as error:
         raise ConfigError(f"{path}: {error.strerror}; a key file is not overwritten") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
 
 
 def read_ring(path: Path | str) -> list[Key]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
+from fastticket import terminal
 from fastticket.core.ticket import Keyring, Ticket
 from fastticket.errors import ConfigError, StoreUnavailable, TicketRefused
 from fastticket.gateway.config import Config
@@ -134,7 +134,7 @@ def _print_event(event: Event, as_json: bool) -> None:
     if as_json:
         values = {"position": position, "at": at, "kind": event.kind}
         print(
-            json.dumps({**values, "session_id": event.session_id, "principal": event.principal}, ensure_ascii=False),
+            terminal.json_text({**values, "session_id": event.session_id, "principal": event.principal}),
             flush=True,
         )
     else:
@@ -153,7 +153,7 @@ def _session_values(session: StoredSession) -> Mapping[str, Any]:
 
 
 def _print_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+    print(terminal.json_text(value, indent=2))
 
 
 def iso(at_ms: int) -> str:

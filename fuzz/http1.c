@@ -3,15 +3,13 @@
  *
  *     http1 [libFuzzer's options] [FOLDER]        http1 FINDING       tries one input again
  *
- * The first byte of an input says which parser reads the rest. The parsers are static functions of core.c, the C that Cython makes of
- * http1.pyx, so that is compiled in. Every input is in a room of exactly its size, and what a parser must not see yet is poisoned.
+ * Which parser reads an input, harness.h says. Every input is in a room of exactly its size, and what a parser must not see yet is poisoned.
  */
 #include <core.c> /* from a system folder (-isystem): its warnings are not ours */
 
-#include <sanitizer/asan_interface.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+static const char *const mode_names[] = {"request", "response", "response to HEAD", "body", "cookie"};
+
+#include "harness.h"
 
 #define HTTP1(what, name) __pyx_##what##_10fastticket_4core_5http1_##name
 
@@ -20,32 +18,14 @@ typedef struct HTTP1(t, Field) Field;
 typedef struct HTTP1(t, Head) Head;
 typedef struct HTTP1(t, Chunks) Chunks;
 
-enum mode { REQUEST, RESPONSE, RESPONSE_TO_HEAD, BODY, PATH, COOKIE, MODES };
+enum mode { REQUEST, RESPONSE, RESPONSE_TO_HEAD, BODY, COOKIE };
 
 enum {
     PREFIXES_MAX = 64,          /* of a head that are read; of a short one that is all */
     SPLIT_EVERYWHERE_BYTES = 32 /* up to here a body is split in two at every place */
 };
 
-static const char *const mode_names[MODES] = {"request", "response", "response to HEAD", "body", "path", "cookie"};
-static unsigned long executions[MODES];
 static struct HTTP1(obj, Names) *names;
-
-static void require(int holds, const char *promise) {
-    if (holds) return;
-    fprintf(stderr, "not so: %s\n", promise);
-    abort();
-}
-
-static uint8_t *room(uint32_t size) {
-    uint8_t *at = malloc(size);
-    require(at != NULL, "there is memory");
-    return at;
-}
-
-static uint8_t *copy_of(const uint8_t *at, uint32_t size) {
-    return memcpy(room(size), at, size);
-}
 
 /* ------------------------------------------------------------------------------------------------------------- heads */
 
@@ -283,38 +263,7 @@ static void check_body(const uint8_t *input, uint32_t size) {
     free(whole.data.at);
 }
 
-/* ------------------------------------------------------------------------------------------------- paths and cookies */
-
-/* Whether readers agree where that leads: no empty segment but the last one, and no dot segments. */
-static int has_plain_segments(const uint8_t *path, uint32_t size) {
-    for (uint32_t at = 1, end; at < size; at = end + 1) {
-        for (end = at; end < size && path[end] != '/'; end++) continue;
-        uint32_t dots = 0;
-        while (at + dots < end && path[at + dots] == '.') dots++;
-        if (end == at || (dots == end - at && dots <= 2)) return 0;
-    }
-    return 1;
-}
-
-static void check_path(const uint8_t *input, uint32_t size) {
-    uint8_t *path = copy_of(input, size);
-    uint8_t *out = room(size);
-    int normal = HTTP1(f, normal_path)(path, size, out);
-    require(normal >= -1 && normal <= (int)size, "a normal path is not longer than the path");
-    if (normal >= 0) {
-        uint32_t normal_size = (uint32_t)normal;
-        uint8_t *exact = copy_of(out, normal_size);
-        require(memchr(exact, '%', normal_size) == NULL && memchr(exact, '\\', normal_size) == NULL &&
-                    memchr(exact, ';', normal_size) == NULL,
-                "nothing ambiguous is left in a normal path");
-        require(size == 0 || path[0] != '/' || has_plain_segments(exact, normal_size), "its segments are plain");
-        require(HTTP1(f, normal_path)(exact, normal_size, out) == normal && memcmp(exact, out, normal_size) == 0,
-                "a normal path is normal");
-        free(exact);
-    }
-    free(out);
-    free(path);
-}
+/* ----------------------------------------------------------------------------------------------------------- cookies */
 
 /* Its first byte is the size of a name, which comes next; then comes the value of a Cookie field. */
 static void check_cookie(const uint8_t *input, uint32_t size) {
@@ -348,43 +297,18 @@ static void check_cookie(const uint8_t *input, uint32_t size) {
 
 /* ----------------------------------------------------------------------------------------------------- for libFuzzer */
 
-/* CPython frees little when it ends. The parsers allocate nothing. */
-const char *__asan_default_options(void) {
-    return "detect_leaks=0";
-}
-
-static void print_executions(void) {
-    for (int mode = 0; mode < MODES; mode++)
-        fprintf(stderr, "executions of %s: %lu\n", mode_names[mode], executions[mode]);
+static void check(unsigned mode, const uint8_t *rest, uint32_t rest_size) {
+    if (mode == BODY) check_body(rest, rest_size);
+    else if (mode == COOKIE) check_cookie(rest, rest_size);
+    else check_head((enum mode)mode, rest, rest_size);
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
     (void)argc;
     (void)argv;
-    PyConfig config;
-    PyConfig_InitIsolatedConfig(&config);
-    config.site_import = 0;
-    require(PyImport_AppendInittab("http1", PyInit_http1) == 0, "http1 is built in");
-    require(!PyStatus_Exception(PyConfig_SetBytesString(&config, &config.program_name, PYTHON)) &&
-                !PyStatus_Exception(Py_InitializeFromConfig(&config)),
-            "Python starts");
-    PyObject *http1 = PyImport_ImportModule("http1"); /* fills the parsers' tables */
-    names = http1 ? (struct HTTP1(obj, Names) *)PyObject_CallMethod(http1, "Names", "((s))", "X-Forwarded-User") : NULL;
+    PyObject *http1 = start_python("http1", PyInit_http1);
+    names = (struct HTTP1(obj, Names) *)PyObject_CallMethod(http1, "Names", "((s))", "X-Forwarded-User");
     if (PyErr_Occurred()) PyErr_Print();
-    require(names != NULL, "http1 is there");
-    atexit(print_executions);
-    return 0;
-}
-
-int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
-    if (size == 0) return 0;
-    enum mode mode = input[0] % MODES;
-    executions[mode]++;
-    const uint8_t *rest = input + 1;
-    uint32_t rest_size = (uint32_t)(size - 1);
-    if (mode == BODY) check_body(rest, rest_size);
-    else if (mode == PATH) check_path(rest, rest_size);
-    else if (mode == COOKIE) check_cookie(rest, rest_size);
-    else check_head(mode, rest, rest_size);
+    require(names != NULL, "there are names");
     return 0;
 }

@@ -1,10 +1,13 @@
-"""Fuzzes the parsers of HTTP/1.1: builds http1.c with clang, libFuzzer and sanitizers, runs it from the seeds on, and sums up.
+"""Fuzzes the parsers: builds each harness with clang, libFuzzer and sanitizers, runs it from the seeds on, and sums up.
 
-    python fuzz/run.py [--runs 10000000] [--seed N] [--folder build/fuzz]
+    python fuzz/run.py [NAME ...] [--runs 20000000] [--seed N] [--folder build/fuzz]
 
-`make fuzz` does it. Inputs that reach something new stay in FOLDER/corpus, where the next run goes on; a seed and an empty folder make
-the same run again. It ends with 1 at the first finding, an input that stays as FOLDER/finding-…: `FOLDER/http1 FOLDER/finding-…` tries
-it again, and it becomes a test in tests/test_http1.py.
+NAME: http1 (heads, bodies, cookies), paths, ticket, clients (PROXY headers, addresses), python (properties files and the cookies of the
+frameworks, which are Python: without sanitizers, beside their twins). By default all of them; `--runs` is for all together, by SHARES.
+
+`make fuzz` does it. Inputs that reach something new stay in FOLDER/NAME/corpus, where the next run goes on; a seed and an empty folder
+make the same run again. It ends with 1 at the first finding, an input that stays as FOLDER/NAME/finding-…:
+`FOLDER/NAME/NAME FOLDER/NAME/finding-…` tries it again, and it becomes a test of the parser's.
 """
 
 from __future__ import annotations
@@ -16,39 +19,48 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import python_parsers
 import seeds
 
 HERE = Path(__file__).resolve().parent
-PARSERS = HERE.parent / "fastticket" / "core" / "http1.pyx"
+PACKAGE = HERE.parent / "fastticket"
 SECONDS_AN_INPUT_MAX = 10
 
+#: Of the executions, in hundredths.
+SHARES = {"http1": 45, "paths": 18, "ticket": 18, "clients": 18, "python": 1}
+LIBRARIES = {"ticket": ["-lcrypto"]}
+
 # What guides and what is counted are the parsers: neither the harness nor what makes Python objects of their results for tests.
-GUIDES = "src:*\nfun:__pyx_f_10fastticket_4core_5http1_*\n"
+GUIDES = "src:*\nfun:__pyx_f_10fastticket_4core_*\n"
 GUIDES_NOT = "fun:*http1__slice\nfun:*http1__common\n"
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
-def translate(folder: Path) -> None:
+def translate(name: str, folder: Path) -> None:
     """The parsers into C."""
     folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run([sys.executable, "-m", "cython", "-3", "-o", folder / "core.c", PARSERS], check=True)
+    source = PACKAGE / "core" / f"{name}.pyx"
+    subprocess.run([sys.executable, "-m", "cython", "-3", "-o", folder / "core.c", source], check=True)
 
 
-def build(folder: Path, name: str, *sanitizers: str) -> Path:
+def build(name: str, folder: Path, program: str, *sanitizers: str) -> Path:
     (folder / "guides").write_text(GUIDES)
     (folder / "guides-not").write_text(GUIDES_NOT)
     libraries = sysconfig.get_config_var("LIBDIR")
+    takes_most = "uint32_t most" in (PACKAGE / "core" / "clients.pxd").read_text()
     command = [
         *("clang", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-fsanitize=fuzzer", *sanitizers),
         "-fno-inline",  # each parser with counters of its own
         f"-fsanitize-coverage-allowlist={folder / 'guides'}",
         f"-fsanitize-coverage-ignorelist={folder / 'guides-not'}",
-        *("-isystem", folder, "-isystem", sysconfig.get_path("include"), f'-DPYTHON="{sys.executable}"'),
-        *(HERE / "http1.c", "-o", folder / name),
+        *("-isystem", folder, "-isystem", sysconfig.get_path("include")),
+        *(f'-DPYTHON="{sys.executable}"', f'-DPACKAGE="{PACKAGE}"', *(["-DTAKES_MOST"] if takes_most else [])),
+        *(HERE / f"{name}.c", "-o", folder / program),
         *(f"-L{libraries}", f"-Wl,-rpath,{libraries}", f"-lpython{sysconfig.get_config_var('LDVERSION')}"),
+        *LIBRARIES.get(name, []),
     ]
     subprocess.run(command, check=True)
-    return folder / name
+    return folder / program
 
 
 def artifacts(folder: Path) -> str:
@@ -56,12 +68,12 @@ def artifacts(folder: Path) -> str:
     return f"-artifact_prefix={folder}/finding-"
 
 
-def fuzz(fuzzer: Path, folder: Path, options: list[str]) -> tuple[int, str]:
+def fuzz(name: str, fuzzer: Path, folder: Path, options: list[str]) -> tuple[int, str]:
     """Its exit status, and what it said, which is shown, too."""
-    seeds.plant(folder / "seeds")
+    seeds.plant(name, folder / "seeds")
     (folder / "corpus").mkdir(exist_ok=True)
     command = [
-        *(fuzzer, folder / "corpus", folder / "seeds", f"-dict={HERE / 'http1.dict'}"),
+        *(fuzzer, folder / "corpus", folder / "seeds", f"-dict={HERE / f'{name}.dict'}"),
         *(artifacts(folder), f"-max_len={seeds.BYTES_MAX}", f"-timeout={SECONDS_AN_INPUT_MAX}"),
         *("-print_final_stats=1", *options),
     ]
@@ -74,9 +86,9 @@ def fuzz(fuzzer: Path, folder: Path, options: list[str]) -> tuple[int, str]:
     return process.returncode, "".join(said)
 
 
-def coverage(folder: Path) -> str:
+def coverage(name: str, folder: Path) -> str:
     """Of all that was kept, in a build without the sanitizers, whose checks would count as edges that nothing ever takes."""
-    fuzzer = build(folder, "http1-unsanitized")
+    fuzzer = build(name, folder, f"{name}-unsanitized")
     command = [fuzzer, "-runs=0", artifacts(folder), folder / "corpus", folder / "seeds"]
     said = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace").stderr
     covered, counted = last(r" cov: (\d+)", said), last(r"\((\d+) inline 8-bit counters\)", said)
@@ -87,21 +99,40 @@ def last(pattern: str, said: str) -> str:
     return (re.findall(pattern, said) or ["?"])[-1]
 
 
+def run(name: str, runs: int, seed: int, folder: Path) -> tuple[int, bool]:
+    """How many executions there were, and whether there was a finding. It is summed up in a line."""
+    if name == "python":
+        executions, finding = python_parsers.run(runs, seed)
+        print(f"fuzz: python: {executions} executions; {finding or 'no findings'}", flush=True)
+        return executions, bool(finding)
+    translate(name, folder)
+    fuzzer = build(name, folder, name, *SANITIZERS)
+    status, said = fuzz(name, fuzzer, folder, [f"-runs={runs}", f"-seed={seed}"])
+    executions = int(last(r"stat::number_of_executed_units: +(\d+)", said).replace("?", "0"))
+    finding = last(r"Test unit written to (\S+)", said)
+    findings = f"1 finding: {finding}, exit status {status}" if status else "no findings"
+    print(f"fuzz: {name}: {executions} executions; covered are {coverage(name, folder)}; {findings}", flush=True)
+    return executions, bool(status)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=10_000_000)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(SHARES))
+    parser.add_argument("--runs", type=int, default=20_000_000)
     parser.add_argument("--seed", type=int, default=0, help="of the random choices; 0: a new one")
     parser.add_argument("--folder", type=Path, default=HERE.parent / "build" / "fuzz")
     arguments = parser.parse_args()
-    folder = arguments.folder.resolve()
-    translate(folder)
-    fuzzer = build(folder, "http1", *SANITIZERS)
-    status, said = fuzz(fuzzer, folder, [f"-runs={arguments.runs}", f"-seed={arguments.seed}"])
-    executions = last(r"stat::number_of_executed_units: +(\d+)", said)
-    finding = last(r"Test unit written to (\S+)", said)
-    findings = f"1 finding: {finding}, exit status {status}" if status else "no findings"
-    print(f"fuzz: {executions} executions; covered are {coverage(folder)}; {findings}", flush=True)
-    return 1 if status else 0
+    names = arguments.names or list(SHARES)
+    shares = sum(SHARES[name] for name in names)
+    total = 0
+    for name in names:
+        runs = arguments.runs * SHARES[name] // shares
+        executions, has_finding = run(name, runs, arguments.seed, arguments.folder.resolve() / name)
+        total += executions
+        if has_finding:
+            return 1
+    print(f"fuzz: {total} executions, no findings", flush=True)
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,17 +1,21 @@
-"""Where a fuzzer begins: the attacks of tests/attack_corpus.py and a few ordinary messages, as inputs of http1.c."""
+"""Where each fuzzer begins: the attacks of tests/attack_corpus.py, a few ordinary messages, and what unit tests know of the others."""
+# ruff: noqa: RUF001
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
+from urllib.parse import quote
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
 from attack_corpus import ATTACKS, COOKIE  # noqa: E402
 
+VECTORS = json.loads((HERE.parent / "tests" / "vectors.json").read_text("utf-8"))
 BYTES_MAX = 9 * 1024  # more than the longest target; what only a longer input shows is for the unit tests
 SPLIT = bytes([5, 2])  # a body's first piece, and one less than the others
 NAME = bytes([len(COOKIE)]) + COOKIE.encode()
@@ -24,8 +28,7 @@ class Mode(IntEnum):
     RESPONSE = 1
     RESPONSE_TO_HEAD = 2
     BODY = 3
-    PATH = 4
-    COOKIE = 5
+    COOKIE = 4
 
 
 BROWSER = (
@@ -64,22 +67,62 @@ BODIES = [
     *(b"0\r\nTrailer: " + b"v" * size + b"\r\n\r\n" for size in (4000, 4082, 4083, 4084)),
 ]
 PATHS = [
-    b"/",
-    b"/a/b/",
-    b"/a%20b/%7Euser",
-    b"/a/../b",
-    b"/a//b",
-    b"/%2e",
-    b"/..a/.b./...",
-    b"*",
-    b"/.",
-    b"/%3b",
-    b"/%25",
+    *(b"/", b"/a/b/", b"/a%20b/%7Euser", b"/a/../b", b"/a//b", b"/%2e", b"/..a/.b./...", b"*", b"/.", b"/%3b", b"/%25"),
+    *(
+        "/%C3%A9",
+        "/文.png",
+        "/100%25-x",
+        "/a;v=1/b",
+        "/what%3F#",
+        "/ハリー・ポッター",
+        "/·",
+        "/..文",
+        "/é\u0301\u200c",
+        "/ａ／．％",
+    ),
+    *("/%25%32%65", "/%E4%BD%A0admin", "/&#x2f;", "/%C0%AF", "/%ED%A0%80", "/%F4%90%80%80", "/новости/2024"),
+]
+ROUTES = [b"/admin", b"/a", b"/public/private/x", b"/ss"]
+TICKETS = [vector["ticket"].encode() for kind in ("accepted", "refused") for vector in VECTORS[kind]]
+NAMES = ["alice", "Zoë", "张三", "🎫", " a", "a ", "a\x7f", "x" * 190, "x" * 191, "\xff"]
+HEADERS = [
+    b"PROXY TCP4 1.2.3.4 5.6.7.8 1 65535\r\nGET",
+    b"PROXY TCP6 ::1 fe80::1 80 443\r\n",
+    *(
+        b"PROXY UNKNOWN\r\n",
+        b"PROXY UNKNOWN ffff::1 x\r\n",
+        b"PROXY TCP4 1.2.3.4 5.6.7.8 1 65536\r\n",
+        b"PROXY TCP4 1.2.3.4",
+    ),
+    *(
+        b"\r\n\r\n\0\r\nQUIT\n" + bytes([command, family]) + len(rest).to_bytes(2, "big") + rest
+        for command, family in (
+            (0x20, 0),
+            (0x21, 0x11),
+            (0x21, 0x21),
+            (0x21, 0),
+            (0x21, 0x31),
+            (0x11, 0x11),
+            (0x2F, 0x11),
+        )
+        for rest in (b"", b"\x01\x02\x03\x04" * 3, b"\x01" * 36, b"\x02" * 40 + b"\x04\0\x02ab")
+    ),
+]
+ADDRESSES = [
+    b"1.2.3.4",
+    b"1.2.3.4:80",
+    b"::1",
+    b"[::1]:65535",
+    b"::ffff:1.2.3.4",
+    b"[fe80::1",
+    b"1.2.3.4:",
+    b"01.2.3.4",
+    b"1::2::3",
 ]
 COOKIES = [b"a=b; t=1; t=2 ;\tt", b't="x"', b"t=; t==\t"]
 
 
-def inputs() -> Iterator[tuple[Mode, bytes]]:
+def of_http1() -> Iterator[tuple[int, bytes]]:
     for raw in [*(attack.raw() for attack in ATTACKS), BROWSER, WEBSOCKET, *LONG_TARGETS, *FULL_HEADS, *METHODS]:
         yield Mode.REQUEST, raw
         head, _, body = raw.partition(b"\r\n\r\n")
@@ -93,14 +136,41 @@ def inputs() -> Iterator[tuple[Mode, bytes]]:
         yield Mode.RESPONSE_TO_HEAD, raw
     for body in BODIES:
         yield Mode.BODY, SPLIT + body
-    for path in PATHS:
-        yield Mode.PATH, path
     for value in COOKIES:
         yield Mode.COOKIE, NAME + value
 
 
-def plant(folder: Path) -> None:
+def of_paths() -> Iterator[tuple[int, bytes]]:
+    targets = [raw.split(b" ")[1] for raw in (attack.raw() for attack in ATTACKS) if raw.count(b" ") > 1]
+    for path in [*PATHS, *targets]:
+        raw = path if isinstance(path, bytes) else quote(path, safe="/%;#&").encode()
+        yield 0, raw
+        for route in ROUTES:
+            yield 1, bytes([len(route)]) + route + raw
+
+
+def of_ticket() -> Iterator[tuple[int, bytes]]:
+    for text in TICKETS:
+        yield 0, text
+    for name in NAMES:
+        raw = name.encode("latin-1" if name == "\xff" else "utf-8")
+        yield 1, bytes(33) + raw
+        yield 2, raw
+
+
+def of_clients() -> Iterator[tuple[int, bytes]]:
+    for header in HEADERS:
+        yield 0, header
+    for address in ADDRESSES:
+        yield 1, address
+
+
+INPUTS = {"http1": of_http1, "paths": of_paths, "ticket": of_ticket, "clients": of_clients}
+
+
+def plant(name: str, folder: Path) -> None:
+    """What a harness begins with, in a file each: the mode, and what it reads."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, (mode, data) in enumerate(inputs()):
+    for number, (mode, data) in enumerate(INPUTS[name]()):
         if len(data) < BYTES_MAX:
-            (folder / f"{number:03}-{mode.name.lower()}").write_bytes(bytes([mode]) + data)
+            (folder / f"{number:03}-{int(mode)}").write_bytes(bytes([mode]) + data)

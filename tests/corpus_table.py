@@ -1,6 +1,7 @@
-"""`make corpus`: every attack and every bad response, over sockets, as a table; exit code 1 unless all is as wanted.
+"""`make corpus`: every attack, every bad response and paths of public pages, over sockets, and properties files, as a table.
 
-Rule: nothing is judged here. A row counts the runs of attack_runs.py and response_runs.py that raised nothing.
+Rule: nothing is judged here. A row counts the runs of attack_runs.py, response_runs.py and path_corpus.py that raised nothing; of a
+properties file it says whether it is read as java_properties.py does. Exit code 1 unless all is as wanted.
 """
 
 import sys
@@ -10,11 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import attack_runs
+import path_corpus
 import response_runs
 from attack_corpus import ATTACKS
 from conftest import gateways, origins
 from deliveries import bytewise, in_two, whole
+from java_properties import KNOWN_TEXTS, load
 from response_corpus import ANSWERS
+
+from fastticket.gateway.properties import read_properties
 
 
 @dataclass
@@ -74,6 +79,19 @@ def answer_row(answer, start_gateway, start_origin):
     return row(answer, answer.raw(), lambda: stage.seen, response_runs.run, stage)
 
 
+def path_row(entry, start_gateway, start_origin):
+    stage = path_corpus.set_stage(entry.layout, start_gateway, start_origin)
+    return row(entry, entry.raw(), lambda: stage.seen, path_corpus.run, stage)
+
+
+def properties_row(entry, *_):
+    """What a text comes to: one run, which cannot be split."""
+    text, wanted = entry
+    found = read_properties(text)
+    is_right = found == load(text) == wanted
+    return Row(ascii(text)[1:-1][:34], "properties", ascii(wanted)[:26], ascii(found)[:16], is_right, 0, 0)
+
+
 def rows(title, make_row, entries):
     """Print them as they come, and the total."""
     print(f"\n{title}\n{'id':36}{'group':26}{'wanted':28}{'seen whole':18}{'right split':>12}")
@@ -97,6 +115,8 @@ def main():
         "attacks of reliability.md": (attack_row, [attack for attack in ATTACKS if attack.id.isdigit()]),
         "more attacks": (attack_row, [attack for attack in ATTACKS if not attack.id.isdigit()]),
         "responses of a service": (answer_row, ANSWERS),
+        "paths of public pages": (path_row, path_corpus.PATHS),
+        "properties files": (properties_row, KNOWN_TEXTS),
     }
     found = {title: rows(title, *table) for title, table in tables.items()}
     print("", *(total(title, some) for title, some in found.items()), sep="\n")

@@ -1,10 +1,13 @@
 """What services make of a path: every reading that any of them, or several in a row, could come to.
 
 Rule: a step is something that a known server, framework or proxy does. They may be taken in any order and any number of
-times, as hops behind each other do. None makes a path longer, so there is an end to it.
+times, as hops behind each other do. None of STEPS makes a path longer, so there is an end to it. Some of DECODINGS do, so these are
+taken so many deep. A path is a string of bytes (Latin-1).
 """
+# ruff: noqa: RUF001, RUF002
 
 import re
+import unicodedata
 from urllib.parse import unquote_to_bytes
 
 OVERLONG = {  # UTF-8 that is none, and full-width forms, to who is not strict
@@ -68,6 +71,158 @@ STEPS = [
     *(decoded, with_unicode_escapes, with_overlong, with_slashes, without_parameters, with_slashes_merged),
     *(without_dots, up_to_nul),
 ]
+
+
+def before_query(path):
+    """To who decodes before he looks for the query: CVE-2024-38474."""
+    return re.split("[?#]", path)[0]
+
+
+def of_text(change):
+    """A step of who reads UTF-8; what is none stays as it is."""
+
+    def step(path):
+        text = path.encode("latin-1").decode("utf-8", "surrogateescape")
+        return change(text).encode("utf-8", "surrogateescape").decode("latin-1")
+
+    step.__name__ = change.__name__
+    return step
+
+
+@of_text
+def as_nfkc(text):
+    return unicodedata.normalize("NFKC", text)
+
+
+@of_text
+def without_marks(text):
+    """Accents and the like, as accent-insensitive comparisons do."""
+    return "".join(
+        each for each in unicodedata.normalize("NFKD", text) if not unicodedata.category(each).startswith("M")
+    )
+
+
+@of_text
+def without_ignorable(text):
+    """Of a file system such as HFS+: what is not seen is not there."""
+    return re.sub("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]", "", text)
+
+
+@of_text
+def with_case_folded(text):
+    """Of what is beyond ASCII: long s, the Kelvin sign, sharp s, dotless i."""
+    return re.sub("[^\0-\x7f]", lambda each: each[0].casefold().replace("ı", "i"), text)
+
+
+BEST_FIT = dict(  # of Windows' code pages: what is in the tables of Unicode another way, or not at all
+    pair.split(" ")
+    for pair in (
+        *(
+            "Γ G",
+            "Θ T",
+            "Σ S",
+            "Φ F",
+            "Ω O",
+            "α a",
+            "δ d",
+            "ε e",
+            "π p",
+            "σ s",
+            "τ t",
+            "φ f",
+            "һ h",
+            "ħ h",
+            "ł l",
+            "ø o",
+        ),
+        *(
+            "đ d",
+            "ð d",
+            "þ t",
+            "æ a",
+            "œ o",
+            "ß s",
+            "ı i",
+            "ĸ k",
+            "ŋ n",
+            "ŧ t",
+            "‐ -",
+            "‑ -",
+            "– -",
+            "— -",
+            "― -",
+            "− -",
+        ),
+        *(
+            "ー -",
+            "‘ '",
+            "’ '",
+            "‚ '",
+            '“ "',
+            '” "',
+            '„ "',
+            "« <",
+            "» >",
+            "〈 <",
+            "《 <",
+            "「 [",
+            "【 [",
+            "〔 [",
+            "、 ,",
+            "。 .",
+        ),
+        *("・ .", "· .", "٪ %", "؛ ;", "؟ ?", "۔ .", "; ;", "⁄ /", "∕ /", "÷ /", "¥ \\", "₩ \\", "∖ \\", "… .", "‥ ."),
+    )
+)
+
+
+@of_text
+def as_best_fit(text):
+    """Of who has a code page without that character: é is e, α is a, a wide form is the narrow one."""
+
+    def fit(each):
+        plain = [c for c in unicodedata.normalize("NFKD", each[0]) if c < "\x80"]
+        return BEST_FIT.get(each[0], plain[0] if plain else each[0])
+
+    return re.sub("[^\0-\x7f]", fit, text)
+
+
+@of_text
+def as_ascii_alone(text):
+    """`errors="ignore"`."""
+    return text.encode("ascii", "ignore").decode()
+
+
+@of_text
+def as_ascii_with_question_marks(text):
+    """`errors="replace"`."""
+    return text.encode("ascii", "replace").decode()
+
+
+@of_text
+def up_to_the_first_beyond_ascii(text):
+    return re.split("[^\0-\x7f]", text)[0]
+
+
+def as_latin_1(path):
+    """To who takes the bytes for Latin-1, and writes that as UTF-8."""
+    return path if path.isascii() else path.encode("latin-1").decode("latin-1").encode().decode("latin-1")
+
+
+DECODINGS = [
+    *(*STEPS, before_query, as_nfkc, without_marks, without_ignorable, with_case_folded, as_best_fit, as_ascii_alone),
+    *(as_ascii_with_question_marks, up_to_the_first_beyond_ascii, as_latin_1),
+]
+
+
+def deep_readings(path, depth=3, steps=DECODINGS):
+    """What so many decodings, one after the other, can make of it."""
+    found = {with_unreserved(path)}
+    new = set(found)
+    for _ in range(depth):
+        new = {step(read) for read in new for step in steps} - found
+        found |= new
+    return found
 
 
 def with_unreserved(path):

@@ -11,18 +11,21 @@ PACKAGE = Path(__file__).parent.parent / "fastticket"
 #: What each room may import of the package.
 MAY_IMPORT = {
     "errors": set(),
-    "core.ticket": {"errors"},
+    "tomlfile": {"errors"},
+    "terminal": set(),
+    "core.ticket": {"errors", "tomlfile"},
     "core.nearcache": {"errors"},
     "core.http1": set(),
     "core.check": {"errors", "core.ticket", "core.nearcache"},
     "core.clients": set(),
-    "core.routes": {"core.http1"},
+    "core.paths": set(),
+    "core.routes": {"core.http1", "core.paths"},
     "core.upstreams": set(),
     "core.accesslog": set(),
     "core.proxy": {
         "errors",
         *("core.check", "core.ticket", "core.nearcache", "core.http1"),
-        *("core.clients", "core.routes", "core.upstreams", "core.accesslog"),
+        *("core.clients", "core.paths", "core.routes", "core.upstreams", "core.accesslog"),
     },
     "tasks": set(),
     "stores": {"errors", "tasks", "stores"},
@@ -63,11 +66,11 @@ MAY_IMPORT = {
     "flask": {"errors", "sync", "cookies", "attributes", "websession", "wsgi"},
     "gateway": {
         *("errors", "tasks", "stores", "cache", "cookies", "gateway", "core.ticket", "core.http1", "core.proxy"),
-        *("core.clients", "core.routes", "core.upstreams", "core.accesslog"),
+        *("core.clients", "core.paths", "core.routes", "core.upstreams", "core.accesslog", "tomlfile"),
     },
     "demo": {"errors", "keyfile", "gateway"},
     "keys_cli": {"errors", "keyfile"},
-    "store_cli": {"errors", "core.ticket", "stores", "gateway"},
+    "store_cli": {"errors", "core.ticket", "stores", "gateway", ""},
     "cli": {"errors", "keyfile", "gateway", "stores", "demo", "keys_cli", "store_cli", ""},
     "__main__": {"cli"},
 }

@@ -53,7 +53,8 @@ def application(tmp_path):
         process.kill()
 
 
-def test_the_application_behind_the_gateway(application, tmp_path):
+@pytest.mark.parametrize(("name", "in_form"), [("alice", "alice"), ("Zoë", "Zo%C3%AB")])
+def test_the_application_behind_the_gateway(application, tmp_path, name, in_form):
     keygen, serve, python, curl = ast.get_docstring(ast.parse(APPLICATION.read_text())).splitlines()[-4:]
     assert python == f"python {APPLICATION.relative_to(ROOT)}"
     program = [sys.executable, "-m", *shlex.split(keygen)]
@@ -62,8 +63,9 @@ def test_the_application_behind_the_gateway(application, tmp_path):
     gateway = Process(*words, "--listen", "127.0.0.1:0", cwd=tmp_path)
     try:
         command = curl.replace("localhost:8080", "{}:{}".format(*gateway.address)).replace("curl", "curl -sS")
+        command = command.replace("user=alice", f"user={in_form}")
         answer = lambda: subprocess.check_output(["bash", "-c", command], cwd=tmp_path, text=True, timeout=BOUND_S)  # noqa: E731
-        wait_until(lambda: answer() == "welcome\nhello alice\n", "the application answers", BOUND_S)
+        wait_until(lambda: answer() == f"welcome\nhello {name}\n", "the application answers", BOUND_S)
     finally:
         gateway.process.terminate()
         gateway.process.wait(BOUND_S)

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import time
+from urllib.parse import quote
 
 import pytest
 from conftest import OK, fields_of, status_of
@@ -262,6 +263,21 @@ def test_what_could_override_path_or_address_is_dropped(gateway, origin):
     names = ["X-Original-URL", "X_Rewrite_URL", "X-Real-IP", "True-Client-IP", "X-Forwarded-Port", "X-Forwarded-Prefix"]
     gateway(behind, routes=[{"path": "/", "auth": "none"}]).ask(get("/x", *(f"{name}: evil" for name in names)))
     assert b"evil" not in behind.requests[0][0]
+
+
+@pytest.mark.parametrize(
+    "name", ["alice", "Zoë", "张三", "a@b.c", "a b%2F\"'\\", "-._~", "\x80", "🎫" * 47, "Å" + "x" * 180]
+)
+def test_p10_an_identity_in_percent_encoding(gateway, origin, name):
+    behind = origin()
+    options = {"identity_encoding": "percent", "auth_path": "/_auth"}
+    at = gateway(behind, routes=[PRIVATE], gateway=options)
+    ticket = at.login(name)
+    at.ask(get("/x", "X-Forwarded-User: mallory", ticket=ticket))
+    told = [behind.requests[0][0], at.ask(get("/_auth", ticket=ticket))[0]]
+    for head in told:
+        assert fields_of(head)[b"x-forwarded-user"] == quote(name, safe="").encode()
+        assert head.count(b"User:") == 1
 
 
 def test_another_identity_field(gateway, origin):

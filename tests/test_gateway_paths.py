@@ -9,6 +9,7 @@ import itertools
 import socket
 from collections import Counter
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import pytest
 from attack_corpus import ATTACKS
@@ -16,13 +17,8 @@ from conftest import Gateway, Origin, gateways, origins, status_of
 from http_grammar import FACTOR
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from path_readers import STEPS, readings
-
-LAYOUTS = {
-    "exempt inside": {"/": "required", "/open": "none"},
-    "exempt around": {"/": "none", "/private": "required"},
-    "nested": {"/": "none", "/private": "required", "/private/open": "none", "/private/open/not": "required"},
-}
+from path_corpus import LAYOUTS, NOT_PUBLIC, PUBLIC
+from path_readers import STEPS, before_query, readings
 
 
 @dataclass
@@ -156,8 +152,16 @@ def test_what_needs_no_ticket_is_forwarded(sites):
         assert site.ask(target) == 401
 
 
-def before_query(path):
-    return path.partition("?")[0].partition("#")[0]
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_public_pages_in_every_language(sites, layout):
+    """What the service gets is what was asked for, byte by byte; who is let in is decided by what every reader makes of it."""
+    site = sites(LAYOUTS[layout])
+    for path in PUBLIC[layout]:
+        target = quote(path, safe="/%;=")
+        assert site.ask(target) == 200, target
+        assert site.behind.requests[-1][0].startswith(f"GET {target} HTTP".encode())
+    for path in NOT_PUBLIC[layout]:
+        assert site.ask(quote(path, safe="/%;=")) == 401, path
 
 
 @pytest.mark.parametrize("escape", ["%3f", "%3Fx", "%23", "%23x"])

@@ -315,6 +315,15 @@ def test_an_expression_that_matches_everything_still_exempts_no_path_of_two_read
     assert status_of(at.ask(get(path))[0]) == 401
 
 
+@pytest.mark.parametrize(
+    "path", ["/x/%C3%A9", "/public/a;v=1", "/public/x%3F/public", "/100%25", "/public/%E6%96%87.png"]
+)
+def test_an_expression_is_not_asked_about_an_odd_path(gateway, origin, path):
+    """It may end anywhere in a path, so that what readers leave out could be what it looks for."""
+    at = gateway(origin(), routes=[{"path": "/", "exempt": ".*"}])
+    assert status_of(at.ask(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())[0]) == 401
+
+
 def test_who_has_a_ticket_is_named_on_an_exempt_path(exempting):
     at, behind = exempting
     assert status_of(at.ask(get("/public/x", ticket=at.login("alice")))[0]) == 200

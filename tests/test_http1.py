@@ -20,7 +20,6 @@ from fastticket.core.http1 import (
     cookies_named,
     request_head,
     response_head,
-    routing_path,
 )
 
 NAMES = Names(identity=IDENTITY)
@@ -291,7 +290,7 @@ def test_any_buffer_will_do(as_buffer):
 
 @pytest.mark.parametrize("not_bytes", [None, "GET"])
 def test_only_bytes_are_read(not_bytes):
-    for read in (request_head, response_head, Dechunker().feed, routing_path):
+    for read in (request_head, response_head, Dechunker().feed):
         with pytest.raises(TypeError):
             read(not_bytes)
 
@@ -1076,69 +1075,6 @@ def test_cookies_are_all_found(pairs, data):
     value = "".join(f"{name}={text}{gap}" for (name, text), gap in zip(pairs, gaps, strict=True))
     named = [text.rstrip(" ") for name, text in pairs if name == "t" and text.strip(" ")]
     assert cookies_named(value.encode(), b"t") == (len(named), named[-1].encode() if named else b"")
-
-
-# ---------------------------------------------------------------------------------------------------------------- paths
-
-
-@pytest.mark.parametrize(
-    ("path", "normal_path"),
-    [
-        ("/", "/"),
-        ("/login", "/login"),
-        ("/a/b/", "/a/b/"),
-        ("/%6cogi%6E", "/login"),
-        ("/a%20b%2Bc", "/a b+c"),
-        ("/%3D%26", "/=&"),
-        ("/%7e%41%5a%30", "/~AZ0"),
-        ("/...", "/..."),
-        ("/.a/..b/c./d../...", "/.a/..b/c./d../..."),
-        ("/a.b/c", "/a.b/c"),
-        ("/:@!$&'()*+,=", "/:@!$&'()*+,="),
-        ("*", "*"),
-    ],
-)
-def test_routing_path(path, normal_path):
-    assert routing_path(path.encode()) == normal_path.encode()
-
-
-AMBIGUOUS = [
-    *("//", "//a", "/a//b", "/a//", "/a///b", "/.", "/..", "/./", "/../", "/a/.", "/a/..", "/a/./b", "/a/../b"),
-    *("/../a", "/a\\b", "\\", "/\\", "/a/..\\b", "/a;b", "/;", "/a/;x=1/b", "/login;jsessionid=1", "/..;/a"),
-    *("/a%2fb", "/a%2Fb", "/%2f", "/a%5cb", "/a%5Cb", "/%2e", "/%2e%2e", "/%2E./a", "/.%2e/a", "/a%2eb"),
-    *("/a%3bb", "/%3B", "/%25", "/%252e", "/%2525", "/%", "/a%", "/%4", "/%4g", "/%g4", "/%%41", "/% 1"),
-    *("/%-1", "/%x1", "/%u0041", "/%00", "/%0a", "/%0d%0a", "/%1f", "/%7f", "/%80", "/%c0%af"),
-    *("/%c3%a9", "/%ff", "/a%3f", "/a%23b"),
-]
-
-
-@pytest.mark.parametrize("path", AMBIGUOUS)
-def test_routing_path_of_the_ambiguous(path):
-    assert routing_path(path.encode()) is None
-    assert routing_path(b"/x" + path.encode()) is None
-
-
-@pytest.mark.parametrize("code", range(256))
-def test_routing_path_of_each_escape(code):
-    decoded = chr(code)
-    is_plain = 0x20 <= code < 0x7F and decoded not in "/\\.%;?#"
-    assert routing_path(f"/a%{code:02x}b".encode()) == (f"/a{decoded}b".encode() if is_plain else None)
-    assert routing_path(f"/%{code:02X}".encode()) == (f"/{decoded}".encode() if is_plain else None)
-
-
-@given(st.text("/.%25eEfFcC;\\aA", max_size=12))
-@settings(deadline=None, max_examples=500)
-def test_routing_path_is_what_any_reader_would_make_of_it(text):
-    """One that decodes first, one that decodes twice, and one that resolves segments all end at the same path."""
-    path = routing_path(b"/" + text.encode())
-    if path is not None:
-        decoded = re.sub(r"%([0-9a-fA-F]{2})", lambda escape: chr(int(escape[1], 16)), "/" + text)
-        assert path.decode() == decoded
-        assert "%" not in decoded
-        assert "\\" not in decoded
-        assert ";" not in decoded
-        assert not {"", ".", ".."} & set(decoded.split("/")[1:-1])
-        assert decoded.split("/")[-1] not in (".", "..")
 
 
 # ------------------------------------------------------------------------------------------------------- chunked bodies

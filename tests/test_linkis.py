@@ -7,7 +7,7 @@ import pytest
 from fastticket.cookies import TicketCookie, parent_domain
 from fastticket.errors import ConfigError
 from fastticket.gateway.config import read_config, to_toml, without_secrets
-from fastticket.gateway.linkis import LINKIS_LOGIN, LINKIS_PUBLIC_KEY, load_linkis, read_properties
+from fastticket.gateway.linkis import LINKIS_LOGIN, LINKIS_PUBLIC_KEY, load_linkis
 
 REAL = r"""
 #
@@ -181,29 +181,6 @@ def test_printed_without_secrets(tmp_path):
     text = REAL + "linkis.session.redis.sentinel.master=m\nlinkis.session.redis.sentinel.nodes=a:1\n"
     shown = to_toml(without_secrets(load(tmp_path, text + "linkis.session.redis.sentinel.password=hush")))
     assert 'url = "redis+sentinel://:***@a:1/m?sentinel_password=***"' in shown
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("a=b", {"a": "b"}),
-        ("a = b ", {"a": "b"}),
-        ("a:b", {"a": "b"}),
-        ("a b", {"a": "b"}),
-        ("a", {"a": ""}),
-        ("a==b", {"a": "=b"}),
-        ("a\\=b=c", {"a=b": "c"}),
-        ("a=\\u00e9\\t\\\\", {"a": "é\t\\"}),
-        ("a=b\\\n   c", {"a": "bc"}),
-        ("a=b\\\\\nc=d", {"a": "b\\", "c": "d"}),
-        ("# a=b\n ! c=d\n\n", {}),
-        ("a=1\na=2", {"a": "2"}),
-        ("a=b\r\nc=d\r\n", {"a": "b", "c": "d"}),
-        ("a=b#c", {"a": "b#c"}),
-    ],
-)
-def test_properties(text, expected):
-    assert read_properties(text) == expected
 
 
 def test_a_file_in_latin_1(tmp_path):

@@ -320,3 +320,11 @@ class TestCluster(RedisContract):
     async def empty(self):
         for server in self.running.primaries:
             server.admin("FLUSHALL")
+
+    @pytest.mark.parametrize("number", range(ClusterSetup.PRIMARIES))
+    async def test_one_of_its_servers_is_taken_for_one_by_itself(self, setup, number):
+        """Whichever it is: `ft:meta` is on one of them. What the server says is not cut, and what to write is said."""
+        store = fastticket.open_store(f"redis://{setup.primaries[number].address}?timeout_ms={PATIENCE_MS}")
+        with pytest.raises(fastticket.errors.ConfigError) as refused:
+            await store.open()
+        assert re.search(r"MOVED \d+ \S+:\d+; it is a Cluster's: write redis\+cluster:// in", str(refused.value))

@@ -31,7 +31,8 @@ class Users(Application):
     keys: fastticket.Keyring
 
     def get(self, path: str, query: dict[str, str]) -> None:
-        user = self.headers.get("X-Forwarded-User", "")  # nobody but the gateway can set it
+        user = self.headers.get("X-Forwarded-User", "")  # nobody but the gateway can set it; it is UTF-8
+        user = user.encode("latin-1").decode()
         if path == "/user/login":
             self.log_in(query.get("username", ""), query.get("password", ""))
         elif path == "/user/logout":
@@ -46,7 +47,7 @@ class Users(Application):
 
     def log_in(self, name: str, password: str) -> None:
         if hmac.compare_digest(PASSWORDS.get(name, "").encode(), password.encode()) and password:
-            self.say("welcome", {"X-Ticket-Login": name})
+            self.say("welcome", {"X-Ticket-Login": name.encode().decode("latin-1")})
         else:
             self.answer(403, json.dumps({"message": "wrong name or password"}), JSON)
 

@@ -143,8 +143,6 @@ cdef int find_cookie(const uint8_t *at, Span value, const uint8_t *name, uint32_
 cdef bint read_host(const uint8_t *at, Span *host) noexcept nogil
 cdef bint take_target(const uint8_t *at, Span target, Span method, Head *head) noexcept nogil
 cdef int dechunk(Chunks *chunks, uint8_t *at, uint32_t size, uint32_t *consumed, uint32_t *produced) noexcept nogil
-cdef bint is_normal(const uint8_t *path, uint32_t size) noexcept nogil
-cdef int normal_path(const uint8_t *path, uint32_t size, uint8_t *out) noexcept nogil
 
 
 cdef inline bint separates(uint8_t c) noexcept nogil:

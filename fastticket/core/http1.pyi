@@ -113,10 +113,3 @@ def cookies_named(value: bytes, name: bytes) -> tuple[int, bytes]:
 
 def without_cookies(value: bytes, name: bytes) -> bytes:
     """A Cookie field's value without the cookies of that name; the others as they are, byte for byte. Empty if there are none."""
-
-def routing_path(path: bytes) -> bytes | None:
-    """The path with its escapes decoded, to compare with routes; None if readers could differ in what it means.
-
-    Ambiguous are dot segments (RFC 3986, 3.3), empty ones, `;`, `\\`, and escapes that are broken or that make
-    any of these, `/`, `.`, `%`, a control character, or a byte beyond ASCII.
-    """

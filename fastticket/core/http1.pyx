@@ -33,16 +33,10 @@ cdef enum:
     FIRST_FACTOR = 26
     LAST_FACTOR = 5
 
-cdef enum:
-    PLAIN = 0
-    STARTS
-    SPECIAL
-
 cdef uint8_t[256] TOKEN         # its normal spelling, or 0: not a token character (RFC 9110, 5.6.2)
 cdef uint8_t[256] IS_ODD        # a token character that is not a letter, a digit or "-"
 cdef uint8_t[256] IN_VALUE      # HTAB, SP, VCHAR, obs-text
 cdef uint8_t[256] IN_TARGET     # VCHAR but "#"
-cdef uint8_t[256] IN_PATH       # PLAIN, SPECIAL: it takes a closer look, or STARTS: that, at the start of a segment
 cdef uint8_t[256] IN_HOST       # of a name or an IPv4 address; [v6] is read apart
 cdef uint8_t[256] HEX           # 0xFF: not a hexadecimal digit
 
@@ -59,7 +53,6 @@ def _fill_tables():
             IS_ODD[c] = character != "-"
         IN_VALUE[c] = c == 9 or 32 <= c <= 126 or c >= 128
         IN_TARGET[c] = 33 <= c <= 126 and character != "#"
-        IN_PATH[c] = STARTS if character in "/." else SPECIAL if character in "%\\;" else PLAIN
         IN_HOST[c] = is_alphanumeric or character in "-._~"
         if character in "0123456789abcdefABCDEF":
             HEX[c] = int(character, 16)
@@ -964,59 +957,6 @@ cdef int _trailer_step(Chunks *chunks, uint8_t c) noexcept nogil:
     return 0
 
 
-# --------------------------------------------------------------------------------------------------------------- paths
-
-cdef int normal_path(const uint8_t *path, uint32_t size, uint8_t *out) noexcept nogil:
-    """The path as everyone behind us would read it, for routing. Its size, or -1: readers could differ, it is ambiguous.
-
-    Ambiguous are dot segments, empty segments, backslashes, `;`, and escapes of `/ \\ . % ; ? #` or of anything but plain ASCII.
-    """
-    cdef uint32_t i = 0
-    cdef int n = 0
-    cdef int segment = 0                # where the last one began, its slash included
-    cdef uint8_t c
-    cdef bint escaped
-    while i < size:
-        c = path[i]
-        escaped = c == c'%'
-        if escaped:
-            if size - i < 3 or HEX[path[i + 1]] == 0xFF or HEX[path[i + 2]] == 0xFF:
-                return -1
-            c = <uint8_t>(HEX[path[i + 1]] << 4 | HEX[path[i + 2]])
-            i += 2
-            if c < 0x20 or c == c'/' or c == c'.' or c == c'%' or c == c'?' or c == c'#' or c >= 0x7F:
-                return -1
-        if c == c'\\' or c == c';':
-            return -1
-        if c == c'/':
-            if n and not _is_plain_segment(out, segment, n):
-                return -1
-            segment = n
-        out[n] = c
-        n += 1
-        i += 1
-    if n > 1 and out[n - 1] != c'/' and not _is_plain_segment(out, segment, n):
-        return -1
-    return n
-
-
-cdef bint is_normal(const uint8_t *path, uint32_t size) noexcept nogil:
-    """Whether it is its own normal path, as nearly all are: then nothing is copied. False where it takes a closer look."""
-    cdef uint8_t before = 0
-    cdef uint32_t i
-    for i in range(size):
-        if IN_PATH[path[i]] != PLAIN and (IN_PATH[path[i]] == SPECIAL or before == c'/'):
-            return False
-        before = path[i]
-    return True
-
-
-cdef bint _is_plain_segment(const uint8_t *out, int start, int end) noexcept nogil:
-    """Neither empty nor a dot segment. `start` is where its slash is."""
-    cdef int size = end - start - 1
-    return not (size == 0 or size <= 2 and out[start + 1] == c'.' and (size == 1 or out[start + 2] == c'.'))
-
-
 # ------------------------------------------------------------------------------------------------ for tests and tools
 
 cdef bytes _slice(const uint8_t *at, Span span):
@@ -1095,13 +1035,6 @@ def cookies_named(bytes value not None, bytes name not None):
         <const uint8_t *><const char *>value, Span(0, <uint32_t>len(value)),
         <const uint8_t *><const char *>name, <uint32_t>len(name), &found)
     return count, value[found.at:found.at + found.size]
-
-
-def routing_path(bytes path not None):
-    cdef bytearray out = bytearray(len(path) + 1)
-    cdef int size = normal_path(
-        <const uint8_t *><const char *>path, <uint32_t>len(path), <uint8_t *><char *>out)
-    return None if size < 0 else bytes(out[:size])
 
 
 def without_cookies(bytes value not None, bytes name not None):

@@ -268,6 +268,7 @@ cdef class Proxy:
     cdef tuple texts                    # what these borrow:
     cdef Text cookie
     cdef Text identity_field            # with ": "
+    cdef bint escapes_identity          # percent-encoding, for who does not read UTF-8 in a field
     cdef Text request_id_field          # with ": "
     cdef Text login_url
     cdef Text login_fragment            # of it, with its "#"
@@ -330,6 +331,7 @@ cdef class Proxy:
     cdef int _set_timeouts(self, dict timeouts_s) except -1
     cdef int _allocate(self) except -1
     cdef bytes _normal_path(self, Conn *c)
+    cdef bint _has_exact_path(self, Conn *c) noexcept nogil
     cdef dict _details(self, const Conn *c)
     cdef tuple _where(self, Conn *c)
     cdef tuple _several(self, Conn *c)
@@ -430,6 +432,8 @@ cdef class Proxy:
     cdef bint _is_browser(self, Conn *c, bint parsed) noexcept nogil
     cdef void _reject(self, uint32_t index, int status, const char *reason) noexcept nogil
     cdef void _fail(self, uint32_t index, int status, const char *reason) noexcept nogil
+    cdef void _put_identity(self, const Conn *c) noexcept nogil
+    cdef void _put_escaped(self, uint8_t c) noexcept nogil
     cdef void _answer_identity(self, uint32_t index) noexcept nogil
     cdef void _deliver(self, uint32_t index, int status, const uint8_t *answer, uint32_t size) noexcept nogil
     cdef const char *_connection_field(self, Conn *c) noexcept nogil

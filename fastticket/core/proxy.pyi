@@ -58,6 +58,7 @@ class Proxy:
         timeouts_s: Mapping[str, float] | None = None,
         cookie: str = "ticket",
         identity_field: str = "X-Forwarded-User",
+        escapes_identity: bool = False,
         request_id_field: str = "",
         login_url: str = "",
         next_parameter: str = "",
@@ -77,6 +78,7 @@ class Proxy:
     ) -> Self:
         """Routes and groups may be added after it is made, before the first turn.
 
+        `escapes_identity`: the identity field in percent-encoding; else its bytes are UTF-8.
         `trusted`: whose X-Forwarded-*, request id and PROXY header (`expects_proxy_header`) are believed. `request_id_field`: the field
         that gets a request id, "" for none. `next_parameter`: of `login_url`, for where the client wanted to go. `front`: of FRONTS,
         whose description of a request is judged at the endpoint. `no_use_field`, `lifetime_field`: by which a client says that a
@@ -96,8 +98,13 @@ class Proxy:
     def add_waits(self, timeouts_s: Mapping[str, float]) -> int:
         """A set of timeouts for routes: those of ROUTE_TIMEOUTS that differ from the general ones. Its number, for `Routes.add`."""
 
-    def set_servers(self, group: int, servers: Iterable[tuple[_Server, int]]) -> None:
-        """Replace a group's servers, each with its weight; connections to those that go end with what is under way. ValueError."""
+    def set_servers(
+        self,
+        group: int,
+        servers: Iterable[tuple[_Server, int]],
+        seconds: Iterable[tuple[Collection[_Server], Collection[_Server]]] = (),
+    ) -> None:
+        """Replace a group's servers, as `Upstreams.set_servers` has it; connections to those that go end with what is under way."""
 
     def set_health(self, group: int, server: _Server, is_well: bool) -> None:
         """What a health check has found."""

@@ -74,7 +74,6 @@ from fastticket.core.http1 cimport (
     host_at,
     host_size,
     is_nominated,
-    normal_path,
     parse_request,
     parse_response,
     read_host,
@@ -82,6 +81,7 @@ from fastticket.core.http1 cimport (
     take_target,
 )
 from fastticket.core.mixing cimport mix
+from fastticket.core.paths cimport EXACT, normal_path
 from fastticket.core.routes cimport NO_ROUTE, Auth, Route, Routes, Text, adds
 from fastticket.core.sockets cimport *
 from fastticket.core.ticket cimport ascii_text, decode, encode
@@ -236,6 +236,7 @@ cdef class Proxy:
         timeouts_s=None,
         cookie="ticket",
         identity_field="X-Forwarded-User",
+        escapes_identity=False,
         request_id_field="",
         login_url="",
         next_parameter="",
@@ -274,6 +275,7 @@ cdef class Proxy:
         self.lifetime_field = _text(self.texts[2])
         self.front = FRONTS[front]
         self.forwards_ticket = forwards_ticket
+        self.escapes_identity = escapes_identity
         self.request_id_field = _text(self.texts[3]) if request_id_field else Text(NULL, 0)
         self.upgrade_count = len(upgrades)
         if self.upgrade_count > UPGRADES_MAX:
@@ -410,10 +412,10 @@ cdef class Proxy:
         self.waits_count += 1
         return self.waits_count - 1
 
-    def set_servers(self, int group, servers):
+    def set_servers(self, int group, servers, seconds=()):
         """Replace a group's servers; connections to those that go end with what is under way."""
         cdef uint32_t i
-        self.upstreams.set_servers(group, servers)
+        self.upstreams.set_servers(group, servers, seconds)
         self._begin_now()
         for i in range(self.conn_count):
             if self.conns[i].side == Side.UPSTREAM and self.conns[i].state == State.POOLED \
@@ -560,12 +562,21 @@ cdef class Proxy:
     cdef bytes _normal_path(self, Conn *c):
         """Of a request that has a plain one."""
         cdef uint8_t[TARGET_BYTES_MAX] normal
+        cdef int odd_at
         cdef int size
         self._read_again(c)
         if self.head.target_is_bare:
             return b"*" if self.head.target_is_star else b"/"
-        size = normal_path(c.held + self.head.path.at, self.head.path.size, normal)
+        size = normal_path(c.held + self.head.path.at, self.head.path.size, normal, &odd_at)
         return (<char *>normal)[:max(size, 0)]
+
+    cdef bint _has_exact_path(self, Conn *c) noexcept nogil:
+        """Whether every reader sees the very same path: an expression is not asked about another."""
+        cdef uint8_t[TARGET_BYTES_MAX] normal
+        cdef int odd_at
+        self._read_again(c)
+        return self.head.target_is_bare or (
+            normal_path(c.held + self.head.path.at, self.head.path.size, normal, &odd_at) >= 0 and odd_at == EXACT)
 
     def admit(self, handle):
         """The ticket is alive: forward the request."""
@@ -1743,7 +1754,7 @@ cdef class Proxy:
         cdef const char *lines = fields
         cdef int status = 401
         self._note_refused(c, verdict)
-        if is_certain and self.routes.table[c.route].has_exemption and c.is_plain and not c.exemption_asked:
+        if is_certain and self.routes.table[c.route].has_exemption and c.is_plain and not c.exemption_asked and self._has_exact_path(c):
             c.exemption_asked = True
             c.verdict = <uint8_t>verdict
             c.checked.size = 0
@@ -1906,7 +1917,7 @@ cdef class Proxy:
             self._put_request_id(c)
         self._put(self.identity_field.at, self.identity_field.size)
         if c.is_admitted:                           # else empty, in place of what a client may have sent
-            self._put(c.checked.raw + PRINCIPAL_AT, c.checked.raw[PRINCIPAL_LENGTH_AT])
+            self._put_identity(c)
         self._put(b"\r\n", 2)
         if c.wishes & Wish.LIFETIME_WISH:
             self._put_lifetime(c)
@@ -2362,7 +2373,10 @@ cdef class Proxy:
             self._put(route.request_fields.at, route.request_fields.size)
         if c.is_admitted:
             self._put(self.identity_field.at, self.identity_field.size)
-            self._put(c.checked.raw + PRINCIPAL_AT, c.checked.raw[PRINCIPAL_LENGTH_AT])
+            if self.escapes_identity:
+                self._put_identity(c)
+            else:
+                self._put(c.checked.raw + PRINCIPAL_AT, c.checked.raw[PRINCIPAL_LENGTH_AT])
             self._put(b"\r\n", 2)
         self._put(b"\r\n", 2)
 
@@ -2431,6 +2445,26 @@ cdef class Proxy:
             self._put(self.lifetime_field.at, self.lifetime_field.size)
             self._put(<const uint8_t *>text, <uint32_t>size)
             self._put(b"\r\n", 2)
+    cdef void _put_identity(self, const Conn *c) noexcept nogil:
+        """Whose ticket it is, in percent-encoding, if so wished: all of it but what RFC 3986 calls unreserved."""
+        cdef const uint8_t *name = c.checked.raw + PRINCIPAL_AT
+        cdef uint32_t i
+        if not self.escapes_identity:
+            self._put(name, c.checked.raw[PRINCIPAL_LENGTH_AT])
+            return
+        for i in range(c.checked.raw[PRINCIPAL_LENGTH_AT]):
+            self._put_escaped(name[i])
+
+    cdef void _put_escaped(self, uint8_t c) noexcept nogil:
+        cdef const char *digits = b"0123456789ABCDEF"
+        cdef uint8_t[3] text
+        if c'a' <= c <= c'z' or c'A' <= c <= c'Z' or c'0' <= c <= c'9' or c == c'-' or c == c'.' or c == c'_' or c == c'~':
+            self._put(&c, 1)
+            return
+        text[0] = c'%'
+        text[1] = digits[c >> 4]
+        text[2] = digits[c & 15]
+        self._put(text, 3)
 
     cdef void _put_upgrade(self, const Conn *c) noexcept nogil:
         cdef Text *protocol = &self.upgrades[c.upgrade - 1]

@@ -49,6 +49,7 @@ cdef class Routes:
     cdef object _last_rank
     cdef Text _lines(self, fields) except *
     cdef Text _methods(self, methods) except *
+    cdef bint _is_of_one_route(self, const uint8_t *normal, uint32_t size, uint32_t odd_at) noexcept nogil
     cdef uint16_t find(self, const uint8_t *at, const Head *head, bint *is_plain) noexcept nogil
 
 

@@ -2,7 +2,7 @@
 """Which rule a request falls under: by its host, then by the longest path, then by its method.
 
 Rules of this file
-- Paths are compared as everyone behind us would read them (`http1.normal_path`). One that two readers could take for two things is
+- Paths are compared as everyone behind us would read them (paths.pyx). One that two readers could take for paths of two routes is
   found under its raw spelling, and the caller is told that it is not plain: then it needs a ticket, whatever the route says.
 - A path covers itself and what is below it: `/api` covers `/api` and `/api/x`, not `/apis`.
 - A path that is not plain may be one of a strong route to whoever is behind us: where there is a strong route, it is treated as strong.
@@ -15,7 +15,8 @@ Rules of this file
 cimport cython
 from libc.string cimport memchr, memcmp, memcpy
 
-from fastticket.core.http1 cimport TARGET_BYTES_MAX, Span, host_at, host_size, is_normal, normal_path, reads_as
+from fastticket.core.http1 cimport TARGET_BYTES_MAX, Span, host_at, host_size, reads_as
+from fastticket.core.paths cimport EXACT, is_normal, normal_path, stays_outside
 
 cdef extern from *:
     bint is_rare "__builtin_expect"(bint what, long usual) noexcept nogil
@@ -85,6 +86,7 @@ cdef class Routes:
         cdef uint8_t[TARGET_BYTES_MAX] normal
         cdef const uint8_t *path = at + head.path.at
         cdef int size = <int>head.path.size
+        cdef int odd_at = EXACT
         cdef Route *route
         cdef uint16_t i
         is_plain[0] = True
@@ -92,9 +94,9 @@ cdef class Routes:
             path = ROOT
             size = 1
         elif not is_normal(path, size):
-            size = normal_path(path, size, normal)
-            is_plain[0] = size >= 0
-            if size >= 0:
+            size = normal_path(path, size, normal, &odd_at)
+            is_plain[0] = size >= 0 and (odd_at == EXACT or self._is_of_one_route(normal, size, odd_at))
+            if is_plain[0]:
                 path = normal
             else:
                 size = <int>head.path.size
@@ -108,6 +110,14 @@ cdef class Routes:
                 continue
             return i
         return NO_ROUTE
+
+    cdef bint _is_of_one_route(self, const uint8_t *normal, uint32_t size, uint32_t odd_at) noexcept nogil:
+        """Whether every reader takes an odd path for one of the same route, be it of whichever host."""
+        cdef uint16_t i
+        for i in range(self.count):
+            if not stays_outside(normal, size, odd_at, self.table[i].path, self.table[i].path_size):
+                return False
+        return True
 
 
 def _rank(host, path, methods, first):

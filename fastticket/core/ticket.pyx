@@ -38,11 +38,11 @@ import datetime
 import hmac
 import os
 import secrets
-import tomllib
 from operator import index
 
 from fastticket.errors import ConfigError, InvalidPrincipal
 from fastticket.errors import Verdict as _Verdict
+from fastticket.tomlfile import read_toml
 
 cdef extern from "Python.h":
     bint PyUnicode_IS_ASCII(object text)
@@ -463,13 +463,7 @@ def read_keys(path):
 
 def read_key_file(path):
     """The same with when each was made, or None."""
-    try:
-        with open(path, "rb") as file:
-            table = tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; make it with `fastticket keygen`") from None
-    except (ValueError, RecursionError) as error:        # tomllib's own, and what int() and deep nesting raise through it
-        raise ConfigError(f"{path}: not TOML: {error}") from None
+    table = read_toml(path, "make it with `fastticket keygen`")
     entries = table.get("key")
     if not isinstance(entries, list) or set(table) != {"key"}:
         raise ConfigError(f"{path}: a key file holds [[key]] tables and nothing else")

@@ -25,6 +25,8 @@ cdef struct Server:
     bint is_taken               # the slot
     bint is_retired             # no longer one of its group: ends with its last connection
     bint is_sick                # a health check says so
+    bint is_second              # takes the place of the first ones of its name, when none of them is up
+    uint16_t name               # of which it is an address, where that has seconds; 0: no such one
     uint16_t group
     uint32_t weight
     uint64_t key                # what consistent hashing knows it by, the same on every gateway
@@ -78,6 +80,8 @@ cdef class Upstreams:
     cdef int _take_slot(self, int number, address) except -1
     cdef uint16_t _pick_in_turn(self, Group *group, int64_t now_ms, bint desperate) noexcept nogil
     cdef uint16_t _pick_least(self, Group *group, int64_t now_ms, bint desperate) noexcept nogil
+    cdef int _set_seconds(self, Group *group, seconds) except -1
+    cdef bint _has_first(self, const Server *second, int64_t now_ms) noexcept nogil
     cdef bint _may_have(self, const Server *server, int64_t now_ms, bint desperate) noexcept nogil
     cdef int64_t _share(self, const Group *group, const Server *server, int64_t now_ms) noexcept nogil
 

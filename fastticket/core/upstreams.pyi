@@ -1,6 +1,6 @@
 """Which server a request goes to: groups, balancing, weights, who is down, how often one may try again."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, final
 
 #: What `add_group` takes for `balance`, with its number.
@@ -38,14 +38,26 @@ class Upstreams:
         ValueError: more than 64 groups.
         """
 
-    def set_servers(self, number: int, servers: Iterable[tuple[_Server, int]]) -> None:
-        """All servers of a group, each with its weight, 1 to 1000. ValueError, and nothing has changed."""
+    def set_servers(
+        self,
+        number: int,
+        servers: Iterable[tuple[_Server, int]],
+        seconds: Iterable[tuple[Collection[_Server], Collection[_Server]]] = (),
+    ) -> None:
+        """All servers of a group, each with its weight, 1 to 1000. ValueError, and nothing has changed.
+
+        `seconds`: of each name that has addresses of two families, (firsts, seconds), all of them servers; a second gets requests
+        while no first one of its name is up.
+        """
 
     def set_health(self, number: int, address: _Server, is_well: bool, now_ms: int) -> None:
         """What a health check has found."""
 
     def state(self, now_ms: int) -> list[dict[str, Any]]:
-        """Each server: group, server, state ("up", "down"), active and idle connections, queued requests of its group."""
+        """Each server: group, server, state ("up", "down"), active and idle connections, queued requests of its group.
+
+        Not seconds without a connection while a first one is up.
+        """
 
     def news(self) -> list[tuple[int, str, str]]:
         """Who has failed, or taken a connection again, since the last call: (group, server, reason); no reason: it is up."""

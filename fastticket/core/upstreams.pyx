@@ -9,6 +9,8 @@ Rules of this file
 - Who comes back gets its share by and by (`slow_return_ms`), so that a server with cold caches is not overrun.
 - Consistent hashing is rendezvous hashing: the server with the highest draw for a key has it. A server that goes gives away its own
   keys only, and every gateway draws alike. A key whose server is busy waits; it does not go elsewhere.
+- A name's addresses of a second family (::1 of a localhost that is 127.0.0.1, too) are seconds: they get requests while none of its
+  first ones is up. A server that listens on both is one, whichever of its addresses it is reached by.
 - Retries cost credit, which requests earn: a failing upstream is not asked twice as much as a healthy one.
 """
 
@@ -78,7 +80,7 @@ cdef class Upstreams:
         self.group_count += 1
         return self.group_count - 1
 
-    def set_servers(self, int number, servers):
+    def set_servers(self, int number, servers, seconds=()):
         cdef Group *group = self._group(number)
         cdef uint16_t[GROUP_SERVERS_LIMIT] members
         cdef uint16_t count = 0
@@ -98,6 +100,25 @@ cdef class Upstreams:
         memcpy(group.members, members, sizeof(members))
         group.count = count
         group.following = 0
+        self._set_seconds(group, seconds)
+
+    cdef int _set_seconds(self, Group *group, seconds) except -1:
+        """(firsts, seconds) of each name that has both; all of them are servers of the group."""
+        cdef Server *at
+        cdef int slot
+        cdef uint16_t i
+        for i in range(group.count):
+            self.servers[group.members[i]].is_second = False
+            self.servers[group.members[i]].name = 0
+        for name, (first, second) in enumerate(seconds, 1):
+            for address in (*first, *second):
+                slot = self._slot_of(group, address)
+                if slot < 0:
+                    raise ValueError(f"there is no server {server_text(address)}")
+                at = &self.servers[slot]
+                at.name = <uint16_t>name
+                at.is_second = address not in first
+        return 0
 
     cdef int _check_servers(self, Group *group, dict wanted) except -1:
         """All that can be wrong with them, before anything changes."""
@@ -159,6 +180,8 @@ cdef class Upstreams:
         for number in range(self.group_count):
             for i in range(self.groups[number].count):
                 at = &self.servers[self.groups[number].members[i]]
+                if at.is_second and at.open_count == 0 and self._has_first(at, now_ms):
+                    continue                            # that nobody listens there says nothing
                 found.append({
                     "group": number,
                     "server": server_text(self.names[self.groups[number].members[i]]),
@@ -231,7 +254,22 @@ cdef class Upstreams:
         return False
 
     cdef bint _may_have(self, const Server *server, int64_t now_ms, bint desperate) noexcept nogil:
-        return desperate or server.down_until_ms <= now_ms and not server.is_sick
+        if desperate:
+            return True
+        if server.down_until_ms > now_ms or server.is_sick:
+            return False
+        return not server.is_second or not self._has_first(server, now_ms)
+
+    cdef bint _has_first(self, const Server *second, int64_t now_ms) noexcept nogil:
+        """Whether a first address of the same name is up."""
+        cdef Group *group = &self.groups[second.group]
+        cdef Server *at
+        cdef uint16_t i
+        for i in range(group.count):
+            at = &self.servers[group.members[i]]
+            if at.name == second.name and not at.is_second and not at.is_sick and at.down_until_ms <= now_ms:
+                return True
+        return False
 
     cdef int64_t _share(self, const Group *group, const Server *server, int64_t now_ms) noexcept nogil:
         """Of the requests: its weight, or a growing part of it after a return."""
@@ -329,6 +367,8 @@ cdef class Upstreams:
         self.has_news = True
         at.failures = min(at.failures + 1, <uint32_t>FAILURES_MAX)
         at.down_until_ms = now_ms + min(PAUSE_MS * <int64_t>at.failures, <int64_t>PAUSE_MAX_MS)
+        if at.name and not at.is_second and reason != FAULTY:           # its next address costs nothing: nobody was asked yet
+            self.groups[at.group].credit = min(self.groups[at.group].credit + RETRY_COST, <int32_t>CREDIT_MAX)
 
     cdef void faulted(self, uint16_t server, int64_t now_ms) noexcept nogil:
         """It took a request and gave no proper answer. One bad path does not put it aside; nothing else for some time does."""

@@ -18,6 +18,14 @@ from typing import NamedTuple
 from fastticket.errors import ConfigError
 
 BACKLOG = 4096
+HINTS = {
+    errno.EADDRINUSE: "; is another one running?",
+    errno.EADDRNOTAVAIL: ": it is none of this machine",
+    errno.EBADF: ": no descriptor of that number was handed over",
+    errno.ENOTSOCK: ": what was handed over is not a socket",
+}
+NOT_A_SOCKET = "there is a file that is not a socket"
+NAME = re.compile(r"[^\s,;:/@\[\]*'\"]+")  # of a host, as far as that can be seen without asking
 
 
 class Address(NamedTuple):
@@ -58,19 +66,85 @@ def parse_access(mode: str, owner: str) -> Access:
 
 
 def parse_address(text: str, base: Path) -> Address:
-    """ValueError, with a message for the user. Paths are relative to `base`."""
-    if text.startswith("unix:") and len(text) > len("unix:"):
-        return Address(path=str(base / text.removeprefix("unix:")))
-    if text.startswith("fd:") and text[3:].isdecimal():
+    """Where to listen. ValueError, with a message for the user that says what to write. Paths are relative to `base`."""
+    if text.startswith("fd:"):
+        if not _is_number(text[3:]):
+            raise ValueError(f"{text}: write the number of a descriptor that is handed over, as in fd:3")
         return Address(fd=int(text[3:]))
-    host, colon, port = text.rpartition(":")
+    if text.lower().startswith("https://"):
+        raise ValueError(f"{text}: TLS ends at the load balancer in front; write host:port for plain HTTP")
+    return _parse(text, base, "host:port, [v6]:port, unix:PATH or fd:N")
+
+
+def parse_server(text: str, base: Path) -> Address:
+    """Where a server of an upstream is. The same; `http://host:port` is host:port."""
+    if text.startswith("fd:"):
+        raise ValueError(f"{text}: an upstream can not be a descriptor; write host:port, [v6]:port or unix:PATH")
+    if text.lower().startswith("https://"):
+        raise ValueError(f"{text}: TLS is not spoken to upstreams; write host:port of where plain HTTP is")
+    address = _parse(text, base, "host:port, [v6]:port or unix:PATH")
+    if not address.path and not address.port:
+        raise ValueError(f"{text}: the port of a server is from 1 to 65535")
+    return address
+
+
+def _parse(text: str, base: Path, forms: str) -> Address:
+    if text.startswith("unix:"):
+        if text == "unix:":
+            raise ValueError(f"{text}: the path is missing; write unix:PATH")
+        return Address(path=str(base / text.removeprefix("unix:")))
+    place = _without_scheme(text, forms)
+    host, colon, port = place.rpartition(":")
+    if _is_number(place) or (host in ("", "*") and _is_number(port)):
+        raise ValueError(f"{text}: the host is missing; write {_hosts_for(port, may_listen='fd:N' in forms)}")
+    if is_v6(place) and not (_is_number(port) and is_v6(host)):
+        raise ValueError(f"{text}: write an IPv6 address in brackets and with a port, as [{place}]:80")
+    if is_v6(host):
+        raise ValueError(f"{text}: write an IPv6 address in brackets, as [{host}]:{port}")
+    if place and (not colon or place.endswith("]")) and not set(place) & set(" ,/@"):
+        raise ValueError(f"{text}: the port is missing; write {place}:80, or whichever it is")
+    if "," in place:
+        raise ValueError(f"{text}: write one address; each of several is an entry of its own")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-    elif ":" in host:
-        raise ValueError(f"{text}: write an IPv6 address as [address]:port")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise ValueError(f"{text}: not an address; host:port, [v6]:port, unix:PATH or fd:N")
+        if not is_v6(host):
+            raise ValueError(f"{text}: {host} is no IPv6 address; brackets are for those")
+    elif not NAME.fullmatch(host):
+        raise ValueError(f"{text}: not an address; write {forms}")
+    if not _is_number(port) or int(port) > 65535:
+        raise ValueError(f"{text}: {port or 'nothing'} is no port; those are numbers up to 65535")
     return Address(host, int(port))
+
+
+def _without_scheme(text: str, forms: str) -> str:
+    """What a browser shows, `http://host:port/`, is host:port. ValueError."""
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return text
+    if scheme.lower() != "http":
+        raise ValueError(f"{text}: {scheme}:// is not spoken here; write {forms}")
+    place, _, path = rest.partition("/")
+    if path:
+        raise ValueError(f"{text}: an address has no path; write {place}")
+    return place if re.search(r":[0-9]*$", place.rpartition("]")[2]) else f"{place}:80"
+
+
+def _hosts_for(port: str, *, may_listen: bool) -> str:
+    here = f"127.0.0.1:{port}"
+    return f"{here} for this machine alone, 0.0.0.0:{port} (and [::]:{port}) for every address" if may_listen else here
+
+
+def is_v6(text: str) -> bool:
+    """Whether it is an IPv6 address."""
+    try:
+        ipaddress.IPv6Address(text)
+        return True
+    except ValueError:
+        return False
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 def _numeric(address: Address) -> tuple[socket.AddressFamily, tuple[str, int]]:
@@ -120,7 +194,7 @@ def listen_beside(address: Address, access: Access) -> socket.socket:
         return listen(address, shared=True)
     with _closed_on_failure(address):
         if os.path.exists(address.path) and not stat.S_ISSOCK(os.stat(address.path).st_mode):
-            raise FileExistsError(errno.EEXIST, "there is a file that is not a socket")
+            raise FileExistsError(errno.EEXIST, NOT_A_SOCKET)
     bound = bind(Address(path=f"{address.path}.{os.getpid()}"), shared=True)
     try:
         path = bound.getsockname()
@@ -155,8 +229,7 @@ def _closed_on_failure(address: Address, bound: socket.socket | None = None) -> 
     except (OSError, ValueError, OverflowError) as error:
         if bound:
             bound.close()
-        in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        hint = "; is another one running?" if in_use else ""
+        hint = HINTS.get(error.errno or 0, "") if isinstance(error, OSError) else ""
         raise ConfigError(f"listen {address}: {getattr(error, 'strerror', None) or error}{hint}") from None
 
 
@@ -188,7 +261,9 @@ def _bind_tcp(address: Address, shared: bool) -> socket.socket:
 def _bind_unix(path: str) -> socket.socket:
     """Takes over the socket file of one that is gone, not of one that lives."""
     with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.stat(path).st_mode) and not _answers(path):
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise FileExistsError(errno.EEXIST, NOT_A_SOCKET)
+        if not _answers(path):
             os.unlink(path)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

@@ -13,7 +13,6 @@ import json
 import math
 import os
 import re
-import tomllib
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,15 +22,17 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from fastticket.cookies import TicketCookie, faults_of
-from fastticket.core.http1 import KNOWN, Names, routing_path
+from fastticket.core.http1 import KNOWN, Names
+from fastticket.core.paths import routing_path
 from fastticket.core.proxy import LIMITS, ROUTE_TIMEOUTS, TIMEOUTS_S
 from fastticket.core.routes import ROUTES_MAX, in_order, with_head
 from fastticket.core.ticket import Keyring, read_keys
 from fastticket.core.upstreams import ALL_SERVERS_MAX, GROUP_SERVERS_MAX, GROUPS_MAX, WEIGHT_MAX
 from fastticket.errors import ConfigError
-from fastticket.gateway.addresses import Access, Address, is_loopback, parse_access, parse_address
+from fastticket.gateway.addresses import Access, Address, is_loopback, parse_access, parse_address, parse_server
 from fastticket.gateway.exemption import Exemption
 from fastticket.stores.base import Store, read_url, without_password
+from fastticket.tomlfile import read_toml
 
 COUNT_MAX = 1_000_000
 DAY_S = 86_400
@@ -60,6 +61,15 @@ COOKIE_KEYS = {
     "is_partitioned": "cookie_partitioned",
 }
 
+COMMAND_LINE = "command line"  #: the source of a configuration that options make
+OPTIONS = {
+    "[gateway] listen": "--listen",
+    "[gateway] workers": "--workers",
+    "[[upstream]] app: servers": "--upstream",
+    "[store] url": "--store",
+    "[ticket] keys": "--keys",
+}
+
 _T = TypeVar("_T")
 
 
@@ -77,6 +87,7 @@ class Gateway:
     proxy_protocol: bool = False
     forwarded: bool = False
     identity_header: str = "X-Forwarded-User"
+    identity_encoding: Literal["utf-8", "percent"] = "utf-8"
     request_id_header: str = ""
     no_use_header: str = ""
     lifetime_header: str = ""
@@ -224,7 +235,11 @@ class Config:
 
     def server_addresses(self, upstream: Upstream) -> list[Address]:
         """The servers of an upstream."""
-        return [self._address(text, f"[[upstream]] {upstream.name}: servers") for text in upstream.servers]
+        return [self.server_address(text, upstream) for text in upstream.servers]
+
+    def server_address(self, text: str, upstream: Upstream) -> Address:
+        """One of them."""
+        return self._address(text, f"[[upstream]] {upstream.name}: servers", parse_server)
 
     def trusted_networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network | str]:
         """Networks, or the word "unix"."""
@@ -265,16 +280,21 @@ class Config:
         try:
             return read_url(self.store.url, base=self.base)
         except ConfigError as error:
-            raise self._error("[store] url", str(error)) from None
+            raise self._error("[store] url", str(error).removeprefix("store url: ")) from None
 
-    def _address(self, text: str, where: str) -> Address:
+    def _address(self, text: str, where: str, parse: Callable[[str, Path], Address] = parse_address) -> Address:
         try:
-            return parse_address(text, self.base)
+            return parse(text, self.base)
         except ValueError as error:
             raise self._error(where, str(error)) from None
 
     def _error(self, where: str, reason: str) -> ConfigError:
-        return ConfigError(f"{self.source}: {where}: {reason}")
+        return ConfigError(f"{place_of(self.source, where)}: {reason}")
+
+
+def place_of(source: str, where: str) -> str:
+    """Where something stands: a file and its key, or the option that says it."""
+    return OPTIONS[where] if source == COMMAND_LINE and where in OPTIONS else f"{source}: {where}"
 
 
 class FaultyConfig(ConfigError):  # noqa: N818 -- it is one
@@ -295,7 +315,7 @@ class Problems:
 
     def add(self, where: str, reason: str) -> None:
         """Once, however often it is found."""
-        self._add(f"{self._source}: {where}: {reason}")
+        self._add(f"{place_of(self._source, where)}: {reason}")
 
     def require(self, holds: object, where: str, reason: str) -> None:
         """Else it is a problem."""
@@ -332,13 +352,7 @@ LISTS: dict[str, type] = {"upstream": Upstream, "route": Route}
 
 def load_config(path: Path) -> Config:
     """Read and check a file. ConfigError."""
-    try:
-        with path.open("rb") as file:
-            table = tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from None
+    table = read_toml(path)
     store = table.setdefault("store", {})
     if isinstance(store, dict) and (url := os.environ.get(STORE_VARIABLE)):
         store.setdefault("url", url)
@@ -373,7 +387,7 @@ def simple_config(listen: list[str], upstream: list[str], store: str, keys: str,
         "upstream": [{"name": "app", "servers": upstream}],
         "route": [{"path": "/login", "auth": "none", "login": True}, {"path": "/", "auth": "required"}],
     }
-    return read_config(table, "command line", Path())
+    return read_config(table, COMMAND_LINE, Path())
 
 
 def _read(kind: type[_T], table: Any, problems: Problems, where: str) -> _T | None:
@@ -565,7 +579,7 @@ def _check(config: Config, problems: Problems) -> None:
     problems.attempt(config.trusted_networks)
     for upstream in config.upstream:
         for text in upstream.servers:
-            problems.attempt(partial(config._address, text, f"[[upstream]] {upstream.name}: servers"))
+            problems.attempt(partial(config.server_address, text, upstream))
     problems.attempt(config.open_store)
 
 

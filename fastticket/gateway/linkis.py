@@ -6,6 +6,7 @@ ignoring it could let somebody in. docs/linkis.md says what each key becomes.
 
 from __future__ import annotations
 
+import codecs
 import logging
 import re
 import urllib.parse
@@ -16,6 +17,7 @@ from typing import Any
 from fastticket.errors import ConfigError
 from fastticket.gateway.config import Config, read_config
 from fastticket.gateway.exemption import Exemption
+from fastticket.gateway.properties import WHITE, MalformedProperties, read_properties
 
 log = logging.getLogger("fastticket.gateway")
 
@@ -40,6 +42,7 @@ OF_SESSIONS = ("linkis.session.", "wds.linkis.session.", "wds.linkis.server.web.
 LINKIS_COOKIE = "linkis_user_session_ticket_id_v1"
 LINKIS_LOGIN = "/api/rest_j/v1/user/login"
 LINKIS_PUBLIC_KEY = "/api/rest_j/v1/user/publicKey"  # the login page asks for it
+MARK = "\ufeff"
 DAY_S = 86400
 LINKIS_TIMEOUT = "2h"
 LINKIS_DOMAIN_LEVEL = 3
@@ -57,11 +60,7 @@ def load_linkis(path: Path, listen: Iterable[str], upstream: Iterable[str], keys
         raw = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")  # what Java took it for
-    properties = read_properties(text)
+    properties = _properties(raw, str(path))
     _name_the_unknown(properties, str(path))
     table = {
         "gateway": {"listen": list(listen), "workers": workers},
@@ -73,31 +72,54 @@ def load_linkis(path: Path, listen: Iterable[str], upstream: Iterable[str], keys
     return read_config(table, str(path), path.parent)
 
 
-def read_properties(text: str) -> dict[str, str]:
-    r"""`java.util.Properties`: `=`, `:` or space, `#` and `!`, continued lines, `\uXXXX`. The last one of a name counts."""
-    lines = re.sub(r"(?<!\\)((?:\\\\)*)\\\r?\n[ \t\f]*", r"\1", text).splitlines()
-    found = {}
-    for line in lines:
-        line = line.lstrip(" \t\f")
-        if line and line[0] not in "#!":
-            split = re.match(r"((?:\\.|[^\\=: \t\f])*)[ \t\f]*[=:]?[ \t\f]*(.*)", line, re.DOTALL)
-            assert split  # noqa: S101 -- it matches everything
-            found[_unescape(split[1])] = _unescape(split[2]).rstrip()
-    return found
+def _properties(raw: bytes, source: str) -> dict[str, str]:
+    """What the file says, without white space around values, but for passwords: those are what Java takes them for. ConfigError."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ConfigError(
+            f"{source}: is UTF-16, which Linkis does not read; save it as UTF-8 without a byte order mark"
+        )
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")  # what Java took it for
+    try:
+        properties = read_properties(text)
+    except MalformedProperties as error:
+        raise ConfigError(f"{source}: {error}; Linkis does not read such a file either") from None
+    for name, value in properties.items():
+        if not _is_text(name + value):
+            raise ConfigError(
+                f"{source}: {name.encode(errors='backslashreplace').decode()}: has half a character (a \\uD800 to \\uDFFF by itself)"
+            )
+        if not name.endswith("password"):
+            properties[name] = value.strip(WHITE)
+        elif value.strip(WHITE) != value and name in KNOWN:
+            log.warning("%s: %s: ends in white space, which Java takes for a part of it", source, name)
+    return properties
 
 
-def _unescape(text: str) -> str:
-    plain = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
-    return re.sub(
-        r"\\(?:u([0-9a-fA-F]{4})|(.))",
-        lambda escape: chr(int(escape[1], 16)) if escape[1] else plain.get(escape[2], escape[2]),
-        text,
-        flags=re.DOTALL,
-    )
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _name_the_unknown(properties: Mapping[str, str], source: str) -> None:
     for name in properties:
+        marked = name.removeprefix(MARK)
+        if name != marked and (marked in KNOWN or marked.startswith(OF_SESSIONS)):
+            raise ConfigError(
+                f"{source}: begins with a byte order mark, which Java takes for a part of the first name: Linkis does not see "
+                f"{marked}; save it without the mark"
+            )
+        if name != marked:
+            log.warning(
+                "%s: begins with a byte order mark, which Java takes for a part of the first name; save it without",
+                source,
+            )
+            continue
         if name in KNOWN:
             continue
         if name.startswith(OF_SESSIONS):

@@ -1,8 +1,9 @@
 """What the data plane can not find out by itself about the servers behind it: their addresses, and whether they are well.
 
-Names are looked up again every `resolve_interval_s`: each address that a name has is a server. A name that can not be looked up keeps
-the addresses that it had; one that never could be has none until it can. Health checks go to each address by itself; one that no longer
-belongs to a name is not asked any more.
+Names are looked up again every `resolve_interval_s`: each address that a name has is a server. Of a name that has addresses of IPv4 and
+of IPv6, those of IPv6 are seconds, which the data plane uses while none of the first ones is up: a server that listens on both is one.
+A name that can not be looked up keeps the addresses that it had; one that never could be has none until it can. Health checks go to
+each address by itself; one that no longer belongs to a name is not asked any more.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class UpstreamGroup:
         self._checks: dict[Server, asyncio.Task[None]] = {}
         self._resolver: asyncio.Task[None] | None = None
         self._applied: dict[Server, int] = {}
+        self._seconds: set[Server] = set()
         if servers := self._servers():
             self._apply(servers)
 
@@ -127,6 +129,19 @@ class UpstreamGroup:
         """With their weights. Two names for one address are one server."""
         return {server: self._weights[address] for address, servers in self._found.items() for server in servers}
 
+    def _hand_over(self, servers: Mapping[Server, int]) -> None:
+        """Let the data plane have them; without the seconds, if that makes too many. ValueError."""
+        names = _with_seconds(self._found.values())
+        self._seconds = {server for _, seconds in names for server in seconds}
+        try:
+            self._proxy.set_servers(self.number, servers.items(), names)
+        except ValueError:
+            if not names:
+                raise
+            firsts = [(server, weight) for server, weight in servers.items() if server not in self._seconds]
+            self._seconds = set()
+            self._proxy.set_servers(self.number, firsts)
+
     @property
     def _pause_s(self) -> float:
         interval_s = self._upstream.resolve_interval_s
@@ -155,7 +170,7 @@ class UpstreamGroup:
     def _apply(self, servers: dict[Server, int]) -> bool:
         """Whether these serve from now on. More than there is room for, which a name server may say at any time, do not."""
         try:
-            self._proxy.set_servers(self.number, servers.items())
+            self._hand_over(servers)
         except ValueError as error:
             log.error("upstream %s: %s", self.name, error)
             return False
@@ -203,7 +218,9 @@ class UpstreamGroup:
                 self._tell(server, fault)
 
     def _tell(self, server: Server, fault: str) -> None:
-        """What a health check has found; no fault: it is well."""
+        """What a health check has found; no fault: it is well. That nobody listens on a second address says nothing."""
+        if server in self._seconds:
+            return
         if fault:
             log.warning("upstream %s: %s is not well: %s", self.name, server_text(server), fault)
         else:
@@ -254,12 +271,32 @@ def _check_address(address: Address) -> None:
 
 
 def _look_up(address: Address) -> list[Server]:
-    """All its addresses, of IPv4 if it has any: a server on both would be two. OSError."""
+    """All its addresses. OSError."""
     if address.path:
         return [address.path]
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    family = min((entry[0] for entry in found), key=lambda family: family != socket.AF_INET)
-    return sorted({(str(entry[4][0]), int(entry[4][1])) for entry in found if entry[0] == family})
+    return sorted({(str(entry[4][0]), int(entry[4][1])) for entry in found})
+
+
+def _with_seconds(names: Iterable[Sequence[Server]]) -> list[tuple[set[Server], set[Server]]]:
+    """Of the names that have addresses of two families: those asked first (IPv4), and the others. No server is both, or twice."""
+    split = [
+        ({each for each in found if not _is_v6(each)}, {each for each in found if _is_v6(each)}) for found in names
+    ]
+    firsts = {server for v4, v6 in split for server in v4 or v6}
+    merged: list[tuple[set[Server], set[Server]]] = []
+    for v4, v6 in split:
+        seconds = v6 - firsts
+        if not v4 or not seconds:
+            continue
+        alike = [each for each in merged if each[0] & v4 or each[1] & seconds]
+        merged = [each for each in merged if each not in alike]
+        merged.append((v4.union(*(each[0] for each in alike)), seconds.union(*(each[1] for each in alike))))
+    return merged
+
+
+def _is_v6(server: Server) -> bool:
+    return not isinstance(server, str) and ":" in server[0]
 
 
 async def _look_up_aside(address: Address) -> list[Server]:

@@ -114,6 +114,7 @@ def make_proxy(config: Config, cache: TicketCache, counters: memoryview | None =
         timeouts_s=config.timeouts,
         cookie=config.ticket.cookie,
         identity_field=gateway.identity_header,
+        escapes_identity=gateway.identity_encoding == "percent",
         request_id_field=gateway.request_id_header,
         login_url=gateway.login_url,
         next_parameter=gateway.next_parameter,

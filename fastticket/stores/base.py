@@ -258,15 +258,21 @@ def read_url(url: str, *, base: Path | None = None) -> Callable[[bool], Store]:
             return lambda creates: SQLiteStore(None)
         if rest.startswith("/") and len(rest) > 1:
             return lambda creates: SQLiteStore(base / rest[1:], creates=creates)
-        raise ConfigError("store url: sqlite takes sqlite:///path or sqlite://:memory:")
+        raise ConfigError(
+            "store url: sqlite takes sqlite:///path (sqlite:////path from the root on) or sqlite://:memory:"
+        )
     if separator and scheme.partition("+")[0] in ("redis", "rediss", "unix"):
         from fastticket.stores.redis import RedisStore
         from fastticket.stores.redis_address import parse_url
 
         address = parse_url(url, base)
         return lambda creates: RedisStore(address, creates=creates)
+    if not separator:
+        is_file = "/" in url or url.endswith((".db", ".sqlite", ".sqlite3"))
+        instead = f"sqlite:///{url}" if is_file else "redis://host:6379/0, or sqlite:///path of a file"
+        raise ConfigError(f"store url: no scheme: write {instead}")
     raise ConfigError(
-        f"store url: {scheme if separator else 'no scheme'}: known are sqlite://, redis://, rediss://, unix://, "
+        f"store url: {scheme}: known are sqlite://, redis://, rediss://, unix://, "
         "redis+sentinel:// and redis+cluster://"
     )
 

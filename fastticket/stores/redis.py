@@ -21,7 +21,6 @@ Rules of this file
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import logging
@@ -72,6 +71,7 @@ from fastticket.stores.base import (
 from fastticket.stores.redis_address import Address, Command, slot_of
 from fastticket.stores.redis_again import HEARD_S, LISTED_MAX, Ledger, sessions_in
 from fastticket.stores.redis_cluster import Cluster
+from fastticket.stores.redis_errors import told
 from fastticket.stores.redis_link import info_of
 from fastticket.stores.redis_servers import Listener, Server
 from fastticket.stores.redis_topology import Topology, make_topology
@@ -170,7 +170,7 @@ class RedisStore:
             await self._catch_up(range(self.shards), await self.time_ms())
         except BaseException as error:
             await self.aclose()
-            if isinstance(error.__cause__, AuthenticationError):
+            if isinstance(error.__cause__, AuthenticationError | MovedError):
                 raise ConfigError(str(error)) from error
             raise
         self._doorbell = asyncio.create_task(self._listen(), name="fastticket-doorbell")
@@ -486,9 +486,11 @@ class RedisStore:
             if not left:
                 return answers
             if any(isinstance(answers[shard], MovedError) for shard in left):
+                if self._address.kind != "cluster":
+                    break  # nobody is to be asked who has them
                 await self._open_topology().moved()
         for shard in left:
-            answers[shard] = StoreUnavailable(f"redis: shard {shard} is moving: {answers[shard]}")
+            answers[shard] = self._refusal(f"redis: shard {shard} is moving", answers[shard])
         return answers
 
     async def _send(self, calls: Mapping[int, _Call], before: Mapping[int, Any], lasts: bool) -> dict[int, Any]:
@@ -582,12 +584,22 @@ class RedisStore:
                 await self._open_topology().moved()
                 raise
             if isinstance(reply, MovedError):
+                if self._address.kind != "cluster":
+                    break  # nobody is to be asked who has it
                 await self._open_topology().moved()
             elif not isinstance(reply, REDIRECTIONS):
                 break
         if isinstance(reply, ResponseError):
-            raise StoreUnavailable(f"redis {server.name}: {str(reply)[:200]}")
+            raise self._refusal(f"redis {server.name}", reply)
         return reply
+
+    def _refusal(self, who: str, reply: RedisError) -> StoreUnavailable:
+        """What an error reply comes to; its cause is a MovedError where a Cluster is asked that the URL takes for one server."""
+        error = StoreUnavailable(f"{who}: {told(reply)[:200]}")
+        if isinstance(reply, MovedError) and self._address.kind != "cluster":
+            error = StoreUnavailable(f"{error}; it is a Cluster's: write redis+cluster:// in the store's URL")
+            error.__cause__ = reply
+        return error
 
     def _open_topology(self) -> Topology:
         if self._topology is None:
@@ -693,9 +705,12 @@ class RedisStore:
         since = f"{now_ms - round(HEARD_S * 1000)}"
 
         async def catch_up(shard: int) -> None:
-            with contextlib.suppress(StoreUnavailable):
-                command = ("XREVRANGE", _key(shard, "log"), "+", since, "COUNT", CATCH_UP_ENTRIES)
+            command = ("XREVRANGE", _key(shard, "log"), "+", since, "COUNT", CATCH_UP_ENTRIES)
+            try:
                 self._ledger.hear(shard, (await self._ask(self._slots[shard], command))[::-1])
+            except StoreUnavailable as error:
+                if isinstance(error.__cause__, MovedError) and self._doorbell is None:  # at the start that is a mistake
+                    raise
 
         await asyncio.gather(*map(catch_up, shards))
 

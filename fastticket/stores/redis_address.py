@@ -156,7 +156,7 @@ def _secret(options: dict[str, str], name: str, base: Path) -> str | None:
     if said is not None:
         raise ConfigError(f"store url: {name}_file: there is {name}, too; leave one of them out")
     try:
-        text = (base / file).read_text()
+        text = (base / file).read_text("utf-8-sig")  # whatever the locale is; an editor may have put a mark before it
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise ConfigError(f"store url: {name}_file: {base / file}: {reason}") from None

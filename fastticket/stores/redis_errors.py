@@ -37,3 +37,9 @@ def error_of(reply: str) -> known.RedisError:
     if reply.startswith(("ERR AUTH", "ERR Client sent AUTH")):
         return known.AuthenticationError(text)
     return _CLASSES.get(word, known.ResponseError)(text)
+
+
+def told(error: known.RedisError) -> str:
+    """What the server has said: redis-py's exceptions of redirections are without their first word."""
+    word = next((word for word in _REDIRECTIONS if type(error) is _CLASSES[word]), "")
+    return f"{word} {error}".strip()

@@ -32,6 +32,7 @@ from fastticket.stores.redis_address import Command, Place
 from fastticket.stores.redis_errors import error_of
 
 REPLIES_PER_TURN = 16
+ADDRESS_PAUSE_S = 0.25  # that an address of a name has for itself
 KEEPALIVE_IDLE_S = 60  # then every 10 s, three times: a link that nobody uses may have been forgotten by a firewall
 
 
@@ -263,31 +264,66 @@ async def connect(place: Place, timeout_s: float) -> Link:
 
 
 async def _open_socket(place: Place) -> socket.socket:
-    """TCP or Unix, the first address that answers."""
+    """TCP or Unix, the first address that answers: each has a moment before the next is tried beside it (RFC 8305, in small)."""
     if place.path:
-        addresses: list[tuple[Any, Any]] = [(socket.AF_UNIX, place.path)]
-    else:
-        addresses = [(each[0], each[4]) for each in await _look_up(place.host, place.port)]
-    errors: list[OSError] = []
-    for family, address in addresses:
-        connection = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            connection.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(connection, address)
-            if family != socket.AF_UNIX:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-            return connection
-        except OSError as error:
-            connection.close()
-            errors.append(_plain(error))
-        except BaseException:
-            connection.close()
-            raise
-    raise errors[0] if errors else OSError(f"{place.host}: no address")
+        return await _connected(socket.AF_UNIX, place.path)
+    addresses = [(each[0], each[4]) for each in await _look_up(place.host, place.port)]
+    attempts: list[asyncio.Task[socket.socket]] = []
+    try:
+        for family, address in addresses:
+            attempts.append(asyncio.ensure_future(_connected(family, address)))
+            is_last = len(attempts) == len(addresses)
+            if (connection := await _first_of(attempts, None if is_last else ADDRESS_PAUSE_S)) is not None:
+                return connection
+    finally:
+        for attempt in attempts:
+            _abandon(attempt)
+    raise _failure_of(attempts) if attempts else OSError(f"{place.host}: no address")
+
+
+async def _first_of(attempts: list[asyncio.Task[socket.socket]], wait_s: float | None) -> socket.socket | None:
+    """The first that has succeeded, taken out of them; None: the time is over, or all have failed."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(wait_s):
+            while pending := [attempt for attempt in attempts if not attempt.done()]:
+                await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for attempt in attempts:
+                    if attempt.done() and not attempt.exception():
+                        attempts.remove(attempt)
+                        return attempt.result()
+    return None
+
+
+def _abandon(attempt: asyncio.Task[socket.socket]) -> None:
+    """It closes its own socket; one that it has made already is closed here."""
+    attempt.cancel()
+    attempt.add_done_callback(_close_socket)
+
+
+def _failure_of(attempts: list[asyncio.Task[socket.socket]]) -> BaseException:
+    """Of the first address."""
+    return attempts[0].exception() or OSError("no address")
+
+
+async def _connected(family: int, address: Any) -> socket.socket:
+    """A socket to one address. OSError."""
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, address)
+        if family != socket.AF_UNIX:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    except OSError as error:
+        connection.close()
+        raise _plain(error) from None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _plain(error: OSError) -> OSError:
@@ -305,7 +341,10 @@ async def _look_up(host: str, port: int) -> list[Any]:
     """An address needs no thread that looks it up."""
     with contextlib.suppress(socket.gaierror):
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise OSError(f"the name does not resolve: {error.strerror}") from None
 
 
 async def _secured(connection: socket.socket, place: Place, timeout_s: float) -> Link:

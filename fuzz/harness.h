@@ -1,0 +1,65 @@
+/* What the harnesses share: promises, memory of exactly a size, Python with one compiled module in it, executions by mode.
+ *
+ * A harness includes the C that Cython makes of a module (`core.c`), whose parsers are static functions, then this; it defines MODULE,
+ * `mode_names` and `check`. The first byte of an input says which mode reads the rest.
+ */
+#include <sanitizer/asan_interface.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void require(int holds, const char *promise) {
+    if (holds) return;
+    fprintf(stderr, "not so: %s\n", promise);
+    abort();
+}
+
+static inline uint8_t *room(uint32_t size) {
+    uint8_t *at = malloc(size);
+    require(at != NULL, "there is memory");
+    return at;
+}
+
+static inline uint8_t *copy_of(const uint8_t *at, uint32_t size) {
+    return memcpy(room(size), at, size);
+}
+
+/* CPython frees little when it ends. The parsers allocate nothing. */
+const char *__asan_default_options(void) {
+    return "detect_leaks=0";
+}
+
+static unsigned long executions[sizeof mode_names / sizeof *mode_names];
+
+static void print_executions(void) {
+    for (size_t mode = 0; mode < sizeof executions / sizeof *executions; mode++)
+        fprintf(stderr, "executions of %s: %lu\n", mode_names[mode], executions[mode]);
+}
+
+static void check(unsigned mode, const uint8_t *rest, uint32_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
+    if (size == 0) return 0;
+    unsigned mode = input[0] % (sizeof executions / sizeof *executions);
+    executions[mode]++;
+    check(mode, input + 1, (uint32_t)(size - 1));
+    return 0;
+}
+
+/* Python, without its site packages; of fastticket there are plain modules only. The compiled one is there, its tables filled. */
+static PyObject *start_python(const char *name, PyObject *(*initialize)(void)) {
+    PyConfig config;
+    PyConfig_InitIsolatedConfig(&config);
+    config.site_import = 0;
+    require(PyImport_AppendInittab(name, initialize) == 0, "the module is built in");
+    require(!PyStatus_Exception(PyConfig_SetBytesString(&config, &config.program_name, PYTHON)) &&
+                !PyStatus_Exception(Py_InitializeFromConfig(&config)),
+            "Python starts");
+    PyRun_SimpleString("import sys, types\nfastticket = sys.modules['fastticket'] = types.ModuleType('fastticket')\n"
+                       "fastticket.__path__ = ['" PACKAGE "']\n");
+    PyObject *module = PyImport_ImportModule(name);
+    if (PyErr_Occurred()) PyErr_Print();
+    require(module != NULL, "the module is there");
+    atexit(print_executions);
+    return module;
+}

@@ -1208,7 +1208,8 @@ class TicketCache:
                 if is_due or now >= flush_at:
                     flush_at = now + self._interval_ms / 1000
                     await self.flush()
-                    await self._observe()
+                    if self._expiry_margin_ms is not None:
+                        await self._observe()
                 if now >= clock_at:
                     clock_at = now + CLOCK_INTERVAL_S
                     await self._join()
@@ -1251,7 +1252,7 @@ class TicketCache:
 
     async def _observe(self) -> None:
         """Whether the store answers while nobody follows yet, where who follows is to hear in time. It says so of one server alone."""
-        if self._expiry_margin_ms is not None and not self._store.doubt_ms:
+        if not self._store.doubt_ms:
             now_ms = self.checker.monotonic_ms()
             await self._begin_observation(now_ms)
             await self._opened.time_ms()

@@ -505,7 +505,7 @@ class StoreContract:
     # --- create, with a limit
 
     async def test_more_sessions_than_the_limit_evict_the_oldest_logins(self, store, other):
-        made = [await new_session(store, age_ms=age_ms) for age_ms in (20, 40, 10, 30)]
+        made = [await new_session(store, age_ms=age_ms) for age_ms in (2000, 4000, 1000, 3000)]
         for session in made:
             await store.create(session)
         await write(store, made[1], {"cart": b"tea"})

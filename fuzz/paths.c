@@ -20,12 +20,14 @@ static int has_plain_segments(const uint8_t *path, uint32_t size) {
     return 1;
 }
 
-/* The path without what ASCII does not have: what is left must be plain, too, but for segments that had nothing else. */
-static int is_plain_without_others(const uint8_t *path, uint32_t size) {
+/* The path without what ASCII does not have, and without the letters that may become one with that: what is left must be plain, too, but
+ * for segments that had nothing else. */
+static int is_plain_without_others(const uint8_t *path, uint32_t size, int with_letters) {
     uint8_t *left = room(size);
     uint32_t count = 0;
     for (uint32_t i = 0; i < size; i++) {
-        if (path[i] >= 0x80 || (path[i] == '/' && count && left[count - 1] == '/')) continue;
+        int merges = i + 1 < size && (path[i + 1] == 0xCC || path[i + 1] == 0xCD) && (path[i] | 0x20) >= 'a' && (path[i] | 0x20) <= 'z';
+        if (path[i] >= 0x80 || (with_letters && merges) || (path[i] == '/' && count && left[count - 1] == '/')) continue;
         left[count++] = path[i];
     }
     int is_plain = has_plain_segments(left, count);
@@ -61,7 +63,8 @@ static void check(unsigned mode, const uint8_t *input, uint32_t size) {
         require(odd_at >= -1 && odd_at < normal + (normal == 0), "the odd segment is in it");
         check_escapes(exact, normal_size);
         require(has_plain_segments(exact, normal_size), "its segments are plain");
-        require(is_plain_without_others(exact, normal_size), "they are without what is beyond ASCII");
+        require(is_plain_without_others(exact, normal_size, 0) && is_plain_without_others(exact, normal_size, 1),
+                "they are without what is beyond ASCII");
         if (odd_at == -1) {
             require(memchr(exact, '%', normal_size) == NULL && memchr(exact, ';', normal_size) == NULL, "an exact path has nothing odd");
             require(PATHS(f, normal_path)(exact, normal_size, out, &odd_at) == normal && odd_at == -1 &&

@@ -211,15 +211,22 @@ cdef bint _is_clear(const uint8_t *at, int size, bint *is_odd) noexcept nogil:
         elif at[i] == c'%':
             if i + 1 < size and (HEX[at[i + 1]] != 0xFF or at[i + 1] == c'%' or at[i + 1] | 0x20 == c'u' or at[i + 1] >= 0x80):
                 return False
+            if i + 1 < size and _may_merge(at, i + 1, size):
+                return False
         elif at[i] == c';':
             if i == 0 or has_entity:
                 return False
         elif at[i] == c'.':
             dots += 1
-        elif at[i] != c'?' and at[i] != c'#':
+        elif at[i] != c'?' and at[i] != c'#' and not _may_merge(at, i, size):
             letters += 1
         i += width
     return letters != 0 or not is_odd[0] or not _could_be_dots(dots, 0 if has_solid else dots_perhaps)
+
+
+cdef inline bint _may_merge(const uint8_t *at, int i, int size) noexcept nogil:
+    """Whether a letter may become one with a mark that follows (U+0300 to U+036F), as `e` does with an accent: both go then."""
+    return c'a' <= at[i] | 0x20 <= c'z' and i + 1 < size and 0xCC <= at[i + 1] <= 0xCD
 
 
 cdef inline bint _could_be_dots(int dots, int perhaps) noexcept nogil:
@@ -301,6 +308,10 @@ cdef bint _could_be(const uint8_t *at, uint32_t size, const uint8_t *wanted, uin
         if at[i] == c'%' or at[i] == c';' or at[i] == c'?' or at[i] == c'#':
             if places & whole:
                 return True
+        elif _may_merge(at, <int>i, <int>size):
+            if places & whole:
+                return True
+            places |= _read_on(places, at[i], wanted, wanted_size)
         else:
             places = _read_on(places, at[i], wanted, wanted_size)
         i += 1

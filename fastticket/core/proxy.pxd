@@ -11,9 +11,10 @@ from fastticket.core.upstreams cimport Group, Upstreams
 from fastticket.core.verdict cimport Verdict
 
 cdef enum:
-    TIMERS = 13
+    TIMERS = 14
     QUEUES_MAX = 250
     WAITS_MAX = 64
+    FAULTS_NOTED_MAX = 16
     UPGRADES_MAX = 8
     EVENTS_MAX = 256
     LATENCY_BUCKETS = 28        # bucket i: less than 2**i µs; the last one has the rest
@@ -43,6 +44,7 @@ cdef enum State:
     LINGERING                   # no more is sent; read until the client has seen it
     # upstream
     POOLED
+    KEPT                        # idle, for one client alone
     AWAITING_HEAD
     RELAYING
     # both
@@ -63,6 +65,7 @@ cdef enum Timer:
     PENDING
     TUNNEL
     VOUCH
+    SEND                        # the upstream is slow to take a request
 
 
 cdef enum AskKind:
@@ -75,7 +78,10 @@ cdef enum AskKind:
     LOGOUT
     LOGOUT_EVERYWHERE
     ROTATE
-    UNCLEAR                     # never asked: nobody knows what the application wants
+    # never asked:
+    UNCLEAR                     # nobody knows what the application wants
+    UNHEARD                     # of an application that may not, or of nobody's session
+    NO_WISH
 
 
 cdef struct Queue:              # of all that wait for the same, equally long
@@ -83,6 +89,11 @@ cdef struct Queue:              # of all that wait for the same, equally long
     uint32_t first
     uint32_t last
     int64_t length_ms
+
+
+cdef struct Noted:              # what an operator is to be told of a server
+    uint16_t server
+    const char *what
 
 
 cdef struct Agent:              # what a client calls its program, who may be about to log in
@@ -121,13 +132,17 @@ cdef struct Conn:
     Chunks chunks
     # the message going out
     bint sends_chunks
-    uint64_t window_bytes       # moved since the timer was set
+    uint64_t window_bytes       # received since the timer was set
+    uint64_t taken_bytes        # and sent
     # downstream: the request
     uint32_t head_size          # in `held`
     uint32_t body_size          # in `held`, after the head, decoded
     bint held_is_whole          # `held` begins with the head, and so the request can be sent (again)
     bint closes                 # after this answer
     uint8_t upgrade             # the protocol to change to, from 1
+    bint is_routed              # the route is that of the request under way
+    int64_t window_ends_ms      # of the request's body
+    bint is_held_up             # in this window, by the upstream: the client is not to blame
     bint retried
     bint answered               # a byte of the response went to the client
     uint8_t minor
@@ -162,9 +177,13 @@ cdef struct Conn:
     char[ADDRESS_TEXT_MAX] address      # whom we speak with
     uint8_t host_size           # 0: not kept, or longer
     char[HOST_BYTES_MAX] host
+    uint32_t kept               # of both sides: an upstream connection that is this client's alone, and whose it is; or NONE
     # upstream
     uint16_t server
-    Frames frames               # of a tunnel, what it sends
+    bint is_personal            # who authenticates has authenticated the connection: never in the pool
+    int64_t usable_until_ms     # in the pool, as the server says; 0: it says nothing
+    int keep_alive_s            # of its last response, as `Head` has it
+    Frames frames               # of a tunnel, what comes from here
     bint is_parted              # and its client was told that the gateway goes away: nothing follows that
     bint reused
     bint keeps_alive
@@ -200,6 +219,7 @@ cdef struct Counters:
     uint64_t forged                     # tickets under a key of ours, with a signature that is not
     uint64_t full                       # times that connections_max were there, and others had to wait
     uint64_t out_of_descriptors         # times that there was none for a connection
+    uint64_t cookies_dropped            # of the ticket's name, that an upstream had no right to set
     uint64_t[VERDICTS] refused
     uint64_t[6] answers                 # by the first digit of their status
     uint64_t[LATENCY_BUCKETS] latency
@@ -281,6 +301,9 @@ cdef class Proxy:
     cdef uint32_t again_count
     cdef uint8_t[::1] page
     cdef Counters *counters             # in the page
+    cdef Noted[FAULTS_NOTED_MAX] noted
+    cdef uint32_t noted_count
+    cdef uint32_t noted_more            # for which there was no room
 
     cdef int _set_limits(self, dict limits) except -1
     cdef int _set_timeouts(self, dict timeouts_s) except -1
@@ -297,7 +320,6 @@ cdef class Proxy:
     cdef void _close_upstream(self, uint32_t index) noexcept nogil
     cdef int64_t _length_ms(self, const Conn *c, Timer timer) noexcept nogil
     cdef void _upstream_is_late(self, uint32_t index, Timer timer) noexcept nogil
-    cdef bint _tunnel_flows(self, uint32_t index) noexcept nogil
     cdef void _vouch(self, uint32_t index) noexcept nogil
     cdef bint _is_alive(self, uint32_t index) noexcept nogil
     cdef void _wait_for_request(self, uint32_t index) noexcept nogil
@@ -345,6 +367,20 @@ cdef class Proxy:
     cdef void _tick(self) noexcept nogil
     cdef void _on_timeout(self, uint32_t index, Timer timer) noexcept nogil
     cdef bint _request_flows(self, uint32_t index) noexcept nogil
+    cdef void _await_body(self, uint32_t index) noexcept nogil
+    cdef void _body_is_late(self, uint32_t index) noexcept nogil
+    cdef void _stir(self, uint32_t upstream) noexcept nogil
+    cdef void _note(self, uint16_t server, const char *what) noexcept nogil
+    cdef void _malformed(self, uint32_t index, const char *what) noexcept nogil
+    cdef void _put_own_fields(self, const Text *lines) noexcept nogil
+    cdef bint _may_pass(self, const Conn *d, const uint8_t *at, const Field *field, bint has_ours) noexcept nogil
+    cdef uint32_t _kept_for(self, uint32_t index, const Group *group) noexcept nogil
+    cdef void _keep(self, uint32_t index, uint32_t downstream) noexcept nogil
+    cdef void _let_go_of_kept(self, Conn *c) noexcept nogil
+    cdef void _use_kept(self, uint32_t index, uint32_t upstream, bint parsed) noexcept nogil
+    cdef bint _is_use(self, Conn *c, const uint8_t *at, uint32_t size) noexcept nogil
+    cdef const char *_fault_of(self, int result, const uint8_t *at, uint32_t size, Method method) noexcept nogil
+    cdef AskKind _wish(self, const Conn *d, const uint8_t *at, const Field *field) noexcept nogil
     cdef bint _response_flows(self, uint32_t index) noexcept nogil
     cdef void _turn(self) noexcept nogil
     cdef void _on_event(self, uint32_t index, uint32_t events) noexcept nogil

@@ -92,6 +92,12 @@ class Proxy:
     def upstream_news(self) -> list[tuple[int, str, str]]:
         """Who is down or up since the last call, as `Upstreams.news` has it."""
 
+    def faults(self) -> tuple[list[tuple[int, str, str]], int]:
+        """What servers have done since the last call that an operator should hear of: ([(group, server, what)], how many more).
+
+        `what`: what their response was, for which the client got 502; empty: they set the ticket's cookie, which was dropped.
+        """
+
     def upstream_states(self) -> list[dict[str, Any]]:
         """Each server, as `Upstreams.state` has it."""
 

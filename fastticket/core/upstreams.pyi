@@ -47,6 +47,9 @@ class Upstreams:
     def state(self, now_ms: int) -> list[dict[str, Any]]:
         """Each server: group, server, state ("up", "down"), active and idle connections, queued requests of its group."""
 
+    def name_of(self, slot: int) -> tuple[int, str]:
+        """(group, server) of a slot of the table, as `news` names them."""
+
     def news(self) -> list[tuple[int, str, str]]:
         """Who has failed, or taken a connection again, since the last call: (group, server, reason); no reason: it is up."""
 

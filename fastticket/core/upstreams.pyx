@@ -169,6 +169,10 @@ cdef class Upstreams:
                 })
         return found
 
+    def name_of(self, int slot):
+        """(group, server), as they are named in `news`."""
+        return self.servers[slot].group, server_text(self.names[slot])
+
     def news(self):
         """Who has failed, or taken a connection again, since the last call: (group, server, reason); no reason: it is up."""
         cdef Server *at

@@ -421,6 +421,23 @@ class Worker:
             else:
                 log.warning("upstream %s: %s is up again", self._groups[group].name, server)
         self._shortages.tell(self.proxy)
+        self._tell_faults()
+
+    def _tell_faults(self) -> None:
+        """The error log bounds how often."""
+        found, more = self.proxy.faults()
+        for group, server, what in found:
+            if what:
+                log.warning("upstream %s: %s: 502, no response: %s", self._groups[group].name, server, what)
+            else:
+                log.warning(
+                    "upstream %s: %s sets the cookie %s, on a route without login = true: dropped",
+                    self._groups[group].name,
+                    server,
+                    self._config.ticket.cookie,
+                )
+        if more:
+            log.warning("upstreams: %d more such faults", more)
 
     def _publish(self) -> None:
         if not self._slot:

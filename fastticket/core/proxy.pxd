@@ -12,6 +12,7 @@ from fastticket.core.verdict cimport Verdict
 
 cdef enum:
     TIMERS = 14
+    WAIT_BYTES = 16             # for so many, and a power of two
     QUEUES_MAX = 250
     WAITS_MAX = 64
     FAULTS_NOTED_MAX = 16
@@ -141,8 +142,8 @@ cdef struct Conn:
     bint closes                 # after this answer
     uint8_t upgrade             # the protocol to change to, from 1
     bint is_routed              # the route is that of the request under way
-    int64_t window_ends_ms      # of the request's body
-    bint is_held_up             # in this window, by the upstream: the client is not to blame
+    bint is_held_up             # in this window of the body, by the upstream: the client is not to blame
+    int64_t window_ends_ms
     bint retried
     bint answered               # a byte of the response went to the client
     uint8_t minor
@@ -181,8 +182,8 @@ cdef struct Conn:
     # upstream
     uint16_t server
     bint is_personal            # who authenticates has authenticated the connection: never in the pool
-    int64_t usable_until_ms     # in the pool, as the server says; 0: it says nothing
     int keep_alive_s            # of its last response, as `Head` has it
+    int64_t usable_until_ms     # in the pool, as the server says; 0: it says nothing
     Frames frames               # of a tunnel, what comes from here
     bint is_parted              # and its client was told that the gateway goes away: nothing follows that
     bint reused
@@ -279,7 +280,7 @@ cdef class Proxy:
     cdef uint64_t response_rate_min
     cdef Queue[QUEUES_MAX] queues       # 0 is none, 1 to TIMERS - 1 those of the kinds
     cdef int queue_count
-    cdef uint8_t[WAITS_MAX][TIMERS] waits
+    cdef uint8_t[WAITS_MAX][WAIT_BYTES] waits
     cdef int waits_count
     cdef epoll_event[EVENTS_MAX] events
     cdef int64_t now_us                 # monotonic, of this turn
@@ -339,6 +340,7 @@ cdef class Proxy:
     cdef void _pause_accepting(self) noexcept nogil
     cdef void _note_agent(self, Conn *c) noexcept nogil
     cdef void _account(self, Conn *c, bint was_cut) noexcept nogil
+    cdef void _close_entry(self, Conn *c, int64_t took_us, bint was_cut) noexcept nogil
     cdef void _log(self, const Conn *c, int64_t took_us, bint was_cut) noexcept nogil
     cdef bint _is_strong(self, const Conn *c) noexcept nogil
     cdef void _wait_for_verdict(self, uint32_t index, AskKind kind) noexcept nogil
@@ -373,7 +375,8 @@ cdef class Proxy:
     cdef void _note(self, uint16_t server, const char *what) noexcept nogil
     cdef void _malformed(self, uint32_t index, const char *what) noexcept nogil
     cdef void _put_own_fields(self, const Text *lines) noexcept nogil
-    cdef bint _may_pass(self, const Conn *d, const uint8_t *at, const Field *field, bint has_ours) noexcept nogil
+    cdef bint _goes_downstream(self, const Conn *d, const uint8_t *at, const Field *field, bint has_ours) noexcept nogil
+    cdef bint _may_set(self, const Conn *d, const uint8_t *at, const Field *field, bint has_ours) noexcept nogil
     cdef uint32_t _kept_for(self, uint32_t index, const Group *group) noexcept nogil
     cdef void _keep(self, uint32_t index, uint32_t downstream) noexcept nogil
     cdef void _let_go_of_kept(self, Conn *c) noexcept nogil

@@ -743,7 +743,6 @@ cdef class Proxy:
         if c.state == State.POOLED:
             self._leave_pool(index)
         elif c.state == State.KEPT:
-            server.idle_count -= 1
             server.kept_count -= 1
         server.open_count -= 1
         self.upstream_count -= 1
@@ -1429,13 +1428,17 @@ cdef class Proxy:
         self.counters.latency[min(bucket, LATENCY_BUCKETS - 1)] += 1
         self.counters.latency_us_sum += took_us
         c.began_us = 0
-        if c.agent != NULL:
-            free(c.agent)
-            c.agent = NULL
         if was_cut:
             self.counters.cut_short += 1
         else:
             self.counters.answers[min(c.status // 100, 5)] += 1
+        if c.agent != NULL or c.entry != NULL:
+            self._close_entry(c, took_us, was_cut)
+
+    cdef void _close_entry(self, Conn *c, int64_t took_us, bint was_cut) noexcept nogil:
+        """What was kept of a request that is over, for others."""
+        free(c.agent)
+        c.agent = NULL
         if self.log is not None and c.entry != NULL:
             self._log(c, took_us, was_cut)
 
@@ -1878,7 +1881,6 @@ cdef class Proxy:
         cdef Conn *c = &self.conns[index]
         cdef Conn *u = &self.conns[upstream]
         cdef Server *server = &self.upstreams.servers[u.server]
-        server.idle_count -= 1
         server.kept_count -= 1
         self.upstreams.earn(&self.upstreams.groups[server.group])
         c.attempts += 1
@@ -1912,7 +1914,6 @@ cdef class Proxy:
         c.held_size = 0
         c.reused = True
         c.state = State.KEPT
-        server.idle_count += 1
         server.kept_count += 1
         self._freed(c.server)
 
@@ -2117,7 +2118,7 @@ cdef class Proxy:
     cdef void _pool(self, uint32_t index) noexcept nogil:
         cdef Conn *c = &self.conns[index]
         cdef Server *server = &self.upstreams.servers[c.server]
-        if server.idle_count - server.kept_count >= IDLE_MAX or self.draining or server.is_retired \
+        if server.idle_count >= IDLE_MAX or self.draining or server.is_retired \
                 or self.descriptors_max and self.downstream_count + self.upstream_count > self.descriptors_max:
             self._close(index)
             return
@@ -2125,7 +2126,9 @@ cdef class Proxy:
             self._close(self.queues[<int>Timer.POOL].first)
         self.pooled_count += 1
         self._freed(c.server)
-        c.usable_until_ms = 0 if c.keep_alive_s < 0 else self.now_ms + _usable_ms(c.keep_alive_s)
+        c.usable_until_ms = 0
+        if c.keep_alive_s >= 0:
+            c.usable_until_ms = self.now_ms + _usable_ms(c.keep_alive_s)
         c.waits = 0
         free(c.held)
         c.held = NULL
@@ -2640,11 +2643,11 @@ cdef class Proxy:
                 if not self._hold(c, at, size):
                     self._fail(downstream, 503, b"out_of_memory")
                 return
-            c.is_personal |= result > 0 and self.head.is_personal
             if result <= 0 or <uint32_t>result > self.response_head_bytes or self.head.status == 101 and not self._agreed(d, at):
                 self.upstreams.faulted(c.server, self.now_ms)
                 self._malformed(index, self._fault_of(result, at, size, d.method))
                 return
+            c.is_personal |= self.head.is_personal
             if self.head.status >= 200 or self.head.status == 101:
                 break
             c.interims += 1
@@ -2820,9 +2823,9 @@ cdef class Proxy:
         self._put(b"\r\n", 2)
         for i in range(head.field_count):
             field = &head.fields[i]
-            if not _goes_downstream(field) or head.nominated_count and is_nominated(at, head, field):
+            if field.kind != Kind.OTHER and not self._goes_downstream(d, at, field, fields_size > 0):
                 continue
-            if field.kind == Kind.SET_COOKIE and not self._may_pass(d, at, field, fields_size > 0):
+            if head.nominated_count and is_nominated(at, head, field):
                 continue
             if route.response_fields.size == 0 or not adds(&route.response_fields, at, field):
                 self._put_field(at, field)
@@ -2843,7 +2846,17 @@ cdef class Proxy:
             self._put(b"Connection: keep-alive\r\n", 24)
         self._put(b"\r\n", 2)
 
-    cdef bint _may_pass(self, const Conn *d, const uint8_t *at, const Field *field, bint has_ours) noexcept nogil:
+    cdef bint _goes_downstream(self, const Conn *d, const uint8_t *at, const Field *field, bint has_ours) noexcept nogil:
+        """Whether a field that we have a meaning for goes on. `has_ours`: the response gets a cookie of ours."""
+        if field.kind == Kind.SET_COOKIE:
+            return self._may_set(d, at, field, has_ours)
+        return field.kind != Kind.DROP and field.kind != Kind.CONTENT_LENGTH and field.kind != Kind.TRANSFER_ENCODING \
+            and field.kind != Kind.CONNECTION and field.kind != Kind.HOP and field.kind != Kind.UPGRADE \
+            and field.kind != Kind.KEEP_ALIVE \
+            and field.kind != Kind.TICKET_LOGIN and field.kind != Kind.TICKET_LOGOUT \
+            and field.kind != Kind.TICKET_REMEMBER and field.kind != Kind.TICKET_ROTATE
+
+    cdef bint _may_set(self, const Conn *d, const uint8_t *at, const Field *field, bint has_ours) noexcept nogil:
         """Whether a cookie that an upstream sets is none of ours, or the upstream is one that may log in."""
         if not sets_cookie(at, field.value, self.cookie.at, self.cookie.size):
             return True
@@ -2983,14 +2996,6 @@ cdef inline bint _goes_upstream(const Conn *c, const Field *field) noexcept nogi
         or field.kind == Kind.ACCEPT or field.kind == Kind.WEBSOCKET_KEY \
         or field.kind == Kind.SET_COOKIE or field.kind == Kind.AUTHENTICATE \
         or field.kind == Kind.FORWARDED and c.is_trusted
-
-
-cdef bint _goes_downstream(const Field *field) noexcept nogil:
-    return field.kind != Kind.DROP and field.kind != Kind.CONTENT_LENGTH and field.kind != Kind.TRANSFER_ENCODING \
-        and field.kind != Kind.CONNECTION and field.kind != Kind.HOP and field.kind != Kind.UPGRADE \
-        and field.kind != Kind.KEEP_ALIVE \
-        and field.kind != Kind.TICKET_LOGIN and field.kind != Kind.TICKET_LOGOUT \
-        and field.kind != Kind.TICKET_REMEMBER and field.kind != Kind.TICKET_ROTATE
 
 
 cdef bint _is_printable(const uint8_t *at, Span span) noexcept nogil:

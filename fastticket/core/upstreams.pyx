@@ -163,8 +163,8 @@ cdef class Upstreams:
                     "group": number,
                     "server": server_text(self.names[self.groups[number].members[i]]),
                     "state": "down" if at.is_sick or at.down_until_ms > now_ms else "up",
-                    "active": at.open_count - at.idle_count,
-                    "idle": at.idle_count,
+                    "active": at.open_count - at.idle_count - at.kept_count,
+                    "idle": at.idle_count + at.kept_count,
                     "queued": self.groups[number].pending_count,
                 })
         return found
@@ -286,7 +286,7 @@ cdef class Upstreams:
             if not self._may_have(at, now_ms, desperate) or is_busy(group, at):
                 continue
             share = self._share(group, at, now_ms)
-            active = <int64_t>(at.open_count - at.idle_count) + 1
+            active = <int64_t>(at.open_count - at.idle_count - at.kept_count) + 1
             if found == NOBODY or active * best_share < best_active * share:
                 found, best_share, best_active = member, share, active
         group.following = (group.following + 1) % group.count

@@ -439,6 +439,46 @@ cdef class Proxy:
                 self._close(i)
         self._reclaim()
 
+    def release(self):
+        """Let go of the client that has waited longest between two requests: (descriptor, address), both the caller's now; or None."""
+        cdef uint32_t index = self.queues[<int>Timer.KEEP_ALIVE].first
+        cdef Conn *c
+        cdef int fd
+        if index == NONE:
+            return None
+        c = &self.conns[index]
+        fd = c.fd
+        address = (<char *>c.peer_address)[:ADDRESS_BYTES] if c.address_size else b""
+        self._begin_now()
+        self._watch(index, 0, EPOLL_CTL_DEL)
+        c.fd = -1
+        self._close(index)
+        self._end_now()
+        return fd, address
+
+    def adopt(self, int fd, bytes address not None, bint is_last=False):
+        """Serve a client whom another data plane has let go of; the descriptor is ours. `is_last`: one answer, and then it closes."""
+        cdef uint32_t index = self._new_conn(fd, Side.DOWNSTREAM)
+        cdef Conn *c
+        cdef bint is_welcome = True
+        if index == NONE:
+            close(fd)
+            return
+        c = &self.conns[index]
+        self._begin_now()
+        c.is_trusted = self.trusted.has_unix
+        if len(address) == ADDRESS_BYTES:
+            c.has_address = True
+            memcpy(c.peer_address, <const char *>address, ADDRESS_BYTES)
+            is_welcome = self._know(c)
+        if is_last:
+            c.requests = self.requests_max - 1          # so that the next one is the last, also where 0 is no limit
+        if is_welcome and self._watch(index, EPOLLIN | EPOLLRDHUP | EPOLLET, EPOLL_CTL_ADD):
+            self._set_timer(index, Timer.KEEP_ALIVE)
+        else:
+            self._close(index)
+        self._end_now()
+
     def part(self, uint32_t most):
         """Tell clients with a WebSocket that the gateway goes away (1001), so many at most; how many. Who is being sent a frame is not
         told yet."""
@@ -1099,8 +1139,8 @@ cdef class Proxy:
         c.address_size = <uint8_t>write_address(c.peer_address, c.address)
         memcpy(c.client, c.peer_address, ADDRESS_BYTES)
         c.is_trusted = self.trusted.contains(c.peer_address)
-        if self.per_client_max == 0 or c.is_trusted:
-            return True                             # a proxy of ours has many clients
+        if self.per_client_max == 0 or c.is_trusted or self.downstream_count > self.downstream_max:
+            return True                             # a proxy of ours has many clients; and there is no room to count those beyond the most
         c.is_counted = True
         if self.clients.add(c.peer_address) <= self.per_client_max:
             return True

@@ -202,7 +202,11 @@ group(
     ("cookie-ours", ok("Set-Cookie: ticket=x; Path=/"), yes(lacks=("Set-Cookie: ticket=x; Path=/",))),
     ("cookie-ours-after-white-space", ok("Set-Cookie: \t ticket \t=x"), yes(lacks=("Set-Cookie: ticket \t=x",))),
     ("cookie-ours-without-a-name", ok("Set-Cookie: =ticket=x"), yes(lacks=("Set-Cookie: =ticket=x",))),
-    ("cookie-of-theirs", ok("Set-Cookie: tickets=x", "Set-Cookie: Ticket=x"), yes(has=("Set-Cookie: tickets=x", "Set-Cookie: Ticket=x"))),
+    (
+        "cookie-of-theirs",
+        ok("Set-Cookie: tickets=x", "Set-Cookie: Ticket=x"),
+        yes(has=("Set-Cookie: tickets=x", "Set-Cookie: Ticket=x")),
+    ),
     ("login-odd", ok("X_Ticket_Login: eve"), yes(lacks=("X_Ticket_Login: eve",))),
     ("connection-close", ok("Connection: close"), once(lacks=("Connection: close",))),
     ("version-1.0", started("HTTP/1.0 200 OK"), once()),

@@ -419,7 +419,16 @@ def test_without_a_session_none_goes_on(serving, value):
 
 # --- what is said of a logout must be true
 
-NO_LOGOUT = [b"", b"1", b"true", b"all", b"session, everywhere", b"sessions", b"\xff", b"session\r\nX-Ticket-Logout: session"]
+NO_LOGOUT = [
+    b"",
+    b"1",
+    b"true",
+    b"all",
+    b"session, everywhere",
+    b"sessions",
+    b"\xff",
+    b"session\r\nX-Ticket-Logout: session",
+]
 TWO_WISHES = [
     b"X-Ticket-Logout: session\r\nX-Ticket-Rotate: 1",
     b"X-Ticket-Logout: session\r\nX-Ticket-Logout: everywhere",

@@ -57,7 +57,9 @@ def test_in_a_response_to_head_and_in_one_that_logs_out(serving):
     assert at.stats["cookies_dropped"] == 1
 
 
-@pytest.mark.parametrize("line", ["Set-Cookie: tickets=x", "Set-Cookie: Ticket=x", "Set-Cookie: ticket", "Set-Cookie: "])
+@pytest.mark.parametrize(
+    "line", ["Set-Cookie: tickets=x", "Set-Cookie: Ticket=x", "Set-Cookie: ticket", "Set-Cookie: "]
+)
 def test_other_cookies_pass(serving, line):
     assert cookies_of(serving(line), "/open") == [line.partition(": ")[2].encode()]
 
@@ -78,7 +80,9 @@ def test_an_application_that_may_log_in_may_do_it_itself(serving):
 def test_a_response_that_changes_protocols(gateway, origin):
     def serve(connection):
         connection.read_head()
-        connection.sendall(b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSet-Cookie: ticket=x\r\n\r\n")
+        connection.sendall(
+            b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSet-Cookie: ticket=x\r\n\r\n"
+        )
 
     at = gateway(origin(serve))
     with at.connect() as client:

@@ -345,7 +345,7 @@ def test_a_request_that_is_on_its_way_during_a_reload_is_answered_once(site, tab
                     answers.append((status_of(head), body))
                     if b"Connection: close" in head:
                         client.close()
-                        client = stack.enter_context(at.connect())  # noqa: PLW2901
+                        client = stack.enter_context(at.connect())
         except Exception as failure:
             failures.append(failure)
 

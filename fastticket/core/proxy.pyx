@@ -1140,7 +1140,7 @@ cdef class Proxy:
         memcpy(c.client, c.peer_address, ADDRESS_BYTES)
         c.is_trusted = self.trusted.contains(c.peer_address)
         if self.per_client_max == 0 or c.is_trusted or self.downstream_count > self.downstream_max:
-            return True                             # a proxy of ours has many clients; and there is no room to count those beyond the most
+            return True                             # a proxy of ours has many clients; beyond the most there is no room to count
         c.is_counted = True
         if self.clients.add(c.peer_address) <= self.per_client_max:
             return True

@@ -624,7 +624,8 @@ def _check_route(config: Config, route: Route, problems: Problems) -> None:
     for key, headers in (("request_headers", route.request_headers), ("response_headers", route.response_headers)):
         for name, value in headers.items():
             require(
-                TOKEN.fullmatch(name) and name.lower() not in {*KNOWN, config.gateway.identity_header.lower()} - LOOKED_AT,
+                TOKEN.fullmatch(name)
+                and name.lower() not in {*KNOWN, config.gateway.identity_header.lower()} - LOOKED_AT,
                 f"{where} {key}",
                 f"{name!r} is not a field name, or one that has a meaning of its own",
             )

@@ -1,4 +1,4 @@
-"""How the clients of a worker that retires come to one that serves by the new configuration: their connections, while nothing is under way.
+"""How the clients of a worker that retires, while nothing of theirs is under way, come to one that serves by the new configuration.
 
 One pair of sockets for all workers that a supervisor ever starts. Those that serve read from it; those that retire write to it. A
 message is a descriptor with the client's address. Nobody waits: what the queue does not take is offered again later.

@@ -141,12 +141,12 @@ cdef struct Conn:
     bint held_is_whole          # `held` begins with the head, and so the request can be sent (again)
     bint closes                 # after this answer
     uint8_t upgrade             # the protocol to change to, from 1
+    uint8_t minor
     bint is_routed              # the route is that of the request under way
     bint is_held_up             # in this window of the body, by the upstream: the client is not to blame
     int64_t window_ends_ms
     bint retried
     bint answered               # a byte of the response went to the client
-    uint8_t minor
     Method method
     uint16_t route
     uint16_t attempts
@@ -154,11 +154,11 @@ cdef struct Conn:
     bint is_plain               # its path; else it needs a ticket whatever the route says
     bint exemption_asked
     uint8_t verdict             # for which it would be refused
+    uint8_t asked               # what the control plane was asked last
     bint is_admitted
     bint is_used                # has sent something since its ticket was judged
     bint is_vouched             # the control plane was asked whether the session still lives
     bint was_confirmed          # judged again after it had waited
-    uint8_t asked               # what the control plane was asked last
     uint32_t asks               # of the control plane so far: the number of the last one
     uint32_t requests           # so far
     int64_t began_us            # of the request under way; 0: none

@@ -39,7 +39,7 @@ class Handover:
         return True
 
     def take(self) -> tuple[int, bytes] | None:
-        """A client's descriptor and his address, of 16 bytes or none; None: there is nobody, or no descriptor for him."""
+        """A client's descriptor and his address, of 16 bytes or none. None: there is nobody, or no descriptor for him (he is lost)."""
         with contextlib.suppress(OSError):
             address, fds, _, _ = socket.recv_fds(self._taking, ADDRESS_BYTES_MAX, 1)
             for fd in fds:

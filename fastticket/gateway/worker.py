@@ -419,7 +419,8 @@ class Worker:
         if self._handover:
             asyncio.get_running_loop().remove_reader(self._handover.fileno())
         if self._listeners:
-            self._take_over()
+            if self._ticker:  # it has served: one that never did takes nobody
+                self._take_over()
             self._turn()
             self.proxy.stop_accepting()
         for listener in self._listeners:

@@ -99,14 +99,23 @@ def test_on_a_server_that_takes_too_long(serving, origin):
     assert has_them(head)
 
 
-def test_on_a_body_that_is_none(serving, origin):
+@pytest.mark.parametrize("is_later", [False, True])
+def test_on_a_body_that_is_none(serving, origin, is_later):
+    """Whether that is seen with the head, or when the server has it."""
+    begun = threading.Event()
+
     def reading(connection):
+        connection.read_head()
+        begun.set()
         connection.read_until(b"never")
 
     at = serving(origin(reading), auth="none")
     with at.connect() as client:
-        client.sendall(b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
-        client.sendall(b"zz\r\n")
+        head = b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
+        client.sendall(head if is_later else head + b"zz\r\n")
+        if is_later:
+            assert begun.wait(BOUND_S)
+            client.sendall(b"zz\r\n")
         head, _ = client.read_response()
     assert status_of(head) == 400
     assert has_them(head)

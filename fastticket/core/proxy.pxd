@@ -329,6 +329,7 @@ cdef class Proxy:
     cdef bint _know(self, Conn *c) noexcept nogil
     cdef bint _read_proxy_header(self, uint32_t index) noexcept nogil
     cdef int _over_limits(self, const Head *head, int size) noexcept nogil
+    cdef void _refuse_body(self, uint32_t index) noexcept nogil
     cdef uint8_t _upgrade_of(self, const Conn *c, const Head *head) noexcept nogil
     cdef void _note_request(self, Conn *c) noexcept nogil
     cdef void _note_nothing(self, Conn *c) noexcept nogil

@@ -1363,7 +1363,7 @@ cdef class Proxy:
         if c.is_trusted:
             self._find_client(c)
         if not self._begin_body(c):
-            self._reject(index, 400, b"bad_request")
+            self._refuse_body(index)
             return
         c.route = self.routes.find(c.held, head, &c.is_plain)
         c.is_routed = c.route != NO_ROUTE
@@ -1377,6 +1377,15 @@ cdef class Proxy:
             self._pass(index, True)
         else:
             self._check(index)
+
+    cdef void _refuse_body(self, uint32_t index) noexcept nogil:
+        """Its head was good, so the answer is its route's."""
+        cdef Conn *c = &self.conns[index]
+        c.route = self.routes.find(c.held, &self.head, &c.is_plain)
+        c.is_routed = c.route != NO_ROUTE
+        if not c.is_routed:
+            c.route = 0
+        self._reject(index, 400, b"bad_request")
 
     cdef uint8_t _upgrade_of(self, const Conn *c, const Head *head) noexcept nogil:
         """Which protocol of ours the client may change to, from 1; or 0."""
@@ -1660,7 +1669,7 @@ cdef class Proxy:
         """A request that could not be read to its end: nothing after it on this connection can be trusted."""
         cdef Conn *c = &self.conns[index]
         self.counters.bad_requests += 1
-        c.is_routed = False
+        c.is_routed &= c.began_us != 0
         c.complete = False
         c.held_is_whole = False
         c.method = Method.OTHER_METHOD

@@ -42,7 +42,7 @@ WEBSOCKET = (
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 LONG_TARGETS = [b"GET /" + b"u" * size + b" HTTP/1.1\r\nHost: a\r\n\r\n" for size in (8191, 8192)]
-FULL_HEADS = [b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X:\r\n" * fields + b"\r\n" for fields in (127, 128)]
+FULL_HEADS = [b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X:\r\n" * fields + b"\r\n" for fields in (511, 512)]
 METHODS = [
     b"%s /x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab" % method
     for method in (b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT", b"TRACE", b"QUERY")
@@ -54,7 +54,7 @@ RESPONSES = [
     b"HTTP/1.1 101\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
     b"HTTP/1.1 304 \r\n\r\n",
     b"HTTP/1.1 204 No Content\r\n\r\n",
-    *(b"HTTP/1.1 200 OK\r\n" + b"X:\r\n" * fields + b"\r\n" for fields in (128, 129)),
+    *(b"HTTP/1.1 200 OK\r\n" + b"X:\r\n" * fields + b"\r\n" for fields in (512, 513)),
 ]
 BODIES = [
     b"5\r\nhello\r\n0\r\n\r\n",

@@ -330,7 +330,6 @@ AMBIGUOUS = {
         ["X-Original-Method: GET", "X_Original_Method: GET", "X-Original-URI: /public"],
         ["X-Original-Method: G T", "X-Original-URI: /public"],
         ["X-Original-Method:", "X-Original-URI: /public"],
-        ["X-Original-Method: GET", "X-Original-URI: /public" + "x" * 9000],
     ],
     "traefik": [
         ["X-Forwarded-Method: GET", "X-Forwarded-Uri: /public"],

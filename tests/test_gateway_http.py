@@ -143,7 +143,7 @@ def test_an_absolute_target_replaces_host(gateway, origin):
 def test_response_fields(gateway, origin):
     answer = (
         b"HTTP/1.1 201 Made It\r\nContent-Length: 2\r\nConnection: X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nX-Kept: v\r\n"
-        b"Set-Cookie: a=1\r\nSet-Cookie: b=2\r\nX-Ticket-Login: mallory\r\nx_ticket_logout: session\r\n\r\nok"
+        b"Set-Cookie: a=1\r\nSet-Cookie: b=2\r\nX-Ticket-Login: mallory\r\nx_ticket_login: eve\r\n\r\nok"
     )
     head, _ = gateway(origin(answer=answer)).ask(GET)
     assert head == (

@@ -401,19 +401,78 @@ def test_to_rotate_and_to_log_out_are_two_wishes(serving, other, is_first):
 def test_to_rotate_and_to_log_in_are_two_wishes(gateway, origin):
     behind = origin(answer=answering(b"X-Ticket-Login: alice\r\nX-Ticket-Rotate: 1"))
     at = gateway(behind, routes=[{**LOGIN, "auth": "optional"}])
-    assert ticket_of(at.ask(request("/login"))[0])  # nobody had a session that could go on
+    assert verdict_of(*at.ask(request("/login"))) == (502, "upstream_malformed")  # though no session could go on
     assert verdict_of(*at.ask(request("/login", ticket=at.login()))) == (502, "upstream_malformed")
-    assert len(sessions_of(at)) == 2
+    assert len(sessions_of(at)) == 1
 
 
 @pytest.mark.parametrize("value", [b"1", *NOT_ONE])
 def test_without_a_session_none_goes_on(serving, value):
+    """And what can not be read is no response, with a session or without."""
     at, _ = serving({"/open": b"X-Ticket-Rotate: " + value.replace(b"%s", b"Rotate")})
     ticket = at.login()
     for raw in (request("/open"), request("/open", ticket=ticket)):
         head, _ = at.ask(raw)
-        assert (status_of(head), b"set-cookie" in fields_of(head), b"x-ticket" in head.lower()) == (200, False, False)
+        assert (status_of(head), b"x-ticket" in head.lower()) == (200 if value == b"1" else 502, False)
+        assert b"set-cookie" not in fields_of(head)
     assert is_admitted(at, ticket)
+
+
+# --- what is said of a logout must be true
+
+NO_LOGOUT = [
+    b"",
+    b"1",
+    b"true",
+    b"all",
+    b"session, everywhere",
+    b"sessions",
+    b"\xff",
+    b"session\r\nX-Ticket-Logout: session",
+]
+TWO_WISHES = [
+    b"X-Ticket-Logout: session\r\nX-Ticket-Rotate: 1",
+    b"X-Ticket-Logout: session\r\nX-Ticket-Logout: everywhere",
+    b"X-Ticket-Login: bob\r\nX-Ticket-Logout: session",
+    b"X-Ticket-Login: bob\r\nX-Ticket-Rotate: 1",
+    b"X-Ticket-Login: bob\r\nX-Ticket-Login: bob",
+]
+
+
+def refuses(at, path, ticket=None):
+    """A response that nobody could understand does not pass, and has changed nothing."""
+    head, body = at.ask(request(path, ticket=ticket))
+    return (*verdict_of(head, body), b"set-cookie" in fields_of(head)) == (502, "upstream_malformed", False)
+
+
+@pytest.mark.parametrize("value", NO_LOGOUT)
+@pytest.mark.parametrize("path", ["/out", "/open", "/login"])
+def test_whom_to_log_out_is_not_guessed(serving, value, path):
+    """Nor is the client told that it is logged out: it sees no response of the application."""
+    at, _ = serving({path: b"X-Ticket-Logout: " + value})
+    ticket = at.login()
+    assert refuses(at, path, ticket)
+    assert refuses(at, path) or path == "/out"
+    assert is_admitted(at, ticket)
+
+
+@pytest.mark.parametrize("line", [b"X_Ticket_Logout: session", b"x-ticket.logout: everywhere", b"X-Ticket_Rotate: 1"])
+@pytest.mark.parametrize("path", ["/out", "/open"])
+def test_an_end_in_an_odd_spelling_does_not_pass_for_done(serving, line, path):
+    at, _ = serving({path: line})
+    assert refuses(at, path, at.login())
+
+
+@pytest.mark.parametrize("lines", TWO_WISHES)
+@pytest.mark.parametrize("path", ["/out", "/open", "/login"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_of_two_wishes_none_is_done_on_any_route(serving, lines, path, is_first):
+    parts = lines.split(b"\r\n")
+    at, _ = serving({path: b"\r\n".join(parts if is_first else parts[::-1])})
+    ticket = at.login()
+    assert refuses(at, path, ticket)
+    assert is_admitted(at, ticket)
+    assert sessions_of(at, "bob") == []
 
 
 def test_a_client_can_not_rotate(serving):

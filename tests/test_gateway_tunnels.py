@@ -14,6 +14,7 @@ from conftest import BOUND_S, OK, fields_of, status_of
 from redis_servers import wait_until
 
 KEY = "Sec-WebSocket-Key: x"
+TEXT = b"\x81\x81\0\0\0\0x"  # a frame of a client (RFC 6455, 5.2)
 LOOK_S = 0.25  # the session of a tunnel is looked at so often
 STALL_S = 2.0  # how long a busy machine may hold up gateway and client
 
@@ -122,8 +123,8 @@ def test_p4_what_a_client_sends_through_a_tunnel_is_use_of_the_session(gateway, 
     ends_at = time.monotonic() + 5
     with open_tunnel(at, at.login()) as client:
         while time.monotonic() < ends_at:
-            client.sendall(b"x")
-            assert client.read_exactly(1) == b"x"
+            client.sendall(TEXT)
+            assert client.read_exactly(len(TEXT)) == TEXT
             threading.Event().wait(0.1)
 
 

@@ -18,6 +18,7 @@ from fastticket.core.http1 import (
     Dechunker,
     Names,
     cookies_named,
+    gives_cookie,
     request_head,
     response_head,
 )
@@ -52,11 +53,17 @@ class Kind(IntEnum):
     TICKET_ROTATE = 21
     FORWARDED_ELEMENT = 22
     REQUEST_ID = 23
+    NO_USE = 24
+    LIFETIME = 25
+    KEEP_ALIVE = 26
+    AUTHENTICATE = 27
+    SET_COOKIE = 28
 
 
 LENGTH = "Content-Length: 5"
 CHUNKED = "Transfer-Encoding: chunked"
 GOES_ON_AS_IT_IS = {Kind.OTHER, Kind.COOKIE, Kind.AUTHORIZATION, Kind.ACCEPT, Kind.WEBSOCKET_KEY}
+GOES_ON_AS_IT_IS |= {Kind.AUTHENTICATE, Kind.SET_COOKIE}
 ODD = "!#$%&'*+.^_`|~"  # token characters, but letters, digits and "-"
 
 
@@ -271,8 +278,8 @@ def test_ordinary_response():
         "fields": [
             (b"Server", b"x", Kind.OTHER),
             (b"Content-Length", b"3", Kind.CONTENT_LENGTH),
-            (b"Set-Cookie", b"a=b", Kind.OTHER),
-            (b"Set-Cookie", b"c=d", Kind.OTHER),
+            (b"Set-Cookie", b"a=b", Kind.SET_COOKIE),
+            (b"Set-Cookie", b"c=d", Kind.SET_COOKIE),
             (b"X-Ticket-Login", b"alice", Kind.TICKET_LOGIN),
             (b"Connection", b"close", Kind.CONNECTION),
         ],
@@ -328,23 +335,23 @@ def test_which_bytes_may_be_where(code):
 
 
 def test_limit_of_fields():
-    fields = [f"X{i}: {i}" for i in range(128)]
-    assert len(understood(get(*fields[:127]))["fields"]) == 128
+    fields = [f"X{i}: {i}" for i in range(512)]
+    assert len(understood(get(*fields[:511]))["fields"]) == 512
     assert request_head(get(*fields)) == -431
-    assert len(answer(*fields)["fields"]) == 128
+    assert len(answer(*fields)["fields"]) == 512
     assert answer(*fields, "X: y") == -502
 
 
 def test_limit_of_fields_is_known_before_the_head_ends():
-    lines = get(*(f"X{i}: {i}" for i in range(127)))[:-2]
+    lines = get(*(f"X{i}: {i}" for i in range(511)))[:-2]
     assert request_head(lines) == 0
     assert request_head(lines + b"Y") == -431
 
 
 @pytest.mark.parametrize("prefix", ["/", "http://b/", "/?"])
 def test_limit_of_target(prefix):
-    longest = prefix + "u" * (8192 - len(prefix))
-    assert understood(get(line=f"GET {longest} HTTP/1.1"))["size"] > 8192
+    longest = prefix + "u" * (65536 - len(prefix))
+    assert understood(get(line=f"GET {longest} HTTP/1.1"))["size"] > 65536
     assert request_head(get(line=f"GET {longest}u HTTP/1.1")) == -414
     assert request_head(f"GET {longest}".encode()) == 0
     assert request_head(f"GET {longest}u".encode()) == -414
@@ -751,7 +758,7 @@ KINDS = {
     "Content-Length": Kind.CONTENT_LENGTH,
     "Transfer-Encoding": Kind.TRANSFER_ENCODING,
     "Connection": Kind.CONNECTION,
-    "Keep-Alive": Kind.HOP,
+    "Keep-Alive": Kind.KEEP_ALIVE,
     "Proxy-Connection": Kind.HOP,
     "Proxy-Authorization": Kind.HOP,
     "Proxy-Authenticate": Kind.HOP,
@@ -762,6 +769,8 @@ KINDS = {
     "Expect": Kind.EXPECT,
     "Cookie": Kind.COOKIE,
     "Authorization": Kind.AUTHORIZATION,
+    "WWW-Authenticate": Kind.AUTHENTICATE,
+    "Set-Cookie": Kind.SET_COOKIE,
     "Accept": Kind.ACCEPT,
     "Sec-WebSocket-Key": Kind.WEBSOCKET_KEY,
     "Forwarded": Kind.FORWARDED_ELEMENT,
@@ -837,6 +846,35 @@ def test_identity_in_odd_spelling_is_only_dropped():
     names = Names(identity=["Remote_User"])
     assert kind_of("Remote-User", names) == Kind.IDENTITY
     assert kind_of("Remote_User", names) == Kind.DROP
+
+
+@pytest.mark.parametrize(
+    ("value", "is_given"),
+    [
+        ("ticket=x", True),
+        ("ticket=", True),
+        ("ticket=; Max-Age=0", True),
+        ("\t ticket \t= x; Path=/", True),
+        ("=ticket=x", True),
+        (" = ticket=x", True),
+        ("=ticket=", True),
+        ("ticket", False),
+        ("=ticket", False),
+        ("==ticket=x", False),
+        ("Ticket=x", False),
+        ("tickets=x", False),
+        ("ticke=x", False),
+        ('"ticket"=x', False),
+        ("a=b; ticket=x", False),
+        ("a=ticket=x", False),
+        (";ticket=x", False),
+        ("", False),
+        ("=", False),
+        (";", False),
+    ],
+)
+def test_which_cookie_a_browser_would_keep(value, is_given):
+    assert gives_cookie(value.encode(), b"ticket") == is_given
 
 
 def test_long_names():

@@ -219,7 +219,7 @@ def test_behind_the_gateway_it_is_the_same(place, tmp_path, application):
             "ticket": {"keys": place.settings()["keys"], "forward_ticket": True},
             "store": {"url": place.settings()["store"]},
             "upstream": [{"name": "app", "servers": addresses}],
-            "route": [{"path": "/", "auth": "optional"}],
+            "route": [{"path": "/", "auth": "optional", "login": True}],
         }
         gateway = Site(tmp_path, config)
         try:

@@ -282,7 +282,7 @@ def test_a_reload_listens_elsewhere(site, table, folder):
 
 
 def test_a_reload_disturbs_no_connection(site, table, origin):
-    """In flight, idle, and new ones: each gets its answer; who was connected is told to come again."""
+    """In flight, idle, and new ones: each gets its answer. Who waited for one is told to come again; who was idle stays connected."""
     slow = SlowApplication()
     config = table(servers=[origin(slow).address], workers=2)
     at = site(config)
@@ -295,13 +295,106 @@ def test_a_reload_disturbs_no_connection(site, table, origin):
         wait_until(lambda: at.log.count(" retires: ") == 2, "both have heard of it")
         assert status_of(at.ask(GET)[0]) == 200
         slow.go_on.set()
-        for client in (busy, idle):
-            if client is idle:
-                client.sendall(GET)
-            head, body = client.read_response()
-            assert (status_of(head), body, fields_of(head)[b"connection"]) == (200, b"ok", b"close")
-            assert client.read_all() == b""
-    wait_until(lambda: len(at.workers()) == 2, "the old ones have retired")
+        head, body = busy.read_response()
+        assert (status_of(head), body, fields_of(head)[b"connection"]) == (200, b"ok", b"close")
+        assert busy.read_all() == b""
+        wait_until(lambda: len(at.workers()) == 2, "the old ones have retired", BOUND_S)
+        for _ in range(2):
+            idle.sendall(GET)
+            head, body = idle.read_response()
+            assert (status_of(head), body, b"connection" in fields_of(head)) == (200, b"ok", False)
+
+
+def routing(config, *hosts):
+    """Everything on these hosts, and nothing on others."""
+    return {**config, "route": [{"path": "/", "host": host, "auth": "none"} for host in hosts]}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_after_a_reload_nobody_is_answered_by_the_old_routes(site, table, workers):
+    """Not on a connection that was kept, either, of which there may be more than the way to the new workers takes at once."""
+    config = table(workers=workers)
+    at = site(routing(config, "old.test"))
+    ask = "GET /x HTTP/1.1\r\nHost: {}\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        kept = [stack.enter_context(at.connect()) for _ in range(400)]
+        for client in kept:
+            client.sendall(ask.format("old.test").encode())
+            assert status_of(client.read_response()[0]) == 200
+        old = at.workers()
+        assert at.reload(routing(config, "new.test")).startswith("reloaded")
+        wait_until(lambda: all(map(is_gone, old)), "the old ones have retired", BOUND_S)
+        for host, status in (("new.test", 200), ("old.test", 404)):
+            for client in kept:
+                client.sendall(ask.format(host).encode())
+                head, _ = client.read_response()
+                assert (status_of(head), b"connection" in fields_of(head)) == (status, False)
+
+
+def test_a_request_that_is_on_its_way_during_a_reload_is_answered_once(site, table):
+    """By whichever configuration; no connection is reset under it."""
+    at = site(table(workers=2))
+    is_over = threading.Event()
+    failures, answers = [], []
+
+    def ask_on():
+        try:
+            with at.connect() as client:
+                while not is_over.is_set():
+                    client.sendall(GET)
+                    head, body = client.read_response()
+                    answers.append((status_of(head), body))
+                    if b"Connection: close" in head:
+                        client.close()
+                        client = stack.enter_context(at.connect())
+        except Exception as failure:
+            failures.append(failure)
+
+    with contextlib.ExitStack() as stack:
+        threads = [threading.Thread(target=ask_on) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for _ in range(3):
+            assert at.reload().startswith("reloaded")
+        is_over.set()
+        for thread in threads:
+            thread.join(BOUND_S)
+    assert failures == []
+    assert set(answers) == {(200, b"ok")}
+
+
+def test_a_kept_connection_to_an_address_that_is_no_more_gets_one_answer(site, table):
+    first, second = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    at = site(table(listen=[first, second]))
+    with at.connect() as going, Client(("127.0.0.1", int(second.rpartition(":")[2]))) as staying:
+        for client in (going, staying):
+            client.sendall(GET)
+            client.read_response()
+        old = at.workers()
+        assert at.reload(table(listen=[second])).startswith("reloaded")
+        wait_until(lambda: all(map(is_gone, old)), "the old one has retired", BOUND_S)
+        for client, is_last in ((going, True), (staying, False)):
+            client.sendall(GET)
+            head, _ = client.read_response()
+            assert (status_of(head), b"Connection: close" in head) == (200, is_last)
+
+
+def test_whom_a_kept_connection_is_of_is_known_after_a_reload(site, table, origin, folder):
+    behind = origin()
+    listen = [f"127.0.0.1:{free_port()}", "unix:g.sock"]
+    at = site(table(servers=[behind.address], listen=listen))
+    with at.connect() as client, Client(str(folder / "g.sock")) as local:
+        for each in (client, local):
+            each.sendall(GET)
+            each.read_response()
+        old = at.workers()
+        at.reload()
+        wait_until(lambda: all(map(is_gone, old)), "the old one has retired", BOUND_S)
+        for each in (client, local):
+            each.sendall(GET)
+            each.read_response()
+    named = [fields_of(head).get(b"x-forwarded-for") for head, _ in behind.requests]
+    assert named == [b"127.0.0.1", None, b"127.0.0.1", None]
 
 
 def test_a_removed_key_is_refused_by_retiring_workers_too(site, table, folder):
@@ -311,6 +404,7 @@ def test_a_removed_key_is_refused_by_retiring_workers_too(site, table, folder):
         for client in (kept, other):
             client.sendall(get(old))
             assert status_of(client.read_response()[0]) == 200
+        other.sendall(get(old)[:5])  # the rest comes while its worker retires
         added = add_key(folder / "keys.toml")
         new = [key for key in read_keys(folder / "keys.toml") if key[0] == added]
         (folder / "keys.toml").write_text(key_file_text(new))
@@ -324,7 +418,7 @@ def test_a_removed_key_is_refused_by_retiring_workers_too(site, table, folder):
         wait_until(lambda: "retires" in at.log, "the old worker has read the keys, and accepts no more", BOUND_S)
         assert is_refused()
         for client in (kept, other):
-            client.sendall(get(old))
+            client.sendall(get(old)[5 * (client is other) :])
             assert status_of(client.read_response()[0]) == 401
         assert status_of(at.ask(get(log_in(folder)))[0]) == 200
 
@@ -390,20 +484,24 @@ def test_touches_of_a_retiring_worker_are_written(site, table, folder):
     (old,) = at.workers()
     before = deadline(folder)
     with at.connect() as kept:
+        kept.sendall(GET)
+        kept.read_response()
+        kept.sendall(get(ticket)[:5])
         at.reload()
-        kept.sendall(get(ticket))
+        kept.sendall(get(ticket)[5:])
         assert status_of(kept.read_response()[0]) == 200
         wait_until(lambda: is_gone(old), "the old worker has retired", BOUND_S)
     assert deadline(folder) > before
 
 
 def test_retirement_ends(site, table):
-    """Who asks nothing more does not keep a worker for ever."""
+    """Who does not finish what he has begun does not keep a worker for ever."""
     at = site(table(retire_timeout_s=0.5))
     (old,) = at.workers()
     with at.connect() as idle:
         idle.sendall(GET)
         idle.read_response()
+        idle.sendall(GET[:5])
         at.reload()
         assert idle.read_all() == b""
         wait_until(lambda: is_gone(old), "the old worker has retired", BOUND_S)
@@ -426,13 +524,14 @@ def test_not_many_generations_retire_at_once(site, table):
             idle.append(stack.enter_context(at.connect()))
             idle[-1].sendall(GET)
             idle[-1].read_response()
+            idle[-1].sendall(GET[:5])
             assert at.reload().startswith("reloaded")
             # Until then the old worker accepts, too.
             wait_until(lambda n=generation: at.log.count(" retires: 1 connections") == n + 1, "it retires")
         assert idle[0].read_all() == b""
         wait_until(lambda: len(at.workers()) == 1 + RETIRING_GENERATIONS_MAX, "one has made room", BOUND_S)
         for client in idle[1:]:
-            client.sendall(GET)
+            client.sendall(GET[5:])
             assert status_of(client.read_response()[0]) == 200
 
 

@@ -17,6 +17,8 @@ cdef struct Frames:
     uint8_t length_bytes        # in it, after the first two
     uint8_t header_bytes        # in all
     bint has_closed             # a frame said so
+    bint is_control             # the frame under way (RFC 6455, 5.5)
+    bint has_data               # some of another one has passed; who asks makes it false
 
 
 cdef inline void follow(Frames *frames, const uint8_t *at, uint32_t count) noexcept nogil:
@@ -27,10 +29,13 @@ cdef inline void follow(Frames *frames, const uint8_t *at, uint32_t count) noexc
         if frames.left:
             passed = min(frames.left, <uint64_t>(count - i))
             frames.left -= passed
+            frames.has_data |= not frames.is_control
             i += <uint32_t>passed
             continue
         if frames.seen == 0:
             frames.has_closed |= (at[i] & 0x0F) == OPCODE_CLOSE
+            frames.is_control = at[i] & 0x08
+            frames.has_data |= not frames.is_control
         elif frames.seen == 1:
             frames.size = at[i] & 0x7F
             frames.length_bytes = 8 if frames.size == 127 else 2 if frames.size == 126 else 0

@@ -1,11 +1,11 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
-    FIELDS_MAX = 128
+    FIELDS_MAX = 512
     NOMINATED_MAX = 8
     NAME_BYTES_MAX = 47         # of a name that we know
     NAME_TABLE = 128
-    TARGET_BYTES_MAX = 8192
+    TARGET_BYTES_MAX = 65536
     INCOMPLETE = 0              # what a parse returns, besides the size of the head and -status
 
 
@@ -36,6 +36,9 @@ cdef enum Kind:
     REQUEST_ID
     NO_USE                      # a client says that the request is no use of its session
     LIFETIME                    # asks how long its session still lives; and the answer
+    KEEP_ALIVE                  # hop-by-hop, too
+    AUTHENTICATE                # WWW-Authenticate
+    SET_COOKIE
 
 
 cdef enum Framing:
@@ -78,12 +81,14 @@ cdef struct Head:
     bint close                  # Connection options
     bint keep_alive
     bint upgrade
+    bint is_personal            # speaks of NTLM or Negotiate, which make the connection somebody's
+    int keep_alive_s            # Keep-Alive: timeout=; -1: it says none
     int nominated_count         # field names that Connection makes hop-by-hop
     Span[NOMINATED_MAX] nominated
     int field_count
     Field[FIELDS_MAX] fields
     int known_count             # of those that mean something to us, where they are
-    uint8_t[FIELDS_MAX] known
+    uint16_t[FIELDS_MAX] known
     # requests
     Method method
     Span method_name
@@ -139,6 +144,8 @@ cdef int parse_response(Names names, const uint8_t *at, uint32_t size, Method as
 cdef bint is_nominated(const uint8_t *at, const Head *head, const Field *field) noexcept nogil
 cdef bint reads_as(const uint8_t *name, uint32_t name_size, const uint8_t *other, uint32_t other_size) noexcept nogil
 cdef bint equals(const uint8_t *at, Span span, const char *lower, uint32_t size) noexcept nogil
+cdef const char *fault_of(Names names, const uint8_t *at, uint32_t size, Method asked, Head *head) noexcept nogil
+cdef bint sets_cookie(const uint8_t *at, Span value, const uint8_t *name, uint32_t name_size) noexcept nogil
 cdef int find_cookie(const uint8_t *at, Span value, const uint8_t *name, uint32_t name_size, Span *found) noexcept nogil
 cdef bint read_host(const uint8_t *at, Span *host) noexcept nogil
 cdef bint take_target(const uint8_t *at, Span target, Span method, Head *head) noexcept nogil

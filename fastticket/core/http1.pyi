@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # what the dictionaries hold; these classes are not there at 
         keep_alive: bool
         """Connection has the option `keep-alive`."""
         fields: list[tuple[bytes, bytes, int]]
-        """Name as it came, value without outer white space, `Kind`: in order, at most 128."""
+        """Name as it came, value without outer white space, `Kind`: in order, at most 512."""
         nominated: list[bytes]
         """Names that Connection makes hop-by-hop (RFC 9110, 7.6.1), its options excepted; at most 8. To be compared
         with field names by normal spelling."""
@@ -84,7 +84,7 @@ def request_head(data: Buffer, names: Names | None = None) -> _RequestHead | int
     """Read a request head (RFC 9112, 2 to 7). `data` may hold more; up to two empty lines before it are skipped.
 
     The head; or 0: it is incomplete; or the negated status to refuse it with: -400, -405 (CONNECT, TRACE), -414 (a
-    target over 8192 bytes), -417 (Expect), -431 (more than 128 fields), -501 (a coding but `chunked`), -505.
+    target over 65,536 bytes), -417 (Expect), -431 (more than 512 fields), -501 (a coding but `chunked`), -505.
 
     What is refused with some bytes is refused the same with more of them.
     """
@@ -113,3 +113,6 @@ def cookies_named(value: bytes, name: bytes) -> tuple[int, bytes]:
 
 def without_cookies(value: bytes, name: bytes) -> bytes:
     """A Cookie field's value without the cookies of that name; the others as they are, byte for byte. Empty if there are none."""
+
+def gives_cookie(value: bytes, name: bytes) -> bool:
+    """Whether a browser that reads this value of Set-Cookie sends a cookie of that name afterwards."""

@@ -67,7 +67,7 @@ KNOWN = {
     "content-length": Kind.CONTENT_LENGTH,
     "transfer-encoding": Kind.TRANSFER_ENCODING,
     "connection": Kind.CONNECTION,
-    "keep-alive": Kind.HOP,
+    "keep-alive": Kind.KEEP_ALIVE,
     "proxy-connection": Kind.HOP,
     "proxy-authorization": Kind.HOP,
     "proxy-authenticate": Kind.HOP,
@@ -80,6 +80,8 @@ KNOWN = {
     "expect": Kind.EXPECT,
     "cookie": Kind.COOKIE,
     "authorization": Kind.AUTHORIZATION,
+    "www-authenticate": Kind.AUTHENTICATE,
+    "set-cookie": Kind.SET_COOKIE,
     "accept": Kind.ACCEPT,
     "sec-websocket-key": Kind.WEBSOCKET_KEY,
     "forwarded": Kind.FORWARDED_ELEMENT,
@@ -297,7 +299,7 @@ cdef int _fields(Names names, const uint8_t *at, uint32_t size, uint32_t start, 
         if after <= 0:
             return after
         if head.fields[head.field_count].kind != Kind.OTHER:
-            head.known[head.known_count] = <uint8_t>head.field_count
+            head.known[head.known_count] = <uint16_t>head.field_count
             head.known_count += 1
         head.field_count += 1
         i = <uint32_t>after
@@ -373,15 +375,59 @@ cdef uint32_t _past_parameters(const uint8_t *at, uint32_t i, uint32_t end) noex
     return i if i == end or at[i] == c',' else 0
 
 
+cdef int _keep_alive_s(const uint8_t *at, Span value) noexcept nogil:
+    """`timeout=N` out of a Keep-Alive field, s; -1: there is none, or more than a day."""
+    cdef uint32_t end = value.at + value.size
+    cdef uint32_t i = value.at
+    cdef uint32_t start
+    cdef int seconds = 0
+    while i < end:
+        start = i
+        while i < end and TOKEN[at[i]]:
+            i += 1
+        if i < end and at[i] == c'=' and equals(at, Span(start, i - start), b"timeout", 7):
+            start = i + 1
+            i = start
+            while i < end and c'0' <= at[i] <= c'9' and seconds <= 86400:
+                seconds = seconds * 10 + (at[i] - c'0')
+                i += 1
+            return seconds if i > start and seconds <= 86400 else -1
+        i += 1
+    return -1
+
+
+cdef bint _is_personal(const uint8_t *at, Span value, bint is_list) noexcept nogil:
+    """Whether a list of challenges, or else credentials, name a scheme that authenticates a connection and not a request (RFC 4559).
+
+    A realm of that name is taken for it, too: that costs a connection, and nothing else.
+    """
+    cdef uint32_t end = value.at + value.size
+    cdef uint32_t i = value.at
+    cdef Span word
+    while i < end:
+        word.at = i
+        while i < end and TOKEN[at[i]]:
+            i += 1
+        word.size = i - word.at
+        if equals(at, word, b"ntlm", 4) or equals(at, word, b"negotiate", 9) or equals(at, word, b"nego2", 5) \
+                or equals(at, word, b"kerberos", 8):
+            return True
+        if not is_list:
+            return False
+        i += 1
+    return False
+
+
 cdef int _framing(const uint8_t *at, Head *head) noexcept nogil:
-    """Content-Length, Transfer-Encoding and Connection of any message. 0, or -status."""
+    """Content-Length, Transfer-Encoding, Connection and whose the connection is, of any message. 0, or -status."""
     cdef Field *field
     cdef bint has_coding = False
     cdef int i
     head.framing = Framing.NO_BODY
     head.has_length = False
     head.content_length = 0
-    head.close = head.keep_alive = head.upgrade = False
+    head.close = head.keep_alive = head.upgrade = head.is_personal = False
+    head.keep_alive_s = -1
     head.nominated_count = 0
     for i in range(head.known_count):
         field = &head.fields[head.known[i]]
@@ -399,6 +445,10 @@ cdef int _framing(const uint8_t *at, Head *head) noexcept nogil:
         elif field.kind == Kind.CONNECTION:
             if _connection(at, field.value, head) < 0:
                 return -400
+        elif field.kind == Kind.KEEP_ALIVE:
+            head.keep_alive_s = _keep_alive_s(at, field.value)
+        elif field.kind == Kind.AUTHENTICATE or field.kind == Kind.AUTHORIZATION:
+            head.is_personal |= _is_personal(at, field.value, field.kind == Kind.AUTHENTICATE)
     if has_coding:
         if head.has_length:
             return -400
@@ -776,7 +826,49 @@ cdef int parse_response(Names names, const uint8_t *at, uint32_t size, Method as
     return after
 
 
+cdef const char *fault_of(Names names, const uint8_t *at, uint32_t size, Method asked, Head *head) noexcept nogil:
+    """Why `parse_response` refuses a head, in words for an operator."""
+    head.field_count = -1
+    head.size = 0
+    if parse_response(names, at, size, asked, head) >= 0:
+        return b"its head does not end"
+    if head.field_count < 0:
+        return b"no status line"
+    if head.field_count == FIELDS_MAX:
+        return b"too many fields"
+    if head.size == 0:
+        return b"a line that is no field"
+    return b"Content-Length, Transfer-Encoding or Connection that can be read in two ways"
+
+
 # ------------------------------------------------------------------------------------------------------------- cookies
+
+cdef bint sets_cookie(const uint8_t *at, Span value, const uint8_t *name, uint32_t name_size) noexcept nogil:
+    """Whether a browser that reads this Set-Cookie sends a cookie of that name afterwards (RFC 6265bis, 5.6 and 5.7.3).
+
+    White space around the name goes. Without a name (`=ticket=x`) it is sent as its value alone, which then reads as name and value.
+    """
+    cdef uint32_t end = value.at + value.size
+    cdef uint32_t i = value.at
+    cdef uint32_t stop
+    cdef const uint8_t *semicolon = <const uint8_t *>memchr(at + i, c';', end - i)
+    if semicolon != NULL:
+        end = <uint32_t>(semicolon - at)
+    while i < end and (at[i] == c' ' or at[i] == c'\t'):
+        i += 1
+    if i < end and at[i] == c'=':
+        i += 1
+        while i < end and (at[i] == c' ' or at[i] == c'\t'):
+            i += 1
+    stop = i
+    while stop < end and at[stop] != c'=':
+        stop += 1
+    if stop == end:
+        return False
+    while stop > i and (at[stop - 1] == c' ' or at[stop - 1] == c'\t'):
+        stop -= 1
+    return stop - i == name_size and memcmp(at + i, name, name_size) == 0
+
 
 cdef int find_cookie(const uint8_t *at, Span value, const uint8_t *name, uint32_t name_size, Span *found) noexcept nogil:
     """How many cookies of that name a Cookie field holds (RFC 6265, 4.2.1), but for empty ones; `found` is the last one's value."""
@@ -1047,3 +1139,9 @@ def without_cookies(bytes value not None, bytes name not None):
         cut = cookie_in(<const uint8_t *><const char *>value, Span(0, <uint32_t>len(value)), <uint32_t>len(name), found)
         value = value[:cut.at] + value[cut.at + cut.size:]
     return value
+
+
+def gives_cookie(bytes value not None, bytes name not None):
+    return sets_cookie(
+        <const uint8_t *><const char *>value, Span(0, <uint32_t>len(value)),
+        <const uint8_t *><const char *>name, <uint32_t>len(name))

@@ -11,9 +11,11 @@ from fastticket.core.upstreams cimport Group, Upstreams
 from fastticket.core.verdict cimport Verdict
 
 cdef enum:
-    TIMERS = 13
+    TIMERS = 14
+    WAIT_BYTES = 16             # for so many, and a power of two
     QUEUES_MAX = 250
     WAITS_MAX = 64
+    FAULTS_NOTED_MAX = 16
     UPGRADES_MAX = 8
     EVENTS_MAX = 256
     LATENCY_BUCKETS = 28        # bucket i: less than 2**i µs; the last one has the rest
@@ -46,6 +48,7 @@ cdef enum State:
     LINGERING                   # no more is sent; read until the client has seen it
     # upstream
     POOLED
+    KEPT                        # idle, for one client alone
     AWAITING_HEAD
     RELAYING
     # both
@@ -66,6 +69,7 @@ cdef enum Timer:
     PENDING
     TUNNEL
     VOUCH
+    SEND                        # the upstream is slow to take a request
 
 
 cdef enum AskKind:
@@ -80,7 +84,10 @@ cdef enum AskKind:
     LOGOUT
     LOGOUT_EVERYWHERE
     ROTATE
-    UNCLEAR                     # never asked: nobody knows what the application wants
+    # never asked:
+    UNCLEAR                     # nobody knows what the application wants
+    UNHEARD                     # of an application that may not, or of nobody's session
+    NO_WISH
 
 
 cdef enum Wish:                 # what a client says about its session
@@ -106,6 +113,11 @@ cdef struct Queue:              # of all that wait for the same, equally long
     uint32_t first
     uint32_t last
     int64_t length_ms
+
+
+cdef struct Noted:              # what an operator is to be told of a server
+    uint16_t server
+    const char *what
 
 
 cdef struct Agent:              # what a client calls its program, who may be about to log in
@@ -150,7 +162,8 @@ cdef struct Conn:
     Chunks chunks
     # the message going out
     bint sends_chunks
-    uint64_t window_bytes       # moved since the timer was set
+    uint64_t window_bytes       # received since the timer was set
+    uint64_t taken_bytes        # and sent
     # downstream: the request
     uint32_t head_size          # in `held`
     uint32_t body_size          # in `held`, after the head, decoded
@@ -158,9 +171,12 @@ cdef struct Conn:
     bint closes                 # after this answer
     bint is_unframed            # only the connection's end tells where the answer ends: to close it before that is a reset
     uint8_t upgrade             # the protocol to change to, from 1
+    uint8_t minor
+    bint is_routed              # the route is that of the request under way
+    bint is_held_up             # in this window of the body, by the upstream: the client is not to blame
+    int64_t window_ends_ms
     bint retried
     bint answered               # a byte of the response went to the client
-    uint8_t minor
     Method method
     uint16_t route
     uint16_t attempts
@@ -168,13 +184,13 @@ cdef struct Conn:
     bint is_plain               # its path; else it needs a ticket whatever the route says
     bint exemption_asked
     uint8_t verdict             # for which it would be refused
+    uint8_t asked               # what the control plane was asked last
     bint is_admitted
     bint is_used                # has sent something since its ticket was judged
     bint is_vouched             # the control plane was asked whether the session still lives
     uint8_t wishes              # of Wish
     uint8_t endpoint            # of Endpoint: answered here, for another gateway
     bint was_confirmed          # judged again after it had waited
-    uint8_t asked               # what the control plane was asked last
     uint32_t asks               # of the control plane so far: the number of the last one
     uint32_t requests           # so far
     int64_t began_us            # of the request under way; 0: none
@@ -196,9 +212,13 @@ cdef struct Conn:
     bint is_https               # with `host`, as a proxy of ours has it
     uint8_t host_size           # 0: not kept, or longer
     char[HOST_BYTES_MAX] host
+    uint32_t kept               # of both sides: an upstream connection that is this client's alone, and whose it is; or NONE
     # upstream
     uint16_t server
-    Frames frames               # of a tunnel, what it sends
+    bint is_personal            # who authenticates has authenticated the connection: never in the pool
+    int keep_alive_s            # of its last response, as `Head` has it
+    int64_t usable_until_ms     # in the pool, as the server says; 0: it says nothing
+    Frames frames               # of a tunnel, what comes from here
     bint is_parted              # and its client was told that the gateway goes away: nothing follows that
     bint reused
     bint keeps_alive
@@ -235,6 +255,7 @@ cdef struct Counters:
     uint64_t forged                     # tickets under a key of ours, with a signature that is not
     uint64_t full                       # times that connections_max were there, and others had to wait
     uint64_t out_of_descriptors         # times that there was none for a connection
+    uint64_t cookies_dropped            # of the ticket's name, that an upstream had no right to set
     uint64_t[VERDICTS] refused
     uint64_t[6] answers                 # by the first digit of their status
     uint64_t[LATENCY_BUCKETS] latency
@@ -302,7 +323,7 @@ cdef class Proxy:
     cdef Queue[QUEUES_MAX] queues       # 0 is none, 1 to TIMERS - 1 those of the kinds
     cdef int queue_count
     cdef char[LOCATION_BYTES_MAX] location  # of an answer of our own
-    cdef uint8_t[WAITS_MAX][TIMERS] waits
+    cdef uint8_t[WAITS_MAX][WAIT_BYTES] waits
     cdef int waits_count
     cdef epoll_event[EVENTS_MAX] events
     cdef int64_t now_us                 # monotonic, of this turn
@@ -326,6 +347,9 @@ cdef class Proxy:
     cdef uint32_t again_count
     cdef uint8_t[::1] page
     cdef Counters *counters             # in the page
+    cdef Noted[FAULTS_NOTED_MAX] noted
+    cdef uint32_t noted_count
+    cdef uint32_t noted_more            # for which there was no room
 
     cdef int _set_limits(self, dict limits) except -1
     cdef int _set_timeouts(self, dict timeouts_s) except -1
@@ -346,7 +370,6 @@ cdef class Proxy:
     cdef void _close_upstream(self, uint32_t index) noexcept nogil
     cdef int64_t _length_ms(self, const Conn *c, Timer timer) noexcept nogil
     cdef void _upstream_is_late(self, uint32_t index, Timer timer) noexcept nogil
-    cdef bint _tunnel_flows(self, uint32_t index) noexcept nogil
     cdef void _vouch(self, uint32_t index) noexcept nogil
     cdef bint _is_alive(self, uint32_t index) noexcept nogil
     cdef void _wait_for_request(self, uint32_t index) noexcept nogil
@@ -356,6 +379,7 @@ cdef class Proxy:
     cdef bint _read_proxy_header(self, uint32_t index) noexcept nogil
     cdef void _note_unannounced(self, const Conn *c, const char *why) noexcept nogil
     cdef int _over_limits(self, const Head *head, int size) noexcept nogil
+    cdef void _refuse_body(self, uint32_t index) noexcept nogil
     cdef uint8_t _upgrade_of(self, const Conn *c, const Head *head) noexcept nogil
     cdef void _note_request(self, Conn *c) noexcept nogil
     cdef void _note_nothing(self, Conn *c) noexcept nogil
@@ -368,6 +392,7 @@ cdef class Proxy:
     cdef void _note_agent(self, Conn *c) noexcept nogil
     cdef void _note_where(self, Conn *c) noexcept nogil
     cdef void _account(self, Conn *c, bint was_cut) noexcept nogil
+    cdef void _close_entry(self, Conn *c, int64_t took_us, bint was_cut) noexcept nogil
     cdef void _log(self, const Conn *c, int64_t took_us, bint was_cut) noexcept nogil
     cdef AskKind _asks_for(self, const Conn *c) noexcept nogil
     cdef bint _is_strong(self, const Conn *c) noexcept nogil
@@ -397,6 +422,21 @@ cdef class Proxy:
     cdef void _tick(self) noexcept nogil
     cdef void _on_timeout(self, uint32_t index, Timer timer) noexcept nogil
     cdef bint _request_flows(self, uint32_t index) noexcept nogil
+    cdef void _await_body(self, uint32_t index) noexcept nogil
+    cdef void _body_is_late(self, uint32_t index) noexcept nogil
+    cdef void _stir(self, uint32_t upstream) noexcept nogil
+    cdef void _note(self, uint16_t server, const char *what) noexcept nogil
+    cdef void _malformed(self, uint32_t index, const char *what) noexcept nogil
+    cdef void _put_own_fields(self, const Text *lines) noexcept nogil
+    cdef bint _goes_downstream(self, const Conn *d, const uint8_t *at, const Field *field, bint has_ours) noexcept nogil
+    cdef bint _may_set(self, const Conn *d, const uint8_t *at, const Field *field, bint has_ours) noexcept nogil
+    cdef uint32_t _kept_for(self, uint32_t index, const Group *group) noexcept nogil
+    cdef void _keep(self, uint32_t index, uint32_t downstream) noexcept nogil
+    cdef void _let_go_of_kept(self, Conn *c) noexcept nogil
+    cdef void _use_kept(self, uint32_t index, uint32_t upstream, bint parsed) noexcept nogil
+    cdef bint _is_use(self, Conn *c, const uint8_t *at, uint32_t size) noexcept nogil
+    cdef const char *_fault_of(self, int result, const uint8_t *at, uint32_t size, Method method) noexcept nogil
+    cdef AskKind _wish(self, const Conn *d, const uint8_t *at, const Field *field) noexcept nogil
     cdef bint _response_flows(self, uint32_t index) noexcept nogil
     cdef void _turn(self) noexcept nogil
     cdef void _on_event(self, uint32_t index, uint32_t events) noexcept nogil

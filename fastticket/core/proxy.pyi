@@ -112,6 +112,12 @@ class Proxy:
     def upstream_news(self) -> list[tuple[int, str, str]]:
         """Who is down or up since the last call, as `Upstreams.news` has it."""
 
+    def faults(self) -> tuple[list[tuple[int, str, str]], int]:
+        """What servers have done since the last call that an operator should hear of: ([(group, server, what)], how many more).
+
+        `what`: what their response was, for which the client got 502; empty: they set the ticket's cookie, which was dropped.
+        """
+
     def upstream_states(self) -> list[dict[str, Any]]:
         """Each server, as `Upstreams.state` has it."""
 
@@ -129,6 +135,13 @@ class Proxy:
 
     def drain(self) -> None:
         """Close idle connections."""
+
+    def release(self) -> tuple[int, bytes] | None:
+        """Let go of the client that has waited longest between two requests: his descriptor, which is the caller's to close, and his
+        address (16 bytes, or none on a Unix socket). None: there is none."""
+
+    def adopt(self, fd: int, address: bytes, is_last: bool = False) -> None:
+        """Serve a client whom another data plane has released. `is_last`: his connection closes after one answer."""
 
     def part(self, most: int) -> int:
         """Tell clients with a WebSocket that the gateway goes away (1001), so many at most; how many. Who is being sent a frame is not

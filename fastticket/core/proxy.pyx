@@ -17,13 +17,16 @@ Rules of this file
       connection, and to be sent again, it is read again. What goes upstream is written anew from what was understood.
     - Bodies pass through one shared buffer. What the next kernel buffer does not take is kept (`unsent`), and nothing more is read
       from the other side until it has gone: so at most one buffer a direction is in flight.
-    - Each kind of wait has one length, so each has one queue, sorted by itself. A deadline is set once and is not extended by
-      bytes; bodies must keep a minimum rate instead.
+    - Each kind of wait has one length, so each has one queue, sorted by itself. A deadline of ours or of a client is set once and is
+      not extended by bytes; bodies must keep a minimum rate instead. What bounds a silence (of a response, of a tunnel, of an upstream
+      that takes nothing) begins anew with what moves.
     - Answers of our own (4xx, 5xx) end the connection unless the request was read to its end.
     - An answer that breaks off never looks whole. Where only the connection's end tells its end (HTTP/1.0), a close before that is a
       reset.
-    - Who was admitted stays so for one answer, and no longer than the session: while a tunnel or a stream goes on, its ticket is judged
-      again every VOUCH_MS.
+    - Who was admitted stays so for one answer, and no longer than the session: while a tunnel, a stream or an upload goes on, its
+      ticket is judged again every VOUCH_MS.
+    - An upstream connection is anybody's after each response, unless somebody may have authenticated it (NTLM, Negotiate): then it is
+      one client's, for the requests of one principal, and never in the pool.
     - Counters are written in place, into memory that another process may read.
 """
 
@@ -70,6 +73,7 @@ from fastticket.core.http1 cimport (
     cookie_in,
     dechunk,
     equals,
+    fault_of,
     find_cookie,
     host_at,
     host_size,
@@ -78,6 +82,7 @@ from fastticket.core.http1 cimport (
     parse_response,
     read_host,
     reads_as,
+    sets_cookie,
     take_target,
 )
 from fastticket.core.mixing cimport mix
@@ -85,7 +90,7 @@ from fastticket.core.paths cimport EXACT, normal_path
 from fastticket.core.routes cimport NO_ROUTE, Auth, Route, Routes, Text, adds
 from fastticket.core.sockets cimport *
 from fastticket.core.ticket cimport ascii_text, decode, encode
-from fastticket.core.upstreams cimport NOBODY, Balance, Group, Server, Upstreams
+from fastticket.core.upstreams cimport NOBODY, Balance, Group, Server, Upstreams, is_busy
 from fastticket.core.wire cimport (
     PRINCIPAL_AT,
     PRINCIPAL_LENGTH_AT,
@@ -167,8 +172,8 @@ LIMITS = {
     "connections_per_client_max": (0, 0, 1_000_000),
     "requests_per_connection_max": (0, 0, 1 << 30),
     "head_bytes_max": (16_384, 1_024, 65_536),
-    "fields_max": (FIELDS_MAX, 1, FIELDS_MAX),
-    "target_bytes_max": (TARGET_BYTES_MAX, 64, TARGET_BYTES_MAX),
+    "fields_max": (128, 1, FIELDS_MAX),
+    "target_bytes_max": (8_192, 64, TARGET_BYTES_MAX),
     "response_head_bytes_max": (32_768, 1_024, SCRATCH_BYTES),
     "chunk_extension_bytes_max": (4_096, 0, 1 << 30),
     "request_body_rate_min": (500, 0, 1 << 40),
@@ -182,18 +187,19 @@ TIMEOUTS_S = {
     "verdict": (Timer.ASKED, 30),
     "upstream_connect": (Timer.CONNECT, 5),
     "upstream_first_byte": (Timer.FIRST_BYTE, 60),
+    "upstream_send": (Timer.SEND, 60),
     "request_body_window": (Timer.REQUEST_BODY, 10),
     "response_body_window": (Timer.RESPONSE_BODY, 60),
     "linger": (Timer.LINGER, 2),
-    "upstream_idle": (Timer.POOL, 30),
+    "upstream_idle": (Timer.POOL, 1.5),
     "upstream_pending": (Timer.PENDING, 5),
     "tunnel_idle": (Timer.TUNNEL, 300),
 }
 
 # Those that a route may have of its own.
 ROUTE_TIMEOUTS = (
-    "verdict", "upstream_connect", "upstream_first_byte", "request_body_window", "response_body_window", "upstream_pending",
-    "tunnel_idle",
+    "verdict", "upstream_connect", "upstream_first_byte", "upstream_send", "request_body_window", "response_body_window",
+    "upstream_pending", "tunnel_idle",
 )
 
 
@@ -340,7 +346,7 @@ cdef class Proxy:
         return 0
 
     cdef int _allocate(self) except -1:
-        self.conn_max = 3 * self.downstream_max + 64        # for each an upstream one and a pooled one, and the listeners
+        self.conn_max = 4 * self.downstream_max + 64        # for each an upstream one, a pooled and a kept one, and the listeners
         # A head is at most what was read, a line more for the identity, the forwarding fields, and what a route adds.
         self.out_bytes = (
             2 * max(self.head_bytes, self.response_head_bytes) + max(self.head_bytes, <uint32_t>SCRATCH_BYTES)
@@ -418,8 +424,8 @@ cdef class Proxy:
         self.upstreams.set_servers(group, servers, seconds)
         self._begin_now()
         for i in range(self.conn_count):
-            if self.conns[i].side == Side.UPSTREAM and self.conns[i].state == State.POOLED \
-                    and self.upstreams.servers[self.conns[i].server].is_retired:
+            if self.conns[i].side == Side.UPSTREAM and self.upstreams.servers[self.conns[i].server].is_retired \
+                    and (self.conns[i].state == State.POOLED or self.conns[i].state == State.KEPT):
                 self._close(i)
         self.freed_groups |= <uint64_t>1 << group
         self._end_now()
@@ -432,6 +438,20 @@ cdef class Proxy:
     def upstream_news(self):
         """Who is down or up since the last call, as `Upstreams.news` has it."""
         return self.upstreams.news()
+
+    def faults(self):
+        """What servers have done since the last call that an operator should hear of: ([(group, server, what)], how many more).
+
+        `what`: why their response was malformed; empty: they set the ticket's cookie, which was dropped.
+        """
+        cdef uint32_t i
+        cdef uint32_t more = self.noted_more
+        cdef list found = []
+        for i in range(self.noted_count):
+            what = b"" if self.noted[i].what == NULL else <bytes>self.noted[i].what
+            found.append((*self.upstreams.name_of(self.noted[i].server), what.decode("ascii")))
+        self.noted_count = self.noted_more = 0
+        return found, more
 
     def upstream_states(self):
         """Each server, as `Upstreams.state` has it."""
@@ -465,6 +485,46 @@ cdef class Proxy:
             if self.conns[i].side == Side.DOWNSTREAM and self.conns[i].state == State.IDLE:
                 self._close(i)
         self._reclaim()
+
+    def release(self):
+        """Let go of the client that has waited longest between two requests: (descriptor, address), both the caller's now; or None."""
+        cdef uint32_t index = self.queues[<int>Timer.KEEP_ALIVE].first
+        cdef Conn *c
+        cdef int fd
+        if index == NONE:
+            return None
+        c = &self.conns[index]
+        fd = c.fd
+        address = (<char *>c.peer_address)[:ADDRESS_BYTES] if c.address_size else b""
+        self._begin_now()
+        self._watch(index, 0, EPOLL_CTL_DEL)
+        c.fd = -1
+        self._close(index)
+        self._end_now()
+        return fd, address
+
+    def adopt(self, int fd, bytes address not None, bint is_last=False):
+        """Serve a client whom another data plane has let go of; the descriptor is ours. `is_last`: one answer, and then it closes."""
+        cdef uint32_t index = self._new_conn(fd, Side.DOWNSTREAM)
+        cdef Conn *c
+        cdef bint is_welcome = True
+        if index == NONE:
+            close(fd)
+            return
+        c = &self.conns[index]
+        self._begin_now()
+        c.is_trusted = self.trusted.has_unix
+        if len(address) == ADDRESS_BYTES:
+            c.has_address = True
+            memcpy(c.peer_address, <const char *>address, ADDRESS_BYTES)
+            is_welcome = self._know(c)
+        if is_last:
+            c.requests = self.requests_max - 1          # so that the next one is the last, also where 0 is no limit
+        if is_welcome and self._watch(index, EPOLLIN | EPOLLRDHUP | EPOLLET, EPOLL_CTL_ADD):
+            self._set_timer(index, Timer.KEEP_ALIVE)
+        else:
+            self._close(index)
+        self._end_now()
 
     def part(self, uint32_t most):
         """Tell clients with a WebSocket that the gateway goes away (1001), so many at most; how many. Who is being sent a frame is not
@@ -773,6 +833,7 @@ cdef class Proxy:
         c.timer_previous = NONE
         c.link_next = NONE
         c.link_previous = NONE
+        c.kept = NONE
         if side == Side.DOWNSTREAM:
             self.downstream_count += 1
         return index
@@ -792,6 +853,8 @@ cdef class Proxy:
         if c.side == Side.FREE:
             return
         self._clear_timer(index)
+        if c.kept != NONE:
+            self._let_go_of_kept(c)
         if c.side == Side.DOWNSTREAM:
             self._close_downstream(index)
         else:
@@ -827,6 +890,8 @@ cdef class Proxy:
         cdef Server *server = &self.upstreams.servers[c.server]
         if c.state == State.POOLED:
             self._leave_pool(index)
+        elif c.state == State.KEPT:
+            server.kept_count -= 1
         server.open_count -= 1
         self.upstream_count -= 1
         self._freed(c.server)
@@ -930,12 +995,9 @@ cdef class Proxy:
             self._vouch(index)
             return
         if timer == Timer.REQUEST_BODY and self._request_flows(index):
-            if c.is_admitted and not self._is_alive(index):
-                self._cut(index)
+            self._await_body(index)
             return
         if timer == Timer.RESPONSE_BODY and self._response_flows(index):
-            return
-        if timer == Timer.TUNNEL and self._tunnel_flows(index):
             return
         if c.side == Side.UPSTREAM:
             self._upstream_is_late(index, timer)
@@ -950,8 +1012,6 @@ cdef class Proxy:
             elif timer == Timer.PENDING:
                 self._leave_queue(index)
                 self._fail(index, 503, b"upstream_busy")
-            elif timer == Timer.REQUEST_BODY and self.conns[c.peer].unsent != NULL:
-                self._fail(index, 504, b"upstream_timeout")
             elif timer == Timer.REQUEST_BODY:
                 self._fail(index, 408, b"request_timeout")
             else:
@@ -964,53 +1024,71 @@ cdef class Proxy:
         if timer == Timer.CONNECT:
             self._connect_failed(index, ETIMEDOUT)
             return
-        if timer == Timer.FIRST_BYTE:
+        if timer == Timer.FIRST_BYTE or timer == Timer.SEND:
             self.upstreams.faulted(c.server, self.now_ms)
         self._fail(c.peer, 504, b"upstream_timeout")
 
     cdef bint _request_flows(self, uint32_t index) noexcept nogil:
-        """Whether a request body kept its minimum rate, or the upstream took some of what it is too slow for."""
+        """Whether a client kept its minimum rate in a window of its body. In one in which the upstream held it up it need not."""
         cdef Conn *c = &self.conns[index]
-        cdef Conn *upstream = &self.conns[c.peer]
         cdef uint64_t wanted = self.request_rate_min * <uint64_t>self._length_ms(c, Timer.REQUEST_BODY) // 1000
-        cdef bint flows = upstream.window_bytes > 0 if upstream.unsent != NULL else c.window_bytes >= wanted
-        if flows:
-            c.window_bytes = 0
-            upstream.window_bytes = 0
-            self._set_timer(index, Timer.REQUEST_BODY)
-        return flows
+        return c.is_held_up or self.conns[c.peer].unsent != NULL or c.window_bytes >= wanted
+
+    cdef void _await_body(self, uint32_t index) noexcept nogil:
+        """A window of a request's body begins. Of who was admitted it ends in `_vouch`."""
+        cdef Conn *c = &self.conns[index]
+        c.window_bytes = 0
+        c.is_held_up = self.conns[c.peer].unsent != NULL
+        c.window_ends_ms = self.now_ms + self._length_ms(c, Timer.REQUEST_BODY)
+        self._set_timer(index, Timer.VOUCH if c.is_admitted else Timer.REQUEST_BODY)
+
+    cdef void _body_is_late(self, uint32_t index) noexcept nogil:
+        self.counters.timeouts += 1
+        self._fail(index, 408, b"request_timeout")
 
     cdef bint _response_flows(self, uint32_t index) noexcept nogil:
-        """Whether the client kept its minimum rate; when it is not the one we wait for, whether the upstream sent anything at all."""
+        """Whether a client that we wait for kept its minimum rate. If it is the upstream, it was silent for so long."""
         cdef Conn *c = &self.conns[index]
         cdef Conn *client = c if c.side == Side.DOWNSTREAM else &self.conns[c.peer]
         cdef uint64_t wanted = self.response_rate_min * <uint64_t>self._length_ms(c, Timer.RESPONSE_BODY) // 1000
-        cdef bint flows = client.window_bytes >= (wanted if client.unsent != NULL else 1)
+        cdef bint flows = client.unsent != NULL and client.taken_bytes >= wanted
         if flows:
-            client.window_bytes = 0
-            c.window_bytes = 0
+            client.taken_bytes = 0
             self._set_timer(index, Timer.RESPONSE_BODY)
         return flows
 
-    cdef bint _tunnel_flows(self, uint32_t index) noexcept nogil:
-        """Whether anything has moved, either way."""
-        cdef Conn *c = &self.conns[index]
-        cdef Conn *client = &self.conns[c.peer]
-        cdef bint flows = c.window_bytes > 0 or client.window_bytes > 0
-        if flows:
-            client.window_bytes = 0
-            c.window_bytes = 0
-            self._set_timer(index, Timer.TUNNEL)
-        return flows
+    cdef void _stir(self, uint32_t upstream) noexcept nogil:
+        """Something has moved through an exchange or a tunnel: what bounds a silence begins anew."""
+        cdef Conn *u = &self.conns[upstream]
+        cdef Conn *client = &self.conns[u.peer]
+        if u.state == State.TUNNELLING:
+            self._set_timer(upstream, Timer.TUNNEL)
+        elif u.state == State.RELAYING:
+            if client.unsent == NULL:               # else it must keep its rate
+                self._set_timer(upstream, Timer.RESPONSE_BODY)
+        elif client.state == State.EXCHANGING and not client.complete:
+            if u.unsent != NULL:
+                client.is_held_up = True
+                self._set_timer(upstream, Timer.SEND)
+            else:
+                self._clear_timer(upstream)
 
     # ---------------------------------------------------------------------------------------------- streams, tunnels
 
     cdef void _vouch(self, uint32_t index) noexcept nogil:
-        """A stream or a tunnel goes on: does its session?"""
-        if self._is_alive(index):
-            self._set_timer(index, Timer.VOUCH)
-        else:
+        """A stream, a tunnel or an upload goes on: does its session?"""
+        cdef Conn *c = &self.conns[index]
+        cdef bint is_upload = not c.complete and c.state == State.EXCHANGING
+        if is_upload and c.readable and self.conns[c.peer].unsent != NULL:
+            c.is_used = True                        # there is more of it, which the upstream does not take yet
+        if not self._is_alive(index):
             self._cut(index)
+        elif not is_upload or self.now_ms < c.window_ends_ms:
+            self._set_timer(index, Timer.VOUCH)
+        elif self._request_flows(index):
+            self._await_body(index)
+        else:
+            self._body_is_late(index)
 
     cdef bint _is_alive(self, uint32_t index) noexcept nogil:
         """As far as is known here. What the near cache does not know the control plane is asked; it answers with `vouch`."""
@@ -1027,9 +1105,18 @@ cdef class Proxy:
         return True
 
     cdef void _cut(self, uint32_t index) noexcept nogil:
-        """Its session is over."""
+        """Its session is over. Who sends an upload is told so: nothing of the answer is on its way."""
+        cdef Conn *c = &self.conns[index]
+        cdef uint32_t upstream = c.peer
         self.counters.cut += 1
-        self._abort(index)
+        if c.state != State.EXCHANGING or c.answered:
+            self._abort(index)
+            return
+        c.peer = NONE
+        self.conns[upstream].peer = NONE
+        self._close(upstream)
+        self._respond(
+            index, 401, b"session_over", b"WWW-Authenticate: Ticket realm=\"fastticket\", error=\"session_over\"\r\n")
 
     # ---------------------------------------------------------------------------------------------------------- turn
 
@@ -1162,8 +1249,8 @@ cdef class Proxy:
         c.address_size = <uint8_t>write_address(c.peer_address, c.address)
         memcpy(c.client, c.peer_address, ADDRESS_BYTES)
         c.is_trusted = self.trusted.contains(c.peer_address)
-        if self.per_client_max == 0 or c.is_trusted:
-            return True                             # a proxy of ours has many clients
+        if self.per_client_max == 0 or c.is_trusted or self.downstream_count > self.downstream_max:
+            return True                             # a proxy of ours has many clients; beyond the most there is no room to count
         c.is_counted = True
         if self.clients.add(c.peer_address) <= self.per_client_max:
             return True
@@ -1217,7 +1304,7 @@ cdef class Proxy:
                 if errno != EAGAIN and errno != EINTR:
                     return False
                 sent = 0
-            c.window_bytes += sent
+            c.taken_bytes += sent
             if sent == size:
                 return True
         kept = <uint8_t *>realloc(c.unsent, c.unsent_size + size - sent)
@@ -1239,9 +1326,11 @@ cdef class Proxy:
             if errno != EAGAIN and errno != EINTR:
                 self._send_failed(index)
             return
-        c.window_bytes += sent
+        c.taken_bytes += sent
         c.unsent_at += <uint32_t>sent
         if c.unsent_at < c.unsent_size:
+            if c.peer != NONE and sent > 0:
+                self._stir(index if c.side == Side.UPSTREAM else c.peer)
             return
         free(c.unsent)
         c.unsent = NULL
@@ -1249,6 +1338,9 @@ cdef class Proxy:
         if c.state == State.FLUSHING:
             self._after_answer(index)
         elif c.peer != NONE:
+            if c.side == Side.DOWNSTREAM and self.conns[c.peer].framing == Framing.LENGTH:
+                c.is_used = True
+            self._stir(index if c.side == Side.UPSTREAM else c.peer)
             self._pump(c.peer)
 
     cdef void _send_failed(self, uint32_t index) noexcept nogil:
@@ -1341,9 +1433,12 @@ cdef class Proxy:
             return
         while c.side == Side.DOWNSTREAM and c.state == State.READING_HEAD:
             c.held_is_whole = False
+            self.head.target.size = 0
             result = parse_request(self.names, c.held, c.held_size, &self.head)
             if result == INCOMPLETE:
-                if c.held_size == self.head_bytes:
+                if self.head.target.size > self.target_bytes_max:
+                    self._reject(index, 414, b"bad_request")
+                elif c.held_size == self.head_bytes:
                     self._reject(index, 431, b"head_too_large")
                 return
             if result > 0:
@@ -1391,9 +1486,10 @@ cdef class Proxy:
         if c.is_trusted:
             self._find_client(c)
         if not self._begin_body(c):
-            self._reject(index, 400, b"bad_request")
+            self._refuse_body(index)
             return
         c.route = self.routes.find(c.held, head, &c.is_plain)
+        c.is_routed = c.route != NO_ROUTE
         if c.route == NO_ROUTE:
             c.route = 0
             self._respond(index, 404, b"no_route", b"")
@@ -1483,6 +1579,15 @@ cdef class Proxy:
         self.tickets = -1
         if c.endpoint == Endpoint.OF_REQUESTS:
             self._find_original(c)
+
+    cdef void _refuse_body(self, uint32_t index) noexcept nogil:
+        """Its head was good, so the answer is its route's."""
+        cdef Conn *c = &self.conns[index]
+        c.route = self.routes.find(c.held, &self.head, &c.is_plain)
+        c.is_routed = c.route != NO_ROUTE
+        if not c.is_routed:
+            c.route = 0
+        self._reject(index, 400, b"bad_request")
 
     cdef uint8_t _upgrade_of(self, const Conn *c, const Head *head) noexcept nogil:
         """Which protocol of ours the client may change to, from 1; or 0."""
@@ -1591,12 +1696,16 @@ cdef class Proxy:
         self.counters.latency[min(bucket, LATENCY_BUCKETS - 1)] += 1
         self.counters.latency_us_sum += took_us
         c.began_us = 0
-        if c.agent != NULL or c.doubt != NULL:
-            _free_notes(c)
         if was_cut:
             self.counters.cut_short += 1
         else:
             self.counters.answers[min(c.status // 100, 5)] += 1
+        if c.agent != NULL or c.doubt != NULL or c.entry != NULL:
+            self._close_entry(c, took_us, was_cut)
+
+    cdef void _close_entry(self, Conn *c, int64_t took_us, bint was_cut) noexcept nogil:
+        """What was kept of a request that is over, for others."""
+        _free_notes(c)
         if self.log is not None and c.entry != NULL:
             self._log(c, took_us, was_cut)
 
@@ -1841,6 +1950,7 @@ cdef class Proxy:
         """A request that could not be read to its end: nothing after it on this connection can be trusted."""
         cdef Conn *c = &self.conns[index]
         self.counters.bad_requests += 1
+        c.is_routed &= c.began_us != 0
         c.complete = False
         c.held_is_whole = False
         c.method = Method.HEAD if asks_head(c.held, c.held_size) else Method.OTHER_METHOD
@@ -1893,12 +2003,29 @@ cdef class Proxy:
         size = snprintf(
             answer, sizeof(answer),
             b"HTTP/1.1 %d %s\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\nCache-Control: no-store\r\n"
-            b"%s%.*s%s%s%.*s%.*s%s\r\n%s",
+            b"%s%.*s%s%s%.*s%.*s%s",
             status, phrase_of(status), self.date, size, retry,
             cleared_size, cleared, fields, connection,
-            <int>(self.request_id_field.size if id_size else 0), name, id_size, id, b"\r\n" if id_size else b"", shown)
+            <int>(self.request_id_field.size if id_size else 0), name, id_size, id, b"\r\n" if id_size else b"")
+        self.out_size = 0
+        self._put(<const uint8_t *>answer, <uint32_t>size)
+        if c.is_routed:
+            self._put_own_fields(&self.routes.table[c.route].response_fields)
+        self._put(b"\r\n", 2)
+        self._put(<const uint8_t *>shown, <uint32_t>strlen(shown))
         c.reason = reason
-        self._deliver(index, status, <uint8_t *>answer, <uint32_t>size)
+        self._deliver(index, status, self.out, self.out_size)
+
+    cdef void _put_own_fields(self, const Text *lines) noexcept nogil:
+        """What a route adds to responses, to an answer of our own; but for names that such an answer has, or may have."""
+        cdef const uint8_t *line = lines.at
+        cdef const uint8_t *end = lines.at + lines.size
+        cdef const uint8_t *after
+        while line != end:
+            after = <const uint8_t *>memchr(line, c'\n', end - line) + 1
+            if not _is_own_field(line, <uint32_t>(<const uint8_t *>memchr(line, c':', after - line) - line), &self.request_id_field):
+                self._put(line, <uint32_t>(after - line))
+            line = after
 
     cdef void _answer_identity(self, uint32_t index) noexcept nogil:
         """What another gateway has asked: the request may pass, and whose it is."""
@@ -1962,7 +2089,7 @@ cdef class Proxy:
     cdef void _flush_out(self, uint32_t index) noexcept nogil:
         """All has been handed over but for what the client is slow to take."""
         self.conns[index].state = State.FLUSHING
-        self.conns[index].window_bytes = 0
+        self.conns[index].taken_bytes = 0
         self._set_timer(index, Timer.RESPONSE_BODY)
 
     cdef void _after_answer(self, uint32_t index) noexcept nogil:
@@ -2035,6 +2162,14 @@ cdef class Proxy:
         if group.count == 0:  # its names have no address yet
             self._fail(index, 503, b"upstream_unresolved")
             return
+        if c.kept != NONE:
+            upstream = self._kept_for(index, group)
+            if upstream != NONE and is_busy(group, &self.upstreams.servers[self.conns[upstream].server]):
+                self._enqueue(index, group)
+                return
+            if upstream != NONE:
+                self._use_kept(index, upstream, parsed)
+                return
         while c.attempts <= group.count:
             if c.attempts and not self.upstreams.may_retry(group):
                 break
@@ -2066,6 +2201,74 @@ cdef class Proxy:
                 self._send_request(index, parsed)
             return
         self._fail(index, 502, b"upstream_refused")
+
+    # --------------------------------------------------------------------------------- upstream: somebody's connections
+
+    cdef uint32_t _kept_for(self, uint32_t index, const Group *group) noexcept nogil:
+        """The connection that is this client's, if it is one to this group, for this principal; or NONE. A useless one is closed."""
+        cdef Conn *c = &self.conns[index]
+        cdef uint32_t upstream = c.kept
+        cdef Conn *u = &self.conns[upstream]
+        cdef Server *server = &self.upstreams.servers[u.server]
+        if &self.upstreams.groups[server.group] != group:
+            return NONE
+        if server.is_retired or c.retried or not _is_same_person(c, u):
+            self._close(upstream)
+            return NONE
+        if not _can_be_sent_again(c):
+            u.readable = True                           # ask the kernel
+            if not self._is_quiet(u):
+                self._close(upstream)
+                return NONE
+        return upstream
+
+    cdef void _use_kept(self, uint32_t index, uint32_t upstream, bint parsed) noexcept nogil:
+        cdef Conn *c = &self.conns[index]
+        cdef Conn *u = &self.conns[upstream]
+        cdef Server *server = &self.upstreams.servers[u.server]
+        server.kept_count -= 1
+        self.upstreams.earn(&self.upstreams.groups[server.group])
+        c.attempts += 1
+        c.peer = upstream
+        u.peer = index
+        u.waits = c.waits
+        u.state = State.AWAITING_HEAD
+        self._send_request(index, parsed)
+
+    cdef void _keep(self, uint32_t index, uint32_t downstream) noexcept nogil:
+        """Whoever authenticates over this connection is whom it takes for the sender of each request: so it stays this client's.
+
+        A proxy of ours has many clients, of whom we tell apart only those with a ticket.
+        """
+        cdef Conn *c = &self.conns[index]
+        cdef Conn *d = &self.conns[downstream]
+        cdef Server *server = &self.upstreams.servers[c.server]
+        if d.closes or self.leaving or server.is_retired or d.is_trusted and not d.is_admitted:
+            self._close(index)
+            return
+        if d.kept != NONE and d.kept != index:
+            self._close(d.kept)
+        c.kept = downstream
+        d.kept = index
+        c.checked.size = 0
+        if d.is_admitted:
+            memcpy(&c.checked, &d.checked, sizeof(Checked))
+        c.waits = 0
+        free(c.held)
+        c.held = NULL
+        c.held_size = 0
+        c.reused = True
+        c.state = State.KEPT
+        server.kept_count += 1
+        self._freed(c.server)
+
+    cdef void _let_go_of_kept(self, Conn *c) noexcept nogil:
+        """One of the two is about to be closed. The client goes on without; nobody else may have the other one."""
+        cdef uint32_t other = c.kept
+        c.kept = NONE
+        self.conns[other].kept = NONE
+        if self.conns[other].side == Side.UPSTREAM:
+            self._close(other)
 
     cdef uint64_t _key(self, const Conn *c, const Group *group) noexcept nogil:
         """What the server is chosen by, where it is not anybody's turn; 0: nothing."""
@@ -2246,6 +2449,9 @@ cdef class Proxy:
             index = at.idle_first
             self._leave_pool(index)
             self._clear_timer(index)
+            if self.conns[index].usable_until_ms and self.conns[index].usable_until_ms <= self.now_ms:
+                self._close(index)                      # the server is about to close it
+                continue
             if can_be_sent_again:
                 return index
             self.conns[index].readable = True           # ask the kernel
@@ -2265,6 +2471,9 @@ cdef class Proxy:
             self._close(self.queues[<int>Timer.POOL].first)
         self.pooled_count += 1
         self._freed(c.server)
+        c.usable_until_ms = 0
+        if c.keep_alive_s >= 0:
+            c.usable_until_ms = self.now_ms + _usable_ms(c.keep_alive_s)
         c.waits = 0
         free(c.held)
         c.held = NULL
@@ -2318,16 +2527,17 @@ cdef class Proxy:
         u.state = State.AWAITING_HEAD
         u.complete = False
         u.interims = 0
-        u.window_bytes = 0
-        c.window_bytes = 0
+        u.is_personal |= self.head.is_personal
         if c.complete:
             self._clear_timer(index)
             self._set_timer(upstream, Timer.FIRST_BYTE)
         else:
-            self._set_timer(index, Timer.REQUEST_BODY)
+            self._await_body(index)
         if not self._send(upstream, self.out, self.out_size):
             self._send_failed(upstream)
             return
+        if u.unsent != NULL:
+            self._stir(upstream)
         if continues and not self._send(index, b"HTTP/1.1 100 Continue\r\n\r\n", 25):
             self._abort(index)
 
@@ -2677,13 +2887,14 @@ cdef class Proxy:
             return False
         c.window_bytes += produced                  # data, not what it is wrapped in
         if c.side == Side.DOWNSTREAM:
-            c.is_used = True
+            c.is_used |= self._is_use(c, at, produced)
             c.held_is_whole = False                 # streamed: it can not be sent again
             c.held_size = size - consumed           # of the next request
             if c.held_size:
                 memcpy(c.held, at + consumed, c.held_size)
         else:
             self.conns[peer].body_bytes_out += produced
+            self.conns[peer].is_used |= c.framing == Framing.LENGTH     # a download: it has an end
             if consumed < size:
                 c.keeps_alive = False
         if c.state == State.TUNNELLING and c.side == Side.UPSTREAM:
@@ -2696,7 +2907,20 @@ cdef class Proxy:
         if c.complete:
             self._body_complete(index)
             return False
+        if c.state == State.RELAYING:
+            self.conns[peer].taken_bytes = 0
+            self._set_timer(index, Timer.RESPONSE_BODY)
+        else:
+            self._stir(peer if c.side == Side.DOWNSTREAM else index)
         return True
+
+    cdef bint _is_use(self, Conn *c, const uint8_t *at, uint32_t size) noexcept nogil:
+        """Whether what a client sends is use of its session: all but frames of control (RFC 6455, 5.5), which nobody sends by hand."""
+        if c.state != State.TUNNELLING or c.upgrade != self.websocket:
+            return True
+        c.frames.has_data = False
+        follow(&c.frames, at, size)
+        return c.frames.has_data
 
     cdef bint _take_body(self, Conn *c, uint8_t *at, uint32_t *consumed, uint32_t *produced) noexcept nogil:
         """Of so many bytes, how many belong to the message, and how many are data after decoding in place. False: malformed."""
@@ -2770,16 +2994,32 @@ cdef class Proxy:
             self._fail(index, 400, b"bad_request")
         else:
             self.counters.upstream_errors += 1
+            self._note(self.conns[index].server, b"a chunked body that is none")
             self._abort(index)
 
     # -------------------------------------------------------------------------------------------- upstream: responses
+
+    cdef void _note(self, uint16_t server, const char *what) noexcept nogil:
+        """For the operator. NULL: it set the ticket's cookie."""
+        if self.noted_count == FAULTS_NOTED_MAX:
+            self.noted_more += 1
+            return
+        self.noted[self.noted_count].server = server
+        self.noted[self.noted_count].what = what
+        self.noted_count += 1
+
+    cdef void _malformed(self, uint32_t index, const char *what) noexcept nogil:
+        """A response that nobody could understand: 502."""
+        self.counters.upstream_errors += 1
+        self._note(self.conns[index].server, what)
+        self._fail(self.conns[index].peer, 502, b"upstream_malformed")
 
     cdef void _advance_upstream(self, uint32_t index) noexcept nogil:
         cdef Conn *c = &self.conns[index]
         cdef int _
         if c.side != Side.UPSTREAM:
             return
-        if c.state == State.POOLED:
+        if c.state == State.POOLED or c.state == State.KEPT:
             if c.readable:
                 self._close(index)                  # the end of it, or bytes that nobody asked for
         elif c.state == State.AWAITING_HEAD:
@@ -2825,6 +3065,7 @@ cdef class Proxy:
         self.counters.upstream_errors += 1
         if not again:
             self.upstreams.faulted(c.server, self.now_ms)
+            self._note(c.server, b"closed before its head was there")
             self._fail(downstream, 502, b"upstream_closed")
             return
         d.peer = NONE
@@ -2846,16 +3087,16 @@ cdef class Proxy:
                     self._fail(downstream, 503, b"out_of_memory")
                 return
             if result <= 0 or <uint32_t>result > self.response_head_bytes or self.head.status == 101 and not self._agreed(d, at):
-                self.counters.upstream_errors += 1
                 self.upstreams.faulted(c.server, self.now_ms)
-                self._fail(downstream, 502, b"upstream_malformed")
+                self._malformed(index, self._fault_of(result, at, size, d.method))
                 return
+            c.is_personal |= self.head.is_personal
             if self.head.status >= 200 or self.head.status == 101:
                 break
             c.interims += 1
             if c.interims > INTERIMS_MAX:
                 self.upstreams.faulted(c.server, self.now_ms)
-                self._fail(downstream, 502, b"upstream_malformed")
+                self._malformed(index, b"interim responses without end")
                 return
             at += result
             size -= result
@@ -2864,6 +3105,14 @@ cdef class Proxy:
                 return
         if not self._hooked(index, at, size):
             self._relay(index, at, size, NULL, 0)
+
+    cdef const char *_fault_of(self, int result, const uint8_t *at, uint32_t size, Method method) noexcept nogil:
+        """Why a head is none that goes on; `result` is what `parse_response` said."""
+        if result < 0:
+            return fault_of(self.names, at, size, method, &self.head)
+        if result == INCOMPLETE or <uint32_t>result > self.response_head_bytes:
+            return b"a head of more than response_head_bytes_max"
+        return b"a change of protocols that nobody asked for"
 
     cdef bint _agreed(self, const Conn *d, const uint8_t *at) noexcept nogil:
         """Whether a 101 says that it changes to what the client has asked for (RFC 9110, 7.8: it must say to what)."""
@@ -2897,26 +3146,22 @@ cdef class Proxy:
         cdef Conn *d = &self.conns[c.peer]
         cdef Field *field
         cdef Field *wish = NULL
-        cdef AskKind kind = AskKind.LOGIN
+        cdef AskKind kind = AskKind.NO_WISH
+        cdef AskKind said
         cdef int i
         for i in range(self.head.known_count):
             field = &self.head.fields[self.head.known[i]]
-            if field.kind == Kind.TICKET_LOGIN and self.routes.table[d.route].logs_in and d.is_plain:
-                kind = self._login_kind(at)
-            elif field.kind == Kind.TICKET_LOGOUT and (d.is_admitted or d.doubt != NULL) and equals(at, field.value, b"session", 7):
-                kind = AskKind.LOGOUT
-            elif field.kind == Kind.TICKET_LOGOUT and (d.is_admitted or d.doubt != NULL) and equals(at, field.value, b"everywhere", 10):
-                kind = AskKind.LOGOUT_EVERYWHERE
-            elif field.kind == Kind.TICKET_ROTATE and d.is_admitted:
-                kind = AskKind.ROTATE if equals(at, field.value, b"1", 1) else AskKind.UNCLEAR
-            else:
+            if field.kind != Kind.DROP and not Kind.TICKET_LOGIN <= field.kind <= Kind.TICKET_ROTATE:
                 continue
-            if wish != NULL or kind == AskKind.UNCLEAR:
-                self.counters.upstream_errors += 1
-                self._fail(c.peer, 502, b"upstream_malformed")       # two wishes: never guess which
+            said = self._wish(d, at, field)
+            if said == AskKind.NO_WISH:
+                continue
+            if wish != NULL or said == AskKind.UNCLEAR:         # of several, never guess which
+                self._malformed(index, b"several wishes for the session" if wish != NULL else b"an X-Ticket field with an odd value")
                 return True
             wish = field
-        if wish == NULL:
+            kind = said
+        if kind == AskKind.NO_WISH or kind == AskKind.UNHEARD:
             return False
         if not self._hold(c, at, size):
             self._fail(c.peer, 503, b"out_of_memory")
@@ -2926,6 +3171,22 @@ cdef class Proxy:
         self._set_timer(c.peer, Timer.ASKED)
         self._ask(c.peer, kind, wish.value)
         return True
+
+    cdef AskKind _wish(self, const Conn *d, const uint8_t *at, const Field *field) noexcept nogil:
+        """What one field of a response wants of the session. An end or a change that can not be read must not pass for done."""
+        cdef Kind kind = field.kind
+        if kind == Kind.DROP:
+            kind = self.names.kind_of(at + field.name.at, field.name.size)
+            return AskKind.UNCLEAR if kind == Kind.TICKET_LOGOUT or kind == Kind.TICKET_ROTATE else AskKind.NO_WISH
+        if kind == Kind.TICKET_LOGIN:
+            return self._login_kind(at) if self.routes.table[d.route].logs_in and d.is_plain else AskKind.UNHEARD
+        if kind == Kind.TICKET_LOGOUT and equals(at, field.value, b"session", 7):
+            return AskKind.LOGOUT if d.is_admitted or d.doubt != NULL else AskKind.UNHEARD
+        if kind == Kind.TICKET_LOGOUT and equals(at, field.value, b"everywhere", 10):
+            return AskKind.LOGOUT_EVERYWHERE if d.is_admitted or d.doubt != NULL else AskKind.UNHEARD
+        if kind == Kind.TICKET_ROTATE and equals(at, field.value, b"1", 1):
+            return AskKind.ROTATE if d.is_admitted else AskKind.UNHEARD
+        return AskKind.NO_WISH if kind == Kind.TICKET_REMEMBER else AskKind.UNCLEAR
 
     cdef AskKind _login_kind(self, const uint8_t *at) noexcept nogil:
         """Whether the client is to be remembered, as `self.head` says once, or not at all."""
@@ -2958,9 +3219,9 @@ cdef class Proxy:
             and d.upgrade == 0              # one that was declined: the parser behind may have stopped at the offer
         memset(&c.chunks, 0, sizeof(Chunks))
         if not self._take_body(c, at + head.size, &consumed, &produced) or consumed < size - head.size:
-            self.counters.upstream_errors += 1
-            self._fail(downstream, 502, b"upstream_malformed")
+            self._malformed(index, b"a body that is not as its head says")
             return
+        c.keep_alive_s = head.keep_alive_s
         if c.framing == Framing.NO_BODY or c.framing == Framing.LENGTH and c.left == 0:
             c.complete = True
         if self.leaving or not d.complete and c.complete:
@@ -2976,8 +3237,7 @@ cdef class Proxy:
         d.answered = True
         d.status = <uint16_t>head.status
         d.body_bytes_out = produced
-        d.window_bytes = 0
-        c.window_bytes = 0
+        d.taken_bytes = 0
         c.state = State.RELAYING
         c.held_size = 0
         if not self._send(downstream, self.out, self.out_size):
@@ -2992,6 +3252,8 @@ cdef class Proxy:
             self._set_timer(index, Timer.RESPONSE_BODY)
             if d.is_admitted and d.complete:
                 self._set_timer(downstream, Timer.VOUCH)
+            elif not d.complete and d.queue == 0:       # the response had to wait for the control plane
+                self._await_body(downstream)
             self._pump(index)
 
     cdef void _guard_end(self, Conn *c, bint is_unframed) noexcept nogil:
@@ -3019,7 +3281,9 @@ cdef class Proxy:
         self._put(b"\r\n", 2)
         for i in range(head.field_count):
             field = &head.fields[i]
-            if not _goes_downstream(field) or head.nominated_count and is_nominated(at, head, field):
+            if field.kind != Kind.OTHER and not self._goes_downstream(d, at, field, fields_size > 0):
+                continue
+            if head.nominated_count and is_nominated(at, head, field):
                 continue
             if route.response_fields.size == 0 or not adds(&route.response_fields, at, field):
                 self._put_field(at, field)
@@ -3045,6 +3309,26 @@ cdef class Proxy:
             self._put(b"Connection: keep-alive\r\n", 24)
         self._put(b"\r\n", 2)
 
+    cdef bint _goes_downstream(self, const Conn *d, const uint8_t *at, const Field *field, bint has_ours) noexcept nogil:
+        """Whether a field that we have a meaning for goes on. `has_ours`: the response gets a cookie of ours."""
+        if field.kind == Kind.SET_COOKIE:
+            return self._may_set(d, at, field, has_ours)
+        return field.kind != Kind.DROP and field.kind != Kind.CONTENT_LENGTH and field.kind != Kind.TRANSFER_ENCODING \
+            and field.kind != Kind.CONNECTION and field.kind != Kind.HOP and field.kind != Kind.UPGRADE \
+            and field.kind != Kind.KEEP_ALIVE \
+            and field.kind != Kind.TICKET_LOGIN and field.kind != Kind.TICKET_LOGOUT \
+            and field.kind != Kind.TICKET_REMEMBER and field.kind != Kind.TICKET_ROTATE and field.kind != Kind.LIFETIME
+
+    cdef bint _may_set(self, const Conn *d, const uint8_t *at, const Field *field, bint has_ours) noexcept nogil:
+        """Whether a cookie that an upstream sets is none of ours, or the upstream is one that may log in."""
+        if not sets_cookie(at, field.value, self.cookie.at, self.cookie.size):
+            return True
+        if self.routes.table[d.route].logs_in and d.is_plain and not has_ours:
+            return True
+        self.counters.cookies_dropped += 1
+        self._note(self.conns[d.peer].server, NULL)
+        return False
+
     cdef void _open_tunnel(self, uint32_t index) noexcept nogil:
         """101: from here on bytes pass both ways unread, until both sides have closed."""
         cdef Conn *c = &self.conns[index]
@@ -3057,6 +3341,8 @@ cdef class Proxy:
         c.is_parted = False
         c.state = State.TUNNELLING
         d.state = State.TUNNELLING
+        memset(&d.frames, 0, sizeof(Frames))
+        d.is_used = early and self._is_use(d, d.held + d.head_size, early)
         self._account(d, False)
         self.counters.tunnels += 1
         self._set_timer(index, Timer.TUNNEL)
@@ -3096,7 +3382,10 @@ cdef class Proxy:
         if not d.complete:
             d.closes = True                         # an early answer: the rest of the request is not wanted
         if c.keeps_alive and d.complete and c.unsent == NULL and not c.send_failed and self._is_quiet(c):
-            self._pool(index)
+            if c.is_personal:
+                self._keep(index, downstream)
+            else:
+                self._pool(index)
         else:
             self._close(index)
         if d.unsent != NULL:
@@ -3122,6 +3411,28 @@ cdef uint64_t _ticket_key(const uint8_t *raw, int size) noexcept nogil:
     cdef uint64_t key
     memcpy(&key, raw + size - TAG_BYTES, 8)
     return le64toh(key) | 1
+
+
+cdef bint _is_same_person(const Conn *d, const Conn *kept) noexcept nogil:
+    """Whether a request is of the principal that a connection is kept for; of somebody without a ticket only where none was before."""
+    cdef uint8_t size = d.checked.raw[PRINCIPAL_LENGTH_AT]
+    if not d.is_admitted or kept.checked.size == 0:
+        return not d.is_admitted and kept.checked.size == 0
+    return size == kept.checked.raw[PRINCIPAL_LENGTH_AT] and memcmp(
+        d.checked.raw + PRINCIPAL_AT, kept.checked.raw + PRINCIPAL_AT, size) == 0
+
+
+cdef int64_t _usable_ms(int keep_alive_s) noexcept nogil:
+    """How long a connection is used again that its server closes after so long: less, for what is on its way then."""
+    return keep_alive_s * <int64_t>1000 - min(1000, keep_alive_s * 500)
+
+
+cdef bint _is_own_field(const uint8_t *name, uint32_t size, const Text *request_id) noexcept nogil:
+    """Whether answers of our own say that themselves. `request_id`: the field that they may have, with ": "."""
+    return reads_as(name, size, b"content-type", 12) or reads_as(name, size, b"cache-control", 13) \
+        or reads_as(name, size, b"date", 4) or reads_as(name, size, b"location", 8) \
+        or reads_as(name, size, b"retry-after", 11) or reads_as(name, size, b"www-authenticate", 16) \
+        or request_id.size > 2 and reads_as(name, size, request_id.at, request_id.size - 2)
 
 
 cdef bint _read_element(const uint8_t *at, uint32_t start, uint32_t end, uint8_t *address) noexcept nogil:
@@ -3172,14 +3483,8 @@ cdef inline bint _goes_upstream(const Conn *c, const Field *field) noexcept nogi
     """What we have a meaning for is written by us, or not at all."""
     return field.kind == Kind.OTHER or field.kind == Kind.COOKIE or field.kind == Kind.AUTHORIZATION \
         or field.kind == Kind.ACCEPT or field.kind == Kind.WEBSOCKET_KEY or field.kind == Kind.NO_USE \
+        or field.kind == Kind.SET_COOKIE or field.kind == Kind.AUTHENTICATE \
         or field.kind == Kind.FORWARDED and c.is_trusted
-
-
-cdef bint _goes_downstream(const Field *field) noexcept nogil:
-    return field.kind != Kind.DROP and field.kind != Kind.CONTENT_LENGTH and field.kind != Kind.TRANSFER_ENCODING \
-        and field.kind != Kind.CONNECTION and field.kind != Kind.HOP and field.kind != Kind.UPGRADE \
-        and field.kind != Kind.TICKET_LOGIN and field.kind != Kind.TICKET_LOGOUT \
-        and field.kind != Kind.TICKET_REMEMBER and field.kind != Kind.TICKET_ROTATE and field.kind != Kind.LIFETIME
 
 
 cdef inline bint _came_as_it_goes(const uint8_t *at, const Field *field) noexcept nogil:
@@ -3242,6 +3547,7 @@ def read_counters(const uint8_t[::1] page not None):
         "forged": counters.forged,
         "full": counters.full,
         "out_of_descriptors": counters.out_of_descriptors,
+        "cookies_dropped": counters.cookies_dropped,
         "refused": {v.reason: counters.refused[<int>v.value] for v in _Verdict if counters.refused[<int>v.value]},
         "answers": {f"{i}xx": counters.answers[i] for i in range(1, 6)},
         "latency_us": [

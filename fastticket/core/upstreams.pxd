@@ -33,6 +33,7 @@ cdef struct Server:
     int64_t score               # smooth weighted round robin
     uint32_t open_count         # connections, those in the pool among them
     uint32_t idle_count
+    uint32_t kept_count         # that idle, too, each for one client alone: not in the pool
     uint32_t idle_first         # the most recently used one of the pool; its connections are linked
     uint32_t failures           # in a row, each of which has put it aside
     uint32_t faults             # answers that failed, in a row
@@ -88,4 +89,4 @@ cdef class Upstreams:
 
 cdef inline bint is_busy(const Group *group, const Server *server) noexcept nogil:
     """Whether it has as many requests as it may."""
-    return group.connections_max != 0 and server.open_count - server.idle_count >= group.connections_max
+    return group.connections_max != 0 and server.open_count - server.idle_count - server.kept_count >= group.connections_max

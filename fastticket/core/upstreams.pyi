@@ -59,6 +59,9 @@ class Upstreams:
         Not seconds without a connection while a first one is up.
         """
 
+    def name_of(self, slot: int) -> tuple[int, str]:
+        """(group, server) of a slot of the table, as `news` names them."""
+
     def news(self) -> list[tuple[int, str, str]]:
         """Who has failed, or taken a connection again, since the last call: (group, server, reason); no reason: it is up."""
 

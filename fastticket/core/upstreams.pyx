@@ -186,11 +186,15 @@ cdef class Upstreams:
                     "group": number,
                     "server": server_text(self.names[self.groups[number].members[i]]),
                     "state": "down" if at.is_sick or at.down_until_ms > now_ms else "up",
-                    "active": at.open_count - at.idle_count,
-                    "idle": at.idle_count,
+                    "active": at.open_count - at.idle_count - at.kept_count,
+                    "idle": at.idle_count + at.kept_count,
                     "queued": self.groups[number].pending_count,
                 })
         return found
+
+    def name_of(self, int slot):
+        """(group, server), as they are named in `news`."""
+        return self.servers[slot].group, server_text(self.names[slot])
 
     def news(self):
         """Who has failed, or taken a connection again, since the last call: (group, server, reason); no reason: it is up."""
@@ -320,7 +324,7 @@ cdef class Upstreams:
             if not self._may_have(at, now_ms, desperate) or is_busy(group, at):
                 continue
             share = self._share(group, at, now_ms)
-            active = <int64_t>(at.open_count - at.idle_count) + 1
+            active = <int64_t>(at.open_count - at.idle_count - at.kept_count) + 1
             if found == NOBODY or active * best_share < best_active * share:
                 found, best_share, best_active = member, share, active
         group.following = (group.following + 1) % group.count

@@ -42,6 +42,7 @@ WATCHDOG_MIN_S = 3
 MINIMUM_S = 0.01  # of what is done again and again
 HEADERS_BYTES_MAX = 2000  # that a route adds
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+LOOKED_AT = {"set-cookie", "www-authenticate"}  # in responses, and for no other meaning: a route may add them
 PROTOCOL = re.compile(rf"{TOKEN.pattern}(/{TOKEN.pattern})?")
 HOST = re.compile(r"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 #: By these some applications take another method than the request's, and it is the request's that was judged.
@@ -714,7 +715,7 @@ def _check_route(config: Config, route: Route, problems: Problems) -> None:
     for key, headers in (("request_headers", route.request_headers), ("response_headers", route.response_headers)):
         for name, value in headers.items():
             require(
-                TOKEN.fullmatch(name) and name.lower() not in {*KNOWN, *ours},
+                TOKEN.fullmatch(name) and name.lower() not in {*KNOWN, *ours} - LOOKED_AT,
                 f"{where} {key}",
                 f"{name!r} is not a field name, or one that has a meaning of its own",
             )

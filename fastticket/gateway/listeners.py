@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import socket
 from collections.abc import Iterable
+from typing import Any
 
 from fastticket.errors import ConfigError
 from fastticket.gateway.addresses import Address, bind
@@ -87,3 +89,16 @@ def _place(address: Address, there: list[socket.socket]) -> Address:
 def _close(sockets: dict[Address, list[socket.socket]]) -> None:
     for each in itertools.chain.from_iterable(sockets.values()):
         each.close()
+
+
+def is_of(fd: int, listeners: Iterable[socket.socket]) -> bool:
+    """Whether a connection came to one of these, as far as its own end says."""
+    with socket.socket(fileno=os.dup(fd)) as connection:
+        name = connection.getsockname()
+        return any(_covers(listener.getsockname(), name, listener.family) for listener in listeners)
+
+
+def _covers(listening: Any, name: Any, family: int) -> bool:
+    if family == socket.AF_UNIX or isinstance(name, str | bytes):
+        return bool(listening == name)
+    return listening[1] == name[1] and (listening[0] in ("0.0.0.0", "::") or listening[0] == name[0])  # noqa: S104

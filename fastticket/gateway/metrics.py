@@ -32,6 +32,7 @@ COUNTERS = {
     "forged": ("tickets_forged", "Tickets under a key of the ring whose signature is not that key's."),
     "full": ("connections_full", "Times that connections_max clients were connected, and others had to wait."),
     "out_of_descriptors": ("descriptor_shortages", "Times that there was no file descriptor for a connection."),
+    "cookies_dropped": ("ticket_cookies_dropped", "Cookies of the ticket's name that an upstream had no right to set."),
     "cut_short": ("responses_cut_short", "Requests whose answer did not get through to its end."),
     "hits": ("near_cache_hits", "Checks answered from the near cache."),
     "misses": ("near_cache_misses", "Checks of sessions that were not in the near cache."),

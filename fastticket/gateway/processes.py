@@ -20,6 +20,7 @@ import uvloop
 from fastticket.errors import ConfigError, FastticketError
 from fastticket.gateway import errorlog
 from fastticket.gateway.given import GO, LEAVE, STAY, Given, word_of
+from fastticket.gateway.handover import Handover
 from fastticket.gateway.slot import Slot
 from fastticket.gateway.worker import Worker
 
@@ -112,7 +113,7 @@ class WorkerProcess:
         return os.waitstatus_to_exitcode(status) if pid else None
 
 
-def fork_worker(number: int, given: Given, listeners: list[socket.socket]) -> WorkerProcess:
+def fork_worker(number: int, given: Given, listeners: list[socket.socket], handover: Handover) -> WorkerProcess:
     """Start one on these sockets, by what it is given. Not while an event loop runs: the child must not be inside of it."""
     slot, parent = Slot(), os.getpid()
     hearing, telling = os.pipe()
@@ -129,7 +130,7 @@ def fork_worker(number: int, given: Given, listeners: list[socket.socket]) -> Wo
     try:
         pid = os.fork()
         if pid == 0:
-            _become_worker(given, listeners, slot, telling, going, parent, mask)
+            _become_worker(given, listeners, handover, slot, telling, going, parent, mask)
     except OSError:
         os.close(hearing)
         os.close(go)
@@ -144,6 +145,7 @@ def fork_worker(number: int, given: Given, listeners: list[socket.socket]) -> Wo
 def _become_worker(
     given: Given,
     listeners: list[socket.socket],
+    handover: Handover,
     slot: Slot,
     telling: int,
     going: int,
@@ -154,11 +156,11 @@ def _become_worker(
     try:
         gc.freeze()  # what is the parent's is never collected: its sockets have the numbers of descriptors of ours
         _reset_signals()
-        _close_all_but({telling, going, *(listener.fileno() for listener in listeners)})
+        _close_all_but({telling, going, *handover.filenos(), *(listener.fileno() for listener in listeners)})
         end_with_parent(parent)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         with open(telling, "wb", buffering=0) as pipe:
-            code = _work(given, listeners, slot, pipe, going)
+            code = _work(given, listeners, handover, slot, pipe, going)
     except BaseException:
         log.exception("worker (pid %d)", os.getpid())
     finally:
@@ -166,7 +168,9 @@ def _become_worker(
         os._exit(code)
 
 
-def _work(given: Given, listeners: list[socket.socket], slot: Slot, pipe: io.FileIO, going: int) -> int:
+def _work(
+    given: Given, listeners: list[socket.socket], handover: Handover, slot: Slot, pipe: io.FileIO, going: int
+) -> int:
     errorlog.follow(given.config)
 
     def ready() -> None:
@@ -174,7 +178,7 @@ def _work(given: Given, listeners: list[socket.socket], slot: Slot, pipe: io.Fil
         pipe.close()
 
     async def main() -> None:
-        await Worker(given, listeners, slot).run(ready, going)
+        await Worker(given, listeners, slot, handover).run(ready, going)
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

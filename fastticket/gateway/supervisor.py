@@ -28,6 +28,7 @@ from fastticket.gateway.addresses import BACKLOG, leave_place, listen_beside, ta
 from fastticket.gateway.admin import AdminListener
 from fastticket.gateway.config import Config
 from fastticket.gateway.given import Given, Server, Start
+from fastticket.gateway.handover import Handover
 from fastticket.gateway.listeners import Listeners, Sockets, name_of
 from fastticket.gateway.logfile import check_logs
 from fastticket.gateway.processes import BAD_CONFIG, FAILED, WorkerProcess, fork_worker
@@ -91,6 +92,7 @@ class Supervisor:
         self._runner = runner
         self._loop = runner.get_loop()
         self._listeners = Listeners()
+        self._handover = Handover()
         self._admin = AdminListener(self.snapshot, self._drain, self._undrain)
         self._present: Generation | None = None
         self._coming: Generation | None = None
@@ -131,6 +133,7 @@ class Supervisor:
                 self._bury()
         finally:
             self._listeners.keep([])
+            self._handover.close()
             self._runner.run(self._admin.close())
         if failure:
             raise failure
@@ -277,7 +280,7 @@ class Supervisor:
 
     def _start(self, generation: Generation, number: int) -> None:
         try:
-            process = fork_worker(number, generation.given, generation.sockets[number])
+            process = fork_worker(number, generation.given, generation.sockets[number], self._handover)
         except OSError as error:
             self._missing(generation, number, f"worker {number} can not be started: {error.strerror}", 0.0)
             return

@@ -3,7 +3,8 @@
 The data plane (`core.proxy`) serves sockets by itself. This is what it can not do: load sessions, log in and out, timers, signals.
 Shutdown, in order: close the listeners, end idle connections, let the others finish (`drain_timeout_s`), write every touch, close.
 Where the sockets outlive the gateway, whoever comes is served until the tunnels have ended: nobody else would serve him. A worker that
-retires does the same, but first lets each client have the answer to one more request (`retire_timeout_s`).
+retires does the same, but first hands over the clients with nothing under way, who are served by the new configuration from their next
+request on, and lets the others have their answer (`retire_timeout_s`).
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ from fastticket.gateway.addresses import BACKLOG
 from fastticket.gateway.config import Config, Route
 from fastticket.gateway.exemption import Exemption
 from fastticket.gateway.given import GO, LEAVE, STAY, Given, Start, pairs_of
+from fastticket.gateway.handover import Handover
+from fastticket.gateway.listeners import is_of
 from fastticket.gateway.logfile import LogFile
 from fastticket.gateway.slot import Slot
 from fastticket.gateway.upstreams import UpstreamGroup
@@ -70,6 +73,7 @@ LAST_ANSWERS_S = 1.0  # for those that were let in while the tunnels had all of 
 NOTE_INTERVAL_S = 1.0
 LOOKS_PER_TURN = 32  # of what was asked is begun with in one turn of the loop: about a millisecond of work
 CHANGES_PER_TURN = 8
+TAKEN_PER_TURN = 64  # clients of another worker
 STORE_PATIENCE_S = 5.0  # for the store to answer before anybody is served without it
 REPLACEMENT_PATIENCE_S = 1.0  # the same while clients wait already
 SHORTAGE_S = 10.0  # without one, and the next is another
@@ -247,13 +251,21 @@ class Unannounced:
 class Worker:
     """A gateway on sockets that listen already."""
 
-    def __init__(self, given: Given, listeners: list[socket.socket], slot: Slot | None = None) -> None:
-        """Bound sockets. `slot`: where to tell the supervisor how things are. ConfigError."""
+    def __init__(
+        self,
+        given: Given,
+        listeners: list[socket.socket],
+        slot: Slot | None = None,
+        handover: Handover | None = None,
+    ) -> None:
+        """Bound sockets. `slot`: where to tell the supervisor how things are; `handover`: the way to other workers. ConfigError."""
         config = given.config
         self._given = given
         self._config = config
         self._listeners = listeners
         self._slot = slot
+        self._handover = handover
+        self._is_retiring = False
         self._cache = make_cache(config, given.keys)
         self.proxy = make_proxy(config, self._cache, slot.counters if slot else None)
         self._groups = [UpstreamGroup(self.proxy, config, upstream, given.servers) for upstream in config.upstream]
@@ -343,6 +355,8 @@ class Worker:
             listener.listen(BACKLOG)
             self.proxy.listen(listener.fileno())
         asyncio.get_running_loop().add_reader(self.proxy.fileno(), self._turn)
+        if self._handover:
+            asyncio.get_running_loop().add_reader(self._handover.fileno(), self._take_over)
         self._tick()
 
     def _tell_limit(self) -> None:
@@ -405,15 +419,39 @@ class Worker:
             await self._next_tick()
 
     async def _retire(self, stop: asyncio.Event) -> None:
-        """Another worker accepts from these sockets now. Who is connected gets one more answer."""
+        """Another worker accepts from these sockets now. Who waits for an answer gets it."""
         self._stop_accepting()
+        self._is_retiring = True
+        self._hand_over()
         log.info("worker (pid %d) retires: %d connections", os.getpid(), self.proxy.connection_count)
         self._idle.clear()
         await _first_of(stop, self._idle, timeout_s=self._config.gateway.retire_timeout_s)
 
+    def _hand_over(self) -> None:
+        """Those with nothing under way; as many as there is room for, and the others with the next tick."""
+        while self._handover and (client := self.proxy.release()):
+            fd, address = client
+            if not self._handover.give(fd, address):
+                self.proxy.adopt(fd, address)
+                return
+            os.close(fd)
+
+    def _take_over(self) -> None:
+        """Clients of a worker that retires. Where nobody listens any more they get one answer."""
+        for _ in range(TAKEN_PER_TURN):
+            client = self._handover.take() if self._handover else None
+            if not client:
+                return
+            fd, address = client
+            self.proxy.adopt(fd, address, is_last=not is_of(fd, self._listeners))
+
     def _stop_accepting(self) -> None:
-        """Who is in the listen queue already is let in."""
+        """Who is in the listen queue already is let in, and so is who was handed over."""
+        if self._handover:
+            asyncio.get_running_loop().remove_reader(self._handover.fileno())
         if self._listeners:
+            if self._ticker:  # it has served: one that never did takes nobody
+                self._take_over()
             self._turn()
             self.proxy.stop_accepting()
         for listener in self._listeners:
@@ -438,6 +476,8 @@ class Worker:
         self._ticked.set()
         self._answer_asks()
         self._tell_news()
+        if self._is_retiring:
+            self._hand_over()
         if not self.proxy.connection_count:
             self._idle.set()
         if self._log_file and self.proxy.log:
@@ -453,6 +493,23 @@ class Worker:
                 log.warning("upstream %s: %s is up again", self._groups[group].name, server)
         self._shortages.tell(self.proxy)
         self._unannounced.tell(self.proxy)
+        self._tell_faults()
+
+    def _tell_faults(self) -> None:
+        """The error log bounds how often."""
+        found, more = self.proxy.faults()
+        for group, server, what in found:
+            if what:
+                log.warning("upstream %s: %s: 502, no response: %s", self._groups[group].name, server, what)
+            else:
+                log.warning(
+                    "upstream %s: %s sets the cookie %s, on a route without login = true: dropped",
+                    self._groups[group].name,
+                    server,
+                    self._config.ticket.cookie,
+                )
+        if more:
+            log.warning("upstreams: %d more such faults", more)
 
     def _publish(self) -> None:
         if not self._slot:

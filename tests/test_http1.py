@@ -187,7 +187,7 @@ def test_attack_above_the_parser(attack: Attack):
     if cookies:
         assert sum(cookies_named(value, COOKIE.encode())[0] for value in cookies) == 2
     else:
-        assert head["size"] > 16_384
+        assert head["size"] > 16_384 or len(head["target"]) > 8192 or len(head["fields"]) > 128
 
 
 # ---------------------------------------------------------------------------------------------- every field of a result

@@ -10,6 +10,7 @@ import itertools
 import json
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +22,17 @@ from websockets.sync.client import ClientConnection, connect
 
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"),
-    *("--disable-dev-shm-usage", "--ignore-certificate-errors", "--remote-debugging-port=0", "about:blank"),
+    *(
+        "--disable-dev-shm-usage",
+        "--window-size=1200,900",
+        "--ignore-certificate-errors",
+        "--remote-debugging-port=0",
+        "about:blank",
+    ),
     "--host-resolver-rules=MAP *.localhost 127.0.0.1, MAP shop.test 127.0.0.1, MAP *.shop.test 127.0.0.1, "
     "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
+PAGE_BOUND_S = 60.0
 LISTENS = "DevTools listening on "
 
 
@@ -57,6 +65,30 @@ class Chromium:
         found = self._call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
+
+    def wait(self, condition: str) -> None:
+        """Until an expression of a page that takes its time is true. The page may become another one meanwhile."""
+        watch = f"""new Promise(done => {{
+            const look = () => {{
+                try {{ if ({condition}) {{ done(true); return; }} }} catch (error) {{}}
+                if (Date.now() > until) done(false); else setTimeout(look, 50);
+            }};
+            const until = Date.now() + 5000;
+            look();
+        }})"""
+        give_up_at_s = time.monotonic() + PAGE_BOUND_S
+        while time.monotonic() < give_up_at_s:
+            with contextlib.suppress(AssertionError):  # it was waited for in a page that is gone
+                if self.run(watch):
+                    return
+        shown = self.run("document.location.href + ' ' + document.body.innerText.slice(0, 1000)")
+        raise AssertionError(f"not in {PAGE_BOUND_S:g} s: {condition}; {shown}")
+
+    def choose_file(self, selector: str, path: Path) -> None:
+        """Into an `<input type="file">`."""
+        root = self._call("DOM.getDocument")["root"]["nodeId"]
+        node = self._call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self._call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
 
     def cookies(self) -> list[tuple[str, str, str]]:
         """All that it keeps: (name, domain, path); a domain for the hosts below it, too, begins with a dot."""

@@ -81,7 +81,7 @@ def enter(gateway, origin, tmp_path):
                 upstream=[{"name": "app", "servers": [address]}, {"name": "login", "servers": [login.address]}],
                 routes=[{"path": "/login", "auth": "none", "login": True, "upstream": "login"}, {"path": "/"}],
             )
-            page = stack.enter_context(chromium(tmp_path))
+            page = stack.enter_context(chromium(tmp_path / "profile"))
             url = "http://{}:{}".format(*at.address)
             page.go(url)
             page.wait("document.title === 'login' && document.querySelector('button')")

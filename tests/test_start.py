@@ -145,6 +145,30 @@ def serve_in_vain(folder, config):
     )
 
 
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-"])
+def test_a_standard_stream_that_is_closed_is_nobody_elses(table, tmp_path, closed):
+    """The next socket had its number: the gateway ended without a word, or could have logged into a client's connection."""
+    (tmp_path / "fastticket.toml").write_text(to_toml(read_config(table(admin="unix:admin.sock"), "test", tmp_path)))
+    command = f"exec {sys.executable} -m fastticket serve --config fastticket.toml {closed}"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(command, shell=True, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: (tmp_path / "admin.sock").exists(), "it is there", BOUND_S)
+        (worker,) = wait_until(lambda: children(process.pid), "its worker", BOUND_S)
+        for pid in (process.pid, worker):
+            assert os.readlink(f"/proc/{pid}/fd/{closed[0]}") == "/dev/null"
+        process.terminate()
+        assert process.wait(BOUND_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(each) for each in file.read().split()]
+
+
 def test_a_name_without_an_address_is_an_outage_of_its_routes(site, table):
     at = site(table(other="nowhere.invalid:1"))
     assert status_of(at.ask(OPEN)[0]) == 200

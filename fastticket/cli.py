@@ -331,7 +331,7 @@ def _check_config(options: argparse.Namespace) -> int:
         problems += error.problems
     problems += problems_of(config)
     if problems:
-        return _say_all(problems, BAD_USAGE)
+        return _say_all([*problems, *(asyncio.run(look(config)) if options.live else [])], BAD_USAGE)
     _say_all([f"warning: {warning}" for warning in warnings_of(config)], 0)
     shown = config if options.show_secrets else without_secrets(config)
     if shown != config:

@@ -629,6 +629,14 @@ def test_a_login_page_that_is_nowhere_is_a_warning(cli, keyfile, tmp_path):
     assert "warning: a.toml: [gateway] login_url: /login falls under no [[route]]: it is 404 there" in error
 
 
+def test_an_exemption_that_no_path_matches_is_a_warning(cli, keyfile, tmp_path):
+    """It is matched as a whole, and a path begins with a slash."""
+    (tmp_path / "a.toml").write_text(GOOD.replace('path = "/"', 'path = "/"\nexempt = "public/.*"'))
+    code, _, error = cli("check-config", "--config", "a.toml")
+    assert code == 0
+    assert "warning: a.toml: [[route]] /: exempt: 'public/.*' matches no path: they begin with /" in error
+
+
 def test_a_live_check_asks_the_world(cli, keyfile, tmp_path):
     """Without --live each of these was 0."""
     server = Server(tmp_path)
@@ -651,6 +659,14 @@ def test_a_live_check_asks_the_world(cli, keyfile, tmp_path):
         ):
             assert f"fastticket: {said}" in error
         assert "hush" not in error
+        text = (tmp_path / "a.toml").read_text()
+        (tmp_path / "a.toml").write_text(text.replace("access_log", "workers = 0\naccess_log"))
+        code, _, both = cli("check-config", "--live", "--config", "a.toml")
+        assert code == 2  # and one run finds all of it
+        assert "[gateway] workers: must be from 1 to 256" in both
+        assert set(error.splitlines()) - {line for line in error.splitlines() if "warning" in line} < set(
+            both.splitlines()
+        )
         assert cli("check-config", "--live", "--config", "b.toml")[::2] == (0, "")  # the first start makes the store
         assert server.admin("DBSIZE") == 0
         assert cli("issue", "alice", "--config", "b.toml")[0] == 0

@@ -11,8 +11,9 @@ import dataclasses
 import os
 import socket
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from fastticket.core.ticket import Keyring
 from fastticket.errors import ConfigError, FastticketError, NoStore
@@ -20,6 +21,8 @@ from fastticket.gateway.addresses import Address
 from fastticket.gateway.config import Cache, Config, route_of
 from fastticket.gateway.worker import make_cache
 from fastticket.stores.base import without_password
+
+_T = TypeVar("_T")
 
 LIVE_TIMEOUT_S = 10.0  # of each look
 LOGS = ("access_log", "error_log")
@@ -67,6 +70,11 @@ def warnings_of(config: Config) -> list[str]:
         f"{route.host}{route.path}, which needs one"
         for route in away
     ]
+    warnings += [
+        f"{config.source}: [[route]] {route.host}{route.path}: exempt: {route.exempt!r} matches no path: they begin with /"
+        for route in config.route
+        if route.exempt[:1].isalnum()
+    ]
     return warnings
 
 
@@ -83,10 +91,21 @@ def _others_may(path: Path) -> str:
 
 
 async def look(config: Config) -> list[str]:
-    """What is not as it has to be when the gateway runs, as whoever runs this sees it. No file and no store is made."""
-    store, *names = await asyncio.gather(_ask_store(config), *(_resolve(*each) for each in _names(config)))
-    sections = [store, *names, _look_at_logs(config), _look_at_folders(config)]
+    """What is not as it has to be when the gateway runs, as whoever runs this sees it. No file and no store is made.
+
+    Of a file with mistakes: what can be looked at all the same.
+    """
+    store, *names = await asyncio.gather(_ask_store(config), *(_resolve(*each) for each in _readable(_names, config)))
+    sections = [store, *names, _readable(_look_at_logs, config), _readable(_look_at_folders, config)]
     return [f"{config.source}: {problem}" for found in sections for problem in found]
+
+
+def _readable(each: Callable[[Config], Iterator[_T]], config: Config) -> list[_T]:
+    """All of it, up to a mistake that the file's own checks have found."""
+    found: list[_T] = []
+    with contextlib.suppress(ConfigError):
+        found.extend(each(config))
+    return found
 
 
 async def _ask_store(config: Config) -> list[str]:

@@ -9,12 +9,15 @@ Rules of this file
 - What browsers would not take is refused when the cookie is described, not dropped by them later.
 - Of several tickets none is chosen. Who planted the others is not known, and the newest good one may be his.
 - The cookie itself is set after the others were cleared: to a client that does not tell them apart the last word is the ticket.
+- What does not fit into one answer is cleared by the next ones: each begins at a place of its own.
 - A clearing value has the attributes of a setting one. A browser takes away what it would have replaced, and nothing else.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import itertools
+import random
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple
@@ -128,13 +131,13 @@ class TicketCookie:
     def clear_others(self, host: str, *, is_https: bool = False, asked_path: str = "", seen: bool = False) -> list[str]:
         """Those that take away what has the ticket's name (`seen`: the other cookie's), but for what `set` sets."""
         name, shared = self.seen_name if seen else self.name, self._shared(host, is_https)
-        fields, left = [], CLEARING_BYTES_MAX
-        for place in self._other_places(host, is_https, asked_path):
-            fields.append(_field(name, "", place, shared, 0))
-            left -= len(fields[-1])
-            if left < 0:
-                return fields[:-1]
-        return fields
+        usual, deeper = self._other_places(host, is_https, asked_path)
+        fields = [_field(name, "", place, shared, 0) for place in usual]
+        more = [_field(name, "", place, shared, 0) for place in deeper]
+        if sum(map(len, fields + more)) > CLEARING_BYTES_MAX and more:
+            begin = random.randrange(len(more))  # noqa: S311 -- no secret
+            more = more[begin:] + more[:begin]
+        return _fitting(fields + more, CLEARING_BYTES_MAX)
 
     def set_seen(
         self,
@@ -164,27 +167,48 @@ class TicketCookie:
         domain = self._domain or parent_domain(host, self._domain_level)
         return _Place(domain, self._path, self._is_partitioned)
 
-    def _other_places(self, host: str, is_https: bool, asked_path: str) -> Iterator[_Place]:
-        """Where else a cookie may be that comes with requests to this host; what is likely first."""
+    def _other_places(self, host: str, is_https: bool, asked_path: str) -> tuple[list[_Place], list[_Place]]:
+        """Where else a cookie may be that comes with requests to this host: for all of its pages, and for those above `asked_path`.
+
+        On a path above the asked one, another host can have set it for a domain above both alone: these come first.
+        """
         own = self._place(host)
         own_domain = own.domain.lower().removeprefix(".")  # browsers know no case here, and no dot
-        domains, paths = [""], {"/": None}
+        domains, paths, deeper = [""], {"/": None}, {}
         if not self._is_for_host_alone:
             domains += domains_above(host)
-            paths = dict.fromkeys([self._path, "/", *_paths_above(asked_path)])
+            paths = dict.fromkeys([self._path, "/"])
+            deeper = dict.fromkeys(path for path in _paths_above(asked_path) if path not in paths)
         partitions = [self._is_partitioned]
         if self._is_partitioned or (asked_path and self.is_secure(host, is_https=is_https)):
             partitions.append(not self._is_partitioned)
-        for is_partitioned in partitions:
-            for path in paths:
-                for domain in domains:
-                    if (domain.lower(), path, is_partitioned) != (own_domain, own.path, own.is_partitioned):
-                        yield _Place(domain, path, is_partitioned)
+        usual = [_Place(domain, path, each) for each in partitions for path in paths for domain in domains]
+        own_names, above = domains[:2], domains[2:]
+        return (
+            [
+                place
+                for place in usual
+                if (place.domain.lower(), *place[1:]) != (own_domain, own.path, own.is_partitioned)
+            ],
+            [
+                _Place(domain, path, each)
+                for names in (above, own_names)
+                for path in deeper
+                for each in partitions
+                for domain in names
+            ],
+        )
 
     def _shared(self, host: str, is_https: bool) -> str:
         """The attributes that all values of one answer have."""
         secure = "; Secure" if self.is_secure(host, is_https=is_https) else ""
         return f"; HttpOnly; SameSite={self._same_site}{secure}"
+
+
+def _fitting(fields: list[str], bytes_max: int) -> list[str]:
+    """As many of them, from the first one on, as have so many bytes."""
+    sizes = itertools.accumulate(map(len, fields))
+    return [field for field, size in zip(fields, sizes, strict=True) if size <= bytes_max]
 
 
 def _field(name: str, value: str, place: _Place, shared: str, max_age_s: int | None) -> str:

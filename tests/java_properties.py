@@ -102,8 +102,10 @@ def goes_on(line):
 def logical_lines(text):
     """Comments and blank lines are natural lines; others go on where a backslash ends them."""
     logical = ""  # what there is so far of one that goes on
+    is_cut = False  # the last natural line is one that would go on
     for natural in natural_lines(text):
         line = natural.lstrip(WHITE)
+        is_cut = goes_on(line) and not (not logical and line[0] in "#!")
         if not logical and (not line or line[0] in "#!"):
             continue
         if goes_on(line):
@@ -111,7 +113,7 @@ def logical_lines(text):
         else:
             yield logical + line
             logical = ""
-    if logical:
+    if logical or is_cut:
         yield logical
 
 

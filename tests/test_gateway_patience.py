@@ -63,6 +63,28 @@ def busy(seconds, then=lambda connection: drain(connection, LARGE)):
     return serve
 
 
+# --- an answer that comes before the upload is over
+
+
+@pytest.mark.parametrize("auth", ["none", "required"])
+def test_who_has_his_answer_need_not_send_the_rest(gateway, origin, auth):
+    """RFC 9112, 9.5. The answer was cut when the window of the upload was over."""
+
+    def serve(connection):
+        connection.read_head()
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n")
+        for _ in range(8):
+            connection.sendall(b"x")
+            threading.Event().wait(0.1)
+
+    at = gateway(origin(serve), routes=[{"path": "/", "auth": auth}], timeouts={"request_body_window_s": 0.2})
+    cookie = f"Cookie: ticket={at.login()}\r\n" if auth == "required" else ""
+    with at.connect() as client:
+        client.sendall(f"POST /x HTTP/1.1\r\nHost: a\r\n{cookie}Content-Length: 1000000\r\n\r\nbegun".encode())
+        head, body = client.read_response()
+    assert (status_of(head), body, at.stats["timeouts"]) == (200, b"x" * 8, 0)
+
+
 # --- an upload that the server is slow to take
 
 

@@ -233,6 +233,39 @@ def test_who_has_to_wait_for_his_own_connection_waits(gateway, origin):
         assert client.read_response()[1] == b"alice,"
 
 
+def test_who_waits_for_his_own_connection_does_not_wait_for_ever(gateway, origin):
+    """There is another server that is free, and of no use to him: his place in the queue and his deadline stay what they were."""
+
+    class Slow(Windows):
+        def __init__(self, origin):
+            self.go_on, self.is_busy = threading.Event(), threading.Event()
+            super().__init__(origin)
+
+        def _answer(self, user, body):
+            if body == b"slow":
+                self.is_busy.set()
+                assert self.go_on.wait(2 * BOUND_S)
+            return Windows._answer(user, body)
+
+    servers = [Slow(origin), Slow(origin)]
+    upstream = {"name": "app", "servers": [each.behind.address for each in servers], "connections_max": 1}
+    routes = [{"path": "/"}, {"path": "/open", "auth": "none"}]
+    at = gateway(routes=routes, upstream=[upstream], timeouts={"upstream_pending_s": 1.0})
+    alice = at.login("alice")
+    with at.connect() as client, at.connect() as one, at.connect() as two:
+        shake_hands(client, "alice", ticket=alice)
+        own, other = sorted(servers, key=lambda each: -each.handshakes)
+        for each in (one, two):
+            each.sendall(b"POST /open HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nslow")
+        assert own.is_busy.wait(BOUND_S)
+        assert other.is_busy.wait(BOUND_S)
+        client.sendall(f"GET /x HTTP/1.1\r\nHost: a\r\nCookie: ticket={alice}\r\n\r\n".encode())
+        wait_until(lambda: at.call(at.worker.proxy.upstream_states)[0]["queued"] == 1, "he waits")
+        other.go_on.set()
+        assert status_of(client.read_response()[0]) == 503
+        own.go_on.set()
+
+
 def test_others_are_pooled_as_before(gateway, origin):
     """Basic, Bearer and Digest are of a request."""
     answer = b'HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm="x", Digest qop="auth"\r\nContent-Length: 0\r\n\r\n'

@@ -64,6 +64,7 @@ def test_the_line_of_an_escape_that_is_none():
 @given(TEXTS)
 @example("\\\n\n#a")
 @example("\\\n \\\n!")
+@example("\t=\\ \n \\")
 @settings(deadline=None, max_examples=int(3000 * FACTOR) + 1)
 def test_it_is_read_as_the_twin_does(text):
     assert ours(text) == javas(text)
@@ -73,7 +74,7 @@ def test_it_is_read_as_a_real_java_does(tmp_path):
     """Which judges the twin, too: of two that err alike neither would be noticed."""
     if not (java := shutil.which("java")):
         pytest.skip("there is no Java here")
-    texts = [text for text, _ in KNOWN_TEXTS]
+    texts = [text for text, _ in KNOWN_TEXTS] + ["\t=\\ \n \\", "\\", "\\\n", "\\\n\\", "#\\"]
 
     @given(TEXTS)
     @settings(deadline=None, max_examples=1500, database=None)

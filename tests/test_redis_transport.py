@@ -343,6 +343,7 @@ async def test_who_waits_for_too_long_is_told_so(monkeypatch):
         assert server.breaker.state == "closed"
 
 
+@pytest.mark.alone
 async def test_a_server_that_hangs_fails_everything_in_time_and_works_again(tmp_path):
     with closing_all(real := RealServer(tmp_path)):
         async with server_at(real.port) as server:

@@ -397,6 +397,69 @@ def test_whom_a_kept_connection_is_of_is_known_after_a_reload(site, table, origi
     assert named == [b"127.0.0.1", None, b"127.0.0.1", None]
 
 
+def test_whom_a_proxy_has_not_named_is_nobody_after_a_reload_either(site, table, origin):
+    """The address of such a connection is the trusted proxy's, whose word would be believed."""
+    behind = origin()
+    at = site(table(servers=[behind.address], proxy_protocol=True, trusted_proxies=["127.0.0.1/32"]))
+    claim = GET.replace(b"Host: a\r\n", b"Host: a\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\n")
+    with at.connect() as client:
+        client.sendall(b"PROXY UNKNOWN\r\n" + claim)
+        client.read_response()
+        old = at.workers()
+        at.reload()
+        wait_until(lambda: all(map(is_gone, old)), "the old one has retired", BOUND_S)
+        client.sendall(claim)
+        client.read_response()
+    fields = [fields_of(head) for head, _ in behind.requests]
+    assert [(f[b"x-forwarded-for"], f[b"x-forwarded-proto"]) for f in fields] == [(b"127.0.0.1", b"http")] * 2
+
+
+def test_an_answer_that_said_nothing_of_an_end_has_none_by_a_reload(site, table, origin):
+    """Its head went out before. The connection goes on at a new worker."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def serve(connection):
+        connection.read_head()
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nha")
+        begun.set()
+        assert go_on.wait(BOUND_S)
+        connection.sendall(b"lf")
+
+    at = site(table(servers=[origin(serve).address]))
+    new = table(
+        servers=[origin(lambda connection: (connection.read_head(), connection.sendall(naming(b"new")))).address]
+    )
+    with at.connect() as client:
+        client.sendall(GET)
+        assert begun.wait(BOUND_S)
+        old = at.workers()
+        at.reload(new)
+        go_on.set()
+        head, body = client.read_response()
+        assert (body, fields_of(head).get(b"connection")) == (b"half", None)
+        wait_until(lambda: all(map(is_gone, old)), "the old one has retired", BOUND_S)
+        client.sendall(GET)
+        assert client.read_response()[1] == b"new"
+
+
+def test_who_was_let_in_is_not_shut_out_by_a_reload(site, table):
+    """More of one client's connections come to one worker than it would have accepted."""
+    at = site({**table(workers=2), "limits": {"connections_per_client_max": 4}})
+    with contextlib.ExitStack() as stack:
+        clients = []
+        while len(clients) < 7:
+            client = stack.enter_context(at.connect())
+            client.sendall(GET)
+            with contextlib.suppress(EOFError, ConnectionError):  # it came to a worker that has four
+                client.read_response()
+                clients.append(client)
+        for _ in range(3):
+            at.reload()
+        for client in clients:
+            client.sendall(GET)
+            assert status_of(client.read_response()[0]) == 200
+
+
 def test_a_removed_key_is_refused_by_retiring_workers_too(site, table, folder):
     old = log_in(folder)
     at = site(table(auth="required"))

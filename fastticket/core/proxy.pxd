@@ -285,6 +285,7 @@ cdef class Proxy:
     cdef uint8_t websocket          # which of `upgrades`, from 1; 0: none
     cdef bint leaving               # every connection closes after its next answer; others are still let in
     cdef bint draining
+    cdef bint closes_idle
     cdef uint64_t freed_groups          # a bit for each group in which a server may have room for a pending request
     cdef tuple texts                    # what these borrow:
     cdef Text cookie
@@ -433,6 +434,7 @@ cdef class Proxy:
     cdef uint32_t _kept_for(self, uint32_t index, const Group *group) noexcept nogil
     cdef void _keep(self, uint32_t index, uint32_t downstream) noexcept nogil
     cdef void _let_go_of_kept(self, Conn *c) noexcept nogil
+    cdef bint _waits_for_kept(self, const Conn *c, const Group *group) noexcept nogil
     cdef void _use_kept(self, uint32_t index, uint32_t upstream, bint parsed) noexcept nogil
     cdef bint _is_use(self, Conn *c, const uint8_t *at, uint32_t size) noexcept nogil
     cdef const char *_fault_of(self, int result, const uint8_t *at, uint32_t size, Method method) noexcept nogil

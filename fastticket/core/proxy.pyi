@@ -136,12 +136,13 @@ class Proxy:
     def drain(self) -> None:
         """Close idle connections."""
 
-    def release(self) -> tuple[int, bytes] | None:
-        """Let go of the client that has waited longest between two requests: his descriptor, which is the caller's to close, and his
-        address (16 bytes, or none on a Unix socket). None: there is none."""
+    def release(self) -> tuple[int, bytes, bool] | None:
+        """Let go of the client that has waited longest between two requests: his descriptor, which is the caller's to close, his
+        address (16 bytes, or none on a Unix socket), and whether he was a trusted proxy. None: there is none."""
 
-    def adopt(self, fd: int, address: bytes, is_last: bool = False) -> None:
-        """Serve a client whom another data plane has released. `is_last`: his connection closes after one answer."""
+    def adopt(self, fd: int, address: bytes, is_believed: bool, is_last: bool = False) -> None:
+        """Serve a client whom another data plane has released. `is_believed`: he may be a trusted proxy, if he is one of ours.
+        `is_last`: his connection closes after one answer."""
 
     def part(self, most: int) -> int:
         """Tell clients with a WebSocket that the gateway goes away (1001), so many at most; how many. Who is being sent a frame is not

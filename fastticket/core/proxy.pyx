@@ -479,15 +479,17 @@ cdef class Proxy:
         self._set_accepting(False)
 
     def drain(self):
-        """Close idle connections."""
+        """Close idle connections, and those that become idle."""
         cdef uint32_t i
+        self.closes_idle = True
         for i in range(self.conn_count):
             if self.conns[i].side == Side.DOWNSTREAM and self.conns[i].state == State.IDLE:
                 self._close(i)
         self._reclaim()
 
     def release(self):
-        """Let go of the client that has waited longest between two requests: (descriptor, address), both the caller's now; or None."""
+        """Let go of the client that has waited longest between two requests: (descriptor, address, whether it may be a trusted proxy);
+        the descriptor is the caller's now. None: there is none."""
         cdef uint32_t index = self.queues[<int>Timer.KEEP_ALIVE].first
         cdef Conn *c
         cdef int fd
@@ -496,18 +498,22 @@ cdef class Proxy:
         c = &self.conns[index]
         fd = c.fd
         address = (<char *>c.peer_address)[:ADDRESS_BYTES] if c.address_size else b""
+        is_believed = bool(c.is_trusted)
         self._begin_now()
         self._watch(index, 0, EPOLL_CTL_DEL)
         c.fd = -1
         self._close(index)
         self._end_now()
-        return fd, address
+        return fd, address, is_believed
 
-    def adopt(self, int fd, bytes address not None, bint is_last=False):
-        """Serve a client whom another data plane has let go of; the descriptor is ours. `is_last`: one answer, and then it closes."""
+    def adopt(self, int fd, bytes address not None, bint is_believed, bint is_last=False):
+        """Serve a client whom another data plane has let go of; the descriptor is ours. `is_last`: one answer, and then it closes.
+
+        It is trusted if it is one of ours *and* was believed before: the address of a connection for which a PROXY header named nobody
+        is the proxy's. Beyond `connections_per_client_max` it is counted, but not closed: it was let in.
+        """
         cdef uint32_t index = self._new_conn(fd, Side.DOWNSTREAM)
         cdef Conn *c
-        cdef bint is_welcome = True
         if index == NONE:
             close(fd)
             return
@@ -517,10 +523,11 @@ cdef class Proxy:
         if len(address) == ADDRESS_BYTES:
             c.has_address = True
             memcpy(c.peer_address, <const char *>address, ADDRESS_BYTES)
-            is_welcome = self._know(c)
+            self._know(c)
+        c.is_trusted = c.is_trusted and is_believed
         if is_last:
             c.requests = self.requests_max - 1          # so that the next one is the last, also where 0 is no limit
-        if is_welcome and self._watch(index, EPOLLIN | EPOLLRDHUP | EPOLLET, EPOLL_CTL_ADD):
+        if self._watch(index, EPOLLIN | EPOLLRDHUP | EPOLLET, EPOLL_CTL_ADD):
             self._set_timer(index, Timer.KEEP_ALIVE)
         else:
             self._close(index)
@@ -1032,6 +1039,8 @@ cdef class Proxy:
         """Whether a client kept its minimum rate in a window of its body. In one in which the upstream held it up it need not."""
         cdef Conn *c = &self.conns[index]
         cdef uint64_t wanted = self.request_rate_min * <uint64_t>self._length_ms(c, Timer.REQUEST_BODY) // 1000
+        if c.answered:                              # it need not send the rest (RFC 9112, 9.5), but to get the answer
+            return True
         return c.is_held_up or self.conns[c.peer].unsent != NULL or c.window_bytes >= wanted
 
     cdef void _await_body(self, uint32_t index) noexcept nogil:
@@ -2096,7 +2105,7 @@ cdef class Proxy:
         """The next request, or the end. Whatever of the next one was read already is `held` after this one."""
         cdef Conn *c = &self.conns[index]
         cdef uint32_t done = c.head_size + c.body_size if c.held_is_whole else 0
-        if c.closes or self.leaving:
+        if c.closes or self.closes_idle:            # one whose answer said nothing of an end is let go of between two requests
             self._linger(index, c.held_size > done)
             return
         c.held_size -= done
@@ -2221,6 +2230,15 @@ cdef class Proxy:
                 self._close(upstream)
                 return NONE
         return upstream
+
+    cdef bint _waits_for_kept(self, const Conn *c, const Group *group) noexcept nogil:
+        """Whether a request in the queue is for a connection of its client's own, whose server is busy: no other one will do."""
+        cdef const Server *server
+        if c.kept == NONE:
+            return False
+        server = &self.upstreams.servers[self.conns[c.kept].server]
+        return &self.upstreams.groups[server.group] == group and not server.is_retired \
+            and _is_same_person(c, &self.conns[c.kept]) and is_busy(group, server)
 
     cdef void _use_kept(self, uint32_t index, uint32_t upstream, bint parsed) noexcept nogil:
         cdef Conn *c = &self.conns[index]
@@ -2353,6 +2371,9 @@ cdef class Proxy:
                 left -= 1
                 c = &self.conns[index]
                 following = c.link_next
+                if self._waits_for_kept(c, group):
+                    index = following
+                    continue
                 if self.upstreams.would_place(group, self._key(c, group), self.now_ms):
                     self._leave_queue(index)
                     self._clear_timer(index)

@@ -391,7 +391,7 @@ class SessionStore(SessionBase):
 
     def clear(self) -> None:
         """Empty it; nobody is logged in to an empty session, so a ticket is revoked. StoreUnavailable."""
-        if self._newcomer or _is_ticket(self.session_key):
+        if self._newcomer or self._doubtful or _is_ticket(self.session_key):
             self.flush()
         else:
             super().clear()

@@ -1,7 +1,8 @@
 """How the clients of a worker that retires, while nothing of theirs is under way, come to one that serves by the new configuration.
 
 One pair of sockets for all workers that a supervisor ever starts. Those that serve read from it; those that retire write to it. A
-message is a descriptor with the client's address. Nobody waits: what the queue does not take is offered again later.
+message is a descriptor, with the client's address, none on a Unix socket, and whether it was a trusted proxy. Nobody waits: what the
+queue does not take is offered again later.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import contextlib
 import os
 import socket
 
-ADDRESS_BYTES_MAX = 16
-NOBODY = b"-"  # of a client on a Unix socket
+MESSAGE_BYTES_MAX = 17  # whether it may be a trusted proxy, and the address
+BELIEVED, STRANGER = b"+", b"-"
 
 
 class Handover:
@@ -30,22 +31,25 @@ class Handover:
         """Readable when there is somebody to take."""
         return self._taking.fileno()
 
-    def give(self, fd: int, address: bytes) -> bool:
+    def give(self, fd: int, address: bytes, is_believed: bool) -> bool:
         """Whether there was room. The descriptor stays the caller's, to close."""
         try:
-            socket.send_fds(self._giving, [address or NOBODY], [fd])
+            socket.send_fds(self._giving, [(BELIEVED if is_believed else STRANGER) + address], [fd])
         except OSError:  # EAGAIN; ETOOMANYREFS
             return False
         return True
 
-    def take(self) -> tuple[int, bytes] | None:
-        """A client's descriptor and his address, of 16 bytes or none. None: there is nobody, or no descriptor for him (he is lost)."""
+    def take(self) -> tuple[int, bytes, bool] | None:
+        """A client's descriptor, his address, of 16 bytes or none, and whether he may be a trusted proxy.
+
+        None: there is nobody, or no descriptor for him (he is lost).
+        """
         with contextlib.suppress(OSError):
-            address, fds, _, _ = socket.recv_fds(self._taking, ADDRESS_BYTES_MAX, 1)
+            message, fds, _, _ = socket.recv_fds(self._taking, MESSAGE_BYTES_MAX, 1)
             for fd in fds:
                 os.set_blocking(fd, False)
                 os.set_inheritable(fd, False)
-                return fd, b"" if address == NOBODY else address
+                return fd, message[1:], message[:1] == BELIEVED
         return None
 
     def close(self) -> None:

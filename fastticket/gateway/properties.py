@@ -33,19 +33,20 @@ def read_properties(text: str) -> dict[str, str]:
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
     """Without comments and blank lines; each with the number of the last line that it has a part of."""
-    begun = ""
+    begun, is_cut = "", False
     number = 0
     for number, natural in enumerate(LINE_END.split(text), 1):
         line = natural.lstrip(WHITE)
+        is_cut = False
         if not begun and (not line or line[0] in "#!"):
             continue
         backslashes = len(line) - len(line.rstrip("\\"))
         if backslashes % 2:
-            begun += line[:-1]
+            begun, is_cut = begun + line[:-1], True
         else:
             yield number, begun + line
             begun = ""
-    if begun:
+    if begun or is_cut:  # a last line that is a backslash, and no more, is a name of no letters
         yield number, begun
 
 

@@ -430,9 +430,9 @@ class Worker:
     def _hand_over(self) -> None:
         """Those with nothing under way; as many as there is room for, and the others with the next tick."""
         while self._handover and (client := self.proxy.release()):
-            fd, address = client
-            if not self._handover.give(fd, address):
-                self.proxy.adopt(fd, address)
+            fd, address, is_believed = client
+            if not self._handover.give(fd, address, is_believed):
+                self.proxy.adopt(fd, address, is_believed)
                 return
             os.close(fd)
 
@@ -442,8 +442,8 @@ class Worker:
             client = self._handover.take() if self._handover else None
             if not client:
                 return
-            fd, address = client
-            self.proxy.adopt(fd, address, is_last=not is_of(fd, self._listeners))
+            fd, address, is_believed = client
+            self.proxy.adopt(fd, address, is_believed, is_last=not is_of(fd, self._listeners))
 
     def _stop_accepting(self) -> None:
         """Who is in the listen queue already is let in, and so is who was handed over."""

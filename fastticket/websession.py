@@ -119,6 +119,9 @@ class WebSession(_Mapping):
         self._outgoing: list[str] = []  # the tickets to be logged out
         self._remembers = self._rotates = False
         self._set_cookies: list[str] = []
+        self._may_be_replaced = (
+            False  # the ticket that came, by another request: its cookie stays unless somebody logs out
+        )
         self._is_looked_at = self._has_answered = False
         dict.__setitem__(cast("dict[str, Any]", self), "by its methods", NotByItsMethods())
         if self._doubtful:
@@ -161,6 +164,8 @@ class WebSession(_Mapping):
         self._is_looked_at = True
         if self._session is not None:
             self._outgoing = [self._ticket]
+        elif self._may_be_replaced:
+            self._clear_cookies()
         self._outgoing, self._doubtful = self._outgoing + self._doubtful, []
         self._become_anonymous()
         self._place.clear()  # what was brought to a login that is not carried out yet goes with it
@@ -451,9 +456,9 @@ class WebSession(_Mapping):
     def _end(self, why: Verdict | None = None) -> None:
         """The session is over. `why`: its ticket was refused so."""
         is_gone = why in (Verdict.REVOKED, Verdict.UNKNOWN_SESSION)
-        may_be_replaced = is_gone and not self._set_cookies  # one that is given here is nobody else's yet
+        self._may_be_replaced = is_gone and not self._set_cookies  # one that is given here is nobody else's yet
         self._become_anonymous()
-        if not may_be_replaced:
+        if not self._may_be_replaced:
             self._set_cookies = [self._cookie.clear_own(self._visitor.host, is_https=self._visitor.is_https)]
             self._seen.forget()
 

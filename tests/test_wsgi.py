@@ -271,6 +271,14 @@ def test_another_name_of_the_entry(visit, cache):
     assert held(cache, visitor.ticket) == {"user": "an attribute"}
 
 
+def test_a_logout_with_a_ticket_that_another_request_has_exchanged_leaves_no_cookie(visit, cache):
+    """The browser has the new one by then: who has said goodbye is not to be logged in."""
+    visitor = visit(logout, ticket := cache.login("alice"))
+    cache.rotate(ticket)
+    visitor.get()
+    assert visitor.ticket == ""
+
+
 @pytest.mark.parametrize(
     "leave", [logout, lambda e: session_of(e).clear(), lambda e: session_of(e).pop("user") and None]
 )

@@ -30,7 +30,9 @@ SIDE_BY_SIDE := -n $(shell echo $$((2 * $$(nproc)))) --dist loadfile --no-loadsc
 # What exercises the core from inside the process.
 CORE_TESTS := tests/test_ticket.py tests/test_nearcache.py tests/test_check.py tests/test_http1.py tests/test_cache.py \
 	tests/test_gateway_http.py tests/test_gateway_auth.py tests/test_gateway_sessions.py tests/test_clients.py tests/test_upstreams.py tests/test_gateway_routes.py \
-	tests/test_gateway_limits.py tests/test_gateway_clients.py tests/test_gateway_upstreams.py tests/test_access_log.py
+	tests/test_gateway_limits.py tests/test_gateway_clients.py tests/test_gateway_upstreams.py tests/test_access_log.py \
+	tests/test_paths.py tests/test_gateway_cookies.py tests/test_gateway_withheld.py tests/test_gateway_set_cookie.py \
+	tests/test_gateway_own_fields.py tests/test_gateway_personal.py
 
 # What starts no process, or few: for the inner loop.
 QUICK_TESTS := $(CORE_TESTS) $(addprefix tests/test_,$(addsuffix .py,access_log architecture asgi attributes breaker coherence cookies documents \
@@ -51,7 +53,7 @@ test: $(VENV)/built-dev check
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 	@echo "--- line coverage of the Cython code"
-	cd build/traced && ../../$(BIN)/coverage report --rcfile=../../coverage-core.ini
+	cd build/traced && ../../$(BIN)/coverage combine -q --rcfile=../../coverage-core.ini && ../../$(BIN)/coverage report --rcfile=../../coverage-core.ini
 	@echo "--- the hot paths, beside their baseline"
 	$(MAKE) gate
 

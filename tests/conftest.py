@@ -350,3 +350,24 @@ def keys(tmp_path):
     if not (tmp_path / "keys.toml").exists():
         create_key_file(tmp_path / "keys.toml")
     return fastticket.Keyring.from_file(tmp_path / "keys.toml")
+
+
+def family_of(address):
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+@pytest.fixture
+def names(monkeypatch):
+    """The addresses of `app.test`, of either family, as a name server would give them; without any, it knows no such name."""
+    addresses = []
+    real = socket.getaddrinfo
+
+    def look_up(host, port, *rest, **options):
+        if host != "app.test":
+            return real(host, port, *rest, **options)
+        if not addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return [(family_of(each), socket.SOCK_STREAM, 6, "", (each, port)) for each in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    return addresses

@@ -473,23 +473,6 @@ def test_a_server_that_does_not_answer_is_not_well(gateway, origin):
 # --- names
 
 
-@pytest.fixture
-def names(monkeypatch):
-    """The addresses of `app.test`, as a name server would give them."""
-    addresses = []
-    real = socket.getaddrinfo
-
-    def look_up(host, port, *rest, **options):
-        if host != "app.test":
-            return real(host, port, *rest, **options)
-        if not addresses:
-            raise socket.gaierror(socket.EAI_NONAME, "no such name")
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
-
-    monkeypatch.setattr(upstreams.socket, "getaddrinfo", look_up)
-    return addresses
-
-
 def on_all_loopbacks(origin, name, count):
     """Origins with one port on 127.0.0.1, 127.0.0.2 …"""
     port = free_port()

@@ -9,7 +9,7 @@ import socket
 import threading
 
 import pytest
-from conftest import BOUND_S, Client
+from conftest import BOUND_S, Client, family_of
 from redis_servers import Server, free_port, wait_until
 from test_gateway_upstreams import GET, says, state_of, upstream
 
@@ -20,24 +20,6 @@ from fastticket.stores.redis_address import Place
 
 V4, V6, OTHER_V4 = ("127.0.0.1", 9000), ("::1", 9000), ("127.0.0.2", 9000)
 FIRST, SECOND, OTHER = "127.0.0.1:9000", "[::1]:9000", "127.0.0.2:9000"
-
-
-def family_of(address):
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
-@pytest.fixture
-def names(monkeypatch):
-    addresses = []
-    real = socket.getaddrinfo
-
-    def look_up(host, port, *rest, **options):
-        if host != "app.test":
-            return real(host, port, *rest, **options)
-        return [(family_of(each), socket.SOCK_STREAM, 6, "", (each, port)) for each in addresses]
-
-    monkeypatch.setattr(upstreams.socket, "getaddrinfo", look_up)
-    return addresses
 
 
 def end(listener):

@@ -76,7 +76,7 @@ def test_two_tickets_are_nobody_and_go(at):
     assert (response["Cache-Control"], response["Vary"]) == ("no-store", "Cookie")
 
 
-@pytest.mark.parametrize("path", ["/logout", "/login?user=alice"])
+@pytest.mark.parametrize("path", ["/logout", "/clear", "/login?user=alice"])
 def test_a_logout_or_login_with_two_tickets_ends_the_sessions_of_both(at, path):
     tickets = [at.cache.login("alice"), "forged", at.cache.login("bob")]
     cookies = "; ".join(f"{TICKET}={ticket}" for ticket in tickets)

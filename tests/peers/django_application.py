@@ -76,6 +76,11 @@ def logout(request):
     return who(request)
 
 
+def clear(request):
+    request.session.clear()
+    return told("bye")
+
+
 def who(request):
     return told(request.user.get_username() or None, id=request.user.pk)
 
@@ -212,7 +217,7 @@ async def aget(request):
 
 
 VIEWS = (
-    *(login, logout, who, ignore, put, get, append, fail, put_together, password),
+    *(login, clear, logout, who, ignore, put, get, append, fail, put_together, password),
     *(put_at_last, get_at_last, login_with_rubbish, expire, aexpire, signal, token, login_if_there_is_room),
     *(awho, alogin, alogout, aget, cart, flash),
 )

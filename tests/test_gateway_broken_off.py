@@ -181,9 +181,11 @@ def test_a_session_that_reaches_its_deadline_takes_the_stream_with_it(gateway, o
         assert end_of(client) == (b"", "reset")
 
 
-@pytest.mark.parametrize("timeouts", [{}, {"request_body_window_s": 0.3}], ids=["malformed", "stalls"])
+@pytest.mark.parametrize("timeouts", [{}, {"response_body_window_s": 0.3}], ids=["malformed", "stalls"])
 def test_a_request_that_fails_while_its_answer_goes_on_takes_that_with_it(gateway, origin, timeouts):
-    """An application may begin to answer before it has the whole request."""
+    """An application may begin to answer before it has the whole request. A client with an answer need not send the rest (RFC 9112,
+    section 9.5), so that of two sides that both stall the answer's window ends them.
+    """
 
     def serve(connection):
         connection.read_until(b"abc")

@@ -2,6 +2,7 @@
 # make test       set up with everything the tests need, then the whole suite, checks and coverage
 # make quick      what takes under a minute: lint, types, and the tests that start no process
 # make check      lint and types only          make gate     whether the hot paths have become slower
+# make rooms      the package's rooms: files with their lines, and which room imports which
 # make model      every interleaving of the coherence protocol up to a bound, then each fault put back and its counterexample: minutes
 # make fuzz       the parsers (heads, bodies, cookies, paths, tickets, PROXY headers under sanitizers; properties files), FUZZ_RUNS inputs:
 #                 20,000,000 take a quarter of an hour; FUZZ="ticket paths" for some of them
@@ -22,23 +23,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
-SOURCES := setup.py pyproject.toml $(wildcard fastticket/core/*.pyx fastticket/core/*.pxd)
+SOURCES := setup.py pyproject.toml $(wildcard fastticket/*/*.pyx fastticket/*/*.pxd)
 
 # Most tests wait for something, so twice as many files at a time as there are cores.
 SIDE_BY_SIDE := -n $(shell echo $$((2 * $$(nproc)))) --dist loadfile --no-loadscope-reorder
 
-# What exercises the core from inside the process.
-CORE_TESTS := tests/test_ticket.py tests/test_nearcache.py tests/test_check.py tests/test_http1.py tests/test_cache.py \
-	tests/test_gateway_http.py tests/test_gateway_auth.py tests/test_gateway_sessions.py tests/test_clients.py tests/test_upstreams.py tests/test_gateway_routes.py \
-	tests/test_gateway_limits.py tests/test_gateway_clients.py tests/test_gateway_upstreams.py tests/test_access_log.py \
-	tests/test_paths.py tests/test_gateway_cookies.py tests/test_gateway_withheld.py tests/test_gateway_set_cookie.py \
-	tests/test_gateway_own_fields.py tests/test_gateway_personal.py
+# What exercises the compiled code from inside the process.
+CORE_TESTS := tests/core tests/dataplane tests/sessions/test_cache.py \
+	$(addprefix tests/gateway/test_gateway_,$(addsuffix .py,auth clients cookies http limits own_fields personal routes sessions set_cookie upstreams withheld))
 
 # What starts no process, or few: for the inner loop.
-QUICK_TESTS := $(CORE_TESTS) $(addprefix tests/test_,$(addsuffix .py,access_log architecture asgi attributes breaker coherence cookies documents \
-	events flask linkis mutations redis_url references seen store_sqlite sync wsgi))
+QUICK_TESTS := tests/core $(addprefix tests/dataplane/test_,$(addsuffix .py,access_log clients http1 paths upstreams)) \
+	$(addprefix tests/sessions/test_,$(addsuffix .py,attributes cache coherence events sync)) \
+	$(addprefix tests/stores/test_,$(addsuffix .py,breaker redis_url store_sqlite)) \
+	$(addprefix tests/web/test_,$(addsuffix .py,asgi cookies flask seen wsgi)) \
+	$(addprefix tests/gateway/test_gateway_,$(addsuffix .py,auth clients cookies http limits own_fields personal routes sessions set_cookie upstreams withheld)) \
+	tests/gateway/test_linkis.py $(addprefix tests/house/test_,$(addsuffix .py,architecture documents mutations references))
 
-.PHONY: run test quick gate check model fuzz real faults drill corpus suites mutations bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
+.PHONY: run test quick gate check rooms model fuzz real faults drill corpus suites mutations bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
 	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-crowd bench-flush bench-hmac coverage-core clean
 
 run: $(VENV)/built
@@ -73,8 +75,12 @@ check: $(VENV)/built-dev
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint fastticket
 
+# The house: rooms, files with their lines, and what each room imports.
+rooms:
+	cd tests && $(PYTHON) -m lab.imports
+
 corpus: $(VENV)/built-dev
-	$(BIN)/python tests/corpus_table.py
+	cd tests && ../$(BIN)/python -m lab.corpus_table
 
 # What is meant to fail, and why, tests/suites/differences.toml says. Fetches them from the package registry, once.
 suites: $(VENV)/built-dev
@@ -100,7 +106,7 @@ mutations: $(VENV)/built-dev
 coverage-core: $(VENV)/built-dev
 	rm -rf build/traced && mkdir -p build/traced
 	cp -r setup.py pyproject.toml README.md docs fastticket fastticket_start.py tests build/traced/
-	rm -f build/traced/fastticket/core/*.so build/traced/fastticket/core/*.c
+	rm -f build/traced/fastticket/*/*.so build/traced/fastticket/*/*.c
 	cd build/traced && FASTTICKET_TRACE=1 ../../$(BIN)/python setup.py -q build_ext --inplace
 	cd build/traced && FASTTICKET_FUZZ=0.02 ../../$(BIN)/coverage run --rcfile=../../coverage-core.ini -m pytest -q $(SIDE_BY_SIDE) $(CORE_TESTS)
 
@@ -147,7 +153,7 @@ bench-hmac:
 	bench/build/hmac_interfaces
 
 clean:
-	rm -rf $(VENV) build fastticket/core/*.so fastticket/core/*.c
+	rm -rf $(VENV) build fastticket/*/*.so fastticket/*/*.c
 
 # What the system must have; asked for only where it is missing.
 HAS_COMPILER = command -v gcc >/dev/null && [ -e /usr/include/openssl/evp.h ] && \

@@ -19,7 +19,7 @@ def main() -> int:
             signal.signal(number, signal.SIG_IGN)
     if os.getpid() == 1:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(ENDED_BY_SIGTERM))
-    from fastticket.cli import main as command
+    from fastticket.commands.cli import main as command
 
     return command()
 

@@ -37,10 +37,10 @@ if switched_on("QUICK"):
     compile_args += ["-O0"]
 
 
-def core(name: str, libraries: tuple[str, ...] = ()) -> Extension:
+def compiled(name: str, libraries: tuple[str, ...] = ()) -> Extension:
     return Extension(
-        f"fastticket.core.{name}",
-        [f"fastticket/core/{name}.pyx"],
+        f"fastticket.{name}",
+        [f"fastticket/{name.replace('.', '/')}.pyx"],
         libraries=list(libraries),
         extra_compile_args=compile_args,
         extra_link_args=link_args,
@@ -51,16 +51,16 @@ def core(name: str, libraries: tuple[str, ...] = ()) -> Extension:
 setup(
     ext_modules=cythonize(
         [
-            core("ticket", ("crypto",)),
-            core("nearcache"),
-            core("check"),
-            core("http1"),
-            core("paths"),
-            core("routes"),
-            core("clients"),
-            core("upstreams", ("m",)),
-            core("accesslog"),
-            core("proxy"),
+            compiled("core.ticket", ("crypto",)),
+            compiled("core.nearcache"),
+            compiled("core.check"),
+            compiled("dataplane.http1"),
+            compiled("dataplane.paths"),
+            compiled("dataplane.routes"),
+            compiled("dataplane.clients"),
+            compiled("dataplane.upstreams", ("m",)),
+            compiled("dataplane.accesslog"),
+            compiled("dataplane.proxy"),
         ],
         compiler_directives={"linetrace": trace},
         force=trace,

@@ -28,7 +28,7 @@ from sessions import start_redis
 
 import fastticket
 from fastticket.core.ticket import encode_session_id
-from fastticket.stores.base import Request, Store, StoredSession, Touch, shard_of
+from fastticket.stores.contract import Request, Store, StoredSession, Touch, shard_of
 
 AT_ONCE = 400
 SESSIONS = 2_000

@@ -34,7 +34,7 @@ import uvloop
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from redis_servers import Server  # noqa: E402
+from lab.redis_servers import Server  # noqa: E402
 
 import fastticket  # noqa: E402
 from fastticket.errors import StoreUnavailable, TicketRefused  # noqa: E402

@@ -40,7 +40,7 @@ from sessions import make_sessions, redis_commands, start_redis
 
 import fastticket
 from fastticket.core.ticket import encode_session_id
-from fastticket.stores.base import Reply, Request, Store, StoredSession, Touch, shard_of
+from fastticket.stores.contract import Reply, Request, Store, StoredSession, Touch, shard_of
 
 NEAR_SESSIONS = [10**3, 10**4, 10**5, 10**6, 10**7]
 HIT_ROUNDS = 40

@@ -17,11 +17,11 @@ import redis
 from children import Child, free_port
 
 import fastticket
-from fastticket.keyfile import create_key_file
-from fastticket.stores.base import StoredSession
+from fastticket.commands.keyfile import create_key_file
+from fastticket.stores.contract import StoredSession
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
-import redis_servers
+from lab import redis_servers
 
 LIFETIME_S = 86_400
 

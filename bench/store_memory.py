@@ -32,10 +32,10 @@ import redis
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from redis_servers import Server  # noqa: E402
+from lab.redis_servers import Server  # noqa: E402
 
 import fastticket  # noqa: E402
-from fastticket.stores.base import StoredSession  # noqa: E402
+from fastticket.stores.contract import StoredSession  # noqa: E402
 
 AT_ONCE = 500
 

@@ -4,9 +4,6 @@
 threads, `fastticket.asgi`, `.wsgi`, `.flask` and `.django` put it into web frameworks.
 """
 
-from fastticket.attributes import Attributes, JSONSerializer, Serializer
-from fastticket.cache import SessionInfo, TicketCache
-from fastticket.cookies import TicketCookie
 from fastticket.core.check import Session
 from fastticket.core.ticket import Keyring, Ticket, check_principal
 from fastticket.errors import (
@@ -22,8 +19,12 @@ from fastticket.errors import (
     TooManySessions,
     Verdict,
 )
-from fastticket.events import EventStream, SessionEvent
-from fastticket.stores.base import Store, StoredSession, open_store
+from fastticket.sessions.attributes import Attributes, JSONSerializer, Serializer
+from fastticket.sessions.events import EventStream, SessionEvent
+from fastticket.sessions.ticketcache import SessionInfo, TicketCache
+from fastticket.stores import open_store
+from fastticket.stores.contract import Store, StoredSession
+from fastticket.web.cookies import TicketCookie
 
 __all__ = [
     "Attributes",

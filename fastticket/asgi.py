@@ -22,11 +22,11 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
-from fastticket.cache import TicketCache
-from fastticket.cookies import TicketCookie
 from fastticket.errors import NotLoaded, StoreUnavailable
+from fastticket.sessions.ticketcache import TicketCache
 from fastticket.tasks import end
-from fastticket.websession import UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, UNAVAILABLE_STATUS, Visitor, WebSession
+from fastticket.web.cookies import TicketCookie
+from fastticket.web.session import UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, UNAVAILABLE_STATUS, Visitor, WebSession
 
 log = logging.getLogger("fastticket.asgi")
 

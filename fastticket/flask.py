@@ -22,11 +22,11 @@ import flask
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionInterface, SessionMixin
 from werkzeug.exceptions import ServiceUnavailable
 
-from fastticket.attributes import AttributeChanges
-from fastticket.cookies import TicketCookie
 from fastticket.errors import BadAttribute, ConfigError, NotLoggedIn, StoreUnavailable
+from fastticket.sessions.attributes import AttributeChanges
 from fastticket.sync import TicketCache
-from fastticket.websession import RETRY_AFTER_S, UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, UNAVAILABLE_STATUS, at_once
+from fastticket.web.cookies import TicketCookie
+from fastticket.web.session import RETRY_AFTER_S, UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, UNAVAILABLE_STATUS, at_once
 from fastticket.wsgi import ThreadSession, of_threads, visitor_of
 
 __all__ = ["SessionsUnavailable", "TicketSession", "TicketSessions", "login", "logout", "logout_everywhere", "rotate"]

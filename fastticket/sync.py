@@ -32,14 +32,14 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 import uvloop
 
-from fastticket import cache as asynchronous
-from fastticket.attributes import AttributeChanges, Serializer
-from fastticket.cache import Consistency, SessionInfo
 from fastticket.core.check import Session
 from fastticket.core.ticket import Keyring
 from fastticket.errors import ConfigError, StoreUnavailable, Verdict
-from fastticket.events import KINDS, SessionEvent
-from fastticket.stores.base import NEVER_WRITTEN, NO_DETAILS, Position, Store
+from fastticket.sessions import ticketcache as asynchronous
+from fastticket.sessions.attributes import AttributeChanges, Serializer
+from fastticket.sessions.events import KINDS, SessionEvent
+from fastticket.sessions.ticketcache import Consistency, SessionInfo
+from fastticket.stores.contract import NEVER_WRITTEN, NO_DETAILS, Position, Store
 
 log = logging.getLogger("fastticket.sync")
 
@@ -235,7 +235,7 @@ class Attributes(AttributeChanges):
         return self
 
     def save(self) -> bool:
-        """Write what changed; one command, or none. Whether there was anything. Errors as `fastticket.attributes.Attributes.save`."""
+        """Write what changed; one command, or none. Whether there was anything. Errors as `fastticket.sessions.attributes.Attributes.save`."""
         changes = self.changes()
         if changes:
             cache = self._cache._cache

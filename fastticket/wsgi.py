@@ -20,10 +20,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastticket.cookies import TicketCookie
 from fastticket.errors import StoreUnavailable
 from fastticket.sync import TicketCache
-from fastticket.websession import UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, Visitor, WebSession, at_once
+from fastticket.web.cookies import TicketCookie
+from fastticket.web.session import UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, Visitor, WebSession, at_once
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo

@@ -1,4 +1,4 @@
-"""The parsers that are Python, tried beside their twins: properties files (tests/java_properties.py), cookies (http1.pyx's own).
+"""The parsers that are Python, tried beside their twins: properties files (tests/lab/java_properties.py), cookies (http1.pyx's own).
 
 Inputs are made of pieces that mean something, and of earlier inputs that reached lines of a parser which no other had reached.
 """
@@ -15,9 +15,9 @@ sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent)]
 
 import java_properties  # noqa: E402
 
-from fastticket.cookies import TicketCookie  # noqa: E402
-from fastticket.core.http1 import cookies_named  # noqa: E402
+from fastticket.dataplane.http1 import cookies_named  # noqa: E402
 from fastticket.gateway.properties import MalformedProperties, read_properties  # noqa: E402
+from fastticket.web.cookies import TicketCookie  # noqa: E402
 
 PIECES_MAX = 24
 KEPT_MAX = 2000

@@ -1,4 +1,4 @@
-"""Where each fuzzer begins: the attacks of tests/attack_corpus.py, a few ordinary messages, and what unit tests know of the others."""
+"""Where each fuzzer begins: the attacks of tests/lab/attack_corpus.py, a few ordinary messages, and what unit tests know of the others."""
 # ruff: noqa: RUF001
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from urllib.parse import quote
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from attack_corpus import ATTACKS, COOKIE  # noqa: E402
+from lab.attack_corpus import ATTACKS, COOKIE  # noqa: E402
 
 VECTORS = json.loads((HERE.parent / "tests" / "vectors.json").read_text("utf-8"))
 BYTES_MAX = 9 * 1024  # more than the longest target; what only a longer input shows is for the unit tests

@@ -17,8 +17,8 @@ from application import serve
 from users import Users
 
 import fastticket
-from fastticket.seen import SeenVersion
 from fastticket.sync import Attributes, TicketCache
+from fastticket.web.seen import SeenVersion
 
 NEAR_BYTES = 10_000_000
 COOKIE = fastticket.TicketCookie(is_secure=False)

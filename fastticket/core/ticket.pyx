@@ -2,7 +2,7 @@
 """The ticket: wire format 1, the key ring, mint and verify.
 
 Rules of this file
-- What is refused, and in which order, is docs/ticket-format.md; tests/reference.py is the plain twin, and must agree.
+- What is refused, and in which order, is docs/ticket-format.md; tests/lab/reference.py is the plain twin, and must agree.
 - Nothing that depends on a key or a tag branches before the tag has been compared in constant time.
 - libcrypto hashes. Each key is absorbed once, when the ring is built; a computation copies the two prepared states, which are
   plain structs: no allocation, no lock, nothing to free. Why SHA256_* and not EVP: docs/decisions/0001-hmac-interface.md.

@@ -27,7 +27,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from fastticket.core.ticket import Keyring
-from fastticket.stores.base import open_store
+from fastticket.stores import open_store
 from fastticket.sync import TicketCache
 
 __all__ = ["ticket_cache"]

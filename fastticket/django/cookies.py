@@ -1,7 +1,7 @@
 """The cookie of Django's sessions, as SESSION_COOKIE_* and FASTTICKET describe it; and what Django's own `set_cookie` has no word for.
 
 Django sets and deletes it. What is added to a response here: that it is Secure where nobody said whether it is, that it is Partitioned,
-and the values that clear other cookies of its name (fastticket/cookies.py).
+and the values that clear other cookies of its name (fastticket/web/cookies.py).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from django.conf import settings
 from django.core.exceptions import DisallowedHost, ImproperlyConfigured
 from django.http import HttpRequest, HttpResponseBase
 
-from fastticket.cookies import TicketCookie, faults_of
 from fastticket.django import fastticket_settings
+from fastticket.web.cookies import TicketCookie, faults_of
 
 #: Where a project says what `TicketCookie` calls otherwise.
 SETTINGS = {

@@ -24,11 +24,11 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.http import HttpRequest
 from django.utils.crypto import salted_hmac
 
-from fastticket.attributes import RESERVED
 from fastticket.core.ticket import check_principal
 from fastticket.django import fastticket_settings
 from fastticket.django.backends import TicketBackend
 from fastticket.errors import InvalidPrincipal
+from fastticket.sessions.attributes import RESERVED
 
 NOTES = (SESSION_KEY, BACKEND_SESSION_KEY, HASH_SESSION_KEY)
 

@@ -4,7 +4,7 @@ Rules of this file
 - A ticket is judged before anything else is done. Nobody is anonymous because the store was away: that is a 503.
 - What a request changed is written here, before SessionMiddleware looks: an error of the store can still become the response.
 - A response of 500 and more writes nothing; that is Django's rule, too.
-- Whatever the response is: if attributes were written, it says so to the client (fastticket/seen.py).
+- Whatever the response is: if attributes were written, it says so to the client (fastticket/web/seen.py).
 - Who comes with several session cookies is anonymous, and leaves with none.
 """
 
@@ -28,8 +28,8 @@ from django.utils.functional import SimpleLazyObject
 from fastticket.django import cookies
 from fastticket.django.sessions import SessionStore
 from fastticket.errors import StoreUnavailable, TicketRefused
-from fastticket.seen import SeenVersion
-from fastticket.websession import UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, UNAVAILABLE_STATUS
+from fastticket.web.seen import SeenVersion
+from fastticket.web.session import UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, UNAVAILABLE_STATUS
 
 SERVER_ERRORS = 500  # and above
 INTERRUPTED = "The session ended before the request was completed: somebody has logged out, perhaps."

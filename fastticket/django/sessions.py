@@ -7,7 +7,7 @@ Rules of this file
 - Whose session it is, the ticket says. Who that is in this project, the note of its login (fastticket/django/logins.py).
 - `login()` is heard of by its signal; the ticket is made when the session is saved, and so is a new one after `cycle_key()`.
 - `flush()` is done at once, as everywhere in Django. What has expired when it is saved is flushed then.
-- Which version of the attributes the client has seen, the middleware reads and tells (fastticket/seen.py).
+- Which version of the attributes the client has seen, the middleware reads and tells (fastticket/web/seen.py).
 - What Django's own sessions do not have begins with an underscore: to a template `request.session.user` is an attribute, or nothing.
 """
 
@@ -38,10 +38,10 @@ from fastticket.django import ticket_cache
 from fastticket.django.logins import Note, id_of, is_called, note_names, note_of, principal_of, user_from_elsewhere
 from fastticket.django.shared import DERIVED, SharedData, is_hidden
 from fastticket.errors import InvalidPrincipal, StoreUnavailable, TicketRefused, Verdict
-from fastticket.seen import SeenVersion
-from fastticket.stores.base import NEVER_MS, NEVER_WRITTEN, NO_DETAILS
+from fastticket.stores.contract import NEVER_MS, NEVER_WRITTEN, NO_DETAILS
 from fastticket.sync import Attributes
-from fastticket.websession import NOTHING_STORED, Visitor
+from fastticket.web.seen import SeenVersion
+from fastticket.web.session import NOTHING_STORED, Visitor
 
 SALT = "fastticket.django.sessions"
 EXPIRY = "_session_expiry"

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY
 
-from fastticket.attributes import RESERVED
 from fastticket.django.logins import NOTES, Note, note_names
 from fastticket.errors import StoreUnavailable, TicketRefused
+from fastticket.sessions.attributes import RESERVED
 from fastticket.sync import Attributes
 
 DERIVED = frozenset(NOTES)

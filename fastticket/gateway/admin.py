@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import NamedTuple
 
-from fastticket.core.http1 import request_head
+from fastticket.dataplane.http1 import request_head
 from fastticket.gateway.metrics import METRICS_TYPE, metrics_text
 from fastticket.gateway.snapshot import Snapshot
 

@@ -20,7 +20,7 @@ from fastticket.errors import ConfigError, FastticketError, NoStore
 from fastticket.gateway.addresses import Address
 from fastticket.gateway.config import Cache, Config, route_of
 from fastticket.gateway.worker import make_cache
-from fastticket.stores.base import without_password
+from fastticket.stores import without_password
 
 _T = TypeVar("_T")
 

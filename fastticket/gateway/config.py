@@ -21,18 +21,19 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from fastticket.cookies import TicketCookie, faults_of
-from fastticket.core.http1 import KNOWN, Names
-from fastticket.core.paths import routing_path
-from fastticket.core.proxy import LIMITS, ROUTE_TIMEOUTS, TIMEOUTS_S
-from fastticket.core.routes import ROUTES_MAX, in_order, with_head
 from fastticket.core.ticket import Keyring, read_keys
-from fastticket.core.upstreams import ALL_SERVERS_MAX, GROUP_SERVERS_MAX, GROUPS_MAX, WEIGHT_MAX
+from fastticket.dataplane.http1 import KNOWN, Names
+from fastticket.dataplane.paths import routing_path
+from fastticket.dataplane.proxy import LIMITS, ROUTE_TIMEOUTS, TIMEOUTS_S
+from fastticket.dataplane.routes import ROUTES_MAX, in_order, with_head
+from fastticket.dataplane.upstreams import ALL_SERVERS_MAX, GROUP_SERVERS_MAX, GROUPS_MAX, WEIGHT_MAX
 from fastticket.errors import ConfigError
 from fastticket.gateway.addresses import Access, Address, is_loopback, parse_access, parse_address, parse_server
 from fastticket.gateway.exemption import Exemption
-from fastticket.stores.base import Store, read_url, without_password
+from fastticket.stores import read_url, without_password
+from fastticket.stores.contract import Store
 from fastticket.tomlfile import read_toml
+from fastticket.web.cookies import TicketCookie, faults_of
 
 COUNT_MAX = 1_000_000
 DAY_S = 86_400
@@ -426,7 +427,7 @@ def _read_list(kind: type[_T], entries: Any, problems: Problems, name: str) -> l
 
 
 def _read_limits(table: Any, problems: Problems) -> dict[str, int]:
-    """`[limits]`: the names of `fastticket.core.proxy.LIMITS`."""
+    """`[limits]`: the names of `fastticket.dataplane.proxy.LIMITS`."""
     if not isinstance(table, dict):
         problems.add("[limits]", "must be a table")
         return {}

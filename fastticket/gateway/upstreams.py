@@ -17,9 +17,9 @@ import socket
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 
-from fastticket.core.http1 import response_head
-from fastticket.core.proxy import Proxy
-from fastticket.core.upstreams import server_text
+from fastticket.dataplane.http1 import response_head
+from fastticket.dataplane.proxy import Proxy
+from fastticket.dataplane.upstreams import server_text
 from fastticket.errors import ConfigError
 from fastticket.gateway.addresses import Address
 from fastticket.gateway.config import Config, Upstream

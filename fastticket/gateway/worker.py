@@ -22,10 +22,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Literal
 
-from fastticket.cache import NOW, Consistency, TicketCache
-from fastticket.core.accesslog import AccessLog
-from fastticket.core.clients import Networks
-from fastticket.core.proxy import (
+from fastticket.core.ticket import Keyring
+from fastticket.dataplane.accesslog import AccessLog
+from fastticket.dataplane.clients import Networks
+from fastticket.dataplane.proxy import (
     ASK_AUTHENTICATE,
     ASK_AUTHENTICATE_LATEST,
     ASK_AUTHENTICATE_STRONG,
@@ -40,9 +40,8 @@ from fastticket.core.proxy import (
     LIMITS,
     Proxy,
 )
-from fastticket.core.routes import Routes, in_order
-from fastticket.core.ticket import Keyring
-from fastticket.core.upstreams import Upstreams
+from fastticket.dataplane.routes import Routes, in_order
+from fastticket.dataplane.upstreams import Upstreams
 from fastticket.errors import (
     FastticketError,
     InvalidPrincipal,
@@ -61,6 +60,7 @@ from fastticket.gateway.listeners import is_of
 from fastticket.gateway.logfile import LogFile
 from fastticket.gateway.slot import Slot
 from fastticket.gateway.upstreams import UpstreamGroup
+from fastticket.sessions.ticketcache import NOW, Consistency, TicketCache
 from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.gateway")

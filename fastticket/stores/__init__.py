@@ -1,1 +1,66 @@
-"""Stores: the shared truth about sessions. One contract (`base`), one module an engine."""
+"""Stores: the shared truth about sessions. One contract (`contract`), one room an engine; `open_store` finds it by its URL."""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Callable
+from pathlib import Path
+
+from fastticket.errors import ConfigError
+from fastticket.stores.contract import Store
+
+
+def open_store(url: str, *, base: Path | None = None, creates: bool = True) -> Store:
+    """Make the store that a URL names; `TicketCache` opens it.
+
+    `sqlite:///relative/path`, `sqlite:////absolute/path` or `sqlite://:memory:`; `redis://[user:password@]host:port/db`, `rediss://`,
+    `unix://`, `redis+sentinel://host:port,host:port/master` or `redis+cluster://host:port,host:port` (docs/redis.md). Relative paths
+    are relative to `base`, by default the working directory. Without `creates`, a place where there is no store yet is a ConfigError
+    when it is opened. ConfigError: not a URL of a store.
+    """
+    return read_url(url, base=base)(creates)
+
+
+def read_url(url: str, *, base: Path | None = None) -> Callable[[bool], Store]:
+    """What `open_store` does once all is read that the URL names, password files among it: called with `creates`. ConfigError."""
+    scheme, separator, rest = url.partition("://")
+    base = base or Path()
+    if separator and scheme == "sqlite":
+        from fastticket.stores.sqlite import SQLiteStore
+
+        if rest == ":memory:":
+            return lambda creates: SQLiteStore(None)
+        if rest.startswith("/") and len(rest) > 1:
+            return lambda creates: SQLiteStore(base / rest[1:], creates=creates)
+        raise ConfigError(
+            "store url: sqlite takes sqlite:///path (sqlite:////path from the root on) or sqlite://:memory:"
+        )
+    if separator and scheme.partition("+")[0] in ("redis", "rediss", "unix"):
+        from fastticket.stores.redis.address import parse_url
+        from fastticket.stores.redis.store import RedisStore
+
+        address = parse_url(url, base)
+        return lambda creates: RedisStore(address, creates=creates)
+    if not separator:
+        is_file = "/" in url or url.endswith((".db", ".sqlite", ".sqlite3"))
+        instead = f"sqlite:///{url}" if is_file else "redis://host:6379/0, or sqlite:///path of a file"
+        raise ConfigError(f"store url: no scheme: write {instead}")
+    raise ConfigError(
+        f"store url: {scheme}: known are sqlite://, redis://, rediss://, unix://, "
+        "redis+sentinel:// and redis+cluster://"
+    )
+
+
+def without_password(url: str) -> str:
+    """The URL to show: split as the store splits it, so that what it takes for a password is not in it."""
+    scheme, separator, rest = url.partition("://")
+    place, question, query = rest.partition("?")
+    authority, slash, path = place.partition("/")
+    credentials, at, hosts = authority.rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    options = [
+        f"{name}=***" if urllib.parse.unquote(name).endswith("password") else f"{name}{equals}{value}"
+        for name, equals, value in (option.partition("=") for option in query.split("&"))
+    ]
+    shown = f"{user}:***" if colon else credentials
+    return f"{scheme}{separator}{shown}{at}{hosts}{slash}{path}{question}{'&'.join(options)}"

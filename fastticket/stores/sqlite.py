@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fastticket.errors import AttributesTooLarge, ConfigError, NoStore, StoreUnavailable, TooManySessions
-from fastticket.stores.base import (
+from fastticket.stores.contract import (
     NEVER_MS,
     NO_DETAILS,
     Event,
@@ -85,7 +85,7 @@ T = TypeVar("T")
 
 
 class SQLiteStore:
-    """See `fastticket.stores.base.Store`. `path` None: in memory, for one process and as long as it lives."""
+    """See `fastticket.stores.contract.Store`. `path` None: in memory, for one process and as long as it lives."""
 
     shards = 1
     doubt_ms = 0

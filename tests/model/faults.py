@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from fastticket.coherence import ClockStep, Failure, Landing, Tidings, clock_step, landing, take_in
+from fastticket.sessions.coherence import ClockStep, Failure, Landing, Tidings, clock_step, landing, take_in
 from model import store
 from model.protocol import NOW, Rules
 from model.scopes import AGAIN, FULL, GAP, IDLE, OUTAGE, PRIMARY, RESTART, STALL, TWICE, Scope

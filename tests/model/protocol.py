@@ -1,6 +1,6 @@
 """The protocol as states and moves: every gateway, message, server and clock in one hashable value, and what may happen next.
 
-The decisions are the product's own (`fastticket.coherence`), the store's are those of `model.store`; both hang in `Rules`, where
+The decisions are the product's own (`fastticket.sessions.coherence`), the store's are those of `model.store`; both hang in `Rules`, where
 `model.faults` exchanges them.
 
 Rules of this file
@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fastticket import coherence
 from fastticket.errors import Verdict
+from fastticket.sessions import coherence
 from model import ledger, promises, store
 from model.scopes import NEVER, NOW, PAST, TICK_MS, Scope
 from model.store import Answer, Entry, Operation, Record, Shard

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import redis
-from redis_servers import Server
+from lab.redis_servers import Server
 
-import fastticket.stores
+import fastticket.stores.redis
 from model import store
 from model.store import Operation, Record, Shard
 
-SCRIPTS = Path(fastticket.stores.__file__).parent
+SCRIPTS = Path(fastticket.stores.redis.__file__).parent
 PRINCIPALS = ("ann", "bob")
 STEPS = 40
 

@@ -87,6 +87,12 @@ def is_test(node_id: str) -> bool:
     return (ROOT / file).is_file() and name.partition("[")[0] in _tests_in(ROOT / file)
 
 
+def _source_of(module: str | None, folder: Path) -> Path | None:
+    """The file of a module that tests import from: of their own folder, or of `tests/lab`."""
+    path = f"{(module or '').replace('.', '/')}.py"
+    return next((at / path for at in (folder, ROOT / "tests") if (at / path).is_file()), None)
+
+
 @cache
 def _tests_in(file: Path) -> frozenset[str]:
     """What can be named in a module: functions, and methods as `Class::method`, those among them that it imports or inherits."""
@@ -94,9 +100,9 @@ def _tests_in(file: Path) -> frozenset[str]:
     for node in ast.parse(file.read_text()).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             found.add(node.name)
-        elif isinstance(node, ast.ImportFrom) and (file.parent / f"{node.module}.py").is_file():
+        elif isinstance(node, ast.ImportFrom) and (module := _source_of(node.module, file.parent)):
             names = {alias.name for alias in node.names}
-            found |= {name for name in _tests_in(file.parent / f"{node.module}.py") if name.partition("::")[0] in names}
+            found |= {name for name in _tests_in(module) if name.partition("::")[0] in names}
         elif isinstance(node, ast.ClassDef):
             bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
             methods = {each.name for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}

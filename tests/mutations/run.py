@@ -166,8 +166,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def digest_of(fault: Fault) -> str:
-    """Of what was tried: a fault that has changed since must be tried again."""
-    text = json.dumps([fault.file, fault.old, fault.new, sorted(fault.tests)])
+    """Of what was tried: a fault that has changed since must be tried again; one that has only moved, with its tests, need not."""
+    tests = sorted(test.partition("::")[2] for test in fault.tests)
+    text = json.dumps([fault.old, fault.new, tests])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

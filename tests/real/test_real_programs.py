@@ -13,9 +13,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from chromium import chromium
 from conftest import read_body
-from redis_servers import free_port, wait_until
+from lab.chromium import chromium
+from lab.redis_servers import free_port, wait_until
 
 HERE = Path(__file__).parent
 REAL = Path(os.environ.get("FASTTICKET_REAL", ""))

@@ -13,9 +13,9 @@ import flask.testing
 
 import fastticket.flask
 from fastticket import Keyring, open_store
-from fastticket.cookies import TicketCookie
 from fastticket.flask import TicketSession, TicketSessions
 from fastticket.sync import TicketCache
+from fastticket.web.cookies import TicketCookie
 
 if not hasattr(_pytest.monkeypatch, "notset"):  # as it was called when Flask's tests were written
     _pytest.monkeypatch.notset = _pytest.monkeypatch.NOTSET

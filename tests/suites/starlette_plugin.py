@@ -15,7 +15,7 @@ import starlette.testclient
 
 from fastticket import Keyring, TicketCache, open_store
 from fastticket.asgi import SessionMiddleware
-from fastticket.cookies import TicketCookie
+from fastticket.web.cookies import TicketCookie
 
 OWN = starlette.middleware.sessions.SessionMiddleware
 KEYS = Keyring.generate()

@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-from redis_servers import Server
+from lab.redis_servers import Server
 
 from whole.fleet import Session
 from whole.stage import Stage

@@ -27,8 +27,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from processes import Site
-from redis_servers import Server, wait_until
+from lab.processes import Site
+from lab.redis_servers import Server, wait_until
 
 BOUND_S = 30.0
 ANSWER_BOUND_S = 12.0  # a client's patience; longer than the watchdog's

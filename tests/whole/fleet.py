@@ -21,8 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from processes import Site
-from redis_servers import free_port
+from lab.processes import Site
+from lab.redis_servers import free_port
 
 from whole.clients import Answer, Caller
 from whole.history import OPERATOR, Event, History, Window

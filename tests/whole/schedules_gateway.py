@@ -10,7 +10,7 @@ import signal
 import time
 from pathlib import Path
 
-from redis_servers import Server
+from lab.redis_servers import Server
 
 from whole.acts import away, census, end_some, people, under_load, until
 from whole.history import Loss

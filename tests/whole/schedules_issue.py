@@ -10,7 +10,7 @@ import statistics
 import time
 from typing import Any
 
-from redis_servers import Server
+from lab.redis_servers import Server
 
 from whole.acts import census, come_back_from_snapshot, end_some, logins, people
 from whole.fleet import Session, Settings

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from redis_servers import ClusterSetup
+from lab.redis_servers import ClusterSetup
 
 from whole.acts import under_load, until
 from whole.stage import Stage, schedule

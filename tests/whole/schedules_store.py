@@ -7,7 +7,7 @@ import contextlib
 import time
 
 import redis
-from redis_servers import Server, free_port, wait_until
+from lab.redis_servers import Server, free_port, wait_until
 
 from whole.acts import away, census, end_some, people, under_load, until
 from whole.history import Loss

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from redis_servers import ClusterSetup, SentinelSetup, Server
+from lab.redis_servers import ClusterSetup, SentinelSetup, Server
 
 from whole.fleet import Fleet, Settings
 from whole.history import History, Rules

@@ -1,0 +1,225 @@
+"""`fastticket keys`: what is in a key file, and the steps by which a key comes into a fleet and leaves it.
+
+What is printed never has a secret in it. docs/ticket-format.md has the procedure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import http.client
+import json
+import socket
+import stat
+import sys
+import time
+import urllib.parse
+from collections.abc import Callable
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from fastticket.commands.keyfile import Key, add_key, add_keys_of, promote_key, read_ring, refuse_signing, retire_key
+from fastticket.errors import ConfigError, FastticketError
+
+USES = "fastticket_key_uses_total"  # of a gateway's /metrics; its one label is the key's id
+ADMIN_TIMEOUT_S = 5.0
+WATCH_S = 10.0
+MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
+
+
+class AdminError(FastticketError):
+    """A gateway's admin listener does not answer, or does not say what was asked."""
+
+    reason = "admin_unavailable"
+
+
+def add_key_commands(parser: argparse.ArgumentParser) -> None:
+    """Its four commands."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = _command(commands, "list", "show ids, ages, and which one signs", list_keys)
+    _add_admin(command, "and how often a running gateway has verified by each")
+    command.add_argument("--json", action="store_true", help="for programs")
+
+    command = _command(commands, "add", "put in a new key, which verifies and does not sign; its id is printed", add)
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--id", type=_key_id, metavar="N", help="of the new key (default: the next one)")
+    which.add_argument(
+        "--from", dest="source", metavar="FILE", help="put in what this key file has more; - reads standard input"
+    )
+
+    command = _command(commands, "promote", "let a key sign", promote)
+    command.add_argument("id", type=_key_id, metavar="ID")
+
+    command = _command(commands, "retire", "take out a key that does not sign", retire)
+    command.add_argument("id", type=_key_id, metavar="ID")
+    _add_admin(command, "refuse if a running gateway still verifies by the key")
+    command.add_argument(
+        "--watch-s", type=_seconds, default=WATCH_S, metavar="S", help="how long to look, with --admin (%(default)g)"
+    )
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    text: str,
+    run: Callable[[argparse.Namespace], int],
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text)
+    command.add_argument("file", type=Path, metavar="FILE", help="key file")
+    command.set_defaults(command=run)
+    return command
+
+
+def _add_admin(command: argparse.ArgumentParser, text: str) -> None:
+    command.add_argument(
+        "--admin", metavar="ADDRESS", help=f"unix:PATH or http://HOST:PORT, as [gateway] admin: {text}"
+    )
+
+
+def _key_id(text: str) -> int:
+    if not text.isdecimal() or int(text) > 255:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a key id, 0 to 255")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= DAY_S:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return seconds
+
+
+def list_keys(options: argparse.Namespace) -> int:
+    """Print the ring in the order of the file, the one that signs last."""
+    keys = read_ring(options.file)
+    _warn_of_readers(options.file)
+    uses = read_uses(options.admin) if options.admin else {}
+    rows = [_values(key, key is keys[-1]) | ({"uses": uses.get(key.id)} if options.admin else {}) for key in keys]
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    for row in rows:
+        age = f"created {row['created']}, {_age(row['age_s'])} old" if row["created"] else "age unknown"
+        used = f"  uses {'unknown' if row['uses'] is None else row['uses']}" if options.admin else ""
+        print(f"{row['id']:3}  {row['state']:8}  {age}{used}")
+    if missing := sorted(uses.keys() - {key.id for key in keys}):
+        names = ", ".join(map(str, missing))
+        print(f"fastticket: the gateway has used other keys, too, since its start: {names}", file=sys.stderr)
+    return 0
+
+
+def _values(key: Key, signs: bool) -> dict[str, object]:
+    age_s = int((datetime.datetime.now(datetime.UTC) - key.created).total_seconds()) if key.created else None
+    created = key.created.isoformat().replace("+00:00", "Z") if key.created else None
+    return {"id": key.id, "state": "signs" if signs else "verifies", "created": created, "age_s": age_s}
+
+
+def _age(seconds: object) -> str:
+    """As people say it."""
+    age_s = max(0, int(str(seconds)))
+    for unit_s, name in ((DAY_S, "d"), (HOUR_S, "h"), (MINUTE_S, "min")):
+        if age_s >= 2 * unit_s:
+            return f"{age_s // unit_s} {name}"
+    return f"{age_s} s"
+
+
+def _warn_of_readers(path: Path) -> None:
+    if path.stat().st_mode & stat.S_IROTH:
+        print(f"fastticket: {path}: everybody on this machine can read it; chmod o= {path}", file=sys.stderr)
+
+
+def add(options: argparse.Namespace) -> int:
+    """A fresh key, or those of another gateway. Prints the ids, one a line."""
+    if options.source:
+        source = "/dev/stdin" if options.source == "-" else options.source
+        added = add_keys_of(options.file, read_ring(source))
+    else:
+        added = [add_key(options.file, options.id)]
+    for key_id in added:
+        print(key_id)
+    names = f"key{'s' if len(added) > 1 else ''} {', '.join(map(str, added))}"
+    said = f"{names} added, to verify; reload every gateway before you promote" if added else "has all of them already"
+    print(f"{options.file}: {said}", file=sys.stderr)
+    return 0
+
+
+def promote(options: argparse.Namespace) -> int:
+    """Only when all gateways know the key."""
+    promote_key(options.file, options.id)
+    print(f"{options.file}: key {options.id} signs, once the gateway has reloaded", file=sys.stderr)
+    return 0
+
+
+def retire(options: argparse.Namespace) -> int:
+    """1: it is still used."""
+    if options.admin:
+        refuse_signing(options.file, read_ring(options.file), options.id)
+        before = read_uses(options.admin)
+        if options.id not in before:
+            raise AdminError(f"{options.admin}: the gateway does not say how often key {options.id} is used")
+        time.sleep(options.watch_s)
+        used = read_uses(options.admin).get(options.id, 0) - before[options.id]
+        if used > 0:
+            print(
+                f"fastticket: key {options.id} stays: the gateway has verified {used} tickets by it in "
+                f"{options.watch_s:g} s",
+                file=sys.stderr,
+            )
+            return 1
+    retire_key(options.file, options.id)
+    print(
+        f"{options.file}: key {options.id} is out; its tickets are refused once the gateway has reloaded",
+        file=sys.stderr,
+    )
+    return 0
+
+
+# --- a running gateway
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP on a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("admin", timeout=ADMIN_TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        """To the path."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def read_uses(address: str) -> dict[int, int]:
+    """Key id -> good signatures that a gateway has seen under it since its start. AdminError, ConfigError."""
+    connection = _connection(address)
+    try:
+        connection.request("GET", "/metrics")
+        response = connection.getresponse()
+        text = response.read().decode()
+    except (OSError, http.client.HTTPException, UnicodeDecodeError) as error:
+        raise AdminError(f"{address}: {error}") from None
+    finally:
+        connection.close()
+    if response.status != http.client.OK:
+        raise AdminError(f"{address}: /metrics says {response.status} {response.reason}")
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {int(next(iter(sample.labels.values()))): int(sample.value) for sample in samples if sample.name == USES}
+
+
+def _connection(address: str) -> http.client.HTTPConnection:
+    if address.startswith("unix:"):
+        return _UnixConnection(address.removeprefix("unix:"))
+    try:
+        split = urllib.parse.urlsplit(address if "://" in address else f"http://{address}")
+        if split.scheme == "http" and split.hostname and split.port:
+            return http.client.HTTPConnection(split.hostname, split.port, timeout=ADMIN_TIMEOUT_S)
+    except ValueError:
+        pass
+    raise ConfigError(f"--admin {address}: must be unix:PATH or http://HOST:PORT")

@@ -1,0 +1,1 @@
+"""What only the gateway needs, compiled: HTTP, routes, balancing, and the loop over sockets."""

@@ -1,0 +1,1 @@
+"""Sessions as a process sees them: the near cache, kept in step with the store."""

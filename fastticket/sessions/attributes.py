@@ -1,0 +1,264 @@
+"""What an application keeps in a session: names and values, read once, written by difference.
+
+    Attributes        the mapping, for asyncio: `async with cache.attributes(session) as attributes`
+    AttributeChanges  the same without I/O: what is held, what was read of it, what has become of it
+
+Rules of this file
+- A value is serialized when it is saved, and compared with what the store holds: a list that was appended to is a change, an
+  assignment of the same value is none.
+- Only what changed is written, and nothing else touched: two processes that change different attributes lose neither.
+- A value that can not be read back concerns whoever asks for it. The others, and the session, are as they were.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, MutableMapping
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self
+
+from fastticket.core.check import Session
+from fastticket.errors import BadAttribute, NotLoaded
+from fastticket.stores.contract import NEVER_WRITTEN, Position, StoredAttributes, Written
+
+NAME_BYTES_MAX = 255
+#: What begins so an integration keeps for itself, and the sessions of others do not show.
+RESERVED = "_fastticket."
+
+
+class Serializer(Protocol):
+    """How values become bytes. Equal values must give equal bytes, or unchanged ones are written, too."""
+
+    def dumps(self, value: Any) -> bytes:
+        """The value as bytes. TypeError or ValueError if it has no such form."""
+
+    def loads(self, data: bytes) -> Any:
+        """The value of these bytes. Any error: they are not such a form. Whoever can write to the store chooses them."""
+
+
+class JSONSerializer:
+    """RFC 8259, compact. What JSON does not know (bytes, dates, NaN) is refused; tuples come back as lists, keys as strings."""
+
+    def dumps(self, value: Any) -> bytes:
+        """UTF-8. TypeError, ValueError."""
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+    def loads(self, data: bytes) -> Any:
+        """ValueError."""
+        return json.loads(data)
+
+
+class Changes(NamedTuple):
+    """What there is to write."""
+
+    values: Mapping[str, bytes]
+    removed: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.values or self.removed)
+
+
+class Saved(NamedTuple):
+    """What came of a write. `stored`: what the store holds now; None: others had written meanwhile, so it is not known."""
+
+    version: Position
+    stored: StoredAttributes | None
+
+
+class AttributeChanges(MutableMapping[str, Any]):
+    """Attributes by name, and what was done to them since they were read. Does no I/O: `_load_now` is for subclasses that can."""
+
+    def __init__(self, serializer: Serializer) -> None:
+        self._serializer = serializer
+        self._held: StoredAttributes | None = None
+        self._version: Position | None = None
+        self._is_outdated = False  # others have written since `_held` was read: what it has may be another now
+        self._set_since: set[str] = set()
+        self._saved: dict[str, bytes] = {}  # what was written without being read before
+        self._values: dict[str, Any] = {}
+        self._removed: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self._values:
+            return self._values[name]
+        raw = None if name in self._removed else self._stored().get(name)
+        if raw is None:
+            raise KeyError(name)
+        try:
+            value = self._values[name] = self._serializer.loads(raw)
+        except Exception as error:
+            raise BadAttribute(
+                name, f"its {len(raw)} bytes can not be read back ({type(error).__name__}); set or delete it"
+            ) from error
+        return value
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _check_name(name)
+        self._values[name] = value
+        self._removed.discard(name)
+        if self._is_outdated:
+            self._set_since.add(name)
+
+    def __delitem__(self, name: str) -> None:
+        if name not in self:
+            raise KeyError(name)
+        self.discard(name)
+
+    def discard(self, name: str) -> None:
+        """Remove an attribute, if it is there. Needs no reading, as `del` does."""
+        self._values.pop(name, None)
+        self._removed.add(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values or (name not in self._removed and name in self._stored())
+
+    def __iter__(self) -> Iterator[str]:
+        stored = self._stored()
+        yield from [name for name in stored if name not in self._removed]
+        yield from [name for name in self._values if name not in stored]
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {'not loaded' if self._held is None else f'{len(self)} attributes'}>"
+
+    @property
+    def unsaved(self) -> dict[str, Any]:
+        """What was set, or looked at, so far. Of attributes that were not read yet: what was set."""
+        return dict(self._values)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether they were read from the store."""
+        return self._held is not None
+
+    @property
+    def version(self) -> Position | None:
+        """Which version was read last, or written: no reader who is told `seen=` this sees an older one. None: neither was done."""
+        return self._version
+
+    def changes(self) -> Changes:
+        """What to write. BadAttribute names a value that can not be serialized."""
+        stored = self._held.values if self._held else {}
+        if self._held and not self._is_outdated:
+            self._removed.intersection_update(stored)
+        values = {}
+        for name, value in self._values.items():
+            try:
+                raw = self._serializer.dumps(value)
+            except (TypeError, ValueError, RecursionError) as error:
+                raise BadAttribute(name, f"can not be written: {error}") from error
+            known = None if name in self._set_since else self._saved.get(name, stored.get(name))
+            if known is None or (raw != known and raw != self._as_written_here(known)):
+                values[name] = raw
+        return Changes(values, list(self._removed))
+
+    def hold(self, stored: StoredAttributes) -> None:
+        """These are what the store has. What was set or removed before stays so."""
+        self._held = stored
+        self._version = stored.version
+
+    def settle(self, changes: Changes, saved: Saved) -> None:
+        """The changes are written. What others changed meanwhile is not seen here."""
+        self._version, now = saved
+        self._is_outdated = now is None and self._held is not None
+        self._set_since.clear()
+        if now is None and self._held:
+            now = StoredAttributes(self._held.version, _merged(self._held, changes))
+        if now is None:
+            self._saved.update(changes.values)
+            for name in changes.removed:
+                self._saved.pop(name, None)
+        else:
+            self._saved.clear()
+        self._held = now
+        self._removed.difference_update(changes.removed)
+
+    def _as_written_here(self, raw: bytes) -> bytes | None:
+        """The same value may have been written in another form: JSON with spaces, by somebody else."""
+        try:
+            return self._serializer.dumps(self._serializer.loads(raw))
+        except Exception:
+            return None
+
+    def _stored(self) -> Mapping[str, bytes]:
+        if self._held is None:
+            self._load_now()
+        if self._held is None:
+            raise NotLoaded("the session's attributes are not loaded: `await attributes.load()`, or `async with`")
+        return self._held.values
+
+    def _load_now(self) -> None:
+        """For subclasses that can wait."""
+
+
+class Source(Protocol):
+    """Where the attributes of a session are: what `Attributes` needs of a `TicketCache`."""
+
+    async def read_attributes(self, session: Session, *, seen: Position = NEVER_WRITTEN) -> StoredAttributes:
+        """As stored, of version `seen` or later. TicketRefused, StoreUnavailable."""
+
+    async def write_attributes(self, session: Session, changes: Changes, held: StoredAttributes | None) -> Saved:
+        """Write changes to what was read as `held`. AttributesTooLarge, TicketRefused, StoreUnavailable."""
+
+
+class Attributes(AttributeChanges):
+    """The attributes of one session, for asyncio. Reading them needs `await load()` first; setting, `discard` and `save` do not."""
+
+    def __init__(
+        self, source: Source, session: Session, serializer: Serializer, seen: Position = NEVER_WRITTEN
+    ) -> None:
+        super().__init__(serializer)
+        self._source = source
+        self._session = session
+        self._seen = seen
+
+    async def __aenter__(self) -> Self:
+        await self.load()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            await self.save()
+
+    async def load(self) -> Self:
+        """Read them, once. TicketRefused: the session is over; StoreUnavailable."""
+        if not self.is_loaded:
+            self.hold(await self._source.read_attributes(self._session, seen=self._seen))
+        return self
+
+    async def save(self) -> bool:
+        """Write what changed; one command, or none. Whether there was anything.
+
+        BadAttribute, AttributesTooLarge, TicketRefused (the session is over), StoreUnavailable; the changes are still there then.
+        """
+        changes = self.changes()
+        if changes:
+            self.settle(changes, await self._source.write_attributes(self._session, changes, self._held))
+        return bool(changes)
+
+
+def after(held: StoredAttributes | None, changes: Changes, written: Written) -> StoredAttributes | None:
+    """What the store holds after a write; None: not known, because somebody else had written since `held` was read."""
+    if held is None or held.version != written.replaced:
+        return None
+    return StoredAttributes(written.version, _merged(held, changes))
+
+
+def _merged(held: StoredAttributes, changes: Changes) -> Mapping[str, bytes]:
+    kept = {name: raw for name, raw in held.values.items() if name not in changes.removed}
+    return kept | dict(changes.values)
+
+
+def _check_name(name: str) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"an attribute's name is a str, not {type(name).__name__}")
+    try:
+        size_bytes = len(name.encode())
+    except UnicodeEncodeError:
+        raise BadAttribute(name, "its name is not valid Unicode") from None
+    if not 0 < size_bytes <= NAME_BYTES_MAX:
+        raise BadAttribute(name[:40], f"a name has 1 to {NAME_BYTES_MAX} bytes of UTF-8, not {size_bytes}")

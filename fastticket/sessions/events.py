@@ -1,0 +1,176 @@
+"""What becomes of sessions, as a stream that can be resumed.
+
+The store's lifecycle log is read, shard after shard, so nothing is missed while nobody listens, for as long as the log goes back.
+Events of one principal come in order. A `position` says how far one has come in every shard.
+
+    look        read a page of each shard's log; what it brings waits
+    next        tell what waits, one by one; the position is behind what was told, never behind what was only read
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple, Self
+
+from fastticket.errors import StoreUnavailable
+from fastticket.stores.contract import Event, Position, Store, Tail
+
+#: What is told of unless one asks for something else.
+KINDS = ("created", "rotated", "revoked", "expired", "lost")
+EVERY_KIND = frozenset({*KINDS, "changed"})
+PAGE_EVENTS_MAX = 2000  # in one look, of all shards together
+LOOK_INTERVAL_S = 0.25
+PLACE = re.compile(r"(<?)([0-9]{1,20})-([0-9]{1,20})")
+OLDEST: Position = (0, 0)  # before every entry: a log that is read from there begins with what is left of it
+
+
+class SessionEvent(NamedTuple):
+    """Something happened to a session."""
+
+    kind: str  #: created, rotated, changed, revoked, expired; lost: the log did not go back far enough, so look sessions up again
+    session_id: str
+    principal: str
+    reason: str  #: revoked: logout, logout_everywhere, revoked, evicted, reissued; expired: idle, absolute
+    successor_id: str  #: rotated: the session's id from now on
+    position: str  #: to resume after this event
+
+
+class _Place(NamedTuple):
+    """How far one has come in a shard's log: behind an entry, or before the first one that a gap has left.
+
+    What lies before that one is gone, so no store can be asked from there: it is read from the oldest entry on, and a gap is news
+    only if that is another one.
+    """
+
+    entry: Position
+    is_before: bool = False
+
+    @property
+    def since(self) -> Position:
+        return OLDEST if self.is_before else self.entry
+
+    def knows_gap(self, tail: Tail) -> bool:
+        return self.is_before and bool(tail.events) and tail.events[0].position == self.entry
+
+    def __str__(self) -> str:
+        return f"{'<' if self.is_before else ''}{self.entry[0]}-{self.entry[1]}"
+
+
+class _Read(NamedTuple):
+    """A step through a shard's log that was read, and not told yet."""
+
+    shard: int
+    place: _Place  # where one is after it
+    event: Event | None  # None: there is nothing to tell
+
+
+class EventStream:
+    """`async for event in cache.events()`. An outage of the store only delays it; once the cache is closed, it is StoreUnavailable.
+
+    Several tasks may share a stream: each event goes to one of them. `on_look` is called for each event that is asked for, and before
+    each look at the log; what it raises ends the stream. ValueError: no such position, no such kind.
+    """
+
+    def __init__(
+        self, store: Store, position: str | None, kinds: Collection[str], interval_s: float, on_look: Callable[[], None]
+    ) -> None:
+        self._store = store
+        self._kinds = _checked(kinds)
+        self._interval_s = min(interval_s, LOOK_INTERVAL_S)
+        self._on_look = on_look
+        self._turn = asyncio.Lock()
+        self._read_to: dict[int, _Place] = {} if position is None else _places(position, store.shards)
+        self._told_to = [] if position is None else position.split(",")  # as text; empty: not every shard is known yet
+        self._untold: deque[_Read] = deque()
+
+    @property
+    def position(self) -> str | None:
+        """Behind the last event that was told, and what was left out there. None: the stream has not started."""
+        return ",".join(self._told_to) or None
+
+    async def start(self) -> Self:
+        """Begin now rather than with the first event that is asked for: whatever happens after this is told. StoreUnavailable."""
+        async with self._turn:
+            if not self._told_to and not await self._begin():
+                raise StoreUnavailable("events: the store does not answer for every shard")
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SessionEvent:
+        self._on_look()
+        async with self._turn:
+            while not (event := self._next()):
+                if not await self._look():
+                    await asyncio.sleep(self._interval_s)
+                self._on_look()
+        return event
+
+    def _next(self) -> SessionEvent | None:
+        """The next event to tell. Where nothing is to be told, the position goes on all the same."""
+        while self._untold:
+            shard, place, event = self._untold.popleft()
+            self._told_to[shard] = str(place)
+            if event:
+                _, kind, session_id, principal, reason, successor_id = event
+                return SessionEvent(kind, session_id, principal, reason, successor_id, ",".join(self._told_to))
+        return None
+
+    async def _look(self) -> bool:
+        """Take in a page of the log. Whether there was anything: then there may be more."""
+        if not self._told_to:
+            return await self._begin()
+        since = {shard: place.since for shard, place in self._read_to.items()}
+        tails = await self._tails(since, max(1, PAGE_EVENTS_MAX // self._store.shards))
+        news = [self._take(shard, tail) for shard, tail in tails.items()]
+        return any(news)
+
+    async def _begin(self) -> bool:
+        """Find out where the logs end that are not known yet. Nothing is told before all are: a position names each."""
+        unknown = [shard for shard in range(self._store.shards) if shard not in self._read_to]
+        tails = await self._tails(dict.fromkeys(unknown), 1)
+        self._read_to |= {shard: _Place(tail.position) for shard, tail in tails.items()}
+        if len(tails) < len(unknown):
+            return False
+        self._told_to = [str(self._read_to[shard]) for shard in range(self._store.shards)]
+        return True
+
+    async def _tails(self, since: Mapping[int, Position | None], entries_max: int) -> dict[int, Tail]:
+        """Of the shards that answer."""
+        try:
+            tails = await self._store.tails(since, entries_max)
+        except StoreUnavailable:
+            return {}
+        return {shard: tail for shard, tail in tails.items() if isinstance(tail, Tail)}
+
+    def _take(self, shard: int, tail: Tail) -> bool:
+        """Whether there was anything in it."""
+        before, after = self._read_to[shard], _Place(tail.position)
+        if after == before and not tail.gap:
+            return False
+        if tail.gap and not before.knows_gap(tail):  # told whatever one asks for
+            left = _Place(tail.events[0].position, is_before=True) if tail.events else after
+            self._untold.append(_Read(shard, left, Event(left.entry, "lost", "", "")))
+        for event in tail.events:
+            self._untold.append(_Read(shard, _Place(event.position), event if event.kind in self._kinds else None))
+        self._read_to[shard] = after
+        return True
+
+
+def _checked(kinds: Collection[str]) -> frozenset[str]:
+    unknown = sorted(set(kinds) - EVERY_KIND)
+    if unknown:
+        raise ValueError(f"events: no such kinds: {', '.join(unknown)}; kinds is a collection of {sorted(EVERY_KIND)}")
+    return frozenset(kinds)
+
+
+def _places(position: str, shards: int) -> dict[int, _Place]:
+    """Like `1763740000000-0,<1763740000123-4`: a place in each shard's log."""
+    found = [PLACE.fullmatch(place) for place in position.split(",")]
+    if len(found) != shards or None in found:
+        raise ValueError(f"events: not a position of a store with {shards} shards; use one that an event of it had")
+    return {shard: _Place((int(at[2]), int(at[3])), bool(at[1])) for shard, at in enumerate(found) if at}

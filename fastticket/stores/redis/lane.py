@@ -1,0 +1,339 @@
+"""One ordered way to a server: what waits for its turn, and the link on which it leaves.
+
+    call ──► Turns (a queue a kind of call) ──► at the end of the loop's turn: one write ──► Link
+
+Rules of this file
+- Waiting is not failing: a call's timeout begins when it is written. It waits in a bounded queue, for a bounded time: StoreBusy.
+- Kinds of calls take turns: a revocation does not wait behind a storm of logins, only behind what is under way.
+- A turn of the loop writes TURN_COMMANDS or TURN_BYTES at most, the next turn goes on; WINDOW_… may be under way at once. A call is
+  written as a whole.
+- A link that is lost is replaced, and what was under way on it is sent again, RESENDS_MAX times at most: it may have been done twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from fastticket.errors import StoreBusy, StoreUnavailable
+from fastticket.stores.redis.address import Command
+from fastticket.stores.redis.link import Batch, Link, pack
+from fastticket.stores.redis.patience import Patience
+
+WAITING_COMMANDS_MAX = 50_000
+WAITING_BYTES_MAX = 64 << 20
+WAITING_S = 5.0
+WINDOW_COMMANDS = 2048  # 0.1 s of a server's work: what everything urgent waits behind
+WINDOW_BYTES = 4 << 20
+TURN_COMMANDS = 256
+TURN_BYTES = 256 << 10
+GROUPS_UNDER_WAY = 2  # of writes that wait for a replica: one is confirmed while the next is written
+RESENDS_MAX = 2
+ENDS_PER_TURN = 256  # calls that fail together wake up so many callers in a turn of the loop
+BARREN_MAX = 2  # links in a row that were lost before anything was answered: the server fails
+
+
+class Call(Batch):
+    """A batch that somebody waits for, and the server that hears of its end."""
+
+    __slots__ = ("is_probe", "kind", "losses", "server", "since_s")
+
+    def __init__(self, server: Owner, commands: Sequence[Command], answer: asyncio.Future[list[Any]]) -> None:
+        super().__init__(pack(commands), len(commands), answer)
+        first = commands[0]
+        self.kind = first[1] if first[0] in ("EVALSHA", "EVAL") else first[0]
+        self.server = server
+        self.since_s = 0.0  # it has waited
+        self.losses = 0  # links that it was lost with
+        self.is_probe = False
+
+    def finish(self) -> None:
+        """The server looks at the replies first."""
+        self.server.answered(self)
+
+
+class Group(Batch):
+    """Calls that one WAIT confirms: the number of replicas that have them is the last reply of each."""
+
+    __slots__ = ("calls",)
+
+    def __init__(self, calls: list[Call], wait: bytes) -> None:
+        super().__init__(
+            b"".join([*(call.packed for call in calls), wait]), 1 + sum(call.count for call in calls), calls[0].answer
+        )
+        self.calls = calls
+
+    def finish(self) -> None:
+        """To each its own."""
+        at = 0
+        for call in self.calls:
+            call.replies = [*self.replies[at : at + call.count], self.replies[-1]]
+            at += call.count
+        for call in self.calls:
+            call.finish()
+
+
+class Owner(Protocol):
+    """Whose lane it is."""
+
+    def answered(self, call: Call) -> None:
+        """Every reply is there."""
+
+    def skipped(self, call: Call) -> None:
+        """It ends without having been answered, and says nothing of the server."""
+
+    def failed(self, error: BaseException) -> None:
+        """The server hangs, or can not be reached."""
+
+    def lost(self, error: BaseException) -> None:
+        """A link is; another one is made."""
+
+    async def new_link(self, lane: Lane) -> Link:
+        """OSError, RedisError."""
+
+
+class Lane:
+    """`wait`: the packed command that confirms what was written, if it must be."""
+
+    def __init__(self, owner: Owner, wait: bytes = b"") -> None:
+        self._loop = asyncio.get_running_loop()
+        self._owner = owner
+        self._wait = wait
+        self._waiting = Turns()
+        self._patience = Patience(WAITING_S, self._waits_since, self._drop_overdue)
+        self._is_departing = False
+        self._barren = 0
+        self.link: Link | None = None
+        self.connecting: asyncio.Task[None] | None = None
+
+    def add(self, call: Call) -> None:
+        """It leaves when its turn comes. StoreBusy."""
+        waiting = self._waiting
+        if waiting and (
+            waiting.commands + call.count > WAITING_COMMANDS_MAX or waiting.bytes + len(call.packed) > WAITING_BYTES_MAX
+        ):
+            raise StoreBusy(f"the store is busy: {waiting.commands} commands wait, try again")
+        call.since_s = self._loop.time()
+        waiting.add(call)
+        self._patience.start()
+        self.depart_soon()
+
+    def depart_soon(self) -> None:
+        """At the end of this turn of the loop, when everybody has said what he wants."""
+        if not self._is_departing and self._waiting:
+            self._is_departing = True
+            self._loop.call_soon(self._depart)
+
+    @property
+    def calls(self) -> list[Call]:
+        """What waits or is under way."""
+        return [*(_calls(self.link.under_way) if self.link else ()), *self._waiting]
+
+    def drop(self) -> list[Call]:
+        """End the link; everything that waits or was under way is the caller's now."""
+        calls = self._end_link()
+        calls += self._waiting.drain()
+        self._patience.stop()
+        return calls
+
+    def restart(self) -> None:
+        """End the link; what was under way leaves again, on another one."""
+        self._put_back(self._end_link())
+
+    def _end_link(self) -> list[Call]:
+        link, self.link = self.link, None
+        if self.connecting:
+            self.connecting.cancel()
+            self.connecting = None
+        return _calls(link.close()) if link else []
+
+    # --- leaving
+
+    def _depart(self) -> None:
+        self._is_departing = False
+        link = self.link
+        if not self._waiting:
+            return
+        if link is None:
+            self._connect()
+            return
+        calls: list[Call] = []
+        commands = size = 0
+        while self._waiting and commands < TURN_COMMANDS and size < TURN_BYTES and self._has_room(link, commands, size):
+            call = self._waiting.pop()
+            if call.answer.done():
+                self._owner.skipped(call)
+                continue
+            calls.append(call)
+            commands += call.count
+            size += len(call.packed)
+        if calls:
+            link.send([Group(calls, self._wait)] if self._wait else calls)
+        if self._has_room(link, 0, 0):
+            self.depart_soon()
+
+    def _has_room(self, link: Link, commands: int, size: int) -> bool:
+        if self._wait and len(link.under_way) >= GROUPS_UNDER_WAY:
+            return False
+        return (
+            link.has_room
+            and link.commands_under_way + commands < WINDOW_COMMANDS
+            and link.bytes_under_way + size < WINDOW_BYTES
+        )
+
+    def _connect(self) -> None:
+        if self.connecting is None:
+            self.connecting = self._loop.create_task(self._new_link(), name="fastticket-redis-connect")
+
+    async def _new_link(self) -> None:
+        try:
+            link = await self._owner.new_link(self)
+        except Exception as error:
+            if self.connecting is asyncio.current_task():
+                self.connecting = None
+                self._owner.failed(error)
+            return
+        if self.connecting is not asyncio.current_task():
+            link.close()
+            return
+        self.connecting = None
+        self.link = link
+        link.on_lost = self._lost
+        link.on_room = self.depart_soon
+        self.depart_soon()
+
+    def _lost(self, link: Link, error: Exception, batches: list[Batch]) -> None:
+        self.link = None
+        self._barren = 0 if link.batches_answered else self._barren + bool(batches)
+        calls = _calls(batches)
+        if isinstance(error, TimeoutError) or self._barren > BARREN_MAX:
+            self._barren = 0
+            self._put_back(calls)
+            self._owner.failed(error)
+            return
+        for call in calls:
+            call.losses += 1
+        self._put_back([call for call in calls if call.losses <= RESENDS_MAX])
+        self._give_up(
+            [call for call in calls if call.losses > RESENDS_MAX],
+            lambda: StoreUnavailable(f"redis: {error}, again and again"),
+        )
+        self._owner.lost(error)
+
+    def _put_back(self, calls: list[Call]) -> None:
+        now_s = self._loop.time()
+        for call in calls:
+            call.replies = []
+            call.since_s = now_s
+        self._waiting.put_back(calls)
+        self._patience.start()
+        self.depart_soon()
+
+    # --- waiting
+
+    def _waits_since(self) -> float | None:
+        return min((call.since_s for call in self._waiting.first_ones()), default=None)
+
+    def _drop_overdue(self) -> None:
+        """Some of them: the next turn of the loop drops more."""
+        waiting = self._waiting.commands
+        overdue = self._waiting.take_first_ones(self._loop.time() - WAITING_S, ENDS_PER_TURN)
+        says = f"the store is busy: {waiting} commands wait, this one for {WAITING_S:g} s; try again"
+        self._give_up(overdue, lambda: StoreBusy(says))
+        self._patience.start()
+
+    def _give_up(self, calls: list[Call], make_error: Callable[[], StoreUnavailable]) -> None:
+        for call in calls:
+            self._owner.skipped(call)
+            call.fail(make_error())
+
+
+class Turns:
+    """Queues, one for each kind of call, that take turns; what is sent again goes first."""
+
+    def __init__(self) -> None:
+        self._again: deque[Call] = deque()
+        self._kinds: dict[Any, deque[Call]] = {}
+        self._rota: deque[Any] = deque()
+        self.commands = self.bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._again or self._rota)
+
+    def __iter__(self) -> Iterator[Call]:
+        yield from self._again
+        for queue in self._kinds.values():
+            yield from queue
+
+    def add(self, call: Call) -> None:
+        """Behind those of its kind."""
+        queue = self._kinds.get(call.kind)
+        if queue is None:
+            queue = self._kinds[call.kind] = deque()
+            self._rota.append(call.kind)
+        queue.append(call)
+        self._count(call, 1)
+
+    def put_back(self, calls: list[Call]) -> None:
+        """In front of everything, in their order."""
+        self._again.extendleft(reversed(calls))
+        for call in calls:
+            self._count(call, 1)
+
+    def pop(self) -> Call:
+        """Whose turn it is. There is one."""
+        if self._again:
+            call = self._again.popleft()
+        else:
+            kind = self._rota.popleft()
+            queue = self._kinds[kind]
+            call = queue.popleft()
+            if queue:
+                self._rota.append(kind)
+            else:
+                del self._kinds[kind]
+        self._count(call, -1)
+        return call
+
+    def first_ones(self) -> list[Call]:
+        """The oldest of each queue."""
+        return [*(list(self._again)[:1]), *(queue[0] for queue in self._kinds.values())]
+
+    def take_first_ones(self, before_s: float, most: int) -> list[Call]:
+        """Those that wait since then or longer, or so many of them."""
+        taken: list[Call] = []
+        for queue in (self._again, *self._kinds.values()):
+            while queue and queue[0].since_s <= before_s and len(taken) < most:
+                taken.append(queue.popleft())
+        for kind in [kind for kind, queue in self._kinds.items() if not queue]:
+            del self._kinds[kind]
+            self._rota.remove(kind)
+        for call in taken:
+            self._count(call, -1)
+        return taken
+
+    def drain(self) -> list[Call]:
+        """All of them."""
+        calls = list(self)
+        self._again.clear()
+        self._kinds.clear()
+        self._rota.clear()
+        self.commands = self.bytes = 0
+        return calls
+
+    def _count(self, call: Call, sign: int) -> None:
+        self.commands += sign * call.count
+        self.bytes += sign * len(call.packed)
+
+
+def _calls(batches: Sequence[Batch]) -> list[Call]:
+    """Those of groups, too."""
+    calls: list[Call] = []
+    for batch in batches:
+        if isinstance(batch, Group):
+            calls += batch.calls
+        elif isinstance(batch, Call):
+            calls.append(batch)
+    return calls

@@ -1,0 +1,417 @@
+"""One connection to a Redis server: batches of commands go out as they come, replies come back in order.
+
+    connect(place) ──► Link ──► send(batches) ──► data_received ──► Batch.finish
+                                                  lost           ──► on_lost(link, error, batches under way)
+
+Rules of this file
+- What is sent is written at once; any number of batches may be under way. Who sends looks at `has_room` first.
+- A turn of the event loop hands out REPLIES_PER_TURN replies at most: whoever waits for one wakes up in the next.
+- No reply for `timeout_s` while something is under way: the link is lost by a TimeoutError, any other way by LinkLost.
+- A link ends without a goodbye: a server that hangs would not answer it.
+- No library's code is ever cancelled on whose end somebody waits; each step of connecting has a timeout of its own.
+See docs/decisions/0015-own-redis-link.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import hiredis
+from redis.exceptions import RedisError
+
+from fastticket.stores.redis.address import Command, Place
+from fastticket.stores.redis.errors import error_of
+from fastticket.stores.redis.patience import Patience, patiently
+
+REPLIES_PER_TURN = 16
+ADDRESS_PAUSE_S = 0.25  # that an address of a name has for itself
+KEEPALIVE_IDLE_S = 60  # then every 10 s, three times: a link that nobody uses may have been forgotten by a firewall
+
+
+class LinkLost(ConnectionError):  # noqa: N818 -- what happened to it
+    """The connection has ended; whether what was under way was done is not known."""
+
+
+class Batch:
+    """Commands that go out together, and the replies that they got so far."""
+
+    __slots__ = ("answer", "count", "packed", "replies")
+
+    def __init__(self, packed: bytes, count: int, answer: asyncio.Future[list[Any]]) -> None:
+        self.packed = packed
+        self.count = count
+        self.answer = answer
+        self.replies: list[Any] = []
+
+    def finish(self) -> None:
+        """Every reply is there."""
+        if not self.answer.done():
+            self.answer.set_result(self.replies)
+
+    def fail(self, error: BaseException) -> None:
+        """It gets no answer."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+def pack(commands: Iterable[Command]) -> bytes:
+    """As they are on the wire."""
+    return b"".join([hiredis.pack_command(tuple(command)) for command in commands])
+
+
+class Link(asyncio.Protocol):
+    """See the top of the file. `on_lost` is called once, unless `close` came first; `on_room` whenever there may be room again."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timeout_s = timeout_s
+        self._reader = hiredis.Reader(protocolError=hiredis.ProtocolError, replyError=error_of)
+        self.under_way: deque[Batch] = deque()  #: what was sent and is not answered
+        self._patience = Patience(timeout_s, self._silent_since, self._is_silent)
+        self._since_s = 0.0  # the last reply, or the first command after there was nothing under way
+        self._transport: asyncio.Transport | None = None
+        self._is_over = False
+        self._error: Exception | None = None  # why
+        self._hands_out_later = False
+        self.closed: asyncio.Future[None] = self._loop.create_future()  #: its socket is
+        self.has_room = True  #: what was written leaves
+        self.commands_under_way = self.bytes_under_way = self.batches_answered = 0
+        self.info: dict[str, str] = {}  #: what the server said of itself
+        self.on_lost: Callable[[Link, Exception, list[Batch]], None] = _fail_all
+        self.on_room: Callable[[], None] = _do_nothing
+        self.on_push: Callable[[Any], None] | None = None  #: what comes although nothing is under way
+
+    def send(self, batches: Sequence[Batch]) -> None:
+        """Write them, in one go."""
+        if self._is_over or self._transport is None:
+            raise self._error or LinkLost("the connection has ended")
+        if not self.under_way:
+            self._since_s = self._loop.time()
+        for batch in batches:
+            self.under_way.append(batch)
+            self.commands_under_way += batch.count
+            self.bytes_under_way += len(batch.packed)
+        self._patience.start()
+        self._transport.write(batches[0].packed if len(batches) == 1 else b"".join([each.packed for each in batches]))
+
+    def ask(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
+        """Send one batch; its replies. LinkLost, TimeoutError."""
+        batch = Batch(pack(commands), len(commands), self._loop.create_future())
+        self.send([batch])
+        return batch.answer
+
+    def write(self, commands: Sequence[Command]) -> None:
+        """Without waiting for replies: they are pushed."""
+        if not self._is_over and self._transport:
+            self._transport.write(pack(commands))
+
+    def take(self) -> list[Batch]:
+        """What is under way: whoever takes it cares for it."""
+        taken = list(self.under_way)
+        self.under_way.clear()
+        self.commands_under_way = self.bytes_under_way = 0
+        return taken
+
+    def close(self) -> list[Batch]:
+        """End it; what was under way. Idempotent."""
+        self._is_over = True
+        self._patience.stop()
+        if self._transport:
+            self._transport.abort()
+        elif not self.closed.done():
+            self.closed.set_result(None)
+        return self.take()
+
+    def lose(self, error: Exception) -> None:
+        """It has failed: end it, and tell `on_lost`."""
+        if not self._is_over:
+            self._error = error
+            self.on_lost(self, error, self.close())
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing can be sent."""
+        return self._is_over
+
+    # --- what the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is there, TLS included."""
+        self._transport = cast(asyncio.Transport, transport)
+        if self._is_over:
+            self._transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """What had come before is still good."""
+        self._hand_out(all_of_it=True)
+        if not self.closed.done():
+            self.closed.set_result(None)
+        self.lose(LinkLost(f"the connection was lost{f': {error}' if error else ''}"))
+        self._transport = None
+
+    def pause_writing(self) -> None:
+        """The other end does not read."""
+        self.has_room = False
+
+    def resume_writing(self) -> None:
+        """It does."""
+        self.has_room = True
+        self.on_room()
+
+    def data_received(self, data: bytes) -> None:
+        """Replies, or parts of them."""
+        self._reader.feed(data)
+        if not self._hands_out_later:
+            self._hand_out()
+
+    def _hand_out(self, all_of_it: bool = False) -> None:
+        under_way, left = self.under_way, REPLIES_PER_TURN
+        self._hands_out_later = False
+        while not self._is_over:
+            if not left and not all_of_it:
+                self._hand_out_later()
+                break
+            try:
+                reply = self._reader.gets()
+            except hiredis.ProtocolError as error:
+                self.lose(LinkLost(f"not the answer of a Redis server: {error}"))
+                return
+            if reply is False:
+                break
+            left -= 1
+            if not under_way:
+                self._push(reply)
+                continue
+            batch = under_way[0]
+            batch.replies.append(reply)
+            if len(batch.replies) == batch.count:
+                under_way.popleft()
+                self.commands_under_way -= batch.count
+                self.bytes_under_way -= len(batch.packed)
+                self.batches_answered += 1
+                batch.finish()
+        if left < REPLIES_PER_TURN and not self._is_over:
+            self._since_s = self._loop.time()
+            self.on_room()
+
+    def _hand_out_later(self) -> None:
+        """In the next turn; until then nothing more is read."""
+        self._hands_out_later = True
+        if self._transport and not self._transport.is_closing():
+            self._transport.pause_reading()
+        self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._hands_out_later:
+            if self._transport and not self._transport.is_closing():
+                self._transport.resume_reading()
+            self._hand_out()
+
+    def _push(self, reply: Any) -> None:
+        if self.on_push is None:
+            self.lose(LinkLost(f"the server said what it was not asked for: {str(reply)[:200]}"))
+        else:
+            self.on_push(reply)
+
+    # --- patience
+
+    def _silent_since(self) -> float | None:
+        return self._since_s if self.under_way else None
+
+    def _is_silent(self) -> None:
+        self.lose(TimeoutError(f"no answer in {self._timeout_s:g} s"))
+
+
+def _fail_all(link: Link, error: Exception, batches: list[Batch]) -> None:
+    for batch in batches:
+        batch.fail(error)
+
+
+def _do_nothing() -> None:
+    pass
+
+
+# --- connecting
+
+
+async def connect(place: Place, timeout_s: float) -> Link:
+    """A link that has been greeted: one round trip after those of TCP and TLS, each of which may take `timeout_s`.
+
+    OSError (LinkLost and TimeoutError are such), RedisError: what the server has against it. Whoever is cancelled leaves nothing open.
+    """
+    opening = asyncio.ensure_future(_open_socket(place))
+    try:
+        connection = await patiently(opening, timeout_s)
+    except BaseException:
+        opening.add_done_callback(_close_socket)
+        raise
+    link = await _secured(connection, place, timeout_s)
+    try:
+        if greeting := place.greeting():
+            link.info = await _greet(link, greeting)
+    except BaseException:
+        link.close()
+        raise
+    return link
+
+
+async def _open_socket(place: Place) -> socket.socket:
+    """TCP or Unix, the first address that answers: each has a moment before the next is tried beside it (RFC 8305, in small)."""
+    if place.path:
+        return await _connected(socket.AF_UNIX, place.path)
+    addresses = [(each[0], each[4]) for each in await _look_up(place.host, place.port)]
+    attempts: list[asyncio.Task[socket.socket]] = []
+    try:
+        for family, address in addresses:
+            attempts.append(asyncio.ensure_future(_connected(family, address)))
+            is_last = len(attempts) == len(addresses)
+            if (connection := await _first_of(attempts, None if is_last else ADDRESS_PAUSE_S)) is not None:
+                return connection
+    finally:
+        for attempt in attempts:
+            _abandon(attempt)
+    raise _failure_of(attempts) if attempts else OSError(f"{place.host}: no address")
+
+
+async def _first_of(attempts: list[asyncio.Task[socket.socket]], wait_s: float | None) -> socket.socket | None:
+    """The first that has succeeded, taken out of them; None: the time is over, or all have failed."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(wait_s):
+            while pending := [attempt for attempt in attempts if not attempt.done()]:
+                await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for attempt in attempts:
+                    if attempt.done() and not attempt.exception():
+                        attempts.remove(attempt)
+                        return attempt.result()
+    return None
+
+
+def _abandon(attempt: asyncio.Task[socket.socket]) -> None:
+    """It closes its own socket; one that it has made already is closed here."""
+    attempt.cancel()
+    attempt.add_done_callback(_close_socket)
+
+
+def _failure_of(attempts: list[asyncio.Task[socket.socket]]) -> BaseException:
+    """Of the first address."""
+    return attempts[0].exception() or OSError("no address")
+
+
+async def _connected(family: int, address: Any) -> socket.socket:
+    """A socket to one address. OSError."""
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, address)
+        if family != socket.AF_UNIX:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    except OSError as error:
+        connection.close()
+        raise _plain(error) from None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _plain(error: OSError) -> OSError:
+    """asyncio's own words for it name the address, and not what is wrong."""
+    return OSError(error.errno, os.strerror(error.errno)) if error.errno else error
+
+
+def _close_socket(opening: asyncio.Future[socket.socket]) -> None:
+    """Of a call that is over: it came when nobody waited any more."""
+    if not opening.cancelled() and not opening.exception():
+        opening.result().close()
+
+
+async def _look_up(host: str, port: int) -> list[Any]:
+    """An address needs no thread that looks it up."""
+    with contextlib.suppress(socket.gaierror):
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    try:
+        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise OSError(f"the name does not resolve: {error.strerror}") from None
+
+
+async def _secured(connection: socket.socket, place: Place, timeout_s: float) -> Link:
+    """A link over a socket, by TLS if so wished. It is never cancelled: a handshake ends by itself when its socket is shut down."""
+    link = Link(timeout_s)
+    tls: dict[str, Any] = {}
+    try:
+        if place.tls:
+            tls = {
+                "ssl": _context(place.tls_files),
+                "server_hostname": place.host,
+                "ssl_handshake_timeout": 4 * timeout_s,
+            }
+        making = asyncio.ensure_future(
+            asyncio.get_running_loop().create_connection(lambda: link, sock=connection, **tls)
+        )
+    except BaseException:
+        connection.close()
+        raise
+    try:
+        await patiently(asyncio.shield(making), timeout_s)
+    except BaseException:
+        link.close()
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        making.add_done_callback(lambda made: made.cancelled() or made.exception())
+        raise
+    return link
+
+
+_contexts: dict[tuple[Any, ...], ssl.SSLContext] = {}
+
+
+def _context(files: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
+    """Made again when a file has changed: certificates are renewed. OSError (as ssl.SSLError is)."""
+    names = dict(files)
+    key = tuple((name, path, Path(path).stat().st_mtime_ns) for name, path in files)
+    if key not in _contexts:
+        made = ssl.create_default_context(cafile=names.get("ssl_ca_certs"))
+        if certificate := names.get("ssl_certfile"):
+            made.load_cert_chain(certificate, names.get("ssl_keyfile"))
+        for old in [each for each in _contexts if [part[:2] for part in each] == [part[:2] for part in key]]:
+            del _contexts[old]
+        _contexts[key] = made
+    return _contexts[key]
+
+
+async def _greet(link: Link, greeting: Sequence[Command]) -> dict[str, str]:
+    """What the server says of itself. RedisError: it refuses."""
+    batch = Batch(pack(greeting), len(greeting), asyncio.get_running_loop().create_future())
+    link.on_lost = lambda _, error, batches: batch.fail(_refusal(batch) or error)
+    link.send([batch])
+    # Its own replies, of which the first may be all that a server says before it hangs up: too many clients.
+    replies = await batch.answer
+    link.on_lost, link.batches_answered = _fail_all, 0
+    if link.is_over:
+        raise LinkLost("the connection was lost at once")
+    for reply in replies:
+        if isinstance(reply, RedisError):
+            raise reply
+    return info_of(replies[-1]) if isinstance(replies[-1], bytes) else {}
+
+
+def _refusal(batch: Batch) -> RedisError | None:
+    return next((reply for reply in batch.replies if isinstance(reply, RedisError)), None)
+
+
+def info_of(reply: bytes) -> dict[str, str]:
+    """What INFO says."""
+    return dict(line.split(":", 1) for line in reply.decode(errors="replace").splitlines() if ":" in line)

@@ -1,0 +1,315 @@
+"""A server as its callers see it: commands in, replies out; and what it takes to know that it is still the same one.
+
+    call ──► breaker ──► Lane            ──► Link
+                     └─► Lane with WAIT  ──► Link     writes that last: their waiting holds up nobody
+    subscribe ─────────────────────────────► Link     the doorbell's
+
+Rules of this file
+- A server that is silent, can not be reached, or answers that it is no primary, fails: everything under way and waiting with it.
+- A lost connection is no failure: another one is made, and what was under way is sent again (`Lane`).
+- Every new link tells the server's run id. If that is another one, or the place is, the links to the old one are dropped at once, and
+  `on_change` is called before any reply of the new one is handed out: its data may be older.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError, TryAgainError
+
+from fastticket.errors import ConfigError, StoreUnavailable
+from fastticket.stores.redis.address import Command, Place
+from fastticket.stores.redis.breaker import Breaker
+from fastticket.stores.redis.errors import AWAY
+from fastticket.stores.redis.lane import ENDS_PER_TURN, Call, Lane
+from fastticket.stores.redis.link import Link, LinkLost, connect, info_of, pack
+from fastticket.tasks import end
+
+log = logging.getLogger("fastticket.redis")
+
+VERSION_MIN = (7, 0)
+CLOSE_S = 1.0  # what is under way gets to end, when the server is closed
+PUSHED_MAX = 1000  # messages that wait for the listener; what comes then rings for nobody
+
+
+class Server:
+    """`name` is for people and for metrics, `place` may change. `wait_ms`: how long a replica gets to confirm a write that lasts."""
+
+    def __init__(
+        self,
+        name: str,
+        place: Place | None,
+        timeout_s: float,
+        on_change: Callable[[Server], None],
+        on_trouble: Callable[[], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.place = place
+        self.version = ""
+        self._timeout_s = timeout_s
+        self._on_change = on_change
+        self._on_trouble = on_trouble
+        self._loop = asyncio.get_running_loop()
+        self._run_id = ""
+        self._is_closed = False
+        self._lane = Lane(self)
+        self._lasting = Lane(self, pack([("WAIT", 1, int(timeout_s * 500))]))
+        self._listeners: set[Listener] = set()
+        self._links: set[Link] = set()  # until their sockets are closed
+        self._connecting: set[asyncio.Task[Any]] = set()
+        self.breaker = Breaker(self._loop.time)
+
+    async def call(self, commands: Sequence[Command], *, lasts: bool = False) -> list[Any]:
+        """Send commands in one go; their replies in order, a ResponseError for one that failed.
+
+        `lasts`: one reply more, the number of replicas that have what was written. StoreUnavailable: all failed; StoreBusy: it waited
+        for too long, or too much waits.
+        """
+        if self._is_closed:
+            raise StoreUnavailable("the redis store is closed")
+        state = self.breaker.state
+        if state == "open":
+            raise StoreUnavailable(f"redis {self.name}: not asked, it failed a moment ago")
+        call = Call(self, commands, self._loop.create_future())
+        call.is_probe = state == "half-open"
+        self.breaker.admit()
+        try:
+            (self._lasting if lasts else self._lane).add(call)
+        except StoreUnavailable:
+            self.skipped(call)
+            raise
+        return await call.answer
+
+    async def subscribe(self, channel: str) -> Listener:
+        """Listen to a channel, on a link of its own; `close` it. RedisError, OSError."""
+        link = await self._connect()
+        listener = Listener(link, self._listeners)
+        try:
+            (reply,) = await link.ask([("SUBSCRIBE", channel)])
+            if isinstance(reply, RedisError):
+                raise reply
+        except BaseException:
+            listener.close()
+            raise
+        return listener
+
+    def move(self, place: Place) -> None:
+        """The server is elsewhere now: another one. What was under way is sent again, to the new one."""
+        old, self.place = self.place, place
+        if old is None:
+            return
+        log.warning("redis %s: is at %s now, no more at %s", self.name, place.name, old.name)
+        self._run_id = ""
+        self.breaker = Breaker(self._loop.time)
+        self._change()
+
+    def retire(self) -> None:
+        """It serves nothing any more: whatever waits for it is answered TRYAGAIN, and asks who does."""
+        for listener in list(self._listeners):
+            listener.lose(LinkLost("another server answers now"))
+        for call in self._drop_all():
+            self.skipped(call)
+            if not call.answer.done():
+                call.answer.set_result([TryAgainError("another server answers now") for _ in range(call.count)])
+
+    @property
+    def is_idle(self) -> bool:
+        """Nobody waits for it."""
+        return not (self._lane.calls or self._lasting.calls or self._listeners)
+
+    async def aclose(self) -> None:
+        """End every connection, once what is under way has ended: in at most CLOSE_S and a little. Idempotent."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        pending = {call.answer for lane in (self._lane, self._lasting) for call in lane.calls}
+        if pending:
+            await asyncio.wait(pending, timeout=min(CLOSE_S, self._timeout_s))
+        self._end_calls(self._drop_all(), "is closed", None)
+        for listener in list(self._listeners):
+            listener.lose(LinkLost("the store is closed"))
+        await end(*self._connecting)
+        if sockets := {link.closed for link in self._links if not link.closed.done()}:
+            await asyncio.wait(sockets, timeout=CLOSE_S)
+
+    async def check(self) -> None:
+        """At start: the version, and that nothing is evicted. ConfigError, StoreUnavailable."""
+        (memory,) = await self.call([("INFO", "memory")])
+        if isinstance(memory, ResponseError):
+            raise ConfigError(f"redis {self.name}: {memory} (docs/redis.md lists the ACL rules that are needed)")
+        if tuple(int(part) for part in self.version.split(".")[:2]) < VERSION_MIN:
+            raise ConfigError(
+                f"redis {self.name}: is version {self.version}; fastticket needs Redis 7.0 or newer, or Valkey"
+            )
+        policy = info_of(memory).get("maxmemory_policy", "")
+        if policy.startswith("allkeys"):
+            raise ConfigError(
+                f"redis {self.name}: maxmemory-policy is {policy}, which throws sessions away; set it to noeviction"
+            )
+        if policy.startswith("volatile"):
+            log.warning(
+                "redis %s: maxmemory-policy is %s, which throws attributes of sessions away when memory is short; "
+                "noeviction does not",
+                self.name,
+                policy,
+            )
+
+    # --- what lanes say
+
+    def answered(self, call: Call) -> None:
+        """Every reply of it is there."""
+        for reply in call.replies:
+            if isinstance(reply, RedisError) and (isinstance(reply, AWAY) or not isinstance(reply, ResponseError)):
+                self._fail([call], reply)
+                return
+        if self.breaker.succeeded():
+            log.warning("redis %s: answers again", self.name)
+        if not call.answer.done():
+            call.answer.set_result(call.replies)
+
+    def skipped(self, call: Call) -> None:
+        """It says nothing of the server."""
+        if call.is_probe:
+            self.breaker.gave_up()
+
+    def failed(self, error: BaseException) -> None:
+        """It hangs, or can not be reached."""
+        self._fail([], error)
+
+    def lost(self, error: BaseException) -> None:
+        """A link was."""
+        if self._on_trouble:
+            self._on_trouble()
+
+    async def new_link(self, lane: Lane) -> Link:
+        """To where the server is now. In a task of the lane's."""
+        task = asyncio.current_task()
+        assert task  # noqa: S101 -- for mypy
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+        return await self._connect()
+
+    # --- links
+
+    async def _connect(self) -> Link:
+        """A link, once it is known whether it leads to the same server as the others. OSError, RedisError."""
+        place = self.place
+        if place is None or self._is_closed:
+            raise LinkLost("there is no server")
+        link = await connect(place, self._timeout_s)
+        if self.place is not place or self._is_closed:
+            link.close()
+            raise LinkLost("another server answers now")
+        self._links.add(link)
+        link.closed.add_done_callback(lambda _: self._links.discard(link))
+        self.version = link.info.get("redis_version", "0")
+        old, self._run_id = self._run_id, link.info.get("run_id", "")
+        if old and old != self._run_id:
+            log.warning("redis %s: another server answers there now", self.name)
+            self._change()
+        return link
+
+    def _change(self) -> None:
+        """Another server than before: no link leads to it, but the one that is just being made, if that is how it is known."""
+        for lane in (self._lane, self._lasting):
+            if lane.connecting is None or lane.connecting is not asyncio.current_task():
+                lane.restart()
+        for listener in list(self._listeners):
+            listener.lose(LinkLost("another server answers now"))
+        self._on_change(self)
+
+    # --- failing
+
+    def _drop_all(self) -> list[Call]:
+        return [*self._lane.drop(), *self._lasting.drop()]
+
+    def _fail(self, calls: list[Call], error: BaseException) -> None:
+        reason = str(error)[:200] or type(error).__name__
+        if (
+            self.breaker.failed() and self.version
+        ):  # of one that never answered, whoever wanted to open it says what it means
+            log.error("redis %s: %s; asked again after a back-off", self.name, reason)
+        if isinstance(error, AuthenticationError | NoPermissionError):
+            reason += " (look at the user, the password and the ACL rules; docs/redis.md lists those that are needed)"
+        self._end_calls(calls + self._drop_all(), reason, error)
+        if self._on_trouble:
+            self._on_trouble()
+
+    def _end_calls(self, calls: list[Call], reason: str, cause: BaseException | None) -> None:
+        """Some in this turn of the loop, more in the next ones: their callers do not wake up all at once."""
+        for call in calls[:ENDS_PER_TURN]:
+            error = StoreUnavailable(f"redis {self.name}: {reason}")
+            error.__cause__ = cause
+            call.fail(error)
+        if len(calls) > ENDS_PER_TURN:
+            self._loop.call_soon(self._end_calls, calls[ENDS_PER_TURN:], reason, cause)
+
+
+class Listener:
+    """What is published in a channel."""
+
+    def __init__(self, link: Link, among: set[Listener]) -> None:
+        self._link = link
+        self._among = among
+        self._messages: deque[Any] = deque(maxlen=PUSHED_MAX)
+        self._news: asyncio.Future[None] | None = None
+        self._error: Exception | None = None
+        among.add(self)
+        link.on_push = self._heard
+        link.on_lost = self._lost
+
+    async def next(self, timeout_s: float) -> Any:
+        """The next message, a pong, or None: there was none. LinkLost."""
+        if not self._messages and not self._error:
+            self._news = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._news], timeout=timeout_s)
+        if self._messages:
+            return self._messages.popleft()
+        if self._error:
+            raise self._error
+        return None
+
+    async def published(self, ping_s: float) -> AsyncIterator[bytes]:
+        """What is published, for as long as somebody is there: until two pings in a row were not answered. LinkLost."""
+        unanswered = 0
+        while unanswered < 2:
+            message = await self.next(ping_s)
+            if message is None:
+                unanswered += 1
+                self.ping()
+                continue
+            unanswered = 0
+            if message[0] == b"message":
+                yield message[2]
+
+    def ping(self) -> None:
+        """To be answered by a message, if the server is there."""
+        self._link.write([("PING",)])
+
+    def close(self) -> None:
+        """End it. Idempotent."""
+        self._among.discard(self)
+        self._link.close()
+
+    def lose(self, error: Exception) -> None:
+        """End it; whoever listens hears of it."""
+        self._link.lose(error)
+
+    def _heard(self, message: Any) -> None:
+        self._messages.append(message)
+        self._wake()
+
+    def _lost(self, link: Link, error: Exception, batches: list[Any]) -> None:
+        for batch in batches:
+            batch.fail(error)
+        self._among.discard(self)
+        self._error = error
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._news and not self._news.done():
+            self._news.set_result(None)

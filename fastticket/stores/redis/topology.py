@@ -1,0 +1,51 @@
+"""Which server serves which slot: one server, Sentinel's master, or a Cluster's primaries.
+
+    URL ──► parse_url ──► Address ──► Single | Sentinel | Cluster ──► Server ──► Lane ──► Link
+
+`confirm_s`: how old the knowledge of who the primary is may become. When another server takes one's place, `on_change` is called before
+any of its replies is handed out: its data may be older.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastticket.stores.redis.address import Address, place_of
+from fastticket.stores.redis.cluster import Cluster
+from fastticket.stores.redis.sentinel import Sentinel
+from fastticket.stores.redis.servers import Server
+
+CONFIRM_S = 1.0
+
+
+class Single:
+    """Everything is on one server."""
+
+    confirm_s = CONFIRM_S  #: of no use: there is nobody to ask
+    doubt_s = 0.0
+
+    def __init__(self, address: Address, on_change: Callable[[Server], None]) -> None:
+        place = place_of(address, *(address.hosts[0] if address.hosts else ()))
+        self._server = Server(place.name, place, address.timeout_s, on_change)
+        self.servers = {place.name: self._server}
+
+    async def server_of(self, slot: int) -> Server:
+        """The one."""
+        return self._server
+
+    async def moved(self) -> None:
+        """Nothing to look up."""
+
+    async def aclose(self) -> None:
+        """Idempotent."""
+        await self._server.aclose()
+
+
+Topology = Single | Sentinel | Cluster
+
+
+def make_topology(address: Address, on_change: Callable[[Server], None], confirm_s: float = CONFIRM_S) -> Topology:
+    """What an address describes."""
+    if address.kind == "sentinel":
+        return Sentinel(address, on_change, confirm_s)
+    return Cluster(address, on_change, confirm_s) if address.kind == "cluster" else Single(address, on_change)

@@ -1,0 +1,229 @@
+"""Linkis' own configuration file, unchanged: what each key becomes, what is refused, and the way to a file of ours."""
+
+import tomllib
+
+import pytest
+
+from fastticket.errors import ConfigError
+from fastticket.gateway.config import read_config, to_toml, without_secrets
+from fastticket.gateway.linkis import LINKIS_LOGIN, LINKIS_PUBLIC_KEY, load_linkis
+from fastticket.web.cookies import TicketCookie, parent_domain
+
+REAL = r"""
+#
+# Licensed to the Apache Software Foundation (ASF) under one or more
+#
+!mysql
+wds.linkis.server.mybatis.datasource.url=jdbc:mysql://127.0.0.1:3306/linkis?characterEncoding=UTF-8
+wds.linkis.server.mybatis.datasource.password = hush-mysql
+wds.linkis.gateway.conf.enable.proxy.user=false
+wds.linkis.server.restful.uri=/
+linkis.session.redis.cache.enabled=true
+linkis.session.redis.host = redis.example.com
+linkis.session.redis.port:6380
+linkis.session.redis.password=p@ss\:w/rd\u0021
+wds.linkis.server.web.session.timeout 30m
+wds.linkis.session.ticket.key=my_ticket
+wds.linkis.server.user.restful.uri.pass.auth=/api/rest_j/v1/user/login,\
+    /api/rest_j/v1/user/publicKey , /static/
+wds.linkis.gateway.conf.url.pass.auth=/dss/
+wds.linkis.gateway.no.auth.url.regex=^/api/rest_j/v1/public/.*|/open\.html
+wds.linkis.server.security.ssl=true
+wds.linkis.gateway.cookie.domain.setup.switch=true
+wds.linkis.gateway.domain.level=2
+"""
+
+
+def load(tmp_path, text, **options):
+    path = tmp_path / "linkis.properties"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    given = {"listen": ["127.0.0.1:0"], "upstream": ["127.0.0.1:9001"], "keys": "keys.toml"} | options
+    return load_linkis(path, **given)
+
+
+def free_paths(config):
+    return {route.path for route in config.route if route.auth != "required"} - {LINKIS_PUBLIC_KEY}
+
+
+def test_a_real_file(tmp_path, caplog):
+    config = load(tmp_path, REAL)
+    assert config.store.url == "redis://:p%40ss%3Aw%2Frd%21@redis.example.com:6380/0"
+    assert config.ticket.cookie == "my_ticket"
+    assert config.ticket.cookie_secure
+    assert config.ticket.cookie_domain_level == 2
+    assert config.ticket.idle_timeout_s == 1800
+    assert free_paths(config) == {
+        LINKIS_LOGIN,
+        "/static",
+        "/dss",
+        "/api/rest_j/v1/public",
+        "/open.html",
+    }
+    assert {route.path for route in config.route if route.auth == "optional"} == {"/api/rest_j/v1/public", "/open.html"}
+    assert [route.path for route in config.route if route.login] == [LINKIS_LOGIN]
+    assert [route.path for route in config.route if route.auth == "required"] == ["/"]
+    warned = [record.getMessage() for record in caplog.records]
+    assert len(warned) == 4
+    assert all("unknown, ignored" in line for line in warned)
+    assert not any("hush" in line for line in warned)
+
+
+def test_an_empty_file_is_linkis_defaults_on_the_embedded_store(tmp_path):
+    config = load(tmp_path, "")
+    assert config.store.url == "sqlite:///fastticket.db"
+    assert config.ticket.cookie == "linkis_user_session_ticket_id_v1"
+    assert config.ticket.idle_timeout_s == 7200
+    assert (config.ticket.cookie_secure, config.ticket.cookie_domain_level) == (False, 0)
+    assert free_paths(config) == {LINKIS_LOGIN}
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("cache.enabled=false\nhost=h", "sqlite:///fastticket.db"),
+        ("cache.enabled=true", "redis://127.0.0.1:6379/0"),
+        ("cache.enabled=TRUE\nhost=h\npassword=", "redis://h:6379/0"),
+        (
+            "cache.enabled=true\nsentinel.master=main\nsentinel.nodes=a:6381, b:6381",
+            "redis+sentinel://a:6381,b:6381/main",
+        ),
+        (
+            "cache.enabled=true\npassword=x\nsentinel.master=main\nsentinel.nodes=a:1\nsentinel.password=y&z",
+            "redis+sentinel://:x@a:1/main?sentinel_password=y%26z",
+        ),
+    ],
+)
+def test_where_the_sessions_are(tmp_path, text, url):
+    lines = (f"linkis.session.redis.{line}" for line in text.splitlines())
+    assert load(tmp_path, "\n".join(lines)).store.url == url
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("2h", 7200), ("30m", 1800), ("45min", 2700), ("7200s", 7200), ("7200000", 7200), ("1d", 86400)],
+)
+def test_the_timeout(tmp_path, text, seconds):
+    assert load(tmp_path, f"wds.linkis.server.web.session.timeout={text}").ticket.idle_timeout_s == seconds
+
+
+def test_nobody_is_cut_off_within_the_idle_timeout(tmp_path):
+    ticket = load(tmp_path, "wds.linkis.server.web.session.timeout=7d").ticket
+    assert ticket.absolute_lifetime_s == ticket.idle_timeout_s == 7 * 86400
+
+
+@pytest.mark.parametrize(
+    ("regex", "paths"),
+    [
+        ("", set()),
+        ("^/a/b/.*$", {"/a/b"}),
+        ("/a.*", {"/a"}),
+        ("(/a/.*|/b/c)", {"/a", "/b/c"}),
+        ("^/a(.*)", {"/a"}),
+        (r"/a\.js", {"/a.js"}),
+        ("/a/[^/]+/public", set()),
+        (".*/public", set()),
+        ("/a/.*/b", set()),
+        ("(/a|/b)/c", set()),
+        ("/a?", set()),
+        ("/a.?b", set()),
+        ("/a.{2}", set()),
+        ("/x/.*|/a/[0-9]+", {"/x"}),
+    ],
+)
+def test_an_expression_exempts_no_more_than_it_says(tmp_path, regex, paths, caplog):
+    """What is plainly a path and what is below it is a route; the rest stays an expression."""
+    config = load(tmp_path, "wds.linkis.gateway.no.auth.url.regex=" + regex.replace("\\", "\\\\"))
+    assert free_paths(config) - {LINKIS_LOGIN} == paths
+    rest = config.route[-1].exempt
+    assert bool(rest) == (bool(regex) and len(paths) < regex.count("|") + 1)
+    assert rest in regex
+    assert not caplog.records
+
+
+def test_an_expression_that_python_does_not_read_exempts_nothing(tmp_path, caplog):
+    config = load(tmp_path, r"wds.linkis.gateway.no.auth.url.regex=/x/.*|/\\p{Alpha}+/y")
+    assert free_paths(config) - {LINKIS_LOGIN} == {"/x"}
+    assert config.route[-1].exempt == ""
+    assert "needs a ticket" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("linkis.session.redis.cluster.nodes=a:1", "is about sessions"),
+        ("wds.linkis.session.proxy.user.ticket.key=x", "is about sessions"),
+        ("wds.linkis.server.web.session.timeout=soon", "must be like 2h"),
+        ("wds.linkis.server.web.session.timeout=30", "less than a second"),
+        ("wds.linkis.server.security.ssl=maybe", "must be true or false"),
+        ("linkis.session.redis.cache.enabled=true\nlinkis.session.redis.port=x", "must be a whole number"),
+        ("linkis.session.redis.cache.enabled=true\nlinkis.session.redis.sentinel.master=m", "sentinel.nodes: missing"),
+        ("wds.linkis.gateway.conf.url.pass.auth=/", "would let everybody in everywhere"),
+        ("wds.linkis.gateway.no.auth.url.regex=.*|/.*", "would let everybody in everywhere"),
+        ("wds.linkis.gateway.no.auth.url.regex=.*[a-z]", "would let everybody in everywhere"),
+        ("wds.linkis.gateway.conf.url.pass.auth=dss", "path must begin with /"),
+        ("wds.linkis.session.ticket.key=a b", "cookie"),
+    ],
+)
+def test_what_is_refused(tmp_path, line, says):
+    with pytest.raises(ConfigError, match=says) as refused:
+        load(tmp_path, line)
+    assert "linkis.properties" in str(refused.value)
+
+
+def test_the_way_to_a_file_of_ours(tmp_path):
+    config = load(tmp_path, REAL)
+    again = read_config(tomllib.loads(to_toml(config)), config.source, config.base)
+    assert to_toml(again) == to_toml(config)
+    assert "hush" not in to_toml(config)
+
+
+def test_printed_without_secrets(tmp_path):
+    text = REAL + "linkis.session.redis.sentinel.master=m\nlinkis.session.redis.sentinel.nodes=a:1\n"
+    shown = to_toml(without_secrets(load(tmp_path, text + "linkis.session.redis.sentinel.password=hush")))
+    assert 'url = "redis+sentinel://:***@a:1/m?sentinel_password=***"' in shown
+
+
+def test_a_file_in_latin_1(tmp_path):
+    config = load(
+        tmp_path, "linkis.session.redis.cache.enabled=true\nlinkis.session.redis.password=é".encode("latin-1")
+    )
+    assert config.store.url == "redis://:%C3%A9@127.0.0.1:6379/0"
+
+
+@pytest.mark.parametrize(
+    ("host", "level", "domain"),
+    [
+        ("a.b.example.com", 2, "example.com"),
+        ("a.b.example.com:8080", 3, "b.example.com"),
+        ("example.com", 3, "example.com"),
+        ("example.com.", 2, "example.com"),
+        ("a.b.example.com", 0, ""),
+        ("localhost", 3, ""),
+        ("10.0.0.1", 3, ""),
+        ("[::1]:80", 3, ""),
+        ("", 3, ""),
+        ("a..com", 3, ""),
+    ],
+)
+def test_a_cookies_domain(host, level, domain):
+    assert parent_domain(host, level) == domain
+
+
+def test_the_set_cookie_values():
+    cookie = TicketCookie("t", is_secure=True, domain_level=2)
+    assert cookie.set("T", "x.a.b:1")[-1] == "t=T; Path=/; HttpOnly; SameSite=Lax; Secure; Domain=a.b"
+    assert cookie.clear("x.a.b")[-1] == "t=; Path=/; HttpOnly; SameSite=Lax; Secure; Domain=a.b; Max-Age=0"
+    assert "Domain" not in TicketCookie("t", is_secure=False, domain_level=0).set("T", "x.a.b")[-1]
+
+
+def test_a_login_through_the_gateway_sets_the_domain_of_the_host_that_was_asked(gateway, origin):
+    answer = b"HTTP/1.1 200 OK\r\nX-Ticket-Login: alice\r\nContent-Length: 0\r\n\r\n"
+    at = gateway(
+        origin(answer=answer), routes=[{"path": "/", "auth": "none", "login": True}], ticket={"cookie_domain_level": 2}
+    )
+    head, _ = at.ask(b"GET / HTTP/1.1\r\nHost: www.shop.example.com:8080\r\n\r\n")
+    assert b"; Domain=example.com\r\n" in head
+    for host in (b"localhost", b"a" * 90 + b".example.com"):
+        head, _ = at.ask(b"GET / HTTP/1.1\r\nHost: %s\r\n\r\n" % host)
+        assert b"Set-Cookie: ticket=" in head
+        assert b"Domain" not in head

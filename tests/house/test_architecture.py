@@ -1,0 +1,85 @@
+"""Imports point one way (design, section 7), and the house rules that a machine can check."""
+
+import ast
+import importlib
+import re
+
+import pytest
+from lab.imports import PACKAGE, SOURCES, circle_in, graph, module_of, room_of, rooms
+
+#: What each room may import of the package. Of what stands beside the rooms, each module is a room of its own.
+MAY_IMPORT = {
+    "errors": set(),
+    "tasks": set(),
+    "tomlfile": {"errors"},
+    "core": {"errors", "tomlfile"},
+    "dataplane": {"errors", "core"},
+    "stores": {"errors", "tasks"},
+    "sessions": {"errors", "tasks", "core", "stores"},
+    "sync": {"errors", "core", "stores", "sessions"},
+    "web": {"errors", "core", "stores", "sessions", "sync"},
+    "asgi": {"errors", "tasks", "sessions", "web"},
+    "fastapi": {"asgi"},
+    "wsgi": {"errors", "sync", "web"},
+    "flask": {"errors", "sync", "sessions", "web", "wsgi"},
+    "django": {"errors", "core", "stores", "sessions", "sync", "web"},
+    "gateway": {"errors", "tasks", "tomlfile", "core", "dataplane", "stores", "sessions", "web"},
+    "commands": {"errors", "core", "stores", "gateway", ""},
+    "": {"errors", "core", "stores", "sessions", "web"},
+    "__main__": set(),
+}
+LINES_MAX = 900
+TO_BE_SPLIT = {"http1.pyx", "proxy.pyx", "ticketcache.py"}
+
+
+def test_imports_point_one_way():
+    """Those for annotations included."""
+    found = rooms(graph())
+    assert {room: found[room] - MAY_IMPORT[room] for room in found if found[room] - MAY_IMPORT[room]} == {}
+    assert set(MAY_IMPORT) == set(found)
+
+
+def test_no_room_and_no_module_imports_itself_by_way_of_others():
+    assert circle_in(rooms(graph())) == []
+    assert circle_in(graph()) == []
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_can_be_read_in_one_go(source):
+    assert source.name in TO_BE_SPLIT or len(source.read_text().splitlines()) <= LINES_MAX
+
+
+def test_only_the_redis_store_knows_redis():
+    knowing = [s for s in SOURCES if re.search(r"^\s*(?:import|from)\s+redis\b", s.read_text(), re.MULTILINE)]
+    assert {source.parent for source in knowing} == {PACKAGE / "stores" / "redis"}
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_web_framework_is_known_in_its_own_room_alone(source):
+    frameworks = r"^\s*(?:import|from)\s+(fastapi|starlette|flask|werkzeug|django)\b"
+    known = set(re.findall(frameworks, source.read_text(), re.MULTILINE))
+    family = {"fastapi": {"starlette"}, "flask": {"werkzeug"}}
+    own = room_of(module_of(source))
+    assert known <= {own} | family.get(own, set())
+
+
+@pytest.mark.parametrize("source", sorted(PACKAGE.rglob("*.pyx")), ids=lambda path: path.name)
+def test_a_compiled_module_has_its_declarations_stub_and_directives(source):
+    assert source.with_suffix(".pxd").exists()
+    assert source.with_suffix(".pyi").exists()
+    first = source.read_text().splitlines()[0]
+    assert first.startswith("# cython: language_level=3")
+    assert not re.search(r"^\s*(include|DEF)\s", source.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("source", sorted(PACKAGE.rglob("*.pyx")), ids=lambda path: path.name)
+def test_a_stub_names_what_the_module_has(source):
+    """Every public function and class of the stub is in the compiled module."""
+    module = importlib.import_module(f"fastticket.{module_of(source)}")
+    for node in ast.parse(source.with_suffix(".pyi").read_text()).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+            assert hasattr(module, node.name), node.name
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            for member in node.body:
+                if isinstance(member, ast.FunctionDef) and not member.name.startswith("__"):
+                    assert hasattr(getattr(module, node.name), member.name), f"{node.name}.{member.name}"

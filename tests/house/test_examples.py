@@ -1,0 +1,91 @@
+"""The scripts in examples/: each runs as it is to its end; the application, which has none, as its first lines say.
+
+examples/auth is run by test_auth_endpoint.py. systemd's units are read: what they start is a command of ours.
+"""
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from conftest import BOUND_S
+from lab.documents import ROOT
+from lab.processes import Process
+from lab.redis_servers import free_port, wait_until
+
+from fastticket.commands.cli import BAD_USAGE, _parser
+from fastticket.gateway.config import read_config
+
+APPLICATION = ROOT / "examples/application.py"
+OTHERS = sorted({*ROOT.glob("examples/*.py")} - {APPLICATION})
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+@pytest.mark.parametrize("script", OTHERS, ids=lambda path: path.name)
+def test_it_runs(script, tmp_path):
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=BOUND_S, env=ENVIRONMENT
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+def test_what_embed_prints(tmp_path):
+    printed = subprocess.check_output(
+        [sys.executable, ROOT / "examples/embed.py"], cwd=tmp_path, text=True, timeout=BOUND_S, env=ENVIRONMENT
+    )
+    first, *others = printed.splitlines()
+    assert first.startswith("alice ")
+    assert others == ["admitted", "refused: revoked"]
+
+
+@pytest.fixture
+def application(tmp_path):
+    """It, on a port that is free."""
+    port = str(free_port())
+    (tmp_path / "application.py").write_text(APPLICATION.read_text().replace("9001", port))
+    with subprocess.Popen([sys.executable, "application.py"], cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+        yield port
+        process.kill()
+
+
+@pytest.mark.parametrize(("name", "in_form"), [("alice", "alice"), ("Zoë", "Zo%C3%AB")])
+def test_the_application_behind_the_gateway(application, tmp_path, name, in_form):
+    keygen, serve, python, curl = ast.get_docstring(ast.parse(APPLICATION.read_text())).splitlines()[-4:]
+    assert python == f"python {APPLICATION.relative_to(ROOT)}"
+    program = [sys.executable, "-m", *shlex.split(keygen)]
+    subprocess.run(program, cwd=tmp_path, check=True, timeout=BOUND_S, env=ENVIRONMENT)
+    words = shlex.split(serve.replace("9001", application))[1:]
+    gateway = Process(*words, "--listen", "127.0.0.1:0", cwd=tmp_path)
+    try:
+        command = curl.replace("localhost:8080", "{}:{}".format(*gateway.address)).replace("curl", "curl -sS")
+        command = command.replace("user=alice", f"user={in_form}")
+        answer = lambda: subprocess.check_output(["bash", "-c", command], cwd=tmp_path, text=True, timeout=BOUND_S)  # noqa: E731
+        wait_until(lambda: answer() == f"welcome\nhello {name}\n", "the application answers", BOUND_S)
+    finally:
+        gateway.process.terminate()
+        gateway.process.wait(BOUND_S)
+        gateway.process.stdout.close()
+
+
+UNIT = (ROOT / "examples/systemd/fastticket.service").read_text()
+
+
+def test_the_unit_starts_a_command_of_ours():
+    command = re.search(r"^ExecStart=(.*)$", UNIT, re.MULTILINE)[1]
+    assert _parser().parse_args(shlex.split(command)[1:]).config
+
+
+def test_the_configuration_that_the_unit_wants_is_one(tmp_path):
+    wanted = tomllib.loads("".join(re.findall(r"^#     (.*\n)", UNIT, re.MULTILINE)))
+    assert wanted.keys() == {"gateway", "ticket", "store"}
+    behind = {"upstream": [{"name": "app", "servers": ["127.0.0.1:9001"]}], "route": [{"path": "/"}]}
+    read_config(wanted | behind, "fastticket.service", tmp_path)
+
+
+def test_the_unit_is_not_started_again_for_a_wrong_configuration():
+    assert re.search(rf"^RestartPreventExitStatus={BAD_USAGE}$", UNIT, re.MULTILINE)

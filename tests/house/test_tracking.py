@@ -1,0 +1,138 @@
+"""The benchmarks are tracked: what judges, compares and draws the figures does so. What they are is not judged here."""
+
+import html.parser
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench"
+sys.path.append(str(BENCH))
+
+import budgets  # noqa: E402
+import capacity  # noqa: E402
+import gate  # noqa: E402
+import report  # noqa: E402
+import track  # noqa: E402
+
+RECORDS = [json.loads(path.read_text()) for path in track.records()]
+
+
+def test_there_is_a_history():
+    assert RECORDS
+    dates = [record["environment"]["date"] for record in RECORDS]
+    assert dates == sorted(dates)
+
+
+@pytest.mark.parametrize(("kind", "worse", "good"), [("instructions", 103.2, 102.8), ("ratios", 116.0, 114.0)])
+def test_the_gate_turns_red_at_its_tolerance(kind, worse, good):
+    assert [ok for ok, _ in gate.judge(kind, {"hit": worse}, {"hit": 100.0})] == [False]
+    assert [ok for ok, _ in gate.judge(kind, {"hit": good}, {"hit": 100.0})] == [True]
+
+
+def test_what_was_won_is_recorded():
+    """Else it would be room for the next loss. Ratios swing too much for that."""
+    assert [ok for ok, _ in gate.judge("instructions", {"hit": 96.0}, {"hit": 100.0})] == [False]
+    assert [ok for ok, _ in gate.judge("ratios", {"hit": 60.0}, {"hit": 100.0})] == [True]
+
+
+def test_the_gate_turns_red_for_what_is_not_measured_any_more_and_for_what_has_no_baseline():
+    judged = dict.fromkeys(["gone", "new", "kept"])
+    for ok, line in gate.judge("ratios", {"new": 1.0, "kept": 1.0}, {"gone": 1.0, "kept": 1.0}):
+        judged[next(name for name in judged if name in line.split(":")[0])] = ok
+    assert judged == {"gone": False, "new": False, "kept": True}
+
+
+def test_the_baseline_has_all_that_is_judged():
+    baselines = json.loads(gate.BASELINE.read_text())
+    for kind in gate.TOLERANCES:
+        assert baselines[kind]
+        names = [set(figures) for figures in baselines[kind].values()]
+        assert all(one == other for one, other in itertools.pairwise(names))
+
+
+def test_every_budget_is_shown_by_a_figure_of_the_last_record():
+    assert budgets.measured(RECORDS[-1]["figures"]) == budgets.BUDGETS
+
+
+def record_with(**figures):
+    return {
+        "environment": {**RECORDS[-1]["environment"]},
+        "figures": {name: {"value": value, "unit": unit} for name, (value, unit) in figures.items()},
+        "series": {},
+    }
+
+
+def test_compare_tells_what_changed_and_not_what_swings():
+    old = record_with(
+        steady=(1.0, "ratio"),
+        time=(10.0, "µs"),
+        slower=(100.0, "instructions"),
+        calls=(4.1, "a request"),
+        ratio=(0.83, "ratio"),
+        gone=(1.0, "µs"),
+    )
+    new = record_with(
+        steady=(1.01, "ratio"),
+        time=(11.5, "µs"),
+        slower=(104.0, "instructions"),
+        calls=(5.1, "a request"),
+        ratio=(0.874, "ratio"),
+        extra=(1.0, "µs"),
+    )
+    told = "\n".join(track.compare(old, new))
+    assert "+4.0%  slower: 100 -> 104 instructions" in told
+    assert "steady" not in told
+    assert "time:" not in told
+    assert "gone: gone" in told
+    assert "calls: 4.1 -> 5.1 a request" in told
+    assert "ratio: 0.83 -> 0.874 ratio" in told
+    assert "new: extra" in told
+
+
+def test_the_tables_name_every_gateway_and_budget():
+    told = "\n".join(track.tables(RECORDS[-1]))
+    assert all(f"| {name} |" in told or f"| **{name}** |" in told for name in track.gateways(RECORDS[-1]["figures"]))
+    assert told.count("missed") + told.count("| met |") == len(budgets.BUDGETS)
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser would load, and what it would draw."""
+
+    def __init__(self):
+        super().__init__()
+        self.loaded, self.plots, self.text = [], 0, ""
+
+    def handle_starttag(self, tag, attributes):
+        self.plots += tag == "svg"
+        for name, value in attributes:
+            if tag in ("script", "link", "img", "iframe") or (
+                name in ("src", "href", "xlink:href") and value[:1] != "#"
+            ):
+                self.loaded.append((tag, name, value))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_report_stands_on_its_own():
+    page = Page()
+    page.feed(report.page(RECORDS))
+    assert page.loaded == []
+    assert page.plots >= 10
+    assert all(budget.text in page.text for budget in budgets.BUDGETS)
+
+
+def test_the_model_of_the_store_s_load_fits_what_was_measured():
+    measured = RECORDS[-1]["figures"]
+    fleets = dict(capacity.fleets(measured))
+    assert len(fleets) == 14
+    for name, fleet in fleets.items():
+        predicted = capacity.load(fleet)
+        commands = predicted.commands / fleet.requests_per_s * 1000
+        if "recheck" not in name:  # there, one load is awaited after the other, each in an exchange of its own
+            assert commands == pytest.approx(measured[f"{name}/commands"]["value"], rel=0.05), name
+        assert predicted.touches == pytest.approx(measured[f"{name}/touches"]["value"], rel=0.1), name
+        assert predicted.loads == pytest.approx(measured[f"{name}/loads"]["value"], rel=0.1, abs=10), name

@@ -1,0 +1,141 @@
+"""A real Chromium, led page by page over its DevTools protocol: https://chromedevtools.github.io/devtools-protocol/.
+
+Its names under `shop.test` and `localhost` are 127.0.0.1; everything else resolves to nothing. Certificates are not looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from conftest import BOUND_S
+from websockets.sync.client import ClientConnection, connect
+
+from lab.real_programs import program
+
+FLAGS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"),
+    *(
+        "--disable-dev-shm-usage",
+        "--window-size=1200,900",
+        "--ignore-certificate-errors",
+        "--remote-debugging-port=0",
+        "about:blank",
+    ),
+    "--host-resolver-rules=MAP *.localhost 127.0.0.1, MAP shop.test 127.0.0.1, MAP *.shop.test 127.0.0.1, "
+    "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+)
+PAGE_BOUND_S = 60.0
+LISTENS = "DevTools listening on "
+
+
+class Chromium:
+    """One tab. `status`: of the page that it shows."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self._numbers = itertools.count(1)
+        self._events: deque[dict[str, Any]] = deque()
+        self._session: str | None = None
+        target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.status = 0
+        for domain in ("Page", "Network", "Runtime"):
+            self._call(f"{domain}.enable")
+
+    def go(self, url: str) -> str:
+        """As if somebody had typed the address, redirects followed. The page's text."""
+        self._call("Page.navigate", url=url)
+        while True:
+            event = self._event("Network.responseReceived", "Page.loadEventFired")
+            if event["method"] == "Page.loadEventFired":
+                return str(self.run("document.body.innerText"))
+            if event["params"]["type"] == "Document":
+                self.status = event["params"]["response"]["status"]
+
+    def run(self, script: str) -> Any:
+        """What a script says in the page, awaited."""
+        found = self._call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    def wait(self, condition: str) -> None:
+        """Until an expression of a page that takes its time is true. The page may become another one meanwhile."""
+        watch = f"""new Promise(done => {{
+            const look = () => {{
+                try {{ if ({condition}) {{ done(true); return; }} }} catch (error) {{}}
+                if (Date.now() > until) done(false); else setTimeout(look, 50);
+            }};
+            const until = Date.now() + 5000;
+            look();
+        }})"""
+        give_up_at_s = time.monotonic() + PAGE_BOUND_S
+        while time.monotonic() < give_up_at_s:
+            with contextlib.suppress(AssertionError):  # it was waited for in a page that is gone
+                if self.run(watch):
+                    return
+        shown = self.run("document.location.href + ' ' + document.body.innerText.slice(0, 1000)")
+        raise AssertionError(f"not in {PAGE_BOUND_S:g} s: {condition}; {shown}")
+
+    def choose_file(self, selector: str, path: Path) -> None:
+        """Into an `<input type="file">`."""
+        root = self._call("DOM.getDocument")["root"]["nodeId"]
+        node = self._call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self._call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
+
+    def cookies(self) -> list[tuple[str, str, str]]:
+        """All that it keeps: (name, domain, path); a domain for the hosts below it, too, begins with a dot."""
+        found = self._call("Network.getAllCookies")["cookies"]
+        return sorted((cookie["name"], cookie["domain"], cookie["path"]) for cookie in found)
+
+    def kept(self, name: str) -> dict[str, Any]:
+        """All that it knows of the one cookie of this name."""
+        (found,) = [each for each in self._call("Network.getAllCookies")["cookies"] if each["name"] == name]
+        return dict(found)
+
+    def _call(self, method: str, **params: Any) -> dict[str, Any]:
+        number = next(self._numbers)
+        said = {"id": number, "method": method, "params": params}
+        self._connection.send(json.dumps(said | ({"sessionId": self._session} if self._session else {})))
+        while True:
+            heard = json.loads(self._connection.recv(3 * BOUND_S))
+            if heard.get("id") == number:
+                assert "error" not in heard, heard
+                return dict(heard["result"])
+            self._events.append(heard)
+
+    def _event(self, *methods: str) -> dict[str, Any]:
+        while True:
+            heard = self._events.popleft() if self._events else json.loads(self._connection.recv(3 * BOUND_S))
+            if heard.get("method") in methods:
+                return heard
+
+
+@contextlib.contextmanager
+def chromium(profile: Path) -> Iterator[Chromium]:
+    """A browser with an empty profile, which is ended with all of its processes."""
+    command = [program("chromium"), *FLAGS, f"--user-data-dir={profile}"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr
+            patience = threading.Timer(3 * BOUND_S, process.kill)
+            patience.start()
+            address = next(line for line in process.stderr if line.startswith(LISTENS))
+            patience.cancel()
+            threading.Thread(target=process.stderr.read, daemon=True).start()  # or its pipe fills
+            with connect(address.removeprefix(LISTENS).strip(), max_size=None, proxy=None) as connection:
+                yield Chromium(connection)
+        finally:
+            process.terminate()
+            try:
+                process.wait(BOUND_S)
+            except subprocess.TimeoutExpired:
+                process.kill()

@@ -1,0 +1,72 @@
+"""The documents, read for tests: README.md and all of docs/, their fenced blocks, inline code, links and headings."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
+
+
+class Block(NamedTuple):
+    """A fenced block: what its first line says it is, and what is in it."""
+
+    document: Path
+    line: int
+    kind: str
+    text: str
+
+    def __str__(self):
+        return f"{name(self.document)}:{self.line}"
+
+
+def name(document):
+    return str(document.relative_to(ROOT))
+
+
+def blocks(*kinds):
+    """The blocks of all documents, or those of some kinds."""
+    return [block for document in DOCUMENTS for block in blocks_of(document) if not kinds or block.kind in kinds]
+
+
+def blocks_of(document):
+    found = []
+    for fence in re.finditer(r"^```(.*)\n((?:.*\n)*?)```$", document.read_text(), re.MULTILINE):
+        line = document.read_text().count("\n", 0, fence.start()) + 1
+        found.append(Block(document, line, fence[1], fence[2]))
+    return found
+
+
+def prose_of(document):
+    """What is not in a block."""
+    return re.sub(r"^```.*\n(?:.*\n)*?```$", "", document.read_text(), flags=re.MULTILINE)
+
+
+def code_of(document):
+    """The inline code."""
+    return re.findall(r"`([^`\n]+)`", prose_of(document))
+
+
+def links_of(document):
+    """The targets of links, images included."""
+    return re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]+`", "", prose_of(document)))
+
+
+def anchors_of(document):
+    """Its headings, as GitHub names them in links."""
+    headings = re.findall(r"^#+ +(.*)$", prose_of(document), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def targets(folder="."):
+    """What `make` makes there."""
+    makefile = (ROOT / folder / "Makefile").read_text().replace("\\\n", " ")
+    names = " ".join(re.findall(r"^NAMES := (.*)$", makefile, re.MULTILINE))
+    rules = re.findall(r"^([a-z][\w\t -]*):(?!=)", makefile.replace("$(NAMES)", names), re.MULTILINE)
+    return {target for rule in rules for target in rule.split()}
+
+
+def is_made(words):
+    """Whether `make WORDS` names targets that there are."""
+    folder, wanted = (words[1], words[2:]) if words[0] == "-C" else (".", words)
+    return set(wanted) <= targets(folder)

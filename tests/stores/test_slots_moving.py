@@ -1,0 +1,45 @@
+"""A shard whose server was replaced while its slot is being moved in a Cluster."""
+
+from __future__ import annotations
+
+import pytest
+from lab.redis_servers import ClusterSetup
+from lab.store_contract import new_session
+
+import fastticket
+from fastticket.stores.contract import Reply, Request, shard_of
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    cluster = ClusterSetup(tmp_path)
+    yield cluster
+    cluster.close()
+
+
+async def test_p8_ends_are_made_again_while_the_slot_is_being_moved(cluster):
+    """Nothing has been moved yet; that can last, if whoever moves it has died."""
+    store, other = (fastticket.open_store(cluster.url) for _ in range(2))
+    await store.open()
+    await other.open()
+    try:
+        shard = shard_of("alice", store.shards)
+        position = (await store.exchange({shard: Request(None)}))[shard].position
+        await other.create(await new_session(other))  # an empty set of live ones would be a key that is nowhere, too
+        for _ in range(3):
+            session = await new_session(other)
+            await other.create(session)
+            await other.revoke(session.id, session.principal)
+        position = (await store.exchange({shard: Request(position)}))[shard].position
+        slot = store._slots[shard]
+        source = cluster.owner_of(slot)
+        target = next(each for each in cluster.primaries if each is not source)
+        target.admin("CLUSTER", "SETSLOT", slot, "IMPORTING", source.admin("CLUSTER MYID"))
+        source.admin("CLUSTER", "SETSLOT", slot, "MIGRATING", target.admin("CLUSTER MYID"))
+        store._on_change_of([shard])
+        reply = (await store.exchange({shard: Request(position)}))[shard]
+        assert isinstance(reply, Reply)
+        assert reply.replaced
+    finally:
+        await store.aclose()
+        await other.aclose()

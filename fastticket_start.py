@@ -1,4 +1,6 @@
-"""Where the command `fastticket` begins: before the package is imported, which takes a tenth of a second."""
+"""Where the command `fastticket` begins: before the package is imported, which takes a tenth of a
+second.
+"""
 
 import os
 import signal
@@ -10,8 +12,9 @@ ENDED_BY_SIGTERM = 128 + signal.SIGTERM
 def main() -> int:
     """Run a command; the exit code.
 
-    The first process of a container (pid 1) has no default for SIGTERM: the kernel drops it until somebody handles it. And what means
-    "reload" or "open the logs anew" to a gateway must not end one that still starts: it reads all of that now.
+    The first process of a container (pid 1) has no default for SIGTERM: the kernel drops it until
+    somebody handles it. And what means "reload" or "open the logs anew" to a gateway must not end
+    one that still starts: it reads all of that now.
     """
     _open_standard_streams()
     if sys.argv[1:2] == ["serve"]:
@@ -25,7 +28,9 @@ def main() -> int:
 
 
 def _open_standard_streams() -> None:
-    """One that is closed (`2>&-`) would be the number of the next file or socket, and what is said to nobody would be written there."""
+    """One that is closed (`2>&-`) would be the number of the next file or socket, and what is said
+    to nobody would be written there.
+    """
     for fd in range(3):
         try:
             os.fstat(fd)

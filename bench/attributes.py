@@ -1,15 +1,19 @@
-"""What values in a session cost a web application: fastticket's middleware beside starsessions and Flask-Session, on the same Redis.
+"""What values in a session cost a web application: fastticket's middleware beside starsessions and
+Flask-Session, on the same Redis.
 
     python bench/attributes.py [--requests 3000]
 
-Method: each application is called in this process, as its server would call it, one request after the other; a real redis-server on the
-other core. A session holds a cart of ten items and four short values, some 500 bytes as JSON. Three kinds of requests: one that reads
-the cart, one that reads it and adds to a counter, one that looks at nothing. Candidates take turns, request by request, so a mood
-of the machine strikes all alike. Commands are those that clients send, counted by MONITOR in a run of its own, without those that
-scripts call; fastticket's flush, which goes by the clock and not by requests, is kept out of that run. Bytes are the growth of Redis'
-memory by session, for 2,000 of them.
+Method: each application is called in this process, as its server would call it, one request after
+the other; a real redis-server on the other core. A session holds a cart of ten items and four short
+values, some 500 bytes as JSON. Three kinds of requests: one that reads the cart, one that reads it
+and adds to a counter, one that looks at nothing. Candidates take turns, request by request, so a
+mood of the machine strikes all alike. Commands are those that clients send, counted by MONITOR in a
+run of its own, without those that scripts call; fastticket's flush, which goes by the clock and not
+by requests, is kept out of that run. Bytes are the growth of Redis' memory by session, for 2,000 of
+them.
 
-Wanted: at most 1 command for a request that changes something, none for one that does not, where near copies are kept.
+Wanted: at most 1 command for a request that changes something, none for one that does not, where
+near copies are kept.
 """
 
 from __future__ import annotations

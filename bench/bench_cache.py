@@ -1,9 +1,11 @@
-"""The near cache beside caches that one would take from PyPI: a get, a put that evicts, and bytes an entry.
+"""The near cache beside caches that one would take from PyPI: a get, a put that evicts, and bytes
+an entry.
 
     python -m pytest bench/bench_cache.py
 
-Each holds 10,000 sessions, full. What one would keep for a session in a cache of objects: session id -> (principal, idle deadline,
-absolute deadline). The near cache keeps the ticket, marks the use on a get, and compares the whole ticket; the others do neither.
+Each holds 10,000 sessions, full. What one would keep for a session in a cache of objects: session
+id -> (principal, idle deadline, absolute deadline). The near cache keeps the ticket, marks the use
+on a get, and compares the whole ticket; the others do neither.
 """
 
 from __future__ import annotations

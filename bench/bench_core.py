@@ -5,8 +5,8 @@
     ... --benchmark-group-by=func                                       pytest-benchmark's own tables, too
     ... --benchmark-json=FILE                                           every round of it
 
-Each statement below is what a server would run for each request, all for the principal "alice"; passes.py says how it is timed. The
-empty calls show how much of it is the call itself.
+Each statement below is what a server would run for each request, all for the principal "alice";
+passes.py says how it is timed. The empty calls show how much of it is the call itself.
 """
 
 from __future__ import annotations
@@ -125,11 +125,13 @@ def test_call(benchmark: BenchmarkFixture, number: int, row: str) -> None:
     passes.time_calls(benchmark, "core", row, timeit.Timer(STATEMENTS[row], globals=_names()).timeit)
 
 
-# ------------------------------------------------------------------------------------------------------ many sessions
+# ------------------------------------------------------------------------------------ many sessions
 
 
 def ticket_of(keys: Keyring, number: int, issued_at_ms: int) -> str:
-    """The same ticket again for the same number: a million of them need not be kept. Its principal has 24 bytes."""
+    """The same ticket again for the same number: a million of them need not be kept. Its principal
+    has 24 bytes.
+    """
     session_id = hashlib.blake2b(number.to_bytes(8, "big"), digest_size=16).digest()
     return keys.mint(f"user-{number:019}", issued_at_ms, IDLE_TIMEOUT_S, LIFETIME_S, session_id)
 
@@ -154,7 +156,9 @@ def check_all(cache: TicketCache, tickets: list[str]) -> None:
 @pytest.mark.parametrize("sessions", [FEW_SESSIONS, MANY_SESSIONS])
 @pytest.mark.parametrize("number", range(passes.PASSES), ids=lambda number: f"pass{number}")
 def test_sessions(benchmark: BenchmarkFixture, record_figure: Any, number: int, sessions: int) -> None:
-    """Hits in random order. As from a socket, the text of a ticket was just written; what is cold is the near cache."""
+    """Hits in random order. As from a socket, the text of a ticket was just written; what is cold
+    is the near cache.
+    """
     cache, issued_at_ms = full_cache(sessions)
     keys = _keys()
     order = random.Random(number)

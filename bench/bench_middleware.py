@@ -1,10 +1,12 @@
-"""What sessions cost a Python application for each request, without a network: the application is called as its server would.
+"""What sessions cost a Python application for each request, without a network: the application is
+called as its server would.
 
     python -m pytest bench/bench_middleware.py
 
-"no sessions" answers at once: the floor of its kind. fastticket is asked by hand, as README.md shows. starsessions and Flask-Session
-keep their sessions in a real redis-server on this machine, read them on every request and move their expiry on; Flask's own session
-is a signed cookie, which nobody can revoke.
+"no sessions" answers at once: the floor of its kind. fastticket is asked by hand, as README.md
+shows. starsessions and Flask-Session keep their sessions in a real redis-server on this machine,
+read them on every request and move their expiry on; Flask's own session is a signed cookie, which
+nobody can revoke.
 """
 
 from __future__ import annotations

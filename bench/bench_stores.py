@@ -1,10 +1,12 @@
-"""What the store costs the process that asks it, a session: fastticket's exchanges beside redis-py as one would use it.
+"""What the store costs the process that asks it, a session: fastticket's exchanges beside redis-py
+as one would use it.
 
     python -m pytest bench/bench_stores.py
 
-A real Redis 8 on this machine (redis-py's client-side caching wants 7.4 or newer), on the core of the process that asks it, so that
-nobody is woken from sleep; wall time, so the server's part is in it. "held" is what fastticket does for nearly every request, and
-redis-py's client-side caching (blocking; it has none for asyncio) for a read: neither asks Redis.
+A real Redis 8 on this machine (redis-py's client-side caching wants 7.4 or newer), on the core of
+the process that asks it, so that nobody is woken from sleep; wall time, so the server's part is in
+it. "held" is what fastticket does for nearly every request, and redis-py's client-side caching
+(blocking; it has none for asyncio) for a read: neither asks Redis.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""The gateways that are compared, each started from its package as a good operator would: one worker, connections kept, no logs.
+"""The gateways that are compared, each started from its package as a good operator would: one
+worker, connections kept, no logs.
 
-`peers/` has their configurations. A candidate says what it does for a request: whether it authenticates, and with what.
+`peers/` has their configurations. A candidate says what it does for a request: whether it
+authenticates, and with what.
 """
 
 from __future__ import annotations
@@ -89,7 +91,9 @@ class Stage:
 
     @contextlib.contextmanager
     def redis(self) -> Iterator[tuple[Child, int, str]]:
-        """A Redis of its own, on the gateway's core, that knows all sessions; ended if the block fails."""
+        """A Redis of its own, on the gateway's core, that knows all sessions; ended if the block
+        fails.
+        """
         folder = self.file(".redis")
         folder.mkdir()
         child, port = start_redis(folder, GATEWAY_CORE)
@@ -107,7 +111,7 @@ def stopped_on_failure(child: Child) -> Iterator[None]:
         raise
 
 
-# --------------------------------------------------------------------------------------------------------------------- ours
+# --------------------------------------------------------------------------------------------- ours
 
 
 def fastticket(stage: Stage, store: str = "sqlite", touch_resolution_ms: int = 0, workers: int = 1) -> Gateway:
@@ -162,7 +166,7 @@ def pump(stage: Stage) -> Gateway:
     return stage.start_telling([sys.executable, HERE / "pump.py", stage.loader.upstream.rpartition(":")[2]])
 
 
-# -------------------------------------------------------------------------------------------------------------------- theirs
+# ------------------------------------------------------------------------------------------- theirs
 
 
 def nginx(stage: Stage, site: str = "nginx-plain.conf", program: str = "nginx", **values: object) -> Gateway:
@@ -233,7 +237,9 @@ def traefik(stage: Stage, middlewares: str = "") -> Gateway:
 
 
 def _wait_for_routes(gateway: Gateway) -> None:
-    """Traefik listens before it has read its routes, and says 404 until then. Later it asks the loader, which sleeps as yet."""
+    """Traefik listens before it has read its routes, and says 404 until then. Later it asks the
+    loader, which sleeps as yet.
+    """
     give_up_at = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < give_up_at:
         connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=0.2)
@@ -266,7 +272,7 @@ def program_path(name: str) -> str:
     return found
 
 
-# ---------------------------------------------------------------------------------------------------------------- the table
+# ---------------------------------------------------------------------------------------- the table
 
 
 @dataclasses.dataclass(frozen=True)

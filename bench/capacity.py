@@ -1,4 +1,5 @@
-"""How many gateways and Redis nodes for so many sessions and requests: a model of the load on the store.
+"""How many gateways and Redis nodes for so many sessions and requests: a model of the load on the
+store.
 
     python bench/capacity.py --sessions 1e8 --active 5e6 --rate 1e6          a plan
     python bench/capacity.py --table                                         the tables of docs/capacity.md
@@ -6,15 +7,19 @@
 
 The rules it is made of, each one a line of `load`:
 
-- A gateway writes a session once a flush in which it was used, however often: of S sessions asked at random, r requests a flush fall on
-  S (1 - e^(-r/S)). With `touch_resolution_ms` it writes one at its first use after that time: 1 / (T + S/R) times a second.
-- A flush sends one exchange for every shard, and one more for every 400 touches of a shard beyond the first 400.
-- A session is loaded when a gateway does not hold it (the near cache is smaller than what it sees), and again at its first use after
-  `recheck_s`. Loads of one turn of the event loop, taken as a millisecond, go out together: one call, one exchange a shard concerned.
-- With any balancing that does not look at the ticket (round robin), every gateway sees every active session; with hashing on the
-  ticket, each its share.
+- A gateway writes a session once a flush in which it was used, however often: of S sessions asked
+  at random, r requests a flush fall on S (1 - e^(-r/S)). With `touch_resolution_ms` it writes one
+  at its first use after that time: 1 / (T + S/R) times a second.
+- A flush sends one exchange for every shard, and one more for every 400 touches of a shard beyond
+  the first 400.
+- A session is loaded when a gateway does not hold it (the near cache is smaller than what it sees),
+  and again at its first use after `recheck_s`. Loads of one turn of the event loop, taken as a
+  millisecond, go out together: one call, one exchange a shard concerned.
+- With any balancing that does not look at the ticket (round robin), every gateway sees every active
+  session; with hashing on the ticket, each its share.
 
-Costs a unit are those that scale.py measured on the machine of docs/benchmarks.md; yours differ, ratios less so.
+Costs a unit are those that scale.py measured on the machine of docs/benchmarks.md; yours differ,
+ratios less so.
 """
 
 from __future__ import annotations
@@ -39,7 +44,9 @@ TURNS_PER_S = 1000.0
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """Measured, µs of CPU (scale.py: redis; flush.py; gateway.py). `redis_*` are of Redis, the others of a gateway."""
+    """Measured, µs of CPU (scale.py: redis; flush.py; gateway.py). `redis_*` are of Redis, the
+    others of a gateway.
+    """
 
     request: float = 16.0  # proxied, with its check; touches not counted
     gateway_touch: float = 1.9
@@ -119,7 +126,9 @@ def distinct(sessions: float, requests: float) -> float:
 
 
 def first_uses(sessions: float, rate: float, after_s: float) -> float:
-    """How often a second a session is used for the first time after so long: each time after that, and the wait for its next use."""
+    """How often a second a session is used for the first time after so long: each time after that,
+    and the wait for its next use.
+    """
     return sessions / (after_s + sessions / rate) if sessions else 0.0
 
 
@@ -136,7 +145,9 @@ class Plan:
 
 
 def plan(sessions: float, fleet: Fleet, costs: Costs) -> Plan:
-    """For so many live sessions in Redis, and a fleet whose number of gateways (of one core each) is found here."""
+    """For so many live sessions in Redis, and a fleet whose number of gateways (of one core each)
+    is found here.
+    """
     gateways = 1
     while True:
         tried = dataclasses.replace(fleet, gateways=gateways)
@@ -151,7 +162,7 @@ def plan(sessions: float, fleet: Fleet, costs: Costs) -> Plan:
     return Plan(tried, store, cores, near_cache_gib, store.redis_cores(costs), redis_gib)
 
 
-# ------------------------------------------------------------------------------------------------------------------- to read
+# ------------------------------------------------------------------------------------------ to read
 
 
 def plan_lines(found: Plan, node_gib: float) -> Iterator[str]:

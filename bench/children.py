@@ -1,4 +1,6 @@
-"""The processes of a benchmark: each on its core, ended with the benchmark, its CPU and its system calls counted."""
+"""The processes of a benchmark: each on its core, ended with the benchmark, its CPU and its system
+calls counted.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class BenchError(Exception):
 
 
 def claim_machine(core: int) -> None:
-    """Run on that core, with as many open files as are allowed. BenchError if there are not two cores."""
+    """Run on that core, with as many open files as are allowed. BenchError if there are not two
+    cores.
+    """
     os.sched_setaffinity(0, {GATEWAY_CORE, LOAD_CORE})  # as far as they are there
     if len(os.sched_getaffinity(0)) < 2:
         raise BenchError(f"cores {GATEWAY_CORE} and {LOAD_CORE} are needed, each for one process")
@@ -46,7 +50,9 @@ def run_program(main: Callable[[], int | None]) -> NoReturn:
 
 
 class Child:
-    """A process of ours on one core, ended with us. Its standard error goes to a file that is shown if it fails."""
+    """A process of ours on one core, ended with us. Its standard error goes to a file that is shown
+    if it fails.
+    """
 
     def __init__(
         self, core: int, command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None
@@ -131,7 +137,8 @@ def free_port() -> int:
 
 
 def cpu_ns(pids: Sequence[int]) -> int:
-    """What the scheduler has accounted to all threads of these processes, those that have ended among them.
+    """What the scheduler has accounted to all threads of these processes, those that have ended
+    among them.
 
     By each process's clock: clock_getcpuclockid(3).
     """

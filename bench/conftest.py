@@ -1,4 +1,5 @@
-"""The last word of `bench_*.py`: one row for each statement, and the budgets (ratios; absolute times are this machine's mood).
+"""The last word of `bench_*.py`: one row for each statement, and the budgets (ratios; absolute
+times are this machine's mood).
 
 ... --figures FILE                the figures, as all benchmarks write them
 ... --benchmark-group-by=func     pytest-benchmark's own tables, too
@@ -17,7 +18,8 @@ import figures
 import pytest
 from children import GATEWAY_CORE, claim_machine
 
-# Name -> what is divided by what. The unsign with a maximum age: like a check, it answers "authentic, and not too old".
+# Name -> what is divided by what. The unsign with a maximum age: like a check, it answers
+# "authentic, and not too old".
 RATIOS = {
     "unsign ÷ cached check": ("itsdangerous TimestampSigner.unsign", "cached check"),
     "unsign ÷ check with HMAC": ("itsdangerous TimestampSigner.unsign", "check with HMAC"),
@@ -55,7 +57,9 @@ def record_figure(request: pytest.FixtureRequest) -> Callable[[str, float, str],
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_benchmark_group_stats(group_by: str) -> list[Any] | None:
-    """pytest-benchmark's own tables would show each pass by itself: only if some grouping is asked for."""
+    """pytest-benchmark's own tables would show each pass by itself: only if some grouping is asked
+    for.
+    """
     return [] if group_by == "group" else None
 
 

@@ -1,11 +1,13 @@
-"""What a crowd costs those who are served: idle connections, and senders that take their time, beside a normal load.
+"""What a crowd costs those who are served: idle connections, and senders that take their time,
+beside a normal load.
 
     python bench/crowd.py [--idle 10000] [--slow 200] [--json FILE]
 
-Method: a gateway alone on core 0, load.c on core 1 with AT_ONCE requests in flight. Short slices: some before the crowd, some among it,
-some when it has gone. The crowd is this process, on core 1 too. Idle connections have had one answer each. Half of the slow senders
-write a head, half a body, one byte a second each; whoever is closed (the gateway's total deadlines) comes back at once. Memory is what
-the gateway's processes have resident (VmRSS), so without the kernel's socket buffers.
+Method: a gateway alone on core 0, load.c on core 1 with AT_ONCE requests in flight. Short slices:
+some before the crowd, some among it, some when it has gone. The crowd is this process, on core 1
+too. Idle connections have had one answer each. Half of the slow senders write a head, half a body,
+one byte a second each; whoever is closed (the gateway's total deadlines) comes back at once. Memory
+is what the gateway's processes have resident (VmRSS), so without the kernel's socket buffers.
 """
 
 from __future__ import annotations

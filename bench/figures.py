@@ -1,8 +1,10 @@
-"""What a benchmark found, as all of them write it: figures by name, series for plots, and where it was measured.
+"""What a benchmark found, as all of them write it: figures by name, series for plots, and where it
+was measured.
 
-    {"environment": {"commit": …, "machine": …, "versions": {…}},
-     "figures": {"gateway/fastticket/cpu": {"value": 14.4, "unit": "µs a request", "low": 14.1, "high": 14.9}, …},
-     "series": {"scale/hit": {"x": [1000, …], "y": [61.2, …], "x_unit": "sessions", "y_unit": "ns a hit"}, …}}
+    {"environment": {"commit": …, "machine": …, "versions": {…}}, "figures":
+     {"gateway/fastticket/cpu": {"value": 14.4, "unit": "µs a request", "low": 14.1, "high": 14.9},
+     …}, "series": {"scale/hit": {"x": [1000, …], "y": [61.2, …], "x_unit": "sessions", "y_unit":
+     "ns a hit"}, …}}
 
 A figure's name is a path: benchmark, candidate, quantity. `low` and `high` are quartiles.
 """

@@ -1,10 +1,12 @@
-"""What a flush to Redis costs a gateway: CPU for each session touched, and how long it holds the event loop.
+"""What a flush to Redis costs a gateway: CPU for each session touched, and how long it holds the
+event loop.
 
     python bench/flush.py [--sessions 20000] [--json FILE]
 
-Method: a TicketCache on uvloop, alone on one core, and a real redis-server. All sessions are held and touched; then `process_time`
-over one flush, divided by the sessions, median of 9. In between, a task that does nothing but yield notes the longest time in which it
-did not get its turn. Garbage collection is as in a gateway: what is there at the start is frozen.
+Method: a TicketCache on uvloop, alone on one core, and a real redis-server. All sessions are held
+and touched; then `process_time` over one flush, divided by the sessions, median of 9. In between, a
+task that does nothing but yield notes the longest time in which it did not get its turn. Garbage
+collection is as in a gateway: what is there at the start is frozen.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Whether the hot paths have become slower than the last recorded baseline. `make test` asks, and CI with it.
+"""Whether the hot paths have become slower than the last recorded baseline. `make test` asks, and
+CI with it.
 
     .venv/bin/python bench/gate.py             exit status 1 if something has
     … --record                                 what is measured now is the baseline from here on; commit it, and say why in the message
@@ -66,7 +67,9 @@ def measure(folder: Path) -> dict[str, Measured]:
 
 
 def call_ratios(folder: Path) -> Measured:
-    """Of the fastest of many short passes, which take turns: what disturbs them only makes them slower."""
+    """Of the fastest of many short passes, which take turns: what disturbs them only makes them
+    slower.
+    """
     keyring = instructions.Keyring.from_file(folder / "keys.toml")
     text = (folder / "tickets").read_text().split()[0]
     calls = {

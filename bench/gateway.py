@@ -1,4 +1,5 @@
-"""What a gateway costs a request, ours beside those that users would pick instead: CPU, requests a second, latencies, system calls.
+"""What a gateway costs a request, ours beside those that users would pick instead: CPU, requests a
+second, latencies, system calls.
 
     .venv/bin/python bench/gateway.py            every candidate, 20 rounds, about five minutes
     … --quick                                    4 rounds of those that budgets name, one minute
@@ -7,21 +8,27 @@
     … --wrk                                      wrk and an nginx as the upstream instead of load.c: a cross-check, see below
     … --json FILE                                the figures
 
-Run it by `make bench-gateway`, which installs the candidates, on a machine of two cores that has nothing else to do.
+Run it by `make bench-gateway`, which installs the candidates, on a machine of two cores that has
+nothing else to do.
 
-Method: the gateway under test has core 0 for itself (with its Redis, if it asks one); loader and upstream are one spinning process on
-core 1 (load.c), which is also the auth server for those that ask one. All candidates run from the start and are idle except in their
-slices, which take turns, in another order each round. CPU is what the kernel accounts to all threads and processes of a candidate from
-before a slice until after its last answer, divided by the requests answered; a Redis' is shown apart. A ratio is taken within a round,
-and the median over the rounds is reported, with quartiles. "core" is how much of core 0 was used in a candidate's slices: near 100 %
-it was the bottleneck, as it should be. Every answer is checked, and that the user was named to the upstream by those that authenticate.
+Method: the gateway under test has core 0 for itself (with its Redis, if it asks one); loader and
+upstream are one spinning process on core 1 (load.c), which is also the auth server for those that
+ask one. All candidates run from the start and are idle except in their slices, which take turns, in
+another order each round. CPU is what the kernel accounts to all threads and processes of a
+candidate from before a slice until after its last answer, divided by the requests answered; a
+Redis' is shown apart. A ratio is taken within a round, and the median over the rounds is reported,
+with quartiles. "core" is how much of core 0 was used in a candidate's slices: near 100 % it was the
+bottleneck, as it should be. Every answer is checked, and that the user was named to the upstream by
+those that authenticate.
 
-fastticket checks a ticket on every request (10,000 sessions in turn), notes its use, and writes the uses to its store twice a second.
-What is written after a slice has ended is in nobody's: --slice-ms 2000 holds the exact share, and differs from the short slices by less
-than 0.02 in the ratio to nginx. With "lazy touches" it writes a session when a minute has passed since it last did.
+fastticket checks a ticket on every request (10,000 sessions in turn), notes its use, and writes the
+uses to its store twice a second. What is written after a slice has ended is in nobody's: --slice-ms
+2000 holds the exact share, and differs from the short slices by less than 0.02 in the ratio to
+nginx. With "lazy touches" it writes a session when a minute has passed since it last did.
 
-With --wrk, core 1 holds wrk and an nginx that answers (and that is the auth server), and is the bottleneck for everything fast: the
-requests/s of all come out alike, and ratios shrink towards 1; even `floor` gains nothing. A check on the order of things, no more.
+With --wrk, core 1 holds wrk and an nginx that answers (and that is the auth server), and is the
+bottleneck for everything fast: the requests/s of all come out alike, and ratios shrink towards 1;
+even `floor` gains nothing. A check on the order of things, no more.
 """
 
 from __future__ import annotations
@@ -115,7 +122,9 @@ class Running:
             on_failure.pop_all()
 
     def _see_it_refuse(self, cookie: str) -> None:
-        """A request without a ticket, and one whose ticket is not what was signed. The loader sleeps: nobody else could answer."""
+        """A request without a ticket, and one whose ticket is not what was signed. The loader
+        sleeps: nobody else could answer.
+        """
         forged = cookie[:-6] + ("A" if cookie[-6] != "A" else "B") + cookie[-5:]
         for fields in ({}, {"Cookie": f"ticket={forged}"}):
             connection = http.client.HTTPConnection("127.0.0.1", self._gateway.port, timeout=START_TIMEOUT_S)
@@ -155,7 +164,9 @@ class Running:
         return seen
 
     def calls(self, folder: Path) -> dict[str, float]:
-        """System calls a request, by name. Being traced makes a gateway slow, so its batches are larger than they were."""
+        """System calls a request, by name. Being traced makes a gateway slow, so its batches are
+        larger than they were.
+        """
         with system_calls(self._pids, folder) as calls:
             requests = self._load(TRACED_MS)["requests"]
         return {name: count / requests for name, count in calls.items()}
@@ -298,7 +309,7 @@ def root_of(options: argparse.Namespace) -> str:
     return "gateway" if options.connections == CONNECTIONS else f"gateway at {options.connections}"
 
 
-# ------------------------------------------------------------------------------------------------------------ the cross-check
+# ---------------------------------------------------------------------------------- the cross-check
 
 
 def run_wrk(options: argparse.Namespace) -> dict[str, figures.Figure]:

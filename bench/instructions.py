@@ -1,4 +1,5 @@
-"""How many instructions the hot paths take: counts of callgrind, which repeat however busy the machine is.
+"""How many instructions the hot paths take: counts of callgrind, which repeat however busy the
+machine is.
 
     python bench/instructions.py [--json FILE]
 
@@ -9,11 +10,13 @@
     request, check        of it, the check of its ticket
     request, calls        system calls, each counted as one: what callgrind does not see of them is most of a request's cost
 
-Method: one process under valgrind, counted only between marks (marks.c). Calls are counted over 2,000 of them, with the Python loop
-around them. The request is counted over a slice of the loader (load.c), which runs outside valgrind with 16 in flight. The gateway's
-turns are taken here, by hand, after pauses in which all 16 have come in: so batches are alike however busy the machine is, and the
-event loop is not in the figure; the lease is long enough that the store is not needed meanwhile. The counts hold for one compiler,
-libcrypto and Python; callgrind's processor has no SHA instructions, so a hash counts for more there.
+Method: one process under valgrind, counted only between marks (marks.c). Calls are counted over
+2,000 of them, with the Python loop around them. The request is counted over a slice of the loader
+(load.c), which runs outside valgrind with 16 in flight. The gateway's turns are taken here, by
+hand, after pauses in which all 16 have come in: so batches are alike however busy the machine is,
+and the event loop is not in the figure; the lease is long enough that the store is not needed
+meanwhile. The counts hold for one compiler, libcrypto and Python; callgrind's processor has no SHA
+instructions, so a hash counts for more there.
 """
 
 from __future__ import annotations
@@ -94,7 +97,7 @@ def count(folder: Path) -> dict[str, float]:
     return found
 
 
-# ---------------------------------------------------------------------------------------------------- what callgrind writes
+# ---------------------------------------------------------------------------- what callgrind writes
 
 
 def _read(path: Path) -> tuple[str, Path]:
@@ -120,7 +123,9 @@ def _inclusive(dump: Path, function: str) -> int:
 
 
 def _calls(dump: Path, functions: set[str]) -> Counter[str]:
-    """How often functions were called: `calls=` lines after the `cfn=` that they belong to, where a name is written out once."""
+    """How often functions were called: `calls=` lines after the `cfn=` that they belong to, where a
+    name is written out once.
+    """
     names: dict[str, str] = {}
     counted: Counter[str] = Counter()
     called = ""
@@ -133,7 +138,7 @@ def _calls(dump: Path, functions: set[str]) -> Counter[str]:
     return counted
 
 
-# ---------------------------------------------------------------------------------------------------------- under callgrind
+# ---------------------------------------------------------------------------------- under callgrind
 
 
 def inside(folder: Path) -> None:

@@ -1,4 +1,6 @@
-"""`load.c`, driven from Python: loader and upstream in one process on the core that the gateway does not have."""
+"""`load.c`, driven from Python: loader and upstream in one process on the core that the gateway
+does not have.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def build() -> None:
 
 
 class Loader:
-    """A running one. `upstream` and `auth` are where the gateway shall connect to, as `127.0.0.1:PORT` or `unix:PATH`."""
+    """A running one. `upstream` and `auth` are where the gateway shall connect to, as
+    `127.0.0.1:PORT` or `unix:PATH`.
+    """
 
     def __init__(self, folder: Path, name: str, connections: int, tickets: Path, unix: bool = False) -> None:
         where = folder / f"{name}.socket" if unix else "tcp"
@@ -37,7 +41,9 @@ class Loader:
         self._command(f"connect {port}", START_TIMEOUT_S)
 
     def slice(self, ms: int, at_once: int | None = None) -> dict[str, float]:
-        """Load the gateway for so long, with so many requests in flight: one a connection, unless told. What came of it."""
+        """Load the gateway for so long, with so many requests in flight: one a connection, unless
+        told. What came of it.
+        """
         return self._command(f"slice {ms} {at_once or self._connections}", ms / 1000 + 10)
 
     def stop(self) -> None:

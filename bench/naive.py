@@ -2,10 +2,11 @@
 
     python bench/naive.py UPSTREAM-PORT REDIS-PORT KEYS [--pattern get-expire | linkis | spring]
 
-uvloop, one Protocol a connection, llhttp (httptools) for parsing, pooled keep-alive connections upstream, one pooled redis-py
-client with hiredis. The ticket is verified in Python with `hmac` on each request. Serves GET, answers without a body or with
-Content-Length: what the benchmark asks for, no more. Prints {"listening": PORT}. Tickets are fastticket's own, so that both are
-asked the same.
+uvloop, one Protocol a connection, llhttp (httptools) for parsing, pooled keep-alive connections
+upstream, one pooled redis-py client with hiredis. The ticket is verified in Python with `hmac` on
+each request. Serves GET, answers without a body or with Content-Length: what the benchmark asks
+for, no more. Prints {"listening": PORT}. Tickets are fastticket's own, so that both are asked the
+same.
 
     get-expire  GET session, EXPIRE session                         the smallest that revokes and slides
     linkis      HGET, HGET of one hash, ticket -> last access       (its HSET at half the idle timeout is left out)

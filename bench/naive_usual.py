@@ -1,9 +1,10 @@
-"""The naive path as most would write it: aiohttp on both sides, itsdangerous, redis-py; every request asks Redis, awaited.
+"""The naive path as most would write it: aiohttp on both sides, itsdangerous, redis-py; every
+request asks Redis, awaited.
 
     python bench/naive_usual.py UPSTREAM-PORT REDIS-PORT SECRET
 
-On uvloop, with hiredis and pooled connections; GET and EXPIRE a request. Serves GET. Prints {"listening": PORT}. `naive.py` is the
-same path done well.
+On uvloop, with hiredis and pooled connections; GET and EXPIRE a request. Serves GET. Prints
+{"listening": PORT}. `naive.py` is the same path done well.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""How the tables of `bench_*.py` are measured: every row many times a round, many rounds a pass, and passes that take turns.
+"""How the tables of `bench_*.py` are measured: every row many times a round, many rounds a pass,
+and passes that take turns.
 
-So a mood of the machine strikes all rows alike; ratios are medians of ratios within a pass (conftest.py). Nothing is subtracted: the
-loop around a statement is in its time.
+So a mood of the machine strikes all rows alike; ratios are medians of ratios within a pass
+(conftest.py). Nothing is subtracted: the loop around a statement is in its time.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ Run = Callable[[int], object]
 
 
 def over(rows: Iterable[str]) -> Callable[[Any], Any]:
-    """A test for each row and pass, with `row` and `number`; a pass goes over all rows before the next one begins."""
+    """A test for each row and pass, with `row` and `number`; a pass goes over all rows before the
+    next one begins.
+    """
 
     def decorate(test: Any) -> Any:
         by_row = pytest.mark.parametrize("row", list(rows))(test)

@@ -1,4 +1,5 @@
-"""The floor of a proxy on uvloop: bytes from one side to the other, unread. What parses, checks and routes costs comes on top.
+"""The floor of a proxy on uvloop: bytes from one side to the other, unread. What parses, checks and
+routes costs comes on top.
 
 python bench/pump.py UPSTREAM-PORT           prints {"listening": PORT}, both on 127.0.0.1
 """

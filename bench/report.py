@@ -1,9 +1,11 @@
-"""An HTML page of the history, with plots; it stands on its own: no script, no font, no picture from elsewhere.
+"""An HTML page of the history, with plots; it stands on its own: no script, no font, no picture
+from elsewhere.
 
     python bench/report.py [--out FILE]
 
-The last record is shown whole: the gateways, the budgets, what things cost as the work grows. Plots of costs begin at zero; where an
-axis is logarithmic, it says so, and what is on it are points, not bars.
+The last record is shown whole: the gateways, the budgets, what things cost as the work grows. Plots
+of costs begin at zero; where an axis is logarithmic, it says so, and what is on it are points, not
+bars.
 """
 
 from __future__ import annotations
@@ -70,7 +72,7 @@ def figure_of(plot: Any, caption: str) -> str:
     return f"<figure>{svg(plot)}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
-# --------------------------------------------------------------------------------------------------------------- competitors
+# -------------------------------------------------------------------------------------- competitors
 
 
 def cpu_bars(found: Mapping[str, Any], names: Sequence[str], title: str) -> Any:
@@ -117,7 +119,7 @@ def latency_points(found: Mapping[str, Any], names: Sequence[str]) -> Any:
     return plot
 
 
-# --------------------------------------------------------------------------------------------------------------------- scale
+# -------------------------------------------------------------------------------------------- scale
 
 
 def scale_plots(series: Mapping[str, Any]) -> Iterator[Any]:
@@ -151,7 +153,7 @@ def scale_plots(series: Mapping[str, Any]) -> Iterator[Any]:
         yield plot
 
 
-# ------------------------------------------------------------------------------------------------------------------- history
+# ------------------------------------------------------------------------------------------ history
 
 
 def history_plot(title: str, names: Sequence[str], records: Sequence[Mapping[str, Any]]) -> Any:
@@ -174,7 +176,7 @@ def history_plot(title: str, names: Sequence[str], records: Sequence[Mapping[str
     return plot
 
 
-# ---------------------------------------------------------------------------------------------------------------------- page
+# --------------------------------------------------------------------------------------------- page
 
 
 def page(records: Sequence[Mapping[str, Any]]) -> str:

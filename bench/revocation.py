@@ -2,10 +2,11 @@
 
     python bench/revocation.py [--revocations 10000] [--json FILE]
 
-Method: a real redis-server; A and B are two processes with a TicketCache each, on the default settings (flush_interval_ms 500,
-lease_ms 2000). B checks every ticket once a millisecond, as a gateway would on a request. A revokes sessions, at random moments; a
-latency is from the time when A's logout returned to the first refusal by B, both on CLOCK_MONOTONIC. "last admitted" is from there
-to the last time that B let the ticket in: the bound of the promise is for that. Three ways:
+Method: a real redis-server; A and B are two processes with a TicketCache each, on the default
+settings (flush_interval_ms 500, lease_ms 2000). B checks every ticket once a millisecond, as a
+gateway would on a request. A revokes sessions, at random moments; a latency is from the time when
+A's logout returned to the first refusal by B, both on CLOCK_MONOTONIC. "last admitted" is from
+there to the last time that B let the ticket in: the bound of the promise is for that. Three ways:
 
 doorbell   as it is
 killed     CLIENT KILL TYPE pubsub every 20 ms: the doorbell is cut off as fast as it comes back
@@ -47,7 +48,9 @@ KILL_EVERY_S = 0.02
 
 
 async def watch(url: str, keys: fastticket.Keyring) -> None:
-    """B: reads a batch of tickets a line, says when it knows them, and, in the end, when it last admitted and first refused each."""
+    """B: reads a batch of tickets a line, says when it knows them, and, in the end, when it last
+    admitted and first refused each.
+    """
     loop = asyncio.get_running_loop()
     async with fastticket.TicketCache(fastticket.open_store(url), keys, lease_ms=LEASE_MS) as cache:
         while line := await loop.run_in_executor(None, sys.stdin.readline):
@@ -79,7 +82,9 @@ async def _check(
 
 @contextlib.asynccontextmanager
 async def silent_proxy(port: int) -> AsyncIterator[int]:
-    """A port that leads to another; what has sent SUBSCRIBE hears nothing after the first answer to it."""
+    """A port that leads to another; what has sent SUBSCRIBE hears nothing after the first answer to
+    it.
+    """
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", port)

@@ -9,8 +9,9 @@ gateways      1 to 8 on one Redis, balanced at random and by the ticket: Redis c
 shards        1 to 64, of one gateway: the same
 redis         10^3 to 10^6 sessions in Redis: bytes a session, Redis' CPU for a touch and for a load
 
-gateways and shards are embedded caches in one process on core 0, 1,000 sessions and 8,000 checks a second; Redis has core 1. Their
-runs are what the model in capacity.py is checked against: `python bench/capacity.py --check FILE`.
+gateways and shards are embedded caches in one process on core 0, 1,000 sessions and 8,000 checks a
+second; Redis has core 1. Their runs are what the model in capacity.py is checked against: `python
+bench/capacity.py --check FILE`.
 """
 
 from __future__ import annotations
@@ -53,8 +54,9 @@ FLEET_SESSIONS = 1_000
 FLEET_RATE = 8_000
 FLEET_S = 5.0
 WARM_UP_S = 2.0
-# One gateway with other settings; the model shall get these right, too. A session is asked every 0.125 s, and what began together goes
-# in waves: these runs are long, so that a wave more or less does not count.
+# One gateway with other settings; the model shall get these right, too. A session is asked every
+# 0.125 s, and what began together goes in waves: these runs are long, so that a wave more or less
+# does not count.
 SETTINGS = {"touch resolution 1 s": {"touch_resolution_ms": 1000}, "recheck 3 s": {"recheck_s": 3}}
 SETTINGS_S = 30.0
 TURNS_PER_S = 100
@@ -72,7 +74,7 @@ def tell(path: str, found: dict[str, figures.Figure]) -> None:
     print(f"{path.removeprefix('scale/'):28} {said}", flush=True)
 
 
-# ----------------------------------------------------------------------------------------------------- sessions in the near cache
+# ----------------------------------------------------------------------- sessions in the near cache
 
 
 def sessions() -> Found:
@@ -101,7 +103,7 @@ def sessions() -> Found:
     }
 
 
-# ------------------------------------------------------------------------------------------------- connections, workers of a gateway
+# ---------------------------------------------------------------- connections, workers of a gateway
 
 
 def connections() -> Found:
@@ -146,7 +148,7 @@ def side_by_side(path: str, chosen: Mapping[str, candidates.Candidate], count: i
     return found
 
 
-# -------------------------------------------------------------------------------------------------------- a fleet on one Redis
+# ----------------------------------------------------------------------------- a fleet on one Redis
 
 
 def gateways() -> Found:
@@ -253,7 +255,7 @@ async def ask(
     return requests, loop.time() - began
 
 
-# ------------------------------------------------------------------------------------------------------------- sessions in Redis
+# -------------------------------------------------------------------------------- sessions in Redis
 
 
 def in_redis() -> Found:

@@ -115,7 +115,9 @@ def start_redis(folder: Path, core: int, engine: str = "redis") -> tuple[Child, 
 
 
 def redis_commands(port: int) -> dict[str, int]:
-    """How often each command was called since the last CONFIG RESETSTAT, those of scripts too, those of this bench not."""
+    """How often each command was called since the last CONFIG RESETSTAT, those of scripts too,
+    those of this bench not.
+    """
     ours = ("info", "config|resetstat", "ping", "client|setinfo", "client|kill")
     with redis.Redis(port=port) as client:
         stats = client.info("commandstats")

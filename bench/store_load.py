@@ -2,9 +2,10 @@
 
     python bench/store_load.py [--seconds 10] [--json FILE]
 
-Method: a real redis-server, 1,000 sessions, 10,000 requests a second (in bursts, ten a second) for 10 s through one gateway.
-Commands are those that Redis itself counts (`INFO commandstats`), with those that scripts call; what this bench asks is taken off.
-A gateway first answers every session once, so that it holds them; what this warm-up costs is shown apart.
+Method: a real redis-server, 1,000 sessions, 10,000 requests a second (in bursts, ten a second) for
+10 s through one gateway. Commands are those that Redis itself counts (`INFO commandstats`), with
+those that scripts call; what this bench asks is taken off. A gateway first answers every session
+once, so that it holds them; what this warm-up costs is shown apart.
 """
 
 from __future__ import annotations

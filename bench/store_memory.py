@@ -1,10 +1,12 @@
-"""What a session costs in Redis' memory: fastticket's layout, Linkis' and Spring Session's, for the same sessions.
+"""What a session costs in Redis' memory: fastticket's layout, Linkis' and Spring Session's, for the
+same sessions.
 
     python bench/store_memory.py [--sessions 1000000]
 
-Method: a fresh redis-server (Debian's, jemalloc) for each layout, on loopback, nothing written to disk. One session a user; user
-names are 12 bytes. `used_memory` of INFO memory, before and after, by the number of sessions. fastticket's sessions are made by its
-own store, so its lifecycle log is in the figure; the other two are written as their projects write them, from the documentation of
+Method: a fresh redis-server (Debian's, jemalloc) for each layout, on loopback, nothing written to
+disk. One session a user; user names are 12 bytes. `used_memory` of INFO memory, before and after,
+by the number of sessions. fastticket's sessions are made by its own store, so its lifecycle log is
+in the figure; the other two are written as their projects write them, from the documentation of
 their keys:
 
 Linkis          one entry of one hash, ticket -> last access time: no index by user, no expiry, no events.

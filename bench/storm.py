@@ -1,11 +1,14 @@
-"""A gateway in a storm: reloaded every second, a worker killed every two, under a steady load. What does a client notice?
+"""A gateway in a storm: reloaded every second, a worker killed every two, under a steady load. What
+does a client notice?
 
     .venv/bin/python bench/storm.py            30 s; exit status 1 if anything failed that was not on a killed worker
     … --seconds 300 --rate 2000 --connections 64 --workers 2
 
-Method: so many keep-alive connections, each at its own pace; one whose answer says `Connection: close` is opened anew. Nothing is tried
-again, and whatever is not answered with 200 and the right body is a failure, and so is a connection that closes without having said so.
-A worker that is to die is stopped first, and what it has accepted is read from /proc: those connections, and no others, may fail then.
+Method: so many keep-alive connections, each at its own pace; one whose answer says `Connection:
+close` is opened anew. Nothing is tried again, and whatever is not answered with 200 and the right
+body is a failure, and so is a connection that closes without having said so. A worker that is to
+die is stopped first, and what it has accepted is read from /proc: those connections, and no others,
+may fail then.
 """
 
 from __future__ import annotations
@@ -153,7 +156,8 @@ def clients_of(pid: int, port: int) -> set[int]:
     pidfd = os.pidfd_open(pid)
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         if os.readlink(entry).startswith("socket:"):
-            # A copy of the descriptor: to look for the socket in /proc/net/tcp takes a third of a second.
+            # A copy of the descriptor: to look for the socket in /proc/net/tcp takes a third of a
+            # second.
             with socket.socket(fileno=_libc.syscall(PIDFD_GETFD, pidfd, int(entry.name), 0)) as copy:
                 if copy.family == socket.AF_INET and copy.getsockname()[1] == port:
                     with contextlib.suppress(OSError):  # it listens, or its client has gone

@@ -4,9 +4,10 @@
     python bench/track.py compare [OLD [NEW]]        what differs between two records, by default the last two
     python bench/track.py table [RECORD]             the tables of docs/benchmarks.md, by default of the last
 
-A record is named after its time and commit; commit it. Times in it are this machine's, on that day: it swings by a fifth. What counts
-are ratios, taken within one run, and instructions, which repeat. `compare` therefore marks times as such, and prints them only when
-they differ by more than the machine does.
+A record is named after its time and commit; commit it. Times in it are this machine's, on that day:
+it swings by a fifth. What counts are ratios, taken within one run, and instructions, which repeat.
+`compare` therefore marks times as such, and prints them only when they differ by more than the
+machine does.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def run(is_quick: bool) -> Path:
         for name, command in commands(is_quick, out):
             print(f"--- {name}", flush=True)
             out.unlink(missing_ok=True)
-            # Of the programs, 1 is a missed budget, which is a result, too; of pytest it is a row that failed.
+            # Of the programs, 1 is a missed budget, which is a result, too; of pytest it is a row
+            # that failed.
             status = subprocess.run([sys.executable, *command], cwd=HERE.parent, check=False).returncode
             if not out.exists() or (status and name in CALLS):
                 raise SystemExit(f"track: {name} has failed")
@@ -139,11 +141,13 @@ def is_steady(unit: str) -> bool:
 
 
 def doubt(own: Mapping[str, float]) -> float:
-    """Of a median, as a share of it: half of the distance between its quartiles, over the root of ten rounds or more."""
+    """Of a median, as a share of it: half of the distance between its quartiles, over the root of
+    ten rounds or more.
+    """
     return (own["high"] - own["low"]) / 2 / own["value"] / 10**0.5 if "low" in own else 0.0
 
 
-# ------------------------------------------------------------------------------------------------------ tables for documents
+# ----------------------------------------------------------------------------- tables for documents
 
 
 def tables(record: Mapping[str, Any]) -> Iterator[str]:

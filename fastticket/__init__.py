@@ -1,7 +1,8 @@
 """fastticket: session tickets that many gateways check without asking the store.
 
-`Keyring` signs and verifies tickets, `open_store` names the shared truth, `TicketCache` answers. `fastticket.sync` has the same for
-threads, `fastticket.asgi`, `.wsgi`, `.flask` and `.django` put it into web frameworks.
+`Keyring` signs and verifies tickets, `open_store` names the shared truth, `TicketCache` answers.
+`fastticket.sync` has the same for threads, `fastticket.asgi`, `.wsgi`, `.flask` and `.django` put
+it into web frameworks.
 """
 
 from fastticket.core.check import Session

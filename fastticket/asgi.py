@@ -1,16 +1,21 @@
-"""ASGI middleware: a session for every request and WebSocket, in the places where Starlette and FastAPI look for it.
+"""ASGI middleware: a session for every request and WebSocket, in the places where Starlette and
+FastAPI look for it.
 
     scope["session"]  a mapping, RequestSession: Starlette's `request.session`
     scope["user"]     who is logged in: `request.user.is_authenticated`, `.display_name`, `.identity`
     scope["auth"]     its scopes, `authenticated` or none: `@requires("authenticated")`
 
 Rules of this file
-- What the application has set is written before its response's first byte; `login` and its like write at once, and `save` does.
-- An exception writes nothing, nor does a response of 500 or more: that is what an exception becomes where the framework catches it.
-- A ticket that can not be judged, and a write that the store does not take, is a 503, as long as nothing was sent. If it takes the
-  place of a response that the application has begun, the application hears nothing of it: it could not answer twice.
+- What the application has set is written before its response's first byte; `login` and its like
+  write at once, and `save` does.
+- An exception writes nothing, nor does a response of 500 or more: that is what an exception becomes
+  where the framework catches it.
+- A ticket that can not be judged, and a write that the store does not take, is a 503, as long as
+  nothing was sent. If it takes the place of a response that the application has begun, the
+  application hears nothing of it: it could not answer twice.
 - Who has no ticket does not wait for the store.
-- What is set later, while a response streams or in a WebSocket, is written when the application is done, or the connection.
+- What is set later, while a response streams or in a WebSocket, is written when the application is
+  done, or the connection.
 - Nothing of Starlette is imported: any ASGI application will do.
 """
 
@@ -44,7 +49,9 @@ TRY_AGAIN_LATER = 1013  # RFC 6455's registry of close codes
 
 
 class RequestSession(WebSession):
-    """What `request.session` is: a mapping of attributes, and who is logged in under `principal_key`."""
+    """What `request.session` is: a mapping of attributes, and who is logged in under
+    `principal_key`.
+    """
 
     def __init__(
         self,
@@ -62,14 +69,17 @@ class RequestSession(WebSession):
         await self.read()
 
     async def save(self) -> None:
-        """Write what has changed now, not when the response begins: in a WebSocket, a stream, a background task.
+        """Write what has changed now, not when the response begins: in a WebSocket, a stream, a
+        background task.
 
         Errors as `WebSession.carry_out`.
         """
         await self.carry_out()
 
     async def admit(self) -> None:
-        """Judge the ticket that came. StoreUnavailable; RuntimeError: the cache can not be opened any more."""
+        """Judge the ticket that came. StoreUnavailable; RuntimeError: the cache can not be opened
+        any more.
+        """
         if self._ticket:
             await self._opening.done()
         else:
@@ -110,7 +120,9 @@ def _saying_how_to_load() -> Iterator[None]:
 
 
 class User:
-    """What `request.user` is: who is logged in at present, with the attributes of Starlette's users."""
+    """What `request.user` is: who is logged in at present, with the attributes of Starlette's
+    users.
+    """
 
     def __init__(self, session: WebSession) -> None:
         self._session = session
@@ -146,11 +158,13 @@ class Credentials:
 class SessionMiddleware:
     """Sessions for an ASGI application: `app.add_middleware(SessionMiddleware, cache=cache)`.
 
-    Opens the cache, if nobody else did, when the application has started, and closes it then when that has stopped. `cookie`: by
-    default `TicketCookie()`. `principal_key`: the session's entry that says who is logged in. `lazy`: attributes are read when the
-    application awaits `request.session.load()`, not before it is called. What another middleware around this one has put into
-    scope["session"] is where anonymous visitors' attributes are kept. Whom another one has authenticated stays scope["user"], unless
-    somebody is logged in here. Within another one of these it does nothing. TypeError: the cache is that of threads, say.
+    Opens the cache, if nobody else did, when the application has started, and closes it then when
+    that has stopped. `cookie`: by default `TicketCookie()`. `principal_key`: the session's entry
+    that says who is logged in. `lazy`: attributes are read when the application awaits
+    `request.session.load()`, not before it is called. What another middleware around this one has
+    put into scope["session"] is where anonymous visitors' attributes are kept. Whom another one has
+    authenticated stays scope["user"], unless somebody is logged in here. Within another one of
+    these it does nothing. TypeError: the cache is that of threads, say.
     """
 
     def __init__(
@@ -203,7 +217,9 @@ class SessionMiddleware:
                 await session.load()
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The application starts first, for it may open the cache itself; and stops first, for it may use it until then."""
+        """The application starts first, for it may open the cache itself; and stops first, for it
+        may use it until then.
+        """
 
         async def send_between(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
@@ -221,8 +237,9 @@ class SessionMiddleware:
 async def login(request: Mapping[str, Any], principal: str, *, remember: bool = False) -> None:
     """Begin a session, now; the response brings its cookie. `request`: Starlette's, or the scope.
 
-    `remember`: the cookie outlives the browser. One that there was ends, with its attributes; those of an anonymous visitor come along.
-    InvalidPrincipal, TooManySessions, StoreUnavailable, BadAttribute, AttributesTooLarge. RuntimeError: the response has begun.
+    `remember`: the cookie outlives the browser. One that there was ends, with its attributes; those
+    of an anonymous visitor come along. InvalidPrincipal, TooManySessions, StoreUnavailable,
+    BadAttribute, AttributesTooLarge. RuntimeError: the response has begun.
     """
     session = session_of(request)
     session.login(principal, remember=remember)
@@ -237,19 +254,25 @@ async def logout(request: Mapping[str, Any]) -> None:
 
 
 async def rotate(request: Mapping[str, Any]) -> None:
-    """Go on under another ticket, from now on: after a change of privileges. NotLoggedIn, StoreUnavailable, RuntimeError as `login`."""
+    """Go on under another ticket, from now on: after a change of privileges. NotLoggedIn,
+    StoreUnavailable, RuntimeError as `login`.
+    """
     session = session_of(request)
     session.rotate()
     await session.save()
 
 
 async def logout_everywhere(request: Mapping[str, Any], *, keep_this: bool = True) -> int:
-    """End every session of who is logged in, now; how many. `keep_this`: all but this one. NotLoggedIn, StoreUnavailable."""
+    """End every session of who is logged in, now; how many. `keep_this`: all but this one.
+    NotLoggedIn, StoreUnavailable.
+    """
     return await session_of(request).logout_everywhere(keep_this=keep_this)
 
 
 def session_of(request: Mapping[str, Any]) -> RequestSession:
-    """The session of a request, a WebSocket, or a scope. RuntimeError: there is no SessionMiddleware around the application."""
+    """The session of a request, a WebSocket, or a scope. RuntimeError: there is no
+    SessionMiddleware around the application.
+    """
     found = request.get("session")
     if not isinstance(found, RequestSession):
         raise RuntimeError("there is no fastticket.asgi.SessionMiddleware around this application")
@@ -257,7 +280,9 @@ def session_of(request: Mapping[str, Any]) -> RequestSession:
 
 
 class _Opening:
-    """Of the cache, if nobody else opens it. Whoever waits for it shares one attempt, and its failure for a while."""
+    """Of the cache, if nobody else opens it. Whoever waits for it shares one attempt, and its
+    failure for a while.
+    """
 
     def __init__(self, cache: TicketCache) -> None:
         self.cache = cache
@@ -276,7 +301,9 @@ class _Opening:
             self._attempt = loop.create_task(self._try(), name="fastticket-open")
 
     async def done(self) -> None:
-        """Wait until the cache is open. StoreUnavailable, ConfigError; RuntimeError: it is closed, or another loop's."""
+        """Wait until the cache is open. StoreUnavailable, ConfigError; RuntimeError: it is closed,
+        or another loop's.
+        """
         self.begin()
         if not self.cache.was_opened and self._attempt:
             await asyncio.shield(self._attempt)
@@ -309,7 +336,9 @@ class _Opening:
 
 
 class _Answer:
-    """The application's `receive` and `send` of one connection: what it asked for is carried out before its answer begins."""
+    """The application's `receive` and `send` of one connection: what it asked for is carried out
+    before its answer begins.
+    """
 
     def __init__(self, scope: Scope, session: RequestSession, receive: Receive, send: Send) -> None:
         self.has_begun = False
@@ -351,7 +380,9 @@ class _Answer:
             await self._session.save()
 
     async def send_unavailable(self) -> None:
-        """503, if the server lets a WebSocket be answered so. What the application sends is dropped from now on."""
+        """503, if the server lets a WebSocket be answered so. What the application sends is dropped
+        from now on.
+        """
         self.has_begun = self._is_replaced = True
         kind = "http"
         if self._scope["type"] == "websocket":

@@ -1,7 +1,8 @@
 """Verdicts and errors.
 
-A *verdict* is a value: what a check says of a ticket that it does not admit. Bad tickets are the attacker's to send, so
-refusing one raises nothing. An *error* is an exception; each class carries a `reason` slug, safe to log and to show, and the
+A *verdict* is a value: what a check says of a ticket that it does not admit. Bad tickets are the
+attacker's to send, so refusing one raises nothing. An *error* is an exception; each class carries a
+`reason` slug, safe to log and to show, and the
 HTTP status that a gateway answers with. No message contains a ticket, a key or a password.
 """
 
@@ -16,11 +17,12 @@ PROBLEMS_SHOWN = 5  # in a line of a log
 class Verdict(enum.Enum):
     """Why a check did not admit a ticket. Always falsy; `reason` is the slug.
 
-    MALFORMED to EXPIRED are of the ticket (docs/ticket-format.md); IDLE, REVOKED and UNKNOWN_SESSION of its session: REVOKED where the
-    store's log or this process said so; UNKNOWN_SESSION where the store has no such session and nobody remembers one: it ended more
-    than a moment ago, or there never was one, and somebody else has the key. MISSING, AMBIGUOUS (there are two) and STORE_UNAVAILABLE
-    are a gateway's. All of these are refusals; MISS and REFRESH are not: the store has to be asked first. The numbers are those of
-    `core/verdict.pxd`.
+    MALFORMED to EXPIRED are of the ticket (docs/ticket-format.md); IDLE, REVOKED and
+    UNKNOWN_SESSION of its session: REVOKED where the store's log or this process said so;
+    UNKNOWN_SESSION where the store has no such session and nobody remembers one: it ended more than
+    a moment ago, or there never was one, and somebody else has the key. MISSING, AMBIGUOUS (there
+    are two) and STORE_UNAVAILABLE are a gateway's. All of these are refusals; MISS and REFRESH are
+    not: the store has to be asked first. The numbers are those of `core/verdict.pxd`.
     """
 
     MALFORMED = 1
@@ -69,22 +71,29 @@ class TicketRefused(FastticketError):  # noqa: N818 -- a refusal, not a malfunct
 
 
 class StoreUnavailable(FastticketError):  # noqa: N818 -- the field's word for it
-    """The store did not answer, or answered with an error. Nothing is known of the session; nobody is logged out."""
+    """The store did not answer, or answered with an error. Nothing is known of the session; nobody
+    is logged out.
+    """
 
     reason = "store_unavailable"
     status = 503
 
 
 class StoreBusy(StoreUnavailable):
-    """The store is well, but more waits for it than it takes in time: no outage, and to try again in a moment is right."""
+    """The store is well, but more waits for it than it takes in time: no outage, and to try again
+    in a moment is right.
+    """
 
 
 class NotConfirmed(StoreUnavailable):
-    """It is written, but no replica has confirmed it in time (`durability=replicated`): a failover may lose it."""
+    """It is written, but no replica has confirmed it in time (`durability=replicated`): a failover
+    may lose it.
+    """
 
 
 class ConfigError(FastticketError):
-    """A configuration, key ring or URL that can not be used: all that is wrong with it, one or more.
+    """A configuration, key ring or URL that can not be used: all that is wrong with it, one or
+    more.
 
     Each of `problems` names what, where and what to do; the message has the first of them.
     """
@@ -113,7 +122,9 @@ class InvalidPrincipal(FastticketError, ValueError):  # noqa: N818
 
 
 class TooManySessions(FastticketError):  # noqa: N818
-    """A login was refused: the principal has `sessions_max` live sessions, and the policy is to evict none."""
+    """A login was refused: the principal has `sessions_max` live sessions, and the policy is to
+    evict none.
+    """
 
     reason = "too_many_sessions"
     status = 409
@@ -124,7 +135,9 @@ class TooManySessions(FastticketError):  # noqa: N818
 
 
 class IssuedTooEarly(FastticketError):  # noqa: N818
-    """A login's time is not after that at which all of the principal's sessions were ended: issue it after `after_ms`, store time."""
+    """A login's time is not after that at which all of the principal's sessions were ended: issue
+    it after `after_ms`, store time.
+    """
 
     reason = "issued_too_early"
 
@@ -148,7 +161,9 @@ class AttributesTooLarge(FastticketError, ValueError):  # noqa: N818
 
 
 class BadAttribute(FastticketError, ValueError):  # noqa: N818
-    """An attribute that can not be written, or read back; the message names it. All the others are as they were."""
+    """An attribute that can not be written, or read back; the message names it. All the others are
+    as they were.
+    """
 
     reason = "bad_attribute"
 
@@ -164,6 +179,8 @@ class NotLoaded(FastticketError, RuntimeError):  # noqa: N818
 
 
 class NotLoggedIn(FastticketError, RuntimeError):  # noqa: N818
-    """Something was asked for that only a session can have, of a visitor who has none: a mistake of the program."""
+    """Something was asked for that only a session can have, of a visitor who has none: a mistake of
+    the program.
+    """
 
     reason = "not_logged_in"

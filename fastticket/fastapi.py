@@ -1,4 +1,5 @@
-"""Dependencies for FastAPI, beside `fastticket.asgi.SessionMiddleware`. They tell OpenAPI of the cookie.
+"""Dependencies for FastAPI, beside `fastticket.asgi.SessionMiddleware`. They tell OpenAPI of the
+cookie.
 
 user: CurrentUser          who is logged in; anybody else has 401 (a WebSocket is closed with 1008)
 user: OptionalUser         the same; None: nobody

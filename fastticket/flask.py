@@ -1,4 +1,5 @@
-"""Flask's session on tickets: `flask.session["user"]` is who is logged in, whichever application the login was at.
+"""Flask's session on tickets: `flask.session["user"]` is who is logged in, whichever application
+the login was at.
 
     from fastticket.flask import TicketSessions
     from fastticket.sync import TicketCache
@@ -6,10 +7,12 @@
     app.session_interface = TicketSessions(TicketCache(store, keys))
 
 Rules of this file
-- A visitor who is not logged in has Flask's own signed cookie, if the application has a secret key. A login takes along what is in it.
-- What a request changed is written when its response is there; if that is one of 500 or more, nothing is. `login` and its like write at
-  once, so their errors are the view's to handle.
-- Where the store fails, the error is an HTTP error of 503 at the same time, so an application's error handlers see it as one.
+- A visitor who is not logged in has Flask's own signed cookie, if the application has a secret key.
+  A login takes along what is in it.
+- What a request changed is written when its response is there; if that is one of 500 or more,
+  nothing is. `login` and its like write at once, so their errors are the view's to handle.
+- Where the store fails, the error is an HTTP error of 503 at the same time, so an application's
+  error handlers see it as one.
 """
 
 from __future__ import annotations
@@ -48,7 +51,9 @@ class SessionsUnavailable(StoreUnavailable, ServiceUnavailable):
 
 
 class TicketSession(ThreadSession, SessionMixin):
-    """`flask.session`. `permanent`: the login is remembered, if that is said in the request that logs in."""
+    """`flask.session`. `permanent`: the login is remembered, if that is said in the request that
+    logs in.
+    """
 
     _failure: SessionsUnavailable | None = None  # why the ticket can not be judged, or its session not be read
     _is_marked = False
@@ -59,7 +64,9 @@ class TicketSession(ThreadSession, SessionMixin):
         self._came = frozenset(self._place)
 
     def login(self, principal: str, *, remember: bool = False) -> None:
-        """Begin a new session. `remember`: its cookie outlives the browser. One that there was ends, with all that was in it."""
+        """Begin a new session. `remember`: its cookie outlives the browser. One that there was
+        ends, with all that was in it.
+        """
         self._refuse_after_failure()
         super().login(principal, remember=remember or bool(self._place.get(PERMANENT_KEY, self._is_permanent)))
 
@@ -103,7 +110,9 @@ class TicketSession(ThreadSession, SessionMixin):
 
     @property
     def modified(self) -> bool:
-        """Whether there is something to write. Setting it is never needed: a change within a value is noticed."""
+        """Whether there is something to write. Setting it is never needed: a change within a value
+        is noticed.
+        """
         return self._is_marked or self.new or self._rotates or self._leaves or bool(self._changes())
 
     @modified.setter
@@ -141,7 +150,9 @@ class TicketSession(ThreadSession, SessionMixin):
             raise self._failure
 
     def _tell_failure(self) -> None:
-        """Only once, whether it is raised here or by Flask: the page that answers to it may look at the session, and finds nothing."""
+        """Only once, whether it is raised here or by Flask: the page that answers to it may look at
+        the session, and finds nothing.
+        """
         if self._failure is not None and not self._is_failure_told:
             raise self._failure
 
@@ -152,7 +163,9 @@ class TicketSession(ThreadSession, SessionMixin):
 
     @property
     def principal(self) -> str | None:
-        """Who is logged in, or will be at the end of the request. None: nobody. SessionsUnavailable."""
+        """Who is logged in, or will be at the end of the request. None: nobody.
+        SessionsUnavailable.
+        """
         self._tell_failure()
         return super().principal
 
@@ -162,7 +175,9 @@ class TicketSession(ThreadSession, SessionMixin):
         return {name: value for name, value in super()._brought().items() if name != PERMANENT_KEY}
 
     def _leave_behind_what_no_session_holds(self) -> None:
-        """Of what came with the signed cookie: its JSON has dates and bytes, too, and would fail each login of this visitor."""
+        """Of what came with the signed cookie: its JSON has dates and bytes, too, and would fail
+        each login of this visitor.
+        """
         for name in self._came.intersection(self._place):
             alone = AttributeChanges(self._cache.serializer)
             try:
@@ -183,7 +198,8 @@ class TicketSession(ThreadSession, SessionMixin):
 class TicketSessions(SessionInterface):
     """`app.session_interface`. `principal_key`: the session's entry that is who is logged in.
 
-    `SESSION_COOKIE_NAME` and its like are about the signed cookie of those who are not logged in; `cookie` is about the ticket's.
+    `SESSION_COOKIE_NAME` and its like are about the signed cookie of those who are not logged in;
+    `cookie` is about the ticket's.
     """
 
     def __init__(self, cache: TicketCache, *, cookie: TicketCookie | None = None, principal_key: str = "user") -> None:
@@ -207,7 +223,9 @@ class TicketSessions(SessionInterface):
         return session
 
     def save_session(self, app: flask.Flask, session: SessionMixin, response: flask.Response) -> None:
-        """Flask calls it. What is wrong with what was set is the application's error: NotLoggedIn, BadAttribute and so on."""
+        """Flask calls it. What is wrong with what was set is the application's error: NotLoggedIn,
+        BadAttribute and so on.
+        """
         if not isinstance(session, TicketSession):
             return
         if response.status_code < SERVER_ERRORS:
@@ -228,8 +246,9 @@ class TicketSessions(SessionInterface):
 def login(principal: str, *, remember: bool = False) -> None:
     """Begin a session, now; the response brings its cookie. `remember`: it outlives the browser.
 
-    One that there was ends, with its attributes; those of an anonymous visitor come along. InvalidPrincipal, TooManySessions,
-    SessionsUnavailable, BadAttribute, AttributesTooLarge. RuntimeError: the response has begun.
+    One that there was ends, with its attributes; those of an anonymous visitor come along.
+    InvalidPrincipal, TooManySessions, SessionsUnavailable, BadAttribute, AttributesTooLarge.
+    RuntimeError: the response has begun.
     """
     session = _session()
     session.login(principal, remember=remember)
@@ -244,14 +263,18 @@ def logout() -> None:
 
 
 def rotate() -> None:
-    """Go on under another ticket, now: after a change of privileges. NotLoggedIn, SessionsUnavailable; RuntimeError: too late."""
+    """Go on under another ticket, now: after a change of privileges. NotLoggedIn,
+    SessionsUnavailable; RuntimeError: too late.
+    """
     session = _session()
     session.rotate()
     _run(session, session.carry_out())
 
 
 def logout_everywhere(*, keep_this: bool = True) -> int:
-    """End every session of who is logged in, now; how many. `keep_this`: all but this one. NotLoggedIn, SessionsUnavailable."""
+    """End every session of who is logged in, now; how many. `keep_this`: all but this one.
+    NotLoggedIn, SessionsUnavailable.
+    """
     session = _session()
     return _run(session, session.logout_everywhere(keep_this=keep_this))
 
@@ -278,7 +301,9 @@ def _unavailable() -> flask.Response:
 
 
 def _say_unavailable(response: flask.Response) -> None:
-    """The application's own answer to the failure. One of 500 is none: its error page asked more of the session than there is."""
+    """The application's own answer to the failure. One of 500 is none: its error page asked more of
+    the session than there is.
+    """
     if response.status_code == UNAVAILABLE_STATUS:
         response.headers.setdefault("Retry-After", str(RETRY_AFTER_S))
     elif response.status_code == SERVER_ERRORS:

@@ -1,18 +1,23 @@
 """The ticket cache for threads: WSGI applications, scripts.
 
-A thread of its own runs the asyncio cache; whatever may wait is sent there, and waited for. A check is not: it is one call into the
-core, which changes the near cache in one step under the interpreter's lock, so threads share it as coroutines do. The near cache keeps
-the latest deadline it was told, in whichever order; so a use here and a load there lose nothing.
+A thread of its own runs the asyncio cache; whatever may wait is sent there, and waited for. A check
+is not: it is one call into the core, which changes the near cache in one step under the
+interpreter's lock, so threads share it as coroutines do. The near cache keeps the latest deadline
+it was told, in whichever order; so a use here and a load there lose nothing.
 
 Rules of this file
-- No lock. A signal handler may call anything while the same thread is in the midst of anything here, and a fork may come at
-  any time: either would find a lock held. What threads share changes in single steps of the interpreter (`dict.setdefault`).
-- Every wait is on a queue of its own, which the cache's thread answers, at the latest when it ends. A wait is entered, then asks
-  whether the thread has ended; the thread says that it has, then looks who waits. So one sees the other.
-- Opening and closing belong to the cache's thread: an exception in whoever waits for them interrupts neither. It cancels a call.
-- Closing writes the touches, then ends the calls that are still pending. The end of the interpreter closes before it waits for threads,
-  since one of them may wait for us.
-- The thread belongs to the process that started it. In a child it is not there, and its cache is refused.
+- No lock. A signal handler may call anything while the same thread is in the midst of anything
+  here, and a fork may come at any time: either would find a lock held. What threads share changes
+  in single steps of the interpreter (`dict.setdefault`).
+- Every wait is on a queue of its own, which the cache's thread answers, at the latest when it ends.
+  A wait is entered, then asks whether the thread has ended; the thread says that it has, then looks
+  who waits. So one sees the other.
+- Opening and closing belong to the cache's thread: an exception in whoever waits for them
+  interrupts neither. It cancels a call.
+- Closing writes the touches, then ends the calls that are still pending. The end of the interpreter
+  closes before it waits for threads, since one of them may wait for us.
+- The thread belongs to the process that started it. In a child it is not there, and its cache is
+  refused.
 """
 
 from __future__ import annotations
@@ -50,10 +55,12 @@ JOIN_S = 1.0  # for a thread that has nothing left to do; bounded, for a signal 
 
 
 class TicketCache:
-    """As `fastticket.TicketCache`, with its settings, for any number of threads. A `check` waits for nobody, in the caller's thread.
+    """As `fastticket.TicketCache`, with its settings, for any number of threads. A `check` waits
+    for nobody, in the caller's thread.
 
-    Opens itself with the first call that needs it, so an object made before a server forks is opened in each worker; `open()` does it
-    at once. `close()`, or the end of the interpreter, writes what is unwritten. Also a context manager.
+    Opens itself with the first call that needs it, so an object made before a server forks is
+    opened in each worker; `open()` does it at once. `close()`, or the end of the interpreter,
+    writes what is unwritten. Also a context manager.
     """
 
     def __init__(self, store: Store, keys: Keyring, **settings: Any) -> None:
@@ -75,9 +82,11 @@ class TicketCache:
         self._run(_nothing)
 
     def close(self) -> None:
-        """Write every touch, then end what is still waiting, with StoreUnavailable, and close the store. Idempotent.
+        """Write every touch, then end what is still waiting, with StoreUnavailable, and close the
+        store. Idempotent.
 
-        Returns when all that is done, whoever began it; so an interrupted one can be called again. A signal handler may call it.
+        Returns when all that is done, whoever began it; so an interrupted one can be called again.
+        A signal handler may call it.
         """
         self._is_closed = True
         thread = self._threads.get("cache")
@@ -91,7 +100,9 @@ class TicketCache:
         return self._cache.check(ticket, touch)
 
     def authenticate(self, ticket: str | bytes, *, touch: bool = True, consistency: Consistency = "near") -> Session:
-        """The session of a ticket, loaded if need be. TicketRefused (`.reason` is a slug), StoreUnavailable."""
+        """The session of a ticket, loaded if need be. TicketRefused (`.reason` is a slug),
+        StoreUnavailable.
+        """
         if consistency == "near":
             found = self._cache.check(ticket, touch)
             if isinstance(found, Session):
@@ -139,7 +150,9 @@ class TicketCache:
         )
 
     def logout(self, ticket: str | bytes) -> bool:
-        """End the session of a ticket. False: it had none any more. TicketRefused, StoreUnavailable."""
+        """End the session of a ticket. False: it had none any more. TicketRefused,
+        StoreUnavailable.
+        """
         return self._run(self._cache.logout, ticket)
 
     def logout_everywhere(self, principal: str, *, keep: Session | None = None) -> int:
@@ -147,7 +160,9 @@ class TicketCache:
         return self._run(self._cache.logout_everywhere, principal, keep=keep)
 
     def revoke(self, session_id: str, principal: str) -> bool:
-        """End one of the sessions that `sessions` names. False: that principal has none with this id (any more). StoreUnavailable."""
+        """End one of the sessions that `sessions` names. False: that principal has none with this
+        id (any more). StoreUnavailable.
+        """
         return self._run(self._cache.revoke, session_id, principal)
 
     def sessions(self, principal: str) -> Sequence[SessionInfo]:
@@ -155,14 +170,17 @@ class TicketCache:
         return self._run(self._cache.sessions, principal)
 
     def events(self, position: str | None = None, kinds: Collection[str] = KINDS) -> Iterator[SessionEvent]:
-        """What becomes of sessions, from now on or from a position; waits for each. As `fastticket.TicketCache.events`."""
+        """What becomes of sessions, from now on or from a position; waits for each. As
+        `fastticket.TicketCache.events`.
+        """
         stream = self._cache.events(position, kinds)
         if position is None:
             self._run(stream.start)
         return iter(lambda: self._run(stream.__anext__), None)
 
     def attributes(self, session: Session, *, seen: Position = NEVER_WRITTEN) -> Attributes:
-        """What the application keeps in a session: a mapping, read when it is first looked at. `save()`, or use it with `with`.
+        """What the application keeps in a session: a mapping, read when it is first looked at.
+        `save()`, or use it with `with`.
 
         `seen` as in `fastticket.TicketCache.attributes`.
         """
@@ -194,7 +212,9 @@ class TicketCache:
         return self._thread().run(partial(what, *args, **kwargs))
 
     def _thread(self) -> _CacheThread:
-        """The one that is there, else a new one. It runs before it is entered: who finds it may wait for it."""
+        """The one that is there, else a new one. It runs before it is entered: who finds it may
+        wait for it.
+        """
         thread = self._threads.get("cache")
         if thread is None:
             if self._is_closed:
@@ -207,7 +227,9 @@ class TicketCache:
 
 
 class Attributes(AttributeChanges):
-    """The attributes of one session, for threads: read when they are first looked at. One thread at a time."""
+    """The attributes of one session, for threads: read when they are first looked at. One thread at
+    a time.
+    """
 
     def __init__(
         self, cache: TicketCache, session: Session, serializer: Serializer, seen: Position = NEVER_WRITTEN
@@ -227,7 +249,9 @@ class Attributes(AttributeChanges):
             self.save()
 
     def load(self) -> Self:
-        """Read them now, if they were not read before. TicketRefused: the session is over; StoreUnavailable."""
+        """Read them now, if they were not read before. TicketRefused: the session is over;
+        StoreUnavailable.
+        """
         if not self.is_loaded:
             cache, seen = self._cache._cache, self._seen
             copy = cache.near_copy(self._session, seen=seen)
@@ -235,7 +259,9 @@ class Attributes(AttributeChanges):
         return self
 
     def save(self) -> bool:
-        """Write what changed; one command, or none. Whether there was anything. Errors as `fastticket.sessions.attributes.Attributes.save`."""
+        """Write what changed; one command, or none. Whether there was anything. Errors as
+        `fastticket.sessions.attributes.Attributes.save`.
+        """
         changes = self.changes()
         if changes:
             cache = self._cache._cache
@@ -247,7 +273,9 @@ class Attributes(AttributeChanges):
 
 
 def _refuse_green_threads() -> None:
-    """Where gevent or eventlet has put its own threads in place of the system's, the loop would wait in the thread of all others."""
+    """Where gevent or eventlet has put its own threads in place of the system's, the loop would
+    wait in the thread of all others.
+    """
     gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
     is_patched = (gevent and gevent.is_module_patched("threading")) or (
         eventlet and eventlet.is_monkey_patched("thread")
@@ -260,9 +288,11 @@ def _refuse_green_threads() -> None:
 
 
 class _CacheThread:
-    """A thread that opens the asyncio cache with the first call, runs what other threads ask for, and closes it.
+    """A thread that opens the asyncio cache with the first call, runs what other threads ask for,
+    and closes it.
 
-    A cache that could not be opened ends it: `on_failure` is called, and every pending call gets the error.
+    A cache that could not be opened ends it: `on_failure` is called, and every pending call gets
+    the error.
     """
 
     def __init__(self, cache: asynchronous.TicketCache, on_failure: Callable[[], None]) -> None:
@@ -413,8 +443,8 @@ def _close_all() -> None:
         thread.close()
 
 
-# Not atexit: that is called when thread pools have been shut down, and a store may use one. Last come, first called: so ours is closed
-# before the pools, whose module is imported above.
+# Not atexit: that is called when thread pools have been shut down, and a store may use one. Last
+# come, first called: so ours is closed before the pools, whose module is imported above.
 with contextlib.suppress(RuntimeError):  # the interpreter is shutting down
     threading._register_atexit(_close_all)  # type: ignore[attr-defined]
 

@@ -1,4 +1,6 @@
-"""The end of a task. A library may swallow a cancellation (asyncio.wait_for does on CPython 3.11): one `cancel()` is a hope."""
+"""The end of a task. A library may swallow a cancellation (asyncio.wait_for does on CPython 3.11):
+one `cancel()` is a hope.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ STEPS_MAX = 10
 
 
 async def end(*tasks: asyncio.Task[Any] | None) -> None:
-    """Cancel tasks, again and again, until they have ended, or STEPS_MAX times, which is logged. So is what they raise."""
+    """Cancel tasks, again and again, until they have ended, or STEPS_MAX times, which is logged. So
+    is what they raise.
+    """
     for step in range(STEPS_MAX):
         left = [task for task in tasks if task and not task.done()]
         if not left:

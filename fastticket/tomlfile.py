@@ -13,7 +13,9 @@ UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_toml(path: str | os.PathLike[str], if_missing: str = "") -> dict[str, Any]:
-    """A file's table; a byte order mark before it means nothing. ConfigError, with `if_missing` where there is no such file."""
+    """A file's table; a byte order mark before it means nothing. ConfigError, with `if_missing`
+    where there is no such file.
+    """
     try:
         with open(path, "rb") as file:
             raw = file.read().removeprefix(codecs.BOM_UTF8)

@@ -1,17 +1,20 @@
-"""WSGI middleware (PEP 3333): who is asking, in `environ`, and a session that is written before the response's first byte.
+"""WSGI middleware (PEP 3333): who is asking, in `environ`, and a session that is written before the
+response's first byte.
 
     from fastticket.sync import TicketCache
     from fastticket.wsgi import SessionMiddleware
 
     application = SessionMiddleware(application, TicketCache(store, keys))
 
-The application finds the session, a mapping, in `environ["fastticket.session"]`, and who is logged in in `REMOTE_USER`.
+The application finds the session, a mapping, in `environ["fastticket.session"]`, and who is logged
+in in `REMOTE_USER`.
 
 Rules of this file
-- The response begins when the application has returned and said its status; if it says it later, or calls `write`, then with the first
-  piece of the body. Until then what it does to the session counts, and a store that is away can still become the response.
-- A response of 500 and more, or one with `exc_info`, writes nothing. `login` and its like write at once: their errors are the
-  application's to handle.
+- The response begins when the application has returned and said its status; if it says it later, or
+  calls `write`, then with the first piece of the body. Until then what it does to the session
+  counts, and a store that is away can still become the response.
+- A response of 500 and more, or one with `exc_info`, writes nothing. `login` and its like write at
+  once: their errors are the application's to handle.
 - A body is passed on as it is, so that a server still knows a list or a file for what it is.
 """
 
@@ -45,10 +48,11 @@ class ThreadSession(WebSession):
 
 
 class SessionMiddleware:
-    """A WSGI application around another one. `principal_key`: the session's entry that is who is logged in.
+    """A WSGI application around another one. `principal_key`: the session's entry that is who is
+    logged in.
 
-    `REMOTE_USER` is whom the ticket admitted (UTF-8, decoded as Latin-1, as PEP 3333 has it), whatever it was before. A ticket that can
-    not be judged is answered with 503.
+    `REMOTE_USER` is whom the ticket admitted (UTF-8, decoded as Latin-1, as PEP 3333 has it),
+    whatever it was before. A ticket that can not be judged is answered with 503.
     """
 
     def __init__(
@@ -80,9 +84,11 @@ class SessionMiddleware:
 
 
 def login(environ: WSGIEnvironment, principal: str, *, remember: bool = False) -> None:
-    """Begin a session, now; the response brings its cookie. `remember`: it outlives the browser. One that there was ends.
+    """Begin a session, now; the response brings its cookie. `remember`: it outlives the browser.
+    One that there was ends.
 
-    InvalidPrincipal, TooManySessions, StoreUnavailable, BadAttribute, AttributesTooLarge. RuntimeError: the response has begun.
+    InvalidPrincipal, TooManySessions, StoreUnavailable, BadAttribute, AttributesTooLarge.
+    RuntimeError: the response has begun.
     """
     session = _session_of(environ)
     session.login(principal, remember=remember)
@@ -97,14 +103,18 @@ def logout(environ: WSGIEnvironment) -> None:
 
 
 def rotate(environ: WSGIEnvironment) -> None:
-    """Go on under another ticket, from now on: after a change of privileges. NotLoggedIn, StoreUnavailable, RuntimeError: too late."""
+    """Go on under another ticket, from now on: after a change of privileges. NotLoggedIn,
+    StoreUnavailable, RuntimeError: too late.
+    """
     session = _session_of(environ)
     session.rotate()
     at_once(session.carry_out())
 
 
 def logout_everywhere(environ: WSGIEnvironment, *, keep_this: bool = True) -> int:
-    """End every session of who is logged in, now; how many. `keep_this`: all but this one. NotLoggedIn, StoreUnavailable."""
+    """End every session of who is logged in, now; how many. `keep_this`: all but this one.
+    NotLoggedIn, StoreUnavailable.
+    """
     return at_once(_session_of(environ).logout_everywhere(keep_this=keep_this))
 
 
@@ -135,7 +145,9 @@ def _session_of(environ: WSGIEnvironment) -> ThreadSession:
 
 
 def _introduce(environ: WSGIEnvironment, session: ThreadSession) -> None:
-    """The session, and its principal where applications of the CGI's days look. `HTTP_REMOTE_USER` is a field that a client sent."""
+    """The session, and its principal where applications of the CGI's days look. `HTTP_REMOTE_USER`
+    is a field that a client sent.
+    """
     environ[ENVIRON_KEY] = session
     for name in ("REMOTE_USER", "HTTP_REMOTE_USER"):
         environ.pop(name, None)
@@ -195,7 +207,9 @@ class _Response:
             _close(body)
 
     def replace(self) -> list[bytes]:
-        """The response to a request that the store failed. Once another one has begun, the failure is raised again."""
+        """The response to a request that the store failed. Once another one has begun, the failure
+        is raised again.
+        """
         if self._write is not None:
             raise
         self._write = self._say(UNAVAILABLE_STATUS_LINE, self._with_added(UNAVAILABLE_FIELDS), None)

@@ -1,6 +1,8 @@
-"""The parsers that are Python, tried beside their twins: properties files (tests/lab/java_properties.py), cookies (http1.pyx's own).
+"""The parsers that are Python, tried beside their twins: properties files
+(tests/lab/java_properties.py), cookies (http1.pyx's own).
 
-Inputs are made of pieces that mean something, and of earlier inputs that reached lines of a parser which no other had reached.
+Inputs are made of pieces that mean something, and of earlier inputs that reached lines of a parser
+which no other had reached.
 """
 
 from __future__ import annotations
@@ -143,7 +145,9 @@ def mutated(text: str, pieces: list[str], choose: random.Random) -> str:
 
 
 def run(runs: int, seed: int) -> tuple[int, str]:
-    """How many executions there were, and the finding that ended them, or nothing. Every hundredth one is followed line by line."""
+    """How many executions there were, and the finding that ended them, or nothing. Every hundredth
+    one is followed line by line.
+    """
     choose = random.Random(seed or None)
     reached = Reached()
     kept: list[list[str]] = [[] for _ in CHECKS]

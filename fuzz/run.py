@@ -1,13 +1,16 @@
-"""Fuzzes the parsers: builds each harness with clang, libFuzzer and sanitizers, runs it from the seeds on, and sums up.
+"""Fuzzes the parsers: builds each harness with clang, libFuzzer and sanitizers, runs it from the
+seeds on, and sums up.
 
     python fuzz/run.py [NAME ...] [--runs 20000000] [--seed N] [--folder build/fuzz]
 
-NAME: http1 (heads, bodies, cookies), paths, ticket, clients (PROXY headers, addresses), python (properties files and the cookies of the
-frameworks, which are Python: without sanitizers, beside their twins). By default all of them; `--runs` is for all together, by SHARES.
+NAME: http1 (heads, bodies, cookies), paths, ticket, clients (PROXY headers, addresses), python
+(properties files and the cookies of the frameworks, which are Python: without sanitizers, beside
+their twins). By default all of them; `--runs` is for all together, by SHARES.
 
-`make fuzz` does it. Inputs that reach something new stay in FOLDER/NAME/corpus, where the next run goes on; a seed and an empty folder
-make the same run again. It ends with 1 at the first finding, an input that stays as FOLDER/NAME/finding-…:
-`FOLDER/NAME/NAME FOLDER/NAME/finding-…` tries it again, and it becomes a test of the parser's.
+`make fuzz` does it. Inputs that reach something new stay in FOLDER/NAME/corpus, where the next run
+goes on; a seed and an empty folder make the same run again. It ends with 1 at the first finding, an
+input that stays as FOLDER/NAME/finding-…: `FOLDER/NAME/NAME FOLDER/NAME/finding-…` tries it again,
+and it becomes a test of the parser's.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ SECONDS_AN_INPUT_MAX = 10
 SHARES = {"http1": 45, "paths": 18, "ticket": 18, "clients": 18, "python": 1}
 LIBRARIES = {"ticket": ["-lcrypto"]}
 
-# What guides and what is counted are the parsers: neither the harness nor what makes Python objects of their results for tests.
+# What guides and what is counted are the parsers: neither the harness nor what makes Python objects
+# of their results for tests.
 GUIDES = "src:*\nfun:__pyx_f_10fastticket_4core_*\n"
 GUIDES_NOT = "fun:*http1__slice\nfun:*http1__common\n"
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -87,7 +91,9 @@ def fuzz(name: str, fuzzer: Path, folder: Path, options: list[str]) -> tuple[int
 
 
 def coverage(name: str, folder: Path) -> str:
-    """Of all that was kept, in a build without the sanitizers, whose checks would count as edges that nothing ever takes."""
+    """Of all that was kept, in a build without the sanitizers, whose checks would count as edges
+    that nothing ever takes.
+    """
     fuzzer = build(name, folder, f"{name}-unsanitized")
     command = [fuzzer, "-runs=0", artifacts(folder), folder / "corpus", folder / "seeds"]
     said = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace").stderr

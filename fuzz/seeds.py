@@ -1,4 +1,6 @@
-"""Where each fuzzer begins: the attacks of tests/lab/attack_corpus.py, a few ordinary messages, and what unit tests know of the others."""
+"""Where each fuzzer begins: the attacks of tests/lab/attack_corpus.py, a few ordinary messages, and
+what unit tests know of the others.
+"""
 # ruff: noqa: RUF001
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Fixtures: a gateway on its own event loop, and an origin (an upstream server) that does exactly what a test says.
+"""Fixtures: a gateway on its own event loop, and an origin (an upstream server) that does exactly
+what a test says.
 
-Everything listens on free ports of 127.0.0.1, every wait is bounded by BOUND_S, and every fixture ends what it started.
+Everything listens on free ports of 127.0.0.1, every wait is bounded by BOUND_S, and every fixture
+ends what it started.
 """
 
 import asyncio
@@ -25,12 +27,14 @@ pytest_plugins = ("lab.django_projects",)  # its fixtures, of which there is to 
 
 BOUND_S = 10
 
-# The tables of a gateway are to come from the system and go back to it when it is gone. Once one of them was freed, malloc would
-# take the next out of the heaps of the threads, each of which keeps what it has: gigabytes, by the end of the suite.
+# The tables of a gateway are to come from the system and go back to it when it is gone. Once one of
+# them was freed, malloc would take the next out of the heaps of the threads, each of which keeps
+# what it has: gigabytes, by the end of the suite.
 M_MMAP_THRESHOLD = -3
 ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 4 * 1024 * 1024)
 
-#: Files that take longest, the longest first: beside others (pytest -n) they begin first, so that none of them is alone in the end.
+#: Files that take longest, the longest first: beside others (pytest -n) they begin first, so that
+#: none of them is alone in the end.
 LONG = (
     "test_read_your_writes",
     "test_redis_transport",
@@ -153,7 +157,9 @@ def status_of(head):
 
 
 class Origin:
-    """An upstream server: `serve(connection)` is called in a thread for each connection that the gateway makes."""
+    """An upstream server: `serve(connection)` is called in a thread for each connection that the
+    gateway makes.
+    """
 
     def __init__(self, serve, path=None):
         self.serve = serve
@@ -262,7 +268,9 @@ class Gateway:
         return self.call(lambda: self.worker.proxy.stats)
 
     def stop(self, just_before=lambda: None):
-        """`just_before` runs in the gateway's loop, which does nothing else between it and the stop."""
+        """`just_before` runs in the gateway's loop, which does nothing else between it and the
+        stop.
+        """
 
         async def stop():
             just_before()
@@ -358,7 +366,9 @@ def family_of(address):
 
 @pytest.fixture
 def names(monkeypatch):
-    """The addresses of `app.test`, of either family, as a name server would give them; without any, it knows no such name."""
+    """The addresses of `app.test`, of either family, as a name server would give them; without any,
+    it knows no such name.
+    """
     addresses = []
     real = socket.getaddrinfo
 

@@ -1,4 +1,6 @@
-"""What the applications have in common: HTTP on a socket that was handed over, with the standard library alone."""
+"""What the applications have in common: HTTP on a socket that was handed over, with the standard
+library alone.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Sessions in Redis, which is asked on every request: the commands that each of four programs sends for one.
+"""Sessions in Redis, which is asked on every request: the commands that each of four programs sends
+for one.
 
-Session ids are fastticket's, so that all are asked the same. Values are not stored: what is counted is the price of knowing that a
-session is alive, and of keeping it so.
+Session ids are fastticket's, so that all are asked the same. Values are not stored: what is counted
+is the price of knowing that a session is alive, and of keeping it so.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class GetExpire(EveryRequest):
 
 
 class Linkis(EveryRequest):
-    """One hash of all tickets: field -> last access, ms. It is read twice; written at half the idle timeout."""
+    """One hash of all tickets: field -> last access, ms. It is read twice; written at half the idle
+    timeout.
+    """
 
     KEY = "user_ticket_redis_key"
 

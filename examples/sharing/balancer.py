@@ -1,4 +1,6 @@
-"""The nginx in front: it takes servers in turns, or by another method, and changes to others as an operator would make it."""
+"""The nginx in front: it takes servers in turns, or by another method, and changes to others as an
+operator would make it.
+"""
 
 from __future__ import annotations
 

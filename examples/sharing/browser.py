@@ -1,4 +1,6 @@
-"""A client with a cookie jar and an address of its own. Small, so that it does not take the time of what it measures."""
+"""A client with a cookie jar and an address of its own. Small, so that it does not take the time of
+what it measures.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ class Browser:
 
 
 def ask_together(browsers: Sequence[Browser], target: str, rounds: int) -> list[Answer]:
-    """All at once, so many times, on connections that stay open: as many requests a second as there can be."""
+    """All at once, so many times, on connections that stay open: as many requests a second as there
+    can be.
+    """
     answers = []
     for _ in range(rounds):
         for browser in browsers:

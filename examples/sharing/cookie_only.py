@@ -1,7 +1,8 @@
-"""4. The cookie alone: a signed ticket, and no store. It is checked anywhere, and can not be taken back.
+"""4. The cookie alone: a signed ticket, and no store. It is checked anywhere, and can not be taken
+back.
 
-A logout clears the cookie in the browser that logged out. A copy of it goes on until it expires, or until the key is replaced, which
-logs everybody out.
+A logout clears the cookie in the browser that logged out. A copy of it goes on until it expires, or
+until the key is replaced, which logs everybody out.
 """
 
 from __future__ import annotations

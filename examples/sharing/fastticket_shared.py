@@ -1,8 +1,10 @@
-"""6. fastticket: two gateways in turns, two applications behind them, one Redis that is asked almost never.
+"""6. fastticket: two gateways in turns, two applications behind them, one Redis that is asked
+almost never.
 
-The interceptor example (`users.py`): everything but login and logout needs a ticket, and who has none reads "please log in". The
-gateway says 401, nginx puts the words; no application has a line for it. What the applications keep in sessions (`shared_values.py`)
-they find wherever the next request comes.
+The interceptor example (`users.py`): everything but login and logout needs a ticket, and who has
+none reads "please log in". The gateway says 401, nginx puts the words; no application has a line
+for it. What the applications keep in sessions (`shared_values.py`) they find wherever the next
+request comes.
 """
 
 from __future__ import annotations
@@ -149,14 +151,18 @@ def ask_in_turns(browsers: Sequence[Browser], target: str) -> list[Answer]:
 
 
 def asked_for_ids(fleet: Fleet, browsers: Sequence[Browser]) -> table.Row:
-    """As many requests a second as there can be: what fastticket asks Redis depends on time, not on requests."""
+    """As many requests a second as there can be: what fastticket asks Redis depends on time, not on
+    requests.
+    """
     answers, figures = counted(fleet, lambda: ask_together(browsers, "/user/session", ROUNDS))
     ids = {json.loads(each.text)["session"] for each in answers}
     return fleet.row("everybody asks for the session's id", answers, **{"session ids": len(ids)}, **figures)
 
 
 def counted(fleet: Fleet, ask: Callable[[], list[Answer]]) -> tuple[list[Answer], dict[str, object]]:
-    """The answers, and what they cost. Redis counts what scripts call, too; `sent for values` is without that."""
+    """The answers, and what they cost. Redis counts what scripts call, too; `sent for values` is
+    without that.
+    """
     with fleet.redis.overheard() as sent:
         fleet.redis.forget()
         began_s = time.monotonic()

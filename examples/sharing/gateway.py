@@ -1,4 +1,6 @@
-"""A fastticket gateway of a demonstration: `fastticket serve` by a file that can change while it runs."""
+"""A fastticket gateway of a demonstration: `fastticket serve` by a file that can change while it
+runs.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""2. `ip_hash`: a client stays at one server, chosen by its address, as long as the list of servers is the same.
+"""2. `ip_hash`: a client stays at one server, chosen by its address, as long as the list of servers
+is the same.
 
-nginx hashes the first three octets of an IPv4 address, so each client here comes from a /24 of its own, but those behind one NAT
-from one. Lost are sessions whose next request comes to a server that does not have them.
+nginx hashes the first three octets of an IPv4 address, so each client here comes from a /24 of its
+own, but those behind one NAT from one. Lost are sessions whose next request comes to a server that
+does not have them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Real programs for a demonstration: each on a free port of 127.0.0.1, all ended with it, nothing left on the disk.
+"""Real programs for a demonstration: each on a free port of 127.0.0.1, all ended with it, nothing
+left on the disk.
 
-A server gets a socket that listens already, so nobody has to wait until it has started, and no port is chosen twice. nginx can
-not be given one: it is waited for.
+A server gets a socket that listens already, so nobody has to wait until it has started, and no port
+is chosen twice. nginx can not be given one: it is waited for.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ class Lab:
     def application(
         self, script: str, name: str, *arguments: object, sockets: tuple[socket.socket, ...] = ()
     ) -> Program:
-        """One of the applications beside this file; its first argument is the descriptor that it serves on."""
+        """One of the applications beside this file; its first argument is the descriptor that it
+        serves on.
+        """
         listener = listening()
         command = [sys.executable, HERE / script, listener.fileno(), name, *arguments]
         return self.start(name, command, sockets=(listener, *sockets))

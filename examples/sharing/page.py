@@ -2,8 +2,8 @@
 
 python page.py RUN.json DOCS-FOLDER
 
-In session-sharing.md, what stands between `<!-- NAME -->` and `<!-- end -->` is written here: the rows of each demonstration, and
-`comparison`, which puts one figure of each beside the others.
+In session-sharing.md, what stands between `<!-- NAME -->` and `<!-- end -->` is written here: the
+rows of each demonstration, and `comparison`, which puts one figure of each beside the others.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def _in_redis(found: dict[str, Rows]) -> Rows:
 
 
 def _fastticket(found: dict[str, Rows]) -> Rows:
-    """After the changes who it is and values were asked for alike; a value that is lost is answered with 404."""
+    """After the changes who it is and values were asked for alike; a value that is lost is answered
+    with 404.
+    """
     rows = {row["step"]: row for row in found["fastticket_shared"]}
     steps = {"fastticket": "everybody asks for the session's id", "fastticket, values": "everybody asks for it again"}
     return [

@@ -1,6 +1,8 @@
-"""1. The problem: two applications, each with the sessions that it made, behind an nginx that takes them in turns.
+"""1. The problem: two applications, each with the sessions that it made, behind an nginx that takes
+them in turns.
 
-`/set-session?sessionVal=x` reaches one of them; every other `/get-session` reaches the other, which has never heard of it.
+`/set-session?sessionVal=x` reaches one of them; every other `/get-session` reaches the other, which
+has never heard of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""5. Redis on every request: all applications ask one store, so any of them will do. What is asked, Redis counts itself.
+"""5. Redis on every request: all applications ask one store, so any of them will do. What is asked,
+Redis counts itself.
 
 The classic way, of Apache Linkis' gateway and of Spring Session, each with its own commands.
 """

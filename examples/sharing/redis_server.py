@@ -41,7 +41,9 @@ class RedisServer:
 
     @contextlib.contextmanager
     def overheard(self) -> Iterator[list[str]]:
-        """The commands that clients send meanwhile, without those that scripts call; they are there at the end."""
+        """The commands that clients send meanwhile, without those that scripts call; they are there
+        at the end.
+        """
         sent: list[str] = []
         with self.client.monitor() as monitor:
             yield sent

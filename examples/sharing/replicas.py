@@ -1,4 +1,5 @@
-"""Every node has a copy of every session, as with Tomcat's DeltaManager: what changes at one is sent to each of the others.
+"""Every node has a copy of every session, as with Tomcat's DeltaManager: what changes at one is
+sent to each of the others.
 
 Three messages, a line of JSON each, each acknowledged before the request is answered:
 
@@ -19,7 +20,9 @@ Message = dict[str, Any]
 
 
 class Replicas:
-    """The sessions of one node. `listener`: descriptor of the socket for the others; `ports`: theirs."""
+    """The sessions of one node. `listener`: descriptor of the socket for the others; `ports`:
+    theirs.
+    """
 
     def __init__(self, listener: int, *ports: int) -> None:
         self._values: dict[str, str] = {}

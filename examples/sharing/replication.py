@@ -1,7 +1,8 @@
 """3. Replication: every node holds a copy of every session, and hears of every change.
 
-Nodes grow from 2 to 8 while users, sessions and requests stay the same. In turns, nearly every request comes to a node that did not
-have the one before it, and the others have to be told; with `ip_hash` in front a session stays, and only writes are told.
+Nodes grow from 2 to 8 while users, sessions and requests stay the same. In turns, nearly every
+request comes to a node that did not have the one before it, and the others have to be told; with
+`ip_hash` in front a session stays, and only writes are told.
 """
 
 from __future__ import annotations
@@ -87,7 +88,9 @@ def measure_cluster(size: int) -> table.Row:
 
 
 def use(cluster: Cluster, browsers: Sequence[Browser]) -> tuple[dict[str, float], int]:
-    """Everybody writes once and reads so many times: what the nodes sent for 1,000 requests, and how many reads failed."""
+    """Everybody writes once and reads so many times: what the nodes sent for 1,000 requests, and
+    how many reads failed.
+    """
     before = cluster.counters()
     for browser in browsers:
         browser.ask(f"/set-session?sessionVal={VALUE}")

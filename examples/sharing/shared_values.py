@@ -1,12 +1,14 @@
-"""The interceptor example, which keeps values, too: in the session's attributes, where every application finds them.
+"""The interceptor example, which keeps values, too: in the session's attributes, where every
+application finds them.
 
 python shared_values.py DESCRIPTOR NAME KEY-FILE STORE-URL
 
     /set-session?sessionVal=x    stores x in the session
     /get-session                 answers it
 
-As in values.py, but for where sessions are, and that only who is logged in has one. Which version of the values a browser has seen is
-in a cookie of its own: so it finds what it set, whichever application it asks next. In a web framework the middleware does that.
+As in values.py, but for where sessions are, and that only who is logged in has one. Which version
+of the values a browser has seen is in a cookie of its own: so it finds what it set, whichever
+application it asks next. In a web framework the middleware does that.
 """
 
 from __future__ import annotations

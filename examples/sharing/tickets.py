@@ -1,8 +1,10 @@
-"""An application that checks tickets itself: `/login?user=x` gives one, `/whoami` answers whose it is, `/logout` clears the cookie.
+"""An application that checks tickets itself: `/login?user=x` gives one, `/whoami` answers whose it
+is, `/logout` clears the cookie.
 
 python tickets.py DESCRIPTOR NAME KEY-FILE LIFETIME-S [PATTERN REDIS-SOCKET]
 
-The signature is checked here. With a pattern, Redis is asked on every request whether the session is alive, too.
+The signature is checked here. With a pattern, Redis is asked on every request whether the session
+is alive, too.
 """
 
 from __future__ import annotations

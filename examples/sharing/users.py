@@ -1,4 +1,5 @@
-"""The interceptor example, behind fastticket: its interceptor is the gateway, and what is left here is what the application is for.
+"""The interceptor example, behind fastticket: its interceptor is the gateway, and what is left here
+is what the application is for.
 
 python users.py DESCRIPTOR NAME KEY-FILE
 
@@ -7,7 +8,8 @@ python users.py DESCRIPTOR NAME KEY-FILE
     /user/find/NAME                    whoever comes here has a ticket: the gateway has seen to it
     /user/session                      the session's id
 
-A password in a URL is the example's way, to be tried in a browser's address line; a real login is a POST.
+A password in a URL is the example's way, to be tried in a browser's address line; a real login is a
+POST.
 """
 
 from __future__ import annotations

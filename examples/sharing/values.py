@@ -1,8 +1,10 @@
-"""The classic application: `/set-session?sessionVal=x` stores x in the session, `/get-session` answers it.
+"""The classic application: `/set-session?sessionVal=x` stores x in the session, `/get-session`
+answers it.
 
 python values.py DESCRIPTOR NAME [REPLICATION-DESCRIPTOR [PORT ...]]
 
-Sessions are in this process's memory: in it alone, or, with a socket for replication, as copies in each of the others, too.
+Sessions are in this process's memory: in it alone, or, with a socket for replication, as copies in
+each of the others, too.
 """
 
 from __future__ import annotations

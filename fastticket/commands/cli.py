@@ -283,7 +283,9 @@ def _events(options: argparse.Namespace) -> int:
 
 
 def _store_config(options: argparse.Namespace, command: str) -> Config:
-    """No default: out of the wrong store, an answer reads as "there is none", and a session is nobody's."""
+    """No default: out of the wrong store, an answer reads as "there is none", and a session is
+    nobody's.
+    """
     if not (options.config or options.store or os.environ.get(STORE_VARIABLE)):
         raise ConfigError(f"{command} needs --config FILE, --store URL or {STORE_VARIABLE}: where are the sessions?")
     return _config(options)

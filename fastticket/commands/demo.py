@@ -1,7 +1,9 @@
-"""`fastticket demo`: two small applications and a gateway that balances between them, to be tried by hand.
+"""`fastticket demo`: two small applications and a gateway that balances between them, to be tried
+by hand.
 
-The applications show what one behind a gateway has to do: nothing for authentication (the gateway names the user in
-`X-Forwarded-User`), `X-Ticket-Login` after it has checked a password, `X-Ticket-Logout` to end the session. They keep no state.
+The applications show what one behind a gateway has to do: nothing for authentication (the gateway
+names the user in `X-Forwarded-User`), `X-Ticket-Login` after it has checked a password,
+`X-Ticket-Logout` to end the session. They keep no state.
 """
 
 from __future__ import annotations
@@ -79,8 +81,8 @@ class Application(BaseHTTPRequestHandler):
 def return_address(wanted: str) -> str:
     r"""Where to go after the login: a path of this host, or else the front page.
 
-    The gateway names nothing but such paths, but anybody can write a link to the login page. `//host` and `/\host` are other hosts to
-    a browser, which also leaves out tabs and line ends.
+    The gateway names nothing but such paths, but anybody can write a link to the login page.
+    `//host` and `/\host` are other hosts to a browser, which also leaves out tabs and line ends.
     """
     return wanted if re.fullmatch(r"/(?![/\\])[!-~]*", wanted) else "/"
 

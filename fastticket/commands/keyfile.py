@@ -1,10 +1,12 @@
-"""Key files: a new ring, and the three changes that roll a key through a fleet. Reading them is `Keyring.from_file`.
+"""Key files: a new ring, and the three changes that roll a key through a fleet. Reading them is
+`Keyring.from_file`.
 
-The last key of a ring signs, each verifies. So a key that verifies only is one that stands before the last, and a file says the same
-to every version of fastticket.
+The last key of a ring signs, each verifies. So a key that verifies only is one that stands before
+the last, and a file says the same to every version of fastticket.
 
-A file is replaced, not written over: a gateway that reads it meanwhile has the ring of before or the one of after. The new one has
-the owner, the mode and the extended attributes (access lists) of the old one, whoever changes it.
+A file is replaced, not written over: a gateway that reads it meanwhile has the ring of before or
+the one of after. The new one has the owner, the mode and the extended attributes (access lists) of
+the old one, whoever changes it.
 """
 
 from __future__ import annotations
@@ -77,7 +79,9 @@ def read_ring(path: Path | str) -> list[Key]:
 
 
 def add_key(path: Path, key_id: int | None = None) -> int:
-    """Put a fresh key in, which verifies only. Its id: this one, or the next after the highest that is free. ConfigError."""
+    """Put a fresh key in, which verifies only. Its id: this one, or the next after the highest that
+    is free. ConfigError.
+    """
     with _changing(path) as keys:
         taken = {key.id for key in keys}
         free = [number for step in range(1, IDS) if (number := (max(taken) + step) % IDS) not in taken]
@@ -91,7 +95,9 @@ def add_key(path: Path, key_id: int | None = None) -> int:
 
 
 def add_keys_of(path: Path, others: Iterable[Key]) -> list[int]:
-    """Put in, to verify only, what another gateway's ring has and this one has not. Their ids. ConfigError."""
+    """Put in, to verify only, what another gateway's ring has and this one has not. Their ids.
+    ConfigError.
+    """
     with _changing(path) as keys:
         here = {key.id: key.secret for key in keys}
         for key in others:
@@ -131,7 +137,9 @@ def _place_of(path: Path, keys: list[Key], key_id: int) -> int:
 
 @contextlib.contextmanager
 def _changing(path: Path) -> Iterator[list[Key]]:
-    """The keys of a file, to be changed; written back if they were. One at a time. ConfigError: nothing has changed."""
+    """The keys of a file, to be changed; written back if they were. One at a time. ConfigError:
+    nothing has changed.
+    """
     try:
         path = path.resolve()  # a link stays one
         with _locked(path.parent):
@@ -182,7 +190,9 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _make_alike(fd: int, path: Path) -> None:
-    """Owner, access lists and mode. OSError: they can not be kept, e.g. because the file is somebody else's."""
+    """Owner, access lists and mode. OSError: they can not be kept, e.g. because the file is
+    somebody else's.
+    """
     status, made = os.stat(path), os.fstat(fd)
     if (status.st_uid, status.st_gid) != (made.st_uid, made.st_gid):
         os.fchown(fd, status.st_uid, status.st_gid)

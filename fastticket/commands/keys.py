@@ -1,4 +1,5 @@
-"""`fastticket keys`: what is in a key file, and the steps by which a key comes into a fleet and leaves it.
+"""`fastticket keys`: what is in a key file, and the steps by which a key comes into a fleet and
+leaves it.
 
 What is printed never has a secret in it. docs/ticket-format.md has the procedure.
 """
@@ -197,7 +198,9 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def read_uses(address: str) -> dict[int, int]:
-    """Key id -> good signatures that a gateway has seen under it since its start. AdminError, ConfigError."""
+    """Key id -> good signatures that a gateway has seen under it since its start. AdminError,
+    ConfigError.
+    """
     connection = _connection(address)
     try:
         connection.request("GET", "/metrics")

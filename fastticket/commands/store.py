@@ -1,4 +1,6 @@
-"""The commands of operators, straight on a store: `sessions`, `revoke`, `events`. No gateway has to run."""
+"""The commands of operators, straight on a store: `sessions`, `revoke`, `events`. No gateway has to
+run.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ YEAR_2020_MS = 1_577_836_800_000
 
 @contextlib.asynccontextmanager
 async def opened(config: Config) -> AsyncIterator[Store]:
-    """A configuration's store, opened and closed again; it is not made. Says which one it was: "none" is an answer of this one only."""
+    """A configuration's store, opened and closed again; it is not made. Says which one it was:
+    "none" is an answer of this one only.
+    """
     store = config.open_store(creates=False)
     shown = without_password(config.store.url)
     try:
@@ -85,7 +89,9 @@ def _target(options: argparse.Namespace, keys: Callable[[], Keyring]) -> tuple[s
 
 
 async def print_events(config: Config, follow: bool, as_json: bool) -> int:
-    """Print the lifecycle log, as far as the store has it; with `follow`, what comes, until SIGINT or SIGTERM."""
+    """Print the lifecycle log, as far as the store has it; with `follow`, what comes, until SIGINT
+    or SIGTERM.
+    """
     async with opened(config) as store:
         histories = [await store.history(shard, HISTORY_MAX) for shard in range(store.shards)]
         for event in sorted((event for history in histories for event in history), key=lambda event: event.position):

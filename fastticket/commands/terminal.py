@@ -1,7 +1,8 @@
 """What the commands read and write where the terminal's encoding is not UTF-8: ASCII, Latin-1.
 
-A character that the terminal does not have is written as an escape: for people as Python has it, for programs as JSON and TOML do. Both
-of these are escaped wherever the terminal is not UTF-8: their readers take them for UTF-8.
+A character that the terminal does not have is written as an escape: for people as Python has it,
+for programs as JSON and TOML do. Both of these are escaped wherever the terminal is not UTF-8:
+their readers take them for UTF-8.
 """
 
 from __future__ import annotations

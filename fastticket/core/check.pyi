@@ -22,23 +22,30 @@ class Checker:
         """`clock`: monotonic ms, for tests; default CLOCK_BOOTTIME."""
 
     def check(self, ticket: str | bytes, touch: bool = True) -> Session | Verdict:
-        """A Session, or a falsy verdict. MISS and REFRESH: authentic as far as is known here; the store has to be asked.
+        """A Session, or a falsy verdict. MISS and REFRESH: authentic as far as is known here; the
+        store has to be asked.
 
-        `touch`: whether it counts as a use of the session. Nothing is raised for a bad ticket, only TypeError for what is neither str
-        nor bytes.
+        `touch`: whether it counts as a use of the session. Nothing is raised for a bad ticket, only
+        TypeError for what is neither str nor bytes.
         """
 
     def collect(self, shard: int, touches_max: int, unwritten: dict[tuple[str, str], int]) -> None:
-        """Drain at most so many touches of a shard into `unwritten`: (session id, principal) to idle deadline; the latest counts."""
+        """Drain at most so many touches of a shard into `unwritten`: (session id, principal) to
+        idle deadline; the latest counts.
+        """
 
     def session_of(self, ticket: str | bytes, idle_deadline_ms: int) -> Session:
-        """A Session, for the caller that has verified and loaded the ticket itself. ValueError: malformed."""
+        """A Session, for the caller that has verified and loaded the ticket itself. ValueError:
+        malformed.
+        """
 
     def now_ms(self) -> int:
         """The store's clock as known here: `monotonic_ms() + offset_ms`."""
 
     def monotonic_ms(self) -> int:
-        """ms of the clock that nobody sets, and that goes on while the machine is suspended: leases and outages are measured in it."""
+        """ms of the clock that nobody sets, and that goes on while the machine is suspended: leases
+        and outages are measured in it.
+        """
 
     def set_offset_ms(self, offset_ms: int) -> None:
         """The store's clock is ahead of the monotonic one by so much."""
@@ -49,7 +56,9 @@ class Checker:
 
 @final
 class Session:
-    """Whom a ticket admitted. Always true. Refers to the ticket; each field is decoded when it is read."""
+    """Whom a ticket admitted. Always true. Refers to the ticket; each field is decoded when it is
+    read.
+    """
 
     @property
     def principal(self) -> str:

@@ -1,11 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
 """The hot path in one place: ticket text -> near cache -> signature -> verdict.
 
-This is where the core meets the time. `Checker.now` is the store's clock as known here: CLOCK_BOOTTIME plus the offset that the
-control plane sets. So a jump of this machine's wall clock changes nothing, and a lease runs out while the machine is suspended.
-CLOCK_BOOTTIME takes 25 ns to read, CLOCK_MONOTONIC_COARSE 5: so the coarse clock says when its tick is over, every few ms, and the
-other is read once a tick. (A machine that was suspended has always ticked.) That is up to `clock_resolution_ms` behind; whoever
-grants leases takes that off. Tests give a clock of their own.
+This is where the core meets the time. `Checker.now` is the store's clock as known here:
+CLOCK_BOOTTIME plus the offset that the control plane sets. So a jump of this machine's wall clock
+changes nothing, and a lease runs out while the machine is suspended.
+CLOCK_BOOTTIME takes 25 ns to read, CLOCK_MONOTONIC_COARSE 5: so the coarse clock says when its tick
+is over, every few ms, and the other is read once a tick. (A machine that was suspended has always
+ticked.) That is up to `clock_resolution_ms` behind; whoever grants leases takes that off. Tests
+give a clock of their own.
 """
 
 cimport cython
@@ -62,7 +64,9 @@ cdef class Checker:
 
     @cython.binding(False)          # a plain built-in method: the interpreter has a shorter way to call it
     def check(self, ticket, bint touch=True):
-        """A Session, or a falsy verdict. MISS and REFRESH: the store has to be asked. `touch`: whether it counts as a use."""
+        """A Session, or a falsy verdict. MISS and REFRESH: the store has to be asked. `touch`:
+        whether it counts as a use.
+        """
         cdef const uint8_t *text = NULL
         cdef Py_ssize_t chars = 0
         cdef Checked checked
@@ -88,7 +92,9 @@ cdef class Checker:
         return session
 
     def collect(self, shard, Py_ssize_t touches_max, dict unwritten not None):
-        """What a flush is made of: a loop over every session that was used, so it is here and not in Python."""
+        """What a flush is made of: a loop over every session that was used, so it is here and not
+        in Python.
+        """
         cdef Shard *at = self.near._shard(shard)
         cdef uint8_t[RAW_BUFFER_BYTES] raw
         cdef int64_t deadline_ms = 0
@@ -119,7 +125,9 @@ cdef class Checker:
     cdef Verdict judge(
         self, const uint8_t *text, Py_ssize_t chars, int64_t now_ms, bint touch, Checked *checked
     ) noexcept nogil:
-        """HIT: admitted. MISS, REFRESH: authentic, as far as this process knows; ask the store. Else refused."""
+        """HIT: admitted. MISS, REFRESH: authentic, as far as this process knows; ask the store.
+        Else refused.
+        """
         cdef Verdict verdict
         checked.size = decode(text, chars, checked.raw)
         if checked.size == 0:
@@ -135,7 +143,9 @@ cdef class Checker:
         return self._unless_refused(checked, verdict, now_ms)
 
     cdef Verdict judge_again(self, Checked *checked, int64_t now_ms, bint touch) noexcept nogil:
-        """The same for a ticket that was judged before, and was good. MISS says less: its key may have left the ring."""
+        """The same for a ticket that was judged before, and was good. MISS says less: its key may
+        have left the ring.
+        """
         cdef Verdict verdict = self.near.find(checked.raw, checked.size, now_ms, touch, &checked.idle_deadline_ms)
         return verdict if verdict == Verdict.HIT else self._unless_refused(checked, verdict, now_ms)
 
@@ -148,7 +158,9 @@ cdef class Checker:
 @cython.freelist(64)
 @cython.no_gc                       # it refers to a str or bytes only
 cdef class Session:
-    """Made on every hit, so it only refers to the ticket; whoever wants a field pays for decoding it."""
+    """Made on every hit, so it only refers to the ticket; whoever wants a field pays for decoding
+    it.
+    """
 
     def __repr__(self):
         return f"<Session {self.id[:6]}… of {self.principal!r}>"

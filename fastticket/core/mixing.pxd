@@ -1,4 +1,5 @@
-# Spreads the bits of a word over all of it (the finalizer of splitmix64): for tables and for consistent hashing, not for secrets.
+# Spreads the bits of a word over all of it (the finalizer of splitmix64): for tables and for
+# consistent hashing, not for secrets.
 
 from libc.stdint cimport uint64_t
 

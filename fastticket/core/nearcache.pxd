@@ -8,7 +8,8 @@ cdef enum:
 
 
 cdef struct Slot:
-    # An entry's first slot. In a tail slot and a free one only `next` counts; tail bytes begin right after it.
+    # An entry's first slot. In a tail slot and a free one only `next` counts; tail bytes begin
+    # right after it.
     uint32_t next           # entry: the next one in its bucket; tail: the next tail; free: the next free one
     uint32_t tail           # the slot with the rest of the ticket, or NONE
     uint32_t newer          # LRU chain

@@ -1,4 +1,6 @@
-"""The near cache: verified tickets with what the store last said of their sessions. Times are ms of the store's clock."""
+"""The near cache: verified tickets with what the store last said of their sessions. Times are ms of
+the store's clock.
+"""
 
 from typing import Self, final
 
@@ -6,7 +8,9 @@ from fastticket.errors import Verdict
 
 @final
 class NearCache:
-    """Bounded, in one allocation made at the start: 144 bytes a session (principal up to 27 bytes) and 8 for finding it."""
+    """Bounded, in one allocation made at the start: 144 bytes a session (principal up to 27 bytes)
+    and 8 for finding it.
+    """
 
     def __new__(
         cls,
@@ -18,10 +22,12 @@ class NearCache:
         recheck_s: int = 300,
         refusal_ms: int = 1000,
     ) -> Self:
-        """`capacity` in sessions; one with a longer principal takes two or three places. ValueError, MemoryError.
+        """`capacity` in sessions; one with a longer principal takes two or three places.
+        ValueError, MemoryError.
 
-        `slack_ms`: added to a touch's deadline for the time it takes to be written. `touch_resolution_ms`: a deadline that would move
-        by no more is left. `recheck_s`: how old what the store said may be. `refusal_ms`: how long a refusal is remembered.
+        `slack_ms`: added to a touch's deadline for the time it takes to be written.
+        `touch_resolution_ms`: a deadline that would move by no more is left. `recheck_s`: how old
+        what the store said may be. `refusal_ms`: how long a refusal is remembered.
         """
 
     def __len__(self) -> int:
@@ -82,16 +88,22 @@ class NearCache:
         """
 
     def insert(self, raw: bytes, shard: int, idle_deadline_ms: int, now_ms: int, touch: bool = True) -> bool:
-        """Enter a ticket that was verified and whose session was loaded. False: no room, too much is dirty."""
+        """Enter a ticket that was verified and whose session was loaded. False: no room, too much
+        is dirty.
+        """
 
     def extend(self, raw: bytes, now_ms: int) -> bool:
-        """Let an entry that is due for a recheck go on while the store is away. False: it must not, or is not there."""
+        """Let an entry that is due for a recheck go on while the store is away. False: it must not,
+        or is not there.
+        """
 
     def idle_deadline_ms(self, session_id: bytes) -> int:
         """The latest known here, written or not; 0: none is."""
 
     def refuse(self, session_id: bytes, verdict: Verdict, now_ms: int) -> None:
-        """A session is over: forget it, its touch included, and remember the refusal for `refusal_ms`."""
+        """A session is over: forget it, its touch included, and remember the refusal for
+        `refusal_ms`.
+        """
 
     def remembered_refusal(self, session_id: bytes, now_ms: int) -> Verdict | None:
         """What `refuse` was told of a session, if that is young enough; else None."""
@@ -100,7 +112,9 @@ class NearCache:
         """All of them: the clock that they were timed by was set."""
 
     def drop_key(self, key: int) -> int:
-        """Forget every entry verified under a key id; how many there were. Goes through the whole table."""
+        """Forget every entry verified under a key id; how many there were. Goes through the whole
+        table.
+        """
 
     def drain(self, shard: int, touches_max: int) -> list[tuple[bytes, bytes, int]]:
         """Take touches off the dirty chain, oldest first: (session id, principal, idle deadline)."""
@@ -124,15 +138,18 @@ class NearCache:
         """How often `bump_epoch` was called for the shard."""
 
     def stale(self, cursor: int, entries_max: int) -> tuple[list[tuple[int, bytes, bytes]], int | None]:
-        """Entries that must be looked up again because of `bump_epoch`: (shard, session id, principal), about so many at once.
+        """Entries that must be looked up again because of `bump_epoch`: (shard, session id,
+        principal), about so many at once.
 
         And where to go on: `cursor` begins with 0; None: the whole table was seen.
         """
 
     def confirm(self, session_id: bytes, epoch: int, idle_deadline_ms: int, now_ms: int) -> bool:
-        """An entry was looked up again, and its session lives. `epoch`: its shard's when the store was asked.
+        """An entry was looked up again, and its session lives. `epoch`: its shard's when the store
+        was asked.
 
-        False, and nothing changes: it is not held any more, was ended meanwhile, or the epoch is another one by now.
+        False, and nothing changes: it is not held any more, was ended meanwhile, or the epoch is
+        another one by now.
         """
 
     def lease_until_ms(self, shard: int) -> int:

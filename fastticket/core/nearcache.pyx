@@ -2,21 +2,26 @@
 """The near cache: verified tickets with what the store last said of their sessions.
 
 Structure
-    One allocation holds the slots, the buckets and the shards; links are slot numbers. A ticket takes one slot of 144 bytes,
-    one or two more if its principal is longer than 27 bytes. An entry is
-      - in the bucket chain that bits of its session id select (random, and only verified tickets get in: no flooding);
+    One allocation holds the slots, the buckets and the shards; links are slot numbers. A ticket
+    takes one slot of 144 bytes, one or two more if its principal is longer than 27 bytes. An entry
+    is
+      - in the bucket chain that bits of its session id select (random, and only verified tickets
+        get in: no flooding);
       - in the LRU chain, newest first;
-      - if it was touched, in its shard's dirty chain: the entry is the write-behind buffer, so touches coalesce for free.
+      - if it was touched, in its shard's dirty chain: the entry is the write-behind buffer, so
+        touches coalesce for free.
 
 Rules of this file
-    - No clock: the caller says what time it is, in store time. No allocation after the start. No Python object per entry.
-    - Eviction takes an entry off the LRU chain. One that is dirty *lingers*: it stays findable, and its slot stays taken, until
-      `drain` has handed out its touch; found in between, it goes back on the LRU chain. So no touch is lost to eviction, and a
-      session never has two pending touches.
-    - What is only out of date (lease, epoch, age, idle deadline) answers REFRESH, never a refusal: another gateway may have
-      seen the use that this one did not.
-    - Refusals are remembered apart, briefly, in a table of fixed size where a newer one replaces an older one in its place.
-      They are asked about only after a signature was found good.
+    - No clock: the caller says what time it is, in store time. No allocation after the start. No
+      Python object per entry.
+    - Eviction takes an entry off the LRU chain. One that is dirty *lingers*: it stays findable, and
+      its slot stays taken, until `drain` has handed out its touch; found in between, it goes back
+      on the LRU chain. So no touch is lost to eviction, and a session never has two pending
+      touches.
+    - What is only out of date (lease, epoch, age, idle deadline) answers REFRESH, never a refusal:
+      another gateway may have seen the use that this one did not.
+    - Refusals are remembered apart, briefly, in a table of fixed size where a newer one replaces an
+      older one in its place. They are asked about only after a signature was found good.
 """
 
 cimport cython
@@ -62,7 +67,9 @@ cdef inline uint64_t _word(const uint8_t *at) noexcept nogil:
 
 
 cdef inline uint64_t _difference(const uint8_t *a, const uint8_t *b, size_t size) noexcept nogil:
-    """0 if equal. Takes the same time wherever the difference is; a word at a time (libcrypto's goes by bytes)."""
+    """0 if equal. Takes the same time wherever the difference is; a word at a time (libcrypto's
+    goes by bytes).
+    """
     cdef uint64_t difference = 0
     cdef size_t i = 0
     while i + 8 <= size:
@@ -146,12 +153,14 @@ cdef class NearCache:
     def dirty_count(self):
         return sum(self.shards[i].dirty_count for i in range(self.shard_count))
 
-    # ------------------------------------------------------------------------------------------------------- hot path
+    # ------------------------------------------------------------------------------------- hot path
 
     cdef Verdict find(
         self, const uint8_t *raw, int size, int64_t now_ms, bint touch, int64_t *idle_deadline_ms
     ) noexcept nogil:
-        """What is known of a ticket. On HIT `*idle_deadline_ms` is set and, if `touch`, the session was used now."""
+        """What is known of a ticket. On HIT `*idle_deadline_ms` is set and, if `touch`, the session
+        was used now.
+        """
         cdef uint32_t index = self._lookup(raw + SESSION_ID_AT)
         cdef Slot *slot
         cdef Shard *shard
@@ -238,7 +247,9 @@ cdef class NearCache:
         slot.flags &= ~IN_LRU
 
     cdef inline void _touch(self, uint32_t index, int64_t now_ms) noexcept nogil:
-        """Coalesce: the deadline moves on; the entry joins its shard's dirty chain unless it is in it."""
+        """Coalesce: the deadline moves on; the entry joins its shard's dirty chain unless it is in
+        it.
+        """
         cdef Slot *slot = &self.slots[index]
         cdef Shard *shard = &self.shards[slot.shard]
         cdef uint32_t timeout_s = raw_idle_timeout_s(slot.raw)
@@ -261,7 +272,7 @@ cdef class NearCache:
         shard.dirty_last = index
         shard.dirty_count += 1
 
-    # -------------------------------------------------------------------------------------------------- entries, slots
+    # ------------------------------------------------------------------------------- entries, slots
 
     cdef Verdict refusal(self, const uint8_t *session_id, int64_t now_ms) noexcept nogil:
         """The remembered refusal of a session, or HIT: none is."""
@@ -270,12 +281,14 @@ cdef class NearCache:
             return <Verdict>place.verdict
         return Verdict.HIT
 
-    # --------------------------------------------------------------------------------------------- entries and their slots
+    # ---------------------------------------------------------------------- entries and their slots
 
     cdef bint put(
         self, const uint8_t *raw, int size, uint16_t shard, int64_t deadline_ms, int64_t now_ms, bint touch
     ) noexcept nogil:
-        """Enter a verified ticket whose session was loaded and lives. False: no room, too much is dirty: flush first."""
+        """Enter a verified ticket whose session was loaded and lives. False: no room, too much is
+        dirty: flush first.
+        """
         cdef uint32_t index = self._lookup(raw + SESSION_ID_AT)
         cdef Slot *slot
         if index == NONE:
@@ -287,7 +300,8 @@ cdef class NearCache:
         if slot.size != size:
             return False            # one session id, two principals: no login makes that; such a ticket is never cached
         self._write_raw(slot, raw, size)        # the same session may come under another signature: a newer key
-        # A touch from here may still be on its way to the store, so what was loaded can be older than what is known.
+        # A touch from here may still be on its way to the store, so what was loaded can be older
+        # than what is known.
         slot.idle_deadline_ms = max(deadline_ms, slot.idle_deadline_ms)
         slot.absolute_deadline_ms = raw_absolute_deadline_ms(raw)
         slot.epoch = self.shards[shard].epoch
@@ -352,7 +366,9 @@ cdef class NearCache:
         self.free_count += 1
 
     cdef bint _make_room(self, uint32_t wanted) noexcept nogil:
-        """Evict from the old end until `wanted` slots are free. Bounded: what is dirty only goes to linger."""
+        """Evict from the old end until `wanted` slots are free. Bounded: what is dirty only goes to
+        linger.
+        """
         cdef int looked_at = 0
         cdef uint32_t victim
         while self.free_count + (self.slot_count - self.fresh) < wanted:
@@ -375,7 +391,8 @@ cdef class NearCache:
             self._forget(index)
 
     cdef void _forget(self, uint32_t index) noexcept nogil:
-        """Out of the table, its slots free. The entry must be on neither the LRU nor a dirty chain."""
+        """Out of the table, its slots free. The entry must be on neither the LRU nor a dirty chain.
+        """
         cdef Slot *slot = &self.slots[index]
         cdef uint32_t bucket = self._bucket(slot.raw + SESSION_ID_AT)
         cdef uint32_t at = self.buckets[bucket] - 1
@@ -394,7 +411,7 @@ cdef class NearCache:
         self._give_slot(index)
         self.entry_count -= 1
 
-    # ------------------------------------------------------------------------------------- what the control plane calls
+    # ----------------------------------------------------------------- what the control plane calls
 
     def lookup(self, const uint8_t[::1] raw, int64_t now_ms, bint touch=True):
         cdef int64_t deadline_ms = 0
@@ -409,7 +426,9 @@ cdef class NearCache:
         return bool(self.put(&raw[0], <int>raw.shape[0], shard, idle_deadline_ms, now_ms, touch))
 
     def extend(self, const uint8_t[::1] raw, int64_t now_ms):
-        """The store is away: let an entry that is due for a recheck go on. False: it must not, or is not there."""
+        """The store is away: let an entry that is due for a recheck go on. False: it must not, or
+        is not there.
+        """
         cdef uint32_t index
         cdef Slot *slot
         _check_size(raw)
@@ -423,7 +442,9 @@ cdef class NearCache:
         return now_ms < slot.idle_deadline_ms and now_ms < slot.absolute_deadline_ms
 
     def idle_deadline_ms(self, const uint8_t[::1] session_id):
-        """The latest deadline known here of a session, even if its touch is not written yet; 0: none is known."""
+        """The latest deadline known here of a session, even if its touch is not written yet; 0:
+        none is known.
+        """
         cdef uint32_t index
         _check_session_id(session_id)
         index = self._lookup(&session_id[0])
@@ -432,7 +453,8 @@ cdef class NearCache:
         return self.slots[index].idle_deadline_ms
 
     def refuse(self, const uint8_t[::1] session_id, verdict, int64_t now_ms):
-        """The store said that a session is over: forget it, and remember the refusal for a moment."""
+        """The store said that a session is over: forget it, and remember the refusal for a moment.
+        """
         cdef Refusal *place
         cdef uint32_t index
         _check_session_id(session_id)
@@ -451,11 +473,14 @@ cdef class NearCache:
         return None if verdict == Verdict.HIT else _Verdict(<int>verdict)
 
     def forget_refusals(self):
-        """The clock was set: what was to be remembered for a moment could be remembered for an hour."""
+        """The clock was set: what was to be remembered for a moment could be remembered for an
+        hour.
+        """
         memset(self.refusals, 0, (self.refusal_mask + 1) * sizeof(Refusal))
 
     def drop_key(self, key):
-        """Invalidate every entry verified under a key id. Returns how many. Cost: the whole table."""
+        """Invalidate every entry verified under a key id. Returns how many. Cost: the whole table.
+        """
         cdef uint32_t bucket, index, following
         dropped = 0
         for bucket in range(self.bucket_mask + 1):
@@ -482,7 +507,9 @@ cdef class NearCache:
         return touches
 
     cdef bint drain_first(self, Shard *shard, uint8_t *raw, int64_t *idle_deadline_ms) noexcept:
-        """Take the first entry that was not revoked off a dirty chain: its ticket and deadline. False: there is none."""
+        """Take the first entry that was not revoked off a dirty chain: its ticket and deadline.
+        False: there is none.
+        """
         while shard.dirty_first != NONE:
             if self._undirty_first(shard, raw, idle_deadline_ms):
                 return True
@@ -520,7 +547,9 @@ cdef class NearCache:
         self._shard(shard).epoch += 1
 
     def stale(self, uint32_t cursor, Py_ssize_t entries_max):
-        """Entries from before their shard's last epoch, by and by. Cost: a visit to STALE_BUCKETS buckets at most."""
+        """Entries from before their shard's last epoch, by and by. Cost: a visit to STALE_BUCKETS
+        buckets at most.
+        """
         cdef uint32_t last = min(self.bucket_mask, cursor + STALE_BUCKETS - 1)
         cdef uint8_t[RAW_BYTES_MAX] raw
         cdef uint32_t index
@@ -542,7 +571,9 @@ cdef class NearCache:
         return found, cursor if cursor <= self.bucket_mask else None
 
     def confirm(self, const uint8_t[::1] session_id, epoch, int64_t idle_deadline_ms, int64_t now_ms):
-        """The store said that a session lives. False, and nothing is changed: it was ended, or another gap came since it was asked."""
+        """The store said that a session lives. False, and nothing is changed: it was ended, or
+        another gap came since it was asked.
+        """
         cdef uint32_t index
         cdef Slot *slot
         _check_session_id(session_id)

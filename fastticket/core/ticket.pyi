@@ -1,7 +1,8 @@
-"""The ticket: wire format 1, the key ring, mint and verify. The specification is docs/ticket-format.md.
+"""The ticket: wire format 1, the key ring, mint and verify. The specification is
+docs/ticket-format.md.
 
-Times are store time in milliseconds since the epoch (`_ms`), durations are whole seconds (`_s`). A ring is used by one
-thread at a time.
+Times are store time in milliseconds since the epoch (`_ms`), durations are whole seconds (`_s`). A
+ring is used by one thread at a time.
 """
 
 from collections.abc import Iterable
@@ -12,18 +13,21 @@ from typing import Self, final
 from fastticket.errors import Verdict
 
 def check_principal(principal: str) -> None:
-    """Whether a ticket can carry it, and so a login of this name is possible: 1 to 190 bytes of UTF-8 (RFC 3629), without C0 controls,
-    DEL, or a space at either end. InvalidPrincipal, which says why not; TypeError.
+    """Whether a ticket can carry it, and so a login of this name is possible: 1 to 190 bytes of
+    UTF-8 (RFC 3629), without C0 controls, DEL, or a space at either end. InvalidPrincipal, which
+    says why not; TypeError.
     """
 
 @final
 class Keyring:
-    """The keys that tickets are signed with: 1 to 256 of them, oldest first. The last one signs, each verifies.
+    """The keys that tickets are signed with: 1 to 256 of them, oldest first. The last one signs,
+    each verifies.
 
-    A key is `(id, secret)`: an id from 0 to 255, and at least 32 bytes from a good random source. The signing key is
-    derived from the secret and the audience by HKDF-SHA-256 (RFC 5869), so rings of different audiences refuse each
-    other's tickets. Raises ConfigError for ids and secrets outside these bounds, an id that is there twice, and an
-    empty ring; its message never shows a secret.
+    A key is `(id, secret)`: an id from 0 to 255, and at least 32 bytes from a good random source.
+    The signing key is derived from the secret and the audience by HKDF-SHA-256 (RFC 5869), so rings
+    of different audiences refuse each other's tickets. Raises ConfigError for ids and secrets
+    outside these bounds, an id that is there twice, and an empty ring; its message never shows a
+    secret.
 
     Can not be pickled: a process gets its secrets from where they are kept.
     """
@@ -39,7 +43,8 @@ class Keyring:
 
     @classmethod
     def from_env(cls, name: str = "FASTTICKET_KEYS", audience: str = "default") -> Keyring:
-        """The ring in an environment variable: `id:secret,id:secret`, oldest first, secrets in base64url.
+        """The ring in an environment variable: `id:secret,id:secret`, oldest first, secrets in
+        base64url.
 
         Raises ConfigError, which names the variable and the item, and shows no secret.
         """
@@ -54,16 +59,18 @@ class Keyring:
 
     @property
     def uses(self) -> dict[int, int]:
-        """Key id -> good signatures that this ring has verified under the key since the key came into it.
+        """Key id -> good signatures that this ring has verified under the key since the key came
+        into it.
 
-        A ticket that is then refused as expired counts. One that a near cache knows is not verified again and does not.
+        A ticket that is then refused as expired counts. One that a near cache knows is not verified
+        again and does not.
         """
 
     def replace(self, keys: Iterable[tuple[int, bytes]]) -> set[int]:
         """Put other keys into the ring, all or nothing. A key that stays keeps its `uses`.
 
-        Returns the ids whose key left, also those that are back with another secret: what was verified under them must
-        be forgotten. Raises ConfigError, and leaves the ring as it was.
+        Returns the ids whose key left, also those that are back with another secret: what was
+        verified under them must be forgotten. Raises ConfigError, and leaves the ring as it was.
         """
 
     def mint(
@@ -74,24 +81,30 @@ class Keyring:
         absolute_lifetime_s: int = 0,
         session_id: bytes | None = None,
     ) -> str:
-        """A ticket, signed with the newest key: 88 to 340 characters of base64url (RFC 4648, section 5), no padding.
+        """A ticket, signed with the newest key: 88 to 340 characters of base64url (RFC 4648,
+        section 5), no padding.
 
-        `principal` is 1 to 190 bytes of UTF-8 (RFC 3629), without C0 controls, DEL, or a space at either end; else
-        InvalidPrincipal. `issued_at_ms` is below 2**48. The durations are below 2**32; 0 means none. `session_id` is 16
-        bytes, by default from the system's random source. ValueError and TypeError for values outside these bounds.
+        `principal` is 1 to 190 bytes of UTF-8 (RFC 3629), without C0 controls, DEL, or a space at
+        either end; else InvalidPrincipal. `issued_at_ms` is below 2**48. The durations are below
+        2**32; 0 means none. `session_id` is 16 bytes, by default from the system's random source.
+        ValueError and TypeError for values outside these bounds.
         """
 
     def verify(self, ticket: str | bytes, now_ms: int) -> Ticket | Verdict:
-        """The ticket, if it is authentic and `now_ms` is before its absolute deadline. Else why not, which is falsy:
+        """The ticket, if it is authentic and `now_ms` is before its absolute deadline. Else why
+        not, which is falsy:
 
-        MALFORMED, UNKNOWN_KEY, BAD_SIGNATURE (HMAC-SHA-256, RFC 2104) or EXPIRED; the first that applies, in the order
-        of docs/ticket-format.md. Nothing is raised for a bad ticket, only TypeError for what is neither str nor bytes.
-        The idle timeout is not judged here: only the store and the near cache know when a session was last used.
+        MALFORMED, UNKNOWN_KEY, BAD_SIGNATURE (HMAC-SHA-256, RFC 2104) or EXPIRED; the first that
+        applies, in the order of docs/ticket-format.md. Nothing is raised for a bad ticket, only
+        TypeError for what is neither str nor bytes. The idle timeout is not judged here: only the
+        store and the near cache know when a session was last used.
         """
 
 @final
 class Ticket:
-    """What an authentic ticket says. Only `Keyring.verify` makes one; it can be neither changed nor pickled."""
+    """What an authentic ticket says. Only `Keyring.verify` makes one; it can be neither changed nor
+    pickled.
+    """
 
     @property
     def raw(self) -> bytes:
@@ -119,10 +132,14 @@ class Ticket:
 
     @property
     def absolute_deadline_ms(self) -> int:
-        """The first millisecond, store time, at which the session is over; 2**53 - 1 where nothing ends it."""
+        """The first millisecond, store time, at which the session is over; 2**53 - 1 where nothing
+        ends it.
+        """
 
     def idle_deadline_ms(self, used_at_ms: int, slack_ms: int = 0) -> int:
-        """The idle deadline after a use at `used_at_ms`, plus `slack_ms`, but never past the absolute deadline."""
+        """The idle deadline after a use at `used_at_ms`, plus `slack_ms`, but never past the
+        absolute deadline.
+        """
 
     @property
     def principal(self) -> str:
@@ -135,10 +152,12 @@ def decode_session_id(text: str | bytes) -> bytes:
     """The inverse of `encode_session_id`. ValueError for whatever that would not have written."""
 
 def read_keys(path: str | PathLike[str]) -> list[tuple[int, bytes]]:
-    """The `(id, secret)` pairs of a key file, the one that signs last, checked as `Keyring` would check them.
+    """The `(id, secret)` pairs of a key file, the one that signs last, checked as `Keyring` would
+    check them.
 
-    The file is TOML and holds `[[key]]` tables of an `id`, a `secret` (base64url) and, if it is known, when it was `created`, and
-    nothing else. Raises ConfigError, which names the file and what is wrong in it, and shows no secret.
+    The file is TOML and holds `[[key]]` tables of an `id`, a `secret` (base64url) and, if it is
+    known, when it was `created`, and nothing else. Raises ConfigError, which names the file and
+    what is wrong in it, and shows no secret.
     """
 
 def read_key_file(path: str | PathLike[str]) -> list[tuple[int, bytes, datetime | None]]:

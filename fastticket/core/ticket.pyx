@@ -2,10 +2,12 @@
 """The ticket: wire format 1, the key ring, mint and verify.
 
 Rules of this file
-- What is refused, and in which order, is docs/ticket-format.md; tests/lab/reference.py is the plain twin, and must agree.
+- What is refused, and in which order, is docs/ticket-format.md; tests/lab/reference.py is the plain
+  twin, and must agree.
 - Nothing that depends on a key or a tag branches before the tag has been compared in constant time.
-- libcrypto hashes. Each key is absorbed once, when the ring is built; a computation copies the two prepared states, which are
-  plain structs: no allocation, no lock, nothing to free. Why SHA256_* and not EVP: docs/decisions/0001-hmac-interface.md.
+- libcrypto hashes. Each key is absorbed once, when the ring is built; a computation copies the two
+  prepared states, which are plain structs: no allocation, no lock, nothing to free. Why SHA256_*
+  and not EVP: docs/decisions/0001-hmac-interface.md.
 """
 
 cimport cython
@@ -81,10 +83,12 @@ cdef void _fill_tables() noexcept:
 _fill_tables()
 
 
-# ---------------------------------------------------------------------------------------------------------- base64url
+# ---------------------------------------------------------------------------------------- base64url
 
 cdef int decode(const uint8_t *text, Py_ssize_t chars, uint8_t *raw) noexcept nogil:
-    """Decode a ticket's text into `raw` (RAW_BUFFER_BYTES). Its size, or 0 for anything but a canonical, well-formed ticket."""
+    """Decode a ticket's text into `raw` (RAW_BUFFER_BYTES). Its size, or 0 for anything but a
+    canonical, well-formed ticket.
+    """
     cdef int size
     if chars < TEXT_CHARS_MIN or chars > TEXT_CHARS_MAX:
         return 0
@@ -99,7 +103,9 @@ cdef int decode(const uint8_t *text, Py_ssize_t chars, uint8_t *raw) noexcept no
 
 
 cdef int _decode_canonical(const uint8_t *text, int chars, uint8_t *raw) noexcept nogil:
-    """Writes one byte more than it decodes: groups of 4 characters leave as 4-byte words, of which the next overlaps the last."""
+    """Writes one byte more than it decodes: groups of 4 characters leave as 4-byte words, of which
+    the next overlaps the last.
+    """
     cdef const uint8_t *at = text
     cdef const uint8_t *whole = text + (chars & ~3)
     cdef uint8_t *out = raw
@@ -205,7 +211,7 @@ def decode_session_id(text):
     return (<char *>session_id)[:SESSION_ID_BYTES]
 
 
-# ---------------------------------------------------------------------------------------------------------- principal
+# ---------------------------------------------------------------------------------------- principal
 
 def check_principal(principal):
     """Whether a ticket can carry it. InvalidPrincipal, which says why not; TypeError."""
@@ -229,7 +235,9 @@ def _problem_of(str principal, Py_ssize_t size):
 
 
 cdef bint _is_principal(const uint8_t *at, int size) noexcept nogil:
-    """UTF-8 (RFC 3629) without C0 controls, DEL and outer spaces: safe as a header value, and read the same by everyone."""
+    """UTF-8 (RFC 3629) without C0 controls, DEL and outer spaces: safe as a header value, and read
+    the same by everyone.
+    """
     cdef int i = 0
     cdef int following
     cdef uint8_t low, high
@@ -267,10 +275,12 @@ cdef bint _is_principal(const uint8_t *at, int size) noexcept nogil:
     return True
 
 
-# ----------------------------------------------------------------------------------------------------------- key ring
+# ----------------------------------------------------------------------------------------- key ring
 
 def _checked(keys, where):
-    """The (id, secret) pairs as a list. No message shows a value: it could be a secret in the wrong place."""
+    """The (id, secret) pairs as a list. No message shows a value: it could be a secret in the wrong
+    place.
+    """
     checked = {}
     for number, (key_id, secret) in enumerate(keys, 1):
         if type(key_id) is not int or not 0 <= key_id <= 255:
@@ -327,7 +337,9 @@ cdef class Ring:
 
 @cython.final
 cdef class Keyring:
-    """The keys that tickets are signed with, `(id, secret)`: oldest first, the last one signs, each verifies. ConfigError."""
+    """The keys that tickets are signed with, `(id, secret)`: oldest first, the last one signs, each
+    verifies. ConfigError.
+    """
 
     def __cinit__(self, keys, audience="default"):
         self.ring = Ring(keys, audience)
@@ -348,7 +360,9 @@ cdef class Keyring:
 
     @classmethod
     def from_env(cls, name="FASTTICKET_KEYS", audience="default"):
-        """The ring in an environment variable: `id:secret,id:secret`, oldest first, secrets in base64url. ConfigError."""
+        """The ring in an environment variable: `id:secret,id:secret`, oldest first, secrets in
+        base64url. ConfigError.
+        """
         text = os.environ.get(name, "")
         if not text.strip():
             raise ConfigError(f"{name} is not set; it holds the key ring as id:secret,id:secret, oldest first")
@@ -386,7 +400,9 @@ cdef class Keyring:
         return {key_id: self.ring.keys[<uint8_t>key_id].uses for key_id in self.ring.ids}
 
     def mint(self, principal, issued_at_ms, idle_timeout_s=0, absolute_lifetime_s=0, session_id=None):
-        """A ticket, signed with the newest key; 0 s is for no end. InvalidPrincipal, ValueError, TypeError."""
+        """A ticket, signed with the newest key; 0 s is for no end. InvalidPrincipal, ValueError,
+        TypeError.
+        """
         cdef uint8_t[RAW_BUFFER_BYTES] raw
         cdef uint8_t[TEXT_CHARS_MAX] text
         cdef int body_bytes
@@ -419,7 +435,9 @@ cdef class Keyring:
         return (<char *>text)[: encode(raw, body_bytes + TAG_BYTES, text)].decode("ascii")
 
     def verify(self, ticket, now_ms):
-        """The ticket, if it is authentic and not past its absolute deadline; else a falsy verdict. TypeError."""
+        """The ticket, if it is authentic and not past its absolute deadline; else a falsy verdict.
+        TypeError.
+        """
         cdef const uint8_t *text = NULL
         cdef Py_ssize_t chars = 0
         cdef Verdict verdict
@@ -486,7 +504,7 @@ def _decode_secret(text, where):
         raise ConfigError(f"{where}: the secret is not base64url; make one with `fastticket keygen`") from None
 
 
-# ------------------------------------------------------------------------------------------------------------- ticket
+# ------------------------------------------------------------------------------------------- ticket
 
 @cython.final
 cdef class Ticket:

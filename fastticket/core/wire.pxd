@@ -1,5 +1,5 @@
-# Wire format 1 as C sees it: sizes, offsets, and the fields of a raw (decoded) ticket whose shape has been checked.
-# docs/ticket-format.md is the specification.
+# Wire format 1 as C sees it: sizes, offsets, and the fields of a raw (decoded) ticket whose shape
+# has been checked. docs/ticket-format.md is the specification.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -42,7 +42,9 @@ cdef inline uint32_t raw_absolute_lifetime_s(const uint8_t *raw) noexcept nogil:
     return <uint32_t>big_endian(raw + 28, 4)
 
 cdef inline int64_t never_ms() noexcept nogil:
-    """The deadline of what has none: past every timestamp of the format, and exact as a Redis score (a double)."""
+    """The deadline of what has none: past every timestamp of the format, and exact as a Redis score
+    (a double).
+    """
     return (<int64_t>1 << 53) - 1
 
 cdef inline int64_t raw_absolute_deadline_ms(const uint8_t *raw) noexcept nogil:
@@ -51,7 +53,9 @@ cdef inline int64_t raw_absolute_deadline_ms(const uint8_t *raw) noexcept nogil:
     return raw_issued_at_ms(raw) + <int64_t>lifetime_s * 1000 if lifetime_s else never_ms()
 
 cdef inline int64_t raw_idle_deadline_ms(const uint8_t *raw, int64_t used_at_ms, int64_t slack_ms) noexcept nogil:
-    """The idle deadline of a session used at `used_at_ms`, never past the absolute one. Store time, ms."""
+    """The idle deadline of a session used at `used_at_ms`, never past the absolute one. Store time,
+    ms.
+    """
     cdef uint32_t timeout_s = raw_idle_timeout_s(raw)
     cdef int64_t absolute_ms = raw_absolute_deadline_ms(raw)
     cdef int64_t idle_ms = used_at_ms + <int64_t>timeout_s * 1000 + slack_ms

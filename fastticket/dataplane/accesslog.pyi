@@ -1,4 +1,6 @@
-"""Lines of the access log, written by the data plane into memory and fetched by the control plane, which writes the file."""
+"""Lines of the access log, written by the data plane into memory and fetched by the control plane,
+which writes the file.
+"""
 
 from typing import Self, final
 

@@ -1,10 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
-"""Lines of the access log, written by the data plane into memory and fetched by the control plane, which writes the file.
+"""Lines of the access log, written by the data plane into memory and fetched by the control plane,
+which writes the file.
 
 Rules of this file
-- A line holds no secret: the path without its query and what looks like a ticket, a session by the first characters of its id, no
-  ticket, no cookie.
-- Whatever came from outside is made harmless: in JSON by escapes, in text by %XX, so that nobody writes lines or fields of his own.
+- A line holds no secret: the path without its query and what looks like a ticket, a session by the
+  first characters of its id, no ticket, no cookie.
+- Whatever came from outside is made harmless: in JSON by escapes, in text by %XX, so that nobody
+  writes lines or fields of his own.
 - Memory is bounded. What finds no room is dropped and counted; requests never wait for a log.
 """
 
@@ -30,7 +32,9 @@ cdef const char *HEX = b"0123456789ABCDEF"
 
 
 cdef uint16_t keep_path(uint8_t *kept, const uint8_t *path, uint32_t size) noexcept nogil:
-    """What a line may show of a path: at most PATH_KEPT_MAX bytes, and `***` for what could be a ticket."""
+    """What a line may show of a path: at most PATH_KEPT_MAX bytes, and `***` for what could be a
+    ticket.
+    """
     cdef uint32_t i = 0
     cdef uint32_t run
     cdef uint16_t out = 0
@@ -52,7 +56,9 @@ cdef uint16_t keep_path(uint8_t *kept, const uint8_t *path, uint32_t size) noexc
 
 
 cdef uint32_t _ticket_chars(const uint8_t *at, uint32_t size) noexcept nogil:
-    """How many from here on: all of base64url, if they are enough for a ticket and begin as format 1 does; else 0."""
+    """How many from here on: all of base64url, if they are enough for a ticket and begin as format
+    1 does; else 0.
+    """
     cdef uint32_t run = 0
     if size < TEXT_CHARS_MIN or at[0] != c'A' or not c'Q' <= at[1] <= c'f':
         return 0
@@ -122,7 +128,8 @@ cdef class AccessLog:
         self._put(b"}\n")
 
     cdef void _write_text(self, const Entry *entry, const Outcome *outcome, int milliseconds) noexcept nogil:
-        """time client principal session verdict method host path status bytes duration request-id, then perhaps key=N, cut.
+        """time client principal session verdict method host path status bytes duration request-id,
+        then perhaps key=N, cut.
 
         `-` for what is not there.
         """
@@ -187,7 +194,9 @@ cdef class AccessLog:
             self._put(b"-")
 
     cdef bint _is_plain(self, uint8_t c) noexcept nogil:
-        """Stands for itself. In text nothing but ASCII does: there are more line ends than one would think."""
+        """Stands for itself. In text nothing but ASCII does: there are more line ends than one
+        would think.
+        """
         if c < 0x20 or c == c'"' or c == c'\\' or c == 0x7F:
             return False
         return self.is_json or c != 0x20 and c != c'%' and c < 0x80

@@ -1,4 +1,6 @@
-"""Who a client is: addresses, networks that are trusted, the PROXY header, connections by address. Addresses are 16 bytes."""
+"""Who a client is: addresses, networks that are trusted, the PROXY header, connections by address.
+Addresses are 16 bytes.
+"""
 
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network
@@ -6,7 +8,9 @@ from typing import Literal, Self, final
 
 @final
 class Networks:
-    """A set of networks; the word "unix" stands for every client on a Unix socket. ValueError: more than 64."""
+    """A set of networks; the word "unix" stands for every client on a Unix socket. ValueError: more
+    than 64.
+    """
 
     has_unix: bool
 
@@ -26,12 +30,15 @@ class Tally:
         """Once less."""
 
 def address_of(text: bytes) -> bytes | None:
-    """An element of X-Forwarded-For (v4, v4:port, v6, [v6], [v6]:port) as an address; None if it is none."""
+    """An element of X-Forwarded-For (v4, v4:port, v6, [v6], [v6]:port) as an address; None if it is
+    none.
+    """
 
 def address_text(address: bytes) -> str:
     """As it is written: IPv4 with dots."""
 
 def proxy_header(data: bytes, most: int) -> int | tuple[int, bytes | Literal["own"] | None]:
-    """A PROXY header, version 1 or 2, of at most so many bytes: its size, and the client's address; None: he is not named; "own": the
-    connection is the proxy's. Or 0: it is incomplete; -400: it is none; -431: it is larger.
+    """A PROXY header, version 1 or 2, of at most so many bytes: its size, and the client's address;
+    None: he is not named; "own": the connection is the proxy's. Or 0: it is incomplete; -400: it is
+    none; -431: it is larger.
     """

@@ -1,11 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
-"""Who a client is: addresses as text and bytes, networks that are trusted, the PROXY header, connections by address; sans-I/O.
+"""Who a client is: addresses as text and bytes, networks that are trusted, the PROXY header,
+connections by address; sans-I/O.
 
 Rules of this file
-- An address is 16 bytes. IPv4 is written as IPv6 (::ffff:a.b.c.d), so that one client has one name on either socket.
+- An address is 16 bytes. IPv4 is written as IPv6 (::ffff:a.b.c.d), so that one client has one name
+  on either socket.
 - What a client may forge is not believed: the caller asks `Networks` first.
-- The PROXY header (haproxy's proxy-protocol.txt, versions 1 and 2) is read strictly: what is not exactly one is refused. Of what a
-  balancer adds after the addresses (TLVs) only the size is read.
+- The PROXY header (haproxy's proxy-protocol.txt, versions 1 and 2) is read strictly: what is not
+  exactly one is refused. Of what a balancer adds after the addresses (TLVs) only the size is read.
 """
 
 cimport cython
@@ -45,7 +47,8 @@ cdef bint _read_numeric(const uint8_t *text, uint32_t size, uint8_t *address) no
 
 
 cdef bint read_address(const uint8_t *text, uint32_t size, uint8_t *address) noexcept nogil:
-    """An element of X-Forwarded-For: v4, v4:port, v6, [v6], [v6]:port. False: it is none of these."""
+    """An element of X-Forwarded-For: v4, v4:port, v6, [v6], [v6]:port. False: it is none of these.
+    """
     cdef const uint8_t *end
     if size and text[0] == c'[':
         end = <const uint8_t *>memchr(text, c']', size)
@@ -82,7 +85,7 @@ cdef int write_address(const uint8_t *address, char *text) noexcept nogil:
     return size
 
 
-# ----------------------------------------------------------------------------------------------------------- networks
+# ----------------------------------------------------------------------------------------- networks
 
 @cython.final
 cdef class Networks:
@@ -124,11 +127,12 @@ cdef bint _shares_prefix(const uint8_t *address, const uint8_t *network, int bit
     return rest == 0 or (address[whole] ^ network[whole]) >> (8 - rest) == 0
 
 
-# -------------------------------------------------------------------------------------------------------------- tally
+# -------------------------------------------------------------------------------------------- tally
 
 @cython.final
 cdef class Tally:
-    """How often each address is there: an open hash table for at most `most` of them, with a secret seed.
+    """How often each address is there: an open hash table for at most `most` of them, with a secret
+    seed.
 
     IPv6 addresses of one /64 are one: a subscriber has 2**64 of them.
     """
@@ -155,7 +159,9 @@ cdef class Tally:
         return at.count
 
     cdef void remove(self, const uint8_t *address) noexcept nogil:
-        """Once less. Whoever was pushed on by an entry that becomes free moves up (Knuth, 6.4, algorithm R)."""
+        """Once less. Whoever was pushed on by an entry that becomes free moves up (Knuth, 6.4,
+        algorithm R).
+        """
         cdef uint32_t hole = self._find(address)
         cdef uint32_t at = hole
         cdef uint32_t home
@@ -210,7 +216,7 @@ cdef const uint8_t *_packed(bytes address) except NULL:
     return <const uint8_t *><const char *>address
 
 
-# ------------------------------------------------------------------------------------------------------- PROXY header
+# ------------------------------------------------------------------------------------- PROXY header
 
 cdef int read_proxy_header(const uint8_t *at, uint32_t size, uint32_t most, Announced *announced) noexcept nogil:
     """Its size, at most `most`; INCOMPLETE; -400; or -431: it is larger."""
@@ -302,7 +308,7 @@ cdef int _read_v2(const uint8_t *at, uint32_t size, uint32_t most, Announced *an
     return <int>(V2_HEAD_BYTES + length)
 
 
-# ------------------------------------------------------------------------------------------------ for tests and tools
+# ------------------------------------------------------------------------------ for tests and tools
 
 def address_of(bytes text not None):
     cdef uint8_t[ADDRESS_BYTES] address

@@ -1,4 +1,5 @@
-"""Where the frames of a WebSocket begin and end (RFC 6455, 5.2), in bytes that pass by. Nothing of them is read but their headers.
+"""Where the frames of a WebSocket begin and end (RFC 6455, 5.2), in bytes that pass by. Nothing of
+them is read but their headers.
 
 So that a frame of our own comes between two of the sender's, and never into one.
 """

@@ -130,7 +130,9 @@ cdef enum:
     NO_HOST_BYTES = 9
 
 cdef inline const uint8_t *host_at(const uint8_t *at, const Head *head) noexcept nogil:
-    """The host of a request. HTTP/1.0 need not say one: that is routed, logged and forwarded as if it had said this one."""
+    """The host of a request. HTTP/1.0 need not say one: that is routed, logged and forwarded as if
+    it had said this one.
+    """
     return at + head.host.at if head.host.size else <const uint8_t *>b"localhost"
 
 
@@ -158,9 +160,11 @@ cdef inline bint separates(uint8_t c) noexcept nogil:
 
 
 cdef inline Span cookie_in(const uint8_t *at, Span value, uint32_t name_size, Span found) noexcept nogil:
-    """What to take out of a Cookie field for one cookie to be gone, by the size of its name and where its value is.
+    """What to take out of a Cookie field for one cookie to be gone, by the size of its name and
+    where its value is.
 
-    What separated it goes with it, the others stay as they are, byte for byte. If there are none, no separator stays either.
+    What separated it goes with it, the others stay as they are, byte for byte. If there are none,
+    no separator stays either.
     """
     cdef uint32_t start = found.at - name_size - 1
     cdef uint32_t end = found.at + found.size

@@ -2,14 +2,17 @@
 """Message heads and body framing of HTTP/1.1 (RFC 9112), sans-I/O.
 
 Rules of this file
-- Strict: what two readers could take for two things is refused, never repaired. No bare LF, no folding, no space before a colon,
-  one Host, one Content-Length, no Content-Length beside Transfer-Encoding, no coding but `chunked`. What is taken although some
-  refuse it (docs/http.md) ends where every reader sees its end, and goes on in the plain form.
-- A field name is classified by its *normal spelling*: lower case, and `-` for every character that is neither letter nor digit. A
-  name that we know in any other spelling (`X_Forwarded_User`) is one that somebody behind us could take for the real one: DROP.
-- A parse returns the size of the head, INCOMPLETE, or the negated status to answer with. Positions are offsets into the buffer.
-- It may be called again with more bytes; it starts anew. The caller calls it only when a CR or LF came, so a slow sender can make it
-  run twice a line at most.
+- Strict: what two readers could take for two things is refused, never repaired. No bare LF, no
+  folding, no space before a colon, one Host, one Content-Length, no Content-Length beside
+  Transfer-Encoding, no coding but `chunked`. What is taken although some refuse it (docs/http.md)
+  ends where every reader sees its end, and goes on in the plain form.
+- A field name is classified by its *normal spelling*: lower case, and `-` for every character that
+  is neither letter nor digit. A name that we know in any other spelling (`X_Forwarded_User`) is one
+  that somebody behind us could take for the real one: DROP.
+- A parse returns the size of the head, INCOMPLETE, or the negated status to answer with. Positions
+  are offsets into the buffer.
+- It may be called again with more bytes; it starts anew. The caller calls it only when a CR or LF
+  came, so a slow sender can make it run twice a line at most.
 """
 
 cimport cython
@@ -28,7 +31,8 @@ cdef enum:
     CHUNK_SIZE_BITS = 60
     CHUNK_LINE_BYTES_MAX = 256
     TRAILER_BYTES_MAX = 4096
-    # Chosen so that neither the names that we know nor fifty that browsers and servers send meet in the table.
+    # Chosen so that neither the names that we know nor fifty that browsers and servers send meet in
+    # the table.
     SIZE_FACTOR = 21
     FIRST_FACTOR = 26
     LAST_FACTOR = 5
@@ -60,7 +64,7 @@ def _fill_tables():
 _fill_tables()
 
 
-# -------------------------------------------------------------------------------------------------------- field names
+# -------------------------------------------------------------------------------------- field names
 
 KNOWN = {
     "host": Kind.HOST,
@@ -104,14 +108,17 @@ KNOWN = {
 
 
 cdef inline uint32_t _place(uint8_t first, uint8_t last, uint32_t size) noexcept nogil:
-    """Where the search for a name begins, by its normal spelling: enough to tell the names we know from those browsers send."""
+    """Where the search for a name begins, by its normal spelling: enough to tell the names we know
+    from those browsers send.
+    """
     return (size * SIZE_FACTOR + first * FIRST_FACTOR + last * LAST_FACTOR) % NAME_TABLE
 
 
 @cython.final
 cdef class Names:
-    """The field names that mean something to us: a small open hash table. `identity` are those that only we may set, `dropped`
-    those that nobody may."""
+    """The field names that mean something to us: a small open hash table. `identity` are those that
+    only we may set, `dropped` those that nobody may.
+    """
 
     def __cinit__(self, identity=(), request_id="", *, no_use="", lifetime="", dropped=()):
         for name, kind in KNOWN.items():
@@ -157,7 +164,7 @@ cdef inline bint _is_spelled(const uint8_t *name, const uint8_t *normal, uint32_
     return True
 
 
-# ------------------------------------------------------------------------------------------------------------- pieces
+# ------------------------------------------------------------------------------------------- pieces
 
 cdef bint equals(const uint8_t *at, Span span, const char *lower, uint32_t size) noexcept nogil:
     """Whether the span is that ASCII text, in any case."""
@@ -195,7 +202,9 @@ cdef bint is_nominated(const uint8_t *at, const Head *head, const Field *field) 
 
 
 cdef inline const uint8_t *_past(const uint8_t *table, const uint8_t *at, const uint8_t *end) noexcept nogil:
-    """The first byte that the table does not have. By fours: names and targets are a third of what a head is read for."""
+    """The first byte that the table does not have. By fours: names and targets are a third of what
+    a head is read for.
+    """
     while end - at >= 4:
         if not table[at[0]]:
             return at
@@ -221,9 +230,11 @@ cdef bint _is_odd(const uint8_t *name, uint32_t size) noexcept nogil:
 
 
 cdef inline uint64_t _controls(const uint8_t *at) noexcept nogil:
-    """Of 8 bytes, the lowest bit that is set is the top bit of the first control character, HTAB and DEL among them; 0: there is none.
+    """Of 8 bytes, the lowest bit that is set is the top bit of the first control character, HTAB
+    and DEL among them; 0: there is none.
 
-    Bits above it mean nothing: a subtraction borrows from the next byte only where it has found something.
+    Bits above it mean nothing: a subtraction borrows from the next byte only where it has found
+    something.
     """
     cdef uint64_t word
     cdef uint64_t low
@@ -355,7 +366,9 @@ cdef int _connection(const uint8_t *at, Span value, Head *head) noexcept nogil:
 
 
 cdef uint32_t _past_parameters(const uint8_t *at, uint32_t i, uint32_t end) noexcept nogil:
-    """`; name` or `; name=value`, of tokens, once or more, up to a comma or the end: where that is. 0: it is something else."""
+    """`; name` or `; name=value`, of tokens, once or more, up to a comma or the end: where that is.
+    0: it is something else.
+    """
     cdef uint32_t start
     while i < end and at[i] == c';':
         i += 1
@@ -397,7 +410,8 @@ cdef int _keep_alive_s(const uint8_t *at, Span value) noexcept nogil:
 
 
 cdef bint _is_personal(const uint8_t *at, Span value, bint is_list) noexcept nogil:
-    """Whether a list of challenges, or else credentials, name a scheme that authenticates a connection and not a request (RFC 4559).
+    """Whether a list of challenges, or else credentials, name a scheme that authenticates a
+    connection and not a request (RFC 4559).
 
     A realm of that name is taken for it, too: that costs a connection, and nothing else.
     """
@@ -419,7 +433,9 @@ cdef bint _is_personal(const uint8_t *at, Span value, bint is_list) noexcept nog
 
 
 cdef int _framing(const uint8_t *at, Head *head) noexcept nogil:
-    """Content-Length, Transfer-Encoding, Connection and whose the connection is, of any message. 0, or -status."""
+    """Content-Length, Transfer-Encoding, Connection and whose the connection is, of any message. 0,
+    or -status.
+    """
     cdef Field *field
     cdef bint has_coding = False
     cdef int i
@@ -456,7 +472,7 @@ cdef int _framing(const uint8_t *at, Head *head) noexcept nogil:
     return 0
 
 
-# ------------------------------------------------------------------------------------------------------------ requests
+# ----------------------------------------------------------------------------------------- requests
 
 cdef Method _method(const uint8_t *at, Span name) noexcept nogil:
     """Methods are case-sensitive (RFC 9110, 9.1)."""
@@ -488,7 +504,9 @@ cdef Method _method(const uint8_t *at, Span name) noexcept nogil:
 
 
 cdef bint read_host(const uint8_t *at, Span *host) noexcept nogil:
-    """Whether it is uri-host [ ":" port ] (RFC 9110, 7.2), not empty. A colon without a port says nothing, and is taken off."""
+    """Whether it is uri-host [ ":" port ] (RFC 9110, 7.2), not empty. A colon without a port says
+    nothing, and is taken off.
+    """
     cdef uint32_t end = host.at + host.size
     cdef uint32_t i = host.at
     cdef uint32_t port = 0
@@ -514,7 +532,9 @@ cdef bint read_host(const uint8_t *at, Span *host) noexcept nogil:
 
 
 cdef uint32_t _past_v6(const uint8_t *at, uint32_t start, uint32_t end) noexcept nogil:
-    """The end of `[` IPv6address `]` (RFC 3986, 3.2.2), which begins at `start`; `start` again: it is none."""
+    """The end of `[` IPv6address `]` (RFC 3986, 3.2.2), which begins at `start`; `start` again: it
+    is none.
+    """
     cdef uint32_t i = start + 1
     cdef uint32_t digits
     cdef int groups = 0
@@ -569,7 +589,9 @@ cdef uint32_t _past_v4(const uint8_t *at, uint32_t i, uint32_t end) noexcept nog
 
 
 cdef int _absolute_form(const uint8_t *at, Head *head) noexcept nogil:
-    """http://authority/path?query: the authority replaces Host (RFC 9112, 3.2.2), the rest goes on. 0, or -400."""
+    """http://authority/path?query: the authority replaces Host (RFC 9112, 3.2.2), the rest goes on.
+    0, or -400.
+    """
     cdef uint32_t end = head.target.at + head.target.size
     cdef uint32_t i = head.target.at
     cdef Span scheme
@@ -614,7 +636,8 @@ cdef int _target(const uint8_t *at, Head *head) noexcept nogil:
 
 
 cdef bint take_target(const uint8_t *at, Span target, Span method, Head *head) noexcept nogil:
-    """Put a request into the head that is described elsewhere: its target, a path with or without a query, and its method.
+    """Put a request into the head that is described elsewhere: its target, a path with or without a
+    query, and its method.
 
     The Host stays what it was. False: they are none, and the head is spoilt.
     """
@@ -680,7 +703,9 @@ cdef int _version_and_end(const uint8_t *at, uint32_t size, uint32_t i, Head *he
 
 
 cdef bint asks_head(const uint8_t *at, uint32_t size) noexcept nogil:
-    """Whether what may be no request asks for a head all the same: then it is answered without content (RFC 9110, 9.3.2)."""
+    """Whether what may be no request asks for a head all the same: then it is answered without
+    content (RFC 9110, 9.3.2).
+    """
     cdef uint32_t start = 0
     while size - start >= 2 and start < 2 * LEADING_CRLF_MAX and at[start] == c'\r' and at[start + 1] == c'\n':
         start += 2
@@ -771,10 +796,12 @@ cdef bint _is_protocol(const uint8_t *at, Span name) noexcept nogil:
     return slashes <= 1
 
 
-# ----------------------------------------------------------------------------------------------------------- responses
+# ---------------------------------------------------------------------------------------- responses
 
 cdef int _start_of_status_line(const uint8_t *at, uint32_t size) noexcept nogil:
-    """Of 7 to 12 bytes that begin with `HTTP/1.`, whether they could become a status line: INCOMPLETE, or -502."""
+    """Of 7 to 12 bytes that begin with `HTTP/1.`, whether they could become a status line:
+    INCOMPLETE, or -502.
+    """
     cdef uint32_t i
     if size > 7 and not c'0' <= at[7] <= c'1' or size > 8 and at[8] != c' ' or size > 9 and at[9] == c'0':
         return -502
@@ -785,7 +812,9 @@ cdef int _start_of_status_line(const uint8_t *at, uint32_t size) noexcept nogil:
 
 
 cdef int parse_response(Names names, const uint8_t *at, uint32_t size, Method asked, Head *head) noexcept nogil:
-    """A response head (RFC 9112, 4) to a request with the method `asked`. Its size, INCOMPLETE, or -502."""
+    """A response head (RFC 9112, 4) to a request with the method `asked`. Its size, INCOMPLETE, or
+    -502.
+    """
     cdef const char *wanted = b"HTTP/1."
     cdef uint32_t i
     cdef int after
@@ -841,12 +870,14 @@ cdef const char *fault_of(Names names, const uint8_t *at, uint32_t size, Method 
     return b"Content-Length, Transfer-Encoding or Connection that can be read in two ways"
 
 
-# ------------------------------------------------------------------------------------------------------------- cookies
+# ------------------------------------------------------------------------------------------ cookies
 
 cdef bint sets_cookie(const uint8_t *at, Span value, const uint8_t *name, uint32_t name_size) noexcept nogil:
-    """Whether a browser that reads this Set-Cookie sends a cookie of that name afterwards (RFC 6265bis, 5.6 and 5.7.3).
+    """Whether a browser that reads this Set-Cookie sends a cookie of that name afterwards (RFC
+    6265bis, 5.6 and 5.7.3).
 
-    White space around the name goes. Without a name (`=ticket=x`) it is sent as its value alone, which then reads as name and value.
+    White space around the name goes. Without a name (`=ticket=x`) it is sent as its value alone,
+    which then reads as name and value.
     """
     cdef uint32_t end = value.at + value.size
     cdef uint32_t i = value.at
@@ -871,7 +902,9 @@ cdef bint sets_cookie(const uint8_t *at, Span value, const uint8_t *name, uint32
 
 
 cdef int find_cookie(const uint8_t *at, Span value, const uint8_t *name, uint32_t name_size, Span *found) noexcept nogil:
-    """How many cookies of that name a Cookie field holds (RFC 6265, 4.2.1), but for empty ones; `found` is the last one's value."""
+    """How many cookies of that name a Cookie field holds (RFC 6265, 4.2.1), but for empty ones;
+    `found` is the last one's value.
+    """
     cdef const uint8_t *start = at + value.at
     cdef const uint8_t *end = start + value.size
     cdef const uint8_t *stop
@@ -895,7 +928,7 @@ cdef int find_cookie(const uint8_t *at, Span value, const uint8_t *name, uint32_
     return count
 
 
-# -------------------------------------------------------------------------------------------------------- chunked body
+# ------------------------------------------------------------------------------------- chunked body
 
 cdef enum ChunkState:
     SIZE_FIRST = 0              # a chunk must begin here
@@ -917,7 +950,8 @@ cdef enum ChunkState:
 
 
 cdef int dechunk(Chunks *chunks, uint8_t *at, uint32_t size, uint32_t *consumed, uint32_t *produced) noexcept nogil:
-    """Read a chunked body (RFC 9112, 7.1) in place: `at[0:produced]` is its data. 1: it is complete; 0: more is to come; -400.
+    """Read a chunked body (RFC 9112, 7.1) in place: `at[0:produced]` is its data. 1: it is
+    complete; 0: more is to come; -400.
 
     Extensions and trailers are read, bounded, and dropped. Start with a zeroed `Chunks`.
     """
@@ -991,8 +1025,9 @@ cdef int _chunk_step(Chunks *chunks, uint8_t c) noexcept nogil:
 
 
 cdef int _extension_step(Chunks *chunks, uint8_t c) noexcept nogil:
-    """One byte of chunk-ext (RFC 9112, 7.1.1), with white space where that has it: around `;` and `=`. What is between them matters
-    to nobody. The line ends at the first CR, in quotes or not, whoever reads it.
+    """One byte of chunk-ext (RFC 9112, 7.1.1), with white space where that has it: around `;` and
+    `=`. What is between them matters to nobody. The line ends at the first CR, in quotes or not,
+    whoever reads it.
     """
     cdef int state = chunks.state
     chunks.extension_bytes += 1
@@ -1049,7 +1084,7 @@ cdef int _trailer_step(Chunks *chunks, uint8_t c) noexcept nogil:
     return 0
 
 
-# ------------------------------------------------------------------------------------------------ for tests and tools
+# ------------------------------------------------------------------------------ for tests and tools
 
 cdef bytes _slice(const uint8_t *at, Span span):
     return (<const char *>at)[span.at:span.at + span.size]

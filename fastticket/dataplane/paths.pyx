@@ -1,16 +1,19 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
-"""Request paths as everyone behind us would read them, for routing (docs/decisions/0026-public-paths.md).
+"""Request paths as everyone behind us would read them, for routing
+(docs/decisions/0026-public-paths.md).
 
 Rules of this file
-- Every reader must see the same segments. What one of them could take for a slash, a dot segment or the beginning of an escape is
-  ambiguous: dot segments and empty ones, backslashes, escaped slashes, control characters, `%` before what could be an escape, bytes
-  that are not UTF-8, and characters that somebody turns into any of these.
-- A segment is *odd* if readers see another text in it: one with characters beyond ASCII, `%`, `;`, `?` or `#`. Such characters may be
-  left out, or end the path. What is akin to ASCII may become that: *letters* (Latin, Greek, wide forms) their base letter, perhaps
-  with another one (ß, ä), *signs* (punctuation, marks, digits) other signs. The rest is *solid* (Cyrillic, Arabic, Han, Hangul ...).
-  Who takes UTF-8 for Latin-1 sees letters and signs in the bytes of all of them.
-- An odd path is still of one route, if no other route begins in the folder of its first odd segment with a segment that one of its
-  segments could be. What readers make of it stays in that folder.
+- Every reader must see the same segments. What one of them could take for a slash, a dot segment or
+  the beginning of an escape is ambiguous: dot segments and empty ones, backslashes, escaped
+  slashes, control characters, `%` before what could be an escape, bytes that are not UTF-8, and
+  characters that somebody turns into any of these.
+- A segment is *odd* if readers see another text in it: one with characters beyond ASCII, `%`, `;`,
+  `?` or `#`. Such characters may be left out, or end the path. What is akin to ASCII may become
+  that: *letters* (Latin, Greek, wide forms) their base letter, perhaps with another one (ß, ä),
+  *signs* (punctuation, marks, digits) other signs. The rest is *solid* (Cyrillic, Arabic, Han,
+  Hangul ...). Who takes UTF-8 for Latin-1 sees letters and signs in the bytes of all of them.
+- An odd path is still of one route, if no other route begins in the folder of its first odd segment
+  with a segment that one of its segments could be. What readers make of it stays in that folder.
 """
 
 from libc.stdint cimport uint64_t
@@ -44,7 +47,8 @@ cdef struct Run:
 cdef uint8_t[256] IN_PATH       # PLAIN, SPECIAL: it takes a closer look, or STARTS: that, at the start of a segment
 cdef uint8_t[256] HEX           # 0xFF: not a hexadecimal digit
 
-# What is in none of them is refused. tests/dataplane/test_paths.py asks Unicode, glibc and the tables of code pages about each character.
+# What is in none of them is refused. tests/dataplane/test_paths.py asks Unicode, glibc and the
+# tables of code pages about each character.
 RUNS = [
     (0x00A0, 0x00A0, "sign"), (0x00AA, 0x00AA, "letter"), (0x00AB, 0x00AB, "sign"), (0x00B0, 0x00B0, "letter"),
     (0x00B7, 0x00B7, "dot"), (0x00BA, 0x00BA, "letter"), (0x00BB, 0x00BB, "sign"),
@@ -130,7 +134,9 @@ _fill_tables()
 
 
 cdef bint is_normal(const uint8_t *path, uint32_t size) noexcept nogil:
-    """Whether it is its own normal path, as nearly all are: then nothing is copied. False where it takes a closer look."""
+    """Whether it is its own normal path, as nearly all are: then nothing is copied. False where it
+    takes a closer look.
+    """
     cdef uint8_t before = 0
     cdef uint32_t i
     for i in range(size):
@@ -141,7 +147,9 @@ cdef bint is_normal(const uint8_t *path, uint32_t size) noexcept nogil:
 
 
 cdef int normal_path(const uint8_t *path, uint32_t size, uint8_t *out, int *odd_at) noexcept nogil:
-    """The path, decoded. Its size, or -1: it is ambiguous. `odd_at`: where its first odd segment begins, or EXACT."""
+    """The path, decoded. Its size, or -1: it is ambiguous. `odd_at`: where its first odd segment
+    begins, or EXACT.
+    """
     cdef uint32_t i = 0
     cdef int n = 0
     cdef int segment = 0                # where the last one began, its slash included
@@ -185,7 +193,9 @@ cdef bint _takes_segment(const uint8_t *out, int slash, int end, int *odd_at) no
 
 
 cdef bint _is_clear(const uint8_t *at, int size, bint *is_odd) noexcept nogil:
-    """Whether no reader finds a slash, a dot segment or an escape in it, wherever it ends for him and whatever he leaves out."""
+    """Whether no reader finds a slash, a dot segment or an escape in it, wherever it ends for him
+    and whatever he leaves out.
+    """
     cdef uint32_t code = 0
     cdef int letters = 0                # of ASCII, all that are not dots
     cdef int dots = 0
@@ -225,7 +235,9 @@ cdef bint _is_clear(const uint8_t *at, int size, bint *is_odd) noexcept nogil:
 
 
 cdef inline bint _may_merge(const uint8_t *at, int i, int size) noexcept nogil:
-    """Whether a letter may become one with a mark that follows (U+0300 to U+036F), as `e` does with an accent: both go then."""
+    """Whether a letter may become one with a mark that follows (U+0300 to U+036F), as `e` does with
+    an accent: both go then.
+    """
     return c'a' <= at[i] | 0x20 <= c'z' and i + 1 < size and 0xCC <= at[i + 1] <= 0xCD
 
 
@@ -264,12 +276,14 @@ cdef Kind kind_of(uint32_t code) noexcept nogil:
     return runs[low].kind if low < run_count and runs[low].first <= code else REFUSED
 
 
-# ------------------------------------------------------------------------------------------------------ odd paths, routes
+# -------------------------------------------------------------------------------- odd paths, routes
 
 cdef bint stays_outside(
     const uint8_t *normal, uint32_t size, uint32_t odd_at, const uint8_t *route, uint32_t route_size
 ) noexcept nogil:
-    """Whether no reader takes an odd path, of which a route has not been found to be one, for a path of that route."""
+    """Whether no reader takes an odd path, of which a route has not been found to be one, for a
+    path of that route.
+    """
     cdef const uint8_t *wanted = route + odd_at
     cdef const uint8_t *slash
     cdef uint32_t wanted_size
@@ -291,7 +305,9 @@ cdef bint stays_outside(
 
 
 cdef bint _could_be(const uint8_t *at, uint32_t size, const uint8_t *wanted, uint32_t wanted_size) noexcept nogil:
-    """Whether some reader takes a segment for that one: a set of places in `wanted`, a bit each, up to which it has been read."""
+    """Whether some reader takes a segment for that one: a set of places in `wanted`, a bit each, up
+    to which it has been read.
+    """
     cdef uint64_t places = 1
     cdef uint64_t whole = <uint64_t>1 << wanted_size
     cdef uint32_t code = 0
@@ -321,7 +337,9 @@ cdef bint _could_be(const uint8_t *at, uint32_t size, const uint8_t *wanted, uin
 cdef uint64_t _read_character(
     uint64_t places, uint32_t code, const uint8_t *at, int width, const uint8_t *wanted, uint32_t wanted_size
 ) noexcept nogil:
-    """The places after a character beyond ASCII, be it one, or the bytes that Latin-1 has for characters."""
+    """The places after a character beyond ASCII, be it one, or the bytes that Latin-1 has for
+    characters.
+    """
     cdef Kind kind = kind_of(code)
     cdef uint64_t after = places
     cdef uint64_t whole = (<uint64_t>2 << wanted_size) - 1
@@ -342,7 +360,9 @@ cdef uint64_t _read_character(
 
 
 cdef uint64_t _read_form(uint64_t places, uint8_t form, const uint8_t *wanted, uint32_t wanted_size) noexcept nogil:
-    """The places after an ASCII letter in either case, or after some signs (b"0"), or ANY character."""
+    """The places after an ASCII letter in either case, or after some signs (b"0"), or ANY
+    character.
+    """
     cdef uint64_t after = 0
     cdef uint32_t j
     for j in range(wanted_size):
@@ -362,7 +382,7 @@ cdef uint64_t _read_on(uint64_t places, uint8_t c, const uint8_t *wanted, uint32
     return after
 
 
-# ------------------------------------------------------------------------------------------------ for tests and tools
+# ------------------------------------------------------------------------------ for tests and tools
 
 def routing_path(bytes path not None):
     found = readable_path(path)

@@ -41,7 +41,9 @@ COUNTERS_BYTES: int
 
 @final
 class Proxy:
-    """One per event loop. Register `fileno()` for reading and call `turn` whenever it is readable, `tick` some times a second."""
+    """One per event loop. Register `fileno()` for reading and call `turn` whenever it is readable,
+    `tick` some times a second.
+    """
 
     checker: Checker
     upstreams: Upstreams
@@ -79,24 +81,31 @@ class Proxy:
         """Routes and groups may be added after it is made, before the first turn.
 
         `escapes_identity`: the identity field in percent-encoding; else its bytes are UTF-8.
-        `trusted`: whose X-Forwarded-*, request id and PROXY header (`expects_proxy_header`) are believed. `request_id_field`: the field
-        that gets a request id, "" for none. `next_parameter`: of `login_url`, for where the client wanted to go. `front`: of FRONTS,
-        whose description of a request is judged at the endpoint. `no_use_field`, `lifetime_field`: by which a client says that a
-        request is no use of its session, and asks how long that still lives. `dropped_fields`: never forwarded. `forwards_ticket`:
-        whether upstreams see it. `login_details`: what a login records, out of "address" and "user_agent". `upgrades`:
-        protocols that clients may change to. `counters`: COUNTERS_BYTES that are written in place, for others to read.
-        `descriptors_max`: connections of both sides together, beyond which none is kept that idles; 0: any number. ValueError: a
-        limit out of its bounds, a field name that has a meaning of its own.
+        `trusted`: whose X-Forwarded-*, request id and PROXY header (`expects_proxy_header`) are
+        believed. `request_id_field`: the field that gets a request id, "" for none.
+        `next_parameter`: of `login_url`, for where the client wanted to go. `front`: of FRONTS,
+        whose description of a request is judged at the endpoint. `no_use_field`, `lifetime_field`:
+        by which a client says that a request is no use of its session, and asks how long that still
+        lives. `dropped_fields`: never forwarded. `forwards_ticket`: whether upstreams see it.
+        `login_details`: what a login records, out of "address" and "user_agent". `upgrades`:
+        protocols that clients may change to. `counters`: COUNTERS_BYTES that are written in place,
+        for others to read. `descriptors_max`: connections of both sides together, beyond which none
+        is kept that idles; 0: any number. ValueError: a limit out of its bounds, a field name that
+        has a meaning of its own.
         """
 
     def fileno(self) -> int:
         """The epoll descriptor."""
 
     def listen(self, fd: int) -> None:
-        """Accept connections from a listening, non-blocking socket; the caller keeps and closes it. OSError."""
+        """Accept connections from a listening, non-blocking socket; the caller keeps and closes it.
+        OSError.
+        """
 
     def add_waits(self, timeouts_s: Mapping[str, float]) -> int:
-        """A set of timeouts for routes: those of ROUTE_TIMEOUTS that differ from the general ones. Its number, for `Routes.add`."""
+        """A set of timeouts for routes: those of ROUTE_TIMEOUTS that differ from the general ones.
+        Its number, for `Routes.add`.
+        """
 
     def set_servers(
         self,
@@ -104,7 +113,9 @@ class Proxy:
         servers: Iterable[tuple[_Server, int]],
         seconds: Iterable[tuple[Collection[_Server], Collection[_Server]]] = (),
     ) -> None:
-        """Replace a group's servers, as `Upstreams.set_servers` has it; connections to those that go end with what is under way."""
+        """Replace a group's servers, as `Upstreams.set_servers` has it; connections to those that
+        go end with what is under way.
+        """
 
     def set_health(self, group: int, server: _Server, is_well: bool) -> None:
         """What a health check has found."""
@@ -113,9 +124,11 @@ class Proxy:
         """Who is down or up since the last call, as `Upstreams.news` has it."""
 
     def faults(self) -> tuple[list[tuple[int, str, str]], int]:
-        """What servers have done since the last call that an operator should hear of: ([(group, server, what)], how many more).
+        """What servers have done since the last call that an operator should hear of: ([(group,
+        server, what)], how many more).
 
-        `what`: what their response was, for which the client got 502; empty: they set the ticket's cookie, which was dropped.
+        `what`: what their response was, for which the client got 502; empty: they set the ticket's
+        cookie, which was dropped.
         """
 
     def upstream_states(self) -> list[dict[str, Any]]:
@@ -128,25 +141,33 @@ class Proxy:
         """End what took too long."""
 
     def leave(self, is_leaving: bool = True) -> None:
-        """Every connection closes after its next answer. Others are still let in. False: it does not, after all."""
+        """Every connection closes after its next answer. Others are still let in. False: it does
+        not, after all.
+        """
 
     def stop_accepting(self) -> None:
-        """Let go of the listeners, which may then be closed. Every connection closes after its next answer."""
+        """Let go of the listeners, which may then be closed. Every connection closes after its next
+        answer.
+        """
 
     def drain(self) -> None:
         """Close idle connections."""
 
     def release(self) -> tuple[int, bytes, bool] | None:
-        """Let go of the client that has waited longest between two requests: his descriptor, which is the caller's to close, his
-        address (16 bytes, or none on a Unix socket), and whether he was a trusted proxy. None: there is none."""
+        """Let go of the client that has waited longest between two requests: his descriptor, which
+        is the caller's to close, his address (16 bytes, or none on a Unix socket), and whether he
+        was a trusted proxy. None: there is none.
+        """
 
     def adopt(self, fd: int, address: bytes, is_believed: bool, is_last: bool = False) -> None:
-        """Serve a client whom another data plane has released. `is_believed`: he may be a trusted proxy, if he is one of ours.
-        `is_last`: his connection closes after one answer."""
+        """Serve a client whom another data plane has released. `is_believed`: he may be a trusted
+        proxy, if he is one of ours. `is_last`: his connection closes after one answer.
+        """
 
     def part(self, most: int) -> int:
-        """Tell clients with a WebSocket that the gateway goes away (1001), so many at most; how many. Who is being sent a frame is not
-        told yet."""
+        """Tell clients with a WebSocket that the gateway goes away (1001), so many at most; how
+        many. Who is being sent a frame is not told yet.
+        """
 
     def asks(
         self,
@@ -159,26 +180,36 @@ class Proxy:
             tuple[str, bool] | int | None,
         ]
     ]:
-        """What the control plane is asked since the last call: (kind, handle, ticket, value, where).
+        """What the control plane is asked since the last call: (kind, handle, ticket, value,
+        where).
 
-        `ticket`: several, with spaces between, if that is what the client came with. `where`: a route's number, or what decides about
-        cookies: the request's Host, empty if that is longer than 100 bytes, and whether it came by https, as a trusted proxy has it.
+        `ticket`: several, with spaces between, if that is what the client came with. `where`: a
+        route's number, or what decides about cookies: the request's Host, empty if that is longer
+        than 100 bytes, and whether it came by https, as a trusted proxy has it.
 
-        ASK_AUTHENTICATE, ASK_AUTHENTICATE_STRONG, ASK_AUTHENTICATE_LATEST (as the store has it, if that answers): `value` says
-        whether the request counts as a use; answer with `admit` or `refuse`.
-        ASK_EXEMPTION: whether the normal path `value` needs no ticket, on the route of that number; answer with `exempt`.
-        ASK_VOUCH: whether the session of a stream or tunnel still lives, `value` as above; answer with `vouch`.
-        ASK_SEVERAL: which fields to clear cookies by; `value`: the path as it came, and what may have tickets, as a Cookie field;
-        answer with `doubt`.
-        ASK_LOGIN, ASK_LOGIN_REMEMBERED (`value`: the principal, and the details to record), ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE,
+        ASK_AUTHENTICATE, ASK_AUTHENTICATE_STRONG, ASK_AUTHENTICATE_LATEST (as the store has it, if
+        that answers): `value` says whether the request counts as a use; answer with `admit` or
+        `refuse`.
+        ASK_EXEMPTION: whether the normal path `value` needs no ticket, on the route of that number;
+        answer with `exempt`.
+        ASK_VOUCH: whether the session of a stream or tunnel still lives, `value` as above; answer
+        with `vouch`.
+        ASK_SEVERAL: which fields to clear cookies by; `value`: the path as it came, and what may
+        have tickets, as a Cookie field; answer with `doubt`.
+        ASK_LOGIN, ASK_LOGIN_REMEMBERED (`value`: the principal, and the details to record),
+        ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE,
         ASK_ROTATE: answer with `relay` or `fail`.
         """
 
     def admit(self, handle: int) -> None:
-        """The ticket is alive: forward the request. Nothing happens if the client has gone, as in all that take a handle."""
+        """The ticket is alive: forward the request. Nothing happens if the client has gone, as in
+        all that take a handle.
+        """
 
     def refuse(self, handle: int, verdict: Verdict) -> None:
-        """Answer 401, or 503 for STORE_UNAVAILABLE; where a ticket is optional, forward without identity."""
+        """Answer 401, or 503 for STORE_UNAVAILABLE; where a ticket is optional, forward without
+        identity.
+        """
 
     def doubt(self, handle: int, fields: bytes, tickets: bytes) -> None:
         """Refuse a request with these tickets (spaces between), or pass it on without identity.
@@ -196,10 +227,14 @@ class Proxy:
         """Whether the holder of that ticket will come back to the server whose response waits now."""
 
     def readmit(self, handle: int, ticket: str) -> None:
-        """The session of a response that waits has another ticket now (ASK_ROTATE): a stream or tunnel that begins goes on with it."""
+        """The session of a response that waits has another ticket now (ASK_ROTATE): a stream or
+        tunnel that begins goes on with it.
+        """
 
     def relay(self, handle: int, fields: bytes) -> None:
-        """Let a response that waited go on, with these field lines (each ended by CRLF, 8,192 bytes at most) added."""
+        """Let a response that waited go on, with these field lines (each ended by CRLF, 8,192 bytes
+        at most) added.
+        """
 
     def fail(self, handle: int, status: int, slug: str) -> None:
         """Answer with an error in place of a response that waited."""
@@ -218,7 +253,9 @@ class Proxy:
 
     @property
     def unannounced(self) -> tuple[int, str, str]:
-        """How many connections were closed for want of a PROXY header that counts; the last one's address ("" of a Unix socket); why"""
+        """How many connections were closed for want of a PROXY header that counts; the last one's
+        address ("" of a Unix socket); why
+        """
 
     @property
     def stats(self) -> dict[str, Any]:
@@ -227,6 +264,7 @@ class Proxy:
 def read_counters(page: Buffer) -> dict[str, Any]:
     """What a `Proxy` writes into its page, from whatever process.
 
-    Numbers by name; `refused` by reason; `answers` by class of status ("2xx"); `latency_us`: (upper bound in µs, requests below it and
-    not below the one before), the last bound None. ValueError: it is too short.
+    Numbers by name; `refused` by reason; `answers` by class of status ("2xx"); `latency_us`: (upper
+    bound in µs, requests below it and not below the one before), the last bound None. ValueError:
+    it is too short.
     """

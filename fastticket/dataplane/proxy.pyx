@@ -6,27 +6,34 @@
     asks()      what only the control plane can answer (load a session, log in, log out); it answers by handle
 
 Structure
-    A *connection* is a slot of a fixed table; a handle is its number and its generation, so what is said about a closed connection
-    never reaches the next one in its slot, and a slot closed in a turn is not used again before the turn ends. An *exchange* is a
-    downstream and an upstream connection that are each other's peer, from the forwarding of a request to the end of its response.
+    A *connection* is a slot of a fixed table; a handle is its number and its generation, so what is
+    said about a closed connection never reaches the next one in its slot, and a slot closed in a
+    turn is not used again before the turn ends. An *exchange* is a downstream and an upstream
+    connection that are each other's peer, from the forwarding of a request to the end of its
+    response.
 
 Rules of this file
-    - Sockets are edge-triggered. `readable` remembers what the kernel will not say again; a read shorter than asked for clears it,
-      unless the other side has hung up: then only the end itself does.
-    - A request is kept as it came (`held`) until its body is streamed or its response begins: to wait for a verdict or a
-      connection, and to be sent again, it is read again. What goes upstream is written anew from what was understood.
-    - Bodies pass through one shared buffer. What the next kernel buffer does not take is kept (`unsent`), and nothing more is read
-      from the other side until it has gone: so at most one buffer a direction is in flight.
-    - Each kind of wait has one length, so each has one queue, sorted by itself. A deadline of ours or of a client is set once and is
-      not extended by bytes; bodies must keep a minimum rate instead. What bounds a silence (of a response, of a tunnel, of an upstream
-      that takes nothing) begins anew with what moves.
+    - Sockets are edge-triggered. `readable` remembers what the kernel will not say again; a read
+      shorter than asked for clears it, unless the other side has hung up: then only the end itself
+      does.
+    - A request is kept as it came (`held`) until its body is streamed or its response begins: to
+      wait for a verdict or a connection, and to be sent again, it is read again. What goes upstream
+      is written anew from what was understood.
+    - Bodies pass through one shared buffer. What the next kernel buffer does not take is kept
+      (`unsent`), and nothing more is read from the other side until it has gone: so at most one
+      buffer a direction is in flight.
+    - Each kind of wait has one length, so each has one queue, sorted by itself. A deadline of ours
+      or of a client is set once and is not extended by bytes; bodies must keep a minimum rate
+      instead. What bounds a silence (of a response, of a tunnel, of an upstream that takes nothing)
+      begins anew with what moves.
     - Answers of our own (4xx, 5xx) end the connection unless the request was read to its end.
-    - An answer that breaks off never looks whole. Where only the connection's end tells its end (HTTP/1.0), a close before that is a
-      reset.
-    - Who was admitted stays so for one answer, and no longer than the session: while a tunnel, a stream or an upload goes on, its
-      ticket is judged again every VOUCH_MS.
-    - An upstream connection is anybody's after each response, unless somebody may have authenticated it (NTLM, Negotiate): then it is
-      one client's, for the requests of one principal, and never in the pool.
+    - An answer that breaks off never looks whole. Where only the connection's end tells its end
+      (HTTP/1.0), a close before that is a reset.
+    - Who was admitted stays so for one answer, and no longer than the session: while a tunnel, a
+      stream or an upload goes on, its ticket is judged again every VOUCH_MS.
+    - An upstream connection is anybody's after each response, unless somebody may have
+      authenticated it (NTLM, Negotiate): then it is one client's, for the requests of one
+      principal, and never in the pool.
     - Counters are written in place, into memory that another process may read.
 """
 
@@ -220,7 +227,9 @@ cdef Text _text(bytes value):
 
 
 cdef tuple _login_parts(str login_url, str next_parameter):
-    """What is before a fragment, the fragment, and what stands between the first and where a client wanted to go."""
+    """What is before a fragment, the fragment, and what stands between the first and where a client
+    wanted to go.
+    """
     url, sign, fragment = login_url.partition("#")
     joint = "" if url.endswith(("?", "&")) else "&" if "?" in url else "?"
     name = f"{joint}{next_parameter}=" if next_parameter else ""
@@ -230,7 +239,7 @@ cdef tuple _login_parts(str login_url, str next_parameter):
 @cython.final
 @cython.no_gc_clear                     # __dealloc__ closes connections, and needs the rooms for it
 cdef class Proxy:
-    # ------------------------------------------------------------------------------------------------------- control
+    # -------------------------------------------------------------------------------------- control
 
     def __cinit__(
         self,
@@ -347,7 +356,8 @@ cdef class Proxy:
 
     cdef int _allocate(self) except -1:
         self.conn_max = 4 * self.downstream_max + 64        # for each an upstream one, a pooled and a kept one, and the listeners
-        # A head is at most what was read, a line more for the identity, the forwarding fields, and what a route adds.
+        # A head is at most what was read, a line more for the identity, the forwarding fields, and
+        # what a route adds.
         self.out_bytes = (
             2 * max(self.head_bytes, self.response_head_bytes) + max(self.head_bytes, <uint32_t>SCRATCH_BYTES)
             + FORWARDING_BYTES_MAX + EXTRA_BYTES_MAX + DOUBT_BYTES_MAX + 4096)
@@ -390,7 +400,9 @@ cdef class Proxy:
             raise OSError(errno, os.strerror(errno), "listening socket")
 
     def add_waits(self, timeouts_s):
-        """A set of timeouts for routes: those of ROUTE_TIMEOUTS that differ from the general ones. Its number."""
+        """A set of timeouts for routes: those of ROUTE_TIMEOUTS that differ from the general ones.
+        Its number.
+        """
         cdef int queue
         cdef int kind
         if not timeouts_s:
@@ -440,9 +452,11 @@ cdef class Proxy:
         return self.upstreams.news()
 
     def faults(self):
-        """What servers have done since the last call that an operator should hear of: ([(group, server, what)], how many more).
+        """What servers have done since the last call that an operator should hear of: ([(group,
+        server, what)], how many more).
 
-        `what`: why their response was malformed; empty: they set the ticket's cookie, which was dropped.
+        `what`: why their response was malformed; empty: they set the ticket's cookie, which was
+        dropped.
         """
         cdef uint32_t i
         cdef uint32_t more = self.noted_more
@@ -470,11 +484,15 @@ cdef class Proxy:
             self._tick()
 
     def leave(self, bint is_leaving=True):
-        """Every connection closes after its next answer. Others are still let in. False: it does not, after all."""
+        """Every connection closes after its next answer. Others are still let in. False: it does
+        not, after all.
+        """
         self.leaving = is_leaving
 
     def stop_accepting(self):
-        """Let go of the listeners, which may then be closed. Every connection closes after its next answer."""
+        """Let go of the listeners, which may then be closed. Every connection closes after its next
+        answer.
+        """
         self.draining = self.leaving = True
         self._set_accepting(False)
 
@@ -488,8 +506,9 @@ cdef class Proxy:
         self._reclaim()
 
     def release(self):
-        """Let go of the client that has waited longest between two requests: (descriptor, address, whether it may be a trusted proxy);
-        the descriptor is the caller's now. None: there is none."""
+        """Let go of the client that has waited longest between two requests: (descriptor, address,
+        whether it may be a trusted proxy); the descriptor is the caller's now. None: there is none.
+        """
         cdef uint32_t index = self.queues[<int>Timer.KEEP_ALIVE].first
         cdef Conn *c
         cdef int fd
@@ -507,10 +526,12 @@ cdef class Proxy:
         return fd, address, is_believed
 
     def adopt(self, int fd, bytes address not None, bint is_believed, bint is_last=False):
-        """Serve a client whom another data plane has let go of; the descriptor is ours. `is_last`: one answer, and then it closes.
+        """Serve a client whom another data plane has let go of; the descriptor is ours. `is_last`:
+        one answer, and then it closes.
 
-        It is trusted if it is one of ours *and* was believed before: the address of a connection for which a PROXY header named nobody
-        is the proxy's. Beyond `connections_per_client_max` it is counted, but not closed: it was let in.
+        It is trusted if it is one of ours *and* was believed before: the address of a connection
+        for which a PROXY header named nobody is the proxy's. Beyond `connections_per_client_max` it
+        is counted, but not closed: it was let in.
         """
         cdef uint32_t index = self._new_conn(fd, Side.DOWNSTREAM)
         cdef Conn *c
@@ -534,8 +555,9 @@ cdef class Proxy:
         self._end_now()
 
     def part(self, uint32_t most):
-        """Tell clients with a WebSocket that the gateway goes away (1001), so many at most; how many. Who is being sent a frame is not
-        told yet."""
+        """Tell clients with a WebSocket that the gateway goes away (1001), so many at most; how
+        many. Who is being sent a frame is not told yet.
+        """
         cdef uint32_t i
         cdef uint32_t told = 0
         self._begin_now()
@@ -549,10 +571,12 @@ cdef class Proxy:
     def asks(self):
         """What the control plane is asked since the last call: (kind, handle, ticket, value, host).
 
-        ASK_AUTHENTICATE: value says whether the request counts as a use; answer with `admit` or `refuse`.
-        ASK_SEVERAL (value: the path, and the cookies): nobody knows which ticket is meant; answer with `doubt`.
-        ASK_LOGIN, ASK_LOGIN_REMEMBERED (value: the principal, and what to record), ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE, ASK_ROTATE:
-        answer with `relay` or `fail`.
+        ASK_AUTHENTICATE: value says whether the request counts as a use; answer with `admit` or
+        `refuse`.
+        ASK_SEVERAL (value: the path, and the cookies): nobody knows which ticket is meant; answer
+        with `doubt`.
+        ASK_LOGIN, ASK_LOGIN_REMEMBERED (value: the principal, and what to record), ASK_LOGOUT,
+        ASK_LOGOUT_EVERYWHERE, ASK_ROTATE: answer with `relay` or `fail`.
         """
         cdef uint32_t i
         cdef Ask *ask
@@ -598,7 +622,9 @@ cdef class Proxy:
         return c.host[:c.host_size].decode("ascii"), bool(c.is_https)
 
     cdef tuple _several(self, Conn *c):
-        """Of a request with more than one ticket, which waits: its path as it came, and all that may have a ticket, as cookies."""
+        """Of a request with more than one ticket, which waits: its path as it came, and all that
+        may have a ticket, as cookies.
+        """
         cdef Field *field
         cdef list cookies = []
         cdef int i
@@ -638,7 +664,8 @@ cdef class Proxy:
         return (<char *>normal)[:max(size, 0)]
 
     cdef bint _has_exact_path(self, Conn *c) noexcept nogil:
-        """Whether every reader sees the very same path: an expression is not asked about another."""
+        """Whether every reader sees the very same path: an expression is not asked about another.
+        """
         cdef uint8_t[TARGET_BYTES_MAX] normal
         cdef int odd_at
         self._read_again(c)
@@ -655,7 +682,9 @@ cdef class Proxy:
             self._end_now()
 
     def refuse(self, handle, verdict):
-        """The ticket is not alive, or nobody knows: answer 401 or 503; where a ticket is optional, forward without identity."""
+        """The ticket is not alive, or nobody knows: answer 401 or 503; where a ticket is optional,
+        forward without identity.
+        """
         cdef uint32_t index = self._find(handle, State.ASKING)
         if index != NONE and self.conns[index].asked != AskKind.EXEMPTION:
             self._begin_now()
@@ -664,7 +693,9 @@ cdef class Proxy:
             self._end_now()
 
     def doubt(self, handle, bytes fields not None, bytes tickets not None):
-        """The client came with these tickets (spaces between), and nobody knows which is meant; the answer gets these field lines."""
+        """The client came with these tickets (spaces between), and nobody knows which is meant; the
+        answer gets these field lines.
+        """
         cdef uint32_t index = self._find(handle, State.ASKING)
         if len(fields) > DOUBT_BYTES_MAX:
             raise ValueError(f"at most {DOUBT_BYTES_MAX} bytes of fields, not {len(fields)}")
@@ -699,7 +730,9 @@ cdef class Proxy:
             self._end_now()
 
     def suits(self, handle, ticket):
-        """Whether the holder of a ticket that is about to be made comes back to the server whose response waits now."""
+        """Whether the holder of a ticket that is about to be made comes back to the server whose
+        response waits now.
+        """
         cdef uint32_t index = self._find(handle, State.HOOKED)
         cdef uint8_t[RAW_BUFFER_BYTES] raw
         cdef const uint8_t *text = NULL
@@ -721,7 +754,9 @@ cdef class Proxy:
             == self.conns[self.conns[index].peer].server
 
     def readmit(self, handle, ticket):
-        """The session of a response that waits has another ticket now: a stream or tunnel that begins goes on with it."""
+        """The session of a response that waits has another ticket now: a stream or tunnel that
+        begins goes on with it.
+        """
         cdef uint32_t index = self._find(handle, State.HOOKED)
         cdef const uint8_t *text = NULL
         cdef Py_ssize_t chars = 0
@@ -776,7 +811,9 @@ cdef class Proxy:
 
     @property
     def unannounced(self):
-        """How many connections were closed for want of a PROXY header that counts; whose the last one was, and why."""
+        """How many connections were closed for want of a PROXY header that counts; whose the last
+        one was, and why.
+        """
         cdef bytes peer = self.unannounced_peer
         cdef bytes why = self.unannounced_why if self.unannounced_why != NULL else b""
         return self.counters.proxy_headers_refused, peer.decode("ascii"), why.decode("ascii")
@@ -792,7 +829,8 @@ cdef class Proxy:
         return NONE if index == NONE or self.conns[index].state != state else index
 
     cdef uint32_t _asked(self, object handle) except? 0:
-        """The connection that asked, or NONE. A handle has the number of the question, because the connection may have gone on:
+        """The connection that asked, or NONE. A handle has the number of the question, because the
+        connection may have gone on:
 
         1. a request asks, and the store is slow
         2. it is answered by a timeout, and the next request of the connection asks
@@ -820,7 +858,7 @@ cdef class Proxy:
             self._serve_pending()
         self._reclaim()
 
-    # --------------------------------------------------------------------------------------------------- connections
+    # ---------------------------------------------------------------------------------- connections
 
     cdef uint32_t _new_conn(self, int fd, Side side) noexcept nogil:
         cdef uint32_t index = self._take_slot()
@@ -904,7 +942,9 @@ cdef class Proxy:
         self._freed(c.server)
 
     cdef void _reclaim(self) noexcept nogil:
-        """The turn is over: nothing speaks of the closed connections any more, their slots can be used."""
+        """The turn is over: nothing speaks of the closed connections any more, their slots can be
+        used.
+        """
         cdef uint32_t index
         while self.freed_first != NONE:
             index = self.freed_first
@@ -936,7 +976,7 @@ cdef class Proxy:
         self.block_first = block
         self.block_count += 1
 
-    # -------------------------------------------------------------------------------------------------------- timers
+    # --------------------------------------------------------------------------------------- timers
 
     cdef void _set_timer(self, uint32_t index, Timer timer) noexcept nogil:
         cdef Conn *c = &self.conns[index]
@@ -1036,7 +1076,9 @@ cdef class Proxy:
         self._fail(c.peer, 504, b"upstream_timeout")
 
     cdef bint _request_flows(self, uint32_t index) noexcept nogil:
-        """Whether a client kept its minimum rate in a window of its body. In one in which the upstream held it up it need not."""
+        """Whether a client kept its minimum rate in a window of its body. In one in which the
+        upstream held it up it need not.
+        """
         cdef Conn *c = &self.conns[index]
         cdef uint64_t wanted = self.request_rate_min * <uint64_t>self._length_ms(c, Timer.REQUEST_BODY) // 1000
         if c.answered:                              # it need not send the rest (RFC 9112, 9.5), but to get the answer
@@ -1056,7 +1098,9 @@ cdef class Proxy:
         self._fail(index, 408, b"request_timeout")
 
     cdef bint _response_flows(self, uint32_t index) noexcept nogil:
-        """Whether a client that we wait for kept its minimum rate. If it is the upstream, it was silent for so long."""
+        """Whether a client that we wait for kept its minimum rate. If it is the upstream, it was
+        silent for so long.
+        """
         cdef Conn *c = &self.conns[index]
         cdef Conn *client = c if c.side == Side.DOWNSTREAM else &self.conns[c.peer]
         cdef uint64_t wanted = self.response_rate_min * <uint64_t>self._length_ms(c, Timer.RESPONSE_BODY) // 1000
@@ -1067,7 +1111,8 @@ cdef class Proxy:
         return flows
 
     cdef void _stir(self, uint32_t upstream) noexcept nogil:
-        """Something has moved through an exchange or a tunnel: what bounds a silence begins anew."""
+        """Something has moved through an exchange or a tunnel: what bounds a silence begins anew.
+        """
         cdef Conn *u = &self.conns[upstream]
         cdef Conn *client = &self.conns[u.peer]
         if u.state == State.TUNNELLING:
@@ -1082,7 +1127,7 @@ cdef class Proxy:
             else:
                 self._clear_timer(upstream)
 
-    # ---------------------------------------------------------------------------------------------- streams, tunnels
+    # ----------------------------------------------------------------------------- streams, tunnels
 
     cdef void _vouch(self, uint32_t index) noexcept nogil:
         """A stream, a tunnel or an upload goes on: does its session?"""
@@ -1100,7 +1145,9 @@ cdef class Proxy:
             self._body_is_late(index)
 
     cdef bint _is_alive(self, uint32_t index) noexcept nogil:
-        """As far as is known here. What the near cache does not know the control plane is asked; it answers with `vouch`."""
+        """As far as is known here. What the near cache does not know the control plane is asked; it
+        answers with `vouch`.
+        """
         cdef Conn *c = &self.conns[index]
         cdef bint touches = c.is_used and self._touches(c)
         cdef Verdict verdict = self.checker.judge_again(&c.checked, self.checker.now(), touches)
@@ -1114,7 +1161,8 @@ cdef class Proxy:
         return True
 
     cdef void _cut(self, uint32_t index) noexcept nogil:
-        """Its session is over. Who sends an upload is told so: nothing of the answer is on its way."""
+        """Its session is over. Who sends an upload is told so: nothing of the answer is on its way.
+        """
         cdef Conn *c = &self.conns[index]
         cdef uint32_t upstream = c.peer
         self.counters.cut += 1
@@ -1127,7 +1175,7 @@ cdef class Proxy:
         self._respond(
             index, 401, b"session_over", b"WWW-Authenticate: Ticket realm=\"fastticket\", error=\"session_over\"\r\n")
 
-    # ---------------------------------------------------------------------------------------------------------- turn
+    # ----------------------------------------------------------------------------------------- turn
 
     cdef void _turn(self) noexcept nogil:
         cdef int i
@@ -1176,7 +1224,9 @@ cdef class Proxy:
                 self._resume(peer)
 
     cdef inline void _received(self, Conn *c, ssize_t size, uint32_t room) noexcept nogil:
-        """A short read has emptied the socket, and the kernel will say when there is more; but not again that it has ended."""
+        """A short read has emptied the socket, and the kernel will say when there is more; but not
+        again that it has ended.
+        """
         if <uint32_t>size < room and not c.hung_up:
             c.readable = False
 
@@ -1223,7 +1273,9 @@ cdef class Proxy:
             self._set_timer(index, Timer.HEAD_IN if self.expects_proxy_header else Timer.KEEP_ALIVE)
 
     cdef void _pause_accepting(self) noexcept nogil:
-        """There are no descriptors: those that there are, and that come back, are for whom we serve already."""
+        """There are no descriptors: those that there are, and that come back, are for whom we serve
+        already.
+        """
         self.counters.out_of_descriptors += 1
         self.accepts_again_ms = self.now_ms + ACCEPT_PAUSE_MS
         if self.accepts:
@@ -1254,7 +1306,8 @@ cdef class Proxy:
         return self._know(c)
 
     cdef bint _know(self, Conn *c) noexcept nogil:
-        """`peer_address` is whom we speak with. False: he has more connections than one may have."""
+        """`peer_address` is whom we speak with. False: he has more connections than one may have.
+        """
         c.address_size = <uint8_t>write_address(c.peer_address, c.address)
         memcpy(c.client, c.peer_address, ADDRESS_BYTES)
         c.is_trusted = self.trusted.contains(c.peer_address)
@@ -1267,7 +1320,9 @@ cdef class Proxy:
         return False
 
     cdef bint _read_proxy_header(self, uint32_t index) noexcept nogil:
-        """What the connection begins with if a proxy announces its clients. False: it is not all there, or the connection is closed."""
+        """What the connection begins with if a proxy announces its clients. False: it is not all
+        there, or the connection is closed.
+        """
         cdef Conn *c = &self.conns[index]
         cdef Announced announced
         cdef int size = read_proxy_header(c.held, c.held_size, self.head_bytes, &announced)
@@ -1293,14 +1348,16 @@ cdef class Proxy:
         return True
 
     cdef void _note_unannounced(self, const Conn *c, const char *why) noexcept nogil:
-        """A connection is about to be closed for want of a PROXY header that counts. `why` stays valid."""
+        """A connection is about to be closed for want of a PROXY header that counts. `why` stays
+        valid.
+        """
         self.counters.proxy_headers_refused += 1
         self.unannounced_why = why
         self.unannounced_peer[0] = 0
         if c.has_address:
             write_address(c.peer_address, self.unannounced_peer)
 
-    # ------------------------------------------------------------------------------------------------------- sending
+    # -------------------------------------------------------------------------------------- sending
 
     cdef bint _send(self, uint32_t index, const uint8_t *at, uint32_t size) noexcept nogil:
         """Send, or keep what the kernel does not take. False: the connection is broken."""
@@ -1357,7 +1414,8 @@ cdef class Proxy:
         if c.side == Side.DOWNSTREAM or c.state == State.TUNNELLING:
             self._abort(index)
             return
-        # The upstream takes no more of the request. It may have answered before it closed: look at that first.
+        # The upstream takes no more of the request. It may have answered before it closed: look at
+        # that first.
         free(c.unsent)
         c.unsent = NULL
         c.unsent_at = c.unsent_size = 0
@@ -1373,7 +1431,7 @@ cdef class Proxy:
             self.conns[peer].peer = NONE
             self._close(peer)
 
-    # ------------------------------------------------------------------------------------------- downstream: requests
+    # ------------------------------------------------------------------------- downstream: requests
 
     cdef void _resume(self, uint32_t index) noexcept nogil:
         """Go on with a downstream connection as far as its bytes reach."""
@@ -1515,7 +1573,9 @@ cdef class Proxy:
             self._check(index)
 
     cdef bint _stand_in(self, uint32_t index) noexcept nogil:
-        """A gateway of ours asks about a request that it has: judge that one, by the route that it falls under. False: answered."""
+        """A gateway of ours asks about a request that it has: judge that one, by the route that it
+        falls under. False: answered.
+        """
         cdef Conn *c = &self.conns[index]
         cdef int found = self._find_original(c)
         if found == 0:
@@ -1537,8 +1597,9 @@ cdef class Proxy:
         return False
 
     cdef int _find_original(self, const Conn *c) noexcept nogil:
-        """Put what the gateway in front was asked into `self.head`: method, target, host. 1: it is there; 0: nothing is said of it;
-        -1: in a way that can be read as two, or as none."""
+        """Put what the gateway in front was asked into `self.head`: method, target, host. 1: it is
+        there; 0: nothing is said of it; -1: in a way that can be read as two, or as none.
+        """
         cdef Head *head = &self.head
         cdef bint is_forwarded = self.front == Front.SAYS_FORWARDED
         cdef Span method = head.method_name
@@ -1609,7 +1670,9 @@ cdef class Proxy:
         return 0
 
     cdef void _note_request(self, Conn *c) noexcept nogil:
-        """What will be gone when the answer is: for the access log, and the request's id. Without memory there is no line."""
+        """What will be gone when the answer is: for the access log, and the request's id. Without
+        memory there is no line.
+        """
         cdef Entry *entry
         self._note_nothing(c)
         entry = c.entry
@@ -1641,7 +1704,9 @@ cdef class Proxy:
         c.entry.key_id = NO_KEY
 
     cdef void _note_refused(self, Conn *c, int verdict) noexcept nogil:
-        """Whose ticket it is that is not admitted: who he is it says only if its signature was good."""
+        """Whose ticket it is that is not admitted: who he is it says only if its signature was
+        good.
+        """
         cdef Entry *entry = c.entry
         if entry == NULL or c.checked.size == 0 or verdict == Verdict.MALFORMED:
             return
@@ -1653,7 +1718,8 @@ cdef class Proxy:
         encode(c.checked.raw + SESSION_ID_AT, 6, entry.session)
 
     cdef void _name_request(self, Conn *c, bint is_read) noexcept nogil:
-        """The id that a proxy of ours gave it, or a new one. `is_read`: its head is in `self.head`."""
+        """The id that a proxy of ours gave it, or a new one. `is_read`: its head is in `self.head`.
+        """
         cdef uint8_t *made = c.entry.request_id
         cdef Field *field
         cdef uint64_t word = 0
@@ -1673,7 +1739,9 @@ cdef class Proxy:
         c.entry.request_id_size = 32
 
     cdef void _note_agent(self, Conn *c) noexcept nogil:
-        """For the details of a login: it will be gone when the body goes on. Without memory, or such a field, there is none."""
+        """For the details of a login: it will be gone when the body goes on. Without memory, or
+        such a field, there is none.
+        """
         cdef Field *field
         cdef int i
         for i in range(self.head.field_count):
@@ -1687,7 +1755,9 @@ cdef class Proxy:
                 return
 
     cdef void _note_where(self, Conn *c) noexcept nogil:
-        """What decides about cookies: the Host of the request in `self.head`, and whether a proxy of ours says that it was https."""
+        """What decides about cookies: the Host of the request in `self.head`, and whether a proxy
+        of ours says that it was https.
+        """
         cdef Field *field
         cdef int i
         c.host_size = <uint8_t>self.head.host.size if self.head.host.size <= HOST_BYTES_MAX else 0
@@ -1747,7 +1817,9 @@ cdef class Proxy:
         self.log.write(c.entry, &outcome, <int64_t>t.tv_sec * 1000 + t.tv_nsec // 1_000_000)
 
     cdef bint _begin_body(self, Conn *c) noexcept nogil:
-        """Take what came of the body together with the head; a chunked one is decoded in place. False: malformed."""
+        """Take what came of the body together with the head; a chunked one is decoded in place.
+        False: malformed.
+        """
         cdef uint8_t *body = c.held + c.head_size
         cdef uint32_t there = c.held_size - c.head_size
         cdef uint32_t consumed = 0
@@ -1808,7 +1880,9 @@ cdef class Proxy:
         return self.routes.table[c.route].touches and not c.wishes & Wish.NO_USE_WISH
 
     cdef inline bint _is_strong(self, const Conn *c) noexcept nogil:
-        """Whether the store decides. A path that is not plain may be a strong route's to whoever is behind us."""
+        """Whether the store decides. A path that is not plain may be a strong route's to whoever is
+        behind us.
+        """
         return self.routes.table[c.route].is_strong or not c.is_plain and self.routes.has_strong
 
     cdef void _wait_for_verdict(self, uint32_t index, AskKind kind) noexcept nogil:
@@ -1848,7 +1922,8 @@ cdef class Proxy:
         return tickets
 
     cdef void _note_wish(self, Conn *c, const Field *field) noexcept nogil:
-        """What a client says of its session. It is believed of anybody: it gives nobody more time."""
+        """What a client says of its session. It is believed of anybody: it gives nobody more time.
+        """
         if field.kind == Kind.NO_USE and equals(c.held, field.value, b"1", 1):
             c.wishes |= Wish.NO_USE_WISH
         elif field.kind == Kind.LIFETIME:
@@ -1899,8 +1974,10 @@ cdef class Proxy:
         self._respond(index, status, slug_of(verdict), lines)
 
     cdef const char *_login_line(self, const Conn *c, int verdict) noexcept nogil:
-        """Location: the login page, and where the client wanted to go, if that is a path of ours beyond doubt. With the challenge of a
-        401 before it, unless `verdict` is HIT. `self.head` is the request's."""
+        """Location: the login page, and where the client wanted to go, if that is a path of ours
+        beyond doubt. With the challenge of a 401 before it, unless `verdict` is HIT. `self.head` is
+        the request's.
+        """
         cdef uint8_t[NEXT_BYTES_MAX] encoded
         cdef uint32_t size = self._encode_next(c, encoded) if self.next_name.size else 0
         cdef int begin = 0
@@ -1914,8 +1991,10 @@ cdef class Proxy:
         return self.location
 
     cdef uint32_t _encode_next(self, const Conn *c, uint8_t *out) noexcept nogil:
-        """The target as a parameter's value: path and query, never a host. Its size, or 0: it is too long, or a path that another
-        reader could take for another one, `//host` and `/\\host` among them."""
+        """The target as a parameter's value: path and query, never a host. Its size, or 0: it is
+        too long, or a path that another reader could take for another one, `//host` and `/\\host`
+        among them.
+        """
         cdef Span target = self.head.target
         cdef uint32_t size = 0
         cdef uint32_t i
@@ -1953,10 +2032,12 @@ cdef class Proxy:
                 return True
         return False
 
-    # -------------------------------------------------------------------------------------------- answers of our own
+    # --------------------------------------------------------------------------- answers of our own
 
     cdef void _reject(self, uint32_t index, int status, const char *reason) noexcept nogil:
-        """A request that could not be read to its end: nothing after it on this connection can be trusted."""
+        """A request that could not be read to its end: nothing after it on this connection can be
+        trusted.
+        """
         cdef Conn *c = &self.conns[index]
         self.counters.bad_requests += 1
         c.is_routed &= c.began_us != 0
@@ -1974,7 +2055,9 @@ cdef class Proxy:
         self._respond(index, status, reason, b"")
 
     cdef void _fail(self, uint32_t index, int status, const char *reason) noexcept nogil:
-        """The exchange can not be completed. If its response has begun, the client learns it from the closed connection."""
+        """The exchange can not be completed. If its response has begun, the client learns it from
+        the closed connection.
+        """
         cdef Conn *c = &self.conns[index]
         cdef uint32_t upstream = c.peer
         if upstream != NONE:
@@ -1987,7 +2070,9 @@ cdef class Proxy:
             self._respond(index, status, reason, b"")
 
     cdef void _respond(self, uint32_t index, int status, const char *reason, const char *fields) noexcept nogil:
-        """An answer without an upstream: JSON, with the reason. `fields`: more field lines. Every 503 says when to try again."""
+        """An answer without an upstream: JSON, with the reason. `fields`: more field lines. Every
+        503 says when to try again.
+        """
         cdef Conn *c = &self.conns[index]
         cdef const char *retry = b"Retry-After: 1\r\n" if status == 503 else b""
         cdef char[LOCATION_BYTES_MAX + 2048 + DOUBT_BYTES_MAX] answer
@@ -2026,7 +2111,9 @@ cdef class Proxy:
         self._deliver(index, status, self.out, self.out_size)
 
     cdef void _put_own_fields(self, const Text *lines) noexcept nogil:
-        """What a route adds to responses, to an answer of our own; but for names that such an answer has, or may have."""
+        """What a route adds to responses, to an answer of our own; but for names that such an
+        answer has, or may have.
+        """
         cdef const uint8_t *line = lines.at
         cdef const uint8_t *end = lines.at + lines.size
         cdef const uint8_t *after
@@ -2102,7 +2189,9 @@ cdef class Proxy:
         self._set_timer(index, Timer.RESPONSE_BODY)
 
     cdef void _after_answer(self, uint32_t index) noexcept nogil:
-        """The next request, or the end. Whatever of the next one was read already is `held` after this one."""
+        """The next request, or the end. Whatever of the next one was read already is `held` after
+        this one.
+        """
         cdef Conn *c = &self.conns[index]
         cdef uint32_t done = c.head_size + c.body_size if c.held_is_whole else 0
         if c.closes or self.closes_idle:            # one whose answer said nothing of an end is let go of between two requests
@@ -2128,7 +2217,9 @@ cdef class Proxy:
         self._set_timer(index, Timer.KEEP_ALIVE)
 
     cdef void _linger(self, uint32_t index, bint more_held) noexcept nogil:
-        """Close so that the client sees the answer: unread bytes would turn the close into a reset (RFC 9112, 9.6)."""
+        """Close so that the client sees the answer: unread bytes would turn the close into a reset
+        (RFC 9112, 9.6).
+        """
         cdef Conn *c = &self.conns[index]
         if c.is_unframed:
             self._guard_end(c, False)
@@ -2157,10 +2248,12 @@ cdef class Proxy:
                 self._received(c, size, SCRATCH_BYTES)
         self._later(index)
 
-    # ------------------------------------------------------------------------------------------ upstream: connections
+    # ------------------------------------------------------------------------ upstream: connections
 
     cdef void _forward(self, uint32_t index, bint parsed) noexcept nogil:
-        """Give the request to a server of its group, over a pooled connection if there is one. If all are busy it waits."""
+        """Give the request to a server of its group, over a pooled connection if there is one. If
+        all are busy it waits.
+        """
         cdef Conn *c = &self.conns[index]
         cdef Group *group = &self.upstreams.groups[self.routes.table[c.route].group]
         cdef uint16_t server
@@ -2211,10 +2304,12 @@ cdef class Proxy:
             return
         self._fail(index, 502, b"upstream_refused")
 
-    # --------------------------------------------------------------------------------- upstream: somebody's connections
+    # ------------------------------------------------------------- upstream: somebody's connections
 
     cdef uint32_t _kept_for(self, uint32_t index, const Group *group) noexcept nogil:
-        """The connection that is this client's, if it is one to this group, for this principal; or NONE. A useless one is closed."""
+        """The connection that is this client's, if it is one to this group, for this principal; or
+        NONE. A useless one is closed.
+        """
         cdef Conn *c = &self.conns[index]
         cdef uint32_t upstream = c.kept
         cdef Conn *u = &self.conns[upstream]
@@ -2232,7 +2327,9 @@ cdef class Proxy:
         return upstream
 
     cdef bint _waits_for_kept(self, const Conn *c, const Group *group) noexcept nogil:
-        """Whether a request in the queue is for a connection of its client's own, whose server is busy: no other one will do."""
+        """Whether a request in the queue is for a connection of its client's own, whose server is
+        busy: no other one will do.
+        """
         cdef const Server *server
         if c.kept == NONE:
             return False
@@ -2254,7 +2351,8 @@ cdef class Proxy:
         self._send_request(index, parsed)
 
     cdef void _keep(self, uint32_t index, uint32_t downstream) noexcept nogil:
-        """Whoever authenticates over this connection is whom it takes for the sender of each request: so it stays this client's.
+        """Whoever authenticates over this connection is whom it takes for the sender of each
+        request: so it stays this client's.
 
         A proxy of ours has many clients, of whom we tell apart only those with a ticket.
         """
@@ -2281,7 +2379,9 @@ cdef class Proxy:
         self._freed(c.server)
 
     cdef void _let_go_of_kept(self, Conn *c) noexcept nogil:
-        """One of the two is about to be closed. The client goes on without; nobody else may have the other one."""
+        """One of the two is about to be closed. The client goes on without; nobody else may have
+        the other one.
+        """
         cdef uint32_t other = c.kept
         c.kept = NONE
         self.conns[other].kept = NONE
@@ -2300,10 +2400,12 @@ cdef class Proxy:
         memcpy(&low, c.client + 8, 8)
         return mix(mix(high) ^ low) | 1
 
-    # ------------------------------------------------------------------------------------------------ pending requests
+    # ----------------------------------------------------------------------------- pending requests
 
     cdef void _forward_now(self, uint32_t index) noexcept nogil:
-        """A request that has waited: whether it is admitted may have changed meanwhile. It is asked again once."""
+        """A request that has waited: whether it is admitted may have changed meanwhile. It is asked
+        again once.
+        """
         cdef Conn *c = &self.conns[index]
         cdef bint is_strong = self._is_strong(c)
         if c.is_admitted and not c.was_confirmed:
@@ -2352,7 +2454,9 @@ cdef class Proxy:
             self.freed_groups |= <uint64_t>1 << self.upstreams.servers[server].group
 
     cdef void _serve_pending(self) noexcept nogil:
-        """In the order in which they came; but one that waits for a server of its own holds up nobody else."""
+        """In the order in which they came; but one that waits for a server of its own holds up
+        nobody else.
+        """
         cdef uint64_t freed = self.freed_groups
         cdef Group *group
         cdef Conn *c
@@ -2384,7 +2488,9 @@ cdef class Proxy:
                 index = following
 
     cdef uint32_t _connect(self, uint16_t server) noexcept nogil:
-        """A new connection, perhaps still CONNECTING; NONE: it failed at once. NO_DESCRIPTOR: it is not the server's fault."""
+        """A new connection, perhaps still CONNECTING; NONE: it failed at once. NO_DESCRIPTOR: it is
+        not the server's fault.
+        """
         cdef Server *at = &self.upstreams.servers[server]
         cdef int fd = self._socket(at.address.ss_family)
         cdef int on = 1
@@ -2418,7 +2524,8 @@ cdef class Proxy:
         return index
 
     cdef int _socket(self, int family) noexcept nogil:
-        """A new one, or -1. What idles goes first, so that those who are served already still are."""
+        """A new one, or -1. What idles goes first, so that those who are served already still are.
+        """
         cdef int fd
         cdef int _
         if self.descriptors_max and self.downstream_count + self.upstream_count >= self.descriptors_max:
@@ -2433,7 +2540,9 @@ cdef class Proxy:
         return -1
 
     cdef bint _spare_one(self) noexcept nogil:
-        """Close what has idled longest: a pooled connection, or else a client's between two requests. False: there is none."""
+        """Close what has idled longest: a pooled connection, or else a client's between two
+        requests. False: there is none.
+        """
         cdef uint32_t index = self.queues[<int>Timer.POOL].first
         if index == NONE:
             index = self.queues[<int>Timer.KEEP_ALIVE].first
@@ -2463,7 +2572,9 @@ cdef class Proxy:
         self._forward(downstream, False)
 
     cdef uint32_t _unpool(self, uint16_t server, bint can_be_sent_again) noexcept nogil:
-        """A pooled connection, or NONE. A request that can not be sent twice gets one that was just seen to be open."""
+        """A pooled connection, or NONE. A request that can not be sent twice gets one that was just
+        seen to be open.
+        """
         cdef Server *at = &self.upstreams.servers[server]
         cdef uint32_t index
         while at.idle_first != NONE:
@@ -2511,7 +2622,9 @@ cdef class Proxy:
         self._set_timer(index, Timer.POOL)
 
     cdef bint _is_quiet(self, Conn *c) noexcept nogil:
-        """Whether nothing follows a response. After one whose end was read exactly, only the kernel knows."""
+        """Whether nothing follows a response. After one whose end was read exactly, only the kernel
+        knows.
+        """
         cdef uint8_t byte
         if c.readable and recv(c.fd, &byte, 1, MSG_PEEK) < 0 and errno == EAGAIN:
             c.readable = False
@@ -2530,7 +2643,7 @@ cdef class Proxy:
         self.pooled_count -= 1
         c.state = State.AWAITING_HEAD
 
-    # -------------------------------------------------------------------------------------------- upstream: requests
+    # --------------------------------------------------------------------------- upstream: requests
 
     cdef void _send_request(self, uint32_t index, bint parsed) noexcept nogil:
         """Write the head anew, with what is held of the body, in one send."""
@@ -2612,8 +2725,9 @@ cdef class Proxy:
         self._put(b"\r\n", 2)
 
     cdef bint _withhold_ticket(self, const Conn *c, const Field *field) noexcept nogil:
-        """Whether a Cookie or Authorization field holds a ticket: then what it holds beside it was written. Of a line that goes on as
-        it came, the run goes on after the ticket."""
+        """Whether a Cookie or Authorization field holds a ticket: then what it holds beside it was
+        written. Of a line that goes on as it came, the run goes on after the ticket.
+        """
         cdef uint32_t end = field.value.at + field.value.size
         cdef Span cut
         if field.kind == Kind.AUTHORIZATION:
@@ -2634,7 +2748,9 @@ cdef class Proxy:
         return True
 
     cdef bint _put_cookies_left(self, const Conn *c, const Field *field) noexcept nogil:
-        """The same where nobody has looked for tickets, or where there are several: on routes that need none."""
+        """The same where nobody has looked for tickets, or where there are several: on routes that
+        need none.
+        """
         cdef Span value = field.value
         cdef Span ticket
         cdef Span cut
@@ -2657,7 +2773,9 @@ cdef class Proxy:
         return True
 
     cdef void _put_lifetime(self, const Conn *c) noexcept nogil:
-        """How long the session still lives if nobody uses it, and at most: whole seconds, those of the two that there are."""
+        """How long the session still lives if nobody uses it, and at most: whole seconds, those of
+        the two that there are.
+        """
         cdef char[64] text
         cdef int64_t now_ms = self.checker.now()
         cdef int64_t absolute_ms = raw_absolute_deadline_ms(c.checked.raw)
@@ -2677,7 +2795,9 @@ cdef class Proxy:
             self._put(<const uint8_t *>text, <uint32_t>size)
             self._put(b"\r\n", 2)
     cdef void _put_identity(self, const Conn *c) noexcept nogil:
-        """Whose ticket it is, in percent-encoding, if so wished: all of it but what RFC 3986 calls unreserved."""
+        """Whose ticket it is, in percent-encoding, if so wished: all of it but what RFC 3986 calls
+        unreserved.
+        """
         cdef const uint8_t *name = c.checked.raw + PRINCIPAL_AT
         cdef uint32_t i
         if not self.escapes_identity:
@@ -2704,9 +2824,11 @@ cdef class Proxy:
         self._put(b"\r\nConnection: Upgrade\r\n", 23)
 
     cdef void _find_client(self, Conn *c) noexcept nogil:
-        """Walk X-Forwarded-For from right to left, as long as proxies of ours speak: who the last of them names is the client.
+        """Walk X-Forwarded-For from right to left, as long as proxies of ours speak: who the last
+        of them names is the client.
 
-        What stands left of him nobody vouches for. `chain_field` and `chain_at` are where he stands, in the head that was just read.
+        What stands left of him nobody vouches for. `chain_field` and `chain_at` are where he
+        stands, in the head that was just read.
         """
         cdef uint8_t[ADDRESS_BYTES] named
         cdef Field *field
@@ -2734,7 +2856,9 @@ cdef class Proxy:
                 end = start - 1 if start > field.value.at else start
 
     cdef void _put_forwarding(self, Conn *c) noexcept nogil:
-        """X-Forwarded-For, -Proto and -Host: from the client on, as proxies of ours vouch for it; else what is known first-hand."""
+        """X-Forwarded-For, -Proto and -Host: from the client on, as proxies of ours vouch for it;
+        else what is known first-hand.
+        """
         cdef Field *field
         cdef Field *proto = NULL
         cdef Field *host = NULL
@@ -2808,7 +2932,9 @@ cdef class Proxy:
         self.out_size += size
 
     cdef inline void _put_field(self, const uint8_t *at, const Field *field) noexcept nogil:
-        """As `name: value CRLF`. Lines that came so, one after the other, are a run that `_end_run` copies at once."""
+        """As `name: value CRLF`. Lines that came so, one after the other, are a run that `_end_run`
+        copies at once.
+        """
         if field.name.at == self.run_end and _came_as_it_goes(at, field):
             self.run_end = field.value.at + field.value.size + 2
         else:
@@ -2857,7 +2983,7 @@ cdef class Proxy:
         if chunked and complete:
             self._put(b"0\r\n\r\n", 5)
 
-    # --------------------------------------------------------------------------------------------------------- bodies
+    # --------------------------------------------------------------------------------------- bodies
 
     cdef void _pump(self, uint32_t index) noexcept nogil:
         """Move a message body on from this connection to its peer, as long as both go along."""
@@ -2889,7 +3015,9 @@ cdef class Proxy:
             self._later(index)
 
     cdef uint32_t _room(self, Conn *c) noexcept nogil:
-        """How much to read: never past the end of a message of known length, nor more of a request than a block holds."""
+        """How much to read: never past the end of a message of known length, nor more of a request
+        than a block holds.
+        """
         if c.framing == Framing.LENGTH:
             return <uint32_t>min(c.left, <uint64_t>SCRATCH_BYTES)
         if c.framing == Framing.CHUNKED and c.side == Side.DOWNSTREAM:
@@ -2936,7 +3064,9 @@ cdef class Proxy:
         return True
 
     cdef bint _is_use(self, Conn *c, const uint8_t *at, uint32_t size) noexcept nogil:
-        """Whether what a client sends is use of its session: all but frames of control (RFC 6455, 5.5), which nobody sends by hand."""
+        """Whether what a client sends is use of its session: all but frames of control (RFC 6455,
+        5.5), which nobody sends by hand.
+        """
         if c.state != State.TUNNELLING or c.upgrade != self.websocket:
             return True
         c.frames.has_data = False
@@ -2944,7 +3074,9 @@ cdef class Proxy:
         return c.frames.has_data
 
     cdef bint _take_body(self, Conn *c, uint8_t *at, uint32_t *consumed, uint32_t *produced) noexcept nogil:
-        """Of so many bytes, how many belong to the message, and how many are data after decoding in place. False: malformed."""
+        """Of so many bytes, how many belong to the message, and how many are data after decoding in
+        place. False: malformed.
+        """
         cdef uint32_t size = consumed[0]
         cdef int done
         if c.framing == Framing.CHUNKED:
@@ -2962,7 +3094,8 @@ cdef class Proxy:
         return True
 
     cdef bint _send_body(self, uint32_t index, uint8_t *at, uint32_t size, bint complete) noexcept nogil:
-        """Send data that lies in `scratch`, framed there in place. False: the connection is broken."""
+        """Send data that lies in `scratch`, framed there in place. False: the connection is broken.
+        """
         cdef Conn *c = &self.conns[index]
         cdef char[CHUNK_HEADER_BYTES] line
         cdef int header
@@ -2990,7 +3123,9 @@ cdef class Proxy:
                 self._set_timer(index, Timer.VOUCH)             # its response goes on already
 
     cdef void _body_ended(self, uint32_t index, bint cleanly) noexcept nogil:
-        """The sender has closed: the end of a message that goes on until then, or a message cut short."""
+        """The sender has closed: the end of a message that goes on until then, or a message cut
+        short.
+        """
         cdef Conn *c = &self.conns[index]
         if c.state == State.TUNNELLING and cleanly:
             c.complete = True
@@ -3018,7 +3153,7 @@ cdef class Proxy:
             self._note(self.conns[index].server, b"a chunked body that is none")
             self._abort(index)
 
-    # -------------------------------------------------------------------------------------------- upstream: responses
+    # -------------------------------------------------------------------------- upstream: responses
 
     cdef void _note(self, uint16_t server, const char *what) noexcept nogil:
         """For the operator. NULL: it set the ticket's cookie."""
@@ -3078,7 +3213,9 @@ cdef class Proxy:
             self._on_response(index, at, <uint32_t>size)
 
     cdef void _lost(self, uint32_t index) noexcept nogil:
-        """The upstream closed before it answered. If it is one that had been idle, it may not have seen the request at all."""
+        """The upstream closed before it answered. If it is one that had been idle, it may not have
+        seen the request at all.
+        """
         cdef Conn *c = &self.conns[index]
         cdef uint32_t downstream = c.peer
         cdef Conn *d = &self.conns[downstream]
@@ -3096,7 +3233,9 @@ cdef class Proxy:
         self._forward(downstream, False)
 
     cdef void _on_response(self, uint32_t index, uint8_t *at, uint32_t size) noexcept nogil:
-        """Read a response head; drop interim ones (RFC 9110, 15.2); see whether the control plane has a word in it."""
+        """Read a response head; drop interim ones (RFC 9110, 15.2); see whether the control plane
+        has a word in it.
+        """
         cdef Conn *c = &self.conns[index]
         cdef uint32_t downstream = c.peer
         cdef Conn *d = &self.conns[downstream]
@@ -3136,7 +3275,9 @@ cdef class Proxy:
         return b"a change of protocols that nobody asked for"
 
     cdef bint _agreed(self, const Conn *d, const uint8_t *at) noexcept nogil:
-        """Whether a 101 says that it changes to what the client has asked for (RFC 9110, 7.8: it must say to what)."""
+        """Whether a 101 says that it changes to what the client has asked for (RFC 9110, 7.8: it
+        must say to what).
+        """
         cdef Field *field
         cdef Text *protocol
         cdef bint is_said = False
@@ -3162,7 +3303,9 @@ cdef class Proxy:
         return True
 
     cdef bint _hooked(self, uint32_t index, const uint8_t *at, uint32_t size) noexcept nogil:
-        """Whether the application begins, ends or renews a session. Then the response waits for the control plane."""
+        """Whether the application begins, ends or renews a session. Then the response waits for the
+        control plane.
+        """
         cdef Conn *c = &self.conns[index]
         cdef Conn *d = &self.conns[c.peer]
         cdef Field *field
@@ -3194,7 +3337,9 @@ cdef class Proxy:
         return True
 
     cdef AskKind _wish(self, const Conn *d, const uint8_t *at, const Field *field) noexcept nogil:
-        """What one field of a response wants of the session. An end or a change that can not be read must not pass for done."""
+        """What one field of a response wants of the session. An end or a change that can not be
+        read must not pass for done.
+        """
         cdef Kind kind = field.kind
         if kind == Kind.DROP:
             kind = self.names.kind_of(at + field.name.at, field.name.size)
@@ -3225,7 +3370,9 @@ cdef class Proxy:
     cdef void _relay(
         self, uint32_t index, uint8_t *at, uint32_t size, const uint8_t *fields, uint32_t fields_size
     ) noexcept nogil:
-        """Write the response head anew, with what came of the body, in one send. `self.head` has been read from `at`."""
+        """Write the response head anew, with what came of the body, in one send. `self.head` has
+        been read from `at`.
+        """
         cdef Conn *c = &self.conns[index]
         cdef uint32_t downstream = c.peer
         cdef Conn *d = &self.conns[downstream]
@@ -3278,8 +3425,9 @@ cdef class Proxy:
             self._pump(index)
 
     cdef void _guard_end(self, Conn *c, bint is_unframed) noexcept nogil:
-        """From the head of an answer whose end is the connection's to its last byte, whatever closes that resets it: a service that
-        breaks off, a deadline, the death of this process. The kernel is told beforehand, so nothing else has to think of it.
+        """From the head of an answer whose end is the connection's to its last byte, whatever
+        closes that resets it: a service that breaks off, a deadline, the death of this process. The
+        kernel is told beforehand, so nothing else has to think of it.
         """
         cdef linger how
         how.l_onoff = is_unframed
@@ -3331,7 +3479,9 @@ cdef class Proxy:
         self._put(b"\r\n", 2)
 
     cdef bint _goes_downstream(self, const Conn *d, const uint8_t *at, const Field *field, bint has_ours) noexcept nogil:
-        """Whether a field that we have a meaning for goes on. `has_ours`: the response gets a cookie of ours."""
+        """Whether a field that we have a meaning for goes on. `has_ours`: the response gets a
+        cookie of ours.
+        """
         if field.kind == Kind.SET_COOKIE:
             return self._may_set(d, at, field, has_ours)
         return field.kind != Kind.DROP and field.kind != Kind.CONTENT_LENGTH and field.kind != Kind.TRANSFER_ENCODING \
@@ -3341,7 +3491,9 @@ cdef class Proxy:
             and field.kind != Kind.TICKET_REMEMBER and field.kind != Kind.TICKET_ROTATE and field.kind != Kind.LIFETIME
 
     cdef bint _may_set(self, const Conn *d, const uint8_t *at, const Field *field, bint has_ours) noexcept nogil:
-        """Whether a cookie that an upstream sets is none of ours, or the upstream is one that may log in."""
+        """Whether a cookie that an upstream sets is none of ours, or the upstream is one that may
+        log in.
+        """
         if not sets_cookie(at, field.value, self.cookie.at, self.cookie.size):
             return True
         if self.routes.table[d.route].logs_in and d.is_plain and not has_ours:
@@ -3377,7 +3529,9 @@ cdef class Proxy:
         self._pump(index)
 
     cdef bint _part(self, uint32_t index) noexcept nogil:
-        """A close frame to the client of a tunnel, between two frames of its upstream. Its answer passes, and so both sides end it."""
+        """A close frame to the client of a tunnel, between two frames of its upstream. Its answer
+        passes, and so both sides end it.
+        """
         cdef Conn *c = &self.conns[index]
         cdef Conn *d = &self.conns[c.peer]
         if c.is_parted or c.frames.has_closed or c.complete or d.upgrade != self.websocket or d.unsent != NULL:
@@ -3428,14 +3582,18 @@ cdef bint _awaits(const Conn *c, AskKind kind) noexcept nogil:
 
 
 cdef uint64_t _ticket_key(const uint8_t *raw, int size) noexcept nogil:
-    """By its tag, not by the session's id: which server a session has says nothing about its id (docs/decisions/0010)."""
+    """By its tag, not by the session's id: which server a session has says nothing about its id
+    (docs/decisions/0010).
+    """
     cdef uint64_t key
     memcpy(&key, raw + size - TAG_BYTES, 8)
     return le64toh(key) | 1
 
 
 cdef bint _is_same_person(const Conn *d, const Conn *kept) noexcept nogil:
-    """Whether a request is of the principal that a connection is kept for; of somebody without a ticket only where none was before."""
+    """Whether a request is of the principal that a connection is kept for; of somebody without a
+    ticket only where none was before.
+    """
     cdef uint8_t size = d.checked.raw[PRINCIPAL_LENGTH_AT]
     if not d.is_admitted or kept.checked.size == 0:
         return not d.is_admitted and kept.checked.size == 0
@@ -3444,12 +3602,16 @@ cdef bint _is_same_person(const Conn *d, const Conn *kept) noexcept nogil:
 
 
 cdef int64_t _usable_ms(int keep_alive_s) noexcept nogil:
-    """How long a connection is used again that its server closes after so long: less, for what is on its way then."""
+    """How long a connection is used again that its server closes after so long: less, for what is
+    on its way then.
+    """
     return keep_alive_s * <int64_t>1000 - min(1000, keep_alive_s * 500)
 
 
 cdef bint _is_own_field(const uint8_t *name, uint32_t size, const Text *request_id) noexcept nogil:
-    """Whether answers of our own say that themselves. `request_id`: the field that they may have, with ": "."""
+    """Whether answers of our own say that themselves. `request_id`: the field that they may have,
+    with ": ".
+    """
     return reads_as(name, size, b"content-type", 12) or reads_as(name, size, b"cache-control", 13) \
         or reads_as(name, size, b"date", 4) or reads_as(name, size, b"location", 8) \
         or reads_as(name, size, b"retry-after", 11) or reads_as(name, size, b"www-authenticate", 16) \
@@ -3538,7 +3700,7 @@ cdef bint _contains(const uint8_t *at, Span span, const char *lower, uint32_t si
     return False
 
 
-# ----------------------------------------------------------------------------------------------------------- counters
+# ----------------------------------------------------------------------------------------- counters
 
 def read_counters(const uint8_t[::1] page not None):
     """What a `Proxy` writes into its page, from whatever process."""

@@ -20,7 +20,9 @@ _T = TypeVar("_T", bound=_Placed)
 
 @final
 class Routes:
-    """A table for `Proxy`. Routes are added in the order in which they are tried, that of `in_order`."""
+    """A table for `Proxy`. Routes are added in the order in which they are tried, that of
+    `in_order`.
+    """
 
     count: int
 
@@ -41,13 +43,15 @@ class Routes:
         methods: Collection[str] = (),
         first: bool = False,
     ) -> None:
-        """Requests whose normal path is `path` or below it, for one host, `*.domain`, or all, by these methods, or all.
+        """Requests whose normal path is `path` or below it, for one host, `*.domain`, or all, by
+        these methods, or all.
 
         `first`: it goes before the routes of every host, and is for every host itself.
 
-        `auth`: none, optional, required. `waits`: a number from `Proxy.add_waits`. Fields are added, in place of those that come by
-        that name. Without a group no upstream is asked: 204 with the identity field for a good ticket (`auth` is required), else
-        401 or 503. ValueError: too many or too long ones, or out of order.
+        `auth`: none, optional, required. `waits`: a number from `Proxy.add_waits`. Fields are
+        added, in place of those that come by that name. Without a group no upstream is asked: 204
+        with the identity field for a good ticket (`auth` is required), else 401 or 503. ValueError:
+        too many or too long ones, or out of order.
         """
 
 def with_head(methods: Collection[str]) -> list[str]:

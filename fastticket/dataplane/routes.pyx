@@ -2,13 +2,16 @@
 """Which rule a request falls under: by its host, then by the longest path, then by its method.
 
 Rules of this file
-- Paths are compared as everyone behind us would read them (paths.pyx). One that two readers could take for paths of two routes is
-  found under its raw spelling, and the caller is told that it is not plain: then it needs a ticket, whatever the route says.
+- Paths are compared as everyone behind us would read them (paths.pyx). One that two readers could
+  take for paths of two routes is found under its raw spelling, and the caller is told that it is
+  not plain: then it needs a ticket, whatever the route says.
 - A path covers itself and what is below it: `/api` covers `/api` and `/api/x`, not `/apis`.
-- A path that is not plain may be one of a strong route to whoever is behind us: where there is a strong route, it is treated as strong.
-- Routes that are for every host and go first do so. Then an exact host goes before a wildcard, a longer wildcard before a shorter one,
-  any host comes last; among those of one host the longest path wins, and of one path those for some methods go before the one for all.
-  The table is sorted so when it is made, and the first match is the answer: a route for other methods is passed over.
+- A path that is not plain may be one of a strong route to whoever is behind us: where there is a
+  strong route, it is treated as strong.
+- Routes that are for every host and go first do so. Then an exact host goes before a wildcard, a
+  longer wildcard before a shorter one, any host comes last; among those of one host the longest
+  path wins, and of one path those for some methods go before the one for all. The table is sorted
+  so when it is made, and the first match is the answer: a route for other methods is passed over.
 - Who may GET may HEAD, and who may not may not.
 """
 
@@ -112,7 +115,9 @@ cdef class Routes:
         return NO_ROUTE
 
     cdef bint _is_of_one_route(self, const uint8_t *normal, uint32_t size, uint32_t odd_at) noexcept nogil:
-        """Whether every reader takes an odd path for one of the same route, be it of whichever host."""
+        """Whether every reader takes an odd path for one of the same route, be it of whichever
+        host.
+        """
         cdef uint16_t i
         for i in range(self.count):
             if not stays_outside(normal, size, odd_at, self.table[i].path, self.table[i].path_size):

@@ -1,17 +1,23 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
-"""Which server a request goes to: groups, balancing, weights, who is down, how often one may try again. No sockets.
+"""Which server a request goes to: groups, balancing, weights, who is down, how often one may try
+again. No sockets.
 
 Rules of this file
-- A group's servers can be replaced at any time. A server that stays keeps its slot; one that goes is retired: it gets nothing new, and
-  its slot is free when its last connection has ended.
-- Down is who refuses connections, who answered wrongly some times in a row (passive), or whom a health check found sick (active). If
-  all are, all are tried: a wrong guess must not become an outage.
-- Who comes back gets its share by and by (`slow_return_ms`), so that a server with cold caches is not overrun.
-- Consistent hashing is rendezvous hashing: the server with the highest draw for a key has it. A server that goes gives away its own
-  keys only, and every gateway draws alike. A key whose server is busy waits; it does not go elsewhere.
-- A name's addresses of a second family (::1 of a localhost that is 127.0.0.1, too) are seconds: they get requests while none of its
-  first ones is up. A server that listens on both is one, whichever of its addresses it is reached by.
-- Retries cost credit, which requests earn: a failing upstream is not asked twice as much as a healthy one.
+- A group's servers can be replaced at any time. A server that stays keeps its slot; one that goes
+  is retired: it gets nothing new, and its slot is free when its last connection has ended.
+- Down is who refuses connections, who answered wrongly some times in a row (passive), or whom a
+  health check found sick (active). If all are, all are tried: a wrong guess must not become an
+  outage.
+- Who comes back gets its share by and by (`slow_return_ms`), so that a server with cold caches is
+  not overrun.
+- Consistent hashing is rendezvous hashing: the server with the highest draw for a key has it. A
+  server that goes gives away its own keys only, and every gateway draws alike. A key whose server
+  is busy waits; it does not go elsewhere.
+- A name's addresses of a second family (::1 of a localhost that is 127.0.0.1, too) are seconds:
+  they get requests while none of its first ones is up. A server that listens on both is one,
+  whichever of its addresses it is reached by.
+- Retries cost credit, which requests earn: a failing upstream is not asked twice as much as a
+  healthy one.
 """
 
 cimport cython
@@ -197,7 +203,9 @@ cdef class Upstreams:
         return self.servers[slot].group, server_text(self.names[slot])
 
     def news(self):
-        """Who has failed, or taken a connection again, since the last call: (group, server, reason); no reason: it is up."""
+        """Who has failed, or taken a connection again, since the last call: (group, server,
+        reason); no reason: it is up.
+        """
         cdef Server *at
         cdef int slot
         cdef bint is_down
@@ -215,10 +223,12 @@ cdef class Upstreams:
             found.append((at.group, server_text(self.names[slot]), reason))
         return found
 
-    # ---------------------------------------------------------------------------------------------------------- pick
+    # ----------------------------------------------------------------------------------------- pick
 
     cdef uint16_t pick(self, Group *group, uint64_t key, int64_t now_ms) noexcept nogil:
-        """A server, or NOBODY: all that could have the request are busy. `key`: what is hashed, or 0."""
+        """A server, or NOBODY: all that could have the request are busy. `key`: what is hashed, or
+        0.
+        """
         cdef uint16_t server
         cdef int desperate
         for desperate in range(2):
@@ -250,7 +260,8 @@ cdef class Upstreams:
         return False
 
     cdef bint is_up(self, Group *group, int64_t now_ms) noexcept nogil:
-        """Whether a server of it is, busy or not: then there is no need to try those that are down."""
+        """Whether a server of it is, busy or not: then there is no need to try those that are down.
+        """
         cdef uint16_t i
         for i in range(group.count):
             if self.servers[group.members[i]].down_until_ms <= now_ms and not self.servers[group.members[i]].is_sick:
@@ -284,7 +295,9 @@ cdef class Upstreams:
         return max(<int64_t>1, whole * since_ms // group.slow_return_ms)
 
     cdef uint16_t _pick_in_turn(self, Group *group, int64_t now_ms, bint desperate) noexcept nogil:
-        """Smooth weighted round robin: each gains its share, the highest has its turn and pays for all."""
+        """Smooth weighted round robin: each gains its share, the highest has its turn and pays for
+        all.
+        """
         cdef Server *at
         cdef Server *best = NULL
         cdef uint16_t found = NOBODY
@@ -331,7 +344,9 @@ cdef class Upstreams:
         return found
 
     cdef uint16_t pick_for_key(self, Group *group, uint64_t key, int64_t now_ms, bint desperate) noexcept nogil:
-        """Rendezvous: each server draws a number from the key, uniform in (0, 1); -ln(draw) ÷ share is least with fair chances."""
+        """Rendezvous: each server draws a number from the key, uniform in (0, 1); -ln(draw) ÷ share
+        is least with fair chances.
+        """
         cdef Server *at
         cdef uint16_t found = NOBODY
         cdef double cost
@@ -346,7 +361,7 @@ cdef class Upstreams:
                 found, best = group.members[i], cost
         return found
 
-    # ------------------------------------------------------------------------------------------------- what came of it
+    # ------------------------------------------------------------------------------ what came of it
 
     cdef void earn(self, Group *group) noexcept nogil:
         """A request was sent for the first time."""
@@ -375,7 +390,9 @@ cdef class Upstreams:
             self.groups[at.group].credit = min(self.groups[at.group].credit + RETRY_COST, <int32_t>CREDIT_MAX)
 
     cdef void faulted(self, uint16_t server, int64_t now_ms) noexcept nogil:
-        """It took a request and gave no proper answer. One bad path does not put it aside; nothing else for some time does."""
+        """It took a request and gave no proper answer. One bad path does not put it aside; nothing
+        else for some time does.
+        """
         cdef Server *at = &self.servers[server]
         at.faults += 1
         if at.faults >= FAULTS_MAX:
@@ -430,10 +447,12 @@ def server_text(server):
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-# ------------------------------------------------------------------------------------------------ for tests and tools
+# ------------------------------------------------------------------------------ for tests and tools
 
 def picks(Upstreams upstreams not None, int group, keys, int64_t now_ms=1):
-    """Which servers a row of requests goes to, by their keys (0: none); None for one that has to wait. Nothing is connected."""
+    """Which servers a row of requests goes to, by their keys (0: none); None for one that has to
+    wait. Nothing is connected.
+    """
     cdef uint16_t server
     cdef list found = []
     for key in keys:
@@ -443,7 +462,9 @@ def picks(Upstreams upstreams not None, int group, keys, int64_t now_ms=1):
 
 
 def report(Upstreams upstreams not None, int group, server, str event, int64_t now_ms=1):
-    """Let a server have failed, faulted, connected, or be given a request (opened) or done with one (closed)."""
+    """Let a server have failed, faulted, connected, or be given a request (opened) or done with one
+    (closed).
+    """
     cdef int slot = upstreams._slot_of(upstreams._group(group), server)
     if slot < 0:
         raise ValueError(f"there is no server {server_text(server)}")

@@ -1,4 +1,5 @@
-"""Django with tickets for sessions: whoever is logged in at one application is logged in at all that share the store and the keys.
+"""Django with tickets for sessions: whoever is logged in at one application is logged in at all
+that share the store and the keys.
 
     SESSION_ENGINE = "fastticket.django.sessions"
     SESSION_COOKIE_NAME = "ticket"  # as the other applications and the gateway call it
@@ -9,9 +10,10 @@
         ...
     ]
 
-What else is in FASTTICKET are settings of `fastticket.TicketCache`; and `audience`, the key ring's; `create_unknown_users`, whether a
-ticket's principal that has no user here gets one; `cookie_partitioned`, what SESSION_COOKIE_* has no word for; and `project`, a word
-that tells projects apart which have one SECRET_KEY.
+What else is in FASTTICKET are settings of `fastticket.TicketCache`; and `audience`, the key ring's;
+`create_unknown_users`, whether a ticket's principal that has no user here gets one;
+`cookie_partitioned`, what SESSION_COOKIE_* has no word for; and `project`, a word that tells
+projects apart which have one SECRET_KEY.
 
 This file imports no model: it may be imported before Django's applications are loaded.
 """
@@ -41,7 +43,8 @@ _making = threading.Lock()  # `functools.cache` alone lets threads that come tog
 def ticket_cache() -> TicketCache:
     """The process's ticket cache, of the settings in FASTTICKET. ConfigError, ImproperlyConfigured.
 
-    For what Django has no name for: `ticket_cache().logout_everywhere("alice")`, `.sessions("alice")`.
+    For what Django has no name for: `ticket_cache().logout_everywhere("alice")`,
+    `.sessions("alice")`.
     """
     with _making:
         return _cache_of_settings()

@@ -14,7 +14,8 @@ from fastticket.django import fastticket_settings
 class TicketBackend(RemoteUserBackend):
     """The active user whose name is the principal. Needs no place in AUTHENTICATION_BACKENDS.
 
-    Where there is none, one is made if FASTTICKET says `create_unknown_users`; else the request is anonymous, to this project.
+    Where there is none, one is made if FASTTICKET says `create_unknown_users`; else the request is
+    anonymous, to this project.
     """
 
     @property
@@ -23,7 +24,9 @@ class TicketBackend(RemoteUserBackend):
         return bool(fastticket_settings().get("create_unknown_users", False))
 
     def authenticate(self, request: HttpRequest | None, remote_user: str) -> AbstractBaseUser | None:
-        """The user of exactly this name: a manager or a database that ignores case also finds `admin` for the principal `ADMIN`."""
+        """The user of exactly this name: a manager or a database that ignores case also finds
+        `admin` for the principal `ADMIN`.
+        """
         if self.create_unknown_user and _is_spelled_otherwise(remote_user):
             return None
         user = super().authenticate(request, remote_user)

@@ -1,7 +1,9 @@
-"""The cookie of Django's sessions, as SESSION_COOKIE_* and FASTTICKET describe it; and what Django's own `set_cookie` has no word for.
+"""The cookie of Django's sessions, as SESSION_COOKIE_* and FASTTICKET describe it; and what
+Django's own `set_cookie` has no word for.
 
-Django sets and deletes it. What is added to a response here: that it is Secure where nobody said whether it is, that it is Partitioned,
-and the values that clear other cookies of its name (fastticket/web/cookies.py).
+Django sets and deletes it. What is added to a response here: that it is Secure where nobody said
+whether it is, that it is Partitioned, and the values that clear other cookies of its name
+(fastticket/web/cookies.py).
 """
 
 from __future__ import annotations
@@ -81,7 +83,9 @@ def asked(request: HttpRequest) -> Asked:
 
 
 def complete(response: HttpResponseBase, request: Asked) -> None:
-    """From now on both cookies of a session get, whoever sets or deletes them, what the settings do not tell Django."""
+    """From now on both cookies of a session get, whoever sets or deletes them, what the settings do
+    not tell Django.
+    """
     cookie = ticket_cookie()
     is_secure = cookie.is_secure(request.host, is_https=request.is_https)
     is_partitioned = bool(fastticket_settings().get("cookie_partitioned", False))

@@ -6,8 +6,10 @@
                 model's label: a customer who is called as the superuser is not the superuser, here or anywhere
 
 Rules of this file
-- A session with a note of this project is asked of the backend in the note, by Django's own `get_user`.
-- One without began elsewhere: the user of its principal's name counts if one of AUTHENTICATION_BACKENDS knows him.
+- A session with a note of this project is asked of the backend in the note, by Django's own
+  `get_user`.
+- One without began elsewhere: the user of its principal's name counts if one of
+  AUTHENTICATION_BACKENDS knows him.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ Note = dict[str, Any]
 
 
 def note_names() -> Iterator[str]:
-    """Of the attribute that has this project's note: first as it is written now, then as under SECRET_KEY_FALLBACKS."""
+    """Of the attribute that has this project's note: first as it is written now, then as under
+    SECRET_KEY_FALLBACKS.
+    """
     project = fastticket_settings().get("project", "")
     return (_note_name(secret, project) for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
 
@@ -93,7 +97,9 @@ def user_from_elsewhere(request: HttpRequest | None, principal: str) -> tuple[Ab
 
 
 def _known_to(backend: Any, user: AbstractBaseUser) -> AbstractBaseUser | None:
-    """The user, if this backend would have him. Django's own looks for the same row once more, so it is not asked to."""
+    """The user, if this backend would have him. Django's own looks for the same row once more, so
+    it is not asked to.
+    """
     if getattr(type(backend), "get_user", None) is ModelBackend.get_user:
         return user if backend.user_can_authenticate(user) else None
     return backend.get_user(user.pk)

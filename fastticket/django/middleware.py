@@ -1,10 +1,14 @@
-"""The middleware between Django's SessionMiddleware and everything else: who is asking, and what there is to write at the end.
+"""The middleware between Django's SessionMiddleware and everything else: who is asking, and what
+there is to write at the end.
 
 Rules of this file
-- A ticket is judged before anything else is done. Nobody is anonymous because the store was away: that is a 503.
-- What a request changed is written here, before SessionMiddleware looks: an error of the store can still become the response.
+- A ticket is judged before anything else is done. Nobody is anonymous because the store was away:
+  that is a 503.
+- What a request changed is written here, before SessionMiddleware looks: an error of the store can
+  still become the response.
 - A response of 500 and more writes nothing; that is Django's rule, too.
-- Whatever the response is: if attributes were written, it says so to the client (fastticket/web/seen.py).
+- Whatever the response is: if attributes were written, it says so to the client
+  (fastticket/web/seen.py).
 - Who comes with several session cookies is anonymous, and leaves with none.
 """
 
@@ -36,10 +40,11 @@ INTERRUPTED = "The session ended before the request was completed: somebody has 
 
 
 class TicketMiddleware(AuthenticationMiddleware):
-    """Sets `request.user` from the ticket's principal; 503 if the store can not say whether the ticket is good.
+    """Sets `request.user` from the ticket's principal; 503 if the store can not say whether the
+    ticket is good.
 
-    It stands right after SessionMiddleware, in place of AuthenticationMiddleware. ImproperlyConfigured: browsers would not take the
-    cookie that the settings describe.
+    It stands right after SessionMiddleware, in place of AuthenticationMiddleware.
+    ImproperlyConfigured: browsers would not take the cookie that the settings describe.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
@@ -109,13 +114,17 @@ class TicketMiddleware(AuthenticationMiddleware):
 
 
 def _is_over(request: HttpRequest) -> bool:
-    """Whether the client's session cookie is taken away, by SessionMiddleware or, where there are several, here."""
+    """Whether the client's session cookie is taken away, by SessionMiddleware or, where there are
+    several, here.
+    """
     had_one = settings.SESSION_COOKIE_NAME in request.COOKIES or request.session._doubted_path
     return bool(had_one and request.session.is_empty())
 
 
 def _prepare_cookies(request: HttpRequest, response: HttpResponse) -> None:
-    """What there is to say of the session's cookies that Django does not say when it sets or deletes them."""
+    """What there is to say of the session's cookies that Django does not say when it sets or
+    deletes them.
+    """
     session = request.session
     is_new = session.modified and not session.is_empty()
     is_replaced = is_new or _is_over(request)
@@ -137,7 +146,9 @@ def _prepare_cookies(request: HttpRequest, response: HttpResponse) -> None:
 
 
 def _tell_seen(request: HttpRequest, response: HttpResponse) -> None:
-    """Set the cookie that says which version of the attributes the client has seen, or take it away. As Django does the ticket's."""
+    """Set the cookie that says which version of the attributes the client has seen, or take it
+    away. As Django does the ticket's.
+    """
     session = request.session
     news = session._news()
     if news is None:

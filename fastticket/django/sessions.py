@@ -1,14 +1,20 @@
-"""The session engine. Django's session key is a ticket, or, before login, the session itself, signed.
+"""The session engine. Django's session key is a ticket, or, before login, the session itself,
+signed.
 
     anonymous   as in django.contrib.sessions.backends.signed_cookies: crawlers leave nothing in the store
     logged in   the session's attributes, shared with every application that the ticket admits to; only what changed is written
 
 Rules of this file
-- Whose session it is, the ticket says. Who that is in this project, the note of its login (fastticket/django/logins.py).
-- `login()` is heard of by its signal; the ticket is made when the session is saved, and so is a new one after `cycle_key()`.
-- `flush()` is done at once, as everywhere in Django. What has expired when it is saved is flushed then.
-- Which version of the attributes the client has seen, the middleware reads and tells (fastticket/web/seen.py).
-- What Django's own sessions do not have begins with an underscore: to a template `request.session.user` is an attribute, or nothing.
+- Whose session it is, the ticket says. Who that is in this project, the note of its login
+  (fastticket/django/logins.py).
+- `login()` is heard of by its signal; the ticket is made when the session is saved, and so is a new
+  one after `cycle_key()`.
+- `flush()` is done at once, as everywhere in Django. What has expired when it is saved is flushed
+  then.
+- Which version of the attributes the client has seen, the middleware reads and tells
+  (fastticket/web/seen.py).
+- What Django's own sessions do not have begins with an underscore: to a template
+  `request.session.user` is an attribute, or nothing.
 """
 
 from __future__ import annotations
@@ -87,7 +93,9 @@ class SessionStore(SessionBase):
         self._doubtful = []
 
     def _admit(self) -> Session | None:
-        """The session of the ticket. None: there is no ticket, or it is refused, and then the key is dropped. StoreUnavailable."""
+        """The session of the ticket. None: there is no ticket, or it is refused, and then the key
+        is dropped. StoreUnavailable.
+        """
         if self._admitted is None and _is_ticket(self.session_key):
             try:
                 with self._noting_failure():
@@ -104,12 +112,16 @@ class SessionStore(SessionBase):
 
     @property
     def _principal(self) -> str:
-        """Who is logged in, by the ticket or by this request's login(); empty: nobody. StoreUnavailable."""
+        """Who is logged in, by the ticket or by this request's login(); empty: nobody.
+        StoreUnavailable.
+        """
         admitted = self._admit()
         return self._newcomer or (admitted.principal if admitted else "")
 
     def _user(self, request: HttpRequest | None = None) -> AbstractBaseUser | AnonymousUser:
-        """The principal's user in this project. Anonymous: nobody is logged in, or nobody whom this project knows. StoreUnavailable."""
+        """The principal's user in this project. Anonymous: nobody is logged in, or nobody whom this
+        project knows. StoreUnavailable.
+        """
         self.accessed = True
         note = self._note()
         known = self._principal, note and tuple(note.items())
@@ -125,7 +137,9 @@ class SessionStore(SessionBase):
         return {name: data[name] for name in DERIVED if name in data} or None
 
     def _noted_user(self) -> AbstractBaseUser | None:
-        """Whom the backend of the login has for it, if his name still is the principal's. A hash that has changed ends the session."""
+        """Whom the backend of the login has for it, if his name still is the principal's. A hash
+        that has changed ends the session.
+        """
         self._is_verifying = True
         try:
             user = get_user(SimpleNamespace(session=self))
@@ -145,7 +159,9 @@ class SessionStore(SessionBase):
         return note_of(user, self._stranger[1][1]) if user and self._stranger[1] else {}
 
     def _log_in(self, principal: str, details: Mapping[str, str] = NO_DETAILS) -> None:
-        """A ticket is made for this principal when the session is saved. Another one's session ends now, and its attributes with it."""
+        """A ticket is made for this principal when the session is saved. Another one's session ends
+        now, and its attributes with it.
+        """
         if self._principal not in ("", principal):
             note = self._note() or {}
             self.flush()
@@ -175,14 +191,18 @@ class SessionStore(SessionBase):
         return data
 
     def _read(self) -> MutableMapping[str, Any]:
-        """What the session holds, read now. If it turns out to be over: nothing, anonymous. StoreUnavailable."""
+        """What the session holds, read now. If it turns out to be over: nothing, anonymous.
+        StoreUnavailable.
+        """
         data: MutableMapping[str, Any] = self._session
         if isinstance(data, SharedData):
             data.read()
         return self._session
 
     def _end_unseen(self, data: MutableMapping[str, Any]) -> None:
-        """The session was over before it was read. `data`: what there is now; a later write is an anonymous visitor's."""
+        """The session was over before it was read. `data`: what there is now; a later write is an
+        anonymous visitor's.
+        """
         self._forget()
         self._seen.forget()
         self._session_cache = data
@@ -234,7 +254,8 @@ class SessionStore(SessionBase):
     # --- writing
 
     def _finish(self) -> bool:
-        """Save what there is to save of a ticket's session. Whether the client needs a cookie for it.
+        """Save what there is to save of a ticket's session. Whether the client needs a cookie for
+        it.
 
         StoreUnavailable; UpdateError: the session has ended.
         """
@@ -246,10 +267,12 @@ class SessionStore(SessionBase):
         return self.modified
 
     def save(self, must_create: bool = False) -> None:
-        """Make the ticket that a login waits for; write attributes; take another key. Anonymous: sign.
+        """Make the ticket that a login waits for; write attributes; take another key. Anonymous:
+        sign.
 
-        StoreUnavailable; UpdateError: the session has ended. Of a login, TooManySessions, InvalidPrincipal; of attributes,
-        BadAttribute, AttributesTooLarge. ValueError: no ticket has the lifetime that `set_expiry` asks for.
+        StoreUnavailable; UpdateError: the session has ended. Of a login, TooManySessions,
+        InvalidPrincipal; of attributes, BadAttribute, AttributesTooLarge. ValueError: no ticket has
+        the lifetime that `set_expiry` asks for.
         """
         try:
             with self._noting_failure():
@@ -270,7 +293,9 @@ class SessionStore(SessionBase):
             self._session_key = self._signed()
 
     def _claim(self) -> None:
-        """Somebody has written Django's notes himself, in place of calling `login()`: if they are true, it is one."""
+        """Somebody has written Django's notes himself, in place of calling `login()`: if they are
+        true, it is one.
+        """
         data = self.__dict__.get("_session_cache")
         if data and not self._newcomer and not _is_ticket(self.session_key) and SESSION_KEY in data:
             user = get_user(SimpleNamespace(session=self))
@@ -357,7 +382,9 @@ class SessionStore(SessionBase):
         return self._seen.news
 
     def _news_age_s(self) -> int | None:
-        """How long the client is to know it: as long as the ticket. None: as long as the browser. Asks the store nothing."""
+        """How long the client is to know it: as long as the ticket. None: as long as the browser.
+        Asks the store nothing.
+        """
         data = self.__dict__.get("_session_cache")
         may_ask = self._ends_with_browser is not None or (isinstance(data, SharedData) and data.attributes.is_loaded)
         ends_with_browser = self.get_expire_at_browser_close() if may_ask else settings.SESSION_EXPIRE_AT_BROWSER_CLOSE
@@ -366,7 +393,9 @@ class SessionStore(SessionBase):
     # --- its beginning and end
 
     def exists(self, session_key: str) -> bool:
-        """Whether it is a ticket that is admitted. An anonymous session exists nowhere. StoreUnavailable."""
+        """Whether it is a ticket that is admitted. An anonymous session exists nowhere.
+        StoreUnavailable.
+        """
         return bool(SessionStore(session_key)._admit())
 
     def create(self) -> None:
@@ -377,10 +406,11 @@ class SessionStore(SessionBase):
         self.modified = True
 
     def cycle_key(self) -> None:
-        """The same data under another ticket, when it is saved. An anonymous session gets one with the login.
+        """The same data under another ticket, when it is saved. An anonymous session gets one with
+        the login.
 
-        Not where Django asks for it because SECRET_KEY is another: a ticket is signed with another key, and of several requests at once
-        only one could have the new one.
+        Not where Django asks for it because SECRET_KEY is another: a ticket is signed with another
+        key, and of several requests at once only one could have the new one.
         """
         self._is_key_due |= not self._is_verifying
         self.modified = True
@@ -390,14 +420,18 @@ class SessionStore(SessionBase):
         self.cycle_key()
 
     def clear(self) -> None:
-        """Empty it; nobody is logged in to an empty session, so a ticket is revoked. StoreUnavailable."""
+        """Empty it; nobody is logged in to an empty session, so a ticket is revoked.
+        StoreUnavailable.
+        """
         if self._newcomer or self._doubtful or _is_ticket(self.session_key):
             self.flush()
         else:
             super().clear()
 
     def flush(self) -> None:
-        """End the session: its ticket is revoked, for every application. StoreUnavailable, and nothing is changed then."""
+        """End the session: its ticket is revoked, for every application. StoreUnavailable, and
+        nothing is changed then.
+        """
         self._end_doubtful()
         self.delete()
         self._forget()
@@ -409,7 +443,9 @@ class SessionStore(SessionBase):
         await sync_to_async(self.flush)()
 
     def delete(self, session_key: str | None = None) -> None:
-        """Revoke a ticket, by default this session's. Of an anonymous session there is nothing to delete. StoreUnavailable."""
+        """Revoke a ticket, by default this session's. Of an anonymous session there is nothing to
+        delete. StoreUnavailable.
+        """
         key = session_key or self.session_key
         if _is_ticket(key):
             with self._noting_failure(), contextlib.suppress(TicketRefused):
@@ -422,10 +458,11 @@ class SessionStore(SessionBase):
     # --- how long
 
     def set_expiry(self, value: float | datetime | timedelta | None) -> None:
-        """As in Django: unused for so many seconds; at a moment; 0: the cookie ends with the browser; None: the usual lifetimes.
+        """As in Django: unused for so many seconds; at a moment; 0: the cookie ends with the
+        browser; None: the usual lifetimes.
 
-        A ticket says how long it lives, so one that is there is exchanged for another when the session is saved. 0 and None change the
-        cookie alone.
+        A ticket says how long it lives, so one that is there is exchanged for another when the
+        session is saved. 0 and None change the cookie alone.
         """
         super().set_expiry(value)
         self._is_expiry_due = self._is_cookie_due = True
@@ -459,7 +496,9 @@ class SessionStore(SessionBase):
         return await sync_to_async(self.get_expiry_date)(**kwargs)
 
     def get_expire_at_browser_close(self) -> bool:
-        """Whether the cookie ends with the browser; also if the store can not say it, for SessionMiddleware asks when all is done."""
+        """Whether the cookie ends with the browser; also if the store can not say it, for
+        SessionMiddleware asks when all is done.
+        """
         if self._ends_with_browser is None:
             try:
                 return super().get_expire_at_browser_close()
@@ -468,7 +507,9 @@ class SessionStore(SessionBase):
         return self._ends_with_browser
 
     def _lifetimes_s(self) -> tuple[float | None, float | None]:
-        """What `set_expiry` means for a ticket that is made now: idle and absolute, which counts from the login. None: the usual."""
+        """What `set_expiry` means for a ticket that is made now: idle and absolute, which counts
+        from the login. None: the usual.
+        """
         expiry = self.get(EXPIRY)
         if not expiry:
             return None, None
@@ -482,7 +523,9 @@ class SessionStore(SessionBase):
 
 
 def _is_over(expiry: Any) -> bool:
-    """Whether what `set_expiry` has left says that the session is over: a moment that is past, or less than nothing."""
+    """Whether what `set_expiry` has left says that the session is over: a moment that is past, or
+    less than nothing.
+    """
     if isinstance(expiry, str):
         return _left_s(expiry) <= 0
     return expiry is not None and expiry < 0
@@ -494,7 +537,8 @@ def _left_s(moment: str) -> float:
 
 @receiver(user_logged_in, dispatch_uid="fastticket")
 def _on_login(request: HttpRequest | None, user: AbstractBaseUser, **_: Any) -> None:
-    """Others send this signal, too, for logins that are none of a session: it counts if the session says who it is.
+    """Others send this signal, too, for logins that are none of a session: it counts if the session
+    says who it is.
 
     InvalidPrincipal, out of `login()`: nobody is logged in.
     """

@@ -1,9 +1,11 @@
-"""The attributes of a ticket's session as Django's session shows them: without what is other projects', and with the notes of a login.
+"""The attributes of a ticket's session as Django's session shows them: without what is other
+projects', and with the notes of a login.
 
 Rules of this file
-- Django's notes are there when asked for by name, and in no iteration. Where this project has none, they are those of the principal's
-  user; what is set of them is kept.
-- A session that turns out to be over when it is read is an empty one, as with every engine. What was set before that moves along.
+- Django's notes are there when asked for by name, and in no iteration. Where this project has none,
+  they are those of the principal's user; what is set of them is kept.
+- A session that turns out to be over when it is read is an empty one, as with every engine. What
+  was set before that moves along.
 """
 
 from __future__ import annotations
@@ -69,7 +71,9 @@ class SharedData(MutableMapping[str, Any]):
         return name in self._notes() if name in DERIVED else name in self.read()
 
     def __iter__(self) -> Iterator[str]:
-        """Without attributes of other applications that are called as Django's notes are: here nobody can read them."""
+        """Without attributes of other applications that are called as Django's notes are: here
+        nobody can read them.
+        """
         return (name for name in self.read() if not is_hidden(name))
 
     def __len__(self) -> int:

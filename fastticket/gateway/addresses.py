@@ -53,7 +53,9 @@ class Access(NamedTuple):
 
 
 def parse_access(mode: str, owner: str) -> Access:
-    """`0660`, and `user`, `user:group` or `:group`, by name or number. ValueError, with a message for the user."""
+    """`0660`, and `user`, `user:group` or `:group`, by name or number. ValueError, with a message
+    for the user.
+    """
     if not re.fullmatch(r"0?[0-7]{3}", mode):
         raise ValueError(f"{mode!r} is not a mode like 0660")
     user, _, group = owner.partition(":")
@@ -66,7 +68,9 @@ def parse_access(mode: str, owner: str) -> Access:
 
 
 def parse_address(text: str, base: Path) -> Address:
-    """Where to listen. ValueError, with a message for the user that says what to write. Paths are relative to `base`."""
+    """Where to listen. ValueError, with a message for the user that says what to write. Paths are
+    relative to `base`.
+    """
     if text.startswith("fd:"):
         if not _is_number(text[3:]):
             raise ValueError(f"{text}: write the number of a descriptor that is handed over, as in fd:3")
@@ -166,7 +170,9 @@ def is_loopback(address: Address) -> bool:
 
 
 def listen(address: Address, *, shared: bool) -> socket.socket:
-    """A listening socket. `shared`: others may listen there, too (SO_REUSEPORT), and the kernel spreads connections. ConfigError."""
+    """A listening socket. `shared`: others may listen there, too (SO_REUSEPORT), and the kernel
+    spreads connections. ConfigError.
+    """
     bound = bind(address, shared=shared)
     with _closed_on_failure(address, bound):
         bound.listen(BACKLOG)
@@ -187,8 +193,8 @@ def bind(address: Address, *, shared: bool) -> socket.socket:
 
 
 def listen_beside(address: Address, access: Access) -> socket.socket:
-    """Listen beside whoever does: its successor must not wait until it has gone. On a path, under another name, and for whom `access`
-    says. ConfigError.
+    """Listen beside whoever does: its successor must not wait until it has gone. On a path, under
+    another name, and for whom `access` says. ConfigError.
     """
     if not address.path:
         return listen(address, shared=True)

@@ -1,6 +1,8 @@
-"""The listener for operators: `/healthz`, `/readyz`, `/metrics`; POST `/drain` makes it not ready, DELETE takes it back.
+"""The listener for operators: `/healthz`, `/readyz`, `/metrics`; POST `/drain` makes it not ready,
+DELETE takes it back.
 
-It is the supervisor's: it answers while workers are busy, and for all of them. One answer a connection.
+It is the supervisor's: it answers while workers are busy, and for all of them. One answer a
+connection.
 """
 
 from __future__ import annotations

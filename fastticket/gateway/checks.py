@@ -1,6 +1,8 @@
-"""What `fastticket check-config` looks at beyond the file itself: keys, what deserves a warning, and with `--live` the world around.
+"""What `fastticket check-config` looks at beyond the file itself: keys, what deserves a warning,
+and with `--live` the world around.
 
-What a start would refuse is a problem; what it would put up with, or could be otherwise a moment later, is not.
+What a start would refuse is a problem; what it would put up with, or could be otherwise a moment
+later, is not.
 """
 
 from __future__ import annotations
@@ -91,7 +93,8 @@ def _others_may(path: Path) -> str:
 
 
 async def look(config: Config) -> list[str]:
-    """What is not as it has to be when the gateway runs, as whoever runs this sees it. No file and no store is made.
+    """What is not as it has to be when the gateway runs, as whoever runs this sees it. No file and
+    no store is made.
 
     Of a file with mistakes: what can be looked at all the same.
     """

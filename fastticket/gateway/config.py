@@ -1,7 +1,8 @@
 """The configuration file (TOML) as typed values.
 
-Each table of the file is a dataclass here; its fields are the keys, with their types and defaults. What is wrong is one line that
-names the file, the key and the reason. All paths in a file are relative to that file.
+Each table of the file is a dataclass here; its fields are the keys, with their types and defaults.
+What is wrong is one line that names the file, the key and the reason. All paths in a file are
+relative to that file.
 """
 
 from __future__ import annotations
@@ -46,11 +47,13 @@ TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 LOOKED_AT = {"set-cookie", "www-authenticate"}  # in responses, and for no other meaning: a route may add them
 PROTOCOL = re.compile(rf"{TOKEN.pattern}(/{TOKEN.pattern})?")
 HOST = re.compile(r"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
-#: By these some applications take another method than the request's, and it is the request's that was judged.
+#: By these some applications take another method than the request's, and it is the request's that
+#: was judged.
 METHOD_OVERRIDES = ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override")
 NEVER_FORWARDED = ("CONNECT", "TRACE")
 
-#: The store's URL, where the file says none: with a password in it, it is in no list of processes and no file.
+#: The store's URL, where the file says none: with a password in it, it is in no list of processes
+#: and no file.
 STORE_VARIABLE = "FASTTICKET_STORE"
 
 #: `[ticket]` keys by the options of a TicketCookie.
@@ -207,12 +210,16 @@ class Config:
     route: list[Route]
 
     def routes(self) -> list[Route]:
-        """Those of the file, and the endpoint that answers for a ticket: first, or a host with routes of its own would hide it."""
+        """Those of the file, and the endpoint that answers for a ticket: first, or a host with
+        routes of its own would hide it.
+        """
         endpoint = [Route(path=self.gateway.auth_path, first=True)] if self.gateway.auth_path else []
         return [*self.route, *endpoint]
 
     def overrides_dropped(self) -> tuple[str, ...]:
-        """Fields that no application gets to see, because the method of a request has decided about it."""
+        """Fields that no application gets to see, because the method of a request has decided about
+        it.
+        """
         return METHOD_OVERRIDES if any(route.methods for route in self.route) else ()
 
     def listen_addresses(self) -> list[Address]:
@@ -300,7 +307,9 @@ def place_of(source: str, where: str) -> str:
 
 
 class FaultyConfig(ConfigError):  # noqa: N818 -- it is one
-    """`config` is what is left of it without what is wrong, to look for more; nobody can serve by it."""
+    """`config` is what is left of it without what is wrong, to look for more; nobody can serve by
+    it.
+    """
 
     def __init__(self, config: Config, problems: Iterable[str]) -> None:
         super().__init__(*problems)
@@ -308,7 +317,9 @@ class FaultyConfig(ConfigError):  # noqa: N818 -- it is one
 
 
 class Problems:
-    """All that is found wrong with a configuration. `incomplete`: the lists of which entries are left out, because they are wrong."""
+    """All that is found wrong with a configuration. `incomplete`: the lists of which entries are
+    left out, because they are wrong.
+    """
 
     def __init__(self, source: str) -> None:
         self.found: list[str] = []
@@ -775,7 +786,9 @@ def _check_login_url(config: Config, problems: Problems) -> None:
 
 
 def route_of(config: Config, host: str, path: str, method: str = "GET") -> Route | None:
-    """The route of a path on a host, by its name, as `*.name`, or on any other host (""); as the data plane finds it."""
+    """The route of a path on a host, by its name, as `*.name`, or on any other host (""); as the
+    data plane finds it.
+    """
     normal = (routing_path(path.encode()) or path.encode()).decode()
     for route in in_order(config.routes()):
         is_of_host = route.host in ("", host) or (route.host.startswith("*") and host.endswith(route.host[1:]))
@@ -813,7 +826,9 @@ def to_toml(config: Config) -> str:
 
 
 def without_secrets(config: Config) -> Config:
-    """The same with `***` for passwords in the store's URL, and for the values that routes tell applications."""
+    """The same with `***` for passwords in the store's URL, and for the values that routes tell
+    applications.
+    """
     return dataclasses.replace(
         config,
         store=dataclasses.replace(config.store, url=without_password(config.store.url)),

@@ -1,7 +1,9 @@
-"""How many file descriptors there are, and who may have them: clients are refused before service is.
+"""How many file descriptors there are, and who may have them: clients are refused before service
+is.
 
-Each client takes two, one of his own and one to an upstream server. RESERVED are kept for what is neither: the store, listeners, logs,
-health checks. So clients beyond the half of what is left have to wait in the listen queue.
+Each client takes two, one of his own and one to an upstream server. RESERVED are kept for what is
+neither: the store, listeners, logs, health checks. So clients beyond the half of what is left have
+to wait in the listen queue.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""The log of errors: whoever has something to say never waits for who reads it, and says the same thing only so often.
+"""The log of errors: whoever has something to say never waits for who reads it, and says the same
+thing only so often.
 
-Lines are made by the one who speaks, wait in a bounded queue, and are written by a thread. Of one message (by its format string), at
-most LINES_MAX are written in WINDOW_S; then one line says how many more there were. What found no room in the queue is counted, too.
-Text, or JSON by `error_log_format`.
+Lines are made by the one who speaks, wait in a bounded queue, and are written by a thread. Of one
+message (by its format string), at most LINES_MAX are written in WINDOW_S; then one line says how
+many more there were. What found no room in the queue is counted, too. Text, or JSON by
+`error_log_format`.
 """
 
 from __future__ import annotations
@@ -85,7 +87,9 @@ class ErrorLog(logging.Handler):
         return Outlet(self._path, STDERR, PENDING_BYTES_MAX, self._lost)
 
     def move_to(self, path: Path | None, *, is_json: bool) -> None:
-        """Write there from now on; None: the standard error. A file that can not be opened is tried again with later lines."""
+        """Write there from now on; None: the standard error. A file that can not be opened is tried
+        again with later lines.
+        """
         with self._locked():
             self.setFormatter(_Json() if is_json else _Text())
             if path != self._path:
@@ -174,7 +178,9 @@ class ErrorLog(logging.Handler):
             self.handleError(record)
 
     def _lost(self, _reason: str, lines: int) -> None:
-        """Said by the thread that writes, with no lock held: a count that is a little off does no harm."""
+        """Said by the thread that writes, with no lock held: a count that is a little off does no
+        harm.
+        """
         self._dropped += lines
 
 

@@ -1,7 +1,8 @@
 """Which paths need no ticket, by a route's regular expression.
 
-Whoever sends a request chooses the path, and the expression is matched in the worker's loop: so by RE2, whose time is linear in the
-path's length whatever the expression is, and which therefore knows no look-around and no back-references.
+Whoever sends a request chooses the path, and the expression is matched in the worker's loop: so by
+RE2, whose time is linear in the path's length whatever the expression is, and which therefore knows
+no look-around and no back-references.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a worker is given by its supervisor: all that it would otherwise have to read or to look up.
 
-A worker that takes another's place serves by what that one had, whatever has become of the key file, the name server or the store
-since.
+A worker that takes another's place serves by what that one had, whatever has become of the key
+file, the name server or the store since.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ Server = tuple[str, int] | str
 
 
 class Start(enum.Enum):
-    """Why a worker starts, which says what may be away. What is wrong with the configuration itself always ends it."""
+    """Why a worker starts, which says what may be away. What is wrong with the configuration itself
+    always ends it.
+    """
 
     FIRST = "first"  #: store and names may be away; a store that answers and is not what was configured may not
     RELOAD = "reload"  #: what the present workers have may not be away: they go on instead
@@ -52,7 +54,8 @@ class Given:
         default=None, repr=False
     )  #: what they are; None: of the environment
     start: Start = Start.FIRST
-    #: The addresses of `host:port`, as some worker found them last; none: it has looked, and found none.
+    #: The addresses of `host:port`, as some worker found them last; none: it has looked, and found
+    #: none.
     servers: Mapping[str, Sequence[Server]] = dataclasses.field(default_factory=dict)
     is_store_away: bool = False  #: for the present workers, and they hold nobody's session: a reload loses nothing
 

@@ -1,8 +1,10 @@
-"""How the clients of a worker that retires, while nothing of theirs is under way, come to one that serves by the new configuration.
+"""How the clients of a worker that retires, while nothing of theirs is under way, come to one that
+serves by the new configuration.
 
-One pair of sockets for all workers that a supervisor ever starts. Those that serve read from it; those that retire write to it. A
-message is a descriptor, with the client's address, none on a Unix socket, and whether it was a trusted proxy. Nobody waits: what the
-queue does not take is offered again later.
+One pair of sockets for all workers that a supervisor ever starts. Those that serve read from it;
+those that retire write to it. A message is a descriptor, with the client's address, none on a Unix
+socket, and whether it was a trusted proxy. Nobody waits: what the queue does not take is offered
+again later.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ class Handover:
         return True
 
     def take(self) -> tuple[int, bytes, bool] | None:
-        """A client's descriptor, his address, of 16 bytes or none, and whether he may be a trusted proxy.
+        """A client's descriptor, his address, of 16 bytes or none, and whether he may be a trusted
+        proxy.
 
         None: there is nobody, or no descriptor for him (he is lost).
         """

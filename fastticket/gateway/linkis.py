@@ -1,7 +1,8 @@
 """Apache Linkis' `linkis.properties`, read as a configuration of ours.
 
-What is not about the gateway's sessions is named in a warning and ignored; what is about them and not understood is an error, because
-ignoring it could let somebody in. docs/linkis.md says what each key becomes.
+What is not about the gateway's sessions is named in a warning and ignored; what is about them and
+not understood is an error, because ignoring it could let somebody in. docs/linkis.md says what each
+key becomes.
 """
 
 from __future__ import annotations
@@ -50,12 +51,15 @@ UNIT_S = {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86
 
 NOBODY_S_PATH = b"/a/path/that/no/expression/has/in/mind"
 
-#: A regular expression that says no more than: this path, and what is below it. A dot is taken for a dot: that exempts less.
+#: A regular expression that says no more than: this path, and what is below it. A dot is taken for
+#: a dot: that exempts less.
 PLAIN_PREFIX = re.compile(r"\^?(/(?:[A-Za-z0-9_/-]|\\?\.(?![*+?{]))*?)/?(?:(?:\(\.\*\)|\.\*|\.\+)\$?|\$)?")
 
 
 def load_linkis(path: Path, listen: Iterable[str], upstream: Iterable[str], keys: str, workers: int = 1) -> Config:
-    """Read a file. The upstream, where to listen, the keys and how many workers are not Linkis' to say. ConfigError."""
+    """Read a file. The upstream, where to listen, the keys and how many workers are not Linkis' to
+    say. ConfigError.
+    """
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -73,7 +77,9 @@ def load_linkis(path: Path, listen: Iterable[str], upstream: Iterable[str], keys
 
 
 def _properties(raw: bytes, source: str) -> dict[str, str]:
-    """What the file says, without white space around values, but for passwords: those are what Java takes them for. ConfigError."""
+    """What the file says, without white space around values, but for passwords: those are what Java
+    takes them for. ConfigError.
+    """
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ConfigError(
             f"{source}: is UTF-16, which Linkis does not read; save it as UTF-8 without a byte order mark"
@@ -158,7 +164,8 @@ def _store_url(properties: Mapping[str, str], source: str) -> str:
 
 
 def _routes(properties: Mapping[str, str], source: str) -> list[dict[str, Any]]:
-    # Where the expression matches, Linkis still looks who it is: whoever has a ticket is named to the service.
+    # Where the expression matches, Linkis still looks who it is: whoever has a ticket is named to
+    # the service.
     plain, rest = _alternatives(properties.get(PASS_BY_REGEX, "").strip())
     paths = [(PASS_BY_REGEX, "optional", path) for path in plain]
     for name in (PASS_BY_USER, PASS_BY_CONF):
@@ -178,7 +185,9 @@ def _routes(properties: Mapping[str, str], source: str) -> list[dict[str, Any]]:
 
 
 def _alternatives(regex: str) -> tuple[list[str], str]:
-    """The paths of alternatives that are no more than a prefix, for which the data plane needs no expression; and the rest, joined."""
+    """The paths of alternatives that are no more than a prefix, for which the data plane needs no
+    expression; and the rest, joined.
+    """
     inner = regex[1:-1] if re.fullmatch(r"\([^()]*\)", regex) else regex
     plain, rest = [], []
     for alternative in re.split(r"\|(?![^(]*\))", inner) if inner else []:

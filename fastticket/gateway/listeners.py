@@ -1,9 +1,10 @@
 """The sockets that clients come to.
 
-They are the supervisor's: a worker that dies leaves its listen queue to the one that takes its place, and a reload hands them on. On
-a host and port each worker has a socket of its own (SO_REUSEPORT), and the kernel spreads clients over them; a Unix socket, or one that
-was inherited, is shared. They are bound here; the supervisor makes them listen when a worker is ready: nobody is let in
-before somebody serves.
+They are the supervisor's: a worker that dies leaves its listen queue to the one that takes its
+place, and a reload hands them on. On a host and port each worker has a socket of its own
+(SO_REUSEPORT), and the kernel spreads clients over them; a Unix socket, or one that was inherited,
+is shared. They are bound here; the supervisor makes them listen when a worker is ready: nobody is
+let in before somebody serves.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ class Listeners:
         return [[s for address in addresses for s in self._of(address, number, workers)] for number in range(workers)]
 
     def renew(self, number: int) -> dict[socket.socket, socket.socket]:
-        """Bind a worker's own sockets anew, and close the old ones: old to new. One that can not be bound stays."""
+        """Bind a worker's own sockets anew, and close the old ones: old to new. One that can not be
+        bound stays.
+        """
         renewed = {}
         for address, bound in self._bound.items():
             if not address.host or number >= len(bound):

@@ -1,7 +1,9 @@
-"""The access log's file: appended to by a thread, so that a slow disk or a full pipe holds up nobody, nor the end.
+"""The access log's file: appended to by a thread, so that a slow disk or a full pipe holds up
+nobody, nor the end.
 
-PENDING_BYTES_MAX wait for it; what comes beyond that is lost, counted, and said in the log of errors: the first time, and then at most
-every TOLD_INTERVAL_S, so that a full disk does not fill another one.
+PENDING_BYTES_MAX wait for it; what comes beyond that is lost, counted, and said in the log of
+errors: the first time, and then at most every TOLD_INTERVAL_S, so that a full disk does not fill
+another one.
 """
 
 from __future__ import annotations

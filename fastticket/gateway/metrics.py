@@ -1,4 +1,6 @@
-"""What `/metrics` says: a snapshot as Prometheus' text format. docs/operations.md explains every line of it."""
+"""What `/metrics` says: a snapshot as Prometheus' text format. docs/operations.md explains every
+line of it.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,8 @@ COUNTERS = {
 #: What an application asks for.
 CHANGES = ("login", "logout", "logout_everywhere", "rotation")
 
-#: What is so now in a worker -> name, unit's divisor, how workers' values become one, and what it says.
+#: What is so now in a worker -> name, unit's divisor, how workers' values become one, and what it
+#: says.
 GAUGES: dict[str, tuple[str, int, Callable[[Iterable[float]], float], str]] = {
     "sessions_held": ("near_cache_sessions", 1, sum, "Sessions in the near caches."),
     "touches_unwritten": ("near_cache_dirty_entries", 1, sum, "Uses of sessions that are not written yet."),

@@ -1,7 +1,9 @@
-"""Lines on their way to a file, a pipe or a standard stream: a thread of its own writes them, so that nobody else ever waits for that.
+"""Lines on their way to a file, a pipe or a standard stream: a thread of its own writes them, so
+that nobody else ever waits for that.
 
-A disk that is full, a pipe that nobody reads: what does not fit into `pending_bytes_max` is not taken, and the end waits for what is
-left no longer than it is told to. The thread is a daemon: one that is stuck in a write keeps no process alive.
+A disk that is full, a pipe that nobody reads: what does not fit into `pending_bytes_max` is not
+taken, and the end waits for what is left no longer than it is told to. The thread is a daemon: one
+that is stuck in a write keeps no process alive.
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ END_TIMEOUT_S = 1.0
 
 
 class Outlet:
-    """`path` None: the descriptor `fd`, which stays the caller's. A file is opened with the first line.
+    """`path` None: the descriptor `fd`, which stays the caller's. A file is opened with the first
+    line.
 
-    `on_loss(reason, lines)` is called, by the thread, with what could not be written. Every method may be called by any thread.
+    `on_loss(reason, lines)` is called, by the thread, with what could not be written. Every method
+    may be called by any thread.
     """
 
     def __init__(self, path: Path | None, fd: int, pending_bytes_max: int, on_loss: Callable[[str, int], None]) -> None:
@@ -50,7 +54,9 @@ class Outlet:
         return True
 
     def reopen(self) -> None:
-        """The file by that name may be another one now. What was handed over before may still go to the old one."""
+        """The file by that name may be another one now. What was handed over before may still go to
+        the old one.
+        """
         with self._changed:
             if self._path and not self._is_ending:
                 self._is_reopening = True
@@ -94,7 +100,9 @@ class Outlet:
             self._write(lines)
 
     def _write(self, lines: bytes) -> None:
-        """To a file in one go; to a pipe so much at once as does not mix with what other processes write."""
+        """To a file in one go; to a pipe so much at once as does not mix with what other processes
+        write.
+        """
         try:
             if self._fd < 0:
                 self._open_again()

@@ -1,4 +1,6 @@
-"""A worker's process: how it is forked, its first and last steps, and what its supervisor knows of it."""
+"""A worker's process: how it is forked, its first and last steps, and what its supervisor knows of
+it.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +97,9 @@ class WorkerProcess:
         self._say(word_of(pairs))
 
     def _say(self, word: bytes) -> None:
-        """A pipe holds more than is ever said. One whom it does not reach has died or hangs, and that will be seen."""
+        """A pipe holds more than is ever said. One whom it does not reach has died or hangs, and
+        that will be seen.
+        """
         with contextlib.suppress(BrokenPipeError, BlockingIOError):
             os.write(self._go, word + b"\n")
 
@@ -108,13 +112,17 @@ class WorkerProcess:
         os.kill(self.pid, number)
 
     def exit_code(self) -> int | None:
-        """None: it lives. Negative: the signal that killed it. Afterwards the pid may be somebody else's."""
+        """None: it lives. Negative: the signal that killed it. Afterwards the pid may be somebody
+        else's.
+        """
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         return os.waitstatus_to_exitcode(status) if pid else None
 
 
 def fork_worker(number: int, given: Given, listeners: list[socket.socket], handover: Handover) -> WorkerProcess:
-    """Start one on these sockets, by what it is given. Not while an event loop runs: the child must not be inside of it."""
+    """Start one on these sockets, by what it is given. Not while an event loop runs: the child must
+    not be inside of it.
+    """
     slot, parent = Slot(), os.getpid()
     hearing, telling = os.pipe()
     try:
@@ -125,7 +133,8 @@ def fork_worker(number: int, given: Given, listeners: list[socket.socket], hando
         raise
     os.set_blocking(hearing, False)
     os.set_blocking(go, False)
-    # A signal to the child before it has handlers of its own would be written to the parent's event loop.
+    # A signal to the child before it has handlers of its own would be written to the parent's event
+    # loop.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         pid = os.fork()
@@ -192,7 +201,9 @@ def _work(
 
 
 def _reset_signals() -> None:
-    """None of the parent's handlers; what a terminal sends to all of its processes is for the parent to answer."""
+    """None of the parent's handlers; what a terminal sends to all of its processes is for the
+    parent to answer.
+    """
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals():
         if callable(signal.getsignal(number)) or number == signal.SIGUSR2:

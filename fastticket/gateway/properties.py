@@ -1,7 +1,8 @@
 r"""Properties files, read as `java.util.Properties.load` does.
 
-CR, LF and CRLF end a line, and nothing else does: Unicode's other line ends are characters like any other. A comment (`#`, `!`) is one
-line, whatever it ends in; any other line goes on where an odd number of backslashes ends it. A value keeps the white space after it.
+CR, LF and CRLF end a line, and nothing else does: Unicode's other line ends are characters like any
+other. A comment (`#`, `!`) is one line, whatever it ends in; any other line goes on where an odd
+number of backslashes ends it. A value keeps the white space after it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ def read_properties(text: str) -> dict[str, str]:
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Without comments and blank lines; each with the number of the last line that it has a part of."""
+    """Without comments and blank lines; each with the number of the last line that it has a part
+    of.
+    """
     begun, is_cut = "", False
     number = 0
     for number, natural in enumerate(LINE_END.split(text), 1):

@@ -1,7 +1,8 @@
 """What a worker tells its supervisor: a piece of memory that both have, made before the fork.
 
-It begins with the data plane's counters, written in place, and a number that grows while the worker's loop runs. After them are two
-notes of the control plane, JSON, written in turns: the last one that is whole counts, so that a worker may be killed at any moment.
+It begins with the data plane's counters, written in place, and a number that grows while the
+worker's loop runs. After them are two notes of the control plane, JSON, written in turns: the last
+one that is whole counts, so that a worker may be killed at any moment.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ def _read(place: memoryview) -> tuple[int, dict[str, Any]] | None:
 
 
 def add(total: Any, counted: Any) -> Any:
-    """The sum of two of the shape of `Slot.counted`: numbers, names to numbers, or pairs of a bound and a number."""
+    """The sum of two of the shape of `Slot.counted`: numbers, names to numbers, or pairs of a bound
+    and a number.
+    """
     if isinstance(counted, dict):
         missing = {name: value for name, value in total.items() if name not in counted}
         return missing | {name: add(total[name], value) if name in total else value for name, value in counted.items()}

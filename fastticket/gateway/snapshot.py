@@ -38,8 +38,9 @@ class Snapshot:
     def unready(self) -> list[str]:
         """What of it is a reason to send requests to another gateway.
 
-        A store that is away is none while sessions are admitted without it, and an upstream is none while there is another: every
-        gateway would be avoided at once. `store-any` and `upstreams-any` make them reasons.
+        A store that is away is none while sessions are admitted without it, and an upstream is none
+        while there is another: every gateway would be avoided at once. `store-any` and
+        `upstreams-any` make them reasons.
         """
         notes, counts = self._notes_of_serving(), set(self.readiness)
         workers = self.unhealthy() if "workers" in counts else []
@@ -71,8 +72,9 @@ def is_store_away(note: Mapping[str, Any]) -> bool:
 
 
 def _admits_nobody(note: Mapping[str, Any]) -> bool:
-    """A worker without its store. One that holds nobody's session admits nobody either, but would, as soon as the store is back: that
-    is so on every gateway of a quiet fleet at once."""
+    """A worker without its store. One that holds nobody's session admits nobody either, but would,
+    as soon as the store is back: that is so on every gateway of a quiet fleet at once.
+    """
     now = note["now"]
     is_any_admitted = now["shards_leased"] > 0 or now["sessions_held"] == 0
     return is_store_away(note) and not (now["is_outage_tolerated"] and is_any_admitted)

@@ -1,10 +1,11 @@
 """Runs the workers of a gateway, and outlives them.
 
-A *generation* is a configuration with the workers that serve by it. SIGHUP brings up the next one beside the present one; when all of
-its workers are ready, those of the present one retire. If anything is wrong with it, it goes, and the present one has noticed nothing.
+A *generation* is a configuration with the workers that serve by it. SIGHUP brings up the next one
+beside the present one; when all of its workers are ready, those of the present one retire. If
+anything is wrong with it, it goes, and the present one has noticed nothing.
 
-The event loop hears of things (signals, words of workers, the end of processes) and notes them; `_act` decides, between two runs of the
-loop, because only there it may fork.
+The event loop hears of things (signals, words of workers, the end of processes) and notes them;
+`_act` decides, between two runs of the loop, because only there it may fork.
 
     SIGTERM, SIGINT   end, after `shutdown_delay_s`        SIGHUP   the next generation        SIGUSR1   log files are opened anew
     to a worker: SIGTERM  stop   SIGUSR2  retire
@@ -59,7 +60,8 @@ def run(load: Callable[[], Config], ready: Callable[[list[str]], None]) -> int:
 
 @dataclasses.dataclass(eq=False)
 class Generation:
-    """A configuration, its keys, and the processes that serve by them, by worker number: a number without one waits for it.
+    """A configuration, its keys, and the processes that serve by them, by worker number: a number
+    without one waits for it.
 
     What its first workers were given, those that take their places are given, too.
     """
@@ -203,7 +205,9 @@ class Supervisor:
         self._servers |= {name: servers for name, servers in found.items() if servers or name not in self._servers}
 
     def _bind_admin(self, config: Config) -> socket.socket | None:
-        """Beside the one that there is, until the workers are ready. Anew each time: somebody may have taken its place."""
+        """Beside the one that there is, until the workers are ready. Anew each time: somebody may
+        have taken its place.
+        """
         address = config.admin_address()
         return listen_beside(address, config.admin_access()) if address else None
 
@@ -227,7 +231,9 @@ class Supervisor:
 
     @staticmethod
     def _hand_keys(given: Given, retiring: Iterable[Generation]) -> None:
-        """A key that is gone counts no more for those who retire, either; and one that is new, whose tickets may reach them, does."""
+        """A key that is gone counts no more for those who retire, either; and one that is new,
+        whose tickets may reach them, does.
+        """
         if given.pairs is None:  # of the environment, and as they were
             return
         for generation in retiring:
@@ -252,7 +258,9 @@ class Supervisor:
         self._refuse(failure)
 
     def _let_go(self, generation: Generation) -> None:
-        """Its workers retire: whoever they have let in is served to the end. Of one that is not ready the signal is the end."""
+        """Its workers retire: whoever they have let in is served to the end. Of one that is not
+        ready the signal is the end.
+        """
         for process in generation.processes.values():
             self._retire(process, generation.config)
         self._retiring.append(generation)
@@ -321,7 +329,9 @@ class Supervisor:
         process.send(signal.SIGKILL)
 
     def _watch(self) -> None:
-        """Each second: whether the workers' loops run. What this process slept through itself is nobody's silence."""
+        """Each second: whether the workers' loops run. What this process slept through itself is
+        nobody's silence.
+        """
         self._loop.call_later(WATCH_INTERVAL_S, self._watch)
         notify(ALIVE)
         now_s = time.monotonic()
@@ -367,7 +377,9 @@ class Supervisor:
             self._exit_code = FAILED
 
     def _missing(self, generation: Generation, number: int, reason: str, lived_s: float) -> None:
-        """Of the present one a worker is replaced at once, unless it died young: then after a pause, a longer one each time."""
+        """Of the present one a worker is replaced at once, unless it died young: then after a
+        pause, a longer one each time.
+        """
         if generation is self._coming:
             generation.failure = generation.failure or FastticketError(reason)
             self._news.set()
@@ -382,8 +394,9 @@ class Supervisor:
         log.error("%s, after %.1f s; the next one starts in %g s", reason, lived_s, pause_s)
 
     def _renew_sockets(self, number: int) -> None:
-        """Nobody shall wait for a worker that does not come: the kernel sends clients to those that listen, so this one's sockets are
-        bound anew, and listened on by the next one to be ready."""
+        """Nobody shall wait for a worker that does not come: the kernel sends clients to those that
+        listen, so this one's sockets are bound anew, and listened on by the next one to be ready.
+        """
         renewed = self._listeners.renew(number)
         for generation in self._generations():
             generation.sockets[:] = [[renewed.get(s, s) for s in sockets] for sockets in generation.sockets]

@@ -1,4 +1,6 @@
-"""What systemd is told (sd_notify), for `Type=notify` or `notify-reload`, and its watchdog. Elsewhere nothing happens."""
+"""What systemd is told (sd_notify), for `Type=notify` or `notify-reload`, and its watchdog.
+Elsewhere nothing happens.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""What the data plane can not find out by itself about the servers behind it: their addresses, and whether they are well.
+"""What the data plane can not find out by itself about the servers behind it: their addresses, and
+whether they are well.
 
-Names are looked up again every `resolve_interval_s`: each address that a name has is a server. Of a name that has addresses of IPv4 and
-of IPv6, those of IPv6 are seconds, which the data plane uses while none of the first ones is up: a server that listens on both is one.
-A name that can not be looked up keeps the addresses that it had; one that never could be has none until it can. Health checks go to
-each address by itself; one that no longer belongs to a name is not asked any more.
+Names are looked up again every `resolve_interval_s`: each address that a name has is a server. Of a
+name that has addresses of IPv4 and of IPv6, those of IPv6 are seconds, which the data plane uses
+while none of the first ones is up: a server that listens on both is one. A name that can not be
+looked up keeps the addresses that it had; one that never could be has none until it can. Health
+checks go to each address by itself; one that no longer belongs to a name is not asked any more.
 """
 
 from __future__ import annotations
@@ -75,7 +77,9 @@ class UpstreamGroup:
             self._apply(servers)
 
     async def start(self, start: Start = Start.FIRST) -> None:
-        """Find them, see who is well, and keep an eye on them. ConfigError, at a reload: a name that is new has no address."""
+        """Find them, see who is well, and keep an eye on them. ConfigError, at a reload: a name
+        that is new has no address.
+        """
         if self._names and start is not Start.REPLACEMENT:
             await self._look_up_in_time(start)
         if self._upstream.health_path:
@@ -168,7 +172,9 @@ class UpstreamGroup:
             self._check_all(dict.fromkeys(servers, True))
 
     def _apply(self, servers: dict[Server, int]) -> bool:
-        """Whether these serve from now on. More than there is room for, which a name server may say at any time, do not."""
+        """Whether these serve from now on. More than there is room for, which a name server may say
+        at any time, do not.
+        """
         try:
             self._hand_over(servers)
         except ValueError as error:
@@ -218,7 +224,9 @@ class UpstreamGroup:
                 self._tell(server, fault)
 
     def _tell(self, server: Server, fault: str) -> None:
-        """What a health check has found; no fault: it is well. That nobody listens on a second address says nothing."""
+        """What a health check has found; no fault: it is well. That nobody listens on a second
+        address says nothing.
+        """
         if server in self._seconds:
             return
         if fault:
@@ -279,7 +287,9 @@ def _look_up(address: Address) -> list[Server]:
 
 
 def _with_seconds(names: Iterable[Sequence[Server]]) -> list[tuple[set[Server], set[Server]]]:
-    """Of the names that have addresses of two families: those asked first (IPv4), and the others. No server is both, or twice."""
+    """Of the names that have addresses of two families: those asked first (IPv4), and the others.
+    No server is both, or twice.
+    """
     split = [
         ({each for each in found if not _is_v6(each)}, {each for each in found if _is_v6(each)}) for found in names
     ]
@@ -300,7 +310,9 @@ def _is_v6(server: Server) -> bool:
 
 
 async def _look_up_aside(address: Address) -> list[Server]:
-    """In a thread of its own, for which the end of the process does not wait: a name server may be silent for long. OSError."""
+    """In a thread of its own, for which the end of the process does not wait: a name server may be
+    silent for long. OSError.
+    """
     loop = asyncio.get_running_loop()
     answered: asyncio.Future[list[Server]] = loop.create_future()
 

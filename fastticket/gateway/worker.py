@@ -1,10 +1,12 @@
 """One gateway process: the control plane around the data plane.
 
-The data plane (`core.proxy`) serves sockets by itself. This is what it can not do: load sessions, log in and out, timers, signals.
-Shutdown, in order: close the listeners, end idle connections, let the others finish (`drain_timeout_s`), write every touch, close.
-Where the sockets outlive the gateway, whoever comes is served until the tunnels have ended: nobody else would serve him. A worker that
-retires does the same, but first hands over the clients with nothing under way, who are served by the new configuration from their next
-request on, and lets the others have their answer (`retire_timeout_s`).
+The data plane (`core.proxy`) serves sockets by itself. This is what it can not do: load sessions,
+log in and out, timers, signals. Shutdown, in order: close the listeners, end idle connections, let
+the others finish (`drain_timeout_s`), write every touch, close. Where the sockets outlive the
+gateway, whoever comes is served until the tunnels have ended: nobody else would serve him. A worker
+that retires does the same, but first hands over the clients with nothing under way, who are served
+by the new configuration from their next request on, and lets the others have their answer
+(`retire_timeout_s`).
 """
 
 from __future__ import annotations
@@ -108,7 +110,9 @@ def make_cache(config: Config, keys: Keyring) -> TicketCache:
 
 
 def make_proxy(config: Config, cache: TicketCache, counters: memoryview | None = None) -> Proxy:
-    """The data plane that a configuration describes, without listeners and routes; it counts in `counters`, if given."""
+    """The data plane that a configuration describes, without listeners and routes; it counts in
+    `counters`, if given.
+    """
     gateway = config.gateway
     return Proxy(
         cache.checker,
@@ -139,7 +143,9 @@ def make_proxy(config: Config, cache: TicketCache, counters: memoryview | None =
 
 
 def clients_max(config: Config) -> tuple[int, int]:
-    """How many clients there may be, and how many the configuration would let in: there are descriptors for no more."""
+    """How many clients there may be, and how many the configuration would let in: there are
+    descriptors for no more.
+    """
     wanted = config.limits.get("connections_max", LIMITS["connections_max"][0])
     return min(wanted, _shares(config).clients), wanted
 
@@ -171,9 +177,11 @@ def add_routes(proxy: Proxy, config: Config, groups: dict[str, int]) -> list[Rou
 
 
 class Asks:
-    """What the data plane has asked and nobody works on yet. At most one of each connection, so they are bounded as those are.
+    """What the data plane has asked and nobody works on yet. At most one of each connection, so
+    they are bounded as those are.
 
-    What changes a session waits behind what only looks at one: a storm of logins keeps nobody out who is logged in.
+    What changes a session waits behind what only looks at one: a storm of logins keeps nobody out
+    who is logged in.
     """
 
     def __init__(self) -> None:
@@ -197,7 +205,9 @@ class Asks:
 
 
 class Parting:
-    """When which of the WebSockets are told that the gateway goes away: all of them at once would all come back at once."""
+    """When which of the WebSockets are told that the gateway goes away: all of them at once would
+    all come back at once.
+    """
 
     def __init__(self, tunnels: int, began_s: float, drain_timeout_s: float) -> None:
         span_s = min(PARTING_SHARE * drain_timeout_s, tunnels / PARTED_PER_S_MIN)
@@ -212,7 +222,9 @@ class Parting:
 
 
 class Shortages:
-    """Says when clients have to wait, as far as it has not been said: one line while it goes on, and again when it comes again."""
+    """Says when clients have to wait, as far as it has not been said: one line while it goes on,
+    and again when it comes again.
+    """
 
     def __init__(self) -> None:
         self._seen = {"full": 0, "out_of_descriptors": 0}
@@ -231,7 +243,9 @@ class Shortages:
 
 
 class Unannounced:
-    """Says that connections are closed for want of a PROXY header that counts: one line while it goes on, as of shortages."""
+    """Says that connections are closed for want of a PROXY header that counts: one line while it
+    goes on, as of shortages.
+    """
 
     def __init__(self) -> None:
         self._seen = 0
@@ -258,7 +272,9 @@ class Worker:
         slot: Slot | None = None,
         handover: Handover | None = None,
     ) -> None:
-        """Bound sockets. `slot`: where to tell the supervisor how things are; `handover`: the way to other workers. ConfigError."""
+        """Bound sockets. `slot`: where to tell the supervisor how things are; `handover`: the way
+        to other workers. ConfigError.
+        """
         config = given.config
         self._given = given
         self._config = config
@@ -292,8 +308,9 @@ class Worker:
     async def run(self, ready: Callable[[], None], go: int) -> None:
         """Serve until SIGTERM, or until SIGUSR2 and nobody is connected.
 
-        `ready` is called when requests could be served; they are once GO can be read from the descriptor `go`. From then on somebody
-        may be in the listen queue, so signals have to be answered before. LEAVE: SIGTERM will follow.
+        `ready` is called when requests could be served; they are once GO can be read from the
+        descriptor `go`. From then on somebody may be in the listen queue, so signals have to be
+        answered before. LEAVE: SIGTERM will follow.
         """
         await self._open()
         gc.collect()
@@ -413,7 +430,9 @@ class Worker:
         await self._ticked.wait()
 
     async def _outwait_tunnels(self, drained_s: float) -> None:
-        """Nobody else reads the queue of these sockets before this gateway has gone: who comes is served, and not kept waiting."""
+        """Nobody else reads the queue of these sockets before this gateway has gone: who comes is
+        served, and not kept waiting.
+        """
         self.proxy.leave()
         while self.proxy.tunnel_count and asyncio.get_running_loop().time() < drained_s:
             await self._next_tick()
@@ -428,7 +447,9 @@ class Worker:
         await _first_of(stop, self._idle, timeout_s=self._config.gateway.retire_timeout_s)
 
     def _hand_over(self) -> None:
-        """Those with nothing under way; as many as there is room for, and the others with the next tick."""
+        """Those with nothing under way; as many as there is room for, and the others with the next
+        tick.
+        """
         while self._handover and (client := self.proxy.release()):
             fd, address, is_believed = client
             if not self._handover.give(fd, address, is_believed):
@@ -459,7 +480,9 @@ class Worker:
         self._listeners = []
 
     def _turn(self) -> None:
-        """The loop calls it when a socket is ready. What a turn has left over takes turns with whatever else the loop has to do."""
+        """The loop calls it when a socket is ready. What a turn has left over takes turns with
+        whatever else the loop has to do.
+        """
         if self.proxy.turn() and not self._has_more:
             self._has_more = True
             asyncio.get_running_loop().call_soon(self._turn_again)
@@ -556,7 +579,9 @@ class Worker:
             asyncio.get_running_loop().call_soon(self._begin_answers)
 
     def _begin_answers(self) -> None:
-        """Some in this turn of the loop, more in the next: between them the data plane serves who needs no answer."""
+        """Some in this turn of the loop, more in the next: between them the data plane serves who
+        needs no answer.
+        """
         for ask in self._asks.take():
             task = asyncio.get_running_loop().create_task(self._answer(*ask))
             self._tasks.add(task)
@@ -592,7 +617,9 @@ class Worker:
         self._answer_asks()  # the connection may have gone on to its next request
 
     def _doubt(self, handle: int, path: bytes, cookies: bytes, where: Where) -> None:
-        """The client came with several tickets. They go out of its browser; a logout or login is to end the sessions of all of them."""
+        """The client came with several tickets. They go out of its browser; a logout or login is to
+        end the sessions of all of them.
+        """
         tickets = [ticket for ticket in self._cookie.find_all(cookies.decode("latin-1")) if " " not in ticket]
         host, is_https = where
         values = self._cookie.clear(host, is_https=is_https, asked_path=path.decode("latin-1") or "/")
@@ -632,7 +659,9 @@ class Worker:
             self.proxy.admit(handle)
 
     async def _authenticate_latest(self, ticket: str, touch: bool) -> None:
-        """As the store has it: other gateways may have moved the deadline that is asked for. Where it is away, as it is known here."""
+        """As the store has it: other gateways may have moved the deadline that is asked for. Where
+        it is away, as it is known here.
+        """
         try:
             await self._cache.authenticate(ticket, touch=touch, consistency="strong")
         except StoreUnavailable:
@@ -668,7 +697,9 @@ class Worker:
         return self._clear(where)
 
     async def _end_sessions(self, tickets: str) -> None:
-        """None, one, or where nobody knew which of several was meant, all of them; what is refused is over already."""
+        """None, one, or where nobody knew which of several was meant, all of them; what is refused
+        is over already.
+        """
         for ticket in tickets.split():
             with contextlib.suppress(TicketRefused):
                 await self._cache.logout(ticket)
@@ -713,7 +744,9 @@ class Worker:
             )
 
     def _remembered_s(self, text: str) -> int | None:
-        """How much longer a browser keeps the ticket of who is remembered; None: as long as it runs."""
+        """How much longer a browser keeps the ticket of who is remembered; None: as long as it
+        runs.
+        """
         now_ms = self._cache.now_ms()
         ticket = self._cache.checker.keys.verify(text, now_ms)
         usual_s = (self._config.ticket.idle_timeout_s, self._config.ticket.absolute_lifetime_s)
@@ -722,7 +755,9 @@ class Worker:
         return min((ticket.absolute_deadline_ms - now_ms) // 1000, self._config.ticket.remember_lifetime_s)
 
     async def _change_session(self, handle: int, where: Where, change: Coroutine[None, None, bytes]) -> None:
-        """Do it, then let the response go on with the cookie; a response that says "logged out" must be true."""
+        """Do it, then let the response go on with the cookie; a response that says "logged out"
+        must be true.
+        """
         try:
             self.proxy.relay(handle, await change)
         except TicketRefused:  # over already

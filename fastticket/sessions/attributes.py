@@ -4,10 +4,12 @@
     AttributeChanges  the same without I/O: what is held, what was read of it, what has become of it
 
 Rules of this file
-- A value is serialized when it is saved, and compared with what the store holds: a list that was appended to is a change, an
-  assignment of the same value is none.
-- Only what changed is written, and nothing else touched: two processes that change different attributes lose neither.
-- A value that can not be read back concerns whoever asks for it. The others, and the session, are as they were.
+- A value is serialized when it is saved, and compared with what the store holds: a list that was
+  appended to is a change, an assignment of the same value is none.
+- Only what changed is written, and nothing else touched: two processes that change different
+  attributes lose neither.
+- A value that can not be read back concerns whoever asks for it. The others, and the session, are
+  as they were.
 """
 
 from __future__ import annotations
@@ -27,17 +29,23 @@ RESERVED = "_fastticket."
 
 
 class Serializer(Protocol):
-    """How values become bytes. Equal values must give equal bytes, or unchanged ones are written, too."""
+    """How values become bytes. Equal values must give equal bytes, or unchanged ones are written,
+    too.
+    """
 
     def dumps(self, value: Any) -> bytes:
         """The value as bytes. TypeError or ValueError if it has no such form."""
 
     def loads(self, data: bytes) -> Any:
-        """The value of these bytes. Any error: they are not such a form. Whoever can write to the store chooses them."""
+        """The value of these bytes. Any error: they are not such a form. Whoever can write to the
+        store chooses them.
+        """
 
 
 class JSONSerializer:
-    """RFC 8259, compact. What JSON does not know (bytes, dates, NaN) is refused; tuples come back as lists, keys as strings."""
+    """RFC 8259, compact. What JSON does not know (bytes, dates, NaN) is refused; tuples come back
+    as lists, keys as strings.
+    """
 
     def dumps(self, value: Any) -> bytes:
         """UTF-8. TypeError, ValueError."""
@@ -59,14 +67,18 @@ class Changes(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What came of a write. `stored`: what the store holds now; None: others had written meanwhile, so it is not known."""
+    """What came of a write. `stored`: what the store holds now; None: others had written meanwhile,
+    so it is not known.
+    """
 
     version: Position
     stored: StoredAttributes | None
 
 
 class AttributeChanges(MutableMapping[str, Any]):
-    """Attributes by name, and what was done to them since they were read. Does no I/O: `_load_now` is for subclasses that can."""
+    """Attributes by name, and what was done to them since they were read. Does no I/O: `_load_now`
+    is for subclasses that can.
+    """
 
     def __init__(self, serializer: Serializer) -> None:
         self._serializer = serializer
@@ -135,7 +147,9 @@ class AttributeChanges(MutableMapping[str, Any]):
 
     @property
     def version(self) -> Position | None:
-        """Which version was read last, or written: no reader who is told `seen=` this sees an older one. None: neither was done."""
+        """Which version was read last, or written: no reader who is told `seen=` this sees an older
+        one. None: neither was done.
+        """
         return self._version
 
     def changes(self) -> Changes:
@@ -200,11 +214,15 @@ class Source(Protocol):
         """As stored, of version `seen` or later. TicketRefused, StoreUnavailable."""
 
     async def write_attributes(self, session: Session, changes: Changes, held: StoredAttributes | None) -> Saved:
-        """Write changes to what was read as `held`. AttributesTooLarge, TicketRefused, StoreUnavailable."""
+        """Write changes to what was read as `held`. AttributesTooLarge, TicketRefused,
+        StoreUnavailable.
+        """
 
 
 class Attributes(AttributeChanges):
-    """The attributes of one session, for asyncio. Reading them needs `await load()` first; setting, `discard` and `save` do not."""
+    """The attributes of one session, for asyncio. Reading them needs `await load()` first; setting,
+    `discard` and `save` do not.
+    """
 
     def __init__(
         self, source: Source, session: Session, serializer: Serializer, seen: Position = NEVER_WRITTEN
@@ -233,7 +251,8 @@ class Attributes(AttributeChanges):
     async def save(self) -> bool:
         """Write what changed; one command, or none. Whether there was anything.
 
-        BadAttribute, AttributesTooLarge, TicketRefused (the session is over), StoreUnavailable; the changes are still there then.
+        BadAttribute, AttributesTooLarge, TicketRefused (the session is over), StoreUnavailable; the
+        changes are still there then.
         """
         changes = self.changes()
         if changes:
@@ -242,7 +261,9 @@ class Attributes(AttributeChanges):
 
 
 def after(held: StoredAttributes | None, changes: Changes, written: Written) -> StoredAttributes | None:
-    """What the store holds after a write; None: not known, because somebody else had written since `held` was read."""
+    """What the store holds after a write; None: not known, because somebody else had written since
+    `held` was read.
+    """
     if held is None or held.version != written.replaced:
         return None
     return StoredAttributes(written.version, _merged(held, changes))

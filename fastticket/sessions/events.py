@@ -1,7 +1,8 @@
 """What becomes of sessions, as a stream that can be resumed.
 
-The store's lifecycle log is read, shard after shard, so nothing is missed while nobody listens, for as long as the log goes back.
-Events of one principal come in order. A `position` says how far one has come in every shard.
+The store's lifecycle log is read, shard after shard, so nothing is missed while nobody listens, for
+as long as the log goes back. Events of one principal come in order. A `position` says how far one
+has come in every shard.
 
     look        read a page of each shard's log; what it brings waits
     next        tell what waits, one by one; the position is behind what was told, never behind what was only read
@@ -39,10 +40,11 @@ class SessionEvent(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """How far one has come in a shard's log: behind an entry, or before the first one that a gap has left.
+    """How far one has come in a shard's log: behind an entry, or before the first one that a gap
+    has left.
 
-    What lies before that one is gone, so no store can be asked from there: it is read from the oldest entry on, and a gap is news
-    only if that is another one.
+    What lies before that one is gone, so no store can be asked from there: it is read from the
+    oldest entry on, and a gap is news only if that is another one.
     """
 
     entry: Position
@@ -68,10 +70,12 @@ class _Read(NamedTuple):
 
 
 class EventStream:
-    """`async for event in cache.events()`. An outage of the store only delays it; once the cache is closed, it is StoreUnavailable.
+    """`async for event in cache.events()`. An outage of the store only delays it; once the cache is
+    closed, it is StoreUnavailable.
 
-    Several tasks may share a stream: each event goes to one of them. `on_look` is called for each event that is asked for, and before
-    each look at the log; what it raises ends the stream. ValueError: no such position, no such kind.
+    Several tasks may share a stream: each event goes to one of them. `on_look` is called for each
+    event that is asked for, and before each look at the log; what it raises ends the stream.
+    ValueError: no such position, no such kind.
     """
 
     def __init__(
@@ -88,11 +92,15 @@ class EventStream:
 
     @property
     def position(self) -> str | None:
-        """Behind the last event that was told, and what was left out there. None: the stream has not started."""
+        """Behind the last event that was told, and what was left out there. None: the stream has
+        not started.
+        """
         return ",".join(self._told_to) or None
 
     async def start(self) -> Self:
-        """Begin now rather than with the first event that is asked for: whatever happens after this is told. StoreUnavailable."""
+        """Begin now rather than with the first event that is asked for: whatever happens after this
+        is told. StoreUnavailable.
+        """
         async with self._turn:
             if not self._told_to and not await self._begin():
                 raise StoreUnavailable("events: the store does not answer for every shard")
@@ -130,7 +138,9 @@ class EventStream:
         return any(news)
 
     async def _begin(self) -> bool:
-        """Find out where the logs end that are not known yet. Nothing is told before all are: a position names each."""
+        """Find out where the logs end that are not known yet. Nothing is told before all are: a
+        position names each.
+        """
         unknown = [shard for shard in range(self._store.shards) if shard not in self._read_to]
         tails = await self._tails(dict.fromkeys(unknown), 1)
         self._read_to |= {shard: _Place(tail.position) for shard, tail in tails.items()}

@@ -1,4 +1,6 @@
-"""Copies of sessions' attributes that a process keeps, for as long as the lifecycle log says nothing against them."""
+"""Copies of sessions' attributes that a process keeps, for as long as the lifecycle log says
+nothing against them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ VALUE_OVERHEAD_BYTES = 100
 
 
 class Flight:
-    """A read or write of a session's attributes that is under way, and the last change that the log told of meanwhile."""
+    """A read or write of a session's attributes that is under way, and the last change that the log
+    told of meanwhile.
+    """
 
     def __init__(self, session_id: str, shard: int) -> None:
         self.session_id = session_id
@@ -24,8 +28,8 @@ class Flight:
 class NearAttributes:
     """Copies of attributes, the least recently used ones first to go. `bytes_max` 0: none.
 
-    A copy has the version at which it was read. The log tells of every later one; what is under way when it does must not
-    bring the old one back:
+    A copy has the version at which it was read. The log tells of every later one; what is under way
+    when it does must not bring the old one back:
 
     1. a read gets version 7
     2. somebody writes version 8, and a flush here hears of it

@@ -10,10 +10,13 @@
 
 Rules of this file
 - What may be believed, and until when, `fastticket.sessions.coherence` decides.
-- Whatever a reply says goes through `_apply`, in one place: events first, then the lease, from the time the request was *sent*.
-- A load in flight while its session ends lands with that end: its answer may be older. One in flight while its shard's log shows a gap
-  is poisoned: nobody knows what its answer missed, so it is asked again.
-- Nobody's cancellation cancels a load: flights belong to the batch that sends them, callers only look on.
+- Whatever a reply says goes through `_apply`, in one place: events first, then the lease, from the
+  time the request was *sent*.
+- A load in flight while its session ends lands with that end: its answer may be older. One in
+  flight while its shard's log shows a gap is poisoned: nobody knows what its answer missed, so it
+  is asked again.
+- Nobody's cancellation cancels a load: flights belong to the batch that sends them, callers only
+  look on.
 - A touch leaves `_unwritten` only when the store has acknowledged it.
 """
 
@@ -88,7 +91,8 @@ OPEN_PAUSE_S = 0.5  # on average, between two attempts to open a store that was 
 SWEEP_INTERVAL_S = 60.0
 SWEEP_FOLLOWED_S = 0.25  # while somebody follows the events
 FOLLOWED_S = 60.0  # that long after an event was asked for: who handles one may take his time
-#: A deadline has a flush interval in it for the touch that is on its way, but nothing for the flush itself.
+#: A deadline has a flush interval in it for the touch that is on its way, but nothing for the flush
+#: itself.
 SWEEP_MARGIN_MIN_MS = 250
 SWEEP_SESSIONS_MAX = 200  # of each shard in one go: a script holds up everybody else
 SETTLE_LEASES = 5  # that long after an outage every gateway has brought its touches
@@ -136,8 +140,8 @@ class SessionInfo(NamedTuple):
 class _Flight:
     """A load under way for one session.
 
-    `landed` gets the idle deadline, or a refusal (REVOKED, UNKNOWN_SESSION, IDLE, EXPIRED); the near cache knows it then, if there was
-    room. MISS: check again.
+    `landed` gets the idle deadline, or a refusal (REVOKED, UNKNOWN_SESSION, IDLE, EXPIRED); the
+    near cache knows it then, if there was room. MISS: check again.
     """
 
     def __init__(self, ticket: Ticket, landed: asyncio.Future[int | Verdict]) -> None:
@@ -155,18 +159,22 @@ class _Check(Protocol):
     """`TicketCache.check` is the checker's own compiled method: no call of Python's lies around it."""
 
     def __call__(self, ticket: str | bytes, touch: bool = True) -> Session | Verdict:
-        """A Session, or a falsy Verdict with `.reason`. Never waits. `touch`: whether it counts as a use of the session."""
+        """A Session, or a falsy Verdict with `.reason`. Never waits. `touch`: whether it counts as
+        a use of the session.
+        """
 
 
 class TicketCache:
-    """Authenticates tickets against a near cache that a store keeps true. One event loop; not for several threads.
+    """Authenticates tickets against a near cache that a store keeps true. One event loop; not for
+    several threads.
 
-    Use as an async context manager, or `open()` and `aclose()`. Times are ms unless the name says s; `clock` (monotonic, ms) is for
-    tests. ConfigError if the settings contradict each other.
+    Use as an async context manager, or `open()` and `aclose()`. Times are ms unless the name says
+    s; `clock` (monotonic, ms) is for tests. ConfigError if the settings contradict each other.
 
-    `sessions_max`: of a principal, 0 is any number. `near_attributes_bytes`: for near copies of attributes, 0 is none.
-    `expiry_margin_s`: how long after its deadline a session is removed, and its end told; by default as long as an outage may last, so
-    that a gateway which was cut off from the store can still bring the uses that it saw. Another value, such as 0, holds while somebody
+    `sessions_max`: of a principal, 0 is any number. `near_attributes_bytes`: for near copies of
+    attributes, 0 is none. `expiry_margin_s`: how long after its deadline a session is removed, and
+    its end told; by default as long as an outage may last, so that a gateway which was cut off from
+    the store can still bring the uses that it saw. Another value, such as 0, holds while somebody
     follows the `events`.
     """
 
@@ -259,7 +267,8 @@ class TicketCache:
         self._keeper: asyncio.Task[None] | None = None
         self._absence = ""  # why the store was never open yet, while it is awaited (`begin`)
         self._closed = False
-        # Since when, and until when, looks at the store have followed each other closely, and it has answered.
+        # Since when, and until when, looks at the store have followed each other closely, and it
+        # has answered.
         self._observed_since_ms = 0
         self._observed_at_ms: int | None = None  # None: not yet; 0: it has not answered since it failed
         self._followed_until_s = self._sweep_at_s = 0.0
@@ -278,15 +287,18 @@ class TicketCache:
         await self.aclose()
 
     async def open(self) -> None:
-        """Open the store, read its clock and the end of its logs, and start to flush. StoreUnavailable, ConfigError."""
+        """Open the store, read its clock and the end of its logs, and start to flush.
+        StoreUnavailable, ConfigError.
+        """
         await self._open_store()
         self._keeper = asyncio.create_task(self._keep(), name="fastticket-flush")
 
     async def begin(self, patience_s: float, *, is_known_good: bool = False) -> None:
-        """As `open`, but a store that is away, or does not answer in time, is an outage from the start: it is opened in the background,
-        and until then whatever needs it is StoreUnavailable.
+        """As `open`, but a store that is away, or does not answer in time, is an outage from the
+        start: it is opened in the background, and until then whatever needs it is StoreUnavailable.
 
-        ConfigError: it has answered, and is none for us. `is_known_good`: it was one, so that is an outage, too.
+        ConfigError: it has answered, and is none for us. `is_known_good`: it was one, so that is an
+        outage, too.
         """
         opening = asyncio.create_task(self._open_store(), name="fastticket-open")
         try:
@@ -392,12 +404,14 @@ class TicketCache:
     ) -> str:
         """Create a session and return its ticket, ready for a cookie.
 
-        `remember`: it may go unused, and ends after `remember_lifetime_s`. The two lifetimes override that, and this cache's own: whole
-        seconds, 1 or more; math.inf: no end. 0 is refused: what is computed, and comes to nothing, is not to last for ever.
-        `details`: what `sessions` shall say of this login, e.g. address and user agent; at most 1,024 bytes as JSON. `suits`: whether a
-        ticket will do; they are made until one does, at most DRAWS_MAX.
+        `remember`: it may go unused, and ends after `remember_lifetime_s`. The two lifetimes
+        override that, and this cache's own: whole seconds, 1 or more; math.inf: no end. 0 is
+        refused: what is computed, and comes to nothing, is not to last for ever. `details`: what
+        `sessions` shall say of this login, e.g. address and user agent; at most 1,024 bytes as
+        JSON. `suits`: whether a ticket will do; they are made until one does, at most DRAWS_MAX.
 
-        InvalidPrincipal, StoreUnavailable; TooManySessions if the policy for more than `sessions_max` is to refuse; ValueError.
+        InvalidPrincipal, StoreUnavailable; TooManySessions if the policy for more than
+        `sessions_max` is to refuse; ValueError.
         """
         if len(json.dumps(dict(details), ensure_ascii=False).encode()) > DETAILS_BYTES_MAX:
             raise ValueError(f"details must have at most {DETAILS_BYTES_MAX} bytes as JSON: shorten them")
@@ -432,11 +446,12 @@ class TicketCache:
         absolute_lifetime_s: Lifetime = None,
         suits: Callable[[str], bool] | None = None,
     ) -> str:
-        """A new ticket for the same session, under another id: after a change of privileges, or to change its lifetimes.
+        """A new ticket for the same session, under another id: after a change of privileges, or to
+        change its lifetimes.
 
-        The old ticket is refused from now on, everywhere within the lease. Attributes and details stay; the absolute lifetime counts
-        from the login. `suits`: as for `login`. TicketRefused, StoreUnavailable (the old ticket may be over then); ValueError: it would
-        be over at once.
+        The old ticket is refused from now on, everywhere within the lease. Attributes and details
+        stay; the absolute lifetime counts from the login. `suits`: as for `login`. TicketRefused,
+        StoreUnavailable (the old ticket may be over then); ValueError: it would be over at once.
         """
         await self.authenticate(ticket)
         now_ms = self.now_ms()
@@ -459,7 +474,9 @@ class TicketCache:
         return text
 
     async def _rotated(self, session_id: str, successor: StoredSession) -> bool:
-        """Where a reply was lost, the old ticket may be over, and nobody has the new one: so ask again, for the same one."""
+        """Where a reply was lost, the old ticket may be over, and nobody has the new one: so ask
+        again, for the same one.
+        """
         for pause_s in ROTATE_PAUSES_S:
             try:
                 return await self._opened.rotate(session_id, successor)
@@ -472,10 +489,12 @@ class TicketCache:
     async def authenticate(
         self, ticket: str | bytes, *, touch: bool = True, consistency: Consistency = "near"
     ) -> Session:
-        """The session of a ticket, loaded if need be. TicketRefused (`.reason` is a slug), StoreUnavailable.
+        """The session of a ticket, loaded if need be. TicketRefused (`.reason` is a slug),
+        StoreUnavailable.
 
-        `consistency="strong"`: the store is asked in any case, and a session that was revoked before this call is refused. With the
-        store away nobody is admitted, whatever the outage policy.
+        `consistency="strong"`: the store is asked in any case, and a session that was revoked
+        before this call is refused. With the store away nobody is admitted, whatever the outage
+        policy.
         """
         if consistency == "strong":
             await self._confirm(ticket)
@@ -504,7 +523,9 @@ class TicketCache:
         )
 
     async def _confirm(self, ticket: str | bytes) -> None:
-        """Load what the store says now. A load that was sent before is waited for, and not believed."""
+        """Load what the store says now. A load that was sent before is waited for, and not
+        believed.
+        """
         verified = self._verified(ticket, self.now_ms())
         while (flight := self._flights.get((verified.session_id, verified.principal))) and flight.has_departed:
             await asyncio.wait([flight.landed])
@@ -513,7 +534,9 @@ class TicketCache:
             raise TicketRefused(loaded)
 
     async def logout(self, ticket: str | bytes) -> bool:
-        """End the session of a ticket. False: it had none any more. TicketRefused if it is not authentic; StoreUnavailable."""
+        """End the session of a ticket. False: it had none any more. TicketRefused if it is not
+        authentic; StoreUnavailable.
+        """
         verified = self._keys.verify(ticket, self.now_ms())
         if not isinstance(verified, Ticket):
             if verified is Verdict.EXPIRED:
@@ -524,14 +547,18 @@ class TicketCache:
         return ended
 
     async def logout_everywhere(self, principal: str, *, keep: Session | None = None) -> int:
-        """End every session of a principal, or all but one. Returns how many there were. StoreUnavailable."""
+        """End every session of a principal, or all but one. Returns how many there were.
+        StoreUnavailable.
+        """
         ended = await self._opened.revoke_all(principal, keep=keep.id if keep else "")
         for session_id in ended:
             self._end(session_id, principal, Verdict.REVOKED)
         return len(ended)
 
     async def revoke(self, session_id: str, principal: str) -> bool:
-        """End one of the sessions that `sessions` names. False: that principal has none with this id (any more). StoreUnavailable."""
+        """End one of the sessions that `sessions` names. False: that principal has none with this
+        id (any more). StoreUnavailable.
+        """
         ended = await self._opened.revoke(session_id, principal, "revoked")
         if ended:
             self._end(session_id, principal, Verdict.REVOKED)
@@ -542,33 +569,38 @@ class TicketCache:
     async def sessions(self, principal: str) -> Sequence[SessionInfo]:
         """The principal's live sessions. StoreUnavailable.
 
-        The last access is at most a flush interval old. It follows from the idle deadline: where that one has met the absolute
-        deadline, the access may have been later.
+        The last access is at most a flush interval old. It follows from the idle deadline: where
+        that one has met the absolute deadline, the access may have been later.
         """
         return [self._session_info(session) for session in await self._opened.sessions(principal)]
 
     def events(self, position: str | None = None, kinds: Collection[str] = KINDS) -> EventStream:
-        """What becomes of sessions from now on, or from a `position` that an event had: `async for event in cache.events()`.
+        """What becomes of sessions from now on, or from a `position` that an event had: `async for
+        event in cache.events()`.
 
-        While somebody iterates, and for a minute after each event, sessions that have passed their deadline are ended in time for
-        `expiry_margin_s`. A gap in the log is `lost`, whatever `kinds` says. ValueError: no such position, no such kind.
+        While somebody iterates, and for a minute after each event, sessions that have passed their
+        deadline are ended in time for `expiry_margin_s`. A gap in the log is `lost`, whatever
+        `kinds` says. ValueError: no such position, no such kind.
         """
         return EventStream(self._opened, position, kinds, self._own.flush_interval_ms / 1000, self._on_followed)
 
     # --- attributes
 
     def attributes(self, session: Session, *, seen: Position = NEVER_WRITTEN) -> Attributes:
-        """What the application keeps in a session: a mapping to `load`, or to use with `async with`. Asks nothing yet.
+        """What the application keeps in a session: a mapping to `load`, or to use with `async
+        with`. Asks nothing yet.
 
-        `seen`: the version that its reader knows of, as `Attributes.version` had it, perhaps in another process: he is shown none that
-        is older.
+        `seen`: the version that its reader knows of, as `Attributes.version` had it, perhaps in
+        another process: he is shown none that is older.
         """
         return Attributes(self, session, self.serializer, seen)
 
     async def read_attributes(self, session: Session, *, seen: Position = NEVER_WRITTEN) -> StoredAttributes:
-        """As stored, or a near copy if there is one that is not older than `seen`, and the lease holds. `attributes` decodes them.
+        """As stored, or a near copy if there is one that is not older than `seen`, and the lease
+        holds. `attributes` decodes them.
 
-        The store has the last word: if its version is older than `seen`, there is no later one. TicketRefused, StoreUnavailable.
+        The store has the last word: if its version is older than `seen`, there is no later one.
+        TicketRefused, StoreUnavailable.
         """
         self._check_end(session)
         copy = self.near_copy(session, seen=seen)
@@ -588,13 +620,18 @@ class TicketCache:
         return found
 
     def near_copy(self, session: Session, *, seen: Position = NEVER_WRITTEN) -> StoredAttributes | None:
-        """The near copy of a session's attributes, if there is one of `seen` or later, and the lease holds. Never waits; any thread."""
-        # The lease first: a copy that is there after it was renewed has survived what the log said then.
+        """The near copy of a session's attributes, if there is one of `seen` or later, and the
+        lease holds. Never waits; any thread.
+        """
+        # The lease first: a copy that is there after it was renewed has survived what the log said
+        # then.
         copy = self.near_attributes.find(session.id) if self._is_leased(session.principal) else None
         return copy if copy and copy.version >= seen else None
 
     async def write_attributes(self, session: Session, changes: Changes, held: StoredAttributes | None) -> Saved:
-        """Write changes to what was read as `held`. AttributesTooLarge, TicketRefused, StoreUnavailable."""
+        """Write changes to what was read as `held`. AttributesTooLarge, TicketRefused,
+        StoreUnavailable.
+        """
         self._check_end(session)
         session_id, principal = session.id, session.principal
         held = held or self.near_attributes.find(session_id)
@@ -615,7 +652,9 @@ class TicketCache:
         return Saved(written.version, now)
 
     def _check_end(self, session: Session) -> None:
-        """A session that somebody holds on to does not outlive its end, even if the store has not removed it yet."""
+        """A session that somebody holds on to does not outlive its end, even if the store has not
+        removed it yet.
+        """
         if self.now_ms() >= session.absolute_deadline_ms:
             raise TicketRefused(Verdict.EXPIRED)
 
@@ -630,7 +669,9 @@ class TicketCache:
     # --- keys, counters
 
     def replace_keys(self, keys: Iterable[tuple[int, bytes]]) -> None:
-        """Another key ring, oldest first. What was verified under a key that is gone is forgotten. ConfigError."""
+        """Another key ring, oldest first. What was verified under a key that is gone is forgotten.
+        ConfigError.
+        """
         gone = self._keys.replace(keys)
         for key_id in gone:
             self.near.drop_key(key_id)
@@ -668,7 +709,9 @@ class TicketCache:
 
     @property
     def store_servers(self) -> Mapping[str, str]:
-        """The servers behind the store, and whether they are asked: `closed` (yes), `open` (no, one failed), `half-open` (on trial)."""
+        """The servers behind the store, and whether they are asked: `closed` (yes), `open` (no, one
+        failed), `half-open` (on trial).
+        """
         return self._store.servers
 
     @property
@@ -789,13 +832,17 @@ class TicketCache:
         return answers
 
     async def _find_positions(self, shards: Iterable[int]) -> None:
-        """A load needs a place in the log to go on from: only then does somebody see what is revoked after it."""
+        """A load needs a place in the log to go on from: only then does somebody see what is
+        revoked after it.
+        """
         unknown = {shard: Request(None) for shard in shards if self._positions[shard] is None}
         if unknown:
             await self._exchange(unknown)
 
     def _land(self, flight: _Flight, answer: int | StoreUnavailable | None) -> bool:
-        """False: it must go again. What lives is entered right here, before anything else runs: later, it could have ended."""
+        """False: it must go again. What lives is entered right here, before anything else runs:
+        later, it could have ended.
+        """
         now_ms = self.now_ms()
         error = answer if isinstance(answer, StoreUnavailable) else None
         deadline_ms = None if isinstance(answer, StoreUnavailable) else self._latest_deadline_ms(flight.ticket, answer)
@@ -838,7 +885,9 @@ class TicketCache:
         return verdict
 
     def _latest_deadline_ms(self, ticket: Ticket, stored_deadline_ms: int | None) -> int | None:
-        """The latest one known counts: a use that this gateway saw may not have reached the store, for as long as it was away."""
+        """The latest one known counts: a use that this gateway saw may not have reached the store,
+        for as long as it was away.
+        """
         if stored_deadline_ms is None or stored_deadline_ms == ENDED_MS:
             return None
         unwritten = self._unwritten[shard_of(ticket.principal, self._store.shards)]
@@ -846,12 +895,15 @@ class TicketCache:
         return max(stored_deadline_ms, unwritten_ms, self.near.idle_deadline_ms(decode_session_id(ticket.session_id)))
 
     def _is_uncertain(self, shard: int) -> bool:
-        """Whether another server has taken over less than a lease ago: until then, every gateway makes again what it may lack."""
+        """Whether another server has taken over less than a lease ago: until then, every gateway
+        makes again what it may lack.
+        """
         return self.checker.monotonic_ms() < self._uncertain_until_ms[shard]
 
     def _may_come_yet(self, ticket: Ticket, now_ms: int) -> bool:
-        """Whether a session that the store does not have may still be there: another server has just taken over; or one has, of which
-        this gateway has not heard yet, and the login was there.
+        """Whether a session that the store does not have may still be there: another server has
+        just taken over; or one has, of which this gateway has not heard yet, and the login was
+        there.
         """
         is_news = self._store.doubt_ms > 0 and now_ms - ticket.issued_at_ms < self._lease_ms
         return is_news or self._is_uncertain(shard_of(ticket.principal, self._store.shards))
@@ -862,7 +914,9 @@ class TicketCache:
             raise StoreUnavailable(TAKEN_OVER)
 
     def _uncached(self, text: str | bytes, ticket: Ticket, deadline_ms: int, touch: bool) -> Session:
-        """Admit a session that was loaded and found no room, or has lost it again. Its touch waits with the unwritten ones."""
+        """Admit a session that was loaded and found no room, or has lost it again. Its touch waits
+        with the unwritten ones.
+        """
         if touch:
             shard = shard_of(ticket.principal, self._store.shards)
             used_ms = ticket.idle_deadline_ms(self.now_ms(), self._fleet.flush_interval_ms)
@@ -872,16 +926,19 @@ class TicketCache:
     # --- flush
 
     async def flush(self) -> None:
-        """Write what is dirty now and read the logs. Called every flush interval; raises nothing, what failed is kept.
+        """Write what is dirty now and read the logs. Called every flush interval; raises nothing,
+        what failed is kept.
 
-        What is used again while this goes on waits for the next one: a session has one touch in a flush.
+        What is used again while this goes on waits for the next one: a session has one touch in a
+        flush.
         """
         async with self._flushing:
             began_ms = self.checker.monotonic_ms()
             due = [shard for shard in range(self._store.shards) if self._is_due(shard)]
             for shard in due:
                 await self._collect(shard)
-            # None waits for another's answer: what a crash loses must not grow with the round trip (P5).
+            # None waits for another's answer: what a crash loses must not grow with the round trip
+            # (P5).
             writing = []
             for requests in self._write_requests({shard: list(self._unwritten[shard]) for shard in due}):
                 writing.append(asyncio.create_task(self._write(requests), name="fastticket-write"))
@@ -896,7 +953,9 @@ class TicketCache:
                 self._written(shard, requests[shard].touches)
 
     def _write_requests(self, left: dict[int, list[_Key]]) -> Iterator[dict[int, Request]]:
-        """Pieces of what is there to write. A shard is cut only if it is more than a piece: each part is a command of its own."""
+        """Pieces of what is there to write. A shard is cut only if it is more than a piece: each
+        part is a command of its own.
+        """
         most = self._store.touches_per_exchange
         while left:
             room = most
@@ -916,12 +975,16 @@ class TicketCache:
             yield requests
 
     def _is_due(self, shard: int) -> bool:
-        """Whatever could be admitted from is heard of within the lease, used or not: an outage finds it leased, or not at all."""
+        """Whatever could be admitted from is heard of within the lease, used or not: an outage
+        finds it leased, or not at all.
+        """
         is_away = self._outage_since_ms[shard] is not None  # so that somebody notices when it is over
         return is_away or self.near.held_in(shard) > 0 or bool(self._unwritten[shard])
 
     async def _collect(self, shard: int) -> None:
-        """Move what is dirty now, and joins no more, to the unwritten; in slices, so that requests come in between."""
+        """Move what is dirty now, and joins no more, to the unwritten; in slices, so that requests
+        come in between.
+        """
         unwritten = self._unwritten[shard]
         left = self.near.dirty_in(shard)
         while left > 0:
@@ -982,7 +1045,9 @@ class TicketCache:
         )
 
     def _apply(self, shard: int, request: Request, reply: Reply, sent_at_ms: int) -> None:
-        """Take in what a log says. It does not poison the loads that came with it: their deadlines were read after it."""
+        """Take in what a log says. It does not poison the loads that came with it: their deadlines
+        were read after it.
+        """
         tidings = take_in(self._positions[shard], request.since, reply.position, reply.gap)
         if self._outage_since_ms[shard] is not None:
             self._outage_since_ms[shard] = None
@@ -1046,7 +1111,9 @@ class TicketCache:
         return shard_of(flight.ticket.principal, self._store.shards)
 
     def _outage(self, shard: int, error: StoreUnavailable, sent_at_ms: int) -> None:
-        """The shard did not answer. While that is young, what is held goes on being admitted, if it was until now."""
+        """The shard did not answer. While that is young, what is held goes on being admitted, if it
+        was until now.
+        """
         self._store_errors += 1
         self._observed_at_ms = 0
         if isinstance(error, StoreBusy) or self._answered_at_ms[shard] > sent_at_ms:
@@ -1069,7 +1136,9 @@ class TicketCache:
         return sum(since_ms is not None for since_ms in self._outage_since_ms)
 
     def _leased_until_ms(self, shard: int) -> int:
-        """By this process's clock. The near cache has it in store time, and early by what its own clock may be late."""
+        """By this process's clock. The near cache has it in store time, and early by what its own
+        clock may be late.
+        """
         return self.near.lease_until_ms(shard) - self.checker.offset_ms + self._clock_resolution_ms
 
     def _lease(self, shard: int, until_ms: int) -> None:
@@ -1079,7 +1148,9 @@ class TicketCache:
         return self.near.lease_until_ms(shard_of(principal, self._store.shards)) > self.now_ms()
 
     async def _read_clock(self) -> None:
-        """Follow the store's clock. Leases are spans of this process's time: they move along, and a jump extends none."""
+        """Follow the store's clock. Leases are spans of this process's time: they move along, and a
+        jump extends none.
+        """
         before_ms = self.checker.monotonic_ms()
         store_ms = await self._store.time_ms()
         after_ms = self.checker.monotonic_ms()
@@ -1100,7 +1171,8 @@ class TicketCache:
     # --- the fleet
 
     async def _join(self) -> None:
-        """Tell the fleet this gateway's intervals, and learn the longest: the time that a use takes to be written is in every deadline.
+        """Tell the fleet this gateway's intervals, and learn the longest: the time that a use takes
+        to be written is in every deadline.
 
         1. the others' deadlines allow for a flush interval of 500 ms
         2. a gateway joins that flushes every 2,000 ms: until all have heard of it, its uses could come too late for them
@@ -1125,14 +1197,17 @@ class TicketCache:
     # --- after a gap
 
     def _repair(self) -> None:
-        """Look up again what is held: if the store went away first, nobody could say who may still be admitted (P8)."""
+        """Look up again what is held: if the store went away first, nobody could say who may still
+        be admitted (P8).
+        """
         self._repair_from, self._repair_only = 0, None
         if self._keeper and (self._repairing is None or self._repairing.done()):
             self._repairing = asyncio.create_task(self._look_up_stale(), name="fastticket-repair")
 
     async def _look_up_stale(self) -> None:
-        """Until all was looked up. Shards that did not answer, as those of servers that have just taken over may not, are looked up
-        again: else who is not used meanwhile would be unknown in the next outage.
+        """Until all was looked up. Shards that did not answer, as those of servers that have just
+        taken over may not, are looked up again: else who is not used meanwhile would be unknown in
+        the next outage.
         """
         failed: set[int] = set()
         while self._repair_from is not None:
@@ -1157,7 +1232,9 @@ class TicketCache:
             await asyncio.sleep(REPAIR_PAUSE_S)
 
     async def _find_stale(self) -> list[tuple[int, bytes, bytes]]:
-        """Enough for one exchange, in slices, so that requests come in between. Fewer: there are no more."""
+        """Enough for one exchange, in slices, so that requests come in between. Fewer: there are no
+        more.
+        """
         found: list[tuple[int, bytes, bytes]] = []
         while self._repair_from is not None and len(found) < REPAIRED_AT_ONCE:
             more, self._repair_from = self.near.stale(self._repair_from, REPAIRED_AT_ONCE - len(found))
@@ -1168,7 +1245,9 @@ class TicketCache:
     def _confirm_held(
         self, held: Sequence[tuple[bytes, _Key]], deadlines_ms: Sequence[int | None], shard: int, epoch: int
     ) -> None:
-        """What is not there is left as it is: whoever uses it has it loaded, and hears why it is refused."""
+        """What is not there is left as it is: whoever uses it has it loaded, and hears why it is
+        refused.
+        """
         now_ms = self.now_ms()
         for (session_id, key), deadline_ms in zip(held, deadlines_ms, strict=True):
             if deadline_ms is not None and deadline_ms != ENDED_MS:
@@ -1178,7 +1257,9 @@ class TicketCache:
     # --- the keeper of all this
 
     def _on_doorbell(self, shard: int, changed: Changed | None = None) -> None:
-        """Of a change all is told. A near copy that is older goes at once, and the store is asked when somebody wants another."""
+        """Of a change all is told. A near copy that is older goes at once, and the store is asked
+        when somebody wants another.
+        """
         if changed:
             self.near_attributes.changed(*changed)
             return
@@ -1230,9 +1311,10 @@ class TicketCache:
     async def _sweep(self) -> int:
         """How many it removed. Final: a touch that comes later brings nobody back.
 
-        So a session that has passed its deadline stays for as long as an outage may last. It goes sooner, if so configured, while
-        somebody follows the events, and once this cache has seen the store answer all the time for a while: after an outage every
-        gateway must have had that long to bring touches of sessions that were in use meanwhile.
+        So a session that has passed its deadline stays for as long as an outage may last. It goes
+        sooner, if so configured, while somebody follows the events, and once this cache has seen
+        the store answer all the time for a while: after an outage every gateway must have had that
+        long to bring touches of sessions that were in use meanwhile.
         """
         now_ms = self.checker.monotonic_ms()
         await self._begin_observation(now_ms)
@@ -1245,14 +1327,18 @@ class TicketCache:
         return swept
 
     async def _begin_observation(self, now_ms: int) -> None:
-        """If none goes on. A process that has just started asks the store for how long it has been there; else each begins now."""
+        """If none goes on. A process that has just started asks the store for how long it has been
+        there; else each begins now.
+        """
         if self._observed_at_ms is None:
             self._observed_since_ms = now_ms - await self._opened.uptime_ms()
         elif now_ms - self._observed_at_ms > OBSERVED_GAP_MS:
             self._observed_since_ms = now_ms
 
     async def _observe(self) -> None:
-        """Whether the store answers while nobody follows yet, where who follows is to hear in time. It says so of one server alone."""
+        """Whether the store answers while nobody follows yet, where who follows is to hear in time.
+        It says so of one server alone.
+        """
         if not self._store.doubt_ms:
             now_ms = self.checker.monotonic_ms()
             await self._begin_observation(now_ms)
@@ -1264,7 +1350,9 @@ class TicketCache:
         return asyncio.get_running_loop().time() < self._followed_until_s
 
     def _on_followed(self) -> None:
-        """Somebody asks for events: who expires shall be told of in time. StoreUnavailable: this cache is closed."""
+        """Somebody asks for events: who expires shall be told of in time. StoreUnavailable: this
+        cache is closed.
+        """
         if self._closed:
             raise StoreUnavailable("the ticket cache is closed")
         now_s = asyncio.get_running_loop().time()
@@ -1308,7 +1396,9 @@ def _check_settings(
 
 
 def _in_ticket(name: str, asked_s: Lifetime, usual_s: int) -> int:
-    """What a caller asks for, as a ticket has it. TypeError; ValueError: it would be over at once, and 0 is no end there."""
+    """What a caller asks for, as a ticket has it. TypeError; ValueError: it would be over at once,
+    and 0 is no end there.
+    """
     if asked_s is None:
         return usual_s
     if asked_s == math.inf:

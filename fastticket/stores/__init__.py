@@ -1,4 +1,6 @@
-"""Stores: the shared truth about sessions. One contract (`contract`), one room an engine; `open_store` finds it by its URL."""
+"""Stores: the shared truth about sessions. One contract (`contract`), one room an engine;
+`open_store` finds it by its URL.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +15,20 @@ from fastticket.stores.contract import Store
 def open_store(url: str, *, base: Path | None = None, creates: bool = True) -> Store:
     """Make the store that a URL names; `TicketCache` opens it.
 
-    `sqlite:///relative/path`, `sqlite:////absolute/path` or `sqlite://:memory:`; `redis://[user:password@]host:port/db`, `rediss://`,
-    `unix://`, `redis+sentinel://host:port,host:port/master` or `redis+cluster://host:port,host:port` (docs/redis.md). Relative paths
-    are relative to `base`, by default the working directory. Without `creates`, a place where there is no store yet is a ConfigError
-    when it is opened. ConfigError: not a URL of a store.
+    `sqlite:///relative/path`, `sqlite:////absolute/path` or `sqlite://:memory:`;
+    `redis://[user:password@]host:port/db`, `rediss://`, `unix://`,
+    `redis+sentinel://host:port,host:port/master` or `redis+cluster://host:port,host:port`
+    (docs/redis.md). Relative paths are relative to `base`, by default the working directory.
+    Without `creates`, a place where there is no store yet is a ConfigError when it is opened.
+    ConfigError: not a URL of a store.
     """
     return read_url(url, base=base)(creates)
 
 
 def read_url(url: str, *, base: Path | None = None) -> Callable[[bool], Store]:
-    """What `open_store` does once all is read that the URL names, password files among it: called with `creates`. ConfigError."""
+    """What `open_store` does once all is read that the URL names, password files among it: called
+    with `creates`. ConfigError.
+    """
     scheme, separator, rest = url.partition("://")
     base = base or Path()
     if separator and scheme == "sqlite":
@@ -52,7 +58,9 @@ def read_url(url: str, *, base: Path | None = None) -> Callable[[bool], Store]:
 
 
 def without_password(url: str) -> str:
-    """The URL to show: split as the store splits it, so that what it takes for a password is not in it."""
+    """The URL to show: split as the store splits it, so that what it takes for a password is not in
+    it.
+    """
     scheme, separator, rest = url.partition("://")
     place, question, query = rest.partition("?")
     authority, slash, path = place.partition("/")

@@ -3,9 +3,11 @@
 Rules of this file
 - One shard. One connection, used by one worker thread, so the event loop never waits for the disk.
 - Whatever is acknowledged has been synced (`synchronous=FULL`): a revocation survives power loss.
-- Time is CLOCK_BOOTTIME plus an offset that the first process of a boot took from the wall clock and wrote down for the others.
-  A wall clock that jumps while they run, by NTP or by hand, moves no deadline.
-- The doorbell is `PRAGMA data_version`, which changes when another connection has committed, whatever it was.
+- Time is CLOCK_BOOTTIME plus an offset that the first process of a boot took from the wall clock
+  and wrote down for the others. A wall clock that jumps while they run, by NTP or by hand, moves no
+  deadline.
+- The doorbell is `PRAGMA data_version`, which changes when another connection has committed,
+  whatever it was.
 """
 
 from __future__ import annotations
@@ -85,7 +87,9 @@ T = TypeVar("T")
 
 
 class SQLiteStore:
-    """See `fastticket.stores.contract.Store`. `path` None: in memory, for one process and as long as it lives."""
+    """See `fastticket.stores.contract.Store`. `path` None: in memory, for one process and as long
+    as it lives.
+    """
 
     shards = 1
     doubt_ms = 0
@@ -178,7 +182,9 @@ class SQLiteStore:
         return await self._in_thread(self._write_attributes, session_id, principal, values, removed, bytes_max)
 
     async def sweep(self, dead_before_ms: int, sessions_max: int) -> int:
-        """Delete dead rows. Reads the whole table: an index on what every touch changes would double the cost of touching."""
+        """Delete dead rows. Reads the whole table: an index on what every touch changes would
+        double the cost of touching.
+        """
         return len(await self._in_thread(self._sweep, min(dead_before_ms, self._now_ms()), sessions_max))
 
     async def tails(
@@ -227,9 +233,11 @@ class SQLiteStore:
         self._data_version = self._read_data_version()
 
     def _make_file(self, path: Path) -> None:
-        """For its owner only, whatever the umask; SQLite makes the files beside it alike. One that is there keeps its mode.
+        """For its owner only, whatever the umask; SQLite makes the files beside it alike. One that
+        is there keeps its mode.
 
-        It is not opened here: to close it would drop the locks that another connection of this process has on it.
+        It is not opened here: to close it would drop the locks that another connection of this
+        process has on it.
         """
         if not self._creates and not path.exists():
             raise NoStore(f"{self._name}: there is no such file; is it another one?")
@@ -247,7 +255,9 @@ class SQLiteStore:
 
     @staticmethod
     def _switch_to_wal(db: sqlite3.Connection) -> None:
-        """Several processes may make the file together, and SQLite does not wait for this lock: all but one hear that it is taken."""
+        """Several processes may make the file together, and SQLite does not wait for this lock: all
+        but one hear that it is taken.
+        """
         give_up_at_s = time.monotonic() + BUSY_TIMEOUT_S
         while True:
             try:
@@ -297,7 +307,9 @@ class SQLiteStore:
             return gone
 
     def _make_room(self, db: sqlite3.Connection, principal: str, sessions_max: int, evicts: bool) -> list[str]:
-        """A touch that is on its way may bring the dead back: together they must not be too many. Who is in nobody's way stays."""
+        """A touch that is on its way may bring the dead back: together they must not be too many.
+        Who is in nobody's way stays.
+        """
         now_ms = self._now_ms()
         dead_first = "ORDER BY idle_deadline_ms, session_id"
         oldest_first = "ORDER BY created_ms, session_id"

@@ -1,16 +1,22 @@
-"""The cookie that carries a ticket (RFC 6265bis): found in a request as the gateway finds it, and the Set-Cookie values of a response.
+"""The cookie that carries a ticket (RFC 6265bis): found in a request as the gateway finds it, and
+the Set-Cookie values of a response.
 
-Beside it, with the same attributes, the one that says which version of the session's attributes a client has seen (fastticket/web/seen.py).
+Beside it, with the same attributes, the one that says which version of the session's attributes a
+client has seen (fastticket/web/seen.py).
 
-A browser keeps cookies of one name apart by domain, path and partition, sends all that fit, and does not say which is which. So a
-cookie that is set or cleared here takes the others along that the same request could have brought (docs/decisions/0023).
+A browser keeps cookies of one name apart by domain, path and partition, sends all that fit, and
+does not say which is which. So a cookie that is set or cleared here takes the others along that the
+same request could have brought (docs/decisions/0023).
 
 Rules of this file
 - What browsers would not take is refused when the cookie is described, not dropped by them later.
-- Of several tickets none is chosen. Who planted the others is not known, and the newest good one may be his.
-- The cookie itself is set after the others were cleared: to a client that does not tell them apart the last word is the ticket.
+- Of several tickets none is chosen. Who planted the others is not known, and the newest good one
+  may be his.
+- The cookie itself is set after the others were cleared: to a client that does not tell them apart
+  the last word is the ticket.
 - What does not fit into one answer is cleared by the next ones: each begins at a place of its own.
-- A clearing value has the attributes of a setting one. A browser takes away what it would have replaced, and nothing else.
+- A clearing value has the attributes of a setting one. A browser takes away what it would have
+  replaced, and nothing else.
 """
 
 from __future__ import annotations
@@ -46,7 +52,9 @@ LOOPBACK_NAME = "localhost"
 
 
 class _Place(NamedTuple):
-    """Where a browser keeps a cookie: one for each name and place. `domain` empty: for the host alone."""
+    """Where a browser keeps a cookie: one for each name and place. `domain` empty: for the host
+    alone.
+    """
 
     domain: str
     path: str
@@ -54,12 +62,15 @@ class _Place(NamedTuple):
 
 
 class TicketCookie:
-    """How the ticket's cookie is called, and for whom and how long a browser keeps it. ConfigError: browsers would not take it.
+    """How the ticket's cookie is called, and for whom and how long a browser keeps it. ConfigError:
+    browsers would not take it.
 
-    `is_secure`: sent over https only. None: so it is, unless the request came by plain http to a loopback host (`localhost`,
-    `*.localhost`, 127.0.0.0/8, [::1]), and always where the name or another option asks for it. `domain_level` 0: for the host alone;
-    else for all hosts that share so many labels at the end of their names; or `domain`, whatever the host is. `is_partitioned`: one for
-    each site that has ours in a frame. A name that begins with `__Host-` is taken by no browser from another host, or by plain http.
+    `is_secure`: sent over https only. None: so it is, unless the request came by plain http to a
+    loopback host (`localhost`, `*.localhost`, 127.0.0.0/8, [::1]), and always where the name or
+    another option asks for it. `domain_level` 0: for the host alone; else for all hosts that share
+    so many labels at the end of their names; or `domain`, whatever the host is. `is_partitioned`:
+    one for each site that has ours in a frame. A name that begins with `__Host-` is taken by no
+    browser from another host, or by plain http.
     """
 
     def __init__(
@@ -97,7 +108,9 @@ class TicketCookie:
         self._is_for_host_alone = _has_prefix(name, HOST_PREFIX)
 
     def find(self, cookies: str) -> str:
-        """The ticket in the value of a Cookie field; empty: there is none, or several, so nobody knows which is meant."""
+        """The ticket in the value of a Cookie field; empty: there is none, or several, so nobody
+        knows which is meant.
+        """
         found = self.find_all(cookies)
         return found[0] if len(found) == 1 else ""
 
@@ -112,9 +125,11 @@ class TicketCookie:
     def set(
         self, ticket: str, host: str, *, is_https: bool = False, max_age_s: int | None = None, asked_path: str = ""
     ) -> list[str]:
-        """The Set-Cookie values, in this order, after which a client that asked for this Host has this ticket and no other.
+        """The Set-Cookie values, in this order, after which a client that asked for this Host has
+        this ticket and no other.
 
-        `max_age_s`: it outlives the browser. `asked_path`: of a request that brought several tickets.
+        `max_age_s`: it outlives the browser. `asked_path`: of a request that brought several
+        tickets.
         """
         others = self.clear_others(host, is_https=is_https, asked_path=asked_path)
         shared = self._shared(host, is_https)
@@ -129,7 +144,9 @@ class TicketCookie:
         return _field(self.name, "", self._place(host), self._shared(host, is_https), 0)
 
     def clear_others(self, host: str, *, is_https: bool = False, asked_path: str = "", seen: bool = False) -> list[str]:
-        """Those that take away what has the ticket's name (`seen`: the other cookie's), but for what `set` sets."""
+        """Those that take away what has the ticket's name (`seen`: the other cookie's), but for
+        what `set` sets.
+        """
         name, shared = self.seen_name if seen else self.name, self._shared(host, is_https)
         usual, deeper = self._other_places(host, is_https, asked_path)
         fields = [_field(name, "", place, shared, 0) for place in usual]
@@ -148,7 +165,9 @@ class TicketCookie:
         max_age_s: int | None = None,
         are_several: bool = False,
     ) -> list[str]:
-        """The Set-Cookie values of the other cookie; without a version it is taken away. `are_several`: the client has more of them."""
+        """The Set-Cookie values of the other cookie; without a version it is taken away.
+        `are_several`: the client has more of them.
+        """
         others = self.clear_others(host, is_https=is_https, seen=True) if are_several else []
         age_s = max_age_s if version else 0
         return [*others, _field(self.seen_name, version, self._place(host), self._shared(host, is_https), age_s)]
@@ -168,9 +187,11 @@ class TicketCookie:
         return _Place(domain, self._path, self._is_partitioned)
 
     def _other_places(self, host: str, is_https: bool, asked_path: str) -> tuple[list[_Place], list[_Place]]:
-        """Where else a cookie may be that comes with requests to this host: for all of its pages, and for those above `asked_path`.
+        """Where else a cookie may be that comes with requests to this host: for all of its pages,
+        and for those above `asked_path`.
 
-        On a path above the asked one, another host can have set it for a domain above both alone: these come first.
+        On a path above the asked one, another host can have set it for a domain above both alone:
+        these come first.
         """
         own = self._place(host)
         own_domain = own.domain.lower().removeprefix(".")  # browsers know no case here, and no dot
@@ -227,7 +248,9 @@ def faults_of(
     is_partitioned: object,
     domain: object = "",
 ) -> Iterator[tuple[str, str]]:
-    """What browsers would not take of a cookie that is to be so, or what would get into its field: (option, reason)."""
+    """What browsers would not take of a cookie that is to be so, or what would get into its field:
+    (option, reason).
+    """
     is_named = isinstance(name, str) and NAME.fullmatch(name)
     if not is_named:
         yield "name", f"must be 1 to 100 letters, digits and signs of a cookie name, not {name!r}"
@@ -292,7 +315,9 @@ def parent_domain(host: str, level: int) -> str:
 
 
 def domains_above(host: str) -> list[str]:
-    """The domains whose cookies a browser sends to a host, itself among them, that anybody can have set: the longest first."""
+    """The domains whose cookies a browser sends to a host, itself among them, that anybody can have
+    set: the longest first.
+    """
     labels = _labels_of(host)
     most = len(labels) - DOMAIN_LABELS_MIN + 1
     counts = [len(labels), *range(min(len(labels) - 1, PARENTS_MAX), DOMAIN_LABELS_MIN - 1, -1)] if most > 0 else []
@@ -327,7 +352,9 @@ def _is_address(name: str) -> bool:
 
 
 def _paths_above(path: str) -> Iterable[str]:
-    """The paths of cookies that come with a request for this one, but for the root: those of few segments first."""
+    """The paths of cookies that come with a request for this one, but for the root: those of few
+    segments first.
+    """
     plain = quote(path, safe=IN_PATHS, encoding="latin-1", errors="replace")
     for at, character in enumerate(plain):
         if character == "/" and at:

@@ -1,20 +1,29 @@
-"""One visitor's session for the length of a request, whichever framework asks: a mapping, and what becomes of it at the end.
+"""One visitor's session for the length of a request, whichever framework asks: a mapping, and what
+becomes of it at the end.
 
     Visitor     what is known of the request: its cookies, its host, from where, by what
     WebSession  the mapping; who is logged in is one entry of it, `principal_key`
     at_once     runs its coroutines to their end where the cache is that of threads, so that nothing in them waits
 
 Rules of this file
-- The application's reads and writes are memory alone. `admit` comes before them, `carry_out` after: before the response's first byte.
-- What is changed of a session is written, nothing else. What an anonymous visitor leaves is never the store's.
-- A value that can not be written, or has no place to be kept in, is found before anything is done, but for a logout.
-- A login that fails is not tried again: the visitor is anonymous, and no session is left of it. A logout that fails is tried again.
+- The application's reads and writes are memory alone. `admit` comes before them, `carry_out` after:
+  before the response's first byte.
+- What is changed of a session is written, nothing else. What an anonymous visitor leaves is never
+  the store's.
+- A value that can not be written, or has no place to be kept in, is found before anything is done,
+  but for a logout.
+- A login that fails is not tried again: the visitor is anonymous, and no session is left of it. A
+  logout that fails is tried again.
 - A session that ends while the application works leaves the visitor anonymous, and is no error.
-- What a request has written the next one must see, in whichever process (fastticket/web/seen.py): the response says which version it is.
-- The cookie of a revoked ticket stays: a rotation may have revoked it, whose response has brought another ticket by now.
-- It is a `dict`, for whoever looks whether it is one (json, pydantic), and all of its methods are here. What the `dict` itself holds is
-  one thing that nobody can make use of: who reads it past the methods (orjson) is to fail, and not to find an empty session.
-- Who comes with several tickets is anonymous, and leaves with none; a logout or another login ends the sessions of all of them.
+- What a request has written the next one must see, in whichever process (fastticket/web/seen.py):
+  the response says which version it is.
+- The cookie of a revoked ticket stays: a rotation may have revoked it, whose response has brought
+  another ticket by now.
+- It is a `dict`, for whoever looks whether it is one (json, pydantic), and all of its methods are
+  here. What the `dict` itself holds is one thing that nobody can make use of: who reads it past the
+  methods (orjson) is to fail, and not to find an empty session.
+- Who comes with several tickets is anonymous, and leaves with none; a logout or another login ends
+  the sessions of all of them.
 """
 
 from __future__ import annotations
@@ -53,7 +62,8 @@ T = TypeVar("T")
 
 
 class Visitor(NamedTuple):
-    """What is known of a request; empty where nothing is. `cookies`, `host`, `user_agent`: the values of those fields.
+    """What is known of a request; empty where nothing is. `cookies`, `host`, `user_agent`: the
+    values of those fields.
 
     `path`: as it came, or decoded.
     """
@@ -86,10 +96,12 @@ class NotByItsMethods:
 
 
 class WebSession(_Mapping):
-    """A visitor's session as the application sees it: attributes by name, and under `principal_key` who is logged in.
+    """A visitor's session as the application sees it: attributes by name, and under `principal_key`
+    who is logged in.
 
-    Setting that entry logs in; deleting it, or setting None, logs out: at the end of the request. `anonymous`: where the framework
-    keeps what a visitor without a session leaves; None: nowhere, and leaving something is NotLoggedIn.
+    Setting that entry logs in; deleting it, or setting None, logs out: at the end of the request.
+    `anonymous`: where the framework keeps what a visitor without a session leaves; None: nowhere,
+    and leaving something is NotLoggedIn.
     """
 
     def __init__(
@@ -142,7 +154,8 @@ class WebSession(_Mapping):
         return self._session
 
     def login(self, principal: str, *, remember: bool = False) -> None:
-        """Begin a new session. `remember`: its cookie outlives the browser. One that there was ends, with all that was in it.
+        """Begin a new session. `remember`: its cookie outlives the browser. One that there was
+        ends, with all that was in it.
 
         InvalidPrincipal: nobody can log in under this name. TypeError: it is no text.
         """
@@ -214,7 +227,9 @@ class WebSession(_Mapping):
         return sum(1 for _ in self)
 
     def pop(self, name: str, *default: Any) -> Any:
-        """As a mapping's; of the principal it is how many an application logs out, also whoever came with several tickets."""
+        """As a mapping's; of the principal it is how many an application logs out, also whoever
+        came with several tickets.
+        """
         if name == self._principal_key and self._doubtful:
             self.logout()
         return super().pop(name, *default)
@@ -224,7 +239,9 @@ class WebSession(_Mapping):
         self.logout()
 
     def update(self, *others: Any, **named: Any) -> None:
-        """As of a dictionary. If it logs somebody in, the rest is the new session's, whatever comes first."""
+        """As of a dictionary. If it logs somebody in, the rest is the new session's, whatever comes
+        first.
+        """
         values: dict[str, Any] = dict(*others, **named)
         if self._principal_key in values:
             self[self._principal_key] = values.pop(self._principal_key)
@@ -277,7 +294,9 @@ class WebSession(_Mapping):
         return self._session is not None
 
     async def admit(self) -> None:
-        """Judge the ticket that came. StoreUnavailable: it can not be judged, and the visitor is not anonymous for that."""
+        """Judge the ticket that came. StoreUnavailable: it can not be judged, and the visitor is
+        not anonymous for that.
+        """
         if not self._ticket:
             return
         try:
@@ -286,7 +305,9 @@ class WebSession(_Mapping):
             self._end(refused.verdict)
 
     async def read(self) -> None:
-        """Read the attributes, if there is a session. StoreUnavailable; whoever looks at an attribute then has it, too."""
+        """Read the attributes, if there is a session. StoreUnavailable; whoever looks at an
+        attribute then has it, too.
+        """
         self._unreadable = None
         if self._attributes is None:
             return
@@ -300,10 +321,12 @@ class WebSession(_Mapping):
             raise
 
     async def carry_out(self) -> None:
-        """Do what the application asked for since the last time: logout, login, attributes, another ticket.
+        """Do what the application asked for since the last time: logout, login, attributes, another
+        ticket.
 
-        StoreUnavailable; and what is wrong with what was set: NotLoggedIn, BadAttribute, AttributesTooLarge, InvalidPrincipal,
-        TooManySessions, TypeError. RuntimeError: there is no response to begin any more, so the visitor can not be given a ticket.
+        StoreUnavailable; and what is wrong with what was set: NotLoggedIn, BadAttribute,
+        AttributesTooLarge, InvalidPrincipal, TooManySessions, TypeError. RuntimeError: there is no
+        response to begin any more, so the visitor can not be given a ticket.
         """
         if self._has_answered and (self._newcomer is not None or self._rotates):
             raise _too_late()
@@ -323,7 +346,9 @@ class WebSession(_Mapping):
             self._end(refused.verdict)
 
     async def logout_everywhere(self, *, keep_this: bool = True) -> int:
-        """End every session of who is logged in, now; how many. `keep_this`: all but this one. NotLoggedIn, StoreUnavailable."""
+        """End every session of who is logged in, now; how many. `keep_this`: all but this one.
+        NotLoggedIn, StoreUnavailable.
+        """
         if self.principal is None:
             raise NotLoggedIn("logout_everywhere: nobody is logged in")
         kept = self._session if keep_this else None
@@ -334,7 +359,9 @@ class WebSession(_Mapping):
         return ended
 
     async def forgo_fields(self) -> None:
-        """The connection ends without a response. RuntimeError: it would have brought a ticket, whose session ends with it."""
+        """The connection ends without a response. RuntimeError: it would have brought a ticket,
+        whose session ends with it.
+        """
         is_given = not self._has_answered and bool(self._set_cookies) and self._session is not None
         self._has_answered = True
         if is_given:
@@ -343,7 +370,8 @@ class WebSession(_Mapping):
             raise _too_late()
 
     def fields(self, given: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-        """What to add to the fields of the response, once, when all is carried out. `given`: those that it has.
+        """What to add to the fields of the response, once, when all is carried out. `given`: those
+        that it has.
 
         Of a 503, too: a ticket may have been replaced before the store went away.
         """
@@ -378,7 +406,9 @@ class WebSession(_Mapping):
         return name != self._principal_key and not name.startswith(RESERVED)
 
     def _brought(self) -> dict[str, Any]:
-        """What moves into the new session. BadAttribute before there is one; NotLoggedIn if there will be none, and no place."""
+        """What moves into the new session. BadAttribute before there is one; NotLoggedIn if there
+        will be none, and no place.
+        """
         if self._newcomer is None:
             if self._place and not self._has_place:
                 raise self._homeless()
@@ -481,7 +511,9 @@ class WebSession(_Mapping):
         self._seen.forget()
 
     def _seen_cookies(self) -> list[str]:
-        """The Set-Cookie values that tell the client which version it has seen, or take that away; none: there is no need to."""
+        """The Set-Cookie values that tell the client which version it has seen, or take that away;
+        none: there is no need to.
+        """
         news = self._seen.news
         if news is None:
             return []
@@ -515,7 +547,9 @@ async def _result_of(value: Any) -> Any:
 
 
 def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine of a WebSession whose cache is `fastticket.sync`'s: it waits in its calls, and never suspends."""
+    """Run a coroutine of a WebSession whose cache is `fastticket.sync`'s: it waits in its calls,
+    and never suspends.
+    """
     try:
         coroutine.send(None)
     except StopIteration as done:

@@ -1,4 +1,6 @@
-"""The command line and the configuration file, from the outside: what is wrong is one line and exit 2, and no secret shows."""
+"""The command line and the configuration file, from the outside: what is wrong is one line and exit
+2, and no secret shows.
+"""
 
 import asyncio
 import dataclasses
@@ -60,7 +62,9 @@ def cli(tmp_path):
 
 @pytest.fixture
 def in_process(tmp_path, monkeypatch, capsys):
-    """The same in this process, for what needs no process of its own: starting one takes longer than most tests."""
+    """The same in this process, for what needs no process of its own: starting one takes longer
+    than most tests.
+    """
 
     def run(*arguments):
         monkeypatch.chdir(tmp_path)
@@ -178,7 +182,9 @@ OPERATORS = [("sessions", "--user", "alice"), ("revoke", "--user", "alice"), ("e
 
 @pytest.mark.parametrize("command", [*OPERATORS, ("issue", "alice")], ids=lambda command: command[0])
 def test_operators_commands_do_not_guess_which_store(cli, tmp_path, command):
-    """`sessions --user alice` made ./fastticket.db, printed nothing and said 0: in an incident that reads as "he has none"."""
+    """`sessions --user alice` made ./fastticket.db, printed nothing and said 0: in an incident that
+    reads as "he has none".
+    """
     assert f"{command[0]} needs --config FILE, --store URL or FASTTICKET_STORE" in refused(cli(*command))
     assert list(tmp_path.iterdir()) == []
 
@@ -217,7 +223,9 @@ def test_a_store_that_is_away_is_named(cli):
 
 
 def test_a_password_is_in_no_list_of_processes(cli, keyfile, tmp_path):
-    """In a file that the URL names, or with the whole URL in the environment; it is shown by neither."""
+    """In a file that the URL names, or with the whole URL in the environment; it is shown by
+    neither.
+    """
     server = Server(tmp_path, {"requirepass": "hush"})
     try:
         (tmp_path / "password").write_text("hush\n")

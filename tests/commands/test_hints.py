@@ -1,7 +1,8 @@
 """What is said of a mistake says what to write instead, and nothing that does not help.
 
-Rule: each line is what somebody has really typed. What is said must hold for that very mistake: no word of IPv6 where there is none, of
-`keygen` where a file is there, of a descriptor where none can be.
+Rule: each line is what somebody has really typed. What is said must hold for that very mistake: no
+word of IPv6 where there is none, of `keygen` where a file is there, of a descriptor where none can
+be.
 """
 
 import json
@@ -103,7 +104,7 @@ def test_what_works_to_listen_on_alone():
     assert parse_address("127.0.0.1:0", Path()) == Address("127.0.0.1", 0)
 
 
-# ------------------------------------------------------------------------------------------------- by the command line
+# ------------------------------------------------------------------------------ by the command line
 
 
 @pytest.fixture
@@ -218,7 +219,7 @@ def test_a_listener_refuses_a_file_that_is_none(tmp_path):
     assert (tmp_path / "file").exists()
 
 
-# ---------------------------------------------------------------------------------------- terminals that are not UTF-8
+# --------------------------------------------------------------------- terminals that are not UTF-8
 
 NOT_UTF8 = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
 

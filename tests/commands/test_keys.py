@@ -1,4 +1,6 @@
-"""`fastticket keys`: a key comes into a fleet and leaves it, and the file stays whose it was, whoever changes it."""
+"""`fastticket keys`: a key comes into a fleet and leaves it, and the file stays whose it was,
+whoever changes it.
+"""
 
 import fcntl
 import json
@@ -439,7 +441,9 @@ def test_a_key_that_signs_at_once_logs_people_out(two):
 
 
 def test_a_running_gateway_says_how_often_its_keys_are_used(two):
-    """`list` and `retire` by the figures of a real gateway, whose users still log in under the key that is to go."""
+    """`list` and `retire` by the figures of a real gateway, whose users still log in under the key
+    that is to go.
+    """
     (first, _), admin = key_files(two), f"unix:{two[0].folder}/admin.sock"
     promote_key(first, add_key(first))  # not in force before a reload
     load = Load(two)

@@ -144,7 +144,9 @@ def test_eviction_loses_no_touch():
 
 @pytest.mark.parametrize("sizes", [(5, 190), (190, 5), (28, 120)])
 def test_a_second_principal_under_one_session_id_is_not_held(sizes):
-    """No login makes that; whose the session is stays as it was, and nothing is written past its slots."""
+    """No login makes that; whose the session is stays as it was, and nothing is written past its
+    slots.
+    """
     first, second = (raw_ticket(principal=b"p" * size) for size in sizes)
     near = cache_with(first)
     assert not near.insert(second, 0, FAR, NOW)
@@ -153,7 +155,9 @@ def test_a_second_principal_under_one_session_id_is_not_held(sizes):
 
 
 def test_p9_to_make_room_for_one_not_many_are_looked_at():
-    """All are dirty, so none can go at once: those that were looked at go when their touches are written, and no others."""
+    """All are dirty, so none can go at once: those that were looked at go when their touches are
+    written, and no others.
+    """
     old = [raw_ticket(number) for number in range(500)]
     near = cache_with(*old, capacity=500, deadline_ms=NOW + 1)
     for raw in old:

@@ -1,7 +1,8 @@
-"""The ticket, from outside: wire format, refusals, key ring, rotation. The oracle is tests/lab/reference.py.
+"""The ticket, from outside: wire format, refusals, key ring, rotation. The oracle is
+tests/lab/reference.py.
 
-FASTTICKET_FUZZ=<factor> multiplies the number of mutated tickets (40: two million); FASTTICKET_FUZZ_SEED=<n> picks
-others.
+FASTTICKET_FUZZ=<factor> multiplies the number of mutated tickets (40: two million);
+FASTTICKET_FUZZ_SEED=<n> picks others.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def keyring():
     return Keyring(RING)
 
 
-# ----------------------------------------------------------------------------------------------------- test vectors
+# ------------------------------------------------------------------------------------- test vectors
 
 
 def vector_ring(vector):
@@ -152,7 +153,7 @@ def test_the_keys_in_the_documentation_are_the_vectors(tmp_path, monkeypatch):
         )
 
 
-# ------------------------------------------------------------------------------------------------------- round trips
+# -------------------------------------------------------------------------------------- round trips
 
 
 @pytest.mark.parametrize("principal", ["a", "alice@example.org", "two words", "Zoë", "🎫", "é" * 95, "x" * 190])
@@ -219,7 +220,7 @@ def test_the_idle_timeout_is_the_caches_to_judge(keyring):
     assert keyring.verify(keyring.mint("alice", NOW_MS, idle_timeout_s=1), NOW_MS + 10**9)
 
 
-# ------------------------------------------------------------------------------------------------------------ minting
+# ------------------------------------------------------------------------------------------ minting
 
 
 NO_PRINCIPALS = ["", " ", " a", "a ", "a\n", "\ta", "a\0b", "a\x1f", "\x7f", "\ud800", "a\udfffb", "\ud83c\udfab"]
@@ -261,12 +262,14 @@ def test_a_session_id_has_sixteen_bytes(keyring, session_id):
 
 @pytest.mark.parametrize("session_id", ["A" * 16, 16, array("H", range(16)), memoryview(array("H", range(16)))])
 def test_sixteen_of_something_else_is_no_session_id(keyring, session_id):
-    """`array("H")` has 16 items in 32 bytes; `array("Q")`, in 128, would overrun the ticket's buffer."""
+    """`array("H")` has 16 items in 32 bytes; `array("Q")`, in 128, would overrun the ticket's
+    buffer.
+    """
     with pytest.raises((TypeError, ValueError)):
         keyring.mint("alice", NOW_MS, session_id=session_id)
 
 
-# -------------------------------------------------------------------------------------------------- session id as text
+# ------------------------------------------------------------------------------- session id as text
 
 
 @given(st.binary(min_size=16, max_size=16))
@@ -295,7 +298,7 @@ def test_a_session_id_has_one_text(bits):
         decode_session_id(text[:-1] + ALPHABET[ALPHABET.index(text[-1]) | bits])
 
 
-# ----------------------------------------------------------------------------------------------------- forged tickets
+# ----------------------------------------------------------------------------------- forged tickets
 
 
 @pytest.mark.parametrize("principal", ["alice", "bob", "carl", "x" * 190])
@@ -378,7 +381,9 @@ def test_other_formats_are_refused(keyring, ticket_format):
 
 
 def test_every_byte_in_a_principal_is_judged_as_the_reference_judges_it(keyring):
-    """All one- and two-byte principals, and the second byte after every lead byte of three and four."""
+    """All one- and two-byte principals, and the second byte after every lead byte of three and
+    four.
+    """
     names = [bytes([first]) for first in range(256)]
     names += [bytes([first, second]) for first in range(256) for second in range(256)]
     names += [bytes([first, second, 0x80]) for first in range(0xE0, 0xF0) for second in range(256)]
@@ -430,7 +435,7 @@ def test_subclasses_of_str_and_bytes_are_text_too(keyring):
     assert keyring.verify(Text("é" + text[1:]), NOW_MS) is Verdict.MALFORMED
 
 
-# ---------------------------------------------------------------------------------------------- against the reference
+# ---------------------------------------------------------------------------- against the reference
 
 any_text = st.text(st.characters(exclude_categories=()), max_size=200)
 awkward_text = st.lists(
@@ -491,7 +496,9 @@ NAME_PARTS += [b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xff", b"bob
 
 
 class Mutator:
-    """Tickets that an attacker, a bug or a proxy could have made. Seeded: the same seed gives the same tickets."""
+    """Tickets that an attacker, a bug or a proxy could have made. Seeded: the same seed gives the
+    same tickets.
+    """
 
     def __init__(self, seed):
         self.random = random.Random(seed)
@@ -564,13 +571,14 @@ def test_mutated_tickets_are_judged_as_the_reference_judges_them(keyring):
         expected = reference.verify(RING, "default", text, now_ms)
         result = keyring.verify(text, now_ms)
         assert said(result) == expected, (seed, number, text, now_ms)
-        # Whatever the two agree on: a text that nobody signed is refused. (An edit may lead back to a genuine ticket.)
+        # Whatever the two agree on: a text that nobody signed is refused. (An edit may lead back to
+        # a genuine ticket.)
         assert not result or is_signed or text in mutator.pool, (seed, number, text, now_ms)
         seen["accepted" if result else result.reason] += 1
     assert min(seen.values()) >= count // 200, seen
 
 
-# ----------------------------------------------------------------------------------------------------------- key ring
+# ----------------------------------------------------------------------------------------- key ring
 
 
 def test_the_newest_key_signs_and_any_key_verifies():
@@ -713,7 +721,7 @@ def test_generated_rings_differ():
     assert Keyring.generate().verify(one.mint("alice", NOW_MS), NOW_MS) is Verdict.BAD_SIGNATURE
 
 
-# ------------------------------------------------------------------------------------------------- where keys come from
+# ----------------------------------------------------------------------------- where keys come from
 
 # Looks like nothing else, so that a message that shows it is found. 43 characters: 32 bytes.
 SECRET_TEXT = "Sup3rS3cretSup3rS3cretSup3rS3cretSup3rS3cr0"
@@ -726,7 +734,9 @@ def key_table(key_id, secret=SECRET_TEXT):
 
 
 def assert_one_clear_line(error, place, *fragments):
-    """One line that names the place and says what is wrong, and shows no secret: neither does the traceback."""
+    """One line that names the place and says what is wrong, and shows no secret: neither does the
+    traceback.
+    """
     message = str(error)
     assert message.startswith(place)
     assert "\n" not in message
@@ -868,7 +878,7 @@ def test_a_pair_the_wrong_way_round_shows_no_secret():
         assert_one_clear_line(caught.value, "key ring: ", "0 to 255")
 
 
-# ------------------------------------------------------------------------------------------------ what must not get out
+# ---------------------------------------------------------------------------- what must not get out
 
 
 def test_no_representation_shows_a_secret_or_a_ticket(keyring):
@@ -909,7 +919,7 @@ def test_a_ticket_outlives_its_keyring_and_its_text():
     assert ticket.principal == "alice"
 
 
-# -------------------------------------------------------------------------------------------------------------- leaks
+# -------------------------------------------------------------------------------------------- leaks
 
 GOOD, FOREIGN, FORGED, BAD_NAME = signed(body()), signed(body(key_id=9)), signed(body(), STRANGE), signed(body(b"a\nb"))
 TWICE = [*RING, (1, STRANGE)]
@@ -948,7 +958,9 @@ def resident_bytes():
 @pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer keeps freed memory on purpose")
 @pytest.mark.parametrize("work", LEAKS.values(), ids=LEAKS)
 def test_nothing_is_leaked(keyring, work):
-    """Python's allocator counts its blocks exactly; what libcrypto holds shows only in the resident size."""
+    """Python's allocator counts its blocks exactly; what libcrypto holds shows only in the resident
+    size.
+    """
     rounds = 10_000
     for _ in range(rounds // 4):
         work(keyring)

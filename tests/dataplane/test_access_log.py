@@ -172,7 +172,9 @@ def test_what_is_left_is_written_at_the_end(logging, tmp_path):
 
 
 def test_lines_of_several_workers_do_not_mix_on_a_pipe(tmp_path):
-    """Each has more to write than the pipe holds: what does not fit is written in pieces, between those of others."""
+    """Each has more to write than the pipe holds: what does not fit is written in pieces, between
+    those of others.
+    """
     path, writers, count = tmp_path / "pipe", b"ab", 1000
     os.mkfifo(path)
     lines = {bytes([letter]) * 200 + b"\n" for letter in writers}
@@ -198,7 +200,9 @@ def unheard_of(keys, name="alice"):
 
 @pytest.mark.parametrize("form", ["json", "text"])
 def test_whose_a_ticket_is_that_is_refused(logging, keys, form):
-    """What a stolen key does looks like no logout; and who was logged out can be told from who never was in."""
+    """What a stolen key does looks like no logout; and who was logged out can be told from who
+    never was in.
+    """
     at, read = logging(form)
     forged, ended = unheard_of(keys, "mallory"), at.login("alice")
     at.run(at.cache.logout(ended))

@@ -1,4 +1,6 @@
-"""Who a client is: addresses as text and bytes, trusted networks, the PROXY header, connections counted by address."""
+"""Who a client is: addresses as text and bytes, trusted networks, the PROXY header, connections
+counted by address.
+"""
 
 import ipaddress
 import itertools
@@ -175,7 +177,9 @@ def test_a_tally_counts_like_a_counter(steps):
 
 
 def test_whoever_was_pushed_on_is_still_found_when_the_place_becomes_free():
-    """Of five addresses in a table of four places two have one home, whatever the seed; and some row of three goes round its end."""
+    """Of five addresses in a table of four places two have one home, whatever the seed; and some
+    row of three goes round its end.
+    """
     addresses = ADDRESSES[:9]
     for tally in (Tally(2) for _ in range(16)):
         for some in [*itertools.permutations(addresses[:5], 2), *itertools.permutations(addresses, 3)]:

@@ -1,4 +1,6 @@
-"""The fuzzers of fuzz/ build and run, always with the same inputs: the seeds and what comes of them first. `make fuzz` tries more."""
+"""The fuzzers of fuzz/ build and run, always with the same inputs: the seeds and what comes of them
+first. `make fuzz` tries more.
+"""
 
 import re
 import subprocess

@@ -96,7 +96,7 @@ def kind_of(name: str, names: Names = NAMES) -> Kind:
     return Kind(head["fields"][0][2])
 
 
-# ---------------------------------------------------------------------------------------------------- the attack corpus
+# -------------------------------------------------------------------------------- the attack corpus
 
 
 def forwarded_fields(head: dict) -> list[tuple[bytes, bytes]]:
@@ -125,7 +125,9 @@ def body_of(head: dict, rest: bytes) -> tuple[bytes, bytes]:
 
 
 def read_connection(raw: bytes) -> tuple[list[tuple[dict, bytes]], tuple[int, str] | None, bool]:
-    """The requests that are understood, the refusal that ended it, and whether the connection closes without one."""
+    """The requests that are understood, the refusal that ended it, and whether the connection
+    closes without one.
+    """
     requests = []
     while raw:
         head = request_head(raw, names=NAMES)
@@ -190,7 +192,7 @@ def test_attack_above_the_parser(attack: Attack):
         assert head["size"] > 16_384 or len(head["target"]) > 8192 or len(head["fields"]) > 128
 
 
-# ---------------------------------------------------------------------------------------------- every field of a result
+# -------------------------------------------------------------------------- every field of a result
 
 
 def test_ordinary_request():
@@ -331,7 +333,7 @@ def test_which_bytes_may_be_where(code):
     assert isinstance(response_head(head_of(f"HTTP/1.1 200 O{byte}K")), dict) == is_text
 
 
-# --------------------------------------------------------------------------------------------------------------- limits
+# ------------------------------------------------------------------------------------------- limits
 
 
 def test_limit_of_fields():
@@ -394,7 +396,7 @@ def test_content_length_that_does_not_fit(base, offset):
     assert answer(f"Content-Length: {base + offset}") == -502
 
 
-# -------------------------------------------------------------------------------------------------------------- targets
+# ------------------------------------------------------------------------------------------ targets
 
 
 @pytest.mark.parametrize(
@@ -484,7 +486,7 @@ def test_request_line_refused(line, status):
     assert request_head(get(line=line)) == -status
 
 
-# ----------------------------------------------------------------------------------------------------------------- Host
+# --------------------------------------------------------------------------------------------- Host
 
 HOSTS = [
     *("a", "example.org", "A-b_c~d.", "127.0.0.1", "a:0", "a:80", "a:00080", "a:65535", "[::1]"),
@@ -570,7 +572,7 @@ def test_exactly_one_host(line):
     assert request_head(get("X: y", "HOST: b", line=line)) == -400
 
 
-# ----------------------------------------------------------------------------------------------- framing and Connection
+# --------------------------------------------------------------------------- framing and Connection
 
 
 @pytest.mark.parametrize(
@@ -684,21 +686,25 @@ def test_an_option_with_parameters_is_none():
 
 
 def odd_spellings(name: str) -> set[str]:
-    """Each non-alphanumeric replaced by every other token character: one at a time, and all of them at once."""
+    """Each non-alphanumeric replaced by every other token character: one at a time, and all of them
+    at once.
+    """
     gaps = [i for i, c in enumerate(name) if not c.isalnum()]
     return {name[:i] + c + name[i + 1 :] for i in gaps for c in ODD} | {name.replace("-", c) for c in ODD if gaps}
 
 
 @pytest.mark.parametrize("framing", ["Content-Length", "Transfer-Encoding", "Host"])
 def test_nobody_nominates_framing(framing):
-    """A field nominated in any spelling goes away, and the body of a request without its framing is another request."""
+    """A field nominated in any spelling goes away, and the body of a request without its framing is
+    another request.
+    """
     for name in {framing, framing.lower(), framing.upper(), *odd_spellings(framing)}:
         assert request_head(get(f"Connection: {name}")) == -400
         assert request_head(get(f"Connection: close, x ,\t{name.swapcase()},")) == -400
         assert answer(f"Connection: {name}") == -502
 
 
-# ------------------------------------------------------------------------------------------------- Expect and websocket
+# ----------------------------------------------------------------------------- Expect and websocket
 
 
 def test_expect():
@@ -751,7 +757,7 @@ def test_websocket_refused(raw):
     assert request_head(raw) == -400
 
 
-# --------------------------------------------------------------------------------------------- names by normal spelling
+# ------------------------------------------------------------------------- names by normal spelling
 
 KINDS = {
     "Host": Kind.HOST,
@@ -910,7 +916,7 @@ def test_without_names_of_its_own_a_head_knows_the_common_ones():
     assert [kind for _, _, kind in head["fields"]] == [Kind.HOST, Kind.OTHER, Kind.COOKIE]
 
 
-# ------------------------------------------------------------------------------------------------------ lines of a head
+# ---------------------------------------------------------------------------------- lines of a head
 
 BAD_LINES = [
     *("X : y", "X\t: y", " X: y", "\tX: y", ": y", ":", " ", "X", "X y", "X;: y", "(X): y", "X\xe9: y"),
@@ -946,7 +952,7 @@ def test_empty_lines_before_a_request():
     assert response_head(b"\r\nHTTP/1.1 200 OK\r\n\r\n") == -502
 
 
-# ------------------------------------------------------------------------------------------------------------ responses
+# ---------------------------------------------------------------------------------------- responses
 
 
 @pytest.mark.parametrize(
@@ -994,7 +1000,9 @@ STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9](?: [\t -~\x80-\xff]*)?\
 )
 @settings(deadline=None, max_examples=3000)
 def test_a_status_line_that_can_not_become_one_is_known_at_once(start):
-    """Whatever could still come: a server that says `HTTP/1.1` and waits is no reason to wait for it."""
+    """Whatever could still come: a server that says `HTTP/1.1` and waits is no reason to wait for
+    it.
+    """
     if whole := STATUS_LINE.match(start):
         start = whole[0]  # what follows is no part of it
     can_become = is_start_of_status_line(start)
@@ -1068,7 +1076,7 @@ def test_request_rules_are_not_for_responses():
     assert head["framing"] == "length"
 
 
-# -------------------------------------------------------------------------------------------------------------- cookies
+# ------------------------------------------------------------------------------------------ cookies
 
 
 @pytest.mark.parametrize(
@@ -1115,11 +1123,13 @@ def test_cookies_are_all_found(pairs, data):
     assert cookies_named(value.encode(), b"t") == (len(named), named[-1].encode() if named else b"")
 
 
-# ------------------------------------------------------------------------------------------------------- chunked bodies
+# ----------------------------------------------------------------------------------- chunked bodies
 
 
 def dechunk(parts: list[bytes]) -> tuple[bytes, int, bool] | None:
-    """What comes of a body that arrives in these parts: data, bytes used, whether it is complete; None: malformed."""
+    """What comes of a body that arrives in these parts: data, bytes used, whether it is complete;
+    None: malformed.
+    """
     dechunker, data, used, done = Dechunker(), b"", 0, False
     for part in parts:
         try:
@@ -1264,7 +1274,7 @@ def test_feeding_does_not_change_what_was_fed():
     assert body == copy
 
 
-# --------------------------------------------------------------------------------------------------- one byte at a time
+# ------------------------------------------------------------------------------- one byte at a time
 
 REQUESTS = [
     get(),
@@ -1286,7 +1296,9 @@ LATER = (b"\r\n", b"\n", b"\0", b" x", b"GET /x HTTP/1.1\r\n\r\n", b"\xff" * 99)
 
 
 def check_prefixes(read, raw: bytes) -> None:
-    """A prefix is incomplete until the head ends or is refused; from there on, more bytes change nothing."""
+    """A prefix is incomplete until the head ends or is refused; from there on, more bytes change
+    nothing.
+    """
     result = 0
     for size in range(len(raw) + 1):
         now = read(raw[:size])

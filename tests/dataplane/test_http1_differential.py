@@ -1,7 +1,8 @@
 """Whatever our parser accepts, llhttp (by httptools) and h11 must accept too, and read the same.
 
-Messages are made by a grammar from a seed, or are real ones, and are mutated. Ours reads them first; the peers then read
-the same bytes and have to see the same messages: start line, fields in order, body.
+Messages are made by a grammar from a seed, or are real ones, and are mutated. Ours reads them
+first; the peers then read the same bytes and have to see the same messages: start line, fields in
+order, body.
 
 The seed of a failure is in its message, and makes the same bytes again.
 """

@@ -1,7 +1,9 @@
-"""Which paths are plain: that no reader, through up to three decodings, takes one for a path of another route.
+"""Which paths are plain: that no reader, through up to three decodings, takes one for a path of
+another route.
 
-Rule: `is_plain` is what dataplane/routes.pyx makes of paths.pyx: the path is not ambiguous, and no other route is one that it may be under.
-What the gateway does with it, test_gateway_paths.py asks from the outside.
+Rule: `is_plain` is what dataplane/routes.pyx makes of paths.pyx: the path is not ambiguous, and no
+other route is one that it may be under. What the gateway does with it, test_gateway_paths.py asks
+from the outside.
 """
 # ruff: noqa: RUF001
 
@@ -50,7 +52,7 @@ def without_empty_segments(reading):
     return re.sub("/+", "/", reading)
 
 
-# ------------------------------------------------------------------------------------------------------- what is as before
+# -------------------------------------------------------------------------------- what is as before
 
 
 @pytest.mark.parametrize(
@@ -149,7 +151,7 @@ def test_each_escape(code):
             assert routing_path(path.encode()) == (None if is_odd else decoded(path).encode())
 
 
-# ------------------------------------------------------------------------------------------------------------ odd paths
+# ---------------------------------------------------------------------------------------- odd paths
 
 
 @pytest.mark.parametrize(
@@ -283,7 +285,9 @@ PATHS = st.lists(st.sampled_from(PIECES).map(encoded), min_size=1, max_size=7).m
 
 
 def check(path, depth=3):
-    """Whether it is plain somewhere; AssertionError: some reader takes it for a path of another route."""
+    """Whether it is plain somewhere; AssertionError: some reader takes it for a path of another
+    route.
+    """
     layouts = [routes for routes in ROUTES.values() if is_plain(path, routes)]
     if layouts:
         readings = {without_empty_segments(reading) for reading in deep_readings(path, depth)}
@@ -321,7 +325,7 @@ def test_no_spelling_of_a_protected_path_is_plain_and_open():
     assert plain > 20
 
 
-# ----------------------------------------------------------------------------------------------------------- characters
+# --------------------------------------------------------------------------------------- characters
 
 ALLOWED = [chr(code) for first, last, _ in RUNS for code in range(first, last + 1)]
 STRUCTURE = set("/\\%\0")
@@ -431,7 +435,7 @@ def test_only_well_formed_utf_8_is_read():
                 assert codecs.decode(raw, "utf-8")
 
 
-# ------------------------------------------------------------------------------------------------------------- real URLs
+# ---------------------------------------------------------------------------------------- real URLs
 
 LISTED = [
     line

@@ -1,4 +1,6 @@
-"""Which server a request goes to: turns, weights, hashing, who is down, and what trying again costs."""
+"""Which server a request goes to: turns, weights, hashing, who is down, and what trying again
+costs.
+"""
 
 from collections import Counter
 

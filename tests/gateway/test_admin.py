@@ -1,4 +1,6 @@
-"""The admin listener, as a probe and a Prometheus see it: real processes, a real Redis, upstream servers that go away."""
+"""The admin listener, as a probe and a Prometheus see it: real processes, a real Redis, upstream
+servers that go away.
+"""
 
 import asyncio
 import contextlib
@@ -43,7 +45,9 @@ def redis_server(tmp_path):
 
 @pytest.fixture
 def site(tmp_path, redis_server, origin):
-    """`site(workers=2, servers=[...])`: a gateway on Redis, with an admin listener on a Unix socket; `/open` needs no ticket."""
+    """`site(workers=2, servers=[...])`: a gateway on Redis, with an admin listener on a Unix
+    socket; `/open` needs no ticket.
+    """
     create_key_file(tmp_path / "keys.toml")
     behind = origin()
     started = []
@@ -90,7 +94,9 @@ class Watched(Site):
         return status, json.loads(body)["away"]
 
     def samples(self):
-        """What Prometheus makes of the page: (name, labels) to value; of counters alone with `counters`."""
+        """What Prometheus makes of the page: (name, labels) to value; of counters alone with
+        `counters`.
+        """
         status, body = self.page("/metrics")
         assert status == 200
         return {
@@ -195,7 +201,9 @@ def test_no_secret_is_on_a_page(site, redis_server):
 
 
 def test_what_becomes_of_sessions_and_keys_is_counted(site, origin, tmp_path):
-    """Logins, rotations, logouts; tickets verified by key; forgeries. Each from the start, so that a rate sees the first."""
+    """Logins, rotations, logouts; tickets verified by key; forgeries. Each from the start, so that
+    a rate sees the first.
+    """
     wishes = {b"/login": b"X-Ticket-Login: alice", b"/rotate": b"X-Ticket-Rotate: 1"}
     wishes |= {b"/logout": b"X-Ticket-Logout: session", b"/everywhere": b"X-Ticket-Logout: everywhere"}
 
@@ -253,7 +261,8 @@ def test_readiness_follows_the_store(site, redis_server):
     redis_server.kill()
     wait_until(lambda: at.state("/readyz") == (503, ["store"]), "it is noticed", BOUND_S)
     assert at.state("/healthz") == (200, [])  # nothing is wrong with the workers
-    # Its breaker, a shard that is asked, the duration: each is noted by the worker's next exchange or flush, in no order.
+    # Its breaker, a shard that is asked, the duration: each is noted by the worker's next exchange
+    # or flush, in no order.
     wait_until(lambda: at.value("fastticket_store_shards_away") >= 1, "a shard is away", BOUND_S)
     wait_until(lambda: at.value("fastticket_store_server_up", server=redis_server.address) == 0, "breaker", BOUND_S)
     wait_until(lambda: at.value("fastticket_store_outage_seconds") > 0, "how long", BOUND_S)
@@ -549,7 +558,9 @@ def test_one_upstream_of_two_is_no_reason_to_avoid_a_gateway():
 
 
 def test_a_gateway_is_drained_before_it_is_ended(site):
-    """POST /drain: it is not ready, and every answer says that the connection closes; it serves whoever comes."""
+    """POST /drain: it is not ready, and every answer says that the connection closes; it serves
+    whoever comes.
+    """
     at = site()
     assert at.exchange(b"POST /drain HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")[0].startswith(b"HTTP/1.1 503")
     assert at.state("/readyz") == (503, ["gateway: it stops"])

@@ -1,4 +1,6 @@
-"""The endpoint that answers for a ticket: by itself, and behind the gateways that ask it, run from examples/auth as they are."""
+"""The endpoint that answers for a ticket: by itself, and behind the gateways that ask it, run from
+examples/auth as they are.
+"""
 
 import contextlib
 import json
@@ -290,7 +292,9 @@ def test_the_access_log_says_what_was_asked_of_whom(fronted, tmp_path):
 
 
 def test_a_browser_is_told_where_to_log_in(fronted):
-    """nginx can make a redirect of 401 and Location, and 500 of a redirect; the others pass a redirect on."""
+    """nginx can make a redirect of 401 and Location, and 500 of a redirect; the others pass a
+    redirect on.
+    """
     _, ask, front = fronted
     for uri, carried in (("/x?a=1&b=2", "?next=/x%3Fa%3D1%26b%3D2"), ("//evil.example", "")):
         for method in ("GET", "HEAD"):
@@ -368,7 +372,9 @@ EVERYTHING = [
     ids=["no front", *("not trusted " + front for front in ("nginx", "caddy", "envoy"))],
 )
 def test_nobody_else_is_believed(gateway, origin, settings):
-    """A client gets to the endpoint, too; and where nobody says who asks there, it may be a client's word that comes through."""
+    """A client gets to the endpoint, too; and where nobody says who asks there, it may be a
+    client's word that comes through.
+    """
     at = gateway(origin(), routes=PUBLIC, gateway={**ENDPOINT, "login_url": "/login", **settings})
     for path in ("/_ticket/auth", "/_ticket/auth/public"):
         head, _ = at.ask(get(path, *EVERYTHING, "Accept: text/html"))

@@ -1,4 +1,5 @@
-"""Every raw request of the corpus, over a socket: what is refused reaches nobody, what is forwarded arrives as it was understood.
+"""Every raw request of the corpus, over a socket: what is refused reaches nobody, what is forwarded
+arrives as it was understood.
 
 And however it comes in pieces. `make corpus` shows the same as a table.
 """

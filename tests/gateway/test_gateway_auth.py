@@ -406,7 +406,9 @@ def test_p8_an_outage_logs_nobody_out(gateway, origin):
 
 
 def test_a_reloaded_key_ring(gateway, origin, tmp_path):
-    """What a worker is told by its supervisor: a new key signs, a key that is gone takes what was cached under it along (P1)."""
+    """What a worker is told by its supervisor: a new key signs, a key that is gone takes what was
+    cached under it along (P1).
+    """
     at = gateway(origin(), routes=[PRIVATE])
     path = tmp_path / "keys.toml"
     old = at.login()

@@ -1,4 +1,5 @@
-"""An answer that breaks off never looks whole. HTTP/1.0 has no other end of a body than the connection's: there it is a reset.
+"""An answer that breaks off never looks whole. HTTP/1.0 has no other end of a body than the
+connection's: there it is a reset.
 
 Over a Unix socket there is no reset (docs/http.md).
 """
@@ -56,7 +57,9 @@ def garbage(connection):
 
 
 class Teller:
-    """An origin that says the beginning of an answer, and then, when it is told to (if it stalls, at once), `breaks`."""
+    """An origin that says the beginning of an answer, and then, when it is told to (if it stalls,
+    at once), `breaks`.
+    """
 
     def __init__(self, begin, breaks):
         self.begin, self.breaks = begin, breaks
@@ -183,8 +186,9 @@ def test_a_session_that_reaches_its_deadline_takes_the_stream_with_it(gateway, o
 
 @pytest.mark.parametrize("timeouts", [{}, {"response_body_window_s": 0.3}], ids=["malformed", "stalls"])
 def test_a_request_that_fails_while_its_answer_goes_on_takes_that_with_it(gateway, origin, timeouts):
-    """An application may begin to answer before it has the whole request. A client with an answer need not send the rest (RFC 9112,
-    section 9.5), so that of two sides that both stall the answer's window ends them.
+    """An application may begin to answer before it has the whole request. A client with an answer
+    need not send the rest (RFC 9112, section 9.5), so that of two sides that both stall the
+    answer's window ends them.
     """
 
     def serve(connection):

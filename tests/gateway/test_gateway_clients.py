@@ -1,4 +1,6 @@
-"""Who the gateway takes its clients for: the PROXY header, X-Forwarded-For, Forwarded, request ids, inherited sockets."""
+"""Who the gateway takes its clients for: the PROXY header, X-Forwarded-For, Forwarded, request ids,
+inherited sockets.
+"""
 
 import re
 import socket
@@ -120,7 +122,9 @@ CLAIMS = get(
 
 @pytest.mark.parametrize("header", [v2(command=0x20, family=0, rest=b""), v2(command=0x20), v2(command=0x20, rest=V6)])
 def test_a_proxy_s_own_connection(announced, header):
-    """A health check of the proxy's (LOCAL): it speaks for itself, and is believed as without a header."""
+    """A health check of the proxy's (LOCAL): it speaks for itself, and is believed as without a
+    header.
+    """
     at, behind = announced
     assert status_of(at.ask(header + get("X-Forwarded-For: 9.9.9.9"))[0]) == 200
     assert forwarded_for(behind) == b"9.9.9.9, 127.0.0.1"
@@ -139,7 +143,9 @@ NAMELESS = {
 
 @pytest.mark.parametrize("header", NAMELESS.values(), ids=NAMELESS)
 def test_a_client_whom_its_proxy_does_not_name_is_believed_nothing(gateway, origin, header):
-    """What he says comes through the proxy, and is not the proxy's word. The address is that of the connection."""
+    """What he says comes through the proxy, and is not the proxy's word. The address is that of the
+    connection.
+    """
     behind = origin()
     at = gateway(behind, gateway={**TRUSTED, "proxy_protocol": True, "request_id_header": "X-Request-Id"})
     with at.connect() as client:

@@ -1,4 +1,6 @@
-"""The ticket's cookie as the gateway sets and clears it: for whom, with what, and what becomes of who has two."""
+"""The ticket's cookie as the gateway sets and clears it: for whom, with what, and what becomes of
+who has two.
+"""
 
 import logging
 
@@ -32,7 +34,9 @@ def cookies_of(head):
 
 @pytest.fixture
 def start(gateway, origin):
-    """`start(ticket's settings)`: a gateway; each path is answered with the fields in `lines`. `start.behind` has the requests."""
+    """`start(ticket's settings)`: a gateway; each path is answered with the fields in `lines`.
+    `start.behind` has the requests.
+    """
     lines = {
         "/login": b"X-Ticket-Login: alice",
         "/optional/login": b"X-Ticket-Login: alice",

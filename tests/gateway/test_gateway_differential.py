@@ -1,7 +1,9 @@
-"""What the gateway forwards, either way, llhttp and h11 read as we do: exactly one message, and the same one.
+"""What the gateway forwards, either way, llhttp and h11 read as we do: exactly one message, and the
+same one.
 
-Rule: the bytes that arrive are judged, not what a lenient server or client of ours makes of them. A peer's refusal is
-a difference here, as nothing that goes out has to be anything but plain; only of methods llhttp may know fewer.
+Rule: the bytes that arrive are judged, not what a lenient server or client of ours makes of them. A
+peer's refusal is a difference here, as nothing that goes out has to be anything but plain; only of
+methods llhttp may know fewer.
 
 The seed of a failure is in its message, and makes the same bytes again.
 """
@@ -38,7 +40,9 @@ EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"  # answers HEAD, too
 
 
 class Relay:
-    """A gateway, and a service that keeps the bytes of each request and answers all of them with `answer`."""
+    """A gateway, and a service that keeps the bytes of each request and answers all of them with
+    `answer`.
+    """
 
     def __init__(self, start_gateway, start_origin, ends):
         self.arrived = []
@@ -55,7 +59,9 @@ class Relay:
                 return
 
     def send(self, raw):
-        """All that a client gets for these bytes; what arrives at the service for them is in `arrived`."""
+        """All that a client gets for these bytes; what arrives at the service for them is in
+        `arrived`.
+        """
         self.arrived.clear()
         with self.gateway.connect() as client:
             with contextlib.suppress(ConnectionError):
@@ -117,7 +123,7 @@ def noted(seed, raw):
         raise
 
 
-# ------------------------------------------------------------------------------------------------------------- requests
+# ----------------------------------------------------------------------------------------- requests
 
 
 def check_arrived(message: Message, arrived: bytes):
@@ -164,7 +170,7 @@ def test_mutated_requests(relay):
     assert min(counts[False], counts[True]) > 0.15 * counts.total(), counts  # else nothing much is tested
 
 
-# ------------------------------------------------------------------------------------------------------------ responses
+# ---------------------------------------------------------------------------------------- responses
 
 
 def final_said(raw: bytes, method: str) -> tuple[Message, bytes] | None:

@@ -1,4 +1,6 @@
-"""The end of a worker, whatever its clients are in the middle of: each gets the answer to what it has begun; who is idle goes."""
+"""The end of a worker, whatever its clients are in the middle of: each gets the answer to what it
+has begun; who is idle goes.
+"""
 
 import contextlib
 import socket

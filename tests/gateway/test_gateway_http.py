@@ -500,7 +500,9 @@ def test_bad_answers_are_502_and_the_connection_is_not_used_again(gateway, origi
     [(b"Content-Length: 4", b"ab", b"cd"), (b"Transfer-Encoding: chunked", b"2\r\nab\r\n", b"2\r\ncd\r\n0\r\n\r\n")],
 )
 def test_what_follows_an_answer_is_nobodys(gateway, origin, framing, first, last):
-    """An answer that comes by and by, and at its end another one that nobody has asked for: the next request must not get that."""
+    """An answer that comes by and by, and at its end another one that nobody has asked for: the
+    next request must not get that.
+    """
     go_on = threading.Event()
 
     def serve(connection):
@@ -581,7 +583,9 @@ def test_servers_take_turns_and_a_dead_one_is_left_out(gateway, origin):
 
 
 class ClosesWhenIdle:
-    """Answers once, then closes its first connection as soon as the second request is there: the race of a pooled connection."""
+    """Answers once, then closes its first connection as soon as the second request is there: the
+    race of a pooled connection.
+    """
 
     def __init__(self):
         self.seen = []
@@ -613,7 +617,9 @@ def test_only_idempotent_requests_are_sent_again(gateway, origin, method, status
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 def test_what_can_not_be_sent_again_gets_a_connection_that_is_open(gateway, origin, method):
-    """A body that is not all here can not. The origin closes while the gateway is busy, and has the request before it has the close."""
+    """A body that is not all here can not. The origin closes while the gateway is busy, and has the
+    request before it has the close.
+    """
     sent, closed = threading.Event(), threading.Event()
 
     def serve(connection):
@@ -721,7 +727,9 @@ def test_a_response_that_stalls_is_ended(gateway, origin):
 
 
 def test_an_upload_that_becomes_too_slow_is_ended(gateway, origin):
-    """Who sends a part of a body at once may not take his time for the rest of it: each window has its minimum."""
+    """Who sends a part of a body at once may not take his time for the rest of it: each window has
+    its minimum.
+    """
 
     def serve(connection):
         connection.settimeout(None)

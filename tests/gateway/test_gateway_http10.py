@@ -1,6 +1,8 @@
-"""A request of HTTP/1.0 without Host is routed, logged, answered and forwarded as if it had said `Host: localhost`.
+"""A request of HTTP/1.0 without Host is routed, logged, answered and forwarded as if it had said
+`Host: localhost`.
 
-It must be one name for all of these: what the gateway has judged as one host must not be another one to the service.
+It must be one name for all of these: what the gateway has judged as one host must not be another
+one to the service.
 """
 
 import json

@@ -1,4 +1,6 @@
-"""Answers of the control plane that come late are for the request that asked, or for nobody; and what waits is judged again."""
+"""Answers of the control plane that come late are for the request that asked, or for nobody; and
+what waits is judged again.
+"""
 
 import asyncio
 import socket
@@ -201,7 +203,9 @@ def test_p10_who_was_revoked_while_waiting_for_a_server_is_nobody_on_an_optional
 
 
 def test_p10_nobody_is_named_who_was_let_in_without_a_ticket_after_somebody_with_one(gateway, origin):
-    """On one connection, in every order: open, optional, private, and a private one that is refused."""
+    """On one connection, in every order: open, optional, private, and a private one that is
+    refused.
+    """
     behind = origin()
     routes = [{"path": "/open", "auth": "none"}, {"path": "/may", "auth": "optional"}, {"path": "/"}]
     at = gateway(behind, routes=routes)

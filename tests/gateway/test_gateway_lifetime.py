@@ -1,4 +1,6 @@
-"""What a page may say and ask about its session: that a request is no use of it, and how long it still lives."""
+"""What a page may say and ask about its session: that a request is no use of it, and how long it
+still lives.
+"""
 
 import contextlib
 import re

@@ -117,7 +117,9 @@ def test_requests_per_connection(gateway, origin):
 
 @pytest.mark.parametrize(("fields", "status"), [(129, 200), (511, 200), (512, 502)])
 def test_fields_of_a_response(gateway, origin, fields, status):
-    """512, Content-Length among them: a page with many cookies and policies has more than a hundred."""
+    """512, Content-Length among them: a page with many cookies and policies has more than a
+    hundred.
+    """
     lines = b"".join(b"X-%d: y\r\n" % n for n in range(fields))
     at = gateway(origin(answer=b"HTTP/1.1 200 OK\r\n" + lines + b"Content-Length: 2\r\n\r\nok"))
     head, _ = at.ask(GET)

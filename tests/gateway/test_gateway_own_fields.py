@@ -1,4 +1,6 @@
-"""What a route adds to responses (HSTS, CORS) is on the gateway's own answers, too, wherever their route is known."""
+"""What a route adds to responses (HSTS, CORS) is on the gateway's own answers, too, wherever their
+route is known.
+"""
 
 import threading
 

@@ -1,7 +1,7 @@
 """No spelling of a path reaches a protected resource through a route that needs no ticket.
 
-Rule: nobody here has a ticket. So nothing that arrives at the service may need one, whichever way it is read there:
-path_readers.py knows the ways.
+Rule: nobody here has a ticket. So nothing that arrives at the service may need one, whichever way
+it is read there: path_readers.py knows the ways.
 """
 
 import contextlib
@@ -71,7 +71,7 @@ def site(sites, request):
     return sites(LAYOUTS[request.param])
 
 
-# ------------------------------------------------------------------------------------------------------------ spellings
+# ---------------------------------------------------------------------------------------- spellings
 
 WANTED = ["/private", "/private/key", "/private/open/not", "/private/open/../key", "/open/../private"]
 
@@ -90,7 +90,7 @@ def targets(draw):
     return draw(st.sampled_from(BEFORE)) + path + draw(st.sampled_from(AFTER))
 
 
-# ---------------------------------------------------------------------------------------------------------------- tests
+# -------------------------------------------------------------------------------------------- tests
 
 
 @given(target=targets())
@@ -140,7 +140,9 @@ def test_what_needs_no_ticket_is_forwarded(sites):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_public_pages_in_every_language(sites, layout):
-    """What the service gets is what was asked for, byte by byte; who is let in is decided by what every reader makes of it."""
+    """What the service gets is what was asked for, byte by byte; who is let in is decided by what
+    every reader makes of it.
+    """
     site = sites(LAYOUTS[layout])
     for path in PUBLIC[layout]:
         target = quote(path, safe="/%;=")

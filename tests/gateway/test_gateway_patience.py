@@ -1,4 +1,6 @@
-"""Who is waited for, for how long, and whose fault it is: uploads that a server is slow to take, silent streams, kept connections."""
+"""Who is waited for, for how long, and whose fault it is: uploads that a server is slow to take,
+silent streams, kept connections.
+"""
 
 import contextlib
 import threading
@@ -425,5 +427,7 @@ def connections_for(gateway, origin, field, pause_s, **tables):
     ],
 )
 def test_a_server_says_how_long_it_keeps_a_connection(gateway, origin, field, pause_s, connections):
-    """It is used no longer than that, less a second, or half of the time: what is on its way then would be lost."""
+    """It is used no longer than that, less a second, or half of the time: what is on its way then
+    would be lost.
+    """
     assert connections_for(gateway, origin, field, pause_s) == connections

@@ -1,6 +1,8 @@
-"""Authentication that is bound to a connection (NTLM, Negotiate): whoever did the handshake is nobody else's answer.
+"""Authentication that is bound to a connection (NTLM, Negotiate): whoever did the handshake is
+nobody else's answer.
 
-The upstream is one of the kind: it challenges a connection, and takes every later request on it for one of who has answered.
+The upstream is one of the kind: it challenges a connection, and takes every later request on it for
+one of who has answered.
 """
 
 import base64
@@ -24,7 +26,9 @@ def proof(challenge, user):
 
 
 class Windows:
-    """`offers`: the schemes in its challenge; without, it knows of them all the same, and only answers."""
+    """`offers`: the schemes in its challenge; without, it knows of them all the same, and only
+    answers.
+    """
 
     def __init__(self, origin, offers=("Negotiate", "NTLM")):
         self._offers = offers
@@ -141,7 +145,9 @@ def test_bob_is_not_answered_as_alice_on_her_client_connection(private):
 
 
 def test_a_handshake_that_nobody_asked_for(gateway, origin):
-    """The client begins with it, and no response offers anything: the request's own words are enough."""
+    """The client begins with it, and no response offers anything: the request's own words are
+    enough.
+    """
     windows = Windows(origin, offers=())
     at = gateway(windows.behind, routes=[{"path": "/"}])
     alice, bob = at.login("alice"), at.login("bob")
@@ -163,7 +169,9 @@ def test_clients_without_a_ticket_are_told_apart_by_their_connections(private, w
 
 
 def test_a_proxy_of_ours_has_many_clients(private):
-    """Who they are without a ticket nobody knows, so nothing is kept for them; who has one is told apart by it."""
+    """Who they are without a ticket nobody knows, so nothing is kept for them; who has one is told
+    apart by it.
+    """
     at = private(gateway={"trusted_proxies": ["127.0.0.1/32"]})
     alice, bob = at.login("alice"), at.login("bob")
     with at.connect() as proxy:
@@ -208,7 +216,9 @@ def test_a_server_with_a_cap_serves_others_beside_idle_handshakes(gateway, windo
 
 
 def test_who_has_to_wait_for_his_own_connection_waits(gateway, origin):
-    """A server that may have one request has one: the client's next request is in the queue, and goes over his connection."""
+    """A server that may have one request has one: the client's next request is in the queue, and
+    goes over his connection.
+    """
     go_on, is_busy = threading.Event(), threading.Event()
 
     class Slow(Windows):
@@ -234,7 +244,9 @@ def test_who_has_to_wait_for_his_own_connection_waits(gateway, origin):
 
 
 def test_who_waits_for_his_own_connection_does_not_wait_for_ever(gateway, origin):
-    """There is another server that is free, and of no use to him: his place in the queue and his deadline stay what they were."""
+    """There is another server that is free, and of no use to him: his place in the queue and his
+    deadline stay what they were.
+    """
 
     class Slow(Windows):
         def __init__(self, origin):

@@ -1,4 +1,6 @@
-"""Real processes: the command line, signals, SIGKILL, workers, no descriptors left, a real nginx behind."""
+"""Real processes: the command line, signals, SIGKILL, workers, no descriptors left, a real nginx
+behind.
+"""
 
 import asyncio
 import contextlib
@@ -320,7 +322,9 @@ auth = "none"
 
 
 def test_what_a_file_says_of_requests(run, tmp_path, origin):
-    """Two workers: login for every host, preflight, the way back, what an application sees, the endpoint, health checks."""
+    """Two workers: login for every host, preflight, the way back, what an application sees, the
+    endpoint, health checks.
+    """
     create_key_file(tmp_path / "keys.toml")
     behind = origin(answer=b"HTTP/1.1 200 OK\r\nX-Ticket-Login: alice\r\nContent-Length: 0\r\n\r\n")
     (tmp_path / "fastticket.toml").write_text(FEATURES.format(server=behind.address))

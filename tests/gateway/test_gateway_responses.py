@@ -1,4 +1,5 @@
-"""Every raw response of the corpus, over a socket: what is malformed is 502 or cut, and its connection is not used again.
+"""Every raw response of the corpus, over a socket: what is malformed is 502 or cut, and its
+connection is not used again.
 
 And however it comes in pieces. `make corpus` shows the same as a table.
 """

@@ -1,4 +1,6 @@
-"""What a route decides: host and path, strong consistency, exemption by regular expression, fields that are added, timeouts."""
+"""What a route decides: host and path, strong consistency, exemption by regular expression, fields
+that are added, timeouts.
+"""
 
 import itertools
 import re
@@ -109,7 +111,9 @@ def test_whatever_the_order_in_the_file(places):
 
 
 def wanted(places, host, path, method):
-    """The slow, obvious twin: of those that a request falls under, the one that goes before all others; None: there is none."""
+    """The slow, obvious twin: of those that a request falls under, the one that goes before all
+    others; None: there is none.
+    """
 
     def is_covered(place):
         of_host = place.host in ("", host) or (place.host.startswith("*") and host.endswith(place.host[1:]))
@@ -187,7 +191,9 @@ PREFLIGHT = ("Origin: https://elsewhere", "Access-Control-Request-Method: PUT")
 
 
 def test_a_preflight_needs_no_ticket_and_nothing_else_gets_by_as_one(gateway, origin):
-    """A browser sends no cookie with it, and an application answers for itself whom it lets in from where."""
+    """A browser sends no cookie with it, and an application answers for itself whom it lets in from
+    where.
+    """
     behind = origin()
     at = gateway(behind, routes=[{"path": "/api", "methods": ["OPTIONS"], "auth": "none"}, {"path": "/"}])
     assert status_of(at.ask(request("OPTIONS", "/api/x", *PREFLIGHT))[0]) == 200
@@ -208,7 +214,9 @@ def test_a_preflight_needs_no_ticket_and_nothing_else_gets_by_as_one(gateway, or
     "name", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "x_http_method_override"]
 )
 def test_what_was_judged_by_its_method_keeps_it(gateway, origin, name):
-    """Some applications take another method from a field; where none has decided about a ticket, they may."""
+    """Some applications take another method from a field; where none has decided about a ticket,
+    they may.
+    """
     behind = origin()
     at = gateway(behind, routes=[{"path": "/api", "methods": ["OPTIONS"], "auth": "none"}, {"path": "/"}])
     plain = gateway(behind)
@@ -238,7 +246,9 @@ def test_one_login_route_serves_every_host(gateway, origin):
 
 
 def test_a_strong_route_sees_a_revocation_that_no_news_has_come_of(gateway, origin):
-    """Another gateway revokes; this one has heard nothing yet, and admits where the near cache will do."""
+    """Another gateway revokes; this one has heard nothing yet, and admits where the near cache will
+    do.
+    """
     store = {"flush_interval_ms": 60_000, "lease_ms": 200_000}
     at = gateway(origin(), routes=[{"path": "/pay", "consistency": "strong"}, {"path": "/"}], store=store)
     ticket = at.login()

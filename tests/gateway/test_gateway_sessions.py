@@ -1,4 +1,6 @@
-"""What an application may say of sessions beyond login and logout, and what a gateway keeps of logins: from the outside."""
+"""What an application may say of sessions beyond login and logout, and what a gateway keeps of
+logins: from the outside.
+"""
 
 import asyncio
 import itertools
@@ -253,7 +255,9 @@ def test_what_a_client_calls_its_program_is_known_after_a_long_body(serving):
 
 
 def test_requests_of_one_connection_are_told_apart(serving):
-    """Whose login is pipelined behind whose; and a request that did not log in leaves nothing to the next one."""
+    """Whose login is pipelined behind whose; and a request that did not log in leaves nothing to
+    the next one.
+    """
     lines = {f"/login/{name}": b"X-Ticket-Login: " + name.encode() for name in "abc"}
     at, _ = serving(lines, ticket={"login_details": ["user_agent"]})
     asked = [("/login/a", "User-Agent: 1"), ("/login", "User-Agent: 2"), ("/login/b",), ("/login/c", "User-Agent: 3")]
@@ -284,7 +288,9 @@ def test_a_login_that_is_sent_again_says_the_same(gateway, origin):
 
 @pytest.mark.parametrize("path", ["/login", "/login/never"])
 def test_a_client_that_is_lost_leaves_nothing_behind(serving, monkeypatch, path):
-    """While the store is asked, or the application: its login is made, or is not, and the slot's next user has another name."""
+    """While the store is asked, or the application: its login is made, or is not, and the slot's
+    next user has another name.
+    """
     at, behind = serving(
         {"/login": b"X-Ticket-Login: alice", "/login/bob": b"X-Ticket-Login: bob"},
         ticket={"login_details": ["user_agent"]},
@@ -308,7 +314,9 @@ def test_a_client_that_is_lost_leaves_nothing_behind(serving, monkeypatch, path)
 
 
 def test_a_login_without_a_ticket_ends_nobodys_session(serving):
-    """Not even that of the request before it on its connection, which a proxy may have sent for somebody else."""
+    """Not even that of the request before it on its connection, which a proxy may have sent for
+    somebody else.
+    """
     at, _ = serving({"/login": b"X-Ticket-Login: bob"})
     alice = at.login("alice")
     with at.connect() as client:

@@ -1,4 +1,6 @@
-"""Who may give out tickets: an application that was not trusted with logins can not set the ticket's cookie, in no spelling."""
+"""Who may give out tickets: an application that was not trusted with logins can not set the
+ticket's cookie, in no spelling.
+"""
 
 import pytest
 from conftest import OK, fields_of, status_of
@@ -10,7 +12,8 @@ ROUTES = [
     {"path": "/maybe", "auth": "optional"},
     {"path": "/"},
 ]
-#: As a browser reads it (RFC 6265bis): white space around the name goes; a cookie without a name is sent as its value.
+#: As a browser reads it (RFC 6265bis): white space around the name goes; a cookie without a name is
+#: sent as its value.
 SPELLINGS = [
     "ticket={ticket}",
     "ticket={ticket}; Path=/; HttpOnly; SameSite=Lax",
@@ -72,7 +75,9 @@ def test_the_name_is_the_configured_one(serving):
 
 
 def test_an_application_that_may_log_in_may_do_it_itself(serving):
-    """One with sessions in the same store (docs/frameworks.md). If it asks the gateway to do it, the gateway's is the only one."""
+    """One with sessions in the same store (docs/frameworks.md). If it asks the gateway to do it,
+    the gateway's is the only one.
+    """
     assert cookies_of(serving("Set-Cookie: ticket=theirs"), "/login") == [b"ticket=theirs"]
     at = serving("Set-Cookie: ticket=theirs", "X-Ticket-Login: alice")
     *cleared, ours = cookies_of(at, "/login")

@@ -1,8 +1,10 @@
-"""A storm: hostile clients and a moody upstream, at random but seeded, against one gateway with a near cache far too small.
+"""A storm: hostile clients and a moody upstream, at random but seeded, against one gateway with a
+near cache far too small.
 
-What must hold whatever happens: the application only ever sees the identity that the request's own ticket carries (P1, P10), nothing of
-a request that was refused, and when the storm is over every connection and descriptor is gone (P9). Run it on a build with
-FASTTICKET_SANITIZE=1 to have memory looked after, too. FASTTICKET_FUZZ scales its length.
+What must hold whatever happens: the application only ever sees the identity that the request's own
+ticket carries (P1, P10), nothing of a request that was refused, and when the storm is over every
+connection and descriptor is gone (P9). Run it on a build with FASTTICKET_SANITIZE=1 to have memory
+looked after, too. FASTTICKET_FUZZ scales its length.
 """
 
 import asyncio

@@ -1,4 +1,6 @@
-"""Who was admitted stays so for one answer, and no longer than the session: tunnels and streams end with it."""
+"""Who was admitted stays so for one answer, and no longer than the session: tunnels and streams end
+with it.
+"""
 
 import contextlib
 import json
@@ -25,7 +27,9 @@ def upgrade(*fields, ticket=None, protocol="websocket"):
 
 
 class Echo:
-    """An origin that changes to whatever protocol it is asked for, and sends back what comes. `ended`: its client has gone."""
+    """An origin that changes to whatever protocol it is asked for, and sends back what comes.
+    `ended`: its client has gone.
+    """
 
     def __init__(self):
         self.ended = threading.Event()
@@ -58,7 +62,9 @@ def ends_within_s(client, bound_s):
 
 
 def test_a_tunnel_ends_when_its_session_is_revoked(gateway, origin):
-    """Both sides of it, and at once: the bound is the lease, a minute here, but the doorbell is heard."""
+    """Both sides of it, and at once: the bound is the lease, a minute here, but the doorbell is
+    heard.
+    """
     behind = Echo()
     at = gateway(origin(behind), routes=[{"path": "/"}], store={"lease_ms": 60_000})
     ticket = at.login()
@@ -315,7 +321,9 @@ def stopping(at):
 
 
 def test_a_websocket_is_told_that_the_gateway_goes_away(gateway, origin):
-    """Its answer passes to the upstream, which ends it: the gateway need not wait for the drain timeout."""
+    """Its answer passes to the upstream, which ends it: the gateway need not wait for the drain
+    timeout.
+    """
     heard = []
 
     def serve(connection):

@@ -1,4 +1,6 @@
-"""The servers behind the gateway: balancing over real sockets, caps and queues, retries, health checks, names that move."""
+"""The servers behind the gateway: balancing over real sockets, caps and queues, retries, health
+checks, names that move.
+"""
 
 import contextlib
 import socket
@@ -144,7 +146,9 @@ def test_a_server_has_no_more_at_once_than_it_may_and_the_rest_waits_in_order(ga
 
 
 def test_who_waits_is_served_by_a_server_that_comes_back(gateway, origin):
-    """The other one is busy all the time, so nothing becomes free; but the pause of the one that refused is over."""
+    """The other one is busy all the time, so nothing becomes free; but the pause of the one that
+    refused is over.
+    """
     gate = Gate()
     with socket.socket() as back:
         back.bind(("127.0.0.1", 0))  # and does not listen: it refuses
@@ -289,7 +293,9 @@ RETRIES_PER_S = 10  # that it is given; beside those that requests earn
 
 
 def refused(at, count):
-    """Requests to servers that take no connection: how often they were sent again; how often they could by what is given meanwhile."""
+    """Requests to servers that take no connection: how often they were sent again; how often they
+    could by what is given meanwhile.
+    """
     began_s = time.monotonic()
     before = at.stats["retries"]
     with at.connect() as client:
@@ -415,7 +421,9 @@ def test_a_server_that_is_not_well_gets_nothing_until_it_is(gateway, origin, tmp
 
 @pytest.mark.parametrize("host", ["shop.example", "shop.example:8443", "[::1]", ""])
 def test_a_health_check_asks_for_the_host_that_is_wanted(gateway, origin, tmp_path, host):
-    """A server with several sites answers 404, or another's health, to a Host that it does not know. Default: its own address."""
+    """A server with several sites answers 404, or another's health, to a Host that it does not
+    know. Default: its own address.
+    """
     server = origin()
     local = origin(path=str(tmp_path / "a.sock"))
     gateway(**upstream(server, local, health_path="/health", health_interval_s=0.05, health_host=host))
@@ -556,7 +564,9 @@ def test_a_request_under_way_ends_with_a_server_that_went(gateway, origin, names
 
 
 def test_p9_no_connection_to_a_server_that_went_is_kept(gateway, origin, names):
-    """Neither one that has nothing to do, nor one whose request ends later: the server's side sees the end of both."""
+    """Neither one that has nothing to do, nor one whose request ends later: the server's side sees
+    the end of both.
+    """
     gate, ended = Gate(), []
 
     def serve(connection):

@@ -1,4 +1,6 @@
-"""The ticket does not reach an application that has no use for it; what comes beside it does, byte for byte."""
+"""The ticket does not reach an application that has no use for it; what comes beside it does, byte
+for byte.
+"""
 
 import asyncio
 import threading
@@ -99,7 +101,9 @@ def test_whoever_waited_for_the_store_keeps_it_as_little(at, behind):
 
 
 def test_whoever_waited_does_not_go_on_with_the_cookies_of_who_came_meanwhile(at, behind):
-    """The store is slow to answer for one, and another, whose session is held, is served before that."""
+    """The store is slow to answer for one, and another, whose session is held, is served before
+    that.
+    """
     ticket, waiting = at.login("alice"), at.login("bob")
     assert status_of(at.ask(get(f"Cookie: ticket={ticket}"))[0]) == 200
     behind.requests.clear()

@@ -1,4 +1,6 @@
-"""How a gateway leaves: noticed before it is gone, by every signal, and without keeping anybody waiting. Real processes."""
+"""How a gateway leaves: noticed before it is gone, by every signal, and without keeping anybody
+waiting. Real processes.
+"""
 
 import contextlib
 import json
@@ -109,7 +111,9 @@ def test_a_worker_that_dies_while_it_leaves_is_replaced(site, table):
 
 
 def test_a_restart_on_a_kept_socket_keeps_nobody_waiting_for_a_websocket(site, table):
-    """systemd keeps the socket and starts the next one when this one has gone: until then it is this one that serves."""
+    """systemd keeps the socket and starts the next one when this one has gone: until then it is
+    this one that serves.
+    """
     with socket.socket() as kept:
         kept.bind(("127.0.0.1", 0))
         kept.listen(64)
@@ -136,7 +140,9 @@ def test_a_restart_on_a_kept_socket_keeps_nobody_waiting_for_a_websocket(site, t
 @pytest.mark.skipif(os.geteuid() != 0, reason="a pid namespace is root's to make")
 @pytest.mark.parametrize("after_s", [0.1, 0.15, 0.2, 0.3, 0.5, 1.0])
 def test_sigterm_ends_pid_1_at_any_moment(tmp_path, table, after_s):
-    """A container's first process: the kernel drops signals that it has no handler for. Only Python's own start is before that."""
+    """A container's first process: the kernel drops signals that it has no handler for. Only
+    Python's own start is before that.
+    """
     config = Site.__new__(Site)
     config.folder = tmp_path
     config.configure(table())

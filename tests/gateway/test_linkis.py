@@ -1,4 +1,6 @@
-"""Linkis' own configuration file, unchanged: what each key becomes, what is refused, and the way to a file of ours."""
+"""Linkis' own configuration file, unchanged: what each key becomes, what is refused, and the way to
+a file of ours.
+"""
 
 import tomllib
 

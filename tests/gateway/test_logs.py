@@ -163,7 +163,9 @@ def test_one_message_is_said_so_often_and_then_counted(site, table):
 
 
 def test_sigusr1_opens_both_logs_anew(site, table, tmp_path):
-    """As logrotate does it: the files are moved, then the signal; nothing is loaded again, and no line is lost."""
+    """As logrotate does it: the files are moved, then the signal; nothing is loaded again, and no
+    line is lost.
+    """
     at = site(
         table(access_log="access.log", error_log="error.log", error_log_format="json", log_level="error", workers=2)
     )
@@ -190,7 +192,9 @@ def test_sigusr1_opens_both_logs_anew(site, table, tmp_path):
 
 
 def test_sigusr1_reaches_a_worker_that_is_still_starting(site, table, redis_server, tmp_path):
-    """It has opened its log, and answers no signal before its store has answered or a second is over."""
+    """It has opened its log, and answers no signal before its store has answered or a second is
+    over.
+    """
     config = table(access_log="access.log")
     config["store"] = {"url": f"redis://{redis_server.address}/0"}
     at = site(config)

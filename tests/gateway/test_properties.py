@@ -1,4 +1,5 @@
-r"""Properties files are read as java.util.Properties does, and nothing in them opens what Java leaves closed.
+r"""Properties files are read as java.util.Properties does, and nothing in them opens what Java
+leaves closed.
 
 Rule: `java_properties.load` is the judge, and a real Java judges that, where there is one.
 """
@@ -109,7 +110,7 @@ def plain(digits):
     return bytes.fromhex(digits).decode("utf-16-be", "surrogatepass")
 
 
-# ------------------------------------------------------------------------------------------------- as a configuration
+# ------------------------------------------------------------------------------- as a configuration
 
 
 def configuration(tmp_path, text):

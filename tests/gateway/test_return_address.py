@@ -162,7 +162,9 @@ def test_the_demo_goes_nowhere_else(wanted):
 
 
 def test_a_browser_finds_its_way_back(gateway, tmp_path):
-    """Chromium, and the demo's application: where it wanted to go is in the form, and in what that is answered with."""
+    """Chromium, and the demo's application: where it wanted to go is in the form, and in what that
+    is answered with.
+    """
     server = ThreadingHTTPServer(("127.0.0.1", 0), Application)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

@@ -1,6 +1,8 @@
-"""A name with addresses of two families is one server, reached by whichever of them answers: `localhost` that is ::1, or both.
+"""A name with addresses of two families is one server, reached by whichever of them answers:
+`localhost` that is ::1, or both.
 
-Rule: on the addresses of the first family nobody listens, unless a test says so; `app.test` has those that `names` lists.
+Rule: on the addresses of the first family nobody listens, unless a test says so; `app.test` has
+those that `names` lists.
 """
 
 import asyncio
@@ -48,7 +50,7 @@ def also_on():
         yield listen
 
 
-# ---------------------------------------------------------------------------------------------------------- the gateway
+# -------------------------------------------------------------------------------------- the gateway
 
 
 @pytest.mark.parametrize("addresses", [["::1"], ["127.0.0.1", "::1"], ["::1", "127.0.0.1"]])
@@ -115,7 +117,7 @@ def test_more_addresses_than_a_group_may_have_are_those_of_the_first_family(gate
     assert at.ask(GET)[1] == b"here"
 
 
-# ------------------------------------------------------------------------------------------------------- who has its turn
+# --------------------------------------------------------------------------------- who has its turn
 
 
 def group_of(servers, seconds, **options):
@@ -169,7 +171,7 @@ def test_which_are_seconds(found, expected):
     assert upstreams._with_seconds(found) == expected
 
 
-# ------------------------------------------------------------------------------------------------------------ the store
+# ---------------------------------------------------------------------------------------- the store
 
 
 def looked_up(monkeypatch, *addresses):

@@ -27,7 +27,9 @@ def redis_server(tmp_path):
 
 @pytest.fixture
 def table(tmp_path, origin, redis_server):
-    """A gateway on Redis; `/open` needs no ticket, `/other` is for another upstream, if there is one."""
+    """A gateway on Redis; `/open` needs no ticket, `/other` is for another upstream, if there is
+    one.
+    """
     create_key_file(tmp_path / "keys.toml")
     behind = origin()
 
@@ -147,7 +149,9 @@ def serve_in_vain(folder, config):
 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-"])
 def test_a_standard_stream_that_is_closed_is_nobody_elses(table, tmp_path, closed):
-    """The next socket had its number: the gateway ended without a word, or could have logged into a client's connection."""
+    """The next socket had its number: the gateway ended without a word, or could have logged into a
+    client's connection.
+    """
     (tmp_path / "fastticket.toml").write_text(to_toml(read_config(table(admin="unix:admin.sock"), "test", tmp_path)))
     command = f"exec {sys.executable} -m fastticket serve --config fastticket.toml {closed}"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -203,7 +207,9 @@ socket.getaddrinfo = look_up
 
 @pytest.fixture
 def app_test(tmp_path, monkeypatch):
-    """`app_test(address)`: what the name server says of app.test from now on; "": nothing; or "silence", or "too many"."""
+    """`app_test(address)`: what the name server says of app.test from now on; "": nothing; or
+    "silence", or "too many".
+    """
     (tmp_path / "resolver").mkdir()
     (tmp_path / "resolver" / "sitecustomize.py").write_text(RESOLVER)
     monkeypatch.syspath_prepend(str(tmp_path / "resolver"))
@@ -276,7 +282,9 @@ def test_a_name_that_comes_later(site, named, app_test, lost):
 
 
 def test_a_broken_key_file_is_for_the_next_reload(site, table, tmp_path):
-    """Neither a replacement reads it, nor is it half in force: one that was edited and not reloaded counts for nobody."""
+    """Neither a replacement reads it, nor is it half in force: one that was edited and not reloaded
+    counts for nobody.
+    """
     at = site(table(workers=2))
     ticket = ticket_of(tmp_path)
     assert status_of(at.ask(get(ticket))[0]) == 401

@@ -1,4 +1,6 @@
-"""Workers that die, configurations that change, signals in the middle of things: real processes, and nobody's request is dropped."""
+"""Workers that die, configurations that change, signals in the middle of things: real processes,
+and nobody's request is dropped.
+"""
 
 import asyncio
 import contextlib
@@ -172,7 +174,9 @@ HASTY = (
 
 
 def test_p9_a_worker_that_does_not_go_is_killed_after_all_the_time_that_it_may_take(site, table):
-    """One that retires: its time to retire, its time to drain, and a margin; one that is stopped has no time to retire."""
+    """One that retires: its time to retire, its time to drain, and a margin; one that is stopped
+    has no time to retire.
+    """
     at = site(table(retire_timeout_s=1.5, drain_timeout_s=0.5), program=HASTY)
     (old,) = at.workers()
     os.kill(old, signal.SIGSTOP)
@@ -238,7 +242,9 @@ def test_serve_takes_a_number_of_workers(folder, origin):
 
 
 def test_nobody_waits_for_a_worker_that_does_not_come(site, table):
-    """Half of the clients would: the kernel sends them to each socket that listens, as long as it does."""
+    """Half of the clients would: the kernel sends them to each socket that listens, as long as it
+    does.
+    """
     at = site(table(workers=2))
     with starting_none(at):
         os.kill(at.workers()[0], signal.SIGKILL)
@@ -282,7 +288,9 @@ def test_a_reload_listens_elsewhere(site, table, folder):
 
 
 def test_a_reload_disturbs_no_connection(site, table, origin):
-    """In flight, idle, and new ones: each gets its answer. Who waited for one is told to come again; who was idle stays connected."""
+    """In flight, idle, and new ones: each gets its answer. Who waited for one is told to come
+    again; who was idle stays connected.
+    """
     slow = SlowApplication()
     config = table(servers=[origin(slow).address], workers=2)
     at = site(config)
@@ -312,7 +320,9 @@ def routing(config, *hosts):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_after_a_reload_nobody_is_answered_by_the_old_routes(site, table, workers):
-    """Not on a connection that was kept, either, of which there may be more than the way to the new workers takes at once."""
+    """Not on a connection that was kept, either, of which there may be more than the way to the new
+    workers takes at once.
+    """
     config = table(workers=workers)
     at = site(routing(config, "old.test"))
     ask = "GET /x HTTP/1.1\r\nHost: {}\r\n\r\n"
@@ -487,7 +497,9 @@ def test_a_removed_key_is_refused_by_retiring_workers_too(site, table, folder):
 
 
 def test_who_retires_is_given_the_ring_that_was_checked_and_reads_no_file(site, table, folder):
-    """The file may be another one by then: that ring nobody has asked for. And one who retired before has the new one, too."""
+    """The file may be another one by then: that ring nobody has asked for. And one who retired
+    before has the new one, too.
+    """
     path, first = folder / "keys.toml", log_in(folder)
     at = site(table(auth="required"))
     with at.connect() as kept:
@@ -681,7 +693,9 @@ def test_a_reload_that_is_asked_for_during_another_one_is_done_after_it(site, ta
 
 
 def test_a_reload_that_is_refused_disturbs_no_connection(site, table, origin):
-    """Neither those that are there, which go on as if nothing had been, nor those that come meanwhile."""
+    """Neither those that are there, which go on as if nothing had been, nor those that come
+    meanwhile.
+    """
     slow = SlowApplication()
     config = table(servers=[origin(slow).address], workers=2)
     at = site(config)
@@ -744,7 +758,9 @@ def test_a_worker_that_dies_during_a_reload_is_replaced(site, table, silent_stor
 
 @contextlib.contextmanager
 def asking(address):
-    """One connection after the other meanwhile; yields what was not answered, and nothing is tried again."""
+    """One connection after the other meanwhile; yields what was not answered, and nothing is tried
+    again.
+    """
     stop, failures = threading.Event(), []
 
     def ask():
@@ -766,7 +782,9 @@ def asking(address):
 
 
 def test_a_successor_takes_over_a_port(site, table):
-    """The rolling upgrade of docs/operations.md: start the new one, then stop the old one; both on one port meanwhile."""
+    """The rolling upgrade of docs/operations.md: start the new one, then stop the old one; both on
+    one port meanwhile.
+    """
     config = table(listen=[f"127.0.0.1:{free_port()}"], admin="unix:admin.sock", workers=2)
     old = site(config)
     with asking(old.address) as failures:
@@ -774,7 +792,8 @@ def test_a_successor_takes_over_a_port(site, table):
         assert new.address == old.address
         assert old.at.end(signal.SIGTERM) == 0
         assert status_of(new.ask(GET)[0]) == 200
-    # Each of the two workers may reset who arrives between its last accept and its close: the kernel offers nothing better.
+    # Each of the two workers may reset who arrives between its last accept and its close: the
+    # kernel offers nothing better.
     assert len(failures) <= 2
     assert {type(failure) for failure in failures} <= {ConnectionResetError}
 
@@ -795,7 +814,9 @@ def serve_in_vain(folder):
 
 
 def test_a_successor_that_can_not_serve_takes_no_socket_from_one_that_does(site, table, folder):
-    """Nor by its address, on a path that somebody listens on; one whose owner is gone is taken over."""
+    """Nor by its address, on a path that somebody listens on; one whose owner is gone is taken
+    over.
+    """
     admin, client = folder / "admin.sock", folder / "g.sock"
     at = site(table(listen=["127.0.0.1:0", "unix:g.sock"], admin="unix:admin.sock"))
 

@@ -7,7 +7,8 @@ import re
 import pytest
 from lab.imports import PACKAGE, SOURCES, circle_in, graph, module_of, room_of, rooms
 
-#: What each room may import of the package. Of what stands beside the rooms, each module is a room of its own.
+#: What each room may import of the package. Of what stands beside the rooms, each module is a room
+#: of its own.
 MAY_IMPORT = {
     "errors": set(),
     "tasks": set(),

@@ -1,4 +1,6 @@
-"""The benchmarks of the store run, in small, and what they find is what the promises say. Their figures are not judged here."""
+"""The benchmarks of the store run, in small, and what they find is what the promises say. Their
+figures are not judged here.
+"""
 
 import json
 import subprocess

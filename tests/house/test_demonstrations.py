@@ -1,4 +1,6 @@
-"""The demonstrations of examples/sharing, run as a reader does: what each is there to show, and that the page says what is measured."""
+"""The demonstrations of examples/sharing, run as a reader does: what each is there to show, and
+that the page says what is measured.
+"""
 
 import json
 import os
@@ -139,7 +141,9 @@ def test_fastticket_sends_a_command_for_a_write_and_a_first_read_and_none_for_mo
 
 @pytest.mark.parametrize("step", ["everybody asks for the session's id", "everybody asks for it again"])
 def test_fastticket_asks_redis_by_the_second_and_not_by_the_request(rows, step):
-    """Twice what gateways and applications ask for in that time, and what it takes to learn of each session; not two a request."""
+    """Twice what gateways and applications ask for in that time, and what it takes to learn of each
+    session; not two a request.
+    """
     busy = by(rows("fastticket_shared"), "step")[step]
     commands = busy["commands/1,000 requests"] * busy["requests"] / 1000
     flushes = FLUSHES_PER_S * busy["requests"] / busy["requests/s"] + 1

@@ -1,4 +1,6 @@
-"""What the documents say of the configuration is what it is. That it can be read, test_snippets.py finds."""
+"""What the documents say of the configuration is what it is. That it can be read, test_snippets.py
+finds.
+"""
 
 import dataclasses
 import re

@@ -1,6 +1,8 @@
-"""The scripts in examples/: each runs as it is to its end; the application, which has none, as its first lines say.
+"""The scripts in examples/: each runs as it is to its end; the application, which has none, as its
+first lines say.
 
-examples/auth is run by test_auth_endpoint.py. systemd's units are read: what they start is a command of ours.
+examples/auth is run by test_auth_endpoint.py. systemd's units are read: what they start is a
+command of ours.
 """
 
 import ast

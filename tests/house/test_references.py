@@ -1,4 +1,6 @@
-"""What the documents name between the lines is there: commands and their flags, is_made of make, files, and where links lead."""
+"""What the documents name between the lines is there: commands and their flags, is_made of make,
+files, and where links lead.
+"""
 
 import contextlib
 import io
@@ -12,7 +14,9 @@ from fastticket.commands.cli import main
 
 @pytest.fixture(scope="module")
 def flags():
-    """Those of each command of the command line, as its help has them; those of `keys add` are of `keys`, too."""
+    """Those of each command of the command line, as its help has them; those of `keys add` are of
+    `keys`, too.
+    """
 
     def help_of(*words):
         with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.suppress(SystemExit):

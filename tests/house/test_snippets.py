@@ -1,8 +1,9 @@
-"""Everything that the documents say to type is typed here: each fenced block is run or checked, by its kind.
+"""Everything that the documents say to type is typed here: each fenced block is run or checked, by
+its kind.
 
-A block stands alone. It gets a folder with the files that documents name (`prepare`), and real servers in the place of the
-addresses that they name (`with_real_addresses`). A block of another kind, and an indented one, is an error: nobody has run it.
-`text` is for what nobody types.
+A block stands alone. It gets a folder with the files that documents name (`prepare`), and real
+servers in the place of the addresses that they name (`with_real_addresses`). A block of another
+kind, and an indented one, is an error: nobody has run it. `text` is for what nobody types.
 """
 
 import os
@@ -179,7 +180,9 @@ class Shell:
         assert signal.Signals[f"SIG{shlex.split(command)[1].removeprefix('-')}"]
 
     def curl(self, command, comment):
-        """Against a demo, or a gateway's admin socket; the comment begins with a word of the answer or its status."""
+        """Against a demo, or a gateway's admin socket; the comment begins with a word of the answer
+        or its status.
+        """
         for said, fixture in {"localhost:8080": "demo", "/run/fastticket/admin.sock": "admin_socket"}.items():
             if said in command:
                 command = command.replace(said, self.request.getfixturevalue(fixture))

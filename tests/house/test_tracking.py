@@ -1,4 +1,6 @@
-"""The benchmarks are tracked: what judges, compares and draws the figures does so. What they are is not judged here."""
+"""The benchmarks are tracked: what judges, compares and draws the figures does so. What they are is
+not judged here.
+"""
 
 import html.parser
 import itertools

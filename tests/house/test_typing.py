@@ -1,4 +1,6 @@
-"""The types and docstrings that a user's editor sees: true of the compiled modules, complete, and enough for `mypy --strict`."""
+"""The types and docstrings that a user's editor sees: true of the compiled modules, complete, and
+enough for `mypy --strict`.
+"""
 
 import ast
 import os
@@ -18,7 +20,8 @@ PACKAGE = ROOT / "fastticket"
 STUBS = sorted(PACKAGE.rglob("*.pyi"))
 BOUND_S = 100
 
-#: What inspect can not see of a compiled class, and therefore stubtest neither: the constructors, and a method without binding.
+#: What inspect can not see of a compiled class, and therefore stubtest neither: the constructors,
+#: and a method without binding.
 UNSEEN = {"__new__": "__cinit__", "check": "check"}
 
 
@@ -83,7 +86,9 @@ def test_a_signature_that_stubtest_can_not_see_is_that_of_the_source(stub, kind,
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """An environment with the Python part of the package, as a wheel would bring it; its interpreter."""
+    """An environment with the Python part of the package, as a wheel would bring it; its
+    interpreter.
+    """
     folder = tmp_path_factory.mktemp("user")
     venv.create(folder / "venv", symlinks=True)
     (site,) = (folder / "venv/lib").glob("python*/site-packages")
@@ -138,7 +143,9 @@ def test_the_user_code_uses_all_that_is_public():
 
 
 def public_definitions():
-    """Classes, functions and methods of the stubs, and of the modules that the public names come from."""
+    """Classes, functions and methods of the stubs, and of the modules that the public names come
+    from.
+    """
     modules = {ROOT / getattr(fastticket, name).__module__.replace(".", "/") for name in fastticket.__all__}
     python = [module.with_suffix(".py") for module in sorted(modules) if module.with_suffix(".py").exists()]
     return [found for path in STUBS + python for found in definitions(ast.parse(path.read_text()).body, path.name)]

@@ -1,4 +1,5 @@
-"""What a strict type checker must say no to: each line that is wrong names the error, and test_typing.py wants those and no others.
+"""What a strict type checker must say no to: each line that is wrong names the error, and
+test_typing.py wants those and no others.
 
 Nobody runs this.
 """

@@ -1,6 +1,8 @@
-"""A program that uses all of `fastticket.__all__`, as a strict type checker reads it; test_typing.py also runs it.
+"""A program that uses all of `fastticket.__all__`, as a strict type checker reads it;
+test_typing.py also runs it.
 
-Each `assert_type` is what the checker must find out by itself: there is neither a cast nor an ignored line.
+Each `assert_type` is what the checker must find out by itself: there is neither a cast nor an
+ignored line.
 """
 
 import asyncio

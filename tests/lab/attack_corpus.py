@@ -1,16 +1,19 @@
 """Raw requests that an attacker would send, and what has to become of each.
 
-`ATTACKS` is used twice: against the parser (test_http1.py) and over real sockets against the gateway (attack_runs.py).
-What is not refused is forwarded *rewritten from what was understood*: `Seen` says how the service behind must read it.
+`ATTACKS` is used twice: against the parser (test_http1.py) and over real sockets against the
+gateway (attack_runs.py). What is not refused is forwarded *rewritten from what was understood*:
+`Seen` says how the service behind must read it.
 
 How to use it over sockets
-- The gateway's ticket cookie is named COOKIE, and IDENTITY are the fields that only the gateway may set.
-- `attack.raw()` has no ticket; `attack.raw("Cookie: t=...")` puts field lines into every request meant to get through.
-- The service has seen `verdict.seen` as complete requests, in order, and nothing more; after a refusal the connection
-  closes.
-- A refusal `by` "head" is known before anything of that request is forwarded. One `by` "body" may come when its head
-  has gone on: the service has then an incomplete request. One `by` "gateway" comes from a rule or a limit above the
-  parser.
+- The gateway's ticket cookie is named COOKIE, and IDENTITY are the fields that only the gateway may
+  set.
+- `attack.raw()` has no ticket; `attack.raw("Cookie: t=...")` puts field lines into every request
+  meant to get through.
+- The service has seen `verdict.seen` as complete requests, in order, and nothing more; after a
+  refusal the connection closes.
+- A refusal `by` "head" is known before anything of that request is forwarded. One `by` "body" may
+  come when its head has gone on: the service has then an incomplete request. One `by` "gateway"
+  comes from a rule or a limit above the parser.
 """
 
 from __future__ import annotations
@@ -28,9 +31,9 @@ Layer = Literal["head", "body", "gateway"]
 class Seen:
     """One request as the service must read it.
 
-    `has` and `lacks` are field lines, `name: value`. `has` are to arrive as they are (names in any case). A field that
-    is called like one of `lacks`, if everything but letters and digits counts as `-`, and has its value, must not
-    arrive.
+    `has` and `lacks` are field lines, `name: value`. `has` are to arrive as they are (names in any
+    case). A field that is called like one of `lacks`, if everything but letters and digits counts
+    as `-`, and has its value, must not arrive.
     """
 
     method: str = "GET"
@@ -43,7 +46,9 @@ class Seen:
 
 @dataclass(frozen=True)
 class Verdict:
-    """First the requests that are `seen`, in order; then, if there are `statuses`, a refusal with one of them."""
+    """First the requests that are `seen`, in order; then, if there are `statuses`, a refusal with
+    one of them.
+    """
 
     seen: tuple[Seen, ...] = ()
     statuses: frozenset[int] = frozenset()
@@ -68,7 +73,7 @@ class Attack:
         return self.template.replace(MORE, "".join(f"{line}\r\n" for line in more_fields)).encode("latin-1")
 
 
-# ------------------------------------------------------------------------------------------------------------- requests
+# ----------------------------------------------------------------------------------------- requests
 
 MORE = "<more>"
 CHUNKED = "Transfer-Encoding: chunked"
@@ -107,7 +112,7 @@ HIDING = line("GET /smug HTTP/1.1")  # hides in a body, if a reader mistakes whe
 HIDDEN = HIDING.replace(MORE, "")  # the same, where its size matters
 
 
-# ------------------------------------------------------------------------------------------------------------- verdicts
+# ----------------------------------------------------------------------------------------- verdicts
 
 
 def no(*statuses: int, by: Layer = "head", after: tuple[Seen, ...] = ()) -> Verdict:
@@ -155,7 +160,7 @@ def group(name: str, *cases: tuple[str, str, Verdict]) -> None:
     ATTACKS.extend(Attack(case[0], name, case[1], case[2]) for case in cases)
 
 
-# -------------------------------------------------------------------------------------------------------------- framing
+# ------------------------------------------------------------------------------------------ framing
 
 group(
     "Content-Length",
@@ -282,7 +287,8 @@ group(
     ("chunk-16-digits-too-large", chunks("1000000000000002\r\nab\r\n" + END), BAD_BODY),  # 2**60 + 2
     ("chunk-16-digits-of-the-last", chunks("2\r\nab\r\n" + "0" * 17 + "\r\n\r\n"), BAD_BODY),
     ("chunk-tab-after-size", chunks("2\t\r\nab\r\n" + END), BAD_BODY),
-    # White space where RFC 9112, 7.1.1 has it, around ";" and "=". The extension is dropped, and the body framed anew.
+    # White space where RFC 9112, 7.1.1 has it, around ";" and "=". The extension is dropped, and
+    # the body framed anew.
     ("chunk-space-before-extension", chunks("2 ;a\r\nab\r\n" + END), yes(POSTED)),
     ("chunk-space-after-semicolon", chunks("2; a\r\nab\r\n0; b\r\n\r\n"), yes(POSTED)),
     ("chunk-space-around-all", chunks('2 \t;\ta = b ; c="d e"\r\nab\r\n0 ; x\r\n\r\n'), yes(POSTED)),
@@ -319,7 +325,7 @@ group(
     ("chunk-crlf-before-next", chunks("2\r\nab\r\n" + END + "\r\n" + nth(2)), yes(POSTED, Seen(target="/2"))),
 )
 
-# -------------------------------------------------------------------------------------------------------- lines, fields
+# ------------------------------------------------------------------------------------ lines, fields
 
 group(
     "lines",
@@ -487,7 +493,7 @@ group(
     ("absolute-query-only", line("GET HTTP://b:8080?x HTTP/1.1"), sees("/?x", host="b:8080")),
 )
 
-# ------------------------------------------------------------------------ hop by hop, identity, several on a connection
+# ---------------------------------------------------- hop by hop, identity, several on a connection
 
 group(
     "hop by hop",
@@ -528,7 +534,8 @@ group(
     ("139", request("GET /x HTTP/1.0", "Content-Length: 2", body="ab"), yes(Seen(body="ab"), closes=True)),
     ("140", "\r\n\r\n" + get(), AS_IS),
     ("141", get() * 3, yes(Seen(), Seen(), Seen())),
-    # Nominated fields are found by their normal spelling, so framing nominated in any spelling is refused.
+    # Nominated fields are found by their normal spelling, so framing nominated in any spelling is
+    # refused.
     ("nominate-content_length", post("Connection: Content_Length", "Content-Length: 2", body="ab"), BAD),
     ("nominate-transfer.encoding", post("Connection: transfer.encoding", CHUNKED, body=END), BAD),
     ("nominate-content-length-case", post("Connection: CONTENT-LENGTH", "Content-Length: 2", body="ab"), BAD),

@@ -1,8 +1,9 @@
-"""One attack of the corpus sent over a socket, and whether what came of it is what its verdict says.
+"""One attack of the corpus sent over a socket, and whether what came of it is what its verdict
+says.
 
-Rule: a run looks at both ends. The client has seen an answer to each request that was let through, in order, then the
-refusal, if there is one, and nothing more; the service has seen those requests as they had to be understood, and
-nothing of the others.
+Rule: a run looks at both ends. The client has seen an answer to each request that was let through,
+in order, then the refusal, if there is one, and nothing more; the service has seen those requests
+as they had to be understood, and nothing of the others.
 """
 
 import re

@@ -1,6 +1,8 @@
-"""A real Chromium, led page by page over its DevTools protocol: https://chromedevtools.github.io/devtools-protocol/.
+"""A real Chromium, led page by page over its DevTools protocol:
+https://chromedevtools.github.io/devtools-protocol/.
 
-Its names under `shop.test` and `localhost` are 127.0.0.1; everything else resolves to nothing. Certificates are not looked at.
+Its names under `shop.test` and `localhost` are 127.0.0.1; everything else resolves to nothing.
+Certificates are not looked at.
 """
 
 from __future__ import annotations
@@ -68,7 +70,9 @@ class Chromium:
         return found["result"].get("value")
 
     def wait(self, condition: str) -> None:
-        """Until an expression of a page that takes its time is true. The page may become another one meanwhile."""
+        """Until an expression of a page that takes its time is true. The page may become another
+        one meanwhile.
+        """
         watch = f"""new Promise(done => {{
             const look = () => {{
                 try {{ if ({condition}) {{ done(true); return; }} }} catch (error) {{}}
@@ -92,7 +96,9 @@ class Chromium:
         self._call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
 
     def cookies(self) -> list[tuple[str, str, str]]:
-        """All that it keeps: (name, domain, path); a domain for the hosts below it, too, begins with a dot."""
+        """All that it keeps: (name, domain, path); a domain for the hosts below it, too, begins
+        with a dot.
+        """
         found = self._call("Network.getAllCookies")["cookies"]
         return sorted((cookie["name"], cookie["domain"], cookie["path"]) for cookie in found)
 

@@ -1,7 +1,9 @@
-"""`make corpus`: every attack, every bad response and paths of public pages, over sockets, and properties files, as a table.
+"""`make corpus`: every attack, every bad response and paths of public pages, over sockets, and
+properties files, as a table.
 
-Rule: nothing is judged here. A row counts the runs of attack_runs.py, response_runs.py and path_corpus.py that raised nothing; of a
-properties file it says whether it is read as java_properties.py does. Exit code 1 unless all is as wanted.
+Rule: nothing is judged here. A row counts the runs of attack_runs.py, response_runs.py and
+path_corpus.py that raised nothing; of a properties file it says whether it is read as
+java_properties.py does. Exit code 1 unless all is as wanted.
 """
 
 import sys

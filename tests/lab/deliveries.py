@@ -1,7 +1,8 @@
 """How raw bytes come to the gateway: whole, in two pieces split at any boundary, or byte by byte.
 
-Rule: a piece goes out only when the gateway has read the one before, and nobody sleeps for that. What has been sent over
-the loopback is there for the gateway at once, and its loop serves all that is there before it answers a call.
+Rule: a piece goes out only when the gateway has read the one before, and nobody sleeps for that.
+What has been sent over the loopback is there for the gateway at once, and its loop serves all that
+is there before it answers a call.
 """
 
 import contextlib
@@ -23,7 +24,9 @@ def bytewise(raw):
 
 
 def in_two(raw, dull=b""):
-    """Each way to split it. What is long is split near its ends, and now and then between them; what is dull only at its ends."""
+    """Each way to split it. What is long is split near its ends, and now and then between them;
+    what is dull only at its ends.
+    """
     begin = raw.find(dull)
     skipped = range(begin + 2, begin + len(dull) - 1) if begin >= 0 else ()
     for at in range(1, len(raw)):
@@ -33,7 +36,9 @@ def in_two(raw, dull=b""):
 
 
 def send(gateway, connection, pieces):
-    """As far as the gateway lets us: it may close before the end. What was taken has been served on return."""
+    """As far as the gateway lets us: it may close before the end. What was taken has been served on
+    return.
+    """
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with contextlib.suppress(ConnectionError):
         for piece in pieces:

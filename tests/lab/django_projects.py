@@ -1,4 +1,6 @@
-"""Django in this process: the project of `peers/django_application.py`, with a store of its own for each test."""
+"""Django in this process: the project of `peers/django_application.py`, with a store of its own for
+each test.
+"""
 
 import json
 import sys
@@ -35,7 +37,9 @@ def project(tmp_path_factory):
 
 @pytest.fixture
 def at(project, monkeypatch, request):
-    """The project with a store of its own: `at.client()`, `at.store`, `at.cache`. Its parameter: more settings in FASTTICKET."""
+    """The project with a store of its own: `at.client()`, `at.store`, `at.cache`. Its parameter:
+    more settings in FASTTICKET.
+    """
     from django.conf import settings
     from django.test import AsyncClient, Client
 

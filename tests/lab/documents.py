@@ -1,4 +1,6 @@
-"""The documents, read for tests: README.md and all of docs/, their fenced blocks, inline code, links and headings."""
+"""The documents, read for tests: README.md and all of docs/, their fenced blocks, inline code,
+links and headings.
+"""
 
 import re
 from pathlib import Path

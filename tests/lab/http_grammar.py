@@ -1,6 +1,7 @@
 """Messages made by a grammar from a random generator, real ones, and mutations of both.
 
-Rule: most of a message is well formed. What is nearly always refused says nothing of how the rest is read.
+Rule: most of a message is well formed. What is nearly always refused says nothing of how the rest
+is read.
 
 FASTTICKET_FUZZ=10 tries ten times as many.
 """
@@ -17,7 +18,7 @@ def seeds(count: int) -> range:
     return range(int(count * FACTOR))
 
 
-# ------------------------------------------------------------------------------------------------------------- grammar
+# ------------------------------------------------------------------------------------------ grammar
 
 
 GOOD_TARGETS = [
@@ -127,7 +128,7 @@ def responses(rng: random.Random) -> bytes:
     return raw
 
 
-# ------------------------------------------------------------------------------------------------------------ mutation
+# ----------------------------------------------------------------------------------------- mutation
 
 
 def flip_a_bit(rng: random.Random, raw: bytearray, at: int) -> None:
@@ -184,7 +185,7 @@ def mutated(rng: random.Random, raw: bytes) -> bytes:
     return bytes(changed)
 
 
-# ----------------------------------------------------------------------------------------------------------- real ones
+# ---------------------------------------------------------------------------------------- real ones
 
 
 def lines(*text: str, body: bytes = b"") -> bytes:

@@ -1,6 +1,8 @@
-"""What imports what in the package, read from the sources: `.py`, `.pyx` and `.pxd`, imports for annotations included.
+"""What imports what in the package, read from the sources: `.py`, `.pyx` and `.pxd`, imports for
+annotations included.
 
-`python -m lab.imports` (in `tests/`) or `make rooms` prints the rooms: their files with lines, and what each room imports.
+`python -m lab.imports` (in `tests/`) or `make rooms` prints the rooms: their files with lines, and
+what each room imports.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ _COMPILED = re.compile(
 
 
 def module_of(source: Path) -> str:
-    """`fastticket/stores/redis/store.py` is `stores.redis.store`, the package itself the empty name."""
+    """`fastticket/stores/redis/store.py` is `stores.redis.store`, the package itself the empty
+    name.
+    """
     parts = source.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
 
@@ -82,7 +86,9 @@ def rooms(modules: Mapping[str, set[str]]) -> dict[str, set[str]]:
 
 
 def circle_in(graph: Mapping[str, set[str]]) -> list[str]:
-    """Modules of which each imports the next and the last one the first; empty if there is no such circle."""
+    """Modules of which each imports the next and the last one the first; empty if there is no such
+    circle.
+    """
     done: set[str] = set()
     path: list[str] = []
 

@@ -1,7 +1,8 @@
-r"""What `java.util.Properties.load(Reader)` makes of a text: written from its documentation, one character at a time.
+r"""What `java.util.Properties.load(Reader)` makes of a text: written from its documentation, one
+character at a time.
 
-It is the oracle of test_properties.py, which asks a real Java the same where there is one (`JAVA` is its program): each text goes in as
-hexadecimal UTF-16 on a line, and the pairs come back so.
+It is the oracle of test_properties.py, which asks a real Java the same where there is one (`JAVA`
+is its program): each text goes in as hexadecimal UTF-16 on a line, and the pairs come back so.
 """
 
 #: Texts, and what Java reads in them.

@@ -1,11 +1,13 @@
-"""A store in memory, for tests: a second, plain implementation of the Store protocol whose faults are switched on and off.
+"""A store in memory, for tests: a second, plain implementation of the Store protocol whose faults
+are switched on and off.
 
     ModelServer   what the stores of several processes share: sessions and logs, shard by shard. The truth.
     ModelStore    one process' way to it: the Store protocol. Remembers every call.
     Wire          between the two: what gets refused, lost, or held back
     VirtualLoop   an event loop in which time passes only when nobody has anything left to do
 
-A call is done by the server in one step, so that the order of things is that of the code that calls.
+A call is done by the server in one step, so that the order of things is that of the code that
+calls.
 """
 
 from __future__ import annotations
@@ -137,7 +139,9 @@ class _Log:
 
 
 class ModelServer:
-    """The truth. `clock` is any monotonic clock, ms; `shift_ms` is changed to make the store's clock jump."""
+    """The truth. `clock` is any monotonic clock, ms; `shift_ms` is changed to make the store's
+    clock jump.
+    """
 
     def __init__(self, clock: Callable[[], int], shards: int = 4) -> None:
         self.clock = clock

@@ -1,4 +1,6 @@
-"""The near cache as plain Python: slow, obvious, the oracle of tests/core/test_nearcache.py. The rules are those of design section 5."""
+"""The near cache as plain Python: slow, obvious, the oracle of tests/core/test_nearcache.py. The
+rules are those of design section 5.
+"""
 
 from collections import OrderedDict
 

@@ -1,7 +1,8 @@
-"""Paths that need no ticket, and paths that do, in three layouts of routes; and a run of one over a socket.
+"""Paths that need no ticket, and paths that do, in three layouts of routes; and a run of one over a
+socket.
 
-Rule: a path that needs none arrives at the service as it was sent, byte by byte; one that does is answered with 401 and arrives
-nowhere.
+Rule: a path that needs none arrives at the service as it was sent, byte by byte; one that does is
+answered with 401 and arrives nowhere.
 """
 
 from dataclasses import dataclass, field

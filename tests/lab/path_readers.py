@@ -1,8 +1,9 @@
 """What services make of a path: every reading that any of them, or several in a row, could come to.
 
-Rule: a step is something that a known server, framework or proxy does. They may be taken in any order and any number of
-times, as hops behind each other do. None of STEPS makes a path longer, so there is an end to it. Some of DECODINGS do, so these are
-taken so many deep. A path is a string of bytes (Latin-1).
+Rule: a step is something that a known server, framework or proxy does. They may be taken in any
+order and any number of times, as hops behind each other do. None of STEPS makes a path longer, so
+there is an end to it. Some of DECODINGS do, so these are taken so many deep. A path is a string of
+bytes (Latin-1).
 """
 # ruff: noqa: RUF001, RUF002
 

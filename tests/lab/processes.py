@@ -27,7 +27,8 @@ FASTTICKET = ("-m", "fastticket")
 
 
 class Process:
-    """A command that prints a line with its address when it serves. It ends with the test process even if that is killed.
+    """A command that prints a line with its address when it serves. It ends with the test process
+    even if that is killed.
 
     `program`: what Python runs.
     """
@@ -69,7 +70,9 @@ class Process:
             return [int(pid) for pid in file.read().split()]
 
     def kill(self):
-        """All of its processes at once, as if the power had failed: its workers have no time to notice."""
+        """All of its processes at once, as if the power had failed: its workers have no time to
+        notice.
+        """
         self.process.send_signal(signal.SIGSTOP)
         for pid in self.workers():
             os.kill(pid, signal.SIGKILL)
@@ -127,7 +130,9 @@ class Site:
 
 @contextlib.contextmanager
 def starting_none(at):
-    """Meanwhile its supervisor can fork no worker: that takes four descriptors, and it may open two more."""
+    """Meanwhile its supervisor can fork no worker: that takes four descriptors, and it may open two
+    more.
+    """
     used = [int(fd) for fd in os.listdir(f"/proc/{at.pid}/fd")]
     free = itertools.islice((fd for fd in itertools.count() if fd not in used), 2, None)
     soft, hard = resource.prlimit(at.pid, resource.RLIMIT_NOFILE)

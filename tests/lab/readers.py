@@ -1,7 +1,9 @@
-"""The same bytes as three parsers read them: ours, llhttp (by httptools), and h11; and what differs.
+"""The same bytes as three parsers read them: ours, llhttp (by httptools), and h11; and what
+differs.
 
-Rule: what we accept, a peer must read the same. Where a peer is stricter than we are stands in LLHTTP_REFUSES and
-H11_REFUSES, each with examples that test_http1_differential.py tests. What only peers accept does not matter here.
+Rule: what we accept, a peer must read the same. Where a peer is stricter than we are stands in
+LLHTTP_REFUSES and H11_REFUSES, each with examples that test_http1_differential.py tests. What only
+peers accept does not matter here.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ class Message:
 
 @dataclass
 class Reading:
-    """The messages of a connection, and how it ended: an error; closed by what a message said; or more may come."""
+    """The messages of a connection, and how it ended: an error; closed by what a message said; or
+    more may come.
+    """
 
     messages: list[Message] = field(default_factory=list)
     error: str | None = None
@@ -42,13 +46,17 @@ class Reading:
 
 
 def plain(name: bytes, value: bytes) -> tuple[bytes, bytes]:
-    """Parsers differ in whether they leave white space around a value, and h11 spells the coding in lower case."""
+    """Parsers differ in whether they leave white space around a value, and h11 spells the coding in
+    lower case.
+    """
     value = value.strip(b" \t")
     return (name, value.lower() if name.lower() == b"transfer-encoding" else value)
 
 
 def target_and_host(method: bytes, target: bytes, fields: Fields) -> tuple[bytes, bytes]:
-    """What a request asks for, and whom (RFC 9112, 3.2.2 and 3.2.4): worked out anew, as peers leave that to their callers."""
+    """What a request asks for, and whom (RFC 9112, 3.2.2 and 3.2.4): worked out anew, as peers
+    leave that to their callers.
+    """
     absolute = re.fullmatch(rb"(?i:https?)://([^/?]+)(.*)", target)
     if absolute:
         root = b"*" if method == b"OPTIONS" and not absolute[2] else b"/"
@@ -58,7 +66,7 @@ def target_and_host(method: bytes, target: bytes, fields: Fields) -> tuple[bytes
     return target, host.removesuffix(b":")
 
 
-# ---------------------------------------------------------------------------------------------------------------- ours
+# --------------------------------------------------------------------------------------------- ours
 
 
 def our_body(head: dict, message: Message, rest: bytes) -> int | None:
@@ -127,7 +135,7 @@ def our_responses(raw: bytes, asked: list[str]) -> Reading:
     return our_reading(raw, read_head)
 
 
-# -------------------------------------------------------------------------------------------------------------- llhttp
+# ------------------------------------------------------------------------------------------- llhttp
 
 
 class LlhttpEvents:
@@ -196,7 +204,7 @@ def llhttp_reading(events: LlhttpRequests | LlhttpResponses, raw: bytes) -> Read
     return reading
 
 
-# ----------------------------------------------------------------------------------------------------------------- h11
+# ---------------------------------------------------------------------------------------------- h11
 
 
 def h11_fields(event: h11.Request | h11.Response) -> Fields:
@@ -276,7 +284,7 @@ def h11_responses(raw: bytes, asked: list[str]) -> Reading:
     return reading
 
 
-# --------------------------------------------------------------------------- where peers are stricter than we are
+# ------------------------------------------------------------- where peers are stricter than we are
 
 
 @dataclass(frozen=True)
@@ -297,7 +305,9 @@ def options_of(message: Message, name: bytes) -> set[bytes]:
 
 
 def extras_of(message: Message) -> tuple[list[bytes], list[bytes]]:
-    """The extensions of a chunked body, each with its `;`, and its trailer lines; or as many as have come."""
+    """The extensions of a chunked body, each with its `;`, and its trailer lines; or as many as
+    have come.
+    """
     extensions: list[bytes] = []
     rest = message.raw[message.head_size :] if values_of(message, b"transfer-encoding") else b""
     while line := re.match(rb"([0-9a-fA-F]+)([^\r]*)(\r\n)?", rest):
@@ -412,11 +422,13 @@ def is_excused(stricter: list[Stricter], messages: list[Message]) -> bool:
     return any(one.applies(message) for one in stricter for message in messages)
 
 
-# ---------------------------------------------------------------------------------------------------------- comparison
+# --------------------------------------------------------------------------------------- comparison
 
 
 def difference(ours: Reading, theirs: Reading, stricter: list[Stricter]) -> str | None:
-    """What the peer reads differently. Where it is known to be stricter, nothing is compared from there on."""
+    """What the peer reads differently. Where it is known to be stricter, nothing is compared from
+    there on.
+    """
     for number, mine in enumerate(ours.messages):
         around = ours.messages[max(0, number - 1) : number + 1]
         if number >= len(theirs.messages):

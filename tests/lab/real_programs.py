@@ -1,6 +1,8 @@
-"""Real programs of others: those that run to their end, and those that serve, as upstream servers that a test starts and ends.
+"""Real programs of others: those that run to their end, and those that serve, as upstream servers
+that a test starts and ends.
 
-A server is handed a socket that listens already: its port is nobody else's, and who connects too early waits in the kernel's queue.
+A server is handed a socket that listens already: its port is nobody else's, and who connects too
+early waits in the kernel's queue.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ def uvicorn(folder: Path, application: str = "asgi_application:application", env
 
 
 def gunicorn(folder: Path):
-    """`peers/wsgi_application.py`, by a worker that serves one connection after the other and keeps none."""
+    """`peers/wsgi_application.py`, by a worker that serves one connection after the other and keeps
+    none.
+    """
     options = ("--chdir", PEERS, "--worker-class", "sync", "--log-level", "warning")
     command = (program("gunicorn"), *options, "wsgi_application:application")
     return serving(lambda descriptor: [*command, "--bind", f"fd://{descriptor}"], folder, environment=home(folder))
@@ -131,7 +135,9 @@ def nginx(folder: Path, directives: str = "") -> Iterator[str]:
 def serving(
     command: Callable[[int], list], folder: Path, *, path: Path | None = None, environment: dict[str, str] | None = None
 ) -> Iterator[str]:
-    """The command for the descriptor of a listening socket, as a process. Its address, as the gateway's configuration has it."""
+    """The command for the descriptor of a listening socket, as a process. Its address, as the
+    gateway's configuration has it.
+    """
     with listening(path) as listener:
         descriptor = listener.fileno()
         process = subprocess.Popen(

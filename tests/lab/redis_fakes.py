@@ -1,4 +1,6 @@
-"""What real servers can not be made to do: a server that answers as a test says, and a link that delays, cuts and swallows."""
+"""What real servers can not be made to do: a server that answers as a test says, and a link that
+delays, cuts and swallows.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ import hiredis
 
 
 class Scripted:
-    """Speaks RESP. `answer(words)` gives the reply's bytes, or waits before it does; None: this command gets no reply."""
+    """Speaks RESP. `answer(words)` gives the reply's bytes, or waits before it does; None: this
+    command gets no reply.
+    """
 
     def __init__(self, answer: Callable[[list[bytes]], Awaitable[bytes | None] | bytes | None] = lambda _: b"+OK\r\n"):
         self.answer = answer
@@ -82,7 +86,9 @@ def array(*parts: bytes) -> bytes:
 
 
 class Proxy:
-    """A link to a server on 127.0.0.1 that takes `delay_s` each way, in pieces of `piece` bytes; it can be cut, and go silent."""
+    """A link to a server on 127.0.0.1 that takes `delay_s` each way, in pieces of `piece` bytes; it
+    can be cut, and go silent.
+    """
 
     def __init__(self, port: int, delay_s: float = 0.0, piece: int = 1 << 20) -> None:
         self._to = port

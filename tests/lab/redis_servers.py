@@ -1,6 +1,8 @@
-"""Real servers for tests: Redis, Valkey, Sentinel, Cluster, on free ports of 127.0.0.1, started and ended here.
+"""Real servers for tests: Redis, Valkey, Sentinel, Cluster, on free ports of 127.0.0.1, started and
+ended here.
 
-They are run for tests alone: nothing is written to disk, and each ends with the test process even if that is killed.
+They are run for tests alone: nothing is written to disk, and each ends with the test process even
+if that is killed.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ _ports = random.SystemRandom().sample(_own_ports(), len(_own_ports()))  # in an 
 
 
 def free_port() -> int:
-    """A port that nobody listens on, never the same one twice; with it, for a Cluster's server, its bus port, 10,000 further on."""
+    """A port that nobody listens on, never the same one twice; with it, for a Cluster's server, its
+    bus port, 10,000 further on.
+    """
     while True:
         port = _ports.pop()
         with contextlib.suppress(OSError), socket.socket() as probe, socket.socket() as bus:

@@ -1,9 +1,11 @@
 """The slow, obvious twin: what fastticket promises, in plain Python, standard library only.
 
-It is the oracle of the tests: written from the specification (docs/ticket-format.md), never from the compiled code,
-and nothing in the package imports it. Where the two disagree, one of them is wrong: read the specification.
+It is the oracle of the tests: written from the specification (docs/ticket-format.md), never from
+the compiled code, and nothing in the package imports it. Where the two disagree, one of them is
+wrong: read the specification.
 
-    python tests/lab/reference.py > tests/lab/vectors.json      writes the test vectors again, byte for byte
+    python tests/lab/reference.py > tests/lab/vectors.json      writes the test vectors again, byte
+                                                                for byte
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import json
 import struct
 from typing import NamedTuple
 
-# =========================================================================================================== the ticket
+# ===========================================================================================================
+# the ticket
 
 FORMAT = 1
 PRINCIPAL_BYTES_MAX = 190
@@ -126,7 +129,7 @@ def verify(ring: Ring, audience: str, ticket: str | bytes, now_ms: int) -> Field
     return Fields(key_id, session_id, issued_at_ms, idle_timeout_s, lifetime_s, principal)
 
 
-# ------------------------------------------------------------------------------------------- the ticket's test vectors
+# ------------------------------------------------------------------------ the ticket's test vectors
 
 NOW_MS = 1_750_000_000_000
 SECRETS = {

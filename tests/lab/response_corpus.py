@@ -1,8 +1,9 @@
 """Raw responses that a broken or hostile service would send, and what has to become of each.
 
-Rule: what can not be read in exactly one way is answered 502, or, if its head has gone on already, the client's
-connection is cut before the response is complete. Only a service that has said exactly one response, and no byte more,
-is asked again over the same connection. `ANSWERS` is sent over real sockets by response_runs.py.
+Rule: what can not be read in exactly one way is answered 502, or, if its head has gone on already,
+the client's connection is cut before the response is complete. Only a service that has said exactly
+one response, and no byte more, is asked again over the same connection. `ANSWERS` is sent over real
+sockets by response_runs.py.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Read:
-    """A response as the client must read it. Of `has` and `lacks`, field lines, all must arrive, and none."""
+    """A response as the client must read it. Of `has` and `lacks`, field lines, all must arrive,
+    and none.
+    """
 
     status: int = 200
     body: str = "ok"
@@ -51,7 +54,7 @@ class Answer:
         return self.text.encode("latin-1")
 
 
-# ------------------------------------------------------------------------------------------------------------ responses
+# ---------------------------------------------------------------------------------------- responses
 
 CHUNKED = "Transfer-Encoding: chunked"
 LENGTH = "Content-Length: 2"
@@ -77,7 +80,7 @@ def chunks(body: str, *fields: str) -> str:
     return response(CHUNKED, *fields, body=body)
 
 
-# ------------------------------------------------------------------------------------------------------------- verdicts
+# ----------------------------------------------------------------------------------------- verdicts
 
 BAD = Verdict(may_refuse=True)
 BROKEN = Verdict(may_refuse=True, may_cut=True)
@@ -111,7 +114,7 @@ def group(name: str, *cases: tuple) -> None:
 ENDS = {"ends": True}
 TO_HEAD = {"method": "HEAD"}
 
-# -------------------------------------------------------------------------------------------------------------- the head
+# ----------------------------------------------------------------------------------------- the head
 
 group(
     "status line",
@@ -146,7 +149,8 @@ group(
     ("line-reason-delete", started("HTTP/1.1 200 O\x7fK"), BAD),
     ("line-lf", "HTTP/1.1 200 OK\nContent-Length: 2\r\n\r\nok", BAD),
     ("line-cr-cr-lf", "HTTP/1.1 200 OK\r\r\nContent-Length: 2\r\n\r\nok", BAD),
-    # It says nothing more and does not close: what can not become a status line any more is known at once.
+    # It says nothing more and does not close: what can not become a status line any more is known
+    # at once.
     ("line-version-alone", "HTTP/1.1\r\n\r\n", BAD),
     ("line-version-alone-lf", "HTTP/1.1 \n\n", BAD),
     ("line-version-and-space", "HTTP/1.1 \r\n", BAD),
@@ -235,7 +239,7 @@ group(
     ("version-1.0-keep-alive", response("Connection: keep-alive", LENGTH, line="HTTP/1.0 200 OK", body="ok"), GOOD),
 )
 
-# -------------------------------------------------------------------------------------------------------------- framing
+# ------------------------------------------------------------------------------------------ framing
 
 group(
     "Content-Length",
@@ -336,7 +340,7 @@ group(
     ("chunk-looks-like-an-end", chunks("7\r\nok\r\n0\r\n\r\n" + END), yes(body="ok\r\n0\r\n")),
 )
 
-# ------------------------------------------------------------------------------------------------------------- the end
+# ------------------------------------------------------------------------------------------ the end
 
 group(
     "end",

@@ -1,8 +1,9 @@
-"""One response of the corpus sent by a service, and whether what came of it is what its verdict says.
+"""One response of the corpus sent by a service, and whether what came of it is what its verdict
+says.
 
-Rule: after every response the gateway is asked once more, over the same client's connection if that is still open. So
-whatever was left over of the response, on either side, is seen: the client would read it as the answer, or the service
-would be asked over a connection that it has spoilt.
+Rule: after every response the gateway is asked once more, over the same client's connection if that
+is still open. So whatever was left over of the response, on either side, is seen: the client would
+read it as the answer, or the service would be asked over a connection that it has spoilt.
 """
 
 import threading

@@ -1,6 +1,7 @@
 """Runs a file of Python as a document shows it: `python tests/lab/run_snippet.py FILE`.
 
-It may await at its top level. If it then uses a `cache` that it does not make, it has one, open and in memory, and alice's `ticket`.
+It may await at its top level. If it then uses a `cache` that it does not make, it has one, open and
+in memory, and alice's `ticket`.
 """
 
 import ast

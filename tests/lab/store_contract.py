@@ -1,13 +1,14 @@
 """What every store must do: each sentence of fastticket/stores/contract.py, as tests.
 
-A store is put to them by a subclass of `StoreContract` that says how to make a handle on one and the same store, as another
-process would have, and how to break it:
+A store is put to them by a subclass of `StoreContract` that says how to make a handle on one and
+the same store, as another process would have, and how to break it:
 
     class TestRedis(StoreContract):
         @pytest.fixture
         async def open_handle(self): ...
 
-No test here sleeps: deadlines lie in the past or the future, and what must happen is waited for with a bound.
+No test here sleeps: deadlines lie in the past or the future, and what must happen is waited for
+with a bound.
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ def principal_in(shard: int, shards: int) -> str:
 async def new_session(
     store: Store, principal: str = "alice", *, idle_ms: int = HOUR_MS, age_ms: int = 0
 ) -> StoredSession:
-    """Not created yet. Its idle deadline is `idle_ms` from now (negative: it is dead already), its login was `age_ms` ago."""
+    """Not created yet. Its idle deadline is `idle_ms` from now (negative: it is dead already), its
+    login was `age_ms` ago.
+    """
     now_ms = await store.time_ms()
     return StoredSession(new_session_id(), principal, now_ms + idle_ms, now_ms - age_ms, 7200, 86400)
 
@@ -162,14 +165,18 @@ NEWS: dict[str, Callable[[Store, StoredSession], Awaitable[object]]] = {
 
 
 class StoreContract:
-    """Subclass, and give `open_handle`. `is_shared = False`: a store that no second process can open."""
+    """Subclass, and give `open_handle`. `is_shared = False`: a store that no second process can
+    open.
+    """
 
     is_shared = True
     tells_changes = True  # the doorbell says whose attributes were written
 
     @pytest.fixture
     async def open_handle(self) -> OpenHandle:
-        """A function that opens a handle on the test's store; all handles are on the same one. Closes them in the end."""
+        """A function that opens a handle on the test's store; all handles are on the same one.
+        Closes them in the end.
+        """
         raise NotImplementedError
 
     async def lose_log(self, store: Store, principal: str) -> None:
@@ -185,7 +192,9 @@ class StoreContract:
         raise NotImplementedError
 
     async def until_it_listens(self, other: Store, rung: list[int]) -> None:
-        """Until the doorbell has rung, into `rung`, for all that it rings for when a handle is opened."""
+        """Until the doorbell has rung, into `rung`, for all that it rings for when a handle is
+        opened.
+        """
 
     @pytest.fixture
     async def store(self, open_handle: OpenHandle) -> Store:
@@ -193,7 +202,9 @@ class StoreContract:
 
     @pytest.fixture
     async def other(self, store: Store, open_handle: OpenHandle) -> Store:
-        """A second handle on the same store, as another process would have; the very same where that is impossible."""
+        """A second handle on the same store, as another process would have; the very same where
+        that is impossible.
+        """
         return await open_handle() if self.is_shared else store
 
     # --- the clock
@@ -317,7 +328,9 @@ class StoreContract:
         assert await deadline_of(store, session) == session.idle_deadline_ms
 
     async def test_a_revocation_in_the_log_always_shows_in_the_deadlines(self, store, other):
-        """The log is read before the sessions: never does `events` know of an end that `deadlines_ms` does not."""
+        """The log is read before the sessions: never does `events` know of an end that
+        `deadlines_ms` does not.
+        """
         sessions = [await add_session(store) for _ in range(30)]
         wanted = tuple((session.id, "alice") for session in sessions)
         since = (await ask(store)).position
@@ -421,7 +434,9 @@ class StoreContract:
         assert (await ask(store, since=since)).gap
 
     async def test_a_position_from_the_future_is_a_gap(self, store):
-        """The store was emptied, or failed over to a replica that had not heard of the last entries."""
+        """The store was emptied, or failed over to a replica that had not heard of the last
+        entries.
+        """
         await add_session(store)
         last = (await ask(store)).position
         reply = await ask(store, since=(last[0] + 1_000_000, 0))
@@ -548,7 +563,9 @@ class StoreContract:
         ]
 
     async def test_the_dead_who_are_in_nobodys_way_stay(self, store):
-        """A touch that is on its way may bring them back. Those that must go are those longest dead."""
+        """A touch that is on its way may bring them back. Those that must go are those longest
+        dead.
+        """
         longest, shortest = [await add_session(store, idle_ms=ms) for ms in (-2000, -1)]
         await store.create(await new_session(store), sessions_max=3, evicts=False)
         assert [await is_there(store, session) for session in (longest, shortest)] == [True, True]
@@ -557,7 +574,9 @@ class StoreContract:
 
     @pytest.mark.parametrize(("lifetime_s", "reason"), [(86_400, "idle"), (10, "absolute"), (0, "idle")])
     async def test_who_makes_room_by_being_dead_ends_for_the_deadline_that_had_passed(self, store, lifetime_s, reason):
-        """An idle deadline is never later than the absolute one: it is the same where that has come first."""
+        """An idle deadline is never later than the absolute one: it is the same where that has come
+        first.
+        """
         now_ms = await store.time_ms()
         dead = StoredSession(new_session_id(), "alice", now_ms - 1, now_ms - 10_001, 10, lifetime_s)
         await store.create(dead)
@@ -902,7 +921,9 @@ class StoreContract:
         assert threads == {threading.get_ident()}
 
     async def test_the_doorbell_rings_in_another_handle_for_attributes(self, store, other):
-        """It says whose, and which version they have now; where the store can not tell, it rings as for any news."""
+        """It says whose, and which version they have now; where the store can not tell, it rings as
+        for any news.
+        """
         if not self.is_shared:
             pytest.skip("nobody else to ring for")
         session = await add_session(store)
@@ -928,7 +949,9 @@ class StoreContract:
                 heard.clear()
 
     async def test_the_doorbell_rings_each_time(self, store, other):
-        """Not for the first revocation alone; who listens is never told why, so he may be told once too often."""
+        """Not for the first revocation alone; who listens is never told why, so he may be told once
+        too often.
+        """
         if not self.is_shared:
             pytest.skip("nobody else to ring for")
         rings, rung = asyncio.Event(), []
@@ -992,7 +1015,9 @@ class StoreContract:
     # --- all at once
 
     async def test_nothing_is_lost_when_two_handles_change_things_at_once(self, store, other):
-        """Sessions of three principals come and go through both handles; every third is revoked through the other one."""
+        """Sessions of three principals come and go through both handles; every third is revoked
+        through the other one.
+        """
         names = ["alice", "bob", "carol"]
         since = {name: (await ask(store, name)).position for name in names}
 

@@ -1,4 +1,6 @@
-"""Real web applications with sessions: those of `peers/session_*.py`, in several processes each, on one Redis; and visitors of them."""
+"""Real web applications with sessions: those of `peers/session_*.py`, in several processes each, on
+one Redis; and visitors of them.
+"""
 
 import contextlib
 import http.client
@@ -26,7 +28,8 @@ WORKERS = {
 
 
 class Visitor:
-    """A browser without connections that stay: each request is taken by whichever process is there first.
+    """A browser without connections that stay: each request is taken by whichever process is there
+    first.
 
     Several addresses are asked in turns.
     """
@@ -68,7 +71,9 @@ class Visitor:
         return said["value"]
 
     def get_of_each(self, path, processes=2):
-        """The values that so many processes answer with; each is asked with the ticket of now, whatever the others say of it."""
+        """The values that so many processes answer with; each is asked with the ticket of now,
+        whatever the others say of it.
+        """
         values = {}
 
         def have_all_answered():

@@ -1,4 +1,6 @@
-"""A store for tests of web frameworks: in memory, it counts what it is asked for, and it can be away."""
+"""A store for tests of web frameworks: in memory, it counts what it is asked for, and it can be
+away.
+"""
 
 import contextlib
 import inspect

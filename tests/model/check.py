@@ -1,7 +1,8 @@
-"""The model from the command line: `python tests/model/check.py [--large] [--scope NAME] [--fault NAME] [--depth N] [--seconds S]`.
+"""The model from the command line: `python tests/model/check.py [--large] [--scope NAME] [--fault
+NAME] [--depth N] [--seconds S]`.
 
-Without `--fault` the right protocol is explored, scope by scope, and then each fault is put back, which must be found. Exit code 1 if a
-promise breaks that should hold, or holds that should break.
+Without `--fault` the right protocol is explored, scope by scope, and then each fault is put back,
+which must be found. Exit code 1 if a promise breaks that should hold, or holds that should break.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""The search: breadth first from one state, so that the first state that breaks a promise is reached by a shortest interleaving.
+"""The search: breadth first from one state, so that the first state that breaks a promise is
+reached by a shortest interleaving.
 
-Of the states that were seen only a hash is kept (of 64 bits: among ten million, the odds that two are taken for one are 1 : 370,000),
-and of each move its number among its state's moves: a counterexample is played again from the start.
+Of the states that were seen only a hash is kept (of 64 bits: among ten million, the odds that two
+are taken for one are 1 : 370,000), and of each move its number among its state's moves: a
+counterexample is played again from the start.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ class Report(NamedTuple):
 
 
 def explore(protocol: Protocol, depth: int, seconds: float = 1e9, promise: str = "P") -> Report:
-    """Until a promise breaks, or the one given, or every interleaving of `depth` moves was seen, or time is over."""
+    """Until a promise breaks, or the one given, or every interleaving of `depth` moves was seen, or
+    time is over.
+    """
     began = time.monotonic()
     prelude = _play(protocol)
     start = prelude[-1].state if prelude else initial(protocol.scope)

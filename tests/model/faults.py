@@ -1,6 +1,8 @@
-"""Faults put back: each is the right protocol but for one decision, and a scope in which the search must find it.
+"""Faults put back: each is the right protocol but for one decision, and a scope in which the search
+must find it.
 
-The number is the one in the list of what was seen broken, where a fault is from there (docs/decisions has the story).
+The number is the one in the list of what was seen broken, where a fault is from there
+(docs/decisions has the story).
 """
 
 from __future__ import annotations

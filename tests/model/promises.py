@@ -1,8 +1,10 @@
-"""What must hold: P2, P3, P4, P6 and P8 of the design, as judgements of a state or of a move. Each returns what is broken, or nothing.
+"""What must hold: P2, P3, P4, P6 and P8 of the design, as judgements of a state or of a move. Each
+returns what is broken, or nothing.
 
-P2 is judged by what the network did, not by what a gateway made of it. A session's end counts from when it was acknowledged and the
-primary has it (a failover may lose an end until it is made again). A gateway is excused as long as its messages are lost, one after
-the other, from within a lease of the end on: that is an outage, and P8 is about it. A stall, or one lost message among others that
+P2 is judged by what the network did, not by what a gateway made of it. A session's end counts from
+when it was acknowledged and the primary has it (a failover may lose an end until it is made again).
+A gateway is excused as long as its messages are lost, one after the other, from within a lease of
+the end on: that is an outage, and P8 is about it. A stall, or one lost message among others that
 are answered later, excuses nothing.
 """
 
@@ -84,7 +86,9 @@ def moved_back(before: store.Shard, after: store.Shard) -> str:
 
 
 def made_again(state: State, g: int, before: store.Shard, after: store.Shard) -> str:
-    """A gateway made again what it heard: nobody else is ended by that, and what was acknowledged to it lives."""
+    """A gateway made again what it heard: nobody else is ended by that, and what was acknowledged
+    to it lives.
+    """
     for sid, _ in before.live:
         if sid not in state.doomed and store.record_of(after, sid) is None:
             return f"P4: gateway {g} makes again, and ends session {sid}, which nobody ended"

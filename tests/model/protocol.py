@@ -1,15 +1,20 @@
-"""The protocol as states and moves: every gateway, message, server and clock in one hashable value, and what may happen next.
+"""The protocol as states and moves: every gateway, message, server and clock in one hashable value,
+and what may happen next.
 
-The decisions are the product's own (`fastticket.sessions.coherence`), the store's are those of `model.store`; both hang in `Rules`, where
-`model.faults` exchanges them.
+The decisions are the product's own (`fastticket.sessions.coherence`), the store's are those of
+`model.store`; both hang in `Rules`, where `model.faults` exchanges them.
 
 Rules of this file
-- Time is coarse: NOW is the present in every state, and a tick moves everything else into the past. So states that differ only in
-  the date are one state. A tick stands for TICK_MS where the product wants ms.
-- A gateway that runs does what is due before time goes on. One that is stalled does nothing; what arrives for it waits.
-- Whether a message is lost is settled when it is sent. One that is not lost is answered before it times out: a store that answers.
-- What clients ask for through a gateway (logins, logouts, rotations) is one move, from the request to its acknowledgement. A request
-  can leave a copy in the network that is done again at any time, or be done without an acknowledgement and asked for again.
+- Time is coarse: NOW is the present in every state, and a tick moves everything else into the past.
+  So states that differ only in the date are one state. A tick stands for TICK_MS where the product
+  wants ms.
+- A gateway that runs does what is due before time goes on. One that is stalled does nothing; what
+  arrives for it waits.
+- Whether a message is lost is settled when it is sent. One that is not lost is answered before it
+  times out: a store that answers.
+- What clients ask for through a gateway (logins, logouts, rotations) is one move, from the request
+  to its acknowledgement. A request can leave a copy in the network that is done again at any time,
+  or be done without an acknowledgement and asked for again.
 - Fields under "judged by" are no part of the protocol: `model.promises` judges by them.
 """
 
@@ -60,7 +65,9 @@ class Rules:
 
 
 class Message(NamedTuple):
-    """An exchange under way, seen from its gateway, which has at most one of a kind with the same `wanted`."""
+    """An exchange under way, seen from its gateway, which has at most one of a kind with the same
+    `wanted`.
+    """
 
     kind: str  #: flush, load or repair
     wanted: tuple[int, ...]
@@ -160,7 +167,9 @@ INDEX = {name: index for index, name in enumerate(BUDGETS)}
 
 
 def initial(scope: Scope) -> State:
-    """Sessions `scope.sessions` are there, and held by each gateway that has a cache; leases are fresh."""
+    """Sessions `scope.sessions` are there, and held by each gateway that has a cache; leases are
+    fresh.
+    """
     deadline = NOW + scope.idle + 1 if scope.idle else NEVER
     shard, at = Shard(), STRIDE
     born: list[Record | None] = [None] * len(scope.principals)
@@ -384,7 +393,9 @@ class Protocol:
         return gateway
 
     def _land(self, gateway: Gateway, message: Message) -> tuple[Gateway, int | None, str]:
-        """The gateway then, the session that it admits right here although it found no room for it, and what was said."""
+        """The gateway then, the session that it admits right here although it found no room for it,
+        and what was said.
+        """
         (sid,) = message.wanted
         (stored,) = message.answer.deadlines
         entry = gateway.held[sid]
@@ -577,7 +588,9 @@ class Protocol:
     # --- another primary
 
     def _switch(self, state: State, g: int) -> Iterator[Step]:
-        """Connections to the old one are dropped. The ledger is done there before anything is asked; then all is looked up again."""
+        """Connections to the old one are dropped. The ledger is done there before anything is
+        asked; then all is looked up again.
+        """
         gateway = state.gateways[g]
         gateway = self._forgotten(gateway, poisons=True)
         gateway = gateway._replace(

@@ -1,4 +1,5 @@
-"""What may happen in a search, and how often: one search of everything would never end, so each looks at one part closely.
+"""What may happen in a search, and how often: one search of everything would never end, so each
+looks at one part closely.
 
 `quick` has the bounds that fit into `make test`, `large` those of `make model`.
 """
@@ -72,7 +73,8 @@ OUTAGE = _scope(
 FULL = _scope("full", 9, {"logouts": 1, "loads": 1, "stalls": 1}, is_full=True, holds=0)
 #: Another primary, and the old one lives: P2.
 PRIMARY = _scope("primary", 8, {"logouts": 1, "failovers": 1, "stalls": 1}, old_lives=True)
-#: A snapshot becomes the primary, and both gateways make again what they heard: P6, and nobody else is logged out. Logins and ends,
+#: A snapshot becomes the primary, and both gateways make again what they heard: P6, and nobody else
+#: is logged out. Logins and ends,
 AGAIN = _scope("again", 6, {"logins": 1, "logouts": 1, "rotations": 1, **_FAILOVER}, **_THREE)
 #: rotations and ends,
 ROTATE = _scope("rotate", 20, {"rotations": 2, "logouts": 1, **_FAILOVER}, **_THREE)
@@ -80,7 +82,8 @@ ROTATE = _scope("rotate", 20, {"rotations": 2, "logouts": 1, **_FAILOVER}, **_TH
 EVERYWHERE = _scope("everywhere", 6, {"logins": 1, "rotations": 1, "everywheres": 1, **_FAILOVER}, **_THREE)
 #: and those that keep a session.
 KEEPS = _scope("keeps", 5, {"logins": 1, "rotations": 1, "everywheres": 1, **_FAILOVER}, keeps=True, **_THREE)
-#: The same, and requests are done twice, or asked for again on the other server, while the old one lives;
+#: The same, and requests are done twice, or asked for again on the other server, while the old one
+#: lives;
 TWICE = _scope(
     "twice",
     3,

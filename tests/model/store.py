@@ -1,16 +1,20 @@
-"""One shard of the store: what its scripts do, in plain Python. The twin of the Lua, and part of the model's state.
+"""One shard of the store: what its scripts do, in plain Python. The twin of the Lua, and part of
+the model's state.
 
     create  rotate  revoke  revoke_all    as logins, rotations and logouts ask for them
     exchange                              touches, the log's tail, deadlines
     again                                 a gateway's ledger, made again after a failover, in one step
 
-A shard is a value: each function returns another one. `at` is the store's time; entries of the log get `at`, `at + 1` and so on as
-positions, so the caller leaves room. Session ids and principals are anything that can be compared and hashed.
+A shard is a value: each function returns another one. `at` is the store's time; entries of the log
+get `at`, `at + 1` and so on as positions, so the caller leaves room. Session ids and principals are
+anything that can be compared and hashed.
 
 Rules of this file
-- An end bars its session id whether or not the session is there: whoever makes an older login or rotation again finds the mark.
+- An end bars its session id whether or not the session is there: whoever makes an older login or
+  rotation again finds the mark.
 - Doing it twice is doing it once.
-- Marks are never forgotten here. The real ones are, after minutes, when nobody has a ledger that old.
+- Marks are never forgotten here. The real ones are, after minutes, when nobody has a ledger that
+  old.
 """
 
 from __future__ import annotations
@@ -28,7 +32,9 @@ class Record(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """Of the log. `revoked`: sid. `rotated`: sid, successor and its record. `everywhere`: principal, up_to, kept. `created`: sid."""
+    """Of the log. `revoked`: sid. `rotated`: sid, successor and its record. `everywhere`:
+    principal, up_to, kept. `created`: sid.
+    """
 
     position: int
     kind: str
@@ -55,7 +61,9 @@ class Answer(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """Of a ledger: `end` (sid), `everywhere` (principal, up_to, kept), `rotate` (sid, successor, record), `create` (sid, record)."""
+    """Of a ledger: `end` (sid), `everywhere` (principal, up_to, kept), `rotate` (sid, successor,
+    record), `create` (sid, record).
+    """
 
     kind: str
     sid: Id = None
@@ -128,7 +136,9 @@ def _move(shard: Shard, at: int, sid: Id, successor: Id, record: Record) -> Shar
 
 
 def create(shard: Shard, at: int, sid: Id, record: Record) -> tuple[Shard, bool]:
-    """False: refused, the session was ended, or all of its principal's were that were created until then."""
+    """False: refused, the session was ended, or all of its principal's were that were created until
+    then.
+    """
     if record_of(shard, sid):
         return shard, True
     if sid in shard.barred or is_barred_with_all(shard, record):
@@ -142,7 +152,9 @@ def revoke(shard: Shard, at: int, sid: Id) -> tuple[Shard, bool]:
 
 
 def revoke_all(shard: Shard, at: int, principal: Id, kept: Id = None) -> tuple[Shard, tuple[Id, ...]]:
-    """The ids of those that ended. If it was all, the log says so, for the ledgers of others; if one was kept, it says each."""
+    """The ids of those that ended. If it was all, the log says so, for the ledgers of others; if
+    one was kept, it says each.
+    """
     up_to = max([at, *(record.created for _, record in shard.live if record.principal == principal)])
     shard, ended = _end_all(shard, at, principal, up_to, kept)
     if kept is None:

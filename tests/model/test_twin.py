@@ -1,4 +1,6 @@
-"""The model's store and the real scripts do the same: random requests to both, with failovers to a snapshot, on a real Redis."""
+"""The model's store and the real scripts do the same: random requests to both, with failovers to a
+snapshot, on a real Redis.
+"""
 
 import random
 import struct

@@ -1,4 +1,6 @@
-"""A counterexample in plain words: one line a move, with the time, and what the gateways believe then."""
+"""A counterexample in plain words: one line a move, with the time, and what the gateways believe
+then.
+"""
 
 from __future__ import annotations
 

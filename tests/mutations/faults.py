@@ -1,6 +1,8 @@
-"""The faults that the product is broken by on purpose, as `faults.toml` has them, and where each stands in the tree.
+"""The faults that the product is broken by on purpose, as `faults.toml` has them, and where each
+stands in the tree.
 
-A fault is a text of the product and what stands there in its place; it takes away one part of a promise (docs/promises.md).
+A fault is a text of the product and what stands there in its place; it takes away one part of a
+promise (docs/promises.md).
 """
 
 from __future__ import annotations
@@ -95,7 +97,9 @@ def _source_of(module: str | None, folder: Path) -> Path | None:
 
 @cache
 def _tests_in(file: Path) -> frozenset[str]:
-    """What can be named in a module: functions, and methods as `Class::method`, those among them that it imports or inherits."""
+    """What can be named in a module: functions, and methods as `Class::method`, those among them
+    that it imports or inherits.
+    """
     found: set[str] = set()
     for node in ast.parse(file.read_text()).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

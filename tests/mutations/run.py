@@ -1,12 +1,13 @@
-"""Breaks the product on purpose, one fault at a time, in a copy of the tree, and sees which tests turn red.
+"""Breaks the product on purpose, one fault at a time, in a copy of the tree, and sees which tests
+turn red.
 
     make mutations                  every fault, first of all without any; records what was seen, and writes docs/promises.md
     make mutations ONLY="ID ID"     these alone
     make mutations NEW=1            those that are not as they were seen
     python -m mutations.run [--write] [--only ID ...] [--new]      the same, in the folder `tests`
 
-A fault that no test sees is an error, and so is one that some test was said to see and did not. A test that does not end, or takes
-the interpreter along, is red.
+A fault that no test sees is an error, and so is one that some test was said to see and did not. A
+test that does not end, or takes the interpreter along, is red.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ class Copy:
             shutil.copytree(TREE / name, PRISTINE / name)
 
     def red(self, tests: Iterable[str], fault: Fault | None = None) -> set[str]:
-        """Which of the tests fail, all parameters of one together; every one if pytest itself does not get to its end."""
+        """Which of the tests fail, all parameters of one together; every one if pytest itself does
+        not get to its end.
+        """
         wanted = sorted(set(tests))
         try:
             if fault:
@@ -166,7 +169,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def digest_of(fault: Fault) -> str:
-    """Of what was tried: a fault that has changed since must be tried again; one that has only moved, with its tests, need not."""
+    """Of what was tried: a fault that has changed since must be tried again; one that has only
+    moved, with its tests, need not.
+    """
     tests = sorted(test.partition("::")[2] for test in fault.tests)
     text = json.dumps([fault.old, fault.new, tests])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,4 +1,6 @@
-"""JupyterLab behind the gateway: who somebody is, the gateway has found out. Nothing here asks for a password or a token."""
+"""JupyterLab behind the gateway: who somebody is, the gateway has found out. Nothing here asks for
+a password or a token.
+"""
 
 import os
 from urllib.parse import unquote

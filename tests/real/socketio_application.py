@@ -1,4 +1,6 @@
-"""A socket.io server with a page, and an upload: python-socketio on uvicorn. `SOCKET_IO_CLIENT`: the client's script."""
+"""A socket.io server with a page, and an upload: python-socketio on uvicorn. `SOCKET_IO_CLIENT`:
+the client's script.
+"""
 
 import hashlib
 import os

@@ -1,7 +1,9 @@
-"""Three programs as people run them, by Chromium through a gateway: JupyterLab, a socket.io server, Streamlit. `make real`.
+"""Three programs as people run them, by Chromium through a gateway: JupyterLab, a socket.io server,
+Streamlit. `make real`.
 
-Rule: nobody is in before he has logged in on the page that `login_url` names. Then the program's page, its WebSocket and an upload
-work, and it knows the user by the identity header: a name that is not ASCII, in percent-encoding.
+Rule: nobody is in before he has logged in on the page that `login_url` names. Then the program's
+page, its WebSocket and an upload work, and it knows the user by the identity header: a name that is
+not ASCII, in percent-encoding.
 """
 
 import base64

@@ -1,7 +1,9 @@
-"""TicketCache from outside: each promise of the design that it carries, by name, and what else it says it does.
+"""TicketCache from outside: each promise of the design that it carries, by name, and what else it
+says it does.
 
-Everything runs in virtual time (model_store.VirtualLoop): nothing sleeps, and a test that says "500 ms later" means exactly that.
-The keeper of each cache runs, too: it flushes every 500 virtual ms, counted from when the cache was opened.
+Everything runs in virtual time (model_store.VirtualLoop): nothing sleeps, and a test that says "500
+ms later" means exactly that. The keeper of each cache runs, too: it flushes every 500 virtual ms,
+counted from when the cache was opened.
 """
 
 from __future__ import annotations
@@ -394,7 +396,9 @@ async def test_p2_an_emptied_store_ends_every_session_within_the_lease():
 
 @in_virtual_time
 async def test_p2_holds_in_a_shard_that_nobody_has_used_for_long():
-    """Its log is read for as long as a session of it is held: an outage finds it leased (P8), and what was revoked is known."""
+    """Its log is read for as long as a session of it is held: an outage finds it leased (P8), and
+    what was revoked is known.
+    """
     server = new_server()
     async with gateway(server) as (here, _), gateway(server, idle_timeout_s=600) as (there, store):
         store.wire.is_deaf = True
@@ -431,7 +435,9 @@ async def test_p2_holds_where_there_is_no_room_to_cache():
 
 @in_virtual_time
 async def test_p2_holds_when_a_shard_was_away_at_the_start():
-    """Where to read the log from is not known yet; what is learned first must not skip what a load has not seen."""
+    """Where to read the log from is not known yet; what is learned first must not skip what a load
+    has not seen.
+    """
     server = new_server()
     store = ModelStore(server)
     store.wire.shards_down = set(range(server.shards))
@@ -583,7 +589,9 @@ async def test_p4_the_last_moment_counts_even_if_its_touch_is_still_on_its_way()
 
 @in_virtual_time
 async def test_p4_a_use_that_the_store_could_not_be_told_of_counts_here():
-    """The entry was loaded again in between: the older deadline that the store holds must not replace the known one."""
+    """The entry was loaded again in between: the older deadline that the store holds must not
+    replace the known one.
+    """
     server = new_server()
     async with gateway(server) as (cache, store):
         ticket = await cache.login("alice")
@@ -1304,7 +1312,9 @@ async def test_p8_one_shards_outage_is_no_other_shards():
 
 @in_virtual_time
 async def test_p8_credit_ends_when_the_store_answers():
-    """A revocation made during the outage is seen with the first answer, not at the end of the credit."""
+    """A revocation made during the outage is seen with the first answer, not at the end of the
+    credit.
+    """
     server = new_server()
     async with gateway(server) as (here, _), gateway(server) as (there, store):
         ticket = await here.login("alice")
@@ -1535,7 +1545,9 @@ async def test_a_lease_lasts_no_longer_when_the_clock_jumps_during_it():
 @in_virtual_time
 @pytest.mark.parametrize("jump_ms", [-HOUR_MS, HOUR_MS])
 async def test_after_a_jump_of_the_stores_clock_nothing_is_admitted_that_was_not_loaded_since(jump_ms):
-    """When it was loaded, was said by another clock: for an hour, who was loaded in the future would not be looked at again."""
+    """When it was loaded, was said by another clock: for an hour, who was loaded in the future
+    would not be looked at again.
+    """
     server = new_server()
     settings = {"idle_timeout_s": 3 * HOUR_MS // 1000, "absolute_lifetime_s": 0}
     async with gateway(server, **settings) as (cache, store):

@@ -1,4 +1,6 @@
-"""A cache that begins without its store (P12): nobody is refused who is only not known yet, and all is well when the store comes."""
+"""A cache that begins without its store (P12): nobody is refused who is only not known yet, and all
+is well when the store comes.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What may be believed, and until when: the decisions by themselves, and a gateway that sleeps, stalls, or is alone with a slow store.
+"""What may be believed, and until when: the decisions by themselves, and a gateway that sleeps,
+stalls, or is alone with a slow store.
 
-Virtual time, as in test_cache.py; a machine that is suspended is a clock that jumps while no timer runs. tests/model explores the same
-decisions in every interleaving.
+Virtual time, as in test_cache.py; a machine that is suspended is a clock that jumps while no timer
+runs. tests/model explores the same decisions in every interleaving.
 """
 
 from __future__ import annotations
@@ -156,7 +157,9 @@ class Machine:
 @in_virtual_time
 @pytest.mark.parametrize("stalled_ms", [600, 1500, 5000, 3_600_000])
 async def test_p2_a_process_that_stalled_with_an_exchange_in_flight_admits_nobody_on_credit(stalled_ms):
-    """1. a flush is sent. 2. the process stops; a session is revoked elsewhere. 3. it goes on, and the flush fails."""
+    """1. a flush is sent. 2. the process stops; a session is revoked elsewhere. 3. it goes on, and
+    the flush fails.
+    """
     server, machine = new_server(), Machine()
     async with gateway(server) as (here, _), gateway(server, clock=machine.now_ms) as (there, store):
         store.wire.is_deaf = True
@@ -237,7 +240,9 @@ async def test_p2_a_load_that_took_longer_than_its_lease_admits_nobody_even_wher
 
 @in_virtual_time
 async def test_p2_a_lease_counts_from_when_the_primary_was_confirmed():
-    """Who was asked may have been replaced up to `doubt_ms` before: what the other one was told since then, it does not know."""
+    """Who was asked may have been replaced up to `doubt_ms` before: what the other one was told
+    since then, it does not know.
+    """
     server = new_server()
     async with gateway(server) as (cache, store):
         store.doubt_ms = 750
@@ -265,7 +270,9 @@ async def test_p4_who_has_just_logged_in_is_not_refused_while_another_primary_ma
 
 @in_virtual_time
 async def test_p8_a_store_that_is_busy_is_not_away():
-    """Nothing was asked: no outage begins, nothing goes on by credit, and the next question decides."""
+    """Nothing was asked: no outage begins, nothing goes on by credit, and the next question
+    decides.
+    """
     server = new_server()
     async with gateway(server) as (cache, store):
         ticket = await cache.login("alice")
@@ -321,7 +328,9 @@ asyncio.run(main())
 
 
 def test_p2_a_machine_that_was_suspended_for_an_hour_has_no_lease(tmp_path):
-    """CLOCK_BOOTTIME goes on while CLOCK_MONOTONIC stands still: as this process sees it, before the event loop has had a turn."""
+    """CLOCK_BOOTTIME goes on while CLOCK_MONOTONIC stands still: as this process sees it, before
+    the event loop has had a turn.
+    """
     source, library, woken = tmp_path / "suspend.c", tmp_path / "suspend.so", tmp_path / "woken"
     source.write_text(PRELOAD)
     define = f'-DWOKEN="{woken}"'
@@ -345,7 +354,9 @@ def test_p2_a_machine_that_was_suspended_for_an_hour_has_no_lease(tmp_path):
 
 @in_virtual_time
 async def test_p4_a_gateway_that_flushes_seldom_is_waited_for_by_all():
-    """Flush intervals of 500 and 2,000 ms on one store, an idle timeout of 8 s: what the slow one sees is in every deadline."""
+    """Flush intervals of 500 and 2,000 ms on one store, an idle timeout of 8 s: what the slow one
+    sees is in every deadline.
+    """
     server = new_server()
     slow = {"flush_interval_ms": 2000, "lease_ms": 8000, "idle_timeout_s": 8}
     async with gateway(server, idle_timeout_s=8) as (fast, _):

@@ -1,4 +1,6 @@
-"""What is told of sessions, and when those that have passed their deadline are removed. In virtual time, as test_cache.py."""
+"""What is told of sessions, and when those that have passed their deadline are removed. In virtual
+time, as test_cache.py.
+"""
 
 from __future__ import annotations
 
@@ -271,7 +273,9 @@ async def test_the_position_is_behind_what_was_told_and_never_behind_what_was_on
 
 @in_virtual_time
 async def test_nothing_is_told_before_every_shard_is_known():
-    """Whoever went on from such an event would miss what happened meanwhile in the shard that it does not name."""
+    """Whoever went on from such an event would miss what happened meanwhile in the shard that it
+    does not name.
+    """
     server = new_server(shards=2)
     async with gateway(server) as (cache, store):
         away = {1}
@@ -397,7 +401,9 @@ async def test_a_session_that_expires_is_told_of_within_a_second(follower_sweeps
 @in_virtual_time
 @pytest.mark.parametrize("before_ms", [0, 2 * FOLLOWING_MS])
 async def test_the_first_that_expires_after_a_start_is_told_of_within_a_second_too(before_ms):
-    """The store has been there for long enough. The process has just started, or nobody has followed in it so far."""
+    """The store has been there for long enough. The process has just started, or nobody has
+    followed in it so far.
+    """
     server = new_server()
     await pass_ms(SETTLE_MS)
     async with gateway(server, expiry_margin_s=0) as (cache, _):

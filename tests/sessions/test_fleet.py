@@ -1,4 +1,6 @@
-"""A fleet as it is deployed: a real nginx that balances, gateways in processes of their own, one real Redis, applications behind."""
+"""A fleet as it is deployed: a real nginx that balances, gateways in processes of their own, one
+real Redis, applications behind.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ http {{
 
 
 class Fleet:
-    """Gateways behind an nginx; users that log in and ask through it, each from an address of their own."""
+    """Gateways behind an nginx; users that log in and ask through it, each from an address of their
+    own.
+    """
 
     def __init__(self, folder, run, application, store, method=""):
         self.folder = folder
@@ -319,7 +323,9 @@ def _ask_gateway(gateway, cookie):
 
 @pytest.mark.alone
 def test_p5_a_killed_gateway_loses_at_most_one_flush_interval_of_touches(fleet, redis_server):
-    """The idle deadlines in Redis are at most `flush_interval` and a round trip behind the last request that it answered."""
+    """The idle deadlines in Redis are at most `flush_interval` and a round trip behind the last
+    request that it answered.
+    """
     at = fleet()
     at.add(1)
     for user in range(USERS):

@@ -1,4 +1,6 @@
-"""After a gap what is held is looked up again, even if that fails at first: a later outage finds it known."""
+"""After a gap what is held is looked up again, even if that fails at first: a later outage finds it
+known.
+"""
 
 from __future__ import annotations
 

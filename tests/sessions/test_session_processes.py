@@ -44,7 +44,9 @@ def opened(server: Server, **settings: object) -> fastticket.TicketCache:
 
 
 def at_once(server: Server, program: str, *arguments: list[str]) -> list[str]:
-    """What processes print that all do the same with other arguments, from the moment on when each is ready."""
+    """What processes print that all do the same with other arguments, from the moment on when each
+    is ready.
+    """
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", PRELUDE + program, url_of(server), *each],
@@ -154,7 +156,9 @@ def in_one_shard(count: int) -> list[str]:
     ids=["spread", "one-shard-one-deadline"],
 )
 async def test_sessions_that_expire_under_load_are_told_of_in_time(server, principals, idle_timeouts_s):
-    """2,000 of them, while the gateway's loop is kept busy. A second is the bound for each on a machine of one's own."""
+    """2,000 of them, while the gateway's loop is kept busy. A second is the bound for each on a
+    machine of one's own.
+    """
     short = {"flush_interval_ms": 100, "lease_ms": 200}
     async with opened(server, expiry_margin_s=0, **short) as cache:
         events = await cache.events(kinds=["expired"]).start()

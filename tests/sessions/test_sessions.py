@@ -1,4 +1,6 @@
-"""Sessions as applications see them: lifetimes, other ids, limits, events, attributes. In virtual time, as test_cache.py."""
+"""Sessions as applications see them: lifetimes, other ids, limits, events, attributes. In virtual
+time, as test_cache.py.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,9 @@ async def test_a_remembered_session_may_go_unused_and_ends_all_the_same():
 @pytest.mark.parametrize("name", ["idle_timeout_s", "absolute_lifetime_s"])
 @pytest.mark.parametrize("seconds", [0, -1, -0.0, 0.4, 1 << 32, -math.inf, math.nan, "60", True])
 async def test_lifetimes_that_can_not_be_are_refused(name, seconds):
-    """Also nothing: what is left of a lifetime, computed, may come to that, and must not mean that there is no end."""
+    """Also nothing: what is left of a lifetime, computed, may come to that, and must not mean that
+    there is no end.
+    """
     if seconds is True and name == "absolute_lifetime_s":
         pytest.skip("a second is a lifetime")
     async with gateway(new_server()) as (cache, store):
@@ -211,7 +215,9 @@ async def test_a_rotation_whose_reply_is_lost_is_asked_for_again(fault):
 
 @in_virtual_time
 async def test_a_rotation_that_no_replica_has_confirmed_is_one():
-    """The old ticket is over: who asked for another one gets it. A failover that loses it is the store's to mend."""
+    """The old ticket is over: who asked for another one gets it. A failover that loses it is the
+    store's to mend.
+    """
     server = new_server()
     async with gateway(server) as (cache, store):
         old = await cache.login("alice")
@@ -242,7 +248,9 @@ async def test_a_rotation_that_never_reached_the_store_leaves_the_old_ticket():
 
 @in_virtual_time
 async def test_a_use_is_written_often_enough_for_each_sessions_own_idle_timeout():
-    """So a lifetime that is too short for `touch_resolution_ms` is refused, whichever way it is asked for."""
+    """So a lifetime that is too short for `touch_resolution_ms` is refused, whichever way it is
+    asked for.
+    """
     async with gateway(new_server(), touch_resolution_ms=30_000) as (cache, _):
         ticket = await cache.login("alice", idle_timeout_s=60)
         for asked in (cache.login("alice", idle_timeout_s=59), cache.rotate(ticket, idle_timeout_s=59)):

@@ -1,8 +1,10 @@
-"""A seeded simulation: several gateways' caches on one model store, in virtual time, with everything late, lost or down that can be.
+"""A seeded simulation: several gateways' caches on one model store, in virtual time, with
+everything late, lost or down that can be.
 
-Each schedule is made from its seed alone; a failing one says which, and `FASTTICKET_SEED=n pytest tests/sessions/test_simulation.py` plays it
-again. FASTTICKET_FUZZ multiplies how many there are. What is promised is judged by what clients and operators see: who was admitted or
-refused, when; which logins and logouts were acknowledged, when.
+Each schedule is made from its seed alone; a failing one says which, and `FASTTICKET_SEED=n pytest
+tests/sessions/test_simulation.py` plays it again. FASTTICKET_FUZZ multiplies how many there are.
+What is promised is judged by what clients and operators see: who was admitted or refused, when;
+which logins and logouts were acknowledged, when.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ RESOLUTION_MS = 5  # of what an event loop's rounds add up to, in virtual time
 
 
 class FaultyWire(Wire):
-    """Every message takes its time; with `loss`, some are lost on the way there or back, and then a timeout passes."""
+    """Every message takes its time; with `loss`, some are lost on the way there or back, and then a
+    timeout passes.
+    """
 
     def __init__(self, rng: random.Random, latency_ms: int, loss: float) -> None:
         super().__init__()
@@ -280,7 +284,8 @@ class Simulation:
         elif not session.revoking:
             last_ms = session.born_ms
             for use in session.uses:
-                # A use that came in the slack after the idle timeout was luck: nothing is promised to it.
+                # A use that came in the slack after the idle timeout was luck: nothing is promised
+                # to it.
                 if self._counts(use, by, now_ms) and use.at_ms <= last_ms + 1000 * self.idle_s:
                     last_ms = max(last_ms, use.at_ms)
             use_ms = last_ms + 1000 * self.idle_s + self.flush_ms
@@ -288,7 +293,9 @@ class Simulation:
             assert now_ms >= deadline_ms - self._slack_ms(), f"P4: {reason}, {deadline_ms - now_ms} ms too early"
 
     def _counts(self, use: Use, by: int, now_ms: int) -> bool:
-        """A use counts once its touch can be in the store; one through the very gateway that is asked counts at once."""
+        """A use counts once its touch can be in the store; one through the very gateway that is
+        asked counts at once.
+        """
         settled_ms = (
             min(now_ms, self.killed_ms.get(use.by, now_ms)) - self.flush_ms - 4 * self.latency_ms - RESOLUTION_MS
         )
@@ -313,7 +320,9 @@ class Simulation:
         return fastticket.Keyring([KEY]).verify(session.ticket, 0).session_id == stored.id
 
     def _touches_coalesced(self) -> None:
-        """P7: a session is written at most once an interval by a gateway, and closing writes once more."""
+        """P7: a session is written at most once an interval by a gateway, and closing writes once
+        more.
+        """
         if self.faulty:
             return
         for store in self.stores:

@@ -63,7 +63,8 @@ class Clock:
 #: Nothing is written by itself while a test runs.
 UNFLUSHED = {"flush_interval_ms": 60_000, "lease_ms": 120_000}
 
-#: For programs: a cache with a touch that is not written yet, and a closing that says when it begins and waits for `go_on`.
+#: For programs: a cache with a touch that is not written yet, and a closing that says when it
+#: begins and waits for `go_on`.
 PROGRAM = """
 import asyncio, signal, sys, threading, fastticket
 from fastticket.errors import StoreUnavailable
@@ -214,7 +215,9 @@ def test_p11_who_has_seen_a_later_version_is_not_shown_a_near_copy(url):
 
 
 def test_threads_share_one_near_cache_and_lose_no_touch(url):
-    """Each of many threads uses sessions of its own and one of all; in the end the store knows every use."""
+    """Each of many threads uses sessions of its own and one of all; in the end the store knows
+    every use.
+    """
     with opened(url) as cache:
         common = cache.login("common")
         tickets = [[cache.login(f"user{n}") for _ in range(10)] for n in range(8)]
@@ -426,7 +429,9 @@ def test_a_closed_cache_is_kept_alive_by_nothing(url):
 
 
 def test_whoever_starts_a_second_thread_takes_the_first(url, monkeypatch):
-    """Between the look whether there is one and its own, another thread, or a signal handler, has opened the cache."""
+    """Between the look whether there is one and its own, another thread, or a signal handler, has
+    opened the cache.
+    """
     cache = opened(url)
     made = []
 

@@ -1,4 +1,6 @@
-"""A server that has just taken over lacks what was acknowledged last: whoever is asked says 503 until all was made again, not 401."""
+"""A server that has just taken over lacks what was acknowledged last: whoever is asked says 503
+until all was made again, not 401.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ async def test_p8_a_session_that_is_made_again_is_not_refused_meanwhile(server, 
 
 @pytest.mark.parametrize("asked", ASKED)
 async def test_p8_what_nobody_makes_again_is_refused_after_a_lease_and_not_before(server, asked):
-    """The gateway that had it made is gone; another one, that has the session in its near cache, is asked."""
+    """The gateway that had it made is gone; another one, that has the session in its near cache, is
+    asked.
+    """
     async with gateway(server) as cache, asyncio.timeout(60):
         server.admin("SAVE")
         async with gateway(server) as first:

@@ -1,4 +1,6 @@
-"""Making again, when there is a lot of it, when many ask at the same time, and when somebody wants it to hurt."""
+"""Making again, when there is a lot of it, when many ask at the same time, and when somebody wants
+it to hurt.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def evalshas(server) -> int:
 
 
 async def test_many_who_find_out_together_that_data_is_lost_make_the_ledger_again_once(server):
-    """Each load and each piece of a flush is an exchange of its own, and all of them ask from a place that is lost."""
+    """Each load and each piece of a flush is an exchange of its own, and all of them ask from a
+    place that is lost.
+    """
     store = fastticket.open_store(f"redis://{server.address}/0?shards=8")
     await store.open()
     try:
@@ -68,7 +72,9 @@ def test_the_end_of_a_session_that_was_rotated_very_often_is_heard():
 
 
 def test_what_a_logout_everywhere_costs_does_not_grow_with_what_others_did():
-    """Everybody is logged out, one after the other, by an administrator: every gateway hears all of it."""
+    """Everybody is logged out, one after the other, by an administrator: every gateway hears all of
+    it.
+    """
     logouts = 20_000
 
     def entry(number: int):

@@ -59,8 +59,10 @@ def test_half_open_lets_one_call_through_and_its_outcome_decides(breaker, clock)
 
 
 def test_a_store_that_is_back_is_asked_within_a_lease():
-    """P2: what it was told as soon as it was back is known everywhere a lease later. It is asked with the first flush after the
-    back-off, and if another question was let through, for another shard, with the next one."""
+    """P2: what it was told as soon as it was back is known everywhere a lease later. It is asked
+    with the first flush after the back-off, and if another question was let through, for another
+    shard, with the next one.
+    """
     defaults = StoreSettings()
     assert BACKOFF_MAX_S * 1000 + 2 * defaults.flush_interval_ms < defaults.lease_ms
 

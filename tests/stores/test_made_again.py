@@ -1,6 +1,8 @@
-"""What gateways make again on a server that has taken over with older data, and what they must not: real Redis, back from a snapshot.
+"""What gateways make again on a server that has taken over with older data, and what they must not:
+real Redis, back from a snapshot.
 
-The stores here are those of two gateways. Each hears of what the other does from the log, as its flush would (`hear`).
+The stores here are those of two gateways. Each hears of what the other does from the log, as its
+flush would (`hear`).
 """
 
 from __future__ import annotations
@@ -178,7 +180,9 @@ async def test_a_session_that_was_kept_and_then_rotated_is_not_ended_by_making_t
 
 
 async def test_a_login_right_after_a_logout_everywhere_is_told_apart_from_those_that_ended(server, gateways):
-    """Gateways' clocks are a little behind the server's. Nothing is lost here: another server answers, and all is made again."""
+    """Gateways' clocks are a little behind the server's. Nothing is lost here: another server
+    answers, and all is made again.
+    """
     first, last = gateways
     store = fastticket.open_store(f"redis://{server.address}/0")
     async with fastticket.TicketCache(store, fastticket.Keyring.generate(), idle_timeout_s=600) as cache:
@@ -197,7 +201,9 @@ async def test_a_login_right_after_a_logout_everywhere_is_told_apart_from_those_
 
 
 async def test_p4_whatever_is_asked_first_of_a_server_that_has_taken_over_logs_nobody_out(server):
-    """Reading or writing attributes, rotating, listing: what it lacks is made again before its word counts."""
+    """Reading or writing attributes, rotating, listing: what it lacks is made again before its word
+    counts.
+    """
     store = fastticket.open_store(f"redis://{server.address}/0")
     async with fastticket.TicketCache(store, fastticket.Keyring.generate(), idle_timeout_s=600) as cache:
         server.admin("SAVE")
@@ -232,7 +238,9 @@ async def until_available(ask):
 
 
 async def test_what_a_gateway_did_that_is_gone_the_others_make_again(server, gateways):
-    """Its successor after a reload reads the log's last minute; one that was there all the time has heard it."""
+    """Its successor after a reload reads the log's last minute; one that was there all the time has
+    heard it.
+    """
     here, gone = gateways
     logged_out, rotated = await new_session(here.store), await new_session(here.store, "bob")
     for session in (logged_out, rotated):

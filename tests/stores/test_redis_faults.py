@@ -1,7 +1,8 @@
-"""Faults of real Redis servers under load: no wrong admission, no wrong refusal, nothing lost, recovery without a restart.
+"""Faults of real Redis servers under load: no wrong admission, no wrong refusal, nothing lost,
+recovery without a restart.
 
-Two caches, as in two gateways, share a store, while a crowd of users is checked through both all the time. What may not happen is
-judged at every single check (`Crowd._judge`).
+Two caches, as in two gateways, share a store, while a crowd of users is checked through both all
+the time. What may not happen is judged at every single check (`Crowd._judge`).
 """
 
 # ruff: noqa: ASYNC110 -- what another process does is looked for, at every turn
@@ -55,7 +56,8 @@ class Crowd:
     users: list[User] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
-    #: while a fault lasts, and until every cache has heard of the store again, a revocation may be unknown (P8)
+    #: while a fault lasts, and until every cache has heard of the store again, a revocation may be
+    #: unknown (P8)
     fault_until_s: float = 0.0
     may_refuse: bool = False
 
@@ -118,7 +120,9 @@ class Crowd:
                 await asyncio.sleep(0.001)
 
     async def works(self) -> None:
-        """Logging in, being known elsewhere, being refused after logging out: whatever it takes, it is so in the end."""
+        """Logging in, being known elsewhere, being refused after logging out: whatever it takes, it
+        is so in the end.
+        """
         while True:
             try:
                 ticket = await self.caches[0].login("recovered")
@@ -135,7 +139,9 @@ class Crowd:
 
 @contextlib.asynccontextmanager
 async def crowd_on(url: str, *, users: int = USERS, cold: bool = False, **settings):
-    """`cold`: a third cache that holds next to nothing, and so needs the store for nearly every check."""
+    """`cold`: a third cache that holds next to nothing, and so needs the store for nearly every
+    check.
+    """
     keys = fastticket.Keyring.generate()
     url += ("&" if "?" in url else "?") + f"timeout_ms={TIMEOUT_MS}"
     async with contextlib.AsyncExitStack() as stack:
@@ -262,9 +268,11 @@ async def test_slow_replies(server):
 
 
 async def test_flushall_and_restart_empty_refuse_and_go_on(tmp_path):
-    """What the store has lost is lost: nobody is admitted on memories, and the next login works at once.
+    """What the store has lost is lost: nobody is admitted on memories, and the next login works at
+    once.
 
-    But for the logins of the last minute, which the gateways that acknowledged them make again: so these were made by one that is gone.
+    But for the logins of the last minute, which the gateways that acknowledged them make again: so
+    these were made by one that is gone.
     """
     server = Server(tmp_path)
     try:
@@ -514,7 +522,9 @@ async def test_no_change_is_acknowledged_that_no_replica_has(server, change):
 
 @pytest.mark.parametrize("program", ["redis", "redis8", "valkey"])
 async def test_a_revocation_that_no_replica_has_heard_of_fails_however_often_it_is_tried(tmp_path, program):
-    """Also by another process, for which nothing is left to be removed. Engines differ in what WAIT means then."""
+    """Also by another process, for which nothing is left to be removed. Engines differ in what WAIT
+    means then.
+    """
     primary = Server(tmp_path, {"repl-diskless-sync-delay": 0}, program=program)
     replica = Server(tmp_path, {"replicaof": f"127.0.0.1 {primary.port}"}, program=program)
     with closing_all(primary, replica):
@@ -662,7 +672,9 @@ def _listeners(setup: ClusterSetup) -> int:
 
 
 async def test_a_tls_server_that_hangs_leaves_nobody_waiting(tmp_path):
-    """It does not say goodbye either, when its connections are closed. How long all that takes is not judged here."""
+    """It does not say goodbye either, when its connections are closed. How long all that takes is
+    not judged here.
+    """
     files = make_certificates(tmp_path)
     options = {"tls-cert-file": files["server"], "tls-key-file": files["server_key"], "tls-ca-cert-file": files["ca"]}
     server = Server(tmp_path, {**options, "tls-auth-clients": "no"})
@@ -698,7 +710,9 @@ async def test_a_tls_server_that_hangs_leaves_nobody_waiting(tmp_path):
 
 
 async def answered(ask):
-    """What a store answers that may have to be asked again: this machine is busy, or the store was away a moment ago."""
+    """What a store answers that may have to be asked again: this machine is busy, or the store was
+    away a moment ago.
+    """
     async with asyncio.timeout(BOUND_S):
         while True:
             with contextlib.suppress(StoreUnavailable):
@@ -707,7 +721,9 @@ async def answered(ask):
 
 
 async def test_slots_that_move_between_primaries(tmp_path):
-    """Resharding under load, key by key as redis-cli does it: nobody is refused, and where all keys are in one place, all is well."""
+    """Resharding under load, key by key as redis-cli does it: nobody is refused, and where all keys
+    are in one place, all is well.
+    """
     setup = await asyncio.to_thread(ClusterSetup, tmp_path)
     try:
         async with crowd_on(setup.url, cold=True) as crowd:
@@ -814,7 +830,9 @@ class State(NamedTuple):
 
 
 class Deed(NamedTuple):
-    """Something done to a person; which carts there are then, and what it logs. `ends`: the tickets that it ends."""
+    """Something done to a person; which carts there are then, and what it logs. `ends`: the tickets
+    that it ends.
+    """
 
     do: Callable[[Person, fastticket.TicketCache], Awaitable[object]]
     carts: list[str]
@@ -845,7 +863,9 @@ def cluster(tmp_path_factory):
 
 @pytest.mark.parametrize("stage", STAGES)
 async def test_while_a_slot_moves_a_deed_is_done_or_nothing_has_happened(cluster, stage):
-    """Never half of it; and what could not be done is done when it is tried again. Each stage has a shard of its own."""
+    """Never half of it; and what could not be done is done when it is tried again. Each stage has a
+    shard of its own.
+    """
     shard = list(STAGES).index(stage)
     people = {deed: Person(name) for deed, name in zip(DEEDS, _names_in(shard), strict=False)}
     async with two_caches(cluster.url) as (cache, other):

@@ -32,7 +32,8 @@ class Way:
 
 
 class Relay:
-    """A port in front of one server, and later of another: who connects is relayed to `target` as it is then.
+    """A port in front of one server, and later of another: who connects is relayed to `target` as
+    it is then.
 
     Replies of a server that is no longer the target wait for `lets_late_replies`.
     """
@@ -120,7 +121,9 @@ async def ask(store: Store, shard: int, since) -> Reply:
 
 
 async def test_p2_a_reply_that_was_under_way_does_not_hide_that_another_server_answers_now(twins):
-    """The question is put again to the new one; the old one's answer, which comes late, is nobody's."""
+    """The question is put again to the new one; the old one's answer, which comes late, is
+    nobody's.
+    """
     one, two = twins
     shard = shard_of("alice", 16)
     relay = Relay(one)
@@ -149,7 +152,8 @@ async def test_p2_a_reply_that_was_under_way_does_not_hide_that_another_server_a
 
 @contextlib.asynccontextmanager
 async def taken_over(one: Server, two: Server, there: Callable[[Store], Awaitable[StoredSession]]):
-    """A store that speaks to `one`, with a session that `there` has made with it; what is asked next, `two` answers that lacks it.
+    """A store that speaks to `one`, with a session that `there` has made with it; what is asked
+    next, `two` answers that lacks it.
 
     The doorbell does not tell: its connection stays.
     """

@@ -1,4 +1,6 @@
-"""The transport below the Redis store: links, queues, who the primary is. Real servers, and servers and links that misbehave."""
+"""The transport below the Redis store: links, queues, who the primary is. Real servers, and servers
+and links that misbehave.
+"""
 
 # ruff: noqa: ASYNC110 -- what another process does is looked for, at every turn
 # ruff: noqa: ASYNC251 -- a process that is held up
@@ -256,7 +258,9 @@ async def lateness(seen: list[float]) -> None:
 @pytest.mark.alone
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def test_twenty_thousand_logins_at_once(real, loop):
-    """All are answered, without a trip; what is urgent does not wait for them, and the loop goes on turning."""
+    """All are answered, without a trip; what is urgent does not wait for them, and the loop goes on
+    turning.
+    """
     with asyncio.Runner(loop_factory=loop) as runner:
         late = runner.run(_storm(real))
     late.sort()
@@ -404,7 +408,9 @@ async def _held_up(real) -> None:
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def test_a_timer_that_is_due_looks_before_it_judges(loop):
-    """The answer is in the socket when it is due, and the loop has not looked there: older versions of libuv run their timers first."""
+    """The answer is in the socket when it is due, and the loop has not looked there: older versions
+    of libuv run their timers first.
+    """
 
     async def due_at_once() -> list[str]:
         here, there = socket.socketpair()
@@ -579,7 +585,9 @@ async def test_who_waits_for_a_replica_holds_up_nobody(tmp_path):
 
 
 async def test_another_run_id_drops_every_link_to_the_old_one():
-    """A new connection shows it. No reply of the new one comes before `on_change`, none of the old one after it."""
+    """A new connection shows it. No reply of the new one comes before `on_change`, none of the old
+    one after it.
+    """
     told: list[str] = []
     held = asyncio.Event()
 
@@ -741,7 +749,9 @@ class ScriptedSentinel(Scripted):
 
 
 class Watched:
-    """A Sentinel topology over scripted sentinels and two scripted masters; what was told of changes and answered, in order."""
+    """A Sentinel topology over scripted sentinels and two scripted masters; what was told of
+    changes and answered, in order.
+    """
 
     def __init__(self, *epochs_or_none: int | None):
         self.masters = [Scripted(lambda _, n=n: b":%d\r\n" % n) for n in range(2)]
@@ -891,7 +901,9 @@ async def test_a_demoted_master_is_a_reason_to_ask():
 
 
 async def test_a_failover_of_a_master_that_lives(tmp_path):
-    """Item 2: once the switch was published no answer of the old one is used, by whichever of several gateways."""
+    """Item 2: once the switch was published no answer of the old one is used, by whichever of
+    several gateways.
+    """
     setup = await asyncio.to_thread(SentinelSetup, tmp_path)
     try:
         changes: list[Server] = []
@@ -1117,7 +1129,9 @@ async def test_who_was_stopped_reads_the_slots_before_anything_else():
 
 
 async def test_p2_a_reply_of_the_former_primary_does_not_hide_the_gap_from_who_asks_the_new_one():
-    """A shard moves to another server while a question is under way at the old one, which stays, for it has other shards."""
+    """A shard moves to another server while a question is under way at the old one, which stays,
+    for it has other shards.
+    """
     shard, slot = 3, slot_of("{ft:003}:live")
     known, held = (5, 0), [asyncio.Event(), asyncio.Event()]
 

@@ -1,4 +1,6 @@
-"""The Redis store against real servers: the store contract over every topology and engine, and what is Redis' own."""
+"""The Redis store against real servers: the store contract over every topology and engine, and what
+is Redis' own.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,9 @@ class RedisContract(StoreContract):
             patch.setattr(script, "_sha", hashlib.sha1(source, usedforsecurity=False).hexdigest())
 
     async def until_it_listens(self, other, rung):
-        """It rings for every shard, up to the last, when it has subscribed; what is rung for one of them alone comes after that."""
+        """It rings for every shard, up to the last, when it has subscribed; what is rung for one of
+        them alone comes after that.
+        """
         nobodys = (shard_of("alice", other.shards) + 1) % (other.shards - 1)
         while rung[-1:] != [nobodys]:
             self.owner_of(nobodys).admin("PUBLISH", redis.DOORBELL, f"{nobodys} 0-0")
@@ -236,7 +240,9 @@ def acl_rules(*more: str) -> str:
 
 
 class TestTLSAndTheNarrowestUser(OneServerContract):
-    """Client certificate, an ACL user with the rules that docs/redis.md lists, another number of shards."""
+    """Client certificate, an ACL user with the rules that docs/redis.md lists, another number of
+    shards.
+    """
 
     @staticmethod
     def start(folder):
@@ -323,7 +329,9 @@ class TestCluster(RedisContract):
 
     @pytest.mark.parametrize("number", range(ClusterSetup.PRIMARIES))
     async def test_one_of_its_servers_is_taken_for_one_by_itself(self, setup, number):
-        """Whichever it is: `ft:meta` is on one of them. What the server says is not cut, and what to write is said."""
+        """Whichever it is: `ft:meta` is on one of them. What the server says is not cut, and what
+        to write is said.
+        """
         store = fastticket.open_store(f"redis://{setup.primaries[number].address}?timeout_ms={PATIENCE_MS}")
         with pytest.raises(fastticket.errors.ConfigError) as refused:
             await store.open()

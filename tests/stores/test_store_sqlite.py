@@ -1,4 +1,6 @@
-"""The SQLite store: the contract, and what only a file can suffer: killed writers, a full disk, clocks that jump, rubbish."""
+"""The SQLite store: the contract, and what only a file can suffer: killed writers, a full disk,
+clocks that jump, rubbish.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ from fastticket.stores.sqlite import SQLiteStore
 ROOT = Path(__file__).parents[2]
 CHILD_BOUND_S = 60.0
 
-# What every child process begins with. `say` is an acknowledgement: it leaves the process before anything else is done.
+# What every child process begins with. `say` is an acknowledgement: it leaves the process before
+# anything else is done.
 CHILD_PRELUDE = """
 import asyncio, os, resource, sys, time
 from pathlib import Path
@@ -202,7 +205,9 @@ async def test_a_killed_writer_does_not_disturb_the_others(path):
 
 
 async def test_what_is_acknowledged_has_been_synced(path):
-    """No test can cut the power; so this one looks whether SQLite was told to sync at every commit (2: FULL)."""
+    """No test can cut the power; so this one looks whether SQLite was told to sync at every commit
+    (2: FULL).
+    """
     async with opened(path) as store:
         assert await store._in_thread(lambda: store._db().execute("PRAGMA synchronous").fetchone()) == (2,)
 
@@ -336,7 +341,9 @@ async def test_a_folder_is_no_database(path):
 
 
 async def test_a_database_that_rots_while_it_is_open_is_unavailable(path):
-    """Its header and pages are overwritten under our feet; nothing but StoreUnavailable comes out, however we ask."""
+    """Its header and pages are overwritten under our feet; nothing but StoreUnavailable comes out,
+    however we ask.
+    """
     async with opened(path) as store:
         session = await add_session(store)
     path.write_bytes(path.read_bytes()[:100] + b"\xff" * (path.stat().st_size - 100))
@@ -528,7 +535,9 @@ async def test_the_log_is_trimmed_to_its_bound_and_no_further(path, monkeypatch)
 
 
 async def test_an_emptied_log_does_not_count_anew(path):
-    """Else a place of before would some day be taken for one of now, and what lies between would never be heard of."""
+    """Else a place of before would some day be taken for one of now, and what lies between would
+    never be heard of.
+    """
     async with contextlib.aclosing(SQLiteStore(path)) as store:
         await store.open()
         for _ in range(5):

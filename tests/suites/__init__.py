@@ -1,1 +1,3 @@
-"""Other projects' own tests, run against our sessions in place of theirs. Nothing of them is in this repository."""
+"""Other projects' own tests, run against our sessions in place of theirs. Nothing of them is in
+this repository.
+"""

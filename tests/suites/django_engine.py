@@ -1,4 +1,6 @@
-"""Django's tests of a session engine, for ours: of a visitor who is not logged in, and of one who is."""
+"""Django's tests of a session engine, for ours: of a visitor who is not logged in, and of one who
+is.
+"""
 
 from django.contrib.auth.models import User
 from django.test import TestCase

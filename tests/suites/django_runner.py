@@ -1,7 +1,9 @@
-"""Django's own tests against our engine, in a process of their own: `python -m suites.django_runner SOURCE RESULTS LABEL...`
+"""Django's own tests against our engine, in a process of their own: `python -m suites.django_runner
+SOURCE RESULTS LABEL...`
 
-SOURCE: an unpacked source distribution of the Django that is installed. RESULTS: the file for what became of the tests, as JSON.
-A LABEL is what Django's runner takes for one: `sessions_tests`, `suites.django_engine`.
+SOURCE: an unpacked source distribution of the Django that is installed. RESULTS: the file for what
+became of the tests, as JSON. A LABEL is what Django's runner takes for one: `sessions_tests`,
+`suites.django_engine`.
 """
 
 import json
@@ -15,7 +17,9 @@ from django.test.utils import iter_test_cases
 
 
 class Runner(DiscoverRunner):
-    """Everything that asks for Django's AuthenticationMiddleware gets ours, which stands in its place."""
+    """Everything that asks for Django's AuthenticationMiddleware gets ours, which stands in its
+    place.
+    """
 
     results = Path(os.devnull)
 

@@ -1,4 +1,5 @@
-"""A plugin of pytest: every Flask application has our sessions, unless it chooses others. SUITE_SESSIONS says for which visitors.
+"""A plugin of pytest: every Flask application has our sessions, unless it chooses others.
+SUITE_SESSIONS says for which visitors.
 
 anonymous    who is not logged in, as all visitors of Flask's own tests
 flask_login  the same, but `_user_id` is who is logged in; as text: its tests have numbers, which its documentation does not allow

@@ -1,6 +1,8 @@
-"""The suites: what is run, with which sessions, and what fails that does not fail with the project's own.
+"""The suites: what is run, with which sessions, and what fails that does not fail with the
+project's own.
 
-python -m suites.runs    runs all of them, and prints the table; 1 if it differs from what is written in differences.toml
+python -m suites.runs    runs all of them, and prints the table; 1 if it differs from what is
+                         written in differences.toml
 """
 
 import json

@@ -1,6 +1,8 @@
-"""What other projects' tests need: their source distributions, and packages that only these tests use. Kept in build/suites.
+"""What other projects' tests need: their source distributions, and packages that only these tests
+use. Kept in build/suites.
 
-They come from the package registry that pip is set up with, by version. Without it there is `RegistryError`.
+They come from the package registry that pip is set up with, by version. Without it there is
+`RegistryError`.
 """
 
 import importlib.metadata
@@ -19,7 +21,9 @@ class RegistryError(Exception):
 
 
 def source_of(project, version=""):
-    """The unpacked source distribution of a project: of the version that is installed, or of this one."""
+    """The unpacked source distribution of a project: of the version that is installed, or of this
+    one.
+    """
     version = version or importlib.metadata.version(project)
     folder = KEPT / f"{project}-{version}"
     if not folder.exists():

@@ -1,4 +1,5 @@
-"""A plugin of pytest: Starlette's session middleware with ours. SUITE_SESSIONS says for which visitors.
+"""A plugin of pytest: Starlette's session middleware with ours. SUITE_SESSIONS says for which
+visitors.
 
 anonymous  who is not logged in: ours stands within Starlette's own
 ticket     each of them is logged in from the start, and ours stands in its place. Starlette's tests compare all that is in a session:
@@ -23,7 +24,9 @@ FOLDER = tempfile.TemporaryDirectory()
 
 
 class Ours:
-    """With a cache for every client, whose event loops are their own: they are as processes on one store."""
+    """With a cache for every client, whose event loops are their own: they are as processes on one
+    store.
+    """
 
     def __init__(self, app):
         self._app = app
@@ -88,7 +91,9 @@ def pytest_configure():
 
 
 def _live_from_the_start(client):
-    """Outside of `with`, a client has an event loop for every request; a cache has one for its life."""
+    """Outside of `with`, a client has an event loop for every request; a cache has one for its
+    life.
+    """
     begin = client.__init__
 
     def begin_and_live(self, *arguments, **options):

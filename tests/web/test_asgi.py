@@ -1,6 +1,8 @@
-"""Sessions in ASGI applications: every rule that the integrations share, by raw ASGI calls, in virtual time, on a store that counts.
+"""Sessions in ASGI applications: every rule that the integrations share, by raw ASGI calls, in
+virtual time, on a store that counts.
 
-A `Browser` keeps cookies. What it asks is a view: a function of the session whose result is the answer, as JSON.
+A `Browser` keeps cookies. What it asks is a view: a function of the session whose result is the
+answer, as JSON.
 """
 
 from __future__ import annotations
@@ -57,7 +59,9 @@ class Answer(NamedTuple):
 
 
 class Browser:
-    """Asks applications behind the middleware, one request at a time, and keeps what cookies they set."""
+    """Asks applications behind the middleware, one request at a time, and keeps what cookies they
+    set.
+    """
 
     def __init__(self, site: Site, **settings: Any) -> None:
         self.site = site
@@ -131,7 +135,9 @@ async def site(server: ModelServer | None = None, **settings) -> AsyncIterator[S
 
 
 def page(view):
-    """An application that answers with what a view of its session returns; or of its scope, if that is the parameter's name."""
+    """An application that answers with what a view of its session returns; or of its scope, if that
+    is the parameter's name.
+    """
     of_scope = next(iter(inspect.signature(view).parameters)) == "scope"
 
     async def application(scope, receive, send):
@@ -1314,7 +1320,9 @@ async def test_p11_a_websocket_says_it_as_it_is_accepted():
 
 @in_virtual_time
 async def test_p11_requests_that_overlap_lose_nothing_and_their_answers_may_come_in_any_order():
-    """The later answer may name the earlier version; so the next request may see that one alone, until the log is read."""
+    """The later answer may name the earlier version; so the next request may see that one alone,
+    until the log is read.
+    """
     async with two_sites(is_deaf=True) as (here, there, browser):
         other = there.browser()
         other.cookies = dict(browser.cookies)
@@ -1338,7 +1346,9 @@ async def test_p11_requests_that_overlap_lose_nothing_and_their_answers_may_come
 @in_virtual_time
 @pytest.mark.parametrize("seed", range(40))
 async def test_p11_a_visitor_finds_what_he_left_whatever_happens_between_his_requests(seed):
-    """Some processes keep copies, some none; some hear the doorbell; the log is lost, sessions get other ids, claims are false."""
+    """Some processes keep copies, some none; some hear the doorbell; the log is lost, sessions get
+    other ids, claims are false.
+    """
     rng = random.Random(seed)
     server = ModelServer(virtual_ms)
     async with contextlib.AsyncExitStack() as running:

@@ -290,7 +290,9 @@ def test_all_that_is_wrong_is_said():
 
 
 def test_a_cookie_on_any_page_above_is_cleared_in_the_end():
-    """Where they are more than one answer takes, each begins elsewhere: or a sibling could lock out for ever."""
+    """Where they are more than one answer takes, each begins elsewhere: or a sibling could lock out
+    for ever.
+    """
     host, path = "my.account.shop.example", "/req/v1/users/17/orders/3"
     parts = path.split("/")[1:]
     above = [f"/{'/'.join(parts[:n])}{slash}" for n in range(1, len(parts) + 1) for slash in ("", "/")][:-1]

@@ -1,4 +1,6 @@
-"""Who a Django session's user is: what a project keeps of a login, whom it asks, and what it does not keep. In-process."""
+"""Who a Django session's user is: what a project keeps of a login, whom it asks, and what it does
+not keep. In-process.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""FastAPI and Starlette, served by uvicorn in two processes that share a Redis, and asked over sockets."""
+"""FastAPI and Starlette, served by uvicorn in two processes that share a Redis, and asked over
+sockets.
+"""
 
 import contextlib
 import http.client

@@ -1,4 +1,6 @@
-"""Flask with tickets for sessions: what its users expect of `flask.session`, and what a ticket adds."""
+"""Flask with tickets for sessions: what its users expect of `flask.session`, and what a ticket
+adds.
+"""
 
 import datetime
 import logging

@@ -1,4 +1,6 @@
-"""WSGI, Flask and Django with tickets, served by gunicorn: several processes and threads, a real Redis, signals, outages."""
+"""WSGI, Flask and Django with tickets, served by gunicorn: several processes and threads, a real
+Redis, signals, outages.
+"""
 
 import threading
 

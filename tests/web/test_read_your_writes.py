@@ -1,8 +1,10 @@
-"""P11: what a request changed in its session's attributes the same client's next request sees, in whichever process it lands.
+"""P11: what a request changed in its session's attributes the same client's next request sees, in
+whichever process it lands.
 
-Real processes, each with near copies, on one Redis or one SQLite file. A visitor's requests come strictly one after the other, and the
-processes take them in turns. Nobody hears the doorbell, and nobody reads the log within the time of a test: so a process
-learns that its copy is old by what the visitor brings, or not at all.
+Real processes, each with near copies, on one Redis or one SQLite file. A visitor's requests come
+strictly one after the other, and the processes take them in turns. Nobody hears the doorbell, and
+nobody reads the log within the time of a test: so a process learns that its copy is old by what the
+visitor brings, or not at all.
 """
 
 import contextlib
@@ -120,7 +122,9 @@ def test_a_flashed_message_is_shown_once_by_the_next_page(place, application, pr
 @pytest.mark.parametrize("worker", ["sync", "gthread"])
 @pytest.mark.parametrize("application", ["session_flask", "session_django"])
 def test_the_workers_of_one_gunicorn_keep_a_cart(place, application, worker):
-    """With the usual intervals: requests go to whichever worker is there first, and each flush tells what others wrote."""
+    """With the usual intervals: requests go to whichever worker is there first, and each flush
+    tells what others wrote.
+    """
     options = {**NEAR, "processes": 3, "environment": UNHEARD["environment"]}
     start = place.django if application == "session_django" else place.gunicorn
     named = () if application == "session_django" else (application,)
@@ -155,7 +159,9 @@ def test_the_workers_of_one_uvicorn_keep_a_cart_while_the_doorbell_is_killed(pla
 
 @pytest.mark.parametrize("application", APPLICATIONS)
 def test_who_finds_his_copy_current_asks_nothing(place, application):
-    """One command where something is written, one where that is news; none else. The visitor is at the first process again."""
+    """One command where something is written, one where that is news; none else. The visitor is at
+    the first process again.
+    """
     with visited(place, application, 2) as visitor:
         visitor.get("/add?item=milk")  # so that the server knows the scripts
         visitor.get("/cart")
@@ -212,7 +218,9 @@ def test_applications_of_all_frameworks_keep_one_cart(place):
 
 @pytest.mark.parametrize("application", ["session_flask", "session_fastapi"])
 def test_behind_the_gateway_it_is_the_same(place, tmp_path, application):
-    """It hands tickets on, where it is told to, and other cookies as they are, to applications and from them."""
+    """It hands tickets on, where it is told to, and other cookies as they are, to applications and
+    from them.
+    """
     with served(place, application, 2) as addresses:
         config = {
             "gateway": {"listen": ["127.0.0.1:0"]},

@@ -1,4 +1,6 @@
-"""Which version of its session's attributes a client has seen, and what it must be told: fastticket/web/seen.py alone."""
+"""Which version of its session's attributes a client has seen, and what it must be told:
+fastticket/web/seen.py alone.
+"""
 
 import pytest
 from hypothesis import given

@@ -1,7 +1,8 @@
-"""One login, for applications in four frameworks: each served by two processes, sharing nothing but a Redis and the keys.
+"""One login, for applications in four frameworks: each served by two processes, sharing nothing but
+a Redis and the keys.
 
-Each application is as its framework's users write it. Two are Django projects with tables of users in which the same people
-have other numbers, and with secrets of their own.
+Each application is as its framework's users write it. Two are Django projects with tables of users
+in which the same people have other numbers, and with secrets of their own.
 """
 
 import contextlib
@@ -79,7 +80,9 @@ def test_a_logout_at_one_is_one_at_all(addresses, name):
 
 
 def test_a_project_takes_no_others_numbers_for_its_own(addresses):
-    """Who logs in again at another project is the same one, though that has another number for him; the session goes on."""
+    """Who logs in again at another project is the same one, though that has another number for him;
+    the session goes on.
+    """
     visitor = Visitor(addresses["django"])
     visitor.get("/login?user=alice")
     visitor.get("/put?color=red")

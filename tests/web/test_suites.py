@@ -1,7 +1,9 @@
-"""Django's, Flask's, flask-login's and Starlette's own tests, with our sessions in place of theirs: what fails is what is written down.
+"""Django's, Flask's, flask-login's and Starlette's own tests, with our sessions in place of theirs:
+what fails is what is written down.
 
-In `make test` a part of Django's and Flask's; `make suites` runs all. Their source distributions come from the package registry, once;
-where it is away, and nothing was fetched before, a suite is skipped.
+In `make test` a part of Django's and Flask's; `make suites` runs all. Their source distributions
+come from the package registry, once; where it is away, and nothing was fetched before, a suite is
+skipped.
 """
 
 import tomllib

@@ -1,4 +1,6 @@
-"""Two cookies of one name lock nobody out: in a real browser, before the gateway and each kind of middleware."""
+"""Two cookies of one name lock nobody out: in a real browser, before the gateway and each kind of
+middleware.
+"""
 
 import json
 
@@ -25,7 +27,9 @@ def browser(tmp_path):
 
 @pytest.fixture
 def application(origin):
-    """`/login` and `/optional/login` log alice in, `/logout` out, `/rotate` takes another ticket. Each page says who asks."""
+    """`/login` and `/optional/login` log alice in, `/logout` out, `/rotate` takes another ticket.
+    Each page says who asks.
+    """
     wishes = {"login": "X-Ticket-Login: alice", "logout": "X-Ticket-Logout: session", "rotate": "X-Ticket-Rotate: 1"}
 
     def serve(connection):
@@ -43,7 +47,9 @@ def application(origin):
 
 @pytest.fixture
 def start(gateway, application):
-    """A gateway with these settings of its cookie; each has a port of its own, which is nothing to cookies, and the same sessions."""
+    """A gateway with these settings of its cookie; each has a port of its own, which is nothing to
+    cookies, and the same sessions.
+    """
 
     def start(host=HOST, **ticket):
         made = gateway(application, routes=ROUTES, ticket={"cookie_secure": False, **ticket})
@@ -194,7 +200,8 @@ SHOP, SIBLING = "www.shop.localhost", "evil.shop.localhost"
 
 @pytest.fixture(params=["fastapi", "wsgi", "flask", "django"])
 def site(request, tmp_path):
-    """(port, a ticket of mallory's) of an application with its defaults; loopback hosts, so that plain http will do.
+    """(port, a ticket of mallory's) of an application with its defaults; loopback hosts, so that
+    plain http will do.
 
     Browsers open connections that they may not use: each has a thread.
     """

@@ -1,4 +1,6 @@
-"""SessionMiddleware around WSGI applications of every shape, by the rules of PEP 3333 (wsgiref's validator is on both sides)."""
+"""SessionMiddleware around WSGI applications of every shape, by the rules of PEP 3333 (wsgiref's
+validator is on both sides).
+"""
 
 import contextlib
 import gc
@@ -91,7 +93,9 @@ def cache(store):
 
 @pytest.fixture
 def visit(cache):
-    """`visit(do, ticket)`: a visitor of an application that does something to `environ` and answers with what that returns."""
+    """`visit(do, ticket)`: a visitor of an application that does something to `environ` and answers
+    with what that returns.
+    """
 
     def make(do, ticket="", **options):
         def application(environ, start_response):

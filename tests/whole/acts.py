@@ -1,4 +1,6 @@
-"""What many schedules have in common: a crowd that goes on, sessions that are ended beside it, and the census at the end."""
+"""What many schedules have in common: a crowd that goes on, sessions that are ended beside it, and
+the census at the end.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,9 @@ async def under_load(
     ends_before: bool = True,
     login_by: Sequence[int] = (),
 ) -> list[Session]:
-    """The usual course: a crowd, some sessions ended, the fault, some more ended, time to hear of it, and the census."""
+    """The usual course: a crowd, some sessions ended, the fault, some more ended, time to hear of
+    it, and the census.
+    """
     made = await people(stage, number or stage.scaled(400, 60), gateways, login_by=login_by)
     third = len(made) // 3
     async with stage.fleet.crowd(made, gateways, per_s=stage.scaled(250, 150)):

@@ -1,5 +1,6 @@
-"""The application behind the gateways, as a process: `/login` logs in whoever says so, `/logout`, `/everywhere` and `/rotate` do that,
-and everything else names whom the gateway has named. It prints its port, and ends with its standard input.
+"""The application behind the gateways, as a process: `/login` logs in whoever says so, `/logout`,
+`/everywhere` and `/rotate` do that, and everything else names whom the gateway has named. It prints
+its port, and ends with its standard input.
 """
 
 from __future__ import annotations

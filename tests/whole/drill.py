@@ -1,7 +1,9 @@
-"""What an operator sees when something breaks: eight faults, each on a gateway of two workers with Redis, as a table; `make drill`.
+"""What an operator sees when something breaks: eight faults, each on a gateway of two workers with
+Redis, as a table; `make drill`.
 
-Beside each fault: what clients saw while it lasted, the lines that the log has gained, and what the admin listener said in the middle
-of it. What clients must not see (all but `Fault.allowed`) ends the program with 1. python -m whole.drill [--only NAME]
+Beside each fault: what clients saw while it lasted, the lines that the log has gained, and what the
+admin listener said in the middle of it. What clients must not see (all but `Fault.allowed`) ends
+the program with 1. python -m whole.drill [--only NAME]
 """
 
 from __future__ import annotations
@@ -83,7 +85,9 @@ GAUGES = (
 
 
 class Scene:
-    """A gateway with its Redis and application, and four kinds of clients who ask for as long as it stands."""
+    """A gateway with its Redis and application, and four kinds of clients who ask for as long as it
+    stands.
+    """
 
     def __init__(self, folder: Path, *, partner: str = "", descriptors: int = 0, is_log_unread: bool = False) -> None:
         self.folder = folder

@@ -1,4 +1,6 @@
-"""Gateways by their documented configuration, an application behind them, and visitors whose every request is recorded."""
+"""Gateways by their documented configuration, an application behind them, and visitors whose every
+request is recorded.
+"""
 
 from __future__ import annotations
 
@@ -245,7 +247,9 @@ class Fleet:
     async def log_in_at_once(
         self, number: int, gateway: int, at_once: int, principal: str = ""
     ) -> list[Session | None]:
-        """So many, with so many under way at a time, each on a connection of its own; whatever comes of them."""
+        """So many, with so many under way at a time, each on a connection of its own; whatever
+        comes of them.
+        """
         return await self._limited([partial(self.log_in, gateway, principal)] * number, at_once)
 
     async def ask(self, gateway: int, session: Session, kind: str = "use") -> Answer:
@@ -311,7 +315,9 @@ class Fleet:
     async def crowd(
         self, sessions: Sequence[Session], gateways: Sequence[int], *, per_s: float = 200, at_once: int = 100
     ) -> AsyncIterator[None]:
-        """Uses of random sessions, so many a second through each gateway; `at_once` if it does not answer."""
+        """Uses of random sessions, so many a second through each gateway; `at_once` if it does not
+        answer.
+        """
         loads = [asyncio.create_task(self._load(sessions, gateway, per_s, at_once)) for gateway in gateways]
         try:
             yield

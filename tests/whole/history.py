@@ -1,4 +1,6 @@
-"""What clients did and saw, and what the schedule did to the world meanwhile. All times are of time.monotonic(), in seconds."""
+"""What clients did and saw, and what the schedule did to the world meanwhile. All times are of
+time.monotonic(), in seconds.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-#: What a client may ask. `use` and `strong` change nothing; `revoke` and `revoke_all` are the operator's commands.
+#: What a client may ask. `use` and `strong` change nothing; `revoke` and `revoke_all` are the
+#: operator's commands.
 ENDS_ONE = ("logout", "rotate", "revoke")
 ENDS_ALL = ("everywhere", "revoke_all")
 LOST = 0  # the status of a request that got no answer
@@ -46,11 +49,13 @@ class Window:
     gateway: int
     start_s: float
     end_s: float
-    #: It could not hear the store: what was ended meanwhile it may admit on credit, and what it holds it must.
+    #: It could not hear the store: what was ended meanwhile it may admit on credit, and what it
+    #: holds it must.
     is_deaf: bool = True
     #: Requests may fail in it.
     may_fail: bool = True
-    #: What it holds is to be admitted throughout. Not if the process itself was away, or there are too many sessions to hold.
+    #: What it holds is to be admitted throughout. Not if the process itself was away, or there are
+    #: too many sessions to hold.
     holds: bool = True
 
 
@@ -74,7 +79,8 @@ class Rules:
     lifetime_s: float = math.inf
     grace_s: float = 300.0
     recovery_s: float = 5.0
-    #: Kinds that may be refused with 503 and Retry-After though nothing is wrong: a burst, beyond the named bound.
+    #: Kinds that may be refused with 503 and Retry-After though nothing is wrong: a burst, beyond
+    #: the named bound.
     may_be_refused: tuple[str, ...] = ()
     outage_policy: str = "serve-cached"
 

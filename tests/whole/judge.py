@@ -1,4 +1,6 @@
-"""The judge: pure functions over a history. What is wrong is a list of findings, each with how much; nothing is forgiven."""
+"""The judge: pure functions over a history. What is wrong is a list of findings, each with how
+much; nothing is forgiven.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,9 @@ def judge(history: History) -> Judgement:
 
 
 def late_admissions(history: History, lives: Mapping[int, Life]) -> list[Finding]:
-    """P2, P6, P8: admitted although ended so long ago that this gateway must have heard of it. `risen`: it was refused in between."""
+    """P2, P6, P8: admitted although ended so long ago that this gateway must have heard of it.
+    `risen`: it was refused in between.
+    """
     refused: dict[int, float] = {}  # session: the first refusal after its end
     found = []
     for event in sorted(history.events, key=lambda e: e.sent_s):
@@ -92,8 +96,9 @@ def late_admissions(history: History, lives: Mapping[int, Life]) -> list[Finding
 def latest_admission(history: History, gateway: int, ended_s: float) -> float:
     """When a gateway that hears the store refuses at the latest what was ended at `ended_s`.
 
-    A lease after the acknowledgement; but if it could not hear the store before that time was over, it may admit on credit, for
-    `grace_s`, and a lease longer after it can hear again. A store that is away *later* excuses nothing.
+    A lease after the acknowledgement; but if it could not hear the store before that time was over,
+    it may admit on credit, for `grace_s`, and a lease longer after it can hear again. A store that
+    is away *later* excuses nothing.
     """
     rules = history.rules
     limit_s = ended_s + rules.lease_s
@@ -107,7 +112,9 @@ def latest_admission(history: History, gateway: int, ended_s: float) -> float:
 
 
 def wrong_refusals(history: History, lives: Mapping[int, Life]) -> list[Finding]:
-    """P4, P8: 401 for a session that nobody ended, that did not idle out, and that the store has not lost."""
+    """P4, P8: 401 for a session that nobody ended, that did not idle out, and that the store has
+    not lost.
+    """
     uses = last_uses(history)
     found = []
     for event in history.events:
@@ -145,7 +152,9 @@ def _is_lost(history: History, lives: Mapping[int, Life], life: Life, event: Eve
 
 
 def _is_just_lost(history: History, lives: Mapping[int, Life], event: Event) -> bool:
-    """Whether the store lost its session, not longer ago than it takes all gateways to say what they know of it."""
+    """Whether the store lost its session, not longer ago than it takes all gateways to say what
+    they know of it.
+    """
     life = lives.get(event.session)
     if event.kind != "use" or life is None or not _is_lost(history, lives, life, event):
         return False
@@ -184,7 +193,9 @@ def overlong_admissions(history: History) -> list[Finding]:
 
 
 def refusals_of_held(history: History, lives: Mapping[int, Life]) -> list[Finding]:
-    """P8: with the store away, 503 for a session that this gateway admitted when it could hear the store."""
+    """P8: with the store away, 503 for a session that this gateway admitted when it could hear the
+    store.
+    """
     if history.rules.outage_policy == "deny":
         return []
     admitted: dict[tuple[int, int], list[float]] = defaultdict(list)
@@ -228,7 +239,8 @@ def _well_since(history: History, gateway: int, window: Window) -> float:
 def failures_while_well(history: History, lives: Mapping[int, Life]) -> list[Finding]:
     """A request that failed though nothing was wrong, or not any more for `recovery_s`.
 
-    What the store has lost is "try again" for a while, before it is over: some gateway may be about to make it again.
+    What the store has lost is "try again" for a while, before it is over: some gateway may be about
+    to make it again.
     """
     rules = history.rules
     found = []
@@ -257,7 +269,9 @@ def strange_answers(history: History) -> list[Finding]:
 
 
 def recovery(history: History) -> float | None:
-    """When, after a window, the last request was sent that failed; the worst of all. inf: none was answered after it."""
+    """When, after a window, the last request was sent that failed; the worst of all. inf: none was
+    answered after it.
+    """
     worst = None
     for window in history.windows:
         if window.end_s == math.inf or not window.may_fail:
@@ -275,9 +289,11 @@ def recovery(history: History) -> float | None:
 def touches_lost(
     history: History, deadlines_s: Mapping[str, float], until_s: float, *, clock_error_s: float
 ) -> tuple[float, str] | None:
-    """P5: (the worst age, when the gateway ended at `until_s`, of a use that is not in the store; of which principal).
+    """P5: (the worst age, when the gateway ended at `until_s`, of a use that is not in the store;
+    of which principal).
 
-    `deadlines_s`: the last use that the store knows, by principal, on the history's clock. A use counts from its answer.
+    `deadlines_s`: the last use that the store knows, by principal, on the history's clock. A use
+    counts from its answer.
     """
     uses: dict[str, list[Event]] = defaultdict(list)
     for event in history.events:

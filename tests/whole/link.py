@@ -1,8 +1,9 @@
-"""The link between a gateway and a server, with faults: delay, bites, silence, refusal, cuts, lost notifications.
+"""The link between a gateway and a server, with faults: delay, bites, silence, refusal, cuts, lost
+notifications.
 
-`Links` is the schedule's handle. The proxy itself is this file run as a process, so that a stall of the schedule is none of the
-link's. Each *door* is a port of its own that leads to one server; commands go to it as lines of JSON, and each is answered when
-it is in force.
+`Links` is the schedule's handle. The proxy itself is this file run as a process, so that a stall of
+the schedule is none of the link's. Each *door* is a port of its own that leads to one server;
+commands go to it as lines of JSON, and each is answered when it is in force.
 """
 
 from __future__ import annotations

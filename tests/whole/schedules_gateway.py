@@ -169,7 +169,9 @@ def _fill(filler: Path) -> None:
 
 @schedule()
 async def sqlite_under_load(stage: Stage) -> None:
-    """SQLite, two gateways with two workers each: sessions made and ended in any process are so in all."""
+    """SQLite, two gateways with two workers each: sessions made and ended in any process are so in
+    all.
+    """
     url = f"sqlite:///{stage.folder}/sessions.db"
     await stage.gateways(url, url, workers=2)
 
@@ -197,7 +199,9 @@ async def two_workers_each_and_redis_stopped(stage: Stage) -> None:
 
 @schedule()
 async def worker_replaced_while_the_store_is_away(stage: Stage) -> None:
-    """P12: Redis is dead when one of two workers dies; the next one serves, says 503 for what it cannot know, and never 401."""
+    """P12: Redis is dead when one of two workers dies; the next one serves, says 503 for what it
+    cannot know, and never 401.
+    """
     server = await _one_server(stage, workers=2)
     made = await people(stage, stage.scaled(100, 40))
     await asyncio.to_thread(server.admin, "SAVE")
@@ -224,7 +228,9 @@ async def worker_replaced_while_the_store_is_away(stage: Stage) -> None:
 
 @schedule()
 async def worker_replaced_while_the_key_file_is_gone(stage: Stage) -> None:
-    """P12: the key file is not there when the only worker dies: the next one goes on with the keys that the gateway had."""
+    """P12: the key file is not there when the only worker dies: the next one goes on with the keys
+    that the gateway had.
+    """
     await _one_server(stage)
     made = await people(stage, stage.scaled(100, 40))
     keys, hidden = stage.folder / "keys.toml", stage.folder / "keys.hidden"
@@ -240,7 +246,9 @@ async def worker_replaced_while_the_key_file_is_gone(stage: Stage) -> None:
 
 @schedule()
 async def no_descriptors_left(stage: Stage) -> None:
-    """Idle clients take all descriptors of gateway 0: what it cannot accept waits, what it admits it knows, and it recovers."""
+    """Idle clients take all descriptors of gateway 0: what it cannot accept waits, what it admits
+    it knows, and it recovers.
+    """
     await _one_server(stage, descriptors=200)
     made = await people(stage, stage.scaled(100, 40))
     async with stage.fleet.crowd(made, (0, 1), per_s=100, at_once=20):

@@ -1,4 +1,6 @@
-"""What broke before, each as it was seen: the numbers of sessions, the delays and the waits are those of issue 11."""
+"""What broke before, each as it was seen: the numbers of sessions, the delays and the waits are
+those of issue 11.
+"""
 
 # ruff: noqa: ASYNC110 -- what another process does is looked for, at every turn
 
@@ -17,13 +19,16 @@ from whole.fleet import Session, Settings
 from whole.history import Loss
 from whole.stage import Stage, schedule
 
-#: Logins under way at a time: each has a client's and an upstream's descriptor in the gateway, and 20,000 is what this machine allows.
+#: Logins under way at a time: each has a client's and an upstream's descriptor in the gateway, and
+#: 20,000 is what this machine allows.
 LOGINS_AT_ONCE = 9_500
 
 
 @schedule()
 async def stopped_with_an_exchange_in_flight(stage: Stage) -> None:
-    """1a: 0.3 s each way; gateway 0 stopped for 5 s while it waits for answers; sessions end elsewhere; then it wakes."""
+    """1a: 0.3 s each way; gateway 0 stopped for 5 s while it waits for answers; sessions end
+    elsewhere; then it wakes.
+    """
     server = stage.server()
     door = stage.link(server)
     await stage.gateways(stage.url(door), stage.url(server))
@@ -50,7 +55,9 @@ async def stopped_with_an_exchange_in_flight(stage: Stage) -> None:
 
 @schedule(short=False)
 async def doorbell_silent_and_long_unused(stage: Stage) -> None:
-    """1b: notifications lost, sessions unused here for 65 s, ended elsewhere, the store killed 10 s later."""
+    """1b: notifications lost, sessions unused here for 65 s, ended elsewhere, the store killed 10 s
+    later.
+    """
     server = stage.server()
     door = stage.link(server)
     await stage.gateways(stage.url(door), stage.url(server))
@@ -69,7 +76,9 @@ async def doorbell_silent_and_long_unused(stage: Stage) -> None:
 
 @schedule()
 async def failover_of_a_master_that_lives(stage: Stage) -> None:
-    """2: SENTINEL FAILOVER; one gateway speaks to the new master at once, and the old one lives for ten seconds more."""
+    """2: SENTINEL FAILOVER; one gateway speaks to the new master at once, and the old one lives for
+    ten seconds more.
+    """
     setup = await asyncio.to_thread(stage.sentinel)
     url = f"{setup.url}?timeout_ms={stage.timeout_ms}"
     await stage.gateways(url, url)
@@ -118,7 +127,9 @@ def _allow_descriptors() -> None:
 
 @schedule()
 async def burst_of_logins(stage: Stage) -> None:
-    """3: 20,000 logins at once on a healthy Redis; beside them sessions in use, and some that are ended elsewhere."""
+    """3: 20,000 logins at once on a healthy Redis; beside them sessions in use, and some that are
+    ended elsewhere.
+    """
     _allow_descriptors()
     server = stage.server()
     await stage.gateways(stage.url(server), stage.url(server))
@@ -168,7 +179,9 @@ async def cold_sessions_over_many_connections(stage: Stage) -> None:
 
 @schedule()
 async def snapshot_after_a_rotation_and_its_end(stage: Stage) -> None:
-    """4: gateway 0 rotates A to B, gateway 1 ends B, Redis comes back with A; gateway 1 is there first, gateway 0 4 s later."""
+    """4: gateway 0 rotates A to B, gateway 1 ends B, Redis comes back with A; gateway 1 is there
+    first, gateway 0 4 s later.
+    """
     server = stage.server()
     doors = [stage.link(server), stage.link(server)]
     await stage.gateways(*(stage.url(door) for door in doors))
@@ -188,7 +201,8 @@ async def snapshot_after_a_rotation_and_its_end(stage: Stage) -> None:
     gone_s = await asyncio.to_thread(come_back_from_snapshot, server)
     back_s = time.monotonic()
     stage.fleet.window((1,), start_s, back_s)
-    # The rotation in turn (C of B of A) is to be made again if that is possible; what must be is that A and B are dead.
+    # The rotation in turn (C of B of A) is to be made again if that is possible; what must be is
+    # that A and B are dead.
     stage.history.losses.append(Loss(gone_s, kept_s, are_rotations_made_again=False))
     await asyncio.sleep(4 if not stage.is_short else 2.5)
     await asyncio.to_thread(doors[0].open)
@@ -210,7 +224,9 @@ def _count_200(answers: list) -> int:  # type: ignore[type-arg]
 
 
 async def _loss(stage: Stage, server: Server, kept_s: float, gateways: tuple[int, ...] = (0,)) -> None:
-    """The server is lost, comes back from its snapshot, and the gateways have the time that they may take."""
+    """The server is lost, comes back from its snapshot, and the gateways have the time that they
+    may take.
+    """
     start_s = time.monotonic()
     gone_s = await asyncio.to_thread(come_back_from_snapshot, server)
     stage.fleet.window(gateways, start_s, holds=False)
@@ -279,7 +295,9 @@ async def operators_revocation_then_the_loss(stage: Stage) -> None:
 
 @schedule(short=False)
 async def store_clock_a_thousandth_fast(stage: Stage) -> None:
-    """6: the store's clock 0.1 % fast, and Redis killed half a second after the gateway has looked at it."""
+    """6: the store's clock 0.1 % fast, and Redis killed half a second after the gateway has looked
+    at it.
+    """
     server, clock = stage.skewed_server()
     clock.set(0.0, 0.001)
     await stage.gateways(stage.url(server))
@@ -352,7 +370,9 @@ async def reset_on_a_long_link(stage: Stage) -> None:
 
 @schedule()
 async def touches_of_a_crowd_on_a_long_link(stage: Stage) -> None:
-    """8: 16,000 sessions in use at 0.1 s each way, and SIGKILL: touches are lost within a flush interval and a round trip."""
+    """8: 16,000 sessions in use at 0.1 s each way, and SIGKILL: touches are lost within a flush
+    interval and a round trip.
+    """
     server = stage.server()
     door = stage.link(server)
     await stage.gateways(stage.url(door), stage.url(server))
@@ -378,7 +398,9 @@ async def _use_over_and_over(stage: Stage, made: list[Session], for_s: float) ->
 
 
 async def _hanging_sentinels(stage: Stage, number: int) -> None:
-    """Gateway 0 serves when the first two sentinels begin to hang, and loses its connections then; gateway 1 starts after that."""
+    """Gateway 0 serves when the first two sentinels begin to hang, and loses its connections then;
+    gateway 1 starts after that.
+    """
     setup = await asyncio.to_thread(lambda: stage.sentinel(sentinels=number))
     url = f"{setup.url}?timeout_ms={stage.timeout_ms}"
     await stage.gateways(url)
@@ -418,7 +440,9 @@ async def two_of_three_sentinels_hang(stage: Stage) -> None:
 
 @schedule()
 async def other_number_of_shards_after_flushall(stage: Stage) -> None:
-    """11: FLUSHALL, then a gateway with 32 shards beside one with 16: one of them refuses, and nobody gets a false 401."""
+    """11: FLUSHALL, then a gateway with 32 shards beside one with 16: one of them refuses, and
+    nobody gets a false 401.
+    """
     server = stage.server()
     await stage.gateways(stage.url(server))
     await people(stage, 20, (0,))
@@ -444,7 +468,9 @@ async def other_number_of_shards_after_flushall(stage: Stage) -> None:
 
 @schedule()
 async def different_flush_intervals(stage: Stage) -> None:
-    """11: `flush_interval_ms` 500 here and 2,000 there, idle timeout 8 s: in use through either is in use."""
+    """11: `flush_interval_ms` 500 here and 2,000 there, idle timeout 8 s: in use through either is
+    in use.
+    """
     server = stage.server()
     scale = 0.5 if stage.is_short else 1.0
     idle_s, quick_ms, slow_ms = round(8 * scale), round(500 * scale), round(2000 * scale)
@@ -460,7 +486,9 @@ QUICK_IS_OVER_S = 0.55  # the slack of the quick gateway, half a second, and a m
 
 
 async def _just_in_time(stage: Stage, session: Session, after_s: float, idle_s: float) -> None:
-    """Used by the quick gateway, by the slow one shortly before the end, and by the quick one shortly after it."""
+    """Used by the quick gateway, by the slow one shortly before the end, and by the quick one
+    shortly after it.
+    """
     await asyncio.sleep(after_s)
     began_s = time.monotonic()
     await stage.fleet.ask(0, session)

@@ -21,7 +21,9 @@ async def _one_link(stage: Stage) -> Door:
 
 
 async def _ends_meanwhile(stage: Stage, door: Door, begin: str) -> None:
-    """The link is gone; sessions end through gateway 1; it comes back, and gateway 0 has a lease to know."""
+    """The link is gone; sessions end through gateway 1; it comes back, and gateway 0 has a lease to
+    know.
+    """
     made = await people(stage, stage.scaled(200, 40))
     async with stage.fleet.crowd(made, (0, 1)):
         start_s = time.monotonic()

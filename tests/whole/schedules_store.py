@@ -145,7 +145,9 @@ async def out_of_memory(stage: Stage) -> None:
 
 
 async def _unreachable(stage: Stage, server: Server, setting: str, value: str) -> None:
-    """A setting that shuts gateways out of a server that is alive, while one connection of ours stays."""
+    """A setting that shuts gateways out of a server that is alive, while one connection of ours
+    stays.
+    """
     with contextlib.closing(server.client()) as client:
         before = client.config_get(setting)[setting]
 

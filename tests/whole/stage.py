@@ -1,4 +1,6 @@
-"""Where a schedule is played: servers, links and gateways that are all ended with it, and what comes of the run."""
+"""Where a schedule is played: servers, links and gateways that are all ended with it, and what
+comes of the run.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ CLOCK_SOURCE = Path(__file__).parent / "skewed_clock.c"
 
 
 class Stage:
-    """One run of one schedule. `is_short`: the form for `make test`, with smaller numbers and shorter times."""
+    """One run of one schedule. `is_short`: the form for `make test`, with smaller numbers and
+    shorter times.
+    """
 
     def __init__(self, folder: Path, *, is_short: bool) -> None:
         self.folder = folder
@@ -49,7 +53,9 @@ class Stage:
 
     @property
     def timeout_ms(self) -> int:
-        """Of a call of the store, in the URL: below lease - flush interval, as docs/redis.md wants it."""
+        """Of a call of the store, in the URL: below lease - flush interval, as docs/redis.md wants
+        it.
+        """
         return 500 if self.is_short else 1000
 
     # Servers
@@ -165,7 +171,9 @@ class Stage:
 
 
 class Clock:
-    """The time of a server that was started with `environment`: ahead of the true one by `set`, and faster."""
+    """The time of a server that was started with `environment`: ahead of the true one by `set`, and
+    faster.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "clock"
@@ -216,7 +224,9 @@ SCHEDULES: dict[str, Schedule] = {}
 
 
 def schedule(*, short: bool = True) -> Callable[[Play], Play]:
-    """Registers a function as a schedule, by its name. `short=False`: it cannot be short, and is only in `make faults`."""
+    """Registers a function as a schedule, by its name. `short=False`: it cannot be short, and is
+    only in `make faults`.
+    """
 
     def register(play: Play) -> Play:
         name = play.__name__

@@ -1,4 +1,5 @@
-"""Every schedule in its whole form, one after the other, as one table; `make faults`. Exit code 1 if anything is wrong.
+"""Every schedule in its whole form, one after the other, as one table; `make faults`. Exit code 1
+if anything is wrong.
 
 python -m whole.table [--short] [--only NAME[,NAME]] [--details]
 """

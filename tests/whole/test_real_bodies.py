@@ -1,4 +1,6 @@
-"""A gigabyte down and a gigabyte up, with real programs at both ends: the gateway's memory does not grow by them."""
+"""A gigabyte down and a gigabyte up, with real programs at both ends: the gateway's memory does not
+grow by them.
+"""
 
 import contextlib
 import os

@@ -1,4 +1,6 @@
-"""Real clients: curl, wrk, h2load, the WebSockets of Python and of Node, and a browser; each logged in, with a real server behind."""
+"""Real clients: curl, wrk, h2load, the WebSockets of Python and of Node, and a browser; each logged
+in, with a real server behind.
+"""
 
 import os
 import re

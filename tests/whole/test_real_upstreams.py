@@ -1,4 +1,6 @@
-"""Real servers behind the gateway: nginx, uvicorn, gunicorn, Node and Caddy; what each does with bodies, streams and connections."""
+"""Real servers behind the gateway: nginx, uvicorn, gunicorn, Node and Caddy; what each does with
+bodies, streams and connections.
+"""
 
 import contextlib
 import functools
@@ -40,7 +42,9 @@ def publish(at, message):
 
 
 def test_an_event_is_here_before_the_next_one_is_sent(gateway, serving):
-    """The application has nothing to send until an event is published, and that is when the one before has been read."""
+    """The application has nothing to send until an event is published, and that is when the one
+    before has been read.
+    """
     at = gateway(serving(uvicorn))
     with at.connect() as client:
         client.sendall(request("GET", "/events"))
@@ -74,7 +78,9 @@ def test_a_long_poll_is_answered_when_there_is_news(gateway, serving):
 
 
 def test_an_application_learns_that_its_reader_has_left(gateway, serving):
-    """By the first message that nobody takes: before, the reader might have closed its own half only."""
+    """By the first message that nobody takes: before, the reader might have closed its own half
+    only.
+    """
     at = gateway(serving(uvicorn))
     with at.connect() as client:
         client.sendall(request("GET", "/stay"))
@@ -186,7 +192,9 @@ LITTLE = "dav_methods PUT; client_max_body_size 1k;"
     ids=["length", "chunked"],
 )
 def test_an_answer_to_an_upload_that_is_not_over(gateway, tmp_path, framing, begun):
-    """nginx refuses a body as soon as it is too large; the client reads that without having sent the rest."""
+    """nginx refuses a body as soon as it is too large; the client reads that without having sent
+    the rest.
+    """
     with nginx(tmp_path, LITTLE) as address, gateway(address).connect() as client:
         client.sendall(request("PUT", "/new", framing) + begun)
         head, _ = client.read_response()
@@ -228,7 +236,9 @@ def test_node_keeps_its_connection(gateway, serving):
 
 
 def test_gunicorn_keeps_none(gateway, serving):
-    """Not even for requests that must not be sent twice does the gateway mistake a connection for one that goes on."""
+    """Not even for requests that must not be sent twice does the gateway mistake a connection for
+    one that goes on.
+    """
     at = gateway(serving(gunicorn))
     with at.connect() as client:
         for _ in range(20):
@@ -282,7 +292,9 @@ IMPATIENT = {
 
 @pytest.mark.parametrize("server", IMPATIENT)
 def test_no_get_fails_because_an_idle_connection_was_just_closed(gateway, tmp_path, server):
-    """A server that gives up an idle connection after a millisecond, until requests and closes have crossed each other often."""
+    """A server that gives up an idle connection after a millisecond, until requests and closes have
+    crossed each other often.
+    """
     with IMPATIENT[server](tmp_path) as address, contextlib.ExitStack() as stack:
         at = gateway(address)
         clients = [stack.enter_context(at.connect()) for _ in range(16)]

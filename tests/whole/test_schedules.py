@@ -1,6 +1,8 @@
-"""The short form of each schedule. `make faults` plays the whole forms, and those that have no short one.
+"""The short form of each schedule. `make faults` plays the whole forms, and those that have no
+short one.
 
-Each is a process of its own that is killed when its time is over; several run at a time, since most of it is waiting.
+Each is a process of its own that is killed when its time is over; several run at a time, since most
+of it is waiting.
 """
 
 from __future__ import annotations

@@ -42,7 +42,9 @@ class Address:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a server is, and what it wants to hear from those who come. Secrets stay out of its repr."""
+    """Where a server is, and what it wants to hear from those who come. Secrets stay out of its
+    repr.
+    """
 
     host: str = ""
     port: int = 0
@@ -85,7 +87,8 @@ def place_of(address: Address, host: str = "", port: int = 0) -> Place:
 
 def parse_url(url: str, base: Path) -> Address:
     """The parts of a URL. ConfigError, which repeats no secret."""
-    # By hand: urlsplit refuses several hosts, one of them in brackets, since a security release of Python.
+    # By hand: urlsplit refuses several hosts, one of them in brackets, since a security release of
+    # Python.
     full_scheme, _, rest = url.partition("://")
     rest, hash_sign, _ = rest.partition("#")
     place, _, query = rest.partition("?")
@@ -148,7 +151,9 @@ def _options(query: str) -> dict[str, str]:
 
 
 def _secret(options: dict[str, str], name: str, base: Path) -> str | None:
-    """Sentinels' password is an option, the server's is not; either can be the first line of a file, `NAME_file`."""
+    """Sentinels' password is an option, the server's is not; either can be the first line of a
+    file, `NAME_file`.
+    """
     said = options.pop(name, None) if name != "password" else None
     file = options.pop(f"{name}_file", None)
     if file is None:

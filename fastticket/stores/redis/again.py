@@ -1,14 +1,17 @@
-"""What a gateway makes again when another server has taken over: ends, rotations and its own logins of the last minute.
+"""What a gateway makes again when another server has taken over: ends, rotations and its own logins
+of the last minute.
 
     Ledger      per shard, in the order in which it was heard: from this process's own calls, and from the log
     again.lua   does it, and says why the order of gateways does not matter
 
 Rules of this file
-- Every gateway makes again what *anybody* ended or rotated, so the death of the one that did it loses nothing. One that has just
-  started reads the last minute of the log first.
-- "All of a principal's sessions until then" is one record, however many there are. Where one was kept, each of the others is one, up to
+- Every gateway makes again what *anybody* ended or rotated, so the death of the one that did it
+  loses nothing. One that has just started reads the last minute of the log first.
+- "All of a principal's sessions until then" is one record, however many there are. Where one was
+  kept, each of the others is one, up to
   LISTED_MAX (revoke.lua says why).
-- Bounded: in time by HEARD_S, in number by HEARD_MAX of a shard, which is all that the log itself holds.
+- Bounded: in time by HEARD_S, in number by HEARD_MAX of a shard, which is all that the log itself
+  holds.
 """
 
 from __future__ import annotations
@@ -53,7 +56,9 @@ class Ledger:
         self._shards[shard].end_all(principal, before_ms, kept_id)
 
     def hear(self, shard: int, entries: Sequence[Entry]) -> None:
-        """Entries of the log, in order. What a server that has taken over brings of former times is not of the last minute."""
+        """Entries of the log, in order. What a server that has taken over brings of former times is
+        not of the last minute.
+        """
         if not entries:
             return
         heard = self._shards[shard]
@@ -78,7 +83,9 @@ class Ledger:
             self.rotated(shard, session_id, principal, more[b"to"].decode(), int(more[b"until"]), more[b"record"])
 
     def words(self, shard: int) -> Iterator[list[Words]]:
-        """What there is to make again, in pieces for one script each, none of it old when it is handed out."""
+        """What there is to make again, in pieces for one script each, none of it old when it is
+        handed out.
+        """
         heard = iter(self._shards[shard].entries())
         while piece := list(islice(heard, AT_ONCE)):
             since_s = self._shards[shard].since_s
@@ -86,7 +93,9 @@ class Ledger:
 
 
 class _Shard:
-    """What was heard of one shard. What has ended is not made again even for a moment, nor what it came from."""
+    """What was heard of one shard. What has ended is not made again even for a moment, nor what it
+    came from.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.newest_ms = 0  #: of the log's entries
@@ -158,9 +167,11 @@ class _Shard:
 
 
 def sessions_in(pieces: Iterable[Words]) -> Iterator[tuple[str, str]]:
-    """Session ids and principals whose keys a script must be able to write to: (id or "", principal).
+    """Session ids and principals whose keys a script must be able to write to: (id or "",
+    principal).
 
-    Not of what has ended: while a Cluster moves the slot, a key that is nowhere makes it TRYAGAIN, and ends must not wait for that.
+    Not of what has ended: while a Cluster moves the slot, a key that is nowhere makes it TRYAGAIN,
+    and ends must not wait for that.
     """
     for kind, *words in pieces:
         if kind == "end":

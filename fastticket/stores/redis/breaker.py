@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Literal
 
 BACKOFF_FIRST_S = 0.05
-#: With a flush before and one after it, less than a lease: P2 counts from when the store is back, whoever notices that late. Sessions
-#: that are held are admitted on credit until then.
+#: With a flush before and one after it, less than a lease: P2 counts from when the store is back,
+#: whoever notices that late. Sessions that are held are admitted on credit until then.
 BACKOFF_MAX_S = 0.25
 
 
@@ -41,7 +41,9 @@ class Breaker:
         return "open" if self._probing or self._clock() < self._closed_again_at_s else "half-open"
 
     def admit(self) -> bool:
-        """Whether a call may go through. Whoever gets True reports `succeeded` or `failed`, or `gave_up`."""
+        """Whether a call may go through. Whoever gets True reports `succeeded` or `failed`, or
+        `gave_up`.
+        """
         state = self.state
         self._probing |= state == "half-open"
         return state != "open"

@@ -1,11 +1,15 @@
 """The primaries of a Cluster and the slots that they have, by `CLUSTER SLOTS`.
 
 Rules of this file
-- All that are known and those of the URL are asked at once: when a server fails or redirects, and at least once per `confirm_s`.
-- Nothing is sent by a table that nobody tried to read within `confirm_s` and a little: a process that was stopped reads it first.
-- Of a slot, what most of those who answer say is believed: a former primary that is cut off from the others does not win against them.
-  Where as many say the one as the other, what was believed before stays.
-- A server that has lost all of its slots is dropped at once, and forgotten when nobody waits for it.
+- All that are known and those of the URL are asked at once: when a server fails or redirects, and
+  at least once per `confirm_s`.
+- Nothing is sent by a table that nobody tried to read within `confirm_s` and a little: a process
+  that was stopped reads it first.
+- Of a slot, what most of those who answer say is believed: a former primary that is cut off from
+  the others does not win against them. Where as many say the one as the other, what was believed
+  before stays.
+- A server that has lost all of its slots is dropped at once, and forgotten when nobody waits for
+  it.
 """
 
 from __future__ import annotations

@@ -3,11 +3,14 @@
     call ──► Turns (a queue a kind of call) ──► at the end of the loop's turn: one write ──► Link
 
 Rules of this file
-- Waiting is not failing: a call's timeout begins when it is written. It waits in a bounded queue, for a bounded time: StoreBusy.
-- Kinds of calls take turns: a revocation does not wait behind a storm of logins, only behind what is under way.
-- A turn of the loop writes TURN_COMMANDS or TURN_BYTES at most, the next turn goes on; WINDOW_… may be under way at once. A call is
-  written as a whole.
-- A link that is lost is replaced, and what was under way on it is sent again, RESENDS_MAX times at most: it may have been done twice.
+- Waiting is not failing: a call's timeout begins when it is written. It waits in a bounded queue,
+  for a bounded time: StoreBusy.
+- Kinds of calls take turns: a revocation does not wait behind a storm of logins, only behind what
+  is under way.
+- A turn of the loop writes TURN_COMMANDS or TURN_BYTES at most, the next turn goes on; WINDOW_… may
+  be under way at once. A call is written as a whole.
+- A link that is lost is replaced, and what was under way on it is sent again, RESENDS_MAX times at
+  most: it may have been done twice.
 """
 
 from __future__ import annotations
@@ -55,7 +58,9 @@ class Call(Batch):
 
 
 class Group(Batch):
-    """Calls that one WAIT confirms: the number of replicas that have them is the last reply of each."""
+    """Calls that one WAIT confirms: the number of replicas that have them is the last reply of
+    each.
+    """
 
     __slots__ = ("calls",)
 

@@ -1,12 +1,16 @@
-"""One connection to a Redis server: batches of commands go out as they come, replies come back in order.
+"""One connection to a Redis server: batches of commands go out as they come, replies come back in
+order.
 
     connect(place) ──► Link ──► send(batches) ──► data_received ──► Batch.finish
                                                   lost           ──► on_lost(link, error, batches under way)
 
 Rules of this file
-- What is sent is written at once; any number of batches may be under way. Who sends looks at `has_room` first.
-- A turn of the event loop hands out REPLIES_PER_TURN replies at most: whoever waits for one wakes up in the next.
-- No reply for `timeout_s` while something is under way: the link is lost by a TimeoutError, any other way by LinkLost.
+- What is sent is written at once; any number of batches may be under way. Who sends looks at
+  `has_room` first.
+- A turn of the event loop hands out REPLIES_PER_TURN replies at most: whoever waits for one wakes
+  up in the next.
+- No reply for `timeout_s` while something is under way: the link is lost by a TimeoutError, any
+  other way by LinkLost.
 - A link ends without a goodbye: a server that hangs would not answer it.
 - No library's code is ever cancelled on whose end somebody waits; each step of connecting has a timeout of its own.
 See docs/decisions/0015-own-redis-link.md.
@@ -68,7 +72,9 @@ def pack(commands: Iterable[Command]) -> bytes:
 
 
 class Link(asyncio.Protocol):
-    """See the top of the file. `on_lost` is called once, unless `close` came first; `on_room` whenever there may be room again."""
+    """See the top of the file. `on_lost` is called once, unless `close` came first; `on_room`
+    whenever there may be room again.
+    """
 
     def __init__(self, timeout_s: float) -> None:
         self._loop = asyncio.get_running_loop()
@@ -243,9 +249,11 @@ def _do_nothing() -> None:
 
 
 async def connect(place: Place, timeout_s: float) -> Link:
-    """A link that has been greeted: one round trip after those of TCP and TLS, each of which may take `timeout_s`.
+    """A link that has been greeted: one round trip after those of TCP and TLS, each of which may
+    take `timeout_s`.
 
-    OSError (LinkLost and TimeoutError are such), RedisError: what the server has against it. Whoever is cancelled leaves nothing open.
+    OSError (LinkLost and TimeoutError are such), RedisError: what the server has against it.
+    Whoever is cancelled leaves nothing open.
     """
     opening = asyncio.ensure_future(_open_socket(place))
     try:
@@ -264,7 +272,9 @@ async def connect(place: Place, timeout_s: float) -> Link:
 
 
 async def _open_socket(place: Place) -> socket.socket:
-    """TCP or Unix, the first address that answers: each has a moment before the next is tried beside it (RFC 8305, in small)."""
+    """TCP or Unix, the first address that answers: each has a moment before the next is tried
+    beside it (RFC 8305, in small).
+    """
     if place.path:
         return await _connected(socket.AF_UNIX, place.path)
     addresses = [(each[0], each[4]) for each in await _look_up(place.host, place.port)]
@@ -348,7 +358,9 @@ async def _look_up(host: str, port: int) -> list[Any]:
 
 
 async def _secured(connection: socket.socket, place: Place, timeout_s: float) -> Link:
-    """A link over a socket, by TLS if so wished. It is never cancelled: a handshake ends by itself when its socket is shut down."""
+    """A link over a socket, by TLS if so wished. It is never cancelled: a handshake ends by itself
+    when its socket is shut down.
+    """
     link = Link(timeout_s)
     tls: dict[str, Any] = {}
     try:
@@ -397,7 +409,8 @@ async def _greet(link: Link, greeting: Sequence[Command]) -> dict[str, str]:
     batch = Batch(pack(greeting), len(greeting), asyncio.get_running_loop().create_future())
     link.on_lost = lambda _, error, batches: batch.fail(_refusal(batch) or error)
     link.send([batch])
-    # Its own replies, of which the first may be all that a server says before it hangs up: too many clients.
+    # Its own replies, of which the first may be all that a server says before it hangs up: too many
+    # clients.
     replies = await batch.answer
     link.on_lost, link.batches_answered = _fail_all, 0
     if link.is_over:

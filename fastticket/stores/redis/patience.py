@@ -1,7 +1,8 @@
 """Timeouts that tell a server that is silent from a process that did not listen.
 
-A process that was stopped or held up finds, when it goes on, both an answer in its socket and the timer due; which one it sees first is
-chance. So a timer that is over its time first lets the loop read what is there: for a glance, or longer if the timer itself came late.
+A process that was stopped or held up finds, when it goes on, both an answer in its socket and the
+timer due; which one it sees first is chance. So a timer that is over its time first lets the loop
+read what is there: for a glance, or longer if the timer itself came late.
 """
 
 from __future__ import annotations

@@ -1,17 +1,22 @@
-"""Who the master is, as the sentinels say; asked again and again, because a master that was replaced does not say so itself.
+"""Who the master is, as the sentinels say; asked again and again, because a master that was
+replaced does not say so itself.
 
 Rules of this file
-- All sentinels are asked at the same time: at least once per `confirm_s`, and at once when a link to the master fails, when it answers
-  that it is none, and when a sentinel publishes `+switch-master`. Each is a `Server` of its own: one that hangs delays nobody.
-- The highest config-epoch is believed, whoever says it: a majority has decided it (a sentinel can not fail over alone). Who knows of no
-  higher one than we do is behind, or has been set up anew: another master on such words is believed when a majority of the sentinels
-  of the URL says so, and for longer than their news take (LAGGING_S).
-- Nothing is sent to a master that was not asked for within `confirm_s` and a little: a process that was stopped asks first. But nobody
-  waits for sentinels of which none answers any more.
-- So with fewer than a majority in reach the master stays who it is, unless one of them knows better. A gateway that is cut off from all
-  who know of a failover can not know of it: what bounds that is `min-replicas-to-write` (docs/redis.md).
+- All sentinels are asked at the same time: at least once per `confirm_s`, and at once when a link
+  to the master fails, when it answers that it is none, and when a sentinel publishes
+  `+switch-master`. Each is a `Server` of its own: one that hangs delays nobody.
+- The highest config-epoch is believed, whoever says it: a majority has decided it (a sentinel can
+  not fail over alone). Who knows of no higher one than we do is behind, or has been set up anew:
+  another master on such words is believed when a majority of the sentinels of the URL says so, and
+  for longer than their news take (LAGGING_S).
+- Nothing is sent to a master that was not asked for within `confirm_s` and a little: a process that
+  was stopped asks first. But nobody waits for sentinels of which none answers any more.
+- So with fewer than a majority in reach the master stays who it is, unless one of them knows
+  better. A gateway that is cut off from all who know of a failover can not know of it: what bounds
+  that is `min-replicas-to-write` (docs/redis.md).
 - Who has no master yet takes the best answer there is, after having given the others a moment.
-- Another master is another place for the one `Server`, which drops its links at once and calls `on_change` (`Server.move`).
+- Another master is another place for the one `Server`, which drops its links at once and calls
+  `on_change` (`Server.move`).
 """
 
 from __future__ import annotations
@@ -255,7 +260,9 @@ class Sentinel:
             self._switched(message.decode(errors="replace"))
 
     def _switched(self, message: str) -> None:
-        """The sentinel has a newer configuration. It says from whom to whom, and no epoch: a higher one than that of the old."""
+        """The sentinel has a newer configuration. It says from whom to whom, and no epoch: a higher
+        one than that of the old.
+        """
         name, old_host, old_port, new_host, new_port, *_ = [*message.split(" "), *[""] * 5]
         if name != self._address.master:
             return

@@ -1,14 +1,18 @@
-"""A server as its callers see it: commands in, replies out; and what it takes to know that it is still the same one.
+"""A server as its callers see it: commands in, replies out; and what it takes to know that it is
+still the same one.
 
     call ──► breaker ──► Lane            ──► Link
                      └─► Lane with WAIT  ──► Link     writes that last: their waiting holds up nobody
     subscribe ─────────────────────────────► Link     the doorbell's
 
 Rules of this file
-- A server that is silent, can not be reached, or answers that it is no primary, fails: everything under way and waiting with it.
-- A lost connection is no failure: another one is made, and what was under way is sent again (`Lane`).
-- Every new link tells the server's run id. If that is another one, or the place is, the links to the old one are dropped at once, and
-  `on_change` is called before any reply of the new one is handed out: its data may be older.
+- A server that is silent, can not be reached, or answers that it is no primary, fails: everything
+  under way and waiting with it.
+- A lost connection is no failure: another one is made, and what was under way is sent again
+  (`Lane`).
+- Every new link tells the server's run id. If that is another one, or the place is, the links to
+  the old one are dropped at once, and `on_change` is called before any reply of the new one is
+  handed out: its data may be older.
 """
 
 from __future__ import annotations
@@ -37,7 +41,9 @@ PUSHED_MAX = 1000  # messages that wait for the listener; what comes then rings 
 
 
 class Server:
-    """`name` is for people and for metrics, `place` may change. `wait_ms`: how long a replica gets to confirm a write that lasts."""
+    """`name` is for people and for metrics, `place` may change. `wait_ms`: how long a replica gets
+    to confirm a write that lasts.
+    """
 
     def __init__(
         self,
@@ -66,8 +72,8 @@ class Server:
     async def call(self, commands: Sequence[Command], *, lasts: bool = False) -> list[Any]:
         """Send commands in one go; their replies in order, a ResponseError for one that failed.
 
-        `lasts`: one reply more, the number of replicas that have what was written. StoreUnavailable: all failed; StoreBusy: it waited
-        for too long, or too much waits.
+        `lasts`: one reply more, the number of replicas that have what was written.
+        StoreUnavailable: all failed; StoreBusy: it waited for too long, or too much waits.
         """
         if self._is_closed:
             raise StoreUnavailable("the redis store is closed")
@@ -98,7 +104,9 @@ class Server:
         return listener
 
     def move(self, place: Place) -> None:
-        """The server is elsewhere now: another one. What was under way is sent again, to the new one."""
+        """The server is elsewhere now: another one. What was under way is sent again, to the new
+        one.
+        """
         old, self.place = self.place, place
         if old is None:
             return
@@ -108,7 +116,9 @@ class Server:
         self._change()
 
     def retire(self) -> None:
-        """It serves nothing any more: whatever waits for it is answered TRYAGAIN, and asks who does."""
+        """It serves nothing any more: whatever waits for it is answered TRYAGAIN, and asks who
+        does.
+        """
         for listener in list(self._listeners):
             listener.lose(LinkLost("another server answers now"))
         for call in self._drop_all():
@@ -122,7 +132,9 @@ class Server:
         return not (self._lane.calls or self._lasting.calls or self._listeners)
 
     async def aclose(self) -> None:
-        """End every connection, once what is under way has ended: in at most CLOSE_S and a little. Idempotent."""
+        """End every connection, once what is under way has ended: in at most CLOSE_S and a little.
+        Idempotent.
+        """
         if self._is_closed:
             return
         self._is_closed = True
@@ -196,7 +208,9 @@ class Server:
     # --- links
 
     async def _connect(self) -> Link:
-        """A link, once it is known whether it leads to the same server as the others. OSError, RedisError."""
+        """A link, once it is known whether it leads to the same server as the others. OSError,
+        RedisError.
+        """
         place = self.place
         if place is None or self._is_closed:
             raise LinkLost("there is no server")
@@ -214,7 +228,9 @@ class Server:
         return link
 
     def _change(self) -> None:
-        """Another server than before: no link leads to it, but the one that is just being made, if that is how it is known."""
+        """Another server than before: no link leads to it, but the one that is just being made, if
+        that is how it is known.
+        """
         for lane in (self._lane, self._lasting):
             if lane.connecting is None or lane.connecting is not asyncio.current_task():
                 lane.restart()
@@ -240,7 +256,9 @@ class Server:
             self._on_trouble()
 
     def _end_calls(self, calls: list[Call], reason: str, cause: BaseException | None) -> None:
-        """Some in this turn of the loop, more in the next ones: their callers do not wake up all at once."""
+        """Some in this turn of the loop, more in the next ones: their callers do not wake up all at
+        once.
+        """
         for call in calls[:ENDS_PER_TURN]:
             error = StoreUnavailable(f"redis {self.name}: {reason}")
             error.__cause__ = cause
@@ -274,7 +292,9 @@ class Listener:
         return None
 
     async def published(self, ping_s: float) -> AsyncIterator[bytes]:
-        """What is published, for as long as somebody is there: until two pings in a row were not answered. LinkLost."""
+        """What is published, for as long as somebody is there: until two pings in a row were not
+        answered. LinkLost.
+        """
         unanswered = 0
         while unanswered < 2:
             message = await self.next(ping_s)

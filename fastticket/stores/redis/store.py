@@ -10,12 +10,15 @@
                                        "<shard> <log id> <session id>": that session's attributes were written
 
 Rules of this file
-- All of a shard is in one hash slot, and whatever is done in it is one script: atomic, whichever server runs it. Each begins with
-  shard.lua, but exchange.lua, which is run too often to define what it does not use.
-- Every script may be sent again: doing it twice is doing it once. So a redirection or a lost connection is answered by sending again.
+- All of a shard is in one hash slot, and whatever is done in it is one script: atomic, whichever
+  server runs it. Each begins with shard.lua, but exchange.lua, which is run too often to define
+  what it does not use.
+- Every script may be sent again: doing it twice is doing it once. So a redirection or a lost
+  connection is answered by sending again.
 - The log is the truth. The doorbell may be lost: it makes a gateway look at the log sooner.
-- A server that answers in another's place may lack the last writes. So before anything is believed of a shard that it serves, what this
-  process has heard in the last minute is made again there (redis/again.py), and the shard's next reply is a gap.
+- A server that answers in another's place may lack the last writes. So before anything is believed
+  of a shard that it serves, what this process has heard in the last minute is made again there
+  (redis/again.py), and the shard's next reply is a gap.
 """
 
 from __future__ import annotations
@@ -101,7 +104,8 @@ DOORBELL_HELD_S = 5.0  # until it is said that it works again: something may cut
 REDIRECTIONS = (MovedError, AskError, TryAgainError, ClusterDownError)
 
 
-#: What a record begins with: created, ms, in 6 bytes (48 bits of 64); idle timeout and absolute lifetime, s. Details follow, as JSON.
+#: What a record begins with: created, ms, in 6 bytes (48 bits of 64); idle timeout and absolute
+#: lifetime, s. Details follow, as JSON.
 RECORD = struct.Struct(">HIII")
 
 
@@ -132,7 +136,9 @@ _Call = tuple[_Script, Command]
 
 
 class RedisStore:
-    """See `fastticket.stores.contract.Store`. `url` as `fastticket.open_store` takes it; files in it are relative to `base`."""
+    """See `fastticket.stores.contract.Store`. `url` as `fastticket.open_store` takes it; files in
+    it are relative to `base`.
+    """
 
     touches_per_exchange = 400
 
@@ -207,7 +213,8 @@ class RedisStore:
             if self._mismatch:
                 raise ConfigError(self._mismatch)
         if any(mine > before.get(name, 0) for name, mine in zip(fleet._fields, fleet, strict=True)):
-            # In one step: of those who join at the same time each but the first hears of the others.
+            # In one step: of those who join at the same time each but the first hears of the
+            # others.
             pairs = [part for pair in zip(fleet._fields, fleet, strict=True) for part in pair]
             known = await self._ask(slot_of(META), JOIN.by_source(JOIN.by_sha((META,), pairs)))
             before = {name: int(value) for name, value in zip(fleet._fields, known, strict=True) if value is not None}
@@ -229,7 +236,9 @@ class RedisStore:
         return int(reply[0]) * 1000 + int(reply[1]) // 1000
 
     async def uptime_ms(self) -> int:
-        """`INFO` of the one server. 0 where servers take over from each other: when one did, it does not say."""
+        """`INFO` of the one server. 0 where servers take over from each other: when one did, it
+        does not say.
+        """
         if self.doubt_ms:
             return 0
         return int(info_of(await self._ask(self._slots[0], ("INFO", "server"))).get("uptime_in_seconds", 0)) * 1000
@@ -284,7 +293,8 @@ class RedisStore:
             replies |= failed
             left = {shard: request for shard, request in left.items() if shard not in failed}
             heard = await self._exchange(left)
-            # Another server may have taken over with this very call: it is not believed before all is made again there.
+            # Another server may have taken over with this very call: it is not believed before all
+            # is made again there.
             replies |= {shard: reply for shard, reply in heard.items() if shard not in self._behind}
             left = {shard: request for shard, request in left.items() if shard not in replies}
             if not left:
@@ -299,12 +309,15 @@ class RedisStore:
             shard: self._read_exchange(shard, requests[shard], answer, shard in changed_before)
             for shard, answer in answers.items()
         }
-        # Only what had changed before this was sent: an answer that was under way may still be the old server's.
+        # Only what had changed before this was sent: an answer that was under way may still be the
+        # old server's.
         self._changed -= {shard for shard in changed_before - self._behind if isinstance(replies[shard], Reply)}
         return replies
 
     def _read_exchange(self, shard: int, request: Request, answer: Any, was_changed: bool) -> Reply | StoreUnavailable:
-        """`was_changed`: when it was asked. Then that data is lost is no news: others ask from the same place, and hear the same."""
+        """`was_changed`: when it was asked. Then that data is lost is no news: others ask from the
+        same place, and hear the same.
+        """
         if isinstance(answer, StoreUnavailable):
             return answer
         last, lost, entries, deadlines = answer
@@ -447,7 +460,9 @@ class RedisStore:
         lasts: bool = True,
         believes: Callable[[Any], bool] = bool,
     ) -> Any:
-        """`believes`: whether an answer is true even of a server that has just taken over: what it has, it has; it may lack much."""
+        """`believes`: whether an answer is true even of a server that has just taken over: what it
+        has, it has; it may lack much.
+        """
         for _ in range(EXCHANGE_ATTEMPTS):
             failed = await self._make_again(self._behind & {shard})
             if failed:
@@ -458,7 +473,9 @@ class RedisStore:
         raise StoreUnavailable(TAKING_OVER)
 
     def _refuse_if_changed(self, shard: int) -> None:
-        """What another server than before does not have, some other gateway may be about to make again. StoreUnavailable."""
+        """What another server than before does not have, some other gateway may be about to make
+        again. StoreUnavailable.
+        """
         if shard in self._changed:
             self._ring_for([shard])  # who exchanges hears of the change, and nobody else may have a reason to
             raise StoreUnavailable(TAKING_OVER)
@@ -473,7 +490,9 @@ class RedisStore:
         return answers[shard]
 
     async def _run(self, calls: Mapping[int, _Call], *, lasts: bool = False) -> dict[int, Any]:
-        """A script in each of some shards; what it returned, or StoreUnavailable. `lasts`: wait for a replica if so configured."""
+        """A script in each of some shards; what it returned, or StoreUnavailable. `lasts`: wait for
+        a replica if so configured.
+        """
         if self._mismatch:
             return dict.fromkeys(calls, StoreUnavailable(self._mismatch))
         answers: dict[int, Any] = {}
@@ -532,7 +551,9 @@ class RedisStore:
         return server, False
 
     async def _send_to(self, server: Server, asking: bool, calls: Mapping[int, _Call], lasts: bool) -> dict[int, Any]:
-        """One pipeline, by EVALSHA, and another one by EVAL for those whose script the server does not know."""
+        """One pipeline, by EVALSHA, and another one by EVAL for those whose script the server does
+        not know.
+        """
         try:
             answers = await self._pipeline(
                 server, asking, {shard: command for shard, (_, command) in calls.items()}, lasts
@@ -594,7 +615,9 @@ class RedisStore:
         return reply
 
     def _refusal(self, who: str, reply: RedisError) -> StoreUnavailable:
-        """What an error reply comes to; its cause is a MovedError where a Cluster is asked that the URL takes for one server."""
+        """What an error reply comes to; its cause is a MovedError where a Cluster is asked that the
+        URL takes for one server.
+        """
         error = StoreUnavailable(f"{who}: {told(reply)[:200]}")
         if isinstance(reply, MovedError) and self._address.kind != "cluster":
             error = StoreUnavailable(f"{error}; it is a Cluster's: write redis+cluster:// in the store's URL")
@@ -622,7 +645,9 @@ class RedisStore:
         self._is_behind(shards)
 
     def _again_if_changed(self, shard: int, changes: int) -> None:
-        """Another server came while the old one's answer was under way, and may have been told without this."""
+        """Another server came while the old one's answer was under way, and may have been told
+        without this.
+        """
         if changes != self._changes[shard]:
             self._is_behind([shard])
 
@@ -646,13 +671,17 @@ class RedisStore:
         return task
 
     async def _persist(self) -> None:
-        """Nobody may ask for these shards for long; what they lack must not wait for that. Servers change roles more than once."""
+        """Nobody may ask for these shards for long; what they lack must not wait for that. Servers
+        change roles more than once.
+        """
         while self._behind and time.monotonic() < self._persists_until_s:
             if await self._make_again(set(self._behind)):
                 await asyncio.sleep(AGAIN_PAUSE_S)
 
     async def _make_again(self, shards: Collection[int]) -> dict[int, StoreUnavailable]:
-        """Those that failed. Of a shard it is done once at a time, and all wait for that: nobody's cancellation ends it."""
+        """Those that failed. Of a shard it is done once at a time, and all wait for that: nobody's
+        cancellation ends it.
+        """
         if not shards:
             return {}
         if left := [shard for shard in shards if shard not in self._making]:
@@ -701,7 +730,9 @@ class RedisStore:
         return None
 
     async def _catch_up(self, shards: Iterable[int], now_ms: int) -> None:
-        """Hear the log's last minute: what others did in it is for this process, too, to make again. What cannot be heard is not."""
+        """Hear the log's last minute: what others did in it is for this process, too, to make
+        again. What cannot be heard is not.
+        """
         since = f"{now_ms - round(HEARD_S * 1000)}"
 
         async def catch_up(shard: int) -> None:
@@ -717,7 +748,9 @@ class RedisStore:
     # --- the doorbell
 
     async def _listen(self) -> None:
-        """Subscribe, for as long as the store is open. Each time, whatever rang meanwhile was not heard: so ring for all."""
+        """Subscribe, for as long as the store is open. Each time, whatever rang meanwhile was not
+        heard: so ring for all.
+        """
         failures = 0
         is_told = False  # that it does not work
         while True:
@@ -742,7 +775,9 @@ class RedisStore:
             await asyncio.sleep(min(0.05 * 2 ** min(failures, 10), DOORBELL_PAUSE_MAX_S) * random.uniform(0.5, 1))  # noqa: S311
 
     async def _hear(self, listener: Listener, news: str) -> None:
-        """Ends when two pings in a row were not answered. `news` is for the log, if this lasts; empty: none."""
+        """Ends when two pings in a row were not answered. `news` is for the log, if this lasts;
+        empty: none.
+        """
         saying = asyncio.get_running_loop().call_later(DOORBELL_HELD_S, log.warning, news) if news else None
         try:
             await self._hear_on(listener)

@@ -2,8 +2,8 @@
 
     URL ──► parse_url ──► Address ──► Single | Sentinel | Cluster ──► Server ──► Lane ──► Link
 
-`confirm_s`: how old the knowledge of who the primary is may become. When another server takes one's place, `on_change` is called before
-any of its replies is handed out: its data may be older.
+`confirm_s`: how old the knowledge of who the primary is may become. When another server takes one's
+place, `on_change` is called before any of its replies is handed out: its data may be older.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""An application for uvicorn: it echoes bodies and WebSocket messages, names the user, hands a message from a client to another."""
+"""An application for uvicorn: it echoes bodies and WebSocket messages, names the user, hands a
+message from a client to another.
+"""
 
 import asyncio
 import json
@@ -60,14 +62,18 @@ async def events(scope, receive, send):
 
 
 async def publish(scope, receive, send):
-    """Hand a message to somebody who waits for one. It is not kept: this waits until there is somebody."""
+    """Hand a message to somebody who waits for one. It is not kept: this waits until there is
+    somebody.
+    """
     message = b"".join([piece async for piece in pieces_of(receive)])
     (await waiting[scope["query_string"]].get()).set_result(message)
     await answer(send, b"")
 
 
 async def stay(scope, receive, send):
-    """The topic's next message, and no end after it. When the reader has left, whoever polls the topic hears of that."""
+    """The topic's next message, and no end after it. When the reader has left, whoever polls the
+    topic hears of that.
+    """
     await begin(send)
     await send({"type": "http.response.body", "body": await next_message(scope), "more_body": True})
     while (await receive())["type"] != "http.disconnect":

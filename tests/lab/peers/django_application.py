@@ -1,6 +1,8 @@
-"""A Django project in one file: users in its own database, sessions by tickets. Settings come from the environment.
+"""A Django project in one file: users in its own database, sessions by tickets. Settings come from
+the environment.
 
-Its views are those of any project: they use `request.session`, `request.user` and `django.contrib.auth`, and know nothing of tickets.
+Its views are those of any project: they use `request.session`, `request.user` and
+`django.contrib.auth`, and know nothing of tickets.
 """
 
 import asyncio
@@ -166,7 +168,9 @@ _both_are_here = threading.Barrier(2)
 
 
 def put_together(request):
-    """Two requests are in this view at once, and have both looked at the session, before either writes."""
+    """Two requests are in this view at once, and have both looked at the session, before either
+    writes.
+    """
     request.session.get("a")
     _both_are_here.wait(20)
     return put(request)

@@ -1,6 +1,8 @@
-"""The views that the applications of web_sites.py have in common, on whatever session their framework has.
+"""The views that the applications of web_sites.py have in common, on whatever session their
+framework has.
 
-Each gets the session and the query, and returns what is answered as JSON, with the number of the process.
+Each gets the session and the query, and returns what is answered as JSON, with the number of the
+process.
 """
 
 import json

@@ -1,4 +1,6 @@
-"""Two applications with sessions, for uvicorn: `of_fastapi` and `of_starlette`. The environment names the store and the key file."""
+"""Two applications with sessions, for uvicorn: `of_fastapi` and `of_starlette`. The environment
+names the store and the key file.
+"""
 
 import os
 

@@ -1,4 +1,6 @@
-"""An application for gunicorn: a request body comes back whole, or in as many pieces as it has bytes."""
+"""An application for gunicorn: a request body comes back whole, or in as many pieces as it has
+bytes.
+"""
 
 
 def application(environ, start_response):

@@ -150,6 +150,7 @@ def in_one_shard(count: int) -> list[str]:
     return [name for name in names if shard_of(name, 16) == 0][:count]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("principals", "idle_timeouts_s"),
     [([f"user{number}" for number in range(2000)], (2, 3)), (in_one_shard(4), (3,))],

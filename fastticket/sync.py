@@ -33,7 +33,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, 
 from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, Self, TypeVar
+from typing import Any, Generic, ParamSpec, Self, TypeVar, Unpack
 
 import uvloop
 
@@ -43,6 +43,7 @@ from fastticket.errors import ConfigError, StoreUnavailable, Verdict
 from fastticket.sessions import ticketcache as asynchronous
 from fastticket.sessions.attributes import AttributeChanges, Serializer
 from fastticket.sessions.events import KINDS, SessionEvent
+from fastticket.sessions.settings import SettingNames
 from fastticket.sessions.ticketcache import Consistency, SessionInfo
 from fastticket.stores.contract import NEVER_WRITTEN, NO_DETAILS, Position, Store
 
@@ -63,8 +64,16 @@ class TicketCache:
     writes what is unwritten. Also a context manager.
     """
 
-    def __init__(self, store: Store, keys: Keyring, **settings: Any) -> None:
-        self._cache = asynchronous.TicketCache(store, keys, **settings)
+    def __init__(
+        self,
+        store: Store,
+        keys: Keyring,
+        *,
+        serializer: Serializer | None = None,
+        clock: Callable[[], int] | None = None,
+        **settings: Unpack[SettingNames],
+    ) -> None:
+        self._cache = asynchronous.TicketCache(store, keys, serializer=serializer, clock=clock, **settings)
         self._threads: dict[str, _CacheThread] = {}  # one, or none; `setdefault` decides whose
         self._is_closed = False
 

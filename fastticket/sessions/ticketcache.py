@@ -30,7 +30,7 @@ import math
 import random
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import Literal, NamedTuple, Protocol, Self, Unpack
 
 from fastticket.core.check import Checker, Session, clock_resolution_ms
 from fastticket.core.nearcache import NearCache
@@ -57,6 +57,7 @@ from fastticket.sessions.coherence import (
 )
 from fastticket.sessions.events import KINDS, EventStream
 from fastticket.sessions.nearattributes import NearAttributes
+from fastticket.sessions.settings import SettingNames, Settings
 from fastticket.stores.contract import (
     ENDED_MS,
     NEVER_WRITTEN,
@@ -76,10 +77,8 @@ from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.cache")
 
-OutagePolicy = Literal["serve-cached", "deny"]
 Consistency = Literal["near", "strong"]
 Lifetime = int | float | None  # s: a whole number, or math.inf: no end; None: the usual one
-LimitPolicy = Literal["evict-oldest", "refuse"]
 
 TOUCHES_PER_SLICE = 400  # drained at once, so that no flush holds the loop for more than a millisecond or so
 LOAD_ATTEMPTS = 4  # a load is asked again when it was poisoned, or came back past its lease
@@ -91,9 +90,6 @@ OPEN_PAUSE_S = 0.5  # on average, between two attempts to open a store that was 
 SWEEP_INTERVAL_S = 60.0
 SWEEP_FOLLOWED_S = 0.25  # while somebody follows the events
 FOLLOWED_S = 60.0  # that long after an event was asked for: who handles one may take his time
-#: A deadline has a flush interval in it for the touch that is on its way, but nothing for the flush
-#: itself.
-SWEEP_MARGIN_MIN_MS = 250
 SWEEP_SESSIONS_MAX = 200  # of each shard in one go: a script holds up everybody else
 SETTLE_LEASES = 5  # that long after an outage every gateway has brought its touches
 OBSERVED_GAP_MS = 1000  # between sweeps: a store that was away in it would not have been noticed
@@ -185,63 +181,26 @@ class TicketCache:
         store: Store,
         keys: Keyring,
         *,
-        idle_timeout_s: int = 7200,
-        absolute_lifetime_s: int = 86400,
-        remember_lifetime_s: int = 30 * 86400,
-        sessions_max: int = 0,
-        sessions_max_policy: LimitPolicy = "evict-oldest",
         serializer: Serializer | None = None,
-        attributes_bytes_max: int = 65_536,
-        near_attributes_bytes: int = 0,
-        capacity: int = 100_000,
-        flush_interval_ms: int = 500,
-        lease_ms: int = 2000,
-        touch_resolution_ms: int = 0,
-        recheck_s: int = 300,
-        outage_policy: OutagePolicy = "serve-cached",
-        outage_grace_s: int = 300,
-        expiry_margin_s: int | None = None,
         clock: Callable[[], int] | None = None,
+        **settings: Unpack[SettingNames],
     ) -> None:
-        _check_settings(
-            idle_timeout_s, absolute_lifetime_s, flush_interval_ms, lease_ms, touch_resolution_ms, outage_policy
-        )
-        if sessions_max < 0 or sessions_max_policy not in ("evict-oldest", "refuse"):
-            raise ConfigError(
-                'sessions_max must be 0 (any number) or more, sessions_max_policy "evict-oldest" or "refuse", not '
-                f"{sessions_max} and {sessions_max_policy!r}"
-            )
-        if remember_lifetime_s < 1 or attributes_bytes_max < 0 or near_attributes_bytes < 0:
-            raise ConfigError(
-                "remember_lifetime_s must be 1 or more, attributes_bytes_max and near_attributes_bytes 0 or more, not "
-                f"{remember_lifetime_s}, {attributes_bytes_max} and {near_attributes_bytes}"
-            )
+        self._settings = Settings(**settings)
         self._store = store
         self._keys = keys
-        self._idle_timeout_s = idle_timeout_s
-        self._absolute_lifetime_s = absolute_lifetime_s
-        self._remember_lifetime_s = remember_lifetime_s
-        self._sessions_max = sessions_max
-        self._evicts = sessions_max_policy == "evict-oldest"
         self.serializer: Serializer = serializer or JSONSerializer()
-        self._attributes_bytes_max = attributes_bytes_max
-        self._own = Fleet(flush_interval_ms, lease_ms)
-        self._fleet = self._own  # the longest settings of all gateways
-        self._known_to_all = self._own  # the longest that every gateway has heard of, until it has heard of `_fleet`
+        self._fleet = self._settings.fleet  # the longest settings of all gateways
+        self._known_to_all = self._fleet  # the longest that every gateway has heard of, until it has heard of `_fleet`
         self._settled_at_ms = 0
-        self._touch_resolution_ms = touch_resolution_ms
-        self._lease_ms = lease_ms
-        self._outage_grace_ms = outage_grace_s * 1000 if outage_policy == "serve-cached" else 0
-        self._expiry_margin_ms = None if expiry_margin_s is None else max(expiry_margin_s * 1000, SWEEP_MARGIN_MIN_MS)
-        self._unwritten_max = max(UNWRITTEN_MIN, capacity)
+        self._unwritten_max = max(UNWRITTEN_MIN, self._settings.capacity)
         self.near = NearCache(
-            capacity,
+            self._settings.capacity,
             store.shards,
-            slack_ms=flush_interval_ms,
-            touch_resolution_ms=touch_resolution_ms,
-            recheck_s=recheck_s,
+            slack_ms=self._settings.flush_interval_ms,
+            touch_resolution_ms=self._settings.touch_resolution_ms,
+            recheck_s=self._settings.recheck_s,
         )
-        self.near_attributes = NearAttributes(near_attributes_bytes)
+        self.near_attributes = NearAttributes(self._settings.near_attributes_bytes)
         self.checker = Checker(keys, self.near, clock)
         self.check = self.checker.check
         self._clock_resolution_ms = 0 if clock else clock_resolution_ms()
@@ -250,7 +209,7 @@ class TicketCache:
         self._answered_at_ms = [0] * store.shards  # when the latest question was sent that was answered
         # Until when who is not in the store may be on the way there, after a failover.
         self._uncertain_until_ms = [0] * store.shards
-        self._pulse = Pulse(lease_ms // 4)
+        self._pulse = Pulse(self._settings.lease_ms // 4)
         self._beater: asyncio.TimerHandle | None = None
         self._repairing: asyncio.Task[None] | None = None
         self._repair_from: int | None = (
@@ -370,7 +329,7 @@ class TicketCache:
     @property
     def remember_lifetime_s(self) -> int:
         """How long a session lasts that was begun with `remember`, in s."""
-        return self._remember_lifetime_s
+        return self._settings.remember_lifetime_s
 
     async def aclose(self) -> None:
         """Write every touch, then close the store. Idempotent."""
@@ -415,7 +374,9 @@ class TicketCache:
         """
         if len(json.dumps(dict(details), ensure_ascii=False).encode()) > DETAILS_BYTES_MAX:
             raise ValueError(f"details must have at most {DETAILS_BYTES_MAX} bytes as JSON: shorten them")
-        usual_s = (0, self._remember_lifetime_s) if remember else (self._idle_timeout_s, self._absolute_lifetime_s)
+        usual_s = (self._settings.idle_timeout_s, self._settings.absolute_lifetime_s)
+        if remember:
+            usual_s = (0, self._settings.remember_lifetime_s)
         lifetimes_s = self._lifetimes_s(idle_timeout_s, absolute_lifetime_s, usual_s)
         issued_at_ms = self.now_ms()
         for _ in range(LOGIN_ATTEMPTS):
@@ -430,7 +391,11 @@ class TicketCache:
 
     async def _create(self, session: StoredSession) -> None:
         try:
-            gone = await self._opened.create(session, sessions_max=self._sessions_max, evicts=self._evicts)
+            gone = await self._opened.create(
+                session,
+                sessions_max=self._settings.sessions_max,
+                evicts=self._settings.sessions_max_policy == "evict-oldest",
+            )
         except StoreUnavailable:
             with contextlib.suppress(StoreUnavailable):  # it may be there: a session that nobody has, and that counts
                 await self._opened.revoke(session.id, session.principal)
@@ -582,7 +547,7 @@ class TicketCache:
         deadline are ended in time for `expiry_margin_s`. A gap in the log is `lost`, whatever
         `kinds` says. ValueError: no such position, no such kind.
         """
-        return EventStream(self._opened, position, kinds, self._own.flush_interval_ms / 1000, self._on_followed)
+        return EventStream(self._opened, position, kinds, self._settings.flush_interval_ms / 1000, self._on_followed)
 
     # --- attributes
 
@@ -639,7 +604,7 @@ class TicketCache:
         now = None
         try:
             written = await self._opened.write_attributes(
-                session_id, principal, changes.values, changes.removed, bytes_max=self._attributes_bytes_max
+                session_id, principal, changes.values, changes.removed, bytes_max=self._settings.attributes_bytes_max
             )
             if written:
                 # As the log will say: whatever is under way since before this write is older.
@@ -704,7 +669,7 @@ class TicketCache:
             "shards_leased": sum(self.near.lease_until_ms(shard) > clock_ms for shard in range(self._store.shards)),
             "shards_away": len(outages_ms),
             "outage_ms": max(outages_ms, default=0),
-            "is_outage_tolerated": not self._absence and max(outages_ms, default=0) < self._outage_grace_ms,
+            "is_outage_tolerated": not self._absence and max(outages_ms, default=0) < self._settings.outage_grace_ms,
         }
 
     @property
@@ -717,7 +682,7 @@ class TicketCache:
     @property
     def absolute_lifetime_s(self) -> int:
         """How long a session lasts that was begun without `remember`, in s; 0: no end."""
-        return self._absolute_lifetime_s
+        return self._settings.absolute_lifetime_s
 
     def now_ms(self) -> int:
         """The store's clock as known here, ms since the epoch."""
@@ -731,7 +696,7 @@ class TicketCache:
             _in_ticket("idle_timeout_s", idle_s, usual_s[0]),
             _in_ticket("absolute_lifetime_s", absolute_s, usual_s[1]),
         )
-        error = _lifetimes_error(*lifetimes_s, self._fleet.flush_interval_ms, self._touch_resolution_ms)
+        error = self._settings.lifetimes_fault(*lifetimes_s, self._fleet.flush_interval_ms)
         if error:
             raise ValueError(error)
         return lifetimes_s
@@ -905,7 +870,7 @@ class TicketCache:
         just taken over; or one has, of which this gateway has not heard yet, and the login was
         there.
         """
-        is_news = self._store.doubt_ms > 0 and now_ms - ticket.issued_at_ms < self._lease_ms
+        is_news = self._store.doubt_ms > 0 and now_ms - ticket.issued_at_ms < self._settings.lease_ms
         return is_news or self._is_uncertain(shard_of(ticket.principal, self._store.shards))
 
     def _check_certain(self, principal: str) -> None:
@@ -1071,7 +1036,7 @@ class TicketCache:
         self._answered_at_ms[shard] = max(self._answered_at_ms[shard], sent_at_ms)
         if tidings.renews:
             confirmed_at_ms = sent_at_ms - self._store.doubt_ms
-            self._lease(shard, granted_until_ms(self._leased_until_ms(shard), confirmed_at_ms, self._lease_ms))
+            self._lease(shard, granted_until_ms(self._leased_until_ms(shard), confirmed_at_ms, self._settings.lease_ms))
 
     def _note_gap(self, shard: int) -> None:
         """A store that restarts has one in each shard: they are said together."""
@@ -1123,14 +1088,16 @@ class TicketCache:
         since_ms = self._outage_since_ms[shard]
         if since_ms is None:
             if not self._shards_away():
-                grace_s = self._outage_grace_ms // 1000
+                grace_s = self._settings.outage_grace_ms // 1000
                 log.error(
                     "%s; sessions held here are admitted for %d s (outage_policy, outage_grace_s)", error, grace_s
                 )
             since_ms = self._outage_since_ms[shard] = now_ms
         failure = Failure(sent_at_ms, now_ms, self._pulse.stalled_at_ms, self._answered_at_ms[shard], since_ms)
         leased_until_ms = self._leased_until_ms(shard)
-        self._lease(shard, credited_until_ms(leased_until_ms, failure, self._lease_ms, self._outage_grace_ms))
+        self._lease(
+            shard, credited_until_ms(leased_until_ms, failure, self._settings.lease_ms, self._settings.outage_grace_ms)
+        )
 
     def _shards_away(self) -> int:
         return sum(since_ms is not None for since_ms in self._outage_since_ms)
@@ -1191,8 +1158,8 @@ class TicketCache:
     def _interval_ms(self) -> int:
         """Between two flushes."""
         if self.checker.monotonic_ms() >= self._settled_at_ms:
-            return self._own.flush_interval_ms
-        return min(self._own.flush_interval_ms, self._known_to_all.flush_interval_ms)
+            return self._settings.flush_interval_ms
+        return min(self._settings.flush_interval_ms, self._known_to_all.flush_interval_ms)
 
     # --- after a gap
 
@@ -1269,7 +1236,7 @@ class TicketCache:
     def _beat(self) -> None:
         """So that a stall is noticed."""
         self._pulse.beat(self.checker.monotonic_ms())
-        self._beater = asyncio.get_running_loop().call_later(self._lease_ms / 8000, self._beat)
+        self._beater = asyncio.get_running_loop().call_later(self._settings.lease_ms / 8000, self._beat)
 
     async def _keep(self) -> None:
         loop = asyncio.get_running_loop()
@@ -1290,7 +1257,7 @@ class TicketCache:
                 if is_due or now >= flush_at:
                     flush_at = now + self._interval_ms / 1000
                     await self.flush()
-                    if self._expiry_margin_ms is not None:
+                    if self._settings.expiry_margin_ms is not None:
                         await self._observe()
                 if now >= clock_at:
                     clock_at = now + CLOCK_INTERVAL_S
@@ -1319,9 +1286,9 @@ class TicketCache:
         now_ms = self.checker.monotonic_ms()
         await self._begin_observation(now_ms)
         is_settled = now_ms - self._observed_since_ms >= SETTLE_LEASES * self._fleet.lease_ms
-        margin_ms = max(self._outage_grace_ms, self._fleet.lease_ms)
-        if is_settled and self._is_followed and self._expiry_margin_ms is not None:
-            margin_ms = self._expiry_margin_ms
+        margin_ms = max(self._settings.outage_grace_ms, self._fleet.lease_ms)
+        if is_settled and self._is_followed and self._settings.expiry_margin_ms is not None:
+            margin_ms = self._settings.expiry_margin_ms
         swept = await self._opened.sweep(self.now_ms() - margin_ms, SWEEP_SESSIONS_MAX)
         self._observed_at_ms = now_ms
         return swept
@@ -1372,29 +1339,6 @@ def _sweep_pause_s() -> float:
     return SWEEP_INTERVAL_S * random.uniform(0.5, 1.5)  # noqa: S311
 
 
-def _check_settings(
-    idle_timeout_s: int,
-    absolute_lifetime_s: int,
-    flush_interval_ms: int,
-    lease_ms: int,
-    touch_resolution_ms: int,
-    outage_policy: str,
-) -> None:
-    if flush_interval_ms < 1:
-        raise ConfigError(f"flush_interval_ms must be at least 1, not {flush_interval_ms}")
-    if lease_ms < 2 * flush_interval_ms:
-        raise ConfigError(
-            f"lease_ms is {lease_ms}, but each flush renews it: it must be at least twice flush_interval_ms ({flush_interval_ms})"
-        )
-    error = _lifetimes_error(idle_timeout_s, absolute_lifetime_s, flush_interval_ms, touch_resolution_ms)
-    if error:
-        raise ConfigError(error)
-    if touch_resolution_ms < 0:
-        raise ConfigError(f"touch_resolution_ms must be 0 or more, not {touch_resolution_ms}")
-    if outage_policy not in ("serve-cached", "deny"):
-        raise ConfigError(f'outage_policy must be "serve-cached" or "deny", not {outage_policy!r}')
-
-
 def _in_ticket(name: str, asked_s: Lifetime, usual_s: int) -> int:
     """What a caller asks for, as a ticket has it. TypeError; ValueError: it would be over at once,
     and 0 is no end there.
@@ -1410,26 +1354,3 @@ def _in_ticket(name: str, asked_s: Lifetime, usual_s: int) -> int:
             f"{name} is {asked_s}: the session would be over at once, so do not begin it, or log out; math.inf is no limit"
         )
     return asked_s
-
-
-def _lifetimes_error(
-    idle_timeout_s: int, absolute_lifetime_s: int, flush_interval_ms: int, touch_resolution_ms: int
-) -> str:
-    """What is wrong with them; empty: nothing."""
-    if not isinstance(idle_timeout_s, int) or not isinstance(absolute_lifetime_s, int):
-        return (
-            f"idle_timeout_s and absolute_lifetime_s are whole seconds, not {idle_timeout_s} and {absolute_lifetime_s}"
-        )
-    if not 0 <= idle_timeout_s < 1 << 32 or not 0 <= absolute_lifetime_s < 1 << 32:
-        return "idle_timeout_s and absolute_lifetime_s must be from 0 (none) to 2**32 - 1"
-    if idle_timeout_s and idle_timeout_s * 1000 < 4 * flush_interval_ms:
-        return (
-            f"idle_timeout_s is {idle_timeout_s}, shorter than four flush intervals of {flush_interval_ms} ms: "
-            "sessions in use could idle out; lengthen it or flush more often"
-        )
-    if idle_timeout_s and touch_resolution_ms * 2 > idle_timeout_s * 1000:
-        return (
-            f"touch_resolution_ms is {touch_resolution_ms}, more than half of idle_timeout_s ({idle_timeout_s}): "
-            "sessions in use could idle out; lower it"
-        )
-    return ""

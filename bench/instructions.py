@@ -46,8 +46,8 @@ from sessions import make_sessions
 
 from fastticket import Keyring, Session, Ticket, TicketCache, Verdict, open_store
 from fastticket.gateway.addresses import listen
-from fastticket.gateway.config import read_config
 from fastticket.gateway.given import Given
+from fastticket.gateway.reader import read_config
 from fastticket.gateway.worker import Worker
 
 CALLS = 2_000

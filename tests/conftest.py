@@ -19,8 +19,8 @@ import uvloop
 import fastticket
 from fastticket.commands.keyfile import create_key_file
 from fastticket.gateway.addresses import listen
-from fastticket.gateway.config import read_config
 from fastticket.gateway.given import Given
+from fastticket.gateway.reader import read_config
 from fastticket.gateway.worker import Worker
 
 pytest_plugins = ("lab.django_projects",)  # its fixtures, of which there is to be one for all

@@ -24,19 +24,12 @@ from fastticket.commands.store import iso, list_sessions, print_events, revoke
 from fastticket.errors import ConfigError, FastticketError, InvalidPrincipal
 from fastticket.gateway import descriptors, errorlog
 from fastticket.gateway.checks import look, problems_of, warnings_of
-from fastticket.gateway.config import (
-    STORE_VARIABLE,
-    Config,
-    FaultyConfig,
-    StoreSettings,
-    load_config,
-    simple_config,
-    to_toml,
-    without_secrets,
-)
 from fastticket.gateway.linkis import load_linkis
+from fastticket.gateway.reader import STORE_VARIABLE, FaultyConfig, load_config, simple_config
+from fastticket.gateway.settings import Config, StoreSettings
 from fastticket.gateway.supervisor import run
 from fastticket.gateway.worker import make_cache
+from fastticket.gateway.writer import to_toml, without_secrets
 from fastticket.stores import without_password
 
 FAILED = 1

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from fastticket.commands.keyfile import create_key_file
 from fastticket.errors import ConfigError
-from fastticket.gateway.config import read_config
 from fastticket.gateway.processes import end_with_parent
+from fastticket.gateway.reader import read_config
 from fastticket.gateway.supervisor import run
 
 PAGE = resources.files("fastticket.commands").joinpath("demo.html").read_text("utf-8")

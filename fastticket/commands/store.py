@@ -16,7 +16,7 @@ from typing import Any
 from fastticket.commands import terminal
 from fastticket.core.ticket import Keyring, Ticket
 from fastticket.errors import ConfigError, StoreUnavailable, TicketRefused
-from fastticket.gateway.config import Config
+from fastticket.gateway.settings import Config
 from fastticket.stores import without_password
 from fastticket.stores.contract import Event, Position, Request, Store, StoredSession
 

@@ -20,7 +20,8 @@ from typing import TypeVar
 from fastticket.core.ticket import Keyring
 from fastticket.errors import ConfigError, FastticketError, NoStore
 from fastticket.gateway.addresses import Address
-from fastticket.gateway.config import Cache, Config, route_of
+from fastticket.gateway.routing import route_of
+from fastticket.gateway.settings import CacheSettings, Config
 from fastticket.gateway.worker import make_cache
 from fastticket.stores import without_password
 
@@ -48,7 +49,7 @@ def problems_of(config: Config) -> list[str]:
 def _small(config: Config) -> Config:
     """Without what the file's own checks have found, and without the memory."""
     ticket = dataclasses.replace(config.ticket, remember_lifetime_s=max(1, config.ticket.remember_lifetime_s))
-    return dataclasses.replace(config, ticket=ticket, cache=Cache(capacity=1))
+    return dataclasses.replace(config, ticket=ticket, cache=CacheSettings(capacity=1))
 
 
 def warnings_of(config: Config) -> list[str]:

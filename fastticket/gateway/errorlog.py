@@ -22,8 +22,8 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from fastticket.gateway.config import Config
 from fastticket.gateway.outlet import Outlet
+from fastticket.gateway.settings import Config
 
 PENDING_BYTES_MAX = 1024 * 1024
 LINES_MAX = 50  # of one message in a window

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from fastticket.core.ticket import Keyring
-from fastticket.gateway.config import Config
+from fastticket.gateway.settings import Config
 
 #: As the data plane takes it: (host, port), numeric, or a Unix socket's path.
 Server = tuple[str, int] | str

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from fastticket.errors import ConfigError
-from fastticket.gateway.config import Config, read_config
 from fastticket.gateway.exemption import Exemption
 from fastticket.gateway.properties import WHITE, MalformedProperties, read_properties
+from fastticket.gateway.reader import read_config
+from fastticket.gateway.settings import Config
 
 log = logging.getLogger("fastticket.gateway")
 

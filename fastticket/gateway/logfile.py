@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 from fastticket.errors import ConfigError
-from fastticket.gateway.config import Config
 from fastticket.gateway.outlet import Outlet, open_log
+from fastticket.gateway.settings import Config
 
 log = logging.getLogger("fastticket.gateway")
 

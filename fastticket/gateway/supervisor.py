@@ -27,12 +27,12 @@ from fastticket.errors import ConfigError, FastticketError
 from fastticket.gateway import errorlog
 from fastticket.gateway.addresses import BACKLOG, leave_place, listen_beside, take_place
 from fastticket.gateway.admin import AdminListener
-from fastticket.gateway.config import Config
 from fastticket.gateway.given import Given, Server, Start
 from fastticket.gateway.handover import Handover
 from fastticket.gateway.listeners import Listeners, Sockets, name_of
 from fastticket.gateway.logfile import check_logs
 from fastticket.gateway.processes import BAD_CONFIG, FAILED, WorkerProcess, fork_worker
+from fastticket.gateway.settings import Config
 from fastticket.gateway.slot import add
 from fastticket.gateway.snapshot import Snapshot, is_store_away
 from fastticket.gateway.systemd import ALIVE, READY, STOPPING, notify, reloading

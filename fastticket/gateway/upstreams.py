@@ -24,8 +24,8 @@ from fastticket.dataplane.proxy import Proxy
 from fastticket.dataplane.upstreams import server_text
 from fastticket.errors import ConfigError
 from fastticket.gateway.addresses import Address
-from fastticket.gateway.config import Config, Upstream
 from fastticket.gateway.given import Server, Start
+from fastticket.gateway.settings import Config, UpstreamSettings
 from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.gateway")
@@ -45,7 +45,11 @@ class UpstreamGroup:
     """
 
     def __init__(
-        self, proxy: Proxy, config: Config, upstream: Upstream, known: Mapping[str, Sequence[Server]] | None = None
+        self,
+        proxy: Proxy,
+        config: Config,
+        upstream: UpstreamSettings,
+        known: Mapping[str, Sequence[Server]] | None = None,
     ) -> None:
         """ConfigError: an address that cannot be one."""
         self.name = upstream.name

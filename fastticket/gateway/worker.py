@@ -54,12 +54,12 @@ from fastticket.errors import (
 )
 from fastticket.gateway import descriptors, errorlog
 from fastticket.gateway.addresses import BACKLOG
-from fastticket.gateway.config import Config, Route
 from fastticket.gateway.exemption import Exemption
 from fastticket.gateway.given import GO, LEAVE, STAY, Given, Start, pairs_of
 from fastticket.gateway.handover import Handover
 from fastticket.gateway.listeners import is_of
 from fastticket.gateway.logfile import LogFile
+from fastticket.gateway.settings import Config, RouteSettings
 from fastticket.gateway.slot import Slot
 from fastticket.gateway.upstreams import UpstreamGroup
 from fastticket.sessions.ticketcache import NOW, Consistency, TicketCache
@@ -154,7 +154,7 @@ def _shares(config: Config) -> descriptors.Shares:
     return descriptors.share(descriptors.limit(), sum(len(upstream.servers) for upstream in config.upstream))
 
 
-def add_routes(proxy: Proxy, config: Config, groups: dict[str, int]) -> list[Route]:
+def add_routes(proxy: Proxy, config: Config, groups: dict[str, int]) -> list[RouteSettings]:
     """The routes of a configuration, by the numbers that the data plane gives them."""
     routes = in_order(config.routes())
     for route in routes:

@@ -23,7 +23,8 @@ from fastticket.commands.cli import main
 from fastticket.commands.keyfile import create_key_file
 from fastticket.core.ticket import read_keys
 from fastticket.errors import ConfigError
-from fastticket.gateway.config import read_config, to_toml, without_secrets
+from fastticket.gateway.reader import read_config
+from fastticket.gateway.writer import to_toml, without_secrets
 
 GOOD = """
 [gateway]

@@ -27,9 +27,9 @@ from fastticket.commands.keyfile import create_key_file
 from fastticket.gateway import slot, worker
 from fastticket.gateway.addresses import is_loopback, parse_address
 from fastticket.gateway.admin import CONNECTIONS_MAX, HEAD_BYTES_MAX
-from fastticket.gateway.config import read_config
 from fastticket.gateway.given import Given
 from fastticket.gateway.metrics import COUNTERS, GAUGES
+from fastticket.gateway.reader import read_config
 from fastticket.gateway.slot import Slot
 from fastticket.gateway.snapshot import NOTE_AGE_MAX_S, Snapshot
 

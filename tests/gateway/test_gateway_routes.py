@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastticket.dataplane.routes import Routes, in_order
-from fastticket.gateway.config import route_of
+from fastticket.gateway.routing import route_of
 
 
 def get(path="/", *fields, host="a", ticket=None):

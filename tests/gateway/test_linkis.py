@@ -7,8 +7,9 @@ import tomllib
 import pytest
 
 from fastticket.errors import ConfigError
-from fastticket.gateway.config import read_config, to_toml, without_secrets
 from fastticket.gateway.linkis import LINKIS_LOGIN, LINKIS_PUBLIC_KEY, load_linkis
+from fastticket.gateway.reader import read_config
+from fastticket.gateway.writer import to_toml, without_secrets
 from fastticket.web.cookies import TicketCookie, parent_domain
 
 REAL = r"""

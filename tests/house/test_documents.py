@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fastticket.dataplane.proxy import LIMITS, TIMEOUTS_S
-from fastticket.gateway.config import LISTS, SECTIONS
+from fastticket.gateway.settings import LISTS, SECTIONS
 
 DOCS = Path(__file__).parents[2] / "docs"
 

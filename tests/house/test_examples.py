@@ -20,7 +20,7 @@ from lab.processes import Process
 from lab.redis_servers import free_port, wait_until
 
 from fastticket.commands.cli import BAD_USAGE, _parser
-from fastticket.gateway.config import read_config
+from fastticket.gateway.reader import read_config
 
 APPLICATION = ROOT / "examples/application.py"
 OTHERS = sorted({*ROOT.glob("examples/*.py")} - {APPLICATION})

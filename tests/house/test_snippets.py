@@ -25,7 +25,8 @@ from fastticket import Keyring
 from fastticket.commands.cli import _config, _parser, main
 from fastticket.commands.keyfile import create_key_file
 from fastticket.core.ticket import read_keys
-from fastticket.gateway.config import read_config, to_toml
+from fastticket.gateway.reader import read_config
+from fastticket.gateway.writer import to_toml
 
 #: Configuration of other programs: shown as it stands in an example that other tests run.
 PARTS_OF_EXAMPLES = ("nginx", "caddyfile", "yaml", "systemd")

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from conftest import BOUND_S, Client
 
-from fastticket.gateway.config import read_config, to_toml
+from fastticket.gateway.reader import read_config
+from fastticket.gateway.writer import to_toml
 from lab.redis_servers import wait_until
 
 PR_SET_PDEATHSIG = 1

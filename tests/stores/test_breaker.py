@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastticket.gateway.config import StoreSettings
+from fastticket.gateway.settings import StoreSettings
 from fastticket.stores.redis.breaker import BACKOFF_FIRST_S, BACKOFF_MAX_S, Breaker
 
 

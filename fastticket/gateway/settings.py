@@ -1,0 +1,286 @@
+"""What a configuration is: one frozen dataclass for each table of the file.
+
+The fields are the file's keys, with their types and defaults. `reader` makes them of TOML, `rules`
+says which values are allowed, `writer` writes them as TOML again. All paths in a configuration are
+relative to `Config.base`, the folder of the file.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from fastticket.core.ticket import Keyring, read_keys
+from fastticket.errors import ConfigError
+from fastticket.gateway.addresses import Access, Address, parse_access, parse_address, parse_server
+from fastticket.gateway.problems import place_of
+from fastticket.stores import read_url
+from fastticket.stores.contract import Store
+from fastticket.web.cookies import TicketCookie
+
+#: Some applications take the method from one of these fields instead of the request line, and the
+#: route was chosen by the request line.
+METHOD_OVERRIDES = ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override")
+
+#: The `[ticket]` key that sets each option of a TicketCookie.
+COOKIE_KEYS = {
+    "name": "cookie",
+    "is_secure": "cookie_secure",
+    "domain_level": "cookie_domain_level",
+    "path": "cookie_path",
+    "same_site": "cookie_same_site",
+    "is_partitioned": "cookie_partitioned",
+}
+
+
+@dataclass(frozen=True)
+class GatewaySettings:
+    """`[gateway]`"""
+
+    listen: list[str] = field(default_factory=lambda: ["127.0.0.1:8080"])
+    workers: int = 1
+    login_url: str = ""
+    next_parameter: str = "next"  #: query parameter of `login_url` for the URL to return to; "": none
+    auth_path: str = ""
+    auth_front: Literal["", "nginx", "haproxy", "traefik", "caddy", "envoy"] = ""  #: which proxy asks at `auth_path`
+    trusted_proxies: list[str] = field(default_factory=list)
+    proxy_protocol: bool = False
+    forwarded: bool = False
+    identity_header: str = "X-Forwarded-User"
+    identity_encoding: Literal["utf-8", "percent"] = "utf-8"
+    request_id_header: str = ""
+    no_use_header: str = ""
+    lifetime_header: str = ""
+    upgrades: list[str] = field(default_factory=lambda: ["websocket"])
+    access_log: str = ""
+    access_log_format: Literal["text", "json"] = "text"
+    error_log: str = ""
+    error_log_format: Literal["text", "json"] = "text"
+    drain_timeout_s: float = 10.0
+    retire_timeout_s: float = 60.0
+    shutdown_delay_s: float = 0.0
+    watchdog_timeout_s: float = 10.0
+    admin: str = ""
+    readiness: list[Literal["workers", "store", "store-any", "upstreams", "upstreams-any"]] = field(
+        default_factory=lambda: ["workers", "store", "upstreams"]
+    )
+    admin_mode: str = "0600"  #: of the file of a Unix socket
+    admin_owner: str = ""  #: of that file: user, user:group or :group; "": the user who runs the gateway
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+@dataclass(frozen=True)
+class TicketSettings:
+    """`[ticket]`"""
+
+    keys: str = ""
+    cookie: str = "ticket"
+    cookie_secure: bool | Literal["auto"] = "auto"  #: "auto": Secure unless the request is http to a loopback host
+    forward_ticket: bool = False  #: applications see the ticket
+    cookie_domain_level: int = 0  #: labels of the request's Host that make the cookie's Domain; 0: no Domain
+    cookie_path: str = "/"
+    cookie_same_site: Literal["Lax", "Strict", "None"] = "Lax"
+    cookie_partitioned: bool = False
+    audience: str = "default"
+    idle_timeout_s: int = 7200
+    absolute_lifetime_s: int = 86400
+    remember_lifetime_s: int = 2_592_000
+    sessions_max: int = 0
+    sessions_max_policy: Literal["evict-oldest", "refuse"] = "evict-oldest"
+    login_details: list[Literal["address", "user_agent"]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """`[store]`"""
+
+    url: str = "sqlite:///fastticket.db"
+    flush_interval_ms: int = 500
+    lease_ms: int = 2000
+    touch_resolution_ms: int = 0
+    outage_policy: Literal["serve-cached", "deny"] = "serve-cached"
+    outage_grace_s: int = 300
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """`[cache]`"""
+
+    capacity: int = 100_000
+
+
+@dataclass(frozen=True)
+class UpstreamSettings:
+    """`[[upstream]]`"""
+
+    name: str
+    servers: list[str]
+    weights: list[int] = field(default_factory=list)  #: one for each of `servers`, in their order; []: all equal
+    balance: Literal["round_robin", "least_connections", "ip_hash", "ticket_hash"] = "round_robin"
+    connections_max: int = 0
+    pending_max: int = 1000
+    retry_percent: int = 20
+    slow_return_s: float = 10.0
+    resolve_interval_s: float = 30.0
+    health_path: str = ""
+    health_host: str = ""  #: "": the server's own address
+    health_interval_s: float = 5.0
+    health_timeout_s: float = 2.0
+    health_failures: int = 2
+    health_successes: int = 2
+
+
+@dataclass(frozen=True)
+class RouteSettings:
+    """`[[route]]`"""
+
+    path: str
+    host: str = ""
+    first: bool = False  #: goes before the routes of every host
+    methods: list[str] = field(default_factory=list)  #: []: all
+    auth: Literal["required", "optional", "none"] = "required"
+    exempt: str = ""
+    touch: bool = True
+    login: bool = False
+    upstream: str = ""  #: "": the first upstream of the file
+    consistency: Literal["near", "strong"] = "near"
+    request_headers: dict[str, str] = field(default_factory=dict)
+    response_headers: dict[str, str] = field(default_factory=dict)
+    timeouts: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole configuration. `source` names it in messages; `base` is the folder of its paths."""
+
+    source: str
+    base: Path
+    gateway: GatewaySettings
+    ticket: TicketSettings
+    store: StoreSettings
+    cache: CacheSettings
+    limits: Mapping[str, int]
+    timeouts: Mapping[str, float]
+    upstream: list[UpstreamSettings]
+    route: list[RouteSettings]
+
+    def routes(self) -> list[RouteSettings]:
+        """The routes of the file and the auth endpoint, which has `first`: otherwise a host with
+        routes of its own would hide it.
+        """
+        endpoint = [RouteSettings(path=self.gateway.auth_path, first=True)] if self.gateway.auth_path else []
+        return [*self.route, *endpoint]
+
+    def overrides_dropped(self) -> tuple[str, ...]:
+        """The request fields that are never forwarded, because routes judge requests by their
+        method.
+        """
+        return METHOD_OVERRIDES if any(route.methods for route in self.route) else ()
+
+    def listen_addresses(self) -> list[Address]:
+        """The addresses that clients come to. ConfigError."""
+        return [self.listen_address(text) for text in self.gateway.listen]
+
+    def listen_address(self, text: str) -> Address:
+        """One entry of `[gateway] listen`. ConfigError."""
+        return self._address(text, "[gateway] listen")
+
+    def admin_address(self) -> Address | None:
+        """The address of the admin listener; None: there is none. ConfigError."""
+        return self._address(self.gateway.admin, "[gateway] admin") if self.gateway.admin else None
+
+    def admin_access(self) -> Access:
+        """Mode and owner of the admin listener's Unix socket. ConfigError."""
+        try:
+            return parse_access(self.gateway.admin_mode, self.gateway.admin_owner)
+        except ValueError as error:
+            raise self._error("[gateway] admin_mode, admin_owner", str(error)) from None
+
+    def log_path(self, name: Literal["access_log", "error_log"]) -> Path | None:
+        """The file of a log; None: a standard stream."""
+        text = self.gateway.access_log if name == "access_log" else self.gateway.error_log
+        return None if text in ("", "-") else self.base / text
+
+    def server_addresses(self, upstream: UpstreamSettings) -> list[Address]:
+        """The servers of an upstream. ConfigError."""
+        return [self.server_address(text, upstream) for text in upstream.servers]
+
+    def server_address(self, text: str, upstream: UpstreamSettings) -> Address:
+        """One entry of an upstream's `servers`. ConfigError."""
+        return self._address(text, f"[[upstream]] {upstream.name}: servers", parse_server)
+
+    def trusted_networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network | str]:
+        """The trusted proxies: networks, and the word "unix" for Unix sockets. ConfigError."""
+        try:
+            return [text if text == "unix" else ipaddress.ip_network(text) for text in self.gateway.trusted_proxies]
+        except ValueError as error:
+            raise self._error("[gateway] trusted_proxies", str(error)) from None
+
+    def key_pairs(self) -> list[tuple[int, bytes]] | None:
+        """The (id, secret) pairs of the key file, oldest first; None: the keys are in the
+        environment. ConfigError.
+        """
+        return read_keys(self.base / self.ticket.keys) if self.ticket.keys else None
+
+    def keyring(self) -> Keyring:
+        """The key ring of the key file, or of the environment's FASTTICKET_KEYS. ConfigError."""
+        return self.keyring_of(self.key_pairs())
+
+    def keyring_of(self, pairs: Sequence[tuple[int, bytes]] | None) -> Keyring:
+        """The key ring of what `key_pairs` has returned. ConfigError."""
+        if pairs is not None:
+            return Keyring(pairs, self.ticket.audience)
+        if "FASTTICKET_KEYS" not in os.environ:
+            raise self._error(
+                "[ticket] keys", "not given, and FASTTICKET_KEYS is not set; make a file with `fastticket keygen`"
+            )
+        return Keyring.from_env(audience=self.ticket.audience)
+
+    def cookie_options(self) -> dict[str, Any]:
+        """The keyword arguments of TicketCookie that `[ticket] cookie…` set."""
+        options = {option: getattr(self.ticket, key) for option, key in COOKIE_KEYS.items()}
+        return options | {"is_secure": None if self.ticket.cookie_secure == "auto" else self.ticket.cookie_secure}
+
+    def ticket_cookie(self) -> TicketCookie:
+        """The cookie that carries the ticket."""
+        return TicketCookie(**self.cookie_options())
+
+    def open_store(self, *, creates: bool = True) -> Store:
+        """The store of the URL, not opened yet; `creates` as for `fastticket.open_store`.
+        ConfigError.
+        """
+        return self._store_maker(creates)
+
+    @cached_property
+    def _store_maker(self) -> Callable[[bool], Store]:
+        """Read once, with the configuration: a worker that replaces another one later does not read
+        the password file again.
+        """
+        try:
+            return read_url(self.store.url, base=self.base)
+        except ConfigError as error:
+            raise self._error("[store] url", str(error).removeprefix("store url: ")) from None
+
+    def _address(self, text: str, where: str, parse: Callable[[str, Path], Address] = parse_address) -> Address:
+        try:
+            return parse(text, self.base)
+        except ValueError as error:
+            raise self._error(where, str(error)) from None
+
+    def _error(self, where: str, reason: str) -> ConfigError:
+        return ConfigError(f"{place_of(self.source, where)}: {reason}")
+
+
+#: The tables of the file, by name; those of LISTS stand in it as often as they are needed.
+SECTIONS: dict[str, type] = {
+    "gateway": GatewaySettings,
+    "ticket": TicketSettings,
+    "store": StoreSettings,
+    "cache": CacheSettings,
+}
+LISTS: dict[str, type] = {"upstream": UpstreamSettings, "route": RouteSettings}

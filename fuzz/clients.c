@@ -5,7 +5,7 @@ static const char *const mode_names[] = {"PROXY header", "address"};
 
 #include "harness.h"
 
-#define CLIENTS(what, name) __pyx_##what##_10fastticket_4core_7clients_##name
+#define CLIENTS(what, name) __pyx_##what##_10fastticket_9dataplane_7clients_##name
 
 typedef struct CLIENTS(t, Announced) Announced;
 
@@ -15,11 +15,7 @@ enum { MOST = 4096, PREFIXES_MAX = 64 };
 /* What is said of so many bytes: a size, 0 for more is to come, or the negative status to refuse with. */
 static int read_header(const uint8_t *at, uint32_t size, Announced *announced) {
     memset(announced, 0, sizeof *announced);
-#ifdef TAKES_MOST
     return CLIENTS(f, read_proxy_header)(at, size, MOST, announced);
-#else
-    return CLIENTS(f, read_proxy_header)(at, size, announced);
-#endif
 }
 
 static void check_header(const uint8_t *input, uint32_t size) {

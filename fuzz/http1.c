@@ -11,7 +11,7 @@ static const char *const mode_names[] = {"request", "response", "response to HEA
 
 #include "harness.h"
 
-#define HTTP1(what, name) __pyx_##what##_10fastticket_4core_5http1_##name
+#define HTTP1(what, name) __pyx_##what##_10fastticket_9dataplane_5http1_##name
 
 typedef struct HTTP1(t, Span) Span;
 typedef struct HTTP1(t, Field) Field;

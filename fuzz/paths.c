@@ -5,7 +5,7 @@ static const char *const mode_names[] = {"path", "path and route"};
 
 #include "harness.h"
 
-#define PATHS(what, name) __pyx_##what##_10fastticket_4core_5paths_##name
+#define PATHS(what, name) __pyx_##what##_10fastticket_9dataplane_5paths_##name
 
 enum { PATH, PATH_AND_ROUTE };
 

@@ -15,7 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent)]
 
-import java_properties  # noqa: E402
+from lab import java_properties  # noqa: E402
 
 from fastticket.dataplane.http1 import cookies_named  # noqa: E402
 from fastticket.gateway.properties import MalformedProperties, read_properties  # noqa: E402

@@ -31,11 +31,18 @@ SECONDS_AN_INPUT_MAX = 10
 
 #: Of the executions, in hundredths.
 SHARES = {"http1": 45, "paths": 18, "ticket": 18, "clients": 18, "python": 1}
+#: Which compiled module each harness tries.
+MODULES = {
+    "http1": "dataplane.http1",
+    "paths": "dataplane.paths",
+    "ticket": "core.ticket",
+    "clients": "dataplane.clients",
+}
 LIBRARIES = {"ticket": ["-lcrypto"]}
 
 # What guides and what is counted are the parsers: neither the harness nor what makes Python objects
 # of their results for tests.
-GUIDES = "src:*\nfun:__pyx_f_10fastticket_4core_*\n"
+GUIDES = "src:*\nfun:__pyx_f_10fastticket_*\n"
 GUIDES_NOT = "fun:*http1__slice\nfun:*http1__common\n"
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
@@ -43,7 +50,7 @@ SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 def translate(name: str, folder: Path) -> None:
     """The parsers into C."""
     folder.mkdir(parents=True, exist_ok=True)
-    source = PACKAGE / "core" / f"{name}.pyx"
+    source = PACKAGE / f"{MODULES[name].replace('.', '/')}.pyx"
     subprocess.run([sys.executable, "-m", "cython", "-3", "-o", folder / "core.c", source], check=True)
 
 
@@ -51,14 +58,13 @@ def build(name: str, folder: Path, program: str, *sanitizers: str) -> Path:
     (folder / "guides").write_text(GUIDES)
     (folder / "guides-not").write_text(GUIDES_NOT)
     libraries = sysconfig.get_config_var("LIBDIR")
-    takes_most = "uint32_t most" in (PACKAGE / "core" / "clients.pxd").read_text()
     command = [
         *("clang", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-fsanitize=fuzzer", *sanitizers),
         "-fno-inline",  # each parser with counters of its own
         f"-fsanitize-coverage-allowlist={folder / 'guides'}",
         f"-fsanitize-coverage-ignorelist={folder / 'guides-not'}",
         *("-isystem", folder, "-isystem", sysconfig.get_path("include")),
-        *(f'-DPYTHON="{sys.executable}"', f'-DPACKAGE="{PACKAGE}"', *(["-DTAKES_MOST"] if takes_most else [])),
+        *(f'-DPYTHON="{sys.executable}"', f'-DPACKAGE="{PACKAGE}"'),
         *(HERE / f"{name}.c", "-o", folder / program),
         *(f"-L{libraries}", f"-Wl,-rpath,{libraries}", f"-lpython{sysconfig.get_config_var('LDVERSION')}"),
         *LIBRARIES.get(name, []),

@@ -17,7 +17,7 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 
 from lab.attack_corpus import ATTACKS, COOKIE  # noqa: E402
 
-VECTORS = json.loads((HERE.parent / "tests" / "vectors.json").read_text("utf-8"))
+VECTORS = json.loads((HERE.parent / "tests" / "lab" / "vectors.json").read_text("utf-8"))
 BYTES_MAX = 9 * 1024  # more than the longest target; what only a longer input shows is for the unit tests
 SPLIT = bytes([5, 2])  # a body's first piece, and one less than the others
 NAME = bytes([len(COOKIE)]) + COOKIE.encode()

@@ -60,7 +60,7 @@ SYSTEM_CALLS = {"recv", "send", "recvmsg", "sendmsg", "read", "write", "epoll_wa
 SYSTEM_CALLS |= {"close", "shutdown", "socket", "getsockopt", "setsockopt", "ioctl", "poll"}
 BOUND_S = 240
 PARTS = {
-    "request, head scan": "__pyx_f_10fastticket_4core_5http1_parse_request",
+    "request, head scan": "__pyx_f_10fastticket_9dataplane_5http1_parse_request",
     "request, check": "__pyx_f_10fastticket_4core_5check_7Checker_judge",
 }
 

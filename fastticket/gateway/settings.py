@@ -19,6 +19,7 @@ from fastticket.core.ticket import Keyring, read_keys
 from fastticket.errors import ConfigError
 from fastticket.gateway.addresses import Access, Address, parse_access, parse_address, parse_server
 from fastticket.gateway.problems import place_of
+from fastticket.sessions.settings import LimitPolicy, OutagePolicy, Settings
 from fastticket.stores import read_url
 from fastticket.stores.contract import Store
 from fastticket.web.cookies import TicketCookie
@@ -87,11 +88,11 @@ class TicketSettings:
     cookie_same_site: Literal["Lax", "Strict", "None"] = "Lax"
     cookie_partitioned: bool = False
     audience: str = "default"
-    idle_timeout_s: int = 7200
-    absolute_lifetime_s: int = 86400
-    remember_lifetime_s: int = 2_592_000
-    sessions_max: int = 0
-    sessions_max_policy: Literal["evict-oldest", "refuse"] = "evict-oldest"
+    idle_timeout_s: int = Settings.idle_timeout_s
+    absolute_lifetime_s: int = Settings.absolute_lifetime_s
+    remember_lifetime_s: int = Settings.remember_lifetime_s
+    sessions_max: int = Settings.sessions_max
+    sessions_max_policy: LimitPolicy = Settings.sessions_max_policy
     login_details: list[Literal["address", "user_agent"]] = field(default_factory=list)
 
 
@@ -100,18 +101,18 @@ class StoreSettings:
     """`[store]`"""
 
     url: str = "sqlite:///fastticket.db"
-    flush_interval_ms: int = 500
-    lease_ms: int = 2000
-    touch_resolution_ms: int = 0
-    outage_policy: Literal["serve-cached", "deny"] = "serve-cached"
-    outage_grace_s: int = 300
+    flush_interval_ms: int = Settings.flush_interval_ms
+    lease_ms: int = Settings.lease_ms
+    touch_resolution_ms: int = Settings.touch_resolution_ms
+    outage_policy: OutagePolicy = Settings.outage_policy
+    outage_grace_s: int = Settings.outage_grace_s
 
 
 @dataclass(frozen=True)
 class CacheSettings:
     """`[cache]`"""
 
-    capacity: int = 100_000
+    capacity: int = Settings.capacity
 
 
 @dataclass(frozen=True)

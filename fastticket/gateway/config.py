@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from fastticket.core.ticket import Keyring, read_keys
-from fastticket.dataplane.http1 import KNOWN, Names
+from fastticket.dataplane.fieldnames import KNOWN, Names
 from fastticket.dataplane.paths import routing_path
 from fastticket.dataplane.proxy import LIMITS, ROUTE_TIMEOUTS, TIMEOUTS_S
 from fastticket.dataplane.routes import ROUTES_MAX, in_order, with_head

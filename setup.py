@@ -62,7 +62,7 @@ setup(
             compiled("dataplane.paths"),
             compiled("dataplane.routes"),
             compiled("dataplane.clients"),
-            compiled("dataplane.upstreams", ("m",)),
+            compiled("dataplane.balance", ("m",)),
             compiled("dataplane.accesslog"),
             compiled("dataplane.proxy"),
         ],

@@ -10,7 +10,7 @@ from fastticket.dataplane.http1 cimport Field, Framing, Head, Method
 from fastticket.dataplane.octets cimport Span
 from fastticket.dataplane.routes cimport Auth, Routes, Text
 from fastticket.dataplane.sockets cimport epoll_event, sockaddr_storage, socklen_t
-from fastticket.dataplane.upstreams cimport Group, Upstreams
+from fastticket.dataplane.balance cimport Group, Upstreams
 from fastticket.core.verdict cimport Verdict
 
 cdef enum:

@@ -94,7 +94,7 @@ from fastticket.dataplane.paths cimport EXACT, normal_path
 from fastticket.dataplane.routes cimport NO_ROUTE, Auth, Route, Routes, Text, adds
 from fastticket.dataplane.sockets cimport *
 from fastticket.core.ticket cimport ascii_text, decode, encode
-from fastticket.dataplane.upstreams cimport NOBODY, Balance, Group, Server, Upstreams, is_busy
+from fastticket.dataplane.balance cimport NOBODY, Balance, Group, Server, Upstreams, is_busy
 from fastticket.core.wire cimport (
     PRINCIPAL_AT,
     PRINCIPAL_LENGTH_AT,

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from fastticket.core.ticket import Keyring, read_keys
+from fastticket.dataplane.balance import ALL_SERVERS_MAX, GROUP_SERVERS_MAX, GROUPS_MAX, WEIGHT_MAX
 from fastticket.dataplane.fieldnames import KNOWN, Names
 from fastticket.dataplane.paths import routing_path
 from fastticket.dataplane.proxy import LIMITS, ROUTE_TIMEOUTS, TIMEOUTS_S
 from fastticket.dataplane.routes import ROUTES_MAX, in_order, with_head
-from fastticket.dataplane.upstreams import ALL_SERVERS_MAX, GROUP_SERVERS_MAX, GROUPS_MAX, WEIGHT_MAX
 from fastticket.errors import ConfigError
 from fastticket.gateway.addresses import Access, Address, is_loopback, parse_access, parse_address, parse_server
 from fastticket.gateway.exemption import Exemption

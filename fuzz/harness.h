@@ -24,6 +24,16 @@ static inline uint8_t *copy_of(const uint8_t *at, uint32_t size) {
     return memcpy(room(size), at, size);
 }
 
+struct text {
+    uint8_t *at;
+    uint32_t size;
+};
+
+static inline void put(struct text *text, const void *from, uint32_t size) {
+    memcpy(text->at + text->size, from, size);
+    text->size += size;
+}
+
 /* CPython frees little when it ends. The parsers allocate nothing. */
 const char *__asan_default_options(void) {
     return "detect_leaks=0";
@@ -46,12 +56,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
     return 0;
 }
 
+/* A compiled module that the one under test imports; before Python starts. */
+static inline void build_in(const char *name, PyObject *(*initialize)(void)) {
+    require(PyImport_AppendInittab(name, initialize) == 0, "a module is built in");
+}
+
 /* Python, without its site packages; of fastticket there are plain modules only. The compiled one is there, its tables filled. */
 static PyObject *start_python(const char *name, PyObject *(*initialize)(void)) {
     PyConfig config;
     PyConfig_InitIsolatedConfig(&config);
     config.site_import = 0;
-    require(PyImport_AppendInittab(name, initialize) == 0, "the module is built in");
+    build_in(name, initialize);
     require(!PyStatus_Exception(PyConfig_SetBytesString(&config, &config.program_name, PYTHON)) &&
                 !PyStatus_Exception(Py_InitializeFromConfig(&config)),
             "Python starts");

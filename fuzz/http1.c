@@ -1,4 +1,4 @@
-/* What the parsers of HTTP/1.1 promise, tried on the inputs of a coverage-guided fuzzer, under AddressSanitizer and
+/* What http1.pyx promises of message heads, tried on the inputs of a coverage-guided fuzzer, under AddressSanitizer and
  * UndefinedBehaviorSanitizer. `fuzz/run.py` builds it and runs it.
  *
  *     http1 [libFuzzer's options] [FOLDER]        http1 FINDING       tries one input again
@@ -7,25 +7,22 @@
  */
 #include <core.c> /* from a system folder (-isystem): its warnings are not ours */
 
-static const char *const mode_names[] = {"request", "response", "response to HEAD", "body", "cookie"};
+static const char *const mode_names[] = {"request", "response", "response to HEAD"};
 
 #include "harness.h"
 
 #define HTTP1(what, name) __pyx_##what##_10fastticket_9dataplane_5http1_##name
+#define NAMES(what, name) __pyx_##what##_10fastticket_9dataplane_10fieldnames_##name
 
-typedef struct HTTP1(t, Span) Span;
+typedef struct __pyx_t_10fastticket_9dataplane_6octets_Span Span;
 typedef struct HTTP1(t, Field) Field;
 typedef struct HTTP1(t, Head) Head;
-typedef struct HTTP1(t, Chunks) Chunks;
 
-enum mode { REQUEST, RESPONSE, RESPONSE_TO_HEAD, BODY, COOKIE };
+enum mode { REQUEST, RESPONSE, RESPONSE_TO_HEAD };
 
-enum {
-    PREFIXES_MAX = 64,          /* of a head that are read; of a short one that is all */
-    SPLIT_EVERYWHERE_BYTES = 32 /* up to here a body is split in two at every place */
-};
+enum { PREFIXES_MAX = 64 /* of a head that are read; of a short one that is all */ };
 
-static struct HTTP1(obj, Names) *names;
+static struct NAMES(obj, Names) *names;
 
 /* ------------------------------------------------------------------------------------------------------------- heads */
 
@@ -82,7 +79,7 @@ static void require_same_fields(const struct reading *one, const struct reading 
                 "the same field is nominated");
         require_same_text(one, field->name, other, other_field->name);
         /* What Host says goes by the host of an absolute-form, which is compared by itself. */
-        if (field->kind != HTTP1(e, HOST)) require_same_text(one, field->value, other, other_field->value);
+        if (field->kind != NAMES(e, HOST)) require_same_text(one, field->value, other, other_field->value);
     }
     require(one->head.nominated_count == other->head.nominated_count, "the same fields are nominated");
     for (int i = 0; i < one->head.nominated_count; i++)
@@ -92,7 +89,7 @@ static void require_same_fields(const struct reading *one, const struct reading 
 /* HTTP/1.0 needs none: then what an absolute-form says is lost where that becomes an origin-form. A gateway writes Host itself. */
 static int has_host(const Head *head) {
     for (int i = 0; i < head->field_count; i++)
-        if (head->fields[i].kind == HTTP1(e, HOST)) return 1;
+        if (head->fields[i].kind == NAMES(e, HOST)) return 1;
     return 0;
 }
 
@@ -133,16 +130,6 @@ static void check_prefixes(enum mode mode, uint8_t *at, uint32_t size, int verdi
     ASAN_UNPOISON_MEMORY_REGION(at, size);
 }
 
-struct text {
-    uint8_t *at;
-    uint32_t size;
-};
-
-static void put(struct text *text, const void *from, uint32_t size) {
-    memcpy(text->at + text->size, from, size);
-    text->size += size;
-}
-
 static void put_span(struct text *text, const struct reading *reading, Span span) {
     put(text, reading->at + span.at, span.size);
 }
@@ -170,7 +157,7 @@ static void check_written_anew(enum mode mode, const struct reading *reading) {
     put_start_line(&text, mode, reading);
     for (int i = 0; i < head->field_count; i++) {
         const Field *field = &head->fields[i];
-        int is_host = mode == REQUEST && field->kind == HTTP1(e, HOST);
+        int is_host = mode == REQUEST && field->kind == NAMES(e, HOST);
         put_span(&text, reading, field->name);
         put(&text, ":", 1);
         put_span(&text, reading, is_host ? head->host : field->value);
@@ -206,108 +193,24 @@ static void check_head(enum mode mode, const uint8_t *input, uint32_t size) {
     free(at);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ bodies */
-
-struct body {
-    int verdict;
-    uint32_t consumed;
-    struct text data;
-};
-
-/* Its first piece has `first` bytes, every other one `step`. */
-static struct body read_body(const uint8_t *at, uint32_t size, uint32_t first, uint32_t step) {
-    struct body body = {0, 0, {room(size), 0}};
-    Chunks chunks;
-    memset(&chunks, 0, sizeof chunks);
-    for (uint32_t rest = size, piece = first; body.verdict == 0 && rest > 0; rest -= piece, piece = step) {
-        uint32_t consumed = 0;
-        uint32_t produced = 0;
-        piece = piece < rest ? piece : rest;
-        uint8_t *buffer = copy_of(at + (size - rest), piece);
-        body.verdict = HTTP1(f, dechunk)(&chunks, buffer, piece, &consumed, &produced);
-        require(consumed <= piece && produced <= consumed, "a body is read in place");
-        require(body.verdict != 0 || consumed == piece, "an incomplete body takes all bytes");
-        body.consumed += consumed;
-        put(&body.data, buffer, produced);
-        free(buffer);
-    }
-    return body;
-}
-
-static void check_split(const uint8_t *at, uint32_t size, uint32_t first, uint32_t step, const struct body *whole) {
-    struct body split = read_body(at, size, first, step);
-    require(split.verdict == whole->verdict, "the verdict is the same in pieces");
-    if (whole->verdict >= 0) { /* what came before an error may have been passed on, or not */
-        require(split.consumed == whole->consumed, "the end is the same in pieces");
-        require(split.data.size == whole->data.size && memcmp(split.data.at, whole->data.at, split.data.size) == 0,
-                "the data are the same in pieces");
-    }
-    free(split.data.at);
-}
-
-/* Its first two bytes say where it is split. */
-static void check_body(const uint8_t *input, uint32_t size) {
-    if (size < 2) return;
-    const uint8_t *at = input + 2;
-    size -= 2;
-    struct body whole = read_body(at, size, size, 1);
-    check_split(at, size, input[0], 1 + input[1], &whole);
-    check_split(at, size, 1, 1, &whole);
-    for (uint32_t first = 1; first < size && size <= SPLIT_EVERYWHERE_BYTES; first++)
-        check_split(at, size, first, size, &whole);
-    if (whole.verdict == 1) {
-        struct body again = read_body(at, whole.consumed, whole.consumed, 1);
-        require(again.verdict == 1 && again.consumed == whole.consumed, "what follows a body does not matter");
-        free(again.data.at);
-    }
-    free(whole.data.at);
-}
-
-/* ----------------------------------------------------------------------------------------------------------- cookies */
-
-/* Its first byte is the size of a name, which comes next; then comes the value of a Cookie field. */
-static void check_cookie(const uint8_t *input, uint32_t size) {
-    if (size == 0 || size - 1 < input[0]) return;
-    uint32_t name_size = input[0];
-    uint8_t *name = copy_of(input + 1, name_size);
-    const uint8_t *value = input + 1 + name_size;
-    uint32_t value_size = size - 1 - name_size;
-    uint8_t *once = copy_of(value, value_size);
-    struct text twice = {room(2 * value_size + 1), 0};
-    put(&twice, value, value_size);
-    put(&twice, ";", 1);
-    put(&twice, value, value_size);
-    Span found = {0, 0};
-    Span last = {0, 0};
-    int count = HTTP1(f, find_cookie)(once, (Span){0, value_size}, name, name_size, &found);
-    int twice_count = HTTP1(f, find_cookie)(twice.at, (Span){0, twice.size}, name, name_size, &last);
-    require(count >= 0 && twice_count == 2 * count, "a field said twice has twice the cookies");
-    if (count) {
-        require_inside(found, value_size);
-        require(found.at > name_size && once[found.at - 1] == '=' &&
-                    memcmp(once + found.at - 1 - name_size, name, name_size) == 0,
-                "a cookie that is found has the name");
-        require(memchr(once + found.at, ';', found.size) == NULL, "a cookie ends at a semicolon");
-        require(last.at == found.at + value_size + 1 && last.size == found.size, "the last cookie is the one found");
-    }
-    free(twice.at);
-    free(once);
-    free(name);
-}
-
 /* ----------------------------------------------------------------------------------------------------- for libFuzzer */
 
 static void check(unsigned mode, const uint8_t *rest, uint32_t rest_size) {
-    if (mode == BODY) check_body(rest, rest_size);
-    else if (mode == COOKIE) check_cookie(rest, rest_size);
-    else check_head((enum mode)mode, rest, rest_size);
+    check_head((enum mode)mode, rest, rest_size);
 }
+
+PyObject *PyInit_fieldnames(void);
+PyObject *PyInit_hosts(void);
 
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
     (void)argc;
     (void)argv;
-    PyObject *http1 = start_python("http1", PyInit_http1);
-    names = (struct HTTP1(obj, Names) *)PyObject_CallMethod(http1, "Names", "((s))", "X-Forwarded-User");
+    build_in("fastticket.dataplane.fieldnames", PyInit_fieldnames);
+    build_in("fastticket.dataplane.hosts", PyInit_hosts);
+    start_python("http1", PyInit_http1);
+    PyObject *fieldnames = PyImport_ImportModule("fastticket.dataplane.fieldnames");
+    require(fieldnames != NULL, "there are field names");
+    names = (struct NAMES(obj, Names) *)PyObject_CallMethod(fieldnames, "Names", "((s))", "X-Forwarded-User");
     if (PyErr_Occurred()) PyErr_Print();
     require(names != NULL, "there are names");
     return 0;

@@ -1,5 +1,5 @@
 """The parsers that are Python, tried beside their twins: properties files
-(tests/lab/java_properties.py), cookies (http1.pyx's own).
+(tests/lab/java_properties.py), cookies (those of cookiefields.pyx).
 
 Inputs are made of pieces that mean something, and of earlier inputs that reached lines of a parser
 which no other had reached.
@@ -17,7 +17,7 @@ sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent)]
 
 from lab import java_properties  # noqa: E402
 
-from fastticket.dataplane.http1 import cookies_named  # noqa: E402
+from fastticket.dataplane.cookiefields import cookies_named  # noqa: E402
 from fastticket.gateway.properties import MalformedProperties, read_properties  # noqa: E402
 from fastticket.web.cookies import TicketCookie  # noqa: E402
 

@@ -3,9 +3,9 @@ seeds on, and sums up.
 
     python fuzz/run.py [NAME ...] [--runs 20000000] [--seed N] [--folder build/fuzz]
 
-NAME: http1 (heads, bodies, cookies), paths, ticket, clients (PROXY headers, addresses), python
-(properties files and the cookies of the frameworks, which are Python: without sanitizers, beside
-their twins). By default all of them; `--runs` is for all together, by SHARES.
+NAME: http1 (heads), chunks (bodies), cookiefields, paths, ticket, clients (PROXY headers,
+addresses), python (properties files and the cookies of the frameworks, which are Python: without
+sanitizers, beside their twins). By default all of them; `--runs` is for all together, by SHARES.
 
 `make fuzz` does it. Inputs that reach something new stay in FOLDER/NAME/corpus, where the next run
 goes on; a seed and an empty folder make the same run again. It ends with 1 at the first finding, an
@@ -30,13 +30,15 @@ PACKAGE = HERE.parent / "fastticket"
 SECONDS_AN_INPUT_MAX = 10
 
 #: Of the executions, in hundredths.
-SHARES = {"http1": 45, "paths": 18, "ticket": 18, "clients": 18, "python": 1}
-#: Which compiled module each harness tries.
+SHARES = {"http1": 30, "chunks": 10, "cookiefields": 5, "paths": 18, "ticket": 18, "clients": 18, "python": 1}
+#: The compiled module that each harness tries, and those that it imports.
 MODULES = {
-    "http1": "dataplane.http1",
-    "paths": "dataplane.paths",
-    "ticket": "core.ticket",
-    "clients": "dataplane.clients",
+    "http1": ["dataplane.http1", "dataplane.fieldnames", "dataplane.hosts"],
+    "chunks": ["dataplane.chunks"],
+    "cookiefields": ["dataplane.cookiefields"],
+    "paths": ["dataplane.paths"],
+    "ticket": ["core.ticket"],
+    "clients": ["dataplane.clients"],
 }
 LIBRARIES = {"ticket": ["-lcrypto"]}
 
@@ -48,10 +50,26 @@ SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
 def translate(name: str, folder: Path) -> None:
-    """The parsers into C."""
+    """Compile the parsers into C: `core.c` for the harness to include, and a file for each module
+    that is linked to it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    source = PACKAGE / f"{MODULES[name].replace('.', '/')}.pyx"
-    subprocess.run([sys.executable, "-m", "cython", "-3", "-o", folder / "core.c", source], check=True)
+    for module in MODULES[name]:
+        source = PACKAGE / f"{module.replace('.', '/')}.pyx"
+        into = folder / ("core.c" if module == MODULES[name][0] else f"{source.stem}.c")
+        subprocess.run([sys.executable, "-m", "cython", "-3", "-o", into, source], check=True)
+
+
+def linked(name: str, folder: Path) -> list[Path]:
+    """A source for each module that the one under test imports. It includes Cython's from a system
+    folder: its warnings are not ours.
+    """
+    sources = []
+    for module in MODULES[name][1:]:
+        stem = module.rpartition(".")[2]
+        sources.append(folder / f"linked-{stem}.c")
+        sources[-1].write_text(f"#include <{stem}.c>\n")
+    return sources
 
 
 def build(name: str, folder: Path, program: str, *sanitizers: str) -> Path:
@@ -65,7 +83,7 @@ def build(name: str, folder: Path, program: str, *sanitizers: str) -> Path:
         f"-fsanitize-coverage-ignorelist={folder / 'guides-not'}",
         *("-isystem", folder, "-isystem", sysconfig.get_path("include")),
         *(f'-DPYTHON="{sys.executable}"', f'-DPACKAGE="{PACKAGE}"'),
-        *(HERE / f"{name}.c", "-o", folder / program),
+        *(HERE / f"{name}.c", *linked(name, folder), "-o", folder / program),
         *(f"-L{libraries}", f"-Wl,-rpath,{libraries}", f"-lpython{sysconfig.get_config_var('LDVERSION')}"),
         *LIBRARIES.get(name, []),
     ]

@@ -29,8 +29,6 @@ class Mode(IntEnum):
     REQUEST = 0
     RESPONSE = 1
     RESPONSE_TO_HEAD = 2
-    BODY = 3
-    COOKIE = 4
 
 
 BROWSER = (
@@ -124,22 +122,33 @@ ADDRESSES = [
 COOKIES = [b"a=b; t=1; t=2 ;\tt", b't="x"', b"t=; t==\t"]
 
 
+REQUESTS = [*(attack.raw() for attack in ATTACKS), BROWSER, WEBSOCKET, *LONG_TARGETS, *FULL_HEADS, *METHODS]
+
+
 def of_http1() -> Iterator[tuple[int, bytes]]:
-    for raw in [*(attack.raw() for attack in ATTACKS), BROWSER, WEBSOCKET, *LONG_TARGETS, *FULL_HEADS, *METHODS]:
+    for raw in REQUESTS:
         yield Mode.REQUEST, raw
-        head, _, body = raw.partition(b"\r\n\r\n")
-        if b"chunked" in head:
-            yield Mode.BODY, SPLIT + body
-        for line in head.split(b"\r\n"):
-            if line.lower().startswith(b"cookie:"):
-                yield Mode.COOKIE, NAME + line[len("cookie:") :]
     for raw in RESPONSES:
         yield Mode.RESPONSE, raw
         yield Mode.RESPONSE_TO_HEAD, raw
+
+
+def of_chunks() -> Iterator[tuple[int, bytes]]:
+    for raw in REQUESTS:
+        head, _, body = raw.partition(b"\r\n\r\n")
+        if b"chunked" in head:
+            yield 0, SPLIT + body
     for body in BODIES:
-        yield Mode.BODY, SPLIT + body
+        yield 0, SPLIT + body
+
+
+def of_cookiefields() -> Iterator[tuple[int, bytes]]:
+    for raw in REQUESTS:
+        for line in raw.partition(b"\r\n\r\n")[0].split(b"\r\n"):
+            if line.lower().startswith(b"cookie:"):
+                yield 0, NAME + line[len("cookie:") :]
     for value in COOKIES:
-        yield Mode.COOKIE, NAME + value
+        yield 0, NAME + value
 
 
 def of_paths() -> Iterator[tuple[int, bytes]]:
@@ -167,7 +176,14 @@ def of_clients() -> Iterator[tuple[int, bytes]]:
         yield 1, address
 
 
-INPUTS = {"http1": of_http1, "paths": of_paths, "ticket": of_ticket, "clients": of_clients}
+INPUTS = {
+    "http1": of_http1,
+    "chunks": of_chunks,
+    "cookiefields": of_cookiefields,
+    "paths": of_paths,
+    "ticket": of_ticket,
+    "clients": of_clients,
+}
 
 
 def plant(name: str, folder: Path) -> None:

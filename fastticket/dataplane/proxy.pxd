@@ -4,10 +4,13 @@ from fastticket.dataplane.accesslog cimport AccessLog, Entry
 from fastticket.core.check cimport Checked, Checker
 from fastticket.dataplane.clients cimport ADDRESS_BYTES, ADDRESS_TEXT_MAX, Networks, Tally
 from fastticket.dataplane.frames cimport Frames
-from fastticket.dataplane.http1 cimport Chunks, Field, Framing, Head, Method, Names, Span
+from fastticket.dataplane.chunks cimport Chunks
+from fastticket.dataplane.fieldnames cimport Names
+from fastticket.dataplane.http1 cimport Field, Framing, Head, Method
+from fastticket.dataplane.octets cimport Span
 from fastticket.dataplane.routes cimport Auth, Routes, Text
 from fastticket.dataplane.sockets cimport epoll_event, sockaddr_storage, socklen_t
-from fastticket.dataplane.upstreams cimport Group, Upstreams
+from fastticket.dataplane.balance cimport Group, Upstreams
 from fastticket.core.verdict cimport Verdict
 
 cdef enum:

@@ -7,9 +7,9 @@ from typing_extensions import Buffer
 
 from fastticket.core.check import Checker
 from fastticket.dataplane.accesslog import AccessLog
+from fastticket.dataplane.balance import Upstreams, _Server
 from fastticket.dataplane.clients import Networks
 from fastticket.dataplane.routes import Routes
-from fastticket.dataplane.upstreams import Upstreams, _Server
 from fastticket.errors import Verdict
 
 ASK_AUTHENTICATE: int

@@ -70,34 +70,31 @@ from fastticket.dataplane.clients cimport (
 )
 
 from fastticket.dataplane.frames cimport CLOSE_FRAME_BYTES, Frames, close_frame, follow, is_between
+from fastticket.dataplane.chunks cimport dechunk
+from fastticket.dataplane.cookiefields cimport cookie_in, find_cookie, sets_cookie
+from fastticket.dataplane.fieldnames cimport Kind, reads_as
+from fastticket.dataplane.hosts cimport read_host
 from fastticket.dataplane.http1 cimport (
     FIELDS_MAX,
     INCOMPLETE,
     TARGET_BYTES_MAX,
     Field,
-    Kind,
     asks_head,
-    cookie_in,
-    dechunk,
-    equals,
     fault_of,
-    find_cookie,
     host_at,
     host_size,
     is_nominated,
     parse_request,
     parse_response,
-    read_host,
-    reads_as,
-    sets_cookie,
     take_target,
 )
+from fastticket.dataplane.octets cimport equals
 from fastticket.core.mixing cimport mix
 from fastticket.dataplane.paths cimport EXACT, normal_path
 from fastticket.dataplane.routes cimport NO_ROUTE, Auth, Route, Routes, Text, adds
 from fastticket.dataplane.sockets cimport *
 from fastticket.core.ticket cimport ascii_text, decode, encode
-from fastticket.dataplane.upstreams cimport NOBODY, Balance, Group, Server, Upstreams, is_busy
+from fastticket.dataplane.balance cimport NOBODY, Balance, Group, Server, Upstreams, is_busy
 from fastticket.core.wire cimport (
     PRINCIPAL_AT,
     PRINCIPAL_LENGTH_AT,

@@ -18,7 +18,9 @@ Rules of this file
 cimport cython
 from libc.string cimport memchr, memcmp, memcpy
 
-from fastticket.dataplane.http1 cimport TARGET_BYTES_MAX, Span, host_at, host_size, reads_as
+from fastticket.dataplane.fieldnames cimport reads_as
+from fastticket.dataplane.http1 cimport TARGET_BYTES_MAX, host_at, host_size
+from fastticket.dataplane.octets cimport Span
 from fastticket.dataplane.paths cimport EXACT, is_normal, normal_path, stays_outside
 
 cdef extern from *:

@@ -19,9 +19,9 @@ import socket
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 
+from fastticket.dataplane.balance import server_text
 from fastticket.dataplane.http1 import response_head
 from fastticket.dataplane.proxy import Proxy
-from fastticket.dataplane.upstreams import server_text
 from fastticket.errors import ConfigError
 from fastticket.gateway.addresses import Address
 from fastticket.gateway.given import Server, Start

@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 from fastticket.core.ticket import Keyring
 from fastticket.dataplane.accesslog import AccessLog
+from fastticket.dataplane.balance import Upstreams
 from fastticket.dataplane.clients import Networks
 from fastticket.dataplane.proxy import (
     ASK_AUTHENTICATE,
@@ -43,7 +44,6 @@ from fastticket.dataplane.proxy import (
     Proxy,
 )
 from fastticket.dataplane.routes import Routes, in_order
-from fastticket.dataplane.upstreams import Upstreams
 from fastticket.errors import (
     FastticketError,
     InvalidPrincipal,

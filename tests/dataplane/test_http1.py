@@ -6,60 +6,18 @@ import contextlib
 import ipaddress
 import itertools
 import re
-from enum import IntEnum
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lab.attack_corpus import ATTACKS, COOKIE, IDENTITY, NO_HOST, NOT_V6, V6, Attack, Seen
 
-from fastticket.dataplane.http1 import (
-    KNOWN,
-    Dechunker,
-    Names,
-    cookies_named,
-    gives_cookie,
-    request_head,
-    response_head,
-)
+from fastticket.dataplane.chunks import Dechunker
+from fastticket.dataplane.cookiefields import cookies_named, gives_cookie
+from fastticket.dataplane.fieldnames import KNOWN, Kind, Names
+from fastticket.dataplane.http1 import request_head, response_head
 
 NAMES = Names(identity=IDENTITY)
-
-
-class Kind(IntEnum):
-    """As in http1.pxd."""
-
-    OTHER = 0
-    DROP = 1
-    HOST = 2
-    CONTENT_LENGTH = 3
-    TRANSFER_ENCODING = 4
-    CONNECTION = 5
-    HOP = 6
-    UPGRADE = 7
-    EXPECT = 8
-    COOKIE = 9
-    AUTHORIZATION = 10
-    ACCEPT = 11
-    WEBSOCKET_KEY = 12
-    FORWARDED = 13
-    FORWARDED_FOR = 14
-    FORWARDED_PROTO = 15
-    FORWARDED_HOST = 16
-    IDENTITY = 17
-    TICKET_LOGIN = 18
-    TICKET_LOGOUT = 19
-    TICKET_REMEMBER = 20
-    TICKET_ROTATE = 21
-    FORWARDED_ELEMENT = 22
-    REQUEST_ID = 23
-    NO_USE = 24
-    LIFETIME = 25
-    KEEP_ALIVE = 26
-    AUTHENTICATE = 27
-    SET_COOKIE = 28
-
-
 LENGTH = "Content-Length: 5"
 CHUNKED = "Transfer-Encoding: chunked"
 GOES_ON_AS_IT_IS = {Kind.OTHER, Kind.COOKIE, Kind.AUTHORIZATION, Kind.ACCEPT, Kind.WEBSOCKET_KEY}

@@ -7,9 +7,9 @@ from conftest import fields_of, status_of
 from lab.redis_servers import wait_until
 
 import fastticket
+from fastticket.dataplane.balance import Upstreams
 from fastticket.dataplane.proxy import LIMITS, Proxy
 from fastticket.dataplane.routes import Routes
-from fastticket.dataplane.upstreams import Upstreams
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 

@@ -10,7 +10,7 @@ from conftest import BOUND_S, fields_of, status_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastticket.dataplane.http1 import cookies_named, without_cookies
+from fastticket.dataplane.cookiefields import cookies_named, without_cookies
 
 PRIVATE = {"path": "/"}
 OPEN = {"path": "/open", "auth": "none"}

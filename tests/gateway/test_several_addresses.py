@@ -15,7 +15,7 @@ from conftest import BOUND_S, Client, family_of
 from lab.redis_servers import Server, free_port, wait_until
 from test_gateway_upstreams import GET, says, state_of, upstream
 
-from fastticket.dataplane.upstreams import Upstreams, picks, report
+from fastticket.dataplane.balance import Upstreams, picks, report
 from fastticket.gateway import upstreams
 from fastticket.stores.redis import link as redis_link
 from fastticket.stores.redis.address import Place

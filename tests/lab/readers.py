@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 import h11
 import httptools
 
-from fastticket.dataplane.http1 import Dechunker, request_head, response_head
+from fastticket.dataplane.chunks import Dechunker
+from fastticket.dataplane.http1 import request_head, response_head
 from lab.attack_corpus import NO_HOST
 
 Fields = list[tuple[bytes, bytes]]

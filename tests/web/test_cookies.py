@@ -3,7 +3,7 @@
 import pytest
 
 from fastticket import ConfigError, TicketCookie
-from fastticket.dataplane.http1 import cookies_named
+from fastticket.dataplane.cookiefields import cookies_named
 from fastticket.web.cookies import parent_domain
 
 

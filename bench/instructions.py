@@ -45,7 +45,7 @@ from loader import BUILD, HERE, Loader, build
 from sessions import make_sessions
 
 from fastticket import Keyring, Session, Ticket, TicketCache, Verdict, open_store
-from fastticket.gateway.addresses import listen
+from fastticket.gateway.binding import listen
 from fastticket.gateway.given import Given
 from fastticket.gateway.reader import read_config
 from fastticket.gateway.worker import Worker

@@ -18,7 +18,7 @@ import uvloop
 
 import fastticket
 from fastticket.commands.keyfile import create_key_file
-from fastticket.gateway.addresses import listen
+from fastticket.gateway.binding import listen
 from fastticket.gateway.given import Given
 from fastticket.gateway.reader import read_config
 from fastticket.gateway.worker import Worker

@@ -1,35 +1,23 @@
-"""Addresses as they are written in a configuration: `host:port`, `[v6]:port`, `unix:PATH`, `fd:N`."""
+"""Addresses as a configuration writes them: `host:port`, `[v6]:port`, `unix:PATH`, `fd:N`."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import grp
 import ipaddress
-import os
 import pwd
 import re
-import socket
-import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from fastticket.errors import ConfigError
+#: A server as the data plane takes it: (numeric host, port), or the path of a Unix socket.
+Server = tuple[str, int] | str
 
-BACKLOG = 4096
-HINTS = {
-    errno.EADDRINUSE: "; is another one running?",
-    errno.EADDRNOTAVAIL: ": it is none of this machine",
-    errno.EBADF: ": no descriptor of that number was handed over",
-    errno.ENOTSOCK: ": what was handed over is not a socket",
-}
-NOT_A_SOCKET = "there is a file that is not a socket"
-NAME = re.compile(r"[^\s,;:/@\[\]*'\"]+")  # of a host, as far as that can be seen without asking
+NAME = re.compile(r"[^\s,;:/@\[\]*'\"]+")  # the characters of a host name; the name server decides the rest
 
 
 class Address(NamedTuple):
-    """One of host and port, path, or fd."""
+    """One of host and port, path, or file descriptor."""
 
     host: str = ""
     port: int = 0
@@ -45,7 +33,7 @@ class Address(NamedTuple):
 
 
 class Access(NamedTuple):
-    """Who may connect to a Unix socket: the mode and owners of its file; -1: whoever makes it."""
+    """Which users may connect to a Unix socket: mode and owner of its file; -1: the process's own."""
 
     mode: int = 0o600
     user: int = -1
@@ -53,8 +41,8 @@ class Access(NamedTuple):
 
 
 def parse_access(mode: str, owner: str) -> Access:
-    """`0660`, and `user`, `user:group` or `:group`, by name or number. ValueError, with a message
-    for the user.
+    """`mode` like 0660; `owner` as `user`, `user:group` or `:group`, by name or number. ValueError,
+    with a message for the user.
     """
     if not re.fullmatch(r"0?[0-7]{3}", mode):
         raise ValueError(f"{mode!r} is not a mode like 0660")
@@ -68,8 +56,8 @@ def parse_access(mode: str, owner: str) -> Access:
 
 
 def parse_address(text: str, base: Path) -> Address:
-    """Where to listen. ValueError, with a message for the user that says what to write. Paths are
-    relative to `base`.
+    """An address to listen on. Paths are relative to `base`. ValueError, with a message that says
+    what to write.
     """
     if text.startswith("fd:"):
         if not _is_number(text[3:]):
@@ -81,7 +69,7 @@ def parse_address(text: str, base: Path) -> Address:
 
 
 def parse_server(text: str, base: Path) -> Address:
-    """Where a server of an upstream is. The same; `http://host:port` is host:port."""
+    """The address of an upstream server: as `parse_address`, without `fd:N`. ValueError."""
     if text.startswith("fd:"):
         raise ValueError(f"{text}: an upstream can not be a descriptor; write host:port, [v6]:port or unix:PATH")
     if text.lower().startswith("https://"):
@@ -121,7 +109,9 @@ def _parse(text: str, base: Path, forms: str) -> Address:
 
 
 def _without_scheme(text: str, forms: str) -> str:
-    """What a browser shows, `http://host:port/`, is host:port. ValueError."""
+    """`host:port` of `http://host:port/`, as a browser shows it; other texts as they are.
+    ValueError.
+    """
     scheme, separator, rest = text.partition("://")
     if not separator:
         return text
@@ -139,7 +129,7 @@ def _hosts_for(port: str, *, may_listen: bool) -> str:
 
 
 def is_v6(text: str) -> bool:
-    """Whether it is an IPv6 address."""
+    """Whether the text is an IPv6 address, without brackets."""
     try:
         ipaddress.IPv6Address(text)
         return True
@@ -147,139 +137,22 @@ def is_v6(text: str) -> bool:
         return False
 
 
+def is_numeric(host: str) -> bool:
+    """Whether a host is an IP address, not a name."""
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(host)
+        return True
+    return False
+
+
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal()
 
 
-def _numeric(address: Address) -> tuple[socket.AddressFamily, tuple[str, int]]:
-    try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except (OSError, ValueError) as error:  # UnicodeError: no name at all
-        raise ConfigError(f"{address}: the name does not resolve: {getattr(error, 'strerror', error)}") from None
-    family, _, _, _, numeric = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-    return family, (str(numeric[0]), int(numeric[1]))
-
-
 def is_loopback(address: Address) -> bool:
-    """Whether only this machine can come there."""
+    """Whether only this machine can connect to the address."""
     if address.path or address.host == "localhost":
         return True
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(address.host).is_loopback
     return False
-
-
-def listen(address: Address, *, shared: bool) -> socket.socket:
-    """A listening socket. `shared`: others may listen there, too (SO_REUSEPORT), and the kernel
-    spreads connections. ConfigError.
-    """
-    bound = bind(address, shared=shared)
-    with _closed_on_failure(address, bound):
-        bound.listen(BACKLOG)
-    return bound
-
-
-def bind(address: Address, *, shared: bool) -> socket.socket:
-    """A socket that is to listen, with `listen(BACKLOG)`; nobody is sent there before. ConfigError."""
-    with _closed_on_failure(address):
-        if address.fd >= 0:
-            bound = _inherited(address.fd)
-        elif address.path:
-            bound = _bind_unix(address.path)
-        else:
-            bound = _bind_tcp(address, shared)
-        bound.setblocking(False)
-        return bound
-
-
-def listen_beside(address: Address, access: Access) -> socket.socket:
-    """Listen beside whoever does: its successor must not wait until it has gone. On a path, under
-    another name, and for whom `access` says. ConfigError.
-    """
-    if not address.path:
-        return listen(address, shared=True)
-    with _closed_on_failure(address):
-        if os.path.exists(address.path) and not stat.S_ISSOCK(os.stat(address.path).st_mode):
-            raise FileExistsError(errno.EEXIST, NOT_A_SOCKET)
-    bound = bind(Address(path=f"{address.path}.{os.getpid()}"), shared=True)
-    try:
-        path = bound.getsockname()
-        os.chown(path, access.user, access.group)
-        os.chmod(path, access.mode)
-        bound.listen(BACKLOG)  # before that nobody gets in, whatever the umask has left
-    except OSError as error:
-        leave_place(bound)
-        raise ConfigError(f"listen {address}: {error.strerror}") from None
-    return bound
-
-
-def take_place(bound: socket.socket, address: Address) -> None:
-    """From now on clients come to this one. ConfigError."""
-    if address.path:
-        with _closed_on_failure(address, bound):
-            os.rename(bound.getsockname(), address.path)
-
-
-def leave_place(bound: socket.socket) -> None:
-    """Of one that was to take a place."""
-    if bound.family == socket.AF_UNIX:
-        with contextlib.suppress(OSError):
-            os.unlink(bound.getsockname())
-    bound.close()
-
-
-@contextlib.contextmanager
-def _closed_on_failure(address: Address, bound: socket.socket | None = None) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, OverflowError) as error:
-        if bound:
-            bound.close()
-        hint = HINTS.get(error.errno or 0, "") if isinstance(error, OSError) else ""
-        raise ConfigError(f"listen {address}: {getattr(error, 'strerror', None) or error}{hint}") from None
-
-
-def _inherited(fd: int) -> socket.socket:
-    own = os.dup(fd)
-    try:
-        return socket.socket(fileno=own)
-    except OSError:
-        os.close(own)
-        raise
-
-
-def _bind_tcp(address: Address, shared: bool) -> socket.socket:
-    family, numeric = _numeric(address)
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    if family == socket.AF_INET6:
-        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    try:
-        bound.bind(numeric)
-    except OSError:
-        bound.close()
-        raise
-    return bound
-
-
-def _bind_unix(path: str) -> socket.socket:
-    """Takes over the socket file of one that is gone, not of one that lives."""
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            raise FileExistsError(errno.EEXIST, NOT_A_SOCKET)
-        if not _answers(path):
-            os.unlink(path)
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        bound.bind(path)
-    except OSError:
-        bound.close()
-        raise
-    return bound
-
-
-def _answers(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        return probe.connect_ex(path) == 0

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import dataclasses
 import os
-import socket
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import TypeVar
 from fastticket.core.ticket import Keyring
 from fastticket.errors import ConfigError, FastticketError, NoStore
 from fastticket.gateway.addresses import Address
+from fastticket.gateway.lookups import UnresolvedName, look_up_aside
 from fastticket.gateway.routing import route_of
 from fastticket.gateway.settings import CacheSettings, Config
 from fastticket.gateway.worker import make_cache
@@ -156,11 +156,11 @@ async def _resolve(where: str, address: Address) -> list[str]:
         return []
     try:
         async with asyncio.timeout(LIVE_TIMEOUT_S):
-            await asyncio.get_running_loop().getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:  # a TimeoutError is an OSError
-        return [
-            f"{where}: {address}: the name does not resolve: {getattr(error, 'strerror', None) or error or 'no answer'}"
-        ]
+            await look_up_aside(address)
+    except TimeoutError:
+        return [f"{where}: {address}: {UnresolvedName('no answer')}"]
+    except UnresolvedName as error:
+        return [f"{where}: {address}: {error}"]
     return []
 
 

@@ -12,10 +12,8 @@ import json
 from collections.abc import Mapping, Sequence
 
 from fastticket.core.ticket import Keyring
+from fastticket.gateway.addresses import Server
 from fastticket.gateway.settings import Config
-
-#: As the data plane takes it: (host, port), numeric, or a Unix socket's path.
-Server = tuple[str, int] | str
 
 
 class Start(enum.Enum):

@@ -17,7 +17,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastticket.errors import ConfigError
-from fastticket.gateway.addresses import Address, bind
+from fastticket.gateway.addresses import Address
+from fastticket.gateway.binding import bind
 
 Sockets = list[list[socket.socket]]  # of each worker, for each address
 

@@ -11,10 +11,10 @@ import math
 import re
 from functools import partial
 
-from fastticket.dataplane.http1 import KNOWN, Names
+from fastticket.dataplane.balance import ALL_SERVERS_MAX, GROUP_SERVERS_MAX, GROUPS_MAX, WEIGHT_MAX
+from fastticket.dataplane.fieldnames import KNOWN, Names
 from fastticket.dataplane.paths import routing_path
 from fastticket.dataplane.routes import ROUTES_MAX
-from fastticket.dataplane.balance import ALL_SERVERS_MAX, GROUP_SERVERS_MAX, GROUPS_MAX, WEIGHT_MAX
 from fastticket.gateway.addresses import is_loopback
 from fastticket.gateway.exemption import Exemption
 from fastticket.gateway.problems import Problems

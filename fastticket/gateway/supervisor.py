@@ -25,9 +25,10 @@ from typing import Any
 
 from fastticket.errors import ConfigError, FastticketError
 from fastticket.gateway import errorlog
-from fastticket.gateway.addresses import BACKLOG, leave_place, listen_beside, take_place
+from fastticket.gateway.addresses import Server
 from fastticket.gateway.admin import AdminListener
-from fastticket.gateway.given import Given, Server, Start
+from fastticket.gateway.binding import BACKLOG, discard, listen_beside, take_place
+from fastticket.gateway.given import Given, Start
 from fastticket.gateway.handover import Handover
 from fastticket.gateway.listeners import Listeners, Sockets, name_of
 from fastticket.gateway.logfile import check_logs
@@ -253,7 +254,7 @@ class Supervisor:
     def _give_up(self, coming: Generation, failure: FastticketError) -> None:
         self._coming = None
         if coming.admin:
-            leave_place(coming.admin)
+            discard(coming.admin)
         self._let_go(coming)
         self._refuse(failure)
 

@@ -53,7 +53,7 @@ from fastticket.errors import (
     Verdict,
 )
 from fastticket.gateway import descriptors, errorlog
-from fastticket.gateway.addresses import BACKLOG
+from fastticket.gateway.binding import BACKLOG
 from fastticket.gateway.exemption import Exemption
 from fastticket.gateway.given import GO, LEAVE, STAY, Given, Start, pairs_of
 from fastticket.gateway.handover import Handover

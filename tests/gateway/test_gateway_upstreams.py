@@ -12,8 +12,6 @@ import pytest
 from conftest import BOUND_S, OK, Client, fields_of, status_of
 from lab.redis_servers import free_port, wait_until
 
-from fastticket.gateway import upstreams
-
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -524,7 +522,7 @@ def test_a_name_is_all_its_addresses_and_is_looked_up_again(gateway, origin, nam
 def test_p12_of_two_names_one_that_can_not_be_looked_up_keeps_its_servers(gateway, origin, names):
     """Though the other one has others now."""
     port, servers = on_all_loopbacks(origin, "s", 2)
-    real = upstreams.socket.getaddrinfo
+    real = socket.getaddrinfo
     try:
         names[:] = ["127.0.0.1"]
         at = gateway(**upstream(f"app.test:{port}", f"localhost:{port}", slow_return_s=0))
@@ -534,12 +532,12 @@ def test_p12_of_two_names_one_that_can_not_be_looked_up_keeps_its_servers(gatewa
         def moved(host, *rest, **options):
             return real("127.0.0.2" if host == "localhost" else host, *rest, **options)
 
-        upstreams.socket.getaddrinfo = moved
+        socket.getaddrinfo = moved
         names.clear()
         at.run(group.resolve())
         assert {at.ask(GET)[1] for _ in range(6)} == {b"s1", b"s2"}
     finally:
-        upstreams.socket.getaddrinfo = real
+        socket.getaddrinfo = real
         for server in servers:
             server.relay.shutdown(socket.SHUT_RDWR)
             server.relay.close()

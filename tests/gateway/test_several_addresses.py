@@ -16,7 +16,7 @@ from lab.redis_servers import Server, free_port, wait_until
 from test_gateway_upstreams import GET, says, state_of, upstream
 
 from fastticket.dataplane.balance import Upstreams, picks, report
-from fastticket.gateway import upstreams
+from fastticket.gateway.lookups import fallbacks_of
 from fastticket.stores.redis import link as redis_link
 from fastticket.stores.redis.address import Place
 
@@ -168,7 +168,7 @@ def test_seconds_are_servers():
     ],
 )
 def test_which_are_seconds(found, expected):
-    assert upstreams._with_seconds(found) == expected
+    assert fallbacks_of(found) == expected
 
 
 # ---------------------------------------------------------------------------------------- the store

@@ -9,7 +9,8 @@ import pytest
 from fastticket.errors import ConfigError
 from fastticket.gateway.config import read_config, to_toml, without_secrets
 from fastticket.gateway.linkis import LINKIS_LOGIN, LINKIS_PUBLIC_KEY, load_linkis
-from fastticket.web.cookies import TicketCookie, parent_domain
+from fastticket.web.cookies import TicketCookie
+from fastticket.web.hosts import parent_domain
 
 REAL = r"""
 #

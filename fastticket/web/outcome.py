@@ -36,9 +36,9 @@ UNAVAILABLE_FIELDS = (
 class Outcome(enum.Enum):
     """What an integration does when a response is about to begin."""
 
-    WRITE = enum.auto()  # what the request changed; a StoreUnavailable makes it UNAVAILABLE
-    DISCARD = enum.auto()  # what the request changed
-    UNAVAILABLE = enum.auto()  # discard, and answer 503 in place of this response
+    WRITE = "write"  # what the request changed; a StoreUnavailable makes it UNAVAILABLE
+    DISCARD = "discard"  # what the request changed
+    UNAVAILABLE = "unavailable"  # discard, and answer 503 in place of this response
 
 
 def outcome_of(status: int, *, has_store_failed: bool = False) -> Outcome:

@@ -1,27 +1,23 @@
-"""ASGI middleware: a session for every request and WebSocket, in the places where Starlette and
-FastAPI look for it.
+"""ASGI middleware: a session for every HTTP request and WebSocket, where Starlette and FastAPI look
+for it.
 
     scope["session"]  a mapping, RequestSession: Starlette's `request.session`
-    scope["user"]     who is logged in: `request.user.is_authenticated`, `.display_name`, `.identity`
-    scope["auth"]     its scopes, `authenticated` or none: `@requires("authenticated")`
+    scope["user"]     User: `request.user.is_authenticated`, `.display_name`, `.identity`
+    scope["auth"]     Credentials: for `@requires("authenticated")`
 
 Rules of this file
-- What the application has set is written before its response's first byte; `login` and its like
-  write at once, and `save` does.
-- An exception writes nothing, nor does a response of 500 or more: that is what an exception becomes
-  where the framework catches it.
-- A ticket that can not be judged, and a write that the store does not take, is a 503, as long as
-  nothing was sent. If it takes the place of a response that the application has begun, the
-  application hears nothing of it: it could not answer twice.
-- Who has no ticket does not wait for the store.
-- What is set later, while a response streams or in a WebSocket, is written when the application is
-  done, or the connection.
-- Nothing of Starlette is imported: any ASGI application will do.
+- What the application sets is written before its response's first byte, by the rule of server
+  errors (fastticket/web/outcome.py). `login`, `logout`, `rotate`, and `save` write at once.
+- A StoreUnavailable becomes a 503 as long as nothing was sent. Where that takes the place of a
+  response that the application has begun, the application is not told: it cannot answer twice.
+- A request without a ticket does not wait for the store.
+- What is set later, while a response streams or in a WebSocket, is written when the application
+  returns, or the connection ends.
+- Nothing of Starlette is imported: any ASGI application can be served.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
@@ -29,9 +25,23 @@ from typing import Any
 
 from fastticket.errors import NotLoaded, StoreUnavailable
 from fastticket.sessions.ticketcache import TicketCache
-from fastticket.tasks import end
 from fastticket.web.cookies import TicketCookie
-from fastticket.web.session import UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, UNAVAILABLE_STATUS, Visitor, WebSession
+from fastticket.web.opening import CacheOpening
+from fastticket.web.outcome import UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, UNAVAILABLE_STATUS, Outcome, outcome_of
+from fastticket.web.session import WebSession
+from fastticket.web.visitor import Visitor, is_by_https
+
+__all__ = [
+    "Credentials",
+    "RequestSession",
+    "SessionMiddleware",
+    "User",
+    "login",
+    "logout",
+    "logout_everywhere",
+    "rotate",
+    "session_of",
+]
 
 log = logging.getLogger("fastticket.asgi")
 
@@ -43,19 +53,20 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BEGINNINGS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 LIFESPAN_ENDS = ("lifespan.shutdown.complete", "lifespan.shutdown.failed")
-FAILURE_STATUS = 500  # and more
-OPENING_PAUSE_S = 1.0  # after an attempt that failed
-TRY_AGAIN_LATER = 1013  # RFC 6455's registry of close codes
+TRY_AGAIN_LATER = 1013  # in the registry of WebSocket close codes (RFC 6455, section 7.4)
 
 
 class RequestSession(WebSession):
-    """What `request.session` is: a mapping of attributes, and who is logged in under
+    """`request.session`: a mapping of attributes, with the principal that is logged in under
     `principal_key`.
+
+    Reading an attribute needs loaded ones: the middleware loads them, unless it is `lazy`. Setting
+    does not. NotLoaded; StoreUnavailable: the attributes could not be read.
     """
 
     def __init__(
         self,
-        opening: _Opening,
+        opening: CacheOpening,
         cookie: TicketCookie,
         visitor: Visitor,
         principal_key: str,
@@ -65,20 +76,23 @@ class RequestSession(WebSession):
         self._opening = opening
 
     async def load(self) -> None:
-        """Read the attributes; with `lazy=True`, before looking at one. StoreUnavailable."""
+        """Read the attributes, once; with `lazy=True`, before the first look at one.
+        StoreUnavailable.
+        """
         await self.read()
 
     async def save(self) -> None:
         """Write what has changed now, not when the response begins: in a WebSocket, a stream, a
         background task.
 
-        Errors as `WebSession.carry_out`.
+        NotLoggedIn, BadAttribute, AttributesTooLarge, InvalidPrincipal, TooManySessions,
+        StoreUnavailable. RuntimeError: a login or rotation after the response has begun.
         """
         await self.carry_out()
 
     async def admit(self) -> None:
-        """Judge the ticket that came. StoreUnavailable; RuntimeError: the cache can not be opened
-        any more.
+        """Judge the ticket that came. StoreUnavailable; RuntimeError: the cache is closed, or was
+        opened in another event loop.
         """
         if self._ticket:
             await self._opening.done()
@@ -87,7 +101,7 @@ class RequestSession(WebSession):
         await super().admit()
 
     async def _log_out(self) -> None:
-        await self._opening.done()  # who came with several tickets was judged by none
+        await self._opening.done()  # `admit` has not waited for it if the request brought several tickets
         await super()._log_out()
 
     async def _new_ticket(self, principal: str) -> str:
@@ -95,24 +109,25 @@ class RequestSession(WebSession):
         return await super()._new_ticket(principal)
 
     def __getitem__(self, name: str) -> Any:
-        with _saying_how_to_load():
+        with _naming_load():
             return super().__getitem__(name)
 
     def __delitem__(self, name: str) -> None:
-        with _saying_how_to_load():
+        with _naming_load():
             super().__delitem__(name)
 
     def __contains__(self, name: object) -> bool:
-        with _saying_how_to_load():
+        with _naming_load():
             return super().__contains__(name)
 
     def __iter__(self) -> Iterator[str]:
-        with _saying_how_to_load():
+        with _naming_load():
             return super().__iter__()
 
 
 @contextlib.contextmanager
-def _saying_how_to_load() -> Iterator[None]:
+def _naming_load() -> Iterator[None]:
+    """NotLoaded with a message that names `request.session.load`."""
     try:
         yield
     except NotLoaded:
@@ -120,51 +135,53 @@ def _saying_how_to_load() -> Iterator[None]:
 
 
 class User:
-    """What `request.user` is: who is logged in at present, with the attributes of Starlette's
-    users.
-    """
+    """`request.user`: the principal that is logged in at present, as one of Starlette's users."""
 
     def __init__(self, session: WebSession) -> None:
         self._session = session
 
     @property
     def is_authenticated(self) -> bool:
-        """Whether anybody is."""
+        """Whether somebody is logged in."""
         return self._session.principal is not None
 
     @property
     def display_name(self) -> str:
-        """The principal; empty: anonymous."""
+        """The principal; empty: the visitor is anonymous."""
         return self._session.principal or ""
 
     @property
     def identity(self) -> str:
-        """The same."""
+        """The principal; empty: the visitor is anonymous."""
         return self.display_name
 
 
 class Credentials:
-    """What `request.auth` is."""
+    """`request.auth`: the scopes that Starlette's `@requires` asks for."""
 
     def __init__(self, session: WebSession) -> None:
         self._session = session
 
     @property
     def scopes(self) -> list[str]:
-        """`authenticated`, or none."""
+        """`["authenticated"]` if somebody is logged in, else empty."""
         return ["authenticated"] if self._session.principal is not None else []
 
 
 class SessionMiddleware:
     """Sessions for an ASGI application: `app.add_middleware(SessionMiddleware, cache=cache)`.
 
-    Opens the cache, if nobody else did, when the application has started, and closes it then when
-    that has stopped. `cookie`: by default `TicketCookie()`. `principal_key`: the session's entry
-    that says who is logged in. `lazy`: attributes are read when the application awaits
-    `request.session.load()`, not before it is called. What another middleware around this one has
-    put into scope["session"] is where anonymous visitors' attributes are kept. Whom another one has
-    authenticated stays scope["user"], unless somebody is logged in here. Within another one of
-    these it does nothing. TypeError: the cache is that of threads, say.
+    cache          opened when the application has started, and closed when it has stopped, unless
+                   the application opened it itself
+    cookie         by default `TicketCookie()`
+    principal_key  the session's entry that is the principal
+    lazy           attributes are read when the application awaits `request.session.load()`, not
+                   before each request
+
+    A mapping that another middleware around this one has put into scope["session"] keeps what
+    anonymous visitors leave. A user whom such a middleware has authenticated stays scope["user"],
+    unless somebody is logged in here. Inside another SessionMiddleware it does nothing.
+    TypeError: `cache` is not a fastticket.TicketCache.
     """
 
     def __init__(
@@ -184,12 +201,12 @@ class SessionMiddleware:
         self._cookie = cookie or TicketCookie()
         self._principal_key = principal_key
         self._is_lazy = lazy
-        self._opening = _Opening(cache)
+        self._opening = CacheOpening(cache)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or WebSocket, or the application's lifespan."""
         if scope["type"] == "lifespan":
-            await self._live(scope, receive, send)
+            await self._serve_lifespan(scope, receive, send)
         elif scope["type"] in ("http", "websocket") and not isinstance(scope.get("session"), RequestSession):
             await self._serve(scope, receive, send)
         else:
@@ -197,35 +214,35 @@ class SessionMiddleware:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         session = RequestSession(
-            self._opening, self._cookie, _visitor(scope), self._principal_key, anonymous=scope.get("session")
+            self._opening, self._cookie, _visitor_of(scope), self._principal_key, anonymous=scope.get("session")
         )
-        answer = _Answer(scope, session, receive, send)
+        connection = _Connection(scope, session, receive, send)
         try:
             await self._admit(session)
-            await self.app({**scope, **_seen(scope, session)}, answer.receive, answer.send)
-            await answer.end()
+            await self.app({**scope, **_scope_entries(scope, session)}, connection.receive, connection.send)
+            await connection.save()
         except StoreUnavailable as error:
-            if answer.has_begun:
+            if connection.has_begun:
                 raise
-            log.info("503: %s", error)  # the cache has warned
-            await answer.send_unavailable()
+            log.info("503: %s", error)  # the cache has logged a warning
+            await connection.send_unavailable()
 
     async def _admit(self, session: RequestSession) -> None:
         await session.admit()
         if not self._is_lazy:
-            with contextlib.suppress(StoreUnavailable):  # it concerns whoever looks at one
+            with contextlib.suppress(StoreUnavailable):  # raised again when the application looks at an attribute
                 await session.load()
 
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The application starts first, for it may open the cache itself; and stops first, for it
-        may use it until then.
+    async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The application starts before the cache is opened, since it may open the cache itself; it
+        stops before the cache is closed, since it may use the cache until then.
         """
 
         async def send_between(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
                 try:
                     await self._opening.done()
-                except StoreUnavailable as error:  # a request may find it again
+                except StoreUnavailable as error:  # requests try again
                     log.warning("started without the store: %s", error)
             elif message["type"] in LIFESPAN_ENDS:
                 await self._opening.undo()
@@ -235,11 +252,12 @@ class SessionMiddleware:
 
 
 async def login(request: Mapping[str, Any], principal: str, *, remember: bool = False) -> None:
-    """Begin a session, now; the response brings its cookie. `request`: Starlette's, or the scope.
+    """Begin a session, now; the response brings its cookie.
 
-    `remember`: the cookie outlives the browser. One that there was ends, with its attributes; those
-    of an anonymous visitor come along. InvalidPrincipal, TooManySessions, StoreUnavailable,
-    BadAttribute, AttributesTooLarge. RuntimeError: the response has begun.
+    `request`: Starlette's request or WebSocket, or the scope. `remember`: the cookie outlives the
+    browser. A session that there was ends, with its attributes; those of an anonymous visitor move
+    into the new one. InvalidPrincipal, TooManySessions, StoreUnavailable, BadAttribute,
+    AttributesTooLarge. RuntimeError: the response has begun.
     """
     session = session_of(request)
     session.login(principal, remember=remember)
@@ -254,8 +272,8 @@ async def logout(request: Mapping[str, Any]) -> None:
 
 
 async def rotate(request: Mapping[str, Any]) -> None:
-    """Go on under another ticket, from now on: after a change of privileges. NotLoggedIn,
-    StoreUnavailable, RuntimeError as `login`.
+    """Replace the ticket by another one of the same session, now: after a change of privileges.
+    NotLoggedIn, StoreUnavailable. RuntimeError: the response has begun.
     """
     session = session_of(request)
     session.rotate()
@@ -263,8 +281,9 @@ async def rotate(request: Mapping[str, Any]) -> None:
 
 
 async def logout_everywhere(request: Mapping[str, Any], *, keep_this: bool = True) -> int:
-    """End every session of who is logged in, now; how many. `keep_this`: all but this one.
-    NotLoggedIn, StoreUnavailable.
+    """End every session of the principal that is logged in, now. Returns how many ended.
+
+    `keep_this`: all but this one. NotLoggedIn, StoreUnavailable.
     """
     return await session_of(request).logout_everywhere(keep_this=keep_this)
 
@@ -279,70 +298,14 @@ def session_of(request: Mapping[str, Any]) -> RequestSession:
     return found
 
 
-class _Opening:
-    """Of the cache, if nobody else opens it. Whoever waits for it shares one attempt, and its
-    failure for a while.
-    """
-
-    def __init__(self, cache: TicketCache) -> None:
-        self.cache = cache
-        self._loop: asyncio.AbstractEventLoop | None = None  # the cache's
-        self._attempt: asyncio.Task[None] | None = None
-        self._pause_ends_s = 0.0  # of the loop's time
-        self._is_ours = self._is_undone = False
-
-    def begin(self) -> None:
-        """Begin an attempt, if it is time for one."""
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop and not (self._loop and self.cache.was_opened):
-            self._loop, self._attempt, self._pause_ends_s = loop, None, 0.0
-        is_idle = self._attempt is None or self._attempt.done()
-        if is_idle and not self.cache.was_opened and loop.time() >= self._pause_ends_s:
-            self._attempt = loop.create_task(self._try(), name="fastticket-open")
-
-    async def done(self) -> None:
-        """Wait until the cache is open. StoreUnavailable, ConfigError; RuntimeError: it is closed,
-        or another loop's.
-        """
-        self.begin()
-        if not self.cache.was_opened and self._attempt:
-            await asyncio.shield(self._attempt)
-        if not self.cache.was_opened:
-            raise StoreUnavailable("the store could not be opened")
-        if self._is_undone:
-            raise RuntimeError(
-                "the ticket cache was closed when the application stopped: make both anew to start it again"
-            )
-        if self._loop is not asyncio.get_running_loop():
-            raise RuntimeError(
-                "the ticket cache was opened in another event loop: serve every request in one (`with TestClient(app)`)"
-            )
-
-    async def undo(self) -> None:
-        """The application has stopped."""
-        if self._attempt and not self._attempt.done():
-            await end(self._attempt)
-        if self._is_ours:
-            self._is_undone = True
-            await self.cache.aclose()
-
-    async def _try(self) -> None:
-        try:
-            await self.cache.open()
-            self._is_ours = True
-        except StoreUnavailable as error:
-            log.info("the store could not be opened: %s", error)
-            self._pause_ends_s = asyncio.get_running_loop().time() + OPENING_PAUSE_S
-
-
-class _Answer:
-    """The application's `receive` and `send` of one connection: what it asked for is carried out
-    before its answer begins.
+class _Connection:
+    """The `receive` and `send` of one request or WebSocket, as the application has them: what it
+    asked of the session is carried out before its response begins.
     """
 
     def __init__(self, scope: Scope, session: RequestSession, receive: Receive, send: Send) -> None:
         self.has_begun = False
-        self._has_failed = self._is_replaced = False
+        self._outcome = Outcome.WRITE
         self._scope = scope
         self._session = session
         self._receive = receive
@@ -351,39 +314,40 @@ class _Answer:
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "websocket.disconnect":
-            await self.end()
+            await self.save()
         return message
 
     async def send(self, message: Message) -> None:
-        if self._is_replaced:
+        if self._outcome is Outcome.UNAVAILABLE:
             return
         if message["type"] == "websocket.close":
             await self._session.forgo_fields()
-            await self.end()
+            await self.save()
             self.has_begun = True
         elif message["type"] in BEGINNINGS:
-            self._has_failed = message.get("status", 0) >= FAILURE_STATUS
+            self._outcome = outcome_of(message.get("status", 0))
             try:
-                await self.end()
+                await self.save()
             except StoreUnavailable as error:
                 log.info("503: %s", error)
                 await self.send_unavailable()
                 return
             given = list(message.get("headers", ()))
-            message = {**message, "headers": [*given, *self._added(given)]}
+            message = {**message, "headers": [*given, *self._added_to(given)]}
             self.has_begun = True
         await self._send(message)
 
-    async def end(self) -> None:
-        """Nothing more is set, or nothing of it is wanted."""
-        if not self._has_failed and not self._is_replaced:
+    async def save(self) -> None:
+        """Write what was set since the last time, unless the response's outcome is another."""
+        if self._outcome is Outcome.WRITE:
             await self._session.save()
 
     async def send_unavailable(self) -> None:
-        """503, if the server lets a WebSocket be answered so. What the application sends is dropped
-        from now on.
+        """Answer 503, or close a WebSocket whose server cannot answer it so. What the application
+        sends from now on is dropped.
         """
-        self.has_begun = self._is_replaced = True
+        self.has_begun = True
+        self._outcome = Outcome.UNAVAILABLE
         kind = "http"
         if self._scope["type"] == "websocket":
             if "websocket.http.response" not in self._scope.get("extensions", {}):
@@ -391,34 +355,34 @@ class _Answer:
                 return
             kind = "websocket.http"
         given = _encoded(UNAVAILABLE_FIELDS)
-        fields = [*given, *self._added(given)]
+        fields = [*given, *self._added_to(given)]
         await self._send({"type": f"{kind}.response.start", "status": UNAVAILABLE_STATUS, "headers": fields})
         await self._send({"type": f"{kind}.response.body", "body": UNAVAILABLE_BODY})
 
-    def _added(self, given: Iterable[Iterable[bytes]]) -> list[tuple[bytes, bytes]]:
+    def _added_to(self, given: Iterable[Iterable[bytes]]) -> list[tuple[bytes, bytes]]:
         return _encoded(
             self._session.fields((name.decode("latin-1"), value.decode("latin-1")) for name, value in given)
         )
 
 
-def _visitor(scope: Scope) -> Visitor:
-    said: dict[bytes, list[str]] = {b"cookie": [], b"host": [], b"user-agent": [], b"origin": []}
+def _visitor_of(scope: Scope) -> Visitor:
+    values: dict[bytes, list[str]] = {b"cookie": [], b"host": [], b"user-agent": [], b"origin": []}
     for name, value in scope["headers"]:
-        if name in said:
-            said[name].append(value.decode("latin-1"))
+        if name in values:
+            values[name].append(value.decode("latin-1"))
     client = scope.get("client")
     return Visitor(
-        cookies="; ".join(said[b"cookie"]),
-        host=",".join(said[b"host"]),
+        cookies="; ".join(values[b"cookie"]),
+        host=",".join(values[b"host"]),
         address=client[0] if client else "",
-        user_agent=" ".join(said[b"user-agent"]),
-        is_https=scope.get("scheme") in ("https", "wss") or any(each.startswith("https:") for each in said[b"origin"]),
+        user_agent=" ".join(values[b"user-agent"]),
+        is_https=is_by_https(scope.get("scheme") in ("https", "wss"), *values[b"origin"]),
         path=(scope.get("raw_path") or scope.get("path", "/").encode()).decode("latin-1"),
     )
 
 
-def _seen(scope: Scope, session: RequestSession) -> dict[str, Any]:
-    """What the application finds in its scope."""
+def _scope_entries(scope: Scope, session: RequestSession) -> dict[str, Any]:
+    """What the application finds in its scope beside what the server put there."""
     if not session.is_admitted and getattr(scope.get("user"), "is_authenticated", False):
         return {"session": session}
     return {"session": session, "user": User(session), "auth": Credentials(session)}

@@ -1,9 +1,9 @@
-"""Dependencies for FastAPI, beside `fastticket.asgi.SessionMiddleware`. They tell OpenAPI of the
+"""Dependencies for FastAPI, to use with `fastticket.asgi.SessionMiddleware`. OpenAPI shows their
 cookie.
 
-user: CurrentUser          who is logged in; anybody else has 401 (a WebSocket is closed with 1008)
-user: OptionalUser         the same; None: nobody
-session: CurrentSession    what `request.session` is, typed
+user: CurrentUser          the principal; without one 401 (a WebSocket is closed with 1008)
+user: OptionalUser         the principal; None: nobody is logged in
+session: CurrentSession    `request.session`, typed
 """
 
 from typing import Annotated
@@ -14,11 +14,21 @@ from starlette.requests import HTTPConnection
 
 from fastticket.asgi import RequestSession, session_of
 
+__all__ = [
+    "CurrentSession",
+    "CurrentUser",
+    "OptionalUser",
+    "current_session",
+    "current_user",
+    "optional_user",
+    "ticket_cookie",
+]
+
 UNAUTHORIZED = 401
-POLICY_VIOLATION = 1008  # RFC 6455
+POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 PLEASE_LOG_IN = "please log in"
 
-#: For OpenAPI alone: who reads the cookie is the middleware.
+#: Only for OpenAPI: it is the middleware that reads the cookie.
 ticket_cookie = APIKeyCookie(
     name="ticket", scheme_name="ticket", description="A session ticket, given by a login.", auto_error=False
 )
@@ -33,7 +43,7 @@ CurrentSession = Annotated[RequestSession, Depends(current_session)]
 
 
 async def optional_user(session: CurrentSession, _: Annotated[str | None, Security(ticket_cookie)]) -> str | None:
-    """Who is logged in. None: nobody."""
+    """The principal that is logged in. None: nobody is."""
     return session.principal
 
 
@@ -41,7 +51,9 @@ OptionalUser = Annotated[str | None, Depends(optional_user)]
 
 
 async def current_user(connection: HTTPConnection, user: OptionalUser) -> str:
-    """Who is logged in. HTTPException with 401, or WebSocketException: nobody."""
+    """The principal that is logged in. HTTPException with 401, or WebSocketException with 1008:
+    nobody is.
+    """
     if user is not None:
         return user
     if connection.scope["type"] == "websocket":

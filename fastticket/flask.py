@@ -1,5 +1,5 @@
-"""Flask's session on tickets: `flask.session["user"]` is who is logged in, whichever application
-the login was at.
+"""Flask's session on tickets: `flask.session["user"]` is the principal that is logged in, at
+whichever application the login was.
 
     from fastticket.flask import TicketSessions
     from fastticket.sync import TicketCache
@@ -8,17 +8,21 @@ the login was at.
 
 Rules of this file
 - A visitor who is not logged in has Flask's own signed cookie, if the application has a secret key.
-  A login takes along what is in it.
-- What a request changed is written when its response is there; if that is one of 500 or more,
-  nothing is. `login` and its like write at once, so their errors are the view's to handle.
-- Where the store fails, the error is an HTTP error of 503 at the same time, so an application's
-  error handlers see it as one.
+  A login moves its contents into the new session.
+- What a request changed is written when its response is there, by the rule of server errors
+  (fastticket/web/outcome.py). `login` and its like write at once, so that the view can handle their
+  errors.
+- An error of the store is also an HTTP error of 503, so that the application's error handlers for
+  either are called.
+- The application is told once that the ticket cannot be judged, or the session not be read: by the
+  first look at the session, or by Flask, in place of the view. After that the error page may look
+  at the session, and finds an empty one; a change is the same error again.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Coroutine, MutableMapping
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import flask
@@ -28,13 +32,20 @@ from werkzeug.exceptions import ServiceUnavailable
 from fastticket.errors import BadAttribute, ConfigError, NotLoggedIn, StoreUnavailable
 from fastticket.sessions.attributes import AttributeChanges
 from fastticket.sync import TicketCache
+from fastticket.web.caches import Entries, at_once
 from fastticket.web.cookies import TicketCookie
-from fastticket.web.session import RETRY_AFTER_S, UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, UNAVAILABLE_STATUS, at_once
+from fastticket.web.outcome import (
+    RETRY_AFTER_S,
+    UNAVAILABLE_BODY,
+    UNAVAILABLE_FIELDS,
+    UNAVAILABLE_STATUS,
+    Outcome,
+    outcome_of,
+)
 from fastticket.wsgi import ThreadSession, of_threads, visitor_of
 
 __all__ = ["SessionsUnavailable", "TicketSession", "TicketSessions", "login", "logout", "logout_everywhere", "rotate"]
 
-SERVER_ERRORS = 500  # and above
 PERMANENT_KEY = "_permanent"  # Flask's
 
 log = logging.getLogger("fastticket.flask")
@@ -43,95 +54,120 @@ T = TypeVar("T")
 
 
 class SessionsUnavailable(StoreUnavailable, ServiceUnavailable):
-    """The store did not answer; to Flask, a 503."""
+    """The store did not answer. To Flask it is a 503, with Retry-After."""
 
     def __init__(self, message: str) -> None:
         StoreUnavailable.__init__(self, message)
         ServiceUnavailable.__init__(self, response=_unavailable())
 
+    @property
+    def was_raised(self) -> bool:
+        """Whether the application has been told: Python gives an exception its traceback when it is
+        raised. Flask itself raises the one that `open_session` leaves in
+        `request.routing_exception`, and nothing of ours is called then.
+        """
+        return self.__traceback__ is not None
+
 
 class TicketSession(ThreadSession, SessionMixin):
-    """`flask.session`. `permanent`: the login is remembered, if that is said in the request that
-    logs in.
+    """`flask.session`: a mapping of attributes, with the principal that is logged in under
+    `principal_key`. SessionsUnavailable: the store failed.
     """
 
-    _failure: SessionsUnavailable | None = None  # why the ticket can not be judged, or its session not be read
-    _is_marked = False
-    _is_permanent = False  # where no place remembers it
+    _failure: SessionsUnavailable | None = None  # why the ticket cannot be judged, or the session not be read
+    _is_marked = False  # by `session.modified = True`
+    _is_permanent = False  # what `permanent` was set to, where neither a session nor a signed cookie holds it
 
     def __init__(self, *known: Any) -> None:
         super().__init__(*known)
-        self._came = frozenset(self._place)
+        self._names_in_cookie = frozenset(self._anonymous)
 
     def login(self, principal: str, *, remember: bool = False) -> None:
-        """Begin a new session. `remember`: its cookie outlives the browser. One that there was
-        ends, with all that was in it.
+        """Begin a new session, at the end of the request. Another session that there is ends, with
+        its attributes.
+
+        `remember`: the cookie outlives the browser; so it does if `permanent` is set.
+        InvalidPrincipal, TypeError, SessionsUnavailable.
         """
         self._refuse_after_failure()
-        super().login(principal, remember=remember or bool(self._place.get(PERMANENT_KEY, self._is_permanent)))
+        super().login(principal, remember=remember or bool(self._anonymous.get(PERMANENT_KEY, self._is_permanent)))
 
     def logout(self) -> None:
-        """End the session, if there is one, and forget all that was in it."""
+        """End the session, if there is one, at the end of the request. Its attributes are gone.
+        SessionsUnavailable.
+        """
         self._refuse_after_failure()
         self._is_permanent = False
         super().logout()
 
     @property
+    def principal(self) -> str | None:
+        """The principal that is logged in, or will be at the end of the request. None: nobody is.
+        SessionsUnavailable.
+        """
+        self._tell_failure()
+        return super().principal
+
+    # --- what Flask asks of a session
+
+    @property
     def permanent(self) -> bool:
-        """Whether the cookie outlives the browser."""
-        if self._newcomer is not None:
-            return self._remembers
+        """Whether the cookie outlives the browser. To be set in the request that logs in."""
+        if self._login_due is not None:
+            return self._is_remembered_login
         if self._session is not None:
             return self._is_remembered(self._session)
-        return bool(self._place.get(PERMANENT_KEY, self._is_permanent))
+        return bool(self._anonymous.get(PERMANENT_KEY, self._is_permanent))
 
     @permanent.setter
     def permanent(self, value: bool) -> None:
-        if self._newcomer is not None:
-            self._remembers = bool(value)
-        elif self._session is None and self._has_place:
-            self._place[PERMANENT_KEY] = bool(value)
+        if self._login_due is not None:
+            self._is_remembered_login = bool(value)
+        elif self._session is None and self._keeps_anonymous:
+            self._anonymous[PERMANENT_KEY] = bool(value)
         else:
             self._is_permanent = bool(value)
 
     @property
     def new(self) -> bool:  # type: ignore[override]
-        """Whether it begins with this request."""
-        return self._newcomer is not None
+        """Whether the session begins with this request."""
+        return self._login_due is not None
 
     @property
     def accessed(self) -> bool:
-        """Whether the request looked at it."""
-        return self._is_looked_at
+        """Whether the request looked at the session."""
+        return self._is_accessed
 
     @accessed.setter
     def accessed(self, value: bool) -> None:
-        self._is_looked_at = value
+        self._is_accessed = value
 
     @property
     def modified(self) -> bool:
-        """Whether there is something to write. Setting it is never needed: a change within a value
-        is noticed.
+        """Whether there is something to write. It need not be set: a change within a list or
+        dictionary is noticed.
         """
-        return self._is_marked or self.new or self._rotates or self._leaves or bool(self._changes())
+        return self._is_marked or self.new or self._is_rotation_due or self._is_logout_due or bool(self._changes())
 
     @modified.setter
     def modified(self, value: bool) -> None:
         self._is_marked = value
-        if isinstance(self._place, SecureCookieSession) and self._attributes is None:
-            self._place.modified = value
-
-    def save_place(self, interface: SessionInterface, app: flask.Flask, response: flask.Response) -> None:
-        """Give the visitor the signed cookie, or take it away, where that is due."""
-        if isinstance(self._place, SecureCookieSession) and (self._place or self._came):
-            interface.save_session(app, self._place, response)
+        if isinstance(self._anonymous, SecureCookieSession) and self._attributes is None:
+            self._anonymous.modified = value
 
     def _changes(self) -> object:
         if self._attributes is not None:
             return self._attributes.changes()
-        return isinstance(self._place, SecureCookieSession) and self._place.modified
+        return isinstance(self._anonymous, SecureCookieSession) and self._anonymous.modified
 
-    def _readable(self) -> MutableMapping[str, Any]:
+    def save_place(self, interface: SessionInterface, app: flask.Flask, response: flask.Response) -> None:
+        """Set the signed cookie of an anonymous visitor, or delete it, where that is due."""
+        if isinstance(self._anonymous, SecureCookieSession) and (self._anonymous or self._names_in_cookie):
+            interface.save_session(app, self._anonymous, response)
+
+    # --- where the store has failed
+
+    def _readable(self) -> Entries:
         self._tell_failure()
         if self._failure is not None:
             return {}
@@ -141,7 +177,7 @@ class TicketSession(ThreadSession, SessionMixin):
             self._failure = SessionsUnavailable(str(error))
             raise self._failure from error
 
-    def _writable(self) -> MutableMapping[str, Any]:
+    def _writable(self) -> Entries:
         self._refuse_after_failure()
         return super()._writable()
 
@@ -150,45 +186,32 @@ class TicketSession(ThreadSession, SessionMixin):
             raise self._failure
 
     def _tell_failure(self) -> None:
-        """Only once, whether it is raised here or by Flask: the page that answers to it may look at
-        the session, and finds nothing.
-        """
-        if self._failure is not None and not self._is_failure_told:
+        """Raise the failure, unless the application was told."""
+        if self._failure is not None and not self._failure.was_raised:
             raise self._failure
 
-    @property
-    def _is_failure_told(self) -> bool:
-        """An error has a traceback since it was raised."""
-        return self._failure is not None and self._failure.__traceback__ is not None
+    # --- what moves from the signed cookie into the session
 
-    @property
-    def principal(self) -> str | None:
-        """Who is logged in, or will be at the end of the request. None: nobody.
-        SessionsUnavailable.
-        """
-        self._tell_failure()
-        return super().principal
-
-    def _brought(self) -> dict[str, Any]:
-        if self._newcomer is not None:
+    def _moving_into_session(self) -> dict[str, Any]:
+        if self._login_due is not None:
             self._leave_behind_what_no_session_holds()
-        return {name: value for name, value in super()._brought().items() if name != PERMANENT_KEY}
+        return {name: value for name, value in super()._moving_into_session().items() if name != PERMANENT_KEY}
 
     def _leave_behind_what_no_session_holds(self) -> None:
-        """Of what came with the signed cookie: its JSON has dates and bytes, too, and would fail
-        each login of this visitor.
+        """Drop values that came in the signed cookie, whose JSON knows dates and bytes, and that
+        are no attributes: they would make each login of this visitor fail.
         """
-        for name in self._came.intersection(self._place):
+        for name in self._names_in_cookie.intersection(self._anonymous):
             alone = AttributeChanges(self._cache.serializer)
             try:
-                alone[name] = self._place[name]
+                alone[name] = self._anonymous[name]
                 alone.changes()
             except BadAttribute:
                 log.warning("a login leaves behind %r of the signed cookie: no session can hold that", name)
-                del self._place[name]
+                del self._anonymous[name]
 
-    def _homeless(self) -> NotLoggedIn:
-        names = ", ".join(map(repr, sorted(self._place)))
+    def _not_kept(self) -> NotLoggedIn:
+        names = ", ".join(map(repr, sorted(self._anonymous)))
         return NotLoggedIn(
             f"session: {names} can not be kept for a visitor who is not logged in: set app.secret_key, and such a visitor has Flask's "
             f"signed cookie; or log in (session[{self._principal_key!r}] = …)"
@@ -196,46 +219,55 @@ class TicketSession(ThreadSession, SessionMixin):
 
 
 class TicketSessions(SessionInterface):
-    """`app.session_interface`. `principal_key`: the session's entry that is who is logged in.
+    """`app.session_interface`.
 
-    `SESSION_COOKIE_NAME` and its like are about the signed cookie of those who are not logged in;
-    `cookie` is about the ticket's.
+    cache          a fastticket.sync.TicketCache; TypeError: it is another
+    cookie         the ticket's; by default `TicketCookie()`. `SESSION_COOKIE_NAME` and its like
+                   describe the signed cookie of visitors who are not logged in
+    principal_key  the session's entry that is the principal
     """
 
     def __init__(self, cache: TicketCache, *, cookie: TicketCookie | None = None, principal_key: str = "user") -> None:
         self._cache = of_threads(cache)
         self._cookie = cookie or TicketCookie()
         self._principal_key = principal_key
-        self._anonymous = SecureCookieSessionInterface()
+        self._signed_cookies = SecureCookieSessionInterface()
 
     def open_session(self, app: flask.Flask, request: flask.Request) -> TicketSession:
-        """Flask calls it. ConfigError: both cookies have one name."""
-        place = self._anonymous.open_session(app, request)
-        if place is not None and self.get_cookie_name(app) == self._cookie.name:
+        """The session of a request; for Flask to call. ConfigError: both cookies have one name."""
+        anonymous = self._signed_cookies.open_session(app, request)
+        if anonymous is not None and self.get_cookie_name(app) == self._cookie.name:
             raise ConfigError(
                 f"SESSION_COOKIE_NAME is {self._cookie.name!r}, the ticket cookie's name: give it another"
             )
-        session = TicketSession(self._cache, self._cookie, visitor_of(request.environ), self._principal_key, place)
+        session = TicketSession(self._cache, self._cookie, visitor_of(request.environ), self._principal_key, anonymous)
         try:
             at_once(session.admit())
         except StoreUnavailable as error:
-            session._failure = request.routing_exception = SessionsUnavailable(str(error))  # in place of the view
+            # Flask raises it in place of the view, after the functions before the request.
+            session._failure = request.routing_exception = SessionsUnavailable(str(error))
         return session
 
     def save_session(self, app: flask.Flask, session: SessionMixin, response: flask.Response) -> None:
-        """Flask calls it. What is wrong with what was set is the application's error: NotLoggedIn,
-        BadAttribute and so on.
+        """Write what the request changed, and complete the response; for Flask to call.
+
+        What is wrong with what was set is the application's error: NotLoggedIn, BadAttribute,
+        AttributesTooLarge, TooManySessions, TypeError.
         """
         if not isinstance(session, TicketSession):
             return
-        if response.status_code < SERVER_ERRORS:
+        was_told = session._failure is not None and session._failure.was_raised
+        outcome = outcome_of(response.status_code, has_store_failed=was_told)
+        if outcome is Outcome.WRITE:
             try:
                 at_once(session.carry_out())
-                session.save_place(self._anonymous, app, response)
+                session.save_place(self._signed_cookies, app, response)
             except StoreUnavailable:
-                _make_unavailable(response)
-        elif session._is_failure_told:
-            _say_unavailable(response)
+                outcome = Outcome.UNAVAILABLE
+        elif was_told and response.status_code == UNAVAILABLE_STATUS:
+            response.headers.setdefault("Retry-After", str(RETRY_AFTER_S))
+        if outcome is Outcome.UNAVAILABLE:
+            _make_unavailable(response)
         for name, value in session.fields(response.headers.items()):
             if name == "Vary":
                 response.vary.add(value)
@@ -244,11 +276,11 @@ class TicketSessions(SessionInterface):
 
 
 def login(principal: str, *, remember: bool = False) -> None:
-    """Begin a session, now; the response brings its cookie. `remember`: it outlives the browser.
+    """Begin a session, now; the response brings its cookie.
 
-    One that there was ends, with its attributes; those of an anonymous visitor come along.
-    InvalidPrincipal, TooManySessions, SessionsUnavailable, BadAttribute, AttributesTooLarge.
-    RuntimeError: the response has begun.
+    `remember`: the cookie outlives the browser. A session that there was ends, with its attributes;
+    those of an anonymous visitor move into the new one. InvalidPrincipal, TooManySessions,
+    SessionsUnavailable, BadAttribute, AttributesTooLarge. RuntimeError: the response has begun.
     """
     session = _session()
     session.login(principal, remember=remember)
@@ -263,8 +295,8 @@ def logout() -> None:
 
 
 def rotate() -> None:
-    """Go on under another ticket, now: after a change of privileges. NotLoggedIn,
-    SessionsUnavailable; RuntimeError: too late.
+    """Replace the ticket by another one of the same session, now: after a change of privileges.
+    NotLoggedIn, SessionsUnavailable. RuntimeError: the response has begun.
     """
     session = _session()
     session.rotate()
@@ -272,14 +304,16 @@ def rotate() -> None:
 
 
 def logout_everywhere(*, keep_this: bool = True) -> int:
-    """End every session of who is logged in, now; how many. `keep_this`: all but this one.
-    NotLoggedIn, SessionsUnavailable.
+    """End every session of the principal that is logged in, now. Returns how many ended.
+
+    `keep_this`: all but this one. NotLoggedIn, SessionsUnavailable.
     """
     session = _session()
     return _run(session, session.logout_everywhere(keep_this=keep_this))
 
 
 def _run(session: TicketSession, coroutine: Coroutine[Any, Any, T]) -> T:
+    """The coroutine's result. SessionsUnavailable, which is the session's failure from now on."""
     try:
         return at_once(coroutine)
     except StoreUnavailable as error:
@@ -300,18 +334,8 @@ def _unavailable() -> flask.Response:
     return flask.Response(UNAVAILABLE_BODY, UNAVAILABLE_STATUS, dict(UNAVAILABLE_FIELDS))
 
 
-def _say_unavailable(response: flask.Response) -> None:
-    """The application's own answer to the failure. One of 500 is none: its error page asked more of
-    the session than there is.
-    """
-    if response.status_code == UNAVAILABLE_STATUS:
-        response.headers.setdefault("Retry-After", str(RETRY_AFTER_S))
-    elif response.status_code == SERVER_ERRORS:
-        _make_unavailable(response)
-
-
 def _make_unavailable(response: flask.Response) -> None:
-    """Flask has a response already, and goes on with it: it becomes another one."""
+    """Make it the 503: Flask goes on with the response object that it has."""
     if hasattr(response.response, "close"):
         response.response.close()
     response.headers.clear()

@@ -32,8 +32,8 @@ from django.utils.functional import SimpleLazyObject
 from fastticket.django import cookies
 from fastticket.django.sessions import SessionStore
 from fastticket.errors import StoreUnavailable, TicketRefused
+from fastticket.web.outcome import UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, UNAVAILABLE_STATUS
 from fastticket.web.seen import SeenVersion
-from fastticket.web.session import UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, UNAVAILABLE_STATUS
 
 SERVER_ERRORS = 500  # and above
 INTERRUPTED = "The session ended before the request was completed: somebody has logged out, perhaps."

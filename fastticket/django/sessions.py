@@ -47,7 +47,8 @@ from fastticket.errors import InvalidPrincipal, StoreUnavailable, TicketRefused,
 from fastticket.stores.contract import NEVER_MS, NEVER_WRITTEN, NO_DETAILS
 from fastticket.sync import Attributes
 from fastticket.web.seen import SeenVersion
-from fastticket.web.session import NOTHING_STORED, Visitor
+from fastticket.web.session import NOTHING_STORED
+from fastticket.web.visitor import Visitor
 
 SALT = "fastticket.django.sessions"
 EXPIRY = "_session_expiry"

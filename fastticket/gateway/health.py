@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 
 from fastticket.dataplane.http1 import response_head
-from fastticket.dataplane.upstreams import server_text
+from fastticket.dataplane.balance import server_text
 from fastticket.gateway.addresses import Server
 from fastticket.gateway.settings import UpstreamSettings
 from fastticket.tasks import end

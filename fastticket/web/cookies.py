@@ -1,27 +1,27 @@
-"""The cookie that carries a ticket (RFC 6265bis): found in a request as the gateway finds it, and
-the Set-Cookie values of a response.
+"""The cookie that carries a ticket (RFC 6265bis): finds it in a request as the gateway does, and
+makes the Set-Cookie values of a response.
 
-Beside it, with the same attributes, the one that says which version of the session's attributes a
-client has seen (fastticket/web/seen.py).
+A second cookie has the same attributes: it says which version of the session's attributes a client
+has seen (fastticket/web/seen.py).
 
-A browser keeps cookies of one name apart by domain, path and partition, sends all that fit, and
-does not say which is which. So a cookie that is set or cleared here takes the others along that the
-same request could have brought (docs/decisions/0023).
+A browser keeps cookies of one name apart by domain, path and partition, sends all that match a
+request, and does not say which is which. So the values that set or clear a cookie here also clear
+the other cookies of its name that the same request could have brought (docs/decisions/0023).
 
 Rules of this file
-- What browsers would not take is refused when the cookie is described, not dropped by them later.
-- Of several tickets none is chosen. Who planted the others is not known, and the newest good one
-  may be his.
-- The cookie itself is set after the others were cleared: to a client that does not tell them apart
-  the last word is the ticket.
-- What does not fit into one answer is cleared by the next ones: each begins at a place of its own.
-- A clearing value has the attributes of a setting one. A browser takes away what it would have
-  replaced, and nothing else.
+- A cookie that browsers would refuse is a ConfigError when it is described.
+- Of several tickets none is chosen. Nobody knows who planted the others, and the newest good one
+  may be an attacker's.
+- The ticket is set after the others are cleared: a client that does not tell them apart keeps the
+  last value.
+- The clearing values have a limit of bytes. What does not fit is cleared by a later response: each
+  begins at a random place.
+- A clearing value has the attributes of a setting one, because a browser deletes only the cookie
+  that such a value would have replaced.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import itertools
 import random
 import re
@@ -30,31 +30,21 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from fastticket.errors import ConfigError
+from fastticket.web.hosts import DOMAIN_LABELS_MAX, DOMAIN_LABELS_MIN, LABEL, domains_above, is_loopback, parent_domain
 
 SAME_SITES = ("Lax", "Strict", "None")
 HOST_PREFIX = "__Host-"
 SECURE_PREFIXES = (HOST_PREFIX, "__Secure-", "__Http-", "__Host-Http-")
 NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,100}")
 PATH = re.compile(r"/[!-:<-~]{0,255}")  # visible, without the semicolon that ends an attribute
-DOMAIN_LABELS_MIN = 2  # fewer would be a cookie for a whole top-level domain
-DOMAIN_LABELS_MAX = 127  # of a name in DNS
-LABEL = re.compile(r"[A-Za-z0-9_-]+")  # nothing else of a client's Host gets into a Set-Cookie
-IN_PATHS = "/%:@!$&'()*+,="  # of a request: they are compared with a cookie's as they came
-PARENTS_MAX = (
-    8  # domains above a host whose cookies are cleared: the nearest to the top, where its siblings can set some
-)
-CLEARING_BYTES_MAX = (
-    2000  # of the values that clear other cookies: a balancer has 4,096 for all of a response's head, by default
-)
-OUTER = " \t"
-SEEN = "-seen"  # what the second cookie's name ends with
-LOOPBACK_NAME = "localhost"
+IN_PATHS = "/%:@!$&'()*+,="  # of a request's path: a browser compares these as they are
+CLEARING_BYTES_MAX = 2000  # balancers have, by default, 4,096 for the whole head of a response
+OUTER_SPACE = " \t"
+SEEN_SUFFIX = "-seen"  # of the second cookie's name
 
 
 class _Place(NamedTuple):
-    """Where a browser keeps a cookie: one for each name and place. `domain` empty: for the host
-    alone.
-    """
+    """Where a browser keeps a cookie: one for each name and place. `domain` empty: the host alone."""
 
     domain: str
     path: str
@@ -62,15 +52,19 @@ class _Place(NamedTuple):
 
 
 class TicketCookie:
-    """How the ticket's cookie is called, and for whom and how long a browser keeps it. ConfigError:
-    browsers would not take it.
+    """The name and attributes of the ticket's cookie. ConfigError: browsers would refuse it.
 
-    `is_secure`: sent over https only. None: so it is, unless the request came by plain http to a
-    loopback host (`localhost`, `*.localhost`, 127.0.0.0/8, [::1]), and always where the name or
-    another option asks for it. `domain_level` 0: for the host alone; else for all hosts that share
-    so many labels at the end of their names; or `domain`, whatever the host is. `is_partitioned`:
-    one for each site that has ours in a frame. A name that begins with `__Host-` is taken by no
-    browser from another host, or by plain http.
+    name            1 to 100 characters. Browsers take a name that begins with `__Host-` from the
+                    host itself only, over https
+    is_secure       sent over https only. None: yes, unless the request came by plain http to a
+                    loopback host (`localhost`, `*.localhost`, 127.0.0.0/8, [::1]) and neither the
+                    name nor another option needs it
+    domain_level    0: for the host alone. 2 to 127: for all hosts that share so many labels at the
+                    end of their names
+    domain          a Domain attribute that does not depend on the host, in place of domain_level
+    path            the Path attribute, at most 256 characters
+    same_site       the SameSite attribute
+    is_partitioned  one cookie for each site that embeds this one in a frame (CHIPS)
     """
 
     def __init__(
@@ -97,7 +91,7 @@ class TicketCookie:
         if faults:
             raise ConfigError(*(f"TicketCookie {option}: {reason}" for option, reason in faults))
         self.name = name
-        self.seen_name = name + SEEN
+        self.seen_name = name + SEEN_SUFFIX
         must_be_secure = bool(_why_secure(name, same_site, is_partitioned))
         self._is_secure = True if must_be_secure else is_secure
         self._domain_level = domain_level
@@ -108,9 +102,7 @@ class TicketCookie:
         self._is_for_host_alone = _has_prefix(name, HOST_PREFIX)
 
     def find(self, cookies: str) -> str:
-        """The ticket in the value of a Cookie field; empty: there is none, or several, so nobody
-        knows which is meant.
-        """
+        """The ticket in the value of a Cookie field. Empty: there is none, or there are several."""
         found = self.find_all(cookies)
         return found[0] if len(found) == 1 else ""
 
@@ -119,33 +111,35 @@ class TicketCookie:
         return [value for value in _values_of(self.name, cookies) if value]
 
     def find_seen(self, cookies: str) -> list[str]:
-        """The values of the other cookie."""
+        """All values of the second cookie, the empty ones included."""
         return _values_of(self.seen_name, cookies)
 
     def set(
         self, ticket: str, host: str, *, is_https: bool = False, max_age_s: int | None = None, asked_path: str = ""
     ) -> list[str]:
-        """The Set-Cookie values, in this order, after which a client that asked for this Host has
-        this ticket and no other.
+        """The Set-Cookie values, in order, after which a client has this ticket and no other.
 
-        `max_age_s`: it outlives the browser. `asked_path`: of a request that brought several
-        tickets.
+        `host`: the request's Host. `is_https`: it came by https. `max_age_s`: how long the cookie
+        lasts; None: as long as the browser runs. `asked_path`: the path of a request that brought
+        several tickets; those on paths above it are cleared, too.
         """
         others = self.clear_others(host, is_https=is_https, asked_path=asked_path)
         shared = self._shared(host, is_https)
         return [*others, _field(self.name, ticket, self._place(host), shared, max_age_s)]
 
     def clear(self, host: str, *, is_https: bool = False, asked_path: str = "") -> list[str]:
-        """Those after which it has none."""
+        """The Set-Cookie values after which a client has no ticket. Arguments as of `set`."""
         return self.set("", host, is_https=is_https, max_age_s=0, asked_path=asked_path)
 
     def clear_own(self, host: str, *, is_https: bool = False) -> str:
-        """The one that takes back what `set` gave, and no ticket of somebody else above this host."""
+        """The Set-Cookie value that deletes what `set` set, and no other application's ticket on a
+        domain above this host.
+        """
         return _field(self.name, "", self._place(host), self._shared(host, is_https), 0)
 
     def clear_others(self, host: str, *, is_https: bool = False, asked_path: str = "", seen: bool = False) -> list[str]:
-        """Those that take away what has the ticket's name (`seen`: the other cookie's), but for
-        what `set` sets.
+        """The Set-Cookie values that delete the cookies of the ticket's name that `set` does not
+        replace. `seen`: of the second cookie's name.
         """
         name, shared = self.seen_name if seen else self.name, self._shared(host, is_https)
         usual, deeper = self._other_places(host, is_https, asked_path)
@@ -165,36 +159,36 @@ class TicketCookie:
         max_age_s: int | None = None,
         are_several: bool = False,
     ) -> list[str]:
-        """The Set-Cookie values of the other cookie; without a version it is taken away.
-        `are_several`: the client has more of them.
+        """The Set-Cookie values of the second cookie, with `SeenVersion.news` as its version;
+        empty: they delete it. `are_several`: the request brought more than one.
         """
         others = self.clear_others(host, is_https=is_https, seen=True) if are_several else []
         age_s = max_age_s if version else 0
         return [*others, _field(self.seen_name, version, self._place(host), self._shared(host, is_https), age_s)]
 
     def is_secure(self, host: str, *, is_https: bool) -> bool:
-        """Whether it is Secure in the answer to such a request."""
+        """Whether the cookie is Secure in the response to a request for this Host."""
         return self._is_secure if self._is_secure is not None else is_https or not is_loopback(host)
 
     @property
     def is_guessed_secure(self) -> bool:
-        """Whether nobody said that it is Secure, or that it is not, and nothing else asks for it."""
+        """Whether `is_secure` was left to None, and no other option needs a Secure cookie."""
         return self._is_secure is None
 
     def _place(self, host: str) -> _Place:
-        """Where `set` puts it."""
+        """The place of the cookie that `set` sets."""
         domain = self._domain or parent_domain(host, self._domain_level)
         return _Place(domain, self._path, self._is_partitioned)
 
     def _other_places(self, host: str, is_https: bool, asked_path: str) -> tuple[list[_Place], list[_Place]]:
-        """Where else a cookie may be that comes with requests to this host: for all of its pages,
-        and for those above `asked_path`.
+        """The other places whose cookies come with requests to this host: those on the usual paths,
+        and those on the paths above `asked_path`.
 
-        On a path above the asked one, another host can have set it for a domain above both alone:
-        these come first.
+        Of the latter, another host can have planted only those on a domain above both hosts: these
+        come first.
         """
         own = self._place(host)
-        own_domain = own.domain.lower().removeprefix(".")  # browsers know no case here, and no dot
+        own_domain = own.domain.lower().removeprefix(".")  # browsers ignore case and a first dot
         domains, paths, deeper = [""], {"/": None}, {}
         if not self._is_for_host_alone:
             domains += domains_above(host)
@@ -221,13 +215,13 @@ class TicketCookie:
         )
 
     def _shared(self, host: str, is_https: bool) -> str:
-        """The attributes that all values of one answer have."""
+        """The attributes that all values of one response have."""
         secure = "; Secure" if self.is_secure(host, is_https=is_https) else ""
         return f"; HttpOnly; SameSite={self._same_site}{secure}"
 
 
 def _fitting(fields: list[str], bytes_max: int) -> list[str]:
-    """As many of them, from the first one on, as have so many bytes."""
+    """The first of the fields, as many as have `bytes_max` bytes together."""
     sizes = itertools.accumulate(map(len, fields))
     return [field for field, size in zip(fields, sizes, strict=True) if size <= bytes_max]
 
@@ -248,8 +242,8 @@ def faults_of(
     is_partitioned: object,
     domain: object = "",
 ) -> Iterator[tuple[str, str]]:
-    """What browsers would not take of a cookie that is to be so, or what would get into its field:
-    (option, reason).
+    """What is wrong with the options of a TicketCookie, (option, reason): browsers would refuse the
+    cookie, or the option would break out of its place in the field.
     """
     is_named = isinstance(name, str) and NAME.fullmatch(name)
     if not is_named:
@@ -287,7 +281,7 @@ def _faults_of_host_cookie(name: str, domain_level: object, path: object, domain
 
 
 def _why_secure(name: str, same_site: object, is_partitioned: object) -> str:
-    """What of a cookie makes browsers insist that it is Secure; empty: nothing."""
+    """Why browsers take such a cookie only if it is Secure; empty: they do not insist."""
     if any(_has_prefix(name, prefix) for prefix in SECURE_PREFIXES):
         return f"a cookie named {name}"
     if same_site == "None":
@@ -296,7 +290,7 @@ def _why_secure(name: str, same_site: object, is_partitioned: object) -> str:
 
 
 def _has_prefix(name: str, prefix: str) -> bool:
-    """In any case: so do browsers compare."""
+    """Without regard to case, as browsers compare."""
     return name.lower().startswith(prefix.lower())
 
 
@@ -304,56 +298,13 @@ def _values_of(name: str, cookies: str) -> list[str]:
     begins = f"{name}="
     if begins not in cookies:
         return []
-    parts = [part.strip(OUTER) for part in cookies.split(";")]
+    parts = [part.strip(OUTER_SPACE) for part in cookies.split(";")]
     return [part.removeprefix(begins) for part in parts if part.startswith(begins)]
 
 
-def parent_domain(host: str, level: int) -> str:
-    """The last `level` labels of a Host's name; empty if that is no domain to set a cookie for."""
-    labels = _labels_of(host)[-level:] if level else []
-    return ".".join(labels) if len(labels) >= DOMAIN_LABELS_MIN else ""
-
-
-def domains_above(host: str) -> list[str]:
-    """The domains whose cookies a browser sends to a host, itself among them, that anybody can have
-    set: the longest first.
-    """
-    labels = _labels_of(host)
-    most = len(labels) - DOMAIN_LABELS_MIN + 1
-    counts = [len(labels), *range(min(len(labels) - 1, PARENTS_MAX), DOMAIN_LABELS_MIN - 1, -1)] if most > 0 else []
-    return [".".join(labels[-count:]) for count in counts]
-
-
-def _labels_of(host: str) -> list[str]:
-    """Of a Host's name; none of an address, or of what is no name."""
-    name = host.partition(":")[0].rstrip(".")
-    labels = name.split(".")
-    return labels if all(map(LABEL.fullmatch, labels)) and not _is_address(name) else []
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a Host is this machine, to the browser that names it."""
-    name = host.rpartition(":")[0] if re.search(r":[0-9]*$", host) and not host.endswith("]") else host
-    name = name.lower().rstrip(".")
-    if name == LOOPBACK_NAME or name.endswith(f".{LOOPBACK_NAME}"):
-        return True
-    try:
-        return ipaddress.ip_address(name.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
 def _paths_above(path: str) -> Iterable[str]:
-    """The paths of cookies that come with a request for this one, but for the root: those of few
-    segments first.
+    """The paths of cookies that a browser sends with a request for this one, the shortest first;
+    without the root. `path`: decoded as Latin-1, or as it came.
     """
     plain = quote(path, safe=IN_PATHS, encoding="latin-1", errors="replace")
     for at, character in enumerate(plain):

@@ -10,7 +10,8 @@ from fastticket.errors import ConfigError
 from fastticket.gateway.linkis import LINKIS_LOGIN, LINKIS_PUBLIC_KEY, load_linkis
 from fastticket.gateway.reader import read_config
 from fastticket.gateway.writer import to_toml, without_secrets
-from fastticket.web.cookies import TicketCookie, parent_domain
+from fastticket.web.cookies import TicketCookie
+from fastticket.web.hosts import parent_domain
 
 REAL = r"""
 #

@@ -63,7 +63,7 @@ def _logged_in(app):
         session = scope.get("session")
         if session is not None and not session.is_admitted:
             session.login("alice")
-            session._is_looked_at = False
+            session._is_accessed = False
         await app(scope, receive, send)
 
     return application

@@ -37,8 +37,10 @@ from fastticket.errors import (
     TooManySessions,
 )
 from fastticket.sync import TicketCache as SyncTicketCache
+from fastticket.web.caches import at_once
 from fastticket.web.cookies import TicketCookie
-from fastticket.web.session import Visitor, WebSession, at_once
+from fastticket.web.session import WebSession
+from fastticket.web.visitor import Visitor
 
 KEY = (1, b"k" * 32)
 DAY_S = 86400

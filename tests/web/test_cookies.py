@@ -4,7 +4,7 @@ import pytest
 
 from fastticket import ConfigError, TicketCookie
 from fastticket.dataplane.cookiefields import cookies_named
-from fastticket.web.cookies import parent_domain
+from fastticket.web.hosts import parent_domain
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ files, and where links lead.
 import contextlib
 import io
 import re
+import shlex
 
 import pytest
 from lab.documents import DOCUMENTS, ROOT, anchors_of, code_of, is_made, links_of, name
@@ -43,7 +44,7 @@ def test_commands_and_flags_that_are_named_exist(document, flags):
             assert words[0] in flags, code
             assert named <= flags[words[0]], code
         elif words[0] == "make":
-            assert is_made(words[1:]), code
+            assert is_made(shlex.split(code)[1:]), code
         elif words[0] in named and "decisions" not in document.parts:  # which name what was not taken, too
             assert named <= set.union(*flags.values()) or all(f'"{flag}"' in scripts for flag in named), code
 

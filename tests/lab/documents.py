@@ -1,5 +1,5 @@
-"""The documents, read for tests: README.md and all of docs/, their fenced blocks, inline code,
-links and headings.
+"""The documents, read for tests: README.md, CONTRIBUTING.md and all of docs/: their fenced blocks,
+inline code, links and headings.
 """
 
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
 
 
 class Block(NamedTuple):
@@ -68,7 +68,13 @@ def targets(folder="."):
     return {target for rule in rules for target in rule.split()}
 
 
+def variables(folder="."):
+    """The variables that the Makefile there reads."""
+    return set(re.findall(r"\$\(([A-Z_]+)\)", (ROOT / folder / "Makefile").read_text()))
+
+
 def is_made(words):
-    """Whether `make WORDS` names targets that there are."""
+    """Whether `make WORDS` names existing targets, and sets only variables that are read."""
     folder, wanted = (words[1], words[2:]) if words[0] == "-C" else (".", words)
-    return set(wanted) <= targets(folder)
+    named = {word.partition("=")[0] for word in wanted if "=" in word}
+    return {word for word in wanted if "=" not in word} <= targets(folder) and named <= variables(folder)

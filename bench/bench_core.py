@@ -67,13 +67,13 @@ def _keys() -> Keyring:
 def _cache(capacity: int = 100_000) -> TicketCache:
     """On this machine's clock. No store behind it: a hit asks none, and here nothing flushes."""
     cache = TicketCache(open_store("sqlite://:memory:"), _keys(), capacity=capacity)
-    cache.checker.set_offset_ms(_wall_ms() - cache.checker.monotonic_ms())
-    cache.near.renew_lease(0, _wall_ms() + LEASE_MS)
+    cache._checker.set_offset_ms(_wall_ms() - cache._checker.monotonic_ms())
+    cache._near.renew_lease(0, _wall_ms() + LEASE_MS)
     return cache
 
 
 def _insert(cache: TicketCache, raw: bytes, now_ms: int) -> None:
-    assert cache.near.insert(raw, 0, now_ms + IDLE_TIMEOUT_S * 1000, now_ms, False)
+    assert cache._near.insert(raw, 0, now_ms + IDLE_TIMEOUT_S * 1000, now_ms, False)
 
 
 def _empty(ticket: str) -> None:
@@ -92,7 +92,7 @@ def _names() -> dict[str, Any]:
     session = known.check(ticket)
     assert isinstance(session, Session)
     assert session.principal == PRINCIPAL
-    assert known.near.dirty_count == 1  # a use was noted
+    assert known._near.dirty_count == 1  # a use was noted
     assert unknown.check(ticket) is Verdict.MISS  # the signature is good, the session unknown
     signer, timestamp_signer = itsdangerous.Signer(SECRET), itsdangerous.TimestampSigner(SECRET)
     claims = {"sub": PRINCIPAL, "iat": now_ms // 1000, "exp": now_ms // 1000 + LIFETIME_S}
@@ -143,7 +143,7 @@ def full_cache(sessions: int) -> tuple[TicketCache, int]:
     for number in range(sessions):
         ticket = ticket_of(keys, number, now_ms)
         _insert(cache, base64.urlsafe_b64decode(ticket + "=" * (-len(ticket) % 4)), now_ms)
-    assert len(cache.near) == sessions
+    assert len(cache._near) == sessions
     return cache, now_ms
 
 
@@ -167,13 +167,13 @@ def test_sessions(benchmark: BenchmarkFixture, record_figure: Any, number: int, 
         numbers = order.sample(range(sessions), TICKETS_PER_ROUND)
         return (cache, [ticket_of(keys, drawn, issued_at_ms) for drawn in numbers]), {}
 
-    hits = cache.near.hits
+    hits = cache._near.hits
     benchmark.extra_info.update(
         table="core",
         row=f"cached check, {sessions:,} sessions in random order",
         calls=TICKETS_PER_ROUND,
     )
     if sessions == MANY_SESSIONS:
-        record_figure("core/near cache, bytes a session", cache.near.memory_bytes / sessions, "bytes")
+        record_figure("core/near cache, bytes a session", cache._near.memory_bytes / sessions, "bytes")
     benchmark.pedantic(check_all, setup=draw, rounds=passes.ROUNDS, warmup_rounds=2)
-    assert cache.near.hits - hits == TICKETS_PER_ROUND * (passes.ROUNDS + 2)
+    assert cache._near.hits - hits == TICKETS_PER_ROUND * (passes.ROUNDS + 2)

@@ -156,12 +156,12 @@ def cache(keys: Keyring, text: str, is_known: bool) -> TicketCache:
     """On this machine's clock. No store behind it: a hit asks none, and here nothing flushes."""
     made = TicketCache(open_store("sqlite://:memory:"), keys)
     now_ms = time.time_ns() // 1_000_000
-    made.checker.set_offset_ms(now_ms - made.checker.monotonic_ms())
-    made.near.renew_lease(0, now_ms + LEASE_MS)
+    made._checker.set_offset_ms(now_ms - made._checker.monotonic_ms())
+    made._near.renew_lease(0, now_ms + LEASE_MS)
     ticket = keys.verify(text, now_ms)
     assert isinstance(ticket, Ticket)
     if is_known:
-        assert made.near.insert(ticket.raw, 0, now_ms + LEASE_MS, now_ms, False)
+        assert made._near.insert(ticket.raw, 0, now_ms + LEASE_MS, now_ms, False)
     return made
 
 

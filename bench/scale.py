@@ -89,7 +89,7 @@ def sessions() -> Found:
             bench_core.check_all(cache, tickets)
             rounds_ns.append((time.perf_counter_ns() - began) / len(tickets))
         ns.append(statistics.median(rounds_ns))
-        sizes.append(cache.near.memory_bytes / count)
+        sizes.append(cache._near.memory_bytes / count)
         found[f"scale/sessions/{count}/hit"] = figures.middle(rounds_ns, "ns a hit")
         found[f"scale/sessions/{count}/bytes"] = figures.figure(sizes[-1], "bytes a session")
         print(

@@ -62,7 +62,7 @@ from fastticket.gateway.logfile import LogFile
 from fastticket.gateway.settings import Config, RouteSettings
 from fastticket.gateway.slot import Slot
 from fastticket.gateway.upstreams import UpstreamGroup
-from fastticket.sessions.ticketcache import NOW, Consistency, TicketCache
+from fastticket.sessions.ticketcache import NOW, Consistency, TicketCache, checker_of
 from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.gateway")
@@ -115,7 +115,7 @@ def make_proxy(config: Config, cache: TicketCache, counters: memoryview | None =
     """
     gateway = config.gateway
     return Proxy(
-        cache.checker,
+        checker_of(cache),
         Upstreams(),
         Routes(),
         limits={**config.limits, "connections_max": clients_max(config)[0]},
@@ -557,7 +557,7 @@ class Worker:
                 **{name: value for name, value in cache.items() if name not in NOW},
                 "log_lines_lost": self._lines_lost(),
                 "session_changes": dict(self._changes),
-                "key_uses": {str(key_id): uses for key_id, uses in self._cache.checker.keys.uses.items()},
+                "key_uses": {str(key_id): uses for key_id, uses in checker_of(self._cache).keys.uses.items()},
             },
             "now": {name: cache[name] for name in NOW},
             "store": dict(self._cache.store_servers),
@@ -748,7 +748,7 @@ class Worker:
         runs.
         """
         now_ms = self._cache.now_ms()
-        ticket = self._cache.checker.keys.verify(text, now_ms)
+        ticket = checker_of(self._cache).keys.verify(text, now_ms)
         usual_s = (self._config.ticket.idle_timeout_s, self._config.ticket.absolute_lifetime_s)
         if not ticket or ticket.idle_timeout_s or (0, ticket.absolute_lifetime_s) == usual_s:
             return None

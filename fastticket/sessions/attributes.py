@@ -208,12 +208,12 @@ class AttributeChanges(MutableMapping[str, Any]):
 
 
 class Source(Protocol):
-    """Where the attributes of a session are: what `Attributes` needs of a `TicketCache`."""
+    """Where the attributes of a session are: what `Attributes` needs of a ticket cache."""
 
-    async def read_attributes(self, session: Session, *, seen: Position = NEVER_WRITTEN) -> StoredAttributes:
+    async def read(self, session: Session, *, seen: Position = NEVER_WRITTEN) -> StoredAttributes:
         """As stored, of version `seen` or later. TicketRefused, StoreUnavailable."""
 
-    async def write_attributes(self, session: Session, changes: Changes, held: StoredAttributes | None) -> Saved:
+    async def write(self, session: Session, changes: Changes, held: StoredAttributes | None) -> Saved:
         """Write changes to what was read as `held`. AttributesTooLarge, TicketRefused,
         StoreUnavailable.
         """
@@ -245,7 +245,7 @@ class Attributes(AttributeChanges):
     async def load(self) -> Self:
         """Read them, once. TicketRefused: the session is over; StoreUnavailable."""
         if not self.is_loaded:
-            self.hold(await self._source.read_attributes(self._session, seen=self._seen))
+            self.hold(await self._source.read(self._session, seen=self._seen))
         return self
 
     async def save(self) -> bool:
@@ -256,7 +256,7 @@ class Attributes(AttributeChanges):
         """
         changes = self.changes()
         if changes:
-            self.settle(changes, await self._source.write_attributes(self._session, changes, self._held))
+            self.settle(changes, await self._source.write(self._session, changes, self._held))
         return bool(changes)
 
 

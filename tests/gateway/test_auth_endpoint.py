@@ -310,7 +310,7 @@ def test_a_browser_whose_session_has_to_be_looked_up_is_told_the_same(fronted):
     at, ask, front = fronted
     ticket = at.login()
     at.run(at.cache.logout(ticket))
-    at.call(at.cache.near.bump_epoch, 0)
+    at.call(at.cache._near.bump_epoch, 0)
     for uri in ("/x?y", "/files/open/../x"):
         head = ask("GET", uri, "Accept: text/html", ticket=ticket)
         assert status_of(head) == REDIRECTS[front]

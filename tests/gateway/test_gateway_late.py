@@ -164,7 +164,7 @@ def test_p2_each_request_that_waits_for_a_server_is_judged_again(gateway, origin
 
     with at.connect() as first, at.connect() as second:
         waits(second, 1)
-        at.call(at.cache.near.bump_epoch, 0)  # what is held has to be loaded again
+        at.call(at.cache._near.bump_epoch, 0)  # what is held has to be loaded again
         slots.release(2)
         for client in (first, second):
             assert status_of(client.read_response()[0]) == 200
@@ -293,5 +293,5 @@ def test_vouching_fails_closed(gateway, origin, monkeypatch):
             raise RuntimeError("for a test")
 
         monkeypatch.setattr(at.cache, "authenticate", broken)
-        at.call(at.cache.near.bump_epoch, 0)
+        at.call(at.cache._near.bump_epoch, 0)
         assert client.read_all() == b""

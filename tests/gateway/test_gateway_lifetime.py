@@ -41,7 +41,7 @@ def logged_in(at):
 
 def deadline_ms(at, ticket):
     """As held here; to look is no use."""
-    return at.call(lambda: at.cache.checker.check(ticket, False).idle_deadline_ms)
+    return at.call(lambda: at.cache._checker.check(ticket, False).idle_deadline_ms)
 
 
 def let_time_pass(at):
@@ -81,7 +81,7 @@ def test_to_be_looked_up_is_no_use_either(at, path):
     ticket = logged_in(at)
     before = deadline_ms(at, ticket)
     let_time_pass(at)
-    at.call(at.cache.near.bump_epoch, 0)
+    at.call(at.cache._near.bump_epoch, 0)
     assert status_of(at.ask(get("X-No-Use: 1", path=path, ticket=ticket))[0]) == 200
     assert at.cache.stats["loads"] == 2
     assert deadline_ms(at, ticket) <= before

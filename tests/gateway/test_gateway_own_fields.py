@@ -81,7 +81,7 @@ def test_on_an_outage(serving, monkeypatch):
         raise StoreUnavailable("gone for a test")
 
     monkeypatch.setattr(at.cache._store, "exchange", away)
-    at.call(at.cache.near.bump_epoch, 0)
+    at.call(at.cache._near.bump_epoch, 0)
     head = ask(at, "/x", f"Cookie: ticket={ticket}")
     assert (status_of(head), fields_of(head)[b"retry-after"]) == (503, b"1")
     assert has_them(head)

@@ -576,8 +576,8 @@ def test_a_stream_that_rotates_goes_on_and_the_others_end(gateway, origin):
         new = ticket_of(stream.read_head())
         assert stream.read_exactly(5) == b"begin"
         assert other.read_all() == b""
-        looked_at = at.call(lambda: at.cache.near.hits)
-        wait_until(lambda: at.call(lambda: at.cache.near.hits) >= looked_at + 2, "the stream is looked at")
+        looked_at = at.call(lambda: at.cache._near.hits)
+        wait_until(lambda: at.call(lambda: at.cache._near.hits) >= looked_at + 2, "the stream is looked at")
         assert at.stats["cut"] == 1
         at.run(at.cache.logout(new))
         assert stream.read_all() == b""

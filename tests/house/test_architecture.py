@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "__main__": set(),
 }
 LINES_MAX = 900
-TO_BE_SPLIT = {"proxy.pyx", "ticketcache.py"}
+TO_BE_SPLIT = {"proxy.pyx"}
 
 
 def test_imports_point_one_way():

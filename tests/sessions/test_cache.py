@@ -766,7 +766,7 @@ async def test_p5_with_no_room_everybody_is_still_admitted_and_no_touch_is_lost(
             for number, ticket in enumerate(tickets):
                 assert (await cache.authenticate(ticket)).principal == f"user{number}"
         latest_ms = used_now_ms(server)
-        assert len(cache.near) <= 3
+        assert len(cache._near) <= 3
         await pass_ms(FLUSH_MS)
         assert {session.idle_deadline_ms for session in server.live.values()} == {latest_ms}
 
@@ -838,7 +838,7 @@ async def test_p6_an_older_load_does_not_move_a_known_deadline_back():
         server.logs[principal_shard("alice", server)].lose(entries=1)
         store.hold_requests(writes_touches)
         loading = store.hold_requests(is_load)
-        cache._on_doorbell(principal_shard("alice", server))
+        cache._keeper.on_doorbell(principal_shard("alice", server))
         await settle()
         assert cache.check(ticket) is Verdict.REFRESH
         loading.open()
@@ -1100,7 +1100,7 @@ async def test_a_load_that_is_poisoned_again_and_again_gives_up():
                 log.lose(entries=1)
             store.wire.after.clear()
             await cache.flush()
-            cache._on_doorbell(principal_shard("alice", server))
+            cache._keeper.on_doorbell(principal_shard("alice", server))
             await settle()
             gate.open()
         assert await asking == "store_unavailable"
@@ -1351,7 +1351,7 @@ async def test_p9_the_near_cache_never_holds_more_than_its_capacity():
         tickets = [await cache.login(f"user{number}") for number in range(300)]
         for ticket in tickets:
             await said_of(cache, ticket)
-            assert len(cache.near) <= 50
+            assert len(cache._near) <= 50
         assert set(await said_of_each(cache, tickets)) == {f"user{number}" for number in range(300)}
 
 
@@ -1534,7 +1534,7 @@ async def test_a_lease_lasts_no_longer_when_the_clock_jumps_during_it():
         before_ms = virtual_ms()
         asking = asyncio.create_task(said_of(cache, await cache.login("bob")))
         await gate.arrival()
-        await cache._read_clock()
+        await cache._keeper.read_clock()
         gate.open()
         assert await asking in ("bob", "store_unavailable")
         await pass_ms(LEASE_MS - (virtual_ms() - before_ms))
@@ -1583,7 +1583,7 @@ async def test_an_uncertain_clock_reading_changes_nothing():
         ticket = await cache.login("alice")
         await cache.authenticate(ticket)
         gate = store.hold_replies(lambda call: call.name == "time_ms")
-        reading = asyncio.create_task(cache._read_clock())
+        reading = asyncio.create_task(cache._keeper.read_clock())
         await gate.arrival()
         await pass_ms(800)
         gate.open()

@@ -32,7 +32,7 @@ from lab.virtual_gateways import (
     stored_deadline_ms,
 )
 
-import fastticket.sessions.ticketcache
+import fastticket.sessions.loads
 from fastticket import Keyring
 from fastticket.errors import ConfigError, StoreBusy, Verdict
 from fastticket.sessions.coherence import (
@@ -402,7 +402,7 @@ async def test_who_joins_with_longer_intervals_flushes_as_often_as_the_others_ex
         await pass_ms(FLUSH_MS)
         assert stored_deadline_ms(server, "alice") >= used_ms + IDLE_MS
         await pass_ms(3 * CLOCK_MS)
-        assert first.near.slack_ms == slow.near.slack_ms == 2000
+        assert first._near.slack_ms == slow._near.slack_ms == 2000
         store.calls.clear()
         for _ in range(20):
             await pass_ms(FLUSH_MS)
@@ -433,7 +433,7 @@ async def test_a_store_made_anew_for_another_layout_is_an_outage_that_says_why(c
 @in_virtual_time
 async def test_p9_touches_that_the_store_does_not_take_are_bounded_and_none_is_dropped(monkeypatch):
     """Reads work, writes do not: whoever is loaded would leave another touch."""
-    monkeypatch.setattr(fastticket.sessions.ticketcache, "UNWRITTEN_MIN", 20)
+    monkeypatch.setattr(fastticket.sessions.loads, "UNWRITTEN_MIN", 20)
     server = new_server(shards=1)
     async with gateway(server, capacity=3) as (cache, store):
         tickets = [await cache.login(f"user{number}") for number in range(60)]

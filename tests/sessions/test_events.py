@@ -26,7 +26,7 @@ from lab.virtual_gateways import (
 from fastticket import Keyring, SessionEvent, TicketCache
 from fastticket.errors import StoreUnavailable, TicketRefused
 from fastticket.sessions.events import PAGE_EVENTS_MAX, EventStream
-from fastticket.sessions.ticketcache import SWEEP_SESSIONS_MAX
+from fastticket.sessions.sweep import SWEEP_SESSIONS_MAX
 from fastticket.stores.contract import Position, Reply, Request, Tail, shard_of
 
 SETTLE_MS = 5 * LEASE_MS  # a follower sees the store answer for so long before it removes anybody early
@@ -366,7 +366,7 @@ async def test_a_gateway_hears_which_deadline_a_session_has_passed(lifetimes, re
         await pass_ms(IDLE_MS + FLUSH_MS if reason == "idle" else 90_000)
         await cache.login("alice")  # a use of the shard: its log is read
         await ModelStore(server).sweep(server.time_ms(), 10)
-        cache._on_doorbell(shard_of("alice", server.shards))
+        cache._keeper.on_doorbell(shard_of("alice", server.shards))
         await settle()
         with pytest.raises(TicketRefused) as refused:
             await cache.attributes(session).load()

@@ -553,7 +553,7 @@ async def test_the_doorbell_makes_an_old_copy_go_and_asks_the_store_nothing():
             attributes["x"] = 1
         await settle()
         assert store.calls == []
-        assert cache.near_copy(session) is None
+        assert cache._attributes.near_copy(session) is None
         assert dict(await cache.attributes(session).load()) == {"x": 1}
 
 

@@ -350,13 +350,13 @@ def test_a_store_that_can_not_be_opened_leaves_no_thread(tmp_path):
     before = threads_of_caches()
     started = []
 
-    class Started(fastticket.sync._CacheThread):
+    class Started(fastticket.sync.CacheThread):
         def _live(self) -> None:
             started.append(self._thread)
             super()._live()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fastticket.sync, "_CacheThread", Started)
+        patch.setattr(fastticket.sync, "CacheThread", Started)
         with pytest.raises(fastticket.ConfigError):
             opened(f"sqlite:////{tmp_path}/not/there.db").open()
     [thread] = started
@@ -435,14 +435,14 @@ def test_whoever_starts_a_second_thread_takes_the_first(url, monkeypatch):
     cache = opened(url)
     made = []
 
-    class Late(fastticket.sync._CacheThread):
+    class Late(fastticket.sync.CacheThread):
         def __init__(self, *arguments: object, **options: object) -> None:
             super().__init__(*arguments, **options)
             made.append(self)
             if len(made) == 1:
                 cache.open()
 
-    monkeypatch.setattr(fastticket.sync, "_CacheThread", Late)
+    monkeypatch.setattr(fastticket.sync, "CacheThread", Late)
     ticket = cache.login("alice")
     assert [each._thread.is_alive() for each in made] == [False, True]
     assert cache.authenticate(ticket)
@@ -454,25 +454,25 @@ def test_a_cache_that_is_closed_while_its_thread_starts_stays_closed(url, monkey
     cache = opened(url)
     made = []
 
-    class Late(fastticket.sync._CacheThread):
+    class Late(fastticket.sync.CacheThread):
         def __init__(self, *arguments: object, **options: object) -> None:
             super().__init__(*arguments, **options)
             made.append(self._thread)
             cache.close()
 
-    monkeypatch.setattr(fastticket.sync, "_CacheThread", Late)
+    monkeypatch.setattr(fastticket.sync, "CacheThread", Late)
     with pytest.raises(StoreUnavailable, match="closed"):
         cache.login("alice")
     assert not made[0].is_alive()
 
 
 def test_a_thread_that_is_told_to_end_before_it_has_begun_ends(url, monkeypatch):
-    class Slow(fastticket.sync._CacheThread):
+    class Slow(fastticket.sync.CacheThread):
         def _live(self) -> None:
             self._post(self._end)
             super()._live()
 
-    monkeypatch.setattr(fastticket.sync, "_CacheThread", Slow)
+    monkeypatch.setattr(fastticket.sync, "CacheThread", Slow)
     with ThreadPoolExecutor() as threads, pytest.raises(StoreUnavailable, match="closed"):
         threads.submit(opened(url).login, "alice").result(BOUND_S)
 

@@ -30,8 +30,8 @@ def gateway(server, **settings):
 
 
 ASKED = {
-    "read": lambda cache, session, _: cache.read_attributes(session),
-    "write": lambda cache, session, _: cache.write_attributes(session, Changes({"a": b"1"}, ()), None),
+    "read": lambda cache, session, _: cache._attributes.read(session),
+    "write": lambda cache, session, _: cache._attributes.write(session, Changes({"a": b"1"}, ()), None),
     "rotate": lambda cache, _, ticket: cache.rotate(ticket),
 }
 

@@ -209,7 +209,7 @@ async def test_p4_whatever_is_asked_first_of_a_server_that_has_taken_over_logs_n
         server.admin("SAVE")
         for number, ask in enumerate(
             [
-                lambda session, _: cache.read_attributes(session),
+                lambda session, _: cache._attributes.read(session),
                 lambda session, _: set_attribute(cache, session),
                 lambda _, ticket: cache.rotate(ticket),
                 lambda session, _: cache.sessions(session.principal),
@@ -299,7 +299,7 @@ async def test_who_has_ended_is_told_from_who_may_come_yet(server):
         server.admin("SAVE")
         await back_from_snapshot(server)
         assert (await until_available(lambda: cache.authenticate(lives))).principal == "bob"
-        cache.near.forget_refusals()
+        cache._near.forget_refusals()
         with pytest.raises(TicketRefused, match="revoked"):
             await until_available(lambda: cache.authenticate(ended))
         with pytest.raises(StoreUnavailable, match="taken over"):

@@ -1,0 +1,172 @@
+"""Loads: asking the store about sessions that the near cache does not have, one flight a session.
+
+    load         join the session's flight, or begin one; all that begin in one turn of the loop depart together
+    load_anew    the same, but not by an answer to an earlier question
+    _fly         ask for a batch of flights until each has landed
+    _land        what an answer means for a flight, as `coherence.landing` decides
+
+Rules of this file
+- A flight belongs to the batch that sends it; callers only wait for `Flight.landed`. So nobody's
+  cancellation cancels a load.
+- A session that lives is entered into the near cache in `_land`, before anything else runs: a
+  moment later it may have ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from fastticket.core.ticket import Ticket, decode_session_id
+from fastticket.errors import StoreUnavailable, Verdict
+from fastticket.sessions.coherence import Landing, landing
+from fastticket.sessions.shards import TAKEN_OVER, Flight, Key, Shards
+from fastticket.stores.contract import ENDED_MS, Request
+
+LOAD_ATTEMPTS = 4  # a load asks again when it was poisoned, or came back past its lease
+UNWRITTEN_MIN = 100_000  # touches that may wait for the store, or as many as the capacity; beyond, nothing is loaded
+
+
+class Loads:
+    """The flights of all shards. `count`: how many there were since the start."""
+
+    def __init__(self, shards: Shards) -> None:
+        self.count = 0
+        self._shards = shards
+        self._unwritten_max = max(UNWRITTEN_MIN, shards.settings.capacity)
+        self._departures: list[Flight] = []
+        self._batches: set[asyncio.Task[None]] = set()
+
+    async def load(self, ticket: Ticket) -> int | Verdict:
+        """What the session's flight lands with. StoreUnavailable."""
+        if self._shards.is_closed:
+            raise StoreUnavailable("the ticket cache is closed")
+        if self._shards.unwritten_count >= self._unwritten_max:
+            raise StoreUnavailable(
+                f"{self._unwritten_max} touches wait: the store does not take them, so nobody is loaded"
+            )
+        flights = self._shards.of(ticket.principal).flights
+        key = (ticket.session_id, ticket.principal)
+        flight = flights.get(key)
+        if flight is None:
+            loop = asyncio.get_running_loop()
+            flight = flights[key] = Flight(ticket, loop.create_future())
+            self.count += 1
+            if not self._departures:
+                loop.call_soon(self._depart)
+            self._departures.append(flight)
+        return await asyncio.shield(flight.landed)
+
+    async def load_anew(self, ticket: Ticket) -> int | Verdict:
+        """As `load`, by a question that is asked from now on. StoreUnavailable."""
+        flights = self._shards.of(ticket.principal).flights
+        while (flight := flights.get((ticket.session_id, ticket.principal))) and flight.has_departed:
+            await asyncio.wait([flight.landed])
+        return await self.load(ticket)
+
+    def drop_keys(self, key_ids: Iterable[int]) -> None:
+        """These keys have left the ring: flights for their tickets land with MISS."""
+        gone = set(key_ids)
+        for shard in self._shards:
+            for flight in shard.flights.values():
+                flight.keyless |= flight.ticket.key_id in gone
+
+    async def wait(self) -> None:
+        """Until every batch under way has ended."""
+        if self._batches:
+            await asyncio.wait(self._batches)
+
+    def _depart(self) -> None:
+        flights, self._departures = self._departures, []
+        batch = asyncio.create_task(self._fly(flights), name="fastticket-load")
+        self._batches.add(batch)
+        batch.add_done_callback(self._batches.discard)
+
+    async def _fly(self, flights: list[Flight]) -> None:
+        try:
+            for _ in range(LOAD_ATTEMPTS):
+                for flight in flights:
+                    flight.poisoned = False
+                    flight.has_departed = True
+                    flight.asked_ms = self._shards.now_ms()
+                answers = await self._look_up([flight.key for flight in flights])
+                flights = [flight for flight in flights if not self._land(flight, answers[flight.key])]
+                if not flights:
+                    return
+        finally:  # whatever happened, no caller waits for ever
+            for flight in (flight for flight in flights if not flight.landed.done()):
+                self._land(flight, StoreUnavailable("the session changes faster than it can be loaded; try again"))
+
+    async def _look_up(self, keys: list[Key]) -> dict[Key, int | StoreUnavailable | None]:
+        wanted: dict[int, list[Key]] = {}
+        for key in keys:
+            wanted.setdefault(self._shards.of(key[1]).number, []).append(key)
+        await self._shards.find_positions(list(wanted))
+        requests = {number: Request(self._shards[number].position, (), batch) for number, batch in wanted.items()}
+        answers: dict[Key, int | StoreUnavailable | None] = {}
+        for number, reply in (await self._shards.exchange(requests)).items():
+            if isinstance(reply, StoreUnavailable):
+                answers.update(dict.fromkeys(wanted[number], reply))
+            else:
+                answers.update(zip(wanted[number], reply.deadlines_ms, strict=True))
+        return answers
+
+    def _land(self, flight: Flight, answer: int | StoreUnavailable | None) -> bool:
+        """False: the flight must go again."""
+        now_ms = self._shards.now_ms()
+        error = answer if isinstance(answer, StoreUnavailable) else None
+        deadline_ms = None if isinstance(answer, StoreUnavailable) else self._latest_deadline_ms(flight, answer)
+        where = landing(
+            ended=flight.ended,
+            has_failed=error is not None,
+            is_poisoned=flight.poisoned,
+            is_keyless=flight.keyless,
+            deadline_ms=deadline_ms,
+            asked_ms=flight.asked_ms,
+            now_ms=now_ms,
+        )
+        if where is Landing.AGAIN:
+            return False
+        if where is Landing.GONE and answer != ENDED_MS and self._may_come_yet(flight.ticket, now_ms):
+            error = StoreUnavailable(TAKEN_OVER)
+        if error and where in (Landing.FAILED, Landing.GONE):
+            flight.landed.set_exception(error)
+            flight.landed.exception()  # retrieved, even if every caller has gone
+        else:
+            flight.landed.set_result(self._arrive(flight, where, deadline_ms, now_ms))
+        del self._shards.of(flight.ticket.principal).flights[flight.key]
+        return True
+
+    def _arrive(self, flight: Flight, where: Landing, deadline_ms: int | None, now_ms: int) -> int | Verdict:
+        """Enter into the near cache what the store said. The deadline, or why there is none."""
+        ticket, near = flight.ticket, self._shards.near
+        if where is Landing.LIVES and deadline_ms is not None:
+            near.insert(ticket.raw, self._shards.of(ticket.principal).number, deadline_ms, now_ms, False)
+            return deadline_ms
+        if where is Landing.ENDED and flight.ended is not None:
+            return flight.ended
+        if where is Landing.KEYLESS:
+            return Verdict.MISS
+        known = self._shards.known_end(ticket.session_id)
+        verdict = Verdict.IDLE if where is Landing.IDLE else Verdict.UNKNOWN_SESSION if known is None else known
+        near.refuse(decode_session_id(ticket.session_id), verdict, now_ms)
+        return verdict
+
+    def _latest_deadline_ms(self, flight: Flight, stored_deadline_ms: int | None) -> int | None:
+        """The latest known one counts: a use that this process saw may not have reached the store
+        yet. None: the store has no such session.
+        """
+        if stored_deadline_ms is None or stored_deadline_ms == ENDED_MS:
+            return None
+        ticket = flight.ticket
+        unwritten_ms = self._shards.of(ticket.principal).unwritten.get(flight.key, 0)
+        held_ms = self._shards.near.idle_deadline_ms(decode_session_id(ticket.session_id))
+        return max(stored_deadline_ms, unwritten_ms, held_ms)
+
+    def _may_come_yet(self, ticket: Ticket, now_ms: int) -> bool:
+        """Whether a session that the store lacks may still turn up there. Another server has just
+        taken over; or the session is so new that its login may have been written to a server that
+        this process has not heard of yet.
+        """
+        is_news = self._shards.store.doubt_ms > 0 and now_ms - ticket.issued_at_ms < self._shards.settings.lease_ms
+        return is_news or self._shards.is_uncertain(self._shards.of(ticket.principal))

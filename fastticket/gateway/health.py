@@ -10,8 +10,8 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 
-from fastticket.dataplane.http1 import response_head
 from fastticket.dataplane.balance import server_text
+from fastticket.dataplane.http1 import response_head
 from fastticket.gateway.addresses import Server
 from fastticket.gateway.settings import UpstreamSettings
 from fastticket.tasks import end

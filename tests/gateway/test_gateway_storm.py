@@ -15,11 +15,11 @@ import random
 import uvloop
 
 import fastticket
-from fastticket.commands.keyfile import create_key_file
 from fastticket.gateway.addresses import listen, parse_address
 from fastticket.gateway.config import read_config
 from fastticket.gateway.given import Given
 from fastticket.gateway.worker import Worker
+from fastticket.keyfile import create_key_file
 
 STORM_S = 4 * float(os.environ.get("FASTTICKET_FUZZ", "1"))
 CLIENTS = 40

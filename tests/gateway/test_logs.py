@@ -21,8 +21,8 @@ from lab.processes import Process, Site
 from lab.redis_servers import Server, free_port, wait_until
 
 import fastticket
-from fastticket.commands.keyfile import create_key_file
 from fastticket.gateway.config import read_config, to_toml
+from fastticket.keyfile import create_key_file
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 LOGIN = b"GET /login HTTP/1.1\r\nHost: a\r\n\r\n"  # each makes a line in the log of errors

@@ -12,8 +12,8 @@ from lab.processes import Site
 from lab.redis_servers import Server, wait_until
 
 import fastticket
-from fastticket.commands.keyfile import create_key_file
 from fastticket.gateway.config import read_config, to_toml
+from fastticket.keyfile import create_key_file
 
 OPEN = b"GET /open HTTP/1.1\r\nHost: a\r\n\r\n"
 

@@ -17,7 +17,7 @@ import redis
 from children import Child, free_port
 
 import fastticket
-from fastticket.commands.keyfile import create_key_file
+from fastticket.keyfile import create_key_file
 from fastticket.stores.contract import StoredSession
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))

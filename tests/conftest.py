@@ -17,11 +17,11 @@ import pytest
 import uvloop
 
 import fastticket
-from fastticket.commands.keyfile import create_key_file
 from fastticket.gateway.binding import listen
 from fastticket.gateway.given import Given
 from fastticket.gateway.reader import read_config
 from fastticket.gateway.worker import Worker
+from fastticket.keyfile import create_key_file
 
 pytest_plugins = ("lab.django_projects",)  # its fixtures, of which there is to be one for all
 

@@ -12,7 +12,7 @@ from balancer import Balancer
 from browser import Browser
 from lab import Lab, Program, wait_until
 
-from fastticket.commands.keyfile import create_key_file
+from fastticket.keyfile import create_key_file
 
 ASKED = 10
 LONG_S, SHORT_S = 3600, 2

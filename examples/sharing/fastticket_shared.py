@@ -21,7 +21,7 @@ from gateway import Gateway
 from lab import Lab, Program, wait_until
 from redis_server import RedisServer
 
-from fastticket.commands.keyfile import create_key_file
+from fastticket.keyfile import create_key_file
 
 USERS = 63  # odd: or the turns would take everybody to the same gateway each time
 VALUES = [f"value-of-user{user}" for user in range(1, USERS + 1)]

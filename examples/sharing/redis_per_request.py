@@ -16,7 +16,7 @@ from browser import Browser, ask_together
 from lab import Lab
 from redis_server import RedisServer
 
-from fastticket.commands.keyfile import create_key_file
+from fastticket.keyfile import create_key_file
 
 USERS = 50
 ROUNDS = 20  # of a request by everybody: 1,000

@@ -18,7 +18,6 @@ from typing import Any
 from fastticket import Keyring, Ticket
 from fastticket.commands import terminal
 from fastticket.commands.demo import demo
-from fastticket.commands.keyfile import create_key_file, key_file_text, new_ring
 from fastticket.commands.keys import add_key_commands
 from fastticket.commands.store import iso, list_sessions, print_events, revoke
 from fastticket.errors import ConfigError, FastticketError, InvalidPrincipal
@@ -30,6 +29,7 @@ from fastticket.gateway.settings import Config, StoreSettings
 from fastticket.gateway.supervisor import run
 from fastticket.gateway.worker import make_cache
 from fastticket.gateway.writer import to_toml, without_secrets
+from fastticket.keyfile import create_key_file, key_file_text, new_ring
 from fastticket.stores import without_password
 
 FAILED = 1

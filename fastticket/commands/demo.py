@@ -18,11 +18,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from pathlib import Path
 
-from fastticket.commands.keyfile import create_key_file
 from fastticket.errors import ConfigError
 from fastticket.gateway.processes import end_with_parent
 from fastticket.gateway.reader import read_config
 from fastticket.gateway.supervisor import run
+from fastticket.keyfile import create_key_file
 
 PAGE = resources.files("fastticket.commands").joinpath("demo.html").read_text("utf-8")
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from fastticket.commands.keyfile import Key, add_key, add_keys_of, promote_key, read_ring, refuse_signing, retire_key
 from fastticket.errors import ConfigError, FastticketError
+from fastticket.keyfile import Key, add_key, add_keys_of, promote_key, read_ring, refuse_signing, retire_key
 
 USES = "fastticket_key_uses_total"  # of a gateway's /metrics; its one label is the key's id
 ADMIN_TIMEOUT_S = 5.0

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from fastticket.commands.cli import main
-from fastticket.commands.keyfile import create_key_file
 from fastticket.errors import ConfigError
 from fastticket.gateway.addresses import Address, parse_address, parse_server
 from fastticket.gateway.binding import listen
+from fastticket.keyfile import create_key_file
 
 BOTH = [
     ("9000", "the host is missing; write 127.0.0.1:9000"),

@@ -23,11 +23,11 @@ from conftest import BOUND_S, Client, fields_of, status_of
 from lab.processes import Site
 from lab.redis_servers import Server, wait_until
 
-import fastticket.commands.keyfile
+import fastticket.keyfile
 from fastticket.commands.cli import main
-from fastticket.commands.keyfile import add_key, create_key_file, key_file_text, promote_key, read_ring
 from fastticket.core.ticket import read_keys
 from fastticket.errors import ConfigError
+from fastticket.keyfile import add_key, create_key_file, key_file_text, promote_key, read_ring
 
 NOBODY = 65534
 
@@ -229,7 +229,7 @@ def test_changes_at_the_same_time_do_not_lose_each_other(path):
 
 
 def test_one_that_does_not_end_is_not_waited_for_for_ever(keys, path, tmp_path, monkeypatch):
-    monkeypatch.setattr(fastticket.commands.keyfile, "LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(fastticket.keyfile, "LOCK_TIMEOUT_S", 0.1)
     folder = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
     code, _, error = keys("add")

@@ -23,7 +23,6 @@ from lab.redis_servers import Server, free_port, wait_until
 from prometheus_client.parser import text_string_to_metric_families
 
 import fastticket
-from fastticket.commands.keyfile import create_key_file
 from fastticket.gateway import slot, worker
 from fastticket.gateway.addresses import is_loopback, parse_address
 from fastticket.gateway.admin import CONNECTIONS_MAX, HEAD_BYTES_MAX
@@ -32,6 +31,7 @@ from fastticket.gateway.metrics import COUNTERS, GAUGES
 from fastticket.gateway.reader import read_config
 from fastticket.gateway.slot import Slot
 from fastticket.gateway.snapshot import NOTE_AGE_MAX_S, Snapshot
+from fastticket.keyfile import create_key_file
 
 DOCUMENT = os.path.join(os.path.dirname(__file__), "../../docs/operations.md")
 

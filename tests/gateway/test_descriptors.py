@@ -9,8 +9,8 @@ from conftest import Client, status_of
 from lab.processes import Site
 from lab.redis_servers import wait_until
 
-from fastticket.commands.keyfile import create_key_file
 from fastticket.gateway.descriptors import RESERVED, share
+from fastticket.keyfile import create_key_file
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 

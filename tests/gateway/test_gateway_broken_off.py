@@ -15,7 +15,7 @@ from conftest import BOUND_S, Client, fields_of, status_of
 from lab.processes import Nginx, Site
 from lab.redis_servers import wait_until
 
-from fastticket.commands.keyfile import create_key_file
+from fastticket.keyfile import create_key_file
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"

@@ -19,7 +19,7 @@ from lab.processes import Nginx, Process
 from lab.redis_servers import free_port, wait_until
 
 import fastticket
-from fastticket.commands.keyfile import create_key_file
+from fastticket.keyfile import create_key_file
 
 
 def get(ticket, path="/x"):

@@ -15,12 +15,12 @@ import random
 import uvloop
 
 import fastticket
-from fastticket.commands.keyfile import create_key_file
 from fastticket.gateway.addresses import parse_address
 from fastticket.gateway.binding import listen
 from fastticket.gateway.given import Given
 from fastticket.gateway.reader import read_config
 from fastticket.gateway.worker import Worker
+from fastticket.keyfile import create_key_file
 
 STORM_S = 4 * float(os.environ.get("FASTTICKET_FUZZ", "1"))
 CLIENTS = 40

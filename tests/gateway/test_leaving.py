@@ -17,7 +17,7 @@ from conftest import BOUND_S, Client, fields_of, status_of
 from lab.processes import Site
 from lab.redis_servers import wait_until
 
-from fastticket.commands.keyfile import create_key_file
+from fastticket.keyfile import create_key_file
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 UPGRADE = (

@@ -21,9 +21,9 @@ from lab.processes import Process, Site
 from lab.redis_servers import Server, free_port, wait_until
 
 import fastticket
-from fastticket.commands.keyfile import create_key_file
 from fastticket.gateway.reader import read_config
 from fastticket.gateway.writer import to_toml
+from fastticket.keyfile import create_key_file
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 LOGIN = b"GET /login HTTP/1.1\r\nHost: a\r\n\r\n"  # each makes a line in the log of errors

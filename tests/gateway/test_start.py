@@ -12,9 +12,9 @@ from lab.processes import Site
 from lab.redis_servers import Server, wait_until
 
 import fastticket
-from fastticket.commands.keyfile import create_key_file
 from fastticket.gateway.reader import read_config
 from fastticket.gateway.writer import to_toml
+from fastticket.keyfile import create_key_file
 
 OPEN = b"GET /open HTTP/1.1\r\nHost: a\r\n\r\n"
 

@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "errors": set(),
     "tasks": set(),
     "tomlfile": {"errors"},
+    "keyfile": {"errors", "core"},
     "core": {"errors", "tomlfile"},
     "dataplane": {"errors", "core"},
     "stores": {"errors", "tasks"},
@@ -25,7 +26,7 @@ MAY_IMPORT = {
     "flask": {"errors", "sync", "sessions", "web", "wsgi"},
     "django": {"errors", "core", "stores", "sessions", "sync", "web"},
     "gateway": {"errors", "tasks", "tomlfile", "core", "dataplane", "stores", "sessions", "web"},
-    "commands": {"errors", "core", "stores", "gateway", ""},
+    "commands": {"errors", "core", "keyfile", "stores", "gateway", ""},
     "": {"errors", "core", "stores", "sessions", "web"},
     "__main__": set(),
 }

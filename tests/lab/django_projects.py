@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fastticket.commands.keyfile import create_key_file
+from fastticket.keyfile import create_key_file
 from lab.real_programs import PEERS
 from lab.web_stores import QUIET, CountedStore
 

@@ -14,7 +14,7 @@ from http.cookies import SimpleCookie
 from conftest import BOUND_S
 
 import fastticket
-from fastticket.commands.keyfile import create_key_file
+from fastticket.keyfile import create_key_file
 from fastticket.sync import TicketCache
 from lab.real_programs import PEERS, home, program, serving
 from lab.redis_servers import Server, wait_until

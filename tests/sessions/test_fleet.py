@@ -18,7 +18,7 @@ from lab.processes import Nginx, Process
 from lab.redis_servers import Server, free_port, wait_until
 
 import fastticket
-from fastticket.commands.keyfile import create_key_file
+from fastticket.keyfile import create_key_file
 
 USERS = 60
 FLUSH_INTERVAL_MS = 500

@@ -16,7 +16,7 @@ from lab.redis_servers import Server, wait_until
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import unix_connect
 
-from fastticket.commands.keyfile import create_key_file
+from fastticket.keyfile import create_key_file
 
 FASTAPI, STARLETTE = "web_applications:of_fastapi", "web_applications:of_starlette"
 PLEASE_LOG_IN = {"detail": "please log in"}

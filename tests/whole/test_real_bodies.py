@@ -10,7 +10,7 @@ import pytest
 from lab.processes import Process
 from lab.real_programs import nginx, node, run
 
-from fastticket.commands.keyfile import create_key_file
+from fastticket.keyfile import create_key_file
 
 GIGABYTE = 1 << 30
 GROWTH_MAX_KB = 4096

@@ -1,8 +1,14 @@
-"""fastticket: session tickets that many gateways check without asking the store.
+"""Session tickets that many processes check without asking the store.
 
-`Keyring` signs and verifies tickets, `open_store` names the shared truth, `TicketCache` answers.
-`fastticket.sync` has the same for threads, `fastticket.asgi`, `.wsgi`, `.flask` and `.django` put
-it into web frameworks.
+    Keyring       signs and verifies tickets
+    open_store    the shared store of sessions, named by a URL
+    TicketCache   begins, admits and ends sessions, for asyncio: login, authenticate, check, logout
+    Attributes    what an application keeps in a session
+    TicketCookie  the cookie that carries a ticket
+    errors        each a FastticketError, with a `reason` slug and an HTTP `status`
+
+`fastticket.sync` has the cache for threads; `fastticket.asgi`, `.wsgi`, `.fastapi`, `.flask` and
+`.django` put sessions into web frameworks.
 """
 
 from fastticket.core.check import Session

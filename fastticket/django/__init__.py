@@ -1,8 +1,8 @@
-"""Django with tickets for sessions: whoever is logged in at one application is logged in at all
-that share the store and the keys.
+"""Django with tickets for sessions: a login at one application is a login at all that share the
+store and the keys.
 
     SESSION_ENGINE = "fastticket.django.sessions"
-    SESSION_COOKIE_NAME = "ticket"  # as the other applications and the gateway call it
+    SESSION_COOKIE_NAME = "ticket"  # the name that the other applications and the gateway use
     FASTTICKET = {"store": "redis://127.0.0.1:6379/0", "keys": "keys.toml"}
     MIDDLEWARE = [
         "django.contrib.sessions.middleware.SessionMiddleware",
@@ -10,10 +10,15 @@ that share the store and the keys.
         ...
     ]
 
-What else is in FASTTICKET are settings of `fastticket.TicketCache`; and `audience`, the key ring's;
-`create_unknown_users`, whether a ticket's principal that has no user here gets one;
-`cookie_partitioned`, what SESSION_COOKIE_* has no word for; and `project`, a word that tells
-projects apart which have one SECRET_KEY.
+What FASTTICKET may hold:
+
+    store                 the store's URL, as of `fastticket.open_store`
+    keys                  the key file; without it, the keys are those in the environment variable FASTTICKET_KEYS
+    audience              the key ring's; "default" without it
+    create_unknown_users  whether a principal that has no user here gets one; False without it
+    cookie_partitioned    whether the session's cookie is Partitioned, which no SESSION_COOKIE_* says; False without it
+    project               a word that tells projects apart which have the same SECRET_KEY
+    all others            settings of `fastticket.TicketCache`
 
 This file imports no model: it may be imported before Django's applications are loaded.
 """
@@ -35,16 +40,17 @@ from fastticket.sync import TicketCache
 __all__ = ["ticket_cache"]
 
 OWN_SETTINGS = frozenset({"store", "keys", "audience", "create_unknown_users", "cookie_partitioned", "project"})
-NEAR_ATTRIBUTES_BYTES = 16_000_000  # unless said otherwise: who the user is stands in the attributes
+NEAR_ATTRIBUTES_BYTES = 16_000_000  # by default: each request that asks for its user reads the attributes
 
-_making = threading.Lock()  # `functools.cache` alone lets threads that come together make one each
+_making = threading.Lock()  # with `functools.cache` alone, threads that call at the same time make one each
 
 
 def ticket_cache() -> TicketCache:
-    """The process's ticket cache, of the settings in FASTTICKET. ConfigError, ImproperlyConfigured.
+    """The process's ticket cache, made from the settings in FASTTICKET when it is first asked for.
 
-    For what Django has no name for: `ticket_cache().logout_everywhere("alice")`,
-    `.sessions("alice")`.
+    For what Django itself has no function for: `ticket_cache().logout_everywhere("alice")`,
+    `.sessions("alice")`. ConfigError; ImproperlyConfigured: FASTTICKET is missing, names no store,
+    or has a setting that does not exist.
     """
     with _making:
         return _cache_of_settings()
@@ -52,26 +58,26 @@ def ticket_cache() -> TicketCache:
 
 @functools.cache
 def _cache_of_settings() -> TicketCache:
-    said = fastticket_settings()
-    if "store" not in said:
+    found = fastticket_settings()
+    if "store" not in found:
         raise ImproperlyConfigured('FASTTICKET must name the store: {"store": "redis://127.0.0.1:6379/0", ...}')
-    audience = said.get("audience", "default")
+    audience = found.get("audience", "default")
     keys = (
-        Keyring.from_file(said["keys"], audience)
-        if "keys" in said
+        Keyring.from_file(found["keys"], audience)
+        if "keys" in found
         else Keyring.from_env("FASTTICKET_KEYS", audience=audience)
     )
-    others = {name: value for name, value in said.items() if name not in OWN_SETTINGS}
+    others = {name: value for name, value in found.items() if name not in OWN_SETTINGS}
     others.setdefault("near_attributes_bytes", NEAR_ATTRIBUTES_BYTES)
     try:
-        return TicketCache(open_store(said["store"]), keys, **others)
+        return TicketCache(open_store(found["store"]), keys, **others)
     except TypeError as error:
         raise ImproperlyConfigured(f"FASTTICKET: {error}") from error
 
 
 def fastticket_settings() -> Mapping[str, Any]:
-    """What the project's settings say. ImproperlyConfigured: nothing."""
-    said = getattr(settings, "FASTTICKET", None)
-    if not said:
+    """The project's setting FASTTICKET. ImproperlyConfigured: it is missing, or empty."""
+    found = getattr(settings, "FASTTICKET", None)
+    if not found:
         raise ImproperlyConfigured('FASTTICKET is missing: {"store": "redis://127.0.0.1:6379/0", "keys": "keys.toml"}')
-    return said
+    return found

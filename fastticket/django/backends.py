@@ -1,4 +1,4 @@
-"""Who a ticket's principal is among the users of this project."""
+"""The user of a ticket's principal in this project."""
 
 from __future__ import annotations
 
@@ -10,22 +10,26 @@ from django.http import HttpRequest
 
 from fastticket.django import fastticket_settings
 
+__all__ = ["TicketBackend"]
+
 
 class TicketBackend(RemoteUserBackend):
-    """The active user whose name is the principal. Needs no place in AUTHENTICATION_BACKENDS.
+    """Finds the active user whose name is the principal. It need not be in AUTHENTICATION_BACKENDS.
 
     Where there is none, one is made if FASTTICKET says `create_unknown_users`; else the request is
-    anonymous, to this project.
+    anonymous to this project.
     """
 
     @property
     def create_unknown_user(self) -> bool:
-        """As Django's RemoteUserBackend has it."""
+        """FASTTICKET["create_unknown_users"], under the name that Django's RemoteUserBackend reads."""
         return bool(fastticket_settings().get("create_unknown_users", False))
 
     def authenticate(self, request: HttpRequest | None, remote_user: str) -> AbstractBaseUser | None:
-        """The user of exactly this name: a manager or a database that ignores case also finds
-        `admin` for the principal `ADMIN`.
+        """The user of exactly this name; None: there is none, or it is not active.
+
+        The name is compared here, too: a manager or a database that ignores case finds `admin` for
+        the principal `ADMIN`.
         """
         if self.create_unknown_user and _is_spelled_otherwise(remote_user):
             return None
@@ -38,7 +42,7 @@ class TicketBackend(RemoteUserBackend):
 
 
 def _is_spelled_otherwise(principal: str) -> bool:
-    """Whether the project takes it for the name of a user whose name it is not."""
+    """Whether the project finds a user for this principal whose name is another."""
     users = get_user_model()
     try:
         return bool(users._default_manager.get_by_natural_key(principal).get_username() != principal)

@@ -1,9 +1,8 @@
-"""The cookie of Django's sessions, as SESSION_COOKIE_* and FASTTICKET describe it; and what
-Django's own `set_cookie` has no word for.
+"""The cookie of Django's sessions, as SESSION_COOKIE_* and FASTTICKET describe it.
 
-Django sets and deletes it. What is added to a response here: that it is Secure where nobody said
-whether it is, that it is Partitioned, and the values that clear other cookies of its name
-(fastticket/web/cookies.py).
+Django's SessionMiddleware sets and deletes the cookie. Here a response gets what Django cannot say:
+`Secure` where SESSION_COOKIE_SECURE is not set, `Partitioned`, and the values that clear other
+cookies of its name (fastticket/web/cookies.py).
 """
 
 from __future__ import annotations
@@ -19,8 +18,9 @@ from django.http import HttpRequest, HttpResponseBase
 
 from fastticket.django import fastticket_settings
 from fastticket.web.cookies import TicketCookie, faults_of
+from fastticket.web.visitor import is_by_https
 
-#: Where a project says what `TicketCookie` calls otherwise.
+#: The options of `TicketCookie`, and the settings of a project that say them.
 SETTINGS = {
     "name": "SESSION_COOKIE_NAME",
     "is_secure": "SESSION_COOKIE_SECURE",
@@ -29,20 +29,20 @@ SETTINGS = {
     "domain": "SESSION_COOKIE_DOMAIN",
     "is_partitioned": 'FASTTICKET["cookie_partitioned"]',
 }
-SCRIPTS_SEE_NONE = "__host-http-", "__http-"  # browsers take names that begin so only with HttpOnly
+HTTP_ONLY_PREFIXES = "__host-http-", "__http-"  # browsers take names that begin so only with HttpOnly
 
 
-class Asked(NamedTuple):
-    """What of a request decides about cookies."""
+class Origin(NamedTuple):
+    """What of a request decides about the attributes of its response's cookies."""
 
     host: str
     is_https: bool
 
 
 def ticket_cookie() -> TicketCookie:
-    """As the settings have it. ImproperlyConfigured: browsers would not take it."""
+    """The cookie that the settings describe. ImproperlyConfigured: browsers would refuse it."""
     same_site = settings.SESSION_COOKIE_SAMESITE or "Lax"  # without the attribute, browsers take that
-    return _made(
+    return _cookie_of(
         settings.SESSION_COOKIE_NAME,
         settings.SESSION_COOKIE_SECURE if settings.is_overridden("SESSION_COOKIE_SECURE") else None,
         settings.SESSION_COOKIE_PATH,
@@ -54,8 +54,8 @@ def ticket_cookie() -> TicketCookie:
 
 
 @functools.lru_cache(maxsize=16)
-def _made(
-    name: str, is_secure: Any, path: str, same_site: Any, domain: str, is_partitioned: bool, is_hidden: bool
+def _cookie_of(
+    name: str, is_secure: Any, path: str, same_site: Any, domain: str, is_partitioned: bool, is_http_only: bool
 ) -> TicketCookie:
     options: dict[str, Any] = {
         "name": name,
@@ -66,28 +66,28 @@ def _made(
         "is_partitioned": is_partitioned,
     }
     faults = [f"{SETTINGS[option]}: {reason}" for option, reason in faults_of(**options, domain_level=0)]
-    if not is_hidden and str(name).lower().startswith(SCRIPTS_SEE_NONE):
+    if not is_http_only and str(name).lower().startswith(HTTP_ONLY_PREFIXES):
         faults.append(f"SESSION_COOKIE_HTTPONLY: browsers take {name} only with it")
     if faults:
         raise ImproperlyConfigured("; ".join(faults))
     return TicketCookie(**options)
 
 
-def asked(request: HttpRequest) -> Asked:
-    """The Host that the client asked for, if Django answers to it, and whether that was by https."""
+def origin_of(request: HttpRequest) -> Origin:
+    """The Host of a request, empty if it is not in ALLOWED_HOSTS, and whether it came by https."""
     try:
         host = request.get_host()
     except DisallowedHost:
         host = ""
-    return Asked(host, request.is_secure() or request.headers.get("Origin", "").startswith("https:"))
+    return Origin(host, is_by_https(request.is_secure(), request.headers.get("Origin", "")))
 
 
-def complete(response: HttpResponseBase, request: Asked) -> None:
-    """From now on both cookies of a session get, whoever sets or deletes them, what the settings do
-    not tell Django.
+def complete(response: HttpResponseBase, origin: Origin) -> None:
+    """Give both cookies of a session, when anything sets or deletes them in this response from now
+    on, the attributes that Django's settings cannot say.
     """
     cookie = ticket_cookie()
-    is_secure = cookie.is_secure(request.host, is_https=request.is_https)
+    is_secure = cookie.is_secure(origin.host, is_https=origin.is_https)
     is_partitioned = bool(fastticket_settings().get("cookie_partitioned", False))
     if is_secure or is_partitioned:
         names = frozenset((cookie.name, cookie.seen_name))
@@ -95,29 +95,31 @@ def complete(response: HttpResponseBase, request: Asked) -> None:
 
 
 def add(response: HttpResponseBase, values: Iterable[str]) -> None:
-    """Set-Cookie values beside those that Django keeps one for each name of."""
+    """Add Set-Cookie values to a response. Django keeps one cookie a name, so each is kept under a
+    key that is no cookie's name.
+    """
     for value in values:
         pair, *attributes = value.split("; ")
-        name, _, said = pair.partition("=")
+        name, _, content = pair.partition("=")
         morsel: Morsel[str] = (PartitionedMorsel if "Partitioned" in attributes else Morsel)()
-        morsel.set(name, said, said)
+        morsel.set(name, content, content)
         for attribute in attributes:
-            key, _, worth = attribute.partition("=")
+            key, _, argument = attribute.partition("=")
             if key != "Partitioned":
-                morsel[key] = worth or True
+                morsel[key] = argument or True
         response.cookies[f"{name} {len(response.cookies)}"] = morsel
 
 
 class PartitionedMorsel(Morsel[str]):
-    """One with the attribute that Python's has from 3.14 on."""
+    """A morsel with the attribute Partitioned, which http.cookies has from Python 3.14 on."""
 
     def OutputString(self, attrs: Container[str] | None = None) -> str:  # noqa: N802 -- http.cookies' name
-        """As a Set-Cookie field has it."""
+        """The value of the Set-Cookie field."""
         return f"{super().OutputString(attrs)}; Partitioned"
 
 
 class CompletedCookies(SimpleCookie):
-    """A response's cookies, of which some get attributes when they are set."""
+    """A response's cookies: some names get attributes whenever they are set."""
 
     _names: frozenset[str] = frozenset()
     _is_secure = _is_partitioned = False
@@ -126,7 +128,7 @@ class CompletedCookies(SimpleCookie):
     def of(
         cls, cookies: SimpleCookie, names: frozenset[str], is_secure: bool, is_partitioned: bool
     ) -> CompletedCookies:
-        """Those that there are, and how those of these names are to be."""
+        """The cookies of a response, and which attributes the names in `names` get."""
         made = cls()
         made.update(cookies)
         made._names, made._is_secure, made._is_partitioned = names, is_secure, is_partitioned

@@ -1,15 +1,15 @@
-"""What a project keeps of a login with its session, and who a user is to everybody else.
+"""What a project notes of a login in its session, and the principal of a user.
 
-    note        Django's three: the user's id, the backend that vouched for him, the hash that a new password changes. They are true in
-                one project: another has other ids and another SECRET_KEY. So each has an attribute of its own, and shows no other's
-    principal   a user's name, for every application that shares the tickets. Of another model than AUTH_USER_MODEL it begins with that
-                model's label: a customer who is called as the superuser is not the superuser, here or anywhere
+    note        what Django's `login()` sets: the user's id, the backend of the login, and a hash
+                that a new password changes. It is true in one project only: another has other ids
+                and another SECRET_KEY. So each project has an attribute of its own for it, and
+                shows no other's
+    principal   the user's name, for every application that shares the tickets. That of a user of
+                another model than AUTH_USER_MODEL begins with the model's label: a customer with
+                the superuser's name is not the superuser, here or elsewhere
 
-Rules of this file
-- A session with a note of this project is asked of the backend in the note, by Django's own
-  `get_user`.
-- One without began elsewhere: the user of its principal's name counts if one of
-  AUTHENTICATION_BACKENDS knows him.
+A session without this project's note began elsewhere: the user of the principal's name counts, if
+one of AUTHENTICATION_BACKENDS knows it.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from fastticket.django.backends import TicketBackend
 from fastticket.errors import InvalidPrincipal
 from fastticket.sessions.attributes import RESERVED
 
-NOTES = (SESSION_KEY, BACKEND_SESSION_KEY, HASH_SESSION_KEY)
+NOTE_KEYS = (SESSION_KEY, BACKEND_SESSION_KEY, HASH_SESSION_KEY)
 
 Note = dict[str, Any]
 
 
 def note_names() -> Iterator[str]:
-    """Of the attribute that has this project's note: first as it is written now, then as under
-    SECRET_KEY_FALLBACKS.
+    """The names of the attribute that holds this project's note: the one that is written now, then
+    those under SECRET_KEY_FALLBACKS.
     """
     project = fastticket_settings().get("project", "")
     return (_note_name(secret, project) for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
@@ -52,7 +52,7 @@ def _note_name(secret: str | bytes, project: str) -> str:
 
 
 def principal_of(user: AbstractBaseUser) -> str:
-    """Who this is to everybody. InvalidPrincipal: he can not log in under that name."""
+    """The principal of a user. InvalidPrincipal: the user cannot log in under this name."""
     name = str(user.get_username() if hasattr(user, "get_username") else getattr(user, user.USERNAME_FIELD))
     if isinstance(user, get_user_model()):
         if _model_named_in(name):
@@ -66,7 +66,7 @@ def principal_of(user: AbstractBaseUser) -> str:
 
 
 def is_called(user: AbstractBaseUser, principal: str) -> bool:
-    """Whether this is the principal."""
+    """Whether a user's principal is this one."""
     try:
         return principal_of(user) == principal
     except InvalidPrincipal:
@@ -74,18 +74,20 @@ def is_called(user: AbstractBaseUser, principal: str) -> bool:
 
 
 def note_of(user: AbstractBaseUser, backend: str) -> Note:
-    """As Django's login writes it."""
+    """The note of a login, as Django's `login()` sets it. `backend`: its dotted path."""
     hashed = user.get_session_auth_hash() if hasattr(user, "get_session_auth_hash") else ""
     return {SESSION_KEY: id_of(user), BACKEND_SESSION_KEY: backend, HASH_SESSION_KEY: hashed}
 
 
 def id_of(user: AbstractBaseUser) -> str:
-    """As Django's login writes it."""
+    """A user's id, as Django's `login()` notes it."""
     return str(user._meta.pk.value_to_string(user))
 
 
 def user_from_elsewhere(request: HttpRequest | None, principal: str) -> tuple[AbstractBaseUser, str] | None:
-    """The user of exactly this name, and the first backend that knows him."""
+    """The user of exactly this name, and the dotted path of the first backend that knows it. None:
+    there is no such user.
+    """
     user = None if _model_named_in(principal) else TicketBackend().authenticate(request, principal)
     if user is None:
         return None
@@ -97,8 +99,8 @@ def user_from_elsewhere(request: HttpRequest | None, principal: str) -> tuple[Ab
 
 
 def _known_to(backend: Any, user: AbstractBaseUser) -> AbstractBaseUser | None:
-    """The user, if this backend would have him. Django's own looks for the same row once more, so
-    it is not asked to.
+    """The user, if this backend would log it in; else None. Django's own backend would read the
+    same row once more, so its `get_user` is not called.
     """
     if getattr(type(backend), "get_user", None) is ModelBackend.get_user:
         return user if backend.user_can_authenticate(user) else None
@@ -106,7 +108,7 @@ def _known_to(backend: Any, user: AbstractBaseUser) -> AbstractBaseUser | None:
 
 
 def _model_named_in(name: str) -> bool:
-    """Whether it begins as the principals of another model's users do."""
+    """Whether a name begins with a model's label and a colon, as principals of other models do."""
     label, colon, _ = name.partition(":")
     if not colon or label.count(".") != 1:
         return False

@@ -1,15 +1,15 @@
-"""The middleware between Django's SessionMiddleware and everything else: who is asking, and what
-there is to write at the end.
+"""The middleware between Django's SessionMiddleware and the application: sets `request.user`, and
+writes what the request changed.
 
 Rules of this file
-- A ticket is judged before anything else is done. Nobody is anonymous because the store was away:
-  that is a 503.
-- What a request changed is written here, before SessionMiddleware looks: an error of the store can
-  still become the response.
-- A response of 500 and more writes nothing; that is Django's rule, too.
+- A ticket is judged before anything else is done. If the store does not answer, the response is a
+  503: nobody is taken for anonymous.
+- What a request changed is written here, before SessionMiddleware saves the session: so an error of
+  the store can still become the response. The rule of server errors is that of all frameworks
+  (fastticket/web/outcome.py), and Django's own.
 - Whatever the response is: if attributes were written, it says so to the client
   (fastticket/web/seen.py).
-- Who comes with several session cookies is anonymous, and leaves with none.
+- A request with several session cookies is anonymous, and its response clears them.
 """
 
 from __future__ import annotations
@@ -32,19 +32,21 @@ from django.utils.functional import SimpleLazyObject
 from fastticket.django import cookies
 from fastticket.django.sessions import SessionStore
 from fastticket.errors import StoreUnavailable, TicketRefused
-from fastticket.web.outcome import UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, UNAVAILABLE_STATUS
+from fastticket.web.outcome import UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, UNAVAILABLE_STATUS, Outcome, outcome_of
 from fastticket.web.seen import SeenVersion
 
-SERVER_ERRORS = 500  # and above
+__all__ = ["TicketMiddleware"]
+
 INTERRUPTED = "The session ended before the request was completed: somebody has logged out, perhaps."
 
 
 class TicketMiddleware(AuthenticationMiddleware):
-    """Sets `request.user` from the ticket's principal; 503 if the store can not say whether the
-    ticket is good.
+    """Sets `request.user` to the user of the ticket's principal. 503: the store does not answer, so
+    the ticket cannot be judged.
 
     It stands right after SessionMiddleware, in place of AuthenticationMiddleware.
-    ImproperlyConfigured: browsers would not take the cookie that the settings describe.
+    ImproperlyConfigured: browsers would refuse the cookie that the settings describe, or
+    SESSION_ENGINE is another.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
@@ -52,33 +54,29 @@ class TicketMiddleware(AuthenticationMiddleware):
         cookies.ticket_cookie()
 
     def process_request(self, request: HttpRequest) -> HttpResponse | None:
-        """Judge the ticket. None: go on."""
+        """Judge the ticket. None: Django goes on with the request."""
         if not hasattr(request, "session"):
-            super().process_request(request)  # which says so
+            super().process_request(request)  # which raises, and says so
         if not isinstance(request.session, SessionStore):
             raise ImproperlyConfigured(
                 'TicketMiddleware needs SESSION_ENGINE = "fastticket.django.sessions", and SessionMiddleware before it'
             )
-        cookie = cookies.ticket_cookie()
-        came = request.META.get("HTTP_COOKIE", "")
-        sessions = cookie.find_all(came) if settings.SESSION_COOKIE_NAME in request.COOKIES else []
-        if len(sessions) != 1 and settings.SESSION_COOKIE_NAME in request.COOKIES:
-            del request.COOKIES[settings.SESSION_COOKIE_NAME]
-            request.session = SessionStore()
-            request.session._doubt(sessions, quote(request.path))
-        request.session._seen = SeenVersion(cookie.find_seen(came))
+        _find_session(request)
+        session = request.session
         try:
-            request.session._admit()
-            if settings.CSRF_USE_SESSIONS:  # it is going to read, where a failure would be its own
-                request.session._read()
+            session._admit()
+            if settings.CSRF_USE_SESSIONS:  # CsrfViewMiddleware reads, and could not answer a failure with 503
+                session._read()
         except StoreUnavailable:
             return _unavailable(request)
-        request.user = SimpleLazyObject(partial(request.session._user, request))
-        request.auser = sync_to_async(partial(request.session._user, request))
+        request.user = SimpleLazyObject(partial(session._user, request))
+        request.auser = sync_to_async(partial(session._user, request))
         return None
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """The store failed the view, or the session ended while the view used it."""
+        """Answer 503 if the store failed the view. SessionInterrupted, to Django a 400: the session
+        ended while the view used it.
+        """
         if isinstance(exception, StoreUnavailable):
             return _unavailable(request)
         if isinstance(exception, TicketRefused | UpdateError) and request.session._has_ended:
@@ -86,10 +84,12 @@ class TicketMiddleware(AuthenticationMiddleware):
         return None
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
-        """Write what changed, or answer that it can not be written."""
+        """Write what changed, or answer 503 if it cannot be written; add what the client needs of
+        cookies.
+        """
         response = self._write(request, response)
-        if _is_over(request):
-            request.session._seen.forget()  # the ticket is taken away
+        if _is_cookie_deleted(request):
+            request.session._seen.forget()
         _prepare_cookies(request, response)
         _tell_seen(request, response)
         return response
@@ -97,10 +97,12 @@ class TicketMiddleware(AuthenticationMiddleware):
     @staticmethod
     def _write(request: HttpRequest, response: HttpResponse) -> HttpResponse:
         session = request.session
-        if response.status_code >= SERVER_ERRORS:
-            session.modified = False
-            is_ours = response.status_code == SERVER_ERRORS and session._has_failed  # what another middleware met with
-            return _unavailable(request) if is_ours else response
+        match outcome_of(response.status_code, has_store_failed=session._has_failed):
+            case Outcome.UNAVAILABLE:
+                return _unavailable(request)
+            case Outcome.DISCARD:
+                session.modified = False
+                return response
         ticket = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
         try:
             is_cookie_due = session._finish()
@@ -108,65 +110,84 @@ class TicketMiddleware(AuthenticationMiddleware):
             return _unavailable(request)
         except UpdateError as error:
             raise _interrupted(request) from error
-        if (is_cookie_due or (ticket and session.is_empty())) and not response.has_header("Cache-Control"):
-            response["Cache-Control"] = "no-store"
+        if is_cookie_due or (ticket and session.is_empty()):
+            _forbid_storing(response)
         return response
 
 
-def _is_over(request: HttpRequest) -> bool:
-    """Whether the client's session cookie is taken away, by SessionMiddleware or, where there are
-    several, here.
+def _find_session(request: HttpRequest) -> None:
+    """Give the request an anonymous session if it has brought several cookies of it, or none that
+    is not empty; and any session the version that the client has seen.
     """
-    had_one = settings.SESSION_COOKIE_NAME in request.COOKIES or request.session._doubted_path
+    cookie = cookies.ticket_cookie()
+    came = request.META.get("HTTP_COOKIE", "")
+    if settings.SESSION_COOKIE_NAME in request.COOKIES:
+        session_keys = cookie.find_all(came)
+        if len(session_keys) != 1:
+            del request.COOKIES[settings.SESSION_COOKIE_NAME]
+            request.session = SessionStore()
+            request.session._set_ambiguous(session_keys, quote(request.path))
+    request.session._seen = SeenVersion(cookie.find_seen(came))
+
+
+def _is_cookie_deleted(request: HttpRequest) -> bool:
+    """Whether the client's session cookie is deleted: by SessionMiddleware or, where the request
+    brought several, here.
+    """
+    had_one = settings.SESSION_COOKIE_NAME in request.COOKIES or request.session._ambiguous_path
     return bool(had_one and request.session.is_empty())
 
 
 def _prepare_cookies(request: HttpRequest, response: HttpResponse) -> None:
-    """What there is to say of the session's cookies that Django does not say when it sets or
-    deletes them.
+    """Complete the cookies of the session that are set or deleted in this response, here or by
+    SessionMiddleware, and clear others of their names.
     """
     session = request.session
     is_new = session.modified and not session.is_empty()
-    is_replaced = is_new or _is_over(request)
-    has_news = session._news() is not None
-    if not (is_replaced or has_news or session._doubted_path or settings.SESSION_SAVE_EVERY_REQUEST):
+    is_replaced = is_new or _is_cookie_deleted(request)
+    has_news = session._seen_news() is not None
+    if not (is_replaced or has_news or session._ambiguous_path or settings.SESSION_SAVE_EVERY_REQUEST):
         return
-    cookie, asked = cookies.ticket_cookie(), cookies.asked(request)
-    cookies.complete(response, asked)
-    if session._doubted_path:
-        path = session._doubted_path
-        cookies.add(response, cookie.clear(asked.host, is_https=asked.is_https, asked_path=path))
+    cookie, origin = cookies.ticket_cookie(), cookies.origin_of(request)
+    cookies.complete(response, origin)
+    if session._ambiguous_path:
+        path = session._ambiguous_path
+        cookies.add(response, cookie.clear(origin.host, is_https=origin.is_https, asked_path=path))
         patch_vary_headers(response, ("Cookie",))
-        if not response.has_header("Cache-Control"):
-            response["Cache-Control"] = "no-store"
+        _forbid_storing(response)
     elif is_replaced:
-        cookies.add(response, cookie.clear_others(asked.host, is_https=asked.is_https))
+        cookies.add(response, cookie.clear_others(origin.host, is_https=origin.is_https))
     if has_news and len(cookie.find_seen(request.META.get("HTTP_COOKIE", ""))) > 1:
-        cookies.add(response, cookie.clear_others(asked.host, is_https=asked.is_https, seen=True))
+        cookies.add(response, cookie.clear_others(origin.host, is_https=origin.is_https, seen=True))
 
 
 def _tell_seen(request: HttpRequest, response: HttpResponse) -> None:
-    """Set the cookie that says which version of the attributes the client has seen, or take it
-    away. As Django does the ticket's.
+    """Set the cookie that says which version of the attributes the client has seen, or delete it,
+    as SessionMiddleware does the ticket's.
     """
     session = request.session
-    news = session._news()
+    news = session._seen_news()
     if news is None:
         return
     name = cookies.ticket_cookie().seen_name
-    where = {"path": settings.SESSION_COOKIE_PATH, "domain": settings.SESSION_COOKIE_DOMAIN}
+    place = {"path": settings.SESSION_COOKIE_PATH, "domain": settings.SESSION_COOKIE_DOMAIN}
     if news:
         response.set_cookie(
             name,
             news,
-            max_age=session._news_age_s(),
+            max_age=session._seen_max_age_s(),
             secure=settings.SESSION_COOKIE_SECURE or None,
             httponly=settings.SESSION_COOKIE_HTTPONLY or None,
             samesite=settings.SESSION_COOKIE_SAMESITE,
-            **where,
+            **place,
         )
     else:
-        response.delete_cookie(name, samesite=settings.SESSION_COOKIE_SAMESITE, **where)
+        response.delete_cookie(name, samesite=settings.SESSION_COOKIE_SAMESITE, **place)
+    _forbid_storing(response)
+
+
+def _forbid_storing(response: HttpResponse) -> None:
+    """Keep caches from storing a response that has a cookie, unless the view says otherwise."""
     if not response.has_header("Cache-Control"):
         response["Cache-Control"] = "no-store"
 

@@ -1,48 +1,49 @@
-"""The session engine. Django's session key is a ticket, or, before login, the session itself,
+"""The session engine. Django's session key is a ticket or, before a login, the session itself,
 signed.
 
-    anonymous   as in django.contrib.sessions.backends.signed_cookies: crawlers leave nothing in the store
-    logged in   the session's attributes, shared with every application that the ticket admits to; only what changed is written
+    anonymous   the content is in the cookie (fastticket/django/anonymous.py): crawlers leave nothing in the store
+    logged in   the session's attributes (fastticket/django/shared.py), which every application shares that admits the ticket
 
 Rules of this file
-- Whose session it is, the ticket says. Who that is in this project, the note of its login
-  (fastticket/django/logins.py).
-- `login()` is heard of by its signal; the ticket is made when the session is saved, and so is a new
-  one after `cycle_key()`.
-- `flush()` is done at once, as everywhere in Django. What has expired when it is saved is flushed
-  then.
-- Which version of the attributes the client has seen, the middleware reads and tells
+- The ticket says which principal is logged in; the note of its login says which user that is in
+  this project (fastticket/django/users.py).
+- Django's `login()` is noticed by its signal. The ticket is made when the session is saved, and so
+  is a new one after `cycle_key()`.
+- `flush()` is done at once, as everywhere in Django. A session that has expired when it is saved is
+  flushed then.
+- Of a ticket's session only the attributes that changed are written.
+- The middleware reads, and tells, which version of the attributes the client has seen
   (fastticket/web/seen.py).
-- What Django's own sessions do not have begins with an underscore: to a template
+- What Django's own sessions do not have begins with an underscore: in a template
   `request.session.user` is an attribute, or nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Iterator, Mapping, MutableMapping
 from datetime import datetime, timedelta
-from types import SimpleNamespace
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.contrib.auth import SESSION_KEY, get_user
+from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.auth.signals import user_logged_in
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
-from django.core import signing
 from django.dispatch import receiver
 from django.http import HttpRequest
 from django.utils import timezone
 
 from fastticket.core.check import Session
 from fastticket.django import ticket_cache
-from fastticket.django.logins import Note, id_of, is_called, note_names, note_of, principal_of, user_from_elsewhere
-from fastticket.django.shared import DERIVED, SharedData, is_hidden
+from fastticket.django.anonymous import is_ticket, signed, unsigned
+from fastticket.django.expiry import EXPIRY, Lifetimes, is_past, lifetimes_s
+from fastticket.django.logins import NOTE_KEYS, Note, id_of, note_names, principal_of
+from fastticket.django.shared import SharedData, is_hidden
+from fastticket.django.users import SessionUser
 from fastticket.errors import InvalidPrincipal, StoreUnavailable, TicketRefused, Verdict
 from fastticket.stores.contract import NEVER_MS, NEVER_WRITTEN, NO_DETAILS
 from fastticket.sync import Attributes
@@ -50,12 +51,13 @@ from fastticket.web.seen import SeenVersion
 from fastticket.web.session import NOTHING_STORED
 from fastticket.web.visitor import Visitor
 
-SALT = "fastticket.django.sessions"
-EXPIRY = "_session_expiry"
+__all__ = ["SessionStore"]
 
 
 class SessionStore(SessionBase):
-    """One request's session. StoreUnavailable from whatever has to ask the store."""
+    """One request's session. Whatever has to ask the store raises StoreUnavailable if the store
+    does not answer.
+    """
 
     _session_key: str | None
     _session_cache: MutableMapping[str, Any]
@@ -63,41 +65,36 @@ class SessionStore(SessionBase):
     def __init__(self, session_key: str | None = None) -> None:
         super().__init__(session_key)
         self._admitted: Session | None = None
-        self._newcomer = ""  # whom login() told of
-        self._details: Mapping[str, str] = NO_DETAILS
-        self._user_of: tuple[object, AbstractBaseUser | None] = (None, None)
-        self._stranger: tuple[str, tuple[AbstractBaseUser, str] | None] = (
-            "",
-            None,
-        )  # the user of a principal from elsewhere
-        self._is_verifying = False  # whether the note is true
+        self._found_user = SessionUser(self)
+        self._login_due = ""  # the principal that a ticket is made for when the session is saved
+        self._login_details: Mapping[str, str] = NO_DETAILS
+        self._is_key_due = False  # another ticket, by `cycle_key`
+        self._is_expiry_due = False  # by `set_expiry`
+        self._is_cookie_due = False  # the ticket is another one, or its cookie lasts otherwise
+        self._ends_with_browser: bool | None = None  # the cookie of a ticket that was made in this request
         self._has_failed = False  # the store, in this request
-        self._is_key_due = False  # another one, by cycle_key()
-        self._is_expiry_due = False  # by set_expiry()
-        self._is_cookie_due = False  # of a ticket: it is another one, or lasts otherwise
-        self._ends_with_browser: bool | None = None  # the cookie of a ticket that was made here
         self._seen = SeenVersion(())
-        self._doubtful: list[str] = []  # what came in place of one session, where that were several
-        self._doubted_path = ""  # of the request that brought them
+        self._ambiguous_keys: list[str] = []  # those of the request, if it brought several
+        self._ambiguous_path = ""  # of that request
 
-    # --- whose it is
+    # --- which session it is
 
-    def _doubt(self, session_keys: list[str], path: str) -> None:
-        """The client came with several cookies of the session: nobody knows which is meant."""
+    def _set_ambiguous(self, session_keys: list[str], path: str) -> None:
+        """The request for `path` brought several cookies of the session: it is anonymous."""
         if len(session_keys) > 1:
-            self._doubtful, self._doubted_path = session_keys, path
+            self._ambiguous_keys, self._ambiguous_path = session_keys, path
 
-    def _end_doubtful(self) -> None:
-        """A logout, or a login, ends whatever session the client came with. StoreUnavailable."""
-        for key in self._doubtful:
+    def _end_ambiguous(self) -> None:
+        """End all sessions that the request brought: a logout or a login. StoreUnavailable."""
+        for key in self._ambiguous_keys:
             self.delete(key)
-        self._doubtful = []
+        self._ambiguous_keys = []
 
     def _admit(self) -> Session | None:
         """The session of the ticket. None: there is no ticket, or it is refused, and then the key
         is dropped. StoreUnavailable.
         """
-        if self._admitted is None and _is_ticket(self.session_key):
+        if self._admitted is None and is_ticket(self.session_key):
             try:
                 with self._noting_failure():
                     self._admitted = ticket_cache().authenticate(str(self.session_key))
@@ -111,105 +108,8 @@ class SessionStore(SessionBase):
         found = ticket_cache().check(str(self.session_key), touch=False) if self._admitted else None
         return isinstance(found, Verdict) and found.is_refusal
 
-    @property
-    def _principal(self) -> str:
-        """Who is logged in, by the ticket or by this request's login(); empty: nobody.
-        StoreUnavailable.
-        """
-        admitted = self._admit()
-        return self._newcomer or (admitted.principal if admitted else "")
-
-    def _user(self, request: HttpRequest | None = None) -> AbstractBaseUser | AnonymousUser:
-        """The principal's user in this project. Anonymous: nobody is logged in, or nobody whom this
-        project knows. StoreUnavailable.
-        """
-        self.accessed = True
-        note = self._note()
-        known = self._principal, note and tuple(note.items())
-        if known != self._user_of[0]:
-            self._user_of = known, self._user_from_elsewhere(request) if note is None else self._noted_user()
-        return self._user_of[1] or AnonymousUser()
-
-    def _note(self) -> Note | None:
-        """What this project keeps of a login. None: nothing."""
-        data = self._session
-        if isinstance(data, SharedData):
-            return data.note()
-        return {name: data[name] for name in DERIVED if name in data} or None
-
-    def _noted_user(self) -> AbstractBaseUser | None:
-        """Whom the backend of the login has for it, if his name still is the principal's. A hash
-        that has changed ends the session.
-        """
-        self._is_verifying = True
-        try:
-            user = get_user(SimpleNamespace(session=self))
-        finally:
-            self._is_verifying = False
-        return None if user.is_anonymous or not is_called(user, self._principal) else user
-
-    def _user_from_elsewhere(self, request: HttpRequest | None = None) -> AbstractBaseUser | None:
-        principal = self._principal
-        if principal != self._stranger[0]:
-            self._stranger = principal, user_from_elsewhere(request, principal)
-        return self._stranger[1] and self._stranger[1][0]
-
-    def _derived(self) -> Note:
-        """What a login would have noted of the user in this project; empty: it has no such user."""
-        user = self._user_from_elsewhere()
-        return note_of(user, self._stranger[1][1]) if user and self._stranger[1] else {}
-
-    def _log_in(self, principal: str, details: Mapping[str, str] = NO_DETAILS) -> None:
-        """A ticket is made for this principal when the session is saved. Another one's session ends
-        now, and its attributes with it.
-        """
-        if self._principal not in ("", principal):
-            note = self._note() or {}
-            self.flush()
-            self._session.update(note)
-        if not self._admit():
-            self._newcomer, self._details = principal, details
-            self.modified = True
-
-    # --- what it holds
-
-    def load(self) -> MutableMapping[str, Any]:
-        """Attributes, which are read when they are looked at; or what the anonymous cookie has."""
-        admitted = self._admit()
-        if admitted:
-            attributes = ticket_cache().attributes(admitted, seen=self._seen.version)
-            return SharedData(attributes, self)
-        return self._unsigned() if self.session_key else {}
-
-    async def aload(self) -> MutableMapping[str, Any]:
-        """As `load`, but attributes are read now: later, nobody can wait for them."""
-        return await sync_to_async(self._loaded_and_read)()
-
-    def _loaded_and_read(self) -> MutableMapping[str, Any]:
-        data = self.load()
-        if isinstance(data, SharedData):
-            data.read()
-        return data
-
-    def _read(self) -> MutableMapping[str, Any]:
-        """What the session holds, read now. If it turns out to be over: nothing, anonymous.
-        StoreUnavailable.
-        """
-        data: MutableMapping[str, Any] = self._session
-        if isinstance(data, SharedData):
-            data.read()
-        return self._session
-
-    def _end_unseen(self, data: MutableMapping[str, Any]) -> None:
-        """The session was over before it was read. `data`: what there is now; a later write is an
-        anonymous visitor's.
-        """
-        self._forget()
-        self._seen.forget()
-        self._session_cache = data
-
     def _note_failure(self) -> None:
-        """The store has failed: whatever a middleware makes of that, the response is a 503."""
+        """The store has failed: a 500 of this request becomes a 503 (fastticket/web/outcome.py)."""
         self._has_failed = True
 
     @contextlib.contextmanager
@@ -219,6 +119,110 @@ class SessionStore(SessionBase):
         except StoreUnavailable:
             self._note_failure()
             raise
+
+    # --- who is logged in
+
+    @property
+    def _principal(self) -> str:
+        """The principal of the ticket, or of this request's login; empty: nobody is logged in.
+        StoreUnavailable.
+        """
+        admitted = self._admit()
+        return self._login_due or (admitted.principal if admitted else "")
+
+    def _user(self, request: HttpRequest | None = None) -> AbstractBaseUser | AnonymousUser:
+        """The principal's user in this project. Anonymous: nobody is logged in, or nobody whom this
+        project knows. StoreUnavailable.
+        """
+        self.accessed = True
+        return self._found_user.user(request)
+
+    def _note(self) -> Note | None:
+        """What this project has noted of the login. None: nothing. StoreUnavailable."""
+        data = self._session
+        if isinstance(data, SharedData):
+            return data.note()
+        return {name: data[name] for name in NOTE_KEYS if name in data} or None
+
+    def _derived_note(self) -> Note:
+        return self._found_user.derived_note()
+
+    @property
+    def _is_verifying(self) -> bool:
+        return self._found_user.is_verifying
+
+    def _log_in(self, principal: str, details: Mapping[str, str] = NO_DETAILS) -> None:
+        """Have a ticket made for this principal when the session is saved. A session of another
+        principal ends now, with its attributes. StoreUnavailable.
+        """
+        if self._principal not in ("", principal):
+            note = self._note() or {}
+            self.flush()
+            self._session.update(note)
+        if not self._admit():
+            self._login_due, self._login_details = principal, details
+            self.modified = True
+
+    def _notice_login(self) -> None:
+        """A login may also be Django's notes, written into the session without `login()`: if they
+        are true, it is one.
+        """
+        data = self.__dict__.get("_session_cache")
+        if data and not self._login_due and not is_ticket(self.session_key) and SESSION_KEY in data:
+            user = self._found_user.claimed()
+            self._login_due = "" if user.is_anonymous else principal_of(user)
+
+    # --- its content
+
+    def load(self) -> MutableMapping[str, Any]:
+        """Attributes, which are read when they are first looked at; or the content of the anonymous
+        cookie.
+        """
+        admitted = self._admit()
+        if admitted:
+            attributes = ticket_cache().attributes(admitted, seen=self._seen.version)
+            return SharedData(attributes, self)
+        if not self.session_key:
+            return {}
+        data = unsigned(self.session_key, self.serializer, self.get_session_cookie_age())
+        if data is None:
+            self._session_key = None
+        return data or {}
+
+    async def aload(self) -> MutableMapping[str, Any]:
+        """As `load`, but attributes are read now: a coroutine cannot wait for them later."""
+        return await sync_to_async(self._loaded_and_read)()
+
+    def _loaded_and_read(self) -> MutableMapping[str, Any]:
+        data = self.load()
+        if isinstance(data, SharedData):
+            data.read()
+        return data
+
+    def _read(self) -> MutableMapping[str, Any]:
+        """The session's content, read now. A session that turns out to be over is anonymous, and
+        empty. StoreUnavailable.
+        """
+        data: MutableMapping[str, Any] = self._session
+        if isinstance(data, SharedData):
+            data.read()
+        return self._session
+
+    def _become_anonymous(self, data: MutableMapping[str, Any]) -> None:
+        """The session was over before it was read. `data` is the content from now on: later writes
+        are an anonymous visitor's.
+        """
+        self._reset()
+        self._seen.forget()
+        self._session_cache = data
+
+    def _reset(self) -> None:
+        """No key, nobody logged in, no content, nothing due."""
+        self._session_key = None
+        self._admitted = self._ends_with_browser = None
+        self._login_due, self._login_details = "", NO_DETAILS
+        self._is_key_due = self._is_expiry_due = self._is_cookie_due = False
+        self._session_cache = {}
 
     async def aget(self, key: str, default: Any = None) -> Any:
         """As `get`."""
@@ -232,48 +236,28 @@ class SessionStore(SessionBase):
         """As `has_key`."""
         return await sync_to_async(self.has_key)(key)
 
-    def _signed(self) -> str:
-        data = {name: value for name, value in self._session.items() if name not in DERIVED}
-        return signing.dumps(data, salt=SALT, serializer=self.serializer, compress=True)
-
-    def _unsigned(self) -> dict[str, Any]:
-        try:
-            data = self._unpacked(self.get_session_cookie_age())
-            expiry = data.get(EXPIRY)
-            if expiry and not isinstance(expiry, str):
-                data = self._unpacked(expiry)
-        except Exception:  # forged, too old, or of another serializer: as if it were not there
-            data = None
-        if data is None or _is_over(data.get(EXPIRY)):
-            self._session_key = None
-            return {}
-        return data
-
-    def _unpacked(self, max_age_s: float) -> dict[str, Any]:
-        return signing.loads(self.session_key, salt=SALT, serializer=self.serializer, max_age=max_age_s)
-
     # --- writing
 
     def _finish(self) -> bool:
-        """Save what there is to save of a ticket's session. Whether the client needs a cookie for
-        it.
+        """Save what changed of a ticket's session, when the request is done. Whether the client
+        needs a cookie for it.
 
         StoreUnavailable; UpdateError: the session has ended.
         """
-        self._claim()
-        if not self._newcomer and not _is_ticket(self.session_key):
+        self._notice_login()
+        if not self._login_due and not is_ticket(self.session_key):
             return False
         self.save()
         self.modified = self._is_cookie_due
         return self.modified
 
     def save(self, must_create: bool = False) -> None:
-        """Make the ticket that a login waits for; write attributes; take another key. Anonymous:
-        sign.
+        """Make the ticket that a login waits for; write attributes; replace the ticket. Of an
+        anonymous session: sign it.
 
-        StoreUnavailable; UpdateError: the session has ended. Of a login, TooManySessions,
-        InvalidPrincipal; of attributes, BadAttribute, AttributesTooLarge. ValueError: no ticket has
-        the lifetime that `set_expiry` asks for.
+        StoreUnavailable; UpdateError: the session has ended. For a login, TooManySessions,
+        InvalidPrincipal; for attributes, BadAttribute, AttributesTooLarge. ValueError: no ticket
+        has the lifetime that `set_expiry` asks for.
         """
         try:
             with self._noting_failure():
@@ -282,44 +266,36 @@ class SessionStore(SessionBase):
             raise UpdateError(str(error)) from error
 
     def _save(self) -> None:
-        self._claim()
-        has_ticket = _is_ticket(self.session_key)
-        if (self._newcomer or (has_ticket and self._is_expiry_due)) and _is_over(self.get(EXPIRY)):
+        self._notice_login()
+        has_ticket = is_ticket(self.session_key)
+        if (self._login_due or (has_ticket and self._is_expiry_due)) and is_past(self.get(EXPIRY)):
             self.flush()
-        elif self._newcomer:
+        elif self._login_due:
             self._make_ticket()
         elif has_ticket:
             self._write()
         else:
-            self._session_key = self._signed()
-
-    def _claim(self) -> None:
-        """Somebody has written Django's notes himself, in place of calling `login()`: if they are
-        true, it is one.
-        """
-        data = self.__dict__.get("_session_cache")
-        if data and not self._newcomer and not _is_ticket(self.session_key) and SESSION_KEY in data:
-            user = get_user(SimpleNamespace(session=self))
-            self._newcomer = "" if user.is_anonymous else principal_of(user)
+            content = {name: value for name, value in self._session.items() if name not in NOTE_KEYS}
+            self._session_key = signed(content, self.serializer)
 
     def _make_ticket(self) -> None:
-        self._end_doubtful()
+        self._end_ambiguous()
         self._seen.forget()
         data = {name: value for name, value in self._session.items() if not is_hidden(name)}
         note = self._note()
-        newcomer, self._newcomer = self._newcomer, ""  # a login that fails is not tried again
-        for name in DERIVED:
+        principal, self._login_due = self._login_due, ""  # a login that fails is not tried again
+        for name in NOTE_KEYS:
             self._session.pop(name, None)
         idle_timeout_s, absolute_lifetime_s = self._lifetimes_s()
         ends_with_browser = self.get_expire_at_browser_close()
         ticket = ticket_cache().login(
-            newcomer,
+            principal,
             idle_timeout_s=idle_timeout_s,
             absolute_lifetime_s=absolute_lifetime_s,
-            details=self._details,
+            details=self._login_details,
         )
         try:
-            attributes = self._go_on_with(ticket, ends_with_browser)
+            attributes = self._continue_with(ticket, ends_with_browser)
             attributes.hold(NOTHING_STORED)
             attributes.update(data)
             if note:
@@ -342,22 +318,19 @@ class SessionStore(SessionBase):
         if attributes.save():
             self._seen.wrote(attributes.version or NEVER_WRITTEN)
 
-    def _note_read(self, attributes: Attributes) -> None:
-        if attributes.is_loaded:
-            self._seen.read(attributes.version or NEVER_WRITTEN)
-
-    def _rotate(self, lifetimes_s: tuple[float | None, float | None], *, is_password_new: bool) -> None:
+    def _rotate(self, lifetimes_s: Lifetimes, *, is_password_new: bool) -> None:
         ends_with_browser = self.get_expire_at_browser_close()
         idle_timeout_s, absolute_lifetime_s = lifetimes_s
         ticket = ticket_cache().rotate(
             str(self.session_key), idle_timeout_s=idle_timeout_s, absolute_lifetime_s=absolute_lifetime_s
         )
-        self._go_on_with(ticket, ends_with_browser)
+        self._continue_with(ticket, ends_with_browser)
         if is_password_new:
             ticket_cache().logout_everywhere(self._principal, keep=self._admitted)
 
-    def _go_on_with(self, ticket: str, ends_with_browser: bool) -> Attributes:
-        self._forget()
+    def _continue_with(self, ticket: str, ends_with_browser: bool) -> Attributes:
+        """The session is this ticket's from now on. Its attributes."""
+        self._reset()
         self._session_key = ticket
         self._is_cookie_due = True
         self._ends_with_browser = ends_with_browser
@@ -366,25 +339,22 @@ class SessionStore(SessionBase):
         self._session_cache = SharedData(attributes, self)
         return attributes
 
-    def _forget(self) -> None:
-        self._session_key = None
-        self._admitted = self._ends_with_browser = None
-        self._newcomer, self._details = "", NO_DETAILS
-        self._is_key_due = self._is_expiry_due = self._is_cookie_due = False
-        self._session_cache = {}
+    # --- which version the client has seen
 
-    # --- what the client is told of it
+    def _note_read(self, attributes: Attributes) -> None:
+        if attributes.is_loaded:
+            self._seen.read(attributes.version or NEVER_WRITTEN)
 
-    def _news(self) -> str | None:
+    def _seen_news(self) -> str | None:
         """As `SeenVersion.news`, when the request is done."""
         data = self.__dict__.get("_session_cache")
         if isinstance(data, SharedData):
             self._note_read(data.attributes)
         return self._seen.news
 
-    def _news_age_s(self) -> int | None:
-        """How long the client is to know it: as long as the ticket. None: as long as the browser.
-        Asks the store nothing.
+    def _seen_max_age_s(self) -> int | None:
+        """How long the client keeps the version that it has seen: as long as the ticket. None: as
+        long as the browser runs. Does not ask the store.
         """
         data = self.__dict__.get("_session_cache")
         may_ask = self._ends_with_browser is not None or (isinstance(data, SharedData) and data.attributes.is_loaded)
@@ -394,24 +364,24 @@ class SessionStore(SessionBase):
     # --- its beginning and end
 
     def exists(self, session_key: str) -> bool:
-        """Whether it is a ticket that is admitted. An anonymous session exists nowhere.
+        """Whether a key is a ticket that is admitted. An anonymous session exists nowhere.
         StoreUnavailable.
         """
         return bool(SessionStore(session_key)._admit())
 
     def create(self) -> None:
-        """Another session, anonymous and empty."""
-        self._forget()
+        """Become another session, anonymous and empty."""
+        self._reset()
         self._seen.forget()
         self.save()
         self.modified = True
 
     def cycle_key(self) -> None:
-        """The same data under another ticket, when it is saved. An anonymous session gets one with
-        the login.
+        """Replace the ticket by another one of the same session, when that is saved. An anonymous
+        session gets one with the login.
 
-        Not where Django asks for it because SECRET_KEY is another: a ticket is signed with another
-        key, and of several requests at once only one could have the new one.
+        Nothing is done where Django asks for it because SECRET_KEY has changed: a ticket is signed
+        with another key, and of several requests at once only one could have the new ticket.
         """
         self._is_key_due |= not self._is_verifying
         self.modified = True
@@ -421,21 +391,21 @@ class SessionStore(SessionBase):
         self.cycle_key()
 
     def clear(self) -> None:
-        """Empty it; nobody is logged in to an empty session, so a ticket is revoked.
+        """Empty the session. In an empty session nobody is logged in, so a ticket is revoked.
         StoreUnavailable.
         """
-        if self._newcomer or self._doubtful or _is_ticket(self.session_key):
+        if self._login_due or self._ambiguous_keys or is_ticket(self.session_key):
             self.flush()
         else:
             super().clear()
 
     def flush(self) -> None:
-        """End the session: its ticket is revoked, for every application. StoreUnavailable, and
-        nothing is changed then.
+        """End the session, now: its ticket is revoked, for every application. StoreUnavailable:
+        nothing has changed.
         """
-        self._end_doubtful()
+        self._end_ambiguous()
         self.delete()
-        self._forget()
+        self._reset()
         self._seen.forget()
         self.accessed = self.modified = True
 
@@ -448,22 +418,22 @@ class SessionStore(SessionBase):
         delete. StoreUnavailable.
         """
         key = session_key or self.session_key
-        if _is_ticket(key):
+        if is_ticket(key):
             with self._noting_failure(), contextlib.suppress(TicketRefused):
                 ticket_cache().logout(key)
 
     @classmethod
     def clear_expired(cls) -> None:
-        """Nothing to do: the ticket cache sweeps."""
+        """Nothing to do: the ticket cache removes expired sessions."""
 
-    # --- how long
+    # --- how long it lasts
 
     def set_expiry(self, value: float | datetime | timedelta | None) -> None:
-        """As in Django: unused for so many seconds; at a moment; 0: the cookie ends with the
-        browser; None: the usual lifetimes.
+        """As in Django: so many seconds without use; a moment; 0: the cookie ends with the browser;
+        None: the usual lifetimes.
 
-        A ticket says how long it lives, so one that is there is exchanged for another when the
-        session is saved. 0 and None change the cookie alone.
+        A ticket says how long it lives, so the present one is replaced by another when the session
+        is saved. 0 and None change the cookie alone.
         """
         super().set_expiry(value)
         self._is_expiry_due = self._is_cookie_due = True
@@ -474,7 +444,9 @@ class SessionStore(SessionBase):
         self._is_expiry_due = self._is_cookie_due = True
 
     def get_expiry_age(self, **kwargs: Any) -> int:
-        """Seconds until the session ends though it is used; for an anonymous one, as in Django."""
+        """Seconds until the session ends however much it is used; of an anonymous one, as in
+        Django. StoreUnavailable.
+        """
         admitted = None if kwargs else self._admit()
         if admitted is None:
             return super().get_expiry_age(**kwargs)
@@ -487,7 +459,9 @@ class SessionStore(SessionBase):
         return await sync_to_async(self.get_expiry_age)(**kwargs)
 
     def get_expiry_date(self, **kwargs: Any) -> datetime:
-        """When the session ends though it is used; for an anonymous one, as in Django."""
+        """When the session ends however much it is used; of an anonymous one, as in Django.
+        StoreUnavailable.
+        """
         if kwargs or self._admit() is None:
             return super().get_expiry_date(**kwargs)
         return timezone.now() + timedelta(seconds=self.get_expiry_age())
@@ -497,8 +471,8 @@ class SessionStore(SessionBase):
         return await sync_to_async(self.get_expiry_date)(**kwargs)
 
     def get_expire_at_browser_close(self) -> bool:
-        """Whether the cookie ends with the browser; also if the store can not say it, for
-        SessionMiddleware asks when all is done.
+        """Whether the cookie ends with the browser. True if the store would have to be asked and
+        does not answer: Django's SessionMiddleware asks when the response is done.
         """
         if self._ends_with_browser is None:
             try:
@@ -507,41 +481,21 @@ class SessionStore(SessionBase):
                 return True
         return self._ends_with_browser
 
-    def _lifetimes_s(self) -> tuple[float | None, float | None]:
-        """What `set_expiry` means for a ticket that is made now: idle and absolute, which counts
-        from the login. None: the usual.
-        """
+    def _lifetimes_s(self) -> Lifetimes:
+        """Those of a ticket that is made now."""
         expiry = self.get(EXPIRY)
         if not expiry:
             return None, None
         admitted = self._admit()
-        age_s = time.time() - admitted.issued_at_ms / 1000 if admitted else 0.0
-        if isinstance(expiry, str):
-            return math.inf, math.ceil(age_s + _left_s(expiry))
-        usual_s = ticket_cache().absolute_lifetime_s
-        idle_s = math.ceil(expiry)
-        return idle_s, max(usual_s, math.ceil(age_s + idle_s)) if usual_s else math.inf
-
-
-def _is_over(expiry: Any) -> bool:
-    """Whether what `set_expiry` has left says that the session is over: a moment that is past, or
-    less than nothing.
-    """
-    if isinstance(expiry, str):
-        return _left_s(expiry) <= 0
-    return expiry is not None and expiry < 0
-
-
-def _left_s(moment: str) -> float:
-    return (datetime.fromisoformat(moment) - timezone.now()).total_seconds()
+        return lifetimes_s(expiry, admitted.issued_at_ms if admitted else None, ticket_cache().absolute_lifetime_s)
 
 
 @receiver(user_logged_in, dispatch_uid="fastticket")
 def _on_login(request: HttpRequest | None, user: AbstractBaseUser, **_: Any) -> None:
-    """Others send this signal, too, for logins that are none of a session: it counts if the session
-    says who it is.
+    """Take Django's `login()` for a login of the session. The signal counts only if the session has
+    the user: others send it too, for logins without a session.
 
-    InvalidPrincipal, out of `login()`: nobody is logged in.
+    InvalidPrincipal, raised out of `login()`: nobody is logged in.
     """
     session = getattr(request, "session", None)
     if not isinstance(session, SessionStore) or session.get(SESSION_KEY) != id_of(user):
@@ -553,11 +507,6 @@ def _on_login(request: HttpRequest | None, user: AbstractBaseUser, **_: Any) -> 
         if request is not None and hasattr(request, "user"):
             request.user = AnonymousUser()
         raise
-    said: Mapping[str, str] = getattr(request, "META", {})
-    visitor = Visitor(address=said.get("REMOTE_ADDR", ""), user_agent=said.get("HTTP_USER_AGENT", ""))
+    environ: Mapping[str, str] = getattr(request, "META", {})
+    visitor = Visitor(address=environ.get("REMOTE_ADDR", ""), user_agent=environ.get("HTTP_USER_AGENT", ""))
     session._log_in(principal, visitor.details)
-
-
-def _is_ticket(session_key: str | None) -> bool:
-    """A signed session has colons, a ticket none."""
-    return bool(session_key) and ":" not in str(session_key)

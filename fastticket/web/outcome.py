@@ -44,7 +44,8 @@ class Outcome(enum.Enum):
 def outcome_of(status: int, *, has_store_failed: bool = False) -> Outcome:
     """The outcome of a response with this status code.
 
-    `has_store_failed`: the store has failed the request, and the application may have heard of it.
+    `has_store_failed`: the store has failed the request. Flask and Django make a response of an
+    exception before this rule is asked, so a 500 may stand for that failure.
     """
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return Outcome.WRITE

@@ -1,5 +1,5 @@
-"""Where the command `fastticket` begins: before the package is imported, which takes a tenth of a
-second.
+"""The entry point of the command `fastticket`: what must happen before the package is imported, which
+takes a tenth of a second.
 """
 
 import os
@@ -12,9 +12,9 @@ ENDED_BY_SIGTERM = 128 + signal.SIGTERM
 def main() -> int:
     """Run a command; the exit code.
 
-    The first process of a container (pid 1) has no default for SIGTERM: the kernel drops it until
-    somebody handles it. And what means "reload" or "open the logs anew" to a gateway must not end
-    one that still starts: it reads all of that now.
+    For the first process of a container (pid 1) the kernel drops SIGTERM until it has a handler. And
+    SIGHUP and SIGUSR1, which mean "reload" and "open the logs anew" to a gateway, must not end one
+    that still starts: it is about to read its configuration and to open its logs.
     """
     _open_standard_streams()
     if sys.argv[1:2] == ["serve"]:
@@ -28,14 +28,14 @@ def main() -> int:
 
 
 def _open_standard_streams() -> None:
-    """One that is closed (`2>&-`) would be the number of the next file or socket, and what is said
-    to nobody would be written there.
+    """Open those that are closed (`2>&-`): their number would become that of the next file or socket,
+    and messages would be written into it.
     """
     for fd in range(3):
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 -- for as long as the process
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 

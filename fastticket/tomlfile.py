@@ -1,4 +1,4 @@
-"""TOML files: a configuration, a key ring."""
+"""Reads TOML files: configurations and key files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_toml(path: str | os.PathLike[str], if_missing: str = "") -> dict[str, Any]:
-    """A file's table; a byte order mark before it means nothing. ConfigError, with `if_missing`
-    where there is no such file.
+    """The table of a file, which is UTF-8 with or without a byte order mark. ConfigError, with
+    `if_missing` appended if there is no such file.
     """
     try:
         with open(path, "rb") as file:
@@ -29,5 +29,5 @@ def read_toml(path: str | os.PathLike[str], if_missing: str = "") -> dict[str, A
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}: not TOML: line {line} is not UTF-8") from None
-    except (ValueError, RecursionError) as error:  # what int() and deep nesting raise through tomllib, too
+    except (ValueError, RecursionError) as error:  # int() and deep nesting raise them through tomllib
         raise ConfigError(f"{path}: not TOML: {error}") from None

@@ -238,7 +238,7 @@ class Gateway:
         self.cache = self.worker._cache
 
     async def _start(self):
-        worker = Worker(Given(self.config, self.config.keyring()), self._listeners)
+        worker = Worker(Given(self.config, self.config.key_pairs()), self._listeners)
         await worker.start()
         return worker
 

@@ -1,1 +1,1 @@
-"""What `fastticket` does on the command line, a module a group of commands."""
+"""The commands of `fastticket`, one module for each group; `cli` has all of their options."""

@@ -1,9 +1,8 @@
-"""`fastticket demo`: two small applications and a gateway that balances between them, to be tried
-by hand.
+"""`fastticket demo`: a gateway and two small applications behind it, to try by hand.
 
-The applications show what one behind a gateway has to do: nothing for authentication (the gateway
-names the user in `X-Forwarded-User`), `X-Ticket-Login` after it has checked a password,
-`X-Ticket-Logout` to end the session. They keep no state.
+The applications show what an application behind a gateway has to do: nothing for authentication (the
+gateway names the user in `X-Forwarded-User`), `X-Ticket-Login` in the response that follows a correct
+password, `X-Ticket-Logout` to end the session. They keep no state.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from importlib import resources
 from pathlib import Path
 
 from fastticket.errors import ConfigError
-from fastticket.gateway.processes import end_with_parent
-from fastticket.gateway.reader import read_config
+from fastticket.gateway.forking import end_with_parent
+from fastticket.gateway.reader import simple_config
 from fastticket.gateway.supervisor import run
 from fastticket.keyfile import create_key_file
 
@@ -28,13 +27,13 @@ PAGE = resources.files("fastticket.commands").joinpath("demo.html").read_text("u
 
 
 class Application(BaseHTTPRequestHandler):
-    """Whoever may come here has been let in by the gateway."""
+    """An application behind the gateway, which has authenticated the user."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
-        """The page, and the same as JSON."""
+        """The page, or the user as JSON."""
         path = self.path.partition("?")[0]
         if path == "/whoami":
             self._answer(200, "application/json", json.dumps(self._whoami()) + "\n")
@@ -44,7 +43,7 @@ class Application(BaseHTTPRequestHandler):
             self._answer(404, "text/plain", "there is no such page\n")
 
     def do_POST(self) -> None:
-        """Log in (any name will do here), log out."""
+        """Log in, by any name and without a password, or log out."""
         form = urllib.parse.parse_qs(
             self.rfile.read(int(self.headers.get("Content-Length", 0))).decode(errors="replace")
         )
@@ -75,25 +74,32 @@ class Application(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
-        """Quiet: the page shows who answered."""
+        """Log nothing: the page shows which application answered."""
 
 
 def return_address(wanted: str) -> str:
-    r"""Where to go after the login: a path of this host, or else the front page.
+    r"""Where to go after the login: `wanted` if it is a path of this host, else the front page.
 
-    The gateway names nothing but such paths, but anybody can write a link to the login page.
-    `//host` and `/\host` are other hosts to a browser, which also leaves out tabs and line ends.
+    The gateway only sends such paths, but anybody can write a link to the login page. Browsers take
+    `//host` and `/\host` for other hosts, and drop tabs and line ends.
     """
     return wanted if re.fullmatch(r"/(?![/\\])[!-~]*", wanted) else "/"
 
 
 def demo(port: int, application_ports: list[int], folder: Path) -> int:
-    """Run until interrupted. Keys and sessions stay in `folder`. The exit code. ConfigError."""
+    """Run until interrupted; the exit code. Keys and sessions stay in `folder`. ConfigError."""
     folder.mkdir(parents=True, exist_ok=True)
     keys = folder / "keys.toml"
     if not keys.exists():
         create_key_file(keys)
-    config = read_config(_table(port, application_ports), "demo", folder)
+    config = simple_config(
+        [f"127.0.0.1:{port}"],
+        [f"127.0.0.1:{number}" for number in application_ports],
+        "sqlite:///sessions.db",
+        keys.name,
+        source="demo",
+        base=folder,
+    )
     servers = [_serve(application_port) for application_port in application_ports]
     processes = [
         multiprocessing.get_context("fork").Process(target=_run, args=(server, os.getpid()), daemon=True)
@@ -101,7 +107,7 @@ def demo(port: int, application_ports: list[int], folder: Path) -> int:
     ]
     for process, server in zip(processes, servers, strict=True):
         process.start()
-        server.server_close()  # it is the child's now
+        server.server_close()  # the child has its own
     try:
         return run(lambda: config, lambda addresses: _greet(addresses, application_ports, folder))
     finally:
@@ -119,19 +125,9 @@ def _serve(port: int) -> ThreadingHTTPServer:
 
 
 def _run(server: ThreadingHTTPServer, parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
-    end_with_parent(parent)  # after `kill -9` of the demo its ports are free again
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent ends this one
+    end_with_parent(parent)  # also after SIGKILL, so that its port is free again
     server.serve_forever()
-
-
-def _table(port: int, application_ports: list[int]) -> dict[str, object]:
-    return {
-        "gateway": {"listen": [f"127.0.0.1:{port}"], "login_url": "/login"},
-        "ticket": {"keys": "keys.toml"},
-        "store": {"url": "sqlite:///sessions.db"},
-        "upstream": [{"name": "app", "servers": [f"127.0.0.1:{number}" for number in application_ports]}],
-        "route": [{"path": "/login", "auth": "none", "login": True}, {"path": "/", "auth": "required"}],
-    }
 
 
 def _greet(addresses: list[str], application_ports: list[int], folder: Path) -> None:

@@ -1,7 +1,6 @@
-"""`fastticket keys`: what is in a key file, and the steps by which a key comes into a fleet and
-leaves it.
+"""`fastticket keys`: lists the keys of a key file, and adds, promotes and retires them.
 
-What is printed never has a secret in it. docs/ticket-format.md has the procedure.
+Nothing that is printed contains a secret. docs/ticket-format.md has the procedure for a fleet.
 """
 
 from __future__ import annotations
@@ -21,22 +20,23 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from fastticket.errors import ConfigError, FastticketError
+from fastticket.gateway.exitcodes import FAILED
 from fastticket.keyfile import Key, add_key, add_keys_of, promote_key, read_ring, refuse_signing, retire_key
 
-USES = "fastticket_key_uses_total"  # of a gateway's /metrics; its one label is the key's id
+USES = "fastticket_key_uses_total"  # in /metrics; its only label is the key id
 ADMIN_TIMEOUT_S = 5.0
 WATCH_S = 10.0
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
 
 
 class AdminError(FastticketError):
-    """A gateway's admin listener does not answer, or does not say what was asked."""
+    """A gateway's admin listener does not answer, or its answer lacks what was asked."""
 
     reason = "admin_unavailable"
 
 
 def add_key_commands(parser: argparse.ArgumentParser) -> None:
-    """Its four commands."""
+    """Declare `keys list`, `add`, `promote` and `retire`."""
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = _command(commands, "list", "show ids, ages, and which one signs", list_keys)
@@ -69,7 +69,7 @@ def _command(
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text)
     command.add_argument("file", type=Path, metavar="FILE", help="key file")
-    command.set_defaults(command=run)
+    command.set_defaults(run=run)
     return command
 
 
@@ -96,7 +96,7 @@ def _seconds(text: str) -> float:
 
 
 def list_keys(options: argparse.Namespace) -> int:
-    """Print the ring in the order of the file, the one that signs last."""
+    """Print the keys in the order of the file, the one that signs last."""
     keys = read_ring(options.file)
     _warn_of_readers(options.file)
     uses = read_uses(options.admin) if options.admin else {}
@@ -121,7 +121,7 @@ def _values(key: Key, signs: bool) -> dict[str, object]:
 
 
 def _age(seconds: object) -> str:
-    """As people say it."""
+    """A time in its largest unit of which there are at least two."""
     age_s = max(0, int(str(seconds)))
     for unit_s, name in ((DAY_S, "d"), (HOUR_S, "h"), (MINUTE_S, "min")):
         if age_s >= 2 * unit_s:
@@ -135,7 +135,7 @@ def _warn_of_readers(path: Path) -> None:
 
 
 def add(options: argparse.Namespace) -> int:
-    """A fresh key, or those of another gateway. Prints the ids, one a line."""
+    """Add a fresh key, or those of another key file; print their ids, one a line."""
     if options.source:
         source = "/dev/stdin" if options.source == "-" else options.source
         added = add_keys_of(options.file, read_ring(source))
@@ -150,14 +150,14 @@ def add(options: argparse.Namespace) -> int:
 
 
 def promote(options: argparse.Namespace) -> int:
-    """Only when all gateways know the key."""
+    """Let a key sign. Every gateway must have loaded it before, or it refuses the new tickets."""
     promote_key(options.file, options.id)
     print(f"{options.file}: key {options.id} signs, once the gateway has reloaded", file=sys.stderr)
     return 0
 
 
 def retire(options: argparse.Namespace) -> int:
-    """1: it is still used."""
+    """Take a key out. With --admin, first watch the gateway; 1 if it still verifies tickets by the key."""
     if options.admin:
         refuse_signing(options.file, read_ring(options.file), options.id)
         before = read_uses(options.admin)
@@ -171,7 +171,7 @@ def retire(options: argparse.Namespace) -> int:
                 f"{options.watch_s:g} s",
                 file=sys.stderr,
             )
-            return 1
+            return FAILED
     retire_key(options.file, options.id)
     print(
         f"{options.file}: key {options.id} is out; its tickets are refused once the gateway has reloaded",
@@ -184,22 +184,22 @@ def retire(options: argparse.Namespace) -> int:
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    """HTTP on a Unix socket."""
+    """HTTP over a Unix socket."""
 
     def __init__(self, path: str) -> None:
         super().__init__("admin", timeout=ADMIN_TIMEOUT_S)
         self._path = path
 
     def connect(self) -> None:
-        """To the path."""
+        """Connect to the path."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
 
 
 def read_uses(address: str) -> dict[int, int]:
-    """Key id -> good signatures that a gateway has seen under it since its start. AdminError,
-    ConfigError.
+    """Key id -> good signatures that a gateway has verified under it since its start, from its
+    /metrics. AdminError; ConfigError: the address.
     """
     connection = _connection(address)
     try:

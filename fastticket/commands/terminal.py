@@ -1,8 +1,8 @@
-"""What the commands read and write where the terminal's encoding is not UTF-8: ASCII, Latin-1.
+"""Input and output of the commands where the locale's encoding is not UTF-8: ASCII, Latin-1.
 
-A character that the terminal does not have is written as an escape: for people as Python has it,
-for programs as JSON and TOML do. Both of these are escaped wherever the terminal is not UTF-8:
-their readers take them for UTF-8.
+A character that the encoding lacks is written as an escape: in text for people as Python writes it,
+in JSON and TOML as their escapes. JSON and TOML are escaped in every encoding but UTF-8, because
+their readers expect UTF-8.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any
 
 
 def prepare() -> None:
-    """Let no character stop a command."""
+    """Make standard streams replace what they cannot encode or decode, instead of raising."""
     for stream, errors in ((sys.stdout, "backslashreplace"), (sys.stderr, "backslashreplace"), (sys.stdin, "replace")):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=errors)
 
 
 def arguments() -> list[str]:
-    """Those of the process; what its locale could not read is UTF-8, if it can be."""
+    """The arguments of the process; what the locale could not decode is read as UTF-8."""
     return [_read(argument) for argument in sys.argv[1:]]
 
 
@@ -37,12 +37,12 @@ def _read(argument: str) -> str:
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """For standard output."""
+    """JSON for standard output."""
     return json.dumps(value, ensure_ascii=not _is_utf8(), indent=indent)
 
 
 def toml_text(text: str) -> str:
-    """TOML for standard output: all that is not ASCII stands in basic strings."""
+    """TOML for standard output. What is not ASCII in it must stand in basic strings."""
     return text if _is_utf8() else re.sub(r"[^\x00-\x7f]", _escape, text)
 
 

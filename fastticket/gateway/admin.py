@@ -1,7 +1,7 @@
-"""The listener for operators: `/healthz`, `/readyz`, `/metrics`; POST `/drain` makes it not ready,
-DELETE takes it back.
+"""The listener for operators: `/healthz`, `/readyz`, `/metrics`. POST `/drain` makes the gateway not
+ready, DELETE `/drain` makes it ready again.
 
-It is the supervisor's: it answers while workers are busy, and for all of them. One answer a
+It runs in the supervisor, which answers for all workers, even while they are busy. One answer a
 connection.
 """
 
@@ -23,13 +23,15 @@ from fastticket.gateway.snapshot import Snapshot
 log = logging.getLogger("fastticket.admin")
 
 HEAD_BYTES_MAX = 8192
-TIMEOUT_S = 5.0  # of a connection, from its begin to its end
-OF_BROWSERS = (b"origin", b"sec-fetch-site")  # a page that somebody reads on this machine is no operator
-CONNECTIONS_MAX = 64  # then the oldest one goes: a probe takes milliseconds, so that is one which asks nothing
+TIMEOUT_S = 5.0  # of a connection, from start to end
+#: A request with one of these fields comes from a page in a browser on this machine, not from an
+#: operator.
+BROWSER_FIELDS = (b"origin", b"sec-fetch-site")
+CONNECTIONS_MAX = 64  # beyond that the oldest is closed: a probe takes milliseconds, so that one is idle
 
 
 class Answer(NamedTuple):
-    """What a page says."""
+    """Status, body and Content-Type of a page."""
 
     status: HTTPStatus
     body: bytes
@@ -37,7 +39,9 @@ class Answer(NamedTuple):
 
 
 class AdminListener:
-    """Answers from a snapshot that it takes for each request."""
+    """Answers each request from a snapshot of that moment. `drain`, `undrain`: for POST and DELETE
+    /drain.
+    """
 
     def __init__(
         self, snapshot: Callable[[], Snapshot], drain: Callable[[], None], undrain: Callable[[], None]
@@ -48,13 +52,13 @@ class AdminListener:
         self._connections: dict[asyncio.StreamWriter, None] = {}  # the oldest one first
 
     async def move_to(self, listener: socket.socket | None) -> None:
-        """Serve there and nowhere else from now on."""
+        """Serve on this socket instead of the one before; None: nowhere."""
         await self.close()
         if listener:
             self._server = await asyncio.start_server(self._serve, sock=listener, limit=HEAD_BYTES_MAX)
 
     async def close(self) -> None:
-        """Accept no more."""
+        """Stop accepting connections."""
         if self._server:
             self._server.close()
             self._server = None
@@ -75,7 +79,7 @@ class AdminListener:
             writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader) -> bytes:
-        """The response to one request; to HEAD it has no content, whatever is wrong with that."""
+        """Read one request; its response. To HEAD it has no content, not even with an error."""
         try:
             raw = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
@@ -86,7 +90,7 @@ class AdminListener:
             status = HTTPStatus(-head if head else HTTPStatus.BAD_REQUEST)
             return _response(_error(status), with_body=not raw.startswith(b"HEAD "))
         if head["path"] == b"/drain" and head["method"] in self._changes:
-            if any(name.lower() in OF_BROWSERS for name, _, _ in head["fields"]):
+            if any(name.lower() in BROWSER_FIELDS for name, _, _ in head["fields"]):
                 return _response(_error(HTTPStatus.FORBIDDEN))
             self._changes[head["method"]]()
             return _response(_readiness(self._snapshot()))

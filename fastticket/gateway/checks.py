@@ -1,8 +1,7 @@
-"""What `fastticket check-config` looks at beyond the file itself: keys, what deserves a warning,
-and with `--live` the world around.
+"""What `fastticket check-config` checks beyond the rules of the file: keys and cache settings, likely
+mistakes, and with `--live` the machine and the network.
 
-What a start would refuse is a problem; what it would put up with, or could be otherwise a moment
-later, is not.
+A problem is something for which a start would be refused. Likely mistakes are warnings.
 """
 
 from __future__ import annotations
@@ -19,20 +18,20 @@ from typing import TypeVar
 from fastticket.core.ticket import Keyring
 from fastticket.errors import ConfigError, FastticketError, NoStore
 from fastticket.gateway.addresses import Address
+from fastticket.gateway.assembly import make_cache
 from fastticket.gateway.lookups import UnresolvedName, look_up_aside
 from fastticket.gateway.routing import route_of
 from fastticket.gateway.settings import CacheSettings, Config
-from fastticket.gateway.worker import make_cache
 from fastticket.stores import without_password
 
 _T = TypeVar("_T")
 
-LIVE_TIMEOUT_S = 10.0  # of each look
+LIVE_TIMEOUT_S = 10.0  # of each live check
 LOGS = ("access_log", "error_log")
 
 
 def problems_of(config: Config) -> list[str]:
-    """What only the key ring and the cache can find wrong."""
+    """Problems that the key ring and the ticket cache find when they are made."""
     problems: list[str] = []
     keys = Keyring.generate()
     try:
@@ -47,13 +46,15 @@ def problems_of(config: Config) -> list[str]:
 
 
 def _small(config: Config) -> Config:
-    """Without what the file's own checks have found, and without the memory."""
+    """The configuration without the values that the file's own rules have refused, and with a near
+    cache of one session, to save memory.
+    """
     ticket = dataclasses.replace(config.ticket, remember_lifetime_s=max(1, config.ticket.remember_lifetime_s))
     return dataclasses.replace(config, ticket=ticket, cache=CacheSettings(capacity=1))
 
 
 def warnings_of(config: Config) -> list[str]:
-    """What works, and is a mistake all the same."""
+    """Likely mistakes: the gateway would start with them."""
     warnings = []
     if config.ticket.keys and (others := _others_may(config.base / config.ticket.keys)):
         warnings.append(
@@ -82,38 +83,37 @@ def warnings_of(config: Config) -> list[str]:
 
 
 def _may_get_cookies(path: str, config: Config) -> bool:
-    """Whether a request that falls under this path may be one of the cookie's path."""
+    """Whether browsers send the cookie (its `cookie_path`) to the path, or to one below it."""
     route, cookie = f"{path.rstrip('/')}/", f"{config.ticket.cookie_path.rstrip('/')}/"
     return route.startswith(cookie) or cookie.startswith(route)
 
 
 def _others_may(path: Path) -> str:
-    """What others may do with a file: read, write, or nothing."""
+    """What all users may do with a file: "write", "read" or ""."""
     mode = path.stat().st_mode
     return "write" if mode & stat.S_IWOTH else "read" if mode & stat.S_IROTH else ""
 
 
-async def look(config: Config) -> list[str]:
-    """What is not as it has to be when the gateway runs, as whoever runs this sees it. No file and
-    no store is made.
-
-    Of a file with mistakes: what can be looked at all the same.
+async def live_problems_of(config: Config) -> list[str]:
+    """What the store, the name server and the file system are missing, as seen by the user who runs
+    this. No file and no store is made. A faulty configuration is checked as far as possible.
     """
-    store, *names = await asyncio.gather(_ask_store(config), *(_resolve(*each) for each in _readable(_names, config)))
-    sections = [store, *names, _readable(_look_at_logs, config), _readable(_look_at_folders, config)]
+    names = _readable(_names, config)
+    store, *unresolved = await asyncio.gather(_check_store(config), *(_check_name(*each) for each in names))
+    sections = [store, *unresolved, _readable(_check_logs, config), _readable(_check_folders, config)]
     return [f"{config.source}: {problem}" for found in sections for problem in found]
 
 
 def _readable(each: Callable[[Config], Iterator[_T]], config: Config) -> list[_T]:
-    """All of it, up to a mistake that the file's own checks have found."""
+    """All that it yields, up to a value that the file's own rules have refused."""
     found: list[_T] = []
     with contextlib.suppress(ConfigError):
         found.extend(each(config))
     return found
 
 
-async def _ask_store(config: Config) -> list[str]:
-    """One that is not there yet is made by the first start, if it can be."""
+async def _check_store(config: Config) -> list[str]:
+    """Whether the store answers. A missing SQLite file must be one that the first start can make."""
     shown = without_password(config.store.url)
     try:
         store = config.open_store(creates=False)
@@ -151,7 +151,7 @@ def _names(config: Config) -> Iterator[tuple[str, Address]]:
             yield f"[[upstream]] {upstream.name}: servers", address
 
 
-async def _resolve(where: str, address: Address) -> list[str]:
+async def _check_name(where: str, address: Address) -> list[str]:
     if not address.host:
         return []
     try:
@@ -164,7 +164,7 @@ async def _resolve(where: str, address: Address) -> list[str]:
     return []
 
 
-def _look_at_logs(config: Config) -> Iterator[str]:
+def _check_logs(config: Config) -> Iterator[str]:
     for name in LOGS:
         text = getattr(config.gateway, name)
         if text in ("", "-"):
@@ -179,8 +179,8 @@ def _look_at_logs(config: Config) -> Iterator[str]:
             yield f"{where}: {error.strerror}"
 
 
-def _look_at_folders(config: Config) -> Iterator[str]:
-    """Of Unix sockets."""
+def _check_folders(config: Config) -> Iterator[str]:
+    """The folders of Unix sockets."""
     listen = [("[gateway] listen", address) for address in config.listen_addresses()]
     admin = config.admin_address()
     for where, address in [*listen, *([("[gateway] admin", admin)] if admin else [])]:
@@ -189,7 +189,7 @@ def _look_at_folders(config: Config) -> Iterator[str]:
 
 
 def _why_not_made(path: Path, where: str) -> Iterable[str]:
-    """Of a file that is to be made: its folder."""
+    """Why a file cannot be made: its folder is missing, or this user may not write there."""
     with contextlib.suppress(OSError):
         if stat.S_ISDIR(path.parent.stat().st_mode):
             return [] if os.access(path.parent, os.W_OK | os.X_OK) else [f"{where}: nobody may write in {path.parent}"]

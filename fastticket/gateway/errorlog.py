@@ -1,10 +1,9 @@
-"""The log of errors: whoever has something to say never waits for who reads it, and says the same
-thing only so often.
+"""The error log: logging never blocks, and never floods.
 
-Lines are made by the one who speaks, wait in a bounded queue, and are written by a thread. Of one
-message (by its format string), at most LINES_MAX are written in WINDOW_S; then one line says how
-many more there were. What found no room in the queue is counted, too. Text, or JSON by
-`error_log_format`.
+A line is formatted by the thread that logs it, waits in a bounded queue, and is written by another
+thread. At most LINES_MAX lines of one message (by its format string) are written in WINDOW_S; then
+one line says how many were left out. Lines that find no room in the queue are counted and reported,
+too. The form is text, or JSON by `error_log_format`.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ from fastticket.gateway.outlet import Outlet
 from fastticket.gateway.settings import Config
 
 PENDING_BYTES_MAX = 1024 * 1024
-LINES_MAX = 50  # of one message in a window
+LINES_MAX = 50  # of one message in one window
 WINDOW_S = 10.0
-MESSAGES_MAX = 500  # that are told apart
+MESSAGES_MAX = 500  # with a window of their own at a time
 STDERR = 2
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -39,7 +38,7 @@ class _Text(logging.Formatter):
 
 
 class _Json(logging.Formatter):
-    """One object a line, with the time as the access log has it."""
+    """One JSON object a line, with the time in the form of the access log."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds")
@@ -56,17 +55,17 @@ class _Json(logging.Formatter):
 
 
 class _Window:
-    """Of one message."""
+    """The lines of one message until `ends_s`; `record` is the first."""
 
     def __init__(self, ends_s: float, record: logging.LogRecord) -> None:
         self.ends_s = ends_s
-        self.record = record  #: the first one
+        self.record = record
         self.lines = 0
         self.left_out = 0
 
 
 class ErrorLog(logging.Handler):
-    """One a process; it goes on in a forked child, with a thread and a queue of its own."""
+    """One for each process. A forked child goes on with its own thread and queue."""
 
     def __init__(self, window_s: float = WINDOW_S) -> None:
         super().__init__()
@@ -77,7 +76,7 @@ class ErrorLog(logging.Handler):
         os.register_at_fork(after_in_child=self._begin)
 
     def _begin(self) -> None:
-        """With nothing said yet: what waits in a parent's queue is the parent's to write."""
+        """Start with empty queues: the parent writes what waits in its own."""
         self._windows: dict[tuple[str, str], _Window] = {}
         self._dropped = 0
         self._timer: threading.Timer | None = None
@@ -87,8 +86,8 @@ class ErrorLog(logging.Handler):
         return Outlet(self._path, STDERR, PENDING_BYTES_MAX, self._lost)
 
     def move_to(self, path: Path | None, *, is_json: bool) -> None:
-        """Write there from now on; None: the standard error. A file that can not be opened is tried
-        again with later lines.
+        """Write to this file from now on; None: to the standard error. A file that cannot be opened
+        is tried again with later lines.
         """
         with self._locked():
             self.setFormatter(_Json() if is_json else _Text())
@@ -98,11 +97,11 @@ class ErrorLog(logging.Handler):
                 self._outlet = self._make_outlet()
 
     def reopen(self) -> None:
-        """The file by that name may be another one now."""
+        """Open the file anew: log rotation has moved it away."""
         self._outlet.reopen()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Soon, or not at all. `Handler.handle` holds the handler's lock."""
+        """Queue a line, or count it. Called by `Handler.handle`, which holds the handler's lock."""
         now_s = time.monotonic()
         key = (record.name, record.msg if isinstance(record.msg, str) else type(record.msg).__name__)
         window = self._windows.get(key)
@@ -119,7 +118,7 @@ class ErrorLog(logging.Handler):
         self._wake_at_ends(now_s)
 
     def close(self) -> None:
-        """Say what is left, in bounded time. Nothing is taken any more."""
+        """Write what is queued, and what was left out, in bounded time. Later lines are dropped."""
         with self._locked():
             if self._timer:
                 self._timer.cancel()
@@ -130,7 +129,7 @@ class ErrorLog(logging.Handler):
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """As `Handler.handle` holds it."""
+        """Hold the handler's lock, as `Handler.handle` does."""
         self.acquire()
         try:
             yield
@@ -145,7 +144,7 @@ class ErrorLog(logging.Handler):
             self._wake_at_ends(now_s)
 
     def _wake_at_ends(self, now_s: float) -> None:
-        """Of the first window that has something to say then."""
+        """Start a timer for the first end of a window that has left lines out."""
         ends_s = [window.ends_s for window in self._windows.values() if window.left_out]
         if ends_s and self._timer is None:
             self._timer = threading.Timer(min(ends_s) - now_s, self._tell_left_out)
@@ -153,7 +152,7 @@ class ErrorLog(logging.Handler):
             self._timer.start()
 
     def _end_windows(self, now_s: float) -> None:
-        """Of those that are over, say how much was left out."""
+        """Drop the windows that are over, and log how many lines each has left out."""
         for key, window in list(self._windows.items()):
             if window.ends_s <= now_s:
                 del self._windows[key]
@@ -163,7 +162,7 @@ class ErrorLog(logging.Handler):
                     self._put(logging.LogRecord(said.name, said.levelno, said.pathname, said.lineno, *what, None))
 
     def _put(self, record: logging.LogRecord) -> None:
-        """Into the queue. What had no room before comes first, as a number."""
+        """Queue a line; before it, the number of lines that had no room."""
         try:
             line = self.format(record) + "\n"
             if self._dropped:
@@ -178,9 +177,7 @@ class ErrorLog(logging.Handler):
             self.handleError(record)
 
     def _lost(self, _reason: str, lines: int) -> None:
-        """Said by the thread that writes, with no lock held: a count that is a little off does no
-        harm.
-        """
+        """Called by the writing thread without the lock: a count that is a little off does no harm."""
         self._dropped += lines
 
 
@@ -188,11 +185,11 @@ _log: ErrorLog | None = None
 
 
 def begin() -> None:
-    """Everything that is logged in this process goes through an `ErrorLog` from now on."""
+    """Send everything that this process logs through an `ErrorLog`."""
     global _log
     root = logging.getLogger()
     for handler in root.handlers[:]:
-        if type(handler) is logging.StreamHandler:  # of `basicConfig`
+        if type(handler) is logging.StreamHandler:  # from `basicConfig`
             root.removeHandler(handler)
     _log = ErrorLog()
     root.addHandler(_log)
@@ -201,26 +198,28 @@ def begin() -> None:
 
 
 def follow(config: Config) -> None:
-    """What a configuration says. Nothing but the level where nobody has begun."""
+    """Apply a configuration's log settings; without a `begin`, the level only."""
     logging.getLogger().setLevel(config.gateway.log_level.upper())
     if _log:
         _log.move_to(config.log_path("error_log"), is_json=config.gateway.error_log_format == "json")
 
 
 def reopen() -> None:
-    """The log's file anew."""
+    """Open the log's file anew: log rotation has moved it away."""
     if _log:
         _log.reopen()
 
 
 def end() -> None:
-    """Before the process ends without another word: write what is left, in bounded time."""
+    """Write what is left, in bounded time, before the process ends."""
     if _log:
         _log.close()
 
 
 def say(text: str, timeout_s: float = 1.0) -> None:
-    """A line to the standard error; of a process that has begun, if somebody takes it in time."""
+    """Write a line to the standard error. After `begin`, end the log first, and drop the line if
+    nobody reads it in time.
+    """
     if _log is None:
         print(text, file=sys.stderr)
         return

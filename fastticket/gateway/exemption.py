@@ -1,8 +1,8 @@
-"""Which paths need no ticket, by a route's regular expression.
+"""The paths of a route that need no ticket, by a regular expression (`exempt`).
 
-Whoever sends a request chooses the path, and the expression is matched in the worker's loop: so by
-RE2, whose time is linear in the path's length whatever the expression is, and which therefore knows
-no look-around and no back-references.
+Clients choose the paths, and the expression is matched in the worker's loop. RE2 takes time linear
+in the path's length, whatever the expression is; therefore it has no look-around and no
+back-references.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import re2
 
 
 class Exemption:
-    """One route's. ValueError: not an expression that RE2 knows."""
+    """The exemption of one route. ValueError: RE2 does not know the expression."""
 
     def __init__(self, expression: str) -> None:
         options = re2.Options()
-        options.log_errors = False  # it would write to standard error by itself
+        options.log_errors = False  # RE2 would write to standard error
         try:
             self._compiled: Any = re2.compile(expression, options)
         except re2.error as error:
@@ -25,5 +25,5 @@ class Exemption:
             raise ValueError(reason) from None
 
     def covers(self, path: bytes) -> bool:
-        """Of the whole path, decoded."""
+        """Whether the expression matches the whole path, which is decoded."""
         return self._compiled.fullmatch(path.decode("latin-1")) is not None

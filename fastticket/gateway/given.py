@@ -1,6 +1,7 @@
-"""What a worker is given by its supervisor: all that it would otherwise have to read or to look up.
+"""What a supervisor gives a worker at its fork, so that the worker reads and looks up nothing that
+could have changed.
 
-A worker that takes another's place serves by what that one had, whatever has become of the key
+A worker that replaces another one runs by what that one was given, whatever has become of the key
 file, the name server or the store since.
 """
 
@@ -8,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import json
 from collections.abc import Mapping, Sequence
 
 from fastticket.core.ticket import Keyring
@@ -17,47 +17,37 @@ from fastticket.gateway.settings import Config
 
 
 class Start(enum.Enum):
-    """Why a worker starts, which says what may be away. What is wrong with the configuration itself
-    always ends it.
+    """Why a worker starts, which decides what may be missing. An error in the configuration itself
+    always ends the worker.
     """
 
-    FIRST = "first"  #: store and names may be away; a store that answers and is not what was configured may not
-    RELOAD = "reload"  #: what the present workers have may not be away: they go on instead
-    REPLACEMENT = "replacement"  #: everything may be away, or wrong by now: it was right when it was checked
-
-
-# Words of the supervisor to a worker, each with a line end; whatever else is a key ring.
-GO = b"go"  #: serve
-LEAVE = b"leave"  #: SIGTERM will follow: nobody shall stay
-STAY = b"stay"  #: it will not
-
-
-def word_of(pairs: Sequence[tuple[int, bytes]]) -> bytes:
-    """A key ring as a word."""
-    return json.dumps([(key_id, secret.hex()) for key_id, secret in pairs]).encode()
-
-
-def pairs_of(word: bytes) -> list[tuple[int, bytes]]:
-    """The key ring of a word."""
-    return [(key_id, bytes.fromhex(secret)) for key_id, secret in json.loads(word)]
+    FIRST = "first"  #: the store and names may be away; a store that answers must be the one configured
+    RELOAD = "reload"  #: nothing may be away that the present workers have: they go on instead
+    REPLACEMENT = "replacement"  #: everything may be away or wrong by now: it was right when it was checked
 
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """The configuration in force, and what goes with it."""
+    """The configuration of a worker, and what was read and looked up for it. ConfigError: the keys
+    make no ring.
+    """
 
     config: Config
-    keys: Keyring
-    pairs: Sequence[tuple[int, bytes]] | None = dataclasses.field(
-        default=None, repr=False
-    )  #: what they are; None: of the environment
+    #: The (id, secret) pairs of the key file, the one that signs last; None: the keys are in the
+    #: environment.
+    pairs: Sequence[tuple[int, bytes]] | None = dataclasses.field(default=None, repr=False)
     start: Start = Start.FIRST
-    #: The addresses of `host:port`, as some worker found them last; none: it has looked, and found
-    #: none.
+    #: The addresses of names by `host:port`, as a worker found them last; []: it found none.
     servers: Mapping[str, Sequence[Server]] = dataclasses.field(default_factory=dict)
-    is_store_away: bool = False  #: for the present workers, and they hold nobody's session: a reload loses nothing
+    #: The present workers have no store either and hold no session: a reload without the store
+    #: loses nothing.
+    is_store_away: bool = False
+    keys: Keyring = dataclasses.field(init=False, repr=False)  #: made of `pairs`, or of the environment
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keys", self.config.keyring_of(self.pairs))
 
     @property
     def may_lack_store(self) -> bool:
-        """Whether to serve without one."""
+        """Whether to serve without a store that answers."""
         return self.start is not Start.RELOAD or self.is_store_away

@@ -1,10 +1,9 @@
-"""How the clients of a worker that retires, while nothing of theirs is under way, come to one that
-serves by the new configuration.
+"""Hands clients from a retiring worker, while nothing of theirs is under way, to a worker of the
+present generation.
 
-One pair of sockets for all workers that a supervisor ever starts. Those that serve read from it;
-those that retire write to it. A message is a descriptor, with the client's address, none on a Unix
-socket, and whether it was a trusted proxy. Nobody waits: what the queue does not take is offered
-again later.
+One pair of sockets serves all workers of a supervisor: retiring workers write to it, the others read
+from it. A message is a client's descriptor (SCM_RIGHTS) with its address and whether it may be a
+trusted proxy. Nothing blocks: a client for which the queue has no room is offered again later.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ import contextlib
 import os
 import socket
 
-MESSAGE_BYTES_MAX = 17  # whether it may be a trusted proxy, and the address
-BELIEVED, STRANGER = b"+", b"-"
+MESSAGE_BYTES_MAX = 17  # BELIEVED or STRANGER, and an address of 16 bytes
+BELIEVED, STRANGER = b"+", b"-"  # may be a trusted proxy, or not
 
 
 class Handover:
-    """The supervisor makes it; it goes through forks. OSError: there is no descriptor for it."""
+    """Made by the supervisor and inherited by its workers. OSError: there are no descriptors left."""
 
     def __init__(self) -> None:
         self._giving, self._taking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -26,15 +25,15 @@ class Handover:
         self._taking.setblocking(False)
 
     def filenos(self) -> set[int]:
-        """What a worker needs of it."""
+        """The descriptors that a worker must keep open."""
         return {self._giving.fileno(), self._taking.fileno()}
 
     def fileno(self) -> int:
-        """Readable when there is somebody to take."""
+        """Readable when there is a client to take."""
         return self._taking.fileno()
 
     def give(self, fd: int, address: bytes, is_believed: bool) -> bool:
-        """Whether there was room. The descriptor stays the caller's, to close."""
+        """Offer a client. False: there is no room now. The caller closes its own descriptor."""
         try:
             socket.send_fds(self._giving, [(BELIEVED if is_believed else STRANGER) + address], [fd])
         except OSError:  # EAGAIN; ETOOMANYREFS
@@ -42,10 +41,10 @@ class Handover:
         return True
 
     def take(self) -> tuple[int, bytes, bool] | None:
-        """A client's descriptor, his address, of 16 bytes or none, and whether he may be a trusted
-        proxy.
+        """Take a client: its descriptor, its address (16 bytes, none on a Unix socket), and whether
+        it may be a trusted proxy.
 
-        None: there is nobody, or no descriptor for him (he is lost).
+        None: there is no client, or this process has no descriptor left for it, and it is lost.
         """
         with contextlib.suppress(OSError):
             message, fds, _, _ = socket.recv_fds(self._taking, MESSAGE_BYTES_MAX, 1)
@@ -56,6 +55,6 @@ class Handover:
         return None
 
     def close(self) -> None:
-        """Whoever is still in it has nobody to go to."""
+        """Close both ends. Clients still in between are disconnected."""
         self._giving.close()
         self._taking.close()

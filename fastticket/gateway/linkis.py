@@ -1,8 +1,8 @@
-"""Apache Linkis' `linkis.properties`, read as a configuration of ours.
+"""Reads Apache Linkis' `linkis.properties` as a configuration.
 
-What is not about the gateway's sessions is named in a warning and ignored; what is about them and
-not understood is an error, because ignoring it could let somebody in. docs/linkis.md says what each
-key becomes.
+A key that has nothing to do with the gateway's sessions is ignored with a warning. A key about
+sessions that is not understood is an error, because ignoring it could admit requests that Linkis
+refuses. docs/linkis.md says what each key becomes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fastticket.errors import ConfigError
 from fastticket.gateway.exemption import Exemption
 from fastticket.gateway.properties import WHITE, MalformedProperties, read_properties
 from fastticket.gateway.reader import read_config
-from fastticket.gateway.settings import Config
+from fastticket.gateway.settings import Config, StoreSettings, TicketSettings
 
 log = logging.getLogger("fastticket.gateway")
 
@@ -38,28 +38,28 @@ KNOWN = {
     *(REDIS + "sentinel." + name for name in ("master", "nodes", "password")),
     *(TIMEOUT, COOKIE, PASS_BY_USER, PASS_BY_CONF, PASS_BY_REGEX, SSL, DOMAIN_SWITCH, DOMAIN_LEVEL),
 }
-#: What begins so changes who is let in: it is understood, or refused.
+#: Keys with these prefixes decide who is admitted: they are understood, or refused.
 OF_SESSIONS = ("linkis.session.", "wds.linkis.session.", "wds.linkis.server.web.session.")
 
 LINKIS_COOKIE = "linkis_user_session_ticket_id_v1"
 LINKIS_LOGIN = "/api/rest_j/v1/user/login"
 LINKIS_PUBLIC_KEY = "/api/rest_j/v1/user/publicKey"  # the login page asks for it
 MARK = "\ufeff"
-DAY_S = 86400
 LINKIS_TIMEOUT = "2h"
 LINKIS_DOMAIN_LEVEL = 3
 UNIT_S = {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "": 1e-3}
 
-NOBODY_S_PATH = b"/a/path/that/no/expression/has/in/mind"
+#: An expression that matches this path matches everything.
+UNLIKELY_PATH = b"/a/path/that/no/expression/has/in/mind"
 
-#: A regular expression that says no more than: this path, and what is below it. A dot is taken for
-#: a dot: that exempts less.
+#: A regular expression for one path and everything below it. A dot in it is taken literally, which
+#: exempts fewer paths than the expression.
 PLAIN_PREFIX = re.compile(r"\^?(/(?:[A-Za-z0-9_/-]|\\?\.(?![*+?{]))*?)/?(?:(?:\(\.\*\)|\.\*|\.\+)\$?|\$)?")
 
 
 def load_linkis(path: Path, listen: Iterable[str], upstream: Iterable[str], keys: str, workers: int = 1) -> Config:
-    """Read a file. The upstream, where to listen, the keys and how many workers are not Linkis' to
-    say. ConfigError.
+    """Read a file. What it does not contain comes as arguments: addresses to listen on, servers of
+    the upstream, the key file and the number of workers. ConfigError.
     """
     try:
         raw = path.read_bytes()
@@ -78,8 +78,8 @@ def load_linkis(path: Path, listen: Iterable[str], upstream: Iterable[str], keys
 
 
 def _properties(raw: bytes, source: str) -> dict[str, str]:
-    """What the file says, without white space around values, but for passwords: those are what Java
-    takes them for. ConfigError.
+    """The properties of a file. Values are stripped of white space, except passwords, which stay as
+    Java reads them. ConfigError.
     """
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ConfigError(
@@ -88,7 +88,7 @@ def _properties(raw: bytes, source: str) -> dict[str, str]:
     try:
         text = raw.decode()
     except UnicodeDecodeError:
-        text = raw.decode("latin-1")  # what Java took it for
+        text = raw.decode("latin-1")  # as Java reads it
     try:
         properties = read_properties(text)
     except MalformedProperties as error:
@@ -140,7 +140,7 @@ def _ticket(properties: Mapping[str, str], source: str) -> dict[str, Any]:
         "cookie": properties.get(COOKIE) or LINKIS_COOKIE,
         "cookie_secure": _switch(properties, SSL, source),
         "idle_timeout_s": idle_timeout_s,
-        "absolute_lifetime_s": max(DAY_S, idle_timeout_s),
+        "absolute_lifetime_s": max(TicketSettings.absolute_lifetime_s, idle_timeout_s),
     }
     if _switch(properties, DOMAIN_SWITCH, source):
         table["cookie_domain_level"] = _whole(properties, DOMAIN_LEVEL, LINKIS_DOMAIN_LEVEL, source)
@@ -149,7 +149,7 @@ def _ticket(properties: Mapping[str, str], source: str) -> dict[str, Any]:
 
 def _store_url(properties: Mapping[str, str], source: str) -> str:
     if not _switch(properties, REDIS + "cache.enabled", source):
-        return "sqlite:///fastticket.db"
+        return StoreSettings.url
     password = properties.get(REDIS + "password", "")
     credentials = f":{urllib.parse.quote(password, safe='')}@" if password else ""
     master = properties.get(REDIS + "sentinel.master", "")
@@ -165,8 +165,8 @@ def _store_url(properties: Mapping[str, str], source: str) -> str:
 
 
 def _routes(properties: Mapping[str, str], source: str) -> list[dict[str, Any]]:
-    # Where the expression matches, Linkis still looks who it is: whoever has a ticket is named to
-    # the service.
+    # Where the expression matches, Linkis still looks at a ticket that comes along, and names its
+    # user to the service: auth = "optional".
     plain, rest = _alternatives(properties.get(PASS_BY_REGEX, "").strip())
     paths = [(PASS_BY_REGEX, "optional", path) for path in plain]
     for name in (PASS_BY_USER, PASS_BY_CONF):
@@ -186,8 +186,8 @@ def _routes(properties: Mapping[str, str], source: str) -> list[dict[str, Any]]:
 
 
 def _alternatives(regex: str) -> tuple[list[str], str]:
-    """The paths of alternatives that are no more than a prefix, for which the data plane needs no
-    expression; and the rest, joined.
+    """The alternatives of an expression: the paths of those that are only a prefix, which become
+    routes, and the rest as one expression.
     """
     inner = regex[1:-1] if re.fullmatch(r"\([^()]*\)", regex) else regex
     plain, rest = [], []
@@ -201,9 +201,11 @@ def _alternatives(regex: str) -> tuple[list[str], str]:
 
 
 def _exemption(regex: str, source: str) -> str:
-    """An expression that RE2 reads, too; else nothing: then those paths need a ticket."""
+    """The expression, if RE2 knows it; else "", with a warning: its paths need a ticket. ConfigError:
+    it matches everything.
+    """
     try:
-        if Exemption(regex).covers(NOBODY_S_PATH):
+        if Exemption(regex).covers(UNLIKELY_PATH):
             raise ConfigError(
                 f"{source}: {PASS_BY_REGEX}: {regex} would let everybody in everywhere; name what is public"
             )
@@ -228,7 +230,7 @@ def _whole(properties: Mapping[str, str], name: str, default: int, source: str) 
 
 
 def _seconds(text: str, source: str) -> int:
-    """`2h`, `30m`, `7200s`; a bare number is ms, as in Linkis."""
+    """Seconds of `2h`, `30m`, `7200s`; a number without a unit is ms, as in Linkis."""
     split = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([a-z]*)", text.lower())
     if not split or split[2] not in UNIT_S:
         raise ConfigError(f"{source}: {TIMEOUT}: must be like 2h, 30m or 7200s, not {text}")

@@ -1,10 +1,9 @@
-"""The sockets that clients come to.
+"""The sockets that clients connect to.
 
-They are the supervisor's: a worker that dies leaves its listen queue to the one that takes its
-place, and a reload hands them on. On a host and port each worker has a socket of its own
-(SO_REUSEPORT), and the kernel spreads clients over them; a Unix socket, or one that was inherited,
-is shared. They are bound here; the supervisor makes them listen when a worker is ready: nobody is
-let in before somebody serves.
+The supervisor keeps them: a replacement takes over the listen queue of a worker that has died, and a
+reload hands them on. On a host and port each worker has a socket of its own (SO_REUSEPORT), and the
+kernel spreads clients over them; a Unix socket, or an inherited one, is shared. They are bound here;
+the supervisor makes them listen when a worker is ready, so no client waits for a worker that is not.
 """
 
 from __future__ import annotations
@@ -20,19 +19,21 @@ from fastticket.errors import ConfigError
 from fastticket.gateway.addresses import Address
 from fastticket.gateway.binding import bind
 
-Sockets = list[list[socket.socket]]  # of each worker, for each address
+Sockets = list[list[socket.socket]]  # by worker number; for each address one or more
 
 
 class Listeners:
-    """All that are open."""
+    """All bound sockets, by address."""
 
     def __init__(self) -> None:
         self._bound: dict[Address, list[socket.socket]] = {}
 
     def for_workers(self, addresses: Iterable[Address], workers: int) -> Sockets:
-        """Bind what is missing for so many workers. ConfigError: nothing has changed.
+        """The sockets of so many workers, bound if they are missing. ConfigError: nothing has
+        changed.
 
-        Sockets of more workers than there are now go to all: the kernel still sends clients there.
+        If there were more workers before, every worker gets their sockets, too: the kernel still
+        sends clients there until `keep` closes them.
         """
         addresses = list(dict.fromkeys(addresses))
         fresh: dict[Address, list[socket.socket]] = {}
@@ -50,8 +51,8 @@ class Listeners:
         return [[s for address in addresses for s in self._of(address, number, workers)] for number in range(workers)]
 
     def renew(self, number: int) -> dict[socket.socket, socket.socket]:
-        """Bind a worker's own sockets anew, and close the old ones: old to new. One that can not be
-        bound stays.
+        """Bind a worker's own sockets anew, and close the old ones. Returns old to new; a socket that
+        cannot be bound anew stays.
         """
         renewed = {}
         for address, bound in self._bound.items():
@@ -64,7 +65,7 @@ class Listeners:
         return renewed
 
     def keep(self, sockets: Sockets) -> None:
-        """Close the others."""
+        """Close every socket but these."""
         kept = set(itertools.chain.from_iterable(sockets))
         others = {address: [s for s in bound if s not in kept] for address, bound in self._bound.items()}
         bound = {address: [s for s in bound if s in kept] for address, bound in self._bound.items()}
@@ -77,7 +78,7 @@ class Listeners:
 
 
 def name_of(listener: socket.socket) -> str:
-    """For people to read, and to click on."""
+    """The address of a listener as a URL, or `unix:PATH`."""
     address = listener.getsockname()
     if isinstance(address, str):
         return f"unix:{address}"
@@ -86,7 +87,7 @@ def name_of(listener: socket.socket) -> str:
 
 
 def _place(address: Address, there: list[socket.socket]) -> Address:
-    """The port 0 is chosen once."""
+    """The address to bind beside those that are there: port 0 is chosen once, for the first."""
     return address._replace(port=there[0].getsockname()[1]) if address.host and there else address
 
 
@@ -96,7 +97,9 @@ def _close(sockets: dict[Address, list[socket.socket]]) -> None:
 
 
 def is_of(fd: int, listeners: Iterable[socket.socket]) -> bool:
-    """Whether a connection came to one of these, as far as its own end says."""
+    """Whether an accepted connection came through one of these listeners, judged by its local
+    address.
+    """
     with socket.socket(fileno=os.dup(fd)) as connection:
         name = connection.getsockname()
         return any(_covers(listener.getsockname(), name, listener.family) for listener in listeners)

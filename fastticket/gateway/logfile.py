@@ -1,9 +1,9 @@
-"""The access log's file: appended to by a thread, so that a slow disk or a full pipe holds up
-nobody, nor the end.
+"""The access log's file: a thread appends to it, so that a slow disk or a full pipe delays neither
+requests nor the end of the process.
 
-PENDING_BYTES_MAX wait for it; what comes beyond that is lost, counted, and said in the log of
-errors: the first time, and then at most every TOLD_INTERVAL_S, so that a full disk does not fill
-another one.
+At most PENDING_BYTES_MAX wait to be written. Lines beyond that are lost, counted, and reported in
+the error log: the first time, and then at most every TOLD_INTERVAL_S, so that one full disk does not
+fill another.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import threading
 import time
 from pathlib import Path
 
+from fastticket.dataplane.accesslog import AccessLog
 from fastticket.errors import ConfigError
 from fastticket.gateway.outlet import Outlet, open_log
 from fastticket.gateway.settings import Config
@@ -23,16 +24,19 @@ log = logging.getLogger("fastticket.gateway")
 
 PENDING_BYTES_MAX = 16 * 1024 * 1024
 TOLD_INTERVAL_S = 60.0
-END_TIMEOUT_S = 2.0  # for what is left; a reader that has not read until then does not get it
+END_TIMEOUT_S = 2.0  # for the last lines; a reader that has not read them by then does not get them
 
 
 class LogFile:
-    """Opened at once; what can not be opened is said, and tried again with later lines."""
+    """A log in a file, or on the standard output (`path` None). Opened at once; a file that cannot be
+    opened is reported, and tried again with later lines.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self.lines_lost = 0  #: since the start
         self._path = path or "standard output"
-        self._lock = threading.Lock()  # of what follows, and lines_lost: the outlet's thread tells of losses, too
+        # Guards lines_lost and the next two: losses are reported by the outlet's thread, too.
+        self._lock = threading.Lock()
         self._untold = 0
         self._tell_at_s = 0.0
         self._fd = -1 if path else os.dup(1)
@@ -40,16 +44,16 @@ class LogFile:
         self._outlet.reopen()
 
     def write(self, lines: bytes) -> None:
-        """Soon. Whole lines."""
+        """Write whole lines soon; they are lost if there is no room for them."""
         if lines and not self._outlet.write(lines):
             self._lost("too slow, or full", lines.count(b"\n"))
 
     def reopen(self) -> None:
-        """The file by that name may be another one now."""
+        """Open the file anew: log rotation has moved it away."""
         self._outlet.reopen()
 
     async def aclose(self, lines: bytes) -> None:
-        """Write what is left, and end: in bounded time."""
+        """Write these last lines, and end; END_TIMEOUT_S at most."""
         self.write(lines)
         is_written = await asyncio.to_thread(self._outlet.close, END_TIMEOUT_S)
         if self._untold:
@@ -71,8 +75,33 @@ class LogFile:
             log.error("%s: %s: %d lines of the access log are lost", self._path, reason, told)
 
 
+class AccessLogFile:
+    """Writes the lines that the data plane has put into its access log."""
+
+    def __init__(self, source: AccessLog, path: Path | None) -> None:
+        self._source = source
+        self._file = LogFile(path)
+
+    @property
+    def lines_lost(self) -> int:
+        """Lines since the start that found no room, in memory or on the way to the file."""
+        return self._file.lines_lost + self._source.dropped
+
+    def collect(self) -> None:
+        """Write the lines since the last call."""
+        self._file.write(self._source.take())
+
+    def reopen(self) -> None:
+        """Open the file anew: log rotation has moved it away."""
+        self._file.reopen()
+
+    async def aclose(self) -> None:
+        """Write the last lines, and end."""
+        await self._file.aclose(self._source.take())
+
+
 def check_logs(config: Config) -> None:
-    """Whether the files of a configuration can be opened: before anybody serves by it. ConfigError."""
+    """ConfigError: a log file of the configuration cannot be opened."""
     logs = {"access_log": config.log_path("access_log"), "error_log": config.log_path("error_log")}
     for name, path in logs.items():
         try:

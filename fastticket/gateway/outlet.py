@@ -1,9 +1,8 @@
-"""Lines on their way to a file, a pipe or a standard stream: a thread of its own writes them, so
-that nobody else ever waits for that.
+"""Writes lines to a file, a pipe or a standard stream in a thread, so that the caller never blocks.
 
-A disk that is full, a pipe that nobody reads: what does not fit into `pending_bytes_max` is not
-taken, and the end waits for what is left no longer than it is told to. The thread is a daemon: one
-that is stuck in a write keeps no process alive.
+When a disk is full or a pipe is not read, lines that do not fit into `pending_bytes_max` are not
+taken, and `close` waits only as long as it is told to. The thread is a daemon: stuck in a write, it
+does not keep the process alive.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-PIPE_BYTES = 4096  # PIPE_BUF: so much at once does not mix with what others write
+PIPE_BYTES = 4096  # PIPE_BUF: a write of so much does not mix with what other processes write
 MODE = 0o640
 REOPEN_PAUSE_S = 1.0  # before a file that could not be opened is tried again
 END_TIMEOUT_S = 1.0
 
 
 class Outlet:
-    """`path` None: the descriptor `fd`, which stays the caller's. A file is opened with the first
-    line.
+    """Writes to the file `path`, opened with the first line; if that is None, to the descriptor `fd`,
+    which the caller closes.
 
-    `on_loss(reason, lines)` is called, by the thread, with what could not be written. Every method
-    may be called by any thread.
+    The thread calls `on_loss(reason, lines)` with the number of lines that it could not write. All
+    methods are thread-safe.
     """
 
     def __init__(self, path: Path | None, fd: int, pending_bytes_max: int, on_loss: Callable[[str, int], None]) -> None:
@@ -45,7 +44,7 @@ class Outlet:
             self._is_file = _is_file(self._fd)
 
     def write(self, lines: bytes) -> bool:
-        """Whole lines, soon. False: there is no room for them."""
+        """Write whole lines soon. False: there is no room for them."""
         with self._changed:
             if self._is_ending or len(self._pending) + len(lines) > self._pending_bytes_max:
                 return False
@@ -54,8 +53,8 @@ class Outlet:
         return True
 
     def reopen(self) -> None:
-        """The file by that name may be another one now. What was handed over before may still go to
-        the old one.
+        """Open the file anew: log rotation has moved it away. Lines from before may still go to the
+        old one.
         """
         with self._changed:
             if self._path and not self._is_ending:
@@ -63,7 +62,7 @@ class Outlet:
                 self._wake()
 
     def close(self, timeout_s: float = END_TIMEOUT_S) -> bool:
-        """Write what is left. False: that takes longer, and is given up."""
+        """Write what is pending, and end. False: it took longer than that, and is lost."""
         with self._changed:
             self._is_ending = True
             self._changed.notify()
@@ -75,7 +74,7 @@ class Outlet:
         return True
 
     def _wake(self) -> None:
-        """Under the lock."""
+        """Called under the lock."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="fastticket-outlet", daemon=True)
             self._thread.start()
@@ -100,9 +99,7 @@ class Outlet:
             self._write(lines)
 
     def _write(self, lines: bytes) -> None:
-        """To a file in one go; to a pipe so much at once as does not mix with what other processes
-        write.
-        """
+        """To a file all at once; to a pipe in pieces of whole lines and at most PIPE_BYTES."""
         try:
             if self._fd < 0:
                 self._open_again()
@@ -113,7 +110,7 @@ class Outlet:
             self._on_loss(error.strerror or str(error), lines.count(b"\n"))
 
     def _open_again(self) -> None:
-        """OSError. Not at once after it could not be opened."""
+        """Open the file, REOPEN_PAUSE_S after the last attempt at the earliest. OSError."""
         if self._path is None or time.monotonic() < self._retry_at_s:
             raise OSError(0, "it could not be opened")
         self._retry_at_s = time.monotonic() + REOPEN_PAUSE_S
@@ -122,7 +119,7 @@ class Outlet:
 
 
 def open_log(path: Path) -> int:
-    """To append to, made if it is not there. OSError."""
+    """Open a log to append to it; make it if it is missing. Returns the descriptor. OSError."""
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, MODE)
 
 

@@ -1,228 +1,168 @@
-"""A worker's process: how it is forked, its first and last steps, and what its supervisor knows of
-it.
+"""A worker's process, as its supervisor sees and treats it.
+
+to the worker     commands on a pipe (`control`); SIGUSR2 retire, SIGTERM stop, SIGUSR1 open the log
+                  files anew, SIGKILL
+from the worker   one report on a pipe: READY, or why it cannot start; counters, beats and notes
+                  in a `Slot`
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import gc
-import io
 import logging
 import os
 import signal
-import socket
 import time
-from collections.abc import Iterable, Sequence
-from typing import NoReturn
+from collections.abc import Sequence
 
-import uvloop
-
-from fastticket.errors import ConfigError, FastticketError
-from fastticket.gateway import errorlog
-from fastticket.gateway.given import GO, LEAVE, STAY, Given, word_of
-from fastticket.gateway.handover import Handover
+from fastticket.gateway.control import LEAVE, SERVE, STAY, key_ring_command, line_of
+from fastticket.gateway.settings import Config
 from fastticket.gateway.slot import Slot
-from fastticket.gateway.worker import Worker
 
-log = logging.getLogger("fastticket.gateway")
+log = logging.getLogger("fastticket.supervisor")
 
-FAILED = 1
-BAD_CONFIG = 2  # as of the command line
-PR_SET_PDEATHSIG = 1
-READY = b"+"  # the one word of a worker that serves; of one that can not it is the reason
-WORD_BYTES_MAX = 4096  # a pipe takes so much at once
+READY = b"+"  # the report of a worker that can serve
+REPORT_BYTES_MAX = 4096  # a pipe takes so much at once
+END_MARGIN_S = 10.0  # for a worker to write what it has after its time to drain; then SIGKILL
 
 
 class WorkerProcess:
-    """What a supervisor knows of one."""
+    """A process, from its fork until it has been waited for."""
 
-    def __init__(self, number: int, pid: int, pipe: int, go: int, slot: Slot) -> None:
-        self.number = number  #: of the worker; the process that takes its place has the same
+    def __init__(
+        self, number: int, pid: int, report: int, commands: int, slot: Slot, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        """`report`, `commands`: the supervisor's ends of the pipes; `loop`: for timers."""
+        self.number = number  #: of the worker; the process that replaces this one has the same
         self.pid = pid
-        self.pipe = pipe
+        self.report = report  #: -1 once the report has been read
         self.slot = slot
-        self._go = go
+        self._commands = commands
+        self._loop = loop
         self.born_s = time.monotonic()
-        self.is_ready = False
-        self.is_serving = False  #: was told to
-        self.is_dismissed = False  #: told to retire or to stop
-        self.is_stopped = False  #: told to stop
-        self.is_to_reopen = False  #: its log files, once it is ready
+        self.is_ready = False  #: it has reported that it can serve
+        self.is_serving = False  #: it was told to serve
+        self.is_dismissed = False  #: it was told to retire or to stop
+        self.is_stopped = False  #: it was told to stop
+        self.is_to_reopen = False  #: its log files are to be opened anew once it is ready
         self.reason = ""  #: why it could not start
-        self.silent_s = 0.0  #: since it was last heard of, as far as its supervisor was awake
+        self._silent_s = 0.0
         self._beats = 0
-        self.timer: asyncio.TimerHandle | None = None  #: when it has to be ready, or gone
+        self._deadline: asyncio.TimerHandle | None = None  # when it has to be ready, or gone
 
     def __str__(self) -> str:
         return f"worker {self.number} (pid {self.pid})"
 
-    def hear(self) -> bool:
-        """Take in its word. False: it has said nothing yet."""
-        if self.pipe < 0:
+    # --- what it says
+
+    def read_report(self) -> bool:
+        """Read its report. False: there is none yet."""
+        if self.report < 0:
             return True
         try:
-            word = os.read(self.pipe, WORD_BYTES_MAX)
+            said = os.read(self.report, REPORT_BYTES_MAX)
         except BlockingIOError:
             return False
-        self.is_ready = word == READY
-        self.reason = "" if self.is_ready else word.decode(errors="replace")
-        os.close(self.pipe)
-        self.pipe = -1
+        self.is_ready = said == READY
+        self.reason = "" if self.is_ready else said.decode(errors="replace")
+        if self.is_ready and self._deadline and not self.is_dismissed:
+            self._deadline.cancel()
+        os.close(self.report)
+        self.report = -1
         return True
 
-    def listen(self, passed_s: float) -> float:
-        """Hear whether its loop has run since the last time, so long ago; for how long it has not."""
+    def silent_s(self, passed_s: float) -> float:
+        """For how long its loop has not run; `passed_s`: the time since the last call, as far as
+        this process was awake itself.
+        """
         beats = self.slot.beats
-        self.silent_s = 0.0 if beats != self._beats else self.silent_s + passed_s
+        self._silent_s = 0.0 if beats != self._beats else self._silent_s + passed_s
         self._beats = beats
-        return self.silent_s
+        return self._silent_s
+
+    # --- what it is told
 
     def let_serve(self) -> None:
-        """Its sockets listen."""
+        """Serve: its sockets listen."""
         self.is_serving = True
-        self._say(GO)
+        self._command(SERVE)
 
     def let_leave(self) -> None:
-        """It goes on, but nobody shall stay."""
-        self._say(LEAVE)
+        """Go on, but close every connection after its next answer."""
+        self._command(LEAVE)
 
     def let_stay(self) -> None:
-        """They may, after all."""
-        self._say(STAY)
+        """Keep connections open again."""
+        self._command(STAY)
 
-    def hand_keys(self, pairs: Sequence[tuple[int, bytes]]) -> None:
-        """Its key ring from now on."""
-        self._say(word_of(pairs))
+    def replace_keys(self, pairs: Sequence[tuple[int, bytes]]) -> None:
+        """Use these keys from now on."""
+        self._command(key_ring_command(pairs))
 
-    def _say(self, word: bytes) -> None:
-        """A pipe holds more than is ever said. One whom it does not reach has died or hangs, and
-        that will be seen.
+    def _command(self, command: bytes) -> None:
+        """A pipe holds more than all commands together. A worker that does not read them has died
+        or hangs, which the supervisor finds out by other means.
         """
         with contextlib.suppress(BrokenPipeError, BlockingIOError):
-            os.write(self._go, word + b"\n")
+            os.write(self._commands, line_of(command))
 
-    def forget(self) -> None:
-        """It has ended."""
-        os.close(self._go)
+    def reopen_logs(self) -> None:
+        """Open the log files anew; later, if it is not ready to answer the signal yet."""
+        self.is_to_reopen = not self.is_ready
+        if self.is_ready:
+            self.send(signal.SIGUSR1)
+
+    # --- its end
+
+    def retire(self, config: Config) -> None:
+        """Serve the connected clients to the end, and accept no others."""
+        timeout_s = config.gateway.retire_timeout_s + config.gateway.drain_timeout_s
+        self._dismiss(signal.SIGUSR2, timeout_s)
+
+    def stop(self, config: Config) -> None:
+        """Drain and end."""
+        self.is_stopped = True
+        self._dismiss(signal.SIGTERM, config.gateway.drain_timeout_s)
+
+    def _dismiss(self, number: int, timeout_s: float) -> None:
+        self.is_dismissed = True
+        self.send(number)
+        self.kill_after(timeout_s + END_MARGIN_S)
+
+    def kill_after(self, timeout_s: float) -> None:
+        """SIGKILL, unless it is ready before that; or gone, if it was dismissed."""
+        if self._deadline:
+            self._deadline.cancel()
+        self._deadline = self._loop.call_later(timeout_s, self._kill_late, timeout_s)
+
+    def _kill_late(self, timeout_s: float) -> None:
+        log.error("%s is killed: not %s in %g s", self, "gone" if self.is_dismissed else "ready", timeout_s)
+        self.send(signal.SIGKILL)
 
     def send(self, number: int) -> None:
-        """A signal. It has not been waited for, so the pid is still its own."""
+        """Send a signal. The pid is its own until `exit_code` has returned one."""
         os.kill(self.pid, number)
 
     def exit_code(self) -> int | None:
-        """None: it lives. Negative: the signal that killed it. Afterwards the pid may be somebody
-        else's.
+        """None: it lives. Negative: the signal that killed it. Once it is there, the pid may be
+        another process's.
         """
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         return os.waitstatus_to_exitcode(status) if pid else None
 
-
-def fork_worker(number: int, given: Given, listeners: list[socket.socket], handover: Handover) -> WorkerProcess:
-    """Start one on these sockets, by what it is given. Not while an event loop runs: the child must
-    not be inside of it.
-    """
-    slot, parent = Slot(), os.getpid()
-    hearing, telling = os.pipe()
-    try:
-        going, go = os.pipe()
-    except OSError:
-        os.close(hearing)
-        os.close(telling)
-        raise
-    os.set_blocking(hearing, False)
-    os.set_blocking(go, False)
-    # A signal to the child before it has handlers of its own would be written to the parent's event
-    # loop.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        pid = os.fork()
-        if pid == 0:
-            _become_worker(given, listeners, handover, slot, telling, going, parent, mask)
-    except OSError:
-        os.close(hearing)
-        os.close(go)
-        raise
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.close(telling)
-        os.close(going)
-    return WorkerProcess(number, pid, hearing, go, slot)
+    def close(self) -> None:
+        """It has ended: read its report, if that was still to be read, and free what belongs to it."""
+        self.read_report()
+        if self._deadline:
+            self._deadline.cancel()
+        os.close(self._commands)
 
 
-def _become_worker(
-    given: Given,
-    listeners: list[socket.socket],
-    handover: Handover,
-    slot: Slot,
-    telling: int,
-    going: int,
-    parent: int,
-    mask: Iterable[int],
-) -> NoReturn:
-    code = FAILED
-    try:
-        gc.freeze()  # what is the parent's is never collected: its sockets have the numbers of descriptors of ours
-        _reset_signals()
-        _close_all_but({telling, going, *handover.filenos(), *(listener.fileno() for listener in listeners)})
-        end_with_parent(parent)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        with open(telling, "wb", buffering=0) as pipe:
-            code = _work(given, listeners, handover, slot, pipe, going)
-    except BaseException:
-        log.exception("worker (pid %d)", os.getpid())
-    finally:
-        errorlog.end()
-        os._exit(code)
-
-
-def _work(
-    given: Given, listeners: list[socket.socket], handover: Handover, slot: Slot, pipe: io.FileIO, going: int
-) -> int:
-    errorlog.follow(given.config)
-
-    def ready() -> None:
-        pipe.write(READY)
-        pipe.close()
-
-    async def main() -> None:
-        await Worker(given, listeners, slot, handover).run(ready, going)
-
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(main())
-        return 0
-    except FastticketError as error:
-        if pipe.closed:
-            raise
-        pipe.write(str(error).encode()[:WORD_BYTES_MAX])
-        return BAD_CONFIG if isinstance(error, ConfigError) else FAILED
-
-
-def _reset_signals() -> None:
-    """None of the parent's handlers; what a terminal sends to all of its processes is for the
-    parent to answer.
-    """
-    signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():
-        if callable(signal.getsignal(number)) or number == signal.SIGUSR2:
-            signal.signal(number, signal.SIG_DFL)
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _close_all_but(kept: set[int]) -> None:
-    """And the standard streams."""
-    first = 3
-    for fd in sorted(kept - {0, 1, 2}):
-        os.closerange(first, fd)
-        first = fd + 1
-    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
-
-
-def end_with_parent(parent: int) -> None:
-    """SIGTERM to this process when that one is gone, however it went."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it was faster
-        signal.raise_signal(signal.SIGTERM)
+def ending_of(code: int) -> str:
+    """An exit code in words."""
+    if code >= 0:
+        return f"has ended with {code}"
+    with contextlib.suppress(ValueError):
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"was killed by signal {-code}"

@@ -1,8 +1,8 @@
 r"""Properties files, read as `java.util.Properties.load` does.
 
-CR, LF and CRLF end a line, and nothing else does: Unicode's other line ends are characters like any
-other. A comment (`#`, `!`) is one line, whatever it ends in; any other line goes on where an odd
-number of backslashes ends it. A value keeps the white space after it.
+Only CR, LF and CRLF end a line; Unicode's other line ends are ordinary characters. A comment (`#`,
+`!`) is always one line. Any other line that ends in an odd number of backslashes continues in the
+next. White space after a value belongs to it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ class MalformedProperties(ValueError):  # noqa: N818 -- it says what is so
 
 
 def read_properties(text: str) -> dict[str, str]:
-    """The last one of a name counts. MalformedProperties, with the number of the line."""
+    """The properties of a text; of several with one name, the last. MalformedProperties, with the
+    number of the line.
+    """
     found = {}
     for number, line in _logical_lines(text):
         split = NAME_AND_VALUE.fullmatch(line)
@@ -33,8 +35,8 @@ def read_properties(text: str) -> dict[str, str]:
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Without comments and blank lines; each with the number of the last line that it has a part
-    of.
+    """The lines after continuation, without comments and blank lines, each with the number of its
+    last natural line.
     """
     begun, is_cut = "", False
     number = 0
@@ -49,7 +51,7 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
         else:
             yield number, begun + line
             begun = ""
-    if begun or is_cut:  # a last line that is a backslash, and no more, is a name of no letters
+    if begun or is_cut:  # a last line of only a backslash is a property with an empty name
         yield number, begun
 
 
@@ -65,5 +67,5 @@ def _unescape(text: str, number: int) -> str:
 
 
 def _whole(text: str) -> str:
-    """With one character where two escapes are its halves (UTF-16), as in Java."""
+    """Joins surrogate pairs (UTF-16) that two escapes have written, as Java does."""
     return text if text.isascii() else text.encode("utf-16-be", "surrogatepass").decode("utf-16-be", "surrogatepass")

@@ -1,8 +1,10 @@
-"""What a worker tells its supervisor: a piece of memory that both have, made before the fork.
+"""What a worker tells its supervisor: shared memory, mapped before the fork.
 
-It begins with the data plane's counters, written in place, and a number that grows while the
-worker's loop runs. After them are two notes of the control plane, JSON, written in turns: the last
-one that is whole counts, so that a worker may be killed at any moment.
+    counters   of the data plane, written in place
+    beats      a number that grows while the worker's loop runs
+    two notes  of the control plane, JSON, written in turns
+
+A reader takes the newer note whose checksum is right, so a worker may be killed while it writes.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from typing import Any
 
 from fastticket.dataplane.proxy import COUNTERS_BYTES, read_counters
 
-NOTE_BYTES_MAX = 2 * 1024 * 1024  # of 1,024 upstream servers with the longest names; pages never written cost nothing
-_HEADER = struct.Struct("=QII")  # how many there were before it, size, checksum
+NOTE_BYTES_MAX = 2 * 1024 * 1024  # for 1,024 upstream servers with the longest names; unwritten pages cost nothing
+_HEADER = struct.Struct("=QII")  # of a note: its number from 1, its size, CRC-32
 _BEATS = struct.Struct("=Q")
 _BEATS_AT = COUNTERS_BYTES + -COUNTERS_BYTES % 64
 _NOTE_AT = _BEATS_AT + 64
@@ -25,26 +27,26 @@ _NOTE_ROOM = _HEADER.size + NOTE_BYTES_MAX
 
 
 class Slot:
-    """The worker writes, the supervisor reads."""
+    """One worker's memory: the worker writes, the supervisor reads."""
 
     def __init__(self) -> None:
-        memory = memoryview(mmap.mmap(-1, _NOTE_AT + 2 * _NOTE_ROOM))  # shared with what is forked from here on
+        memory = memoryview(mmap.mmap(-1, _NOTE_AT + 2 * _NOTE_ROOM))  # shared with children
         self.counters = memory[:COUNTERS_BYTES]
         self._notes = [memory[at : at + _NOTE_ROOM] for at in (_NOTE_AT, _NOTE_AT + _NOTE_ROOM)]
         self._beats = memory[_BEATS_AT : _BEATS_AT + _BEATS.size]
         self._published = 0
 
     def beat(self) -> None:
-        """The loop runs."""
+        """Note that the loop runs."""
         _BEATS.pack_into(self._beats, 0, self.beats + 1)
 
     @property
     def beats(self) -> int:
-        """How often it has said so."""
+        """How often `beat` was called."""
         return int(_BEATS.unpack_from(self._beats)[0])
 
     def publish(self, note: Mapping[str, Any]) -> None:
-        """In the place of the last but one. ValueError: it is too long."""
+        """Write a note over the last but one. ValueError: it is too long."""
         text = json.dumps(note, separators=(",", ":")).encode()
         if len(text) > NOTE_BYTES_MAX:
             raise ValueError(f"a note of {len(text)} bytes; there is room for {NOTE_BYTES_MAX}")
@@ -54,12 +56,12 @@ class Slot:
         _HEADER.pack_into(place, 0, self._published, len(text), zlib.crc32(text))
 
     def note(self) -> dict[str, Any] | None:
-        """The last one; None: there is none yet."""
+        """The last note (see `notes`); None: there is none yet."""
         whole = [note for place in self._notes if (note := _read(place))]
         return max(whole, key=lambda each: each[0])[1] if whole else None
 
     def counted(self) -> dict[str, Any]:
-        """The data plane's counters, and those of the last note."""
+        """The data plane's counters, as `read_counters` has them, and those of the last note."""
         note = self.note()
         return {**read_counters(self.counters), **(note["counters"] if note else {})}
 

@@ -1,89 +1,64 @@
 """Runs the workers of a gateway, and outlives them.
 
-A *generation* is a configuration with the workers that serve by it. SIGHUP brings up the next one
-beside the present one; when all of its workers are ready, those of the present one retire. If
-anything is wrong with it, it goes, and the present one has noticed nothing.
+A generation is a configuration with the workers that serve by it. SIGHUP starts the coming one
+beside the present one. When all of its workers are ready, it becomes the present one, and the
+workers of the one before retire. If anything is wrong with it, it is given up, and the present one
+goes on unchanged.
 
-The event loop hears of things (signals, words of workers, the end of processes) and notes them;
-`_act` decides, between two runs of the loop, because only there it may fork.
+    SIGTERM, SIGINT   stop, after `shutdown_delay_s`
+    SIGHUP            reload
+    SIGUSR1           open the log files anew
 
-    SIGTERM, SIGINT   end, after `shutdown_delay_s`        SIGHUP   the next generation        SIGUSR1   log files are opened anew
-    to a worker: SIGTERM  stop   SIGUSR2  retire
+Rule of this file: signals, reports and ends of workers are only noted while the event loop runs.
+`_act` does what follows from them between two runs of the loop, because it forks, and a child must
+not be inside a running loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
 
 from fastticket.errors import ConfigError, FastticketError
 from fastticket.gateway import errorlog
-from fastticket.gateway.addresses import Server
 from fastticket.gateway.admin import AdminListener
 from fastticket.gateway.binding import BACKLOG, discard, listen_beside, take_place
+from fastticket.gateway.exitcodes import BAD_USAGE, FAILED
+from fastticket.gateway.forking import fork_worker
+from fastticket.gateway.generation import Generation
 from fastticket.gateway.given import Given, Start
 from fastticket.gateway.handover import Handover
-from fastticket.gateway.listeners import Listeners, Sockets, name_of
+from fastticket.gateway.listeners import Listeners, name_of
 from fastticket.gateway.logfile import check_logs
-from fastticket.gateway.processes import BAD_CONFIG, FAILED, WorkerProcess, fork_worker
+from fastticket.gateway.processes import WorkerProcess, ending_of
+from fastticket.gateway.records import Records
 from fastticket.gateway.settings import Config
-from fastticket.gateway.slot import add
+from fastticket.gateway.slot import Slot
 from fastticket.gateway.snapshot import Snapshot, is_store_away
 from fastticket.gateway.systemd import ALIVE, READY, STOPPING, notify, reloading
 
 log = logging.getLogger("fastticket.supervisor")
 
 READY_TIMEOUT_S = 60.0  # of a worker, from its fork
-END_MARGIN_S = 10.0  # of a worker, after its time to drain, to write what it has; then SIGKILL
 WATCH_INTERVAL_S = 1.0
-STEADY_S = 10.0  # a worker that has lived so long is replaced at once
-PAUSE_FIRST_S = 0.1  # before a worker that died sooner is replaced; twice as long each time
-RENEWAL_PAUSE_S = 1.0  # after a shorter one, who waits in the listen queue is still served
-PAUSE_MAX_S = 30.0
-RETIRING_GENERATIONS_MAX = 8  # then the oldest has to stop
+RENEWAL_PAUSE_S = 1.0  # a worker that pauses for less still serves the clients in its listen queue
+RETIRING_GENERATIONS_MAX = 8  # beyond that the oldest is stopped
 
 
 def run(load: Callable[[], Config], ready: Callable[[list[str]], None]) -> int:
-    """Serve until told to stop. The exit code. FastticketError.
+    """Serve until SIGTERM or SIGINT; the exit code. FastticketError: the first generation cannot
+    serve.
 
-    `load` is asked again on SIGHUP; `ready` is called with the addresses.
+    `load` reads the configuration, also on SIGHUP; `ready` is called with the addresses once clients
+    are accepted.
     """
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         return Supervisor(load, ready, runner).run()
-
-
-@dataclasses.dataclass(eq=False)
-class Generation:
-    """A configuration, its keys, and the processes that serve by them, by worker number: a number
-    without one waits for it.
-
-    What its first workers were given, those that take their places are given, too.
-    """
-
-    given: Given
-    sockets: Sockets
-    admin: socket.socket | None  #: to listen on in place of the one before
-    processes: dict[int, WorkerProcess] = dataclasses.field(default_factory=dict)
-    pauses_s: dict[int, float] = dataclasses.field(default_factory=dict)  #: of workers that died young
-    due_s: dict[int, float] = dataclasses.field(default_factory=dict)  #: when to start the next one
-    failure: FastticketError | None = None  #: why it can not serve
-
-    @property
-    def config(self) -> Config:
-        """What it goes by."""
-        return self.given.config
-
-    @property
-    def is_ready(self) -> bool:
-        """All of its workers serve."""
-        return all(n in self.processes and self.processes[n].is_ready for n in range(len(self.sockets)))
 
 
 class Supervisor:
@@ -100,22 +75,21 @@ class Supervisor:
         self._present: Generation | None = None
         self._coming: Generation | None = None
         self._retiring: list[Generation] = []
-        self._servers: dict[str, list[Server]] = {}  # of names, as workers have found them
-        self._departed: dict[str, Any] = {}  # what was counted by those that are gone
+        self._records = Records()
         self._restarts = 0
         self._reloads = {"done": 0, "refused": 0}
         self._is_reload_wanted = False
-        self._is_leaving = False  # not ready, but everybody is served
-        self._left_at_s = 0.0  # since when
-        self._has_end = False  # it stops by itself in a while
+        self._is_leaving = False  # not ready, so that balancers stop sending clients; everybody is served
+        self._left_at_s = 0.0  # when that began
+        self._is_stop_due = False  # `shutdown_delay_s` runs, and then it stops
         self._is_stopping = False
         self._exit_code = 0
-        self._news = asyncio.Event()
+        self._news = asyncio.Event()  # there is something to act on
         self._watched_s = time.monotonic()
 
     def run(self) -> int:
-        """Until SIGTERM or SIGINT, and every worker is gone."""
-        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # means something to workers, and to nginx, not here
+        """Serve until told to stop and every worker is gone; the exit code. FastticketError."""
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # for workers only; nginx's habits send it to the main process
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._leave)
         self._loop.add_signal_handler(signal.SIGHUP, self._want_reload)
@@ -126,14 +100,14 @@ class Supervisor:
             self._watch()
             self._bring_up()
             while self._processes() or not self._is_stopping:
-                self._runner.run(self._hear())
+                self._runner.run(self._wait_for_news())
                 self._act()
         except FastticketError as error:
             failure = error
             self._stop()
             while self._processes():
-                self._runner.run(self._hear())
-                self._bury()
+                self._runner.run(self._wait_for_news())
+                self._reap()
         finally:
             self._listeners.keep([])
             self._handover.close()
@@ -142,20 +116,20 @@ class Supervisor:
             raise failure
         return self._exit_code
 
-    async def _hear(self) -> None:
+    async def _wait_for_news(self) -> None:
         await self._news.wait()
         self._news.clear()
 
     def _act(self) -> None:
-        """Whatever there is to do now."""
-        self._bury()
+        """Do everything that is to be done now."""
+        self._reap()
         if self._is_stopping:
             return
         if self._coming and self._coming.failure:
             self._give_up(self._coming, self._coming.failure)
         elif self._coming and self._coming.is_ready:
             self._switch_to(self._coming)
-        if self._is_reload_wanted and not self._coming and not self._has_end:
+        if self._is_reload_wanted and not self._coming and not self._is_stop_due:
             self._is_reload_wanted = False
             notify(reloading())
             self._bring_up()
@@ -166,7 +140,9 @@ class Supervisor:
     # --- generations
 
     def _bring_up(self) -> None:
-        """Fork the workers of a new one. FastticketError: there is none before it to go on with."""
+        """Fork the workers of a coming generation. FastticketError: it cannot be, and there is no
+        present one to go on with.
+        """
         try:
             config = self._load()
             given = self._given(config)
@@ -176,7 +152,7 @@ class Supervisor:
         except FastticketError as error:
             self._refuse(error)
             return
-        except Exception as error:  # a bug; the generation before shall not end by it
+        except Exception as error:  # a bug, which must not end the present generation
             log.exception("the configuration could not be taken")
             self._refuse(FastticketError(f"unexpected: {type(error).__name__}: {error}"))
             return
@@ -185,29 +161,18 @@ class Supervisor:
             self._start(self._coming, number)
 
     def _given(self, config: Config) -> Given:
-        """What the workers of the next generation get. ConfigError: no keys."""
+        """What the workers of a coming generation get. ConfigError: no keys."""
         pairs = config.key_pairs()
-        keys = config.keyring_of(pairs)
         if not self._present:
-            return Given(config, keys, pairs)
-        self._learn_servers()
+            return Given(config, pairs)
+        self._records.learn_servers(self._slots())
         notes = [note for process in self._present.processes.values() if (note := process.slot.note())]
         is_nothing_lost = all(is_store_away(note) and not note["now"]["sessions_held"] for note in notes)
-        return Given(config, keys, pairs, Start.RELOAD, dict(self._servers), is_nothing_lost)
-
-    def _learn_servers(self) -> None:
-        """The addresses of names, as workers have found them; the latest last."""
-        notes = [note for process in self._processes() if (note := process.slot.note())]
-        for note in sorted(notes, key=lambda note: float(note["at_s"])):
-            self._learn_from(note)
-
-    def _learn_from(self, note: Mapping[str, Any]) -> None:
-        found = {name: [_server(each) for each in servers] for name, servers in note["resolved"].items()}
-        self._servers |= {name: servers for name, servers in found.items() if servers or name not in self._servers}
+        return Given(config, pairs, Start.RELOAD, dict(self._records.servers), is_nothing_lost)
 
     def _bind_admin(self, config: Config) -> socket.socket | None:
-        """Beside the one that there is, until the workers are ready. Anew each time: somebody may
-        have taken its place.
+        """The admin listener of a coming generation. It is bound with every reload, also at the same
+        address: another process may have taken the place of the socket file.
         """
         address = config.admin_address()
         return listen_beside(address, config.admin_access()) if address else None
@@ -232,17 +197,19 @@ class Supervisor:
 
     @staticmethod
     def _hand_keys(given: Given, retiring: Iterable[Generation]) -> None:
-        """A key that is gone counts no more for those who retire, either; and one that is new,
-        whose tickets may reach them, does.
+        """Give retiring workers the new keys, too: a key that was taken out must not be accepted by
+        them, and tickets of a new one may reach them.
         """
-        if given.pairs is None:  # of the environment, and as they were
+        if given.pairs is None:  # keys of the environment never change
             return
         for generation in retiring:
             for process in generation.processes.values():
-                process.hand_keys(given.pairs)
+                process.replace_keys(given.pairs)
 
     def _let_serve(self, generation: Generation) -> None:
-        """Nobody is let in before this: a generation that is given up has no clients."""
+        """Let the workers accept clients that are ready for it. No socket listens before this, so a
+        generation that is given up has no clients.
+        """
         for number, process in generation.processes.items():
             if process.is_ready and not process.is_serving:
                 for listener in generation.sockets[number]:
@@ -259,16 +226,13 @@ class Supervisor:
         self._refuse(failure)
 
     def _let_go(self, generation: Generation) -> None:
-        """Its workers retire: whoever they have let in is served to the end. Of one that is not
-        ready the signal is the end.
-        """
-        for process in generation.processes.values():
-            self._retire(process, generation.config)
+        """Its workers retire. Of too many retiring generations the oldest are stopped."""
+        generation.retire()
         self._retiring.append(generation)
         for late in self._retiring[:-RETIRING_GENERATIONS_MAX]:
             for process in late.processes.values():
                 if not process.is_stopped:
-                    self._end(process, late.config)
+                    process.stop(late.config)
 
     def _refuse(self, error: FastticketError) -> None:
         if not self._present:
@@ -278,7 +242,7 @@ class Supervisor:
         self._reloads["refused"] += 1
         log.error("not reloaded, the configuration before stays: %s", error)
 
-    # --- processes
+    # --- worker processes
 
     def _generations(self) -> list[Generation]:
         return [g for g in (*self._retiring, self._present, self._coming) if g]
@@ -287,51 +251,30 @@ class Supervisor:
         """All that live, of any generation."""
         return [process for g in self._generations() for process in g.processes.values()]
 
+    def _slots(self) -> list[Slot]:
+        return [process.slot for process in self._processes()]
+
     def _start(self, generation: Generation, number: int) -> None:
         try:
-            process = fork_worker(number, generation.given, generation.sockets[number], self._handover)
+            process = fork_worker(number, generation.given, generation.sockets[number], self._handover, self._loop)
         except OSError as error:
-            self._missing(generation, number, f"worker {number} can not be started: {error.strerror}", 0.0)
+            self._worker_missing(generation, number, f"worker {number} can not be started: {error.strerror}", 0.0)
             return
         generation.processes[number] = process
-        self._loop.add_reader(process.pipe, self._heard_from, process)
-        self._kill_after(process, READY_TIMEOUT_S)
+        self._loop.add_reader(process.report, self._read_report, process)
+        process.kill_after(READY_TIMEOUT_S)
 
-    def _heard_from(self, process: WorkerProcess) -> None:
-        pipe = process.pipe
-        if process.hear():
-            self._loop.remove_reader(pipe)
+    def _read_report(self, process: WorkerProcess) -> None:
+        fd = process.report
+        if process.read_report():
+            self._loop.remove_reader(fd)
             self._news.set()
         if process.is_ready and process.is_to_reopen:
-            process.send(signal.SIGUSR1)
-        if process.is_ready and process.timer and not process.is_dismissed:
-            process.timer.cancel()
-
-    def _retire(self, process: WorkerProcess, config: Config) -> None:
-        timeout_s = config.gateway.retire_timeout_s + config.gateway.drain_timeout_s
-        self._dismiss(process, signal.SIGUSR2, timeout_s)
-
-    def _end(self, process: WorkerProcess, config: Config) -> None:
-        process.is_stopped = True
-        self._dismiss(process, signal.SIGTERM, config.gateway.drain_timeout_s)
-
-    def _dismiss(self, process: WorkerProcess, number: int, timeout_s: float) -> None:
-        process.is_dismissed = True
-        process.send(number)
-        self._kill_after(process, timeout_s + END_MARGIN_S)
-
-    def _kill_after(self, process: WorkerProcess, timeout_s: float) -> None:
-        if process.timer:
-            process.timer.cancel()
-        process.timer = self._loop.call_later(timeout_s, self._kill, process, timeout_s)
-
-    def _kill(self, process: WorkerProcess, timeout_s: float) -> None:
-        log.error("%s is killed: not %s in %g s", process, "gone" if process.is_dismissed else "ready", timeout_s)
-        process.send(signal.SIGKILL)
+            process.reopen_logs()
 
     def _watch(self) -> None:
-        """Each second: whether the workers' loops run. What this process slept through itself is
-        nobody's silence.
+        """Each second: kill workers whose loops do not run (`watchdog_timeout_s`). Time for which
+        this process did not run itself does not count.
         """
         self._loop.call_later(WATCH_INTERVAL_S, self._watch)
         notify(ALIVE)
@@ -340,11 +283,12 @@ class Supervisor:
         for generation in self._generations():
             timeout_s = generation.config.gateway.watchdog_timeout_s
             for process in generation.processes.values():
-                if process.is_ready and process.listen(passed_s) >= timeout_s > 0:
+                if process.is_ready and process.silent_s(passed_s) >= timeout_s > 0:
                     log.error("%s is killed: it hangs, for %g s (watchdog_timeout_s)", process, timeout_s)
                     process.send(signal.SIGKILL)
 
-    def _bury(self) -> None:
+    def _reap(self) -> None:
+        """Wait for the processes that have ended."""
         for generation in self._generations():
             for process in list(generation.processes.values()):
                 code = process.exit_code()
@@ -354,75 +298,68 @@ class Supervisor:
         self._retiring = [generation for generation in self._retiring if generation.processes]
 
     def _ended(self, generation: Generation, process: WorkerProcess, code: int) -> None:
-        if process.pipe >= 0:
-            self._loop.remove_reader(process.pipe)
-            process.hear()
-        if process.timer:
-            process.timer.cancel()
-        process.forget()
-        self._departed = add(self._departed, process.slot.counted())
-        if note := process.slot.note():
-            self._learn_from(note)
-        reason = f"{process} {_how_it_ended(code)}{': ' if process.reason else ''}{process.reason}"
+        if process.report >= 0:
+            self._loop.remove_reader(process.report)
+        process.close()
+        self._records.keep(process.slot)
+        reason = f"{process} {ending_of(code)}{': ' if process.reason else ''}{process.reason}"
         if process.is_dismissed:
             is_early = not process.is_serving and code in (-signal.SIGTERM, -signal.SIGUSR2)
             self._note_end(reason, code == 0 or is_early)
         else:
-            failure = ConfigError(process.reason) if code == BAD_CONFIG else FastticketError(process.reason or reason)
+            failure = ConfigError(process.reason) if code == BAD_USAGE else FastticketError(process.reason or reason)
             generation.failure = failure
-            self._missing(generation, process.number, reason, time.monotonic() - process.born_s)
+            self._worker_missing(generation, process.number, reason, time.monotonic() - process.born_s)
 
     def _note_end(self, what: str, is_clean: bool) -> None:
         log.log(logging.INFO if is_clean else logging.ERROR, "%s", what)
         if self._is_stopping and not is_clean:
             self._exit_code = FAILED
 
-    def _missing(self, generation: Generation, number: int, reason: str, lived_s: float) -> None:
-        """Of the present one a worker is replaced at once, unless it died young: then after a
-        pause, a longer one each time.
+    def _worker_missing(self, generation: Generation, number: int, reason: str, lived_s: float) -> None:
+        """A worker could not be forked, or has died: the coming generation fails, any other gets a
+        replacement.
         """
         if generation is self._coming:
             generation.failure = generation.failure or FastticketError(reason)
             self._news.set()
             return
-        before_s = generation.pauses_s.get(number, 0.0)
-        pause_s = 0.0 if lived_s >= STEADY_S else min(max(PAUSE_FIRST_S, 2 * before_s), PAUSE_MAX_S)
-        generation.pauses_s[number] = pause_s
-        generation.due_s[number] = self._loop.time() + pause_s
+        pause_s = generation.schedule_replacement(number, lived_s, self._loop.time())
         if pause_s >= RENEWAL_PAUSE_S:
             self._renew_sockets(number)
         self._loop.call_later(pause_s, self._news.set)
         log.error("%s, after %.1f s; the next one starts in %g s", reason, lived_s, pause_s)
 
     def _renew_sockets(self, number: int) -> None:
-        """Nobody shall wait for a worker that does not come: the kernel sends clients to those that
-        listen, so this one's sockets are bound anew, and listened on by the next one to be ready.
+        """Bind the sockets of a worker anew. The kernel sends clients to every socket that listens,
+        so those in this one's queue would wait as long as the worker does; the new ones listen when
+        the replacement is ready.
         """
         renewed = self._listeners.renew(number)
         for generation in self._generations():
             generation.sockets[:] = [[renewed.get(s, s) for s in sockets] for sockets in generation.sockets]
 
     def _replace_dead(self, generation: Generation) -> None:
-        for number, at_s in list(generation.due_s.items()):
-            if at_s <= self._loop.time():
-                del generation.due_s[number]
-                self._restarts += 1
-                self._learn_servers()
-                servers = dict(self._servers)
-                generation.given = dataclasses.replace(generation.given, start=Start.REPLACEMENT, servers=servers)
-                self._start(generation, number)
+        for number in generation.take_due(self._loop.time()):
+            self._restarts += 1
+            self._records.learn_servers(self._slots())
+            servers = dict(self._records.servers)
+            generation.given = dataclasses.replace(generation.given, start=Start.REPLACEMENT, servers=servers)
+            self._start(generation, number)
 
-    # --- signals
+    # --- signals, and POST /drain
 
     def _leave(self) -> None:
-        """Not ready any more, and stop when every balancer has noticed, or when told so again."""
+        """SIGTERM, SIGINT: not ready from now on, and stop after `shutdown_delay_s`, when every
+        balancer has noticed; at once for a second signal.
+        """
         delay_s = self._present.config.gateway.shutdown_delay_s if self._present else 0.0
-        if self._is_leaving:  # balancers have had so long already
+        if self._is_leaving:  # balancers could notice since then
             delay_s -= self._loop.time() - self._left_at_s
-        if self._has_end or delay_s <= 0:
+        if self._is_stop_due or delay_s <= 0:
             self._stop()
             return
-        self._has_end = True
+        self._is_stop_due = True
         notify(STOPPING)
         log.info("not ready any more; stops in %g s (shutdown_delay_s)", delay_s)
         self._loop.call_later(delay_s, self._stop)
@@ -436,14 +373,14 @@ class Supervisor:
                 process.let_leave()
 
     def _drain(self) -> None:
-        """What an orchestrator asks for before it ends us."""
+        """POST /drain: what an orchestrator asks for before it sends SIGTERM."""
         if not self._is_leaving:
             log.info("not ready any more: drained by POST /drain; SIGTERM ends it, DELETE /drain takes it back")
             self._let_leave()
 
     def _undrain(self) -> None:
-        """It is not ended, after all. Not once it stops by itself."""
-        if self._has_end or self._is_stopping or not self._is_leaving:
+        """DELETE /drain: ready again, unless a signal has told it to stop."""
+        if self._is_stop_due or self._is_stopping or not self._is_leaving:
             return
         log.info("ready again: DELETE /drain")
         self._is_leaving = False
@@ -452,19 +389,18 @@ class Supervisor:
                 process.let_stay()
 
     def _stop(self) -> None:
-        """All generations. Nobody waits in vain for those that accept no more."""
+        """Stop all generations. The sockets close at once, so that no client waits in their queues."""
         if self._is_stopping:
             return
         self._is_stopping = True
         notify(STOPPING)
         self._listeners.keep([])
         for generation in self._generations():
-            for process in generation.processes.values():
-                self._end(process, generation.config)
+            generation.stop()
         self._news.set()
 
     def _want_reload(self) -> None:
-        if self._has_end:
+        if self._is_stop_due:
             self._refuse(FastticketError("the gateway stops in a moment"))
             return
         self._is_reload_wanted = True
@@ -473,41 +409,22 @@ class Supervisor:
     def _reopen_logs(self) -> None:
         errorlog.reopen()
         for process in self._processes():
-            if process.is_ready:
-                process.send(signal.SIGUSR1)
-            else:  # it has files open, and answers no signal yet
-                process.is_to_reopen = True
+            process.reopen_logs()
 
-    # --- to be seen
+    # --- for the admin listener
 
     def snapshot(self) -> Snapshot:
-        """How things are."""
+        """The state of the gateway now."""
         present = self._present
         serving = {n: p for n, p in present.processes.items() if p.is_ready} if present else {}
-        counted = self._departed
-        for process in self._processes():
-            counted = add(counted, process.slot.counted())
         return Snapshot(
             is_stopping=self._is_stopping or self._is_leaving,
             readiness=present.config.gateway.readiness if present else (),
             workers=present.config.gateway.workers if present else 0,
             serving={number: process.slot.note() for number, process in serving.items()},
-            notes=[note for process in self._processes() if (note := process.slot.note())],
-            counted=counted,
+            notes=[note for slot in self._slots() if (note := slot.note())],
+            counted=self._records.counted(self._slots()),
             retiring=sum(len(generation.processes) for generation in self._retiring),
             restarts=self._restarts,
             reloads=dict(self._reloads),
         )
-
-
-def _server(noted: list[Any] | str) -> Server:
-    """JSON has no pairs."""
-    return noted if isinstance(noted, str) else (str(noted[0]), int(noted[1]))
-
-
-def _how_it_ended(code: int) -> str:
-    if code >= 0:
-        return f"has ended with {code}"
-    with contextlib.suppress(ValueError):
-        return f"was killed by {signal.Signals(-code).name}"
-    return f"was killed by signal {-code}"

@@ -1,5 +1,5 @@
-"""What systemd is told (sd_notify), for `Type=notify` or `notify-reload`, and its watchdog.
-Elsewhere nothing happens.
+"""Notifications to systemd (sd_notify(3)) for `Type=notify` and `notify-reload`, and its watchdog.
+Without NOTIFY_SOCKET nothing happens.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ ALIVE = "WATCHDOG=1"
 
 
 def reloading() -> str:
-    """Until the next READY."""
+    """The state from a SIGHUP until the next READY."""
     return f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}"
 
 
 def notify(state: str) -> None:
-    """Never waits, and never fails: who cannot be told is not waiting for it."""
+    """Send a state. Never blocks, never raises: a state that systemd does not get is lost."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path.startswith(("/", "@")):
         return

@@ -1,12 +1,14 @@
 """One gateway process: the control plane around the data plane.
 
-The data plane (`core.proxy`) serves sockets by itself. This is what it can not do: load sessions,
-log in and out, timers, signals. Shutdown, in order: close the listeners, end idle connections, let
-the others finish (`drain_timeout_s`), write every touch, close. Where the sockets outlive the
-gateway, whoever comes is served until the tunnels have ended: nobody else would serve him. A worker
-that retires does the same, but first hands over the clients with nothing under way, who are served
-by the new configuration from their next request on, and lets the others have their answer
-(`retire_timeout_s`).
+The data plane (`dataplane.proxy`) serves sockets by itself. The worker does what it cannot do: load
+sessions, log in and out, timers, signals.
+
+    stop     (SIGTERM)  close the listeners, end idle connections, let the others finish
+                        (`drain_timeout_s`), write every touch, close. Inherited sockets are accepted
+                        from until the tunnels have ended: no other process would serve the clients.
+    retire   (SIGUSR2)  the same for a worker whose configuration was replaced. First it hands clients
+                        with nothing under way to the workers of the new configuration, and gives the
+                        others `retire_timeout_s` for their answers.
 """
 
 from __future__ import annotations
@@ -15,19 +17,13 @@ import asyncio
 import contextlib
 import gc
 import logging
-import math
 import os
 import signal
 import socket
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Literal
 
-from fastticket.core.ticket import Keyring
-from fastticket.dataplane.accesslog import AccessLog
-from fastticket.dataplane.balance import Upstreams
-from fastticket.dataplane.clients import Networks
 from fastticket.dataplane.proxy import (
     ASK_AUTHENTICATE,
     ASK_AUTHENTICATE_LATEST,
@@ -40,10 +36,7 @@ from fastticket.dataplane.proxy import (
     ASK_ROTATE,
     ASK_SEVERAL,
     ASK_VOUCH,
-    LIMITS,
-    Proxy,
 )
-from fastticket.dataplane.routes import Routes, in_order
 from fastticket.errors import (
     FastticketError,
     InvalidPrincipal,
@@ -53,127 +46,37 @@ from fastticket.errors import (
     Verdict,
 )
 from fastticket.gateway import descriptors, errorlog
+from fastticket.gateway.assembly import add_routes, clients_max, make_cache, make_proxy
 from fastticket.gateway.binding import BACKLOG
+from fastticket.gateway.control import LEAVE, SERVE, STAY, CommandReader, pairs_of
 from fastticket.gateway.exemption import Exemption
-from fastticket.gateway.given import GO, LEAVE, STAY, Given, Start, pairs_of
+from fastticket.gateway.given import Given, Start
 from fastticket.gateway.handover import Handover
 from fastticket.gateway.listeners import is_of
-from fastticket.gateway.logfile import LogFile
-from fastticket.gateway.settings import Config, RouteSettings
+from fastticket.gateway.logfile import AccessLogFile
+from fastticket.gateway.notes import Notes
+from fastticket.gateway.notices import Notices
+from fastticket.gateway.pacing import Pacing
 from fastticket.gateway.slot import Slot
 from fastticket.gateway.upstreams import UpstreamGroup
-from fastticket.sessions.ticketcache import NOW, Consistency, TicketCache, checker_of
+from fastticket.sessions.ticketcache import Consistency, checker_of
 from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.gateway")
 
 TICK_S = 0.1
-PARTING_SHARE = 0.8  # of the drain timeout, for the last ones to have some of it, too
-PARTED_PER_S_MIN = 20  # a few WebSockets are no crowd
-WORDS_BYTES_MAX = 65_536
-LAST_ANSWERS_S = 1.0  # for those that were let in while the tunnels had all of the drain timeout
-NOTE_INTERVAL_S = 1.0
-LOOKS_PER_TURN = 32  # of what was asked is begun with in one turn of the loop: about a millisecond of work
+COMMANDS_BYTES_MAX = 65_536  # read at once; key rings are the long ones
+LAST_ANSWERS_S = 1.0  # for clients that were accepted while tunnels used up the drain timeout
+LOOKS_PER_TURN = 32  # asks begun in one turn of the loop: about a millisecond of work
 CHANGES_PER_TURN = 8
 TAKEN_PER_TURN = 64  # clients of another worker
-STORE_PATIENCE_S = 5.0  # for the store to answer before anybody is served without it
-REPLACEMENT_PATIENCE_S = 1.0  # the same while clients wait already
-SHORTAGE_S = 10.0  # without one, and the next is another
-SHORTAGES = {
-    "full": "connections_max: %d clients are connected, others wait until some of them go",
-    "out_of_descriptors": "there are no file descriptors left, with %d clients: others wait; a request that needs one more gets 503",
-}
+STORE_TIMEOUT_S = 5.0  # for the store to answer before clients are served without it
+REPLACEMENT_STORE_TIMEOUT_S = 1.0  # the same for a replacement, while clients already wait
 NOT_CACHED = b"Cache-Control: no-store\r\n"
 CHANGES = frozenset((ASK_LOGIN, ASK_LOGIN_REMEMBERED, ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE, ASK_ROTATE))
 
 Ask = tuple[int, int, str, Any, Any]  # as `Proxy.asks` has them
 Where = tuple[str, bool]  # the Host that was asked for, and whether that was by https
-
-
-def make_cache(config: Config, keys: Keyring) -> TicketCache:
-    """The cache that a configuration describes, not opened yet."""
-    return TicketCache(
-        config.open_store(),
-        keys,
-        idle_timeout_s=config.ticket.idle_timeout_s,
-        absolute_lifetime_s=config.ticket.absolute_lifetime_s,
-        remember_lifetime_s=config.ticket.remember_lifetime_s,
-        sessions_max=config.ticket.sessions_max,
-        sessions_max_policy=config.ticket.sessions_max_policy,
-        capacity=config.cache.capacity,
-        flush_interval_ms=config.store.flush_interval_ms,
-        lease_ms=config.store.lease_ms,
-        touch_resolution_ms=config.store.touch_resolution_ms,
-        outage_policy=config.store.outage_policy,
-        outage_grace_s=config.store.outage_grace_s,
-    )
-
-
-def make_proxy(config: Config, cache: TicketCache, counters: memoryview | None = None) -> Proxy:
-    """The data plane that a configuration describes, without listeners and routes; it counts in
-    `counters`, if given.
-    """
-    gateway = config.gateway
-    return Proxy(
-        checker_of(cache),
-        Upstreams(),
-        Routes(),
-        limits={**config.limits, "connections_max": clients_max(config)[0]},
-        timeouts_s=config.timeouts,
-        cookie=config.ticket.cookie,
-        identity_field=gateway.identity_header,
-        escapes_identity=gateway.identity_encoding == "percent",
-        request_id_field=gateway.request_id_header,
-        login_url=gateway.login_url,
-        next_parameter=gateway.next_parameter,
-        front=gateway.auth_front,
-        no_use_field=gateway.no_use_header,
-        lifetime_field=gateway.lifetime_header,
-        dropped_fields=config.overrides_dropped(),
-        forwards_ticket=config.ticket.forward_ticket,
-        login_details=config.ticket.login_details,
-        trusted=Networks(config.trusted_networks()),
-        expects_proxy_header=gateway.proxy_protocol,
-        writes_forwarded=gateway.forwarded,
-        upgrades=gateway.upgrades,
-        log=AccessLog(gateway.access_log_format == "json") if gateway.access_log else None,
-        counters=counters,
-        descriptors_max=_shares(config).connections,
-    )
-
-
-def clients_max(config: Config) -> tuple[int, int]:
-    """How many clients there may be, and how many the configuration would let in: there are
-    descriptors for no more.
-    """
-    wanted = config.limits.get("connections_max", LIMITS["connections_max"][0])
-    return min(wanted, _shares(config).clients), wanted
-
-
-def _shares(config: Config) -> descriptors.Shares:
-    return descriptors.share(descriptors.limit(), sum(len(upstream.servers) for upstream in config.upstream))
-
-
-def add_routes(proxy: Proxy, config: Config, groups: dict[str, int]) -> list[RouteSettings]:
-    """The routes of a configuration, by the numbers that the data plane gives them."""
-    routes = in_order(config.routes())
-    for route in routes:
-        proxy.routes.add(
-            route.path,
-            route.auth,
-            None if route not in config.route else groups[route.upstream or config.upstream[0].name],
-            host=route.host,
-            touches=route.touch,
-            logs_in=route.login,
-            is_strong=route.consistency == "strong",
-            has_exemption=bool(route.exempt),
-            waits=proxy.add_waits(route.timeouts),
-            request_fields=route.request_headers.items(),
-            response_fields=route.response_headers.items(),
-            methods=route.methods,
-            first=route.first,
-        )
-    return routes
 
 
 class Asks:
@@ -204,66 +107,10 @@ class Asks:
         return taken + [self._changes.popleft() for _ in range(min(len(self._changes), CHANGES_PER_TURN))]
 
 
-class Parting:
-    """When which of the WebSockets are told that the gateway goes away: all of them at once would
-    all come back at once.
-    """
-
-    def __init__(self, tunnels: int, began_s: float, drain_timeout_s: float) -> None:
-        span_s = min(PARTING_SHARE * drain_timeout_s, tunnels / PARTED_PER_S_MIN)
-        self._began_s = began_s
-        self._per_s = tunnels / span_s if span_s else PARTED_PER_S_MIN
-        self.told = 0
-
-    def due(self, now_s: float) -> int:
-        """How many to tell now."""
-        since_s = now_s - self._began_s
-        return max(0, math.ceil(since_s * self._per_s) - self.told)
-
-
-class Shortages:
-    """Says when clients have to wait, as far as it has not been said: one line while it goes on,
-    and again when it comes again.
-    """
-
-    def __init__(self) -> None:
-        self._seen = {"full": 0, "out_of_descriptors": 0}
-        self._said_s = dict.fromkeys(self._seen, -SHORTAGE_S)
-
-    def tell(self, proxy: Proxy) -> None:
-        """Look at its counters."""
-        stats, now_s = proxy.shortages, time.monotonic()
-        for name, count in stats.items():
-            if count == self._seen[name]:
-                continue
-            self._seen[name] = count
-            if now_s - self._said_s[name] >= SHORTAGE_S:
-                log.error(SHORTAGES[name], proxy.connection_count)
-            self._said_s[name] = now_s
-
-
-class Unannounced:
-    """Says that connections are closed for want of a PROXY header that counts: one line while it
-    goes on, as of shortages.
-    """
-
-    def __init__(self) -> None:
-        self._seen = 0
-        self._seen_s = -SHORTAGE_S
-
-    def tell(self, proxy: Proxy) -> None:
-        """Look at its counter."""
-        count, peer, why = proxy.unannounced
-        if count == self._seen:
-            return
-        now_s = time.monotonic()
-        if now_s - self._seen_s >= SHORTAGE_S:
-            log.warning("a connection from %s was closed: %s (%d so far)", peer or "a Unix socket", why, count)
-        self._seen, self._seen_s = count, now_s
-
-
 class Worker:
-    """A gateway on sockets that listen already."""
+    """A gateway on bound sockets: the store, timers, signals and session changes around one data
+    plane.
+    """
 
     def __init__(
         self,
@@ -272,14 +119,13 @@ class Worker:
         slot: Slot | None = None,
         handover: Handover | None = None,
     ) -> None:
-        """Bound sockets. `slot`: where to tell the supervisor how things are; `handover`: the way
-        to other workers. ConfigError.
+        """`slot`: shared memory for counters and notes; `handover`: the way to other workers.
+        ConfigError.
         """
         config = given.config
         self._given = given
         self._config = config
         self._listeners = listeners
-        self._slot = slot
         self._handover = handover
         self._is_retiring = False
         self._cache = make_cache(config, given.keys)
@@ -287,40 +133,43 @@ class Worker:
         self._groups = [UpstreamGroup(self.proxy, config, upstream, given.servers) for upstream in config.upstream]
         routes = add_routes(self.proxy, config, {group.name: group.number for group in self._groups})
         self._exemptions = [Exemption(route.exempt) if route.exempt else None for route in routes]
-        self._log_file = LogFile(config.log_path("access_log")) if self.proxy.log else None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._asks = Asks()
-        self._half_word = b""  # of the supervisor
-        self._idle = asyncio.Event()  # nobody is connected
-        self._ticked = asyncio.Event()
-        self._parting: Parting | None = None  # from WebSockets, when it stops
-        self._sockets_outlive = any(address.fd >= 0 for address in config.listen_addresses())
-        self._has_more = False
-        self._is_note_cut = False
-        self._ticker: asyncio.TimerHandle | None = None
-        self._publisher: asyncio.TimerHandle | None = None
+        self._access_log = AccessLogFile(self.proxy.log, config.log_path("access_log")) if self.proxy.log else None
         self._changes: Counter[str] = Counter()  # of sessions, by what the application asked for
-        self._shortages = Shortages()
-        self._unannounced = Unannounced()
+        self._notes = (
+            Notes(slot, self.proxy, self._cache, self._groups, self._access_log, self._changes) if slot else None
+        )
+        self._notices = Notices(self.proxy, [group.name for group in self._groups], config.ticket.cookie)
+        self._tasks: set[asyncio.Task[None]] = set()  # answers to asks
+        self._asks = Asks()
+        self._commands = CommandReader()
+        self._idle = asyncio.Event()  # no client is connected
+        self._ticked = asyncio.Event()
+        self._pacing: Pacing | None = None  # of closing WebSockets, once the worker stops
+        # Inherited sockets outlive the gateway: the supervisor cannot replace them, nor its parent.
+        self._sockets_outlive = any(address.fd >= 0 for address in config.listen_addresses())
+        self._is_turn_due = False
+        self._ticker: asyncio.TimerHandle | None = None
         self._cookie = config.ticket_cookie()
         self._was_http_told = False
 
-    async def run(self, ready: Callable[[], None], go: int) -> None:
-        """Serve until SIGTERM, or until SIGUSR2 and nobody is connected.
+    # --- from start to stop
 
-        `ready` is called when requests could be served; they are once GO can be read from the
-        descriptor `go`. From then on somebody may be in the listen queue, so signals have to be
-        answered before. LEAVE: SIGTERM will follow.
+    async def run(self, ready: Callable[[], None], commands: int) -> None:
+        """Serve until SIGTERM, or until SIGUSR2 and the last client has gone.
+
+        `ready` is called when requests could be served; they are served once the command SERVE comes
+        out of the descriptor `commands`. Clients may be in the listen queue from then on, so a signal
+        before it ends the worker without them.
         """
         await self._open()
         gc.collect()
-        gc.freeze()  # what is there now stays: a full collection that goes through it would hold the loop for milliseconds
+        gc.freeze()  # else a full collection would go through all that is there now, for milliseconds
         loop = asyncio.get_running_loop()
         begin, stop, retire = asyncio.Event(), asyncio.Event(), asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, stop.set)
         loop.add_signal_handler(signal.SIGUSR2, retire.set)
         loop.add_signal_handler(signal.SIGUSR1, self._reopen_logs)
-        loop.add_reader(go, self._hear, go, begin)
+        loop.add_reader(commands, self._obey, commands, begin)
         ready()
         await _first_of(begin, stop, retire)
         if begin.is_set():
@@ -330,19 +179,18 @@ class Worker:
                 await self._retire(stop)
         await self.stop()
 
-    def _hear(self, go: int, begin: asyncio.Event) -> None:
-        """A word of the supervisor."""
-        said = os.read(go, WORDS_BYTES_MAX)
-        if not said:  # it is gone, and SIGTERM has come
-            asyncio.get_running_loop().remove_reader(go)
-        *words, self._half_word = (self._half_word + said).split(b"\n")
-        for word in words:
-            if word == GO:
+    def _obey(self, commands: int, begin: asyncio.Event) -> None:
+        """Read commands of the supervisor."""
+        data = os.read(commands, COMMANDS_BYTES_MAX)
+        if not data:  # the supervisor is gone, and SIGTERM has come
+            asyncio.get_running_loop().remove_reader(commands)
+        for command in self._commands.feed(data):
+            if command == SERVE:
                 begin.set()
-            elif word in (LEAVE, STAY):
-                self.proxy.leave(word == LEAVE)
+            elif command in (LEAVE, STAY):
+                self.proxy.leave(command == LEAVE)
             else:
-                self._cache.replace_keys(pairs_of(word))
+                self._cache.replace_keys(pairs_of(command))
 
     async def start(self) -> None:
         """Open the store and serve."""
@@ -356,13 +204,14 @@ class Worker:
             await asyncio.gather(*groups)
         finally:
             await end(*groups)
-        self._publish()
+        if self._notes:
+            self._notes.publish()
 
     async def _open_store(self) -> None:
         if self._given.may_lack_store:
             is_replacement = self._given.start is Start.REPLACEMENT
-            patience_s = REPLACEMENT_PATIENCE_S if is_replacement else STORE_PATIENCE_S
-            await self._cache.begin(patience_s, is_known_good=is_replacement)
+            timeout_s = REPLACEMENT_STORE_TIMEOUT_S if is_replacement else STORE_TIMEOUT_S
+            await self._cache.begin(timeout_s, is_known_good=is_replacement)
         else:
             await self._cache.open()
 
@@ -379,10 +228,10 @@ class Worker:
     def _tell_limit(self) -> None:
         allowed, wanted = clients_max(self._config)
         if allowed < wanted:
+            # A default that does not fit is nobody's mistake.
+            is_configured = "connections_max" in self._config.limits
             log.log(
-                logging.WARNING
-                if "connections_max" in self._config.limits
-                else logging.INFO,  # nobody thought of the default
+                logging.WARNING if is_configured else logging.INFO,
                 "connections_max is %d, not %d: there may be %d file descriptors (ulimit -n, LimitNOFILE), and a client needs two",
                 allowed,
                 wanted,
@@ -390,22 +239,8 @@ class Worker:
             )
 
     async def stop(self) -> None:
-        """Drain, then flush."""
-        loop = asyncio.get_running_loop()
-        drained_s = loop.time() + self._config.gateway.drain_timeout_s
-        self._parting = Parting(self.proxy.tunnel_count, loop.time(), self._config.gateway.drain_timeout_s)
-        if self._listeners and self._sockets_outlive:
-            await self._outwait_tunnels(drained_s)
-        self._stop_accepting()
-        if self.proxy.connection_count:
-            await asyncio.sleep(TICK_S)  # who was let in last has not asked yet
-        self.proxy.drain()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(max(drained_s, loop.time() + LAST_ANSWERS_S)):
-                while self._connections_awaited(drained_s):
-                    await self._next_tick()
-        if self.proxy.connection_count:
-            log.warning("%d connections were still in use after the drain timeout", self.proxy.connection_count)
+        """Drain, then write every touch, then close."""
+        await self._drain()
         if self._ticker:
             self._ticker.cancel()
         asyncio.get_running_loop().remove_reader(self.proxy.fileno())
@@ -414,14 +249,32 @@ class Worker:
         if self._tasks:
             await asyncio.wait(self._tasks)
         await self._cache.aclose()
-        if self._log_file and self.proxy.log:
-            await self._log_file.aclose(self.proxy.log.take())
-        self._publish()
-        if self._publisher:
-            self._publisher.cancel()
+        if self._access_log:
+            await self._access_log.aclose()
+        if self._notes:
+            self._notes.publish_last()
+
+    async def _drain(self) -> None:
+        """Accept no more clients, and let those that are connected finish, for `drain_timeout_s`."""
+        loop = asyncio.get_running_loop()
+        timeout_s = self._config.gateway.drain_timeout_s
+        drained_s = loop.time() + timeout_s
+        self._pacing = Pacing(self.proxy.tunnel_count, loop.time(), timeout_s)
+        if self._listeners and self._sockets_outlive:
+            await self._outwait_tunnels(drained_s)
+        self._stop_accepting()
+        if self.proxy.connection_count:
+            await asyncio.sleep(TICK_S)  # clients that were accepted last have not sent their request yet
+        self.proxy.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(max(drained_s, loop.time() + LAST_ANSWERS_S)):
+                while self._connections_awaited(drained_s):
+                    await self._next_tick()
+        if self.proxy.connection_count:
+            log.warning("%d connections were still in use after the drain timeout", self.proxy.connection_count)
 
     def _connections_awaited(self, drained_s: float) -> int:
-        """Tunnels have had their time."""
+        """Connections that the drain waits for: tunnels only until `drained_s`."""
         is_over = asyncio.get_running_loop().time() >= drained_s
         return self.proxy.connection_count - (self.proxy.tunnel_count if is_over else 0)
 
@@ -430,15 +283,32 @@ class Worker:
         await self._ticked.wait()
 
     async def _outwait_tunnels(self, drained_s: float) -> None:
-        """Nobody else reads the queue of these sockets before this gateway has gone: who comes is
-        served, and not kept waiting.
+        """Go on accepting until the tunnels have ended: no other process reads the queue of these
+        sockets before this one has gone, so new clients are served, not kept waiting.
         """
         self.proxy.leave()
         while self.proxy.tunnel_count and asyncio.get_running_loop().time() < drained_s:
             await self._next_tick()
 
+    def _stop_accepting(self) -> None:
+        """Close the listeners, after accepting the clients that are in their queues or on their way
+        from another worker.
+        """
+        if self._handover:
+            asyncio.get_running_loop().remove_reader(self._handover.fileno())
+        if self._listeners:
+            if self._ticker:  # a worker that has never served takes no clients
+                self._take_over()
+            self._turn()
+            self.proxy.stop_accepting()
+        for listener in self._listeners:
+            listener.close()
+        self._listeners = []
+
+    # --- retirement: clients go to a worker of the next generation
+
     async def _retire(self, stop: asyncio.Event) -> None:
-        """Another worker accepts from these sockets now. Who waits for an answer gets it."""
+        """Leave accepting to the next workers, and serve what is under way for `retire_timeout_s`."""
         self._stop_accepting()
         self._is_retiring = True
         self._hand_over()
@@ -447,8 +317,8 @@ class Worker:
         await _first_of(stop, self._idle, timeout_s=self._config.gateway.retire_timeout_s)
 
     def _hand_over(self) -> None:
-        """Those with nothing under way; as many as there is room for, and the others with the next
-        tick.
+        """Give away the clients with nothing under way, as many as there is room for; the next tick
+        tries again.
         """
         while self._handover and (client := self.proxy.release()):
             fd, address, is_believed = client
@@ -458,7 +328,9 @@ class Worker:
             os.close(fd)
 
     def _take_over(self) -> None:
-        """Clients of a worker that retires. Where nobody listens any more they get one answer."""
+        """Serve clients of a worker that retires. A client of a listener that this worker does not
+        have gets one more answer.
+        """
         for _ in range(TAKEN_PER_TURN):
             client = self._handover.take() if self._handover else None
             if not client:
@@ -466,113 +338,44 @@ class Worker:
             fd, address, is_believed = client
             self.proxy.adopt(fd, address, is_believed, is_last=not is_of(fd, self._listeners))
 
-    def _stop_accepting(self) -> None:
-        """Who is in the listen queue already is let in, and so is who was handed over."""
-        if self._handover:
-            asyncio.get_running_loop().remove_reader(self._handover.fileno())
-        if self._listeners:
-            if self._ticker:  # it has served: one that never did takes nobody
-                self._take_over()
-            self._turn()
-            self.proxy.stop_accepting()
-        for listener in self._listeners:
-            listener.close()
-        self._listeners = []
+    # --- turns and ticks
 
     def _turn(self) -> None:
-        """The loop calls it when a socket is ready. What a turn has left over takes turns with
-        whatever else the loop has to do.
+        """The data plane has ready sockets. If one turn does not serve all of them, the next one
+        comes after whatever else the loop has to do.
         """
-        if self.proxy.turn() and not self._has_more:
-            self._has_more = True
+        if self.proxy.turn() and not self._is_turn_due:
+            self._is_turn_due = True
             asyncio.get_running_loop().call_soon(self._turn_again)
         self._answer_asks()
 
     def _turn_again(self) -> None:
-        self._has_more = False
+        self._is_turn_due = False
         self._turn()
 
     def _tick(self) -> None:
+        """Every TICK_S: what the data plane needs the time for, and what may wait for so long."""
         self.proxy.tick()
-        if self._parting:
-            self._parting.told += self.proxy.part(self._parting.due(asyncio.get_running_loop().time()))
+        if self._pacing:
+            self._pacing.told += self.proxy.part(self._pacing.due(asyncio.get_running_loop().time()))
         self._ticked.set()
         self._answer_asks()
-        self._tell_news()
+        self._notices.tell()
         if self._is_retiring:
             self._hand_over()
         if not self.proxy.connection_count:
             self._idle.set()
-        if self._log_file and self.proxy.log:
-            self._log_file.write(self.proxy.log.take())
+        if self._access_log:
+            self._access_log.collect()
         self._ticker = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
-    def _tell_news(self) -> None:
-        """What the data plane has noticed, and an operator wants to know."""
-        for group, server, reason in self.proxy.upstream_news():
-            if reason:
-                log.warning("upstream %s: %s is down: %s", self._groups[group].name, server, reason)
-            else:
-                log.warning("upstream %s: %s is up again", self._groups[group].name, server)
-        self._shortages.tell(self.proxy)
-        self._unannounced.tell(self.proxy)
-        self._tell_faults()
+    def _reopen_logs(self) -> None:
+        """SIGUSR1: log rotation has moved the files away."""
+        errorlog.reopen()
+        if self._access_log:
+            self._access_log.reopen()
 
-    def _tell_faults(self) -> None:
-        """The error log bounds how often."""
-        found, more = self.proxy.faults()
-        for group, server, what in found:
-            if what:
-                log.warning("upstream %s: %s: 502, no response: %s", self._groups[group].name, server, what)
-            else:
-                log.warning(
-                    "upstream %s: %s sets the cookie %s, on a route without login = true: dropped",
-                    self._groups[group].name,
-                    server,
-                    self._config.ticket.cookie,
-                )
-        if more:
-            log.warning("upstreams: %d more such faults", more)
-
-    def _publish(self) -> None:
-        if not self._slot:
-            return
-        self._publisher = asyncio.get_running_loop().call_later(NOTE_INTERVAL_S, self._publish)
-        self._slot.beat()
-        note = self._note()
-        try:
-            self._slot.publish(note)
-        except ValueError as error:  # too many servers, or names too long
-            if not self._is_note_cut:
-                log.error("%s: upstream servers are not shown any more", error)
-            self._is_note_cut = True
-            self._slot.publish({**note, "resolved": {}, "upstreams": []})
-
-    def _note(self) -> dict[str, Any]:
-        """What the supervisor sums and shows, beside the data plane's counters."""
-        cache = self._cache.stats
-        return {
-            "at_s": time.monotonic(),
-            "counters": {
-                **{name: value for name, value in cache.items() if name not in NOW},
-                "log_lines_lost": self._lines_lost(),
-                "session_changes": dict(self._changes),
-                "key_uses": {str(key_id): uses for key_id, uses in checker_of(self._cache).keys.uses.items()},
-            },
-            "now": {name: cache[name] for name in NOW},
-            "store": dict(self._cache.store_servers),
-            "resolved": {name: servers for group in self._groups for name, servers in group.resolved.items()},
-            "without_servers": [group.name for group in self._groups if not group.has_servers],
-            "upstreams": [
-                {**state, "group": self._groups[state["group"]].name} for state in self.proxy.upstream_states()
-            ],
-        }
-
-    def _lines_lost(self) -> int:
-        """Of the access log."""
-        if not (self._log_file and self.proxy.log):
-            return 0
-        return self._log_file.lines_lost + self.proxy.log.dropped
+    # --- what the data plane asks
 
     def _answer_asks(self) -> None:
         if self._asks.add(self.proxy.asks()):
@@ -770,12 +573,6 @@ class Worker:
         except Exception:
             log.exception("a session could not be changed")
             self.proxy.fail(handle, 503, StoreUnavailable.reason)
-
-    def _reopen_logs(self) -> None:
-        """SIGUSR1: somebody has moved the files away."""
-        errorlog.reopen()
-        if self._log_file:
-            self._log_file.reopen()
 
 
 def _set_cookies(values: Iterable[str]) -> bytes:

@@ -23,7 +23,7 @@ from lab.redis_servers import Server, free_port, wait_until
 from prometheus_client.parser import text_string_to_metric_families
 
 import fastticket
-from fastticket.gateway import slot, worker
+from fastticket.gateway import notes, slot, worker
 from fastticket.gateway.addresses import is_loopback, parse_address
 from fastticket.gateway.admin import CONNECTIONS_MAX, HEAD_BYTES_MAX
 from fastticket.gateway.given import Given
@@ -430,7 +430,7 @@ def test_as_many_servers_as_there_may_be_are_shown(site):
 
 
 def test_a_note_that_does_not_fit_is_not_the_last_one(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(worker, "NOTE_INTERVAL_S", 0.01)
+    monkeypatch.setattr(notes, "NOTE_INTERVAL_S", 0.01)
     servers = [f"127.0.0.{host}:9" for host in range(1, 201)]
 
     async def publish():
@@ -441,13 +441,13 @@ def test_a_note_that_does_not_fit_is_not_the_last_one(tmp_path, monkeypatch, cap
             "upstream": [{"name": "app", "servers": servers}],
             "route": [{"path": "/"}],
         }
-        notes = Slot()
+        memory = Slot()
 
         def shown():
-            return len((notes.note() or {"upstreams": []})["upstreams"])
+            return len((memory.note() or {"upstreams": []})["upstreams"])
 
         config = read_config(table, "test", tmp_path)
-        at = worker.Worker(Given(config, config.keyring()), [], notes)
+        at = worker.Worker(Given(config, config.key_pairs()), [], memory)
         monkeypatch.setattr(slot, "NOTE_BYTES_MAX", 8000)
         await at.start()
         assert shown() == 0

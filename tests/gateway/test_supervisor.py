@@ -169,7 +169,7 @@ def test_workers_end_with_their_supervisor_and_lose_no_touch(site, table, folder
 #: A gateway that waits less long for workers: to be ready, and to write what they have.
 HASTY = (
     "-c",
-    "import sys; from fastticket.gateway import supervisor as s; s.READY_TIMEOUT_S, s.END_MARGIN_S = 1.5, 0.25; "
+    "import sys; from fastticket.gateway import processes as p, supervisor as s; s.READY_TIMEOUT_S, p.END_MARGIN_S = 1.5, 0.25; "
     "from fastticket.commands.cli import main; sys.exit(main())",
 )
 

@@ -19,7 +19,8 @@ from lab.documents import ROOT
 from lab.processes import Process
 from lab.redis_servers import free_port, wait_until
 
-from fastticket.commands.cli import BAD_USAGE, _parser
+from fastticket.commands.cli import parser
+from fastticket.gateway.exitcodes import BAD_USAGE
 from fastticket.gateway.reader import read_config
 
 APPLICATION = ROOT / "examples/application.py"
@@ -79,7 +80,7 @@ UNIT = (ROOT / "examples/systemd/fastticket.service").read_text()
 
 def test_the_unit_starts_a_command_of_ours():
     command = re.search(r"^ExecStart=(.*)$", UNIT, re.MULTILINE)[1]
-    assert _parser().parse_args(shlex.split(command)[1:]).config
+    assert parser().parse_args(shlex.split(command)[1:]).config
 
 
 def test_the_configuration_that_the_unit_wants_is_one(tmp_path):

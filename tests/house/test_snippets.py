@@ -22,7 +22,8 @@ from lab.processes import Process, Site
 from lab.redis_servers import Server, free_port
 
 from fastticket import Keyring
-from fastticket.commands.cli import _config, _parser, main
+from fastticket.commands.cli import main, parser
+from fastticket.commands.options import config_of
 from fastticket.core.ticket import read_keys
 from fastticket.gateway.reader import read_config
 from fastticket.gateway.writer import to_toml
@@ -193,9 +194,9 @@ class Shell:
     def fastticket(self, command, comment):
         """By the real command line, in this process. What would not end is read, and not begun."""
         words = shlex.split(command.partition(" > ")[0])[1:]
-        options = _parser().parse_args(words)
+        options = parser().parse_args(words)
         if words[0] in ("serve", "demo"):
-            assert words[0] == "demo" or _config(options)
+            assert words[0] == "demo" or config_of(options)
         else:
             assert main([word for word in words if word != "--follow"]) == 0
 

@@ -1,0 +1,124 @@
+"""Options that several commands have, with their help texts, and the configuration that they name."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from fastticket.errors import ConfigError
+from fastticket.gateway.linkis import load_linkis
+from fastticket.gateway.reader import STORE_VARIABLE, load_config, simple_config
+from fastticket.gateway.settings import Config, StoreSettings
+
+DEFAULT_LISTEN = "127.0.0.1:8080"
+DEFAULT_UPSTREAM = "127.0.0.1:9001"
+
+CONFIG_HELP = "TOML, see docs/configuration.md; or linkis.properties"
+LISTEN_HELP = "host:port, [v6]:port, unix:PATH or fd:N; repeatable"
+UPSTREAM_HELP = "host:port or unix:PATH; repeatable"
+STORE_HELP = "where the sessions are (default: FASTTICKET_STORE)"
+STORE_OF_SERVE_HELP = "sqlite:///PATH or redis://HOST, see docs/redis.md (default: FASTTICKET_STORE; of serve alone, then, sqlite:///fastticket.db)"
+KEYS_HELP = "key file (default: FASTTICKET_KEYS)"
+KEYS_FOR_TICKET_HELP = "key file, for a ticket (default: FASTTICKET_KEYS)"
+JSON_HELP = "for programs"
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """--config"""
+    parser.add_argument("--config", type=Path, metavar="FILE", help=CONFIG_HELP)
+
+
+def add_addresses(parser: argparse.ArgumentParser) -> None:
+    """--listen, --upstream"""
+    parser.add_argument("--listen", action="append", metavar="ADDRESS", help=LISTEN_HELP)
+    parser.add_argument("--upstream", action="append", metavar="ADDRESS", help=UPSTREAM_HELP)
+
+
+def add_store(parser: argparse.ArgumentParser) -> None:
+    """--config, --store, --json: for commands that look into the store."""
+    add_config(parser)
+    parser.add_argument("--store", metavar="URL", help=STORE_HELP)
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
+
+
+def add_store_and_keys(parser: argparse.ArgumentParser) -> None:
+    """--store, --keys"""
+    parser.add_argument("--store", metavar="URL", help=STORE_OF_SERVE_HELP)
+    add_keys(parser)
+
+
+def add_keys(parser: argparse.ArgumentParser, text: str = KEYS_HELP) -> None:
+    """--keys"""
+    parser.add_argument("--keys", metavar="FILE", help=text)
+
+
+def port(text: str) -> int:
+    """The type of an option: a port, 0 for any that is free."""
+    if not text.isdecimal() or not 0 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port")
+    return int(text)
+
+
+def ports(text: str) -> list[int]:
+    """The type of an option: ports with commas between."""
+    return [port(part) for part in text.split(",")]
+
+
+def processes(text: str) -> int:
+    """The type of an option: how many processes."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes")
+    return int(text)
+
+
+def config_of(options: argparse.Namespace) -> Config:
+    """The configuration of --config, or of the other options; both together are refused, so that
+    neither overrides the other silently. ConfigError.
+    """
+    names = ("listen", "upstream", "store", "keys", "workers")
+    given = {name: value for name in names if (value := getattr(options, name, None))}
+    if options.config and is_linkis(options.config):
+        return _linkis_config(options.config, given)
+    if options.config:
+        if given:
+            raise ConfigError(
+                f"--{next(iter(given))} is said in the file when there is --config; leave one of them out"
+            )
+        return load_config(options.config)
+    return simple_config(
+        given.get("listen", [DEFAULT_LISTEN]),
+        given.get("upstream", [DEFAULT_UPSTREAM]),
+        given.get("store") or os.environ.get(STORE_VARIABLE) or StoreSettings.url,
+        given.get("keys", ""),
+        given.get("workers", 1),
+    )
+
+
+def store_config_of(options: argparse.Namespace, command: str) -> Config:
+    """As `config_of`, for a command about sessions. It has no default store: in the wrong one, every
+    answer would be "there is none". ConfigError.
+    """
+    if not (options.config or options.store or os.environ.get(STORE_VARIABLE)):
+        raise ConfigError(f"{command} needs --config FILE, --store URL or {STORE_VARIABLE}: where are the sessions?")
+    return config_of(options)
+
+
+def is_linkis(path: Path) -> bool:
+    """Whether --config names a linkis.properties."""
+    return path.suffix == ".properties"
+
+
+def _linkis_config(path: Path, given: dict[str, Any]) -> Config:
+    """Linkis' file does not contain addresses, keys and the number of workers: options do."""
+    if "store" in given:
+        raise ConfigError(f"--store is said in {path}; leave one of them out")
+    keys = str(Path(given["keys"]).absolute()) if "keys" in given else ""
+    return load_linkis(
+        path,
+        given.get("listen", [DEFAULT_LISTEN]),
+        given.get("upstream", [DEFAULT_UPSTREAM]),
+        keys,
+        given.get("workers", 1),
+    )

@@ -1,0 +1,76 @@
+"""`fastticket serve` and `fastticket check-config`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterable
+
+from fastticket.commands import terminal
+from fastticket.commands.options import config_of, is_linkis
+from fastticket.errors import ConfigError
+from fastticket.gateway import descriptors, errorlog
+from fastticket.gateway.checks import live_problems_of, problems_of, warnings_of
+from fastticket.gateway.exitcodes import BAD_USAGE, FAILED
+from fastticket.gateway.reader import FaultyConfig
+from fastticket.gateway.supervisor import run
+from fastticket.gateway.writer import to_toml, without_secrets
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Run a gateway until SIGTERM; the exit code. FastticketError."""
+    if not options.config and not options.upstream:
+        raise ConfigError("serve needs --config FILE, or --upstream host:port")
+    if not options.upstream and is_linkis(options.config):
+        config_of(options)  # errors in the file come first
+        raise ConfigError(
+            f"{options.config} does not say what is behind the gateway: serve needs --upstream host:port, too"
+        )
+    errorlog.begin()
+    descriptors.raise_limit()
+    return run(
+        lambda: config_of(options), lambda addresses: _print_aside(f"fastticket: serving {', '.join(addresses)}\n")
+    )
+
+
+def _print_aside(text: str) -> None:
+    """Print in a thread: a standard output that nobody reads must not block the gateway."""
+    threading.Thread(target=_write, args=(text.encode(),), daemon=True, name="fastticket-serving").start()
+
+
+def _write(text: bytes) -> None:
+    with contextlib.suppress(OSError):
+        os.write(1, text)
+
+
+def check_config(options: argparse.Namespace) -> int:
+    """Print what is wrong with a configuration, or all of it with its defaults; the exit code."""
+    if not options.config:
+        raise ConfigError("check-config needs --config FILE")
+    problems: list[str] = []
+    try:
+        config = config_of(options)
+    except FaultyConfig as error:
+        config = error.config
+        problems += error.problems
+    problems += problems_of(config)
+    if problems:
+        return _complain([*problems, *(asyncio.run(live_problems_of(config)) if options.live else [])], BAD_USAGE)
+    _complain([f"warning: {warning}" for warning in warnings_of(config)], 0)
+    shown = config if options.show_secrets else without_secrets(config)
+    if shown != config:
+        print("# *** stands for a secret; --show-secrets prints it\n")
+    print(terminal.toml_text(to_toml(shown)))
+    return _complain(asyncio.run(live_problems_of(config)), FAILED) if options.live else 0
+
+
+def _complain(lines: Iterable[str], code: int) -> int:
+    """Print each line once to the standard error. Returns `code`, or 0 without lines."""
+    lines = dict.fromkeys(lines)
+    for line in lines:
+        print(f"fastticket: {line}", file=sys.stderr)
+    return code if lines else 0

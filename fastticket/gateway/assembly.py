@@ -1,0 +1,101 @@
+"""Makes a ticket cache and a data plane of a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fastticket.core.ticket import Keyring
+from fastticket.dataplane.accesslog import AccessLog
+from fastticket.dataplane.balance import Upstreams
+from fastticket.dataplane.clients import Networks
+from fastticket.dataplane.proxy import LIMITS, Proxy
+from fastticket.dataplane.routes import Routes, in_order
+from fastticket.gateway import descriptors
+from fastticket.gateway.settings import Config, RouteSettings
+from fastticket.sessions.ticketcache import TicketCache, checker_of
+
+
+def make_cache(config: Config, keys: Keyring) -> TicketCache:
+    """The ticket cache of a configuration, not opened yet. ConfigError."""
+    return TicketCache(
+        config.open_store(),
+        keys,
+        idle_timeout_s=config.ticket.idle_timeout_s,
+        absolute_lifetime_s=config.ticket.absolute_lifetime_s,
+        remember_lifetime_s=config.ticket.remember_lifetime_s,
+        sessions_max=config.ticket.sessions_max,
+        sessions_max_policy=config.ticket.sessions_max_policy,
+        capacity=config.cache.capacity,
+        flush_interval_ms=config.store.flush_interval_ms,
+        lease_ms=config.store.lease_ms,
+        touch_resolution_ms=config.store.touch_resolution_ms,
+        outage_policy=config.store.outage_policy,
+        outage_grace_s=config.store.outage_grace_s,
+    )
+
+
+def make_proxy(config: Config, cache: TicketCache, counters: memoryview | None = None) -> Proxy:
+    """The data plane of a configuration, without listeners, upstreams and routes. `counters`: the
+    memory in which it counts.
+    """
+    gateway = config.gateway
+    return Proxy(
+        checker_of(cache),
+        Upstreams(),
+        Routes(),
+        limits={**config.limits, "connections_max": clients_max(config)[0]},
+        timeouts_s=config.timeouts,
+        cookie=config.ticket.cookie,
+        identity_field=gateway.identity_header,
+        escapes_identity=gateway.identity_encoding == "percent",
+        request_id_field=gateway.request_id_header,
+        login_url=gateway.login_url,
+        next_parameter=gateway.next_parameter,
+        front=gateway.auth_front,
+        no_use_field=gateway.no_use_header,
+        lifetime_field=gateway.lifetime_header,
+        dropped_fields=config.overrides_dropped(),
+        forwards_ticket=config.ticket.forward_ticket,
+        login_details=config.ticket.login_details,
+        trusted=Networks(config.trusted_networks()),
+        expects_proxy_header=gateway.proxy_protocol,
+        writes_forwarded=gateway.forwarded,
+        upgrades=gateway.upgrades,
+        log=AccessLog(gateway.access_log_format == "json") if gateway.access_log else None,
+        counters=counters,
+        descriptors_max=_shares(config).connections,
+    )
+
+
+def add_routes(proxy: Proxy, config: Config, groups: Mapping[str, int]) -> list[RouteSettings]:
+    """Add the routes of a configuration to the data plane; `groups`: the number of each upstream.
+    Returns the routes in the order of the numbers that the data plane gives them.
+    """
+    routes = in_order(config.routes())
+    for route in routes:
+        proxy.routes.add(
+            route.path,
+            route.auth,
+            None if route not in config.route else groups[route.upstream or config.upstream[0].name],
+            host=route.host,
+            touches=route.touch,
+            logs_in=route.login,
+            is_strong=route.consistency == "strong",
+            has_exemption=bool(route.exempt),
+            waits=proxy.add_waits(route.timeouts),
+            request_fields=route.request_headers.items(),
+            response_fields=route.response_headers.items(),
+            methods=route.methods,
+            first=route.first,
+        )
+    return routes
+
+
+def clients_max(config: Config) -> tuple[int, int]:
+    """How many clients there may be at a time: as far as file descriptors go, and as configured."""
+    wanted = config.limits.get("connections_max", LIMITS["connections_max"][0])
+    return min(wanted, _shares(config).clients), wanted
+
+
+def _shares(config: Config) -> descriptors.Shares:
+    return descriptors.share(descriptors.limit(), sum(len(upstream.servers) for upstream in config.upstream))

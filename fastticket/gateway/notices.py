@@ -1,0 +1,91 @@
+"""What the data plane has noticed, as log lines for operators: servers that are down, shortages,
+refused PROXY headers, faulty responses.
+
+A state that goes on is logged when it begins, and again after SHORTAGE_S without it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from fastticket.dataplane.proxy import Proxy
+
+log = logging.getLogger("fastticket.gateway")
+
+SHORTAGE_S = 10.0  # without it, and the next one is logged again
+SHORTAGES = {
+    "full": "connections_max: %d clients are connected, others wait until some of them go",
+    "out_of_descriptors": "there are no file descriptors left, with %d clients: others wait; a request that needs one more gets 503",
+}
+
+
+class Notices:
+    """Logs the news of one data plane. `upstreams`: their names, by number; `cookie`: the ticket's."""
+
+    def __init__(self, proxy: Proxy, upstreams: Sequence[str], cookie: str) -> None:
+        self._proxy = proxy
+        self._upstreams = upstreams
+        self._cookie = cookie
+        self._shortages = {name: _Episodes() for name in SHORTAGES}
+        self._unannounced = _Episodes()
+
+    def tell(self) -> None:
+        """Log everything that is new."""
+        self._tell_servers()
+        self._tell_shortages()
+        self._tell_unannounced()
+        self._tell_faults()
+
+    def _tell_servers(self) -> None:
+        for group, server, reason in self._proxy.upstream_news():
+            if reason:
+                log.warning("upstream %s: %s is down: %s", self._upstreams[group], server, reason)
+            else:
+                log.warning("upstream %s: %s is up again", self._upstreams[group], server)
+
+    def _tell_shortages(self) -> None:
+        """Clients have to wait."""
+        for name, count in self._proxy.shortages.items():
+            if self._shortages[name].begins(count):
+                log.error(SHORTAGES[name], self._proxy.connection_count)
+
+    def _tell_unannounced(self) -> None:
+        """Connections were closed for want of a valid PROXY header."""
+        count, peer, why = self._proxy.unannounced
+        if self._unannounced.begins(count):
+            log.warning("a connection from %s was closed: %s (%d so far)", peer or "a Unix socket", why, count)
+
+    def _tell_faults(self) -> None:
+        """Faulty responses; the error log limits how many lines of one kind it writes."""
+        found, more = self._proxy.faults()
+        for group, server, what in found:
+            if what:
+                log.warning("upstream %s: %s: 502, no response: %s", self._upstreams[group], server, what)
+            else:
+                log.warning(
+                    "upstream %s: %s sets the cookie %s, on a route without login = true: dropped",
+                    self._upstreams[group],
+                    server,
+                    self._cookie,
+                )
+        if more:
+            log.warning("upstreams: %d more such faults", more)
+
+
+class _Episodes:
+    """Tells from a counter when a state begins: the counter grows after SHORTAGE_S without growth."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._seen_s = -SHORTAGE_S
+
+    def begins(self, count: int) -> bool:
+        """Whether the state has begun; `count`: the counter now."""
+        if count == self._count:
+            return False
+        now_s = time.monotonic()
+        is_new = now_s - self._seen_s >= SHORTAGE_S
+        self._count, self._seen_s = count, now_s
+        return is_new

@@ -82,7 +82,7 @@ class TicketSession(ThreadSession, SessionMixin):
         if self._newcomer is not None:
             return self._remembers
         if self._session is not None:
-            return self._is_remembered(self._session)
+            return self._remembered_s is not None
         return bool(self._place.get(PERMANENT_KEY, self._is_permanent))
 
     @permanent.setter

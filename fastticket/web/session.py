@@ -447,7 +447,7 @@ class WebSession(_Mapping):
         except BaseException:
             await self._undo_login(ticket)
             raise
-        self._give_ticket(ticket, remember)
+        self._give_ticket(ticket, self._cache.remember_lifetime_s if remember else None)
         self._place.clear()
 
     async def _new_ticket(self, principal: str) -> str:
@@ -470,9 +470,8 @@ class WebSession(_Mapping):
     async def _take_another_ticket(self) -> None:
         self._rotates = False
         was_read = self._attributes is not None and self._attributes.is_loaded
-        is_remembered = self._session is not None and self._is_remembered(self._session)
         ticket = await _result_of(self._cache.rotate(self._ticket))
-        self._give_ticket(ticket, is_remembered)
+        self._give_ticket(ticket, self._cache.remembered_s(ticket))
         await self._enter(ticket)
         if was_read:
             await self.read()
@@ -497,12 +496,11 @@ class WebSession(_Mapping):
         self._principal = self._session = self._attributes = self._unreadable = self._newcomer = None
         self._remembers = self._rotates = False
 
-    def _give_ticket(self, ticket: str, remember: bool) -> None:
-        age_s = self._cache.remember_lifetime_s if remember else None
+    def _give_ticket(self, ticket: str, max_age_s: int | None) -> None:
         self._ticket = ticket
         visitor = self._visitor
         self._set_cookies = self._cookie.set(
-            ticket, visitor.host, is_https=visitor.is_https, max_age_s=age_s, asked_path=self._doubted_path
+            ticket, visitor.host, is_https=visitor.is_https, max_age_s=max_age_s, asked_path=self._doubted_path
         )
 
     def _clear_cookies(self) -> None:
@@ -517,22 +515,19 @@ class WebSession(_Mapping):
         news = self._seen.news
         if news is None:
             return []
-        is_remembered = self._session is not None and self._is_remembered(self._session)
-        age_s = self._cache.remember_lifetime_s if is_remembered else None
         visitor = self._visitor
         return self._cookie.set_seen(
             news,
             visitor.host,
             is_https=visitor.is_https,
-            max_age_s=age_s,
+            max_age_s=self._remembered_s,
             are_several=len(self._cookie.find_seen(visitor.cookies)) > 1,
         )
 
-    def _is_remembered(self, session: Session) -> bool:
-        """Such a session has the lifetime of one, and no idle timeout."""
-        lifetime_ms = session.absolute_deadline_ms - session.issued_at_ms
-        is_idle_free = session.idle_deadline_ms == session.absolute_deadline_ms
-        return is_idle_free and lifetime_ms == self._cache.remember_lifetime_s * 1000
+    @property
+    def _remembered_s(self) -> int | None:
+        """The Max-Age of the cookies beside the ticket's; None: they go with the browser."""
+        return self._cache.remembered_s(self._ticket) if self._session else None
 
 
 def _too_late() -> RuntimeError:

@@ -116,7 +116,7 @@ class TicketSession(ThreadSession, SessionMixin):
         if self._login_due is not None:
             return self._is_remembered_login
         if self._session is not None:
-            return self._is_remembered(self._session)
+            return self._remembered_s is not None
         return bool(self._anonymous.get(PERMANENT_KEY, self._is_permanent))
 
     @permanent.setter

@@ -10,15 +10,17 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fastticket.commands import terminal
 from fastticket.core.ticket import Keyring, Ticket
-from fastticket.errors import ConfigError, StoreUnavailable, TicketRefused
+from fastticket.errors import ConfigError, TicketRefused
 from fastticket.gateway.settings import Config
+from fastticket.sessions.events import LOST, LogFollower, Place, Read
 from fastticket.stores import without_password
-from fastticket.stores.contract import Event, Position, Request, Store, StoredSession
+from fastticket.stores.contract import Event, Store, StoredSession
 
 SESSION_ID_CHARS = 22
 FOLLOW_INTERVAL_S = 0.5
@@ -89,19 +91,19 @@ def _target(options: argparse.Namespace, keys: Callable[[], Keyring]) -> tuple[s
 
 
 async def print_events(config: Config, follow: bool, as_json: bool) -> int:
-    """Print the lifecycle log, as far as the store has it; with `follow`, what comes, until SIGINT
-    or SIGTERM.
+    """Print the lifecycle log, as far as the store has it; with `follow`, go on with what comes,
+    until SIGINT or SIGTERM.
     """
     async with opened(config) as store:
         histories = [await store.history(shard, HISTORY_MAX) for shard in range(store.shards)]
-        for event in sorted((event for history in histories for event in history), key=lambda event: event.position):
-            _print_event(event, as_json)
+        _print_events([event for history in histories for event in history], as_json)
         if follow:
-            await _follow(store, [history[-1].position if history else None for history in histories], as_json)
+            places = {shard: Place(history[-1].position) for shard, history in enumerate(histories) if history}
+            await _follow(store, LogFollower(store, places), as_json)
     return 0
 
 
-async def _follow(store: Store, positions: list[Position | None], as_json: bool) -> None:
+async def _follow(store: Store, follower: LogFollower, as_json: bool) -> None:
     stop, ring = asyncio.Event(), asyncio.Event()
 
     def end() -> None:
@@ -110,42 +112,41 @@ async def _follow(store: Store, positions: list[Position | None], as_json: bool)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, end)
-    store.on_doorbell(lambda _, changed: None if changed else ring.set())  # those are many: they can wait
+    store.on_doorbell(lambda _, changed: None if changed else ring.set())  # changes are many: they can wait
     while not stop.is_set():
-        await _print_news(store, positions, as_json)
+        await _print_news(follower, as_json)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(ring.wait(), FOLLOW_INTERVAL_S)
         ring.clear()
 
 
-async def _print_news(store: Store, positions: list[Position | None], as_json: bool) -> None:
-    """What came after the positions, which move on."""
-    requests = {shard: Request(position) for shard, position in enumerate(positions)}
-    news: list[Event] = []
-    for shard, reply in (await store.exchange(requests)).items():
-        if isinstance(reply, StoreUnavailable):
-            print(f"fastticket: {reply}", file=sys.stderr)
-            continue
-        if reply.gap:
-            print(f"fastticket: shard {shard}: entries are missing here", file=sys.stderr)
-        positions[shard] = reply.position
-        news += reply.events
-    for event in sorted(news, key=lambda event: event.position):
-        _print_event(event, as_json)
+async def _print_news(follower: LogFollower, as_json: bool) -> None:
+    """What has come since the last time, page by page."""
+    has_more = await follower.find_ends() or bool(follower.places)
+    while has_more:
+        reads: deque[Read] = deque()
+        has_more = await follower.look(reads)
+        for shard, _, event in reads:
+            if event.kind == LOST:
+                print(f"fastticket: shard {shard}: entries are missing here", file=sys.stderr)
+        _print_events([event for _, _, event in reads if event.kind != LOST], as_json)
+    for error in follower.failed.values():
+        print(f"fastticket: {error}", file=sys.stderr)
 
 
-def _print_event(event: Event, as_json: bool) -> None:
-    position = f"{event.position[0]}-{event.position[1]}"
-    # Redis' positions begin with the time, SQLite's are numbers.
-    at = iso(event.position[0]) if event.position[0] > YEAR_2020_MS else None
-    if as_json:
-        values = {"position": position, "at": at, "kind": event.kind}
-        print(
-            terminal.json_text({**values, "session_id": event.session_id, "principal": event.principal}),
-            flush=True,
-        )
-    else:
-        print(f"{at or position}  {event.kind:8} {event.session_id}  {event.principal}", flush=True)
+def _print_events(events: Iterable[Event], as_json: bool) -> None:
+    """Oldest first, a line each."""
+    for event in sorted(events, key=lambda event: event.position):
+        position = f"{event.position[0]}-{event.position[1]}"
+        # Redis' positions begin with the time, SQLite's are numbers.
+        at = iso(event.position[0]) if event.position[0] > YEAR_2020_MS else None
+        if as_json:
+            values = event._asdict() | {"position": position, "at": at}
+            print(terminal.json_text(values), flush=True)
+        else:
+            more = [event.reason, event.successor_id and f"now {event.successor_id}"]
+            line = f"{at or position}  {event.kind:8} {event.session_id}  {event.principal}"
+            print("  ".join([line, *filter(None, more)]), flush=True)
 
 
 def _session_values(session: StoredSession) -> Mapping[str, Any]:

@@ -59,7 +59,7 @@ from fastticket.gateway.notices import Notices
 from fastticket.gateway.pacing import Pacing
 from fastticket.gateway.slot import Slot
 from fastticket.gateway.upstreams import UpstreamGroup
-from fastticket.sessions.ticketcache import Consistency, checker_of
+from fastticket.sessions.ticketcache import Consistency
 from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.gateway")
@@ -521,7 +521,7 @@ class Worker:
             return b""
         self._changes["rotation"] += 1
         self.proxy.readmit(handle, ticket)
-        return self._set(ticket, where, self._remembered_s(ticket))
+        return self._set(ticket, where, self._cache.remembered_s(ticket))
 
     def _set(self, ticket: str, where: Where, max_age_s: int | None) -> bytes:
         """The field lines that give the client its ticket. No cache is to give it to others."""
@@ -545,17 +545,6 @@ class Worker:
                 "ends before this gateway. [ticket] cookie_secure = true if it does, false if there is none",
                 host or "a host without a name",
             )
-
-    def _remembered_s(self, text: str) -> int | None:
-        """How much longer a browser keeps the ticket of who is remembered; None: as long as it
-        runs.
-        """
-        now_ms = self._cache.now_ms()
-        ticket = checker_of(self._cache).keys.verify(text, now_ms)
-        usual_s = (self._config.ticket.idle_timeout_s, self._config.ticket.absolute_lifetime_s)
-        if not ticket or ticket.idle_timeout_s or (0, ticket.absolute_lifetime_s) == usual_s:
-            return None
-        return min((ticket.absolute_deadline_ms - now_ms) // 1000, self._config.ticket.remember_lifetime_s)
 
     async def _change_session(self, handle: int, where: Where, change: Coroutine[None, None, bytes]) -> None:
         """Do it, then let the response go on with the cookie; a response that says "logged out"

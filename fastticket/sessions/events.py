@@ -1,11 +1,11 @@
 """What becomes of sessions, as a stream that can be resumed.
 
-The store's lifecycle log is read, shard after shard, so nothing is missed while nobody listens, for
-as long as the log goes back. Events of one principal come in order. A `position` says how far one
-has come in every shard.
+    LogFollower   reads on in every shard's log: `look` reads a page of each
+    EventStream   tells what was read, event by event, with a position to resume after each
 
-    look        read a page of each shard's log; what it brings waits
-    next        tell what waits, one by one; the position is behind what was told, never behind what was only read
+The store's lifecycle log is read shard after shard, so nothing is missed while nobody listens, for
+as long as the log goes back. Events of one principal come in order. A stream's position is a place
+in every shard's log: behind what was told, never behind what was only read.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from typing import NamedTuple, Self
 from fastticket.errors import StoreUnavailable
 from fastticket.stores.contract import Event, Position, Store, Tail
 
-#: What is told of unless one asks for something else.
+#: The kinds that are told of by default.
 KINDS = ("created", "rotated", "revoked", "expired", "lost")
 EVERY_KIND = frozenset({*KINDS, "changed"})
 PAGE_EVENTS_MAX = 2000  # in one look, of all shards together
 LOOK_INTERVAL_S = 0.25
 PLACE = re.compile(r"(<?)([0-9]{1,20})-([0-9]{1,20})")
+LOST = "lost"  # entries are missing: told whatever kinds were asked for
 OLDEST: Position = (0, 0)  # before every entry: a log that is read from there begins with what is left of it
 
 
@@ -39,12 +40,11 @@ class SessionEvent(NamedTuple):
     position: str  #: to resume after this event
 
 
-class _Place(NamedTuple):
-    """How far one has come in a shard's log: behind an entry, or before the first one that a gap
-    has left.
+class Place(NamedTuple):
+    """A place in a shard's log: behind an entry, or before the first entry that a gap has left.
 
-    What lies before that one is gone, so no store can be asked from there: it is read from the
-    oldest entry on, and a gap is news only if that is another one.
+    What lies before that entry is gone, so no store can be asked from there: the log is read from
+    its oldest entry on, and a gap is news only if that is another entry.
     """
 
     entry: Position
@@ -52,21 +52,76 @@ class _Place(NamedTuple):
 
     @property
     def since(self) -> Position:
+        """To ask the store from."""
         return OLDEST if self.is_before else self.entry
 
     def knows_gap(self, tail: Tail) -> bool:
+        """Whether the gap before this tail is the one that this place is behind."""
         return self.is_before and bool(tail.events) and tail.events[0].position == self.entry
 
     def __str__(self) -> str:
         return f"{'<' if self.is_before else ''}{self.entry[0]}-{self.entry[1]}"
 
 
-class _Read(NamedTuple):
-    """A step through a shard's log that was read, and not told yet."""
+class Read(NamedTuple):
+    """A step through a shard's log."""
 
     shard: int
-    place: _Place  # where one is after it
-    event: Event | None  # None: there is nothing to tell
+    place: Place  #: behind it
+    event: Event  #: of the kind "lost" where entries are missing
+
+
+class LogFollower:
+    """Reads on in every shard's log, from the `places` given and otherwise from now on.
+
+    `failed`: the shards that did not answer the last time, and why.
+    """
+
+    def __init__(self, store: Store, places: Mapping[int, Place]) -> None:
+        self.failed: dict[int, StoreUnavailable] = {}
+        self.places = dict(places)
+        self._store = store
+
+    async def find_ends(self) -> bool:
+        """Begin now in the logs that have no place yet. False: not every shard has answered."""
+        unknown = [shard for shard in range(self._store.shards) if shard not in self.places]
+        if unknown:
+            tails = await self._tails(dict.fromkeys(unknown), 1)
+            self.places |= {shard: Place(tail.position) for shard, tail in tails.items()}
+        return len(self.places) == self._store.shards
+
+    async def look(self, reads: deque[Read]) -> bool:
+        """Append the next page of every log to `reads`. Whether there was any news: then there may
+        be more.
+        """
+        since = {shard: place.since for shard, place in self.places.items()}
+        tails = await self._tails(since, max(1, PAGE_EVENTS_MAX // self._store.shards))
+        news = [self._take(shard, tail, reads) for shard, tail in tails.items()]
+        return any(news)
+
+    async def _tails(self, since: Mapping[int, Position | None], entries_max: int) -> dict[int, Tail]:
+        """Of the shards that answer."""
+        try:
+            tails = await self._store.tails(since, entries_max)
+        except StoreUnavailable as error:
+            tails = dict.fromkeys(since, error)
+        for shard, tail in tails.items():
+            if isinstance(tail, StoreUnavailable):
+                self.failed[shard] = tail
+            else:
+                self.failed.pop(shard, None)
+        return {shard: tail for shard, tail in tails.items() if isinstance(tail, Tail)}
+
+    def _take(self, shard: int, tail: Tail, reads: deque[Read]) -> bool:
+        before, after = self.places[shard], Place(tail.position)
+        if after == before and not tail.gap:
+            return False
+        if tail.gap and not before.knows_gap(tail):
+            left = Place(tail.events[0].position, is_before=True) if tail.events else after
+            reads.append(Read(shard, left, Event(left.entry, LOST, "", "")))
+        reads.extend(Read(shard, Place(event.position), event) for event in tail.events)
+        self.places[shard] = after
+        return True
 
 
 class EventStream:
@@ -81,14 +136,13 @@ class EventStream:
     def __init__(
         self, store: Store, position: str | None, kinds: Collection[str], interval_s: float, on_look: Callable[[], None]
     ) -> None:
-        self._store = store
-        self._kinds = _checked(kinds)
+        self._kinds = _checked(kinds) | {LOST}
         self._interval_s = min(interval_s, LOOK_INTERVAL_S)
         self._on_look = on_look
         self._turn = asyncio.Lock()
-        self._read_to: dict[int, _Place] = {} if position is None else _places(position, store.shards)
+        self._follower = LogFollower(store, {} if position is None else _places(position, store.shards))
         self._told_to = [] if position is None else position.split(",")  # as text; empty: not every shard is known yet
-        self._untold: deque[_Read] = deque()
+        self._untold: deque[Read] = deque()
 
     @property
     def position(self) -> str | None:
@@ -98,7 +152,7 @@ class EventStream:
         return ",".join(self._told_to) or None
 
     async def start(self) -> Self:
-        """Begin now rather than with the first event that is asked for: whatever happens after this
+        """Begin now rather than with the first event that is asked for: all that happens after this
         is told. StoreUnavailable.
         """
         async with self._turn:
@@ -119,55 +173,24 @@ class EventStream:
         return event
 
     def _next(self) -> SessionEvent | None:
-        """The next event to tell. Where nothing is to be told, the position goes on all the same."""
+        """The next event of a kind that was asked for. The position goes on behind the others, too."""
         while self._untold:
             shard, place, event = self._untold.popleft()
             self._told_to[shard] = str(place)
-            if event:
+            if event.kind in self._kinds:
                 _, kind, session_id, principal, reason, successor_id = event
                 return SessionEvent(kind, session_id, principal, reason, successor_id, ",".join(self._told_to))
         return None
 
     async def _look(self) -> bool:
-        """Take in a page of the log. Whether there was anything: then there may be more."""
-        if not self._told_to:
-            return await self._begin()
-        since = {shard: place.since for shard, place in self._read_to.items()}
-        tails = await self._tails(since, max(1, PAGE_EVENTS_MAX // self._store.shards))
-        news = [self._take(shard, tail) for shard, tail in tails.items()]
-        return any(news)
+        """Whether there was anything: then there may be more."""
+        return await (self._follower.look(self._untold) if self._told_to else self._begin())
 
     async def _begin(self) -> bool:
-        """Find out where the logs end that are not known yet. Nothing is told before all are: a
-        position names each.
-        """
-        unknown = [shard for shard in range(self._store.shards) if shard not in self._read_to]
-        tails = await self._tails(dict.fromkeys(unknown), 1)
-        self._read_to |= {shard: _Place(tail.position) for shard, tail in tails.items()}
-        if len(tails) < len(unknown):
+        """Nothing is told before the end of every log is known: a position names each."""
+        if not await self._follower.find_ends():
             return False
-        self._told_to = [str(self._read_to[shard]) for shard in range(self._store.shards)]
-        return True
-
-    async def _tails(self, since: Mapping[int, Position | None], entries_max: int) -> dict[int, Tail]:
-        """Of the shards that answer."""
-        try:
-            tails = await self._store.tails(since, entries_max)
-        except StoreUnavailable:
-            return {}
-        return {shard: tail for shard, tail in tails.items() if isinstance(tail, Tail)}
-
-    def _take(self, shard: int, tail: Tail) -> bool:
-        """Whether there was anything in it."""
-        before, after = self._read_to[shard], _Place(tail.position)
-        if after == before and not tail.gap:
-            return False
-        if tail.gap and not before.knows_gap(tail):  # told whatever one asks for
-            left = _Place(tail.events[0].position, is_before=True) if tail.events else after
-            self._untold.append(_Read(shard, left, Event(left.entry, "lost", "", "")))
-        for event in tail.events:
-            self._untold.append(_Read(shard, _Place(event.position), event if event.kind in self._kinds else None))
-        self._read_to[shard] = after
+        self._told_to = [str(place) for _, place in sorted(self._follower.places.items())]
         return True
 
 
@@ -178,9 +201,9 @@ def _checked(kinds: Collection[str]) -> frozenset[str]:
     return frozenset(kinds)
 
 
-def _places(position: str, shards: int) -> dict[int, _Place]:
+def _places(position: str, shards: int) -> dict[int, Place]:
     """Like `1763740000000-0,<1763740000123-4`: a place in each shard's log."""
     found = [PLACE.fullmatch(place) for place in position.split(",")]
     if len(found) != shards or None in found:
         raise ValueError(f"events: not a position of a store with {shards} shards; use one that an event of it had")
-    return {shard: _Place((int(at[2]), int(at[3])), bool(at[1])) for shard, at in enumerate(found) if at}
+    return {shard: Place((int(at[2]), int(at[3])), bool(at[1])) for shard, at in enumerate(found) if at}

@@ -295,11 +295,10 @@ class TicketCache:
         )
 
     def remembered_s(self, ticket: str | bytes) -> int | None:
-        """For how many more seconds a browser keeps the ticket of a login with `remember`: its
-        cookie's Max-Age. None: until it is closed; or the ticket is not authentic.
+        """The Max-Age of a ticket's cookie, in s, at most `remember_lifetime_s`. None: the cookie
+        goes with the browser; or the ticket is not authentic. Asks the store nothing.
 
-        A ticket is that of a remembered session if it has no idle timeout, and not the cache's own
-        lifetimes.
+        A ticket is remembered if it has no idle timeout, and other lifetimes than the cache's own.
         """
         now_ms = self.now_ms()
         verified = self._keys.verify(ticket, now_ms)
@@ -307,7 +306,8 @@ class TicketCache:
             return None
         if (0, verified.absolute_lifetime_s) == (self._settings.idle_timeout_s, self._settings.absolute_lifetime_s):
             return None
-        return min((verified.absolute_deadline_ms - now_ms) // 1000, self._settings.remember_lifetime_s)
+        left_s = math.ceil((verified.absolute_deadline_ms - now_ms) / 1000)
+        return min(left_s, self._settings.remember_lifetime_s)
 
     # --- what a principal has, and what becomes of it
 

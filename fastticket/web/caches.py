@@ -73,6 +73,9 @@ class SessionCache(Protocol):
     def remember_lifetime_s(self) -> int:
         """How long a remembered session lasts, in s."""
 
+    def remembered_s(self, ticket: str, /) -> int | None:
+        """The Max-Age of a ticket's cookie, in s; None: the cookie goes with the browser."""
+
     def authenticate(self, ticket: str, /) -> Awaitable[Session] | Session:
         """The session of a ticket. TicketRefused, StoreUnavailable."""
 

@@ -227,7 +227,7 @@ class WebSession(SessionMapping):
         before the store went away.
         """
         self._has_answered = True
-        max_age_s = None if self._seen.news is None else self._max_age_s()
+        max_age_s = None if self._seen.news is None else self._remembered_s
         return self._reply.fields(given, is_accessed=self._is_accessed, max_age_s=max_age_s)
 
     # --- attributes, and where an anonymous visitor's are
@@ -297,7 +297,7 @@ class WebSession(SessionMapping):
         except BaseException:
             await self._undo_login(ticket)
             raise
-        self._set_ticket(ticket, is_remembered)
+        self._set_ticket(ticket, self._cache.remember_lifetime_s if is_remembered else None)
         self._anonymous.clear()
 
     async def _new_ticket(self, principal: str) -> str:
@@ -320,9 +320,8 @@ class WebSession(SessionMapping):
     async def _replace_ticket(self) -> None:
         self._is_rotation_due = False
         was_read = self._attributes is not None and self._attributes.is_loaded
-        is_remembered = self._session is not None and self._is_remembered(self._session)
         ticket = await result_of(self._cache.rotate(self._ticket))
-        self._set_ticket(ticket, is_remembered)
+        self._set_ticket(ticket, self._cache.remembered_s(ticket))
         await self._enter(ticket)
         if was_read:
             await self.read()
@@ -350,19 +349,14 @@ class WebSession(SessionMapping):
 
     # --- how long the client keeps the ticket
 
-    def _set_ticket(self, ticket: str, is_remembered: bool) -> None:
+    def _set_ticket(self, ticket: str, max_age_s: int | None) -> None:
         self._ticket = ticket
-        self._reply.set_ticket(ticket, self._cache.remember_lifetime_s if is_remembered else None)
+        self._reply.set_ticket(ticket, max_age_s)
 
-    def _max_age_s(self) -> int | None:
-        is_remembered = self._session is not None and self._is_remembered(self._session)
-        return self._cache.remember_lifetime_s if is_remembered else None
-
-    def _is_remembered(self, session: Session) -> bool:
-        """Such a session has the lifetime of one, and no idle timeout."""
-        lifetime_ms = session.absolute_deadline_ms - session.issued_at_ms
-        is_idle_free = session.idle_deadline_ms == session.absolute_deadline_ms
-        return is_idle_free and lifetime_ms == self._cache.remember_lifetime_s * 1000
+    @property
+    def _remembered_s(self) -> int | None:
+        """The Max-Age of the ticket's cookie; None: the cookie goes with the browser."""
+        return self._cache.remembered_s(self._ticket) if self._session else None
 
 
 def _too_late() -> RuntimeError:

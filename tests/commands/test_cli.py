@@ -310,8 +310,14 @@ def test_events_prints_what_happened(cli, log_in, store):
         ("revoked", "alice"),
     ]
     assert events[0]["session_id"] == events[2]["session_id"]
+    assert [(event["reason"], event["successor_id"]) for event in events] == [
+        ("", ""),
+        ("", ""),
+        ("logout_everywhere", ""),
+    ]
     lines = cli("events", "--store", store)[1].splitlines()
-    assert [line.split()[1:] for line in lines] == [[e["kind"], e["session_id"], e["principal"]] for e in events]
+    said = [[event[name] for name in ("kind", "session_id", "principal", "reason")] for event in events]
+    assert [line.split()[1:] for line in lines] == [list(filter(None, values)) for values in said]
 
 
 def test_events_follow_goes_on_until_it_is_told_to_stop(cli, log_in, store, tmp_path):

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "flask": {"errors", "sync", "sessions", "web", "wsgi"},
     "django": {"errors", "core", "stores", "sessions", "sync", "web"},
     "gateway": {"errors", "tasks", "tomlfile", "core", "dataplane", "stores", "sessions", "web"},
-    "commands": {"errors", "core", "keyfile", "stores", "gateway", ""},
+    "commands": {"errors", "core", "keyfile", "stores", "sessions", "gateway", ""},
     "": {"errors", "core", "stores", "sessions", "web"},
     "__main__": set(),
 }

@@ -77,6 +77,21 @@ async def test_a_remembered_session_may_go_unused_and_ends_all_the_same():
 
 
 @in_virtual_time
+async def test_a_cookie_is_kept_for_as_long_as_its_remembered_session():
+    async with gateway(new_server(), remember_lifetime_s=3600) as (cache, _):
+        remembered = await cache.login("alice", remember=True)
+        assert cache.remembered_s(remembered) == 3600
+        await pass_ms(1_500_500)
+        assert cache.remembered_s(remembered) == cache.remembered_s(await cache.rotate(remembered)) == 2100
+        assert (
+            cache.remembered_s(await cache.login("alice", idle_timeout_s=math.inf, absolute_lifetime_s=math.inf))
+            == 3600
+        )
+        assert cache.remembered_s(await cache.login("alice")) is None
+        assert cache.remembered_s("no ticket") is None
+
+
+@in_virtual_time
 @pytest.mark.parametrize("name", ["idle_timeout_s", "absolute_lifetime_s"])
 @pytest.mark.parametrize("seconds", [0, -1, -0.0, 0.4, 1 << 32, -math.inf, math.nan, "60", True])
 async def test_lifetimes_that_can_not_be_are_refused(name, seconds):

@@ -21,9 +21,8 @@ class Application(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        name = (
-            self.headers["X-Forwarded-User"].encode("latin-1").decode()
-        )  # it is UTF-8; this server takes it for Latin-1
+        # The field is UTF-8; http.server decodes it as Latin-1.
+        name = self.headers["X-Forwarded-User"].encode("latin-1").decode()
         self.answer(200, f"hello {name}\n")
 
     def do_POST(self):

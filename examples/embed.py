@@ -13,7 +13,7 @@ async def main() -> None:
     store = fastticket.open_store("sqlite://:memory:")
     async with fastticket.TicketCache(store, keys, idle_timeout_s=7200, absolute_lifetime_s=86400) as cache:
         ticket = await cache.login("alice")
-        session = await cache.authenticate(ticket)  # loads it once
+        session = await cache.authenticate(ticket)  # loads the session once
         print(session.principal, session.id)
 
         verdict = cache.check(ticket)  # the hot path: no waiting, no store

@@ -1,12 +1,12 @@
 -- `http-request lua.ticket`: ask fastticket whether a request may pass.
---   txn.status     of its answer; nothing if there is none
---   txn.user       whose request it is, if anybody's
---   txn.login      where a browser should go to log in
---   txn.challenge  what a 401 says
+--   txn.status     the answer's status; unset if there is no answer
+--   txn.user       the user, if there is one
+--   txn.login      the address of the login page, for a browser
+--   txn.challenge  the WWW-Authenticate field of a 401
 local ENDPOINT = "http://127.0.0.1:8081/_ticket/auth"
 local TIMEOUT_MS = 5000
 
--- What is set is told to fastticket, and nothing else of the request: no field of a client can be taken for one of these.
+-- Only these fields are sent to fastticket, so no field of a client can be taken for one of them.
 local function describe(txn)
     local said = {
         ["host"] = { txn.sf:req_fhdr("host") },

@@ -1,4 +1,4 @@
-"""All six, one after the other: six tables.
+"""Run all six demonstrations, one after the other, and print six tables.
 
 python all.py [--json FILE]
 """
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def where() -> str:
-    """The machine and the programs."""
+    """Describe the machine and the versions of the programs."""
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Linux {platform.release()}, Python "
         f"{platform.python_version()}, nginx {version('nginx')}, Redis {version('redis-server')}"

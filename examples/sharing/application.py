@@ -1,5 +1,5 @@
-"""What the applications have in common: HTTP on a socket that was handed over, with the standard
-library alone.
+"""The base of the applications: an HTTP server on an inherited socket, with the standard library
+alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 
 class Application(BaseHTTPRequestHandler):
-    """`get` answers. `name`: of this application, shown in each answer."""
+    """A request handler; subclasses answer in `get`. `name` identifies the application in each
+    answer.
+    """
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -26,7 +28,7 @@ class Application(BaseHTTPRequestHandler):
         self.get(url.path, dict(parse_qsl(url.query)))
 
     def cookie(self, name: str) -> str:
-        """ "" if there is none."""
+        """The cookie's value, "" if there is none."""
         found = http.cookies.SimpleCookie(self.headers.get("Cookie", "")).get(name)
         return found.value if found else ""
 
@@ -44,11 +46,11 @@ class Application(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
-        """Quiet."""
+        """Log nothing."""
 
 
 def serve(application: type[Application], descriptor: int) -> None:
-    """Until it is ended."""
+    """Serve until the process is ended."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), application, bind_and_activate=False)
     server.socket.close()
     server.socket = socket.socket(fileno=descriptor)

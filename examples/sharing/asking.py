@@ -1,8 +1,8 @@
-"""Sessions in Redis, which is asked on every request: the commands that each of four programs sends
-for one.
+"""Sessions in Redis that is asked on every request: the commands that four programs send for each
+request.
 
-Session ids are fastticket's, so that all are asked the same. Values are not stored: what is counted
-is the price of knowing that a session is alive, and of keeping it so.
+Session ids are fastticket's, so that all four are asked the same. No values are stored: the count
+is the price of knowing that a session is alive, and of keeping it alive.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class EveryRequest:
         raise NotImplementedError
 
     def is_alive(self, session_id: str) -> bool:
-        """And in use: its idle deadline moves."""
+        """Whether the session is alive; counts as use, so its idle deadline moves."""
         raise NotImplementedError
 
     def end(self, session_id: str) -> None:
@@ -32,7 +32,7 @@ class EveryRequest:
 
 
 class GetExpire(EveryRequest):
-    """The smallest that can revoke and that notices use."""
+    """The minimum that can revoke and that notices use."""
 
     def begin(self, session_id: str) -> None:
         self._redis.set(f"session:{session_id}", "x", ex=IDLE_TIMEOUT_S)
@@ -48,8 +48,8 @@ class GetExpire(EveryRequest):
 
 
 class Linkis(EveryRequest):
-    """One hash of all tickets: field -> last access, ms. It is read twice; written at half the idle
-    timeout.
+    """One hash of all tickets: field -> last access, ms. Each request reads it twice, and writes it
+    once in half the idle timeout.
     """
 
     KEY = "user_ticket_redis_key"
@@ -77,7 +77,9 @@ class Linkis(EveryRequest):
 
 
 class LinkisPool(Linkis):
-    """And its pool tests a connection when it is borrowed and when it is given back."""
+    """The same, with the tests of its pool: one when a connection is borrowed, one when it is
+    returned.
+    """
 
     def _read(self, session_id: str) -> bytes | None:
         self._redis.ping()
@@ -87,7 +89,7 @@ class LinkisPool(Linkis):
 
 
 class SpringSession(EveryRequest):
-    """What RedisIndexedSessionRepository sends for a session that is read and used: seven commands."""
+    """The seven commands of RedisIndexedSessionRepository for a session that is read and used."""
 
     def begin(self, session_id: str) -> None:
         self._redis.hset(_key(session_id), "creationTime", str(_now_ms()))

@@ -1,5 +1,5 @@
-"""The nginx in front: it takes servers in turns, or by another method, and changes to others as an
-operator would make it.
+"""The nginx in front: it balances over servers, in turns or by another method. Changes of the list
+are made as an operator would make them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ http {{
 
 
 class Balancer:
-    """On `port`. `method`: of `upstream`, "" for turns. `directives`: more of the server's."""
+    """An nginx on `port`. `method` is the directive of `upstream`, "" for turns. `directives` are
+    added to the server block.
+    """
 
     def __init__(self, lab: Lab, servers: Sequence[Program], *, method: str = "", directives: str = "") -> None:
         self._method = method
@@ -44,7 +46,9 @@ class Balancer:
         wait_until(self._listens, "nginx listens")
 
     def balance(self, servers: Sequence[Program], *, down: Sequence[Program] = ()) -> None:
-        """Over these servers from now on; those that are `down` stay in the list without a request."""
+        """Balance over these servers from now on. Servers in `down` stay in the list and get no
+        requests.
+        """
         before = self._nginx.children()
         self._write(servers, down)
         self._nginx.signal(signal.SIGHUP)

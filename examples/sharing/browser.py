@@ -1,5 +1,5 @@
-"""A client with a cookie jar and an address of its own. Small, so that it does not take the time of
-what it measures.
+"""A client with a cookie jar and an address of its own. It is small, so that it takes little time
+from what it measures.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ BOUND_S = 10.0
 
 
 class Answer(NamedTuple):
-    """What came back."""
+    """One response."""
 
     status: int
     text: str
-    application: str  # that answered; "" if none did
+    application: str  # the application that answered; "" if none did
 
 
 class Browser:
-    """Asks 127.0.0.1:`port`. `address`: where it comes from, any of 127.0.0.0/8."""
+    """A client of 127.0.0.1:`port`. `address` is its source address, any of 127.0.0.0/8."""
 
     def __init__(self, port: int, *, address: str = "127.0.0.1", cookies: dict[str, str] | None = None) -> None:
         self.port = port
@@ -31,13 +31,13 @@ class Browser:
         self._connection: socket.socket | None = None
 
     def ask(self, target: str) -> Answer:
-        """On a connection of its own."""
+        """Send one request on a new connection."""
         with contextlib.closing(self):
             self.send(target)
             return self.receive()
 
     def send(self, target: str) -> None:
-        """On the connection that is open, or a new one; `receive` comes next."""
+        """Send one request on the open connection, or on a new one. Call `receive` next."""
         if self._connection is None:
             self._connection = socket.create_connection(("127.0.0.1", self.port), BOUND_S, (self.address, 0))
             self._received = self._connection.makefile("rb")
@@ -69,8 +69,8 @@ class Browser:
 
 
 def ask_together(browsers: Sequence[Browser], target: str, rounds: int) -> list[Answer]:
-    """All at once, so many times, on connections that stay open: as many requests a second as there
-    can be.
+    """Send concurrent requests of all browsers, so many times each, on connections that stay open:
+    the highest rate that is possible.
     """
     answers = []
     for _ in range(rounds):

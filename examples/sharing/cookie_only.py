@@ -1,8 +1,8 @@
-"""4. The cookie alone: a signed ticket, and no store. It is checked anywhere, and can not be taken
-back.
+"""4. The cookie alone: a signed ticket, and no store. Every server can check it, and none can
+revoke it.
 
-A logout clears the cookie in the browser that logged out. A copy of it goes on until it expires, or
-until the key is replaced, which logs everybody out.
+A logout clears the cookie in the browser that logged out. A copy of it remains valid until it
+expires, or until the key is replaced, which logs out everybody.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def measure() -> list[table.Row]:
 
 
 def applications(lab: Lab, keys: str, lifetime_s: int) -> list[Program]:
-    """Two that know the same key and nothing of each other."""
+    """Two applications with the same key that know nothing of each other."""
     return [lab.application("tickets.py", f"{keys}, {lifetime_s} s, {number}", keys, lifetime_s) for number in (1, 2)]
 
 
@@ -62,14 +62,14 @@ def logged_in(nginx: Balancer, name: str) -> Browser:
 
 
 def logged_out(browser: Browser) -> Browser:
-    """Another, with a copy of the cookie from before."""
+    """Another browser, with a copy of the cookie from before the logout."""
     copy = Browser(browser.port, cookies=browser.cookies)
     browser.ask("/logout")
     return copy
 
 
 def changed(copy: Browser) -> Browser:
-    """One character of the principal."""
+    """The ticket with one character of the principal changed."""
     ticket = copy.cookies["ticket"]
     at = len(ticket) // 2
     other = "A" if ticket[at] != "A" else "B"

@@ -1,10 +1,10 @@
-"""6. fastticket: two gateways in turns, two applications behind them, one Redis that is asked
+"""6. fastticket: two gateways in turns, two applications behind them, and one Redis that is asked
 almost never.
 
-The interceptor example (`users.py`): everything but login and logout needs a ticket, and who has
-none reads "please log in". The gateway says 401, nginx puts the words; no application has a line
-for it. What the applications keep in sessions (`shared_values.py`) they find wherever the next
-request comes.
+The interceptor example (`users.py`): every path but login and logout needs a ticket, and a request
+without one gets "please log in". The gateway answers 401, and nginx puts the words; the
+applications have no code for it. The values that the applications keep in sessions
+(`shared_values.py`) are found wherever the next request arrives.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from redis_server import RedisServer
 
 from fastticket.keyfile import create_key_file
 
-USERS = 63  # odd: or the turns would take everybody to the same gateway each time
+USERS = 63  # odd, so that turns take a user to another gateway each time
 VALUES = [f"value-of-user{user}" for user in range(1, USERS + 1)]
 COPIES = 10  # requests with a copy of a cookie
-ROUNDS = 250  # of a request by everybody: 15,750
-TURNS = 4  # of everybody: to each of two gateways, and from there to each of two applications
+ROUNDS = 250  # each user sends so many requests: 15,750 in all
+TURNS = 4  # of each user: to each of two gateways, and from there to each of two applications
 IN_TURNS = [value for value in VALUES for _ in range(TURNS)]
-FOR_VALUES = re.compile(r" [\w-]{22} user\d+( |$)")  # a command names a session and its user: it reads or writes values
+FOR_VALUES = re.compile(r" [\w-]{22} user\d+( |$)")  # of a command that reads or writes values: session id and user
 KNOWN = "known everywhere after, ms"
 PLEASE_LOG_IN = {"message": "please log in"}
 INTERCEPTOR = f"""
@@ -44,7 +44,7 @@ location = /please-log-in {{
 
 
 class Fleet:
-    """What runs, and what it answered."""
+    """The running programs, and the rows of the table."""
 
     def __init__(self, lab: Lab) -> None:
         create_key_file(lab.folder / "keys.toml")
@@ -86,7 +86,7 @@ class Fleet:
         return [gateway.program for gateway in self.gateways]
 
     def row(self, step: str, answers: Sequence[Answer], **more: object) -> table.Row:
-        """`refused`: with 401 and the words, or for a wrong password."""
+        """Add a row. `refused` counts 401 with the expected words, and answers to a wrong password."""
         return {
             "step": step,
             "gateways": len(self.gateways),
@@ -146,13 +146,13 @@ def log_in(browser: Browser, user: int) -> Answer:
 
 
 def ask_in_turns(browsers: Sequence[Browser], target: str) -> list[Answer]:
-    """Everybody, so often that each gateway and each application has its turn."""
+    """Each user asks so often that each gateway and each application has its turn."""
     return [browser.ask(target) for browser in browsers for _ in range(TURNS)]
 
 
 def asked_for_ids(fleet: Fleet, browsers: Sequence[Browser]) -> table.Row:
-    """As many requests a second as there can be: what fastticket asks Redis depends on time, not on
-    requests.
+    """Request the session's id at the highest possible rate: what fastticket asks Redis depends on
+    time, not on requests.
     """
     answers, figures = counted(fleet, lambda: ask_together(browsers, "/user/session", ROUNDS))
     ids = {json.loads(each.text)["session"] for each in answers}
@@ -160,8 +160,8 @@ def asked_for_ids(fleet: Fleet, browsers: Sequence[Browser]) -> table.Row:
 
 
 def counted(fleet: Fleet, ask: Callable[[], list[Answer]]) -> tuple[list[Answer], dict[str, object]]:
-    """The answers, and what they cost. Redis counts what scripts call, too; `sent for values` is
-    without that.
+    """The answers, and their cost. Redis' count includes what scripts call; `sent for values` does
+    not.
     """
     with fleet.redis.overheard() as sent:
         fleet.redis.forget()
@@ -178,7 +178,9 @@ def counted(fleet: Fleet, ask: Callable[[], list[Answer]]) -> tuple[list[Answer]
 
 
 def values_kept(fleet: Fleet, browsers: Sequence[Browser]) -> list[table.Row]:
-    """Written at one application, read at both; from then on each has its own copy."""
+    """Write values at one application, and read them at both. Each application then has its own
+    copy.
+    """
     wrote, of_writes = counted(fleet, lambda: [set_value(*each) for each in zip(browsers, VALUES, strict=True)])
     first, of_first = counted(fleet, lambda: ask_in_turns(browsers, "/get-session"))
     again, of_again = counted(fleet, lambda: ask_together(browsers, "/get-session", ROUNDS))
@@ -194,7 +196,7 @@ def set_value(browser: Browser, value: str) -> Answer:
 
 
 def found(answers: Sequence[Answer], values: Sequence[str]) -> int:
-    """How many answers are the values that their users had set."""
+    """How many answers are the values that their users have set."""
     return sum(answer.text == value for answer, value in zip(answers, values, strict=True))
 
 
@@ -204,7 +206,7 @@ def asked_after(fleet: Fleet, change: str, browsers: Sequence[Browser]) -> table
 
 
 def another_value(fleet: Fleet, browser: Browser) -> table.Row:
-    """Each application has a copy of the one before."""
+    """Set another value, when each application has a copy of the one before."""
     wrote = set_value(browser, "another")
     at_s = time.monotonic()
     wait_until(lambda: all(each.text == "another" for each in ask_in_turns([browser], "/get-session")), "all read it")
@@ -212,9 +214,9 @@ def another_value(fleet: Fleet, browser: Browser) -> table.Row:
 
 
 def logged_out(fleet: Fleet, browser: Browser) -> list[table.Row]:
-    """At one gateway; a copy of the cookie is refused at the other."""
+    """Log out at one gateway, and try a copy of the cookie at the other, which refuses it."""
     here, there = (Browser(gateway.program.port, cookies=browser.cookies) for gateway in fleet.gateways)
-    there.ask("/user/session")  # now that one has it in its near cache
+    there.ask("/user/session")  # so that this gateway holds it in its near cache
     left = here.ask("/user/logout")
     at_s = time.monotonic()
     wait_until(lambda: there.ask("/user/session").status == 401, "the other gateway refuses")

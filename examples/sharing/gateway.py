@@ -1,4 +1,4 @@
-"""A fastticket gateway of a demonstration: `fastticket serve` by a file that can change while it
+"""A fastticket gateway of a demonstration: `fastticket serve` with a file that can change while it
 runs.
 """
 
@@ -17,7 +17,7 @@ listen = ["fd:{descriptor}"]
 [ticket]
 keys = "keys.toml"
 idle_timeout_s = 600
-forward_ticket = true  # the applications read the session's id from it, and its values
+forward_ticket = true  # the applications read the session's id and values with it
 
 [store]
 url = "{store}"
@@ -42,7 +42,7 @@ auth = "required"
 
 
 class Gateway:
-    """Before these applications. Its keys are in the lab's `keys.toml`."""
+    """A gateway in front of these applications. Its keys are in the lab's `keys.toml`."""
 
     def __init__(self, lab: Lab, name: str, store: str, applications: Sequence[Program]) -> None:
         listener = listening()
@@ -54,7 +54,7 @@ class Gateway:
         self.program = lab.start(name, command, sockets=(listener,))
 
     def balance(self, applications: Sequence[Program]) -> None:
-        """Over these from now on."""
+        """Balance over these applications from now on."""
         before = self._reloads()
         self._write(applications)
         self.program.signal(signal.SIGHUP)

@@ -1,9 +1,9 @@
 """2. `ip_hash`: a client stays at one server, chosen by its address, as long as the list of servers
-is the same.
+stays the same.
 
-nginx hashes the first three octets of an IPv4 address, so each client here comes from a /24 of its
-own, but those behind one NAT from one. Lost are sessions whose next request comes to a server that
-does not have them.
+nginx hashes the first three octets of an IPv4 address. So each client here has an address in a /24
+of its own, except those behind one NAT. A session is lost if its next request arrives at a server
+that does not have it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def measure() -> list[table.Row]:
 
 
 def log_in(clients: Sequence[Browser]) -> int:
-    """Everybody gets a session; how many are at the server that has most."""
+    """Give each client a session. Returns the number of sessions at the busiest server."""
     at = Counter(client.ask(f"/set-session?sessionVal={number}").application for number, client in enumerate(clients))
     return max(at.values())
 

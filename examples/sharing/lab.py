@@ -1,8 +1,8 @@
-"""Real programs for a demonstration: each on a free port of 127.0.0.1, all ended with it, nothing
-left on the disk.
+"""Real programs for a demonstration: each on a free port of 127.0.0.1. All of them end with the
+lab, and nothing is left on the disk.
 
-A server gets a socket that listens already, so nobody has to wait until it has started, and no port
-is chosen twice. nginx can not be given one: it is waited for.
+A server inherits a listening socket, so nothing has to wait for its start, and no port is chosen
+twice. nginx cannot inherit one, so the lab waits for it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _libc = ctypes.CDLL(None)
 
 
 class Lab:
-    """As a context: a folder, and the programs that were started there."""
+    """A context manager: a folder, and the programs that were started there."""
 
     def __enter__(self) -> Lab:
         self.folder = Path(tempfile.mkdtemp(prefix="sharing-"))
@@ -48,7 +48,7 @@ class Lab:
         shutil.rmtree(self.folder)
 
     def start(self, name: str, command: list[object], *, sockets: tuple[socket.socket, ...] = ()) -> Program:
-        """A program. The sockets become its own, under the numbers that they have here."""
+        """Start a program. It inherits the sockets under the descriptors that they have here."""
         port = sockets[0].getsockname()[1] if sockets else 0
         started = Program(port, self.folder / f"{name}.log")
         with started.log.open("wb") as log:
@@ -68,8 +68,8 @@ class Lab:
     def application(
         self, script: str, name: str, *arguments: object, sockets: tuple[socket.socket, ...] = ()
     ) -> Program:
-        """One of the applications beside this file; its first argument is the descriptor that it
-        serves on.
+        """Start one of the applications beside this file. Its first argument is the descriptor of
+        its socket.
         """
         listener = listening()
         command = [sys.executable, HERE / script, listener.fileno(), name, *arguments]
@@ -77,7 +77,7 @@ class Lab:
 
 
 class Program:
-    """One that runs. `port`: where it listens."""
+    """A running program. `port` is where it listens."""
 
     process: subprocess.Popen[bytes]
 
@@ -89,23 +89,23 @@ class Program:
         self.process.send_signal(number)
 
     def stop(self) -> None:
-        """As an operator does: it ends what is under way."""
+        """Stop it as an operator does: it finishes the requests under way."""
         self.process.terminate()
         _wait_for_end(self.process)
 
     def children(self) -> set[str]:
-        """The ids of its processes."""
+        """The pids of its child processes."""
         pid = self.process.pid
         return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
 def listening() -> socket.socket:
-    """On a port that the system has chosen."""
+    """A listening socket on a port that the system has chosen."""
     return socket.create_server(("127.0.0.1", 0), backlog=512)
 
 
 def wait_until(holds: Callable[[], Any], what: str) -> Any:
-    """What `holds` returns, once that is true."""
+    """Wait until `holds()` is true, and return its value."""
     give_up_at = time.monotonic() + BOUND_S
     while not (found := holds()):
         if time.monotonic() > give_up_at:
@@ -115,7 +115,7 @@ def wait_until(holds: Callable[[], Any], what: str) -> Any:
 
 
 def program(name: str) -> str:
-    """Debian's, wherever the PATH leads."""
+    """The path of Debian's program, whatever PATH says."""
     path = os.pathsep.join(["/usr/sbin", "/usr/bin", "/usr/local/bin", os.environ.get("PATH", "")])
     found = shutil.which(name, path=path)
     if not found:

@@ -1,9 +1,9 @@
-"""Puts the figures of one run of all.py into the page about it, and draws its plot.
+"""Write the figures of one run of all.py into the page about it, and draw its plot.
 
 python page.py RUN.json DOCS-FOLDER
 
-In session-sharing.md, what stands between `<!-- NAME -->` and `<!-- end -->` is written here: the
-rows of each demonstration, and `comparison`, which puts one figure of each beside the others.
+In session-sharing.md, the text between `<!-- NAME -->` and `<!-- end -->` is written here: the rows
+of each demonstration, and `comparison`, which compares one figure of each.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Rows = list[table.Row]
 
 
 def comparison(found: dict[str, Rows]) -> Rows:
-    """A figure of each: None where there is none."""
+    """One row for each demonstration; a figure that does not exist is None."""
     return [*_in_memory(found), *_replicated(found), *_signed(found), *_in_redis(found), *_fastticket(found)]
 
 
@@ -48,7 +48,7 @@ def _in_memory(found: dict[str, Rows]) -> Rows:
 
 
 def _replicated(found: dict[str, Rows]) -> Rows:
-    """Nodes came and went under the harder one of the two, in turns."""
+    """Nodes came and went under the harder of the two balancing methods, in turns."""
     rows = found["replication"]
     in_turns = [
         _row(
@@ -87,8 +87,8 @@ def _in_redis(found: dict[str, Rows]) -> Rows:
 
 
 def _fastticket(found: dict[str, Rows]) -> Rows:
-    """After the changes who it is and values were asked for alike; a value that is lost is answered
-    with 404.
+    """After the changes, the user and the value were requested equally often. A value that is lost
+    is answered with 404.
     """
     rows = {row["step"]: row for row in found["fastticket_shared"]}
     steps = {"fastticket": "everybody asks for the session's id", "fastticket, values": "everybody asks for it again"}
@@ -106,7 +106,9 @@ def _fastticket(found: dict[str, Rows]) -> Rows:
 
 
 def _failed(*steps: table.Row) -> float:
-    """% of requests that were not admitted, whatever they got, in the worst of these steps."""
+    """The percentage of requests that were not admitted, whatever the answer, in the worst of these
+    steps.
+    """
     return max(100 * (row["requests"] - row["admitted"]) / row["requests"] for row in steps)
 
 
@@ -122,7 +124,7 @@ def markdown(rows: Rows) -> str:
 
 
 def written(page: str, blocks: dict[str, str]) -> str:
-    """The page with these blocks in place of those that it had."""
+    """The page with these blocks in place of its old ones."""
     for name, text in blocks.items():
         page, number = re.subn(
             rf"(<!-- {name} -->\n).*?(<!-- end -->)",
@@ -136,7 +138,7 @@ def written(page: str, blocks: dict[str, str]) -> str:
 
 
 def plot(rows: Rows, path: Path) -> None:
-    """Bars from zero; where there is no figure there is no bar."""
+    """Draw bars from zero; a figure that does not exist has no bar."""
     panels = {
         "not found at worst, %": [_worst(row) for row in rows],
         ASKED: [row[ASKED] for row in rows],

@@ -1,8 +1,8 @@
-"""1. The problem: two applications, each with the sessions that it made, behind an nginx that takes
+"""1. The problem: two applications, each with the sessions that it made, behind an nginx that uses
 them in turns.
 
-`/set-session?sessionVal=x` reaches one of them; every other `/get-session` reaches the other, which
-has never heard of it.
+`/set-session?sessionVal=x` reaches one application. Every other `/get-session` reaches the other
+application, which does not have the session.
 """
 
 from __future__ import annotations

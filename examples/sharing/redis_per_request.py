@@ -1,7 +1,7 @@
-"""5. Redis on every request: all applications ask one store, so any of them will do. What is asked,
-Redis counts itself.
+"""5. Redis on every request: all applications ask one store, so any of them can answer. Redis
+itself counts the commands.
 
-The classic way, of Apache Linkis' gateway and of Spring Session, each with its own commands.
+This is the classic way of Apache Linkis' gateway and of Spring Session, each with its own commands.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from redis_server import RedisServer
 from fastticket.keyfile import create_key_file
 
 USERS = 50
-ROUNDS = 20  # of a request by everybody: 1,000
+ROUNDS = 20  # each user sends so many requests: 1,000 in all
 LIFETIME_S = 86_400
 COPIES = 10  # requests with a copy of a cookie
 
@@ -71,7 +71,7 @@ def refused(browsers: Sequence[Browser]) -> int:
 
 
 def age_sessions(server: RedisServer) -> None:
-    """As if nobody had been here for a bit more than half the idle timeout."""
+    """Make the sessions look unused for slightly more than half the idle timeout."""
     last_access_ms = int(time.time() * 1000) - IDLE_TIMEOUT_S * 500 - 1000
     for session_id in server.client.hkeys(Linkis.KEY):
         server.client.hset(Linkis.KEY, session_id, last_access_ms)

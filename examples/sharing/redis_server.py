@@ -16,11 +16,11 @@ NOT_ASKED = (
     "monitor",
 )  # by us to count, and by each connection when it is made
 
-END = "nothing more is to be overheard"  # in no script of anybody
+END = "nothing more is to be overheard"  # a text that no script has
 
 
 class RedisServer:
-    """Writes nothing to disk."""
+    """A server that writes nothing to disk."""
 
     def __init__(self, lab: Lab) -> None:
         self.path = lab.folder / "redis.sock"
@@ -31,18 +31,18 @@ class RedisServer:
         wait_until(self._answers, "Redis answers")
 
     def forget(self) -> None:
-        """Count from here on."""
+        """Reset the count."""
         self.client.config_resetstat()
 
     def commands(self) -> int:
-        """Since then; those that scripts call are among them."""
+        """The number of commands since `forget`, including those that scripts call."""
         stats = self.client.info("commandstats")
         return sum(int(each["calls"]) for name, each in stats.items() if name.removeprefix("cmdstat_") not in NOT_ASKED)
 
     @contextlib.contextmanager
     def overheard(self) -> Iterator[list[str]]:
-        """The commands that clients send meanwhile, without those that scripts call; they are there
-        at the end.
+        """A list that receives the commands that clients send meanwhile, without those that scripts
+        call. It is filled at the end of the context.
         """
         sent: list[str] = []
         with self.client.monitor() as monitor:

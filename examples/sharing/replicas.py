@@ -1,11 +1,12 @@
-"""Every node has a copy of every session, as with Tomcat's DeltaManager: what changes at one is
+"""Every node has a copy of every session, as with Tomcat's DeltaManager: a change at one node is
 sent to each of the others.
 
-Three messages, a line of JSON each, each acknowledged before the request is answered:
+There are three messages, one line of JSON each. Each is acknowledged before the request is
+answered:
 
-    sessions   ids and values: one that was written here, or all of them for a node that joins
-    used       a session was read here that another node had used last: from now on this one answers for its deadline
-    join       the port of a node that has started, which wants to have everything, and to hear of everything
+    sessions   ids and values: of one session that was written here, or of all of them for a node that joins
+    used       a session was read here that another node had used last: from now on this node is responsible for its deadline
+    join       the port of a node that has started: it asks for all sessions, and for all later changes
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ Message = dict[str, Any]
 
 
 class Replicas:
-    """The sessions of one node. `listener`: descriptor of the socket for the others; `ports`:
-    theirs.
+    """The sessions of one node. `listener` is the descriptor of the socket for the other nodes,
+    `ports` are the ports of those nodes.
     """
 
     def __init__(self, listener: int, *ports: int) -> None:
@@ -36,7 +37,7 @@ class Replicas:
         self._join(mine.getsockname()[1])
 
     def _join(self, port: int) -> None:
-        """Say so to the others; the first of them hands over everything."""
+        """Announce this node to the others; the first of them sends all sessions."""
         for number, peer in enumerate(list(self._peers.values())):
             self._values |= peer.tell({"join": port, "wants": number == 0}).get("sessions", {})
 
@@ -78,7 +79,7 @@ class Replicas:
         self._bytes += len(_line(message))
 
     def _hear(self, message: Message) -> Message:
-        """The answer; an empty one acknowledges."""
+        """Handle a message. Returns the answer; an empty one acknowledges."""
         if "join" in message:
             with self._lock:
                 self._peers.setdefault(message["join"], Peer(message["join"]))
@@ -107,14 +108,16 @@ class Replicas:
 
 
 class Peer:
-    """Another node; connected to when there is something to say. One thread at a time."""
+    """Another node. It is connected when there is a message for it. One thread at a time may use
+    it.
+    """
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._stream: Any = None
 
     def tell(self, message: Message) -> Message:
-        """Its answer. OSError: it has left."""
+        """Send a message. Returns the node's answer. OSError: the node has left."""
         if self._stream is None:
             connection = socket.create_connection(("127.0.0.1", self._port))
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,8 +1,8 @@
-"""3. Replication: every node holds a copy of every session, and hears of every change.
+"""3. Replication: every node holds a copy of every session, and is told every change.
 
-Nodes grow from 2 to 8 while users, sessions and requests stay the same. In turns, nearly every
-request comes to a node that did not have the one before it, and the others have to be told; with
-`ip_hash` in front a session stays, and only writes are told.
+The number of nodes grows from 2 to 8 while users, sessions and requests stay the same. In turns,
+nearly every request arrives at a node that did not have the one before it, and the others have to
+be told. With `ip_hash` in front, a session stays at its node, and only writes are told.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from browser import Browser
 from lab import Lab, Program, listening
 
 NODES = (2, 4, 8)
-USERS = 41  # no multiple of a number of nodes: a user's next request comes to another node
+USERS = 41  # not a multiple of a number of nodes, so a user's next request arrives at another node
 READS = 9  # of each user, for one write
 VALUE = "x" * 1000
 
 
 class Cluster:
-    """Nodes, each of which knows the ports of those that were there before it."""
+    """The nodes. Each knows the ports of those that were there before it."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
@@ -30,7 +30,7 @@ class Cluster:
         self.nodes: list[Program] = []
 
     def add(self, number: int) -> None:
-        """So many; when this returns, each has been given everything that there was."""
+        """Add so many nodes. When this returns, each has received all sessions."""
         for _ in range(number):
             listener = listening()
             arguments = [listener.fileno(), *self._ports]
@@ -88,8 +88,8 @@ def measure_cluster(size: int) -> table.Row:
 
 
 def use(cluster: Cluster, browsers: Sequence[Browser]) -> tuple[dict[str, float], int]:
-    """Everybody writes once and reads so many times: what the nodes sent for 1,000 requests, and
-    how many reads failed.
+    """Each user writes once and reads so many times. Returns what the nodes sent for 1,000
+    requests, and how many reads failed.
     """
     before = cluster.counters()
     for browser in browsers:

@@ -1,4 +1,4 @@
-"""The interceptor example, which keeps values, too: in the session's attributes, where every
+"""The interceptor example with values: they are in the session's attributes, where every
 application finds them.
 
 python shared_values.py DESCRIPTOR NAME KEY-FILE STORE-URL
@@ -6,9 +6,9 @@ python shared_values.py DESCRIPTOR NAME KEY-FILE STORE-URL
     /set-session?sessionVal=x    stores x in the session
     /get-session                 answers it
 
-As in values.py, but for where sessions are, and that only who is logged in has one. Which version
-of the values a browser has seen is in a cookie of its own: so it finds what it set, whichever
-application it asks next. In a web framework the middleware does that.
+It differs from values.py in where sessions are kept, and in that only a logged-in user has one. A
+cookie of its own holds the version of the values that a browser has seen, so a browser finds what
+it set, whichever application it asks next. In a web framework, the middleware does that.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COOKIE = fastticket.TicketCookie(is_secure=False)
 
 
 class SharedValues(Users):
-    """Its sessions are those of the gateways: the same keys, the same store."""
+    """An application whose sessions are the gateways': the same keys, the same store."""
 
     sessions: TicketCache
     seen: SeenVersion
@@ -58,7 +58,7 @@ class SharedValues(Users):
         self.answer_and_tell(404 if value is None else 200, value or "no value in this session")
 
     def attributes(self) -> Attributes:
-        """The gateway has noted the use of the session already."""
+        """The session's attributes. The gateway has counted the use of the session already."""
         session = self.sessions.authenticate(self.cookie("ticket"), touch=False)
         return self.sessions.attributes(session, seen=self.seen.version)
 

@@ -1,4 +1,4 @@
-"""A demonstration as a command: measure, print one table, and leave the same as JSON if asked."""
+"""A demonstration as a command: measure, print one table, and write the same as JSON if asked."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-Row = dict[str, Any]  # a column's heading -> what stands there; None: nothing
+Row = dict[str, Any]  # column heading -> value; None: an empty cell
 Measure = Callable[[], list[Row]]
 
 
 def run(title: str, measure: Measure) -> None:
-    """`--json FILE`: the rows."""
+    """Measure and print. `--json FILE` writes the rows."""
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, too")
     options = parser.parse_args()
@@ -24,7 +24,7 @@ def run(title: str, measure: Measure) -> None:
 
 
 def table(title: str, rows: list[Row]) -> str:
-    """Plain text: names to the left, numbers to the right."""
+    """The table as plain text: names to the left, numbers to the right."""
     lines = [list(rows[0]), *([shown(value) for value in row.values()] for row in rows)]
     is_number = [not isinstance(value, str) for value in rows[0].values()]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -40,7 +40,7 @@ def table(title: str, rows: list[Row]) -> str:
 
 
 def shown(value: object) -> str:
-    """A cell."""
+    """The text of a cell."""
     if value is None:
         return ""
     return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

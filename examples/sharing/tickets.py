@@ -1,10 +1,10 @@
-"""An application that checks tickets itself: `/login?user=x` gives one, `/whoami` answers whose it
-is, `/logout` clears the cookie.
+"""An application that checks tickets itself: `/login?user=x` issues one, `/whoami` answers its
+user, `/logout` clears the cookie.
 
 python tickets.py DESCRIPTOR NAME KEY-FILE LIFETIME-S [PATTERN REDIS-SOCKET]
 
-The signature is checked here. With a pattern, Redis is asked on every request whether the session
-is alive, too.
+The application verifies the signature. With a pattern, it also asks Redis on every request whether
+the session is alive.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import fastticket
 
 
 class Tickets(Application):
-    """Who has a good ticket is let in."""
+    """Admits every request with a good ticket."""
 
     keys: fastticket.Keyring
     lifetime_s: int

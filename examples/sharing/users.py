@@ -1,15 +1,15 @@
-"""The interceptor example, behind fastticket: its interceptor is the gateway, and what is left here
-is what the application is for.
+"""The interceptor example behind fastticket: its interceptor is the gateway, and the application
+contains only its own task.
 
 python users.py DESCRIPTOR NAME KEY-FILE
 
     /user/login?username=&password=    needs no ticket; a good password gives one
     /user/logout                       needs none either; with one the session ends
-    /user/find/NAME                    whoever comes here has a ticket: the gateway has seen to it
+    /user/find/NAME                    needs a ticket; the gateway has checked it
     /user/session                      the session's id
 
-A password in a URL is the example's way, to be tried in a browser's address line; a real login is a
-POST.
+The password is in the URL so that you can try the example in a browser's address line. A real login
+is a POST.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ JSON = {"Content-Type": "application/json; charset=utf-8"}
 
 
 class Users(Application):
-    """Keeps no sessions. The keys are for the session's id, which the ticket has."""
+    """The application. It keeps no sessions. It has the keys to read the session's id from the
+    ticket.
+    """
 
     keys: fastticket.Keyring
 
     def get(self, path: str, query: dict[str, str]) -> None:
-        user = self.headers.get("X-Forwarded-User", "")  # nobody but the gateway can set it; it is UTF-8
+        user = self.headers.get("X-Forwarded-User", "")  # only the gateway can set it; it is UTF-8
         user = user.encode("latin-1").decode()
         if path == "/user/login":
             self.log_in(query.get("username", ""), query.get("password", ""))
@@ -57,7 +59,7 @@ class Users(Application):
         self.answer(200, json.dumps({"message": message}), {**JSON, **fields})
 
     def session_id(self) -> str:
-        """Asks no store: that the session is alive, the gateway has seen to."""
+        """The session's id. No store is asked: the gateway has checked that the session is alive."""
         return self.keys.verify(self.cookie("ticket"), time.time_ns() // 1_000_000).session_id
 
 

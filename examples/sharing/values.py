@@ -3,8 +3,8 @@ answers it.
 
 python values.py DESCRIPTOR NAME [REPLICATION-DESCRIPTOR [PORT ...]]
 
-Sessions are in this process's memory: in it alone, or, with a socket for replication, as copies in
-each of the others, too.
+Sessions are in this process's memory: only here, or, with a socket for replication, with copies in
+each of the other processes.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
@@ -16,6 +17,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from lab.commands import Commands
 from lab.redis_servers import Server
 
 import fastticket
@@ -42,21 +44,19 @@ path = "/"
 """
 
 
+@pytest.fixture(scope="module")
+def commands():
+    with contextlib.closing(Commands()) as made:
+        yield made
+
+
 @pytest.fixture
-def cli(tmp_path):
+def cli(commands, tmp_path):
     """Run a command in an empty folder: (exit code, output, error output)."""
 
     def run(*arguments, stdin="", **environment):
-        done = subprocess.run(
-            [sys.executable, "-m", "fastticket", *arguments],
-            cwd=tmp_path,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=20,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
-        )
-        return done.returncode, done.stdout, done.stderr
+        code, *outputs = commands.run(*map(str, arguments), cwd=tmp_path, stdin=stdin.encode(), **environment)
+        return code, *(output.decode() for output in outputs)
 
     return run
 

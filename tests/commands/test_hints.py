@@ -5,6 +5,7 @@ word of IPv6 where there is none, of `keygen` where a file is there, of a descri
 be.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from lab.commands import Commands
 
 from fastticket.commands.cli import main
 from fastticket.errors import ConfigError
@@ -108,19 +110,32 @@ def test_what_works_to_listen_on_alone():
 # ------------------------------------------------------------------------------ by the command line
 
 
+@pytest.fixture(scope="module")
+def started():
+    """`started(**environment)`: what runs commands in a Python that has started with it."""
+    made = {}
+
+    def start(**environment):
+        key = tuple(environment.items())
+        if key not in made:
+            made[key] = running.enter_context(contextlib.closing(Commands(**environment)))
+        return made[key]
+
+    with contextlib.ExitStack() as running:
+        yield start
+
+
 @pytest.fixture
-def refusal(tmp_path):
+def refusal(started, tmp_path, monkeypatch):
     """The line that a command is refused with."""
     create_key_file(tmp_path / "keys.toml")
-    secrets = ("FASTTICKET_KEYS", "FASTTICKET_STORE")
-    environment = {name: value for name, value in os.environ.items() if name not in secrets}
-    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    for secret in ("FASTTICKET_KEYS", "FASTTICKET_STORE"):
+        monkeypatch.delenv(secret, raising=False)
 
     def run(*arguments):
-        command = [sys.executable, "-m", "fastticket", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=20)
-        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
-        return done.stderr.removeprefix("fastticket: ").removesuffix("\n")
+        code, output, error = started().run(*arguments, cwd=tmp_path)
+        assert (code, output, error.count(b"\n")) == (2, b"", 1), error
+        return error.decode().removeprefix("fastticket: ").removesuffix("\n")
 
     return run
 
@@ -237,14 +252,17 @@ def run_python(*arguments, folder, locale="C", encoding="", stdin=b""):
 
 
 @pytest.fixture
-def commands(tmp_path):
+def commands(started, tmp_path):
     """Commands on a store with the session of a user of that name; their standard output."""
     create_key_file(tmp_path / "keys.toml")
     store = ["--store", "sqlite:///s.db"]
 
     def run(*arguments, encoding, stdin=b"", needs_store=True):
         options = [*store, *(["--keys", "keys.toml"] if arguments[0] == "issue" else [])] if needs_store else []
-        return run_python("-m", "fastticket", *arguments, *options, folder=tmp_path, encoding=encoding, stdin=stdin)
+        by = started(**NOT_UTF8, PYTHONIOENCODING=encoding)
+        _, output, error = by.run(*arguments, *options, cwd=tmp_path, stdin=stdin)
+        assert b"Traceback" not in error, error.decode(errors="replace")
+        return output.decode(encoding.partition(":")[0])
 
     return run
 

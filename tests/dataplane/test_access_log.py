@@ -185,10 +185,12 @@ def test_lines_of_several_workers_do_not_mix_on_a_pipe(tmp_path):
         async with asyncio.TaskGroup() as group:
             for file, line in zip(files, lines, strict=True):
                 group.create_task(file.aclose(line * count))
+        os.close(writing)
         return await reading
 
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
         os.set_blocking(reader.fileno(), True)
+        writing = os.open(path, os.O_WRONLY)  # else the pipe is at its end before a file's thread opens it
         read = asyncio.run(write()).splitlines(keepends=True)
     assert Counter(read) == dict.fromkeys(lines, count)
 

@@ -54,6 +54,8 @@ setup(
             compiled("core.ticket", ("crypto",)),
             compiled("core.nearcache"),
             compiled("core.check"),
+            compiled("dataplane.counters"),
+            compiled("dataplane.reasons"),
             compiled("dataplane.http1"),
             compiled("dataplane.paths"),
             compiled("dataplane.routes"),

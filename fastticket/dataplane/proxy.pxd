@@ -3,8 +3,10 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from fastticket.dataplane.accesslog cimport AccessLog, Entry
 from fastticket.core.check cimport Checked, Checker
 from fastticket.dataplane.clients cimport ADDRESS_BYTES, ADDRESS_TEXT_MAX, Networks, Tally
+from fastticket.dataplane.counters cimport Counters
 from fastticket.dataplane.frames cimport Frames
 from fastticket.dataplane.http1 cimport Chunks, Field, Framing, Head, Method, Names, Span
+from fastticket.dataplane.reasons cimport Reason, Row
 from fastticket.dataplane.routes cimport Auth, Routes, Text
 from fastticket.dataplane.sockets cimport epoll_event, sockaddr_storage, socklen_t
 from fastticket.dataplane.upstreams cimport Group, Upstreams
@@ -18,8 +20,6 @@ cdef enum:
     FAULTS_NOTED_MAX = 16
     UPGRADES_MAX = 8
     EVENTS_MAX = 256
-    LATENCY_BUCKETS = 28        # bucket i: less than 2**i µs; the last one has the rest
-    VERDICTS = 13
     HOST_BYTES_MAX = 100
     AGENT_CHARS_MAX = 200
     NEXT_BYTES_MAX = 4096       # of where a client wanted to go, encoded
@@ -234,34 +234,6 @@ cdef struct Ask:
     Span value                  # in the upstream connection's `held`
 
 
-cdef struct Counters:
-    uint64_t accepted
-    uint64_t over_client_limit
-    uint64_t proxy_headers_refused      # connections closed for want of a PROXY header that counts
-    uint64_t requests
-    uint64_t admitted
-    uint64_t anonymous                  # passed on without a ticket
-    uint64_t responses
-    uint64_t bad_requests
-    uint64_t upstream_connects
-    uint64_t upstream_errors
-    uint64_t upstream_timeouts
-    uint64_t retries
-    uint64_t queue_full
-    uint64_t timeouts
-    uint64_t tunnels
-    uint64_t cut                        # streams and tunnels, because their session was over
-    uint64_t cut_short                  # requests whose answer did not get through
-    uint64_t forged                     # tickets under a key of ours, with a signature that is not
-    uint64_t full                       # times that connections_max were there, and others had to wait
-    uint64_t out_of_descriptors         # times that there was none for a connection
-    uint64_t cookies_dropped            # of the ticket's name, that an upstream had no right to set
-    uint64_t[VERDICTS] refused
-    uint64_t[6] answers                 # by the first digit of their status
-    uint64_t[LATENCY_BUCKETS] latency
-    uint64_t latency_us_sum
-
-
 cdef class Proxy:
     cdef readonly Checker checker
     cdef readonly Upstreams upstreams
@@ -424,7 +396,6 @@ cdef class Proxy:
     cdef void _on_timeout(self, uint32_t index, Timer timer) noexcept nogil
     cdef bint _request_flows(self, uint32_t index) noexcept nogil
     cdef void _await_body(self, uint32_t index) noexcept nogil
-    cdef void _body_is_late(self, uint32_t index) noexcept nogil
     cdef void _stir(self, uint32_t upstream) noexcept nogil
     cdef void _note(self, uint16_t server, const char *what) noexcept nogil
     cdef void _malformed(self, uint32_t index, const char *what) noexcept nogil
@@ -472,14 +443,17 @@ cdef class Proxy:
     cdef void _ask(self, uint32_t index, AskKind kind, Span value) noexcept nogil
     cdef void _refused(self, uint32_t index, int verdict, bint parsed) noexcept nogil
     cdef bint _is_browser(self, Conn *c, bint parsed) noexcept nogil
-    cdef void _reject(self, uint32_t index, int status, const char *reason) noexcept nogil
-    cdef void _fail(self, uint32_t index, int status, const char *reason) noexcept nogil
+    cdef void _reject(self, uint32_t index, Reason reason) noexcept nogil
+    cdef void _fail(self, uint32_t index, Reason reason) noexcept nogil
+    cdef void _count(self, const Row *row) noexcept nogil
+    cdef void _fail_as(self, uint32_t index, int status, const char *slug) noexcept nogil
+    cdef void _answer(self, uint32_t index, Reason reason, const char *fields) noexcept nogil
     cdef void _put_identity(self, const Conn *c) noexcept nogil
     cdef void _put_escaped(self, uint8_t c) noexcept nogil
     cdef void _answer_identity(self, uint32_t index) noexcept nogil
     cdef void _deliver(self, uint32_t index, int status, const uint8_t *answer, uint32_t size) noexcept nogil
     cdef const char *_connection_field(self, Conn *c) noexcept nogil
-    cdef void _respond(self, uint32_t index, int status, const char *reason, const char *fields) noexcept nogil
+    cdef void _respond(self, uint32_t index, int status, const char *slug, const char *fields) noexcept nogil
     cdef void _flush_out(self, uint32_t index) noexcept nogil
     cdef void _after_answer(self, uint32_t index) noexcept nogil
     cdef void _linger(self, uint32_t index, bint more_held) noexcept nogil

@@ -36,9 +36,6 @@ TIMEOUTS_S: Mapping[str, tuple[int, float]]
 #: The timeouts that a route may have of its own.
 ROUTE_TIMEOUTS: tuple[str, ...]
 
-#: How much memory the counters of a `Proxy` need.
-COUNTERS_BYTES: int
-
 @final
 class Proxy:
     """One per event loop. Register `fileno()` for reading and call `turn` whenever it is readable,
@@ -88,7 +85,7 @@ class Proxy:
         by which a client says that a request is no use of its session, and asks how long that still
         lives. `dropped_fields`: never forwarded. `forwards_ticket`: whether upstreams see it.
         `login_details`: what a login records, out of "address" and "user_agent". `upgrades`:
-        protocols that clients may change to. `counters`: COUNTERS_BYTES that are written in place,
+        protocols that clients may change to. `counters`: `counters.COUNTERS_BYTES` that are written in place,
         for others to read. `descriptors_max`: connections of both sides together, beyond which none
         is kept that idles; 0: any number. ValueError: a limit out of its bounds, a field name that
         has a meaning of its own.
@@ -259,12 +256,4 @@ class Proxy:
 
     @property
     def stats(self) -> dict[str, Any]:
-        """Counters since the start, as `read_counters` has them."""
-
-def read_counters(page: Buffer) -> dict[str, Any]:
-    """What a `Proxy` writes into its page, from whatever process.
-
-    Numbers by name; `refused` by reason; `answers` by class of status ("2xx"); `latency_us`: (upper
-    bound in µs, requests below it and not below the one before), the last bound None. ValueError:
-    it is too short.
-    """
+        """Counters since the start, as `counters.read_counters` has them."""

@@ -55,7 +55,6 @@ from fastticket.dataplane.accesslog cimport (
     Outcome,
     keep_path,
 )
-from fastticket.dataplane.answers cimport phrase_of, slug_of
 from fastticket.dataplane.clients cimport (
     ADDRESS_BYTES,
     ADDRESS_TEXT_MAX,
@@ -69,6 +68,7 @@ from fastticket.dataplane.clients cimport (
     write_address,
 )
 
+from fastticket.dataplane.counters cimport LATENCY_BUCKETS, Counters, count_one
 from fastticket.dataplane.frames cimport CLOSE_FRAME_BYTES, Frames, close_frame, follow, is_between
 from fastticket.dataplane.http1 cimport (
     FIELDS_MAX,
@@ -94,6 +94,7 @@ from fastticket.dataplane.http1 cimport (
 )
 from fastticket.core.mixing cimport mix
 from fastticket.dataplane.paths cimport EXACT, normal_path
+from fastticket.dataplane.reasons cimport UNCOUNTED, Reason, Row, phrase_of, row_of, slug_of, unreadable
 from fastticket.dataplane.routes cimport NO_ROUTE, Auth, Route, Routes, Text, adds
 from fastticket.dataplane.sockets cimport *
 from fastticket.core.ticket cimport ascii_text, decode, encode
@@ -113,7 +114,7 @@ from fastticket.core.wire cimport (
 
 import os
 
-from fastticket.errors import Verdict as _Verdict
+from fastticket.dataplane.counters import COUNTERS_BYTES as _COUNTERS_BYTES, read_counters as _read_counters
 
 cdef extern from "<time.h>" nogil:
     ctypedef int clockid_t
@@ -158,8 +159,6 @@ cdef enum:
     ASK_LOGIN_REMEMBERED,
     ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE, ASK_ROTATE,
 ) = range(11)
-
-COUNTERS_BYTES = sizeof(Counters)
 
 cdef const char *CHALLENGE = b"WWW-Authenticate: Ticket realm=\"fastticket\", error=\"%s\"\r\n"
 
@@ -307,9 +306,9 @@ cdef class Proxy:
         self.descriptors_max = descriptors_max
         self.date_s = -1
         self.random = int.from_bytes(os.urandom(8), "little")
-        self.page = bytearray(COUNTERS_BYTES) if counters is None else counters
-        if self.page.shape[0] < <Py_ssize_t>COUNTERS_BYTES:
-            raise ValueError(f"counters need {COUNTERS_BYTES} bytes")
+        self.page = bytearray(_COUNTERS_BYTES) if counters is None else counters
+        if self.page.shape[0] < <Py_ssize_t>_COUNTERS_BYTES:
+            raise ValueError(f"counters need {_COUNTERS_BYTES} bytes")
         self.counters = <Counters *>&self.page[0]
         self._set_limits(limits or {})
         self._set_timeouts(timeouts_s or {})
@@ -787,7 +786,7 @@ cdef class Proxy:
         cdef bytes reason = slug.encode("ascii")
         if index != NONE:
             self._begin_now()
-            self._fail(index, status, reason)
+            self._fail_as(index, status, reason)
             self._resume(index)
             self._end_now()
 
@@ -821,7 +820,7 @@ cdef class Proxy:
     @property
     def stats(self):
         """Counters since the start."""
-        return read_counters(self.page)
+        return _read_counters(self.page)
 
     cdef uint32_t _find(self, object handle, State state) except? 0:
         """The connection of a handle, or NONE: it is gone, or no longer in that state."""
@@ -1049,31 +1048,31 @@ cdef class Proxy:
         if c.side == Side.UPSTREAM:
             self._upstream_is_late(index, timer)
         else:
-            self.counters.timeouts += 1
             if timer == Timer.HEAD_IN:
-                self._reject(index, 408, b"request_timeout")
+                self._reject(index, Reason.HEAD_LATE)
             elif timer == Timer.ASKED:
                 self._note_refused(c, Verdict.STORE_UNAVAILABLE)
                 c.closes = True
-                self._fail(index, 503, b"store_unavailable")
+                self._fail(index, Reason.VERDICT_LATE)
             elif timer == Timer.PENDING:
                 self._leave_queue(index)
-                self._fail(index, 503, b"upstream_busy")
+                self._fail(index, Reason.PENDING_LATE)
             elif timer == Timer.REQUEST_BODY:
-                self._fail(index, 408, b"request_timeout")
+                self._fail(index, Reason.BODY_LATE)
             else:
+                self.counters.timeouts += 1
                 self._close(index)
         self._resume(downstream)
 
     cdef void _upstream_is_late(self, uint32_t index, Timer timer) noexcept nogil:
         cdef Conn *c = &self.conns[index]
-        self.counters.upstream_timeouts += 1
         if timer == Timer.CONNECT:
+            self.counters.upstream_timeouts += 1
             self._connect_failed(index, ETIMEDOUT)
             return
         if timer == Timer.FIRST_BYTE or timer == Timer.SEND:
             self.upstreams.faulted(c.server, self.now_ms)
-        self._fail(c.peer, 504, b"upstream_timeout")
+        self._fail(c.peer, Reason.UPSTREAM_LATE)
 
     cdef bint _request_flows(self, uint32_t index) noexcept nogil:
         """Whether a client kept its minimum rate in a window of its body. In one in which the
@@ -1092,10 +1091,6 @@ cdef class Proxy:
         c.is_held_up = self.conns[c.peer].unsent != NULL
         c.window_ends_ms = self.now_ms + self._length_ms(c, Timer.REQUEST_BODY)
         self._set_timer(index, Timer.VOUCH if c.is_admitted else Timer.REQUEST_BODY)
-
-    cdef void _body_is_late(self, uint32_t index) noexcept nogil:
-        self.counters.timeouts += 1
-        self._fail(index, 408, b"request_timeout")
 
     cdef bint _response_flows(self, uint32_t index) noexcept nogil:
         """Whether a client that we wait for kept its minimum rate. If it is the upstream, it was
@@ -1142,7 +1137,7 @@ cdef class Proxy:
         elif self._request_flows(index):
             self._await_body(index)
         else:
-            self._body_is_late(index)
+            self._fail(index, Reason.BODY_LATE)
 
     cdef bint _is_alive(self, uint32_t index) noexcept nogil:
         """As far as is known here. What the near cache does not know the control plane is asked; it
@@ -1172,8 +1167,8 @@ cdef class Proxy:
         c.peer = NONE
         self.conns[upstream].peer = NONE
         self._close(upstream)
-        self._respond(
-            index, 401, b"session_over", b"WWW-Authenticate: Ticket realm=\"fastticket\", error=\"session_over\"\r\n")
+        self._answer(
+            index, Reason.SESSION_OVER, b"WWW-Authenticate: Ticket realm=\"fastticket\", error=\"session_over\"\r\n")
 
     # ----------------------------------------------------------------------------------------- turn
 
@@ -1504,14 +1499,14 @@ cdef class Proxy:
             result = parse_request(self.names, c.held, c.held_size, &self.head)
             if result == INCOMPLETE:
                 if self.head.target.size > self.target_bytes_max:
-                    self._reject(index, 414, b"bad_request")
+                    self._reject(index, Reason.TARGET_TOO_LONG)
                 elif c.held_size == self.head_bytes:
-                    self._reject(index, 431, b"head_too_large")
+                    self._reject(index, Reason.HEAD_TOO_LARGE)
                 return
             if result > 0:
                 result = self._over_limits(&self.head, result)
             if result < 0:
-                self._reject(index, -result, b"bad_request")
+                self._reject(index, unreadable(-result))
                 return
             self._begin(index)
 
@@ -1559,7 +1554,7 @@ cdef class Proxy:
         c.is_routed = c.route != NO_ROUTE
         if c.route == NO_ROUTE:
             c.route = 0
-            self._respond(index, 404, b"no_route", b"")
+            self._answer(index, Reason.NO_ROUTE_FOUND, b"")
             return
         c.endpoint = Endpoint.OF_TICKETS if self.routes.table[c.route].is_endpoint else Endpoint.NO_ENDPOINT
         if c.endpoint and self.front and c.is_trusted and not self._stand_in(index):
@@ -1588,12 +1583,12 @@ cdef class Proxy:
             if c.route != NO_ROUTE:
                 return True
             c.route = 0
-            self._respond(index, 403, b"no_route", b"")      # nginx makes 500 of 404
+            self._answer(index, Reason.NO_ROUTE_DESCRIBED, b"")      # nginx makes 500 of 404
             return False
         self._note_refused(c, Verdict.AMBIGUOUS)
         self.counters.refused[<int>Verdict.AMBIGUOUS] += 1
         c.closes = True
-        self._respond(index, 403, slug_of(Verdict.AMBIGUOUS), b"")
+        self._answer(index, Reason.AMBIGUOUS_DESCRIPTION, b"")
         return False
 
     cdef int _find_original(self, const Conn *c) noexcept nogil:
@@ -1657,7 +1652,7 @@ cdef class Proxy:
         c.is_routed = c.route != NO_ROUTE
         if not c.is_routed:
             c.route = 0
-        self._reject(index, 400, b"bad_request")
+        self._reject(index, Reason.BAD_REQUEST)
 
     cdef uint8_t _upgrade_of(self, const Conn *c, const Head *head) noexcept nogil:
         """Which protocol of ours the client may change to, from 1; or 0."""
@@ -2034,7 +2029,7 @@ cdef class Proxy:
 
     # --------------------------------------------------------------------------- answers of our own
 
-    cdef void _reject(self, uint32_t index, int status, const char *reason) noexcept nogil:
+    cdef void _reject(self, uint32_t index, Reason reason) noexcept nogil:
         """A request that could not be read to its end: nothing after it on this connection can be
         trusted.
         """
@@ -2052,9 +2047,25 @@ cdef class Proxy:
             self._note_nothing(c)
             if c.entry != NULL and self.request_id_field.size:
                 self._name_request(c, False)
-        self._respond(index, status, reason, b"")
+        self._answer(index, reason, b"")
 
-    cdef void _fail(self, uint32_t index, int status, const char *reason) noexcept nogil:
+    cdef void _answer(self, uint32_t index, Reason reason, const char *fields) noexcept nogil:
+        """An answer of the table, counted as its row says. `fields`: more field lines."""
+        cdef const Row *row = row_of(reason)
+        self._count(row)
+        self._respond(index, row.status, row.slug, fields)
+
+    cdef void _count(self, const Row *row) noexcept nogil:
+        if row.counter != UNCOUNTED:
+            count_one(self.counters, row.counter)
+
+    cdef void _fail(self, uint32_t index, Reason reason) noexcept nogil:
+        """End an exchange with an answer of the table, as `_fail_as` does."""
+        cdef const Row *row = row_of(reason)
+        self._count(row)
+        self._fail_as(index, row.status, row.slug)
+
+    cdef void _fail_as(self, uint32_t index, int status, const char *slug) noexcept nogil:
         """The exchange can not be completed. If its response has begun, the client learns it from
         the closed connection.
         """
@@ -2067,9 +2078,9 @@ cdef class Proxy:
         if c.answered:
             self._close(index)
         else:
-            self._respond(index, status, reason, b"")
+            self._respond(index, status, slug, b"")
 
-    cdef void _respond(self, uint32_t index, int status, const char *reason, const char *fields) noexcept nogil:
+    cdef void _respond(self, uint32_t index, int status, const char *slug, const char *fields) noexcept nogil:
         """An answer without an upstream: JSON, with the reason. `fields`: more field lines. Every
         503 says when to try again.
         """
@@ -2082,7 +2093,7 @@ cdef class Proxy:
         cdef int id_size = 0
         cdef const char *cleared = b""
         cdef int cleared_size = 0
-        cdef int size = snprintf(body, sizeof(body), b"{\"error\": \"%s\", \"reason\": \"%s\"}\n", phrase_of(status), reason)
+        cdef int size = snprintf(body, sizeof(body), b"{\"error\": \"%s\", \"reason\": \"%s\"}\n", phrase_of(status), slug)
         cdef const char *shown = body
         cdef const char *connection = self._connection_field(c)
         if c.method == Method.HEAD:
@@ -2107,7 +2118,7 @@ cdef class Proxy:
             self._put_own_fields(&self.routes.table[c.route].response_fields)
         self._put(b"\r\n", 2)
         self._put(<const uint8_t *>shown, <uint32_t>strlen(shown))
-        c.reason = reason
+        c.reason = slug
         self._deliver(index, status, self.out, self.out_size)
 
     cdef void _put_own_fields(self, const Text *lines) noexcept nogil:
@@ -2262,7 +2273,7 @@ cdef class Proxy:
             self._answer_identity(index)
             return
         if group.count == 0:  # its names have no address yet
-            self._fail(index, 503, b"upstream_unresolved")
+            self._fail(index, Reason.UPSTREAM_UNRESOLVED)
             return
         if c.kept != NONE:
             upstream = self._kept_for(index, group)
@@ -2288,7 +2299,7 @@ cdef class Proxy:
             if upstream == NONE:
                 upstream = self._connect(server)
                 if upstream == NO_DESCRIPTOR:
-                    self._fail(index, 503, b"out_of_descriptors")
+                    self._fail(index, Reason.OUT_OF_DESCRIPTORS)
                     return
                 if upstream == NONE:
                     continue
@@ -2302,7 +2313,7 @@ cdef class Proxy:
             else:
                 self._send_request(index, parsed)
             return
-        self._fail(index, 502, b"upstream_refused")
+        self._fail(index, Reason.UPSTREAM_REFUSED)
 
     # ------------------------------------------------------------- upstream: somebody's connections
 
@@ -2420,8 +2431,7 @@ cdef class Proxy:
     cdef void _enqueue(self, uint32_t index, Group *group) noexcept nogil:
         cdef Conn *c = &self.conns[index]
         if group.pending_count >= group.pending_max:
-            self.counters.queue_full += 1
-            self._fail(index, 503, b"upstream_busy")
+            self._fail(index, Reason.UPSTREAM_BUSY)
             return
         c.link_next = NONE
         c.link_previous = group.pending_last
@@ -3147,7 +3157,7 @@ cdef class Proxy:
     cdef void _malformed_body(self, uint32_t index) noexcept nogil:
         if self.conns[index].side == Side.DOWNSTREAM:
             self.counters.bad_requests += 1
-            self._fail(index, 400, b"bad_request")
+            self._fail(index, Reason.BAD_REQUEST)
         else:
             self.counters.upstream_errors += 1
             self._note(self.conns[index].server, b"a chunked body that is none")
@@ -3166,9 +3176,8 @@ cdef class Proxy:
 
     cdef void _malformed(self, uint32_t index, const char *what) noexcept nogil:
         """A response that nobody could understand: 502."""
-        self.counters.upstream_errors += 1
         self._note(self.conns[index].server, what)
-        self._fail(self.conns[index].peer, 502, b"upstream_malformed")
+        self._fail(self.conns[index].peer, Reason.UPSTREAM_MALFORMED)
 
     cdef void _advance_upstream(self, uint32_t index) noexcept nogil:
         cdef Conn *c = &self.conns[index]
@@ -3220,12 +3229,12 @@ cdef class Proxy:
         cdef uint32_t downstream = c.peer
         cdef Conn *d = &self.conns[downstream]
         cdef bint again = c.reused and c.held_size == 0 and not d.retried and not d.answered and _can_be_sent_again(d)
-        self.counters.upstream_errors += 1
         if not again:
             self.upstreams.faulted(c.server, self.now_ms)
             self._note(c.server, b"closed before its head was there")
-            self._fail(downstream, 502, b"upstream_closed")
+            self._fail(downstream, Reason.UPSTREAM_CLOSED)
             return
+        self.counters.upstream_errors += 1
         d.peer = NONE
         c.peer = NONE
         self._close(index)
@@ -3244,7 +3253,7 @@ cdef class Proxy:
             result = parse_response(self.names, at, size, d.method, &self.head)
             if result == INCOMPLETE and size < self.response_head_bytes:
                 if not self._hold(c, at, size):
-                    self._fail(downstream, 503, b"out_of_memory")
+                    self._fail(downstream, Reason.OUT_OF_MEMORY)
                 return
             if result <= 0 or <uint32_t>result > self.response_head_bytes or self.head.status == 101 and not self._agreed(d, at):
                 self.upstreams.faulted(c.server, self.now_ms)
@@ -3328,7 +3337,7 @@ cdef class Proxy:
         if kind == AskKind.NO_WISH or kind == AskKind.UNHEARD:
             return False
         if not self._hold(c, at, size):
-            self._fail(c.peer, 503, b"out_of_memory")
+            self._fail(c.peer, Reason.OUT_OF_MEMORY)
             return True
         self._clear_timer(index)
         d.state = State.HOOKED
@@ -3698,43 +3707,3 @@ cdef bint _contains(const uint8_t *at, Span span, const char *lower, uint32_t si
         if equals(at, Span(span.at + i, size), lower, size):
             return True
     return False
-
-
-# ----------------------------------------------------------------------------------------- counters
-
-def read_counters(const uint8_t[::1] page not None):
-    """What a `Proxy` writes into its page, from whatever process."""
-    cdef Counters counters
-    cdef int i
-    if page.shape[0] < <Py_ssize_t>COUNTERS_BYTES:
-        raise ValueError(f"counters have {COUNTERS_BYTES} bytes, not {page.shape[0]}")
-    memcpy(&counters, &page[0], sizeof(Counters))
-    return {
-        "accepted": counters.accepted,
-        "over_client_limit": counters.over_client_limit,
-        "proxy_headers_refused": counters.proxy_headers_refused,
-        "requests": counters.requests,
-        "admitted": counters.admitted,
-        "anonymous": counters.anonymous,
-        "responses": counters.responses,
-        "bad_requests": counters.bad_requests,
-        "upstream_connects": counters.upstream_connects,
-        "upstream_errors": counters.upstream_errors,
-        "upstream_timeouts": counters.upstream_timeouts,
-        "retries": counters.retries,
-        "queue_full": counters.queue_full,
-        "timeouts": counters.timeouts,
-        "tunnels": counters.tunnels,
-        "cut": counters.cut,
-        "cut_short": counters.cut_short,
-        "forged": counters.forged,
-        "full": counters.full,
-        "out_of_descriptors": counters.out_of_descriptors,
-        "cookies_dropped": counters.cookies_dropped,
-        "refused": {v.reason: counters.refused[<int>v.value] for v in _Verdict if counters.refused[<int>v.value]},
-        "answers": {f"{i}xx": counters.answers[i] for i in range(1, 6)},
-        "latency_us": [
-            (None if i == LATENCY_BUCKETS - 1 else 1 << i, counters.latency[i]) for i in range(LATENCY_BUCKETS)
-        ],
-        "latency_us_sum": counters.latency_us_sum,
-    }

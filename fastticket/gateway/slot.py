@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from fastticket.dataplane.proxy import COUNTERS_BYTES, read_counters
+from fastticket.dataplane.counters import COUNTERS_BYTES, read_counters
 
 NOTE_BYTES_MAX = 2 * 1024 * 1024  # of 1,024 upstream servers with the longest names; pages never written cost nothing
 _HEADER = struct.Struct("=QII")  # how many there were before it, size, checksum

@@ -14,3 +14,4 @@ cdef enum Verdict:
     AMBIGUOUS = 10
     STORE_UNAVAILABLE = 11
     UNKNOWN_SESSION = 12
+    VERDICTS                    # how many there are

@@ -7,22 +7,11 @@ from typing_extensions import Buffer
 
 from fastticket.core.check import Checker
 from fastticket.dataplane.accesslog import AccessLog
+from fastticket.dataplane.asks import Ask
 from fastticket.dataplane.balance import Upstreams, _Server
 from fastticket.dataplane.clients import Networks
 from fastticket.dataplane.routes import Routes
 from fastticket.errors import Verdict
-
-ASK_AUTHENTICATE: int
-ASK_AUTHENTICATE_STRONG: int
-ASK_AUTHENTICATE_LATEST: int
-ASK_EXEMPTION: int
-ASK_VOUCH: int
-ASK_SEVERAL: int
-ASK_LOGIN: int
-ASK_LOGIN_REMEMBERED: int
-ASK_LOGOUT: int
-ASK_LOGOUT_EVERYWHERE: int
-ASK_ROTATE: int
 
 #: Who may ask at the endpoint, as `Proxy` has it in `front`.
 FRONTS: Mapping[str, int]
@@ -35,9 +24,6 @@ TIMEOUTS_S: Mapping[str, tuple[int, float]]
 
 #: The timeouts that a route may have of its own.
 ROUTE_TIMEOUTS: tuple[str, ...]
-
-#: How much memory the counters of a `Proxy` need.
-COUNTERS_BYTES: int
 
 @final
 class Proxy:
@@ -88,7 +74,7 @@ class Proxy:
         by which a client says that a request is no use of its session, and asks how long that still
         lives. `dropped_fields`: never forwarded. `forwards_ticket`: whether upstreams see it.
         `login_details`: what a login records, out of "address" and "user_agent". `upgrades`:
-        protocols that clients may change to. `counters`: COUNTERS_BYTES that are written in place,
+        protocols that clients may change to. `counters`: `counters.COUNTERS_BYTES` that are written in place,
         for others to read. `descriptors_max`: connections of both sides together, beyond which none
         is kept that idles; 0: any number. ValueError: a limit out of its bounds, a field name that
         has a meaning of its own.
@@ -169,37 +155,8 @@ class Proxy:
         many. Who is being sent a frame is not told yet.
         """
 
-    def asks(
-        self,
-    ) -> list[
-        tuple[
-            int,
-            int,
-            str,
-            bool | bytes | tuple[bytes, bytes] | tuple[bytes, dict[str, str]] | None,
-            tuple[str, bool] | int | None,
-        ]
-    ]:
-        """What the control plane is asked since the last call: (kind, handle, ticket, value,
-        where).
-
-        `ticket`: several, with spaces between, if that is what the client came with. `where`: a
-        route's number, or what decides about cookies: the request's Host, empty if that is longer
-        than 100 bytes, and whether it came by https, as a trusted proxy has it.
-
-        ASK_AUTHENTICATE, ASK_AUTHENTICATE_STRONG, ASK_AUTHENTICATE_LATEST (as the store has it, if
-        that answers): `value` says whether the request counts as a use; answer with `admit` or
-        `refuse`.
-        ASK_EXEMPTION: whether the normal path `value` needs no ticket, on the route of that number;
-        answer with `exempt`.
-        ASK_VOUCH: whether the session of a stream or tunnel still lives, `value` as above; answer
-        with `vouch`.
-        ASK_SEVERAL: which fields to clear cookies by; `value`: the path as it came, and what may
-        have tickets, as a Cookie field; answer with `doubt`.
-        ASK_LOGIN, ASK_LOGIN_REMEMBERED (`value`: the principal, and the details to record),
-        ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE,
-        ASK_ROTATE: answer with `relay` or `fail`.
-        """
+    def asks(self) -> list[Ask]:
+        """What the control plane is asked since the last call."""
 
     def admit(self, handle: int) -> None:
         """The ticket is alive: forward the request. Nothing happens if the client has gone, as in
@@ -227,7 +184,7 @@ class Proxy:
         """Whether the holder of that ticket will come back to the server whose response waits now."""
 
     def readmit(self, handle: int, ticket: str) -> None:
-        """The session of a response that waits has another ticket now (ASK_ROTATE): a stream or
+        """The session of a response that waits has another ticket now (AskKind.ROTATE): a stream or
         tunnel that begins goes on with it.
         """
 
@@ -259,12 +216,4 @@ class Proxy:
 
     @property
     def stats(self) -> dict[str, Any]:
-        """Counters since the start, as `read_counters` has them."""
-
-def read_counters(page: Buffer) -> dict[str, Any]:
-    """What a `Proxy` writes into its page, from whatever process.
-
-    Numbers by name; `refused` by reason; `answers` by class of status ("2xx"); `latency_us`: (upper
-    bound in µs, requests below it and not below the one before), the last bound None. ValueError:
-    it is too short.
-    """
+        """Counters since the start, as `counters.read_counters` has them."""

@@ -22,7 +22,7 @@ Rules of this file
     - Bodies pass through one shared buffer. What the next kernel buffer does not take is kept
       (`unsent`), and nothing more is read from the other side until it has gone: so at most one
       buffer a direction is in flight.
-    - Each kind of wait has one length, so each has one queue, sorted by itself. A deadline of ours
+    - Each kind of wait has one length, so its deadlines are a list that is sorted by itself. A deadline of ours
       or of a client is set once and is not extended by bytes; bodies must keep a minimum rate
       instead. What bounds a silence (of a response, of a tunnel, of an upstream that takes nothing)
       begins anew with what moves.
@@ -55,7 +55,6 @@ from fastticket.dataplane.accesslog cimport (
     Outcome,
     keep_path,
 )
-from fastticket.dataplane.answers cimport phrase_of, slug_of
 from fastticket.dataplane.clients cimport (
     ADDRESS_BYTES,
     ADDRESS_TEXT_MAX,
@@ -69,6 +68,8 @@ from fastticket.dataplane.clients cimport (
     write_address,
 )
 
+from fastticket.dataplane.counters cimport LATENCY_BUCKETS, Counters, count_one
+from fastticket.dataplane.conn cimport enter, is_idle, is_tunnelling, reads_heads
 from fastticket.dataplane.frames cimport CLOSE_FRAME_BYTES, Frames, close_frame, follow, is_between
 from fastticket.dataplane.chunks cimport dechunk
 from fastticket.dataplane.cookiefields cimport cookie_in, find_cookie, sets_cookie
@@ -89,8 +90,10 @@ from fastticket.dataplane.http1 cimport (
     take_target,
 )
 from fastticket.dataplane.octets cimport equals
+from fastticket.dataplane.lists cimport append, prepend, remove
 from fastticket.core.mixing cimport mix
 from fastticket.dataplane.paths cimport EXACT, normal_path
+from fastticket.dataplane.reasons cimport UNCOUNTED, Reason, Row, phrase_of, row_of, slug_of, unreadable
 from fastticket.dataplane.routes cimport NO_ROUTE, Auth, Route, Routes, Text, adds
 from fastticket.dataplane.sockets cimport *
 from fastticket.core.ticket cimport ascii_text, decode, encode
@@ -110,7 +113,8 @@ from fastticket.core.wire cimport (
 
 import os
 
-from fastticket.errors import Verdict as _Verdict
+from fastticket.dataplane.asks import Ask as _Ask, Where as _Where
+from fastticket.dataplane.counters import COUNTERS_BYTES as _COUNTERS_BYTES, read_counters as _read_counters
 
 cdef extern from "<time.h>" nogil:
     ctypedef int clockid_t
@@ -134,8 +138,8 @@ cdef extern from *:
     bint is_rare "__builtin_expect"(bint what, long usual) noexcept nogil
 
 cdef enum:
-    NONE = 0xFFFFFFFF
     NO_DESCRIPTOR = 0xFFFFFFFE
+    NOBODYS = 0xFFFFFFFFFFFFFFFF        # no request's head
     SCRATCH_BYTES = 65536               # read at once
     CHUNK_HEADER_BYTES = 16             # room for one before what was read
     CHUNK_END_BYTES = 16                # and for what ends it after
@@ -149,14 +153,6 @@ cdef enum:
     INTERIMS_MAX = 100                  # interim responses before a final one
     REQUEST_ID_BYTES_MAX = 200
     FORWARDING_BYTES_MAX = 4096         # of the fields that say who the client is, beside those of a trusted proxy
-
-(
-    ASK_AUTHENTICATE, ASK_AUTHENTICATE_STRONG, ASK_AUTHENTICATE_LATEST, ASK_EXEMPTION, ASK_VOUCH, ASK_SEVERAL, ASK_LOGIN,
-    ASK_LOGIN_REMEMBERED,
-    ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE, ASK_ROTATE,
-) = range(11)
-
-COUNTERS_BYTES = sizeof(Counters)
 
 cdef const char *CHALLENGE = b"WWW-Authenticate: Ticket realm=\"fastticket\", error=\"%s\"\r\n"
 
@@ -304,9 +300,9 @@ cdef class Proxy:
         self.descriptors_max = descriptors_max
         self.date_s = -1
         self.random = int.from_bytes(os.urandom(8), "little")
-        self.page = bytearray(COUNTERS_BYTES) if counters is None else counters
-        if self.page.shape[0] < <Py_ssize_t>COUNTERS_BYTES:
-            raise ValueError(f"counters need {COUNTERS_BYTES} bytes")
+        self.page = bytearray(_COUNTERS_BYTES) if counters is None else counters
+        if self.page.shape[0] < <Py_ssize_t>_COUNTERS_BYTES:
+            raise ValueError(f"counters need {_COUNTERS_BYTES} bytes")
         self.counters = <Counters *>&self.page[0]
         self._set_limits(limits or {})
         self._set_timeouts(timeouts_s or {})
@@ -337,17 +333,17 @@ cdef class Proxy:
         return 0
 
     cdef int _set_timeouts(self, dict timeouts_s) except -1:
-        """A queue for each kind of wait; the first set of waits is these."""
+        """A list of deadlines for each kind of wait; the first set of waits is these."""
         cdef int kind
         for name, (timer, seconds) in TIMEOUTS_S.items():
             kind = timer
-            self.queues[kind].length_ms = _ms(timeouts_s.get(name, seconds))
-        self.queues[<int>Timer.VOUCH].length_ms = VOUCH_MS
+            self.deadlines[kind].length_ms = _ms(timeouts_s.get(name, seconds))
+        self.deadlines[<int>Timer.VOUCH].length_ms = VOUCH_MS
         for kind in range(1, TIMERS):
-            self.queues[kind].kind = <Timer>kind
-            self.queues[kind].first = self.queues[kind].last = NONE
+            self.deadlines[kind].kind = <Timer>kind
+            self.deadlines[kind].first = self.deadlines[kind].last = NONE
             self.waits[0][kind] = <uint8_t>kind
-        self.queue_count = TIMERS
+        self.deadlines_count = TIMERS
         self.waits_count = 1
         return 0
 
@@ -361,12 +357,13 @@ cdef class Proxy:
         self.conns = <Conn *>calloc(self.conn_max, sizeof(Conn))        # what is never used never takes memory
         self.scratch = <uint8_t *>malloc(CHUNK_HEADER_BYTES + SCRATCH_BYTES + CHUNK_END_BYTES)
         self.out = <uint8_t *>malloc(self.out_bytes)
-        self.ask_list = <Ask *>malloc(2 * self.conn_max * sizeof(Ask))
+        self.ask_list = <Question *>malloc(2 * self.conn_max * sizeof(Question))
         self.again = <uint64_t *>malloc(2 * self.conn_max * sizeof(uint64_t))
         if not self.conns or not self.scratch or not self.out or not self.ask_list or not self.again:
             raise MemoryError(f"no memory for {self.downstream_max} connections")
         self.freed_first = NONE
         self.free_first = NONE
+        self.head_of = NOBODYS
         return 0
 
     def __dealloc__(self):
@@ -400,7 +397,7 @@ cdef class Proxy:
         """A set of timeouts for routes: those of ROUTE_TIMEOUTS that differ from the general ones.
         Its number.
         """
-        cdef int queue
+        cdef int number
         cdef int kind
         if not timeouts_s:
             return 0
@@ -411,19 +408,19 @@ cdef class Proxy:
             if name not in ROUTE_TIMEOUTS:
                 raise ValueError(f"no timeout that a route may have: {name}")
             kind = TIMEOUTS_S[name][0]
-            queue = 1
-            while queue < self.queue_count and not (
-                self.queues[queue].kind == <Timer>kind and self.queues[queue].length_ms == _ms(seconds)
+            number = 1
+            while number < self.deadlines_count and not (
+                self.deadlines[number].kind == <Timer>kind and self.deadlines[number].length_ms == _ms(seconds)
             ):
-                queue += 1
-            if queue == QUEUES_MAX:
-                raise ValueError(f"at most {QUEUES_MAX - TIMERS} timeouts of routes that differ")
-            if queue == self.queue_count:
-                self.queues[queue].kind = <Timer>kind
-                self.queues[queue].length_ms = _ms(seconds)
-                self.queues[queue].first = self.queues[queue].last = NONE
-                self.queue_count += 1
-            self.waits[self.waits_count][kind] = <uint8_t>queue
+                number += 1
+            if number == DEADLINES_MAX:
+                raise ValueError(f"at most {DEADLINES_MAX - TIMERS} timeouts of routes that differ")
+            if number == self.deadlines_count:
+                self.deadlines[number].kind = <Timer>kind
+                self.deadlines[number].length_ms = _ms(seconds)
+                self.deadlines[number].first = self.deadlines[number].last = NONE
+                self.deadlines_count += 1
+            self.waits[self.waits_count][kind] = <uint8_t>number
         self.waits_count += 1
         return self.waits_count - 1
 
@@ -433,8 +430,8 @@ cdef class Proxy:
         self.upstreams.set_servers(group, servers, seconds)
         self._begin_now()
         for i in range(self.conn_count):
-            if self.conns[i].side == Side.UPSTREAM and self.upstreams.servers[self.conns[i].server].is_retired \
-                    and (self.conns[i].state == State.POOLED or self.conns[i].state == State.KEPT):
+            if self.conns[i].side == Side.UPSTREAM and self.upstreams.servers[self.conns[i].link.server].is_retired \
+                    and (self.conns[i].state == Upstream.POOLED or self.conns[i].state == Upstream.KEPT):
                 self._close(i)
         self.freed_groups |= <uint64_t>1 << group
         self._end_now()
@@ -498,7 +495,7 @@ cdef class Proxy:
         cdef uint32_t i
         self.closes_idle = True
         for i in range(self.conn_count):
-            if self.conns[i].side == Side.DOWNSTREAM and self.conns[i].state == State.IDLE:
+            if self.conns[i].side == Side.DOWNSTREAM and is_idle(&self.conns[i]):
                 self._close(i)
         self._reclaim()
 
@@ -506,15 +503,15 @@ cdef class Proxy:
         """Let go of the client that has waited longest between two requests: (descriptor, address,
         whether it may be a trusted proxy); the descriptor is the caller's now. None: there is none.
         """
-        cdef uint32_t index = self.queues[<int>Timer.KEEP_ALIVE].first
+        cdef uint32_t index = self.deadlines[<int>Timer.KEEP_ALIVE].first
         cdef Conn *c
         cdef int fd
         if index == NONE:
             return None
         c = &self.conns[index]
         fd = c.fd
-        address = (<char *>c.peer_address)[:ADDRESS_BYTES] if c.address_size else b""
-        is_believed = bool(c.is_trusted)
+        address = (<char *>c.client.peer_address)[:ADDRESS_BYTES] if c.client.peer_text_size else b""
+        is_believed = bool(c.client.is_trusted)
         self._begin_now()
         self._watch(index, 0, EPOLL_CTL_DEL)
         c.fd = -1
@@ -537,14 +534,15 @@ cdef class Proxy:
             return
         c = &self.conns[index]
         self._begin_now()
-        c.is_trusted = self.trusted.has_unix
+        enter(c, Downstream.IDLE)
+        c.client.is_trusted = self.trusted.has_unix
         if len(address) == ADDRESS_BYTES:
-            c.has_address = True
-            memcpy(c.peer_address, <const char *>address, ADDRESS_BYTES)
-            self._know(c)
-        c.is_trusted = c.is_trusted and is_believed
+            c.client.has_address = True
+            memcpy(c.client.peer_address, <const char *>address, ADDRESS_BYTES)
+            self._register_peer(c)
+        c.client.is_trusted = c.client.is_trusted and is_believed
         if is_last:
-            c.requests = self.requests_max - 1          # so that the next one is the last, also where 0 is no limit
+            c.request.requests = self.requests_max - 1          # so that the next one is the last, also where 0 is no limit
         if self._watch(index, EPOLLIN | EPOLLRDHUP | EPOLLET, EPOLL_CTL_ADD):
             self._set_timer(index, Timer.KEEP_ALIVE)
         else:
@@ -561,71 +559,65 @@ cdef class Proxy:
         for i in range(self.conn_count):
             if told == most:
                 break
-            told += self.conns[i].side == Side.UPSTREAM and self.conns[i].state == State.TUNNELLING and self._part(i)
+            told += self.conns[i].side == Side.UPSTREAM and self.conns[i].state == Upstream.TUNNELLED and self._part(i)
         self._end_now()
         return told
 
     def asks(self):
-        """What the control plane is asked since the last call: (kind, handle, ticket, value, host).
-
-        ASK_AUTHENTICATE: value says whether the request counts as a use; answer with `admit` or
-        `refuse`.
-        ASK_SEVERAL (value: the path, and the cookies): nobody knows which ticket is meant; answer
-        with `doubt`.
-        ASK_LOGIN, ASK_LOGIN_REMEMBERED (value: the principal, and what to record), ASK_LOGOUT,
-        ASK_LOGOUT_EVERYWHERE, ASK_ROTATE: answer with `relay` or `fail`.
-        """
+        """What the control plane is asked since the last call: records of `asks.Ask`."""
         cdef uint32_t i
-        cdef Ask *ask
+        cdef Question *question
         cdef Conn *c
-        cdef object handle
         cdef list result = []
-        cdef uint8_t[TEXT_CHARS_MAX] text
-        cdef int chars
         for i in range(self.ask_count):
-            ask = &self.ask_list[i]
-            c = &self.conns[ask.index]
-            if c.generation != ask.generation or c.asks != ask.number or not _awaits(c, <AskKind>ask.kind):
-                continue                                # it was closed, or answered by a timeout, in between
-            handle = <object>ask.number << 64 | self._handle(ask.index)
-            chars = encode(c.checked.raw, c.checked.size, text) if c.checked.size else 0
-            if ask.kind == AskKind.EXEMPTION:
-                value = self._normal_path(c)
-            elif ask.kind == AskKind.STILL_ALIVE:
-                value = bool(self._touches(c) and c.is_used)
-                c.is_used = False
-            elif ask.kind == AskKind.SEVERAL:
-                value = self._several(c)
-            elif ask.kind < AskKind.LOGIN:
-                value = bool(self._touches(c))
-            elif ask.kind <= AskKind.LOGIN_REMEMBERED:
-                value = (<char *>self.conns[c.peer].held)[ask.value.at:ask.value.at + ask.value.size], self._details(c)
-            else:
-                value = None
-            tickets = (<char *>text)[:chars].decode("ascii") if c.doubt == NULL else self._doubtful(c)
-            if ask.kind == AskKind.EXEMPTION:
-                where = c.route
-            else:
-                where = self._where(c) if ask.kind >= AskKind.SEVERAL else None
-            result.append((ask.kind, handle, tickets, value, where))
+            question = &self.ask_list[i]
+            c = &self.conns[question.index]
+            if c.generation == question.generation and c.request.asks == question.number and _awaits(c, <AskKind>question.kind):
+                result.append(self._record(question))       # else it was closed, or answered by a timeout, in between
         self.ask_count = 0
         return result
 
-    cdef tuple _where(self, Conn *c):
+    cdef object _record(self, const Question *question):
+        cdef Conn *c = &self.conns[question.index]
+        cdef uint8_t[TEXT_CHARS_MAX] text
+        cdef int chars = encode(c.request.checked.raw, c.request.checked.size, text) if c.request.checked.size else 0
+        cdef AskKind kind = <AskKind>question.kind
+        tickets = (<char *>text)[:chars].decode("ascii") if c.request.doubt == NULL else self._doubtful(c)
+        ask = _Ask(kind, <object>question.number << 64 | self._handle(question.index), tickets)
+        if kind == AskKind.EXEMPTION:
+            return ask._replace(route=c.request.route, path=self._normal_path(question.index))
+        if kind == AskKind.STILL_ALIVE:
+            ask = ask._replace(is_use=bool(self._touches(c) and c.request.is_used))
+            c.request.is_used = False
+            return ask
+        if kind == AskKind.SEVERAL:
+            path, cookies = self._several(question.index)
+            return ask._replace(path=path, cookies=cookies, where=self._where(question.index))
+        if kind < AskKind.LOGIN:
+            return ask._replace(is_use=bool(self._touches(c)))
+        if kind <= AskKind.LOGIN_REMEMBERED:
+            principal = (<char *>self.conns[c.peer].held)[question.value.at:question.value.at + question.value.size]
+            ask = ask._replace(principal=principal, details=self._details(c))
+        return ask._replace(where=self._where(question.index))
+
+    cdef object _where(self, uint32_t index):
         """What of a request decides about cookies: its Host, and whether it came by https."""
-        if c.held_is_whole:
+        cdef Conn *c = &self.conns[index]
+        if c.request.held_is_whole:
+            self.head_of = NOBODYS                  # the request itself, not one that it describes
             parse_request(self.names, c.held, c.held_size, &self.head)
             self._note_where(c)
-        return c.host[:c.host_size].decode("ascii"), bool(c.is_https)
+        return _Where(c.request.host[:c.request.host_size].decode("ascii"), bool(c.request.is_https))
 
-    cdef tuple _several(self, Conn *c):
+    cdef tuple _several(self, uint32_t index):
         """Of a request with more than one ticket, which waits: its path as it came, and all that
         may have a ticket, as cookies.
         """
+        cdef Conn *c = &self.conns[index]
         cdef Field *field
         cdef list cookies = []
         cdef int i
-        self._read_again(c)
+        self._read_again(index)
         for i in range(self.head.known_count):
             field = &self.head.fields[self.head.known[i]]
             value = (<char *>c.held)[field.value.at:field.value.at + field.value.size]
@@ -637,100 +629,104 @@ cdef class Proxy:
 
     cdef str _doubtful(self, const Conn *c):
         """The tickets of a request that came with several."""
-        return (<const char *>c.doubt.text)[c.doubt.fields_size:c.doubt.fields_size + c.doubt.tickets_size].decode("latin-1")
+        cdef const Doubt *doubt = c.request.doubt
+        return (<const char *>doubt.text)[doubt.fields_size:doubt.fields_size + doubt.tickets_size].decode("latin-1")
 
     cdef dict _details(self, const Conn *c):
         """What to record with a login, as far as it is known."""
         cdef char[ADDRESS_TEXT_MAX] address
         cdef dict details = {}
-        if self.records_address and c.has_address:
-            details["address"] = address[:write_address(c.client, address)].decode("ascii")
-        if c.agent != NULL:
-            details["user_agent"] = (<const char *>c.agent.text)[:c.agent.size].decode("utf-8", "replace")[:AGENT_CHARS_MAX]
+        if self.records_address and c.client.has_address:
+            details["address"] = address[:write_address(c.client.address, address)].decode("ascii")
+        if c.request.agent != NULL:
+            text = (<const char *>c.request.agent.text)[:c.request.agent.size].decode("utf-8", "replace")
+            details["user_agent"] = text[:AGENT_CHARS_MAX]
         return details
 
-    cdef bytes _normal_path(self, Conn *c):
-        """Of a request that has a plain one."""
+    cdef bytes _normal_path(self, uint32_t index):
+        """The normal form of a path that is plain."""
+        cdef Conn *c = &self.conns[index]
         cdef uint8_t[TARGET_BYTES_MAX] normal
         cdef int odd_at
         cdef int size
-        self._read_again(c)
+        self._read_again(index)
         if self.head.target_is_bare:
             return b"*" if self.head.target_is_star else b"/"
         size = normal_path(c.held + self.head.path.at, self.head.path.size, normal, &odd_at)
         return (<char *>normal)[:max(size, 0)]
 
-    cdef bint _has_exact_path(self, Conn *c) noexcept nogil:
+    cdef bint _has_exact_path(self, uint32_t index) noexcept nogil:
         """Whether every reader sees the very same path: an expression is not asked about another.
         """
+        cdef Conn *c = &self.conns[index]
         cdef uint8_t[TARGET_BYTES_MAX] normal
         cdef int odd_at
-        self._read_again(c)
+        self._read_again(index)
         return self.head.target_is_bare or (
             normal_path(c.held + self.head.path.at, self.head.path.size, normal, &odd_at) >= 0 and odd_at == EXACT)
 
     def admit(self, handle):
         """The ticket is alive: forward the request."""
-        cdef uint32_t index = self._find(handle, State.ASKING)
-        if index != NONE and self.conns[index].asked != AskKind.EXEMPTION:
+        cdef uint32_t index = self._find(handle, Downstream.ASKING)
+        if index != NONE and self.conns[index].request.asked != AskKind.EXEMPTION:
             self._begin_now()
-            self._admit(index, False)
-            self._resume(index)
+            self._admit(index)
+            self._advance_downstream(index)
             self._end_now()
 
     def refuse(self, handle, verdict):
         """The ticket is not alive, or nobody knows: answer 401 or 503; where a ticket is optional,
         forward without identity.
         """
-        cdef uint32_t index = self._find(handle, State.ASKING)
-        if index != NONE and self.conns[index].asked != AskKind.EXEMPTION:
+        cdef uint32_t index = self._find(handle, Downstream.ASKING)
+        if index != NONE and self.conns[index].request.asked != AskKind.EXEMPTION:
             self._begin_now()
-            self._refused(index, verdict.value, False)
-            self._resume(index)
+            self._refused(index, verdict.value)
+            self._advance_downstream(index)
             self._end_now()
 
     def doubt(self, handle, bytes fields not None, bytes tickets not None):
         """The client came with these tickets (spaces between), and nobody knows which is meant; the
         answer gets these field lines.
         """
-        cdef uint32_t index = self._find(handle, State.ASKING)
+        cdef uint32_t index = self._find(handle, Downstream.ASKING)
         if len(fields) > DOUBT_BYTES_MAX:
             raise ValueError(f"at most {DOUBT_BYTES_MAX} bytes of fields, not {len(fields)}")
-        if index != NONE and self.conns[index].asked == AskKind.SEVERAL:
+        if index != NONE and self.conns[index].request.asked == AskKind.SEVERAL:
             self._begin_now()
-            self.conns[index].doubt = _doubt(fields, tickets)
-            self._refused(index, Verdict.AMBIGUOUS, False)
-            self._resume(index)
+            self.conns[index].request.doubt = _doubt(fields, tickets)
+            self._refused(index, Verdict.AMBIGUOUS)
+            self._advance_downstream(index)
             self._end_now()
 
     def exempt(self, handle, bint is_exempt):
         """Whether the path of a request that has no good ticket needs none."""
-        cdef uint32_t index = self._find(handle, State.ASKING)
-        if index != NONE and self.conns[index].asked == AskKind.EXEMPTION:
+        cdef uint32_t index = self._find(handle, Downstream.ASKING)
+        if index != NONE and self.conns[index].request.asked == AskKind.EXEMPTION:
             self._begin_now()
             if is_exempt:
-                self._pass(index, False)
+                self._pass(index)
             else:
-                self._refused(index, self.conns[index].verdict, False)
-            self._resume(index)
+                self._refused(index, self.conns[index].request.verdict)
+            self._advance_downstream(index)
             self._end_now()
 
     def vouch(self, handle, bint is_alive):
         """Whether the session of a stream or a tunnel still lives; it ends with it."""
         cdef uint32_t index = self._asked(handle)
-        if index == NONE or not self.conns[index].is_vouched:
+        if index == NONE or not self.conns[index].request.is_vouched:
             return
-        self.conns[index].is_vouched = False
+        self.conns[index].request.is_vouched = False
         if not is_alive:
             self._begin_now()
-            self._cut(index)
+            self._end_for_session(index)
             self._end_now()
 
     def suits(self, handle, ticket):
         """Whether the holder of a ticket that is about to be made comes back to the server whose
         response waits now.
         """
-        cdef uint32_t index = self._find(handle, State.HOOKED)
+        cdef uint32_t index = self._find(handle, Downstream.CHANGING)
         cdef uint8_t[RAW_BUFFER_BYTES] raw
         cdef const uint8_t *text = NULL
         cdef Py_ssize_t chars = 0
@@ -739,30 +735,30 @@ cdef class Proxy:
         cdef int size
         if index == NONE:
             return True
-        group = &self.upstreams.groups[self.routes.table[self.conns[index].route].group]
+        group = &self.upstreams.groups[self.routes.table[self.conns[index].request.route].group]
         if group.balance != Balance.TICKET_HASH or not ascii_text(ticket, &text, &chars):
             return True
         size = decode(text, chars, raw)
         self._begin_now()
-        server = &self.upstreams.servers[self.conns[self.conns[index].peer].server]
+        server = &self.upstreams.servers[self.conns[self.conns[index].peer].link.server]
         if server.is_retired or server.is_sick or server.down_until_ms > self.now_ms:
             return True                                     # nobody comes back to it
         return size == 0 or self.upstreams.pick_for_key(group, _ticket_key(raw, size), self.now_ms, False) \
-            == self.conns[self.conns[index].peer].server
+            == self.conns[self.conns[index].peer].link.server
 
     def readmit(self, handle, ticket):
         """The session of a response that waits has another ticket now: a stream or tunnel that
         begins goes on with it.
         """
-        cdef uint32_t index = self._find(handle, State.HOOKED)
+        cdef uint32_t index = self._find(handle, Downstream.CHANGING)
         cdef const uint8_t *text = NULL
         cdef Py_ssize_t chars = 0
         if index != NONE and ascii_text(ticket, &text, &chars):
-            self.conns[index].checked.size = decode(text, chars, self.conns[index].checked.raw)
+            self.conns[index].request.checked.size = decode(text, chars, self.conns[index].request.checked.raw)
 
     def relay(self, handle, bytes fields not None):
         """Let a response that waited go on, with these field lines (each ended by CRLF) added."""
-        cdef uint32_t index = self._find(handle, State.HOOKED)
+        cdef uint32_t index = self._find(handle, Downstream.CHANGING)
         cdef uint32_t upstream
         if len(fields) > EXTRA_BYTES_MAX:
             raise ValueError(f"at most {EXTRA_BYTES_MAX} bytes of fields, not {len(fields)}")
@@ -770,22 +766,23 @@ cdef class Proxy:
             self._begin_now()
             upstream = self.conns[index].peer
             self._clear_timer(index)
-            self.conns[index].state = State.EXCHANGING
+            enter(&self.conns[index], Downstream.EXCHANGING)
+            self.head_of = NOBODYS
             parse_response(
-                self.names, self.conns[upstream].held, self.conns[upstream].held_size, self.conns[index].method, &self.head)
+                self.names, self.conns[upstream].held, self.conns[upstream].held_size, self.conns[index].request.method, &self.head)
             self._relay(upstream, self.conns[upstream].held, self.conns[upstream].held_size,
                         <const uint8_t *><const char *>fields, <uint32_t>len(fields))
-            self._resume(index)
+            self._advance_downstream(index)
             self._end_now()
 
     def fail(self, handle, int status, slug):
         """Answer with an error in place of a response that waited."""
-        cdef uint32_t index = self._find(handle, State.HOOKED)
+        cdef uint32_t index = self._find(handle, Downstream.CHANGING)
         cdef bytes reason = slug.encode("ascii")
         if index != NONE:
             self._begin_now()
-            self._fail(index, status, reason)
-            self._resume(index)
+            self._fail_exchange_as(index, status, reason)
+            self._advance_downstream(index)
             self._end_now()
 
     @property
@@ -798,7 +795,7 @@ cdef class Proxy:
         cdef uint32_t i
         cdef uint32_t count = 0
         for i in range(self.conn_count):
-            count += self.conns[i].side == Side.DOWNSTREAM and self.conns[i].state == State.TUNNELLING
+            count += self.conns[i].side == Side.DOWNSTREAM and self.conns[i].state == Downstream.TUNNELLING
         return count
 
     @property
@@ -818,12 +815,12 @@ cdef class Proxy:
     @property
     def stats(self):
         """Counters since the start."""
-        return read_counters(self.page)
+        return _read_counters(self.page)
 
-    cdef uint32_t _find(self, object handle, State state) except? 0:
+    cdef uint32_t _find(self, object handle, Downstream state) except? 0:
         """The connection of a handle, or NONE: it is gone, or no longer in that state."""
         cdef uint32_t index = self._asked(handle)
-        return NONE if index == NONE or self.conns[index].state != state else index
+        return NONE if index == NONE or self.conns[index].state != <int>state else index
 
     cdef uint32_t _asked(self, object handle) except? 0:
         """The connection that asked, or NONE. A handle has the number of the question, because the
@@ -838,7 +835,7 @@ cdef class Proxy:
         cdef uint32_t index = <uint32_t>value
         if index >= self.conn_count or self.conns[index].generation != <uint32_t>(value >> 32):
             return NONE
-        if self.conns[index].side != Side.DOWNSTREAM or self.conns[index].asks != number:
+        if self.conns[index].side != Side.DOWNSTREAM or self.conns[index].request.asks != number:
             return NONE
         return index
 
@@ -871,10 +868,6 @@ cdef class Proxy:
         c.side = side
         c.peer = NONE
         c.complete = True
-        c.timer_next = NONE
-        c.timer_previous = NONE
-        c.link_next = NONE
-        c.link_previous = NONE
         c.kept = NONE
         if side == Side.DOWNSTREAM:
             self.downstream_count += 1
@@ -884,7 +877,7 @@ cdef class Proxy:
         """One that was used before, or else the next fresh one."""
         cdef uint32_t index = self.free_first
         if index != NONE:
-            self.free_first = self.conns[index].link_next
+            self.free_first = self.conns[index].place.next
         elif self.conn_count < self.conn_max:
             index = self.conn_count
             self.conn_count += 1
@@ -911,32 +904,32 @@ cdef class Proxy:
         c.fd = -1
         c.side = Side.FREE
         c.generation += 1
-        c.link_next = self.freed_first
+        c.place.next = self.freed_first
         self.freed_first = index
 
     cdef void _close_downstream(self, uint32_t index) noexcept nogil:
         cdef Conn *c = &self.conns[index]
-        if c.state == State.QUEUED:
-            self._leave_queue(index)
-        if c.began_us:
+        if c.state == Downstream.QUEUED:
+            self._leave_pending(index)
+        if c.request.began_us:
             self._account(c, True)
-        if c.is_counted:
-            self.clients.remove(c.peer_address)
+        if c.client.is_counted:
+            self.clients.remove(c.client.peer_address)
         self.downstream_count -= 1
         self._give_block(c.held)
-        free(c.entry)
-        c.entry = NULL
+        free(c.request.entry)
+        c.request.entry = NULL
 
     cdef void _close_upstream(self, uint32_t index) noexcept nogil:
         cdef Conn *c = &self.conns[index]
-        cdef Server *server = &self.upstreams.servers[c.server]
-        if c.state == State.POOLED:
+        cdef Server *server = &self.upstreams.servers[c.link.server]
+        if c.state == Upstream.POOLED:
             self._leave_pool(index)
-        elif c.state == State.KEPT:
+        elif c.state == Upstream.KEPT:
             server.kept_count -= 1
         server.open_count -= 1
         self.upstream_count -= 1
-        self._freed(c.server)
+        self._has_room(c.link.server)
 
     cdef void _reclaim(self) noexcept nogil:
         """The turn is over: nothing speaks of the closed connections any more, their slots can be
@@ -945,8 +938,8 @@ cdef class Proxy:
         cdef uint32_t index
         while self.freed_first != NONE:
             index = self.freed_first
-            self.freed_first = self.conns[index].link_next
-            self.conns[index].link_next = self.free_first
+            self.freed_first = self.conns[index].place.next
+            self.conns[index].place.next = self.free_first
             self.free_first = index
 
     cdef bint _watch(self, uint32_t index, uint32_t events, int operation) noexcept nogil:
@@ -977,49 +970,36 @@ cdef class Proxy:
 
     cdef void _set_timer(self, uint32_t index, Timer timer) noexcept nogil:
         cdef Conn *c = &self.conns[index]
-        cdef Queue *queue
+        cdef Deadlines *following
         self._clear_timer(index)
-        c.queue = self.waits[c.waits][<int>timer]
-        queue = &self.queues[c.queue]
-        c.deadline_ms = self.now_ms + queue.length_ms
-        c.timer_next = NONE
-        c.timer_previous = queue.last
-        if c.timer_previous != NONE:
-            self.conns[c.timer_previous].timer_next = index
-        else:
-            queue.first = index
-        queue.last = index
+        c.deadlines = self.waits[c.waits][<int>timer]
+        following = &self.deadlines[c.deadlines]
+        c.deadline_ms = self.now_ms + following.length_ms
+        append(&self.conns.timer, sizeof(Conn), &following.first, &following.last, index)
 
     cdef void _clear_timer(self, uint32_t index) noexcept nogil:
         cdef Conn *c = &self.conns[index]
-        cdef Queue *queue = &self.queues[c.queue]
-        if c.queue == 0:
+        cdef Deadlines *following = &self.deadlines[c.deadlines]
+        if c.deadlines == 0:
             return
-        if c.timer_previous != NONE:
-            self.conns[c.timer_previous].timer_next = c.timer_next
-        else:
-            queue.first = c.timer_next
-        if c.timer_next != NONE:
-            self.conns[c.timer_next].timer_previous = c.timer_previous
-        else:
-            queue.last = c.timer_previous
-        c.queue = 0
+        remove(&self.conns.timer, sizeof(Conn), &following.first, &following.last, index)
+        c.deadlines = 0
 
     cdef int64_t _length_ms(self, const Conn *c, Timer timer) noexcept nogil:
-        return self.queues[self.waits[c.waits][<int>timer]].length_ms
+        return self.deadlines[self.waits[c.waits][<int>timer]].length_ms
 
     cdef void _tick(self) noexcept nogil:
         cdef int number
         cdef int group
-        cdef Queue *queue
+        cdef Deadlines *following
         cdef uint32_t index
         self._begin_now()
-        for number in range(1, self.queue_count):
-            queue = &self.queues[number]
-            while queue.first != NONE and self.conns[queue.first].deadline_ms <= self.now_ms:
-                index = queue.first
+        for number in range(1, self.deadlines_count):
+            following = &self.deadlines[number]
+            while following.first != NONE and self.conns[following.first].deadline_ms <= self.now_ms:
+                index = following.first
                 self._clear_timer(index)
-                self._on_timeout(index, queue.kind)
+                self._on_timeout(index, following.kind)
         if not self.accepts and not self.draining and self.now_ms >= self.accepts_again_ms:
             if self.downstream_count < self.downstream_max:
                 self._set_accepting(True)
@@ -1046,31 +1026,31 @@ cdef class Proxy:
         if c.side == Side.UPSTREAM:
             self._upstream_is_late(index, timer)
         else:
-            self.counters.timeouts += 1
             if timer == Timer.HEAD_IN:
-                self._reject(index, 408, b"request_timeout")
+                self._reject_unreadable(index, Reason.HEAD_LATE)
             elif timer == Timer.ASKED:
                 self._note_refused(c, Verdict.STORE_UNAVAILABLE)
-                c.closes = True
-                self._fail(index, 503, b"store_unavailable")
+                c.request.closes = True
+                self._fail_exchange(index, Reason.VERDICT_LATE)
             elif timer == Timer.PENDING:
-                self._leave_queue(index)
-                self._fail(index, 503, b"upstream_busy")
+                self._leave_pending(index)
+                self._fail_exchange(index, Reason.PENDING_LATE)
             elif timer == Timer.REQUEST_BODY:
-                self._fail(index, 408, b"request_timeout")
+                self._fail_exchange(index, Reason.BODY_LATE)
             else:
+                self.counters.timeouts += 1
                 self._close(index)
-        self._resume(downstream)
+        self._advance_downstream(downstream)
 
     cdef void _upstream_is_late(self, uint32_t index, Timer timer) noexcept nogil:
         cdef Conn *c = &self.conns[index]
-        self.counters.upstream_timeouts += 1
         if timer == Timer.CONNECT:
+            self.counters.upstream_timeouts += 1
             self._connect_failed(index, ETIMEDOUT)
             return
         if timer == Timer.FIRST_BYTE or timer == Timer.SEND:
-            self.upstreams.faulted(c.server, self.now_ms)
-        self._fail(c.peer, 504, b"upstream_timeout")
+            self.upstreams.faulted(c.link.server, self.now_ms)
+        self._fail_exchange(c.peer, Reason.UPSTREAM_LATE)
 
     cdef bint _request_flows(self, uint32_t index) noexcept nogil:
         """Whether a client kept its minimum rate in a window of its body. In one in which the
@@ -1078,21 +1058,17 @@ cdef class Proxy:
         """
         cdef Conn *c = &self.conns[index]
         cdef uint64_t wanted = self.request_rate_min * <uint64_t>self._length_ms(c, Timer.REQUEST_BODY) // 1000
-        if c.answered:                              # it need not send the rest (RFC 9112, 9.5), but to get the answer
+        if c.request.answered:                              # it need not send the rest (RFC 9112, 9.5), but to get the answer
             return True
-        return c.is_held_up or self.conns[c.peer].unsent != NULL or c.window_bytes >= wanted
+        return c.request.is_held_up or self.conns[c.peer].unsent != NULL or c.window_bytes >= wanted
 
     cdef void _await_body(self, uint32_t index) noexcept nogil:
         """A window of a request's body begins. Of who was admitted it ends in `_vouch`."""
         cdef Conn *c = &self.conns[index]
         c.window_bytes = 0
-        c.is_held_up = self.conns[c.peer].unsent != NULL
-        c.window_ends_ms = self.now_ms + self._length_ms(c, Timer.REQUEST_BODY)
-        self._set_timer(index, Timer.VOUCH if c.is_admitted else Timer.REQUEST_BODY)
-
-    cdef void _body_is_late(self, uint32_t index) noexcept nogil:
-        self.counters.timeouts += 1
-        self._fail(index, 408, b"request_timeout")
+        c.request.is_held_up = self.conns[c.peer].unsent != NULL
+        c.request.window_ends_ms = self.now_ms + self._length_ms(c, Timer.REQUEST_BODY)
+        self._set_timer(index, Timer.VOUCH if c.request.is_admitted else Timer.REQUEST_BODY)
 
     cdef bint _response_flows(self, uint32_t index) noexcept nogil:
         """Whether a client that we wait for kept its minimum rate. If it is the upstream, it was
@@ -1107,19 +1083,19 @@ cdef class Proxy:
             self._set_timer(index, Timer.RESPONSE_BODY)
         return flows
 
-    cdef void _stir(self, uint32_t upstream) noexcept nogil:
+    cdef void _restart_silence(self, uint32_t upstream) noexcept nogil:
         """Something has moved through an exchange or a tunnel: what bounds a silence begins anew.
         """
         cdef Conn *u = &self.conns[upstream]
         cdef Conn *client = &self.conns[u.peer]
-        if u.state == State.TUNNELLING:
+        if u.state == Upstream.TUNNELLED:
             self._set_timer(upstream, Timer.TUNNEL)
-        elif u.state == State.RELAYING:
+        elif u.state == Upstream.RELAYING:
             if client.unsent == NULL:               # else it must keep its rate
                 self._set_timer(upstream, Timer.RESPONSE_BODY)
-        elif client.state == State.EXCHANGING and not client.complete:
+        elif client.state == Downstream.EXCHANGING and not client.complete:
             if u.unsent != NULL:
-                client.is_held_up = True
+                client.request.is_held_up = True
                 self._set_timer(upstream, Timer.SEND)
             else:
                 self._clear_timer(upstream)
@@ -1129,48 +1105,48 @@ cdef class Proxy:
     cdef void _vouch(self, uint32_t index) noexcept nogil:
         """A stream, a tunnel or an upload goes on: does its session?"""
         cdef Conn *c = &self.conns[index]
-        cdef bint is_upload = not c.complete and c.state == State.EXCHANGING
+        cdef bint is_upload = not c.complete and c.state == Downstream.EXCHANGING
         if is_upload and c.readable and self.conns[c.peer].unsent != NULL:
-            c.is_used = True                        # there is more of it, which the upstream does not take yet
+            c.request.is_used = True                        # there is more of it, which the upstream does not take yet
         if not self._is_alive(index):
-            self._cut(index)
-        elif not is_upload or self.now_ms < c.window_ends_ms:
+            self._end_for_session(index)
+        elif not is_upload or self.now_ms < c.request.window_ends_ms:
             self._set_timer(index, Timer.VOUCH)
         elif self._request_flows(index):
             self._await_body(index)
         else:
-            self._body_is_late(index)
+            self._fail_exchange(index, Reason.BODY_LATE)
 
     cdef bint _is_alive(self, uint32_t index) noexcept nogil:
         """As far as is known here. What the near cache does not know the control plane is asked; it
         answers with `vouch`.
         """
         cdef Conn *c = &self.conns[index]
-        cdef bint touches = c.is_used and self._touches(c)
-        cdef Verdict verdict = self.checker.judge_again(&c.checked, self.checker.now(), touches)
+        cdef bint touches = c.request.is_used and self._touches(c)
+        cdef Verdict verdict = self.checker.judge_again(&c.request.checked, self.checker.now(), touches)
         if verdict == Verdict.HIT:
-            c.is_used = False
+            c.request.is_used = False
         elif verdict != Verdict.MISS and verdict != Verdict.REFRESH:
             return False
-        elif not c.is_vouched and self.ask_count < 2 * self.conn_max:
-            c.is_vouched = True
+        elif not c.request.is_vouched and self.ask_count < 2 * self.conn_max:
+            c.request.is_vouched = True
             self._ask(index, AskKind.STILL_ALIVE, Span(0, 0))
         return True
 
-    cdef void _cut(self, uint32_t index) noexcept nogil:
+    cdef void _end_for_session(self, uint32_t index) noexcept nogil:
         """Its session is over. Who sends an upload is told so: nothing of the answer is on its way.
         """
         cdef Conn *c = &self.conns[index]
         cdef uint32_t upstream = c.peer
         self.counters.cut += 1
-        if c.state != State.EXCHANGING or c.answered:
-            self._abort(index)
+        if c.state != Downstream.EXCHANGING or c.request.answered:
+            self._close_both(index)
             return
         c.peer = NONE
         self.conns[upstream].peer = NONE
         self._close(upstream)
-        self._respond(
-            index, 401, b"session_over", b"WWW-Authenticate: Ticket realm=\"fastticket\", error=\"session_over\"\r\n")
+        self._answer(
+            index, Reason.SESSION_OVER, b"WWW-Authenticate: Ticket realm=\"fastticket\", error=\"session_over\"\r\n")
 
     # ----------------------------------------------------------------------------------------- turn
 
@@ -1200,15 +1176,15 @@ cdef class Proxy:
             self._accept(c.fd)
         elif c.side == Side.DOWNSTREAM:
             if events & (EPOLLERR | EPOLLHUP):
-                self._abort(index)              # nobody is there to answer
+                self._close_both(index)              # nobody is there to answer
                 return
             c.readable |= events & (EPOLLIN | EPOLLRDHUP) != 0
             c.hung_up |= events & EPOLLRDHUP != 0
             if events & EPOLLOUT and c.unsent != NULL:
                 self._flush(index)
-            self._resume(index)
+            self._advance_downstream(index)
         elif c.side == Side.UPSTREAM:
-            if c.state == State.CONNECTING:
+            if c.state == Upstream.OPENING:
                 if events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
                     self._connected(index)
             else:
@@ -1218,7 +1194,7 @@ cdef class Proxy:
                     self._flush(index)
                 self._advance_upstream(index)
             if peer != NONE:
-                self._resume(peer)
+                self._advance_downstream(peer)
 
     cdef inline void _received(self, Conn *c, ssize_t size, uint32_t room) noexcept nogil:
         """A short read has emptied the socket, and the kernel will say when there is more; but not
@@ -1227,7 +1203,7 @@ cdef class Proxy:
         if <uint32_t>size < room and not c.hung_up:
             c.readable = False
 
-    cdef void _later(self, uint32_t index) noexcept nogil:
+    cdef void _continue_later(self, uint32_t index) noexcept nogil:
         """Fairness: this one has had its share of the turn."""
         if self.again_count < 2 * self.conn_max:
             self.again[self.again_count] = self._handle(index)
@@ -1262,7 +1238,8 @@ cdef class Proxy:
                 return
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
             self.counters.accepted += 1
-            if not self._meet(&self.conns[index], &address):
+            enter(&self.conns[index], <int>Downstream.ANNOUNCING if self.expects_proxy_header else <int>Downstream.IDLE)
+            if not self._read_peer(&self.conns[index], &address):
                 if self.expects_proxy_header:
                     self._note_unannounced(&self.conns[index], b"it is not of trusted_proxies, whose PROXY header counts")
                 self._close(index)
@@ -1285,33 +1262,31 @@ cdef class Proxy:
             if self.conns[i].side == Side.LISTENER:
                 self._watch(i, EPOLLIN, EPOLL_CTL_ADD if accepts else EPOLL_CTL_DEL)
 
-    cdef bint _meet(self, Conn *c, const sockaddr_storage *address) noexcept nogil:
+    cdef bint _read_peer(self, Conn *c, const sockaddr_storage *address) noexcept nogil:
         """Who is there. False: nobody whom we serve."""
         if address.ss_family == AF_UNIX:
-            c.is_trusted = self.trusted.has_unix
-            c.awaits_proxy_header = self.expects_proxy_header
-            return c.is_trusted or not self.expects_proxy_header
-        c.has_address = True
-        memcpy(c.peer_address, b"\0\0\0\0\0\0\0\0\0\0\xff\xff", 12)
+            c.client.is_trusted = self.trusted.has_unix
+            return c.client.is_trusted or not self.expects_proxy_header
+        c.client.has_address = True
+        memcpy(c.client.peer_address, b"\0\0\0\0\0\0\0\0\0\0\xff\xff", 12)
         if address.ss_family == AF_INET:
-            memcpy(c.peer_address + 12, &(<const sockaddr_in *>address).sin_addr, 4)
+            memcpy(c.client.peer_address + 12, &(<const sockaddr_in *>address).sin_addr, 4)
         else:
-            memcpy(c.peer_address, &(<const sockaddr_in6 *>address).sin6_addr, ADDRESS_BYTES)
+            memcpy(c.client.peer_address, &(<const sockaddr_in6 *>address).sin6_addr, ADDRESS_BYTES)
         if self.expects_proxy_header:
-            c.awaits_proxy_header = True
-            return self.trusted.contains(c.peer_address)
-        return self._know(c)
+            return self.trusted.contains(c.client.peer_address)
+        return self._register_peer(c)
 
-    cdef bint _know(self, Conn *c) noexcept nogil:
+    cdef bint _register_peer(self, Conn *c) noexcept nogil:
         """`peer_address` is whom we speak with. False: he has more connections than one may have.
         """
-        c.address_size = <uint8_t>write_address(c.peer_address, c.address)
-        memcpy(c.client, c.peer_address, ADDRESS_BYTES)
-        c.is_trusted = self.trusted.contains(c.peer_address)
-        if self.per_client_max == 0 or c.is_trusted or self.downstream_count > self.downstream_max:
+        c.client.peer_text_size = <uint8_t>write_address(c.client.peer_address, c.client.peer_text)
+        memcpy(c.client.address, c.client.peer_address, ADDRESS_BYTES)
+        c.client.is_trusted = self.trusted.contains(c.client.peer_address)
+        if self.per_client_max == 0 or c.client.is_trusted or self.downstream_count > self.downstream_max:
             return True                             # a proxy of ours has many clients; beyond the most there is no room to count
-        c.is_counted = True
-        if self.clients.add(c.peer_address) <= self.per_client_max:
+        c.client.is_counted = True
+        if self.clients.add(c.client.peer_address) <= self.per_client_max:
             return True
         self.counters.over_client_limit += 1
         return False
@@ -1325,7 +1300,7 @@ cdef class Proxy:
         cdef int size = read_proxy_header(c.held, c.held_size, self.head_bytes, &announced)
         if size == INCOMPLETE:
             return False
-        c.awaits_proxy_header = False
+        enter(c, Downstream.READING_HEAD)
         if size < 0:
             self.counters.bad_requests += 1
             self._note_unannounced(
@@ -1333,13 +1308,13 @@ cdef class Proxy:
             self._close(index)
             return False
         if announced.who == Who.NAMED:
-            c.has_address = True
-            memcpy(c.peer_address, announced.source, ADDRESS_BYTES)
-        if c.has_address and not self._know(c):
+            c.client.has_address = True
+            memcpy(c.client.peer_address, announced.source, ADDRESS_BYTES)
+        if c.client.has_address and not self._register_peer(c):
             self._close(index)
             return False
         if announced.who == Who.NAMELESS:
-            c.is_trusted = False                    # what follows is not the proxy's word, but of somebody whom nobody knows
+            c.client.is_trusted = False                    # what follows is not the proxy's word, but of somebody whom nobody knows
         c.held_size -= size
         memmove(c.held, c.held + size, c.held_size)
         return True
@@ -1351,8 +1326,8 @@ cdef class Proxy:
         self.counters.proxy_headers_refused += 1
         self.unannounced_why = why
         self.unannounced_peer[0] = 0
-        if c.has_address:
-            write_address(c.peer_address, self.unannounced_peer)
+        if c.client.has_address:
+            write_address(c.client.peer_address, self.unannounced_peer)
 
     # -------------------------------------------------------------------------------------- sending
 
@@ -1393,34 +1368,34 @@ cdef class Proxy:
         c.unsent_at += <uint32_t>sent
         if c.unsent_at < c.unsent_size:
             if c.peer != NONE and sent > 0:
-                self._stir(index if c.side == Side.UPSTREAM else c.peer)
+                self._restart_silence(index if c.side == Side.UPSTREAM else c.peer)
             return
         free(c.unsent)
         c.unsent = NULL
         c.unsent_at = c.unsent_size = 0
-        if c.state == State.FLUSHING:
+        if c.state == Downstream.FLUSHING:
             self._after_answer(index)
         elif c.peer != NONE:
             if c.side == Side.DOWNSTREAM and self.conns[c.peer].framing == Framing.LENGTH:
-                c.is_used = True
-            self._stir(index if c.side == Side.UPSTREAM else c.peer)
+                c.request.is_used = True
+            self._restart_silence(index if c.side == Side.UPSTREAM else c.peer)
             self._pump(c.peer)
 
     cdef void _send_failed(self, uint32_t index) noexcept nogil:
         cdef Conn *c = &self.conns[index]
-        if c.side == Side.DOWNSTREAM or c.state == State.TUNNELLING:
-            self._abort(index)
+        if c.side == Side.DOWNSTREAM or c.state == Upstream.TUNNELLED:
+            self._close_both(index)
             return
         # The upstream takes no more of the request. It may have answered before it closed: look at
         # that first.
         free(c.unsent)
         c.unsent = NULL
         c.unsent_at = c.unsent_size = 0
-        c.send_failed = True
+        c.link.send_failed = True
         c.readable = True
         self._advance_upstream(index)
 
-    cdef void _abort(self, uint32_t index) noexcept nogil:
+    cdef void _close_both(self, uint32_t index) noexcept nogil:
         """End an exchange without another word."""
         cdef uint32_t peer = self.conns[index].peer
         self._close(index)
@@ -1430,25 +1405,25 @@ cdef class Proxy:
 
     # ------------------------------------------------------------------------- downstream: requests
 
-    cdef void _resume(self, uint32_t index) noexcept nogil:
+    cdef void _advance_downstream(self, uint32_t index) noexcept nogil:
         """Go on with a downstream connection as far as its bytes reach."""
         cdef Conn *c = &self.conns[index]
         cdef int reads = 0
         if c.side != Side.DOWNSTREAM:
             return
-        if c.state == State.READING_HEAD and c.held_is_whole:
+        if c.state == Downstream.NEXT_HELD:
             self._serve(index)
-        while c.side == Side.DOWNSTREAM and c.readable and (c.state == State.IDLE or c.state == State.READING_HEAD):
+        while c.side == Side.DOWNSTREAM and c.readable and reads_heads(c):
             if reads == READS_MAX:
-                self._later(index)
+                self._continue_later(index)
                 return
             reads += 1
             self._read_head(index)
         if c.side != Side.DOWNSTREAM:
             return
-        if c.state == State.EXCHANGING or c.state == State.TUNNELLING:
+        if c.state == Downstream.EXCHANGING or c.state == Downstream.TUNNELLING:
             self._pump(index)
-        elif c.state == State.LINGERING:
+        elif c.state == Downstream.LINGERING:
             self._discard(index)
 
     cdef void _read_head(self, uint32_t index) noexcept nogil:
@@ -1475,14 +1450,16 @@ cdef class Proxy:
             return
         self._received(c, size, room)
         c.held_size += <uint32_t>size
-        if c.state == State.IDLE:
-            c.state = State.READING_HEAD
+        if c.state == Downstream.IDLE:
+            enter(c, Downstream.READING_HEAD)
+            self._set_timer(index, Timer.HEAD_IN)
+        elif c.state == Downstream.ANNOUNCING and at == c.held:
             self._set_timer(index, Timer.HEAD_IN)
         if (
             memchr(at, c'\n', size) != NULL or memchr(at, c'\r', size) != NULL
             or at > c.held and (at - 1)[0] == c'\r'          # whatever follows a CR decides something
             or c.held_size == self.head_bytes
-            or c.awaits_proxy_header
+            or c.state == Downstream.ANNOUNCING
         ):
             self._serve(index)
 
@@ -1490,26 +1467,31 @@ cdef class Proxy:
         """Serve requests from what is held, until one has to wait or its head is not all there."""
         cdef Conn *c = &self.conns[index]
         cdef int result
-        if c.awaits_proxy_header and not self._read_proxy_header(index):
+        if c.state == Downstream.ANNOUNCING and not self._read_proxy_header(index):
             return
         if c.held_size == 0:
             self._wait_for_request(index)
             return
-        while c.side == Side.DOWNSTREAM and c.state == State.READING_HEAD:
-            c.held_is_whole = False
+        while c.side == Side.DOWNSTREAM and (c.state == Downstream.READING_HEAD or c.state == Downstream.NEXT_HELD):
+            if c.state == Downstream.NEXT_HELD:
+                enter(c, Downstream.READING_HEAD)
+            c.request.held_is_whole = False
             self.head.target.size = 0
+            self.head_of = NOBODYS
             result = parse_request(self.names, c.held, c.held_size, &self.head)
             if result == INCOMPLETE:
                 if self.head.target.size > self.target_bytes_max:
-                    self._reject(index, 414, b"bad_request")
+                    self._reject_unreadable(index, Reason.TARGET_TOO_LONG)
                 elif c.held_size == self.head_bytes:
-                    self._reject(index, 431, b"head_too_large")
+                    self._reject_unreadable(index, Reason.HEAD_TOO_LARGE)
                 return
             if result > 0:
                 result = self._over_limits(&self.head, result)
             if result < 0:
-                self._reject(index, -result, b"bad_request")
+                self._reject_unreadable(index, unreadable(-result))
                 return
+            self.head_of = self._handle(index)
+            self.tickets = -1
             self._begin(index)
 
     cdef int _over_limits(self, const Head *head, int size) noexcept nogil:
@@ -1523,49 +1505,48 @@ cdef class Proxy:
         cdef Conn *c = &self.conns[index]
         cdef Head *head = &self.head
         self.counters.requests += 1
-        c.requests += 1
-        c.began_us = self.now_us
-        c.body_bytes_out = 0
-        c.head_size = head.size
-        c.body_size = 0
-        c.held_is_whole = True
-        c.method = head.method
-        c.minor = head.minor
-        c.upgrade = self._upgrade_of(c, head) if head.upgrade_to.size else 0
-        c.closes = head.close or head.minor == 0 and not head.keep_alive or c.requests == self.requests_max
-        c.retried = False
-        c.answered = False
-        c.is_admitted = False
-        c.is_vouched = False
-        c.is_used = False
-        c.exemption_asked = False
-        c.was_confirmed = False
-        c.status = 0
-        c.wishes = 0
-        c.attempts = 0
-        c.checked.size = 0
-        c.reason = NULL
+        c.request.requests += 1
+        c.request.began_us = self.now_us
+        c.request.body_bytes_out = 0
+        c.request.head_size = head.size
+        c.request.body_size = 0
+        c.request.held_is_whole = True
+        c.request.method = head.method
+        c.request.minor = head.minor
+        c.request.upgrade = self._upgrade_of(c, head) if head.upgrade_to.size else 0
+        c.request.closes = head.close or head.minor == 0 and not head.keep_alive or c.request.requests == self.requests_max
+        c.request.retried = False
+        c.request.answered = False
+        c.request.is_admitted = False
+        c.request.is_vouched = False
+        c.request.is_used = False
+        c.request.exemption_asked = False
+        c.request.was_confirmed = False
+        c.request.status = 0
+        c.request.preferences = 0
+        c.request.attempts = 0
+        c.request.checked.size = 0
+        c.request.reason = NULL
         if self.keeps_entry:
             self._note_request(c)
-        if c.is_trusted:
+        if c.client.is_trusted:
             self._find_client(c)
         if not self._begin_body(c):
             self._refuse_body(index)
             return
-        c.route = self.routes.find(c.held, head, &c.is_plain)
-        c.is_routed = c.route != NO_ROUTE
-        if c.route == NO_ROUTE:
-            c.route = 0
-            self._respond(index, 404, b"no_route", b"")
+        c.request.route = self.routes.find(c.held, head, &c.request.is_plain)
+        c.request.is_routed = c.request.route != NO_ROUTE
+        if c.request.route == NO_ROUTE:
+            c.request.route = 0
+            self._answer(index, Reason.NO_ROUTE_FOUND, b"")
             return
-        c.endpoint = Endpoint.OF_TICKETS if self.routes.table[c.route].is_endpoint else Endpoint.NO_ENDPOINT
-        if c.endpoint and self.front and c.is_trusted and not self._stand_in(index):
+        c.request.endpoint = Endpoint.OF_TICKETS if self.routes.table[c.request.route].is_endpoint else Endpoint.NO_ENDPOINT
+        if c.request.endpoint and self.front and c.client.is_trusted and not self._stand_in(index):
             return
-        c.auth = self.routes.table[c.route].auth if c.is_plain else Auth.AUTH_REQUIRED
-        c.waits = self.routes.table[c.route].waits
-        if c.auth == Auth.AUTH_NONE:
-            self.tickets = -1
-            self._pass(index, True)
+        c.request.auth = self.routes.table[c.request.route].auth if c.request.is_plain else Auth.AUTH_REQUIRED
+        c.waits = self.routes.table[c.request.route].waits
+        if c.request.auth == Auth.AUTH_NONE:
+            self._pass(index)
         else:
             self._check(index)
 
@@ -1578,19 +1559,19 @@ cdef class Proxy:
         if found == 0:
             return True                             # it says nothing of one: it is about the ticket alone
         if found > 0:
-            c.endpoint = Endpoint.OF_REQUESTS
-            if self.log is not None and c.entry != NULL:
+            c.request.endpoint = Endpoint.OF_REQUESTS
+            if self.log is not None and c.request.entry != NULL:
                 self._note_target(c)
-            c.route = self.routes.find(c.held, &self.head, &c.is_plain)
-            if c.route != NO_ROUTE:
+            c.request.route = self.routes.find(c.held, &self.head, &c.request.is_plain)
+            if c.request.route != NO_ROUTE:
                 return True
-            c.route = 0
-            self._respond(index, 403, b"no_route", b"")      # nginx makes 500 of 404
+            c.request.route = 0
+            self._answer(index, Reason.NO_ROUTE_DESCRIBED, b"")      # nginx makes 500 of 404
             return False
         self._note_refused(c, Verdict.AMBIGUOUS)
         self.counters.refused[<int>Verdict.AMBIGUOUS] += 1
-        c.closes = True
-        self._respond(index, 403, slug_of(Verdict.AMBIGUOUS), b"")
+        c.request.closes = True
+        self._answer(index, Reason.AMBIGUOUS_DESCRIPTION, b"")
         return False
 
     cdef int _find_original(self, const Conn *c) noexcept nogil:
@@ -1640,21 +1621,25 @@ cdef class Proxy:
         target[0] = Span(self.head.target.at + size, self.head.target.size - size)
         return c.held[target.at] == c'/'
 
-    cdef void _read_again(self, Conn *c) noexcept nogil:
-        """`self.head` as it was when the request came: it has waited since."""
+    cdef void _read_again(self, uint32_t index) noexcept nogil:
+        """Make `self.head` this connection's request's, which may have waited since it was read."""
+        cdef Conn *c = &self.conns[index]
+        if self.head_of == self._handle(index):
+            return
         parse_request(self.names, c.held, c.held_size, &self.head)
+        self.head_of = self._handle(index)
         self.tickets = -1
-        if c.endpoint == Endpoint.OF_REQUESTS:
+        if c.request.endpoint == Endpoint.OF_REQUESTS:
             self._find_original(c)
 
     cdef void _refuse_body(self, uint32_t index) noexcept nogil:
         """Its head was good, so the answer is its route's."""
         cdef Conn *c = &self.conns[index]
-        c.route = self.routes.find(c.held, &self.head, &c.is_plain)
-        c.is_routed = c.route != NO_ROUTE
-        if not c.is_routed:
-            c.route = 0
-        self._reject(index, 400, b"bad_request")
+        c.request.route = self.routes.find(c.held, &self.head, &c.request.is_plain)
+        c.request.is_routed = c.request.route != NO_ROUTE
+        if not c.request.is_routed:
+            c.request.route = 0
+        self._reject_unreadable(index, Reason.BAD_REQUEST)
 
     cdef uint8_t _upgrade_of(self, const Conn *c, const Head *head) noexcept nogil:
         """Which protocol of ours the client may change to, from 1; or 0."""
@@ -1672,7 +1657,7 @@ cdef class Proxy:
         """
         cdef Entry *entry
         self._note_nothing(c)
-        entry = c.entry
+        entry = c.request.entry
         if entry == NULL:
             return
         if self.request_id_field.size:
@@ -1683,7 +1668,7 @@ cdef class Proxy:
 
     cdef void _note_target(self, Conn *c) noexcept nogil:
         """What is asked for, as `self.head` has it."""
-        cdef Entry *entry = c.entry
+        cdef Entry *entry = c.request.entry
         entry.method_size = <uint8_t>min(self.head.method_name.size, <uint32_t>METHOD_KEPT_MAX)
         entry.host_size = <uint8_t>min(host_size(&self.head), <uint32_t>HOST_KEPT_MAX)
         memcpy(entry.method, c.held + self.head.method_name.at, entry.method_size)
@@ -1692,39 +1677,39 @@ cdef class Proxy:
 
     cdef void _note_nothing(self, Conn *c) noexcept nogil:
         """An entry for a request of which nothing is known yet, if there is memory for one."""
-        if c.entry == NULL:
-            c.entry = <Entry *>malloc(sizeof(Entry))
-            if c.entry == NULL:
+        if c.request.entry == NULL:
+            c.request.entry = <Entry *>malloc(sizeof(Entry))
+            if c.request.entry == NULL:
                 return
-        c.entry.method_size = c.entry.host_size = c.entry.request_id_size = c.entry.principal_size = 0
-        c.entry.path_size = 0
-        c.entry.key_id = NO_KEY
+        c.request.entry.method_size = c.request.entry.host_size = c.request.entry.request_id_size = c.request.entry.principal_size = 0
+        c.request.entry.path_size = 0
+        c.request.entry.key_id = NO_KEY
 
     cdef void _note_refused(self, Conn *c, int verdict) noexcept nogil:
         """Whose ticket it is that is not admitted: who he is it says only if its signature was
         good.
         """
-        cdef Entry *entry = c.entry
-        if entry == NULL or c.checked.size == 0 or verdict == Verdict.MALFORMED:
+        cdef Entry *entry = c.request.entry
+        if entry == NULL or c.request.checked.size == 0 or verdict == Verdict.MALFORMED:
             return
-        entry.key_id = raw_key_id(c.checked.raw)
+        entry.key_id = raw_key_id(c.request.checked.raw)
         if verdict == Verdict.UNKNOWN_KEY or verdict == Verdict.BAD_SIGNATURE:
             return
-        entry.principal_size = min(c.checked.raw[PRINCIPAL_LENGTH_AT], <uint8_t>PRINCIPAL_KEPT_MAX)
-        memcpy(entry.principal, c.checked.raw + PRINCIPAL_AT, entry.principal_size)
-        encode(c.checked.raw + SESSION_ID_AT, 6, entry.session)
+        entry.principal_size = min(c.request.checked.raw[PRINCIPAL_LENGTH_AT], <uint8_t>PRINCIPAL_KEPT_MAX)
+        memcpy(entry.principal, c.request.checked.raw + PRINCIPAL_AT, entry.principal_size)
+        encode(c.request.checked.raw + SESSION_ID_AT, 6, entry.session)
 
     cdef void _name_request(self, Conn *c, bint is_read) noexcept nogil:
         """The id that a proxy of ours gave it, or a new one. `is_read`: its head is in `self.head`.
         """
-        cdef uint8_t *made = c.entry.request_id
+        cdef uint8_t *made = c.request.entry.request_id
         cdef Field *field
         cdef uint64_t word = 0
         cdef int i
-        for i in range(self.head.known_count if c.is_trusted and is_read else 0):
+        for i in range(self.head.known_count if c.client.is_trusted and is_read else 0):
             field = &self.head.fields[self.head.known[i]]
             if field.kind == Kind.REQUEST_ID and 0 < field.value.size <= REQUEST_ID_BYTES_MAX and _is_printable(c.held, field.value):
-                c.entry.request_id_size = <uint8_t>field.value.size
+                c.request.entry.request_id_size = <uint8_t>field.value.size
                 memcpy(made, c.held + field.value.at, field.value.size)
                 return
         for i in range(32):
@@ -1733,7 +1718,7 @@ cdef class Proxy:
                 word = mix(self.random)
             made[i] = b"0123456789abcdef"[word & 15]
             word >>= 4
-        c.entry.request_id_size = 32
+        c.request.entry.request_id_size = 32
 
     cdef void _note_agent(self, Conn *c) noexcept nogil:
         """For the details of a login: it will be gone when the body goes on. Without memory, or
@@ -1744,11 +1729,11 @@ cdef class Proxy:
         for i in range(self.head.field_count):
             field = &self.head.fields[i]
             if equals(c.held, field.name, b"user-agent", 10):
-                if c.agent == NULL:
-                    c.agent = <Agent *>malloc(sizeof(Agent))
-                if c.agent != NULL:
-                    c.agent.size = <uint16_t>min(field.value.size, <uint32_t>AGENT_BYTES_MAX)
-                    memcpy(c.agent.text, c.held + field.value.at, c.agent.size)
+                if c.request.agent == NULL:
+                    c.request.agent = <Agent *>malloc(sizeof(Agent))
+                if c.request.agent != NULL:
+                    c.request.agent.size = <uint16_t>min(field.value.size, <uint32_t>AGENT_BYTES_MAX)
+                    memcpy(c.request.agent.text, c.held + field.value.at, c.request.agent.size)
                 return
 
     cdef void _note_where(self, Conn *c) noexcept nogil:
@@ -1757,32 +1742,32 @@ cdef class Proxy:
         """
         cdef Field *field
         cdef int i
-        c.host_size = <uint8_t>self.head.host.size if self.head.host.size <= HOST_BYTES_MAX else 0
-        memcpy(c.host, c.held + self.head.host.at, c.host_size)
-        c.is_https = False
-        for i in range(self.head.field_count if c.is_trusted else 0):
+        c.request.host_size = <uint8_t>self.head.host.size if self.head.host.size <= HOST_BYTES_MAX else 0
+        memcpy(c.request.host, c.held + self.head.host.at, c.request.host_size)
+        c.request.is_https = False
+        for i in range(self.head.field_count if c.client.is_trusted else 0):
             field = &self.head.fields[i]
             if field.kind == Kind.FORWARDED_PROTO:
-                c.is_https = _begins_with_https(c.held, field.value)
+                c.request.is_https = _begins_with_https(c.held, field.value)
 
     cdef void _account(self, Conn *c, bint was_cut) noexcept nogil:
         """A request is over: count it, and how long it took."""
-        cdef int64_t took_us = max(self.now_us - c.began_us, <int64_t>1)
+        cdef int64_t took_us = max(self.now_us - c.request.began_us, <int64_t>1)
         cdef int bucket = 64 - __builtin_clzll(<unsigned long long>took_us)
         self.counters.latency[min(bucket, LATENCY_BUCKETS - 1)] += 1
         self.counters.latency_us_sum += took_us
-        c.began_us = 0
+        c.request.began_us = 0
         if was_cut:
             self.counters.cut_short += 1
         else:
-            self.counters.answers[min(c.status // 100, 5)] += 1
-        if c.agent != NULL or c.doubt != NULL or c.entry != NULL:
+            self.counters.answers[min(c.request.status // 100, 5)] += 1
+        if c.request.agent != NULL or c.request.doubt != NULL or c.request.entry != NULL:
             self._close_entry(c, took_us, was_cut)
 
     cdef void _close_entry(self, Conn *c, int64_t took_us, bint was_cut) noexcept nogil:
         """What was kept of a request that is over, for others."""
         _free_notes(c)
-        if self.log is not None and c.entry != NULL:
+        if self.log is not None and c.request.entry != NULL:
             self._log(c, took_us, was_cut)
 
     cdef void _log(self, const Conn *c, int64_t took_us, bint was_cut) noexcept nogil:
@@ -1791,34 +1776,34 @@ cdef class Proxy:
         cdef char[ADDRESS_TEXT_MAX] client
         cdef Outcome outcome
         client[0] = 0
-        if c.has_address:
-            write_address(c.client, client)
+        if c.client.has_address:
+            write_address(c.client.address, client)
         outcome.client = client
-        outcome.status = c.status
-        outcome.body_bytes = c.body_bytes_out
+        outcome.status = c.request.status
+        outcome.body_bytes = c.request.body_bytes_out
         outcome.duration_us = took_us
         outcome.was_cut = was_cut
-        outcome.verdict = b"admitted" if c.is_admitted else b"anonymous"
-        if c.reason != NULL:
-            outcome.verdict = c.reason
-        outcome.principal_size = c.entry.principal_size
-        outcome.principal = c.entry.principal
-        outcome.session = c.entry.session
-        outcome.key_id = c.entry.key_id
-        if c.is_admitted:
-            outcome.principal = c.checked.raw + PRINCIPAL_AT
-            outcome.principal_size = c.checked.raw[PRINCIPAL_LENGTH_AT]
-            encode(c.checked.raw + SESSION_ID_AT, 6, session)
+        outcome.verdict = b"admitted" if c.request.is_admitted else b"anonymous"
+        if c.request.reason != NULL:
+            outcome.verdict = c.request.reason
+        outcome.principal_size = c.request.entry.principal_size
+        outcome.principal = c.request.entry.principal
+        outcome.session = c.request.entry.session
+        outcome.key_id = c.request.entry.key_id
+        if c.request.is_admitted:
+            outcome.principal = c.request.checked.raw + PRINCIPAL_AT
+            outcome.principal_size = c.request.checked.raw[PRINCIPAL_LENGTH_AT]
+            encode(c.request.checked.raw + SESSION_ID_AT, 6, session)
             outcome.session = session
         clock_gettime(CLOCK_REALTIME_COARSE, &t)
-        self.log.write(c.entry, &outcome, <int64_t>t.tv_sec * 1000 + t.tv_nsec // 1_000_000)
+        self.log.write(c.request.entry, &outcome, <int64_t>t.tv_sec * 1000 + t.tv_nsec // 1_000_000)
 
     cdef bint _begin_body(self, Conn *c) noexcept nogil:
         """Take what came of the body together with the head; a chunked one is decoded in place.
         False: malformed.
         """
-        cdef uint8_t *body = c.held + c.head_size
-        cdef uint32_t there = c.held_size - c.head_size
+        cdef uint8_t *body = c.held + c.request.head_size
+        cdef uint32_t there = c.held_size - c.request.head_size
         cdef uint32_t consumed = 0
         cdef uint32_t produced = 0
         cdef int done
@@ -1826,15 +1811,15 @@ cdef class Proxy:
         c.left = self.head.content_length
         c.complete = True
         if c.framing == Framing.LENGTH:
-            c.body_size = <uint32_t>min(<uint64_t>there, c.left)
-            c.left -= c.body_size
+            c.request.body_size = <uint32_t>min(<uint64_t>there, c.left)
+            c.left -= c.request.body_size
             c.complete = c.left == 0
         elif c.framing == Framing.CHUNKED:
             memset(&c.chunks, 0, sizeof(Chunks))
             done = dechunk(&c.chunks, body, there, &consumed, &produced)
             if done < 0:
                 return False
-            c.body_size = produced
+            c.request.body_size = produced
             if c.chunks.extension_bytes > self.extension_bytes_max:
                 return False
             c.complete = done == 1
@@ -1857,48 +1842,48 @@ cdef class Proxy:
         else:
             verdict = self.checker.judge(
                 c.held + self.ticket.at, self.ticket.size, self.checker.now(),
-                self._touches(c) and asks == AskKind.AUTHENTICATE, &c.checked)
+                self._touches(c) and asks == AskKind.AUTHENTICATE, &c.request.checked)
         if verdict == Verdict.HIT and asks == AskKind.AUTHENTICATE:
-            self._admit(index, True)
+            self._admit(index)
         elif verdict == Verdict.HIT or verdict == Verdict.MISS or verdict == Verdict.REFRESH:
             self._wait_for_verdict(index, asks)
         else:
             self.counters.forged += verdict == Verdict.BAD_SIGNATURE
-            self._refused(index, verdict, True)
+            self._refused(index, verdict)
 
     cdef inline AskKind _asks_for(self, const Conn *c) noexcept nogil:
         """What the control plane is asked where it has to be."""
         if self._is_strong(c):
             return AskKind.AUTHENTICATE_STRONG
-        return AskKind.AUTHENTICATE_LATEST if c.wishes & Wish.LIFETIME_WISH else AskKind.AUTHENTICATE
+        return AskKind.AUTHENTICATE_LATEST if c.request.preferences & Preference.LIFETIME_ASKED else AskKind.AUTHENTICATE
 
     cdef inline bint _touches(self, const Conn *c) noexcept nogil:
         """Whether the request is use of its session."""
-        return self.routes.table[c.route].touches and not c.wishes & Wish.NO_USE_WISH
+        return self.routes.table[c.request.route].touches and not c.request.preferences & Preference.NO_USE_ASKED
 
     cdef inline bint _is_strong(self, const Conn *c) noexcept nogil:
         """Whether the store decides. A path that is not plain may be a strong route's to whoever is
         behind us.
         """
-        return self.routes.table[c.route].is_strong or not c.is_plain and self.routes.has_strong
+        return self.routes.table[c.request.route].is_strong or not c.request.is_plain and self.routes.has_strong
 
     cdef void _wait_for_verdict(self, uint32_t index, AskKind kind) noexcept nogil:
-        self.conns[index].state = State.ASKING
+        enter(&self.conns[index], Downstream.ASKING)
         self._set_timer(index, Timer.ASKED)
         self._ask(index, kind, Span(0, 0))
 
-    cdef void _admit(self, uint32_t index, bint parsed) noexcept nogil:
+    cdef void _admit(self, uint32_t index) noexcept nogil:
         self.counters.admitted += 1
-        self.conns[index].is_admitted = True
-        self._forward(index, parsed)
+        self.conns[index].request.is_admitted = True
+        self._forward(index)
 
-    cdef void _pass(self, uint32_t index, bint parsed) noexcept nogil:
+    cdef void _pass(self, uint32_t index) noexcept nogil:
         """Without a ticket, or in spite of one."""
-        if self.conns[index].entry != NULL:
-            self.conns[index].entry.principal_size = 0
-            self.conns[index].entry.key_id = NO_KEY
+        if self.conns[index].request.entry != NULL:
+            self.conns[index].request.entry.principal_size = 0
+            self.conns[index].request.entry.key_id = NO_KEY
         self.counters.anonymous += 1
-        self._forward(index, parsed)
+        self._forward(index)
 
     cdef int _find_tickets(self, Conn *c, Span *ticket) noexcept nogil:
         cdef Field *field
@@ -1915,55 +1900,56 @@ cdef class Proxy:
                     tickets += 1
                     ticket[0] = Span(field.value.at + 7, field.value.size - 7)
             elif is_rare(field.kind >= Kind.NO_USE, 0):
-                self._note_wish(c, field)
+                self._note_preference(c, field)
         return tickets
 
-    cdef void _note_wish(self, Conn *c, const Field *field) noexcept nogil:
+    cdef void _note_preference(self, Conn *c, const Field *field) noexcept nogil:
         """What a client says of its session. It is believed of anybody: it gives nobody more time.
         """
         if field.kind == Kind.NO_USE and equals(c.held, field.value, b"1", 1):
-            c.wishes |= Wish.NO_USE_WISH
+            c.request.preferences |= Preference.NO_USE_ASKED
         elif field.kind == Kind.LIFETIME:
-            c.wishes |= Wish.LIFETIME_WISH
+            c.request.preferences |= Preference.LIFETIME_ASKED
 
     cdef void _ask(self, uint32_t index, AskKind kind, Span value) noexcept nogil:
-        cdef Ask *ask = &self.ask_list[self.ask_count]
+        cdef Question *ask = &self.ask_list[self.ask_count]
         ask.index = index
         ask.generation = self.conns[index].generation
         ask.kind = <uint8_t>kind
         ask.value = value
-        self.conns[index].asks += 1
-        ask.number = self.conns[index].asks
-        self.conns[index].asked = <uint8_t>kind
+        self.conns[index].request.asks += 1
+        ask.number = self.conns[index].request.asks
+        self.conns[index].request.asked = <uint8_t>kind
         self.ask_count += 1
 
-    cdef void _refused(self, uint32_t index, int verdict, bint parsed) noexcept nogil:
+    cdef void _refused(self, uint32_t index, int verdict) noexcept nogil:
         cdef Conn *c = &self.conns[index]
         cdef bint is_certain = verdict != Verdict.STORE_UNAVAILABLE
         cdef char[512] fields
         cdef const char *lines = fields
         cdef int status = 401
         self._note_refused(c, verdict)
-        if is_certain and self.routes.table[c.route].has_exemption and c.is_plain and not c.exemption_asked and self._has_exact_path(c):
-            c.exemption_asked = True
-            c.verdict = <uint8_t>verdict
-            c.checked.size = 0
+        if is_certain and self.routes.table[c.request.route].has_exemption and c.request.is_plain \
+                and not c.request.exemption_asked and self._has_exact_path(index):
+            c.request.exemption_asked = True
+            c.request.verdict = <uint8_t>verdict
+            c.request.checked.size = 0
             self._wait_for_verdict(index, AskKind.EXEMPTION)
             return
-        c.checked.size = 0
-        if c.auth == Auth.AUTH_OPTIONAL and is_certain:
-            self._pass(index, parsed)
+        c.request.checked.size = 0
+        if c.request.auth == Auth.AUTH_OPTIONAL and is_certain:
+            self._pass(index)
             return
         self.counters.refused[verdict] += 1
         if verdict == Verdict.AMBIGUOUS:
-            c.closes = True                     # as with every request that can be read in two ways
+            c.request.closes = True                     # as with every request that can be read in two ways
         if verdict == Verdict.STORE_UNAVAILABLE:
             status = 503
             fields[0] = 0
-        elif self.login_url.size and c.endpoint != Endpoint.OF_TICKETS and self._is_browser(c, parsed):
-            status = 401 if c.endpoint and self.front == Front.SAYS_ORIGINAL else 302      # nginx makes 500 of a redirect
+        elif self.login_url.size and c.request.endpoint != Endpoint.OF_TICKETS and self._is_browser(index):
+            status = 401 if c.request.endpoint and self.front == Front.SAYS_ORIGINAL else 302      # nginx makes 500 of a redirect
             lines = self._login_line(c, verdict if status == 401 else Verdict.HIT)
-        elif verdict == Verdict.AMBIGUOUS and not c.endpoint:
+        elif verdict == Verdict.AMBIGUOUS and not c.request.endpoint:
             status = 400
             fields[0] = 0
         else:
@@ -1996,7 +1982,7 @@ cdef class Proxy:
         cdef uint32_t size = 0
         cdef uint32_t i
         cdef uint8_t byte
-        if not c.is_plain:
+        if not c.request.is_plain:
             return 0
         if self.head.target_is_bare:
             out[0] = c'/'
@@ -2015,12 +2001,12 @@ cdef class Proxy:
                 size += 3
         return size
 
-    cdef bint _is_browser(self, Conn *c, bint parsed) noexcept nogil:
+    cdef bint _is_browser(self, uint32_t index) noexcept nogil:
         """Somebody who would rather see the login page: GET or HEAD, and text/html is welcome."""
+        cdef Conn *c = &self.conns[index]
         cdef Field *field
         cdef int i
-        if not parsed:
-            self._read_again(c)
+        self._read_again(index)
         if self.head.method != Method.GET and self.head.method != Method.HEAD:
             return False
         for i in range(self.head.known_count):
@@ -2031,27 +2017,43 @@ cdef class Proxy:
 
     # --------------------------------------------------------------------------- answers of our own
 
-    cdef void _reject(self, uint32_t index, int status, const char *reason) noexcept nogil:
+    cdef void _reject_unreadable(self, uint32_t index, Reason reason) noexcept nogil:
         """A request that could not be read to its end: nothing after it on this connection can be
         trusted.
         """
         cdef Conn *c = &self.conns[index]
         self.counters.bad_requests += 1
-        c.is_routed &= c.began_us != 0
+        c.request.is_routed &= c.request.began_us != 0
         c.complete = False
-        c.held_is_whole = False
-        c.method = Method.HEAD if asks_head(c.held, c.held_size) else Method.OTHER_METHOD
-        if c.began_us == 0 and self.keeps_entry:        # nothing is known of it, but who has sent it
-            c.is_admitted = False
-            c.body_bytes_out = 0
-            c.has_address = c.address_size > 0
-            memcpy(c.client, c.peer_address, ADDRESS_BYTES)
+        c.request.held_is_whole = False
+        c.request.method = Method.HEAD if asks_head(c.held, c.held_size) else Method.OTHER_METHOD
+        if c.request.began_us == 0 and self.keeps_entry:        # nothing is known of it, but who has sent it
+            c.request.is_admitted = False
+            c.request.body_bytes_out = 0
+            c.client.has_address = c.client.peer_text_size > 0
+            memcpy(c.client.address, c.client.peer_address, ADDRESS_BYTES)
             self._note_nothing(c)
-            if c.entry != NULL and self.request_id_field.size:
+            if c.request.entry != NULL and self.request_id_field.size:
                 self._name_request(c, False)
-        self._respond(index, status, reason, b"")
+        self._answer(index, reason, b"")
 
-    cdef void _fail(self, uint32_t index, int status, const char *reason) noexcept nogil:
+    cdef void _answer(self, uint32_t index, Reason reason, const char *fields) noexcept nogil:
+        """An answer of the table, counted as its row says. `fields`: more field lines."""
+        cdef const Row *row = row_of(reason)
+        self._count(row)
+        self._respond(index, row.status, row.slug, fields)
+
+    cdef void _count(self, const Row *row) noexcept nogil:
+        if row.counter != UNCOUNTED:
+            count_one(self.counters, row.counter)
+
+    cdef void _fail_exchange(self, uint32_t index, Reason reason) noexcept nogil:
+        """End an exchange with an answer of the table, as `_fail_exchange_as` does."""
+        cdef const Row *row = row_of(reason)
+        self._count(row)
+        self._fail_exchange_as(index, row.status, row.slug)
+
+    cdef void _fail_exchange_as(self, uint32_t index, int status, const char *slug) noexcept nogil:
         """The exchange can not be completed. If its response has begun, the client learns it from
         the closed connection.
         """
@@ -2061,12 +2063,12 @@ cdef class Proxy:
             c.peer = NONE
             self.conns[upstream].peer = NONE
             self._close(upstream)
-        if c.answered:
+        if c.request.answered:
             self._close(index)
         else:
-            self._respond(index, status, reason, b"")
+            self._respond(index, status, slug, b"")
 
-    cdef void _respond(self, uint32_t index, int status, const char *reason, const char *fields) noexcept nogil:
+    cdef void _respond(self, uint32_t index, int status, const char *slug, const char *fields) noexcept nogil:
         """An answer without an upstream: JSON, with the reason. `fields`: more field lines. Every
         503 says when to try again.
         """
@@ -2079,17 +2081,17 @@ cdef class Proxy:
         cdef int id_size = 0
         cdef const char *cleared = b""
         cdef int cleared_size = 0
-        cdef int size = snprintf(body, sizeof(body), b"{\"error\": \"%s\", \"reason\": \"%s\"}\n", phrase_of(status), reason)
+        cdef int size = snprintf(body, sizeof(body), b"{\"error\": \"%s\", \"reason\": \"%s\"}\n", phrase_of(status), slug)
         cdef const char *shown = body
         cdef const char *connection = self._connection_field(c)
-        if c.method == Method.HEAD:
+        if c.request.method == Method.HEAD:
             shown = b""
-        if c.doubt != NULL:
-            cleared = <const char *>c.doubt.text
-            cleared_size = <int>c.doubt.fields_size
-        if c.entry != NULL and self.request_id_field.size:
-            id = <const char *>c.entry.request_id
-            id_size = c.entry.request_id_size
+        if c.request.doubt != NULL:
+            cleared = <const char *>c.request.doubt.text
+            cleared_size = <int>c.request.doubt.fields_size
+        if c.request.entry != NULL and self.request_id_field.size:
+            id = <const char *>c.request.entry.request_id
+            id_size = c.request.entry.request_id_size
         self._set_date()
         size = snprintf(
             answer, sizeof(answer),
@@ -2100,11 +2102,11 @@ cdef class Proxy:
             <int>(self.request_id_field.size if id_size else 0), name, id_size, id, b"\r\n" if id_size else b"")
         self.out_size = 0
         self._put(<const uint8_t *>answer, <uint32_t>size)
-        if c.is_routed:
-            self._put_own_fields(&self.routes.table[c.route].response_fields)
+        if c.request.is_routed:
+            self._put_own_fields(&self.routes.table[c.request.route].response_fields)
         self._put(b"\r\n", 2)
         self._put(<const uint8_t *>shown, <uint32_t>strlen(shown))
-        c.reason = reason
+        c.request.reason = slug
         self._deliver(index, status, self.out, self.out_size)
 
     cdef void _put_own_fields(self, const Text *lines) noexcept nogil:
@@ -2136,10 +2138,10 @@ cdef class Proxy:
         if self.request_id_field.size:
             self._put_request_id(c)
         self._put(self.identity_field.at, self.identity_field.size)
-        if c.is_admitted:                           # else empty, in place of what a client may have sent
+        if c.request.is_admitted:                           # else empty, in place of what a client may have sent
             self._put_identity(c)
         self._put(b"\r\n", 2)
-        if c.wishes & Wish.LIFETIME_WISH:
+        if c.request.preferences & Preference.LIFETIME_ASKED:
             self._put_lifetime(c)
         self._put(<const uint8_t *>connection, <uint32_t>strlen(connection))
         self._put(b"\r\n", 2)
@@ -2159,17 +2161,17 @@ cdef class Proxy:
     cdef const char *_connection_field(self, Conn *c) noexcept nogil:
         """Of an answer of our own; whether the connection stays is decided here."""
         if not c.complete or self.leaving:
-            c.closes = True
-        if c.closes:
+            c.request.closes = True
+        if c.request.closes:
             return b"Connection: close\r\n"
-        return b"Connection: keep-alive\r\n" if c.minor == 0 else b""
+        return b"Connection: keep-alive\r\n" if c.request.minor == 0 else b""
 
     cdef void _deliver(self, uint32_t index, int status, const uint8_t *answer, uint32_t size) noexcept nogil:
         """An answer of our own, whole."""
-        self.conns[index].status = <uint16_t>status
-        if self.conns[index].began_us:
+        self.conns[index].request.status = <uint16_t>status
+        if self.conns[index].request.began_us:
             self._account(&self.conns[index], False)
-        elif self.log is not None and self.conns[index].entry != NULL:
+        elif self.log is not None and self.conns[index].request.entry != NULL:
             self._log(&self.conns[index], 0, False)
         self._clear_timer(index)
         if not self._send(index, answer, size):
@@ -2181,7 +2183,7 @@ cdef class Proxy:
 
     cdef void _flush_out(self, uint32_t index) noexcept nogil:
         """All has been handed over but for what the client is slow to take."""
-        self.conns[index].state = State.FLUSHING
+        enter(&self.conns[index], Downstream.FLUSHING)
         self.conns[index].taken_bytes = 0
         self._set_timer(index, Timer.RESPONSE_BODY)
 
@@ -2190,17 +2192,18 @@ cdef class Proxy:
         this one.
         """
         cdef Conn *c = &self.conns[index]
-        cdef uint32_t done = c.head_size + c.body_size if c.held_is_whole else 0
-        if c.closes or self.closes_idle:            # one whose answer said nothing of an end is let go of between two requests
+        cdef uint32_t done = c.request.head_size + c.request.body_size if c.request.held_is_whole else 0
+        if c.request.closes or self.closes_idle:            # one whose answer said nothing of an end is let go of between two requests
             self._linger(index, c.held_size > done)
             return
+        self.head_of = NOBODYS
         c.held_size -= done
-        c.head_size = c.body_size = 0
+        c.request.head_size = c.request.body_size = 0
         c.waits = 0
-        c.held_is_whole = c.held_size > 0           # `_resume` shall look at it
+        c.request.held_is_whole = False
         if c.held_size:
             memmove(c.held, c.held + done, c.held_size)
-            c.state = State.READING_HEAD
+            enter(c, Downstream.NEXT_HELD)
             self._set_timer(index, Timer.HEAD_IN)
         else:
             self._wait_for_request(index)
@@ -2210,7 +2213,7 @@ cdef class Proxy:
         cdef Conn *c = &self.conns[index]
         self._give_block(c.held)
         c.held = NULL
-        c.state = State.IDLE
+        enter(c, Downstream.IDLE)
         self._set_timer(index, Timer.KEEP_ALIVE)
 
     cdef void _linger(self, uint32_t index, bint more_held) noexcept nogil:
@@ -2218,13 +2221,13 @@ cdef class Proxy:
         (RFC 9112, 9.6).
         """
         cdef Conn *c = &self.conns[index]
-        if c.is_unframed:
+        if c.request.is_unframed:
             self._guard_end(c, False)
         if c.complete and not c.readable and not more_held:
             self._close(index)
             return
         shutdown(c.fd, SHUT_WR)
-        c.state = State.LINGERING
+        enter(c, Downstream.LINGERING)
         self._set_timer(index, Timer.LINGER)
         self._discard(index)
 
@@ -2243,63 +2246,63 @@ cdef class Proxy:
                 c.readable = errno == EINTR
             else:
                 self._received(c, size, SCRATCH_BYTES)
-        self._later(index)
+        self._continue_later(index)
 
     # ------------------------------------------------------------------------ upstream: connections
 
-    cdef void _forward(self, uint32_t index, bint parsed) noexcept nogil:
+    cdef void _forward(self, uint32_t index) noexcept nogil:
         """Give the request to a server of its group, over a pooled connection if there is one. If
         all are busy it waits.
         """
         cdef Conn *c = &self.conns[index]
-        cdef Group *group = &self.upstreams.groups[self.routes.table[c.route].group]
+        cdef Group *group = &self.upstreams.groups[self.routes.table[c.request.route].group]
         cdef uint16_t server
         cdef uint32_t upstream
-        if c.endpoint:
+        if c.request.endpoint:
             self._answer_identity(index)
             return
         if group.count == 0:  # its names have no address yet
-            self._fail(index, 503, b"upstream_unresolved")
+            self._fail_exchange(index, Reason.UPSTREAM_UNRESOLVED)
             return
         if c.kept != NONE:
             upstream = self._kept_for(index, group)
-            if upstream != NONE and is_busy(group, &self.upstreams.servers[self.conns[upstream].server]):
-                self._enqueue(index, group)
+            if upstream != NONE and is_busy(group, &self.upstreams.servers[self.conns[upstream].link.server]):
+                self._make_pending(index, group)
                 return
             if upstream != NONE:
-                self._use_kept(index, upstream, parsed)
+                self._use_kept(index, upstream)
                 return
-        while c.attempts <= group.count:
-            if c.attempts and not self.upstreams.may_retry(group):
+        while c.request.attempts <= group.count:
+            if c.request.attempts and not self.upstreams.may_retry(group):
                 break
             server = self.upstreams.pick(group, self._key(c, group), self.now_ms)
             if server == NOBODY:
-                self._enqueue(index, group)
+                self._make_pending(index, group)
                 return
-            if c.attempts == 0:
+            if c.request.attempts == 0:
                 self.upstreams.earn(group)
             else:
                 self.counters.retries += 1
-            c.attempts += 1
-            upstream = NONE if c.retried else self._unpool(server, _can_be_sent_again(c))
+            c.request.attempts += 1
+            upstream = NONE if c.request.retried else self._unpool(server, _can_be_sent_again(c))
             if upstream == NONE:
                 upstream = self._connect(server)
                 if upstream == NO_DESCRIPTOR:
-                    self._fail(index, 503, b"out_of_descriptors")
+                    self._fail_exchange(index, Reason.OUT_OF_DESCRIPTORS)
                     return
                 if upstream == NONE:
                     continue
             c.peer = upstream
             self.conns[upstream].peer = index
             self.conns[upstream].waits = c.waits
-            if self.conns[upstream].state == State.CONNECTING:
-                c.state = State.CONNECTING
+            if self.conns[upstream].state == Upstream.OPENING:
+                enter(c, Downstream.CONNECTING)
                 self._clear_timer(index)
                 self._set_timer(upstream, Timer.CONNECT)
             else:
-                self._send_request(index, parsed)
+                self._send_request(index)
             return
-        self._fail(index, 502, b"upstream_refused")
+        self._fail_exchange(index, Reason.UPSTREAM_REFUSED)
 
     # ------------------------------------------------------------- upstream: somebody's connections
 
@@ -2310,10 +2313,10 @@ cdef class Proxy:
         cdef Conn *c = &self.conns[index]
         cdef uint32_t upstream = c.kept
         cdef Conn *u = &self.conns[upstream]
-        cdef Server *server = &self.upstreams.servers[u.server]
+        cdef Server *server = &self.upstreams.servers[u.link.server]
         if &self.upstreams.groups[server.group] != group:
             return NONE
-        if server.is_retired or c.retried or not _is_same_person(c, u):
+        if server.is_retired or c.request.retried or not _is_same_principal(c, u):
             self._close(upstream)
             return NONE
         if not _can_be_sent_again(c):
@@ -2324,28 +2327,28 @@ cdef class Proxy:
         return upstream
 
     cdef bint _waits_for_kept(self, const Conn *c, const Group *group) noexcept nogil:
-        """Whether a request in the queue is for a connection of its client's own, whose server is
+        """Whether a pending request is for a connection of its client's own, whose server is
         busy: no other one will do.
         """
         cdef const Server *server
         if c.kept == NONE:
             return False
-        server = &self.upstreams.servers[self.conns[c.kept].server]
+        server = &self.upstreams.servers[self.conns[c.kept].link.server]
         return &self.upstreams.groups[server.group] == group and not server.is_retired \
-            and _is_same_person(c, &self.conns[c.kept]) and is_busy(group, server)
+            and _is_same_principal(c, &self.conns[c.kept]) and is_busy(group, server)
 
-    cdef void _use_kept(self, uint32_t index, uint32_t upstream, bint parsed) noexcept nogil:
+    cdef void _use_kept(self, uint32_t index, uint32_t upstream) noexcept nogil:
         cdef Conn *c = &self.conns[index]
         cdef Conn *u = &self.conns[upstream]
-        cdef Server *server = &self.upstreams.servers[u.server]
+        cdef Server *server = &self.upstreams.servers[u.link.server]
         server.kept_count -= 1
         self.upstreams.earn(&self.upstreams.groups[server.group])
-        c.attempts += 1
+        c.request.attempts += 1
         c.peer = upstream
         u.peer = index
         u.waits = c.waits
-        u.state = State.AWAITING_HEAD
-        self._send_request(index, parsed)
+        enter(u, Upstream.AWAITING_HEAD)
+        self._send_request(index)
 
     cdef void _keep(self, uint32_t index, uint32_t downstream) noexcept nogil:
         """Whoever authenticates over this connection is whom it takes for the sender of each
@@ -2355,25 +2358,26 @@ cdef class Proxy:
         """
         cdef Conn *c = &self.conns[index]
         cdef Conn *d = &self.conns[downstream]
-        cdef Server *server = &self.upstreams.servers[c.server]
-        if d.closes or self.leaving or server.is_retired or d.is_trusted and not d.is_admitted:
+        cdef Server *server = &self.upstreams.servers[c.link.server]
+        if d.request.closes or self.leaving or server.is_retired or d.client.is_trusted and not d.request.is_admitted:
             self._close(index)
             return
         if d.kept != NONE and d.kept != index:
             self._close(d.kept)
         c.kept = downstream
         d.kept = index
-        c.checked.size = 0
-        if d.is_admitted:
-            memcpy(&c.checked, &d.checked, sizeof(Checked))
+        c.link.principal_size = 0
+        if d.request.is_admitted:
+            c.link.principal_size = d.request.checked.raw[PRINCIPAL_LENGTH_AT]
+            memcpy(c.link.principal, d.request.checked.raw + PRINCIPAL_AT, c.link.principal_size)
         c.waits = 0
         free(c.held)
         c.held = NULL
         c.held_size = 0
-        c.reused = True
-        c.state = State.KEPT
+        c.link.reused = True
+        enter(c, Upstream.KEPT)
         server.kept_count += 1
-        self._freed(c.server)
+        self._has_room(c.link.server)
 
     cdef void _let_go_of_kept(self, Conn *c) noexcept nogil:
         """One of the two is about to be closed. The client goes on without; nobody else may have
@@ -2389,12 +2393,12 @@ cdef class Proxy:
         """What the server is chosen by, where it is not anybody's turn; 0: nothing."""
         cdef uint64_t high
         cdef uint64_t low
-        if group.balance == Balance.TICKET_HASH and c.is_admitted:
-            return _ticket_key(c.checked.raw, c.checked.size)
-        if group.balance != Balance.IP_HASH or not c.has_address:
+        if group.balance == Balance.TICKET_HASH and c.request.is_admitted:
+            return _ticket_key(c.request.checked.raw, c.request.checked.size)
+        if group.balance != Balance.IP_HASH or not c.client.has_address:
             return 0
-        memcpy(&high, c.client, 8)
-        memcpy(&low, c.client + 8, 8)
+        memcpy(&high, c.client.address, 8)
+        memcpy(&low, c.client.address + 8, 8)
         return mix(mix(high) ^ low) | 1
 
     # ----------------------------------------------------------------------------- pending requests
@@ -2405,47 +2409,33 @@ cdef class Proxy:
         """
         cdef Conn *c = &self.conns[index]
         cdef bint is_strong = self._is_strong(c)
-        if c.is_admitted and not c.was_confirmed:
-            if is_strong or self.checker.judge_again(&c.checked, self.checker.now(), False) != Verdict.HIT:
-                c.was_confirmed = True
-                c.is_admitted = False
+        if c.request.is_admitted and not c.request.was_confirmed:
+            if is_strong or self.checker.judge_again(&c.request.checked, self.checker.now(), False) != Verdict.HIT:
+                c.request.was_confirmed = True
+                c.request.is_admitted = False
                 self.counters.admitted -= 1
                 self._wait_for_verdict(index, AskKind.AUTHENTICATE_STRONG if is_strong else AskKind.AUTHENTICATE)
                 return
-        self._forward(index, False)
+        self._forward(index)
 
-    cdef void _enqueue(self, uint32_t index, Group *group) noexcept nogil:
+    cdef void _make_pending(self, uint32_t index, Group *group) noexcept nogil:
         cdef Conn *c = &self.conns[index]
         if group.pending_count >= group.pending_max:
-            self.counters.queue_full += 1
-            self._fail(index, 503, b"upstream_busy")
+            self._fail_exchange(index, Reason.UPSTREAM_BUSY)
             return
-        c.link_next = NONE
-        c.link_previous = group.pending_last
-        if group.pending_last != NONE:
-            self.conns[group.pending_last].link_next = index
-        else:
-            group.pending_first = index
-        group.pending_last = index
+        append(&self.conns.place, sizeof(Conn), &group.pending_first, &group.pending_last, index)
         group.pending_count += 1
-        c.state = State.QUEUED
+        enter(c, Downstream.QUEUED)
         self._set_timer(index, Timer.PENDING)
 
-    cdef void _leave_queue(self, uint32_t index) noexcept nogil:
+    cdef void _leave_pending(self, uint32_t index) noexcept nogil:
         cdef Conn *c = &self.conns[index]
-        cdef Group *group = &self.upstreams.groups[self.routes.table[c.route].group]
-        if c.link_previous != NONE:
-            self.conns[c.link_previous].link_next = c.link_next
-        else:
-            group.pending_first = c.link_next
-        if c.link_next != NONE:
-            self.conns[c.link_next].link_previous = c.link_previous
-        else:
-            group.pending_last = c.link_previous
+        cdef Group *group = &self.upstreams.groups[self.routes.table[c.request.route].group]
+        remove(&self.conns.place, sizeof(Conn), &group.pending_first, &group.pending_last, index)
         group.pending_count -= 1
-        c.state = State.READING_HEAD
+        enter(c, Downstream.READING_HEAD)
 
-    cdef void _freed(self, uint16_t server) noexcept nogil:
+    cdef void _has_room(self, uint16_t server) noexcept nogil:
         """It may have one more. Not now: whoever calls is in the middle of something."""
         if self.upstreams.groups[self.upstreams.servers[server].group].pending_count:
             self.freed_groups |= <uint64_t>1 << self.upstreams.servers[server].group
@@ -2471,15 +2461,15 @@ cdef class Proxy:
             while left and index != NONE:
                 left -= 1
                 c = &self.conns[index]
-                following = c.link_next
+                following = c.place.next
                 if self._waits_for_kept(c, group):
                     index = following
                     continue
                 if self.upstreams.would_place(group, self._key(c, group), self.now_ms):
-                    self._leave_queue(index)
+                    self._leave_pending(index)
                     self._clear_timer(index)
                     self._forward_now(index)
-                    self._resume(index)
+                    self._advance_downstream(index)
                 elif not self._key(c, group):
                     break
                 index = following
@@ -2491,14 +2481,14 @@ cdef class Proxy:
         cdef Server *at = &self.upstreams.servers[server]
         cdef int fd = self._socket(at.address.ss_family)
         cdef int on = 1
-        cdef bint waits
+        cdef bint is_pending
         cdef uint32_t index
         if fd < 0:
             return NO_DESCRIPTOR
         if at.address.ss_family != AF_UNIX:
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
-        waits = connect(fd, <const sockaddr *>&at.address, at.address_size) != 0
-        if waits and errno != EINPROGRESS:
+        is_pending = connect(fd, <const sockaddr *>&at.address, at.address_size) != 0
+        if is_pending and errno != EINPROGRESS:
             self.upstreams.failed(server, self.now_ms, errno)
             close(fd)
             self.counters.upstream_errors += 1
@@ -2509,14 +2499,14 @@ cdef class Proxy:
             return NONE
         at.open_count += 1
         self.upstream_count += 1
-        self.conns[index].server = server
-        self.conns[index].watches_out = waits
-        if not self._watch(index, EPOLLIN | EPOLLRDHUP | EPOLLET | (EPOLLOUT if waits else 0), EPOLL_CTL_ADD):
+        self.conns[index].link.server = server
+        self.conns[index].watches_out = is_pending
+        if not self._watch(index, EPOLLIN | EPOLLRDHUP | EPOLLET | (EPOLLOUT if is_pending else 0), EPOLL_CTL_ADD):
             self._close(index)
             return NONE
         self.counters.upstream_connects += 1
-        self.conns[index].state = State.CONNECTING if waits else State.AWAITING_HEAD
-        if not waits:
+        enter(&self.conns[index], <int>Upstream.OPENING if is_pending else <int>Upstream.AWAITING_HEAD)
+        if not is_pending:
             self.upstreams.connected(server, self.now_ms)
         return index
 
@@ -2540,9 +2530,9 @@ cdef class Proxy:
         """Close what has idled longest: a pooled connection, or else a client's between two
         requests. False: there is none.
         """
-        cdef uint32_t index = self.queues[<int>Timer.POOL].first
+        cdef uint32_t index = self.deadlines[<int>Timer.POOL].first
         if index == NONE:
-            index = self.queues[<int>Timer.KEEP_ALIVE].first
+            index = self.deadlines[<int>Timer.KEEP_ALIVE].first
         if index == NONE:
             return False
         self._close(index)
@@ -2556,17 +2546,17 @@ cdef class Proxy:
             self._connect_failed(index, error)
             return
         self._clear_timer(index)
-        self.upstreams.connected(c.server, self.now_ms)
-        self._send_request(c.peer, False)
+        self.upstreams.connected(c.link.server, self.now_ms)
+        self._send_request(c.peer)
 
     cdef void _connect_failed(self, uint32_t index, int reason) noexcept nogil:
         """Nothing of the request was sent: another server may have it, whatever its method."""
         cdef uint32_t downstream = self.conns[index].peer
         self.counters.upstream_errors += 1
-        self.upstreams.failed(self.conns[index].server, self.now_ms, reason)
+        self.upstreams.failed(self.conns[index].link.server, self.now_ms, reason)
         self.conns[downstream].peer = NONE
         self._close(index)
-        self._forward(downstream, False)
+        self._forward(downstream)
 
     cdef uint32_t _unpool(self, uint16_t server, bint can_be_sent_again) noexcept nogil:
         """A pooled connection, or NONE. A request that can not be sent twice gets one that was just
@@ -2578,7 +2568,7 @@ cdef class Proxy:
             index = at.idle_first
             self._leave_pool(index)
             self._clear_timer(index)
-            if self.conns[index].usable_until_ms and self.conns[index].usable_until_ms <= self.now_ms:
+            if self.conns[index].link.usable_until_ms and self.conns[index].link.usable_until_ms <= self.now_ms:
                 self._close(index)                      # the server is about to close it
                 continue
             if can_be_sent_again:
@@ -2591,30 +2581,26 @@ cdef class Proxy:
 
     cdef void _pool(self, uint32_t index) noexcept nogil:
         cdef Conn *c = &self.conns[index]
-        cdef Server *server = &self.upstreams.servers[c.server]
+        cdef Server *server = &self.upstreams.servers[c.link.server]
         if server.idle_count >= IDLE_MAX or self.draining or server.is_retired \
                 or self.descriptors_max and self.downstream_count + self.upstream_count > self.descriptors_max:
             self._close(index)
             return
         if self.pooled_count >= self.downstream_max:
-            self._close(self.queues[<int>Timer.POOL].first)
+            self._close(self.deadlines[<int>Timer.POOL].first)
         self.pooled_count += 1
-        self._freed(c.server)
-        c.usable_until_ms = 0
-        if c.keep_alive_s >= 0:
-            c.usable_until_ms = self.now_ms + _usable_ms(c.keep_alive_s)
+        self._has_room(c.link.server)
+        c.link.usable_until_ms = 0
+        if c.link.keep_alive_s >= 0:
+            c.link.usable_until_ms = self.now_ms + _usable_ms(c.link.keep_alive_s)
         c.waits = 0
         free(c.held)
         c.held = NULL
         c.held_size = 0
         c.peer = NONE
-        c.reused = True
-        c.state = State.POOLED
-        c.link_previous = NONE
-        c.link_next = server.idle_first
-        if server.idle_first != NONE:
-            self.conns[server.idle_first].link_previous = index
-        server.idle_first = index
+        c.link.reused = True
+        enter(c, Upstream.POOLED)
+        prepend(&self.conns.place, sizeof(Conn), &server.idle_first, NULL, index)
         server.idle_count += 1
         self._set_timer(index, Timer.POOL)
 
@@ -2629,36 +2615,30 @@ cdef class Proxy:
 
     cdef void _leave_pool(self, uint32_t index) noexcept nogil:
         cdef Conn *c = &self.conns[index]
-        cdef Server *server = &self.upstreams.servers[c.server]
-        if c.link_previous != NONE:
-            self.conns[c.link_previous].link_next = c.link_next
-        else:
-            server.idle_first = c.link_next
-        if c.link_next != NONE:
-            self.conns[c.link_next].link_previous = c.link_previous
+        cdef Server *server = &self.upstreams.servers[c.link.server]
+        remove(&self.conns.place, sizeof(Conn), &server.idle_first, NULL, index)
         server.idle_count -= 1
         self.pooled_count -= 1
-        c.state = State.AWAITING_HEAD
+        enter(c, Upstream.AWAITING_HEAD)
 
     # --------------------------------------------------------------------------- upstream: requests
 
-    cdef void _send_request(self, uint32_t index, bint parsed) noexcept nogil:
+    cdef void _send_request(self, uint32_t index) noexcept nogil:
         """Write the head anew, with what is held of the body, in one send."""
         cdef Conn *c = &self.conns[index]
         cdef uint32_t upstream = c.peer
         cdef Conn *u = &self.conns[upstream]
         cdef bint continues
-        if not parsed:
-            self._read_again(c)
-        continues = self.head.expect_continue and not c.complete and c.body_size == 0
+        self._read_again(index)
+        continues = self.head.expect_continue and not c.complete and c.request.body_size == 0
         self._compose_request(c)
         u.sends_chunks = c.framing == Framing.CHUNKED
-        self._put_body(c.held + c.head_size, c.body_size, u.sends_chunks, c.complete)
-        c.state = State.EXCHANGING
-        u.state = State.AWAITING_HEAD
+        self._put_body(c.held + c.request.head_size, c.request.body_size, u.sends_chunks, c.complete)
+        enter(c, Downstream.EXCHANGING)
+        enter(u, Upstream.AWAITING_HEAD)
         u.complete = False
-        u.interims = 0
-        u.is_personal |= self.head.is_personal
+        u.link.interims = 0
+        u.link.is_personal |= self.head.is_personal
         if c.complete:
             self._clear_timer(index)
             self._set_timer(upstream, Timer.FIRST_BYTE)
@@ -2668,13 +2648,13 @@ cdef class Proxy:
             self._send_failed(upstream)
             return
         if u.unsent != NULL:
-            self._stir(upstream)
+            self._restart_silence(upstream)
         if continues and not self._send(index, b"HTTP/1.1 100 Continue\r\n\r\n", 25):
-            self._abort(index)
+            self._close_both(index)
 
     cdef void _compose_request(self, Conn *c) noexcept nogil:
         cdef Head *head = &self.head
-        cdef Route *route = &self.routes.table[c.route]
+        cdef Route *route = &self.routes.table[c.request.route]
         cdef Field *field
         cdef int i
         self.out_size = 0
@@ -2705,19 +2685,19 @@ cdef class Proxy:
             self._put(b"Transfer-Encoding: chunked\r\n", 28)
         elif c.framing == Framing.LENGTH:
             self._put_length(head.content_length)
-        if c.upgrade:
+        if c.request.upgrade:
             self._put_upgrade(c)
         self._put_forwarding(c)
         if self.request_id_field.size:
             self._put_request_id(c)
         if route.request_fields.size:
             self._put(route.request_fields.at, route.request_fields.size)
-        if c.is_admitted:
+        if c.request.is_admitted:
             self._put(self.identity_field.at, self.identity_field.size)
             if self.escapes_identity:
                 self._put_identity(c)
             else:
-                self._put(c.checked.raw + PRINCIPAL_AT, c.checked.raw[PRINCIPAL_LENGTH_AT])
+                self._put(c.request.checked.raw + PRINCIPAL_AT, c.request.checked.raw[PRINCIPAL_LENGTH_AT])
             self._put(b"\r\n", 2)
         self._put(b"\r\n", 2)
 
@@ -2775,10 +2755,10 @@ cdef class Proxy:
         """
         cdef char[64] text
         cdef int64_t now_ms = self.checker.now()
-        cdef int64_t absolute_ms = raw_absolute_deadline_ms(c.checked.raw)
+        cdef int64_t absolute_ms = raw_absolute_deadline_ms(c.request.checked.raw)
         cdef int64_t idle_ms = 0
-        cdef bint has_idle = raw_idle_timeout_s(c.checked.raw) and self.checker.near.find(
-            c.checked.raw, c.checked.size, now_ms, False, &idle_ms) == Verdict.HIT
+        cdef bint has_idle = raw_idle_timeout_s(c.request.checked.raw) and self.checker.near.find(
+            c.request.checked.raw, c.request.checked.size, now_ms, False, &idle_ms) == Verdict.HIT
         cdef bint has_absolute = absolute_ms != never_ms()
         cdef int size = 0
         if has_idle:
@@ -2795,12 +2775,12 @@ cdef class Proxy:
         """Whose ticket it is, in percent-encoding, if so wished: all of it but what RFC 3986 calls
         unreserved.
         """
-        cdef const uint8_t *name = c.checked.raw + PRINCIPAL_AT
+        cdef const uint8_t *name = c.request.checked.raw + PRINCIPAL_AT
         cdef uint32_t i
         if not self.escapes_identity:
-            self._put(name, c.checked.raw[PRINCIPAL_LENGTH_AT])
+            self._put(name, c.request.checked.raw[PRINCIPAL_LENGTH_AT])
             return
-        for i in range(c.checked.raw[PRINCIPAL_LENGTH_AT]):
+        for i in range(c.request.checked.raw[PRINCIPAL_LENGTH_AT]):
             self._put_escaped(name[i])
 
     cdef void _put_escaped(self, uint8_t c) noexcept nogil:
@@ -2815,7 +2795,7 @@ cdef class Proxy:
         self._put(text, 3)
 
     cdef void _put_upgrade(self, const Conn *c) noexcept nogil:
-        cdef Text *protocol = &self.upgrades[c.upgrade - 1]
+        cdef Text *protocol = &self.upgrades[c.request.upgrade - 1]
         self._put(b"Upgrade: ", 9)
         self._put(protocol.at, protocol.size)
         self._put(b"\r\nConnection: Upgrade\r\n", 23)
@@ -2833,8 +2813,8 @@ cdef class Proxy:
         cdef uint32_t end
         cdef int i
         self.chain_field = -1
-        c.has_address = c.address_size > 0
-        memcpy(c.client, c.peer_address, ADDRESS_BYTES)
+        c.client.has_address = c.client.peer_text_size > 0
+        memcpy(c.client.address, c.client.peer_address, ADDRESS_BYTES)
         for i in range(self.head.field_count - 1, -1, -1):
             field = &self.head.fields[i]
             end = field.value.at + field.value.size
@@ -2844,8 +2824,8 @@ cdef class Proxy:
                     start -= 1
                 if not _read_element(c.held, start, end, named):
                     return
-                memcpy(c.client, named, ADDRESS_BYTES)
-                c.has_address = True
+                memcpy(c.client.address, named, ADDRESS_BYTES)
+                c.client.has_address = True
                 self.chain_field = i
                 self.chain_at = start
                 if not self.trusted.contains(named):
@@ -2863,7 +2843,7 @@ cdef class Proxy:
         cdef uint32_t start = self.out_size
         cdef uint32_t at
         self._put(b"X-Forwarded-For: ", 17)
-        if c.is_trusted:
+        if c.client.is_trusted:
             self._find_client(c)
             for i in range(self.head.field_count):
                 field = &self.head.fields[i]
@@ -2877,8 +2857,8 @@ cdef class Proxy:
                         at += 1
                     self._put(c.held + at, field.value.at + field.value.size - at)
                     self._put(b", ", 2)
-        self._put(<uint8_t *>c.address, c.address_size)
-        if c.address_size == 0 and self.out_size > start + 17:
+        self._put(<uint8_t *>c.client.peer_text, c.client.peer_text_size)
+        if c.client.peer_text_size == 0 and self.out_size > start + 17:
             self.out_size -= 2                          # a proxy on a Unix socket has no address to end the list with
         self._put(b"\r\n", 2)
         if self.out_size == start + 19:
@@ -2902,13 +2882,13 @@ cdef class Proxy:
         cdef char[ADDRESS_TEXT_MAX] client
         cdef int size
         self._put(b"Forwarded: for=", 15)
-        if not c.has_address:
+        if not c.client.has_address:
             self._put(b"unknown", 7)
         else:
-            size = write_address(c.client, client)
-            self._put(b"\"[", 0 if is_v4(c.client) else 2)
+            size = write_address(c.client.address, client)
+            self._put(b"\"[", 0 if is_v4(c.client.address) else 2)
             self._put(<uint8_t *>client, size)
-            self._put(b"]\"", 0 if is_v4(c.client) else 2)
+            self._put(b"]\"", 0 if is_v4(c.client.address) else 2)
         self._put(b";host=\"", 7)
         self._put(host_at(c.held, &self.head), host_size(&self.head))
         self._put(b"\";proto=", 8)
@@ -2919,9 +2899,9 @@ cdef class Proxy:
         self._put(b"\r\n", 2)
 
     cdef void _put_request_id(self, const Conn *c) noexcept nogil:
-        if c.entry != NULL:
+        if c.request.entry != NULL:
             self._put(self.request_id_field.at, self.request_id_field.size)
-            self._put(c.entry.request_id, c.entry.request_id_size)
+            self._put(c.request.entry.request_id, c.request.entry.request_id_size)
             self._put(b"\r\n", 2)
 
     cdef inline void _put(self, const uint8_t *at, uint32_t size) noexcept nogil:
@@ -2993,9 +2973,9 @@ cdef class Proxy:
         for _ in range(READS_MAX):
             if c.side == Side.FREE or c.peer != peer or c.complete or not c.readable or self.conns[peer].unsent != NULL:
                 return
-            if c.side == Side.UPSTREAM and c.state != State.RELAYING and c.state != State.TUNNELLING:
+            if c.side == Side.UPSTREAM and c.state != Upstream.RELAYING and c.state != Upstream.TUNNELLED:
                 return
-            if self.conns[peer].send_failed:
+            if self.conns[peer].link.send_failed:
                 return                              # an early answer: what is left of the request is not wanted
             room = self._room(c)
             size = recv(c.fd, at, room, 0)
@@ -3009,7 +2989,7 @@ cdef class Proxy:
             if not self._move(index, at, <uint32_t>size):
                 return
         if c.readable and not c.complete:
-            self._later(index)
+            self._continue_later(index)
 
     cdef uint32_t _room(self, Conn *c) noexcept nogil:
         """How much to read: never past the end of a message of known length, nor more of a request
@@ -3033,19 +3013,20 @@ cdef class Proxy:
             return False
         c.window_bytes += produced                  # data, not what it is wrapped in
         if c.side == Side.DOWNSTREAM:
-            c.is_used |= self._is_use(c, at, produced)
-            c.held_is_whole = False                 # streamed: it can not be sent again
+            c.request.is_used |= self._is_use(c, at, produced)
+            self.head_of = NOBODYS
+            c.request.held_is_whole = False                 # streamed: it can not be sent again
             c.held_size = size - consumed           # of the next request
             if c.held_size:
                 memcpy(c.held, at + consumed, c.held_size)
         else:
-            self.conns[peer].body_bytes_out += produced
-            self.conns[peer].is_used |= c.framing == Framing.LENGTH     # a download: it has an end
+            self.conns[peer].request.body_bytes_out += produced
+            self.conns[peer].request.is_used |= c.framing == Framing.LENGTH     # a download: it has an end
             if consumed < size:
-                c.keeps_alive = False
-        if c.state == State.TUNNELLING and c.side == Side.UPSTREAM:
+                c.link.keeps_alive = False
+        if c.state == Upstream.TUNNELLED:
             follow(&c.frames, at, produced)
-            if c.is_parted:
+            if c.link.is_parted:
                 return True
         if not self._send_body(peer, at, produced, c.complete):
             self._send_failed(peer)
@@ -3053,18 +3034,18 @@ cdef class Proxy:
         if c.complete:
             self._body_complete(index)
             return False
-        if c.state == State.RELAYING:
+        if c.state == Upstream.RELAYING:
             self.conns[peer].taken_bytes = 0
             self._set_timer(index, Timer.RESPONSE_BODY)
         else:
-            self._stir(peer if c.side == Side.DOWNSTREAM else index)
+            self._restart_silence(peer if c.side == Side.DOWNSTREAM else index)
         return True
 
     cdef bint _is_use(self, Conn *c, const uint8_t *at, uint32_t size) noexcept nogil:
         """Whether what a client sends is use of its session: all but frames of control (RFC 6455,
         5.5), which nobody sends by hand.
         """
-        if c.state != State.TUNNELLING or c.upgrade != self.websocket:
+        if c.state != Downstream.TUNNELLING or c.request.upgrade != self.websocket:
             return True
         c.frames.has_data = False
         follow(&c.frames, at, size)
@@ -3114,9 +3095,9 @@ cdef class Proxy:
             self._finish(index)
         else:
             self._clear_timer(index)
-            if self.conns[c.peer].state == State.AWAITING_HEAD:
+            if self.conns[c.peer].state == Upstream.AWAITING_HEAD:
                 self._set_timer(c.peer, Timer.FIRST_BYTE)
-            elif c.is_admitted:
+            elif c.request.is_admitted:
                 self._set_timer(index, Timer.VOUCH)             # its response goes on already
 
     cdef void _body_ended(self, uint32_t index, bint cleanly) noexcept nogil:
@@ -3124,31 +3105,31 @@ cdef class Proxy:
         short.
         """
         cdef Conn *c = &self.conns[index]
-        if c.state == State.TUNNELLING and cleanly:
+        if is_tunnelling(c) and cleanly:
             c.complete = True
             if self.conns[c.peer].complete:
-                self._abort(index)
+                self._close_both(index)
             else:
                 shutdown(self.conns[c.peer].fd, SHUT_WR)
         elif c.framing == Framing.UNTIL_CLOSE and cleanly and c.side == Side.UPSTREAM:
             c.complete = True
             if not self._send_body(c.peer, self.scratch + CHUNK_HEADER_BYTES, 0, True):
-                self._abort(index)
+                self._close_both(index)
                 return
             self._finish(index)
         else:
             if c.side == Side.UPSTREAM:
                 self.counters.upstream_errors += 1
-            self._abort(index)
+            self._close_both(index)
 
     cdef void _malformed_body(self, uint32_t index) noexcept nogil:
         if self.conns[index].side == Side.DOWNSTREAM:
             self.counters.bad_requests += 1
-            self._fail(index, 400, b"bad_request")
+            self._fail_exchange(index, Reason.BAD_REQUEST)
         else:
             self.counters.upstream_errors += 1
-            self._note(self.conns[index].server, b"a chunked body that is none")
-            self._abort(index)
+            self._note(self.conns[index].link.server, b"a chunked body that is none")
+            self._close_both(index)
 
     # -------------------------------------------------------------------------- upstream: responses
 
@@ -3163,25 +3144,24 @@ cdef class Proxy:
 
     cdef void _malformed(self, uint32_t index, const char *what) noexcept nogil:
         """A response that nobody could understand: 502."""
-        self.counters.upstream_errors += 1
-        self._note(self.conns[index].server, what)
-        self._fail(self.conns[index].peer, 502, b"upstream_malformed")
+        self._note(self.conns[index].link.server, what)
+        self._fail_exchange(self.conns[index].peer, Reason.UPSTREAM_MALFORMED)
 
     cdef void _advance_upstream(self, uint32_t index) noexcept nogil:
         cdef Conn *c = &self.conns[index]
         cdef int _
         if c.side != Side.UPSTREAM:
             return
-        if c.state == State.POOLED or c.state == State.KEPT:
+        if c.state == Upstream.POOLED or c.state == Upstream.KEPT:
             if c.readable:
                 self._close(index)                  # the end of it, or bytes that nobody asked for
-        elif c.state == State.AWAITING_HEAD:
+        elif c.state == Upstream.AWAITING_HEAD:
             for _ in range(READS_MAX):
-                if c.side != Side.UPSTREAM or c.state != State.AWAITING_HEAD or not c.readable \
-                        or self.conns[c.peer].state != State.EXCHANGING:
+                if c.side != Side.UPSTREAM or c.state != Upstream.AWAITING_HEAD or not c.readable \
+                        or self.conns[c.peer].state != Downstream.EXCHANGING:
                     return
                 self._read_response(index)
-            self._later(index)
+            self._continue_later(index)
         else:
             self._pump(index)
 
@@ -3196,11 +3176,11 @@ cdef class Proxy:
         size = recv(c.fd, at, room, 0)
         if size < 0 and (errno == EAGAIN or errno == EINTR):
             c.readable = errno == EINTR
-            if c.send_failed and not c.readable:
-                self._lost(index)
+            if c.link.send_failed and not c.readable:
+                self._response_missing(index)
             return
         if size <= 0:
-            self._lost(index)
+            self._response_missing(index)
             return
         self._received(c, size, room)
         if c.held_size:
@@ -3209,25 +3189,26 @@ cdef class Proxy:
         else:
             self._on_response(index, at, <uint32_t>size)
 
-    cdef void _lost(self, uint32_t index) noexcept nogil:
+    cdef void _response_missing(self, uint32_t index) noexcept nogil:
         """The upstream closed before it answered. If it is one that had been idle, it may not have
         seen the request at all.
         """
         cdef Conn *c = &self.conns[index]
         cdef uint32_t downstream = c.peer
         cdef Conn *d = &self.conns[downstream]
-        cdef bint again = c.reused and c.held_size == 0 and not d.retried and not d.answered and _can_be_sent_again(d)
-        self.counters.upstream_errors += 1
+        cdef bint again = c.link.reused and c.held_size == 0 and not d.request.retried and not d.request.answered \
+            and _can_be_sent_again(d)
         if not again:
-            self.upstreams.faulted(c.server, self.now_ms)
-            self._note(c.server, b"closed before its head was there")
-            self._fail(downstream, 502, b"upstream_closed")
+            self.upstreams.faulted(c.link.server, self.now_ms)
+            self._note(c.link.server, b"closed before its head was there")
+            self._fail_exchange(downstream, Reason.UPSTREAM_CLOSED)
             return
+        self.counters.upstream_errors += 1
         d.peer = NONE
         c.peer = NONE
         self._close(index)
-        d.retried = True
-        self._forward(downstream, False)
+        d.request.retried = True
+        self._forward(downstream)
 
     cdef void _on_response(self, uint32_t index, uint8_t *at, uint32_t size) noexcept nogil:
         """Read a response head; drop interim ones (RFC 9110, 15.2); see whether the control plane
@@ -3238,21 +3219,22 @@ cdef class Proxy:
         cdef Conn *d = &self.conns[downstream]
         cdef int result
         while True:
-            result = parse_response(self.names, at, size, d.method, &self.head)
+            self.head_of = NOBODYS
+            result = parse_response(self.names, at, size, d.request.method, &self.head)
             if result == INCOMPLETE and size < self.response_head_bytes:
                 if not self._hold(c, at, size):
-                    self._fail(downstream, 503, b"out_of_memory")
+                    self._fail_exchange(downstream, Reason.OUT_OF_MEMORY)
                 return
             if result <= 0 or <uint32_t>result > self.response_head_bytes or self.head.status == 101 and not self._agreed(d, at):
-                self.upstreams.faulted(c.server, self.now_ms)
-                self._malformed(index, self._fault_of(result, at, size, d.method))
+                self.upstreams.faulted(c.link.server, self.now_ms)
+                self._malformed(index, self._fault_of(result, at, size, d.request.method))
                 return
-            c.is_personal |= self.head.is_personal
+            c.link.is_personal |= self.head.is_personal
             if self.head.status >= 200 or self.head.status == 101:
                 break
-            c.interims += 1
-            if c.interims > INTERIMS_MAX:
-                self.upstreams.faulted(c.server, self.now_ms)
+            c.link.interims += 1
+            if c.link.interims > INTERIMS_MAX:
+                self.upstreams.faulted(c.link.server, self.now_ms)
                 self._malformed(index, b"interim responses without end")
                 return
             at += result
@@ -3260,7 +3242,7 @@ cdef class Proxy:
             if size == 0:
                 c.held_size = 0
                 return
-        if not self._hooked(index, at, size):
+        if not self._changes_session(index, at, size):
             self._relay(index, at, size, NULL, 0)
 
     cdef const char *_fault_of(self, int result, const uint8_t *at, uint32_t size, Method method) noexcept nogil:
@@ -3279,9 +3261,9 @@ cdef class Proxy:
         cdef Text *protocol
         cdef bint is_said = False
         cdef int i
-        if d.upgrade == 0:
+        if d.request.upgrade == 0:
             return False
-        protocol = &self.upgrades[d.upgrade - 1]
+        protocol = &self.upgrades[d.request.upgrade - 1]
         for i in range(self.head.known_count):
             field = &self.head.fields[self.head.known[i]]
             if field.kind == Kind.UPGRADE:
@@ -3299,68 +3281,68 @@ cdef class Proxy:
         c.held_size = size
         return True
 
-    cdef bint _hooked(self, uint32_t index, const uint8_t *at, uint32_t size) noexcept nogil:
+    cdef bint _changes_session(self, uint32_t index, const uint8_t *at, uint32_t size) noexcept nogil:
         """Whether the application begins, ends or renews a session. Then the response waits for the
         control plane.
         """
         cdef Conn *c = &self.conns[index]
         cdef Conn *d = &self.conns[c.peer]
         cdef Field *field
-        cdef Field *wish = NULL
-        cdef AskKind kind = AskKind.NO_WISH
-        cdef AskKind said
+        cdef Field *change = NULL
+        cdef int kind = Change.NO_CHANGE
+        cdef int said
         cdef int i
         for i in range(self.head.known_count):
             field = &self.head.fields[self.head.known[i]]
             if field.kind != Kind.DROP and not Kind.TICKET_LOGIN <= field.kind <= Kind.TICKET_ROTATE:
                 continue
-            said = self._wish(d, at, field)
-            if said == AskKind.NO_WISH:
+            said = self._change_asked(d, at, field)
+            if said == Change.NO_CHANGE:
                 continue
-            if wish != NULL or said == AskKind.UNCLEAR:         # of several, never guess which
-                self._malformed(index, b"several wishes for the session" if wish != NULL else b"an X-Ticket field with an odd value")
+            if change != NULL or said == Change.UNCLEAR:         # of several, never guess which
+                self._malformed(index, b"several wishes for the session" if change != NULL else b"an X-Ticket field with an odd value")
                 return True
-            wish = field
+            change = field
             kind = said
-        if kind == AskKind.NO_WISH or kind == AskKind.UNHEARD:
+        if kind == Change.NO_CHANGE or kind == Change.IGNORED:
             return False
         if not self._hold(c, at, size):
-            self._fail(c.peer, 503, b"out_of_memory")
+            self._fail_exchange(c.peer, Reason.OUT_OF_MEMORY)
             return True
         self._clear_timer(index)
-        d.state = State.HOOKED
+        enter(d, Downstream.CHANGING)
         self._set_timer(c.peer, Timer.ASKED)
-        self._ask(c.peer, kind, wish.value)
+        self._ask(c.peer, <AskKind>kind, change.value)
         return True
 
-    cdef AskKind _wish(self, const Conn *d, const uint8_t *at, const Field *field) noexcept nogil:
+    cdef int _change_asked(self, const Conn *d, const uint8_t *at, const Field *field) noexcept nogil:
         """What one field of a response wants of the session. An end or a change that can not be
         read must not pass for done.
         """
         cdef Kind kind = field.kind
         if kind == Kind.DROP:
             kind = self.names.kind_of(at + field.name.at, field.name.size)
-            return AskKind.UNCLEAR if kind == Kind.TICKET_LOGOUT or kind == Kind.TICKET_ROTATE else AskKind.NO_WISH
+            return <int>Change.UNCLEAR if kind == Kind.TICKET_LOGOUT or kind == Kind.TICKET_ROTATE else <int>Change.NO_CHANGE
         if kind == Kind.TICKET_LOGIN:
-            return self._login_kind(at) if self.routes.table[d.route].logs_in and d.is_plain else AskKind.UNHEARD
+            return self._login_kind(at) if self.routes.table[d.request.route].logs_in and d.request.is_plain else <int>Change.IGNORED
         if kind == Kind.TICKET_LOGOUT and equals(at, field.value, b"session", 7):
-            return AskKind.LOGOUT if d.is_admitted or d.doubt != NULL else AskKind.UNHEARD
+            return <int>AskKind.LOGOUT if d.request.is_admitted or d.request.doubt != NULL else <int>Change.IGNORED
         if kind == Kind.TICKET_LOGOUT and equals(at, field.value, b"everywhere", 10):
-            return AskKind.LOGOUT_EVERYWHERE if d.is_admitted or d.doubt != NULL else AskKind.UNHEARD
+            return <int>AskKind.LOGOUT_EVERYWHERE if d.request.is_admitted or d.request.doubt != NULL else <int>Change.IGNORED
         if kind == Kind.TICKET_ROTATE and equals(at, field.value, b"1", 1):
-            return AskKind.ROTATE if d.is_admitted else AskKind.UNHEARD
-        return AskKind.NO_WISH if kind == Kind.TICKET_REMEMBER else AskKind.UNCLEAR
+            return <int>AskKind.ROTATE if d.request.is_admitted else <int>Change.IGNORED
+        return <int>Change.NO_CHANGE if kind == Kind.TICKET_REMEMBER else <int>Change.UNCLEAR
 
-    cdef AskKind _login_kind(self, const uint8_t *at) noexcept nogil:
+    cdef int _login_kind(self, const uint8_t *at) noexcept nogil:
         """Whether the client is to be remembered, as `self.head` says once, or not at all."""
         cdef Field *field
-        cdef AskKind kind = AskKind.LOGIN
+        cdef int kind = AskKind.LOGIN
         cdef int i
         for i in range(self.head.known_count):
             field = &self.head.fields[self.head.known[i]]
             if field.kind == Kind.TICKET_REMEMBER:
                 if kind != AskKind.LOGIN or not equals(at, field.value, b"1", 1):
-                    return AskKind.UNCLEAR
+                    return Change.UNCLEAR
                 kind = AskKind.LOGIN_REMEMBERED
         return kind
 
@@ -3380,33 +3362,33 @@ cdef class Proxy:
         c.framing = Framing.UNTIL_CLOSE if is_tunnel else head.framing
         c.left = head.content_length
         c.complete = False
-        c.keeps_alive = c.framing != Framing.UNTIL_CLOSE and not head.close and (head.minor == 1 or head.keep_alive) \
-            and d.upgrade == 0              # one that was declined: the parser behind may have stopped at the offer
+        c.link.keeps_alive = c.framing != Framing.UNTIL_CLOSE and not head.close and (head.minor == 1 or head.keep_alive) \
+            and d.request.upgrade == 0              # one that was declined: the parser behind may have stopped at the offer
         memset(&c.chunks, 0, sizeof(Chunks))
         if not self._take_body(c, at + head.size, &consumed, &produced) or consumed < size - head.size:
             self._malformed(index, b"a body that is not as its head says")
             return
-        c.keep_alive_s = head.keep_alive_s
+        c.link.keep_alive_s = head.keep_alive_s
         if c.framing == Framing.NO_BODY or c.framing == Framing.LENGTH and c.left == 0:
             c.complete = True
         if self.leaving or not d.complete and c.complete:
-            d.closes = True
-        d.sends_chunks = not is_tunnel and d.minor == 1 and (c.framing == Framing.CHUNKED or c.framing == Framing.UNTIL_CLOSE)
-        if d.minor == 0 and (c.framing == Framing.CHUNKED or c.framing == Framing.UNTIL_CLOSE):
-            d.closes = True
+            d.request.closes = True
+        d.sends_chunks = not is_tunnel and d.request.minor == 1 and (c.framing == Framing.CHUNKED or c.framing == Framing.UNTIL_CLOSE)
+        if d.request.minor == 0 and (c.framing == Framing.CHUNKED or c.framing == Framing.UNTIL_CLOSE):
+            d.request.closes = True
             self._guard_end(d, True)
         self._compose_response(d, at, fields, fields_size, is_tunnel)
         self._put_body(at + head.size, produced, d.sends_chunks, c.complete)
         self.counters.responses += 1
-        self.upstreams.servers[c.server].faults = 0
-        d.answered = True
-        d.status = <uint16_t>head.status
-        d.body_bytes_out = produced
+        self.upstreams.servers[c.link.server].faults = 0
+        d.request.answered = True
+        d.request.status = <uint16_t>head.status
+        d.request.body_bytes_out = produced
         d.taken_bytes = 0
-        c.state = State.RELAYING
+        enter(c, Upstream.RELAYING)
         c.held_size = 0
         if not self._send(downstream, self.out, self.out_size):
-            self._abort(downstream)
+            self._close_both(downstream)
         elif is_tunnel:
             memset(&c.frames, 0, sizeof(Frames))
             follow(&c.frames, at + head.size, produced)
@@ -3415,9 +3397,9 @@ cdef class Proxy:
             self._finish(index)
         else:
             self._set_timer(index, Timer.RESPONSE_BODY)
-            if d.is_admitted and d.complete:
+            if d.request.is_admitted and d.complete:
                 self._set_timer(downstream, Timer.VOUCH)
-            elif not d.complete and d.queue == 0:       # the response had to wait for the control plane
+            elif not d.complete and d.deadlines == 0:       # the response had to wait for the control plane
                 self._await_body(downstream)
             self._pump(index)
 
@@ -3429,14 +3411,14 @@ cdef class Proxy:
         cdef linger how
         how.l_onoff = is_unframed
         how.l_linger = 0
-        c.is_unframed = is_unframed
+        c.request.is_unframed = is_unframed
         setsockopt(c.fd, SOL_SOCKET, SO_LINGER, &how, sizeof(how))
 
     cdef void _compose_response(
         self, Conn *d, const uint8_t *at, const uint8_t *fields, uint32_t fields_size, bint is_tunnel
     ) noexcept nogil:
         cdef Head *head = &self.head
-        cdef Route *route = &self.routes.table[d.route]
+        cdef Route *route = &self.routes.table[d.request.route]
         cdef Field *field
         cdef int i
         self.out_size = 0
@@ -3454,14 +3436,14 @@ cdef class Proxy:
             if route.response_fields.size == 0 or not adds(&route.response_fields, at, field):
                 self._put_field(at, field)
         self._end_run(at)
-        if d.doubt != NULL:
-            self._put(d.doubt.text, d.doubt.fields_size)
+        if d.request.doubt != NULL:
+            self._put(d.request.doubt.text, d.request.doubt.fields_size)
             self._put(b"Cache-Control: no-store\r\n", 25)
         if fields_size:
             self._put(fields, fields_size)
         if route.response_fields.size:
             self._put(route.response_fields.at, route.response_fields.size)
-        if d.wishes and d.is_admitted and d.wishes & Wish.LIFETIME_WISH:
+        if d.request.preferences and d.request.is_admitted and d.request.preferences & Preference.LIFETIME_ASKED:
             self._put_lifetime(d)
         if d.sends_chunks:
             self._put(b"Transfer-Encoding: chunked\r\n", 28)
@@ -3469,9 +3451,9 @@ cdef class Proxy:
             self._put_length(head.content_length)
         if is_tunnel:
             self._put_upgrade(d)
-        elif d.closes:
+        elif d.request.closes:
             self._put(b"Connection: close\r\n", 19)
-        elif d.minor == 0:
+        elif d.request.minor == 0:
             self._put(b"Connection: keep-alive\r\n", 24)
         self._put(b"\r\n", 2)
 
@@ -3493,35 +3475,35 @@ cdef class Proxy:
         """
         if not sets_cookie(at, field.value, self.cookie.at, self.cookie.size):
             return True
-        if self.routes.table[d.route].logs_in and d.is_plain and not has_ours:
+        if self.routes.table[d.request.route].logs_in and d.request.is_plain and not has_ours:
             return True
         self.counters.cookies_dropped += 1
-        self._note(self.conns[d.peer].server, NULL)
+        self._note(self.conns[d.peer].link.server, NULL)
         return False
 
     cdef void _open_tunnel(self, uint32_t index) noexcept nogil:
         """101: from here on bytes pass both ways unread, until both sides have closed."""
         cdef Conn *c = &self.conns[index]
         cdef Conn *d = &self.conns[c.peer]
-        cdef uint32_t early = d.held_size - d.head_size
+        cdef uint32_t early = d.held_size - d.request.head_size
         d.framing = Framing.UNTIL_CLOSE
         d.complete = False
-        d.closes = True
+        d.request.closes = True
         c.sends_chunks = False
-        c.is_parted = False
-        c.state = State.TUNNELLING
-        d.state = State.TUNNELLING
+        c.link.is_parted = False
+        enter(c, Upstream.TUNNELLED)
+        enter(d, Downstream.TUNNELLING)
         memset(&d.frames, 0, sizeof(Frames))
-        d.is_used = early and self._is_use(d, d.held + d.head_size, early)
+        d.request.is_used = early and self._is_use(d, d.held + d.request.head_size, early)
         self._account(d, False)
         self.counters.tunnels += 1
         self._set_timer(index, Timer.TUNNEL)
-        if d.is_admitted:
+        if d.request.is_admitted:
             self._set_timer(c.peer, Timer.VOUCH)
-        if early and not self._send(index, d.held + d.head_size, early):
-            self._abort(index)
+        if early and not self._send(index, d.held + d.request.head_size, early):
+            self._close_both(index)
             return
-        d.held_is_whole = False
+        d.request.held_is_whole = False
         d.held_size = 0
         self._pump(index)
 
@@ -3531,13 +3513,13 @@ cdef class Proxy:
         """
         cdef Conn *c = &self.conns[index]
         cdef Conn *d = &self.conns[c.peer]
-        if c.is_parted or c.frames.has_closed or c.complete or d.upgrade != self.websocket or d.unsent != NULL:
+        if c.link.is_parted or c.frames.has_closed or c.complete or d.request.upgrade != self.websocket or d.unsent != NULL:
             return False
         if not is_between(&c.frames):
             return False
-        c.is_parted = True
+        c.link.is_parted = True
         if not self._send(c.peer, close_frame(), CLOSE_FRAME_BYTES):
-            self._abort(index)
+            self._close_both(index)
         return True
 
     cdef void _finish(self, uint32_t index) noexcept nogil:
@@ -3548,13 +3530,13 @@ cdef class Proxy:
         self._clear_timer(index)
         self._clear_timer(downstream)
         self._account(d, False)
-        d.is_vouched = False
+        d.request.is_vouched = False
         d.peer = NONE
         c.peer = NONE
         if not d.complete:
-            d.closes = True                         # an early answer: the rest of the request is not wanted
-        if c.keeps_alive and d.complete and c.unsent == NULL and not c.send_failed and self._is_quiet(c):
-            if c.is_personal:
+            d.request.closes = True                         # an early answer: the rest of the request is not wanted
+        if c.link.keeps_alive and d.complete and c.unsent == NULL and not c.link.send_failed and self._is_quiet(c):
+            if c.link.is_personal:
                 self._keep(index, downstream)
             else:
                 self._pool(index)
@@ -3574,8 +3556,8 @@ cdef bint _is_shortage(int error) noexcept nogil:
 cdef bint _awaits(const Conn *c, AskKind kind) noexcept nogil:
     """Whether the connection still waits for that answer."""
     if kind == AskKind.STILL_ALIVE:
-        return c.is_vouched
-    return c.state == (State.ASKING if kind < AskKind.LOGIN else State.HOOKED)
+        return c.request.is_vouched
+    return c.state == <int>(Downstream.ASKING if kind < AskKind.LOGIN else Downstream.CHANGING)
 
 
 cdef uint64_t _ticket_key(const uint8_t *raw, int size) noexcept nogil:
@@ -3587,15 +3569,14 @@ cdef uint64_t _ticket_key(const uint8_t *raw, int size) noexcept nogil:
     return le64toh(key) | 1
 
 
-cdef bint _is_same_person(const Conn *d, const Conn *kept) noexcept nogil:
-    """Whether a request is of the principal that a connection is kept for; of somebody without a
-    ticket only where none was before.
+cdef bint _is_same_principal(const Conn *d, const Conn *kept) noexcept nogil:
+    """Whether a request is of the principal that a connection is kept for; one without a ticket
+    only where none was before.
     """
-    cdef uint8_t size = d.checked.raw[PRINCIPAL_LENGTH_AT]
-    if not d.is_admitted or kept.checked.size == 0:
-        return not d.is_admitted and kept.checked.size == 0
-    return size == kept.checked.raw[PRINCIPAL_LENGTH_AT] and memcmp(
-        d.checked.raw + PRINCIPAL_AT, kept.checked.raw + PRINCIPAL_AT, size) == 0
+    if not d.request.is_admitted or kept.link.principal_size == 0:
+        return not d.request.is_admitted and kept.link.principal_size == 0
+    return d.request.checked.raw[PRINCIPAL_LENGTH_AT] == kept.link.principal_size and memcmp(
+        d.request.checked.raw + PRINCIPAL_AT, kept.link.principal, kept.link.principal_size) == 0
 
 
 cdef int64_t _usable_ms(int keep_alive_s) noexcept nogil:
@@ -3626,10 +3607,10 @@ cdef bint _read_element(const uint8_t *at, uint32_t start, uint32_t end, uint8_t
 
 cdef void _free_notes(Conn *c) noexcept nogil:
     """What was kept of a request until its answer."""
-    free(c.agent)
-    c.agent = NULL
-    free(c.doubt)
-    c.doubt = NULL
+    free(c.request.agent)
+    c.request.agent = NULL
+    free(c.request.doubt)
+    c.request.doubt = NULL
 
 
 cdef Doubt *_doubt(bytes fields, bytes tickets) except? NULL:
@@ -3652,8 +3633,8 @@ cdef bint _begins_with_https(const uint8_t *at, Span value) noexcept nogil:
 
 cdef bint _can_be_sent_again(const Conn *d) noexcept nogil:
     """Whether all of a request is held, and doing it twice is as good as once (RFC 9110, 9.2.2)."""
-    cdef Method method = d.method
-    return d.held_is_whole and d.complete and (
+    cdef Method method = d.request.method
+    return d.request.held_is_whole and d.complete and (
         method == Method.GET or method == Method.HEAD or method == Method.OPTIONS
         or method == Method.PUT or method == Method.DELETE
     )
@@ -3664,7 +3645,7 @@ cdef inline bint _goes_upstream(const Conn *c, const Field *field) noexcept nogi
     return field.kind == Kind.OTHER or field.kind == Kind.COOKIE or field.kind == Kind.AUTHORIZATION \
         or field.kind == Kind.ACCEPT or field.kind == Kind.WEBSOCKET_KEY or field.kind == Kind.NO_USE \
         or field.kind == Kind.SET_COOKIE or field.kind == Kind.AUTHENTICATE \
-        or field.kind == Kind.FORWARDED and c.is_trusted
+        or field.kind == Kind.FORWARDED and c.client.is_trusted
 
 
 cdef inline bint _came_as_it_goes(const uint8_t *at, const Field *field) noexcept nogil:
@@ -3695,43 +3676,3 @@ cdef bint _contains(const uint8_t *at, Span span, const char *lower, uint32_t si
         if equals(at, Span(span.at + i, size), lower, size):
             return True
     return False
-
-
-# ----------------------------------------------------------------------------------------- counters
-
-def read_counters(const uint8_t[::1] page not None):
-    """What a `Proxy` writes into its page, from whatever process."""
-    cdef Counters counters
-    cdef int i
-    if page.shape[0] < <Py_ssize_t>COUNTERS_BYTES:
-        raise ValueError(f"counters have {COUNTERS_BYTES} bytes, not {page.shape[0]}")
-    memcpy(&counters, &page[0], sizeof(Counters))
-    return {
-        "accepted": counters.accepted,
-        "over_client_limit": counters.over_client_limit,
-        "proxy_headers_refused": counters.proxy_headers_refused,
-        "requests": counters.requests,
-        "admitted": counters.admitted,
-        "anonymous": counters.anonymous,
-        "responses": counters.responses,
-        "bad_requests": counters.bad_requests,
-        "upstream_connects": counters.upstream_connects,
-        "upstream_errors": counters.upstream_errors,
-        "upstream_timeouts": counters.upstream_timeouts,
-        "retries": counters.retries,
-        "queue_full": counters.queue_full,
-        "timeouts": counters.timeouts,
-        "tunnels": counters.tunnels,
-        "cut": counters.cut,
-        "cut_short": counters.cut_short,
-        "forged": counters.forged,
-        "full": counters.full,
-        "out_of_descriptors": counters.out_of_descriptors,
-        "cookies_dropped": counters.cookies_dropped,
-        "refused": {v.reason: counters.refused[<int>v.value] for v in _Verdict if counters.refused[<int>v.value]},
-        "answers": {f"{i}xx": counters.answers[i] for i in range(1, 6)},
-        "latency_us": [
-            (None if i == LATENCY_BUCKETS - 1 else 1 << i, counters.latency[i]) for i in range(LATENCY_BUCKETS)
-        ],
-        "latency_us_sum": counters.latency_us_sum,
-    }

@@ -11,31 +11,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from fastticket.dataplane.counters import METRICS as DATA_PLANE
 from fastticket.errors import Verdict
 from fastticket.gateway.snapshot import Snapshot
 
 METRICS_TYPE = CONTENT_TYPE_LATEST
 
-#: What was counted -> name, and what it says.
+#: What was counted -> name, and what it says: by the data plane, and by the control plane.
 COUNTERS = {
-    "accepted": ("connections_accepted", "Client connections."),
-    "over_client_limit": ("connections_refused", "Client connections beyond connections_per_client_max."),
-    "proxy_headers_refused": ("proxy_headers_refused", "Connections without a PROXY header that counts, closed."),
-    "requests": ("requests_received", "Request heads that could be read."),
-    "responses": ("upstream_responses", "Responses passed on from upstream servers."),
-    "upstream_connects": ("upstream_connections", "Connections made to upstream servers."),
-    "upstream_errors": ("upstream_errors", "Connections to upstream servers that failed."),
-    "upstream_timeouts": ("upstream_timeouts", "Upstream servers that took too long."),
-    "retries": ("upstream_retries", "Requests sent again, on another connection."),
-    "queue_full": ("upstream_queue_full", "Requests refused because pending_max were waiting."),
-    "timeouts": ("client_timeouts", "Clients that took too long."),
-    "tunnels": ("tunnels", "WebSockets and others that were opened."),
-    "cut": ("sessions_cut", "Tunnels and streams that ended with their session."),
-    "forged": ("tickets_forged", "Tickets under a key of the ring whose signature is not that key's."),
-    "full": ("connections_full", "Times that connections_max clients were connected, and others had to wait."),
-    "out_of_descriptors": ("descriptor_shortages", "Times that there was no file descriptor for a connection."),
-    "cookies_dropped": ("ticket_cookies_dropped", "Cookies of the ticket's name that an upstream had no right to set."),
-    "cut_short": ("responses_cut_short", "Requests whose answer did not get through to its end."),
+    **DATA_PLANE,
     "hits": ("near_cache_hits", "Checks answered from the near cache."),
     "misses": ("near_cache_misses", "Checks of sessions that were not in the near cache."),
     "refreshes": ("near_cache_refreshes", "Checks of sessions that had to be looked up again."),

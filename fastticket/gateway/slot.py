@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from fastticket.dataplane.proxy import COUNTERS_BYTES, read_counters
+from fastticket.dataplane.counters import COUNTERS_BYTES, read_counters
 
 NOTE_BYTES_MAX = 2 * 1024 * 1024  # for 1,024 upstream servers with the longest names; unwritten pages cost nothing
 _HEADER = struct.Struct("=QII")  # of a note: its number from 1, its size, CRC-32

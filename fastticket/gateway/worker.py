@@ -21,22 +21,10 @@ import os
 import signal
 import socket
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Literal
 
-from fastticket.dataplane.proxy import (
-    ASK_AUTHENTICATE,
-    ASK_AUTHENTICATE_LATEST,
-    ASK_AUTHENTICATE_STRONG,
-    ASK_EXEMPTION,
-    ASK_LOGIN,
-    ASK_LOGIN_REMEMBERED,
-    ASK_LOGOUT,
-    ASK_LOGOUT_EVERYWHERE,
-    ASK_ROTATE,
-    ASK_SEVERAL,
-    ASK_VOUCH,
-)
+from fastticket.dataplane.asks import Ask, AskKind, Where
 from fastticket.errors import (
     FastticketError,
     InvalidPrincipal,
@@ -73,10 +61,16 @@ TAKEN_PER_TURN = 64  # clients of another worker
 STORE_TIMEOUT_S = 5.0  # for the store to answer before clients are served without it
 REPLACEMENT_STORE_TIMEOUT_S = 1.0  # the same for a replacement, while clients already wait
 NOT_CACHED = b"Cache-Control: no-store\r\n"
-CHANGES = frozenset((ASK_LOGIN, ASK_LOGIN_REMEMBERED, ASK_LOGOUT, ASK_LOGOUT_EVERYWHERE, ASK_ROTATE))
+CHANGES = frozenset(
+    (AskKind.LOGIN, AskKind.LOGIN_REMEMBERED, AskKind.LOGOUT, AskKind.LOGOUT_EVERYWHERE, AskKind.ROTATE)
+)
 
-Ask = tuple[int, int, str, Any, Any]  # as `Proxy.asks` has them
-Where = tuple[str, bool]  # the Host that was asked for, and whether that was by https
+#: Which kinds of asks are about a request's ticket, and how closely the store is followed.
+CONSISTENCY: dict[AskKind, Consistency | Literal["latest"]] = {
+    AskKind.AUTHENTICATE: "near",
+    AskKind.AUTHENTICATE_STRONG: "strong",
+    AskKind.AUTHENTICATE_LATEST: "latest",
+}
 
 
 class Asks:
@@ -98,7 +92,7 @@ class Asks:
         """Whether they are the first."""
         had_some = bool(self)
         for ask in asks:
-            (self._changes if ask[0] in CHANGES else self._looks).append(ask)
+            (self._changes if ask.kind in CHANGES else self._looks).append(ask)
         return bool(self) and not had_some
 
     def take(self) -> list[Ask]:
@@ -386,47 +380,40 @@ class Worker:
         needs no answer.
         """
         for ask in self._asks.take():
-            task = asyncio.get_running_loop().create_task(self._answer(*ask))
+            task = asyncio.get_running_loop().create_task(self._answer(ask))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         if self._asks:
             asyncio.get_running_loop().call_soon(self._begin_answers)
 
-    async def _answer(self, kind: int, handle: int, ticket: str, value: Any, where: Any) -> None:
-        if kind == ASK_AUTHENTICATE:
-            await self._authenticate(handle, ticket, value, "near")
-        elif kind == ASK_AUTHENTICATE_STRONG:
-            await self._authenticate(handle, ticket, value, "strong")
-        elif kind == ASK_AUTHENTICATE_LATEST:
-            await self._authenticate(handle, ticket, value, "latest")
-        elif kind == ASK_EXEMPTION:
-            self.proxy.exempt(handle, self._is_exempt(where, value))
-        elif kind == ASK_SEVERAL:
-            path, cookies = value
-            self._doubt(handle, path, cookies, where)
-        elif kind == ASK_VOUCH:
-            self.proxy.vouch(handle, await self._is_alive(ticket, value))
-        elif kind in (ASK_LOGIN, ASK_LOGIN_REMEMBERED):
-            principal, details = value
-            remember = kind == ASK_LOGIN_REMEMBERED
-            login = self._log_in(handle, ticket, principal, where, details=details, remember=remember)
-            await self._change_session(handle, where, login)
-        elif kind == ASK_LOGOUT:
-            await self._change_session(handle, where, self._log_out(ticket, where))
-        elif kind == ASK_LOGOUT_EVERYWHERE:
-            await self._change_session(handle, where, self._log_out_everywhere(ticket, where))
-        elif kind == ASK_ROTATE:
-            await self._change_session(handle, where, self._rotate(handle, ticket, where))
+    async def _answer(self, ask: Ask) -> None:
+        if ask.kind in CONSISTENCY:
+            await self._authenticate(ask.handle, ask.tickets, ask.is_use, CONSISTENCY[ask.kind])
+        elif ask.kind == AskKind.EXEMPTION:
+            self.proxy.exempt(ask.handle, self._is_exempt(ask.route, ask.path))
+        elif ask.kind == AskKind.SEVERAL:
+            self._doubt(ask)
+        elif ask.kind == AskKind.STILL_ALIVE:
+            self.proxy.vouch(ask.handle, await self._is_alive(ask.tickets, ask.is_use))
+        elif ask.kind in (AskKind.LOGIN, AskKind.LOGIN_REMEMBERED):
+            await self._change_session(ask, self._log_in(ask))
+        elif ask.kind == AskKind.LOGOUT:
+            await self._change_session(ask, self._log_out(ask.tickets, ask.where))
+        elif ask.kind == AskKind.LOGOUT_EVERYWHERE:
+            await self._change_session(ask, self._log_out_everywhere(ask.tickets, ask.where))
+        elif ask.kind == AskKind.ROTATE:
+            await self._change_session(ask, self._rotate(ask.handle, ask.tickets, ask.where))
         self._answer_asks()  # the connection may have gone on to its next request
 
-    def _doubt(self, handle: int, path: bytes, cookies: bytes, where: Where) -> None:
+    def _doubt(self, ask: Ask) -> None:
         """The client came with several tickets. They go out of its browser; a logout or login is to
         end the sessions of all of them.
         """
-        tickets = [ticket for ticket in self._cookie.find_all(cookies.decode("latin-1")) if " " not in ticket]
-        host, is_https = where
-        values = self._cookie.clear(host, is_https=is_https, asked_path=path.decode("latin-1") or "/")
-        self.proxy.doubt(handle, _set_cookies(values), " ".join(tickets).encode("latin-1"))
+        tickets = [ticket for ticket in self._cookie.find_all(ask.cookies.decode("latin-1")) if " " not in ticket]
+        values = self._cookie.clear(
+            ask.where.host, is_https=ask.where.is_https, asked_path=ask.path.decode("latin-1") or "/"
+        )
+        self.proxy.doubt(ask.handle, _set_cookies(values), " ".join(tickets).encode("latin-1"))
 
     def _is_exempt(self, route: int, path: bytes) -> bool:
         exemption = self._exemptions[route]
@@ -470,29 +457,21 @@ class Worker:
         except StoreUnavailable:
             await self._cache.authenticate(ticket, touch=touch)
 
-    async def _log_in(
-        self,
-        handle: int,
-        old_tickets: str,
-        principal: bytes,
-        where: Where,
-        *,
-        details: Mapping[str, str],
-        remember: bool,
-    ) -> bytes:
+    async def _log_in(self, ask: Ask) -> bytes:
         """A new session for every login; what the client came with ends (against fixation)."""
         try:
-            name = principal.decode()
+            name = ask.principal.decode()
         except UnicodeDecodeError:
             raise InvalidPrincipal("the application named a principal that is not UTF-8") from None
+        remember = ask.kind == AskKind.LOGIN_REMEMBERED
         ticket = await self._cache.login(
-            name, remember=remember, details=details, suits=lambda ticket: self.proxy.suits(handle, ticket)
+            name, remember=remember, details=ask.details, suits=lambda ticket: self.proxy.suits(ask.handle, ticket)
         )
-        await self._end_sessions(old_tickets)
+        await self._end_sessions(ask.tickets)
         max_age_s = self._config.ticket.remember_lifetime_s if remember else None
         self._changes["login"] += 1
-        self._tell_of_http(where)
-        return self._set(ticket, where, max_age_s)
+        self._tell_of_http(ask.where)
+        return self._set(ticket, ask.where, max_age_s)
 
     async def _log_out(self, tickets: str, where: Where) -> bytes:
         await self._end_sessions(tickets)
@@ -546,22 +525,22 @@ class Worker:
                 host or "a host without a name",
             )
 
-    async def _change_session(self, handle: int, where: Where, change: Coroutine[None, None, bytes]) -> None:
+    async def _change_session(self, ask: Ask, change: Coroutine[None, None, bytes]) -> None:
         """Do it, then let the response go on with the cookie; a response that says "logged out"
         must be true.
         """
         try:
-            self.proxy.relay(handle, await change)
+            self.proxy.relay(ask.handle, await change)
         except TicketRefused:  # over already
-            self.proxy.relay(handle, self._clear(where))
+            self.proxy.relay(ask.handle, self._clear(ask.where))
         except TooManySessions as error:  # for the user to solve
-            self.proxy.fail(handle, error.status, error.reason)
+            self.proxy.fail(ask.handle, error.status, error.reason)
         except FastticketError as error:
             log.error("a session could not be changed: %s", error)
-            self.proxy.fail(handle, error.status, error.reason)
+            self.proxy.fail(ask.handle, error.status, error.reason)
         except Exception:
             log.exception("a session could not be changed")
-            self.proxy.fail(handle, 503, StoreUnavailable.reason)
+            self.proxy.fail(ask.handle, 503, StoreUnavailable.reason)
 
 
 def _set_cookies(values: Iterable[str]) -> bytes:

@@ -1,0 +1,47 @@
+"""What the data plane asks the control plane, as a record with named fields."""
+
+import enum
+from collections.abc import Mapping
+from typing import NamedTuple
+
+class AskKind(enum.IntEnum):
+    """What is asked, and how it is answered (methods of `Proxy`).
+
+    AUTHENTICATE, AUTHENTICATE_STRONG (the store decides), AUTHENTICATE_LATEST (as the store has it,
+    if that answers): `admit` or `refuse`. EXEMPTION, whether `path` needs no ticket on `route`:
+    `exempt`. STILL_ALIVE, whether the session of a stream, tunnel or upload goes on: `vouch`.
+    SEVERAL, which fields clear the cookies of several tickets: `doubt`. LOGIN, LOGIN_REMEMBERED,
+    LOGOUT, LOGOUT_EVERYWHERE, ROTATE, for a response that waits: `relay` or `fail`.
+    """
+
+    AUTHENTICATE = 0
+    AUTHENTICATE_STRONG = 1
+    AUTHENTICATE_LATEST = 2
+    EXEMPTION = 3
+    STILL_ALIVE = 4
+    SEVERAL = 5
+    LOGIN = 6
+    LOGIN_REMEMBERED = 7
+    LOGOUT = 8
+    LOGOUT_EVERYWHERE = 9
+    ROTATE = 10
+
+class Where(NamedTuple):
+    """What decides about a request's cookies."""
+
+    host: str  #: its Host; empty if that is longer than 100 bytes
+    is_https: bool  #: it came by https, as a trusted proxy says
+
+class Ask(NamedTuple):
+    """One question. Fields that its kind does not need keep their defaults."""
+
+    kind: AskKind
+    handle: int  #: of the connection and the question: what the answer is given for
+    tickets: str  #: the request's ticket, several with spaces between, or empty
+    is_use: bool = False  #: of the session: AUTHENTICATE to AUTHENTICATE_LATEST, STILL_ALIVE
+    route: int = 0  #: EXEMPTION: the route's number
+    path: bytes = b""  #: EXEMPTION: in its normal form; SEVERAL: as it came
+    cookies: bytes = b""  #: SEVERAL: all that may hold a ticket, as a Cookie field
+    principal: bytes = b""  #: LOGIN, LOGIN_REMEMBERED: as the application names it
+    details: Mapping[str, str] = ...  #: LOGIN, LOGIN_REMEMBERED: what to record with the login
+    where: Where = ...  #: SEVERAL and all changes

@@ -1,0 +1,182 @@
+# What is known of a connection: of its socket (`Conn`), of the client at its other end (`Client`), of
+# the request under way (`Request`), of the way to a server (`Link`). A downstream connection has a
+# client and a request, an upstream one a link; the other parts of its slot stay zero.
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from fastticket.core.check cimport Checked
+from fastticket.dataplane.accesslog cimport PRINCIPAL_KEPT_MAX, Entry
+from fastticket.dataplane.clients cimport ADDRESS_BYTES, ADDRESS_TEXT_MAX
+from fastticket.dataplane.frames cimport Frames
+from fastticket.dataplane.chunks cimport Chunks
+from fastticket.dataplane.http1 cimport Framing, Method
+from fastticket.dataplane.octets cimport Span
+from fastticket.dataplane.lists cimport Node
+from fastticket.dataplane.routes cimport Auth
+from fastticket.dataplane.states cimport CHECKS_MOVES, Downstream, Upstream, check_move
+
+cdef enum:
+    HOST_BYTES_MAX = 100
+    AGENT_CHARS_MAX = 200
+    AGENT_BYTES_MAX = 800       # so many characters in UTF-8
+    DOUBT_BYTES_MAX = 3000      # of fields that clear cookies
+
+
+cdef enum Side:
+    FREE = 0
+    LISTENER
+    DOWNSTREAM
+    UPSTREAM
+
+
+cdef enum Change:               # what a response wants of the session, beside the kinds of asks.AskKind from LOGIN on
+    UNCLEAR = 11                # its fields can be read in two ways, or not at all
+    IGNORED                     # the application may not, or there is no session
+    NO_CHANGE
+
+
+cdef enum Preference:           # what a client says about its session
+    NO_USE_ASKED = 1            # this request is no use of it
+    LIFETIME_ASKED = 2          # how long does it still live?
+
+
+cdef enum Endpoint:
+    NO_ENDPOINT = 0
+    OF_TICKETS                  # whether the ticket is good
+    OF_REQUESTS                 # whether the request that another gateway describes may pass
+
+
+cdef struct Agent:              # what a client calls its program, where a login may record it
+    uint16_t size
+    uint8_t[AGENT_BYTES_MAX] text
+
+
+cdef struct Doubt:              # of a request with several tickets
+    uint32_t fields_size
+    uint32_t tickets_size
+    uint8_t *text               # field lines for the answer, then the tickets
+
+
+cdef struct Client:
+    bint is_trusted             # the peer is a proxy of ours
+    bint is_counted             # in `clients`
+    bint has_address            # `address` is one
+    uint8_t[ADDRESS_BYTES] peer_address     # of the peer: the client itself, or the last proxy before us
+    uint8_t[ADDRESS_BYTES] address          # of the client, as far as proxies of ours vouch for it
+    uint8_t peer_text_size
+    char[ADDRESS_TEXT_MAX] peer_text
+
+
+cdef struct Request:
+    uint32_t head_size          # in `held`
+    uint32_t body_size          # in `held`, after the head, decoded
+    bint held_is_whole          # `held` begins with the head, and so the request can be sent (again)
+    bint closes                 # after this answer
+    bint is_unframed            # only the connection's end tells where the answer ends: to close it before that is a reset
+    uint8_t upgrade             # the protocol to change to, from 1
+    uint8_t minor
+    bint is_routed              # the route is that of the request under way
+    bint is_held_up             # in this window of the body, by the upstream: the client is not to blame
+    int64_t window_ends_ms
+    bint retried
+    bint answered               # a byte of the response went to the client
+    Method method
+    uint16_t route
+    uint16_t attempts
+    Auth auth                   # what the route asks for
+    bint is_plain               # its path; else it needs a ticket whatever the route says
+    bint exemption_asked
+    uint8_t verdict             # for which it would be refused
+    uint8_t asked               # the AskKind of the last ask
+    bint is_admitted
+    bint is_used                # has sent something since its ticket was judged
+    bint is_vouched             # the control plane was asked whether the session still lives
+    uint8_t preferences         # of Preference
+    uint8_t endpoint            # of Endpoint: answered here, for another gateway
+    bint was_confirmed          # judged again after it had waited
+    uint32_t asks               # of the connection so far: the number of the last one
+    uint32_t requests           # of the connection so far
+    int64_t began_us            # 0: no request is under way
+    uint64_t body_bytes_out
+    uint16_t status
+    const char *reason          # of an answer of our own
+    Entry *entry                # for the access log
+    Agent *agent                # if a login would record it
+    Doubt *doubt                # if there were several tickets
+    Checked checked             # the ticket
+    bint is_https               # with `host`, as a proxy of ours has it
+    uint8_t host_size           # 0: not kept, or longer
+    char[HOST_BYTES_MAX] host
+
+
+cdef struct Link:
+    uint16_t server
+    bint is_personal            # who authenticates has authenticated the connection: never in the pool
+    int keep_alive_s            # of its last response, as `Head` has it
+    int64_t usable_until_ms     # in the pool, as the server says; 0: it says nothing
+    bint is_parted              # its client was told that the gateway goes away: nothing follows that
+    bint reused
+    bint keeps_alive
+    bint send_failed
+    uint8_t interims            # interim responses so far
+    uint8_t principal_size      # KEPT: the principal that it is kept for; 0: a client without a ticket
+    uint8_t[PRINCIPAL_KEPT_MAX] principal
+
+
+cdef struct Conn:
+    int fd
+    uint32_t generation
+    Side side
+    uint8_t state               # of Downstream or Upstream
+    bint readable               # the kernel may have bytes for us (edge-triggered: it will not say so again)
+    bint hung_up                # it has said that no more will come after those
+    bint watches_out
+    uint32_t peer               # the other side of the exchange
+    Node place                  # among free slots, in a server's pool, in a group's pending requests
+    # timer
+    uint8_t waits               # which set of timeouts
+    uint8_t deadlines           # which list of deadlines; 0: none
+    int64_t deadline_ms
+    Node timer
+    # what was read and must be kept: a request from its head on, pieces of a response head
+    uint8_t *held
+    uint32_t held_size
+    # what the kernel did not take yet
+    uint8_t *unsent
+    uint32_t unsent_at
+    uint32_t unsent_size
+    # the message coming in
+    Framing framing
+    bint complete
+    uint64_t left
+    Chunks chunks
+    # the message going out
+    bint sends_chunks
+    uint64_t window_bytes       # received since the timer was set
+    uint64_t taken_bytes        # and sent
+    Frames frames               # of a tunnel, what comes from here
+    uint32_t kept               # of both sides: an upstream connection that is this client's alone, and whose it is; or NONE
+    Client client
+    Request request
+    Link link
+
+
+cdef inline void enter(Conn *c, int state) noexcept nogil:
+    """The one way to change a connection's state."""
+    if CHECKS_MOVES:
+        check_move(c.state, state)
+    c.state = <uint8_t>state
+
+
+cdef inline bint reads_heads(const Conn *c) noexcept nogil:
+    """Whether what comes next is a request's head, or what stands before it."""
+    return Downstream.IDLE <= c.state <= Downstream.READING_HEAD
+
+
+cdef inline bint is_idle(const Conn *c) noexcept nogil:
+    """Whether a client has nothing under way, not even half a head."""
+    return c.state == Downstream.IDLE or c.state == Downstream.ANNOUNCING and c.held_size == 0
+
+
+cdef inline bint is_tunnelling(const Conn *c) noexcept nogil:
+    return c.state == Downstream.TUNNELLING or c.state == Upstream.TUNNELLED

@@ -1,0 +1,62 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+"""The data plane's counters: numbers written in place, into memory that another process may read.
+
+The struct `Counters` (counters.pxd) is the one list of them. METRICS says what `/metrics` calls
+each; those that it lacks are parts of a metric with labels (gateway/metrics.py).
+"""
+
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcpy
+
+from fastticket.errors import Verdict
+
+COUNTERS_BYTES = sizeof(Counters)
+
+METRICS = {
+    "accepted": ("connections_accepted", "Client connections."),
+    "over_client_limit": ("connections_refused", "Client connections beyond connections_per_client_max."),
+    "proxy_headers_refused": ("proxy_headers_refused", "Connections without a PROXY header that counts, closed."),
+    "requests": ("requests_received", "Request heads that could be read."),
+    "responses": ("upstream_responses", "Responses passed on from upstream servers."),
+    "upstream_connects": ("upstream_connections", "Connections made to upstream servers."),
+    "upstream_errors": ("upstream_errors", "Connections to upstream servers that failed."),
+    "upstream_timeouts": ("upstream_timeouts", "Upstream servers that took too long."),
+    "retries": ("upstream_retries", "Requests sent again, on another connection."),
+    "queue_full": ("upstream_queue_full", "Requests refused because pending_max were waiting."),
+    "timeouts": ("client_timeouts", "Clients that took too long."),
+    "tunnels": ("tunnels", "WebSockets and others that were opened."),
+    "cut": ("sessions_cut", "Tunnels and streams that ended with their session."),
+    "forged": ("tickets_forged", "Tickets under a key of the ring whose signature is not that key's."),
+    "full": ("connections_full", "Times that connections_max clients were connected, and others had to wait."),
+    "out_of_descriptors": ("descriptor_shortages", "Times that there was no file descriptor for a connection."),
+    "cookies_dropped": ("ticket_cookies_dropped", "Cookies of the ticket's name that an upstream had no right to set."),
+    "cut_short": ("responses_cut_short", "Requests whose answer did not get through to its end."),
+}
+
+
+cdef dict _numbers():
+    """The place of each number in the struct; of an array, those of all its elements."""
+    cdef Counters places
+    cdef size_t i
+    for i in range(sizeof(Counters) // sizeof(uint64_t)):
+        (<uint64_t *>&places)[i] = i
+    return places
+
+
+NUMBERS = _numbers()
+
+
+def read_counters(const uint8_t[::1] page not None):
+    """What a data plane writes into its page, from whatever process."""
+    cdef Counters counters
+    if page.shape[0] < <Py_ssize_t>COUNTERS_BYTES:
+        raise ValueError(f"counters have {COUNTERS_BYTES} bytes, not {page.shape[0]}")
+    memcpy(&counters, &page[0], sizeof(Counters))
+    found = dict(counters)
+    refused, answers, latency = found["refused"], found["answers"], found.pop("latency")
+    found["refused"] = {verdict.reason: refused[verdict.value] for verdict in Verdict if refused[verdict.value]}
+    found["answers"] = {f"{i}xx": answers[i] for i in range(1, ANSWER_CLASSES)}
+    found["latency_us"] = [
+        (None if i == LATENCY_BUCKETS - 1 else 1 << i, latency[i]) for i in range(LATENCY_BUCKETS)
+    ]
+    return found

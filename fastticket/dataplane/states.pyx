@@ -1,0 +1,88 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+"""The states of a connection and the moves between them.
+
+Downstream, a client's connection (an answer of ours leads from anywhere to FLUSHING, LINGERING,
+IDLE or NEXT_HELD; closing the connection is no move):
+
+    NEW ──► ANNOUNCING ──► READING_HEAD ◄──────────── IDLE ◄── NEW
+                             │  ▲   ▲                  ▲
+              ┌──────────────┤  │   └── NEXT_HELD ◄──┐ │
+              ▼              │  │                   │ │
+           ASKING ──────┐    │  │ a server is free  answered
+              │         ▼    ▼  │                   │ │
+              │       QUEUED ───┘                   │ │
+              ▼                                     │ │
+           CONNECTING ──► EXCHANGING ──► FLUSHING ──┴─┴──► LINGERING
+                           │  ▲   │
+                           ▼  │   └──► TUNNELLING
+                          CHANGING
+
+Upstream, a connection to a server:
+
+    NEW ──► OPENING ──► AWAITING_HEAD ──► RELAYING ──► TUNNELLED
+                          ▲  ▲              │  │
+                          │  └── POOLED ◄───┘  │
+                          └───── KEPT ◄────────┘
+
+A build with FASTTICKET_DEBUG=1 ends the process at a move that MOVES lacks, and keeps which were
+made (`moves_made`).
+"""
+
+from libc.stdint cimport uint32_t
+from libc.stdio cimport fprintf, stderr
+from libc.stdlib cimport abort
+
+_ANSWERED = frozenset((Downstream.IDLE, Downstream.NEXT_HELD, Downstream.FLUSHING, Downstream.LINGERING))
+_FORWARDED = frozenset((Downstream.QUEUED, Downstream.CONNECTING, Downstream.EXCHANGING))
+
+MOVES = {
+    Downstream.NEW: frozenset((
+        Downstream.IDLE, Downstream.ANNOUNCING, Upstream.OPENING, Upstream.AWAITING_HEAD)),
+    Downstream.ANNOUNCING: _ANSWERED | {Downstream.READING_HEAD},
+    Downstream.IDLE: _ANSWERED | {Downstream.READING_HEAD},
+    Downstream.READING_HEAD: _ANSWERED | _FORWARDED | {Downstream.ASKING},
+    Downstream.NEXT_HELD: _ANSWERED | {Downstream.READING_HEAD},
+    Downstream.ASKING: _ANSWERED | _FORWARDED | {Downstream.ASKING},
+    Downstream.QUEUED: frozenset((Downstream.READING_HEAD,)),
+    Downstream.CONNECTING: _ANSWERED | _FORWARDED,
+    Downstream.EXCHANGING: _ANSWERED | _FORWARDED | {Downstream.CHANGING, Downstream.TUNNELLING},
+    Downstream.CHANGING: _ANSWERED | {Downstream.EXCHANGING},
+    Downstream.FLUSHING: _ANSWERED,
+    Downstream.LINGERING: frozenset(),
+    Downstream.TUNNELLING: frozenset(),
+    Upstream.OPENING: frozenset((Upstream.AWAITING_HEAD,)),
+    Upstream.AWAITING_HEAD: frozenset((Upstream.AWAITING_HEAD, Upstream.RELAYING)),
+    Upstream.RELAYING: frozenset((Upstream.POOLED, Upstream.KEPT, Upstream.TUNNELLED)),
+    Upstream.POOLED: frozenset((Upstream.AWAITING_HEAD,)),
+    Upstream.KEPT: frozenset((Upstream.AWAITING_HEAD,)),
+    Upstream.TUNNELLED: frozenset(),
+}
+
+# The same for C, and what was made: a bit for each state that follows.
+cdef uint32_t[STATES] ALLOWED
+cdef uint32_t[STATES] MADE
+
+
+cdef void _fill() except *:
+    cdef int i
+    for i in range(STATES):
+        ALLOWED[i] = MADE[i] = 0
+    for before, following in MOVES.items():
+        for after in following:
+            ALLOWED[<int>before] |= <uint32_t>1 << <int>after
+
+
+_fill()
+
+
+cdef void check_move(int before, int after) noexcept nogil:
+    """End the process if the table has no such move."""
+    if not ALLOWED[before] >> after & 1:
+        fprintf(stderr, "fastticket: a connection moves from state %d to %d\n", before, after)
+        abort()
+    MADE[before] |= <uint32_t>1 << after
+
+
+def moves_made():
+    """The moves made so far in this process; none unless it is a debug build."""
+    return {(before, after) for before in MOVES for after in MOVES if MADE[<int>before] >> <int>after & 1}

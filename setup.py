@@ -58,6 +58,8 @@ setup(
             compiled("dataplane.counters"),
             compiled("dataplane.reasons"),
             compiled("dataplane.states"),
+            compiled("dataplane.endpoint"),
+            compiled("dataplane.forwarding"),
             compiled("dataplane.http1"),
             compiled("dataplane.paths"),
             compiled("dataplane.routes"),

@@ -58,6 +58,8 @@ setup(
             compiled("dataplane.states"),
             compiled("dataplane.fieldnames"),
             compiled("dataplane.hosts"),
+            compiled("dataplane.endpoint"),
+            compiled("dataplane.forwarding"),
             compiled("dataplane.http1"),
             compiled("dataplane.chunks"),
             compiled("dataplane.cookiefields"),

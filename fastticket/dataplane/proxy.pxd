@@ -11,6 +11,8 @@ from fastticket.dataplane.conn cimport (
 )
 from fastticket.dataplane.chunks cimport Chunks
 from fastticket.dataplane.fieldnames cimport Names
+from fastticket.dataplane.endpoint cimport Front
+from fastticket.dataplane.forwarding cimport Forwarding
 from fastticket.dataplane.lists cimport NONE
 from fastticket.dataplane.states cimport Downstream, Upstream
 from fastticket.dataplane.http1 cimport Field, Framing, Head, Method
@@ -19,6 +21,7 @@ from fastticket.dataplane.reasons cimport Reason, Row
 from fastticket.dataplane.routes cimport Auth, Routes, Text
 from fastticket.dataplane.sockets cimport epoll_event, sockaddr_storage, socklen_t
 from fastticket.dataplane.balance cimport Group, Upstreams
+from fastticket.dataplane.writer cimport Writer
 from fastticket.core.verdict cimport Verdict
 
 cdef enum:
@@ -27,10 +30,7 @@ cdef enum:
     DEADLINES_MAX = 250
     WAITS_MAX = 64
     FAULTS_NOTED_MAX = 16
-    UPGRADES_MAX = 8
     EVENTS_MAX = 256
-    NEXT_BYTES_MAX = 4096       # of where a client wanted to go, encoded
-    LOCATION_BYTES_MAX = 5120
 
 
 cdef enum Timer:
@@ -48,13 +48,6 @@ cdef enum Timer:
     TUNNEL
     VOUCH
     SEND                        # the upstream is slow to take a request
-
-
-cdef enum Front:                # what the gateway that asks says of the request that it has
-    NO_FRONT = 0
-    SAYS_ORIGINAL               # X-Original-Method, X-Original-URI, Host
-    SAYS_FORWARDED              # X-Forwarded-Method, X-Forwarded-Uri, X-Forwarded-Host
-    SAYS_BELOW                  # its own method and Host, and the target after the endpoint's path
 
 
 cdef struct Deadlines:          # of all that wait for the same, equally long: sorted by itself
@@ -77,6 +70,7 @@ cdef class Proxy:
     cdef Networks trusted
     cdef Tally clients
     cdef Names names
+    cdef Forwarding forwarding
     cdef int epoll_fd
     cdef Conn *conns
     cdef uint32_t conn_max              # slots that there are
@@ -89,34 +83,19 @@ cdef class Proxy:
     cdef uint32_t descriptors_max       # of both sides; 0: no limit
     cdef bint accepts
     cdef int64_t accepts_again_ms
-    cdef uint8_t websocket          # which of `upgrades`, from 1; 0: none
     cdef bint leaving               # every connection closes after its next answer; others are still let in
     cdef bint draining
     cdef bint closes_idle
     cdef uint64_t freed_groups          # a bit for each group in which a server may have room for a pending request
-    cdef tuple texts                    # what these borrow:
-    cdef Text cookie
-    cdef Text identity_field            # with ": "
-    cdef bint escapes_identity          # percent-encoding, for who does not read UTF-8 in a field
-    cdef Text request_id_field          # with ": "
-    cdef Text login_url
-    cdef Text login_fragment            # of it, with its "#"
-    cdef Text next_name                 # the parameter for where a client wanted to go, with what goes before and after it
-    cdef Text lifetime_field            # with ": "
     cdef Front front                    # who asks at the endpoint
-    cdef bint forwards_ticket
-    cdef Text[UPGRADES_MAX] upgrades
-    cdef uint32_t upgrade_count
     cdef bint records_address           # with a login
     cdef bint records_agent
     cdef bint expects_proxy_header
     cdef const char *unannounced_why    # the last connection was closed that had no PROXY header that counts
     cdef char[ADDRESS_TEXT_MAX] unannounced_peer
-    cdef bint writes_forwarded
     cdef bint keeps_entry               # of each request: for the log, or its id
     cdef int64_t date_s                 # which second `date` says
     cdef char[40] date
-    cdef uint64_t random
     # limits
     cdef uint32_t downstream_max
     cdef uint32_t per_client_max
@@ -130,7 +109,6 @@ cdef class Proxy:
     cdef uint64_t response_rate_min
     cdef Deadlines[DEADLINES_MAX] deadlines       # 0 is none, 1 to TIMERS - 1 those of the kinds
     cdef int deadlines_count
-    cdef char[LOCATION_BYTES_MAX] location  # of an answer of our own
     cdef uint8_t[WAITS_MAX][WAIT_BYTES] waits
     cdef int waits_count
     cdef epoll_event[EVENTS_MAX] events
@@ -138,16 +116,8 @@ cdef class Proxy:
     cdef int64_t now_ms
     cdef Head head                      # the last one parsed
     cdef uint64_t head_of               # the handle of the connection whose request it is of, or NOBODYS
-    cdef int tickets                    # that head has; -1: nobody has looked
-    cdef Span ticket                    # the last one
-    cdef int chain_field                # where it names the client; -1: nowhere
-    cdef uint32_t chain_at
     cdef uint8_t *scratch               # what was received just now
-    cdef uint8_t *out                   # what is about to be sent
-    cdef uint32_t out_size
-    cdef uint32_t out_bytes             # its size
-    cdef uint32_t run_at                # field lines that go on as they came, still to be copied
-    cdef uint32_t run_end
+    cdef Writer out                     # what is about to be sent
     cdef uint8_t *block_first           # free blocks of `head_bytes`, linked through their first bytes
     cdef uint32_t block_count
     cdef Question *ask_list
@@ -190,11 +160,9 @@ cdef class Proxy:
     cdef void _note_unannounced(self, const Conn *c, const char *why) noexcept nogil
     cdef int _over_limits(self, const Head *head, int size) noexcept nogil
     cdef void _refuse_body(self, uint32_t index) noexcept nogil
-    cdef uint8_t _upgrade_of(self, const Conn *c, const Head *head) noexcept nogil
     cdef void _note_request(self, Conn *c) noexcept nogil
     cdef void _note_nothing(self, Conn *c) noexcept nogil
     cdef void _note_refused(self, Conn *c, int verdict) noexcept nogil
-    cdef void _name_request(self, Conn *c, bint is_read) noexcept nogil
     cdef void _set_date(self) noexcept nogil
     cdef int _socket(self, int family) noexcept nogil
     cdef bint _spare_one(self) noexcept nogil
@@ -215,11 +183,6 @@ cdef class Proxy:
     cdef void _leave_pending(self, uint32_t index) noexcept nogil
     cdef void _has_room(self, uint16_t server) noexcept nogil
     cdef void _serve_pending(self) noexcept nogil
-    cdef void _put_upgrade(self, const Conn *c) noexcept nogil
-    cdef void _find_client(self, Conn *c) noexcept nogil
-    cdef void _put_forwarded(self, Conn *c, const Field *proto) noexcept nogil
-    cdef void _put_request_id(self, const Conn *c) noexcept nogil
-    cdef bint _agreed(self, const Conn *d, const uint8_t *at) noexcept nogil
     cdef uint32_t _take_slot(self) noexcept nogil
     cdef uint32_t _new_conn(self, int fd, Side side) noexcept nogil
     cdef void _close(self, uint32_t index) noexcept nogil
@@ -236,9 +199,6 @@ cdef class Proxy:
     cdef void _restart_silence(self, uint32_t upstream) noexcept nogil
     cdef void _note(self, uint16_t server, const char *what) noexcept nogil
     cdef void _malformed(self, uint32_t index, const char *what) noexcept nogil
-    cdef void _put_own_fields(self, const Text *lines) noexcept nogil
-    cdef bint _goes_downstream(self, const Conn *d, const uint8_t *at, const Field *field, bint has_ours) noexcept nogil
-    cdef bint _may_set(self, const Conn *d, const uint8_t *at, const Field *field, bint has_ours) noexcept nogil
     cdef uint32_t _kept_for(self, uint32_t index, const Group *group) noexcept nogil
     cdef void _keep(self, uint32_t index, uint32_t downstream) noexcept nogil
     cdef void _let_go_of_kept(self, Conn *c) noexcept nogil
@@ -267,16 +227,7 @@ cdef class Proxy:
     cdef bint _touches(self, const Conn *c) noexcept nogil
     cdef void _read_again(self, uint32_t index) noexcept nogil
     cdef bint _stand_in(self, uint32_t index) noexcept nogil
-    cdef int _find_original(self, const Conn *c) noexcept nogil
-    cdef bint _find_below(self, const Conn *c, Span *target) noexcept nogil
-    cdef const char *_login_line(self, const Conn *c, int verdict) noexcept nogil
-    cdef uint32_t _encode_next(self, const Conn *c, uint8_t *out) noexcept nogil
-    cdef bint _withhold_ticket(self, const Conn *c, const Field *field) noexcept nogil
-    cdef bint _put_cookies_left(self, const Conn *c, const Field *field) noexcept nogil
-    cdef void _note_preference(self, Conn *c, const Field *field) noexcept nogil
-    cdef void _put_lifetime(self, const Conn *c) noexcept nogil
     cdef void _note_target(self, Conn *c) noexcept nogil
-    cdef int _find_tickets(self, Conn *c, Span *ticket) noexcept nogil
     cdef void _ask(self, uint32_t index, AskKind kind, Span value) noexcept nogil
     cdef void _refused(self, uint32_t index, int verdict) noexcept nogil
     cdef bint _is_browser(self, uint32_t index) noexcept nogil
@@ -284,13 +235,13 @@ cdef class Proxy:
     cdef void _fail_exchange(self, uint32_t index, Reason reason) noexcept nogil
     cdef void _count(self, const Row *row) noexcept nogil
     cdef void _fail_exchange_as(self, uint32_t index, int status, const char *slug) noexcept nogil
-    cdef void _answer(self, uint32_t index, Reason reason, const char *fields) noexcept nogil
-    cdef void _put_identity(self, const Conn *c) noexcept nogil
-    cdef void _put_escaped(self, uint8_t c) noexcept nogil
+    cdef void _answer(self, uint32_t index, Reason reason) noexcept nogil
     cdef void _answer_identity(self, uint32_t index) noexcept nogil
     cdef void _deliver(self, uint32_t index, int status, const uint8_t *answer, uint32_t size) noexcept nogil
     cdef const char *_connection_field(self, Conn *c) noexcept nogil
-    cdef void _respond(self, uint32_t index, int status, const char *slug, const char *fields) noexcept nogil
+    cdef void _begin_answer(self, uint32_t index, int status, const char *slug) noexcept nogil
+    cdef void _put_challenge(self, const char *slug) noexcept nogil
+    cdef void _end_answer(self, uint32_t index, int status, const char *slug) noexcept nogil
     cdef void _flush_out(self, uint32_t index) noexcept nogil
     cdef void _after_answer(self, uint32_t index) noexcept nogil
     cdef void _linger(self, uint32_t index, bint more_held) noexcept nogil
@@ -304,15 +255,6 @@ cdef class Proxy:
     cdef bint _is_quiet(self, Conn *c) noexcept nogil
     cdef void _leave_pool(self, uint32_t index) noexcept nogil
     cdef void _send_request(self, uint32_t index) noexcept nogil
-    cdef void _compose_request(self, Conn *c) noexcept nogil
-    cdef void _put_forwarding(self, Conn *c) noexcept nogil
-    cdef void _put(self, const uint8_t *at, uint32_t size) noexcept nogil
-    cdef void _put_field(self, const uint8_t *at, const Field *field) noexcept nogil
-    cdef void _put_apart(self, const uint8_t *at, const Field *field) noexcept nogil
-    cdef void _end_run(self, const uint8_t *at) noexcept nogil
-    cdef void _put_length(self, uint64_t length) noexcept nogil
-    cdef void _put_number(self, uint64_t number) noexcept nogil
-    cdef void _put_body(self, const uint8_t *at, uint32_t size, bint chunked, bint complete) noexcept nogil
     cdef void _pump(self, uint32_t index) noexcept nogil
     cdef uint32_t _room(self, Conn *c) noexcept nogil
     cdef bint _move(self, uint32_t index, uint8_t *at, uint32_t size) noexcept nogil
@@ -328,11 +270,9 @@ cdef class Proxy:
     cdef bint _hold(self, Conn *c, const uint8_t *at, uint32_t size) noexcept nogil
     cdef bint _changes_session(self, uint32_t index, const uint8_t *at, uint32_t size) noexcept nogil
     cdef int _login_kind(self, const uint8_t *at) noexcept nogil
-    cdef void _relay(
-        self, uint32_t index, uint8_t *at, uint32_t size, const uint8_t *fields, uint32_t fields_size) noexcept nogil
+    cdef void _relay(self, uint32_t index, uint8_t *at, uint32_t size, const Text *fields) noexcept nogil
+    cdef void _note_dropped(self, uint16_t server, int cookies) noexcept nogil
     cdef void _guard_end(self, Conn *c, bint is_unframed) noexcept nogil
-    cdef void _compose_response(
-        self, Conn *d, const uint8_t *at, const uint8_t *fields, uint32_t fields_size, bint is_tunnel) noexcept nogil
     cdef void _open_tunnel(self, uint32_t index) noexcept nogil
     cdef bint _part(self, uint32_t index) noexcept nogil
     cdef void _finish(self, uint32_t index) noexcept nogil

@@ -13,9 +13,6 @@ from fastticket.dataplane.clients import Networks
 from fastticket.dataplane.routes import Routes
 from fastticket.errors import Verdict
 
-#: Who may ask at the endpoint, as `Proxy` has it in `front`.
-FRONTS: Mapping[str, int]
-
 #: Name of each limit: (default, least, most). 0 is "no limit" for those whose least is 0.
 LIMITS: Mapping[str, tuple[int, int, int]]
 
@@ -69,7 +66,7 @@ class Proxy:
         `escapes_identity`: the identity field in percent-encoding; else its bytes are UTF-8.
         `trusted`: whose X-Forwarded-*, request id and PROXY header (`expects_proxy_header`) are
         believed. `request_id_field`: the field that gets a request id, "" for none.
-        `next_parameter`: of `login_url`, for where the client wanted to go. `front`: of FRONTS,
+        `next_parameter`: of `login_url`, for where the client wanted to go. `front`: of `endpoint.FRONTS`,
         whose description of a request is judged at the endpoint. `no_use_field`, `lifetime_field`:
         by which a client says that a request is no use of its session, and asks how long that still
         lives. `dropped_fields`: never forwarded. `forwards_ticket`: whether upstreams see it.

@@ -62,14 +62,14 @@ from fastticket.dataplane.clients cimport (
     Networks,
     Tally,
     Who,
-    is_v4,
-    read_address,
     read_proxy_header,
     write_address,
 )
 
 from fastticket.dataplane.counters cimport LATENCY_BUCKETS, Counters, count_one
 from fastticket.dataplane.conn cimport enter, is_idle, is_tunnelling, reads_heads
+from fastticket.dataplane.endpoint cimport Front, find_original
+from fastticket.dataplane.forwarding cimport LOCATION_BYTES_MAX, Forwarding, is_browser, says_https
 from fastticket.dataplane.frames cimport CLOSE_FRAME_BYTES, Frames, close_frame, follow, is_between
 from fastticket.dataplane.chunks cimport dechunk
 from fastticket.dataplane.cookiefields cimport cookie_in, find_cookie, sets_cookie
@@ -84,7 +84,6 @@ from fastticket.dataplane.http1 cimport (
     fault_of,
     host_at,
     host_size,
-    is_nominated,
     parse_request,
     parse_response,
     take_target,
@@ -94,10 +93,11 @@ from fastticket.dataplane.lists cimport append, prepend, remove
 from fastticket.core.mixing cimport mix
 from fastticket.dataplane.paths cimport EXACT, normal_path
 from fastticket.dataplane.reasons cimport UNCOUNTED, Reason, Row, phrase_of, row_of, slug_of, unreadable
-from fastticket.dataplane.routes cimport NO_ROUTE, Auth, Route, Routes, Text, adds
+from fastticket.dataplane.routes cimport NO_ROUTE, Auth, Route, Routes, Text
 from fastticket.dataplane.sockets cimport *
 from fastticket.core.ticket cimport ascii_text, decode, encode
 from fastticket.dataplane.balance cimport NOBODY, Balance, Group, Server, Upstreams, is_busy
+from fastticket.dataplane.writer cimport CHUNK_HEADER_BYTES, put, put_body, put_length, put_number, put_text
 from fastticket.core.wire cimport (
     PRINCIPAL_AT,
     PRINCIPAL_LENGTH_AT,
@@ -105,15 +105,13 @@ from fastticket.core.wire cimport (
     SESSION_ID_AT,
     TAG_BYTES,
     TEXT_CHARS_MAX,
-    never_ms,
-    raw_absolute_deadline_ms,
-    raw_idle_timeout_s,
     raw_key_id,
 )
 
 import os
 
 from fastticket.dataplane.asks import Ask as _Ask, Where as _Where
+from fastticket.dataplane.endpoint import FRONTS as _FRONTS
 from fastticket.dataplane.counters import COUNTERS_BYTES as _COUNTERS_BYTES, read_counters as _read_counters
 
 cdef extern from "<time.h>" nogil:
@@ -141,7 +139,6 @@ cdef enum:
     NO_DESCRIPTOR = 0xFFFFFFFE
     NOBODYS = 0xFFFFFFFFFFFFFFFF        # no request's head
     SCRATCH_BYTES = 65536               # read at once
-    CHUNK_HEADER_BYTES = 16             # room for one before what was read
     CHUNK_END_BYTES = 16                # and for what ends it after
     EXTRA_BYTES_MAX = 8192              # of fields that the control plane adds
     BLOCKS_KEPT_MAX = 256
@@ -151,20 +148,8 @@ cdef enum:
     ACCEPT_PAUSE_MS = 100
     VOUCH_MS = 250
     INTERIMS_MAX = 100                  # interim responses before a final one
-    REQUEST_ID_BYTES_MAX = 200
+    BODY_FRAME_BYTES = 28               # of the body of an answer of ours, beside phrase and slug
     FORWARDING_BYTES_MAX = 4096         # of the fields that say who the client is, beside those of a trusted proxy
-
-cdef const char *CHALLENGE = b"WWW-Authenticate: Ticket realm=\"fastticket\", error=\"%s\"\r\n"
-
-# Who asks at the endpoint, and how it says what it is asked itself.
-FRONTS = {
-    "": Front.NO_FRONT,
-    "nginx": Front.SAYS_ORIGINAL,
-    "haproxy": Front.SAYS_ORIGINAL,
-    "traefik": Front.SAYS_FORWARDED,
-    "caddy": Front.SAYS_FORWARDED,
-    "envoy": Front.SAYS_BELOW,
-}
 
 # What may be set, its default, the least and the most.
 LIMITS = {
@@ -214,21 +199,6 @@ cdef int64_t _ms(seconds) except -1:
     return max(1, int(seconds * 1000))
 
 
-cdef Text _text(bytes value):
-    """Borrowed: the caller keeps `value`."""
-    return Text(<const uint8_t *><const char *>value, <uint32_t>len(value))
-
-
-cdef tuple _login_parts(str login_url, str next_parameter):
-    """What is before a fragment, the fragment, and what stands between the first and where a client
-    wanted to go.
-    """
-    url, sign, fragment = login_url.partition("#")
-    joint = "" if url.endswith(("?", "&")) else "&" if "?" in url else "?"
-    name = f"{joint}{next_parameter}=" if next_parameter else ""
-    return url.encode("ascii"), (sign + fragment).encode("ascii"), name.encode("ascii")
-
-
 @cython.final
 @cython.no_gc_clear                     # __dealloc__ closes connections, and needs the rooms for it
 cdef class Proxy:
@@ -262,44 +232,25 @@ cdef class Proxy:
         counters=None,
         uint32_t descriptors_max=0,
     ):
-        cdef uint32_t i
         self.epoll_fd = -1
         self.checker = checker
         self.upstreams = upstreams
         self.routes = routes
-        self.trusted = Networks() if trusted is None else trusted
+        self.forwarding = Forwarding(
+            checker, cookie=cookie, identity_field=identity_field, escapes_identity=escapes_identity,
+            request_id_field=request_id_field, login_url=login_url, next_parameter=next_parameter, no_use_field=no_use_field,
+            lifetime_field=lifetime_field, dropped_fields=dropped_fields, forwards_ticket=forwards_ticket, trusted=trusted,
+            writes_forwarded=writes_forwarded, upgrades=upgrades)
+        self.names = self.forwarding.names
+        self.trusted = self.forwarding.trusted
         self.log = log
-        self.names = Names(
-            (identity_field,), request_id_field, no_use=no_use_field, lifetime=lifetime_field, dropped=dropped_fields)
-        self.texts = (
-            cookie.encode("ascii"), identity_field.encode("ascii") + b": ", lifetime_field.encode("ascii") + b": ",
-            request_id_field.encode("ascii") + b": ", tuple(name.lower().encode("ascii") for name in upgrades),
-            *_login_parts(login_url, next_parameter))
-        self.cookie = _text(self.texts[0])
-        self.identity_field = _text(self.texts[1])
-        self.login_url = _text(self.texts[5])
-        self.login_fragment = _text(self.texts[6])
-        self.next_name = _text(self.texts[7])
-        self.lifetime_field = _text(self.texts[2])
-        self.front = FRONTS[front]
-        self.forwards_ticket = forwards_ticket
-        self.escapes_identity = escapes_identity
-        self.request_id_field = _text(self.texts[3]) if request_id_field else Text(NULL, 0)
-        self.upgrade_count = len(upgrades)
-        if self.upgrade_count > UPGRADES_MAX:
-            raise ValueError(f"at most {UPGRADES_MAX} protocols to upgrade to")
-        for i in range(self.upgrade_count):
-            self.upgrades[i] = _text(self.texts[4][i])
-            if self.texts[4][i] == b"websocket":
-                self.websocket = <uint8_t>(i + 1)
+        self.front = _FRONTS[front]
         self.records_address = "address" in login_details
         self.records_agent = "user_agent" in login_details
         self.expects_proxy_header = expects_proxy_header
-        self.writes_forwarded = writes_forwarded
         self.keeps_entry = log is not None or bool(request_id_field)
         self.descriptors_max = descriptors_max
         self.date_s = -1
-        self.random = int.from_bytes(os.urandom(8), "little")
         self.page = bytearray(_COUNTERS_BYTES) if counters is None else counters
         if self.page.shape[0] < <Py_ssize_t>_COUNTERS_BYTES:
             raise ValueError(f"counters need {_COUNTERS_BYTES} bytes")
@@ -351,15 +302,15 @@ cdef class Proxy:
         self.conn_max = 4 * self.downstream_max + 64        # for each an upstream one, a pooled and a kept one, and the listeners
         # A head is at most what was read, a line more for the identity, the forwarding fields, and
         # what a route adds.
-        self.out_bytes = (
+        cdef uint32_t out_bytes = (
             2 * max(self.head_bytes, self.response_head_bytes) + max(self.head_bytes, <uint32_t>SCRATCH_BYTES)
-            + FORWARDING_BYTES_MAX + EXTRA_BYTES_MAX + DOUBT_BYTES_MAX + 4096)
+            + FORWARDING_BYTES_MAX + EXTRA_BYTES_MAX + DOUBT_BYTES_MAX + LOCATION_BYTES_MAX + self.forwarding.login_url.size + 4096)
         self.conns = <Conn *>calloc(self.conn_max, sizeof(Conn))        # what is never used never takes memory
         self.scratch = <uint8_t *>malloc(CHUNK_HEADER_BYTES + SCRATCH_BYTES + CHUNK_END_BYTES)
-        self.out = <uint8_t *>malloc(self.out_bytes)
+        self.out.at = <uint8_t *>malloc(out_bytes)
         self.ask_list = <Question *>malloc(2 * self.conn_max * sizeof(Question))
         self.again = <uint64_t *>malloc(2 * self.conn_max * sizeof(uint64_t))
-        if not self.conns or not self.scratch or not self.out or not self.ask_list or not self.again:
+        if not self.conns or not self.scratch or self.out.at == NULL or not self.ask_list or not self.again:
             raise MemoryError(f"no memory for {self.downstream_max} connections")
         self.freed_first = NONE
         self.free_first = NONE
@@ -379,7 +330,7 @@ cdef class Proxy:
             free(block)
         free(self.conns)
         free(self.scratch)
-        free(self.out)
+        free(self.out.at)
         free(self.ask_list)
         free(self.again)
         if self.epoll_fd >= 0:
@@ -624,7 +575,7 @@ cdef class Proxy:
             if field.kind == Kind.COOKIE:
                 cookies.append(value)
             elif field.kind == Kind.AUTHORIZATION and field.value.size > 7 and equals(c.held, Span(field.value.at, 7), b"ticket ", 7):
-                cookies.append(self.texts[0] + b"=" + value[7:])
+                cookies.append(self.forwarding.texts[0] + b"=" + value[7:])
         return (<char *>c.held)[self.head.path.at:self.head.path.at + self.head.path.size], b"; ".join(cookies)
 
     cdef str _doubtful(self, const Conn *c):
@@ -760,6 +711,7 @@ cdef class Proxy:
         """Let a response that waited go on, with these field lines (each ended by CRLF) added."""
         cdef uint32_t index = self._find(handle, Downstream.CHANGING)
         cdef uint32_t upstream
+        cdef Text lines = Text(<const uint8_t *><const char *>fields, <uint32_t>len(fields))
         if len(fields) > EXTRA_BYTES_MAX:
             raise ValueError(f"at most {EXTRA_BYTES_MAX} bytes of fields, not {len(fields)}")
         if index != NONE:
@@ -770,8 +722,7 @@ cdef class Proxy:
             self.head_of = NOBODYS
             parse_response(
                 self.names, self.conns[upstream].held, self.conns[upstream].held_size, self.conns[index].request.method, &self.head)
-            self._relay(upstream, self.conns[upstream].held, self.conns[upstream].held_size,
-                        <const uint8_t *><const char *>fields, <uint32_t>len(fields))
+            self._relay(upstream, self.conns[upstream].held, self.conns[upstream].held_size, &lines)
             self._advance_downstream(index)
             self._end_now()
 
@@ -1138,6 +1089,7 @@ cdef class Proxy:
         """
         cdef Conn *c = &self.conns[index]
         cdef uint32_t upstream = c.peer
+        cdef const Row *row = row_of(Reason.SESSION_OVER)
         self.counters.cut += 1
         if c.state != Downstream.EXCHANGING or c.request.answered:
             self._close_both(index)
@@ -1145,8 +1097,9 @@ cdef class Proxy:
         c.peer = NONE
         self.conns[upstream].peer = NONE
         self._close(upstream)
-        self._answer(
-            index, Reason.SESSION_OVER, b"WWW-Authenticate: Ticket realm=\"fastticket\", error=\"session_over\"\r\n")
+        self._begin_answer(index, row.status, row.slug)
+        self._put_challenge(row.slug)
+        self._end_answer(index, row.status, row.slug)
 
     # ----------------------------------------------------------------------------------------- turn
 
@@ -1491,7 +1444,7 @@ cdef class Proxy:
                 self._reject_unreadable(index, unreadable(-result))
                 return
             self.head_of = self._handle(index)
-            self.tickets = -1
+            self.forwarding.tickets = -1
             self._begin(index)
 
     cdef int _over_limits(self, const Head *head, int size) noexcept nogil:
@@ -1513,7 +1466,7 @@ cdef class Proxy:
         c.request.held_is_whole = True
         c.request.method = head.method
         c.request.minor = head.minor
-        c.request.upgrade = self._upgrade_of(c, head) if head.upgrade_to.size else 0
+        c.request.upgrade = self.forwarding.upgrade_of(c.held, head) if head.upgrade_to.size else 0
         c.request.closes = head.close or head.minor == 0 and not head.keep_alive or c.request.requests == self.requests_max
         c.request.retried = False
         c.request.answered = False
@@ -1530,7 +1483,7 @@ cdef class Proxy:
         if self.keeps_entry:
             self._note_request(c)
         if c.client.is_trusted:
-            self._find_client(c)
+            self.forwarding.find_client(&c.client, c.held, &self.head)
         if not self._begin_body(c):
             self._refuse_body(index)
             return
@@ -1538,7 +1491,7 @@ cdef class Proxy:
         c.request.is_routed = c.request.route != NO_ROUTE
         if c.request.route == NO_ROUTE:
             c.request.route = 0
-            self._answer(index, Reason.NO_ROUTE_FOUND, b"")
+            self._answer(index, Reason.NO_ROUTE_FOUND)
             return
         c.request.endpoint = Endpoint.OF_TICKETS if self.routes.table[c.request.route].is_endpoint else Endpoint.NO_ENDPOINT
         if c.request.endpoint and self.front and c.client.is_trusted and not self._stand_in(index):
@@ -1555,7 +1508,7 @@ cdef class Proxy:
         falls under. False: answered.
         """
         cdef Conn *c = &self.conns[index]
-        cdef int found = self._find_original(c)
+        cdef int found = find_original(self.front, &self.routes.table[self.routes.endpoint], c.held, &self.head)
         if found == 0:
             return True                             # it says nothing of one: it is about the ticket alone
         if found > 0:
@@ -1566,60 +1519,13 @@ cdef class Proxy:
             if c.request.route != NO_ROUTE:
                 return True
             c.request.route = 0
-            self._answer(index, Reason.NO_ROUTE_DESCRIBED, b"")      # nginx makes 500 of 404
+            self._answer(index, Reason.NO_ROUTE_DESCRIBED)      # nginx makes 500 of 404
             return False
         self._note_refused(c, Verdict.AMBIGUOUS)
         self.counters.refused[<int>Verdict.AMBIGUOUS] += 1
         c.request.closes = True
-        self._answer(index, Reason.AMBIGUOUS_DESCRIPTION, b"")
+        self._answer(index, Reason.AMBIGUOUS_DESCRIPTION)
         return False
-
-    cdef int _find_original(self, const Conn *c) noexcept nogil:
-        """Put what the gateway in front was asked into `self.head`: method, target, host. 1: it is
-        there; 0: nothing is said of it; -1: in a way that can be read as two, or as none.
-        """
-        cdef Head *head = &self.head
-        cdef bint is_forwarded = self.front == Front.SAYS_FORWARDED
-        cdef Span method = head.method_name
-        cdef Span target = Span(0, 0)
-        cdef Span host = head.host
-        cdef Field *field
-        cdef int methods = 0
-        cdef int targets = 0
-        cdef int hosts = 0
-        cdef int i
-        if self.front == Front.SAYS_BELOW:
-            if not self._find_below(c, &target):
-                return 0
-            return 1 if take_target(c.held, target, method, head) else -1
-        for i in range(head.field_count):
-            field = &head.fields[i]
-            if _is_called(c.held, field, b"x-forwarded-method" if is_forwarded else b"x-original-method"):
-                methods += 1
-                method = field.value
-            elif _is_called(c.held, field, b"x-forwarded-uri" if is_forwarded else b"x-original-uri"):
-                targets += 1
-                target = field.value
-            elif is_forwarded and _is_called(c.held, field, b"x-forwarded-host"):
-                hosts += 1
-                host = field.value
-        if methods == 0 and targets == 0:
-            return 0
-        if methods != 1 or targets != 1 or is_forwarded and (hosts != 1 or not read_host(c.held, &host)):
-            return -1
-        if not take_target(c.held, target, method, head):
-            return -1
-        head.host = host
-        return 1
-
-    cdef bint _find_below(self, const Conn *c, Span *target) noexcept nogil:
-        """What of the target comes after the endpoint's path. False: nothing does."""
-        cdef const Route *route = &self.routes.table[self.routes.endpoint]
-        cdef uint32_t size = route.path_size - (route.path[route.path_size - 1] == c'/')
-        if self.head.target.size <= size or memcmp(c.held + self.head.target.at, route.path, size) != 0:
-            return False
-        target[0] = Span(self.head.target.at + size, self.head.target.size - size)
-        return c.held[target.at] == c'/'
 
     cdef void _read_again(self, uint32_t index) noexcept nogil:
         """Make `self.head` this connection's request's, which may have waited since it was read."""
@@ -1628,9 +1534,9 @@ cdef class Proxy:
             return
         parse_request(self.names, c.held, c.held_size, &self.head)
         self.head_of = self._handle(index)
-        self.tickets = -1
+        self.forwarding.tickets = -1
         if c.request.endpoint == Endpoint.OF_REQUESTS:
-            self._find_original(c)
+            find_original(self.front, &self.routes.table[self.routes.endpoint], c.held, &self.head)
 
     cdef void _refuse_body(self, uint32_t index) noexcept nogil:
         """Its head was good, so the answer is its route's."""
@@ -1641,16 +1547,6 @@ cdef class Proxy:
             c.request.route = 0
         self._reject_unreadable(index, Reason.BAD_REQUEST)
 
-    cdef uint8_t _upgrade_of(self, const Conn *c, const Head *head) noexcept nogil:
-        """Which protocol of ours the client may change to, from 1; or 0."""
-        cdef uint32_t i
-        if head.minor != 1 or head.framing != Framing.NO_BODY:
-            return 0
-        for i in range(self.upgrade_count):
-            if equals(c.held, head.upgrade_to, <const char *>self.upgrades[i].at, self.upgrades[i].size):
-                return <uint8_t>(i + 1)
-        return 0
-
     cdef void _note_request(self, Conn *c) noexcept nogil:
         """What will be gone when the answer is: for the access log, and the request's id. Without
         memory there is no line.
@@ -1660,8 +1556,8 @@ cdef class Proxy:
         entry = c.request.entry
         if entry == NULL:
             return
-        if self.request_id_field.size:
-            self._name_request(c, True)
+        if self.forwarding.request_id_field.size:
+            self.forwarding.name_request(&c.request, c.client.is_trusted, c.held, &self.head)
         if self.log is None:
             return
         self._note_target(c)
@@ -1699,27 +1595,6 @@ cdef class Proxy:
         memcpy(entry.principal, c.request.checked.raw + PRINCIPAL_AT, entry.principal_size)
         encode(c.request.checked.raw + SESSION_ID_AT, 6, entry.session)
 
-    cdef void _name_request(self, Conn *c, bint is_read) noexcept nogil:
-        """The id that a proxy of ours gave it, or a new one. `is_read`: its head is in `self.head`.
-        """
-        cdef uint8_t *made = c.request.entry.request_id
-        cdef Field *field
-        cdef uint64_t word = 0
-        cdef int i
-        for i in range(self.head.known_count if c.client.is_trusted and is_read else 0):
-            field = &self.head.fields[self.head.known[i]]
-            if field.kind == Kind.REQUEST_ID and 0 < field.value.size <= REQUEST_ID_BYTES_MAX and _is_printable(c.held, field.value):
-                c.request.entry.request_id_size = <uint8_t>field.value.size
-                memcpy(made, c.held + field.value.at, field.value.size)
-                return
-        for i in range(32):
-            if i % 16 == 0:
-                self.random += 0x9E3779B97F4A7C15ULL
-                word = mix(self.random)
-            made[i] = b"0123456789abcdef"[word & 15]
-            word >>= 4
-        c.request.entry.request_id_size = 32
-
     cdef void _note_agent(self, Conn *c) noexcept nogil:
         """For the details of a login: it will be gone when the body goes on. Without memory, or
         such a field, there is none.
@@ -1740,15 +1615,9 @@ cdef class Proxy:
         """What decides about cookies: the Host of the request in `self.head`, and whether a proxy
         of ours says that it was https.
         """
-        cdef Field *field
-        cdef int i
         c.request.host_size = <uint8_t>self.head.host.size if self.head.host.size <= HOST_BYTES_MAX else 0
         memcpy(c.request.host, c.held + self.head.host.at, c.request.host_size)
-        c.request.is_https = False
-        for i in range(self.head.field_count if c.client.is_trusted else 0):
-            field = &self.head.fields[i]
-            if field.kind == Kind.FORWARDED_PROTO:
-                c.request.is_https = _begins_with_https(c.held, field.value)
+        c.request.is_https = c.client.is_trusted and says_https(c.held, &self.head)
 
     cdef void _account(self, Conn *c, bint was_cut) noexcept nogil:
         """A request is over: count it, and how long it took."""
@@ -1830,10 +1699,9 @@ cdef class Proxy:
     cdef void _check(self, uint32_t index) noexcept nogil:
         """The ticket, from the cookie or `Authorization: Ticket`: exactly one."""
         cdef Conn *c = &self.conns[index]
-        cdef int tickets = self._find_tickets(c, &self.ticket)
+        cdef int tickets = self.forwarding.find_tickets(&c.request, c.held, &self.head)
         cdef AskKind asks = self._asks_for(c)
         cdef Verdict verdict
-        self.tickets = tickets
         if tickets == 0:
             verdict = Verdict.MISSING
         elif tickets > 1:
@@ -1841,7 +1709,7 @@ cdef class Proxy:
             return
         else:
             verdict = self.checker.judge(
-                c.held + self.ticket.at, self.ticket.size, self.checker.now(),
+                c.held + self.forwarding.ticket.at, self.forwarding.ticket.size, self.checker.now(),
                 self._touches(c) and asks == AskKind.AUTHENTICATE, &c.request.checked)
         if verdict == Verdict.HIT and asks == AskKind.AUTHENTICATE:
             self._admit(index)
@@ -1885,32 +1753,6 @@ cdef class Proxy:
         self.counters.anonymous += 1
         self._forward(index)
 
-    cdef int _find_tickets(self, Conn *c, Span *ticket) noexcept nogil:
-        cdef Field *field
-        cdef Span scheme
-        cdef int tickets = 0
-        cdef int i
-        for i in range(self.head.known_count):
-            field = &self.head.fields[self.head.known[i]]
-            if field.kind == Kind.COOKIE:
-                tickets += find_cookie(c.held, field.value, self.cookie.at, self.cookie.size, ticket)
-            elif field.kind == Kind.AUTHORIZATION and field.value.size > 7:
-                scheme = Span(field.value.at, 7)
-                if equals(c.held, scheme, b"ticket ", 7):
-                    tickets += 1
-                    ticket[0] = Span(field.value.at + 7, field.value.size - 7)
-            elif is_rare(field.kind >= Kind.NO_USE, 0):
-                self._note_preference(c, field)
-        return tickets
-
-    cdef void _note_preference(self, Conn *c, const Field *field) noexcept nogil:
-        """What a client says of its session. It is believed of anybody: it gives nobody more time.
-        """
-        if field.kind == Kind.NO_USE and equals(c.held, field.value, b"1", 1):
-            c.request.preferences |= Preference.NO_USE_ASKED
-        elif field.kind == Kind.LIFETIME:
-            c.request.preferences |= Preference.LIFETIME_ASKED
-
     cdef void _ask(self, uint32_t index, AskKind kind, Span value) noexcept nogil:
         cdef Question *ask = &self.ask_list[self.ask_count]
         ask.index = index
@@ -1925,8 +1767,8 @@ cdef class Proxy:
     cdef void _refused(self, uint32_t index, int verdict) noexcept nogil:
         cdef Conn *c = &self.conns[index]
         cdef bint is_certain = verdict != Verdict.STORE_UNAVAILABLE
-        cdef char[512] fields
-        cdef const char *lines = fields
+        cdef bint has_challenge = True
+        cdef bint has_location = False
         cdef int status = 401
         self._note_refused(c, verdict)
         if is_certain and self.routes.table[c.request.route].has_exemption and c.request.is_plain \
@@ -1942,78 +1784,27 @@ cdef class Proxy:
             return
         self.counters.refused[verdict] += 1
         if verdict == Verdict.AMBIGUOUS:
-            c.request.closes = True                     # as with every request that can be read in two ways
+            c.request.closes = True             # as with every request that can be read in two ways
         if verdict == Verdict.STORE_UNAVAILABLE:
             status = 503
-            fields[0] = 0
-        elif self.login_url.size and c.request.endpoint != Endpoint.OF_TICKETS and self._is_browser(index):
-            status = 401 if c.request.endpoint and self.front == Front.SAYS_ORIGINAL else 302      # nginx makes 500 of a redirect
-            lines = self._login_line(c, verdict if status == 401 else Verdict.HIT)
+            has_challenge = False
+        elif self.forwarding.login_url.size and c.request.endpoint != Endpoint.OF_TICKETS and self._is_browser(index):
+            has_challenge = c.request.endpoint and self.front == Front.SAYS_ORIGINAL      # nginx makes 500 of a redirect
+            has_location = True
+            status = 401 if has_challenge else 302
         elif verdict == Verdict.AMBIGUOUS and not c.request.endpoint:
             status = 400
-            fields[0] = 0
-        else:
-            snprintf(fields, sizeof(fields), CHALLENGE, slug_of(verdict))
-        self._respond(index, status, slug_of(verdict), lines)
-
-    cdef const char *_login_line(self, const Conn *c, int verdict) noexcept nogil:
-        """Location: the login page, and where the client wanted to go, if that is a path of ours
-        beyond doubt. With the challenge of a 401 before it, unless `verdict` is HIT. `self.head` is
-        the request's.
-        """
-        cdef uint8_t[NEXT_BYTES_MAX] encoded
-        cdef uint32_t size = self._encode_next(c, encoded) if self.next_name.size else 0
-        cdef int begin = 0
-        if verdict != Verdict.HIT:
-            begin = snprintf(self.location, sizeof(self.location), CHALLENGE, slug_of(verdict))
-        snprintf(
-            self.location + begin, sizeof(self.location) - begin, b"Location: %.*s%.*s%.*s%.*s\r\n",
-            <int>self.login_url.size, <const char *>self.login_url.at,
-            <int>(self.next_name.size if size else 0), <const char *>self.next_name.at, <int>size, <const char *>encoded,
-            <int>self.login_fragment.size, <const char *>self.login_fragment.at)
-        return self.location
-
-    cdef uint32_t _encode_next(self, const Conn *c, uint8_t *out) noexcept nogil:
-        """The target as a parameter's value: path and query, never a host. Its size, or 0: it is
-        too long, or a path that another reader could take for another one, `//host` and `/\\host`
-        among them.
-        """
-        cdef Span target = self.head.target
-        cdef uint32_t size = 0
-        cdef uint32_t i
-        cdef uint8_t byte
-        if not c.request.is_plain:
-            return 0
-        if self.head.target_is_bare:
-            out[0] = c'/'
-            size = 1
-        for i in range(target.at, target.at + target.size):
-            if size + 3 > NEXT_BYTES_MAX:
-                return 0
-            byte = c.held[i]
-            if c'a' <= byte <= c'z' or c'A' <= byte <= c'Z' or c'/' <= byte <= c'9' or byte == c'-' or byte == c'.' or byte == c'_':
-                out[size] = byte
-                size += 1
-            else:
-                out[size] = c'%'
-                out[size + 1] = b"0123456789ABCDEF"[byte >> 4]
-                out[size + 2] = b"0123456789ABCDEF"[byte & 15]
-                size += 3
-        return size
+            has_challenge = False
+        self._begin_answer(index, status, slug_of(verdict))
+        if has_challenge:
+            self._put_challenge(slug_of(verdict))
+        if has_location:
+            self.forwarding.put_location(&c.request, c.held, &self.head, &self.out)
+        self._end_answer(index, status, slug_of(verdict))
 
     cdef bint _is_browser(self, uint32_t index) noexcept nogil:
-        """Somebody who would rather see the login page: GET or HEAD, and text/html is welcome."""
-        cdef Conn *c = &self.conns[index]
-        cdef Field *field
-        cdef int i
         self._read_again(index)
-        if self.head.method != Method.GET and self.head.method != Method.HEAD:
-            return False
-        for i in range(self.head.known_count):
-            field = &self.head.fields[self.head.known[i]]
-            if field.kind == Kind.ACCEPT and _contains(c.held, field.value, b"text/html", 9):
-                return True
-        return False
+        return is_browser(self.conns[index].held, &self.head)
 
     # --------------------------------------------------------------------------- answers of our own
 
@@ -2033,15 +1824,16 @@ cdef class Proxy:
             c.client.has_address = c.client.peer_text_size > 0
             memcpy(c.client.address, c.client.peer_address, ADDRESS_BYTES)
             self._note_nothing(c)
-            if c.request.entry != NULL and self.request_id_field.size:
-                self._name_request(c, False)
-        self._answer(index, reason, b"")
+            if c.request.entry != NULL and self.forwarding.request_id_field.size:
+                self.forwarding.name_request(&c.request, False, NULL, NULL)
+        self._answer(index, reason)
 
-    cdef void _answer(self, uint32_t index, Reason reason, const char *fields) noexcept nogil:
-        """An answer of the table, counted as its row says. `fields`: more field lines."""
+    cdef void _answer(self, uint32_t index, Reason reason) noexcept nogil:
+        """An answer of the table, counted as its row says."""
         cdef const Row *row = row_of(reason)
         self._count(row)
-        self._respond(index, row.status, row.slug, fields)
+        self._begin_answer(index, row.status, row.slug)
+        self._end_answer(index, row.status, row.slug)
 
     cdef void _count(self, const Row *row) noexcept nogil:
         if row.counter != UNCOUNTED:
@@ -2066,86 +1858,77 @@ cdef class Proxy:
         if c.request.answered:
             self._close(index)
         else:
-            self._respond(index, status, slug, b"")
+            self._begin_answer(index, status, slug)
+            self._end_answer(index, status, slug)
 
-    cdef void _respond(self, uint32_t index, int status, const char *slug, const char *fields) noexcept nogil:
-        """An answer without an upstream: JSON, with the reason. `fields`: more field lines. Every
+    cdef void _begin_answer(self, uint32_t index, int status, const char *slug) noexcept nogil:
+        """The head of an answer without an upstream, up to fields that only some of them have. Every
         503 says when to try again.
         """
         cdef Conn *c = &self.conns[index]
-        cdef const char *retry = b"Retry-After: 1\r\n" if status == 503 else b""
-        cdef char[LOCATION_BYTES_MAX + 2048 + DOUBT_BYTES_MAX] answer
-        cdef char[256] body
-        cdef const char *name = <const char *>self.request_id_field.at
-        cdef const char *id = b""
-        cdef int id_size = 0
-        cdef const char *cleared = b""
-        cdef int cleared_size = 0
-        cdef int size = snprintf(body, sizeof(body), b"{\"error\": \"%s\", \"reason\": \"%s\"}\n", phrase_of(status), slug)
-        cdef const char *shown = body
-        cdef const char *connection = self._connection_field(c)
-        if c.request.method == Method.HEAD:
-            shown = b""
-        if c.request.doubt != NULL:
-            cleared = <const char *>c.request.doubt.text
-            cleared_size = <int>c.request.doubt.fields_size
-        if c.request.entry != NULL and self.request_id_field.size:
-            id = <const char *>c.request.entry.request_id
-            id_size = c.request.entry.request_id_size
+        cdef const char *phrase = phrase_of(status)
         self._set_date()
-        size = snprintf(
-            answer, sizeof(answer),
-            b"HTTP/1.1 %d %s\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\nCache-Control: no-store\r\n"
-            b"%s%.*s%s%s%.*s%.*s%s",
-            status, phrase_of(status), self.date, size, retry,
-            cleared_size, cleared, fields, connection,
-            <int>(self.request_id_field.size if id_size else 0), name, id_size, id, b"\r\n" if id_size else b"")
-        self.out_size = 0
-        self._put(<const uint8_t *>answer, <uint32_t>size)
-        if c.request.is_routed:
-            self._put_own_fields(&self.routes.table[c.request.route].response_fields)
-        self._put(b"\r\n", 2)
-        self._put(<const uint8_t *>shown, <uint32_t>strlen(shown))
-        c.request.reason = slug
-        self._deliver(index, status, self.out, self.out_size)
+        self.out.size = 0
+        put(&self.out, b"HTTP/1.1 ", 9)
+        put_number(&self.out, status)
+        put(&self.out, b" ", 1)
+        put_text(&self.out, phrase)
+        put(&self.out, b"\r\n", 2)
+        put_text(&self.out, self.date)
+        put(&self.out, b"Content-Type: application/json\r\n", 32)
+        put_length(&self.out, BODY_FRAME_BYTES + strlen(phrase) + strlen(slug))
+        put(&self.out, b"Cache-Control: no-store\r\n", 25)
+        put_text(&self.out, b"Retry-After: 1\r\n" if status == 503 else b"")
+        if c.request.doubt != NULL:
+            put(&self.out, c.request.doubt.text, c.request.doubt.fields_size)
 
-    cdef void _put_own_fields(self, const Text *lines) noexcept nogil:
-        """What a route adds to responses, to an answer of our own; but for names that such an
-        answer has, or may have.
-        """
-        cdef const uint8_t *line = lines.at
-        cdef const uint8_t *end = lines.at + lines.size
-        cdef const uint8_t *after
-        while line != end:
-            after = <const uint8_t *>memchr(line, c'\n', end - line) + 1
-            if not _is_own_field(line, <uint32_t>(<const uint8_t *>memchr(line, c':', after - line) - line), &self.request_id_field):
-                self._put(line, <uint32_t>(after - line))
-            line = after
+    cdef void _put_challenge(self, const char *slug) noexcept nogil:
+        put_text(&self.out, b"WWW-Authenticate: Ticket realm=\"fastticket\", error=\"")
+        put_text(&self.out, slug)
+        put(&self.out, b"\"\r\n", 3)
+
+    cdef void _end_answer(self, uint32_t index, int status, const char *slug) noexcept nogil:
+        """The rest of its head, and JSON with the reason."""
+        cdef Conn *c = &self.conns[index]
+        put_text(&self.out, self._connection_field(c))
+        if self.forwarding.request_id_field.size:
+            self.forwarding.put_request_id(&c.request, &self.out)
+        if c.request.is_routed:
+            self.forwarding.put_own_fields(&self.routes.table[c.request.route].response_fields, &self.out)
+        put(&self.out, b"\r\n", 2)
+        if c.request.method != Method.HEAD:
+            put(&self.out, b"{\"error\": \"", 11)
+            put_text(&self.out, phrase_of(status))
+            put(&self.out, b"\", \"reason\": \"", 14)
+            put_text(&self.out, slug)
+            put(&self.out, b"\"}\n", 3)
+        c.request.reason = slug
+        self._deliver(index, status, self.out.at, self.out.size)
 
     cdef void _answer_identity(self, uint32_t index) noexcept nogil:
         """What another gateway has asked: the request may pass, and whose it is."""
         cdef Conn *c = &self.conns[index]
         cdef const char *connection = self._connection_field(c)
         cdef int status = 200 if self.front == Front.SAYS_BELOW else 204      # Envoy takes 204 for a refusal
-        self.out_size = 0
+        self.out.size = 0
         self._set_date()
         if status == 200:
-            self._put(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n", 36)
+            put(&self.out, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n", 36)
         else:
-            self._put(b"HTTP/1.1 204 No Content\r\n", 25)
-        self._put(<const uint8_t *>self.date, <uint32_t>strlen(self.date))
-        self._put(b"Cache-Control: no-store\r\n", 25)
-        if self.request_id_field.size:
-            self._put_request_id(c)
-        self._put(self.identity_field.at, self.identity_field.size)
+            put(&self.out, b"HTTP/1.1 204 No Content\r\n", 25)
+        put_text(&self.out, self.date)
+        put(&self.out, b"Cache-Control: no-store\r\n", 25)
+        if self.forwarding.request_id_field.size:
+            self.forwarding.put_request_id(&c.request, &self.out)
+        put(&self.out, self.forwarding.identity_field.at, self.forwarding.identity_field.size)
         if c.request.is_admitted:                           # else empty, in place of what a client may have sent
-            self._put_identity(c)
-        self._put(b"\r\n", 2)
+            self.forwarding.put_identity(&c.request, &self.out)
+        put(&self.out, b"\r\n", 2)
         if c.request.preferences & Preference.LIFETIME_ASKED:
-            self._put_lifetime(c)
-        self._put(<const uint8_t *>connection, <uint32_t>strlen(connection))
-        self._put(b"\r\n", 2)
-        self._deliver(index, status, self.out, self.out_size)
+            self.forwarding.put_lifetime(&c.request, &self.out)
+        put_text(&self.out, connection)
+        put(&self.out, b"\r\n", 2)
+        self._deliver(index, status, self.out.at, self.out.size)
 
     cdef void _set_date(self) noexcept nogil:
         """`date`: the field line, of this second."""
@@ -2628,12 +2411,18 @@ cdef class Proxy:
         cdef Conn *c = &self.conns[index]
         cdef uint32_t upstream = c.peer
         cdef Conn *u = &self.conns[upstream]
+        cdef const Route *route = &self.routes.table[c.request.route]
         cdef bint continues
         self._read_again(index)
         continues = self.head.expect_continue and not c.complete and c.request.body_size == 0
-        self._compose_request(c)
+        if not c.complete:
+            self._note_where(c)                 # the head will be gone when the body goes on
+        if self.records_agent and route.logs_in:
+            self._note_agent(c)
+        self.out.size = 0
+        self.forwarding.put_request_head(&c.client, &c.request, c.held, &self.head, route, c.framing, &self.out)
         u.sends_chunks = c.framing == Framing.CHUNKED
-        self._put_body(c.held + c.request.head_size, c.request.body_size, u.sends_chunks, c.complete)
+        put_body(&self.out, c.held + c.request.head_size, c.request.body_size, u.sends_chunks, c.complete)
         enter(c, Downstream.EXCHANGING)
         enter(u, Upstream.AWAITING_HEAD)
         u.complete = False
@@ -2644,321 +2433,13 @@ cdef class Proxy:
             self._set_timer(upstream, Timer.FIRST_BYTE)
         else:
             self._await_body(index)
-        if not self._send(upstream, self.out, self.out_size):
+        if not self._send(upstream, self.out.at, self.out.size):
             self._send_failed(upstream)
             return
         if u.unsent != NULL:
             self._restart_silence(upstream)
         if continues and not self._send(index, b"HTTP/1.1 100 Continue\r\n\r\n", 25):
             self._close_both(index)
-
-    cdef void _compose_request(self, Conn *c) noexcept nogil:
-        cdef Head *head = &self.head
-        cdef Route *route = &self.routes.table[c.request.route]
-        cdef Field *field
-        cdef int i
-        self.out_size = 0
-        if not c.complete:
-            self._note_where(c)                 # the head will be gone when the body goes on
-        if self.records_agent and route.logs_in:
-            self._note_agent(c)
-        self._put(c.held + head.method_name.at, head.method_name.size)
-        if head.target_is_bare:
-            self._put(b" *" if head.target_is_star else b" /", 2)
-        else:
-            self._put(b" ", 1)
-        self._put(c.held + head.target.at, head.target.size)
-        self._put(b" HTTP/1.1\r\nHost: ", 17)
-        self._put(host_at(c.held, head), host_size(head))
-        self._put(b"\r\n", 2)
-        for i in range(head.field_count):
-            field = &head.fields[i]
-            if not _goes_upstream(c, field) or head.nominated_count and is_nominated(c.held, head, field):
-                continue
-            if (field.kind == Kind.COOKIE or field.kind == Kind.AUTHORIZATION) and not self.forwards_ticket \
-                    and self._withhold_ticket(c, field):
-                continue
-            if route.request_fields.size == 0 or not adds(&route.request_fields, c.held, field):
-                self._put_field(c.held, field)
-        self._end_run(c.held)
-        if c.framing == Framing.CHUNKED:
-            self._put(b"Transfer-Encoding: chunked\r\n", 28)
-        elif c.framing == Framing.LENGTH:
-            self._put_length(head.content_length)
-        if c.request.upgrade:
-            self._put_upgrade(c)
-        self._put_forwarding(c)
-        if self.request_id_field.size:
-            self._put_request_id(c)
-        if route.request_fields.size:
-            self._put(route.request_fields.at, route.request_fields.size)
-        if c.request.is_admitted:
-            self._put(self.identity_field.at, self.identity_field.size)
-            if self.escapes_identity:
-                self._put_identity(c)
-            else:
-                self._put(c.request.checked.raw + PRINCIPAL_AT, c.request.checked.raw[PRINCIPAL_LENGTH_AT])
-            self._put(b"\r\n", 2)
-        self._put(b"\r\n", 2)
-
-    cdef bint _withhold_ticket(self, const Conn *c, const Field *field) noexcept nogil:
-        """Whether a Cookie or Authorization field holds a ticket: then what it holds beside it was
-        written. Of a line that goes on as it came, the run goes on after the ticket.
-        """
-        cdef uint32_t end = field.value.at + field.value.size
-        cdef Span cut
-        if field.kind == Kind.AUTHORIZATION:
-            return field.value.size > 7 and equals(c.held, Span(field.value.at, 7), b"ticket ", 7)
-        if self.tickets != 1 or not _came_as_it_goes(c.held, field):
-            return self.tickets != 0 and self._put_cookies_left(c, field)
-        if self.ticket.at - field.value.at >= field.value.size:
-            return False                            # it is in another field
-        cut = cookie_in(c.held, field.value, self.cookie.size, self.ticket)
-        if cut.size == field.value.size:
-            return True
-        if field.name.at != self.run_end:
-            self._end_run(c.held)
-            self.run_at = field.name.at
-        self._put(c.held + self.run_at, cut.at - self.run_at)
-        self.run_at = cut.at + cut.size
-        self.run_end = end + 2
-        return True
-
-    cdef bint _put_cookies_left(self, const Conn *c, const Field *field) noexcept nogil:
-        """The same where nobody has looked for tickets, or where there are several: on routes that
-        need none.
-        """
-        cdef Span value = field.value
-        cdef Span ticket
-        cdef Span cut
-        cdef uint32_t begin = self.out_size
-        if find_cookie(c.held, value, self.cookie.at, self.cookie.size, &ticket) == 0:
-            return False
-        self._end_run(c.held)
-        begin = self.out_size
-        self._put(c.held + field.name.at, field.name.size)
-        self._put(b": ", 2)
-        value.at = self.out_size
-        self._put(c.held + field.value.at, value.size)
-        while find_cookie(self.out, value, self.cookie.at, self.cookie.size, &ticket):
-            cut = cookie_in(self.out, value, self.cookie.size, ticket)
-            memmove(self.out + cut.at, self.out + cut.at + cut.size, value.at + value.size - cut.at - cut.size)
-            value.size -= cut.size
-        self.out_size = value.at + value.size if value.size else begin
-        if value.size:
-            self._put(b"\r\n", 2)
-        return True
-
-    cdef void _put_lifetime(self, const Conn *c) noexcept nogil:
-        """How long the session still lives if nobody uses it, and at most: whole seconds, those of
-        the two that there are.
-        """
-        cdef char[64] text
-        cdef int64_t now_ms = self.checker.now()
-        cdef int64_t absolute_ms = raw_absolute_deadline_ms(c.request.checked.raw)
-        cdef int64_t idle_ms = 0
-        cdef bint has_idle = raw_idle_timeout_s(c.request.checked.raw) and self.checker.near.find(
-            c.request.checked.raw, c.request.checked.size, now_ms, False, &idle_ms) == Verdict.HIT
-        cdef bint has_absolute = absolute_ms != never_ms()
-        cdef int size = 0
-        if has_idle:
-            size = snprintf(text, sizeof(text), b"idle=%lld", <long long>((idle_ms - now_ms) // 1000))
-        if has_absolute:
-            size += snprintf(
-                text + size, sizeof(text) - size, b", absolute=%lld" if size else b"absolute=%lld",
-                <long long>((absolute_ms - now_ms) // 1000))
-        if size:
-            self._put(self.lifetime_field.at, self.lifetime_field.size)
-            self._put(<const uint8_t *>text, <uint32_t>size)
-            self._put(b"\r\n", 2)
-    cdef void _put_identity(self, const Conn *c) noexcept nogil:
-        """Whose ticket it is, in percent-encoding, if so wished: all of it but what RFC 3986 calls
-        unreserved.
-        """
-        cdef const uint8_t *name = c.request.checked.raw + PRINCIPAL_AT
-        cdef uint32_t i
-        if not self.escapes_identity:
-            self._put(name, c.request.checked.raw[PRINCIPAL_LENGTH_AT])
-            return
-        for i in range(c.request.checked.raw[PRINCIPAL_LENGTH_AT]):
-            self._put_escaped(name[i])
-
-    cdef void _put_escaped(self, uint8_t c) noexcept nogil:
-        cdef const char *digits = b"0123456789ABCDEF"
-        cdef uint8_t[3] text
-        if c'a' <= c <= c'z' or c'A' <= c <= c'Z' or c'0' <= c <= c'9' or c == c'-' or c == c'.' or c == c'_' or c == c'~':
-            self._put(&c, 1)
-            return
-        text[0] = c'%'
-        text[1] = digits[c >> 4]
-        text[2] = digits[c & 15]
-        self._put(text, 3)
-
-    cdef void _put_upgrade(self, const Conn *c) noexcept nogil:
-        cdef Text *protocol = &self.upgrades[c.request.upgrade - 1]
-        self._put(b"Upgrade: ", 9)
-        self._put(protocol.at, protocol.size)
-        self._put(b"\r\nConnection: Upgrade\r\n", 23)
-
-    cdef void _find_client(self, Conn *c) noexcept nogil:
-        """Walk X-Forwarded-For from right to left, as long as proxies of ours speak: who the last
-        of them names is the client.
-
-        What stands left of him nobody vouches for. `chain_field` and `chain_at` are where he
-        stands, in the head that was just read.
-        """
-        cdef uint8_t[ADDRESS_BYTES] named
-        cdef Field *field
-        cdef uint32_t start
-        cdef uint32_t end
-        cdef int i
-        self.chain_field = -1
-        c.client.has_address = c.client.peer_text_size > 0
-        memcpy(c.client.address, c.client.peer_address, ADDRESS_BYTES)
-        for i in range(self.head.field_count - 1, -1, -1):
-            field = &self.head.fields[i]
-            end = field.value.at + field.value.size
-            while field.kind == Kind.FORWARDED_FOR and end > field.value.at:
-                start = end
-                while start > field.value.at and c.held[start - 1] != c',':
-                    start -= 1
-                if not _read_element(c.held, start, end, named):
-                    return
-                memcpy(c.client.address, named, ADDRESS_BYTES)
-                c.client.has_address = True
-                self.chain_field = i
-                self.chain_at = start
-                if not self.trusted.contains(named):
-                    return
-                end = start - 1 if start > field.value.at else start
-
-    cdef void _put_forwarding(self, Conn *c) noexcept nogil:
-        """X-Forwarded-For, -Proto and -Host: from the client on, as proxies of ours vouch for it;
-        else what is known first-hand.
-        """
-        cdef Field *field
-        cdef Field *proto = NULL
-        cdef Field *host = NULL
-        cdef int i
-        cdef uint32_t start = self.out_size
-        cdef uint32_t at
-        self._put(b"X-Forwarded-For: ", 17)
-        if c.client.is_trusted:
-            self._find_client(c)
-            for i in range(self.head.field_count):
-                field = &self.head.fields[i]
-                if field.kind == Kind.FORWARDED_PROTO:
-                    proto = field
-                elif field.kind == Kind.FORWARDED_HOST:
-                    host = field
-                elif field.kind == Kind.FORWARDED_FOR and field.value.size and 0 <= self.chain_field <= i:
-                    at = self.chain_at if i == self.chain_field else field.value.at
-                    while c.held[at] == c' ' or c.held[at] == c'\t':
-                        at += 1
-                    self._put(c.held + at, field.value.at + field.value.size - at)
-                    self._put(b", ", 2)
-        self._put(<uint8_t *>c.client.peer_text, c.client.peer_text_size)
-        if c.client.peer_text_size == 0 and self.out_size > start + 17:
-            self.out_size -= 2                          # a proxy on a Unix socket has no address to end the list with
-        self._put(b"\r\n", 2)
-        if self.out_size == start + 19:
-            self.out_size = start                       # nobody to name
-        self._put(b"X-Forwarded-Proto: ", 19)
-        if proto != NULL:
-            self._put(c.held + proto.value.at, proto.value.size)
-        else:
-            self._put(b"http", 4)
-        self._put(b"\r\nX-Forwarded-Host: ", 20)
-        if host != NULL:
-            self._put(c.held + host.value.at, host.value.size)
-        else:
-            self._put(host_at(c.held, &self.head), host_size(&self.head))
-        self._put(b"\r\n", 2)
-        if self.writes_forwarded:
-            self._put_forwarded(c, proto)
-
-    cdef void _put_forwarded(self, Conn *c, const Field *proto) noexcept nogil:
-        """Forwarded (RFC 7239): one element, ours."""
-        cdef char[ADDRESS_TEXT_MAX] client
-        cdef int size
-        self._put(b"Forwarded: for=", 15)
-        if not c.client.has_address:
-            self._put(b"unknown", 7)
-        else:
-            size = write_address(c.client.address, client)
-            self._put(b"\"[", 0 if is_v4(c.client.address) else 2)
-            self._put(<uint8_t *>client, size)
-            self._put(b"]\"", 0 if is_v4(c.client.address) else 2)
-        self._put(b";host=\"", 7)
-        self._put(host_at(c.held, &self.head), host_size(&self.head))
-        self._put(b"\";proto=", 8)
-        if proto != NULL and (equals(c.held, proto.value, b"https", 5)):
-            self._put(b"https", 5)
-        else:
-            self._put(b"http", 4)
-        self._put(b"\r\n", 2)
-
-    cdef void _put_request_id(self, const Conn *c) noexcept nogil:
-        if c.request.entry != NULL:
-            self._put(self.request_id_field.at, self.request_id_field.size)
-            self._put(c.request.entry.request_id, c.request.entry.request_id_size)
-            self._put(b"\r\n", 2)
-
-    cdef inline void _put(self, const uint8_t *at, uint32_t size) noexcept nogil:
-        memcpy(self.out + self.out_size, at, size)
-        self.out_size += size
-
-    cdef inline void _put_field(self, const uint8_t *at, const Field *field) noexcept nogil:
-        """As `name: value CRLF`. Lines that came so, one after the other, are a run that `_end_run`
-        copies at once.
-        """
-        if field.name.at == self.run_end and _came_as_it_goes(at, field):
-            self.run_end = field.value.at + field.value.size + 2
-        else:
-            self._put_apart(at, field)
-
-    cdef void _put_apart(self, const uint8_t *at, const Field *field) noexcept nogil:
-        """A field that begins another run, or stands in none."""
-        self._end_run(at)
-        if _came_as_it_goes(at, field):
-            self.run_at = field.name.at
-            self.run_end = field.value.at + field.value.size + 2
-            return
-        self._put(at + field.name.at, field.name.size)
-        self._put(b": ", 2)
-        self._put(at + field.value.at, field.value.size)
-        self._put(b"\r\n", 2)
-
-    cdef void _end_run(self, const uint8_t *at) noexcept nogil:
-        self._put(at + self.run_at, self.run_end - self.run_at)
-        self.run_at = self.run_end = 0
-
-    cdef void _put_length(self, uint64_t length) noexcept nogil:
-        self._put(b"Content-Length: ", 16)
-        self._put_number(length)
-        self._put(b"\r\n", 2)
-
-    cdef void _put_number(self, uint64_t number) noexcept nogil:
-        """Decimal. By hand: snprintf was a tenth of what a request takes in user space."""
-        cdef uint8_t[20] digits
-        cdef uint32_t first = sizeof(digits)
-        while True:
-            first -= 1
-            digits[first] = <uint8_t>(c'0' + number % 10)
-            number //= 10
-            if number == 0:
-                break
-        self._put(digits + first, sizeof(digits) - first)
-
-    cdef void _put_body(self, const uint8_t *at, uint32_t size, bint chunked, bint complete) noexcept nogil:
-        cdef char[CHUNK_HEADER_BYTES] line
-        if chunked and size:
-            self._put(<uint8_t *>line, <uint32_t>snprintf(line, sizeof(line), b"%x\r\n", <unsigned int>size))
-        self._put(at, size)
-        if chunked and size:
-            self._put(b"\r\n", 2)
-        if chunked and complete:
-            self._put(b"0\r\n\r\n", 5)
 
     # --------------------------------------------------------------------------------------- bodies
 
@@ -3045,7 +2526,7 @@ cdef class Proxy:
         """Whether what a client sends is use of its session: all but frames of control (RFC 6455,
         5.5), which nobody sends by hand.
         """
-        if c.state != Downstream.TUNNELLING or c.request.upgrade != self.websocket:
+        if c.state != Downstream.TUNNELLING or c.request.upgrade != self.forwarding.websocket:
             return True
         c.frames.has_data = False
         follow(&c.frames, at, size)
@@ -3217,6 +2698,7 @@ cdef class Proxy:
         cdef Conn *c = &self.conns[index]
         cdef uint32_t downstream = c.peer
         cdef Conn *d = &self.conns[downstream]
+        cdef Text nothing = Text(NULL, 0)
         cdef int result
         while True:
             self.head_of = NOBODYS
@@ -3225,7 +2707,8 @@ cdef class Proxy:
                 if not self._hold(c, at, size):
                     self._fail_exchange(downstream, Reason.OUT_OF_MEMORY)
                 return
-            if result <= 0 or <uint32_t>result > self.response_head_bytes or self.head.status == 101 and not self._agreed(d, at):
+            if result <= 0 or <uint32_t>result > self.response_head_bytes \
+                    or self.head.status == 101 and not self.forwarding.agrees(d.request.upgrade, at, &self.head):
                 self.upstreams.faulted(c.link.server, self.now_ms)
                 self._malformed(index, self._fault_of(result, at, size, d.request.method))
                 return
@@ -3243,7 +2726,7 @@ cdef class Proxy:
                 c.held_size = 0
                 return
         if not self._changes_session(index, at, size):
-            self._relay(index, at, size, NULL, 0)
+            self._relay(index, at, size, &nothing)
 
     cdef const char *_fault_of(self, int result, const uint8_t *at, uint32_t size, Method method) noexcept nogil:
         """Why a head is none that goes on; `result` is what `parse_response` said."""
@@ -3252,25 +2735,6 @@ cdef class Proxy:
         if result == INCOMPLETE or <uint32_t>result > self.response_head_bytes:
             return b"a head of more than response_head_bytes_max"
         return b"a change of protocols that nobody asked for"
-
-    cdef bint _agreed(self, const Conn *d, const uint8_t *at) noexcept nogil:
-        """Whether a 101 says that it changes to what the client has asked for (RFC 9110, 7.8: it
-        must say to what).
-        """
-        cdef Field *field
-        cdef Text *protocol
-        cdef bint is_said = False
-        cdef int i
-        if d.request.upgrade == 0:
-            return False
-        protocol = &self.upgrades[d.request.upgrade - 1]
-        for i in range(self.head.known_count):
-            field = &self.head.fields[self.head.known[i]]
-            if field.kind == Kind.UPGRADE:
-                if not equals(at, field.value, <const char *>protocol.at, protocol.size):
-                    return False
-                is_said = True
-        return is_said
 
     cdef bint _hold(self, Conn *c, const uint8_t *at, uint32_t size) noexcept nogil:
         if c.held == NULL:
@@ -3346,11 +2810,9 @@ cdef class Proxy:
                 kind = AskKind.LOGIN_REMEMBERED
         return kind
 
-    cdef void _relay(
-        self, uint32_t index, uint8_t *at, uint32_t size, const uint8_t *fields, uint32_t fields_size
-    ) noexcept nogil:
+    cdef void _relay(self, uint32_t index, uint8_t *at, uint32_t size, const Text *fields) noexcept nogil:
         """Write the response head anew, with what came of the body, in one send. `self.head` has
-        been read from `at`.
+        been read from `at`; `fields` are lines of the control plane.
         """
         cdef Conn *c = &self.conns[index]
         cdef uint32_t downstream = c.peer
@@ -3359,6 +2821,7 @@ cdef class Proxy:
         cdef uint32_t consumed = size - head.size
         cdef uint32_t produced = consumed
         cdef bint is_tunnel = head.status == 101
+        cdef int dropped
         c.framing = Framing.UNTIL_CLOSE if is_tunnel else head.framing
         c.left = head.content_length
         c.complete = False
@@ -3377,8 +2840,12 @@ cdef class Proxy:
         if d.request.minor == 0 and (c.framing == Framing.CHUNKED or c.framing == Framing.UNTIL_CLOSE):
             d.request.closes = True
             self._guard_end(d, True)
-        self._compose_response(d, at, fields, fields_size, is_tunnel)
-        self._put_body(at + head.size, produced, d.sends_chunks, c.complete)
+        self.out.size = 0
+        dropped = self.forwarding.put_response_head(
+            &d.request, d.sends_chunks, at, head, &self.routes.table[d.request.route], fields, &self.out)
+        if dropped:
+            self._note_dropped(c.link.server, dropped)
+        put_body(&self.out, at + head.size, produced, d.sends_chunks, c.complete)
         self.counters.responses += 1
         self.upstreams.servers[c.link.server].faults = 0
         d.request.answered = True
@@ -3387,7 +2854,7 @@ cdef class Proxy:
         d.taken_bytes = 0
         enter(c, Upstream.RELAYING)
         c.held_size = 0
-        if not self._send(downstream, self.out, self.out_size):
+        if not self._send(downstream, self.out.at, self.out.size):
             self._close_both(downstream)
         elif is_tunnel:
             memset(&c.frames, 0, sizeof(Frames))
@@ -3403,6 +2870,13 @@ cdef class Proxy:
                 self._await_body(downstream)
             self._pump(index)
 
+    cdef void _note_dropped(self, uint16_t server, int cookies) noexcept nogil:
+        """So many cookies of the ticket's name, that it had no right to set."""
+        cdef int _
+        self.counters.cookies_dropped += cookies
+        for _ in range(cookies):
+            self._note(server, NULL)
+
     cdef void _guard_end(self, Conn *c, bint is_unframed) noexcept nogil:
         """From the head of an answer whose end is the connection's to its last byte, whatever
         closes that resets it: a service that breaks off, a deadline, the death of this process. The
@@ -3413,73 +2887,6 @@ cdef class Proxy:
         how.l_linger = 0
         c.request.is_unframed = is_unframed
         setsockopt(c.fd, SOL_SOCKET, SO_LINGER, &how, sizeof(how))
-
-    cdef void _compose_response(
-        self, Conn *d, const uint8_t *at, const uint8_t *fields, uint32_t fields_size, bint is_tunnel
-    ) noexcept nogil:
-        cdef Head *head = &self.head
-        cdef Route *route = &self.routes.table[d.request.route]
-        cdef Field *field
-        cdef int i
-        self.out_size = 0
-        self._put(b"HTTP/1.1 ", 9)
-        self._put_number(head.status)
-        self._put(b" ", 1)
-        self._put(at + head.reason.at, head.reason.size)
-        self._put(b"\r\n", 2)
-        for i in range(head.field_count):
-            field = &head.fields[i]
-            if field.kind != Kind.OTHER and not self._goes_downstream(d, at, field, fields_size > 0):
-                continue
-            if head.nominated_count and is_nominated(at, head, field):
-                continue
-            if route.response_fields.size == 0 or not adds(&route.response_fields, at, field):
-                self._put_field(at, field)
-        self._end_run(at)
-        if d.request.doubt != NULL:
-            self._put(d.request.doubt.text, d.request.doubt.fields_size)
-            self._put(b"Cache-Control: no-store\r\n", 25)
-        if fields_size:
-            self._put(fields, fields_size)
-        if route.response_fields.size:
-            self._put(route.response_fields.at, route.response_fields.size)
-        if d.request.preferences and d.request.is_admitted and d.request.preferences & Preference.LIFETIME_ASKED:
-            self._put_lifetime(d)
-        if d.sends_chunks:
-            self._put(b"Transfer-Encoding: chunked\r\n", 28)
-        elif head.has_length and head.status != 204:
-            self._put_length(head.content_length)
-        if is_tunnel:
-            self._put_upgrade(d)
-        elif d.request.closes:
-            self._put(b"Connection: close\r\n", 19)
-        elif d.request.minor == 0:
-            self._put(b"Connection: keep-alive\r\n", 24)
-        self._put(b"\r\n", 2)
-
-    cdef bint _goes_downstream(self, const Conn *d, const uint8_t *at, const Field *field, bint has_ours) noexcept nogil:
-        """Whether a field that we have a meaning for goes on. `has_ours`: the response gets a
-        cookie of ours.
-        """
-        if field.kind == Kind.SET_COOKIE:
-            return self._may_set(d, at, field, has_ours)
-        return field.kind != Kind.DROP and field.kind != Kind.CONTENT_LENGTH and field.kind != Kind.TRANSFER_ENCODING \
-            and field.kind != Kind.CONNECTION and field.kind != Kind.HOP and field.kind != Kind.UPGRADE \
-            and field.kind != Kind.KEEP_ALIVE \
-            and field.kind != Kind.TICKET_LOGIN and field.kind != Kind.TICKET_LOGOUT \
-            and field.kind != Kind.TICKET_REMEMBER and field.kind != Kind.TICKET_ROTATE and field.kind != Kind.LIFETIME
-
-    cdef bint _may_set(self, const Conn *d, const uint8_t *at, const Field *field, bint has_ours) noexcept nogil:
-        """Whether a cookie that an upstream sets is none of ours, or the upstream is one that may
-        log in.
-        """
-        if not sets_cookie(at, field.value, self.cookie.at, self.cookie.size):
-            return True
-        if self.routes.table[d.request.route].logs_in and d.request.is_plain and not has_ours:
-            return True
-        self.counters.cookies_dropped += 1
-        self._note(self.conns[d.peer].link.server, NULL)
-        return False
 
     cdef void _open_tunnel(self, uint32_t index) noexcept nogil:
         """101: from here on bytes pass both ways unread, until both sides have closed."""
@@ -3513,7 +2920,7 @@ cdef class Proxy:
         """
         cdef Conn *c = &self.conns[index]
         cdef Conn *d = &self.conns[c.peer]
-        if c.link.is_parted or c.frames.has_closed or c.complete or d.request.upgrade != self.websocket or d.unsent != NULL:
+        if c.link.is_parted or c.frames.has_closed or c.complete or d.request.upgrade != self.forwarding.websocket or d.unsent != NULL:
             return False
         if not is_between(&c.frames):
             return False
@@ -3586,25 +2993,6 @@ cdef int64_t _usable_ms(int keep_alive_s) noexcept nogil:
     return keep_alive_s * <int64_t>1000 - min(1000, keep_alive_s * 500)
 
 
-cdef bint _is_own_field(const uint8_t *name, uint32_t size, const Text *request_id) noexcept nogil:
-    """Whether answers of our own say that themselves. `request_id`: the field that they may have,
-    with ": ".
-    """
-    return reads_as(name, size, b"content-type", 12) or reads_as(name, size, b"cache-control", 13) \
-        or reads_as(name, size, b"date", 4) or reads_as(name, size, b"location", 8) \
-        or reads_as(name, size, b"retry-after", 11) or reads_as(name, size, b"www-authenticate", 16) \
-        or request_id.size > 2 and reads_as(name, size, request_id.at, request_id.size - 2)
-
-
-cdef bint _read_element(const uint8_t *at, uint32_t start, uint32_t end, uint8_t *address) noexcept nogil:
-    """One of a list, without white space around it."""
-    while start < end and (at[start] == c' ' or at[start] == c'\t'):
-        start += 1
-    while end > start and (at[end - 1] == c' ' or at[end - 1] == c'\t'):
-        end -= 1
-    return read_address(at + start, end - start, address)
-
-
 cdef void _free_notes(Conn *c) noexcept nogil:
     """What was kept of a request until its answer."""
     free(c.request.agent)
@@ -3625,12 +3013,6 @@ cdef Doubt *_doubt(bytes fields, bytes tickets) except? NULL:
     return made
 
 
-cdef bint _begins_with_https(const uint8_t *at, Span value) noexcept nogil:
-    """Of a list of schemes: what the client itself has used stands first."""
-    return value.size >= 5 and equals(at, Span(value.at, 5), b"https", 5) \
-        and (value.size == 5 or at[value.at + 5] == c',' or at[value.at + 5] == c' ')
-
-
 cdef bint _can_be_sent_again(const Conn *d) noexcept nogil:
     """Whether all of a request is held, and doing it twice is as good as once (RFC 9110, 9.2.2)."""
     cdef Method method = d.request.method
@@ -3638,41 +3020,3 @@ cdef bint _can_be_sent_again(const Conn *d) noexcept nogil:
         method == Method.GET or method == Method.HEAD or method == Method.OPTIONS
         or method == Method.PUT or method == Method.DELETE
     )
-
-
-cdef inline bint _goes_upstream(const Conn *c, const Field *field) noexcept nogil:
-    """What we have a meaning for is written by us, or not at all."""
-    return field.kind == Kind.OTHER or field.kind == Kind.COOKIE or field.kind == Kind.AUTHORIZATION \
-        or field.kind == Kind.ACCEPT or field.kind == Kind.WEBSOCKET_KEY or field.kind == Kind.NO_USE \
-        or field.kind == Kind.SET_COOKIE or field.kind == Kind.AUTHENTICATE \
-        or field.kind == Kind.FORWARDED and c.client.is_trusted
-
-
-cdef inline bint _came_as_it_goes(const uint8_t *at, const Field *field) noexcept nogil:
-    """As `name: value CRLF`."""
-    return field.value.at == field.name.at + field.name.size + 2 and at[field.value.at - 1] == c' ' \
-        and at[field.value.at + field.value.size] == c'\r'
-
-
-cdef bint _is_called(const uint8_t *at, const Field *field, const char *name) noexcept nogil:
-    """Whether somebody could take the field for that one."""
-    return reads_as(at + field.name.at, field.name.size, <const uint8_t *>name, <uint32_t>strlen(name))
-
-
-cdef bint _is_printable(const uint8_t *at, Span span) noexcept nogil:
-    """ASCII without spaces."""
-    cdef uint32_t i
-    for i in range(span.at, span.at + span.size):
-        if not 0x20 < at[i] < 0x7F:
-            return False
-    return True
-
-
-cdef bint _contains(const uint8_t *at, Span span, const char *lower, uint32_t size) noexcept nogil:
-    cdef uint32_t i
-    if span.size < size:
-        return False
-    for i in range(span.size - size + 1):
-        if equals(at, Span(span.at + i, size), lower, size):
-            return True
-    return False

@@ -6,11 +6,13 @@ ring is used by one thread at a time.
 """
 
 from collections.abc import Iterable
-from datetime import datetime
 from os import PathLike
 from typing import Self, final
 
 from fastticket.errors import Verdict
+
+SESSION_ID_TEXT_CHARS: int
+"""Characters of a session id as text."""
 
 def check_principal(principal: str) -> None:
     """Whether a ticket can carry it, and so a login of this name is possible: 1 to 190 bytes of
@@ -39,7 +41,9 @@ class Keyring:
 
     @classmethod
     def from_file(cls, path: str | PathLike[str], audience: str = "default") -> Keyring:
-        """The ring in a key file; see `read_keys`."""
+        """The ring in a key file (docs/operations.md). ConfigError, which names the file and what is
+        wrong in it, and shows no secret.
+        """
 
     @classmethod
     def from_env(cls, name: str = "FASTTICKET_KEYS", audience: str = "default") -> Keyring:
@@ -151,14 +155,12 @@ def encode_session_id(session_id: bytes) -> str:
 def decode_session_id(text: str | bytes) -> bytes:
     """The inverse of `encode_session_id`. ValueError for whatever that would not have written."""
 
-def read_keys(path: str | PathLike[str]) -> list[tuple[int, bytes]]:
-    """The `(id, secret)` pairs of a key file, the one that signs last, checked as `Keyring` would
-    check them.
-
-    The file is TOML and holds `[[key]]` tables of an `id`, a `secret` (base64url) and, if it is
-    known, when it was `created`, and nothing else. Raises ConfigError, which names the file and
-    what is wrong in it, and shows no secret.
+def checked_keys(keys: Iterable[tuple[int, bytes]], where: str | PathLike[str]) -> list[tuple[int, bytes]]:
+    """The `(id, secret)` pairs, if a ring can have them: ids from 0 to 255, each once, secrets of at
+    least 32 bytes, one key or more. Else ConfigError; `where` begins its message.
     """
 
-def read_key_file(path: str | PathLike[str]) -> list[tuple[int, bytes, datetime | None]]:
-    """The same as `(id, secret, created)`."""
+def decode_secret(text: str, where: str) -> bytes:
+    """A secret as it is written in files and variables, base64url with or without padding.
+    ConfigError; `where` begins its message, which does not show the text.
+    """

@@ -22,7 +22,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from fastticket.core.ticket import Keyring, read_keys
+from fastticket.core.ticket import Keyring
 from fastticket.dataplane.balance import ALL_SERVERS_MAX, GROUP_SERVERS_MAX, GROUPS_MAX, WEIGHT_MAX
 from fastticket.dataplane.fieldnames import KNOWN, Names
 from fastticket.dataplane.paths import routing_path
@@ -31,6 +31,7 @@ from fastticket.dataplane.routes import ROUTES_MAX, in_order, with_head
 from fastticket.errors import ConfigError
 from fastticket.gateway.addresses import Access, Address, is_loopback, parse_access, parse_address, parse_server
 from fastticket.gateway.exemption import Exemption
+from fastticket.keyfile import read_keys
 from fastticket.stores import read_url, without_password
 from fastticket.stores.contract import Store
 from fastticket.tomlfile import read_toml

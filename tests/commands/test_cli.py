@@ -20,10 +20,9 @@ from lab.redis_servers import Server
 
 import fastticket
 from fastticket.commands.cli import main
-from fastticket.core.ticket import read_keys
 from fastticket.errors import ConfigError
 from fastticket.gateway.config import read_config, to_toml, without_secrets
-from fastticket.keyfile import create_key_file
+from fastticket.keyfile import create_key_file, read_keys
 
 GOOD = """
 [gateway]

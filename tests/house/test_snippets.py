@@ -23,9 +23,8 @@ from lab.redis_servers import Server, free_port
 
 from fastticket import Keyring
 from fastticket.commands.cli import _config, _parser, main
-from fastticket.core.ticket import read_keys
 from fastticket.gateway.config import read_config, to_toml
-from fastticket.keyfile import create_key_file
+from fastticket.keyfile import create_key_file, read_keys
 
 #: Configuration of other programs: shown as it stands in an example that other tests run.
 PARTS_OF_EXAMPLES = ("nginx", "caddyfile", "yaml", "systemd")

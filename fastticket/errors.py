@@ -149,7 +149,9 @@ class IssuedTooEarly(FastticketError):  # noqa: N818
 
 
 class AttributesTooLarge(FastticketError, ValueError):  # noqa: N818
-    """A session's attributes would have more than `attributes_bytes_max` bytes. Nothing was written."""
+    """A session's attributes would have more than `attributes_bytes_max` bytes. Nothing was
+    written.
+    """
 
     reason = "attributes_too_large"
 

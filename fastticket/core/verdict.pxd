@@ -1,5 +1,5 @@
-# What a check can say, as C sees it: `fastticket.errors.Verdict`, in its order, after HIT. The order
-# gives the numbers, and tests/house/test_architecture.py holds the two together.
+# What a check can say, as C sees it: `fastticket.errors.Verdict`, in its order, after HIT. The
+# order gives the numbers, and tests/house/test_architecture.py holds the two together.
 
 cdef enum Verdict:
     HIT = 0

@@ -11,7 +11,7 @@ from fastticket.dataplane.octets cimport Span
 from fastticket.dataplane.routes cimport Auth, Routes, Text
 from fastticket.dataplane.sockets cimport epoll_event, sockaddr_storage, socklen_t
 from fastticket.dataplane.balance cimport Group, Upstreams
-from fastticket.core.verdict cimport Verdict
+from fastticket.core.verdict cimport VERDICTS, Verdict
 
 cdef enum:
     TIMERS = 14
@@ -22,7 +22,6 @@ cdef enum:
     UPGRADES_MAX = 8
     EVENTS_MAX = 256
     LATENCY_BUCKETS = 28        # bucket i: less than 2**i µs; the last one has the rest
-    VERDICTS = 13
     HOST_BYTES_MAX = 100
     AGENT_CHARS_MAX = 200
     NEXT_BYTES_MAX = 4096       # of where a client wanted to go, encoded

@@ -1,9 +1,9 @@
 """Verdicts and errors.
 
 A *verdict* is a value: what a check says of a ticket that it does not admit. Bad tickets are the
-attacker's to send, so refusing one raises nothing. An *error* is an exception; each class carries a
-`reason` slug, safe to log and to show, and the
-HTTP status that a gateway answers with. No message contains a ticket, a key or a password.
+attacker's to send, so refusing one raises nothing. An *error* is an exception; each class has a
+`reason`, a slug that is safe to log and to show, and the HTTP `status` that a gateway answers with.
+No message contains a ticket, a key or a password.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ from __future__ import annotations
 import enum
 from typing import Literal
 
-PROBLEMS_SHOWN = 5  # in a line of a log
+PROBLEMS_SHOWN = 5  # in one message
 
 
 class Verdict(enum.Enum):
     """Why a check did not admit a ticket. Always falsy; `reason` is the slug.
 
-    MALFORMED to EXPIRED are of the ticket (docs/ticket-format.md); IDLE, REVOKED and
-    UNKNOWN_SESSION of its session: REVOKED where the store's log or this process said so;
-    UNKNOWN_SESSION where the store has no such session and nobody remembers one: it ended more than
-    a moment ago, or there never was one, and somebody else has the key. MISSING, AMBIGUOUS (there
-    are two) and STORE_UNAVAILABLE are a gateway's. All of these are refusals; MISS and REFRESH are
-    not: the store has to be asked first. The numbers are those of `core/verdict.pxd`.
+    MALFORMED, UNKNOWN_KEY, BAD_SIGNATURE and EXPIRED are about the ticket (docs/ticket-format.md).
+    IDLE, REVOKED and UNKNOWN_SESSION are about its session: REVOKED if the store's log or this
+    process says that it was ended; UNKNOWN_SESSION if the store has no such session and no end of
+    it is remembered, because it ended long ago, or never began and somebody else has the key.
+    MISSING, AMBIGUOUS (the request has several tickets) and STORE_UNAVAILABLE come from a gateway.
+    All of these are refusals. MISS and REFRESH are none: the store has to be asked first.
+
+    C code has the names in the same order, and so the same numbers (`core/verdict.pxd`).
     """
 
     MALFORMED = 1
@@ -53,7 +55,7 @@ class Verdict(enum.Enum):
 
 
 class FastticketError(Exception):
-    """Root of every error that fastticket raises on purpose."""
+    """Base class of every error that fastticket raises on purpose."""
 
     reason = "error"
     status = 500
@@ -80,22 +82,22 @@ class StoreUnavailable(FastticketError):  # noqa: N818 -- the field's word for i
 
 
 class StoreBusy(StoreUnavailable):
-    """The store is well, but more waits for it than it takes in time: no outage, and to try again
-    in a moment is right.
+    """The store is well, but has more to do than it does in time. It is no outage: trying again in
+    a moment helps.
     """
 
 
 class NotConfirmed(StoreUnavailable):
-    """It is written, but no replica has confirmed it in time (`durability=replicated`): a failover
-    may lose it.
+    """The change was written, but no replica confirmed it in time (`durability=replicated`): a
+    failover may lose it.
     """
 
 
 class ConfigError(FastticketError):
-    """A configuration, key ring or URL that can not be used: all that is wrong with it, one or
-    more.
+    """A configuration, key ring or URL cannot be used.
 
-    Each of `problems` names what, where and what to do; the message has the first of them.
+    `problems` are all that is wrong with it, one or more; each says what, where, and what to do.
+    The message has the first few.
     """
 
     reason = "config"
@@ -111,7 +113,7 @@ class ConfigError(FastticketError):
 
 
 class NoStore(ConfigError):  # noqa: N818
-    """There is no store where one was asked for, and none was to be made."""
+    """There is no store at a URL, and the caller did not want one made."""
 
 
 class InvalidPrincipal(FastticketError, ValueError):  # noqa: N818
@@ -135,8 +137,8 @@ class TooManySessions(FastticketError):  # noqa: N818
 
 
 class IssuedTooEarly(FastticketError):  # noqa: N818
-    """A login's time is not after that at which all of the principal's sessions were ended: issue
-    it after `after_ms`, store time.
+    """A login was refused: its time is not after the one at which all sessions of the principal
+    were ended. Issue the ticket after `after_ms`, store time.
     """
 
     reason = "issued_too_early"
@@ -147,7 +149,9 @@ class IssuedTooEarly(FastticketError):  # noqa: N818
 
 
 class AttributesTooLarge(FastticketError, ValueError):  # noqa: N818
-    """A session's attributes would be larger than `attributes_bytes_max`. Nothing was written."""
+    """A session's attributes would have more than `attributes_bytes_max` bytes. Nothing was
+    written.
+    """
 
     reason = "attributes_too_large"
 
@@ -161,8 +165,8 @@ class AttributesTooLarge(FastticketError, ValueError):  # noqa: N818
 
 
 class BadAttribute(FastticketError, ValueError):  # noqa: N818
-    """An attribute that can not be written, or read back; the message names it. All the others are
-    as they were.
+    """An attribute cannot be written, or cannot be read back; the message names it. The others are
+    unchanged.
     """
 
     reason = "bad_attribute"
@@ -173,14 +177,14 @@ class BadAttribute(FastticketError, ValueError):  # noqa: N818
 
 
 class NotLoaded(FastticketError, RuntimeError):  # noqa: N818
-    """Attributes were asked for that had not been read from the store: a mistake of the program."""
+    """The program asked for attributes that it had not read from the store: a programming error."""
 
     reason = "not_loaded"
 
 
 class NotLoggedIn(FastticketError, RuntimeError):  # noqa: N818
-    """Something was asked for that only a session can have, of a visitor who has none: a mistake of
-    the program.
+    """The program asked for what only a session has, for a visitor without one: a programming
+    error.
     """
 
     reason = "not_logged_in"

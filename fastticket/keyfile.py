@@ -1,12 +1,12 @@
-"""Key files: a new ring, and the three changes that roll a key through a fleet. Reading them is
-`Keyring.from_file`.
+"""Key files: reading a ring, making one, and the three changes that roll a key through a fleet.
 
-The last key of a ring signs, each verifies. So a key that verifies only is one that stands before
-the last, and a file says the same to every version of fastticket.
+A key file is TOML: `[[key]]` tables of an `id`, a `secret` (base64url) and, if it is known, when
+the key was `created`. The last key signs, each verifies. So a key that only verifies stands before
+the last, and a file means the same to every version of fastticket.
 
-A file is replaced, not written over: a gateway that reads it meanwhile has the ring of before or
-the one of after. The new one has the owner, the mode and the extended attributes (access lists) of
-the old one, whoever changes it.
+A file is replaced, not written over: a gateway that reads it meanwhile has the old ring or the new
+one. The new file has the owner, the mode and the extended attributes (access lists) of the old one,
+whoever changes it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from fastticket.core.ticket import read_key_file
+from fastticket.core.ticket import checked_keys, decode_secret
 from fastticket.errors import ConfigError
+from fastticket.tomlfile import read_toml
 
 HEADER = "# fastticket key ring: the last key signs, each verifies. Keep it secret. To change it: fastticket keys.\n"
 IDS = 256
@@ -35,11 +36,49 @@ LOCK_RETRY_S = 0.05
 
 
 class Key(NamedTuple):
-    """One of a ring."""
+    """One key of a ring."""
 
     id: int
     secret: bytes
-    created: datetime.datetime | None = None  #: None: nobody wrote it down
+    created: datetime.datetime | None = None  #: None: it is not known
+
+
+# ------------------------------------------------------------------------------- reading
+
+
+def read_keys(path: str | os.PathLike[str]) -> list[tuple[int, bytes]]:
+    """The `(id, secret)` pairs of a key file, the one that signs last: what `Keyring` takes.
+    ConfigError, which names the file and what is wrong in it, and shows no secret.
+    """
+    return [(key.id, key.secret) for key in read_ring(path)]
+
+
+def read_ring(path: str | os.PathLike[str]) -> list[Key]:
+    """The keys of a file, the one that signs last. ConfigError."""
+    table = read_toml(path, "make it with `fastticket keygen`")
+    entries = table.get("key")
+    if not isinstance(entries, list) or set(table) != {"key"}:
+        raise ConfigError(f"{path}: a key file holds [[key]] tables and nothing else")
+    keys = [_key_of(entry, f"{path}: [[key]] number {number}") for number, entry in enumerate(entries, 1)]
+    checked_keys([(key.id, key.secret) for key in keys], path)
+    return keys
+
+
+def _key_of(entry: object, where: str) -> Key:
+    """A key by its table. ConfigError."""
+    if (
+        not isinstance(entry, dict)
+        or set(entry) - {"created"} != {"id", "secret"}
+        or not isinstance(entry["secret"], str)
+    ):
+        raise ConfigError(f"{where} must have an id and a secret, it may have created, and nothing else")
+    created = entry.get("created")
+    if created is not None and (not isinstance(created, datetime.datetime) or created.tzinfo is None):
+        raise ConfigError(f"{where}: created must be a time like 2026-01-31T12:00:00Z")
+    return Key(entry["id"], decode_secret(entry["secret"], where), created)
+
+
+# ------------------------------------------------------------------------------- writing
 
 
 def key_file_text(keys: Iterable[tuple[int, bytes] | Key]) -> str:
@@ -71,11 +110,6 @@ def create_key_file(path: Path) -> None:
         raise ConfigError(f"{path}: {error.strerror}; a key file is not overwritten") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-
-
-def read_ring(path: Path | str) -> list[Key]:
-    """The keys of a file, the one that signs last. ConfigError."""
-    return [Key(*key) for key in read_key_file(path)]
 
 
 def add_key(path: Path, key_id: int | None = None) -> int:

@@ -17,7 +17,7 @@ struct body {
     struct text data;
 };
 
-/* Its first piece has `first` bytes, every other one `step`. */
+/* Reads a body in pieces: the first has `first` bytes, each other one `step`. */
 static struct body read_body(const uint8_t *at, uint32_t size, uint32_t first, uint32_t step) {
     struct body body = {0, 0, {room(size), 0}};
     Chunks chunks;
@@ -48,7 +48,7 @@ static void check_split(const uint8_t *at, uint32_t size, uint32_t first, uint32
     free(split.data.at);
 }
 
-/* Its first two bytes say where it is split. */
+/* The first two bytes say where the body is split. */
 static void check_body(const uint8_t *input, uint32_t size) {
     if (size < 2) return;
     const uint8_t *at = input + 2;

@@ -1,4 +1,5 @@
-/* What clients.pyx promises of PROXY headers and of addresses. `fuzz/run.py clients` builds it and runs it. */
+/* What clients.pyx promises of PROXY headers and of addresses. `fuzz/run.py clients` builds and runs
+ * it. */
 #include <core.c> /* from a system folder (-isystem): its warnings are not ours */
 
 static const char *const mode_names[] = {"PROXY header", "address"};
@@ -12,7 +13,7 @@ typedef struct CLIENTS(t, Announced) Announced;
 enum { HEADER, ADDRESS };
 enum { MOST = 4096, PREFIXES_MAX = 64 };
 
-/* What is said of so many bytes: a size, 0 for more is to come, or the negative status to refuse with. */
+/* Reads a PROXY header: its size, 0 if it is incomplete, or the negative status to refuse with. */
 static int read_header(const uint8_t *at, uint32_t size, Announced *announced) {
     memset(announced, 0, sizeof *announced);
     return CLIENTS(f, read_proxy_header)(at, size, MOST, announced);
@@ -25,7 +26,8 @@ static void check_header(const uint8_t *input, uint32_t size) {
     int verdict = read_header(header, size, &whole);
     require(verdict == -400 || verdict == -431 || (verdict >= 0 && verdict <= (int)size), "a header has a size, or is refused");
     require(verdict <= MOST, "a header is not too large");
-    /* Bytes that come later change nothing: it is incomplete up to some size, and from there on it is the verdict. */
+    /* Bytes that come later change nothing: a header is incomplete up to some size, and from there
+     * on the verdict stays. */
     uint32_t step = 1 + size / PREFIXES_MAX;
     int longer = verdict;
     for (uint32_t shorter = size; shorter > step;) {
@@ -47,7 +49,7 @@ static void check_header(const uint8_t *input, uint32_t size) {
     free(header);
 }
 
-/* An address that is read is the same when it is written, and read again. */
+/* An address that is read, written and read again is the same. */
 static void check_address(const uint8_t *input, uint32_t size) {
     uint8_t *text = copy_of(input, size);
     uint8_t address[16], again[16];

@@ -1,4 +1,4 @@
-/* What cookiefields.pyx promises of the field Cookie. `fuzz/run.py cookiefields` builds it and runs it. */
+/* What cookiefields.pyx promises of the field Cookie. `fuzz/run.py cookiefields` builds and runs it. */
 #include <core.c> /* from a system folder (-isystem): its warnings are not ours */
 
 static const char *const mode_names[] = {"cookie"};
@@ -13,7 +13,7 @@ static void require_inside(Span span, uint32_t size) {
     require(span.at <= size && span.size <= size - span.at, "a span lies inside the field");
 }
 
-/* Its first byte is the size of a name, which comes next; then comes the value of a Cookie field. */
+/* The first byte is the size of a name, which follows; the rest is the value of a Cookie field. */
 static void check_cookie(const uint8_t *input, uint32_t size) {
     if (size == 0 || size - 1 < input[0]) return;
     uint32_t name_size = input[0];

@@ -1,7 +1,9 @@
-/* What the harnesses share: promises, memory of exactly a size, Python with one compiled module in it, executions by mode.
+/* What the harnesses share: promises, memory of exactly a size, Python with one compiled module in
+ * it, and how often each mode ran.
  *
- * A harness includes the C that Cython makes of a module (`core.c`), whose parsers are static functions, then this; it defines MODULE,
- * `mode_names` and `check`. The first byte of an input says which mode reads the rest.
+ * A harness includes the C that Cython makes of a module (`core.c`), whose parsers are static
+ * functions, and this file; it defines `mode_names` and `check`. The first byte of an input says
+ * which mode reads the rest.
  */
 #include <sanitizer/asan_interface.h>
 #include <stdio.h>
@@ -34,7 +36,7 @@ static inline void put(struct text *text, const void *from, uint32_t size) {
     text->size += size;
 }
 
-/* CPython frees little when it ends. The parsers allocate nothing. */
+/* CPython frees little when it ends, and the parsers allocate nothing. */
 const char *__asan_default_options(void) {
     return "detect_leaks=0";
 }
@@ -61,7 +63,8 @@ static inline void build_in(const char *name, PyObject *(*initialize)(void)) {
     require(PyImport_AppendInittab(name, initialize) == 0, "a module is built in");
 }
 
-/* Python, without its site packages; of fastticket there are plain modules only. The compiled one is there, its tables filled. */
+/* Starts Python without its site packages, with the plain modules of fastticket, and imports the
+ * compiled one, which fills its tables. */
 static PyObject *start_python(const char *name, PyObject *(*initialize)(void)) {
     PyConfig config;
     PyConfig_InitIsolatedConfig(&config);

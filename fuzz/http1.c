@@ -1,9 +1,10 @@
-/* What http1.pyx promises of message heads, tried on the inputs of a coverage-guided fuzzer, under AddressSanitizer and
- * UndefinedBehaviorSanitizer. `fuzz/run.py` builds it and runs it.
+/* What http1.pyx promises of message heads, tried on the inputs of a coverage-guided fuzzer, under
+ * AddressSanitizer and UndefinedBehaviorSanitizer. `fuzz/run.py` builds it and runs it.
  *
  *     http1 [libFuzzer's options] [FOLDER]        http1 FINDING       tries one input again
  *
- * Which parser reads an input, harness.h says. Every input is in a room of exactly its size, and what a parser must not see yet is poisoned.
+ * harness.h says which parser reads an input. Every input is in memory of exactly its size, and what
+ * a parser must not see yet is poisoned.
  */
 #include <core.c> /* from a system folder (-isystem): its warnings are not ours */
 
@@ -20,6 +21,7 @@ typedef struct HTTP1(t, Head) Head;
 
 enum mode { REQUEST, RESPONSE, RESPONSE_TO_HEAD };
 
+enum { INCOMPLETE = __pyx_e_10fastticket_9dataplane_6octets_INCOMPLETE };
 enum { PREFIXES_MAX = 64 /* of a head that are read; of a short one that is all */ };
 
 static struct NAMES(obj, Names) *names;
@@ -62,7 +64,7 @@ static void require_same_text(const struct reading *one, Span span, const struct
             "the same message has the same texts");
 }
 
-/* Of an absolute-form without a path, the slash or star stands only in what is written anew. */
+/* An absolute-form without a path has its slash or star only when it is written anew. */
 static Span without_slash(Span span, const struct reading *first, const struct reading *anew) {
     int has_more = first->head.target_is_bare && !anew->head.target_is_bare;
     return has_more ? (Span){span.at + 1, span.size - 1} : span;
@@ -86,7 +88,8 @@ static void require_same_fields(const struct reading *one, const struct reading 
         require_same_text(one, one->head.nominated[i], other, other->head.nominated[i]);
 }
 
-/* HTTP/1.0 needs none: then what an absolute-form says is lost where that becomes an origin-form. A gateway writes Host itself. */
+/* HTTP/1.0 needs none. Then the host of an absolute-form is lost when that becomes an origin-form; a
+ * gateway writes Host itself. */
 static int has_host(const Head *head) {
     for (int i = 0; i < head->field_count; i++)
         if (head->fields[i].kind == NAMES(e, HOST)) return 1;
@@ -114,7 +117,8 @@ static void require_same(enum mode mode, const struct reading *one, const struct
     }
 }
 
-/* Bytes that come later change nothing: it is INCOMPLETE up to some size, and from there on it is the verdict. */
+/* Bytes that come later change nothing: a head is INCOMPLETE up to some size, and from there on the
+ * verdict stays. */
 static void check_prefixes(enum mode mode, uint8_t *at, uint32_t size, int verdict) {
     static Head head;
     uint32_t step = 1 + size / PREFIXES_MAX;
@@ -123,7 +127,7 @@ static void check_prefixes(enum mode mode, uint8_t *at, uint32_t size, int verdi
         shorter -= step;
         ASAN_POISON_MEMORY_REGION(at + shorter, size - shorter);
         int now = parse(mode, at, shorter, &head);
-        require(now == longer || now == HTTP1(e, INCOMPLETE), "more bytes do not change a verdict");
+        require(now == longer || now == INCOMPLETE, "more bytes do not change a verdict");
         require(verdict <= 0 || (now == verdict) == (shorter >= (uint32_t)verdict), "a head is complete at its end");
         longer = now;
     }
@@ -149,7 +153,8 @@ static void put_start_line(struct text *text, enum mode mode, const struct readi
     }
 }
 
-/* Written anew from what was understood, as a gateway does, it is the same message to whoever reads it next. */
+/* A head written anew from what was understood, as a gateway does, is the same message to the next
+ * reader. */
 static void check_written_anew(enum mode mode, const struct reading *reading) {
     static struct reading anew;
     const Head *head = &reading->head;
@@ -184,7 +189,7 @@ static void check_head(enum mode mode, const uint8_t *input, uint32_t size) {
     if (verdict > 0) {
         require(first.head.size == (uint32_t)verdict, "a head knows its size");
         check_spans(mode, &first.head);
-        require(parse(mode, at, (uint32_t)verdict - 1, &second.head) == HTTP1(e, INCOMPLETE), "a head has an end");
+        require(parse(mode, at, (uint32_t)verdict - 1, &second.head) == INCOMPLETE, "a head has an end");
         require(parse(mode, at, (uint32_t)verdict, &second.head) == verdict, "what follows a head does not matter");
         require_same(mode, &first, &second);
         check_written_anew(mode, &first);

@@ -9,7 +9,7 @@ static const char *const mode_names[] = {"path", "path and route"};
 
 enum { PATH, PATH_AND_ROUTE };
 
-/* Whether readers agree where that leads: no empty segment but the last one, and no dot segments. */
+/* Whether readers agree where a path leads: no empty segment but the last, and no dot segments. */
 static int has_plain_segments(const uint8_t *path, uint32_t size) {
     for (uint32_t at = 1, end; at < size; at = end + 1) {
         for (end = at; end < size && path[end] != '/'; end++) continue;
@@ -20,8 +20,8 @@ static int has_plain_segments(const uint8_t *path, uint32_t size) {
     return 1;
 }
 
-/* The path without what ASCII does not have, and without the letters that may become one with that: what is left must be plain, too, but
- * for segments that had nothing else. */
+/* Whether a path is plain without its characters beyond ASCII and, `with_letters`, without the
+ * letters that may combine with one. Segments that had nothing else do not count. */
 static int is_plain_without_others(const uint8_t *path, uint32_t size, int with_letters) {
     uint8_t *left = room(size);
     uint32_t count = 0;

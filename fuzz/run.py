@@ -29,7 +29,7 @@ HERE = Path(__file__).resolve().parent
 PACKAGE = HERE.parent / "fastticket"
 SECONDS_AN_INPUT_MAX = 10
 
-#: Of the executions, in hundredths.
+#: Each fuzzer's share of the executions, in hundredths.
 SHARES = {"http1": 30, "chunks": 10, "cookiefields": 5, "paths": 18, "ticket": 18, "clients": 18, "python": 1}
 #: The compiled module that each harness tries, and those that it imports.
 MODULES = {
@@ -42,8 +42,8 @@ MODULES = {
 }
 LIBRARIES = {"ticket": ["-lcrypto"]}
 
-# What guides and what is counted are the parsers: neither the harness nor what makes Python objects
-# of their results for tests.
+# Only the parsers guide the fuzzer and are counted, not the harness, nor the functions that make
+# Python objects of results for tests.
 GUIDES = "src:*\nfun:__pyx_f_10fastticket_*\n"
 GUIDES_NOT = "fun:*http1__slice\nfun:*http1__common\n"
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -92,12 +92,12 @@ def build(name: str, folder: Path, program: str, *sanitizers: str) -> Path:
 
 
 def artifacts(folder: Path) -> str:
-    """Where inputs that break something go."""
+    """libFuzzer's option for where inputs that break a promise go."""
     return f"-artifact_prefix={folder}/finding-"
 
 
 def fuzz(name: str, fuzzer: Path, folder: Path, options: list[str]) -> tuple[int, str]:
-    """Its exit status, and what it said, which is shown, too."""
+    """Run a fuzzer and show what it prints. Its exit status, and what it printed."""
     seeds.plant(name, folder / "seeds")
     (folder / "corpus").mkdir(exist_ok=True)
     command = [
@@ -115,8 +115,8 @@ def fuzz(name: str, fuzzer: Path, folder: Path, options: list[str]) -> tuple[int
 
 
 def coverage(name: str, folder: Path) -> str:
-    """Of all that was kept, in a build without the sanitizers, whose checks would count as edges
-    that nothing ever takes.
+    """The edges that the kept inputs cover, in a build without the sanitizers: their checks would
+    count as edges that are never taken.
     """
     fuzzer = build(name, folder, f"{name}-unsanitized")
     command = [fuzzer, "-runs=0", artifacts(folder), folder / "corpus", folder / "seeds"]
@@ -130,7 +130,9 @@ def last(pattern: str, said: str) -> str:
 
 
 def run(name: str, runs: int, seed: int, folder: Path) -> tuple[int, bool]:
-    """How many executions there were, and whether there was a finding. It is summed up in a line."""
+    """Run one fuzzer and print a line about it: how many executions, and whether there was a
+    finding.
+    """
     if name == "python":
         executions, finding = python_parsers.run(runs, seed)
         print(f"fuzz: python: {executions} executions; {finding or 'no findings'}", flush=True)

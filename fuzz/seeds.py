@@ -1,5 +1,5 @@
-"""Where each fuzzer begins: the attacks of tests/lab/attack_corpus.py, a few ordinary messages, and
-what unit tests know of the others.
+"""The inputs that each fuzzer begins with: the attacks of tests/lab/attack_corpus.py, a few ordinary
+messages, and inputs of the unit tests.
 """
 # ruff: noqa: RUF001
 
@@ -187,7 +187,7 @@ INPUTS = {
 
 
 def plant(name: str, folder: Path) -> None:
-    """What a harness begins with, in a file each: the mode, and what it reads."""
+    """Write the inputs that a harness begins with, a file each: the mode, and what it reads."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, (mode, data) in enumerate(INPUTS[name]()):
         if len(data) < BYTES_MAX:

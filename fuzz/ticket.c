@@ -46,7 +46,7 @@ static void check_text(const uint8_t *input, uint32_t size) {
     free(text);
 }
 
-/* A body that is signed: what is well formed is authentic, and with any byte changed it is not. */
+/* A body that is signed: if it is well formed it is authentic, and with any byte changed it is not. */
 static void check_body(const uint8_t *input, uint32_t size) {
     if (size < PRINCIPAL_AT + 1 || size > PRINCIPAL_AT + PRINCIPAL_MAX) return;
     uint8_t *raw = room(RAW_ROOM);

@@ -15,14 +15,13 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fastticket.commands import terminal
-from fastticket.core.ticket import Keyring, Ticket
+from fastticket.core.ticket import SESSION_ID_TEXT_CHARS, Keyring, Ticket
 from fastticket.errors import ConfigError, TicketRefused
 from fastticket.gateway.settings import Config
 from fastticket.sessions.events import LOST, LogFollower, Place, Read
 from fastticket.stores import without_password
 from fastticket.stores.contract import Event, Store, StoredSession
 
-SESSION_ID_CHARS = 22
 FOLLOW_INTERVAL_S = 0.5
 HISTORY_MAX = 1000  # of each shard
 YEAR_2020_MS = 1_577_836_800_000
@@ -76,7 +75,7 @@ async def revoke(config: Config, options: argparse.Namespace) -> int:
 def _target(options: argparse.Namespace, keys: Callable[[], Keyring]) -> tuple[str | None, str]:
     """(session id or None for all, principal)"""
     text: str | None = options.ticket_or_id
-    if text is None or len(text) == SESSION_ID_CHARS:
+    if text is None or len(text) == SESSION_ID_TEXT_CHARS:
         if not options.user:
             raise ConfigError(
                 "revoke: a session id needs --user, too: the store looks for it among that user's sessions"

@@ -7,8 +7,8 @@ from fastticket.core.wire cimport RAW_BUFFER_BYTES
 
 
 cdef struct Checked:
-    int size                    # of the raw ticket; 0 if it was malformed
-    int64_t idle_deadline_ms    # set on HIT
+    int size                    # of the raw ticket; 0: malformed
+    int64_t idle_deadline_ms    # store time; set on HIT only
     uint8_t[RAW_BUFFER_BYTES] raw
 
 
@@ -17,7 +17,7 @@ cdef class Checker:
     cdef readonly NearCache near
     cdef readonly object clock
     cdef readonly int64_t offset_ms
-    cdef int64_t boot_ms        # as read in the tick of
+    cdef int64_t boot_ms        # CLOCK_BOOTTIME, read in this tick of CLOCK_MONOTONIC_COARSE:
     cdef int64_t tick_s
     cdef int64_t tick_ns
 

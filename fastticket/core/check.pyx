@@ -1,16 +1,18 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
 """The hot path in one place: ticket text -> near cache -> signature -> verdict.
 
-This is where the core meets the time. `Checker.now` is the store's clock as known here:
-CLOCK_BOOTTIME plus the offset that the control plane sets. So a jump of this machine's wall clock
-changes nothing, and a lease runs out while the machine is suspended.
-CLOCK_BOOTTIME takes 25 ns to read, CLOCK_MONOTONIC_COARSE 5: so the coarse clock says when its tick
-is over, every few ms, and the other is read once a tick. (A machine that was suspended has always
-ticked.) That is up to `clock_resolution_ms` behind; whoever grants leases takes that off. Tests
-give a clock of their own.
+The clock. `Checker.now` is the store's clock as this process knows it: CLOCK_BOOTTIME plus the
+offset that the control plane sets. So a jump of the machine's wall clock changes nothing, and a
+lease runs out while the machine is suspended.
+
+CLOCK_BOOTTIME takes 25 ns to read, CLOCK_MONOTONIC_COARSE 5. So the coarse clock is read each time,
+and CLOCK_BOOTTIME once a tick of it, which is a few ms long (the tick after a suspension is always
+another one). `now` is up to `clock_resolution_ms` late, and leases are granted for that much less.
 """
 
 cimport cython
+from posix.time cimport CLOCK_BOOTTIME, CLOCK_MONOTONIC_COARSE, clock_getres, clock_gettime, timespec
+
 from fastticket.core.nearcache cimport Shard
 from fastticket.core.ticket cimport ascii_text, decode, session_id_text
 from fastticket.core.wire cimport (
@@ -24,17 +26,7 @@ from fastticket.core.wire cimport (
 
 from fastticket.errors import Verdict as _Verdict
 
-cdef extern from "<time.h>" nogil:
-    ctypedef int clockid_t
-    struct timespec:
-        long tv_sec
-        long tv_nsec
-    const clockid_t CLOCK_BOOTTIME
-    const clockid_t CLOCK_MONOTONIC_COARSE
-    int clock_gettime(clockid_t clock, timespec *out)
-    int clock_getres(clockid_t clock, timespec *out)
-
-cdef tuple VERDICTS = (None, *_Verdict)
+cdef tuple VERDICT_OF = (None, *_Verdict)       # by number; HIT has none
 
 
 def clock_resolution_ms():
@@ -65,7 +57,7 @@ cdef class Checker:
     @cython.binding(False)          # a plain built-in method: the interpreter has a shorter way to call it
     def check(self, ticket, bint touch=True):
         """A Session, or a falsy verdict. MISS and REFRESH: the store has to be asked. `touch`:
-        whether it counts as a use.
+        whether the check is a use of the session.
         """
         cdef const uint8_t *text = NULL
         cdef Py_ssize_t chars = 0
@@ -73,17 +65,17 @@ cdef class Checker:
         cdef Verdict verdict
         cdef Session session
         if not ascii_text(ticket, &text, &chars):
-            return VERDICTS[<int>Verdict.MALFORMED]
+            return VERDICT_OF[<int>Verdict.MALFORMED]
         verdict = self.judge(text, chars, self.now(), touch, &checked)
         if verdict != Verdict.HIT:
-            return VERDICTS[<int>verdict]
+            return VERDICT_OF[<int>verdict]
         session = Session.__new__(Session)
         session.ticket = ticket
         session.deadline_ms = checked.idle_deadline_ms
         return session
 
     def session_of(self, ticket, int64_t idle_deadline_ms):
-        """For the caller that has verified and loaded the ticket itself."""
+        """A Session for a ticket that the caller has verified and loaded."""
         cdef uint8_t[RAW_BUFFER_BYTES] raw
         cdef Session session = Session.__new__(Session)
         session.ticket = ticket
@@ -92,8 +84,8 @@ cdef class Checker:
         return session
 
     def collect(self, shard, Py_ssize_t touches_max, dict unwritten not None):
-        """What a flush is made of: a loop over every session that was used, so it is here and not
-        in Python.
+        """Drain at most `touches_max` touches of a shard into `unwritten`. It is compiled because a
+        flush runs it for every session that was used.
         """
         cdef Shard *at = self.near._shard(shard)
         cdef uint8_t[RAW_BUFFER_BYTES] raw
@@ -125,8 +117,8 @@ cdef class Checker:
     cdef Verdict judge(
         self, const uint8_t *text, Py_ssize_t chars, int64_t now_ms, bint touch, Checked *checked
     ) noexcept nogil:
-        """HIT: admitted. MISS, REFRESH: authentic, as far as this process knows; ask the store.
-        Else refused.
+        """Judge a ticket. HIT: admitted. MISS and REFRESH: authentic as far as this process knows;
+        the store has to be asked. Every other verdict is a refusal.
         """
         cdef Verdict verdict
         checked.size = decode(text, chars, checked.raw)
@@ -143,8 +135,8 @@ cdef class Checker:
         return self._unless_refused(checked, verdict, now_ms)
 
     cdef Verdict judge_again(self, Checked *checked, int64_t now_ms, bint touch) noexcept nogil:
-        """The same for a ticket that was judged before, and was good. MISS says less: its key may
-        have left the ring.
+        """Judge a ticket that was judged before, and whose signature was good. It is not verified
+        again: after MISS its key may have left the ring.
         """
         cdef Verdict verdict = self.near.find(checked.raw, checked.size, now_ms, touch, &checked.idle_deadline_ms)
         return verdict if verdict == Verdict.HIT else self._unless_refused(checked, verdict, now_ms)
@@ -158,9 +150,7 @@ cdef class Checker:
 @cython.freelist(64)
 @cython.no_gc                       # it refers to a str or bytes only
 cdef class Session:
-    """Made on every hit, so it only refers to the ticket; whoever wants a field pays for decoding
-    it.
-    """
+    """Refers to the ticket, and decodes it when a field is read: a session is made on every hit."""
 
     def __repr__(self):
         return f"<Session {self.id[:6]}… of {self.principal!r}>"

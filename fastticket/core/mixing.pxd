@@ -1,5 +1,5 @@
-# Spreads the bits of a word over all of it (the finalizer of splitmix64): for tables and for
-# consistent hashing, not for secrets.
+# Spreads the bits of a word over the whole word (the finalizer of splitmix64), for hash tables and
+# for consistent hashing. It hides nothing.
 
 from libc.stdint cimport uint64_t
 

@@ -3,19 +3,19 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from fastticket.core.verdict cimport Verdict
 
 cdef enum:
-    INLINE_BYTES = 92       # of the raw ticket, in its first slot: a principal of up to 27 bytes
-    TAIL_BYTES = 140        # in each further slot
+    INLINE_BYTES = 92       # of the raw ticket in its first slot: enough for a principal of 27 bytes
+    TAIL_BYTES = 140        # of it in each further slot
 
 
 cdef struct Slot:
-    # An entry's first slot. In a tail slot and a free one only `next` counts; tail bytes begin
-    # right after it.
-    uint32_t next           # entry: the next one in its bucket; tail: the next tail; free: the next free one
+    # An entry's first slot. A tail slot and a free one have `next` only, for the next tail and the
+    # next free slot; a tail's bytes of the ticket begin right after it.
+    uint32_t next           # the next entry in the bucket
     uint32_t tail           # the slot with the rest of the ticket, or NONE
     uint32_t newer          # LRU chain
     uint32_t older
-    uint32_t dirty_next     # its shard's dirty chain
-    uint32_t epoch          # of the shard, when it was loaded
+    uint32_t dirty_next     # dirty chain of its shard
+    uint32_t epoch          # the shard's, when the session was loaded
     uint32_t loaded_at_s    # store time
     uint16_t shard
     uint16_t size           # of the raw ticket
@@ -49,10 +49,10 @@ cdef class NearCache:
     cdef Refusal *refusals
     cdef uint32_t bucket_mask
     cdef uint32_t slot_count
-    cdef uint32_t fresh         # slots from here on were never used
-    cdef uint32_t free_first
-    cdef uint32_t free_count    # on the free list
-    cdef uint32_t newest
+    cdef uint32_t fresh         # the first slot that was never used
+    cdef uint32_t free_first    # the list of slots that were used and are free
+    cdef uint32_t free_count    # on that list
+    cdef uint32_t newest        # ends of the LRU chain
     cdef uint32_t oldest
     cdef int64_t touch_slack_ms
     cdef int64_t touch_resolution_ms

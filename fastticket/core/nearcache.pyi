@@ -22,12 +22,11 @@ class NearCache:
         recheck_s: int = 300,
         refusal_ms: int = 1000,
     ) -> Self:
-        """`capacity` in sessions; one with a longer principal takes two or three places.
-        ValueError, MemoryError.
-
-        `slack_ms`: added to a touch's deadline for the time it takes to be written.
-        `touch_resolution_ms`: a deadline that would move by no more is left. `recheck_s`: how old
-        what the store said may be. `refusal_ms`: how long a refusal is remembered.
+        """`capacity`: places for sessions; one with a principal over 27 bytes takes two or three.
+        `slack_ms`: added to a touch's deadline, for the time until it is written.
+        `touch_resolution_ms`: a deadline that would move by no more is not moved. `recheck_s`: for
+        how long a session that was loaded may answer. `refusal_ms`: for how long a refusal is
+        remembered. ValueError, MemoryError.
         """
 
     def __len__(self) -> int:
@@ -39,88 +38,92 @@ class NearCache:
 
     @property
     def shard_count(self) -> int:
-        """As the store has them; a shard's number is below it, or ValueError is raised."""
+        """Shards of the store. Methods that take a shard raise ValueError unless it is below this."""
 
     @property
     def entry_count(self) -> int:
-        """The same as `len`."""
+        """Sessions that are held now."""
 
     @property
     def memory_bytes(self) -> int:
-        """Of the one allocation."""
+        """Size of the one allocation."""
 
     @property
     def slack_ms(self) -> int:
-        """Added to a touch's deadline; may be set."""
+        """Added to the deadline of touches from now on; may be set."""
 
     @slack_ms.setter
     def slack_ms(self, slack_ms: int) -> None:
-        """For touches from now on."""
+        """Set it for touches from now on."""
 
     @property
     def dirty_count(self) -> int:
-        """Touches that wait to be drained, of all shards."""
+        """Touches that are not drained yet, of all shards."""
 
     @property
     def hits(self) -> int:
-        """Lookups answered from here, since the start."""
+        """Checks that were answered, since the start."""
 
     @property
     def misses(self) -> int:
-        """Lookups of sessions that are not held."""
+        """Checks of tickets that were not held."""
 
     @property
     def refreshes(self) -> int:
-        """Lookups of sessions that are held, but must be loaded again."""
+        """Checks of sessions that were held, but must be loaded again."""
 
     @property
     def evictions(self) -> int:
-        """Sessions that made room for others."""
+        """Sessions that were evicted to make room."""
 
     @property
     def touches_coalesced(self) -> int:
-        """Those that needed no write of their own."""
+        """Uses of sessions that needed no write of their own."""
 
     def lookup(self, raw: bytes, now_ms: int, touch: bool = True) -> int | Verdict:
-        """The idle deadline on a hit; else MISS, REFRESH (known, but out of date) or EXPIRED.
-
-        `raw`: a decoded ticket, 66 to 255 bytes, else ValueError.
+        """For tests: what `Checker.check` asks. The idle deadline on a hit; else MISS, REFRESH
+        (held, but out of date) or EXPIRED. `raw`: a decoded ticket of 66 to 255 bytes, else
+        ValueError.
         """
 
     def insert(self, raw: bytes, shard: int, idle_deadline_ms: int, now_ms: int, touch: bool = True) -> bool:
-        """Enter a ticket that was verified and whose session was loaded. False: no room, too much
-        is dirty.
+        """Enter a verified ticket whose session was loaded, or renew its entry. False: there is no
+        room before touches were drained, or the session id has another ticket. ValueError as above.
         """
 
     def extend(self, raw: bytes, now_ms: int) -> bool:
-        """Let an entry that is due for a recheck go on while the store is away. False: it must not,
-        or is not there.
+        """While the store is away, put off an entry's recheck. False: the entry is not held, must
+        be loaded again for another reason, or its session is past a deadline.
         """
 
     def idle_deadline_ms(self, session_id: bytes) -> int:
-        """The latest known here, written or not; 0: none is."""
+        """The latest known idle deadline of a session, written to the store or not; 0: the session
+        is not held.
+        """
 
     def refuse(self, session_id: bytes, verdict: Verdict, now_ms: int) -> None:
-        """A session is over: forget it, its touch included, and remember the refusal for
+        """A session has ended: forget its entry and its touch, and remember `verdict` for
         `refusal_ms`.
         """
 
     def remembered_refusal(self, session_id: bytes, now_ms: int) -> Verdict | None:
-        """What `refuse` was told of a session, if that is young enough; else None."""
+        """The verdict that `refuse` was given for a session, if it is still remembered; else None."""
 
     def forget_refusals(self) -> None:
-        """All of them: the clock that they were timed by was set."""
+        """Forget every remembered refusal: the clock that they were timed by was set."""
 
     def drop_key(self, key: int) -> int:
-        """Forget every entry verified under a key id; how many there were. Goes through the whole
+        """Forget every entry verified under a key id; how many there were. Visits the whole
         table.
         """
 
     def drain(self, shard: int, touches_max: int) -> list[tuple[bytes, bytes, int]]:
-        """Take touches off the dirty chain, oldest first: (session id, principal, idle deadline)."""
+        """For tests: take touches off a shard's dirty chain, oldest first, as (session id,
+        principal, idle deadline). `Checker.collect` does it for a flush.
+        """
 
     def renew_lease(self, shard: int, until_ms: int) -> None:
-        """Answer from this shard's entries until then. A lease is never shortened."""
+        """Let a shard's entries answer until `until_ms`. A lease is never shortened."""
 
     def shift_lease(self, shard: int, by_ms: int) -> None:
         """The clock was set: a lease keeps its length."""
@@ -129,28 +132,25 @@ class NearCache:
         """Every entry of the shard must be loaded again before its next hit."""
 
     def dirty_in(self, shard: int) -> int:
-        """Touches of a shard that wait to be drained."""
+        """Touches of a shard that are not drained yet."""
 
     def held_in(self, shard: int) -> int:
-        """Sessions of a shard that are held."""
+        """Sessions of a shard that are held now."""
 
     def epoch(self, shard: int) -> int:
         """How often `bump_epoch` was called for the shard."""
 
     def stale(self, cursor: int, entries_max: int) -> tuple[list[tuple[int, bytes, bytes]], int | None]:
-        """Entries that must be looked up again because of `bump_epoch`: (shard, session id,
-        principal), about so many at once.
-
-        And where to go on: `cursor` begins with 0; None: the whole table was seen.
+        """Entries that must be loaded again because of `bump_epoch`, about `entries_max` at once,
+        as (shard, session id, principal), and the `cursor` to go on with; None: the whole table was
+        seen. The first cursor is 0.
         """
 
     def confirm(self, session_id: bytes, epoch: int, idle_deadline_ms: int, now_ms: int) -> bool:
-        """An entry was looked up again, and its session lives. `epoch`: its shard's when the store
-        was asked.
-
-        False, and nothing changes: it is not held any more, was ended meanwhile, or the epoch is
-        another one by now.
+        """Renew an entry whose session the store said to live. `epoch`: the shard's when the store
+        was asked. False, and nothing changes: the session is not held or was ended, or the epoch is
+        another by now.
         """
 
     def lease_until_ms(self, shard: int) -> int:
-        """What `renew_lease` was told, shifts included; 0: never."""
+        """Until when a shard's entries answer; 0: it never had a lease."""

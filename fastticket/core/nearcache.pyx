@@ -14,14 +14,13 @@ Structure
 Rules of this file
     - No clock: the caller says what time it is, in store time. No allocation after the start. No
       Python object per entry.
-    - Eviction takes an entry off the LRU chain. One that is dirty *lingers*: it stays findable, and
-      its slot stays taken, until `drain` has handed out its touch; found in between, it goes back
-      on the LRU chain. So no touch is lost to eviction, and a session never has two pending
-      touches.
-    - What is only out of date (lease, epoch, age, idle deadline) answers REFRESH, never a refusal:
-      another gateway may have seen the use that this one did not.
-    - Refusals are remembered apart, briefly, in a table of fixed size where a newer one replaces an
-      older one in its place. They are asked about only after a signature was found good.
+    - Eviction takes an entry off the LRU chain. A dirty entry *lingers*: it can still be found, and
+      keeps its slot, until its touch was drained; if it is found before, it goes back on the LRU
+      chain. So no touch is lost to eviction, and a session never has two pending touches.
+    - An entry that is only out of date (lease, epoch, age, idle deadline) answers REFRESH, never a
+      refusal: another gateway may have seen a use that this one did not.
+    - Refusals are remembered apart, briefly, in a table of fixed size, where a newer one replaces
+      an older one in its place. The table is read only after a signature was verified.
 """
 
 cimport cython
@@ -35,8 +34,9 @@ from fastticket.core.wire cimport (
     RAW_BYTES_MIN,
     SESSION_ID_AT,
     SESSION_ID_BYTES,
-    raw_absolute_deadline_ms,
+    idle_deadline_after_ms,
     raw_idle_timeout_s,
+    raw_absolute_deadline_ms,
     raw_key_id,
 )
 
@@ -46,10 +46,10 @@ cdef enum:
     NONE = 0xFFFFFFFF
     IN_LRU = 1
     DIRTY = 2
-    INVALID = 4                 # must be loaded again, whatever its epoch; its touch is not handed out
+    INVALID = 4                 # must be loaded again, whatever its epoch; its touch is not drained
     CAPACITY_MAX = 0x7FFFFFFF
-    EVICTIONS_MAX = 64          # entries looked at to make room for one
-    STALE_BUCKETS = 4096        # looked at in one call: a millisecond
+    EVICTIONS_MAX = 64          # entries visited to make room for one
+    STALE_BUCKETS = 4096        # buckets visited in one call, in about a millisecond
 
 
 cdef inline uint8_t *_tail_bytes(Slot *slot) noexcept nogil:
@@ -67,8 +67,8 @@ cdef inline uint64_t _word(const uint8_t *at) noexcept nogil:
 
 
 cdef inline uint64_t _difference(const uint8_t *a, const uint8_t *b, size_t size) noexcept nogil:
-    """0 if equal. Takes the same time wherever the difference is; a word at a time (libcrypto's
-    goes by bytes).
+    """0 if equal. The time does not depend on where a difference is. By words: CRYPTO_memcmp goes
+    by bytes.
     """
     cdef uint64_t difference = 0
     cdef size_t i = 0
@@ -158,8 +158,8 @@ cdef class NearCache:
     cdef Verdict find(
         self, const uint8_t *raw, int size, int64_t now_ms, bint touch, int64_t *idle_deadline_ms
     ) noexcept nogil:
-        """What is known of a ticket. On HIT `*idle_deadline_ms` is set and, if `touch`, the session
-        was used now.
+        """Judge a ticket by what is held: HIT, MISS, REFRESH or EXPIRED. On HIT
+        `*idle_deadline_ms` is set, and with `touch` the session is used at `now_ms`.
         """
         cdef uint32_t index = self._lookup(raw + SESSION_ID_AT)
         cdef Slot *slot
@@ -202,7 +202,7 @@ cdef class NearCache:
         return NONE
 
     cdef inline bint _same(self, const Slot *slot, const uint8_t *raw, int size) noexcept nogil:
-        """Whether the entry holds this very ticket, in constant time for tickets of one size."""
+        """Whether the entry is of exactly this ticket; in constant time for tickets of one size."""
         cdef uint32_t tail = slot.tail
         cdef int at = INLINE_BYTES
         cdef uint64_t difference
@@ -216,7 +216,7 @@ cdef class NearCache:
         return difference == 0
 
     cdef inline void _use(self, uint32_t index) noexcept nogil:
-        """Move to the new end of the LRU chain; a lingering entry is back on it."""
+        """Move an entry to the newest end of the LRU chain, or put it back there if it lingers."""
         if index == self.newest:
             return
         if self.slots[index].flags & IN_LRU:
@@ -247,15 +247,13 @@ cdef class NearCache:
         slot.flags &= ~IN_LRU
 
     cdef inline void _touch(self, uint32_t index, int64_t now_ms) noexcept nogil:
-        """Coalesce: the deadline moves on; the entry joins its shard's dirty chain unless it is in
-        it.
+        """Note a use: move the deadline, and put the entry on its shard's dirty chain unless it is
+        there already. A deadline that would move by `touch_resolution_ms` or less is not moved.
         """
         cdef Slot *slot = &self.slots[index]
         cdef Shard *shard = &self.shards[slot.shard]
-        cdef uint32_t timeout_s = raw_idle_timeout_s(slot.raw)
-        cdef int64_t deadline_ms = slot.absolute_deadline_ms
-        if timeout_s:
-            deadline_ms = min(deadline_ms, now_ms + <int64_t>timeout_s * 1000 + self.touch_slack_ms)
+        cdef int64_t deadline_ms = idle_deadline_after_ms(
+            raw_idle_timeout_s(slot.raw), slot.absolute_deadline_ms, now_ms, self.touch_slack_ms)
         if deadline_ms <= slot.idle_deadline_ms + self.touch_resolution_ms:
             self.touches_coalesced += 1
             return
@@ -272,10 +270,8 @@ cdef class NearCache:
         shard.dirty_last = index
         shard.dirty_count += 1
 
-    # ------------------------------------------------------------------------------- entries, slots
-
     cdef Verdict refusal(self, const uint8_t *session_id, int64_t now_ms) noexcept nogil:
-        """The remembered refusal of a session, or HIT: none is."""
+        """The remembered refusal of a session, or HIT if there is none."""
         cdef Refusal *place = &self.refusals[self._bucket(session_id) & self.refusal_mask]
         if now_ms < place.until_ms and memcmp(place.session_id, session_id, SESSION_ID_BYTES) == 0:
             return <Verdict>place.verdict
@@ -286,8 +282,8 @@ cdef class NearCache:
     cdef bint put(
         self, const uint8_t *raw, int size, uint16_t shard, int64_t deadline_ms, int64_t now_ms, bint touch
     ) noexcept nogil:
-        """Enter a verified ticket whose session was loaded and lives. False: no room, too much is
-        dirty: flush first.
+        """Enter a verified ticket whose session was loaded and lives, or renew its entry. False:
+        there is no room before touches were drained, or the session id has another ticket.
         """
         cdef uint32_t index = self._lookup(raw + SESSION_ID_AT)
         cdef Slot *slot
@@ -298,10 +294,10 @@ cdef class NearCache:
             self._enter(index, raw, size, shard)
         slot = &self.slots[index]
         if slot.size != size:
-            return False            # one session id, two principals: no login makes that; such a ticket is never cached
+            return False            # one session id, two principals: no login makes such a ticket; it is not held
         self._write_raw(slot, raw, size)        # the same session may come under another signature: a newer key
-        # A touch from here may still be on its way to the store, so what was loaded can be older
-        # than what is known.
+        # A touch of this gateway may still be on its way to the store: the deadline that was loaded
+        # can be older than the entry's.
         slot.idle_deadline_ms = max(deadline_ms, slot.idle_deadline_ms)
         slot.absolute_deadline_ms = raw_absolute_deadline_ms(raw)
         slot.epoch = self.shards[shard].epoch
@@ -313,7 +309,7 @@ cdef class NearCache:
         return True
 
     cdef void _enter(self, uint32_t index, const uint8_t *raw, int size, uint16_t shard) noexcept nogil:
-        """Into the table. `_make_room` has seen to it that the tail slots are there."""
+        """Put a ticket into the table. `_make_room` has freed the slots."""
         cdef Slot *slot = &self.slots[index]
         cdef uint32_t *bucket = &self.buckets[self._bucket(raw + SESSION_ID_AT)]
         cdef uint32_t *link = &slot.tail
@@ -366,8 +362,8 @@ cdef class NearCache:
         self.free_count += 1
 
     cdef bint _make_room(self, uint32_t wanted) noexcept nogil:
-        """Evict from the old end until `wanted` slots are free. Bounded: what is dirty only goes to
-        linger.
+        """Evict from the oldest end until `wanted` slots are free. False: EVICTIONS_MAX entries did
+        not suffice, because dirty ones only begin to linger.
         """
         cdef int looked_at = 0
         cdef uint32_t victim
@@ -391,7 +387,8 @@ cdef class NearCache:
             self._forget(index)
 
     cdef void _forget(self, uint32_t index) noexcept nogil:
-        """Out of the table, its slots free. The entry must be on neither the LRU nor a dirty chain.
+        """Take an entry out of the table and free its slots. It is on neither the LRU chain nor a
+        dirty chain.
         """
         cdef Slot *slot = &self.slots[index]
         cdef uint32_t bucket = self._bucket(slot.raw + SESSION_ID_AT)
@@ -413,21 +410,14 @@ cdef class NearCache:
 
     # ----------------------------------------------------------------- what the control plane calls
 
-    def lookup(self, const uint8_t[::1] raw, int64_t now_ms, bint touch=True):
-        cdef int64_t deadline_ms = 0
-        cdef Verdict verdict
-        _check_size(raw)
-        verdict = self.find(&raw[0], <int>raw.shape[0], now_ms, touch, &deadline_ms)
-        return deadline_ms if verdict == Verdict.HIT else _Verdict(<int>verdict)
-
     def insert(self, const uint8_t[::1] raw, shard, int64_t idle_deadline_ms, int64_t now_ms, bint touch=True):
         _check_size(raw)
         self._shard(shard)
         return bool(self.put(&raw[0], <int>raw.shape[0], shard, idle_deadline_ms, now_ms, touch))
 
     def extend(self, const uint8_t[::1] raw, int64_t now_ms):
-        """The store is away: let an entry that is due for a recheck go on. False: it must not, or
-        is not there.
+        """While the store is away, put off an entry's recheck. False: the entry is not held, must
+        be loaded again for another reason, or its session is past a deadline.
         """
         cdef uint32_t index
         cdef Slot *slot
@@ -442,8 +432,8 @@ cdef class NearCache:
         return now_ms < slot.idle_deadline_ms and now_ms < slot.absolute_deadline_ms
 
     def idle_deadline_ms(self, const uint8_t[::1] session_id):
-        """The latest deadline known here of a session, even if its touch is not written yet; 0:
-        none is known.
+        """The latest known idle deadline of a session, written to the store or not; 0: the session
+        is not held.
         """
         cdef uint32_t index
         _check_session_id(session_id)
@@ -453,7 +443,7 @@ cdef class NearCache:
         return self.slots[index].idle_deadline_ms
 
     def refuse(self, const uint8_t[::1] session_id, verdict, int64_t now_ms):
-        """The store said that a session is over: forget it, and remember the refusal for a moment.
+        """A session has ended: forget its entry and its touch, and remember why for `refusal_ms`.
         """
         cdef Refusal *place
         cdef uint32_t index
@@ -473,13 +463,12 @@ cdef class NearCache:
         return None if verdict == Verdict.HIT else _Verdict(<int>verdict)
 
     def forget_refusals(self):
-        """The clock was set: what was to be remembered for a moment could be remembered for an
-        hour.
-        """
+        """Forget all of them. The clock was set, so they could be remembered for an hour."""
         memset(self.refusals, 0, (self.refusal_mask + 1) * sizeof(Refusal))
 
     def drop_key(self, key):
-        """Invalidate every entry verified under a key id. Returns how many. Cost: the whole table.
+        """Invalidate every entry verified under a key id; how many there were. Visits the whole
+        table.
         """
         cdef uint32_t bucket, index, following
         dropped = 0
@@ -493,22 +482,9 @@ cdef class NearCache:
                 index = following
         return dropped
 
-    def drain(self, shard, Py_ssize_t touches_max):
-        cdef Shard *at = self._shard(shard)
-        cdef uint8_t[RAW_BYTES_MAX] raw
-        cdef int64_t deadline_ms
-        cdef list touches = []
-        while len(touches) < touches_max and self.drain_first(at, raw, &deadline_ms):
-            touches.append((
-                (<char *>raw)[SESSION_ID_AT:SESSION_ID_AT + SESSION_ID_BYTES],
-                (<char *>raw)[PRINCIPAL_AT:PRINCIPAL_AT + raw[PRINCIPAL_LENGTH_AT]],
-                deadline_ms,
-            ))
-        return touches
-
     cdef bint drain_first(self, Shard *shard, uint8_t *raw, int64_t *idle_deadline_ms) noexcept:
-        """Take the first entry that was not revoked off a dirty chain: its ticket and deadline.
-        False: there is none.
+        """Take entries off a dirty chain up to the first that was not revoked: its ticket and
+        deadline. False: there is none.
         """
         while shard.dirty_first != NONE:
             if self._undirty_first(shard, raw, idle_deadline_ms):
@@ -516,7 +492,7 @@ cdef class NearCache:
         return False
 
     cdef bint _undirty_first(self, Shard *shard, uint8_t *raw, int64_t *idle_deadline_ms) noexcept:
-        """Take the first entry off the chain. False: it was revoked."""
+        """Take the first entry off a dirty chain. False: it was revoked."""
         cdef uint32_t index = shard.dirty_first
         cdef Slot *slot = &self.slots[index]
         cdef bint is_touch = not slot.flags & INVALID
@@ -534,7 +510,7 @@ cdef class NearCache:
         return is_touch
 
     def renew_lease(self, shard, int64_t until_ms):
-        """Answer from this shard's entries until then. A lease is never shortened."""
+        """Let a shard's entries answer until `until_ms`. A lease is never shortened."""
         cdef Shard *at = self._shard(shard)
         at.lease_until_ms = max(at.lease_until_ms, until_ms)
 
@@ -547,8 +523,8 @@ cdef class NearCache:
         self._shard(shard).epoch += 1
 
     def stale(self, uint32_t cursor, Py_ssize_t entries_max):
-        """Entries from before their shard's last epoch, by and by. Cost: a visit to STALE_BUCKETS
-        buckets at most.
+        """Some of the entries that are older than their shard's epoch, and where to go on. Visits
+        STALE_BUCKETS buckets at most.
         """
         cdef uint32_t last = min(self.bucket_mask, cursor + STALE_BUCKETS - 1)
         cdef uint8_t[RAW_BYTES_MAX] raw
@@ -571,8 +547,8 @@ cdef class NearCache:
         return found, cursor if cursor <= self.bucket_mask else None
 
     def confirm(self, const uint8_t[::1] session_id, epoch, int64_t idle_deadline_ms, int64_t now_ms):
-        """The store said that a session lives. False, and nothing is changed: it was ended, or
-        another gap came since it was asked.
+        """The store said that a session lives. False, and nothing is changed: the session is not
+        held or was ended, or its shard's epoch is another by now.
         """
         cdef uint32_t index
         cdef Slot *slot
@@ -604,6 +580,28 @@ cdef class NearCache:
         if not 0 <= number < self.shard_count:
             raise ValueError(f"there are {self.shard_count} shards, no number {number}")
         return &self.shards[<uint16_t>number]
+
+    # -------------------------------------------------------------------------- for tests and tools
+
+    def lookup(self, const uint8_t[::1] raw, int64_t now_ms, bint touch=True):
+        cdef int64_t deadline_ms = 0
+        cdef Verdict verdict
+        _check_size(raw)
+        verdict = self.find(&raw[0], <int>raw.shape[0], now_ms, touch, &deadline_ms)
+        return deadline_ms if verdict == Verdict.HIT else _Verdict(<int>verdict)
+
+    def drain(self, shard, Py_ssize_t touches_max):
+        cdef Shard *at = self._shard(shard)
+        cdef uint8_t[RAW_BYTES_MAX] raw
+        cdef int64_t deadline_ms
+        cdef list touches = []
+        while len(touches) < touches_max and self.drain_first(at, raw, &deadline_ms):
+            touches.append((
+                (<char *>raw)[SESSION_ID_AT:SESSION_ID_AT + SESSION_ID_BYTES],
+                (<char *>raw)[PRINCIPAL_AT:PRINCIPAL_AT + raw[PRINCIPAL_LENGTH_AT]],
+                deadline_ms,
+            ))
+        return touches
 
 
 cdef int _check_size(const uint8_t[::1] raw) except -1:

@@ -26,15 +26,15 @@ cdef struct Key:
     bint is_there
     SHA256_CTX inner            # after one block of key ^ ipad
     SHA256_CTX outer            # after one block of key ^ opad
-    uint64_t uses               # good signatures seen under this key
+    uint64_t uses               # good signatures verified under this key
     uint8_t[32] signing_key
 
 
 cdef class Ring:
-    """The prepared keys, wiped when they go."""
+    """The prepared keys of a ring, by id; wiped when the object is freed."""
     cdef Key[256] keys
     cdef list ids               # oldest first
-    cdef uint8_t newest         # signs
+    cdef uint8_t newest         # the id of the key that signs
 
 
 cdef class Keyring:

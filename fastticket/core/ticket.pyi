@@ -1,21 +1,22 @@
 """The ticket: wire format 1, the key ring, mint and verify. The specification is
 docs/ticket-format.md.
 
-Times are store time in milliseconds since the epoch (`_ms`), durations are whole seconds (`_s`). A
-ring is used by one thread at a time.
+Times are store time in milliseconds since the epoch (`_ms`), durations are whole seconds (`_s`).
+One thread at a time uses a ring.
 """
 
 from collections.abc import Iterable
-from datetime import datetime
 from os import PathLike
 from typing import Self, final
 
 from fastticket.errors import Verdict
 
+SESSION_ID_TEXT_CHARS: int
+"""Characters of a session id as text."""
+
 def check_principal(principal: str) -> None:
-    """Whether a ticket can carry it, and so a login of this name is possible: 1 to 190 bytes of
-    UTF-8 (RFC 3629), without C0 controls, DEL, or a space at either end. InvalidPrincipal, which
-    says why not; TypeError.
+    """InvalidPrincipal, which says why, unless a ticket can carry this principal: 1 to 190 bytes of
+    UTF-8 (RFC 3629), without C0 controls, DEL, or a space at either end. TypeError: not a str.
     """
 
 @final
@@ -29,7 +30,7 @@ class Keyring:
     outside these bounds, an id that is there twice, and an empty ring; its message never shows a
     secret.
 
-    Can not be pickled: a process gets its secrets from where they are kept.
+    A ring cannot be pickled: each process reads its secrets itself.
     """
 
     def __new__(cls, keys: Iterable[tuple[int, bytes]], audience: str = "default") -> Self: ...
@@ -39,7 +40,9 @@ class Keyring:
 
     @classmethod
     def from_file(cls, path: str | PathLike[str], audience: str = "default") -> Keyring:
-        """The ring in a key file; see `read_keys`."""
+        """The ring in a key file (docs/ticket-format.md). ConfigError, which names the file and what
+        is wrong in it, and shows no secret.
+        """
 
     @classmethod
     def from_env(cls, name: str = "FASTTICKET_KEYS", audience: str = "default") -> Keyring:
@@ -51,7 +54,7 @@ class Keyring:
 
     @property
     def audience(self) -> str:
-        """What the tickets are for. Fixed when the ring is made."""
+        """The audience of the tickets. Fixed when the ring is made."""
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -59,18 +62,16 @@ class Keyring:
 
     @property
     def uses(self) -> dict[int, int]:
-        """Key id -> good signatures that this ring has verified under the key since the key came
-        into it.
-
-        A ticket that is then refused as expired counts. One that a near cache knows is not verified
-        again and does not.
+        """For each key id, the good signatures verified under the key since it came into this ring.
+        A ticket that is then refused as expired counts; a ticket that a near cache holds is not
+        verified again, and does not count.
         """
 
     def replace(self, keys: Iterable[tuple[int, bytes]]) -> set[int]:
-        """Put other keys into the ring, all or nothing. A key that stays keeps its `uses`.
+        """Replace the keys, all or nothing. A key that stays keeps its `uses`.
 
-        Returns the ids whose key left, also those that are back with another secret: what was
-        verified under them must be forgotten. Raises ConfigError, and leaves the ring as it was.
+        Returns the ids whose key left the ring, those with another secret now included: what was
+        verified under them must be forgotten. ConfigError: the ring is as it was.
         """
 
     def mint(
@@ -91,19 +92,18 @@ class Keyring:
         """
 
     def verify(self, ticket: str | bytes, now_ms: int) -> Ticket | Verdict:
-        """The ticket, if it is authentic and `now_ms` is before its absolute deadline. Else why
-        not, which is falsy:
+        """The ticket, if it is authentic and `now_ms` is before its absolute deadline. Else a falsy
+        verdict, the first that applies in the order of docs/ticket-format.md: MALFORMED,
+        UNKNOWN_KEY, BAD_SIGNATURE (HMAC-SHA-256, RFC 2104) or EXPIRED.
 
-        MALFORMED, UNKNOWN_KEY, BAD_SIGNATURE (HMAC-SHA-256, RFC 2104) or EXPIRED; the first that
-        applies, in the order of docs/ticket-format.md. Nothing is raised for a bad ticket, only
-        TypeError for what is neither str nor bytes. The idle timeout is not judged here: only the
-        store and the near cache know when a session was last used.
+        A bad ticket raises nothing. TypeError: `ticket` is neither str nor bytes. The idle timeout
+        is not judged: only the store and the near cache know when a session was last used.
         """
 
 @final
 class Ticket:
-    """What an authentic ticket says. Only `Keyring.verify` makes one; it can be neither changed nor
-    pickled.
+    """The fields of an authentic ticket. Only `Keyring.verify` makes one; it can neither be changed
+    nor pickled.
     """
 
     @property
@@ -112,11 +112,11 @@ class Ticket:
 
     @property
     def key_id(self) -> int:
-        """The key that signed it."""
+        """The id of the key that signed it."""
 
     @property
     def session_id(self) -> str:
-        """22 characters of base64url: 16 random bytes. See `decode_session_id`."""
+        """16 random bytes as 22 characters of base64url. See `decode_session_id`."""
 
     @property
     def issued_at_ms(self) -> int:
@@ -124,11 +124,11 @@ class Ticket:
 
     @property
     def idle_timeout_s(self) -> int:
-        """How long the session may go unused; 0: for as long as it lives."""
+        """For how long the session may be unused; 0: for all its life."""
 
     @property
     def absolute_lifetime_s(self) -> int:
-        """How long the session may live, used or not; 0: no end."""
+        """For how long the session lives, used or not; 0: without end."""
 
     @property
     def absolute_deadline_ms(self) -> int:
@@ -143,22 +143,20 @@ class Ticket:
 
     @property
     def principal(self) -> str:
-        """Whose ticket it is."""
+        """The owner of the session."""
 
 def encode_session_id(session_id: bytes) -> str:
     """16 bytes as 22 characters of base64url without padding. ValueError for another size."""
 
 def decode_session_id(text: str | bytes) -> bytes:
-    """The inverse of `encode_session_id`. ValueError for whatever that would not have written."""
+    """The inverse of `encode_session_id`. ValueError: it would not have written this text."""
 
-def read_keys(path: str | PathLike[str]) -> list[tuple[int, bytes]]:
-    """The `(id, secret)` pairs of a key file, the one that signs last, checked as `Keyring` would
-    check them.
-
-    The file is TOML and holds `[[key]]` tables of an `id`, a `secret` (base64url) and, if it is
-    known, when it was `created`, and nothing else. Raises ConfigError, which names the file and
-    what is wrong in it, and shows no secret.
+def checked_keys(keys: Iterable[tuple[int, bytes]], where: str | PathLike[str]) -> list[tuple[int, bytes]]:
+    """The `(id, secret)` pairs, if a ring can have them: ids from 0 to 255, each once, secrets of
+    at least 32 bytes, one key or more. Else ConfigError; `where` begins its message.
     """
 
-def read_key_file(path: str | PathLike[str]) -> list[tuple[int, bytes, datetime | None]]:
-    """The same as `(id, secret, created)`."""
+def decode_secret(text: str, where: str) -> bytes:
+    """A secret as it is written in files and variables, base64url with or without padding.
+    ConfigError; `where` begins its message, which does not show the text.
+    """

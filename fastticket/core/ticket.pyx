@@ -4,7 +4,7 @@
 Rules of this file
 - What is refused, and in which order, is docs/ticket-format.md; tests/lab/reference.py is the plain
   twin, and must agree.
-- Nothing that depends on a key or a tag branches before the tag has been compared in constant time.
+- No branch depends on a key or a tag before the tag was compared in constant time.
 - libcrypto hashes. Each key is absorbed once, when the ring is built; a computation copies the two
   prepared states, which are plain structs: no allocation, no lock, nothing to free. Why SHA256_*
   and not EVP: docs/decisions/0001-hmac-interface.md.
@@ -36,7 +36,6 @@ from fastticket.core.wire cimport (
 
 import base64
 import binascii
-import datetime
 import hmac
 import os
 import secrets
@@ -44,7 +43,6 @@ from operator import index
 
 from fastticket.errors import ConfigError, InvalidPrincipal
 from fastticket.errors import Verdict as _Verdict
-from fastticket.tomlfile import read_toml
 
 cdef extern from "Python.h":
     bint PyUnicode_IS_ASCII(object text)
@@ -55,8 +53,10 @@ cdef extern from "<openssl/crypto.h>" nogil:
     int CRYPTO_memcmp(const void *a, const void *b, size_t size)
     void OPENSSL_cleanse(void *at, size_t size)
 
+SESSION_ID_TEXT_CHARS = SESSION_ID_CHARS
+
 cdef enum:
-    BLOCK_BYTES = 64
+    BLOCK_BYTES = 64            # of SHA-256
     SECRET_BYTES_MIN = 32
 
 cdef const char *ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -86,8 +86,8 @@ _fill_tables()
 # ---------------------------------------------------------------------------------------- base64url
 
 cdef int decode(const uint8_t *text, Py_ssize_t chars, uint8_t *raw) noexcept nogil:
-    """Decode a ticket's text into `raw` (RAW_BUFFER_BYTES). Its size, or 0 for anything but a
-    canonical, well-formed ticket.
+    """Decode a ticket's text into `raw`, which has RAW_BUFFER_BYTES. The size of the raw ticket; 0
+    if the text is not that of a well-formed ticket, in its one canonical spelling.
     """
     cdef int size
     if chars < TEXT_CHARS_MIN or chars > TEXT_CHARS_MAX:
@@ -103,8 +103,10 @@ cdef int decode(const uint8_t *text, Py_ssize_t chars, uint8_t *raw) noexcept no
 
 
 cdef int _decode_canonical(const uint8_t *text, int chars, uint8_t *raw) noexcept nogil:
-    """Writes one byte more than it decodes: groups of 4 characters leave as 4-byte words, of which
-    the next overlaps the last.
+    """Decode base64url without padding (RFC 4648, 5). The size; 0 if it is not canonical.
+
+    `raw` needs room for one byte more: each group of 4 characters is stored as a 4-byte word, whose
+    last byte the next word overwrites.
     """
     cdef const uint8_t *at = text
     cdef const uint8_t *whole = text + (chars & ~3)
@@ -143,7 +145,7 @@ cdef int _decode_canonical(const uint8_t *text, int chars, uint8_t *raw) noexcep
 
 
 cdef int encode(const uint8_t *data, int size, uint8_t *text) noexcept nogil:
-    """base64url without padding. Returns the number of characters written."""
+    """Write base64url without padding (RFC 4648, 5). The number of characters written."""
     cdef int i = 0
     cdef int chars = 0
     while i + 2 < size:
@@ -165,7 +167,9 @@ cdef int encode(const uint8_t *data, int size, uint8_t *text) noexcept nogil:
 
 
 cdef bint ascii_text(object ticket, const uint8_t **text, Py_ssize_t *chars) except -1:
-    """Borrow the characters of a `str` or `bytes`. False: not ASCII, so no ticket."""
+    """Borrow the characters of a `str` or `bytes`. False: they are not ASCII, so no ticket.
+    TypeError.
+    """
     if isinstance(ticket, str):
         if not PyUnicode_IS_ASCII(ticket):
             return False
@@ -186,7 +190,7 @@ cdef str session_id_text(const uint8_t *session_id):
 
 
 cdef bint parse_session_id(object text, uint8_t *session_id) except -1:
-    """False if `text` is not the 22 characters of a session id."""
+    """Decode a session id. False: `text` is none. TypeError."""
     cdef uint8_t[SESSION_ID_BYTES + 4] raw
     cdef const uint8_t *at = NULL
     cdef Py_ssize_t chars = 0
@@ -214,7 +218,7 @@ def decode_session_id(text):
 # ---------------------------------------------------------------------------------------- principal
 
 def check_principal(principal):
-    """Whether a ticket can carry it. InvalidPrincipal, which says why not; TypeError."""
+    """InvalidPrincipal, which says why a ticket cannot carry this principal; TypeError."""
     cdef bytes name
     if not isinstance(principal, str):
         raise TypeError(f"a principal is str, not {type(principal).__name__}")
@@ -235,8 +239,8 @@ def _problem_of(str principal, Py_ssize_t size):
 
 
 cdef bint _is_principal(const uint8_t *at, int size) noexcept nogil:
-    """UTF-8 (RFC 3629) without C0 controls, DEL and outer spaces: safe as a header value, and read
-    the same by everyone.
+    """Whether a name is UTF-8 (RFC 3629) without C0 controls, DEL and outer spaces: safe as a field
+    value, and the same to every reader.
     """
     cdef int i = 0
     cdef int following
@@ -254,7 +258,7 @@ cdef bint _is_principal(const uint8_t *at, int size) noexcept nogil:
         elif 0xE0 <= at[i] <= 0xEF:
             following = 2
             if at[i] == 0xE0:
-                low = 0xA0                              # shorter forms exist
+                low = 0xA0                              # below, there is a shorter form
             elif at[i] == 0xED:
                 high = 0x9F                             # surrogates
         elif 0xF0 <= at[i] <= 0xF4:
@@ -277,10 +281,8 @@ cdef bint _is_principal(const uint8_t *at, int size) noexcept nogil:
 
 # ----------------------------------------------------------------------------------------- key ring
 
-def _checked(keys, where):
-    """The (id, secret) pairs as a list. No message shows a value: it could be a secret in the wrong
-    place.
-    """
+def checked_keys(keys, where):
+    # No message shows a value: it could be a secret in the wrong place.
     checked = {}
     for number, (key_id, secret) in enumerate(keys, 1):
         if type(key_id) is not int or not 0 <= key_id <= 255:
@@ -299,13 +301,13 @@ def _checked(keys, where):
 
 
 def _signing_key(secret, audience):
-    """HKDF-SHA-256 (RFC 5869), no salt, one block."""
+    """HKDF-SHA-256 (RFC 5869) of a secret: no salt, one block."""
     pseudorandom = hmac.digest(bytes(32), secret, "sha256")
     return hmac.digest(pseudorandom, b"fastticket/1/" + audience.encode() + b"\x01", "sha256")
 
 
 cdef void _absorb(const uint8_t *signing_key, uint8_t pad, SHA256_CTX *state) noexcept:
-    """Read one block of key ^ pad (RFC 2104)."""
+    """Start a hash with the block key ^ pad of HMAC (RFC 2104)."""
     cdef uint8_t[BLOCK_BYTES] block
     cdef int i
     for i in range(BLOCK_BYTES):
@@ -321,7 +323,7 @@ cdef class Ring:
         cdef bytes signing_key
         cdef Key *key
         self.ids = []
-        for key_id, secret in _checked(keys, "key ring"):
+        for key_id, secret in checked_keys(keys, "key ring"):
             signing_key = _signing_key(secret, audience)
             key = &self.keys[<uint8_t>key_id]
             _absorb(signing_key, 0x36, &key.inner)
@@ -350,12 +352,14 @@ cdef class Keyring:
 
     @classmethod
     def generate(cls, audience="default"):
-        """A ring of one new random key, id 1, which is nowhere else."""
+        """A ring of one new random key, id 1, which no other process has."""
         return cls([(1, secrets.token_bytes(32))], audience)
 
     @classmethod
     def from_file(cls, path, audience="default"):
-        """The ring in a key file (`read_keys`). ConfigError."""
+        """The ring in a key file. ConfigError."""
+        # Late, against the direction of imports: the core knows no files, but this name is public.
+        from fastticket.keyfile import read_keys
         return cls(read_keys(path), audience)
 
     @classmethod
@@ -371,11 +375,11 @@ cdef class Keyring:
             key_id, colon, secret = item.strip().partition(":")
             if not colon or not key_id.isascii() or not key_id.isdigit() or len(key_id) > 3:
                 raise ConfigError(f"{name}: item {number} is not id:secret")
-            keys.append((int(key_id), _decode_secret(secret, f"{name}: item {number}")))
-        return cls(_checked(keys, name), audience)
+            keys.append((int(key_id), decode_secret(secret, f"{name}: item {number}")))
+        return cls(checked_keys(keys, name), audience)
 
     def replace(self, keys):
-        """Put other keys into the ring, all or nothing; the ids whose key left. ConfigError."""
+        """Replace the keys, all or nothing. The ids whose key left the ring. ConfigError."""
         cdef Ring old = self.ring
         cdef Ring new = Ring(keys, self.audience)
         cdef Key *before
@@ -400,8 +404,8 @@ cdef class Keyring:
         return {key_id: self.ring.keys[<uint8_t>key_id].uses for key_id in self.ring.ids}
 
     def mint(self, principal, issued_at_ms, idle_timeout_s=0, absolute_lifetime_s=0, session_id=None):
-        """A ticket, signed with the newest key; 0 s is for no end. InvalidPrincipal, ValueError,
-        TypeError.
+        """A ticket, signed with the newest key; 0 s: no timeout, no end. InvalidPrincipal,
+        ValueError, TypeError.
         """
         cdef uint8_t[RAW_BUFFER_BYTES] raw
         cdef uint8_t[TEXT_CHARS_MAX] text
@@ -435,7 +439,7 @@ cdef class Keyring:
         return (<char *>text)[: encode(raw, body_bytes + TAG_BYTES, text)].decode("ascii")
 
     def verify(self, ticket, now_ms):
-        """The ticket, if it is authentic and not past its absolute deadline; else a falsy verdict.
+        """The ticket, if it is authentic and before its absolute deadline; else a falsy verdict.
         TypeError.
         """
         cdef const uint8_t *text = NULL
@@ -459,7 +463,7 @@ cdef class Keyring:
         SHA256_Final(out, &state)
 
     cdef Verdict verify_raw(self, const uint8_t *raw, int size, int64_t now_ms) noexcept nogil:
-        """Judge a decoded ticket. HIT here means: authentic and not past its absolute deadline."""
+        """Judge a decoded ticket. HIT: it is authentic and before its absolute deadline."""
         cdef uint8_t[TAG_BYTES] expected
         cdef Key *key = &self.ring.keys[raw_key_id(raw)]
         cdef int body_bytes = size - TAG_BYTES
@@ -474,30 +478,7 @@ cdef class Keyring:
         return Verdict.EXPIRED if now_ms >= raw_absolute_deadline_ms(raw) else Verdict.HIT
 
 
-def read_keys(path):
-    """The (id, secret) pairs of a key file, the one that signs last."""
-    return [(key_id, secret) for key_id, secret, _ in read_key_file(path)]
-
-
-def read_key_file(path):
-    """The same with when each was made, or None."""
-    table = read_toml(path, "make it with `fastticket keygen`")
-    entries = table.get("key")
-    if not isinstance(entries, list) or set(table) != {"key"}:
-        raise ConfigError(f"{path}: a key file holds [[key]] tables and nothing else")
-    keys, times = [], []
-    for number, entry in enumerate(entries, 1):
-        if not isinstance(entry, dict) or set(entry) - {"created"} != {"id", "secret"} or not isinstance(entry["secret"], str):
-            raise ConfigError(f"{path}: [[key]] number {number} must have an id and a secret, it may have created, and nothing else")
-        created = entry.get("created")
-        if created is not None and (not isinstance(created, datetime.datetime) or created.tzinfo is None):
-            raise ConfigError(f"{path}: [[key]] number {number}: created must be a time like 2026-01-31T12:00:00Z")
-        keys.append((entry["id"], _decode_secret(entry["secret"], f"{path}: [[key]] number {number}")))
-        times.append(created)
-    return [(*key, created) for key, created in zip(_checked(keys, path), times)]
-
-
-def _decode_secret(text, where):
+def decode_secret(text, where):
     try:
         return base64.b64decode(text.encode("ascii") + b"=" * (-len(text) & 3), b"-_", validate=True)
     except (binascii.Error, UnicodeEncodeError):
@@ -508,7 +489,7 @@ def _decode_secret(text, where):
 
 @cython.final
 cdef class Ticket:
-    """What an authentic ticket says. Only `Keyring.verify` makes one."""
+    """The fields of an authentic ticket. Only `Keyring.verify` makes one."""
 
     def __repr__(self):
         return f"<Ticket session {self.session_id[:6]}…>"

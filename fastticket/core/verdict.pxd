@@ -1,17 +1,18 @@
-# What a check can say, as C sees it. The numbers are those of `fastticket.errors.Verdict`.
+# What a check can say, as C sees it: `fastticket.errors.Verdict`, in its order, after HIT. The
+# order gives the numbers, and tests/house/test_architecture.py holds the two together.
 
 cdef enum Verdict:
     HIT = 0
-    MALFORMED = 1
-    UNKNOWN_KEY = 2
-    BAD_SIGNATURE = 3
-    EXPIRED = 4
-    IDLE = 5
-    REVOKED = 6
-    MISS = 7
-    REFRESH = 8
-    MISSING = 9
-    AMBIGUOUS = 10
-    STORE_UNAVAILABLE = 11
-    UNKNOWN_SESSION = 12
-    VERDICTS                    # how many there are
+    MALFORMED
+    UNKNOWN_KEY
+    BAD_SIGNATURE
+    EXPIRED
+    IDLE
+    REVOKED
+    MISS
+    REFRESH
+    MISSING
+    AMBIGUOUS
+    STORE_UNAVAILABLE
+    UNKNOWN_SESSION
+    VERDICTS                    # how many there are, HIT included

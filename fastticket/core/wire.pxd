@@ -14,12 +14,13 @@ cdef enum:
     TAG_BYTES = 32
     RAW_BYTES_MIN = 66
     RAW_BYTES_MAX = 255
-    RAW_BUFFER_BYTES = 256      # what `decode` may write to
+    RAW_BUFFER_BYTES = 256      # the room that `decode` needs
     TEXT_CHARS_MIN = 88
     TEXT_CHARS_MAX = 340
 
 
 cdef inline uint64_t big_endian(const uint8_t *at, int size) noexcept nogil:
+    """`size` octets as a number, the first one highest."""
     cdef uint64_t value = 0
     cdef int i
     for i in range(size):
@@ -42,8 +43,8 @@ cdef inline uint32_t raw_absolute_lifetime_s(const uint8_t *raw) noexcept nogil:
     return <uint32_t>big_endian(raw + 28, 4)
 
 cdef inline int64_t never_ms() noexcept nogil:
-    """The deadline of what has none: past every timestamp of the format, and exact as a Redis score
-    (a double).
+    """The deadline of a session without one: past every timestamp of the format, and exact as a
+    Redis score, which is a double.
     """
     return (<int64_t>1 << 53) - 1
 
@@ -52,11 +53,16 @@ cdef inline int64_t raw_absolute_deadline_ms(const uint8_t *raw) noexcept nogil:
     cdef uint32_t lifetime_s = raw_absolute_lifetime_s(raw)
     return raw_issued_at_ms(raw) + <int64_t>lifetime_s * 1000 if lifetime_s else never_ms()
 
-cdef inline int64_t raw_idle_deadline_ms(const uint8_t *raw, int64_t used_at_ms, int64_t slack_ms) noexcept nogil:
-    """The idle deadline of a session used at `used_at_ms`, never past the absolute one. Store time,
-    ms.
+cdef inline int64_t idle_deadline_after_ms(
+    uint32_t timeout_s, int64_t absolute_ms, int64_t used_at_ms, int64_t slack_ms
+) noexcept nogil:
+    """The idle deadline after a use: `slack_ms` later than the timeout says, and never past the
+    absolute deadline. Store time, ms.
     """
-    cdef uint32_t timeout_s = raw_idle_timeout_s(raw)
-    cdef int64_t absolute_ms = raw_absolute_deadline_ms(raw)
-    cdef int64_t idle_ms = used_at_ms + <int64_t>timeout_s * 1000 + slack_ms
-    return absolute_ms if timeout_s == 0 or idle_ms > absolute_ms else idle_ms
+    cdef int64_t deadline_ms = used_at_ms + <int64_t>timeout_s * 1000 + slack_ms
+    if timeout_s == 0 or deadline_ms > absolute_ms:
+        return absolute_ms
+    return deadline_ms
+
+cdef inline int64_t raw_idle_deadline_ms(const uint8_t *raw, int64_t used_at_ms, int64_t slack_ms) noexcept nogil:
+    return idle_deadline_after_ms(raw_idle_timeout_s(raw), raw_absolute_deadline_ms(raw), used_at_ms, slack_ms)

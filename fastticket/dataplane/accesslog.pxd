@@ -7,11 +7,11 @@ cdef enum:
     REQUEST_ID_KEPT_MAX = 200
     PRINCIPAL_KEPT_MAX = 190
     NO_KEY = -1
-    SESSION_CHARS = 6           # of a session's id: enough to tell sessions apart, too few to be one
+    SESSION_CHARS = 6           # of a session id: enough to tell sessions apart, too few to name one
 
 
 cdef struct Entry:
-    # known when a request begins
+    # What is kept of a request until its line is written. Known when it begins:
     uint8_t method_size
     uint8_t host_size
     uint16_t path_size
@@ -20,34 +20,35 @@ cdef struct Entry:
     uint8_t[HOST_KEPT_MAX] host
     uint8_t[PATH_KEPT_MAX] path
     uint8_t[REQUEST_ID_KEPT_MAX] request_id
-    # of a ticket that was refused
-    int key_id                  # under which it was signed, as it says; or NO_KEY
-    uint8_t principal_size      # 0: it was not verified
+    # of a ticket that was refused:
+    int key_id                  # the key that the ticket names, or NO_KEY
+    uint8_t principal_size      # 0: the ticket was not verified
     uint8_t[PRINCIPAL_KEPT_MAX] principal
     uint8_t[8] session
 
 
 cdef struct Outcome:
+    # What is known when a request has ended.
     int status
     uint64_t body_bytes
     int64_t duration_us
     const char *verdict
-    const char *client          # an address; empty: on a Unix socket
+    const char *client          # an address; empty for a client on a Unix socket
     const uint8_t *principal
     int principal_size
     int key_id                  # of a ticket that was refused, or NO_KEY
-    const uint8_t *session      # SESSION_CHARS of its id, if there is a principal
-    bint was_cut                # the answer did not get through to its end
+    const uint8_t *session      # SESSION_CHARS of the session id, if there is a principal
+    bint was_cut                # the client did not get the whole answer
 
 
 cdef uint16_t keep_path(uint8_t *kept, const uint8_t *path, uint32_t size) noexcept nogil
 
 cdef class AccessLog:
     cdef bint is_json
-    cdef uint8_t *lines
-    cdef uint32_t size
+    cdef uint8_t *lines             # written, and not yet taken
+    cdef uint32_t size              # of them
     cdef readonly uint64_t dropped
-    cdef int64_t second
+    cdef int64_t second             # the second that `second_text` says
     cdef char[24] second_text
     cdef void write(self, const Entry *entry, const Outcome *outcome, int64_t now_ms) noexcept nogil
     cdef void _write_json(self, const Entry *entry, const Outcome *outcome, int milliseconds) noexcept nogil

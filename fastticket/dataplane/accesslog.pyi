@@ -6,10 +6,11 @@ from typing import Self, final
 
 @final
 class AccessLog:
-    """At most 4 MB of lines, JSON or text; `dropped` counts those that found no room."""
+    """A buffer of at most 4 MiB of lines, JSON or text."""
 
     dropped: int
+    """Lines for which there was no room, since the start."""
 
     def __new__(cls, is_json: bool) -> Self: ...
     def take(self) -> bytes:
-        """What was written since the last call: whole lines."""
+        """The lines written since the last call, each whole."""

@@ -3,37 +3,32 @@
 which writes the file.
 
 Rules of this file
-- A line holds no secret: the path without its query and what looks like a ticket, a session by the
-  first characters of its id, no ticket, no cookie.
-- Whatever came from outside is made harmless: in JSON by escapes, in text by %XX, so that nobody
-  writes lines or fields of his own.
-- Memory is bounded. What finds no room is dropped and counted; requests never wait for a log.
+- A line has no secret: no ticket, no cookie, a path without its query and without what looks like a
+  ticket, and of a session id the first characters only.
+- Text from outside is escaped, in JSON by its escapes and in text by %XX, so that a client cannot
+  write lines or fields.
+- Memory is bounded. A line for which there is no room is dropped and counted; no request waits for
+  the log.
 """
 
 cimport cython
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, strlen
+from libc.time cimport gmtime_r, strftime, time_t, tm
 
 from fastticket.core.wire cimport TEXT_CHARS_MIN
-
-cdef extern from "<time.h>" nogil:
-    ctypedef long time_t
-    struct tm:
-        pass
-    tm *gmtime_r(const time_t *time, tm *out)
-    size_t strftime(char *out, size_t size, const char *format, const tm *time)
 
 cdef enum:
     LINES_BYTES_MAX = 4194304
     LINE_BYTES_MAX = 8192       # every byte of an entry escaped
 
-cdef const char *HEX = b"0123456789ABCDEF"
+cdef const char *HEX_DIGITS = b"0123456789ABCDEF"
 
 
 cdef uint16_t keep_path(uint8_t *kept, const uint8_t *path, uint32_t size) noexcept nogil:
-    """What a line may show of a path: at most PATH_KEPT_MAX bytes, and `***` for what could be a
-    ticket.
+    """Copy what a line shows of a path: at most PATH_KEPT_MAX bytes, with `***` for what could be a
+    ticket. The size of that.
     """
     cdef uint32_t i = 0
     cdef uint32_t run
@@ -56,8 +51,8 @@ cdef uint16_t keep_path(uint8_t *kept, const uint8_t *path, uint32_t size) noexc
 
 
 cdef uint32_t _ticket_chars(const uint8_t *at, uint32_t size) noexcept nogil:
-    """How many from here on: all of base64url, if they are enough for a ticket and begin as format
-    1 does; else 0.
+    """How many characters of base64url there are from `at` on, if they could be a ticket: enough of
+    them, and a beginning like that of format 1. Else 0.
     """
     cdef uint32_t run = 0
     if size < TEXT_CHARS_MIN or at[0] != c'A' or not c'Q' <= at[1] <= c'f':
@@ -82,12 +77,13 @@ cdef class AccessLog:
         free(self.lines)
 
     def take(self):
-        """What was written since the last call."""
+        """The lines written since the last call."""
         cdef bytes taken = (<char *>self.lines)[:self.size]
         self.size = 0
         return taken
 
     cdef void write(self, const Entry *entry, const Outcome *outcome, int64_t now_ms) noexcept nogil:
+        """Write a request's line. `now_ms`: wall clock."""
         cdef tm parts
         cdef time_t second = now_ms // 1000
         if self.size + LINE_BYTES_MAX > LINES_BYTES_MAX:
@@ -128,10 +124,8 @@ cdef class AccessLog:
         self._put(b"}\n")
 
     cdef void _write_text(self, const Entry *entry, const Outcome *outcome, int milliseconds) noexcept nogil:
-        """time client principal session verdict method host path status bytes duration request-id,
-        then perhaps key=N, cut.
-
-        `-` for what is not there.
+        """`time client principal session verdict method host path status bytes duration
+        request-id`, and perhaps `key=N` and `cut`. An empty word is `-`.
         """
         self._put_time(milliseconds)
         self._put_word(<const uint8_t *>outcome.client, <uint32_t>strlen(outcome.client))
@@ -160,7 +154,7 @@ cdef class AccessLog:
         self.size += <uint32_t>size
 
     cdef void _put_time(self, int milliseconds) noexcept nogil:
-        """Of the second that is written out already."""
+        """Put `second_text` and a fraction of that second."""
         cdef char[8] fraction
         snprintf(fraction, sizeof(fraction), b".%03dZ", milliseconds % 1000)
         self._put(self.second_text)
@@ -177,7 +171,7 @@ cdef class AccessLog:
         self._put(text)
 
     cdef void _put_key(self, const char *name, const uint8_t *at, uint32_t size) noexcept nogil:
-        """Not at all if it is empty."""
+        """Put a member of the JSON object, unless its value is empty."""
         if size == 0:
             return
         self._put(b", \"")
@@ -194,8 +188,8 @@ cdef class AccessLog:
             self._put(b"-")
 
     cdef bint _is_plain(self, uint8_t c) noexcept nogil:
-        """Stands for itself. In text nothing but ASCII does: there are more line ends than one
-        would think.
+        """Whether an octet is written as it is. In text only ASCII is: Unicode has line ends of its
+        own.
         """
         if c < 0x20 or c == c'"' or c == c'\\' or c == 0x7F:
             return False
@@ -211,6 +205,6 @@ cdef class AccessLog:
                 self.size += 1
                 continue
             self._put(b"\\u00" if self.is_json else b"%")
-            self.lines[self.size] = HEX[c >> 4]
-            self.lines[self.size + 1] = HEX[c & 15]
+            self.lines[self.size] = HEX_DIGITS[c >> 4]
+            self.lines[self.size + 1] = HEX_DIGITS[c & 15]
             self.size += 2

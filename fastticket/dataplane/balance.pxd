@@ -9,7 +9,7 @@ cdef enum:
     WEIGHT_LIMIT = 1000
     NOBODY = 0xFFFF             # no server
     NO_CONN = 0xFFFFFFFF
-    FAULTY = -1                 # took requests and gave no proper answer
+    FAULTY = -1                 # in place of an errno: it took requests and gave no proper answer
 
 
 cdef enum Balance:
@@ -22,38 +22,38 @@ cdef enum Balance:
 cdef struct Server:
     sockaddr_storage address
     socklen_t address_size
-    bint is_taken               # the slot
-    bint is_retired             # no longer one of its group: ends with its last connection
-    bint is_sick                # a health check says so
-    bint is_second              # takes the place of the first ones of its name, when none of them is up
-    uint16_t name               # of which it is an address, where that has seconds; 0: no such one
+    bint is_taken               # the slot is in use
+    bint is_retired             # left its group; the slot is free when its last connection has ended
+    bint is_sick                # a health check failed last
+    bint is_second              # an address of a second family: used while no first one of its name is up
+    uint16_t name               # number of the name that it is an address of; 0: the name has one family
     uint16_t group
     uint32_t weight
-    uint64_t key                # what consistent hashing knows it by, the same on every gateway
-    int64_t score               # smooth weighted round robin
-    uint32_t open_count         # connections, those in the pool among them
-    uint32_t idle_count
-    uint32_t kept_count         # that idle, too, each for one client alone: not in the pool
-    uint32_t idle_first         # the most recently used one of the pool; its connections are linked
-    uint32_t failures           # in a row, each of which has put it aside
-    uint32_t faults             # answers that failed, in a row
+    uint64_t key                # its hash for rendezvous hashing, the same on every gateway
+    int64_t score               # of smooth weighted round robin
+    uint32_t open_count         # connections, idle ones included
+    uint32_t idle_count         # connections in the pool
+    uint32_t kept_count         # idle connections outside the pool, each reserved for one client
+    uint32_t idle_first         # the pool: the connection used last, which links to the others
+    uint32_t failures           # in a row; each pauses the server
+    uint32_t faults             # bad answers in a row
     int reason                  # of the last failure: an errno, or FAULTY
-    bint is_said_down           # the control plane has heard of it
+    bint is_said_down           # the last `news` said that it is down
     int64_t down_until_ms
-    int64_t returned_ms         # when it came back, or 0: it has its whole share
+    int64_t returned_ms         # when it came back; 0: it never went
 
 
 cdef struct Group:
     uint16_t[GROUP_SERVERS_LIMIT] members
     uint16_t count
-    uint16_t following          # where the search among equals begins
+    uint16_t following          # the member at which least-connections begins
     Balance balance
-    uint32_t connections_max    # that a server has under way; 0: no limit
-    uint32_t pending_max        # requests that wait for one
+    uint32_t connections_max    # requests under way at one server; 0: no limit
+    uint32_t pending_max        # requests that wait for a server
     int64_t slow_return_ms
     int32_t retry_percent
-    int32_t credit              # of retries, in hundredths
-    uint32_t pending_first      # downstream connections, linked
+    int32_t credit              # for retries, in hundredths of one
+    uint32_t pending_first      # the queue of downstream connections that wait, linked
     uint32_t pending_last
     uint32_t pending_count
 
@@ -61,11 +61,11 @@ cdef struct Group:
 cdef class Upstreams:
     cdef Server *servers
     cdef Group *groups
-    cdef list names             # of each slot's server, as it was given
+    cdef list names             # of each slot: its server, as it was configured
     cdef readonly int group_count
-    cdef bint has_news          # somebody has failed, or come back
+    cdef bint has_news          # a server failed or came back since the last `news`
     cdef uint16_t pick(self, Group *group, uint64_t key, int64_t now_ms) noexcept nogil
-    cdef uint16_t pick_for_key(self, Group *group, uint64_t key, int64_t now_ms, bint desperate) noexcept nogil
+    cdef uint16_t pick_for_key(self, Group *group, uint64_t key, int64_t now_ms, bint down_too) noexcept nogil
     cdef bint would_place(self, Group *group, uint64_t key, int64_t now_ms) noexcept nogil
     cdef bint may_retry(self, Group *group) noexcept nogil
     cdef void earn(self, Group *group) noexcept nogil
@@ -79,14 +79,14 @@ cdef class Upstreams:
     cdef int _slot_of(self, Group *group, address) except -2
     cdef bint _is_free(self, int slot) noexcept
     cdef int _take_slot(self, int number, address) except -1
-    cdef uint16_t _pick_in_turn(self, Group *group, int64_t now_ms, bint desperate) noexcept nogil
-    cdef uint16_t _pick_least(self, Group *group, int64_t now_ms, bint desperate) noexcept nogil
+    cdef uint16_t _pick_in_turn(self, Group *group, int64_t now_ms, bint down_too) noexcept nogil
+    cdef uint16_t _pick_least(self, Group *group, int64_t now_ms, bint down_too) noexcept nogil
     cdef int _set_seconds(self, Group *group, seconds) except -1
     cdef bint _has_first(self, const Server *second, int64_t now_ms) noexcept nogil
-    cdef bint _may_have(self, const Server *server, int64_t now_ms, bint desperate) noexcept nogil
+    cdef bint _may_have(self, const Server *server, int64_t now_ms, bint down_too) noexcept nogil
     cdef int64_t _share(self, const Group *group, const Server *server, int64_t now_ms) noexcept nogil
 
 
 cdef inline bint is_busy(const Group *group, const Server *server) noexcept nogil:
-    """Whether it has as many requests as it may."""
+    """Whether a server has as many requests under way as its group allows."""
     return group.connections_max != 0 and server.open_count - server.idle_count - server.kept_count >= group.connections_max

@@ -1,11 +1,11 @@
-"""Which server a request goes to: groups, balancing, weights, who is down, how often one may try
-again.
+"""Which server a request goes to: groups, balancing, weights, failures, and how often a request may
+be retried.
 """
 
 from collections.abc import Collection, Iterable
 from typing import Any, final
 
-#: What `add_group` takes for `balance`, with its number.
+#: What `add_group` takes as `balance`, and its number.
 BALANCES: dict[str, int]
 
 #: A server: (host, port), numeric, or a Unix socket's path.
@@ -15,7 +15,7 @@ WEIGHT_MAX: int
 GROUPS_MAX: int
 GROUP_SERVERS_MAX: int
 
-#: Of all groups together.
+#: Servers of all groups together.
 ALL_SERVERS_MAX: int
 
 @final
@@ -36,8 +36,9 @@ class Upstreams:
         """A group without servers; its number.
 
         `balance`: round_robin, least_connections, ip_hash, ticket_hash. `connections_max`: requests
-        that one server has under way, 0 for no limit; `pending_max`: requests that wait for one.
-        `retry_percent`: retries for 100 requests. ValueError: more than 64 groups.
+        under way at one server, 0 for no limit. `pending_max`: requests that wait for a server.
+        `slow_return_ms`: how long the share of a server that comes back grows. `retry_percent`:
+        retries for 100 requests. ValueError: more than 64 groups.
         """
 
     def set_servers(
@@ -46,38 +47,39 @@ class Upstreams:
         servers: Iterable[tuple[_Server, int]],
         seconds: Iterable[tuple[Collection[_Server], Collection[_Server]]] = (),
     ) -> None:
-        """All servers of a group, each with its weight, 1 to 1000. ValueError, and nothing has
+        """Replace the servers of a group, each with its weight, 1 to 1000. ValueError: nothing was
         changed.
 
-        `seconds`: of each name that has addresses of two families, (firsts, seconds), all of them
-        servers; a second gets requests while no first one of its name is up.
+        `seconds`: for each name with addresses of two families, (firsts, seconds), all of them
+        servers of the group. A second one gets requests while no first one of its name is up.
         """
 
     def set_health(self, number: int, address: _Server, is_well: bool, now_ms: int) -> None:
-        """What a health check has found."""
+        """Note what a health check found."""
 
     def state(self, now_ms: int) -> list[dict[str, Any]]:
-        """Each server: group, server, state ("up", "down"), active and idle connections, queued
-        requests of its group.
-
-        Not seconds without a connection while a first one is up.
+        """A dictionary for each server: `group`, `server`, `state` ("up", "down"), `active` and
+        `idle` connections, and `queued` requests of its group. A second address that is not in use
+        has none.
         """
 
     def name_of(self, slot: int) -> tuple[int, str]:
-        """(group, server) of a slot of the table, as `news` names them."""
+        """The (group, server) of a slot of the table, as `news` has them."""
 
     def news(self) -> list[tuple[int, str, str]]:
-        """Who has failed, or taken a connection again, since the last call: (group, server,
-        reason); no reason: it is up.
+        """Servers that failed or took a connection again since the last call: (group, server,
+        reason). An empty reason: it is up.
         """
 
 def server_text(server: _Server) -> str:
-    """As a configuration has it."""
+    """A server as a configuration has it."""
 
 def picks(upstreams: Upstreams, group: int, keys: Iterable[int], now_ms: int = 1) -> list[str | None]:
-    """Which servers a row of requests goes to, by their keys (0: none); None for one that has to
-    wait. Nothing is connected.
+    """For tests: the servers of requests with these keys (0: none), one after the other; None for
+    a request that waits. Nothing is connected.
     """
 
 def report(upstreams: Upstreams, group: int, server: _Server, event: str, now_ms: int = 1) -> None:
-    """Let a server have `failed`, `faulted`, `connected`, `opened` a connection or `closed` one."""
+    """For tests: report to the balancer that a server has `failed`, `faulted`, `connected`,
+    `opened` a connection or `closed` one.
+    """

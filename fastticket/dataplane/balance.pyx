@@ -1,23 +1,22 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
-"""Which server a request goes to: groups, balancing, weights, who is down, how often one may try
-again. No sockets.
+"""Which server a request goes to: groups, balancing, weights, failures, and how often a request may
+be retried. No sockets.
 
 Rules of this file
-- A group's servers can be replaced at any time. A server that stays keeps its slot; one that goes
-  is retired: it gets nothing new, and its slot is free when its last connection has ended.
-- Down is who refuses connections, who answered wrongly some times in a row (passive), or whom a
-  health check found sick (active). If all are, all are tried: a wrong guess must not become an
-  outage.
-- Who comes back gets its share by and by (`slow_return_ms`), so that a server with cold caches is
-  not overrun.
-- Consistent hashing is rendezvous hashing: the server with the highest draw for a key has it. A
-  server that goes gives away its own keys only, and every gateway draws alike. A key whose server
-  is busy waits; it does not go elsewhere.
-- A name's addresses of a second family (::1 of a localhost that is 127.0.0.1, too) are seconds:
-  they get requests while none of its first ones is up. A server that listens on both is one,
-  whichever of its addresses it is reached by.
-- Retries cost credit, which requests earn: a failing upstream is not asked twice as much as a
-  healthy one.
+- A group's servers can be replaced at any time. A server that stays keeps its slot. A server that
+  goes is retired: it gets no new request, and its slot is free when its last connection has ended.
+- A server is down while it is paused because it refused a connection or gave FAULTS_MAX bad answers
+  in a row (passive), and while its last health check failed (active). If all servers of a group are
+  down, all are tried: a wrong guess must not become an outage.
+- A server that comes back gets a growing part of its share for `slow_return_ms`, so that cold
+  caches are not overrun.
+- Consistent hashing is rendezvous hashing: a key belongs to the server with the highest draw for
+  it. Every gateway draws alike, and a server that goes gives away its own keys only. A request
+  whose server is busy waits; it goes to no other.
+- If a name has addresses of two families (127.0.0.1 and ::1), those of the second family get
+  requests only while no address of the first is up: they may be the same server.
+- A retry costs credit, and each request adds a part of that: so a failing upstream gets few more
+  requests than a healthy one.
 """
 
 cimport cython
@@ -38,14 +37,14 @@ GROUP_SERVERS_MAX = GROUP_SERVERS_LIMIT
 ALL_SERVERS_MAX = SERVERS_MAX
 
 cdef enum:
-    SHARES = 64                 # of a weight of 1, so that a part of it can be had
-    PAUSE_MS = 1000             # that a failed server is left alone, times its failures in a row
+    SHARES = 64                 # for a weight of 1, so that a server can have a part of it
+    PAUSE_MS = 1000             # of a failed server, times its failures in a row
     PAUSE_MAX_MS = 10000
-    FAILURES_MAX = 1000
-    FAULTS_MAX = 3
+    FAILURES_MAX = 1000         # where their count stops
+    FAULTS_MAX = 3              # bad answers in a row that are a failure
     RETRY_COST = 100
     CREDIT_MAX = 100 * RETRY_COST
-    REFILL = 100                # for each call of `refill`: a group that is asked rarely may retry, too
+    REFILL = 100                # of each call of `refill`, so that a group with few requests may retry, too
 
 cdef str FAULTY_TEXT = f"no proper answer {FAULTS_MAX} times in a row"
 
@@ -109,7 +108,7 @@ cdef class Upstreams:
         self._set_seconds(group, seconds)
 
     cdef int _set_seconds(self, Group *group, seconds) except -1:
-        """(firsts, seconds) of each name that has both; all of them are servers of the group."""
+        """Note which servers are second addresses: (firsts, seconds) of each name with both."""
         cdef Server *at
         cdef int slot
         cdef uint16_t i
@@ -127,7 +126,7 @@ cdef class Upstreams:
         return 0
 
     cdef int _check_servers(self, Group *group, dict wanted) except -1:
-        """All that can be wrong with them, before anything changes."""
+        """ValueError for servers that a group cannot have, before anything is changed."""
         cdef int slot
         if not 0 < len(wanted) <= GROUP_SERVERS_LIMIT:
             raise ValueError(f"an upstream has 1 to {GROUP_SERVERS_LIMIT} servers, not {len(wanted)}")
@@ -145,7 +144,7 @@ cdef class Upstreams:
         return &self.groups[number]
 
     cdef int _slot_of(self, Group *group, address) except -2:
-        """Of one of its servers, or -1."""
+        """The slot of a group's server; -1: it is none of the group's. ValueError: no address."""
         cdef Server wanted
         cdef Server *at
         cdef uint16_t i
@@ -171,7 +170,7 @@ cdef class Upstreams:
         return slot
 
     def set_health(self, int number, address, bint is_well, int64_t now_ms):
-        """What a health check has found; nothing happens if there is no such server any more."""
+        """Note what a health check found. Nothing happens if the group has no such server now."""
         cdef int slot = self._slot_of(self._group(number), address)
         if slot >= 0 and self.servers[slot].is_sick == is_well:
             self.servers[slot].is_sick = not is_well
@@ -187,7 +186,7 @@ cdef class Upstreams:
             for i in range(self.groups[number].count):
                 at = &self.servers[self.groups[number].members[i]]
                 if at.is_second and at.open_count == 0 and self._has_first(at, now_ms):
-                    continue                            # that nobody listens there says nothing
+                    continue                            # nothing need listen there
                 found.append({
                     "group": number,
                     "server": server_text(self.names[self.groups[number].members[i]]),
@@ -199,12 +198,12 @@ cdef class Upstreams:
         return found
 
     def name_of(self, int slot):
-        """(group, server), as they are named in `news`."""
+        """The (group, server) of a slot, as `news` has them."""
         return self.servers[slot].group, server_text(self.names[slot])
 
     def news(self):
-        """Who has failed, or taken a connection again, since the last call: (group, server,
-        reason); no reason: it is up.
+        """Servers that failed or took a connection again since the last call: (group, server,
+        reason). An empty reason: it is up.
         """
         cdef Server *at
         cdef int slot
@@ -226,50 +225,50 @@ cdef class Upstreams:
     # ----------------------------------------------------------------------------------------- pick
 
     cdef uint16_t pick(self, Group *group, uint64_t key, int64_t now_ms) noexcept nogil:
-        """A server, or NOBODY: all that could have the request are busy. `key`: what is hashed, or
-        0.
+        """Choose a server for a request. NOBODY: all that could have it are busy. `key`: the hash
+        that decides, or 0. Servers that are down are tried only if all are.
         """
         cdef uint16_t server
-        cdef int desperate
-        for desperate in range(2):
+        cdef int down_too
+        for down_too in range(2):
             if key:
-                server = self.pick_for_key(group, key, now_ms, desperate)
+                server = self.pick_for_key(group, key, now_ms, down_too)
                 if server != NOBODY:
                     return NOBODY if is_busy(group, &self.servers[server]) else server
                 continue
             if group.balance == Balance.LEAST_CONNECTIONS:
-                server = self._pick_least(group, now_ms, desperate)
+                server = self._pick_least(group, now_ms, down_too)
             else:
-                server = self._pick_in_turn(group, now_ms, desperate)
+                server = self._pick_in_turn(group, now_ms, down_too)
             if server != NOBODY or self.is_up(group, now_ms):
                 return server
         return NOBODY
 
     cdef bint would_place(self, Group *group, uint64_t key, int64_t now_ms) noexcept nogil:
-        """Whether `pick` would find a server. Nobody's turn passes."""
-        cdef bint desperate = not self.is_up(group, now_ms)
+        """Whether `pick` would find a server. No server's turn passes."""
+        cdef bint down_too = not self.is_up(group, now_ms)
         cdef Server *at
         cdef uint16_t i
         if key:
-            i = self.pick_for_key(group, key, now_ms, desperate)
+            i = self.pick_for_key(group, key, now_ms, down_too)
             return not is_busy(group, &self.servers[i])
         for i in range(group.count):
             at = &self.servers[group.members[i]]
-            if self._may_have(at, now_ms, desperate) and not is_busy(group, at):
+            if self._may_have(at, now_ms, down_too) and not is_busy(group, at):
                 return True
         return False
 
     cdef bint is_up(self, Group *group, int64_t now_ms) noexcept nogil:
-        """Whether a server of it is, busy or not: then there is no need to try those that are down.
-        """
+        """Whether a server of the group is up, busy or not."""
         cdef uint16_t i
         for i in range(group.count):
             if self.servers[group.members[i]].down_until_ms <= now_ms and not self.servers[group.members[i]].is_sick:
                 return True
         return False
 
-    cdef bint _may_have(self, const Server *server, int64_t now_ms, bint desperate) noexcept nogil:
-        if desperate:
+    cdef bint _may_have(self, const Server *server, int64_t now_ms, bint down_too) noexcept nogil:
+        """Whether a server may get a request, busy or not. `down_too`: even if it is down."""
+        if down_too:
             return True
         if server.down_until_ms > now_ms or server.is_sick:
             return False
@@ -287,16 +286,16 @@ cdef class Upstreams:
         return False
 
     cdef int64_t _share(self, const Group *group, const Server *server, int64_t now_ms) noexcept nogil:
-        """Of the requests: its weight, or a growing part of it after a return."""
+        """A server's share of the requests: its weight, or a growing part of it after a return."""
         cdef int64_t whole = <int64_t>server.weight * SHARES
         cdef int64_t since_ms = now_ms - server.returned_ms
         if server.returned_ms == 0 or since_ms >= group.slow_return_ms:
             return whole
         return max(<int64_t>1, whole * since_ms // group.slow_return_ms)
 
-    cdef uint16_t _pick_in_turn(self, Group *group, int64_t now_ms, bint desperate) noexcept nogil:
-        """Smooth weighted round robin: each gains its share, the highest has its turn and pays for
-        all.
+    cdef uint16_t _pick_in_turn(self, Group *group, int64_t now_ms, bint down_too) noexcept nogil:
+        """Smooth weighted round robin: each server's score grows by its share; the highest score is
+        chosen, and pays the sum of the shares.
         """
         cdef Server *at
         cdef Server *best = NULL
@@ -306,10 +305,10 @@ cdef class Upstreams:
         cdef uint16_t i
         if group.count == 1:
             at = &self.servers[group.members[0]]
-            return group.members[0] if self._may_have(at, now_ms, desperate) and not is_busy(group, at) else NOBODY
+            return group.members[0] if self._may_have(at, now_ms, down_too) and not is_busy(group, at) else NOBODY
         for i in range(group.count):
             at = &self.servers[group.members[i]]
-            if not self._may_have(at, now_ms, desperate) or is_busy(group, at):
+            if not self._may_have(at, now_ms, down_too) or is_busy(group, at):
                 continue
             share = self._share(group, at, now_ms)
             at.score += share
@@ -321,8 +320,8 @@ cdef class Upstreams:
             best.score -= total
         return found
 
-    cdef uint16_t _pick_least(self, Group *group, int64_t now_ms, bint desperate) noexcept nogil:
-        """The fewest requests under way for its share; equals take turns."""
+    cdef uint16_t _pick_least(self, Group *group, int64_t now_ms, bint down_too) noexcept nogil:
+        """The server with the fewest requests under way for its share; equals take turns."""
         cdef Server *at
         cdef uint16_t found = NOBODY
         cdef int64_t share
@@ -334,7 +333,7 @@ cdef class Upstreams:
         for i in range(group.count):
             member = group.members[(group.following + i) % group.count]
             at = &self.servers[member]
-            if not self._may_have(at, now_ms, desperate) or is_busy(group, at):
+            if not self._may_have(at, now_ms, down_too) or is_busy(group, at):
                 continue
             share = self._share(group, at, now_ms)
             active = <int64_t>(at.open_count - at.idle_count - at.kept_count) + 1
@@ -343,9 +342,9 @@ cdef class Upstreams:
         group.following = (group.following + 1) % group.count
         return found
 
-    cdef uint16_t pick_for_key(self, Group *group, uint64_t key, int64_t now_ms, bint desperate) noexcept nogil:
-        """Rendezvous: each server draws a number from the key, uniform in (0, 1); -ln(draw) ÷ share
-        is least with fair chances.
+    cdef uint16_t pick_for_key(self, Group *group, uint64_t key, int64_t now_ms, bint down_too) noexcept nogil:
+        """Rendezvous hashing: each server draws a number from the key, uniform in (0, 1), and the
+        least -ln(draw) ÷ share wins, which gives each its share of the keys. NOBODY: all are down.
         """
         cdef Server *at
         cdef uint16_t found = NOBODY
@@ -354,33 +353,35 @@ cdef class Upstreams:
         cdef uint16_t i
         for i in range(group.count):
             at = &self.servers[group.members[i]]
-            if not self._may_have(at, now_ms, desperate):
+            if not self._may_have(at, now_ms, down_too):
                 continue
             cost = -log((<double>(mix(key ^ at.key) >> 11) + 0.5) / 9007199254740992.0) / <double>self._share(group, at, now_ms)
             if found == NOBODY or cost < best:
                 found, best = group.members[i], cost
         return found
 
-    # ------------------------------------------------------------------------------ what came of it
+    # ----------------------------------------------------------------------------- results, retries
 
     cdef void earn(self, Group *group) noexcept nogil:
-        """A request was sent for the first time."""
+        """Add credit for retries: a request was sent for the first time."""
         group.credit = min(group.credit + group.retry_percent, <int32_t>CREDIT_MAX)
 
     cdef bint may_retry(self, Group *group) noexcept nogil:
+        """Whether a request may be sent again. If so, the credit for it is taken."""
         if group.credit < RETRY_COST:
             return False
         group.credit -= RETRY_COST
         return True
 
     cdef void refill(self) noexcept nogil:
+        """Add credit with time. Called some times a second."""
         cdef int i
         for i in range(self.group_count):
             if self.groups[i].retry_percent:
                 self.groups[i].credit = min(self.groups[i].credit + REFILL, <int32_t>CREDIT_MAX)
 
     cdef void failed(self, uint16_t server, int64_t now_ms, int reason) noexcept nogil:
-        """It did not take a connection."""
+        """A server took no connection, or is FAULTY: pause it. `reason`: an errno, or FAULTY."""
         cdef Server *at = &self.servers[server]
         at.reason = reason
         self.has_news = True
@@ -390,8 +391,8 @@ cdef class Upstreams:
             self.groups[at.group].credit = min(self.groups[at.group].credit + RETRY_COST, <int32_t>CREDIT_MAX)
 
     cdef void faulted(self, uint16_t server, int64_t now_ms) noexcept nogil:
-        """It took a request and gave no proper answer. One bad path does not put it aside; nothing
-        else for some time does.
+        """A server took a request and gave no proper answer. The third time in a row it has failed:
+        one bad path alone does not pause it.
         """
         cdef Server *at = &self.servers[server]
         at.faults += 1
@@ -400,6 +401,7 @@ cdef class Upstreams:
             self.failed(server, now_ms, FAULTY)
 
     cdef void connected(self, uint16_t server, int64_t now_ms) noexcept nogil:
+        """A server took a connection: it is up."""
         cdef Server *at = &self.servers[server]
         if at.failures:
             self.has_news = True
@@ -409,7 +411,7 @@ cdef class Upstreams:
 
 
 cdef int _read_server(object server, Server *at) except -1:
-    """(host, port), numeric, or a Unix socket's path. ValueError."""
+    """Fill a slot from (host, port), numeric, or a Unix socket's path. ValueError."""
     cdef sockaddr_un *unix_address = <sockaddr_un *>&at.address
     cdef sockaddr_in *v4 = <sockaddr_in *>&at.address
     cdef sockaddr_in6 *v6 = <sockaddr_in6 *>&at.address
@@ -440,7 +442,7 @@ cdef int _read_server(object server, Server *at) except -1:
 
 
 def server_text(server):
-    """As a configuration has it."""
+    """A server as a configuration has it."""
     if isinstance(server, str):
         return f"unix:{server}"
     host, port = server
@@ -450,9 +452,7 @@ def server_text(server):
 # ------------------------------------------------------------------------------ for tests and tools
 
 def picks(Upstreams upstreams not None, int group, keys, int64_t now_ms=1):
-    """Which servers a row of requests goes to, by their keys (0: none); None for one that has to
-    wait. Nothing is connected.
-    """
+    """The servers of requests with these keys, one after the other; None for one that waits."""
     cdef uint16_t server
     cdef list found = []
     for key in keys:
@@ -462,9 +462,7 @@ def picks(Upstreams upstreams not None, int group, keys, int64_t now_ms=1):
 
 
 def report(Upstreams upstreams not None, int group, server, str event, int64_t now_ms=1):
-    """Let a server have failed, faulted, connected, or be given a request (opened) or done with one
-    (closed).
-    """
+    """Report to the balancer: failed, faulted, connected, opened or closed (a connection)."""
     cdef int slot = upstreams._slot_of(upstreams._group(group), server)
     if slot < 0:
         raise ValueError(f"there is no server {server_text(server)}")

@@ -3,13 +3,14 @@
 
 States. Data is copied as a block; every other octet is one step.
 
-    SIZE_FIRST ──hex──► SIZE ──CR──► SIZE_LF ──LF──► DATA ──all of it──► DATA_CR ─► DATA_LF ─► SIZE_FIRST
-                          │ ; or blank  ▲               │ or, after the size 0
-                          ▼             │ CR            ▼
-             BLANK ──;──► EXTENSION ────┘           LINE_START ──CR──► END_LF ──LF──► DONE
-                          ▲ │ "                       │     ▲ LF
-                          │ ▼                    tchar▼     │
-                          QUOTED ⇄ QUOTED_PAIR   TRAILER_NAME ──:──► TRAILER_VALUE ──CR──► TRAILER_LF
+    SIZE_FIRST ──hex──► SIZE ──CR──► SIZE_LF ──LF──► DATA ──► DATA_CR ──► DATA_LF ──► SIZE_FIRST
+                          │ blank, ;     ▲             │ instead, after the size 0
+                          ▼              │ CR          ▼
+            BLANK ──;──► EXTENSION ──────┘           LINE_START ──CR──► END_LF ──LF──► DONE
+                           │   ▲                       │      ▲
+                           ▼ " │                 tchar ▼      └──LF── TRAILER_LF
+                         QUOTED ◄─► QUOTED_PAIR      TRAILER_NAME              ▲ CR
+                                                       └───:──► TRAILER_VALUE ─┘
 
 An octet for which a state has no arrow makes the body malformed: it is refused with 400, never
 repaired. Extensions and trailers are checked, bounded and dropped; chunk sizes have at most 16

@@ -1,7 +1,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
-    ADDRESS_BYTES = 16          # IPv6; an IPv4 address is mapped into it
+    ADDRESS_BYTES = 16          # of IPv6; an IPv4 address is mapped into it
     ADDRESS_TEXT_MAX = 46       # with the NUL
     NETWORKS_MAX = 64
 
@@ -13,16 +13,17 @@ cdef struct Network:
 
 cdef struct Counted:
     uint8_t[ADDRESS_BYTES] address
-    uint32_t count              # 0: nobody
+    uint32_t count              # 0: the place is free
 
 
 cdef enum Who:
-    NAMED = 0
-    NAMELESS                    # somebody whom the proxy does not name, or not by an address of TCP
-    ITSELF                      # nobody: the connection is the proxy's own
+    NAMED = 0                   # a client with an address of TCP over IPv4 or IPv6
+    NAMELESS                    # a client without such an address
+    ITSELF                      # the proxy's own connection, a health check, say
 
 
 cdef struct Announced:
+    # What a PROXY header says of the client.
     Who who
     uint8_t[ADDRESS_BYTES] source       # if NAMED
 

@@ -1,11 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
-"""Who a client is: addresses as text and bytes, networks that are trusted, the PROXY header,
-connections by address; sans-I/O.
+"""Client addresses, sans-I/O: as text and bytes, trusted networks, the PROXY header, connections
+counted by address.
 
 Rules of this file
-- An address is 16 bytes. IPv4 is written as IPv6 (::ffff:a.b.c.d), so that one client has one name
-  on either socket.
-- What a client may forge is not believed: the caller asks `Networks` first.
+- An address is 16 bytes. IPv4 is mapped into IPv6 (::ffff:a.b.c.d), so that one client has one
+  address on either socket.
+- A client can forge addresses in fields and headers. The caller asks `Networks` whether the peer is
+  trusted before it believes them.
 - The PROXY header (haproxy's proxy-protocol.txt, versions 1 and 2) is read strictly: what is not
   exactly one is refused. Of what a balancer adds after the addresses (TLVs) only the size is read.
 """
@@ -15,26 +16,28 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memchr, memcmp, memcpy, memset
 
 from fastticket.core.mixing cimport mix
+from fastticket.dataplane.octets cimport INCOMPLETE
 from fastticket.dataplane.sockets cimport AF_INET, AF_INET6, inet_ntop, inet_pton
 
 import os
 
 cdef enum:
-    INCOMPLETE = 0
     V1_BYTES_MAX = 107          # with CRLF
     V2_HEAD_BYTES = 16
     MAPPED_BITS = 96
-    V6_SITE_BYTES = 8           # a subscriber has a whole /64
+    V6_SITE_BYTES = 8           # of IPv6, a subscriber has a /64
 
 cdef const char *MAPPED = b"\0\0\0\0\0\0\0\0\0\0\xff\xff"
 cdef const char *V2_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
 
 cdef bint is_v4(const uint8_t *address) noexcept nogil:
+    """Whether an address is IPv4, mapped."""
     return memcmp(address, MAPPED, 12) == 0
 
 
 cdef bint _read_numeric(const uint8_t *text, uint32_t size, uint8_t *address) noexcept nogil:
+    """Read an address without port or brackets. False: the text is none."""
     cdef char[ADDRESS_TEXT_MAX] copy
     if size == 0 or size >= ADDRESS_TEXT_MAX or memchr(text, 0, size) != NULL:
         return False
@@ -47,7 +50,8 @@ cdef bint _read_numeric(const uint8_t *text, uint32_t size, uint8_t *address) no
 
 
 cdef bint read_address(const uint8_t *text, uint32_t size, uint8_t *address) noexcept nogil:
-    """An element of X-Forwarded-For: v4, v4:port, v6, [v6], [v6]:port. False: it is none of these.
+    """Read an element of X-Forwarded-For: v4, v4:port, v6, [v6], [v6]:port. False: the text is
+    none of these.
     """
     cdef const uint8_t *end
     if size and text[0] == c'[':
@@ -62,7 +66,7 @@ cdef bint read_address(const uint8_t *text, uint32_t size, uint8_t *address) noe
 
 
 cdef bint _is_port(const uint8_t *at, const uint8_t *end) noexcept nogil:
-    """`:` and digits, or nothing at all."""
+    """Whether the rest of a text is empty, or `:` and 1 to 5 digits."""
     if at == end:
         return True
     if at[0] != c':' or end - at < 2 or end - at > 6:
@@ -74,7 +78,9 @@ cdef bint _is_port(const uint8_t *at, const uint8_t *end) noexcept nogil:
 
 
 cdef int write_address(const uint8_t *address, char *text) noexcept nogil:
-    """As text, with a NUL; how long it is. `text` has room for ADDRESS_TEXT_MAX."""
+    """Write an address as text, with a NUL. Its length without that. `text` has room for
+    ADDRESS_TEXT_MAX.
+    """
     cdef int size = 0
     if is_v4(address):
         inet_ntop(AF_INET, address + 12, text, ADDRESS_TEXT_MAX)
@@ -131,10 +137,8 @@ cdef bint _shares_prefix(const uint8_t *address, const uint8_t *network, int bit
 
 @cython.final
 cdef class Tally:
-    """How often each address is there: an open hash table for at most `most` of them, with a secret
-    seed.
-
-    IPv6 addresses of one /64 are one: a subscriber has 2**64 of them.
+    """Counts connections by address: an open hash table for `most` connections, with a secret seed.
+    All IPv6 addresses of a /64 are one.
     """
 
     def __cinit__(self, uint32_t most):
@@ -151,7 +155,7 @@ cdef class Tally:
         free(self.table)
 
     cdef uint32_t add(self, const uint8_t *address) noexcept nogil:
-        """How often it is there now."""
+        """Count one more connection of an address; how many there are now."""
         cdef Counted *at = &self.table[self._find(address)]
         if at.count == 0:
             _site(address, at.address)
@@ -159,8 +163,8 @@ cdef class Tally:
         return at.count
 
     cdef void remove(self, const uint8_t *address) noexcept nogil:
-        """Once less. Whoever was pushed on by an entry that becomes free moves up (Knuth, 6.4,
-        algorithm R).
+        """Count one connection less. When a place becomes free, entries that lie behind their own
+        place because of it move up (Knuth, 6.4, algorithm R).
         """
         cdef uint32_t hole = self._find(address)
         cdef uint32_t at = hole
@@ -181,6 +185,7 @@ cdef class Tally:
                 hole = at
 
     cdef uint32_t _place(self, const uint8_t *address) noexcept nogil:
+        """Where the search for an address begins."""
         cdef uint64_t high
         cdef uint64_t low
         memcpy(&high, address, 8)
@@ -188,7 +193,7 @@ cdef class Tally:
         return <uint32_t>(mix(mix(high ^ self.seed) ^ low) >> 32) & self.mask
 
     cdef uint32_t _find(self, const uint8_t *address) noexcept nogil:
-        """Where it is, or would be."""
+        """The place that an address has, or would get."""
         cdef uint8_t[ADDRESS_BYTES] site
         cdef uint32_t at
         _site(address, site)
@@ -205,6 +210,7 @@ cdef class Tally:
 
 
 cdef void _site(const uint8_t *address, uint8_t *site) noexcept nogil:
+    """What an address is counted as: itself, or its /64 of IPv6."""
     memcpy(site, address, ADDRESS_BYTES)
     if not is_v4(address):
         memset(site + V6_SITE_BYTES, 0, ADDRESS_BYTES - V6_SITE_BYTES)
@@ -219,7 +225,7 @@ cdef const uint8_t *_packed(bytes address) except NULL:
 # ------------------------------------------------------------------------------------- PROXY header
 
 cdef int read_proxy_header(const uint8_t *at, uint32_t size, uint32_t most, Announced *announced) noexcept nogil:
-    """Its size, at most `most`; INCOMPLETE; -400; or -431: it is larger."""
+    """Read a PROXY header. Its size, at most `most`; INCOMPLETE; -400; or -431: it is larger."""
     cdef uint32_t shorter = min(size, <uint32_t>12)
     announced.who = Who.NAMELESS
     if memcmp(at, V2_SIGNATURE, shorter) == 0:
@@ -230,7 +236,9 @@ cdef int read_proxy_header(const uint8_t *at, uint32_t size, uint32_t most, Anno
 
 
 cdef int _read_v1(const uint8_t *at, uint32_t size, Announced *announced) noexcept nogil:
-    """`PROXY TCP4 source destination port port CRLF`, or `PROXY UNKNOWN … CRLF`."""
+    """Read version 1: `PROXY TCP4 source destination port port CRLF`, or `PROXY UNKNOWN … CRLF`.
+    Its size, INCOMPLETE, or -400.
+    """
     cdef const uint8_t *lf = <const uint8_t *>memchr(at, c'\n', min(size, <uint32_t>V1_BYTES_MAX))
     cdef uint8_t[ADDRESS_BYTES] address
     cdef bint wants_v4
@@ -259,7 +267,7 @@ cdef int _read_v1(const uint8_t *at, uint32_t size, Announced *announced) noexce
                 return -400
             if word == 0:
                 memcpy(announced.source, address, ADDRESS_BYTES)
-        elif not _is_number(at + start, i - start):
+        elif not _is_port_number(at + start, i - start):
             return -400
         i += 1
     if i + 1 != line:
@@ -268,8 +276,8 @@ cdef int _read_v1(const uint8_t *at, uint32_t size, Announced *announced) noexce
     return <int>line
 
 
-cdef bint _is_number(const uint8_t *at, uint32_t size) noexcept nogil:
-    """A port."""
+cdef bint _is_port_number(const uint8_t *at, uint32_t size) noexcept nogil:
+    """Whether a text is a port: 1 to 5 digits, at most 65535."""
     cdef uint32_t value = 0
     cdef uint32_t i
     if not 1 <= size <= 5:
@@ -282,6 +290,7 @@ cdef bint _is_number(const uint8_t *at, uint32_t size) noexcept nogil:
 
 
 cdef int _read_v2(const uint8_t *at, uint32_t size, uint32_t most, Announced *announced) noexcept nogil:
+    """Read version 2, which is binary. Its size, INCOMPLETE, -400 or -431."""
     cdef uint32_t length
     if size < V2_HEAD_BYTES:
         return INCOMPLETE
@@ -292,7 +301,7 @@ cdef int _read_v2(const uint8_t *at, uint32_t size, uint32_t most, Announced *an
         return -431
     if size < V2_HEAD_BYTES + length:
         return INCOMPLETE
-    if at[12] == 0x20:                              # LOCAL: whatever else it says means nothing
+    if at[12] == 0x20:                              # LOCAL: the rest means nothing
         announced.who = Who.ITSELF
     elif at[13] == 0x11:                            # TCP over IPv4
         if length < 12:

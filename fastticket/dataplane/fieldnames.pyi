@@ -38,7 +38,8 @@ class Kind(IntEnum):
     SET_COOKIE = 28
 
 KNOWN: dict[str, int]
-"""Names that mean something to every gateway, in normal spelling, and the number of their `Kind`."""
+"""Names that mean something to every gateway, in normal spelling, and the number of their `Kind`.
+"""
 
 @final
 class Names:

@@ -88,7 +88,8 @@ cdef class Names:
         self.count += 1
 
     cdef Kind kind_of(self, const uint8_t *name, uint32_t size) noexcept nogil:
-        """What a field of that name means, whatever its spelling. The name is a token, not empty."""
+        """What a field of that name means, whatever its spelling. The name is a token, not empty.
+        """
         return find_kind(self, NORMAL, name, size)
 
 

@@ -1,7 +1,11 @@
-"""Where the frames of a WebSocket begin and end (RFC 6455, 5.2), in bytes that pass by. Nothing of
-them is read but their headers.
+"""Where the frames of a WebSocket begin and end (RFC 6455, 5.2), in octets that pass by in pieces
+of any size. Only the headers are read. So a frame of the gateway's own can be put between two of
+the sender's, and never into one.
 
-So that a frame of our own comes between two of the sender's, and never into one.
+    FIRST ──► SECOND ──► LENGTH ──► MASK ──► PAYLOAD ──► FIRST
+                         (2 or 8)   (4)
+
+LENGTH, MASK and PAYLOAD are skipped where a frame has none.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -9,54 +13,78 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 cdef enum:
     OPCODE_CLOSE = 8
     CLOSE_FRAME_BYTES = 4
+    MASK_BYTES = 4
+
+
+cdef enum FrameState:
+    FIRST = 0                   # between two frames: the octet with the opcode comes next
+    SECOND                      # the octet with the mask bit and the short length
+    LENGTH                      # an extended length
+    MASK
+    PAYLOAD
 
 
 cdef struct Frames:
-    uint64_t left               # payload of the frame under way
-    uint64_t size               # of the payload whose header is being read
-    uint8_t seen                # of that header's bytes
-    uint8_t length_bytes        # in it, after the first two
-    uint8_t header_bytes        # in all
-    bint has_closed             # a frame said so
-    bint is_control             # the frame under way (RFC 6455, 5.5)
-    bint has_data               # some of another one has passed; who asks makes it false
+    # What one side of a tunnel sends. All zero at its beginning.
+    FrameState state
+    uint8_t due                 # octets of LENGTH or MASK that are still to come
+    bint is_masked
+    uint64_t left               # payload that is still to come
+    bint is_control             # the frame under way is a control frame (RFC 6455, 5.5)
+    bint has_closed             # a Close frame has begun
+    bint has_data               # octets of a data frame have passed; the caller sets it back
 
 
 cdef inline void follow(Frames *frames, const uint8_t *at, uint32_t count) noexcept nogil:
-    """So many bytes have come."""
+    """Take note of the octets that pass now."""
     cdef uint32_t i = 0
     cdef uint64_t passed
     while i < count:
-        if frames.left:
+        if frames.state == FrameState.PAYLOAD:
             passed = min(frames.left, <uint64_t>(count - i))
             frames.left -= passed
             frames.has_data |= not frames.is_control
             i += <uint32_t>passed
-            continue
-        if frames.seen == 0:
-            frames.has_closed |= (at[i] & 0x0F) == OPCODE_CLOSE
-            frames.is_control = at[i] & 0x08
-            frames.has_data |= not frames.is_control
-        elif frames.seen == 1:
-            frames.size = at[i] & 0x7F
-            frames.length_bytes = 8 if frames.size == 127 else 2 if frames.size == 126 else 0
-            frames.header_bytes = <uint8_t>(2 + frames.length_bytes + (4 if at[i] & 0x80 else 0))
-            if frames.length_bytes:
-                frames.size = 0
-        elif frames.seen < 2 + frames.length_bytes:
-            frames.size = frames.size << 8 | at[i]
-        frames.seen += 1
-        i += 1
-        if frames.seen >= 2 and frames.seen == frames.header_bytes:
-            frames.left = frames.size
-            frames.seen = 0
+            if frames.left == 0:
+                frames.state = FrameState.FIRST
+        else:
+            _follow_header(frames, at[i])
+            i += 1
+
+
+cdef inline void _follow_header(Frames *frames, uint8_t octet) noexcept nogil:
+    if frames.state == FrameState.FIRST:
+        frames.has_closed |= (octet & 0x0F) == OPCODE_CLOSE
+        frames.is_control = (octet & 0x08) != 0
+        frames.has_data |= not frames.is_control
+        frames.state = FrameState.SECOND
+        return
+    if frames.state == FrameState.SECOND:
+        frames.is_masked = (octet & 0x80) != 0
+        frames.left = octet & 0x7F
+        frames.due = 8 if frames.left == 127 else 2 if frames.left == 126 else 0
+        if frames.due:
+            frames.left = 0
+            frames.state = FrameState.LENGTH
+            return
+    else:
+        if frames.state == FrameState.LENGTH:
+            frames.left = frames.left << 8 | octet
+        frames.due -= 1
+        if frames.due:
+            return
+    if frames.is_masked and frames.state != FrameState.MASK:
+        frames.due = MASK_BYTES
+        frames.state = FrameState.MASK
+    else:
+        frames.state = FrameState.PAYLOAD if frames.left else FrameState.FIRST
 
 
 cdef inline bint is_between(const Frames *frames) noexcept nogil:
-    """No frame is under way."""
-    return frames.left == 0 and frames.seen == 0
+    """Whether no frame is under way."""
+    return frames.state == FrameState.FIRST
 
 
 cdef inline const uint8_t *close_frame() noexcept nogil:
-    """What a server sends that goes away: 1001."""
+    """CLOSE_FRAME_BYTES: a Close frame of a server that goes away (1001; RFC 6455, 7.4.1)."""
     return b"\x88\x02\x03\xe9"

@@ -7,7 +7,6 @@ cdef enum:
     FIELDS_MAX = 512
     NOMINATED_MAX = 8
     TARGET_BYTES_MAX = 65536
-    INCOMPLETE = 0              # what a parse returns while a head has no end, beside its size and -status
 
 
 cdef enum Framing:

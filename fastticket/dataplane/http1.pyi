@@ -1,4 +1,5 @@
-"""Message heads of HTTP/1.1 (RFC 9112), sans-I/O. Strict: what could be read in two ways is refused.
+"""Message heads of HTTP/1.1 (RFC 9112), sans-I/O. Strict: what could be read in two ways is
+refused.
 
 The gateway calls the compiled functions beneath these; from Python they are for tests and tools.
 Nothing here decides what is forwarded: a head says what was understood, and a `Kind` what each

@@ -15,12 +15,10 @@ Rules of this file
 
 from libc.string cimport memcmp
 
+from fastticket.core.compiler cimport __builtin_ctzll
 from fastticket.dataplane.fieldnames cimport find_kind, is_odd, reads_as
 from fastticket.dataplane.hosts cimport read_host, split_absolute
-from fastticket.dataplane.octets cimport equals, fill_targets, fill_tokens, fill_values, little_endian, past
-
-cdef extern from *:
-    int __builtin_ctzll(unsigned long long word) noexcept nogil
+from fastticket.dataplane.octets cimport INCOMPLETE, equals, fill_targets, fill_tokens, fill_values, little_endian, past
 
 cdef enum:
     METHOD_BYTES_MAX = 32
@@ -86,7 +84,8 @@ cdef inline const uint8_t *_past_value(const uint8_t *at, const uint8_t *end) no
 
 
 cdef int _field_line(Names names, const uint8_t *at, uint32_t size, uint32_t start, Field *field) noexcept nogil:
-    """Read the field line at `start` (RFC 9112, 5). The offset after its CRLF, INCOMPLETE, or -400."""
+    """Read the field line at `start` (RFC 9112, 5). The offset after its CRLF, INCOMPLETE, or -400.
+    """
     cdef uint32_t i = <uint32_t>(past(TOKEN, at + start, at + size) - at)
     cdef uint32_t end
     if i == size:
@@ -510,7 +509,9 @@ cdef int _request_fields(const uint8_t *at, Head *head) noexcept nogil:
 
 
 cdef bint _is_protocol(const uint8_t *at, Span name) noexcept nogil:
-    """Whether a name is one protocol of Upgrade: a token, with or without a version (RFC 9110, 7.8)."""
+    """Whether a name is one protocol of Upgrade: a token, with or without a version (RFC 9110,
+    7.8).
+    """
     cdef uint32_t i
     cdef int slashes = 0
     for i in range(name.at, name.at + name.size):

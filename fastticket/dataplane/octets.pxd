@@ -16,10 +16,12 @@ cdef struct Span:
     uint32_t size
 
 
-# ------------------------------------------------------------------------------- classes of octets
-
 cdef enum:
-    NOT_HEX = 0xFF
+    INCOMPLETE = 0              # what a reader returns, beside a size and -status: more has to come
+    NOT_HEX = 0xFF              # what `fill_hex` has for an octet that is no digit
+
+
+# ------------------------------------------------------------------------------- classes of octets
 
 
 cdef inline void fill_tokens(uint8_t *table) noexcept:

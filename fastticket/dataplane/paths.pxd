@@ -1,7 +1,7 @@
 from libc.stdint cimport uint8_t, uint32_t
 
 cdef enum:
-    EXACT = -1                  # for `odd_at`: every reader sees the very same path
+    EXACT = -1                  # in place of `odd_at`: every reader sees the same path
 
 
 cdef bint is_normal(const uint8_t *path, uint32_t size) noexcept nogil

@@ -1,23 +1,26 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
-"""Request paths as everyone behind us would read them, for routing
-(docs/decisions/0026-public-paths.md).
+"""Request paths as the services behind the gateway read them, for routing
+(docs/decisions/0026-public-paths.md). A *reader* here is any of those services.
 
 Rules of this file
-- Every reader must see the same segments. What one of them could take for a slash, a dot segment or
-  the beginning of an escape is ambiguous: dot segments and empty ones, backslashes, escaped
-  slashes, control characters, `%` before what could be an escape, bytes that are not UTF-8, and
-  characters that somebody turns into any of these.
-- A segment is *odd* if readers see another text in it: one with characters beyond ASCII, `%`, `;`,
-  `?` or `#`. Such characters may be left out, or end the path. What is akin to ASCII may become
-  that: *letters* (Latin, Greek, wide forms) their base letter, perhaps with another one (ß, ä),
-  *signs* (punctuation, marks, digits) other signs. The rest is *solid* (Cyrillic, Arabic, Han,
-  Hangul ...). Who takes UTF-8 for Latin-1 sees letters and signs in the bytes of all of them.
-- An odd path is still of one route, if no other route begins in the folder of its first odd segment
-  with a segment that one of its segments could be. What readers make of it stays in that folder.
+- Every reader must see the same segments. A path is *ambiguous* if a reader could find a slash, a
+  dot segment or an escape in it that another does not: it has dot segments or empty ones,
+  backslashes, escaped slashes, control characters, `%` before what could be an escape, bytes that
+  are not UTF-8, or characters that some reader turns into any of these.
+- A segment is *odd* if readers see different text in it: it has characters beyond ASCII, `%`, `;`,
+  `?` or `#`. A reader may leave such a character out, or end the path at it. It may turn a *letter*
+  (Latin, Greek, wide forms) into its base letter, perhaps with a second one (ß, ä), and a *sign*
+  (punctuation, marks, digits) into other signs. All other characters are *solid* (Cyrillic, Arabic,
+  Han, Hangul ...). A reader that takes UTF-8 for Latin-1 sees letters and signs in the bytes of all
+  of them.
+- An odd path still belongs to one route if no other route begins in the folder of its first odd
+  segment with a segment that one of its segments could be read as. No reader leaves that folder.
 """
 
 from libc.stdint cimport uint64_t
-from libc.string cimport memchr, memcmp, memset, strchr
+from libc.string cimport memchr, memcmp, strchr
+
+from fastticket.dataplane.octets cimport NOT_HEX, fill_hex
 
 import unicodedata
 
@@ -27,16 +30,16 @@ cdef enum:
     SPECIAL
 
 cdef enum:
-    ODD_BYTES_MAX = 512         # from the first odd segment on, that are compared with routes: so that it costs little
-    BASES = 0x2000              # of letters below
-    ANY = 0xFF                  # in place of a base letter: it may be any
-    SEGMENT_BITS = 63           # of a route's segment, in a set of places; a longer one is taken for a match
+    ODD_BYTES_MAX = 512         # of a path from its first odd segment on that are compared with routes; more: a match
+    BASES = 0x2000              # `base` has the letters below this code
+    ANY = 0xFF                  # in place of a base letter: any letter
+    SEGMENT_BITS = 63           # of a route's segment, in a set of places; a longer one counts as a match
 
 cdef enum Kind:
-    REFUSED = 0                 # somebody's slash, dot, percent sign or nothing that is written
+    REFUSED = 0                 # some reader's slash, dot or percent sign, or no character of text
     SOLID
     SIGN
-    DOT                         # a sign, and somebody's dot
+    DOT                         # a sign that is some reader's dot
     LETTER
 
 cdef struct Run:
@@ -44,11 +47,11 @@ cdef struct Run:
     uint32_t last
     Kind kind
 
-cdef uint8_t[256] IN_PATH       # PLAIN, SPECIAL: it takes a closer look, or STARTS: that, at the start of a segment
-cdef uint8_t[256] HEX           # 0xFF: not a hexadecimal digit
+cdef uint8_t[256] IN_PATH       # PLAIN; SPECIAL: look closer; STARTS: look closer if it begins a segment
+cdef uint8_t[256] HEX
 
-# What is in none of them is refused. tests/dataplane/test_paths.py asks Unicode, glibc and the
-# tables of code pages about each character.
+# A character in none of these is refused. tests/dataplane/test_paths.py asks Unicode, glibc and the
+# tables of code pages about each.
 RUNS = [
     (0x00A0, 0x00A0, "sign"), (0x00AA, 0x00AA, "letter"), (0x00AB, 0x00AB, "sign"), (0x00B0, 0x00B0, "letter"),
     (0x00B7, 0x00B7, "dot"), (0x00BA, 0x00BA, "letter"), (0x00BB, 0x00BB, "sign"),
@@ -89,7 +92,7 @@ RUNS = [
     (0x1F300, 0x1F64F, "solid"), (0x1F680, 0x1F6FF, "solid"), (0x1F900, 0x1FAFF, "solid"),                      # emoji
     (0x20000, 0x323AF, "solid"),
 ]
-# Of letters that have no marks to lose, to code pages that do not have them.
+# What code pages without these letters turn them into; they have no marks to lose.
 _GREEK = dict(zip("ΓΘΣΦΩαδεπσςτφ", "gtsfoadepsstf"))
 _LATIN = dict(zip("ÆæÐðØøÞþßĐđĦħıŁłŊŋŒœŦŧµ×", "aaddoottsddhhillnnoottux"))
 _KINDS = {"refused": REFUSED, "solid": SOLID, "sign": SIGN, "dot": DOT, "letter": LETTER}
@@ -98,19 +101,17 @@ cdef const char *SIGNS = b" !\"#$&'()*+,-.:;<=>?@[]^_`{|}~0123456789"
 
 cdef Run[256] runs
 cdef int run_count = 0
-cdef uint8_t[BASES] base        # of a letter: lower case, ANY, or 0: none
-cdef uint8_t[256] LATIN_1       # of a byte: the same; of a sign, b"0"
+cdef uint8_t[BASES] base        # a letter's base letter in lower case, or ANY; 0: there is none
+cdef uint8_t[256] LATIN_1       # of a byte in Latin-1: the same; b"0" for a sign
 
 
 def _fill_tables():
     global run_count
     cdef int c
-    memset(HEX, 0xFF, sizeof(HEX))
+    fill_hex(HEX)
     for c in range(256):
         character = chr(c)
         IN_PATH[c] = STARTS if character in "/." else SPECIAL if character in "%\\;?#" or c >= 128 else PLAIN
-        if character in "0123456789abcdefABCDEF":
-            HEX[c] = int(character, 16)
     for first, last, kind in RUNS:
         runs[run_count] = Run(first, last, _KINDS[kind])
         run_count += 1
@@ -122,7 +123,7 @@ def _fill_tables():
 
 
 def _base_of(character):
-    """Of a letter: what is left of it without its marks."""
+    """The base letter of a letter: what is left without its marks."""
     plain = unicodedata.normalize("NFKD", character)[0]
     plain = _LATIN.get(character) or _GREEK.get(plain, plain).lower()
     if plain.isascii():
@@ -134,8 +135,8 @@ _fill_tables()
 
 
 cdef bint is_normal(const uint8_t *path, uint32_t size) noexcept nogil:
-    """Whether it is its own normal path, as nearly all are: then nothing is copied. False where it
-    takes a closer look.
+    """Whether a path is its own normal path, as nearly all are: then it need not be copied. False:
+    it may be all the same.
     """
     cdef uint8_t before = 0
     cdef uint32_t i
@@ -147,18 +148,18 @@ cdef bint is_normal(const uint8_t *path, uint32_t size) noexcept nogil:
 
 
 cdef int normal_path(const uint8_t *path, uint32_t size, uint8_t *out, int *odd_at) noexcept nogil:
-    """The path, decoded. Its size, or -1: it is ambiguous. `odd_at`: where its first odd segment
-    begins, or EXACT.
+    """Write the normal path, decoded, to `out`, and to `odd_at` where its first odd segment begins,
+    or EXACT. Its size; -1: the path is ambiguous.
     """
     cdef uint32_t i = 0
     cdef int n = 0
-    cdef int segment = 0                # where the last one began, its slash included
+    cdef int segment = 0                # where the segment under way began, its slash included
     cdef uint8_t c
     odd_at[0] = EXACT
     while i < size:
         c = path[i]
         if c == c'%':
-            if size - i < 3 or HEX[path[i + 1]] == 0xFF or HEX[path[i + 2]] == 0xFF:
+            if size - i < 3 or HEX[path[i + 1]] == NOT_HEX or HEX[path[i + 2]] == NOT_HEX:
                 return -1
             c = <uint8_t>(HEX[path[i + 1]] << 4 | HEX[path[i + 2]])
             i += 2
@@ -179,8 +180,9 @@ cdef int normal_path(const uint8_t *path, uint32_t size, uint8_t *out, int *odd_
 
 
 cdef bint _takes_segment(const uint8_t *out, int slash, int end, int *odd_at) noexcept nogil:
-    """One that is not empty, no dot segment, and not ambiguous. Notes the first odd one."""
-    cdef int start = slash + 1 if out[slash] == c'/' else slash             # "*", and what a fuzzer makes, begins without one
+    """Whether a segment is not empty, no dot segment, and not ambiguous. Notes the first odd one.
+    """
+    cdef int start = slash + 1 if out[slash] == c'/' else slash             # "*" has no slash
     cdef int size = end - start
     cdef bint is_odd = False
     if size == 0 or size <= 2 and out[start] == c'.' and (size == 1 or out[start + 1] == c'.'):
@@ -193,11 +195,11 @@ cdef bint _takes_segment(const uint8_t *out, int slash, int end, int *odd_at) no
 
 
 cdef bint _is_clear(const uint8_t *at, int size, bint *is_odd) noexcept nogil:
-    """Whether no reader finds a slash, a dot segment or an escape in it, wherever it ends for him
-    and whatever he leaves out.
+    """Whether no reader finds a slash, a dot segment or an escape in a segment, wherever it ends
+    the path and whatever it leaves out. `is_odd` is set if readers see different text.
     """
     cdef uint32_t code = 0
-    cdef int letters = 0                # of ASCII, all that are not dots
+    cdef int letters = 0                # characters of ASCII that every reader keeps, without dots
     cdef int dots = 0
     cdef int dots_perhaps = 0
     cdef bint has_solid = False
@@ -219,7 +221,7 @@ cdef bint _is_clear(const uint8_t *at, int size, bint *is_odd) noexcept nogil:
             has_solid |= kind == SOLID
             dots_perhaps += kind == DOT
         elif at[i] == c'%':
-            if i + 1 < size and (HEX[at[i + 1]] != 0xFF or at[i + 1] == c'%' or at[i + 1] | 0x20 == c'u' or at[i + 1] >= 0x80):
+            if i + 1 < size and (HEX[at[i + 1]] != NOT_HEX or at[i + 1] == c'%' or at[i + 1] | 0x20 == c'u' or at[i + 1] >= 0x80):
                 return False
             if i + 1 < size and _may_merge(at, i + 1, size):
                 return False
@@ -235,19 +237,19 @@ cdef bint _is_clear(const uint8_t *at, int size, bint *is_odd) noexcept nogil:
 
 
 cdef inline bint _may_merge(const uint8_t *at, int i, int size) noexcept nogil:
-    """Whether a letter may become one with a mark that follows (U+0300 to U+036F), as `e` does with
-    an accent: both go then.
+    """Whether a letter and a mark that follows it (U+0300 to U+036F) may become one character, as
+    `e` and an accent do: then a reader may leave both out.
     """
     return c'a' <= at[i] | 0x20 <= c'z' and i + 1 < size and 0xCC <= at[i + 1] <= 0xCD
 
 
 cdef inline bint _could_be_dots(int dots, int perhaps) noexcept nogil:
-    """Whether that many could be one or two: a dot segment."""
+    """Whether a segment of `dots` dots and `perhaps` that may be dots could be a dot segment."""
     return dots <= 2 and dots + perhaps >= 1
 
 
 cdef int _character(const uint8_t *at, int size, uint32_t *code) noexcept nogil:
-    """One of UTF-8 (RFC 3629), beyond ASCII. Its size, or 0: it is none."""
+    """Decode a character beyond ASCII (UTF-8, RFC 3629). Its size; 0: it is malformed."""
     cdef int following = 1 if 0xC2 <= at[0] <= 0xDF else 2 if at[0] >> 4 == 0xE else 3 if 0xF0 <= at[0] <= 0xF4 else 0
     cdef int i
     if following == 0 or size <= following:
@@ -263,7 +265,7 @@ cdef int _character(const uint8_t *at, int size, uint32_t *code) noexcept nogil:
 
 
 cdef Kind kind_of(uint32_t code) noexcept nogil:
-    """Of a character beyond ASCII."""
+    """The kind of a character beyond ASCII."""
     cdef int low = 0
     cdef int high = run_count
     cdef int middle
@@ -281,8 +283,8 @@ cdef Kind kind_of(uint32_t code) noexcept nogil:
 cdef bint stays_outside(
     const uint8_t *normal, uint32_t size, uint32_t odd_at, const uint8_t *route, uint32_t route_size
 ) noexcept nogil:
-    """Whether no reader takes an odd path, of which a route has not been found to be one, for a
-    path of that route.
+    """Whether no reader takes an odd path for a path of a route that it is not under. `normal`: the
+    normal path; `odd_at`: where its first odd segment begins.
     """
     cdef const uint8_t *wanted = route + odd_at
     cdef const uint8_t *slash
@@ -305,8 +307,8 @@ cdef bint stays_outside(
 
 
 cdef bint _could_be(const uint8_t *at, uint32_t size, const uint8_t *wanted, uint32_t wanted_size) noexcept nogil:
-    """Whether some reader takes a segment for that one: a set of places in `wanted`, a bit each, up
-    to which it has been read.
+    """Whether some reader takes a segment for `wanted`. Works through the segment with a set of
+    places in `wanted`, a bit each: those up to which some reader has read by now.
     """
     cdef uint64_t places = 1
     cdef uint64_t whole = <uint64_t>1 << wanted_size
@@ -337,9 +339,7 @@ cdef bint _could_be(const uint8_t *at, uint32_t size, const uint8_t *wanted, uin
 cdef uint64_t _read_character(
     uint64_t places, uint32_t code, const uint8_t *at, int width, const uint8_t *wanted, uint32_t wanted_size
 ) noexcept nogil:
-    """The places after a character beyond ASCII, be it one, or the bytes that Latin-1 has for
-    characters.
-    """
+    """The places after a character beyond ASCII, read as one or, in Latin-1, as its bytes."""
     cdef Kind kind = kind_of(code)
     cdef uint64_t after = places
     cdef uint64_t whole = (<uint64_t>2 << wanted_size) - 1
@@ -360,7 +360,7 @@ cdef uint64_t _read_character(
 
 
 cdef uint64_t _read_form(uint64_t places, uint8_t form, const uint8_t *wanted, uint32_t wanted_size) noexcept nogil:
-    """The places after an ASCII letter in either case, or after some signs (b"0"), or ANY
+    """The places after a base letter in either case, after one or more signs (b"0"), or after ANY
     character.
     """
     cdef uint64_t after = 0
@@ -373,7 +373,7 @@ cdef uint64_t _read_form(uint64_t places, uint8_t form, const uint8_t *wanted, u
 
 
 cdef uint64_t _read_on(uint64_t places, uint8_t c, const uint8_t *wanted, uint32_t wanted_size) noexcept nogil:
-    """The places after a character of ASCII."""
+    """The places after a character of ASCII, which every reader keeps."""
     cdef uint64_t after = 0
     cdef uint32_t j
     for j in range(wanted_size):

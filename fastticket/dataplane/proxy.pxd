@@ -22,7 +22,7 @@ from fastticket.dataplane.routes cimport Auth, Routes, Text
 from fastticket.dataplane.sockets cimport epoll_event, sockaddr_storage, socklen_t
 from fastticket.dataplane.balance cimport Group, Upstreams
 from fastticket.dataplane.writer cimport Writer
-from fastticket.core.verdict cimport Verdict
+from fastticket.core.verdict cimport VERDICTS, Verdict
 
 cdef enum:
     TIMERS = 14

@@ -44,6 +44,8 @@ from libc.errno cimport (
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memmove, memset, strlen
+from libc.time cimport gmtime_r, strftime, time_t, tm
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME_COARSE, clock_gettime, timespec
 
 from fastticket.dataplane.accesslog cimport (
     HOST_KEPT_MAX,
@@ -77,7 +79,6 @@ from fastticket.dataplane.fieldnames cimport Kind, reads_as
 from fastticket.dataplane.hosts cimport read_host
 from fastticket.dataplane.http1 cimport (
     FIELDS_MAX,
-    INCOMPLETE,
     TARGET_BYTES_MAX,
     Field,
     asks_head,
@@ -88,8 +89,9 @@ from fastticket.dataplane.http1 cimport (
     parse_response,
     take_target,
 )
-from fastticket.dataplane.octets cimport equals
 from fastticket.dataplane.lists cimport append, prepend, remove
+from fastticket.dataplane.octets cimport INCOMPLETE, equals, le64toh
+from fastticket.core.compiler cimport __builtin_clzll, is_rare
 from fastticket.core.mixing cimport mix
 from fastticket.dataplane.paths cimport EXACT, normal_path
 from fastticket.dataplane.reasons cimport UNCOUNTED, Reason, Row, phrase_of, row_of, slug_of, unreadable
@@ -113,27 +115,6 @@ import os
 from fastticket.dataplane.asks import Ask as _Ask, Where as _Where
 from fastticket.dataplane.endpoint import FRONTS as _FRONTS
 from fastticket.dataplane.counters import COUNTERS_BYTES as _COUNTERS_BYTES, read_counters as _read_counters
-
-cdef extern from "<time.h>" nogil:
-    ctypedef int clockid_t
-    struct timespec:
-        long tv_sec
-        long tv_nsec
-    const clockid_t CLOCK_MONOTONIC
-    const clockid_t CLOCK_REALTIME_COARSE
-    int clock_gettime(clockid_t clock, timespec *out)
-    ctypedef long time_t
-    struct tm:
-        pass
-    tm *gmtime_r(const time_t *time, tm *out)
-    size_t strftime(char *out, size_t size, const char *format, const tm *time)
-
-cdef extern from "<endian.h>" nogil:
-    uint64_t le64toh(uint64_t word)
-
-cdef extern from *:
-    int __builtin_clzll(unsigned long long word) noexcept nogil
-    bint is_rare "__builtin_expect"(bint what, long usual) noexcept nogil
 
 cdef enum:
     NO_DESCRIPTOR = 0xFFFFFFFE

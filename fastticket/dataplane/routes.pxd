@@ -16,6 +16,7 @@ cdef enum Auth:
 
 
 cdef struct Text:
+    # Borrowed bytes: somebody else keeps them alive.
     const uint8_t *at
     uint32_t size
 
@@ -24,19 +25,19 @@ cdef struct Route:
     uint16_t path_size
     uint8_t[ROUTE_PATH_MAX] path
     uint8_t host_size           # 0: every host
-    bint is_partial             # not for every host and method
-    bint is_wildcard            # `host` begins with the dot after the "*"
+    bint is_partial             # for some hosts or methods only
+    bint is_wildcard            # `host` is what follows the "*", and begins with a dot
     uint8_t[ROUTE_HOST_MAX] host
     Auth auth
-    bint touches
-    bint logs_in
+    bint touches                # a request counts as a use of its session
+    bint logs_in                # responses may log in and out
     bint is_strong              # the store is asked, whatever the near cache says
-    bint has_exemption          # the control plane may know a path that needs no ticket
-    bint is_endpoint            # answered here: 204 with the identity, no upstream
+    bint has_exemption          # the control plane may exempt paths from needing a ticket
+    bint is_endpoint            # the gateway answers: 204 with the identity; there is no upstream
     uint16_t group
-    uint8_t waits               # which of the proxy's sets of timeouts
-    Text methods                # each with its LF; empty: all of them
-    Text request_fields         # lines that are added, each with its CRLF
+    uint8_t waits               # the number of a set of timeouts, from `Proxy.add_waits`
+    Text methods                # each followed by LF; empty: all methods
+    Text request_fields         # field lines that are added, each with its CRLF
     Text response_fields
 
 
@@ -44,8 +45,8 @@ cdef class Routes:
     cdef Route[ROUTES_LIMIT] table
     cdef readonly uint16_t count
     cdef bint has_strong
-    cdef uint16_t endpoint      # the route that is one
-    cdef list texts             # what the routes' lines borrow
+    cdef uint16_t endpoint      # the number of the route that is one
+    cdef list texts             # owns what the routes' `Text`s borrow
     cdef object _last_rank
     cdef Text _lines(self, fields) except *
     cdef Text _methods(self, methods) except *

@@ -1,4 +1,4 @@
-"""Which rule a request falls under: by its host, then by the longest path, then by its method."""
+"""Which route a request takes: by its host, then by the longest path, then by its method."""
 
 from collections.abc import Collection, Iterable
 from typing import Protocol, TypeVar, final
@@ -20,8 +20,8 @@ _T = TypeVar("_T", bound=_Placed)
 
 @final
 class Routes:
-    """A table for `Proxy`. Routes are added in the order in which they are tried, that of
-    `in_order`.
+    """The route table of a `Proxy`. Routes are added in the order in which they are tried, which is
+    that of `in_order`.
     """
 
     count: int
@@ -43,19 +43,18 @@ class Routes:
         methods: Collection[str] = (),
         first: bool = False,
     ) -> None:
-        """Requests whose normal path is `path` or below it, for one host, `*.domain`, or all, by
-        these methods, or all.
+        """Add a route for requests whose normal path is `path` or below it: of one host,
+        `*.domain`, or every host (empty), by these methods, or all (empty).
 
-        `first`: it goes before the routes of every host, and is for every host itself.
-
-        `auth`: none, optional, required. `waits`: a number from `Proxy.add_waits`. Fields are
-        added, in place of those that come by that name. Without a group no upstream is asked: 204
-        with the identity field for a good ticket (`auth` is required), else 401 or 503. ValueError:
-        too many or too long ones, or out of order.
+        `first`: it is tried before the routes of any host, and is for every host. `auth`: none,
+        optional, required. `group`: the upstream; None: the gateway answers itself, 204 with the
+        identity field for a good ticket, else 401 or 503, and `auth` is required. `waits`: a number
+        from `Proxy.add_waits`. `request_fields` and `response_fields` replace fields of the same
+        names. ValueError: there are too many routes, one is too long, or out of order.
         """
 
 def with_head(methods: Collection[str]) -> list[str]:
-    """What a route for these methods covers: HEAD, too, where GET is one of them."""
+    """The methods that a route for these covers: HEAD, too, if GET is one of them."""
 
 def in_order(routes: Iterable[_T]) -> list[_T]:
-    """Sorted as `Routes.add` wants them."""
+    """Routes in the order in which `Routes.add` takes them."""

@@ -1,30 +1,26 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
-"""Which rule a request falls under: by its host, then by the longest path, then by its method.
+"""Which route a request takes: by its host, then by the longest path, then by its method.
 
 Rules of this file
-- Paths are compared as everyone behind us would read them (paths.pyx). One that two readers could
-  take for paths of two routes is found under its raw spelling, and the caller is told that it is
-  not plain: then it needs a ticket, whatever the route says.
+- Paths are compared as every service behind the gateway reads them (paths.pyx). A path that two
+  services could read as paths of two routes is not *plain*: it is looked up in its raw spelling,
+  and needs a ticket whatever its route says. If there is a strong route, it counts as strong.
 - A path covers itself and what is below it: `/api` covers `/api` and `/api/x`, not `/apis`.
-- A path that is not plain may be one of a strong route to whoever is behind us: where there is a
-  strong route, it is treated as strong.
-- Routes that are for every host and go first do so. Then an exact host goes before a wildcard, a
-  longer wildcard before a shorter one, any host comes last; among those of one host the longest
-  path wins, and of one path those for some methods go before the one for all. The table is sorted
-  so when it is made, and the first match is the answer: a route for other methods is passed over.
-- Who may GET may HEAD, and who may not may not.
+- The table is sorted when it is made, and the first route that matches is taken. First come the
+  routes marked `first`, which are for every host. Then an exact host comes before a wildcard, a
+  longer wildcard before a shorter one, and every host last; of one host the longest path comes
+  first; of one path, routes for some methods come before the one for all methods.
+- A route for GET is one for HEAD, too, and no other is.
 """
 
 cimport cython
 from libc.string cimport memchr, memcmp, memcpy
 
+from fastticket.core.compiler cimport is_rare
 from fastticket.dataplane.fieldnames cimport reads_as
 from fastticket.dataplane.http1 cimport TARGET_BYTES_MAX, host_at, host_size
-from fastticket.dataplane.octets cimport Span
+from fastticket.dataplane.octets cimport Span, lower
 from fastticket.dataplane.paths cimport EXACT, is_normal, normal_path, stays_outside
-
-cdef extern from *:
-    bint is_rare "__builtin_expect"(bint what, long usual) noexcept nogil
 
 cdef const uint8_t *ROOT = b"/"
 
@@ -87,7 +83,7 @@ cdef class Routes:
         return Text(<const uint8_t *><const char *>lines, <uint32_t>len(lines))
 
     cdef uint16_t find(self, const uint8_t *at, const Head *head, bint *is_plain) noexcept nogil:
-        """The route of a request, or NO_ROUTE."""
+        """The number of a request's route, or NO_ROUTE; and whether its path is plain."""
         cdef uint8_t[TARGET_BYTES_MAX] normal
         cdef const uint8_t *path = at + head.path.at
         cdef int size = <int>head.path.size
@@ -117,9 +113,7 @@ cdef class Routes:
         return NO_ROUTE
 
     cdef bint _is_of_one_route(self, const uint8_t *normal, uint32_t size, uint32_t odd_at) noexcept nogil:
-        """Whether every reader takes an odd path for one of the same route, be it of whichever
-        host.
-        """
+        """Whether every reader takes an odd path for a path of the same route, for any host."""
         cdef uint16_t i
         for i in range(self.count):
             if not stays_outside(normal, size, odd_at, self.table[i].path, self.table[i].path_size):
@@ -128,23 +122,23 @@ cdef class Routes:
 
 
 def _rank(host, path, methods, first):
-    """Where a route stands in the table."""
+    """A route's place in the order of the table, as a key to sort by."""
     return (not first, host == "", host.startswith("*"), -len(host), host, -len(path), not methods)
 
 
 def with_head(methods):
-    """Those, and HEAD where GET is one."""
+    """These methods, and HEAD if GET is one of them."""
     return list(dict.fromkeys([*methods, *(["HEAD"] if "GET" in methods else [])]))
 
 
 cdef bint _takes(const Route *route, const uint8_t *at, const Head *head) noexcept nogil:
-    """Whether it is for the request's host and method."""
+    """Whether a route is for the request's host and method."""
     return (route.host_size == 0 or _is_of_host(route, host_at(at, head), host_size(head))) \
         and (route.methods.size == 0 or _has_method(&route.methods, at, head.method_name))
 
 
 cdef bint _has_method(const Text *methods, const uint8_t *at, Span name) noexcept nogil:
-    """Methods are case-sensitive, and tokens: none has an LF in it."""
+    """Whether a method is one of those. Methods are case-sensitive tokens, so none has an LF."""
     cdef const uint8_t *line = methods.at
     cdef const uint8_t *end = methods.at + methods.size
     cdef const uint8_t *stop
@@ -157,11 +151,10 @@ cdef bint _has_method(const Text *methods, const uint8_t *at, Span name) noexcep
 
 
 cdef bint _is_of_host(const Route *route, const uint8_t *host, uint32_t whole_size) noexcept nogil:
-    """Without the port, in any case, with or without a last dot."""
+    """Whether a host is the route's: without its port, in any case, with or without a last dot."""
     cdef uint32_t size = 0
     cdef uint32_t start
     cdef uint32_t i
-    cdef uint8_t c
     while size < whole_size and host[size] != (c':' if host[0] != c'[' else c']'):
         size += 1
     if host[0] == c'[' and size < whole_size:
@@ -172,14 +165,13 @@ cdef bint _is_of_host(const Route *route, const uint8_t *host, uint32_t whole_si
         return False
     start = size - route.host_size
     for i in range(route.host_size):
-        c = host[start + i]
-        if (c | 0x20 if c'A' <= c <= c'Z' else c) != route.host[i]:
+        if lower(host[start + i]) != route.host[i]:
             return False
     return True
 
 
 cdef bint adds(const Text *lines, const uint8_t *at, const Field *field) noexcept nogil:
-    """Whether one of these lines has the field's name, in whatever spelling of it."""
+    """Whether one of these lines has the field's name, in any spelling."""
     cdef const uint8_t *line = lines.at
     cdef const uint8_t *end = lines.at + lines.size
     cdef const uint8_t *colon
@@ -192,5 +184,5 @@ cdef bint adds(const Text *lines, const uint8_t *at, const Field *field) noexcep
 
 
 def in_order(routes):
-    """Sorted as `Routes.add` wants them."""
+    """Routes in the order in which `Routes.add` takes them."""
     return sorted(routes, key=lambda route: _rank(route.host, route.path, route.methods, route.first))

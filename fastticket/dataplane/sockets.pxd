@@ -17,7 +17,7 @@ cdef extern from "<sys/epoll.h>" nogil:
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t
     struct sockaddr:
-        unsigned short sa_family
+        pass
     struct sockaddr_storage:
         unsigned short ss_family
     struct linger:

@@ -15,10 +15,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from fastticket.core.ticket import Keyring, read_keys
+from fastticket.core.ticket import Keyring
 from fastticket.errors import ConfigError
 from fastticket.gateway.addresses import Access, Address, parse_access, parse_address, parse_server
 from fastticket.gateway.problems import place_of
+from fastticket.keyfile import read_keys
 from fastticket.sessions.settings import LimitPolicy, OutagePolicy, Settings
 from fastticket.stores import read_url
 from fastticket.stores.contract import Store

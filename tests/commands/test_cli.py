@@ -22,11 +22,10 @@ from lab.redis_servers import Server
 
 import fastticket
 from fastticket.commands.cli import main
-from fastticket.core.ticket import read_keys
 from fastticket.errors import ConfigError
 from fastticket.gateway.reader import read_config
 from fastticket.gateway.writer import to_toml, without_secrets
-from fastticket.keyfile import create_key_file
+from fastticket.keyfile import create_key_file, read_keys
 
 GOOD = """
 [gateway]

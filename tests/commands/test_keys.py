@@ -25,9 +25,8 @@ from lab.redis_servers import Server, wait_until
 
 import fastticket.keyfile
 from fastticket.commands.cli import main
-from fastticket.core.ticket import read_keys
 from fastticket.errors import ConfigError
-from fastticket.keyfile import add_key, create_key_file, key_file_text, promote_key, read_ring
+from fastticket.keyfile import add_key, create_key_file, key_file_text, promote_key, read_keys, read_ring
 
 NOBODY = 65534
 

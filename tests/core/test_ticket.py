@@ -26,8 +26,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lab import reference
 
-from fastticket.core.ticket import Keyring, Ticket, decode_session_id, encode_session_id, read_keys
+from fastticket.core.ticket import Keyring, Ticket, decode_session_id, encode_session_id
 from fastticket.errors import ConfigError, InvalidPrincipal, Verdict
+from fastticket.keyfile import read_keys
 
 DOCUMENTATION = (Path(__file__).parents[2] / "docs" / "ticket-format.md").read_text()
 VECTORS = json.loads((Path(__file__).parents[1] / "lab" / "vectors.json").read_text())

@@ -11,8 +11,7 @@ import pytest
 from conftest import OK, fields_of, status_of
 
 import fastticket
-from fastticket.core.ticket import read_keys
-from fastticket.keyfile import add_key, promote_key
+from fastticket.keyfile import add_key, promote_key, read_keys
 
 LOGIN = {"path": "/login", "auth": "none", "login": True}
 PRIVATE = {"path": "/"}

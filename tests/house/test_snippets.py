@@ -24,10 +24,9 @@ from lab.redis_servers import Server, free_port
 from fastticket import Keyring
 from fastticket.commands.cli import main, parser
 from fastticket.commands.options import config_of
-from fastticket.core.ticket import read_keys
 from fastticket.gateway.reader import read_config
 from fastticket.gateway.writer import to_toml
-from fastticket.keyfile import create_key_file
+from fastticket.keyfile import create_key_file, read_keys
 
 #: Configuration of other programs: shown as it stands in an example that other tests run.
 PARTS_OF_EXAMPLES = ("nginx", "caddyfile", "yaml", "systemd")

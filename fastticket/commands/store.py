@@ -20,9 +20,8 @@ from fastticket.errors import ConfigError, TicketRefused
 from fastticket.gateway.config import Config
 from fastticket.sessions.events import LOST, LogFollower, Place, Read
 from fastticket.stores import without_password
-from fastticket.stores.contract import Event, Store, StoredSession
+from fastticket.stores.contract import SESSION_ID_CHARS, Event, Store, StoredSession
 
-SESSION_ID_CHARS = 22
 FOLLOW_INTERVAL_S = 0.5
 HISTORY_MAX = 1000  # of each shard
 YEAR_2020_MS = 1_577_836_800_000

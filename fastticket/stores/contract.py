@@ -28,6 +28,8 @@ NEVER_MS = 2**53 - 1
 #: were.
 ENDED_MS = -1
 
+SESSION_ID_CHARS = 22  # base64url of 16 bytes
+
 NO_DETAILS: Mapping[str, str] = MappingProxyType({})
 
 

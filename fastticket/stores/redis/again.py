@@ -20,6 +20,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
+from fastticket.stores.redis.layout import split_member
+
 HEARD_S = 60.0
 HEARD_MAX = 8192
 LISTED_MAX = 1000
@@ -67,13 +69,13 @@ class Ledger:
         covered: dict[str, int] = {}  # by an `everywhere` that comes later in the list
         for number, (_, fields) in enumerate(entries):
             if fields[0] == b"everywhere" and fields[-1] == b"":  # none was kept
-                covered[_session_of(fields[1])[1]] = number
+                covered[split_member(fields[1])[1]] = number
         for number, entry in enumerate(entries):
             if entry[1][0] in REMEMBERED and _milliseconds(entry) >= since_ms:
                 self._hear(shard, entry[1], covered, number)
 
     def _hear(self, shard: int, fields: Sequence[bytes], covered: dict[str, int], number: int) -> None:
-        kind, (session_id, principal) = fields[0], _session_of(fields[1])
+        kind, (session_id, principal) = fields[0], split_member(fields[1])
         more = dict(zip(fields[2::2], fields[3::2], strict=False))
         if kind == b"revoked" and number >= covered.get(principal, 0):
             self.ended(shard, session_id, principal)
@@ -190,9 +192,3 @@ def _created_ms(record: str | bytes | int) -> int:
 
 def _milliseconds(entry: Entry) -> int:
     return int(entry[0].partition(b"-")[0])
-
-
-def _session_of(member: bytes) -> tuple[str, str]:
-    """A session id has 22 characters."""
-    text = member.decode(errors="replace")
-    return text[:22], text[23:]

@@ -2,8 +2,8 @@
 
 A thread of its own runs the asyncio cache (sessions/threads.py). A call that may wait for the store
 is sent there, and the caller's thread waits for it. A check is one call into the core, in the
-caller's thread: it changes the near cache in one step under the interpreter's lock, so threads share
-the near cache as coroutines do. The near cache keeps the latest deadline that it was told, in
+caller's thread: it changes the near cache in one step under the interpreter's lock, so threads
+share the near cache as coroutines do. The near cache keeps the latest deadline that it was told, in
 whichever order, so a use here and a load there lose nothing.
 
 Rules of this file
@@ -133,7 +133,7 @@ class TicketCache:
         absolute_lifetime_s: asynchronous.Lifetime = None,
         suits: Callable[[str], bool] | None = None,
     ) -> str:
-        """A new ticket for the same session, under another id. As `fastticket.TicketCache.rotate`."""
+        """A new ticket and id for the same session. As `fastticket.TicketCache.rotate`."""
         return self._run(
             self._cache.rotate,
             ticket,

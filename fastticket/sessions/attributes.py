@@ -168,7 +168,7 @@ class AttributeChanges(MutableMapping[str, Any]):
         return Changes(values, list(self._removed))
 
     def hold(self, stored: StoredAttributes) -> None:
-        """Take in what was read from the store. Attributes that were set or removed before stay so."""
+        """Take in what the store has. Attributes that were set or removed before stay so."""
         self._held = stored
         self._version = stored.version
 

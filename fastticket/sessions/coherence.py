@@ -28,7 +28,8 @@ from typing import NamedTuple
 from fastticket.errors import Verdict
 from fastticket.stores.contract import Position
 
-#: A correction of the clock up to this is a step: no deadline moves by more. A larger one is a jump.
+#: A correction of the clock up to this is a step: no deadline moves by more. A larger one is a
+#: jump.
 CLOCK_JUMP_MS = 500
 
 

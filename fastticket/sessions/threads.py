@@ -1,6 +1,6 @@
 """A ticket cache in a thread of its own, for callers in other threads.
 
-    CacheThread   the thread: opens the cache with the first call, runs what others ask for, closes it
+    CacheThread   opens the cache with the first call, runs the calls of others, closes it
     _Call         what another thread waits for
     _close_all    at the end of the interpreter
 

@@ -26,8 +26,8 @@ def open_store(url: str, *, base: Path | None = None, creates: bool = True) -> S
 
 
 def read_url(url: str, *, base: Path | None = None) -> Callable[[bool], Store]:
-    """As `open_store`, in two steps: this reads all that the URL names, password files included; the
-    function that it returns makes the store, given `creates`. ConfigError.
+    """As `open_store`, in two steps: this reads all that the URL names, password files included;
+    the function that it returns makes the store, given `creates`. ConfigError.
     """
     scheme, separator, rest = url.partition("://")
     base = base or Path()

@@ -28,8 +28,8 @@ NEVER_WRITTEN: Position = (0, 0)
 #: The deadline of a session without one, ms.
 NEVER_MS = 2**53 - 1
 
-#: In place of a deadline: the store knows that the session was ended. It does not know this of every
-#: ended session.
+#: In place of a deadline: the store knows that the session was ended. It does not know this of
+#: every ended session.
 ENDED_MS = -1
 
 SESSION_ID_CHARS = 22  # base64url of 16 bytes
@@ -131,8 +131,8 @@ class Changed(NamedTuple):
     version: Position
 
 
-#: (shard, None): its log has new entries. (shard, changed): its log has that one, of which `changed`
-#: says everything.
+#: (shard, None): its log has new entries. (shard, changed): its log has that one, of which
+#: `changed` says everything.
 Ring = Callable[[int, Changed | None], None]
 
 
@@ -147,8 +147,8 @@ class Store(Protocol):
 
     @property
     def doubt_ms(self) -> int:
-        """How long ago, when a request is sent, it was confirmed which server is the primary; ms, at
-        most. A lease is shorter by it.
+        """How long ago, when a request is sent, it was confirmed which server is the primary; ms,
+        at most. A lease is shorter by it.
         """
 
     @property

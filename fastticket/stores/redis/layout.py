@@ -1,15 +1,20 @@
 """What stands in Redis, and how to read it.
 
-    ft:meta                    HASH    format, shards; flush_interval_ms and lease_ms, the longest of all gateways
-    {ft:NNN}:live              ZSET    "<session id>.<principal>" -> idle deadline, ms
-    {ft:NNN}:user:<principal>  HASH    session id -> record: created, idle timeout, absolute lifetime, details
-    {ft:NNN}:attr:<session id> HASH    attribute -> value, and "" -> version, bytes; only if there ever were any
-    {ft:NNN}:ended             ZSET    "s<session id>.<principal>", "p<principal>" -> until when it bars what is made again
-    {ft:NNN}:log               STREAM  opened | created | rotated | changed | revoked | everywhere | expired -> "<id>.<principal>"
-    ft:doorbell                CHANNEL "<shard> <log id>": a session of that shard was revoked, has expired, or has another id now;
-                                       "<shard> <log id> <session id>": that session's attributes were written
+    ft:meta              HASH     format, shards; the fleet's longest flush_interval_ms and lease_ms
+    {ft:NNN}:live        ZSET     MEMBER -> idle deadline, ms
+    {ft:NNN}:user:USER   HASH     session id -> record
+    {ft:NNN}:attr:ID     HASH     attribute -> value, and "" -> version and size; if there are any
+    {ft:NNN}:ended       ZSET     "sMEMBER" or "pUSER" -> when the mark expires, ms (shard.lua)
+    {ft:NNN}:log         STREAM   kind -> MEMBER, then names and values
+    ft:doorbell          CHANNEL  "NNN ENTRY" or "NNN ENTRY ID"
 
-All keys of a shard have its hash tag, so they are in one slot of a Cluster.
+NNN is the shard, ID a session id, USER a principal, MEMBER "ID.USER", ENTRY an id in the log. All
+keys of a shard have its hash tag, so they are in one slot of a Cluster.
+
+A record has creation, idle timeout, absolute lifetime and the login's details. Kinds of log entries
+are opened, created, rotated, changed, revoked, everywhere and expired. The doorbell's short message
+says that a session was revoked, has expired or has another id now, the long one that the attributes
+of the session ID were written.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from redis.exceptions import (
 from fastticket.errors import NotConfirmed, StoreBusy, StoreUnavailable
 from fastticket.stores.redis.address import Address, Command, slot_of
 from fastticket.stores.redis.cluster import Cluster
-from fastticket.stores.redis.errors import told
+from fastticket.stores.redis.errors import shown, told
 from fastticket.stores.redis.layout import key
 from fastticket.stores.redis.scripts import Script, ScriptCall, call_of
 from fastticket.stores.redis.servers import Server
@@ -168,7 +168,7 @@ class Sender:
             await self.topology.moved()
             return dict.fromkeys(calls, error)
         return {
-            shard: StoreUnavailable(f"redis {server.name}: {str(answer)[:200]}")
+            shard: StoreUnavailable(f"redis {server.name}: {shown(answer)}")
             if isinstance(answer, ResponseError) and not isinstance(answer, REDIRECTIONS)
             else answer
             for shard, answer in answers.items()
@@ -220,7 +220,7 @@ class Sender:
         """An error reply, as callers get it; its cause is a MovedError where a server of a Cluster
         was asked as if it were a single one.
         """
-        error = StoreUnavailable(f"{subject}: {told(reply)[:200]}")
+        error = StoreUnavailable(f"{subject}: {told(reply)}")
         if isinstance(reply, MovedError) and self._address.kind != "cluster":
             error = StoreUnavailable(f"{error}; it is a Cluster's: write redis+cluster:// in the store's URL")
             error.__cause__ = reply

@@ -1,7 +1,7 @@
 """Another server than before serves a shard: what it may lack is made again, before it is believed.
 
     note           a shard has another server, or the same one with older data
-    make_again     send the ledger (redis/again.py) to the servers of these shards; once at a time a shard
+    make_again     send the ledger (redis/again.py) to the servers of some shards
     run            a script in a shard, believed only when nothing is left to make again there
     catch_up       hear the last minute of a log, for the ledger
 

@@ -1,9 +1,10 @@
 """The ticket cache for threads: WSGI applications, scripts.
 
-A thread of its own runs the asyncio cache; whatever may wait is sent there, and waited for. A check
-is not: it is one call into the core, which changes the near cache in one step under the
-interpreter's lock, so threads share it as coroutines do. The near cache keeps the latest deadline
-it was told, in whichever order; so a use here and a load there lose nothing.
+A thread of its own runs the asyncio cache (sessions/threads.py). A call that may wait for the store
+is sent there, and the caller's thread waits for it. A check is one call into the core, in the
+caller's thread: it changes the near cache in one step under the interpreter's lock, so threads
+share the near cache as coroutines do. The near cache keeps the latest deadline that it was told, in
+whichever order, so a use here and a load there lose nothing.
 
 Rules of this file
 - No lock, for the reasons that sessions/threads.py gives. What threads share changes in single
@@ -33,12 +34,12 @@ T = TypeVar("T")
 
 
 class TicketCache:
-    """As `fastticket.TicketCache`, with its settings, for any number of threads. A `check` waits
-    for nobody, in the caller's thread.
+    """As `fastticket.TicketCache`, with its settings, for any number of threads. `check` never
+    waits.
 
     Opens itself with the first call that needs it, so an object made before a server forks is
     opened in each worker; `open()` does it at once. `close()`, or the end of the interpreter,
-    writes what is unwritten. Also a context manager.
+    writes unwritten touches. Also a context manager.
     """
 
     def __init__(
@@ -51,7 +52,9 @@ class TicketCache:
         **settings: Unpack[SettingNames],
     ) -> None:
         self._cache = asynchronous.TicketCache(store, keys, serializer=serializer, clock=clock, **settings)
-        self._threads: dict[str, CacheThread] = {}  # one, or none; `setdefault` decides whose
+        self._threads: dict[
+            str, CacheThread
+        ] = {}  # one, or none; if two threads make one, `setdefault` decides which is used
         self._is_closed = False
 
     def __enter__(self) -> Self:
@@ -68,11 +71,11 @@ class TicketCache:
         self._run(_nothing)
 
     def close(self) -> None:
-        """Write every touch, then end what is still waiting, with StoreUnavailable, and close the
-        store. Idempotent.
+        """Write every touch, end calls that still wait, with StoreUnavailable, and close the store.
+        Idempotent.
 
-        Returns when all that is done, whoever began it; so an interrupted one can be called again.
-        A signal handler may call it.
+        Returns when all that is done, even if another call began it; so a `close` that was
+        interrupted can be called again. A signal handler may call it.
         """
         self._is_closed = True
         thread = self._threads.get("cache")
@@ -99,7 +102,7 @@ class TicketCache:
                 return found
         return self._run(self._cache.authenticate, ticket, touch=touch, consistency=consistency)
 
-    # --- what waits for the store
+    # --- calls that wait for the store
 
     def login(
         self,
@@ -130,7 +133,7 @@ class TicketCache:
         absolute_lifetime_s: asynchronous.Lifetime = None,
         suits: Callable[[str], bool] | None = None,
     ) -> str:
-        """A new ticket for the same session, under another id. As `fastticket.TicketCache.rotate`."""
+        """A new ticket and id for the same session. As `fastticket.TicketCache.rotate`."""
         return self._run(
             self._cache.rotate,
             ticket,
@@ -140,13 +143,15 @@ class TicketCache:
         )
 
     def logout(self, ticket: str | bytes) -> bool:
-        """End the session of a ticket. False: it had none any more. TicketRefused,
+        """End the session of a ticket. False: it was over already. TicketRefused,
         StoreUnavailable.
         """
         return self._run(self._cache.logout, ticket)
 
     def logout_everywhere(self, principal: str, *, keep: Session | None = None) -> int:
-        """End every session of a principal, or all but one. How many there were. StoreUnavailable."""
+        """End every session of a principal, or all but one. Returns how many there were.
+        StoreUnavailable.
+        """
         return self._run(self._cache.logout_everywhere, principal, keep=keep)
 
     def revoke(self, session_id: str, principal: str) -> bool:
@@ -160,8 +165,8 @@ class TicketCache:
         return self._run(self._cache.sessions, principal)
 
     def events(self, position: str | None = None, kinds: Collection[str] = KINDS) -> Iterator[SessionEvent]:
-        """What becomes of sessions, from now on or from a position; waits for each. As
-        `fastticket.TicketCache.events`.
+        """What becomes of sessions, from now on or from a position, as an iterator that waits for
+        each event. As `fastticket.TicketCache.events`.
         """
         stream = self._cache.events(position, kinds)
         if position is None:
@@ -169,8 +174,8 @@ class TicketCache:
         return iter(lambda: self._run(stream.__anext__), None)
 
     def attributes(self, session: Session, *, seen: Position = NEVER_WRITTEN) -> Attributes:
-        """What the application keeps in a session: a mapping, read when it is first looked at.
-        `save()`, or use it with `with`.
+        """What the application keeps in a session: a mapping, read when it is first looked at;
+        `save` it, or use it with `with`.
 
         `seen` as in `fastticket.TicketCache.attributes`.
         """
@@ -202,8 +207,8 @@ class TicketCache:
         return self._thread().run(partial(what, *args, **kwargs))
 
     def _thread(self) -> CacheThread:
-        """The one that is there, else a new one. It runs before it is entered: who finds it may
-        wait for it.
+        """The cache's thread, started if there is none. It runs before it is entered in `_threads`:
+        another thread that finds it there may wait for it.
         """
         thread = self._threads.get("cache")
         if thread is None:
@@ -211,14 +216,14 @@ class TicketCache:
                 raise closed()
             mine = CacheThread(self._cache, on_failure=self._threads.clear)
             thread = self._threads.setdefault("cache", mine)
-            if self._is_closed or thread is not mine:  # somebody was faster, who may not have seen it
+            if self._is_closed or thread is not mine:  # `close` or another thread was faster, and may not have seen it
                 mine.close()
         return thread
 
 
 class Attributes(AttributeChanges):
-    """The attributes of one session, for threads: read when they are first looked at. One thread at
-    a time.
+    """The attributes of one session, for threads, read when they are first looked at. For one
+    thread at a time.
     """
 
     def __init__(
@@ -249,7 +254,7 @@ class Attributes(AttributeChanges):
         return self
 
     def save(self) -> bool:
-        """Write what changed; one command, or none. Whether there was anything. Errors as
+        """Write what changed, in one command. False: nothing did. Errors as
         `fastticket.sessions.attributes.Attributes.save`.
         """
         changes = self.changes()

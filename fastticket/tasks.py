@@ -1,5 +1,5 @@
-"""The end of a task. A library may swallow a cancellation (asyncio.wait_for does on CPython 3.11):
-one `cancel()` is a hope.
+"""Ending a task for certain: a library may swallow a cancellation (asyncio.wait_for does on CPython
+3.11), so one `cancel()` is not enough.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""The commands of operators, straight on a store: `sessions`, `revoke`, `events`. No gateway has to
-run.
-"""
+"""Operators' commands that work on a store, without a gateway: `sessions`, `revoke`, `events`."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ from fastticket.errors import ConfigError, TicketRefused
 from fastticket.gateway.settings import Config
 from fastticket.sessions.events import LOST, LogFollower, Place, Read
 from fastticket.stores import without_password
-from fastticket.stores.contract import Event, Store, StoredSession
+from fastticket.stores.contract import SESSION_ID_CHARS, Event, Store, StoredSession
 
 FOLLOW_INTERVAL_S = 0.5
 HISTORY_MAX = 1000  # of each shard
@@ -29,8 +27,8 @@ YEAR_2020_MS = 1_577_836_800_000
 
 @contextlib.asynccontextmanager
 async def opened(config: Config) -> AsyncIterator[Store]:
-    """A configuration's store, opened and closed again; it is not made. Says which one it was:
-    "none" is an answer of this one only.
+    """A configuration's store, opened, and closed at the end; it is not created. Prints which store
+    is asked: "no such session" is true of that one only.
     """
     store = config.open_store(creates=False)
     shown = without_password(config.store.url)
@@ -43,7 +41,7 @@ async def opened(config: Config) -> AsyncIterator[Store]:
 
 
 async def list_sessions(config: Config, principal: str, as_json: bool) -> int:
-    """Print a principal's live sessions, the one that idles out first at the top."""
+    """Print a principal's live sessions, the one with the earliest idle deadline first."""
     async with opened(config) as store:
         sessions = await store.sessions(principal)
     if as_json:
@@ -58,7 +56,9 @@ async def list_sessions(config: Config, principal: str, as_json: bool) -> int:
 
 
 async def revoke(config: Config, options: argparse.Namespace) -> int:
-    """End the session of a ticket, or that of an id, or all of a user. 1: there was none."""
+    """End the session of a ticket, or the one with an id, or all of a user. Returns the exit code;
+    1: there was none.
+    """
     session_id, principal = _target(options, config.keyring)
     async with opened(config) as store:
         if session_id is None:
@@ -73,7 +73,9 @@ async def revoke(config: Config, options: argparse.Namespace) -> int:
 
 
 def _target(options: argparse.Namespace, keys: Callable[[], Keyring]) -> tuple[str | None, str]:
-    """(session id or None for all, principal)"""
+    """(session id, principal); None for the id: all of the principal's sessions. ConfigError,
+    TicketRefused.
+    """
     text: str | None = options.ticket_or_id
     if text is None or len(text) == SESSION_ID_TEXT_CHARS:
         if not options.user:
@@ -83,7 +85,7 @@ def _target(options: argparse.Namespace, keys: Callable[[], Keyring]) -> tuple[s
         return text, options.user
     if options.user:
         raise ConfigError("revoke: a ticket says whose it is; leave out --user")
-    ticket = keys().verify(text, 0)  # an expired one is as good: what it names shall be over
+    ticket = keys().verify(text, 0)  # at time 0, so an expired ticket names its session, too
     if not isinstance(ticket, Ticket):
         raise TicketRefused(ticket)
     return ticket.session_id, ticket.principal
@@ -164,7 +166,7 @@ def _print_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
 
 
 def iso(at_ms: int) -> str:
-    """ISO 8601, UTC; far beyond what a calendar knows, in ms."""
+    """ISO 8601, UTC; in ms if it lies beyond the calendar's end."""
     try:
         return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at_ms // 1000)) + f".{at_ms % 1000:03}Z"
     except (OverflowError, ValueError):

@@ -1,15 +1,15 @@
-"""What an application keeps in a session: names and values, read once, written by difference.
+"""Attributes: what an application keeps in a session, as names and values.
 
-    Attributes        the mapping, for asyncio: `async with cache.attributes(session) as attributes`
-    AttributeChanges  the same without I/O: what is held, what was read of it, what has become of it
+    AttributeChanges  a mapping that knows what was changed since it was read; without I/O
+    Attributes        the mapping for asyncio: `async with cache.attributes(session) as attributes`
+    Source            where `Attributes` reads and writes
 
 Rules of this file
 - A value is serialized when it is saved, and compared with what the store holds: a list that was
-  appended to is a change, an assignment of the same value is none.
-- Only what changed is written, and nothing else touched: two processes that change different
-  attributes lose neither.
-- A value that can not be read back concerns whoever asks for it. The others, and the session, are
-  as they were.
+  appended to is a change, an assignment of an equal value is none.
+- Only changed attributes are written: two processes that change different ones lose neither.
+- A value that cannot be read back raises when that attribute is asked for. The other attributes,
+  and the session, work on.
 """
 
 from __future__ import annotations
@@ -24,27 +24,28 @@ from fastticket.errors import BadAttribute, NotLoaded
 from fastticket.stores.contract import NEVER_WRITTEN, Position, StoredAttributes, Written
 
 NAME_BYTES_MAX = 255
-#: What begins so an integration keeps for itself, and the sessions of others do not show.
+#: The prefix of names that an integration keeps for itself, and that other frameworks' sessions do
+#: not show.
 RESERVED = "_fastticket."
 
 
 class Serializer(Protocol):
-    """How values become bytes. Equal values must give equal bytes, or unchanged ones are written,
-    too.
+    """How values become bytes. Equal values must give equal bytes, or they are written although
+    they did not change.
     """
 
     def dumps(self, value: Any) -> bytes:
-        """The value as bytes. TypeError or ValueError if it has no such form."""
+        """The value as bytes. TypeError, ValueError: it cannot be serialized."""
 
     def loads(self, data: bytes) -> Any:
-        """The value of these bytes. Any error: they are not such a form. Whoever can write to the
-        store chooses them.
+        """The value of these bytes. Any exception: they are not a serialized value. Everybody with
+        access to the store can choose them, so it must be safe to call.
         """
 
 
 class JSONSerializer:
-    """RFC 8259, compact. What JSON does not know (bytes, dates, NaN) is refused; tuples come back
-    as lists, keys as strings.
+    """JSON (RFC 8259), compact. Values that JSON does not have (bytes, dates, NaN) are refused;
+    tuples come back as lists, keys as strings.
     """
 
     def dumps(self, value: Any) -> bytes:
@@ -57,9 +58,9 @@ class JSONSerializer:
 
 
 class Changes(NamedTuple):
-    """What there is to write."""
+    """False if there is nothing to write."""
 
-    values: Mapping[str, bytes]
+    values: Mapping[str, bytes]  #: new or changed, serialized
     removed: list[str]
 
     def __bool__(self) -> bool:
@@ -67,26 +68,24 @@ class Changes(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What came of a write. `stored`: what the store holds now; None: others had written meanwhile,
-    so it is not known.
-    """
+    """The result of a write."""
 
     version: Position
-    stored: StoredAttributes | None
+    stored: StoredAttributes | None  #: what the store holds now; None: not known, another process had written, too
 
 
 class AttributeChanges(MutableMapping[str, Any]):
-    """Attributes by name, and what was done to them since they were read. Does no I/O: `_load_now`
-    is for subclasses that can.
+    """Attributes by name, and their changes since they were read. Does no I/O: subclasses do, in
+    `_load_now`.
     """
 
     def __init__(self, serializer: Serializer) -> None:
         self._serializer = serializer
         self._held: StoredAttributes | None = None
         self._version: Position | None = None
-        self._is_outdated = False  # others have written since `_held` was read: what it has may be another now
-        self._set_since: set[str] = set()
-        self._saved: dict[str, bytes] = {}  # what was written without being read before
+        self._is_outdated = False  # others have written since `_held` was read, so it may differ from the store's
+        self._set_since: set[str] = set()  # names that were set while outdated: written even if equal to `_held`
+        self._saved: dict[str, bytes] = {}  # written without having been read before
         self._values: dict[str, Any] = {}
         self._removed: set[str] = set()
 
@@ -117,7 +116,7 @@ class AttributeChanges(MutableMapping[str, Any]):
         self.discard(name)
 
     def discard(self, name: str) -> None:
-        """Remove an attribute, if it is there. Needs no reading, as `del` does."""
+        """Remove an attribute, if it is there. Unlike `del` it needs no reading."""
         self._values.pop(name, None)
         self._removed.add(name)
 
@@ -137,23 +136,23 @@ class AttributeChanges(MutableMapping[str, Any]):
 
     @property
     def unsaved(self) -> dict[str, Any]:
-        """What was set, or looked at, so far. Of attributes that were not read yet: what was set."""
+        """The attributes that were set or looked at so far, by name."""
         return dict(self._values)
 
     @property
     def is_loaded(self) -> bool:
-        """Whether they were read from the store."""
+        """Whether the attributes were read from the store."""
         return self._held is not None
 
     @property
     def version(self) -> Position | None:
-        """Which version was read last, or written: no reader who is told `seen=` this sees an older
-        one. None: neither was done.
+        """The version that was read or written last. As `seen=` of another reader it means: none
+        older. None: neither was done yet.
         """
         return self._version
 
     def changes(self) -> Changes:
-        """What to write. BadAttribute names a value that can not be serialized."""
+        """What there is to write. BadAttribute: a value cannot be serialized."""
         stored = self._held.values if self._held else {}
         if self._held and not self._is_outdated:
             self._removed.intersection_update(stored)
@@ -169,12 +168,12 @@ class AttributeChanges(MutableMapping[str, Any]):
         return Changes(values, list(self._removed))
 
     def hold(self, stored: StoredAttributes) -> None:
-        """These are what the store has. What was set or removed before stays so."""
+        """Take in what the store has. Attributes that were set or removed before stay so."""
         self._held = stored
         self._version = stored.version
 
     def settle(self, changes: Changes, saved: Saved) -> None:
-        """The changes are written. What others changed meanwhile is not seen here."""
+        """The changes are written. What others have changed in between is not seen here."""
         self._version, now = saved
         self._is_outdated = now is None and self._held is not None
         self._set_since.clear()
@@ -190,7 +189,9 @@ class AttributeChanges(MutableMapping[str, Any]):
         self._removed.difference_update(changes.removed)
 
     def _as_written_here(self, raw: bytes) -> bytes | None:
-        """The same value may have been written in another form: JSON with spaces, by somebody else."""
+        """The value serialized anew: another program may have written it in another form, such as
+        JSON with spaces. None: it cannot be read.
+        """
         try:
             return self._serializer.dumps(self._serializer.loads(raw))
         except Exception:
@@ -204,11 +205,11 @@ class AttributeChanges(MutableMapping[str, Any]):
         return self._held.values
 
     def _load_now(self) -> None:
-        """For subclasses that can wait."""
+        """Read them, in subclasses that may block."""
 
 
 class Source(Protocol):
-    """Where the attributes of a session are: what `Attributes` needs of a ticket cache."""
+    """Where the attributes of sessions are read and written."""
 
     async def read(self, session: Session, *, seen: Position = NEVER_WRITTEN) -> StoredAttributes:
         """As stored, of version `seen` or later. TicketRefused, StoreUnavailable."""
@@ -249,10 +250,10 @@ class Attributes(AttributeChanges):
         return self
 
     async def save(self) -> bool:
-        """Write what changed; one command, or none. Whether there was anything.
+        """Write what changed, in one command. False: nothing did.
 
-        BadAttribute, AttributesTooLarge, TicketRefused (the session is over), StoreUnavailable; the
-        changes are still there then.
+        BadAttribute, AttributesTooLarge, TicketRefused (the session is over), StoreUnavailable: the
+        changes are still unsaved then.
         """
         changes = self.changes()
         if changes:
@@ -261,8 +262,8 @@ class Attributes(AttributeChanges):
 
 
 def after(held: StoredAttributes | None, changes: Changes, written: Written) -> StoredAttributes | None:
-    """What the store holds after a write; None: not known, because somebody else had written since
-    `held` was read.
+    """What the store holds after a write; None: not known, because another process had written
+    since `held` was read.
     """
     if held is None or held.version != written.replaced:
         return None

@@ -173,7 +173,7 @@ class EventStream:
         return event
 
     def _next(self) -> SessionEvent | None:
-        """The next event of a kind that was asked for. The position goes on behind the others, too."""
+        """The next event of a kind that was asked for. The position passes the others, too."""
         while self._untold:
             shard, place, event = self._untold.popleft()
             self._told_to[shard] = str(place)

@@ -1,6 +1,6 @@
 """Loads: asking the store about sessions that the near cache does not have, one flight a session.
 
-    load         join the session's flight, or begin one; all that begin in one turn of the loop depart together
+    load         join the session's flight, or begin one; flights of one turn depart together
     load_anew    the same, but not by an answer to an earlier question
     _fly         ask for a batch of flights until each has landed
     _land        what an answer means for a flight, as `coherence.landing` decides

@@ -1,6 +1,4 @@
-"""Copies of sessions' attributes that a process keeps, for as long as the lifecycle log says
-nothing against them.
-"""
+"""Near copies of sessions' attributes: kept in memory until the lifecycle log tells of a change."""
 
 from __future__ import annotations
 
@@ -9,33 +7,31 @@ from collections import OrderedDict
 
 from fastticket.stores.contract import Position, StoredAttributes
 
-COPY_OVERHEAD_BYTES = 300  # of a copy, and of each value in it: about what Python's objects take
-VALUE_OVERHEAD_BYTES = 100
+COPY_OVERHEAD_BYTES = 300  # Python's objects, about: of a copy,
+VALUE_OVERHEAD_BYTES = 100  # and of each value in it
 
 
 class Flight:
-    """A read or write of a session's attributes that is under way, and the last change that the log
-    told of meanwhile.
-    """
+    """A read or write of a session's attributes that is under way."""
 
     def __init__(self, session_id: str, shard: int) -> None:
         self.session_id = session_id
         self.shard = shard
-        self.heard: Position = (0, 0)
-        self.is_void = False  # whatever it brings: something else may have happened since
+        self.heard: Position = (0, 0)  # the last change that the log has told of meanwhile
+        self.is_void = False  # its result must not be kept: the session has ended, or the log has a gap
 
 
 class NearAttributes:
-    """Copies of attributes, the least recently used ones first to go. `bytes_max` 0: none.
+    """The least recently used copies are dropped first. `bytes_max` 0: none is kept.
 
-    A copy has the version at which it was read. The log tells of every later one; what is under way
-    when it does must not bring the old one back:
+    A copy has the version at which it was read. The log tells of every later version; a read under
+    way when it does must not bring the old one back:
 
     1. a read gets version 7
-    2. somebody writes version 8, and a flush here hears of it
-    3. the read's reply gets here: 7 is less than what was heard, so it is not kept
+    2. another process writes version 8, and a flush here hears of it
+    3. the read's reply arrives: 7 is less than the version heard, so it is not kept
 
-    Any thread may `find`; the lock is for that.
+    `find` may be called in any thread; the lock is for that.
     """
 
     def __init__(self, bytes_max: int) -> None:
@@ -49,7 +45,7 @@ class NearAttributes:
         return len(self._copies)
 
     def find(self, session_id: str) -> StoredAttributes | None:
-        """The copy. Only for who knows that the log was heard: under a lease."""
+        """The copy. The caller checks the shard's lease before it calls: the log was heard then."""
         with self._lock:
             copy = self._copies.get(session_id)
             if copy:
@@ -63,7 +59,7 @@ class NearAttributes:
         return flight
 
     def land(self, flight: Flight, found: StoredAttributes | None) -> None:
-        """It has ended. None: what the store holds is not known."""
+        """A flight has ended. `found`: what the store holds; None: not known."""
         flights = self._under_way.get(flight.session_id, [])
         if flight in flights:
             flights.remove(flight)

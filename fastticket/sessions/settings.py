@@ -1,11 +1,11 @@
 """The settings of a ticket cache: names, units, defaults and checks, once for every door.
 
     Settings      the values, checked; immutable
-    SettingNames  the same names as keyword arguments, for type checkers: `**settings: Unpack[SettingNames]`
+    SettingNames  the names as keyword arguments, for `**settings: Unpack[SettingNames]`
 
-`fastticket.TicketCache`, `fastticket.sync.TicketCache` and Django's FASTTICKET take them by name; the
-gateway's configuration file has those that concern it. A default is `Settings.lease_ms`, the class's
-attribute.
+`fastticket.TicketCache`, `fastticket.sync.TicketCache` and Django's FASTTICKET take them by name;
+the gateway's configuration file has those that concern it. The default of a setting is the class's
+attribute, as in `Settings.lease_ms`.
 """
 
 from __future__ import annotations
@@ -124,7 +124,9 @@ class Settings:
 
 
 class SettingNames(TypedDict, total=False):
-    """The fields of `Settings`, for type checkers; tests/sessions/test_settings.py compares the two."""
+    """The fields of `Settings`, for type checkers; tests/sessions/test_settings.py compares the
+    two.
+    """
 
     idle_timeout_s: int
     absolute_lifetime_s: int

@@ -1,8 +1,8 @@
 """What this process knows of the store's shards, and the one way to ask the store.
 
     Flight    a load under way for one session; sessions/loads.py moves it
-    Shard     one shard: how far its log was heard, since when it is away, unwritten touches, flights
-    Shards    all of them, with the near cache and the clock; `exchange` asks, and applies the answer
+    Shard     one shard: how far its log was heard, its outage, unwritten touches, flights
+    Shards    all of them, with near cache and clock; `exchange` asks and applies the answers
 
 Rules of this file
 - What may be believed, and until when, `fastticket.sessions.coherence` decides.
@@ -101,7 +101,8 @@ class Shards:
         self.fleet = settings.fleet  # the longest settings of all processes on the store
         self.absence = ""  # why the store has never been open, while that is awaited
         self.is_closed = False
-        #: When a sweep last saw the store answer; None: there was none yet; 0: the store has failed since.
+        #: When a sweep last saw the store answer; None: there was none yet; 0: the store has failed
+        #: since.
         self.observed_at_ms: int | None = None
         self.on_gap: Callable[[], None] = lambda: None  # sessions must be looked up again: sessions/repair.py
         self.gaps = self.store_errors = 0
@@ -138,7 +139,7 @@ class Shards:
         return self.checker.now_ms()
 
     def monotonic_ms(self) -> int:
-        """This process's clock, which nobody sets and which goes on while the machine is suspended."""
+        """This process's clock, which cannot be set and counts suspensions of the machine."""
         return self.checker.monotonic_ms()
 
     # --- asking the store
@@ -243,7 +244,7 @@ class Shards:
         return self.refusal_in_memory(session_id) if known is None else known
 
     def refusal_in_memory(self, session_id: str) -> Verdict | None:
-        """What the near cache refuses the session for; None: it does not know the session as ended."""
+        """Why the near cache refuses the session; None: it does not know that it has ended."""
         return self.near.remembered_refusal(decode_session_id(session_id), self.now_ms())
 
     def check_certain(self, principal: str) -> None:

@@ -24,7 +24,9 @@ OBSERVED_GAP_MS = 1000  # between two looks at the store: an outage in a longer 
 
 
 class Sweeper:
-    """When to sweep, and which sessions may go. Times in s are the event loop's, in ms the process's."""
+    """When to sweep, and which sessions may go. Times in s are the event loop's, in ms the
+    process's.
+    """
 
     def __init__(self, shards: Shards) -> None:
         self.at_s = 0.0  # when the next sweep is due
@@ -57,7 +59,8 @@ class Sweeper:
 
     async def observe(self) -> None:
         """See whether the store answers between sweeps, so that the first follower hears of an
-        expiry in time. Only one server alone says so; behind Sentinel and Cluster there are several.
+        expiry in time. Only one server alone says so; behind Sentinel and Cluster there are
+        several.
         """
         if self._shards.settings.expiry_margin_ms is None or self._shards.store.doubt_ms:
             return

@@ -1,6 +1,6 @@
 """A ticket cache in a thread of its own, for callers in other threads.
 
-    CacheThread   the thread: opens the cache with the first call, runs what others ask for, closes it
+    CacheThread   opens the cache with the first call, runs the calls of others, closes it
     _Call         what another thread waits for
     _close_all    at the end of the interpreter
 
@@ -45,8 +45,8 @@ JOIN_S = 1.0  # for a thread that has nothing left to do; bounded, for a signal 
 
 
 def _refuse_green_threads() -> None:
-    """Where gevent or eventlet has put its own threads in place of the system's, the loop would
-    wait in the thread of all others.
+    """ConfigError where gevent or eventlet has replaced the system's threads by its own: the event
+    loop would block the one thread in which all of them run.
     """
     gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
     is_patched = (gevent and gevent.is_module_patched("threading")) or (
@@ -60,11 +60,10 @@ def _refuse_green_threads() -> None:
 
 
 class CacheThread:
-    """A thread that opens the asyncio cache with the first call, runs what other threads ask for,
-    and closes it.
+    """Opens the asyncio cache with the first call, runs calls of other threads, and closes it.
 
-    A cache that could not be opened ends it: `on_failure` is called, and every pending call gets
-    the error.
+    If the cache cannot be opened, the thread ends: `on_failure` is called, and every pending call
+    gets the error.
     """
 
     def __init__(self, cache: TicketCache, on_failure: Callable[[], None]) -> None:
@@ -83,12 +82,12 @@ class CacheThread:
         self._life: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._live, name="fastticket", daemon=True)
         self._thread.start()
-        _running.add(self)  # it can not have ended yet: nobody else knows it
+        _running.add(self)  # it cannot have ended yet: no other thread knows it
 
-    # --- for other threads
+    # --- called in other threads
 
     def run(self, what: Callable[[], Awaitable[T]]) -> T:
-        """What a coroutine function returns or raises, called over there."""
+        """Call a coroutine function in the cache's thread; what it returns or raises."""
         if self._is_closing:
             raise closed()
         if self._process != os.getpid():
@@ -112,7 +111,9 @@ class CacheThread:
             del call, task  # an error leads to this frame, and would from here lead to itself
 
     def close(self) -> None:
-        """Have it close the cache and end, and wait for that. In a child of its process, nothing."""
+        """Have the thread close the cache and end, and wait for that. In a child process, do
+        nothing.
+        """
         if self._process != os.getpid():
             return
         self._refuse_own_thread()
@@ -129,7 +130,7 @@ class CacheThread:
             )
 
     def _wait(self, ended: SimpleQueue[T]) -> T | None:
-        """What is put there; None: the thread has ended."""
+        """What the thread puts into the queue; None: it has ended."""
         self._waiting.add(ended)
         try:
             if self._is_over:
@@ -142,7 +143,7 @@ class CacheThread:
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(what)
 
-    # --- in the thread
+    # --- called in the cache's thread
 
     def _live(self) -> None:
         try:
@@ -194,7 +195,7 @@ class CacheThread:
 
 
 class _Call(Generic[T]):
-    """What another thread waits for. `ended` gets the task when it is done."""
+    """A call of another thread. `ended` gets its task when that is done."""
 
     def __init__(self, what: Callable[[], Awaitable[T]]) -> None:
         self.what = what
@@ -202,7 +203,7 @@ class _Call(Generic[T]):
         self.task: asyncio.Task[T] | None = None
 
     def cancel(self) -> None:
-        """Nobody waits any more. In the cache's thread."""
+        """Its caller does not wait any more. Called in the cache's thread."""
         if self.task:
             self.task.cancel()
 
@@ -215,12 +216,13 @@ def _close_all() -> None:
         thread.close()
 
 
-# Not atexit: that is called when thread pools have been shut down, and a store may use one. Last
-# come, first called: so ours is closed before the pools, whose module is imported above.
+# Not atexit: its functions are called when thread pools have been shut down, and a store may use
+# one. Those registered here are called last in, first out: so caches are closed before the pools,
+# whose module is imported above.
 with contextlib.suppress(RuntimeError):  # the interpreter is shutting down
     threading._register_atexit(_close_all)  # type: ignore[attr-defined]
 
 
 def closed() -> StoreUnavailable:
-    """What a call gets that comes too late."""
+    """The error of a call that comes after `close`."""
     return StoreUnavailable("the ticket cache is closed")

@@ -498,7 +498,7 @@ class TicketCache:
 
 
 def checker_of(cache: TicketCache) -> Checker:
-    """The compiled checker that `cache.check` is a method of, with the key ring and the near cache."""
+    """The compiled checker whose method `cache.check` is, with key ring and near cache."""
     return cache._checker
 
 

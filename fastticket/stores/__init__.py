@@ -1,5 +1,5 @@
-"""Stores: the shared truth about sessions. One contract (`contract`), one room an engine;
-`open_store` finds it by its URL.
+"""Stores: the shared truth about sessions. `contract` says what each of them does, `sqlite` and
+`redis` do it; `open_store` makes the one that a URL names.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def open_store(url: str, *, base: Path | None = None, creates: bool = True) -> S
 
 
 def read_url(url: str, *, base: Path | None = None) -> Callable[[bool], Store]:
-    """What `open_store` does once all is read that the URL names, password files among it: called
-    with `creates`. ConfigError.
+    """As `open_store`, in two steps: this reads all that the URL names, password files included;
+    the function that it returns makes the store, given `creates`. ConfigError.
     """
     scheme, separator, rest = url.partition("://")
     base = base or Path()
@@ -58,9 +58,7 @@ def read_url(url: str, *, base: Path | None = None) -> Callable[[bool], Store]:
 
 
 def without_password(url: str) -> str:
-    """The URL to show: split as the store splits it, so that what it takes for a password is not in
-    it.
-    """
+    """The URL with *** for its passwords, to be shown. It is split as the stores split it."""
     scheme, separator, rest = url.partition("://")
     place, question, query = rest.partition("?")
     authority, slash, path = place.partition("/")

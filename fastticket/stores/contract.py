@@ -1,9 +1,9 @@
-"""The contract between the cache and a store.
+"""The contract between the ticket cache and a store.
 
 A store keeps live sessions, each with an idle deadline and its attributes, and a *lifecycle log*
-per shard: what was created, rotated, changed, revoked, expired. All times are the store's own, in
-ms since the epoch. A caller that holds sessions in a near cache learns what became of them from the
-log alone; the doorbell only makes it look sooner.
+per shard: which sessions were created, rotated, changed, revoked or have expired. All times are the
+store's own, in ms since the epoch. A cache that holds sessions in memory learns what became of them
+from the log alone; the doorbell only makes it look sooner.
 """
 
 from __future__ import annotations
@@ -18,15 +18,21 @@ from fastticket.errors import StoreUnavailable
 #: A place in a shard's log. Later entries compare greater.
 Position = tuple[int, int]
 
-#: The version of attributes that nobody has written.
+#: A session was used: session id, principal, idle deadline (ms). The stored deadline moves to it if
+#: the session is there and the deadline is later.
+Touch = tuple[str, str, int]
+
+#: The version of attributes that were never written.
 NEVER_WRITTEN: Position = (0, 0)
 
-#: The deadline of what nothing ends, ms.
+#: The deadline of a session without one, ms.
 NEVER_MS = 2**53 - 1
 
-#: In place of a deadline: the store knows that the session was ended. It may not know of all that
-#: were.
+#: In place of a deadline: the store knows that the session was ended. It does not know this of
+#: every ended session.
 ENDED_MS = -1
+
+SESSION_ID_CHARS = 22  # base64url of 16 bytes
 
 NO_DETAILS: Mapping[str, str] = MappingProxyType({})
 
@@ -50,16 +56,6 @@ class StoredSession(NamedTuple):
         return self.created_ms + self.absolute_lifetime_s * 1000 if self.absolute_lifetime_s else NEVER_MS
 
 
-class Touch(NamedTuple):
-    """A session was used: its idle deadline moves on, if it is there and the deadline is later than
-    the one stored.
-    """
-
-    session_id: str
-    principal: str
-    idle_deadline_ms: int
-
-
 class Event(NamedTuple):
     """An entry of the lifecycle log."""
 
@@ -72,17 +68,17 @@ class Event(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What to do in one shard, in this order: write `touches`, read the log from `since`, look up
-    `wanted`.
+    """For one shard, in this order: write `touches`, read the log from `since` on, look up the
+    deadlines of `wanted`.
     """
 
-    since: Position | None  #: the last position known; None: from now on
-    touches: Sequence[Touch | tuple[str, str, int]] = ()
+    since: Position | None  #: the last known position; None: from now on
+    touches: Sequence[Touch] = ()
     wanted: Sequence[tuple[str, str]] = ()  #: (session id, principal)
 
 
 class Reply(NamedTuple):
-    """What one shard answered.
+    """One shard's answer.
 
     The log was read before the sessions were looked up: a revocation that `events` does not show
     yet may already show in `deadlines_ms`, never the other way round.
@@ -90,13 +86,13 @@ class Reply(NamedTuple):
 
     position: Position
     events: Sequence[Event]
-    gap: bool  #: entries after `since` are lost: nothing known of this shard's sessions holds any more
-    deadlines_ms: Sequence[
-        int | None
-    ]  #: idle deadlines of `wanted`, in order; None: no such session; ENDED_MS: it was ended
-    replaced: bool = (
-        False  #: a gap, because another server answers than before, or older data: what is not there may come yet
-    )
+    #: Entries after `since` are lost: what is known of this shard's sessions may be out of date.
+    gap: bool
+    #: Idle deadlines of `wanted`, in order; None: no such session; ENDED_MS: it was ended.
+    deadlines_ms: Sequence[int | None]
+    #: There is a gap because another server answers than before, or the same one with older data: a
+    #: session that is not there may still be made again.
+    replaced: bool = False
 
 
 class Tail(NamedTuple):
@@ -110,12 +106,12 @@ class Tail(NamedTuple):
 class StoredAttributes(NamedTuple):
     """A session's attributes, serialized."""
 
-    version: Position  #: where the log says `changed`; NEVER_WRITTEN: nowhere
+    version: Position  #: of the log's entry `changed`; or NEVER_WRITTEN
     values: Mapping[str, bytes]
 
 
 class Fleet(NamedTuple):
-    """Settings that every process on a store must know of each other: the longest there are."""
+    """The settings that processes on one store must know of each other: the longest of all."""
 
     flush_interval_ms: int
     lease_ms: int
@@ -124,42 +120,41 @@ class Fleet(NamedTuple):
 class Written(NamedTuple):
     """Attributes were written."""
 
-    version: Position  #: the attributes' from now on
-    replaced: Position  #: the version that they had before
+    version: Position  #: of the attributes from now on
+    replaced: Position  #: of the attributes before
 
 
 class Changed(NamedTuple):
-    """A session's attributes were written; what the log says, too."""
+    """A session's attributes were written; the log has an entry of it, too."""
 
     session_id: str
     version: Position
 
 
-#: Of a shard: there is news in its log. With a `Changed`, that one alone, which is all told.
+#: (shard, None): its log has new entries. (shard, changed): its log has that one, of which
+#: `changed` says everything.
 Ring = Callable[[int, Changed | None], None]
 
 
 class Store(Protocol):
-    """Every method may raise StoreUnavailable: nothing is known then, and whether a write was done
-    is open.
-    """
+    """Every method may raise StoreUnavailable; a write may then have been done or not."""
 
     #: How many shards there are; fixed when the store is made.
     shards: int
-    #: How many touches an exchange should bring at most, in all its shards: what one bite of work
-    #: is for this store.
+    #: How many touches one exchange should bring at most, in all its shards: for this store a piece
+    #: of work that holds up others for long enough.
     touches_per_exchange: int
 
     @property
     def doubt_ms(self) -> int:
-        """How old the knowledge of who the primary is may be when something is asked, ms. A lease
-        is shorter by it.
+        """How long ago, when a request is sent, it was confirmed which server is the primary; ms,
+        at most. A lease is shorter by it.
         """
 
     @property
     def servers(self) -> Mapping[str, str]:
-        """The servers behind it, by name, and the state of their circuit breakers: closed, open or
-        half-open.
+        """The servers behind the store, by name, and the states of their circuit breakers: closed,
+        open or half-open.
         """
 
     async def open(self) -> None:
@@ -170,14 +165,14 @@ class Store(Protocol):
         """
 
     async def aclose(self) -> None:
-        """Let go of every resource. Idempotent."""
+        """Close connections and files. Idempotent."""
 
     async def join(self, fleet: Fleet) -> Fleet | None:
-        """Write down what of these settings is longer than what was written down, and what of the
-        layout is missing (the store may have lost its data). What was written down before; None:
-        nothing.
+        """Write down those of these settings that are longer than the stored ones, and the layout
+        where that is missing (the store may have lost its data). Returns the settings that were
+        stored before; None: there were none.
 
-        ConfigError: the store was made anew, for another layout; whatever else is asked is
+        ConfigError: the store was made anew, for another layout; every other method is
         StoreUnavailable from then on.
         """
 
@@ -185,28 +180,28 @@ class Store(Protocol):
         """The store's clock, ms since the epoch."""
 
     async def uptime_ms(self) -> int:
-        """For how long it is known to have been there for every process, ms; 0: nobody knows. A
-        hang that is over may be in it.
+        """For how long the store is known to have been up for every process, ms; 0: not known. A
+        hang that is over may lie in it.
         """
 
     async def create(self, session: StoredSession, *, sessions_max: int = 0, evicts: bool = True) -> Sequence[str]:
         """Add a session; logs `created`. Durable when it returns.
 
-        `sessions_max`: that many live sessions the principal may have then, this one included; 0:
-        any number. The oldest are revoked for it (`evicted`), and their ids returned; or, without
-        `evicts`, TooManySessions. Sessions past their deadline that were not swept yet count as
-        long as there is room for them. IssuedTooEarly: all of the principal's sessions that began
-        by then are over.
+        `sessions_max`: how many live sessions the principal may have then, this one included; 0:
+        any number. The oldest are revoked for it (`evicted`), and their ids returned; without
+        `evicts` it is TooManySessions. Sessions past their deadline that were not swept yet count
+        as long as there is room for them. IssuedTooEarly: a logout everywhere has ended all of the
+        principal's sessions that began by then.
         """
 
     async def rotate(self, session_id: str, successor: StoredSession) -> bool:
-        """A session goes on under another id, with its attributes and details; logs `rotated`.
-        False: there was none. Durable.
+        """Give a session another id; attributes and details stay. Logs `rotated`. False: there was
+        no such session. Durable when it returns.
         """
 
     async def exchange(self, requests: Mapping[int, Request]) -> Mapping[int, Reply | StoreUnavailable]:
-        """Per shard: touches, log tail, deadlines. A shard that failed has the error for a reply;
-        its touches may be sent again.
+        """Per shard: write touches, read the log's tail and deadlines. A shard that failed has its
+        error for a reply; its touches may be sent again.
         """
 
     async def revoke(self, session_id: str, principal: str, reason: str = "logout") -> bool:
@@ -214,54 +209,51 @@ class Store(Protocol):
 
     async def revoke_all(self, principal: str, *, keep: str = "", reason: str = "logout_everywhere") -> Sequence[str]:
         """End every session of a principal but the one with the id `keep`; logs `revoked` for each.
-        Their ids. Durable, too.
+        Returns their ids. Durable when it returns.
         """
 
     async def sessions(self, principal: str) -> Sequence[StoredSession]:
         """The principal's live sessions, oldest deadline first."""
 
     async def read_attributes(self, session_id: str, principal: str) -> StoredAttributes | None:
-        """None: no such session."""
+        """All attributes of a session; None: no such session."""
 
     async def write_attributes(
         self, session_id: str, principal: str, values: Mapping[str, bytes], removed: Sequence[str], *, bytes_max: int
     ) -> Written | None:
-        """Set and remove some attributes, and leave the others, in one step; logs `changed`. None:
-        no such session.
+        """Set and remove some attributes in one step, and leave the others; logs `changed`. None:
+        no such session. Attributes end with their session.
 
-        AttributesTooLarge, and nothing is written, if names and values would have more bytes than
-        that, and more than before. They end with the session.
+        AttributesTooLarge, and nothing is written, if names and values would have more than
+        `bytes_max` bytes, and more than before.
         """
 
     async def sweep(self, dead_before_ms: int, sessions_max: int) -> int:
-        """Remove sessions whose idle deadline is at or before `dead_before_ms`, and past; logs
-        `expired`. How many.
-
-        At most so many of a shard; 0: there are no more.
+        """Remove sessions whose idle deadline is past and not after `dead_before_ms`, at most
+        `sessions_max` of a shard; logs `expired`. Returns how many; 0: there are no more.
         """
 
     async def history(self, shard: int, entries_max: int) -> Sequence[Event]:
-        """The end of a shard's log, oldest first; how far back it goes is the store's affair."""
+        """The last `entries_max` entries of a shard's log, or as many as it still has; oldest
+        first.
+        """
 
     async def tails(
         self, since: Mapping[int, Position | None], entries_max: int
     ) -> Mapping[int, Tail | StoreUnavailable]:
-        """Per shard: the log's next entries after a position, at most so many; None: from now on,
-        so none. Every kind of event.
-
-        After a gap it goes on with the oldest entry that is left.
+        """Per shard: the next entries of its log after a position, at most `entries_max`, of every
+        kind; for None the position from now on, and no entries. After a gap it goes on with the
+        oldest entry that is left.
         """
 
     def on_doorbell(self, ring: Ring) -> None:
-        """Call `ring(shard, None)` in the event loop soon after another process revoked a session
-        of that shard. May be lost.
-
-        It may ring for other reasons, too, and for no reason. Where attributes were written, a
-        store that can tell which calls `ring(shard, changed)`, another one rings as for a
-        revocation.
+        """Call `ring(shard, None)` in the event loop soon after another process has revoked a
+        session of that shard. A call may be lost, or come for another reason or none. Where
+        attributes were written, a store that knows whose calls `ring(shard, changed)`; another
+        store rings as for a revocation.
         """
 
 
 def shard_of(principal: str, shards: int) -> int:
-    """All that belongs to a principal is in one shard."""
+    """The shard of all that belongs to a principal: CRC-32 of its UTF-8, modulo `shards`."""
     return zlib.crc32(principal.encode()) % shards

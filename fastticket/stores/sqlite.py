@@ -2,12 +2,13 @@
 
 Rules of this file
 - One shard. One connection, used by one worker thread, so the event loop never waits for the disk.
-- Whatever is acknowledged has been synced (`synchronous=FULL`): a revocation survives power loss.
+- A write is synced before it is acknowledged (`synchronous=FULL`): a revocation survives power
+  loss.
 - Time is CLOCK_BOOTTIME plus an offset that the first process of a boot took from the wall clock
   and wrote down for the others. A wall clock that jumps while they run, by NTP or by hand, moves no
   deadline.
-- The doorbell is `PRAGMA data_version`, which changes when another connection has committed,
-  whatever it was.
+- The doorbell is `PRAGMA data_version`, which changes when another connection has committed
+  anything.
 """
 
 from __future__ import annotations
@@ -87,16 +88,15 @@ T = TypeVar("T")
 
 
 class SQLiteStore:
-    """See `fastticket.stores.contract.Store`. `path` None: in memory, for one process and as long
-    as it lives.
+    """See `fastticket.stores.contract.Store`. `path` None: in memory, for as long as the process
+    lives. `creates`: whether to make a store where there is none.
     """
 
     shards = 1
     doubt_ms = 0
-    touches_per_exchange = 4000  # fewer would write the same pages more often
+    touches_per_exchange = 4000  # with fewer the same pages would be written more often
 
     def __init__(self, path: Path | None, *, creates: bool = True) -> None:
-        """`creates`: where there is none, make one."""
         self._path = path
         self._creates = creates
         self._name = f"sqlite {path}" if path else "sqlite in memory"
@@ -110,12 +110,12 @@ class SQLiteStore:
 
     @property
     def servers(self) -> Mapping[str, str]:
-        """None: a file does not go away."""
+        """Always empty: a file has no server."""
         return {}
 
     async def open(self) -> None:
         """Create or check the file."""
-        if self._closed:  # an open that failed before
+        if self._closed:  # after an `open` that failed
             self._thread = _one_thread()
             self._closed = False
         await self._in_thread(self._open)
@@ -143,7 +143,7 @@ class SQLiteStore:
         return self._now_ms()
 
     async def uptime_ms(self) -> int:
-        """For ever: a file does not go away."""
+        """NEVER_MS: a file does not go away."""
         return NEVER_MS
 
     async def create(self, session: StoredSession, *, sessions_max: int = 0, evicts: bool = True) -> Sequence[str]:
@@ -178,12 +178,12 @@ class SQLiteStore:
     async def write_attributes(
         self, session_id: str, principal: str, values: Mapping[str, bytes], removed: Sequence[str], *, bytes_max: int
     ) -> Written | None:
-        """Rows that change, and their log entry."""
+        """The changed rows, and a log entry."""
         return await self._in_thread(self._write_attributes, session_id, principal, values, removed, bytes_max)
 
     async def sweep(self, dead_before_ms: int, sessions_max: int) -> int:
-        """Delete dead rows. Reads the whole table: an index on what every touch changes would
-        double the cost of touching.
+        """Delete dead rows. Reads the whole table: an index on the deadline, which every touch
+        changes, would double the cost of a touch.
         """
         return len(await self._in_thread(self._sweep, min(dead_before_ms, self._now_ms()), sessions_max))
 
@@ -201,14 +201,14 @@ class SQLiteStore:
         return await self._in_thread(self._sessions, principal)
 
     async def history(self, shard: int, entries_max: int) -> Sequence[Event]:
-        """The log's end, without the entry that is there from the start."""
+        """The log's end, without the entry that `open` makes in an empty one."""
         return await self._in_thread(self._history, entries_max)
 
     def on_doorbell(self, ring: Ring) -> None:
         """Called from a task of this store's own."""
         self._ring = ring
 
-    # What follows, up to `_watch`, runs in the worker thread.
+    # --- run in the worker thread, up to `_watch`
 
     def _open(self) -> None:
         if self._path and not self._path.parent.is_dir():
@@ -229,15 +229,15 @@ class SQLiteStore:
             self._check_meta(db)
             self._offset_ms = self._boot_offset_ms(db)
             if not db.execute("SELECT 1 FROM log LIMIT 1").fetchone():
-                self._log(db, "created", "", "")  # so that there always is a last entry
+                self._log(db, "created", "", "")  # a log always has a last entry
         self._data_version = self._read_data_version()
 
     def _make_file(self, path: Path) -> None:
-        """For its owner only, whatever the umask; SQLite makes the files beside it alike. One that
-        is there keeps its mode.
+        """Make the file for its owner only, whatever the umask is; SQLite gives the files beside it
+        the same mode. An existing file keeps its mode.
 
-        It is not opened here: to close it would drop the locks that another connection of this
-        process has on it.
+        It is made without being opened: closing a descriptor would drop the locks that another
+        connection of this process has on the file (POSIX advisory locks).
         """
         if not self._creates and not path.exists():
             raise NoStore(f"{self._name}: there is no such file; is it another one?")
@@ -249,14 +249,14 @@ class SQLiteStore:
             raise StoreUnavailable(f"{self._name}: {error.strerror}") from error
 
     def _refuse_strange(self, db: sqlite3.Connection) -> None:
-        """Before anything is written to it."""
+        """NoStore, before anything is written to the file: it is another program's."""
         if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'meta'").fetchone():
             raise NoStore(f"{self._name}: there is no store of fastticket in it; is it another file?")
 
     @staticmethod
     def _switch_to_wal(db: sqlite3.Connection) -> None:
-        """Several processes may make the file together, and SQLite does not wait for this lock: all
-        but one hear that it is taken.
+        """Several processes may make the file together, and SQLite does not wait for this lock: for
+        all but one the statement fails at once.
         """
         give_up_at_s = time.monotonic() + BUSY_TIMEOUT_S
         while True:
@@ -307,8 +307,8 @@ class SQLiteStore:
             return gone
 
     def _make_room(self, db: sqlite3.Connection, principal: str, sessions_max: int, evicts: bool) -> list[str]:
-        """A touch that is on its way may bring the dead back: together they must not be too many.
-        Who is in nobody's way stays.
+        """End as many sessions as needed, those past their deadline first: a touch that is on its
+        way may bring one back, so they count. Returns the live ones that were ended.
         """
         now_ms = self._now_ms()
         dead_first = "ORDER BY idle_deadline_ms, session_id"
@@ -349,7 +349,9 @@ class SQLiteStore:
 
     @staticmethod
     def _tail(db: sqlite3.Connection, since: Position | None) -> tuple[Position, list[Event], bool]:
-        """The log from the last known entry inclusive: if that one is gone, others may be, too."""
+        """The log from the last known entry inclusive: if that one is missing, later ones may be,
+        too.
+        """
         if since is None:
             (last,) = db.execute("SELECT max(id) FROM log").fetchone()
             return (last, 0), [], False
@@ -402,7 +404,7 @@ class SQLiteStore:
                 "INSERT OR REPLACE INTO attributes VALUES (?, ?, ?)", [(session_id, *pair) for pair in values.items()]
             )
             size_bytes = self._attributes_bytes(db, session_id)
-            if size_bytes > max(bytes_max, held_bytes):  # a lowered limit does not forbid to take something away
+            if size_bytes > max(bytes_max, held_bytes):  # removing is allowed above a lowered limit
                 raise AttributesTooLarge(size_bytes, bytes_max)
             version = self._log(db, "changed", session_id, principal)
             db.execute("UPDATE live SET version = ? WHERE session_id = ?", (version, session_id))
@@ -424,7 +426,7 @@ class SQLiteStore:
         dead = "SELECT session_id FROM live WHERE idle_deadline_ms <= ? ORDER BY idle_deadline_ms LIMIT ?"
         values = dead_before_ms, sessions_max
         if not self._db().execute(dead, values).fetchone():
-            return []  # a look takes no lock
+            return []  # reading takes no lock
         return self._remove("expired", EXPIRY, f"session_id IN ({dead})", values)
 
     def _remove(self, kind: str, reason: str, where: str, values: tuple[str | int, ...]) -> list[str]:
@@ -434,7 +436,9 @@ class SQLiteStore:
     def _delete(
         self, db: sqlite3.Connection, kind: str, reason: str, where: str, values: tuple[str | int, ...]
     ) -> list[str]:
-        """`reason` is an expression over the row; a parameter in it is the last of `values`."""
+        """Delete rows and log each; their ids. `reason`: an SQL expression over the row; if it has
+        a parameter, that is the last of `values`.
+        """
         gone = db.execute(
             f"DELETE FROM live WHERE {where} RETURNING session_id, principal, {reason}",  # noqa: S608
             values,

@@ -30,10 +30,10 @@ from fastticket.stores.contract import (
     StoredAttributes,
     StoredSession,
     Tail,
-    Touch,
     Written,
     shard_of,
 )
+from lab.touch import Touch
 
 EPOCH_MS = 1_750_000_000_000
 TIMEOUT_MS = 1000  # after which a store that says nothing is unavailable

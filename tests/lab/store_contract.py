@@ -32,10 +32,10 @@ from fastticket.stores.contract import (
     Store,
     StoredSession,
     Tail,
-    Touch,
     Written,
     shard_of,
 )
+from lab.touch import Touch
 
 HOUR_MS = 3_600_000
 ROOMY_BYTES = 1_000_000

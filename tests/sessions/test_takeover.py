@@ -92,7 +92,7 @@ async def test_p8_who_logs_in_right_after_logging_out_everywhere_stays_in(server
             for each in (cache, other):
                 try:
                     await each.authenticate(tickets[0])
-                    made_again += not each._store._behind
+                    made_again += not each._store._takeover.behind
                 except StoreUnavailable:
                     await asyncio.sleep(0.05)
         for each in (cache, other):

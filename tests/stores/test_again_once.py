@@ -43,7 +43,7 @@ async def test_many_who_find_out_together_that_data_is_lost_make_the_ledger_agai
         }
         for shard in range(8):
             for number in range(ENDS):
-                store._ledger.ended(shard, f"{number:022}", f"user{number}")
+                store._takeover.ledger.ended(shard, f"{number:022}", f"user{number}")
         await asyncio.to_thread(server.admin, "FLUSHALL")
         before = evalshas(server)
 
@@ -55,7 +55,7 @@ async def test_many_who_find_out_together_that_data_is_lost_make_the_ledger_agai
             replies = await asyncio.gather(*(ask(turn, shard) for turn in range(50) for shard in range(8)))
         assert not [reply for reply in replies if isinstance(reply, StoreUnavailable)]
         assert any(reply.replaced for reply in replies)
-        assert not store._behind
+        assert not store._takeover.behind
         pieces = 8 * -(-ENDS // 500)
         assert evalshas(server) - before < 3 * len(replies) + 2 * pieces
     finally:

@@ -1174,7 +1174,7 @@ async def test_p2_a_reply_of_the_former_primary_does_not_hide_the_gap_from_who_a
             read = new.count(b"CLUSTER")
             await until(lambda: new.count(b"CLUSTER") > read + 1)  # the table of the first one is there
             asking = asyncio.create_task(ask())
-            await until(lambda: new.count(b"EVALSHA") and not store._behind)
+            await until(lambda: new.count(b"EVALSHA") and not store._takeover.behind)
             held[0].set()
             assert (await late).gap
             held[1].set()

@@ -31,12 +31,12 @@ async def test_p8_ends_are_made_again_while_the_slot_is_being_moved(cluster):
             await other.create(session)
             await other.revoke(session.id, session.principal)
         position = (await store.exchange({shard: Request(position)}))[shard].position
-        slot = store._slots[shard]
+        slot = store._sender.slots[shard]
         source = cluster.owner_of(slot)
         target = next(each for each in cluster.primaries if each is not source)
         target.admin("CLUSTER", "SETSLOT", slot, "IMPORTING", source.admin("CLUSTER MYID"))
         source.admin("CLUSTER", "SETSLOT", slot, "MIGRATING", target.admin("CLUSTER MYID"))
-        store._on_change_of([shard])
+        store._takeover.note([shard])
         reply = (await store.exchange({shard: Request(position)}))[shard]
         assert isinstance(reply, Reply)
         assert reply.replaced

@@ -15,8 +15,9 @@ from lab.store_contract import StoreContract, add_session, ask, history_of, new_
 
 import fastticket
 from fastticket.stores.contract import shard_of
-from fastticket.stores.redis import store as redis
+from fastticket.stores.redis import scripts
 from fastticket.stores.redis.address import parse_url, slot_of
+from fastticket.stores.redis.layout import DOORBELL
 from fastticket.stores.redis.store import RedisStore
 
 PATIENCE_MS = 10_000  # what is tested here is not how fast a busy machine is
@@ -68,7 +69,7 @@ class RedisContract(StoreContract):
     def stop_clock(self, store, patch, now_ms):
         """In every script, whichever handle sends it."""
         stopped = f"{{{now_ms // 1000}, {now_ms % 1000 * 1000}}}".encode()
-        for script in (thing for thing in vars(redis).values() if isinstance(thing, redis._Script)):
+        for script in (thing for thing in vars(scripts).values() if isinstance(thing, scripts.Script)):
             source = script._source.replace(b"redis.call('TIME')", stopped)
             patch.setattr(script, "_source", source)
             patch.setattr(script, "_sha", hashlib.sha1(source, usedforsecurity=False).hexdigest())
@@ -79,7 +80,7 @@ class RedisContract(StoreContract):
         """
         nobodys = (shard_of("alice", other.shards) + 1) % (other.shards - 1)
         while rung[-1:] != [nobodys]:
-            self.owner_of(nobodys).admin("PUBLISH", redis.DOORBELL, f"{nobodys} 0-0")
+            self.owner_of(nobodys).admin("PUBLISH", DOORBELL, f"{nobodys} 0-0")
             await ask(other)
 
     async def break_shard(self, store, shard):

@@ -19,11 +19,12 @@ from pathlib import Path
 
 import pytest
 from lab.store_contract import HOUR_MS, StoreContract, add_session, ask, deadline_of, is_there, new_session_id
+from lab.touch import Touch
 
 from fastticket import Keyring, TicketCache, TicketRefused, open_store
 from fastticket.errors import ConfigError, FastticketError, StoreUnavailable
 from fastticket.stores import sqlite
-from fastticket.stores.contract import Store, Touch
+from fastticket.stores.contract import Store
 from fastticket.stores.sqlite import SQLiteStore
 
 ROOT = Path(__file__).parents[2]
@@ -36,9 +37,10 @@ import asyncio, os, resource, sys, time
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 from fastticket.errors import StoreUnavailable
-from fastticket.stores.contract import Request, Touch
+from fastticket.stores.contract import Request
 from fastticket.stores.sqlite import SQLiteStore
 from lab.store_contract import add_session, ask
+from lab.touch import Touch
 
 def say(*words):
     print(*words, flush=True)

@@ -1,4 +1,4 @@
-"""A store's URL in parts: which servers there are, how one gets in, and what is wished of them."""
+"""A store's URL in parts: the servers, how to log in to them, and options."""
 
 from __future__ import annotations
 
@@ -42,27 +42,25 @@ class Address:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a server is, and what it wants to hear from those who come. Secrets stay out of its
-    repr.
-    """
+    """Where a server is, and how to log in to it. Secrets stay out of its repr."""
 
     host: str = ""
     port: int = 0
-    path: str = ""  #: of a Unix socket, instead
+    path: str = ""  #: of a Unix socket, in place of host and port
     db: int = 0
     username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     tls: bool = False
     tls_files: tuple[tuple[str, str], ...] = ()
-    is_sentinel: bool = False  #: which has no databases, and need not say who it is
+    is_sentinel: bool = False  #: a sentinel has no databases, and its run id is not needed
 
     @property
     def name(self) -> str:
-        """For people."""
+        """In logs and metrics: host:port or the path."""
         return self.path or f"{self.host}:{self.port}"
 
     def greeting(self) -> list[Command]:
-        """What is said first, all at once."""
+        """The commands that a new connection begins with, in one write."""
         commands: list[Command] = []
         if self.password:
             commands.append(("AUTH", self.username, self.password) if self.username else ("AUTH", self.password))
@@ -74,7 +72,7 @@ class Place:
 
 
 def place_of(address: Address, host: str = "", port: int = 0) -> Place:
-    """Of a server that has data, at this host or at the address' path."""
+    """A server with data, at a host and port or at the address' path."""
     return Place(
         *(host, port, "" if host else address.path),
         db=address.db,
@@ -87,8 +85,8 @@ def place_of(address: Address, host: str = "", port: int = 0) -> Place:
 
 def parse_url(url: str, base: Path) -> Address:
     """The parts of a URL. ConfigError, which repeats no secret."""
-    # By hand: urlsplit refuses several hosts, one of them in brackets, since a security release of
-    # Python.
+    # Not by urlsplit: since a security release of Python it refuses several hosts of which one is
+    # in brackets.
     full_scheme, _, rest = url.partition("://")
     rest, hash_sign, _ = rest.partition("#")
     place, _, query = rest.partition("?")
@@ -151,8 +149,8 @@ def _options(query: str) -> dict[str, str]:
 
 
 def _secret(options: dict[str, str], name: str, base: Path) -> str | None:
-    """Sentinels' password is an option, the server's is not; either can be the first line of a
-    file, `NAME_file`.
+    """A password that is an option (the sentinels') or the first line of a file (`NAME_file`,
+    either's); None: neither.
     """
     said = options.pop(name, None) if name != "password" else None
     file = options.pop(f"{name}_file", None)
@@ -161,7 +159,7 @@ def _secret(options: dict[str, str], name: str, base: Path) -> str | None:
     if said is not None:
         raise ConfigError(f"store url: {name}_file: there is {name}, too; leave one of them out")
     try:
-        text = (base / file).read_text("utf-8-sig")  # whatever the locale is; an editor may have put a mark before it
+        text = (base / file).read_text("utf-8-sig")  # not the locale's encoding; with or without a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise ConfigError(f"store url: {name}_file: {base / file}: {reason}") from None

@@ -1,15 +1,16 @@
 #!lua flags=allow-oom
--- Make again, on a server that has taken over, what a gateway heard in the last minute: ends, rotations, logins, in the order in which
--- it heard them. Others come with theirs, earlier or later, so nothing here depends on who is first: what has ended leaves a mark, and
--- what is marked does not begin (shard.lua). Where all is as it should be, nothing is written.
+-- Make again, on a server that has taken over, what a gateway heard in the last minute: ends,
+-- rotations and its own logins, in the order in which it heard them. Other gateways send theirs
+-- earlier or later, so nothing here depends on that order: an ended session leaves a mark, and a
+-- marked one does not begin again (shard.lua). Where nothing is missing, nothing is written.
 --
 -- KEYS  live, log, then users and attributes
--- ARGV  shard, then for each
+-- ARGV  shard, then for each record its kind and
 --         end         session id, principal
---         everywhere  principal, until when those were created that ended, id of the session that was kept (empty: none)
+--         everywhere  principal, latest creation of the ended sessions, id of the kept one or empty
 --         rotate      session id, principal, successor's id, its idle deadline, its record
 --         create      session id, principal, idle deadline, record
--- ->    how many were not as they should be
+-- ->    how many had been lost
 local shard, at, mended = ARGV[1], 2, 0
 
 local function lives(id, principal)
@@ -55,7 +56,7 @@ local function rotate_again(id, principal, successor, deadline_ms, record)
     return
   end
   if is_barred(successor, principal) or barred_with_all(principal, record) then
-    end_again(id, principal) -- what it became has ended since
+    end_again(id, principal) -- its successor has ended since
     return
   end
   mended = mended + 1

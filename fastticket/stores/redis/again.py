@@ -1,16 +1,16 @@
-"""What a gateway makes again when another server has taken over: ends, rotations and its own logins
-of the last minute.
+"""The ledger: what a gateway makes again when another server has taken over. Ends and rotations of
+the last minute, and its own logins.
 
-    Ledger      per shard, in the order in which it was heard: from this process's own calls, and from the log
-    again.lua   does it, and says why the order of gateways does not matter
+    Ledger        a shard's records, in the order heard: own calls, and the log's entries
+    again.lua     makes it again, and says why the order of gateways does not matter
+    takeover.py   when that is done
 
 Rules of this file
-- Every gateway makes again what *anybody* ended or rotated, so the death of the one that did it
-  loses nothing. One that has just started reads the last minute of the log first.
-- "All of a principal's sessions until then" is one record, however many there are. Where one was
-  kept, each of the others is one, up to
-  LISTED_MAX (revoke.lua says why).
-- Bounded: in time by HEARD_S, in number by HEARD_MAX of a shard, which is all that the log itself
+- Every gateway makes again what *any* gateway ended or rotated, so the death of the one that did it
+  loses nothing. A gateway that has just started reads the last minute of the log first.
+- "All of a principal's sessions created by then" is one record, however many there are. Where one
+  session was kept, each of the others is a record, up to LISTED_MAX (revoke.lua says why).
+- Bounded in time by HEARD_S, in number by HEARD_MAX a shard, which is all that the log itself
   holds.
 """
 
@@ -20,18 +20,20 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
+from fastticket.stores.redis.layout import split_member
+
 HEARD_S = 60.0
 HEARD_MAX = 8192
 LISTED_MAX = 1000
-REMEMBERED = frozenset((b"revoked", b"everywhere", b"rotated"))  # of the kinds of entries; the others are many more
-AT_ONCE = 500  # in one script, which holds up everybody else
+REMEMBERED = frozenset((b"revoked", b"everywhere", b"rotated"))  # kinds of log entries; the others are many more
+AT_ONCE = 500  # records in one script, which holds up all other commands
 
-Words = tuple[str | bytes | int, ...]  # what again.lua takes for one of them
-Entry = tuple[bytes, Sequence[bytes]]  # of the log: its id; kind, member, then names and values
+Words = tuple[str | bytes | int, ...]  # a record: the arguments of again.lua for it
+Entry = tuple[bytes, Sequence[bytes]]  # of the log: id; then kind, member, names and values
 
 
 class Ledger:
-    """`clock`: monotonic, s; it goes on while the machine is suspended."""
+    """`clock`: monotonic, s, also while the machine is suspended."""
 
     def __init__(self, shards: int, clock: Callable[[], float]) -> None:
         self._shards = [_Shard(clock) for _ in range(shards)]
@@ -43,7 +45,7 @@ class Ledger:
     def rotated(
         self, shard: int, session_id: str, principal: str, successor_id: str, idle_deadline_ms: int, record: bytes
     ) -> None:
-        """A session has another id now. `record`: without details."""
+        """A session has another id now. `record`: without the login's details."""
         words: Words = ("rotate", session_id, principal, successor_id, idle_deadline_ms, record)
         self._shards[shard].begin(words[:2], words)
 
@@ -52,28 +54,28 @@ class Ledger:
         self._shards[shard].end(session_id, principal)
 
     def ended_everywhere(self, shard: int, principal: str, before_ms: int, kept_id: str) -> None:
-        """All sessions of a principal that were created until then are over, but one."""
+        """A principal's sessions created by `before_ms` are over, but the kept one."""
         self._shards[shard].end_all(principal, before_ms, kept_id)
 
     def hear(self, shard: int, entries: Sequence[Entry]) -> None:
-        """Entries of the log, in order. What a server that has taken over brings of former times is
-        not of the last minute.
+        """Entries of the log, in order. Old ones, as a server that has taken over may have, are
+        left out.
         """
         if not entries:
             return
         heard = self._shards[shard]
         heard.newest_ms = max(heard.newest_ms, _milliseconds(entries[-1]))
         since_ms = heard.newest_ms - HEARD_S * 1000
-        covered: dict[str, int] = {}  # by an `everywhere` that comes later in the list
+        covered: dict[str, int] = {}  # principals, by an `everywhere` that comes later in the list
         for number, (_, fields) in enumerate(entries):
             if fields[0] == b"everywhere" and fields[-1] == b"":  # none was kept
-                covered[_session_of(fields[1])[1]] = number
+                covered[split_member(fields[1])[1]] = number
         for number, entry in enumerate(entries):
             if entry[1][0] in REMEMBERED and _milliseconds(entry) >= since_ms:
                 self._hear(shard, entry[1], covered, number)
 
     def _hear(self, shard: int, fields: Sequence[bytes], covered: dict[str, int], number: int) -> None:
-        kind, (session_id, principal) = fields[0], _session_of(fields[1])
+        kind, (session_id, principal) = fields[0], split_member(fields[1])
         more = dict(zip(fields[2::2], fields[3::2], strict=False))
         if kind == b"revoked" and number >= covered.get(principal, 0):
             self.ended(shard, session_id, principal)
@@ -83,8 +85,8 @@ class Ledger:
             self.rotated(shard, session_id, principal, more[b"to"].decode(), int(more[b"until"]), more[b"record"])
 
     def words(self, shard: int) -> Iterator[list[Words]]:
-        """What there is to make again, in pieces for one script each, none of it old when it is
-        handed out.
+        """The records to make again, in pieces for one script each; none is old when it is handed
+        out.
         """
         heard = iter(self._shards[shard].entries())
         while piece := list(islice(heard, AT_ONCE)):
@@ -93,19 +95,19 @@ class Ledger:
 
 
 class _Shard:
-    """What was heard of one shard. What has ended is not made again even for a moment, nor what it
-    came from.
+    """The records of one shard. An end removes the login or rotation that the session came from:
+    that is not made again even for a moment.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.newest_ms = 0  #: of the log's entries
+        self.newest_ms = 0  #: the time of the log's newest entry
         self._clock = clock
         self._heard: OrderedDict[Words, tuple[float, Words]] = OrderedDict()
-        self._beginnings: dict[str, dict[Words, None]] = {}  # of a principal: keys of logins and rotations
-        self._origins: dict[str, Words] = {}  # of a successor: the key of its rotation
+        self._beginnings: dict[str, dict[Words, None]] = {}  # by principal: keys of logins and rotations
+        self._origins: dict[str, Words] = {}  # by successor's id: the key of its rotation
 
     def entries(self) -> list[tuple[float, Words]]:
-        """When each was heard, s, and what it is."""
+        """(when it was heard, s; the record)"""
         self._forget_old()
         return list(self._heard.values())
 
@@ -119,7 +121,7 @@ class _Shard:
         self._note(key, words)
 
     def end(self, session_id: str, principal: str) -> None:
-        """Back to where it came from."""
+        """A session is over, and so are the ids that it had before."""
         ended: str | None = session_id
         while ended is not None:
             self._remove(("create", ended))
@@ -128,7 +130,7 @@ class _Shard:
             ended = str(origin[1]) if origin else None
 
     def end_all(self, principal: str, before_ms: int, kept_id: str) -> None:
-        """One record; a later one says more."""
+        """One record a principal: a later one covers the earlier one."""
         for key in list(self._beginnings.get(principal, ())):
             words = self._heard[key][1]
             is_kept = words[3 if words[0] == "rotate" else 1] == kept_id
@@ -138,13 +140,13 @@ class _Shard:
         self._note(("everywhere", principal), ("everywhere", principal, before_ms, kept_id))
 
     def _note(self, key: Words, words: Words) -> None:
-        """At the place where it was heard first."""
+        """Keep a record, at the place where it was heard first."""
         if key not in self._heard:
             self._heard[key] = self._clock(), words
             self._forget_old()
 
     def _remove(self, key: Words) -> Words:
-        """Empty: it was not there."""
+        """Remove a record and return it; empty if there is none."""
         _, words = self._heard.pop(key, (0.0, ()))
         if words and words[0] in ("create", "rotate"):
             keys = self._beginnings[str(words[2])]
@@ -157,7 +159,7 @@ class _Shard:
 
     @property
     def since_s(self) -> float:
-        """What was heard before is old."""
+        """Records heard before this are old."""
         return self._clock() - HEARD_S
 
     def _forget_old(self) -> None:
@@ -167,11 +169,10 @@ class _Shard:
 
 
 def sessions_in(pieces: Iterable[Words]) -> Iterator[tuple[str, str]]:
-    """Session ids and principals whose keys a script must be able to write to: (id or "",
-    principal).
+    """(session id or "", principal) of the keys that a script declares.
 
-    Not of what has ended: while a Cluster moves the slot, a key that is nowhere makes it TRYAGAIN,
-    and ends must not wait for that.
+    Ends declare none: while a Cluster moves the slot, a declared key that exists nowhere makes the
+    script TRYAGAIN, and ends must not wait for that.
     """
     for kind, *words in pieces:
         if kind == "end":
@@ -190,9 +191,3 @@ def _created_ms(record: str | bytes | int) -> int:
 
 def _milliseconds(entry: Entry) -> int:
     return int(entry[0].partition(b"-")[0])
-
-
-def _session_of(member: bytes) -> tuple[str, str]:
-    """A session id has 22 characters."""
-    text = member.decode(errors="replace")
-    return text[:22], text[23:]

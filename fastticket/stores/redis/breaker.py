@@ -1,4 +1,4 @@
-"""A circuit breaker: what has just failed is not asked again by everyone at once.
+"""A circuit breaker: a server that has just failed is not asked again by every call at once.
 
     closed      calls go through
     open        calls fail at once, until a back-off is over; each failure after it doubles it
@@ -14,13 +14,13 @@ from collections.abc import Callable
 from typing import Literal
 
 BACKOFF_FIRST_S = 0.05
-#: With a flush before and one after it, less than a lease: P2 counts from when the store is back,
-#: whoever notices that late. Sessions that are held are admitted on credit until then.
+#: Less than a lease together with a flush before it and one after it: P2 counts from when the store
+#: is back, and until this process notices, held sessions are admitted on credit.
 BACKOFF_MAX_S = 0.25
 
 
 class Breaker:
-    """One for each server. `clock` is monotonic, in s; `jitter` gives a factor."""
+    """One a server. `clock`: monotonic, s; `jitter`: a factor for the back-off."""
 
     def __init__(
         self,
@@ -35,31 +35,31 @@ class Breaker:
 
     @property
     def state(self) -> Literal["closed", "open", "half-open"]:
-        """What the next call will find."""
+        """The state that the next call finds."""
         if not self._failures:
             return "closed"
         return "open" if self._probing or self._clock() < self._closed_again_at_s else "half-open"
 
     def admit(self) -> bool:
-        """Whether a call may go through. Whoever gets True reports `succeeded` or `failed`, or
-        `gave_up`.
+        """Whether a call may go through. For a call that may, `succeeded`, `failed` or `gave_up` is
+        called later.
         """
         state = self.state
         self._probing |= state == "half-open"
         return state != "open"
 
     def succeeded(self) -> bool:
-        """True: that closed the breaker."""
+        """A call was answered. True: that has closed the breaker."""
         was_open = self._failures > 0
         self._failures = 0
         self._probing = False
         return was_open
 
     def failed(self) -> bool:
-        """True: that opened the breaker, which was closed."""
+        """A call has failed. True: that has opened the breaker, which was closed."""
         was_closed = not self._failures
         if not was_closed and not self._probing:
-            return False  # it was under way when another one's failure opened the breaker
+            return False  # this call was under way when another one opened the breaker
         backoff_s = min(BACKOFF_FIRST_S * 2 ** min(self._failures, 16), BACKOFF_MAX_S)
         self._failures += 1
         self._probing = False
@@ -67,5 +67,5 @@ class Breaker:
         return was_closed
 
     def gave_up(self) -> None:
-        """The call was cancelled: it says nothing of the server."""
+        """A call has ended without saying anything of the server, e.g. by cancellation."""
         self._probing = False

@@ -1,14 +1,13 @@
-"""The primaries of a Cluster and the slots that they have, by `CLUSTER SLOTS`.
+"""The primaries of a Cluster and their slots, by `CLUSTER SLOTS`.
 
 Rules of this file
-- All that are known and those of the URL are asked at once: when a server fails or redirects, and
+- The known primaries and the URL's servers are asked at once: when a server fails or redirects, and
   at least once per `confirm_s`.
-- Nothing is sent by a table that nobody tried to read within `confirm_s` and a little: a process
-  that was stopped reads it first.
-- Of a slot, what most of those who answer say is believed: a former primary that is cut off from
-  the others does not win against them. Where as many say the one as the other, what was believed
-  before stays.
-- A server that has lost all of its slots is dropped at once, and forgotten when nobody waits for
+- Nothing is sent by a table that was not read, or tried to be read, within DOUBT times `confirm_s`:
+  a process that was stopped reads it first.
+- Of each slot the owner that most answers name is believed: a former primary that is cut off from
+  the others does not win against them. On a tie the owner that was believed before stays.
+- A server that has lost all of its slots is dropped at once, and forgotten when no call waits for
   it.
 """
 
@@ -26,22 +25,20 @@ from redis.exceptions import ResponseError
 
 from fastticket.errors import StoreUnavailable
 from fastticket.stores.redis.address import Address, place_of
+from fastticket.stores.redis.polling import DOUBT, in_time
 from fastticket.stores.redis.servers import Server
 from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.redis")
 
-DOUBT = 1.5  # times `confirm_s`; a confirmation that is later: the process was held up
 SLOTS_FRESH_S = 0.1  # a Cluster is asked for its slots no more often
-STRAGGLERS_S = 0.05  # what the others are given once most have answered
-FEW_S = 0.25  # and once anybody has
 FORGET_S = 10.0  # after which a server that has no slots, and is not of the URL, is closed
 
 Range = tuple[int, int, str, int]  # first and last slot, host, port
 
 
 class Cluster:
-    """See the top of the file."""
+    """A topology of several servers, each with some slots."""
 
     def __init__(self, address: Address, on_change: Callable[[Server], None], confirm_s: float) -> None:
         self._address = address
@@ -59,13 +56,15 @@ class Cluster:
         self.servers: dict[str, Server] = {}
 
     async def server_of(self, slot: int) -> Server:
-        """From the table, which is read again first if it is known to be old. StoreUnavailable."""
+        """The slot's owner by the table, which is read first if it is known to be old.
+        StoreUnavailable.
+        """
         if self._is_stale or self._is_overdue():
             async with self._reading:
                 if self._is_stale:
                     await self._read_slots()
                 elif self._is_overdue():
-                    with contextlib.suppress(StoreUnavailable):  # what is known is better than nothing
+                    with contextlib.suppress(StoreUnavailable):  # the old table is better than none
                         await self._read_slots()
         if server := self._in_table(slot):
             return server
@@ -82,7 +81,7 @@ class Cluster:
         return self.servers[name]
 
     async def moved(self) -> None:
-        """Look again, but not too often."""
+        """Have the table read again before its next use, unless it was read a moment ago."""
         self._is_stale |= asyncio.get_running_loop().time() >= self._read_at_s + SLOTS_FRESH_S
 
     async def aclose(self) -> None:
@@ -97,7 +96,7 @@ class Cluster:
 
     @property
     def doubt_s(self) -> float:
-        """How old a table may be by which something is sent."""
+        """How old the table is at most when something is sent by it."""
         return DOUBT * self.confirm_s
 
     def _in_table(self, slot: int) -> Server | None:
@@ -110,7 +109,7 @@ class Cluster:
                 async with self._reading:
                     await self._read_slots()
             except StoreUnavailable:
-                pass  # whoever asks for a slot hears of it
+                pass  # the next caller of `server_of` hears of it
             except Exception:
                 log.exception("redis: the cluster's slots are read again after an unexpected error")
 
@@ -134,27 +133,19 @@ class Cluster:
         self._is_stale = False
 
     async def _ask_all(self, servers: Sequence[Server]) -> tuple[list[list[Range]], str]:
-        """What those say who answer in time, and what is wrong with another one."""
-        loop = asyncio.get_running_loop()
-        pending = {asyncio.create_task(_slots_by(server), name="fastticket-slots") for server in servers}
-        self._tasks |= pending
-        for task in pending:
+        """The tables of the servers that answer in time, and the error of one that did not."""
+        asking = {asyncio.create_task(_slots_by(server), name="fastticket-slots") for server in servers}
+        self._tasks |= asking
+        for task in asking:
             task.add_done_callback(self._tasks.discard)
         told: list[list[Range]] = []
         error = "no server to ask"
-        give_up_at_s = float("inf")
-        while pending and loop.time() < give_up_at_s:
-            wait_s = None if give_up_at_s == float("inf") else give_up_at_s - loop.time()
-            done, pending = await asyncio.wait(pending, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                if failure := task.exception():
-                    error = str(failure)
-                else:
-                    told.append(task.result())
-            if told:
-                few = len(told) <= len(servers) // 2
-                give_up_at_s = min(give_up_at_s, loop.time() + (FEW_S if few else STRAGGLERS_S))
-        for task in pending:
+        async for task in in_time(asking, len(servers), lambda task: not task.exception()):
+            if failure := task.exception():
+                error = str(failure)
+            else:
+                told.append(task.result())
+        for task in asking:
             task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         return told, error
 
@@ -176,7 +167,9 @@ class Cluster:
         return before if before in best else best[0]
 
     def _forget(self, before: set[Server]) -> None:
-        """Who has lost all slots: what waits for it asks again who has them."""
+        """Retire servers that have lost all slots: calls that wait for one look up the slot's owner
+        again.
+        """
         serving = {server for _, _, server in self._ranges}
         for server in before - serving:
             server.retire()
@@ -190,7 +183,7 @@ class Cluster:
 
 
 async def _slots_by(server: Server) -> list[Range]:
-    """StoreUnavailable."""
+    """`CLUSTER SLOTS` as one server says. StoreUnavailable."""
     (slots,) = await server.call([("CLUSTER", "SLOTS")])
     if isinstance(slots, ResponseError) or not slots:
         raise StoreUnavailable(f"redis {server.name}: CLUSTER SLOTS: {slots or 'none'}")
@@ -198,6 +191,8 @@ async def _slots_by(server: Server) -> list[Range]:
 
 
 def _host(entry: Sequence[Any], asked: Server) -> str:
-    """Of a server that does not know its own name, the one under which it was asked."""
+    """The host in a table; of a server that does not know its own name, the host under which it was
+    asked.
+    """
     host = (entry[0] or b"").decode()
     return host if host not in ("", "?") else asked.name.rpartition(":")[0]

@@ -1,9 +1,11 @@
 #!lua
--- Add a session. Done twice, it is the same as done once.
+-- Add a session. Doing it twice is doing it once.
 --
 -- KEYS  live, log, user
--- ARGV  shard, session id, principal, idle deadline, record, sessions of the principal at most (0: any number), 1 if the oldest then go
--- ->    ids of those that went; false: refused, there are enough; a time: refused, the session must begin later than that
+-- ARGV  shard, session id, principal, idle deadline, record,
+--       how many sessions the principal may have (0: any number), 1 if the oldest are ended for it
+-- ->    ids of the ended ones; false: refused, there are enough;
+--       a time: refused, the session must begin later than that
 local shard, id, principal, deadline_ms, record = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local most, evicts = tonumber(ARGV[6]), ARGV[7] == '1'
 local user, member = user_of(principal), id .. '.' .. principal
@@ -12,11 +14,12 @@ if redis.call('ZSCORE', LIVE, member) or is_barred(id, principal) then -- sent t
 end
 local until_ms = barred_with_all(principal, record)
 if until_ms then
-  -- Gateways' clocks are not quite this one. What is made again after a failover could not tell this login from those that were ended.
+  -- Gateways' clocks are not quite this server's. After a failover this login could not be told
+  -- from those that were ended.
   return string.format('%.0f', until_ms)
 end
 
--- The principal's sessions: those past their deadline, longest dead first, and the live ones, oldest first.
+-- The principal's sessions: those past their deadline, by deadline, and the live ones, by creation.
 local function others()
   local dead, alive, at_ms = {}, {}, now_ms()
   local listed = redis.call('HGETALL', user)
@@ -44,7 +47,8 @@ if most > 0 then
   if #alive >= most and not evicts then
     return false
   end
-  -- A touch that is on its way may bring the dead back: together they must not be too many. Who is in nobody's way stays.
+  -- A touch that is on its way may bring a session back that is past its deadline, so these count,
+  -- too. They are removed first, and only as many as needed.
   for at = 1, math.min(#dead, #dead + #alive + 1 - most) do
     finish('expired', dead[at].id, principal, expiry_of(dead[at].id, principal, dead[at].at_ms))
   end

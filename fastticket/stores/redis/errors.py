@@ -1,10 +1,10 @@
-"""Error replies of a Redis server, as the exceptions that redis-py has for them."""
+"""Error replies of a Redis server as redis-py's exceptions, and as text for ours."""
 
 from __future__ import annotations
 
 import redis.exceptions as known
 
-#: What a server answers that has another, or none, to serve in its place: it is as good as away.
+#: Errors of a server that cannot serve now, such as a former primary: it counts as failed.
 AWAY = (known.ReadOnlyError, known.MasterDownError, known.BusyLoadingError)
 
 _CLASSES: dict[str, type[known.RedisError]] = {
@@ -21,12 +21,15 @@ _CLASSES: dict[str, type[known.RedisError]] = {
     "NOPERM": known.NoPermissionError,
     "OOM": known.OutOfMemoryError,
 }
-_REDIRECTIONS = ("MOVED", "ASK")  # what follows is for machines: slot and address
-_ECHO = ", with args beginning with:"  # a server that does not know AUTH would show the password
+_REDIRECTIONS = ("MOVED", "ASK")  # slot and address follow, not a text
+_ECHO = ", with args beginning with:"  # what follows may be the password, if the server does not know AUTH
+REPLY_CHARS_MAX = 200  # of a server's text, in an error of ours
 
 
 def error_of(reply: str) -> known.RedisError:
-    """By its first word; a ResponseError if that is another (MISCONF, BUSY, ERR)."""
+    """The exception of an error reply's first word; ResponseError for a word without one (MISCONF,
+    BUSY, ERR).
+    """
     word, _, rest = reply.partition(" ")
     text = reply.partition(_ECHO)[0]
     if word in _REDIRECTIONS:
@@ -40,6 +43,11 @@ def error_of(reply: str) -> known.RedisError:
 
 
 def told(error: known.RedisError) -> str:
-    """What the server has said: redis-py's exceptions of redirections are without their first word."""
+    """The server's text: redis-py's exceptions of redirections lack its first word."""
     word = next((word for word in _REDIRECTIONS if type(error) is _CLASSES[word]), "")
-    return f"{word} {error}".strip()
+    return shown(f"{word} {error}".strip())
+
+
+def shown(reply: object) -> str:
+    """A server's text, cut, for an error of ours."""
+    return str(reply)[:REPLY_CHARS_MAX]

@@ -1,21 +1,25 @@
 #!lua flags=allow-oom
--- Touches, then the tail of the log, then deadlines, of one shard, in one atomic step.
+-- Write touches, then read the log's tail, then deadlines, of one shard in one atomic step.
 --
 -- KEYS  live, log
--- ARGV  the last entry known (empty: none), how many members are wanted, these members, then score and member of each touch
--- ->    { last entry of the log, what is lost (0: nothing), entries after the one known, deadlines (false: no such member; -1: nor will
---       there be, it was ended in the last minutes) }
+-- ARGV  last known entry (empty: none), how many members are wanted, these members,
+--       then score and member of each touch
+-- ->    { the log's last entry, lost, entries after the known one,
+--         deadlines (false: no such member; -1: it was ended in the last minutes) }
 --
--- Lost, 1: entries. The log is trimmed only when it has more than BEHIND_MAX new ones. 2: data; the one known is not there, and few are
--- newer. Either way the last few entries come along.
+-- lost  0: nothing
+--       1: entries: the log has more than BEHIND_MAX newer ones
+--       2: data: the known entry is missing, although few are newer, so it was not trimmed
+-- With 1 and 2 the last few entries are returned.
 --
--- It is not flagged no-writes, even if nothing is written: a replica, or a primary that lost its replicas (min-replicas-to-write),
--- must not answer, because its log may be old. It may run out of memory (allow-oom): a touch only changes a score.
+-- It is not flagged no-writes, even if nothing is written: a replica, or a primary that lost its
+-- replicas (min-replicas-to-write), must not answer, because its log may be old. It may run when
+-- memory is short (allow-oom): a touch only changes a score.
 local live, log = KEYS[1], KEYS[2]
 local since, wanted = ARGV[1], tonumber(ARGV[2])
-local AT_ONCE = 4000 -- fewer than what unpack can do; even, for pairs
-local HEARD_MAX = 128 -- of the entries that are there after others were lost
-local BEHIND_MAX = 4096 -- who is further behind loads again what it needs: that is less work than to read all this
+local AT_ONCE = 4000 -- less than the limit of unpack; even, for pairs
+local HEARD_MAX = 128 -- entries that are returned after others were lost
+local BEHIND_MAX = 4096 -- for a gateway further behind, loading again is less work than reading all
 
 for first = 3 + wanted, #ARGV, AT_ONCE do
   redis.call('ZADD', live, 'XX', 'GT', unpack(ARGV, first, math.min(first + AT_ONCE - 1, #ARGV)))
@@ -27,7 +31,7 @@ local function newest(count)
   for at = #found, 1, -1 do
     entries[#entries + 1] = found[at]
   end
-  -- A log is never empty: who has seen its last entry can tell whether it was lost.
+  -- A log is never empty: by its last entry a gateway can tell later whether entries were lost.
   return found[1] and found[1][1] or redis.call('XADD', log, '*', 'opened', ''), entries
 end
 

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- Write down of the fleet's settings what is longer than what was written down.
+-- Write down the settings that are longer than the stored ones.
 --
 -- KEYS  ft:meta
--- ARGV  name and value of each
--- ->    what was written down before, in their order; false: nothing
+-- ARGV  name and value of each setting
+-- ->    the values stored before, in this order; false: there was none
 local before = {}
 for at = 1, #ARGV, 2 do
   local known = redis.call('HGET', KEYS[1], ARGV[at])

@@ -1,16 +1,16 @@
-"""One ordered way to a server: what waits for its turn, and the link on which it leaves.
+"""A lane to a server: the queues in which calls wait, and the link on which they leave in order.
 
-    call ──► Turns (a queue a kind of call) ──► at the end of the loop's turn: one write ──► Link
+    call ──► Turns: a queue for each kind of call ──► one write a turn of the loop ──► Link
 
 Rules of this file
-- Waiting is not failing: a call's timeout begins when it is written. It waits in a bounded queue,
-  for a bounded time: StoreBusy.
-- Kinds of calls take turns: a revocation does not wait behind a storm of logins, only behind what
-  is under way.
-- A turn of the loop writes TURN_COMMANDS or TURN_BYTES at most, the next turn goes on; WINDOW_… may
-  be under way at once. A call is written as a whole.
-- A link that is lost is replaced, and what was under way on it is sent again, RESENDS_MAX times at
-  most: it may have been done twice.
+- Waiting is not failing: a call's timeout begins when it is written. It waits in a bounded queue
+  for a bounded time, after which it is StoreBusy.
+- Kinds of calls take turns: a revocation does not wait behind a storm of logins, only behind the
+  calls that are under way.
+- A turn of the loop writes TURN_COMMANDS or TURN_BYTES at most; WINDOW_COMMANDS and WINDOW_BYTES
+  may be under way at once. A call is written as a whole.
+- A lost link is replaced, and calls that were under way on it are sent again, RESENDS_MAX times at
+  most: they may be done twice.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from fastticket.stores.redis.patience import Patience
 WAITING_COMMANDS_MAX = 50_000
 WAITING_BYTES_MAX = 64 << 20
 WAITING_S = 5.0
-WINDOW_COMMANDS = 2048  # 0.1 s of a server's work: what everything urgent waits behind
+WINDOW_COMMANDS = 2048  # about 0.1 s of a server's work: so long an urgent call waits
 WINDOW_BYTES = 4 << 20
 TURN_COMMANDS = 256
 TURN_BYTES = 256 << 10
-GROUPS_UNDER_WAY = 2  # of writes that wait for a replica: one is confirmed while the next is written
+GROUPS_UNDER_WAY = 2  # batches that wait for a replica: one is confirmed while the next is written
 RESENDS_MAX = 2
-ENDS_PER_TURN = 256  # calls that fail together wake up so many callers in a turn of the loop
-BARREN_MAX = 2  # links in a row that were lost before anything was answered: the server fails
+ENDS_PER_TURN = 256  # of calls that fail together, so many callers wake up in a turn of the loop
+BARREN_MAX = 2  # links lost in a row before anything was answered; after one more the server has failed
 
 
 class Call(Batch):
-    """A batch that somebody waits for, and the server that hears of its end."""
+    """A batch with a caller. `server` is told of its end."""
 
     __slots__ = ("is_probe", "kind", "losses", "server", "since_s")
 
@@ -48,18 +48,18 @@ class Call(Batch):
         first = commands[0]
         self.kind = first[1] if first[0] in ("EVALSHA", "EVAL") else first[0]
         self.server = server
-        self.since_s = 0.0  # it has waited
-        self.losses = 0  # links that it was lost with
+        self.since_s = 0.0  # when it began to wait
+        self.losses = 0  # links that were lost while it was under way
         self.is_probe = False
 
     def finish(self) -> None:
-        """The server looks at the replies first."""
+        """The server checks the replies before the caller gets them."""
         self.server.answered(self)
 
 
 class Group(Batch):
-    """Calls that one WAIT confirms: the number of replicas that have them is the last reply of
-    each.
+    """Calls with one WAIT behind them. Its reply, the number of replicas that have them, becomes
+    the last reply of each call.
     """
 
     __slots__ = ("calls",)
@@ -71,7 +71,7 @@ class Group(Batch):
         self.calls = calls
 
     def finish(self) -> None:
-        """To each its own."""
+        """Distribute the replies to the calls."""
         at = 0
         for call in self.calls:
             call.replies = [*self.replies[at : at + call.count], self.replies[-1]]
@@ -81,26 +81,26 @@ class Group(Batch):
 
 
 class Owner(Protocol):
-    """Whose lane it is."""
+    """The server that a lane belongs to."""
 
     def answered(self, call: Call) -> None:
-        """Every reply is there."""
+        """A call has all its replies."""
 
     def skipped(self, call: Call) -> None:
-        """It ends without having been answered, and says nothing of the server."""
+        """A call ends unanswered, for a reason that says nothing of the server."""
 
     def failed(self, error: BaseException) -> None:
-        """The server hangs, or can not be reached."""
+        """The server hangs or cannot be reached."""
 
     def lost(self, error: BaseException) -> None:
-        """A link is; another one is made."""
+        """A link was lost; the lane makes another one."""
 
     async def new_link(self, lane: Lane) -> Link:
-        """OSError, RedisError."""
+        """Connect. OSError, RedisError."""
 
 
 class Lane:
-    """`wait`: the packed command that confirms what was written, if it must be."""
+    """`wait`: the packed command that confirms writes, if they must be confirmed."""
 
     def __init__(self, owner: Owner, wait: bytes = b"") -> None:
         self._loop = asyncio.get_running_loop()
@@ -114,7 +114,7 @@ class Lane:
         self.connecting: asyncio.Task[None] | None = None
 
     def add(self, call: Call) -> None:
-        """It leaves when its turn comes. StoreBusy."""
+        """Have a call wait for its turn. StoreBusy: too much waits."""
         waiting = self._waiting
         if waiting and (
             waiting.commands + call.count > WAITING_COMMANDS_MAX or waiting.bytes + len(call.packed) > WAITING_BYTES_MAX
@@ -126,25 +126,25 @@ class Lane:
         self.depart_soon()
 
     def depart_soon(self) -> None:
-        """At the end of this turn of the loop, when everybody has said what he wants."""
+        """Write at the end of this turn of the loop, when all of its calls were added."""
         if not self._is_departing and self._waiting:
             self._is_departing = True
             self._loop.call_soon(self._depart)
 
     @property
     def calls(self) -> list[Call]:
-        """What waits or is under way."""
+        """The calls that wait or are under way."""
         return [*(_calls(self.link.under_way) if self.link else ()), *self._waiting]
 
     def drop(self) -> list[Call]:
-        """End the link; everything that waits or was under way is the caller's now."""
+        """End the link; returns all calls that waited or were under way, for the caller to end."""
         calls = self._end_link()
         calls += self._waiting.drain()
         self._patience.stop()
         return calls
 
     def restart(self) -> None:
-        """End the link; what was under way leaves again, on another one."""
+        """End the link; calls that were under way are sent again on another one."""
         self._put_back(self._end_link())
 
     def _end_link(self) -> list[Call]:
@@ -242,7 +242,7 @@ class Lane:
         return min((call.since_s for call in self._waiting.first_ones()), default=None)
 
     def _drop_overdue(self) -> None:
-        """Some of them: the next turn of the loop drops more."""
+        """End calls that have waited too long, ENDS_PER_TURN at once; the next turn goes on."""
         waiting = self._waiting.commands
         overdue = self._waiting.take_first_ones(self._loop.time() - WAITING_S, ENDS_PER_TURN)
         says = f"the store is busy: {waiting} commands wait, this one for {WAITING_S:g} s; try again"
@@ -256,7 +256,7 @@ class Lane:
 
 
 class Turns:
-    """Queues, one for each kind of call, that take turns; what is sent again goes first."""
+    """Queues, one for each kind of call, that take turns; calls that are sent again go first."""
 
     def __init__(self) -> None:
         self._again: deque[Call] = deque()
@@ -273,7 +273,7 @@ class Turns:
             yield from queue
 
     def add(self, call: Call) -> None:
-        """Behind those of its kind."""
+        """Append a call to the queue of its kind."""
         queue = self._kinds.get(call.kind)
         if queue is None:
             queue = self._kinds[call.kind] = deque()
@@ -282,13 +282,13 @@ class Turns:
         self._count(call, 1)
 
     def put_back(self, calls: list[Call]) -> None:
-        """In front of everything, in their order."""
+        """Put calls in front of all others, in their order."""
         self._again.extendleft(reversed(calls))
         for call in calls:
             self._count(call, 1)
 
     def pop(self) -> Call:
-        """Whose turn it is. There is one."""
+        """The call whose turn it is. There must be one."""
         if self._again:
             call = self._again.popleft()
         else:
@@ -303,11 +303,11 @@ class Turns:
         return call
 
     def first_ones(self) -> list[Call]:
-        """The oldest of each queue."""
+        """The oldest call of each queue."""
         return [*(list(self._again)[:1]), *(queue[0] for queue in self._kinds.values())]
 
     def take_first_ones(self, before_s: float, most: int) -> list[Call]:
-        """Those that wait since then or longer, or so many of them."""
+        """Remove calls that have waited since `before_s` or longer, at most `most`."""
         taken: list[Call] = []
         for queue in (self._again, *self._kinds.values()):
             while queue and queue[0].since_s <= before_s and len(taken) < most:
@@ -320,7 +320,7 @@ class Turns:
         return taken
 
     def drain(self) -> list[Call]:
-        """All of them."""
+        """Remove all calls."""
         calls = list(self)
         self._again.clear()
         self._kinds.clear()
@@ -334,7 +334,7 @@ class Turns:
 
 
 def _calls(batches: Sequence[Batch]) -> list[Call]:
-    """Those of groups, too."""
+    """The calls in these batches."""
     calls: list[Call] = []
     for batch in batches:
         if isinstance(batch, Group):

@@ -1,18 +1,19 @@
-"""One connection to a Redis server: batches of commands go out as they come, replies come back in
-order.
+"""One connection to a Redis server: batches of commands are written as they come, replies come back
+in order.
 
     connect(place) ──► Link ──► send(batches) ──► data_received ──► Batch.finish
-                                                  lost           ──► on_lost(link, error, batches under way)
+                                                  lost          ──► on_lost(link, error, batches)
 
 Rules of this file
-- What is sent is written at once; any number of batches may be under way. Who sends looks at
-  `has_room` first.
-- A turn of the event loop hands out REPLIES_PER_TURN replies at most: whoever waits for one wakes
-  up in the next.
-- No reply for `timeout_s` while something is under way: the link is lost by a TimeoutError, any
-  other way by LinkLost.
-- A link ends without a goodbye: a server that hangs would not answer it.
-- No library's code is ever cancelled on whose end somebody waits; each step of connecting has a timeout of its own.
+- `send` writes at once, and any number of batches may be under way: callers check `has_room` first.
+- A turn of the event loop hands out REPLIES_PER_TURN replies at most: their callers wake up in the
+  next.
+- Without a reply for `timeout_s` while a batch is under way, the link is lost by a TimeoutError; in
+  any other case by LinkLost.
+- A link ends without QUIT: a server that hangs would not answer it.
+- Library code whose end is awaited is never cancelled (it may swallow that); each step of
+  connecting has a timeout of its own.
+
 See docs/decisions/0015-own-redis-link.md.
 """
 
@@ -32,20 +33,20 @@ import hiredis
 from redis.exceptions import RedisError
 
 from fastticket.stores.redis.address import Command, Place
-from fastticket.stores.redis.errors import error_of
+from fastticket.stores.redis.errors import error_of, shown
 from fastticket.stores.redis.patience import Patience, patiently
 
 REPLIES_PER_TURN = 16
-ADDRESS_PAUSE_S = 0.25  # that an address of a name has for itself
-KEEPALIVE_IDLE_S = 60  # then every 10 s, three times: a link that nobody uses may have been forgotten by a firewall
+ADDRESS_PAUSE_S = 0.25  # before the next address of a name is tried beside the last one
+KEEPALIVE_IDLE_S = 60  # then every 10 s, three times: a firewall may have forgotten an unused connection
 
 
-class LinkLost(ConnectionError):  # noqa: N818 -- what happened to it
-    """The connection has ended; whether what was under way was done is not known."""
+class LinkLost(ConnectionError):  # noqa: N818 -- an event
+    """The connection has ended; commands under way may have been done or not."""
 
 
 class Batch:
-    """Commands that go out together, and the replies that they got so far."""
+    """Commands that are sent together, and their replies so far."""
 
     __slots__ = ("answer", "count", "packed", "replies")
 
@@ -56,47 +57,47 @@ class Batch:
         self.replies: list[Any] = []
 
     def finish(self) -> None:
-        """Every reply is there."""
+        """The last reply has come: `answer` gets all of them."""
         if not self.answer.done():
             self.answer.set_result(self.replies)
 
     def fail(self, error: BaseException) -> None:
-        """It gets no answer."""
+        """`answer` gets an error."""
         if not self.answer.done():
             self.answer.set_exception(error)
 
 
 def pack(commands: Iterable[Command]) -> bytes:
-    """As they are on the wire."""
+    """Commands as bytes of the protocol (RESP)."""
     return b"".join([hiredis.pack_command(tuple(command)) for command in commands])
 
 
 class Link(asyncio.Protocol):
-    """See the top of the file. `on_lost` is called once, unless `close` came first; `on_room`
-    whenever there may be room again.
+    """`on_lost` is called once, unless `close` is called first; `on_room` whenever there may be
+    room again.
     """
 
     def __init__(self, timeout_s: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._timeout_s = timeout_s
         self._reader = hiredis.Reader(protocolError=hiredis.ProtocolError, replyError=error_of)
-        self.under_way: deque[Batch] = deque()  #: what was sent and is not answered
+        self.under_way: deque[Batch] = deque()  #: sent, and not answered
         self._patience = Patience(timeout_s, self._silent_since, self._is_silent)
-        self._since_s = 0.0  # the last reply, or the first command after there was nothing under way
+        self._since_s = 0.0  # when the last reply came, or the first command was sent after a pause
         self._transport: asyncio.Transport | None = None
         self._is_over = False
-        self._error: Exception | None = None  # why
+        self._error: Exception | None = None  # why it was lost
         self._hands_out_later = False
-        self.closed: asyncio.Future[None] = self._loop.create_future()  #: its socket is
-        self.has_room = True  #: what was written leaves
+        self.closed: asyncio.Future[None] = self._loop.create_future()  #: done when its socket is closed
+        self.has_room = True  #: the transport's buffer is not full
         self.commands_under_way = self.bytes_under_way = self.batches_answered = 0
-        self.info: dict[str, str] = {}  #: what the server said of itself
+        self.info: dict[str, str] = {}  #: the server's INFO
         self.on_lost: Callable[[Link, Exception, list[Batch]], None] = _fail_all
         self.on_room: Callable[[], None] = _do_nothing
-        self.on_push: Callable[[Any], None] | None = None  #: what comes although nothing is under way
+        self.on_push: Callable[[Any], None] | None = None  #: gets messages that answer no command
 
     def send(self, batches: Sequence[Batch]) -> None:
-        """Write them, in one go."""
+        """Write batches, in one go. LinkLost, or the error that the link was lost by."""
         if self._is_over or self._transport is None:
             raise self._error or LinkLost("the connection has ended")
         if not self.under_way:
@@ -109,25 +110,25 @@ class Link(asyncio.Protocol):
         self._transport.write(batches[0].packed if len(batches) == 1 else b"".join([each.packed for each in batches]))
 
     def ask(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
-        """Send one batch; its replies. LinkLost, TimeoutError."""
+        """Send one batch. Its replies; LinkLost, TimeoutError."""
         batch = Batch(pack(commands), len(commands), self._loop.create_future())
         self.send([batch])
         return batch.answer
 
     def write(self, commands: Sequence[Command]) -> None:
-        """Without waiting for replies: they are pushed."""
+        """Write commands whose replies go to `on_push`."""
         if not self._is_over and self._transport:
             self._transport.write(pack(commands))
 
     def take(self) -> list[Batch]:
-        """What is under way: whoever takes it cares for it."""
+        """Take over the batches under way; the caller ends them."""
         taken = list(self.under_way)
         self.under_way.clear()
         self.commands_under_way = self.bytes_under_way = 0
         return taken
 
     def close(self) -> list[Batch]:
-        """End it; what was under way. Idempotent."""
+        """End the connection; returns the batches that were under way. Idempotent."""
         self._is_over = True
         self._patience.stop()
         if self._transport:
@@ -137,26 +138,26 @@ class Link(asyncio.Protocol):
         return self.take()
 
     def lose(self, error: Exception) -> None:
-        """It has failed: end it, and tell `on_lost`."""
+        """End the connection by an error, and call `on_lost`."""
         if not self._is_over:
             self._error = error
             self.on_lost(self, error, self.close())
 
     @property
     def is_over(self) -> bool:
-        """Nothing can be sent."""
+        """Whether the connection has ended."""
         return self._is_over
 
-    # --- what the event loop calls
+    # --- called by the event loop (asyncio.Protocol)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The socket is there, TLS included."""
+        """Connected, TLS included."""
         self._transport = cast(asyncio.Transport, transport)
         if self._is_over:
             self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """What had come before is still good."""
+        """Replies that had come before are handed out first."""
         self._hand_out(all_of_it=True)
         if not self.closed.done():
             self.closed.set_result(None)
@@ -164,16 +165,16 @@ class Link(asyncio.Protocol):
         self._transport = None
 
     def pause_writing(self) -> None:
-        """The other end does not read."""
+        """The write buffer is full: the server does not read."""
         self.has_room = False
 
     def resume_writing(self) -> None:
-        """It does."""
+        """The server reads again."""
         self.has_room = True
         self.on_room()
 
     def data_received(self, data: bytes) -> None:
-        """Replies, or parts of them."""
+        """Replies or parts of them."""
         self._reader.feed(data)
         if not self._hands_out_later:
             self._hand_out()
@@ -209,7 +210,7 @@ class Link(asyncio.Protocol):
             self.on_room()
 
     def _hand_out_later(self) -> None:
-        """In the next turn; until then nothing more is read."""
+        """Go on in the next turn of the loop; until then nothing more is read."""
         self._hands_out_later = True
         if self._transport and not self._transport.is_closing():
             self._transport.pause_reading()
@@ -223,7 +224,7 @@ class Link(asyncio.Protocol):
 
     def _push(self, reply: Any) -> None:
         if self.on_push is None:
-            self.lose(LinkLost(f"the server said what it was not asked for: {str(reply)[:200]}"))
+            self.lose(LinkLost(f"the server said what it was not asked for: {shown(reply)}"))
         else:
             self.on_push(reply)
 
@@ -249,11 +250,11 @@ def _do_nothing() -> None:
 
 
 async def connect(place: Place, timeout_s: float) -> Link:
-    """A link that has been greeted: one round trip after those of TCP and TLS, each of which may
-    take `timeout_s`.
+    """A link that is logged in, one round trip after those of TCP and TLS, each of which may take
+    `timeout_s`.
 
-    OSError (LinkLost and TimeoutError are such), RedisError: what the server has against it.
-    Whoever is cancelled leaves nothing open.
+    OSError (LinkLost and TimeoutError are OSErrors); RedisError: the server refuses. A cancelled
+    call leaves nothing open.
     """
     opening = asyncio.ensure_future(_open_socket(place))
     try:
@@ -272,8 +273,8 @@ async def connect(place: Place, timeout_s: float) -> Link:
 
 
 async def _open_socket(place: Place) -> socket.socket:
-    """TCP or Unix, the first address that answers: each has a moment before the next is tried
-    beside it (RFC 8305, in small).
+    """TCP or Unix, the first address that answers. The next one is tried beside the others after
+    ADDRESS_PAUSE_S (RFC 8305, section 5). OSError.
     """
     if place.path:
         return await _connected(socket.AF_UNIX, place.path)
@@ -292,7 +293,9 @@ async def _open_socket(place: Place) -> socket.socket:
 
 
 async def _first_of(attempts: list[asyncio.Task[socket.socket]], wait_s: float | None) -> socket.socket | None:
-    """The first that has succeeded, taken out of them; None: the time is over, or all have failed."""
+    """The first attempt's socket that succeeds, removed from `attempts`; None: the time is over, or
+    all have failed.
+    """
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(wait_s):
             while pending := [attempt for attempt in attempts if not attempt.done()]:
@@ -305,13 +308,13 @@ async def _first_of(attempts: list[asyncio.Task[socket.socket]], wait_s: float |
 
 
 def _abandon(attempt: asyncio.Task[socket.socket]) -> None:
-    """It closes its own socket; one that it has made already is closed here."""
+    """Cancel an attempt, which closes its socket; close the socket of one that is done."""
     attempt.cancel()
     attempt.add_done_callback(_close_socket)
 
 
 def _failure_of(attempts: list[asyncio.Task[socket.socket]]) -> BaseException:
-    """Of the first address."""
+    """The error of the first address."""
     return attempts[0].exception() or OSError("no address")
 
 
@@ -337,18 +340,18 @@ async def _connected(family: int, address: Any) -> socket.socket:
 
 
 def _plain(error: OSError) -> OSError:
-    """asyncio's own words for it name the address, and not what is wrong."""
+    """The error with the system's text: asyncio's names the address, and not what is wrong."""
     return OSError(error.errno, os.strerror(error.errno)) if error.errno else error
 
 
 def _close_socket(opening: asyncio.Future[socket.socket]) -> None:
-    """Of a call that is over: it came when nobody waited any more."""
+    """Its caller does not wait any more."""
     if not opening.cancelled() and not opening.exception():
         opening.result().close()
 
 
 async def _look_up(host: str, port: int) -> list[Any]:
-    """An address needs no thread that looks it up."""
+    """getaddrinfo, in a thread unless `host` is a numeric address. OSError."""
     with contextlib.suppress(socket.gaierror):
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     try:
@@ -358,8 +361,8 @@ async def _look_up(host: str, port: int) -> list[Any]:
 
 
 async def _secured(connection: socket.socket, place: Place, timeout_s: float) -> Link:
-    """A link over a socket, by TLS if so wished. It is never cancelled: a handshake ends by itself
-    when its socket is shut down.
+    """A link over a socket, by TLS if the place says so. A handshake that takes too long is not
+    cancelled: its socket is shut down, and it ends by itself.
     """
     link = Link(timeout_s)
     tls: dict[str, Any] = {}
@@ -391,7 +394,9 @@ _contexts: dict[tuple[Any, ...], ssl.SSLContext] = {}
 
 
 def _context(files: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
-    """Made again when a file has changed: certificates are renewed. OSError (as ssl.SSLError is)."""
+    """The TLS context for these files, made again when one has changed: certificates are renewed.
+    OSError (ssl.SSLError is one).
+    """
     names = dict(files)
     key = tuple((name, path, Path(path).stat().st_mtime_ns) for name, path in files)
     if key not in _contexts:
@@ -405,12 +410,11 @@ def _context(files: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
 
 
 async def _greet(link: Link, greeting: Sequence[Command]) -> dict[str, str]:
-    """What the server says of itself. RedisError: it refuses."""
+    """The server's INFO. RedisError: it refuses."""
     batch = Batch(pack(greeting), len(greeting), asyncio.get_running_loop().create_future())
     link.on_lost = lambda _, error, batches: batch.fail(_refusal(batch) or error)
     link.send([batch])
-    # Its own replies, of which the first may be all that a server says before it hangs up: too many
-    # clients.
+    # A server with too many clients sends one error reply and closes: `_refusal` finds that reply.
     replies = await batch.answer
     link.on_lost, link.batches_answered = _fail_all, 0
     if link.is_over:
@@ -426,5 +430,5 @@ def _refusal(batch: Batch) -> RedisError | None:
 
 
 def info_of(reply: bytes) -> dict[str, str]:
-    """What INFO says."""
+    """The fields of an INFO reply."""
     return dict(line.split(":", 1) for line in reply.decode(errors="replace").splitlines() if ":" in line)

@@ -1,8 +1,8 @@
-"""Timeouts that tell a server that is silent from a process that did not listen.
+"""Timeouts that tell a silent server from a process that did not listen.
 
 A process that was stopped or held up finds, when it goes on, both an answer in its socket and the
-timer due; which one it sees first is chance. So a timer that is over its time first lets the loop
-read what is there: for a glance, or longer if the timer itself came late.
+timer due; which of the two it sees first is chance. So a timer that is due first lets the loop read
+its sockets once more: for GLANCE_S, or for GRACE_S if the timer itself came late.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import TypeVar
 T = TypeVar("T")
 
 GLANCE_S = 0.005  # at least one look of the event loop at its sockets
-LATE_S = 0.05  # a timer that is later than this: the process was held up
-GRACE_S = 0.25  # what the answer is given then
-STALLS_MAX = 3  # forgiven in one wait
+LATE_S = 0.05  # a timer that comes later than this shows that the process was held up
+GRACE_S = 0.25  # for the answer, after that
+STALLS_MAX = 3  # that prolong one wait
 
 
 class Patience:
-    """A timer: `over()` once nothing has happened for `timeout_s`.
+    """A timer that calls `over` when an answer has been awaited for `timeout_s`.
 
-    `since` says since when, in the loop's time; None: nothing is awaited.
+    `since`: when the wait began, in the loop's time; None: nothing is awaited.
     """
 
     __slots__ = ("_due_s", "_looked_for_s", "_looks", "_loop", "_over", "_since", "_timeout_s", "_timer")
@@ -38,7 +38,7 @@ class Patience:
         self._looked_for_s = 0.0
 
     def start(self) -> None:
-        """Something is awaited. Cheap if the timer runs already."""
+        """An answer is awaited. Cheap if the timer runs already."""
         if self._timer is None and (since_s := self._since()) is not None:
             self._run_until(since_s + self._timeout_s)
 
@@ -72,7 +72,7 @@ class Patience:
 
 
 async def patiently(awaitable: Awaitable[T], timeout_s: float) -> T:
-    """What it returns. TimeoutError: it took longer, and was cancelled."""
+    """Await with a timeout of this kind. TimeoutError: it took longer, and was cancelled."""
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(awaitable)
     try:
@@ -90,7 +90,9 @@ async def patiently(awaitable: Awaitable[T], timeout_s: float) -> T:
 
 
 def _again_s(late_s: float, looks: int, timeout_s: float) -> float:
-    """How much longer to wait, by how late the timer came. 0: no longer."""
+    """How much longer to wait when a timer came `late_s` late and `looks` were granted before; 0:
+    no longer.
+    """
     if late_s > LATE_S and looks < STALLS_MAX:
         return min(timeout_s, GRACE_S)
     return 0.0 if looks else GLANCE_S

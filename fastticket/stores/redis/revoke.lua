@@ -1,11 +1,13 @@
 #!lua flags=allow-oom
--- End sessions of one principal: those named, or all but one. A revocation must be possible when memory is short.
+-- End sessions of one principal: the named ones, or all but one. Also when memory is short.
 --
 -- KEYS  live, log, user
--- ARGV  shard, principal, reason, id of the session to keep (empty: none), then session ids (none: all of the principal's)
--- ->    { ids of the sessions that ended, until when those that were created are among them (all of the principal's; else false) }
+-- ARGV  shard, principal, reason, id of the session to keep (empty: none),
+--       then session ids (none: all of the principal's)
+-- ->    { ids of the ended sessions,
+--         if it is all of them, the time by which they were created; else false }
 --
--- A session that is not there leaves its mark, too: somebody may be about to make it again.
+-- A session that is not there leaves a mark, too: another gateway may be about to make it again.
 local shard, principal, reason, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local NOBODY = string.rep('-', 22)
 local LISTED_MAX = 1000
@@ -18,7 +20,7 @@ if #ids == 0 then
   local listed = redis.call('HGETALL', user_of(principal))
   for at = 1, #listed, 2 do
     ids[#ids + 1] = listed[at]
-    before_ms = math.max(before_ms, created_ms(listed[at + 1])) -- gateways' clocks are not quite this one
+    before_ms = math.max(before_ms, created_ms(listed[at + 1])) -- gateways' clocks are not this one
   end
 end
 
@@ -35,10 +37,11 @@ for _, id in ipairs(ids) do
     end
   end
 end
--- All of a principal's sessions are one record for whoever makes it again, and one mark. Where one was kept each is its own, for the
--- record would end what that one was rotated to since; but if they are very many.
+-- All of a principal's sessions are one record to be made again, and one mark. Where one was kept,
+-- each of the others has its own: one record for all would also end the successors of the kept one.
+-- Unless they are very many.
 if before_ms and (kept == '' or #ended > LISTED_MAX) then
-  -- The last entry, so that it is heard even by those who are too far behind for the others.
+  -- As the last entry it is heard even by gateways that are too far behind for the others.
   entry = append('everywhere', NOBODY, principal, 'before', string.format('%.0f', before_ms), 'keep', kept)
   if kept == '' then
     marks[#marks + 1] = 'p' .. principal

@@ -1,20 +1,20 @@
-"""Who the master is, as the sentinels say; asked again and again, because a master that was
-replaced does not say so itself.
+"""Which server is the master, as the sentinels say. They are asked again and again, because a
+master that was replaced does not say so itself.
 
 Rules of this file
 - All sentinels are asked at the same time: at least once per `confirm_s`, and at once when a link
   to the master fails, when it answers that it is none, and when a sentinel publishes
-  `+switch-master`. Each is a `Server` of its own: one that hangs delays nobody.
-- The highest config-epoch is believed, whoever says it: a majority has decided it (a sentinel can
-  not fail over alone). Who knows of no higher one than we do is behind, or has been set up anew:
-  another master on such words is believed when a majority of the sentinels of the URL says so, and
-  for longer than their news take (LAGGING_S).
-- Nothing is sent to a master that was not asked for within `confirm_s` and a little: a process that
-  was stopped asks first. But nobody waits for sentinels of which none answers any more.
-- So with fewer than a majority in reach the master stays who it is, unless one of them knows
-  better. A gateway that is cut off from all who know of a failover can not know of it: what bounds
-  that is `min-replicas-to-write` (docs/redis.md).
-- Who has no master yet takes the best answer there is, after having given the others a moment.
+  `+switch-master`. Each is a `Server` of its own: one that hangs delays no other.
+- The answer with the highest config-epoch is believed, whichever sentinel gives it: a majority has
+  decided it (a sentinel cannot fail over alone). A sentinel with no higher epoch than ours is
+  behind, or was set up anew: if it names another master, that one is believed when a majority of
+  the URL's sentinels names it for longer than their news take (LAGGING_S).
+- Nothing is sent to a master that was not confirmed within DOUBT times `confirm_s`: a process that
+  was stopped asks first. But it does not wait for sentinels when none answers any more.
+- So with fewer than a majority in reach the master stays, unless one of them has a higher epoch. A
+  gateway that is cut off from every sentinel that knows of a failover cannot know of it; that is
+  bounded by `min-replicas-to-write` (docs/redis.md).
+- A process without a master yet takes the best answer, after having given the others a moment.
 - Another master is another place for the one `Server`, which drops its links at once and calls
   `on_change` (`Server.move`).
 """
@@ -33,15 +33,14 @@ from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from fastticket.errors import StoreUnavailable
 from fastticket.stores.redis.address import Address, Place, place_of
+from fastticket.stores.redis.errors import shown
+from fastticket.stores.redis.polling import DOUBT, in_time
 from fastticket.stores.redis.servers import Listener, Server
 from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.redis")
 
 SWITCH = "+switch-master"
-STRAGGLERS_S = 0.05  # what the others are given once a majority has answered
-FEW_S = 0.25  # and once anybody has
-DOUBT = 1.5  # times `confirm_s`; a round that is later: the process was held up
 LAGGING_S = 3.0  # sentinels tell each other every 2 s
 ASK_PAUSE_S = 0.05  # between two rounds, whatever the doubts
 PING_S = 5.0
@@ -50,7 +49,7 @@ FORBIDDEN_PAUSE_S = 60.0
 
 
 class Answer(NamedTuple):
-    """Of one sentinel."""
+    """Which master a sentinel names."""
 
     epoch: int
     host: str
@@ -58,12 +57,12 @@ class Answer(NamedTuple):
 
     @property
     def where(self) -> tuple[str, int]:
-        """The master's."""
+        """The master's host and port."""
         return self.host, self.port
 
 
 class Sentinel:
-    """The one server that is Sentinel's master."""
+    """A topology of one server: Sentinel's master."""
 
     def __init__(self, address: Address, on_change: Callable[[Server], None], confirm_s: float) -> None:
         place = ",".join(f"{host}:{port}" for host, port in address.hosts)
@@ -75,29 +74,29 @@ class Sentinel:
         self._sentinels = [Server(f"sentinel {at.name}", at, address.timeout_s, _ignore) for at in _places(address)]
         self._asking: dict[Server, asyncio.Task[Answer | None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self._epoch = -1  # of the master that is believed in
-        self._contradicted_since_s: float | None = None
-        self._round = asyncio.get_running_loop().create_future()  # the end of one
-        self._why = "none was asked"  # no sentinel names a master
-        self._began_s = 0.0  # the last round
-        self._hears = False  # somebody answered in it
+        self._epoch = -1  # of the master that is believed
+        self._contradicted_since_s: float | None = None  # a majority names another master, with no higher epoch
+        self._round = asyncio.get_running_loop().create_future()  # done at the end of the round that goes on
+        self._why = "none was asked"  # why no sentinel names a master
+        self._began_s = 0.0  # when the last round did
+        self._hears = False  # a sentinel answered in it
         self._is_closed = self._is_forbidden = False
         self.servers: dict[str, Server] = {name: self._server}
 
     async def server_of(self, slot: int) -> Server:
-        """The one. StoreUnavailable: nobody knows where it is."""
+        """The master. StoreUnavailable: no sentinel names it."""
         if self._server.place is None or self._is_overdue():
             self._start()
             self._doubt.set()
             await asyncio.wait([self._round])
-            if self._is_overdue():  # that one began before
+            if self._is_overdue():  # that round had begun before
                 await asyncio.wait([self._round])
             if self._server.place is None:
                 raise StoreUnavailable(f"redis {self._server.name}: no sentinel names a master: {self._why}")
         return self._server
 
     async def moved(self) -> None:
-        """Ask again."""
+        """Ask the sentinels again."""
         self._doubt.set()
 
     async def aclose(self) -> None:
@@ -116,7 +115,7 @@ class Sentinel:
 
     @property
     def doubt_s(self) -> float:
-        """How long ago the master may have been confirmed to whom something is sent."""
+        """How long ago the master was confirmed at most when something is sent to it."""
         return DOUBT * self.confirm_s
 
     def _start(self) -> None:
@@ -140,35 +139,28 @@ class Sentinel:
                     await self._doubt.wait()
 
     async def _ask_all(self) -> None:
-        """One round. Who still owes an answer to the last one is not asked twice."""
+        """One round. A sentinel that has not answered in the last one yet is not asked twice."""
         loop = asyncio.get_running_loop()
         self._began_s = loop.time()
         for sentinel in self._sentinels:
             if sentinel not in self._asking:
                 task = loop.create_task(self._ask(sentinel), name=f"fastticket-ask-{sentinel.name}")
                 self._asking[sentinel] = task
-        pending = set(self._asking.values())
         answers: list[Answer] = []
-        give_up_at_s = float("inf")
-        while pending and loop.time() < give_up_at_s:
-            wait_s = None if give_up_at_s == float("inf") else give_up_at_s - loop.time()
-            done, pending = await asyncio.wait(pending, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                if answer := task.result():
-                    answers.append(answer)
-                    self._believe_newer(answer)
-            if answers:
-                few = not self._are_most(len(answers))
-                give_up_at_s = min(give_up_at_s, loop.time() + (FEW_S if few else STRAGGLERS_S))
+        asking = self._asking.values()
+        async for task in in_time(asking, len(self._sentinels), lambda task: task.result() is not None):
+            if answer := task.result():
+                answers.append(answer)
+                self._believe_newer(answer)
         self._hears = bool(answers)
         self._decide(answers)
 
     async def _ask(self, sentinel: Server) -> Answer | None:
-        """None: it does not answer, or not with this master's name."""
+        """None: it does not answer, or does not know the master's name."""
         try:
             (masters,) = await sentinel.call([("SENTINEL", "MASTERS")])
             if isinstance(masters, ResponseError):
-                raise StoreUnavailable(f"redis {sentinel.name}: {str(masters)[:200]}")
+                raise StoreUnavailable(f"redis {sentinel.name}: {shown(masters)}")
             return _answer(masters, self._address.master)
         except StoreUnavailable as error:
             self._why = str(error)
@@ -189,7 +181,7 @@ class Sentinel:
             self._believe(answer)
 
     def _decide(self, answers: list[Answer]) -> None:
-        """At the end of a round."""
+        """At the end of a round: which answer is believed, if any."""
         if not answers:
             return
         if self._server.place is None:
@@ -228,7 +220,9 @@ class Sentinel:
     # --- listening
 
     async def _listen(self, sentinel: Server) -> None:
-        """For as long as the store is open. After each silence everything may have changed: so ask."""
+        """Subscribe to a sentinel, for as long as the store is open. After each interruption all
+        are asked: what was published meanwhile was not heard.
+        """
         failures = 0
         while True:
             pause_max_s = SUBSCRIBE_PAUSE_MAX_S
@@ -260,8 +254,8 @@ class Sentinel:
             self._switched(message.decode(errors="replace"))
 
     def _switched(self, message: str) -> None:
-        """The sentinel has a newer configuration. It says from whom to whom, and no epoch: a higher
-        one than that of the old.
+        """A sentinel has a newer configuration. The message names the old master and the new one,
+        and no epoch, which is higher than the old one's.
         """
         name, old_host, old_port, new_host, new_port, *_ = [*message.split(" "), *[""] * 5]
         if name != self._address.master:
@@ -274,7 +268,9 @@ class Sentinel:
 
 
 def _answer(masters: list[list[bytes]], name: str) -> Answer:
-    """Of `SENTINEL MASTERS`, a list of fields and values for each."""
+    """The reply to `SENTINEL MASTERS`: a list of fields and values for each master. LookupError,
+    ValueError.
+    """
     for fields in masters:
         told: Mapping[bytes, bytes] = dict(zip(fields[::2], fields[1::2], strict=True))
         if told[b"name"] == name.encode():
@@ -298,4 +294,4 @@ def _places(address: Address) -> list[Place]:
 
 
 def _ignore(sentinel: Server) -> None:
-    """What it knows is asked for again and again."""
+    """A sentinel that was replaced needs no care: it is asked again and again."""

@@ -1,18 +1,18 @@
-"""A server as its callers see it: commands in, replies out; and what it takes to know that it is
-still the same one.
+"""A server as its callers see it: commands in, replies out; and how it is noticed that another
+server answers than before.
 
     call ──► breaker ──► Lane            ──► Link
-                     └─► Lane with WAIT  ──► Link     writes that last: their waiting holds up nobody
+                     └─► Lane with WAIT  ──► Link     writes that must last: they delay no others
     subscribe ─────────────────────────────► Link     the doorbell's
 
 Rules of this file
-- A server that is silent, can not be reached, or answers that it is no primary, fails: everything
-  under way and waiting with it.
-- A lost connection is no failure: another one is made, and what was under way is sent again
+- A server that is silent, cannot be reached, or answers that it is no primary, has failed: all
+  calls that wait or are under way fail with it.
+- A lost connection is no failure: another one is made, and calls that were under way are sent again
   (`Lane`).
-- Every new link tells the server's run id. If that is another one, or the place is, the links to
-  the old one are dropped at once, and `on_change` is called before any reply of the new one is
-  handed out: its data may be older.
+- Every new link learns the server's run id. If that or the place is another than before, the links
+  to the old server are dropped at once, and `on_change` is called before any reply of the new one
+  is handed out: its data may be older.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 from fastticket.errors import ConfigError, StoreUnavailable
 from fastticket.stores.redis.address import Command, Place
 from fastticket.stores.redis.breaker import Breaker
-from fastticket.stores.redis.errors import AWAY
+from fastticket.stores.redis.errors import AWAY, shown
 from fastticket.stores.redis.lane import ENDS_PER_TURN, Call, Lane
 from fastticket.stores.redis.link import Link, LinkLost, connect, info_of, pack
 from fastticket.tasks import end
@@ -36,13 +36,13 @@ from fastticket.tasks import end
 log = logging.getLogger("fastticket.redis")
 
 VERSION_MIN = (7, 0)
-CLOSE_S = 1.0  # what is under way gets to end, when the server is closed
-PUSHED_MAX = 1000  # messages that wait for the listener; what comes then rings for nobody
+CLOSE_S = 1.0  # for calls under way to end, when the server is closed
+PUSHED_MAX = 1000  # messages that wait for the listener; the oldest are dropped
 
 
 class Server:
-    """`name` is for people and for metrics, `place` may change. `wait_ms`: how long a replica gets
-    to confirm a write that lasts.
+    """`name` is for logs and metrics; `place` may change. `on_change`: it is another server now;
+    `on_trouble`: a link was lost, or the server has failed.
     """
 
     def __init__(
@@ -70,10 +70,12 @@ class Server:
         self.breaker = Breaker(self._loop.time)
 
     async def call(self, commands: Sequence[Command], *, lasts: bool = False) -> list[Any]:
-        """Send commands in one go; their replies in order, a ResponseError for one that failed.
+        """Send commands in one go. Their replies in order, a ResponseError for a command that
+        failed.
 
-        `lasts`: one reply more, the number of replicas that have what was written.
-        StoreUnavailable: all failed; StoreBusy: it waited for too long, or too much waits.
+        `lasts`: one reply more, the number of replicas that have confirmed the writes.
+        StoreUnavailable: all failed; StoreBusy: the call has waited for too long, or too much
+        waits.
         """
         if self._is_closed:
             raise StoreUnavailable("the redis store is closed")
@@ -91,7 +93,9 @@ class Server:
         return await call.answer
 
     async def subscribe(self, channel: str) -> Listener:
-        """Listen to a channel, on a link of its own; `close` it. RedisError, OSError."""
+        """Listen to a channel, on a link of its own; the caller closes the listener. RedisError,
+        OSError.
+        """
         link = await self._connect()
         listener = Listener(link, self._listeners)
         try:
@@ -104,8 +108,8 @@ class Server:
         return listener
 
     def move(self, place: Place) -> None:
-        """The server is elsewhere now: another one. What was under way is sent again, to the new
-        one.
+        """Another server, at another place, is in this one's role now. Calls that were under way
+        are sent again, to it.
         """
         old, self.place = self.place, place
         if old is None:
@@ -116,8 +120,8 @@ class Server:
         self._change()
 
     def retire(self) -> None:
-        """It serves nothing any more: whatever waits for it is answered TRYAGAIN, and asks who
-        does.
+        """The server has no slots any more: its calls are answered TRYAGAIN, so that their senders
+        look up which server has them.
         """
         for listener in list(self._listeners):
             listener.lose(LinkLost("another server answers now"))
@@ -128,13 +132,11 @@ class Server:
 
     @property
     def is_idle(self) -> bool:
-        """Nobody waits for it."""
+        """Whether no call waits for it, and no listener."""
         return not (self._lane.calls or self._lasting.calls or self._listeners)
 
     async def aclose(self) -> None:
-        """End every connection, once what is under way has ended: in at most CLOSE_S and a little.
-        Idempotent.
-        """
+        """End every connection. Calls under way get CLOSE_S to end. Idempotent."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -149,7 +151,9 @@ class Server:
             await asyncio.wait(sockets, timeout=CLOSE_S)
 
     async def check(self) -> None:
-        """At start: the version, and that nothing is evicted. ConfigError, StoreUnavailable."""
+        """At start: check the version, and that no keys are evicted. ConfigError,
+        StoreUnavailable.
+        """
         (memory,) = await self.call([("INFO", "memory")])
         if isinstance(memory, ResponseError):
             raise ConfigError(f"redis {self.name}: {memory} (docs/redis.md lists the ACL rules that are needed)")
@@ -170,10 +174,12 @@ class Server:
                 policy,
             )
 
-    # --- what lanes say
+    # --- called by the lanes (lane.Owner)
 
     def answered(self, call: Call) -> None:
-        """Every reply of it is there."""
+        """A call has all its replies. If one says that the server cannot serve, the server has
+        failed.
+        """
         for reply in call.replies:
             if isinstance(reply, RedisError) and (isinstance(reply, AWAY) or not isinstance(reply, ResponseError)):
                 self._fail([call], reply)
@@ -184,21 +190,21 @@ class Server:
             call.answer.set_result(call.replies)
 
     def skipped(self, call: Call) -> None:
-        """It says nothing of the server."""
+        """A call ends unanswered, for a reason that says nothing of the server."""
         if call.is_probe:
             self.breaker.gave_up()
 
     def failed(self, error: BaseException) -> None:
-        """It hangs, or can not be reached."""
+        """The server hangs or cannot be reached."""
         self._fail([], error)
 
     def lost(self, error: BaseException) -> None:
-        """A link was."""
+        """A link was lost."""
         if self._on_trouble:
             self._on_trouble()
 
     async def new_link(self, lane: Lane) -> Link:
-        """To where the server is now. In a task of the lane's."""
+        """A link to the present place. Called in a task of the lane's."""
         task = asyncio.current_task()
         assert task  # noqa: S101 -- for mypy
         self._connecting.add(task)
@@ -208,7 +214,7 @@ class Server:
     # --- links
 
     async def _connect(self) -> Link:
-        """A link, once it is known whether it leads to the same server as the others. OSError,
+        """A link; returns once it is known whether it leads to the same server as before. OSError,
         RedisError.
         """
         place = self.place
@@ -228,8 +234,8 @@ class Server:
         return link
 
     def _change(self) -> None:
-        """Another server than before: no link leads to it, but the one that is just being made, if
-        that is how it is known.
+        """Another server than before: drop all links, except the one that is being made in this
+        task: that one has told.
         """
         for lane in (self._lane, self._lasting):
             if lane.connecting is None or lane.connecting is not asyncio.current_task():
@@ -244,10 +250,10 @@ class Server:
         return [*self._lane.drop(), *self._lasting.drop()]
 
     def _fail(self, calls: list[Call], error: BaseException) -> None:
-        reason = str(error)[:200] or type(error).__name__
+        reason = shown(error) or type(error).__name__
         if (
             self.breaker.failed() and self.version
-        ):  # of one that never answered, whoever wanted to open it says what it means
+        ):  # of a server that never answered, the caller of `open` logs what that means
             log.error("redis %s: %s; asked again after a back-off", self.name, reason)
         if isinstance(error, AuthenticationError | NoPermissionError):
             reason += " (look at the user, the password and the ACL rules; docs/redis.md lists those that are needed)"
@@ -256,7 +262,7 @@ class Server:
             self._on_trouble()
 
     def _end_calls(self, calls: list[Call], reason: str, cause: BaseException | None) -> None:
-        """Some in this turn of the loop, more in the next ones: their callers do not wake up all at
+        """ENDS_PER_TURN in this turn of the loop, more in the next ones: not all callers wake up at
         once.
         """
         for call in calls[:ENDS_PER_TURN]:
@@ -268,7 +274,7 @@ class Server:
 
 
 class Listener:
-    """What is published in a channel."""
+    """The messages of a channel."""
 
     def __init__(self, link: Link, among: set[Listener]) -> None:
         self._link = link
@@ -281,7 +287,7 @@ class Listener:
         link.on_lost = self._lost
 
     async def next(self, timeout_s: float) -> Any:
-        """The next message, a pong, or None: there was none. LinkLost."""
+        """The next message or pong; None: there was none in time. LinkLost."""
         if not self._messages and not self._error:
             self._news = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._news], timeout=timeout_s)
@@ -292,9 +298,7 @@ class Listener:
         return None
 
     async def published(self, ping_s: float) -> AsyncIterator[bytes]:
-        """What is published, for as long as somebody is there: until two pings in a row were not
-        answered. LinkLost.
-        """
+        """Messages, until two pings in a row were not answered. LinkLost."""
         unanswered = 0
         while unanswered < 2:
             message = await self.next(ping_s)
@@ -307,16 +311,16 @@ class Listener:
                 yield message[2]
 
     def ping(self) -> None:
-        """To be answered by a message, if the server is there."""
+        """Send PING; its reply comes as a message."""
         self._link.write([("PING",)])
 
     def close(self) -> None:
-        """End it. Idempotent."""
+        """End the connection. Idempotent."""
         self._among.discard(self)
         self._link.close()
 
     def lose(self, error: Exception) -> None:
-        """End it; whoever listens hears of it."""
+        """End the connection by an error, which `next` raises."""
         self._link.lose(error)
 
     def _heard(self, message: Any) -> None:

@@ -3,7 +3,7 @@
 --
 -- KEYS  live, log, user
 -- ARGV  principal
--- ->    id, idle deadline, record, of one after the other
+-- ->    id, idle deadline and record of each
 local principal, at_ms = ARGV[1], now_ms()
 local listed = redis.call('HGETALL', user_of(principal))
 local found = {}

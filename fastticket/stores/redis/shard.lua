@@ -1,14 +1,14 @@
--- What the scripts of one shard begin with.
+-- The beginning of every script of a shard.
 --
--- KEYS  live, log, then those of the principal and session that the script is about
+-- KEYS  live, log, then the keys of the principal and session that the script is about
 --
--- Keys of other sessions are computed: they have the same hash tag, so they are in the same slot. While a Cluster moves that slot, a key
--- that was not declared, and is not on this server, ends the script where it stands. So whatever may meet such a key comes before the
--- first write, or may fail (pcall).
+-- Keys of other sessions are computed: they have the same hash tag, so they are in the same slot.
+-- While a Cluster moves that slot, access to an undeclared key that is not on this server ends the
+-- script where it stands. So such access comes before the first write, or may fail (pcall).
 local LIVE, LOG = KEYS[1], KEYS[2]
 local TAG = string.sub(LIVE, 1, -5)
 local ENDED = TAG .. 'ended'
-local LOG_ENTRIES = 8192 -- twice what anyone reads before they give up and load again (exchange.lua)
+local LOG_ENTRIES = 8192 -- twice as many as a gateway reads in one go (BEHIND_MAX, exchange.lua)
 local NEVER_MS = 2 ^ 53 - 1
 
 local function user_of(principal)
@@ -28,7 +28,8 @@ local function append(kind, id, principal, ...)
   return redis.call('XADD', LOG, 'MAXLEN', '~', LOG_ENTRIES, '*', kind, id .. '.' .. principal, ...)
 end
 
--- A record: when the session was created (ms, 6 bytes), idle timeout and absolute lifetime (s, 4 bytes each), details (JSON).
+-- A record: creation (ms, 6 bytes), idle timeout and absolute lifetime (s, 4 bytes each), details
+-- (JSON).
 local function created_ms(record)
   return (struct.unpack('>I6', record))
 end
@@ -38,13 +39,16 @@ local function absolute_deadline_ms(record)
   return lifetime_s > 0 and created + lifetime_s * 1000 or NEVER_MS
 end
 
--- What has ended bars what is made again after a failover (again.lua): a rotation or login that was acknowledged before the end, by a
--- gateway that may come with it after the one that ended it. `marks`: of a session (mark_of), or 'p' and a principal: all of his sessions
--- that were created before. A session's has its principal, too: who names somebody else's session must not bar that one. Marks go after BAR_MS, longer than anybody makes again, and the oldest first if there are more than BARS_MAX.
--- They may be missing while a Cluster moves the slot (pcall).
+-- An ended session leaves a mark. After a failover (again.lua) a gateway may send its login or
+-- rotation after another gateway has sent its end: the mark bars it.
+--
+-- A mark is of a session (mark_of), or 'p' and a principal: all of its sessions created before. A
+-- session's mark names its principal, too: a revocation under a wrong principal must not bar it.
+-- Marks expire after BAR_MS, longer than gateways make anything again; the oldest go first if there
+-- are more than BARS_MAX. They may be out of reach while a Cluster moves the slot (pcall).
 local BAR_MS = 180000
 local BARS_MAX = 10000
-local AT_ONCE = 4000 -- fewer than what unpack can do
+local AT_ONCE = 4000 -- less than the limit of unpack
 
 local function mark_of(id, principal)
   return 's' .. id .. '.' .. principal
@@ -69,16 +73,17 @@ local function is_barred(id, principal)
   return type(redis.pcall('ZSCORE', ENDED, mark_of(id, principal))) == 'string'
 end
 
--- -> when all of a principal's sessions were ended, if that is not before the record's; nil
+-- -> when all of a principal's sessions were ended, if the record was created by then; else nil
 local function barred_with_all(principal, record)
   local until_ms = redis.pcall('ZSCORE', ENDED, 'p' .. principal)
   local ended_ms = type(until_ms) == 'string' and tonumber(until_ms) - BAR_MS
   return ended_ms and created_ms(record) <= ended_ms and ended_ms or nil
 end
 
--- End a session. -> its entry in the log; nil: there was none
--- What can not be reached just now is of no use to anybody: nothing is read of a session that is not in live. What is neither there nor in
--- the principal's index may be somebody else's, so its attributes stay.
+-- End a session. -> its entry in the log; nil: there was no such session
+-- Keys that cannot be reached while a slot moves may stay: nothing is read of a session that is not
+-- in live. A session that is neither there nor in the principal's index may be another principal's:
+-- its attributes stay.
 local function finish(kind, id, principal, reason)
   local ended = redis.call('ZREM', LIVE, id .. '.' .. principal) == 1
   local entry = ended and append(kind, id, principal, 'reason', reason) or nil
@@ -89,13 +94,13 @@ local function finish(kind, id, principal, reason)
   return entry
 end
 
--- -> idle or absolute: which of its deadlines a session has passed
+-- -> 'idle' or 'absolute': the deadline that a session has passed
 local function expiry_of(id, principal, deadline_ms)
   local record = redis.pcall('HGET', user_of(principal), id)
   return type(record) == 'string' and deadline_ms >= absolute_deadline_ms(record) and 'absolute' or 'idle'
 end
 
--- `changed`: id of the session whose attributes were written, if that is all
+-- `changed`: the id of the session whose attributes were written, if the entry says only that
 local function ring(shard, entry, changed)
   redis.call('PUBLISH', 'ft:doorbell', shard .. ' ' .. entry .. (changed and ' ' .. changed or ''))
 end
@@ -107,11 +112,11 @@ local function add(id, principal, deadline_ms, record)
 end
 
 local function log_rotation(shard, id, principal, successor, deadline_ms, record)
-  -- With what it takes to make the rotation again, whoever hears of it.
+  -- The entry has all that a gateway needs to make the rotation again.
   ring(shard, append('rotated', id, principal, 'to', successor, 'until', deadline_ms, 'record', record))
 end
 
--- A session that is there goes on under another id. `record`: without details, which it keeps.
+-- Give a live session another id. `record`: without the login's details, which it keeps.
 local function move(shard, id, principal, successor, deadline_ms, record)
   local user = user_of(principal)
   local before = redis.call('HGET', user, id) or record

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- Remove sessions that are dead, and log that they expired.
+-- Remove sessions that are past their idle deadline, and log that they have expired.
 --
 -- KEYS  live, log
--- ARGV  shard, remove what was dead at or before this time, at most so many
+-- ARGV  shard, latest deadline to remove, how many at most
 -- ->    how many it removed
 local before_ms = math.min(tonumber(ARGV[2]), now_ms())
 local dead = redis.call(
@@ -14,6 +14,6 @@ for at = 1, #dead, 2 do
   entry = finish('expired', id, principal, expiry_of(id, principal, tonumber(dead[at + 1])))
 end
 if entry then
-  ring(ARGV[1], entry) -- whoever follows the events hears of it now
+  ring(ARGV[1], entry) -- followers of the events look at the log now
 end
 return #dead / 2

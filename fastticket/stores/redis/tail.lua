@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- The next entries of the log. Not flagged no-writes, as exchange.lua says: a replica must not answer.
+-- The next entries of the log. Not flagged no-writes (exchange.lua): a replica must not answer.
 --
 -- KEYS  live, log
--- ARGV  the last entry known (empty: from now on), entries at most
+-- ARGV  last known entry (empty: from now on), how many entries at most
 -- ->    { the entry to go on from, 1 if entries are lost, entries }
 local since, most = ARGV[1], tonumber(ARGV[2])
 local newest = redis.call('XREVRANGE', LOG, '+', '-', 'COUNT', 1)

@@ -1,9 +1,10 @@
-"""Which server serves which slot: one server, Sentinel's master, or a Cluster's primaries.
+"""Which server serves which slot: a single server, Sentinel's master, or a Cluster's primaries.
 
-    URL ──► parse_url ──► Address ──► Single | Sentinel | Cluster ──► Server ──► Lane ──► Link
+    URL ──► parse_url ──► Address ──► make_topology ──► Single | Sentinel | Cluster
+                                                        server_of(slot) ──► Server ──► Lane ──► Link
 
-`confirm_s`: how old the knowledge of who the primary is may become. When another server takes one's
-place, `on_change` is called before any of its replies is handed out: its data may be older.
+`confirm_s`: how often a topology confirms which server is the primary. When another server takes
+one's place, `on_change` is called before any of its replies is handed out: its data may be older.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ CONFIRM_S = 1.0
 
 
 class Single:
-    """Everything is on one server."""
+    """A topology of one server, which nothing can replace."""
 
-    confirm_s = CONFIRM_S  #: of no use: there is nobody to ask
+    confirm_s = CONFIRM_S  #: unused: there is nothing to confirm
     doubt_s = 0.0
 
     def __init__(self, address: Address, on_change: Callable[[Server], None]) -> None:
@@ -30,14 +31,14 @@ class Single:
         self.servers = {place.name: self._server}
 
     async def server_of(self, slot: int) -> Server:
-        """The one."""
+        """The server."""
         return self._server
 
     async def moved(self) -> None:
         """Nothing to look up."""
 
     async def aclose(self) -> None:
-        """Idempotent."""
+        """Close its connections. Idempotent."""
         await self._server.aclose()
 
 
@@ -45,7 +46,7 @@ Topology = Single | Sentinel | Cluster
 
 
 def make_topology(address: Address, on_change: Callable[[Server], None], confirm_s: float = CONFIRM_S) -> Topology:
-    """What an address describes."""
+    """The topology that an address describes."""
     if address.kind == "sentinel":
         return Sentinel(address, on_change, confirm_s)
     return Cluster(address, on_change, confirm_s) if address.kind == "cluster" else Single(address, on_change)

@@ -2,11 +2,13 @@
 -- Set and remove some attributes of a session, and leave the others.
 --
 -- KEYS  live, log, user, attributes
--- ARGV  shard, session id, principal, bytes of names and values at most, how many are removed, these names, then name and value of each
---       other
--- ->    the version, the one before; or how many bytes it would be, and nothing is written; false: no such session
+-- ARGV  shard, session id, principal, limit of names and values in bytes,
+--       how many are removed, these names, then names and values to set
+-- ->    { the new version, the one before }; or a number, and nothing is written: the bytes that
+--       there would be; false: no such session
 --
--- The field without a name has the version, and how many bytes the others have: '1763740000000-0 1234'.
+-- The field without a name has the version, and the size of the others in bytes:
+-- '1763740000000-0 1234'.
 local shard, id, principal, bytes_max, removed = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local key = attributes_of(id)
 if not redis.call('ZSCORE', LIVE, id .. '.' .. principal) then
@@ -25,7 +27,7 @@ end
 for at = 6 + removed, #ARGV, 2 do
   bytes = bytes - size_of(ARGV[at]) + #ARGV[at] + #ARGV[at + 1]
 end
-if bytes > bytes_max and bytes > tonumber(held) then -- a lowered limit does not forbid to take something away
+if bytes > bytes_max and bytes > tonumber(held) then -- removing is allowed above a lowered limit
   return bytes
 end
 

@@ -74,9 +74,7 @@ from fastticket.dataplane.endpoint cimport Front, find_original
 from fastticket.dataplane.forwarding cimport LOCATION_BYTES_MAX, Forwarding, is_browser, says_https
 from fastticket.dataplane.frames cimport CLOSE_FRAME_BYTES, Frames, close_frame, follow, is_between
 from fastticket.dataplane.chunks cimport dechunk
-from fastticket.dataplane.cookiefields cimport cookie_in, find_cookie, sets_cookie
-from fastticket.dataplane.fieldnames cimport Kind, reads_as
-from fastticket.dataplane.hosts cimport read_host
+from fastticket.dataplane.fieldnames cimport Kind
 from fastticket.dataplane.http1 cimport (
     FIELDS_MAX,
     TARGET_BYTES_MAX,
@@ -87,11 +85,10 @@ from fastticket.dataplane.http1 cimport (
     host_size,
     parse_request,
     parse_response,
-    take_target,
 )
 from fastticket.dataplane.lists cimport append, prepend, remove
 from fastticket.dataplane.octets cimport INCOMPLETE, equals, le64toh
-from fastticket.core.compiler cimport __builtin_clzll, is_rare
+from fastticket.core.compiler cimport __builtin_clzll
 from fastticket.core.mixing cimport mix
 from fastticket.dataplane.paths cimport EXACT, normal_path
 from fastticket.dataplane.reasons cimport UNCOUNTED, Reason, Row, phrase_of, row_of, slug_of, unreadable

@@ -179,7 +179,7 @@ class _Response:
         self._status = ""
         self._fields: list[tuple[str, str]] = []
         self._exc_info: OptExcInfo | None = None
-        self._write: Callable[[bytes], object] | None = None  # the server's, once the response has begun
+        self._write: Callable[[bytes], object] | None = None  # the server's, after the beginning
 
     @property
     def is_started(self) -> bool:

@@ -1,14 +1,15 @@
 """The rule of server errors, for all frameworks: what becomes of a session with its response.
 
-    response                     what the request changed       response that the client receives
-    below 500                    written before its first byte  the application's
-    below 500, and the store     stays unwritten                503 (below)
+    response                    what was changed               what the client receives
+    below 500                   written before the first byte  the application's response
+    below 500, and the store    stays unwritten                503, as below
       does not take the write
-    500 and more                 stays unwritten                the application's
-    500, by the framework, for   stays unwritten                503
+    500 and more                stays unwritten                the application's response
+    500 of the framework for    stays unwritten                503
       an error of the store
-    the application raised       stays unwritten                the server's; 503 if StoreUnavailable
-                                                                was raised before the response began
+    none: StoreUnavailable was  stays unwritten                503
+      raised before it began
+    none: another exception     stays unwritten                the server's response
 
 Frameworks make a 500 of an exception that nobody catches, so a 500 counts as an exception does.
 What `login`, `logout`, `rotate` and `save` have written at once stays written; so each of these

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ENVIRON_KEY", "SessionMiddleware", "ThreadSession", "login", "logout", "logout_everywhere", "rotate"]
 
-ENVIRON_KEY = "fastticket.session"
+ENVIRON_KEY = "fastticket.session"  #: where `environ` has the session
 UNAVAILABLE_STATUS_LINE = f"{UNAVAILABLE_STATUS} {HTTPStatus(UNAVAILABLE_STATUS).phrase}"
 
 

@@ -19,10 +19,10 @@ responses has the cookies of what was written (fastticket/web/reply.py), the 503
 from __future__ import annotations
 
 import enum
-from http import HTTPStatus
 
 from fastticket.errors import StoreUnavailable
 
+SERVER_ERROR = 500  # RFC 9110, section 15.6: from here on
 RETRY_AFTER_S = 1
 UNAVAILABLE_STATUS = StoreUnavailable.status
 UNAVAILABLE_BODY = b'{"detail":"sessions are unavailable; try again"}'
@@ -48,8 +48,8 @@ def outcome_of(status: int, *, has_store_failed: bool = False) -> Outcome:
     `has_store_failed`: the store has failed the request. Flask and Django make a response of an
     exception before this rule is asked, so a 500 may stand for that failure.
     """
-    if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status < SERVER_ERROR:
         return Outcome.WRITE
-    if status == HTTPStatus.INTERNAL_SERVER_ERROR and has_store_failed:
+    if status == SERVER_ERROR and has_store_failed:
         return Outcome.UNAVAILABLE
     return Outcome.DISCARD

@@ -101,7 +101,7 @@ class RequestSession(WebSession):
         await super().admit()
 
     async def _log_out(self) -> None:
-        await self._opening.done()  # `admit` has not waited for it if the request brought several tickets
+        await self._opening.done()  # `admit` has not, if there were several tickets
         await super()._log_out()
 
     async def _new_ticket(self, principal: str) -> str:
@@ -230,7 +230,7 @@ class SessionMiddleware:
     async def _admit(self, session: RequestSession) -> None:
         await session.admit()
         if not self._is_lazy:
-            with contextlib.suppress(StoreUnavailable):  # raised again when the application looks at an attribute
+            with contextlib.suppress(StoreUnavailable):  # a look at an attribute raises it again
                 await session.load()
 
     async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:

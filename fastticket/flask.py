@@ -29,7 +29,7 @@ import flask
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionInterface, SessionMixin
 from werkzeug.exceptions import ServiceUnavailable
 
-from fastticket.errors import BadAttribute, ConfigError, NotLoggedIn, StoreUnavailable
+from fastticket.errors import BadAttribute, ConfigError, StoreUnavailable
 from fastticket.sessions.attributes import AttributeChanges
 from fastticket.sync import TicketCache
 from fastticket.web.caches import Entries, at_once
@@ -74,9 +74,9 @@ class TicketSession(ThreadSession, SessionMixin):
     `principal_key`. SessionsUnavailable: the store failed.
     """
 
-    _failure: SessionsUnavailable | None = None  # why the ticket cannot be judged, or the session not be read
+    _failure: SessionsUnavailable | None = None  # the ticket cannot be judged, or attributes not read
     _is_marked = False  # by `session.modified = True`
-    _is_permanent = False  # what `permanent` was set to, where neither a session nor a signed cookie holds it
+    _is_permanent = False  # as `permanent` was set, without a session or signed cookie to hold it
 
     def __init__(self, *known: Any) -> None:
         super().__init__(*known)
@@ -210,12 +210,8 @@ class TicketSession(ThreadSession, SessionMixin):
                 log.warning("a login leaves behind %r of the signed cookie: no session can hold that", name)
                 del self._anonymous[name]
 
-    def _not_kept(self) -> NotLoggedIn:
-        names = ", ".join(map(repr, sorted(self._anonymous)))
-        return NotLoggedIn(
-            f"session: {names} can not be kept for a visitor who is not logged in: set app.secret_key, and such a visitor has Flask's "
-            f"signed cookie; or log in (session[{self._principal_key!r}] = …)"
-        )
+    def _remedy(self, log_in: str) -> str:
+        return f"set app.secret_key, and such a visitor has Flask's signed cookie; or {log_in}"
 
 
 class TicketSessions(SessionInterface):

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ENVIRON_KEY", "SessionMiddleware", "ThreadSession", "login", "logout", "logout_everywhere", "rotate"]
 
-ENVIRON_KEY = "fastticket.session"
+ENVIRON_KEY = "fastticket.session"  #: where `environ` has the session
 UNAVAILABLE_STATUS_LINE = f"{UNAVAILABLE_STATUS} {HTTPStatus(UNAVAILABLE_STATUS).phrase}"
 
 
@@ -179,7 +179,7 @@ class _Response:
         self._status = ""
         self._fields: list[tuple[str, str]] = []
         self._exc_info: OptExcInfo | None = None
-        self._write: Callable[[bytes], object] | None = None  # the server's, once the response has begun
+        self._write: Callable[[bytes], object] | None = None  # the server's, after the beginning
 
     @property
     def is_started(self) -> bool:

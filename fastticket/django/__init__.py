@@ -13,10 +13,10 @@ store and the keys.
 What FASTTICKET may hold:
 
     store                 the store's URL, as of `fastticket.open_store`
-    keys                  the key file; without it, the keys are those in the environment variable FASTTICKET_KEYS
+    keys                  the key file; without it the environment's FASTTICKET_KEYS has the keys
     audience              the key ring's; "default" without it
     create_unknown_users  whether a principal that has no user here gets one; False without it
-    cookie_partitioned    whether the session's cookie is Partitioned, which no SESSION_COOKIE_* says; False without it
+    cookie_partitioned    whether the session's cookie is Partitioned; False without it
     project               a word that tells projects apart which have the same SECRET_KEY
     all others            settings of `fastticket.TicketCache`
 
@@ -40,9 +40,9 @@ from fastticket.sync import TicketCache
 __all__ = ["ticket_cache"]
 
 OWN_SETTINGS = frozenset({"store", "keys", "audience", "create_unknown_users", "cookie_partitioned", "project"})
-NEAR_ATTRIBUTES_BYTES = 16_000_000  # by default: each request that asks for its user reads the attributes
+NEAR_ATTRIBUTES_BYTES = 16_000_000  # by default: a request for its user reads the attributes
 
-_making = threading.Lock()  # with `functools.cache` alone, threads that call at the same time make one each
+_making = threading.Lock()  # `functools.cache` alone lets threads that call together make one each
 
 
 def ticket_cache() -> TicketCache:

@@ -22,7 +22,7 @@ class TicketBackend(RemoteUserBackend):
 
     @property
     def create_unknown_user(self) -> bool:
-        """FASTTICKET["create_unknown_users"], under the name that Django's RemoteUserBackend reads."""
+        """FASTTICKET["create_unknown_users"], as Django's RemoteUserBackend asks for it."""
         return bool(fastticket_settings().get("create_unknown_users", False))
 
     def authenticate(self, request: HttpRequest | None, remote_user: str) -> AbstractBaseUser | None:

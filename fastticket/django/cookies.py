@@ -29,7 +29,7 @@ SETTINGS = {
     "domain": "SESSION_COOKIE_DOMAIN",
     "is_partitioned": 'FASTTICKET["cookie_partitioned"]',
 }
-HTTP_ONLY_PREFIXES = "__host-http-", "__http-"  # browsers take names that begin so only with HttpOnly
+HTTP_ONLY_PREFIXES = "__host-http-", "__http-"  # of names that browsers take only with HttpOnly
 
 
 class Origin(NamedTuple):
@@ -41,7 +41,7 @@ class Origin(NamedTuple):
 
 def ticket_cookie() -> TicketCookie:
     """The cookie that the settings describe. ImproperlyConfigured: browsers would refuse it."""
-    same_site = settings.SESSION_COOKIE_SAMESITE or "Lax"  # without the attribute, browsers take that
+    same_site = settings.SESSION_COOKIE_SAMESITE or "Lax"  # as browsers have it without the attribute
     return _cookie_of(
         settings.SESSION_COOKIE_NAME,
         settings.SESSION_COOKIE_SECURE if settings.is_overridden("SESSION_COOKIE_SECURE") else None,

@@ -65,7 +65,7 @@ class TicketMiddleware(AuthenticationMiddleware):
         session = request.session
         try:
             session._admit()
-            if settings.CSRF_USE_SESSIONS:  # CsrfViewMiddleware reads, and could not answer a failure with 503
+            if settings.CSRF_USE_SESSIONS:  # CsrfViewMiddleware reads it, where a failure is no 503
                 session._read()
         except StoreUnavailable:
             return _unavailable(request)

@@ -1,8 +1,10 @@
 """The session engine. Django's session key is a ticket or, before a login, the session itself,
 signed.
 
-    anonymous   the content is in the cookie (fastticket/django/anonymous.py): crawlers leave nothing in the store
-    logged in   the session's attributes (fastticket/django/shared.py), which every application shares that admits the ticket
+    anonymous   the content is in the cookie, so that crawlers leave nothing in the store
+                (fastticket/django/anonymous.py)
+    logged in   the content is the attributes of the ticket's session, shared with every application
+                that admits the ticket (fastticket/django/shared.py)
 
 Rules of this file
 - The ticket says which principal is logged in; the note of its login says which user that is in
@@ -71,7 +73,7 @@ class SessionStore(SessionBase):
         self._is_key_due = False  # another ticket, by `cycle_key`
         self._is_expiry_due = False  # by `set_expiry`
         self._is_cookie_due = False  # the ticket is another one, or its cookie lasts otherwise
-        self._ends_with_browser: bool | None = None  # the cookie of a ticket that was made in this request
+        self._ends_with_browser: bool | None = None  # the cookie of a ticket that was made here
         self._has_failed = False  # the store, in this request
         self._seen = SeenVersion(())
         self._ambiguous_keys: list[str] = []  # those of the request, if it brought several

@@ -44,7 +44,7 @@ class SharedData(MutableMapping[str, Any]):
     def __init__(self, attributes: Attributes, owner: Owner) -> None:
         self.attributes = attributes
         self.is_hash_renewed = False  # by update_session_auth_hash(): the password has changed
-        self._is_login_noted = False  # by login(), of a user who was logged in: it sets the hash, too, but last
+        self._is_login_noted = False  # by login() of a user who was logged in; it sets the hash last
         self._owner = owner
         self._data: MutableMapping[str, Any] = attributes
         self._new_note: Note | None = None  # once the note was changed

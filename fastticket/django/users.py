@@ -42,7 +42,7 @@ class SessionUser:
         self._known_by: object = None  # the principal and note for which `_known` was found
         self._known: AbstractBaseUser | None = None
         self._elsewhere_principal = ""  # for whom `_elsewhere` was found
-        self._elsewhere: tuple[AbstractBaseUser, str] | None = None  # the user, and the backend that knows him
+        self._elsewhere: tuple[AbstractBaseUser, str] | None = None  # with the backend's path
 
     def user(self, request: HttpRequest | None) -> AbstractBaseUser | AnonymousUser:
         """Anonymous: nobody is logged in, or nobody whom this project knows. StoreUnavailable."""

@@ -44,11 +44,18 @@ SEEN_SUFFIX = "-seen"  # of the second cookie's name
 
 
 class _Place(NamedTuple):
-    """Where a browser keeps a cookie: one for each name and place. `domain` empty: the host alone."""
+    """Where a browser keeps a cookie: one a name and place. `domain` empty: for the host alone."""
 
     domain: str
     path: str
     is_partitioned: bool
+
+    def is_same(self, other: _Place) -> bool:
+        """Browsers ignore case and a first dot in a Domain."""
+        return self._normal() == other._normal()
+
+    def _normal(self) -> tuple[str, str, bool]:
+        return self.domain.lower().removeprefix("."), self.path, self.is_partitioned
 
 
 class TicketCookie:
@@ -188,31 +195,24 @@ class TicketCookie:
         come first.
         """
         own = self._place(host)
-        own_domain = own.domain.lower().removeprefix(".")  # browsers ignore case and a first dot
-        domains, paths, deeper = [""], {"/": None}, {}
+        domains, paths, deeper_paths = [""], {"/": None}, {}
         if not self._is_for_host_alone:
             domains += domains_above(host)
             paths = dict.fromkeys([self._path, "/"])
-            deeper = dict.fromkeys(path for path in _paths_above(asked_path) if path not in paths)
+            deeper_paths = dict.fromkeys(path for path in _paths_above(asked_path) if path not in paths)
         partitions = [self._is_partitioned]
         if self._is_partitioned or (asked_path and self.is_secure(host, is_https=is_https)):
             partitions.append(not self._is_partitioned)
         usual = [_Place(domain, path, each) for each in partitions for path in paths for domain in domains]
-        own_names, above = domains[:2], domains[2:]
-        return (
-            [
-                place
-                for place in usual
-                if (place.domain.lower(), *place[1:]) != (own_domain, own.path, own.is_partitioned)
-            ],
-            [
-                _Place(domain, path, each)
-                for names in (above, own_names)
-                for path in deeper
-                for each in partitions
-                for domain in names
-            ],
-        )
+        of_host, above_host = domains[:2], domains[2:]
+        deeper = [
+            _Place(domain, path, each)
+            for names in (above_host, of_host)
+            for path in deeper_paths
+            for each in partitions
+            for domain in names
+        ]
+        return [place for place in usual if not place.is_same(own)], deeper
 
     def _shared(self, host: str, is_https: bool) -> str:
         """The attributes that all values of one response have."""

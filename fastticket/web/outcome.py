@@ -1,14 +1,15 @@
 """The rule of server errors, for all frameworks: what becomes of a session with its response.
 
-    response                     what the request changed       response that the client receives
-    below 500                    written before its first byte  the application's
-    below 500, and the store     stays unwritten                503 (below)
+    response                    what was changed               what the client receives
+    below 500                   written before the first byte  the application's response
+    below 500, and the store    stays unwritten                503, as below
       does not take the write
-    500 and more                 stays unwritten                the application's
-    500, by the framework, for   stays unwritten                503
+    500 and more                stays unwritten                the application's response
+    500 of the framework for    stays unwritten                503
       an error of the store
-    the application raised       stays unwritten                the server's; 503 if StoreUnavailable
-                                                                was raised before the response began
+    none: StoreUnavailable was  stays unwritten                503
+      raised before it began
+    none: another exception     stays unwritten                the server's response
 
 Frameworks make a 500 of an exception that nobody catches, so a 500 counts as an exception does.
 What `login`, `logout`, `rotate` and `save` have written at once stays written; so each of these
@@ -18,10 +19,10 @@ responses has the cookies of what was written (fastticket/web/reply.py), the 503
 from __future__ import annotations
 
 import enum
-from http import HTTPStatus
 
 from fastticket.errors import StoreUnavailable
 
+SERVER_ERROR = 500  # RFC 9110, section 15.6: from here on
 RETRY_AFTER_S = 1
 UNAVAILABLE_STATUS = StoreUnavailable.status
 UNAVAILABLE_BODY = b'{"detail":"sessions are unavailable; try again"}'
@@ -47,8 +48,8 @@ def outcome_of(status: int, *, has_store_failed: bool = False) -> Outcome:
     `has_store_failed`: the store has failed the request. Flask and Django make a response of an
     exception before this rule is asked, so a 500 may stand for that failure.
     """
-    if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status < SERVER_ERROR:
         return Outcome.WRITE
-    if status == HTTPStatus.INTERNAL_SERVER_ERROR and has_store_failed:
+    if status == SERVER_ERROR and has_store_failed:
         return Outcome.UNAVAILABLE
     return Outcome.DISCARD

@@ -68,10 +68,11 @@ class SessionReply:
         cookies = [*self._set_cookies, *self._seen_cookies(max_age_s)]
         if not is_accessed and not cookies:
             return []
-        said = {name.lower(): value for name, value in given}
-        added = [] if _varies_by_cookie(said.get("vary", "")) else [("Vary", "Cookie")]
+        present = {name.lower(): value for name, value in given}
+        vary = present.get("vary", "")
+        added = [] if vary and _varies_by_cookie(vary) else [("Vary", "Cookie")]
         added += [("Set-Cookie", cookie) for cookie in cookies]
-        if cookies and "cache-control" not in said:
+        if cookies and "cache-control" not in present:
             added.append(("Cache-Control", "no-store"))
         return added
 

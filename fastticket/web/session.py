@@ -85,7 +85,7 @@ class WebSession(SessionMapping):
 
     @property
     def principal(self) -> str | None:
-        """The principal that is logged in, or will be at the end of the request. None: nobody is."""
+        """The principal that is logged in, or will be at the end of the request; None: nobody."""
         self._is_accessed = True
         return self._principal
 
@@ -124,7 +124,7 @@ class WebSession(SessionMapping):
             self._reply.clear_ticket()
         self._end_ambiguous_tickets()
         self._become_anonymous()
-        self._anonymous.clear()  # with what was to move into a session whose login is not carried out yet
+        self._anonymous.clear()  # with what was to move into the session of a login that was due
 
     def rotate(self) -> None:
         """Replace the ticket by another one of the same session, at the end of the request.
@@ -262,10 +262,12 @@ class WebSession(SessionMapping):
 
     def _not_kept(self) -> NotLoggedIn:
         names = ", ".join(map(repr, sorted(self._anonymous)))
-        return NotLoggedIn(
-            f"session: {names} can not be kept for a visitor who is not logged in: log in "
-            f"(session[{self._principal_key!r}] = …), or put the framework's own signed-cookie sessions around this one"
-        )
+        remedy = self._remedy(f"log in (session[{self._principal_key!r}] = …)")
+        return NotLoggedIn(f"session: {names} can not be kept for a visitor who is not logged in: {remedy}")
+
+    def _remedy(self, log_in: str) -> str:
+        """What a programmer can do who wants to keep something for anonymous visitors."""
+        return f"{log_in}, or put the framework's own signed-cookie sessions around this one"
 
     # --- logout, login, rotation
 
@@ -278,7 +280,7 @@ class WebSession(SessionMapping):
 
     async def _log_out(self) -> None:
         for ticket in self._tickets_to_end:
-            with contextlib.suppress(TicketRefused):  # its key has left the ring meanwhile, or it was one of several
+            with contextlib.suppress(TicketRefused):  # it is over, or its key has left the ring
                 await result_of(self._cache.logout(ticket))
         self._tickets_to_end = []
         self._reply.clear_ticket()
@@ -289,7 +291,7 @@ class WebSession(SessionMapping):
         try:
             ticket = await self._new_ticket(principal)
         except BaseException:
-            self._become_anonymous()  # the application may answer the error, and that must not try again
+            self._become_anonymous()  # or the response to the error would try again
             raise
         self._login_due = None
         try:

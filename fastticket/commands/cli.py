@@ -120,7 +120,7 @@ def _revoke(command: argparse.ArgumentParser) -> None:
 
 
 def _events(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--follow", action="store_true", help="and what comes, until interrupted")
+    command.add_argument("--follow", action="store_true", help="go on with new events, until interrupted")
     add_store(command)
     command.set_defaults(run=_run_events)
 
@@ -131,7 +131,7 @@ def _check_config(command: argparse.ArgumentParser) -> None:
     add_keys(command)
     command.add_argument("--show-secrets", action="store_true", help="print the store's passwords, too")
     command.add_argument(
-        "--live", action="store_true", help="and ask the store, resolve names, open logs, look at the modes of files"
+        "--live", action="store_true", help="also ask the store, resolve names, open logs, look at the modes of files"
     )
     command.set_defaults(run=check_config)
 

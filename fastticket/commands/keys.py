@@ -47,7 +47,10 @@ def add_key_commands(parser: argparse.ArgumentParser) -> None:
     which = command.add_mutually_exclusive_group()
     which.add_argument("--id", type=_key_id, metavar="N", help="of the new key (default: the next one)")
     which.add_argument(
-        "--from", dest="source", metavar="FILE", help="put in what this key file has more; - reads standard input"
+        "--from",
+        dest="source",
+        metavar="FILE",
+        help="add the keys of this key file that are missing; - reads standard input",
     )
 
     command = _command(commands, "promote", "let a key sign", promote)

@@ -84,7 +84,7 @@ def config_of(options: argparse.Namespace) -> Config:
     if options.config:
         if given:
             raise ConfigError(
-                f"--{next(iter(given))} is said in the file when there is --config; leave one of them out"
+                f"--{next(iter(given))} does not go with --config, whose file sets it; leave one of them out"
             )
         return load_config(options.config)
     return simple_config(
@@ -113,7 +113,7 @@ def is_linkis(path: Path) -> bool:
 def _linkis_config(path: Path, given: dict[str, Any]) -> Config:
     """Linkis' file does not contain addresses, keys and the number of workers: options do."""
     if "store" in given:
-        raise ConfigError(f"--store is said in {path}; leave one of them out")
+        raise ConfigError(f"--store does not go with {path}, which sets it; leave one of them out")
     keys = str(Path(given["keys"]).absolute()) if "keys" in given else ""
     return load_linkis(
         path,

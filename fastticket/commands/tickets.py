@@ -61,7 +61,7 @@ def inspect(options: argparse.Namespace) -> int:
 def _keyring_of(options: argparse.Namespace) -> Keyring:
     """The key ring of --config, of --keys or of the environment. ConfigError."""
     if options.config and options.keys:
-        raise ConfigError("--keys is said in the file when there is --config; leave one of them out")
+        raise ConfigError("--keys does not go with --config, whose file sets it; leave one of them out")
     if options.config:
         return config_of(options).keyring()
     return Keyring.from_file(options.keys) if options.keys else Keyring.from_env()

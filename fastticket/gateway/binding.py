@@ -16,7 +16,7 @@ from fastticket.gateway.lookups import UnresolvedName, look_up
 BACKLOG = 4096
 HINTS = {
     errno.EADDRINUSE: "; is another one running?",
-    errno.EADDRNOTAVAIL: ": it is none of this machine",
+    errno.EADDRNOTAVAIL: ": this machine has no such address",
     errno.EBADF: ": no descriptor of that number was handed over",
     errno.ENOTSOCK: ": what was handed over is not a socket",
 }

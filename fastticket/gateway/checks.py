@@ -192,5 +192,9 @@ def _why_not_made(path: Path, where: str) -> Iterable[str]:
     """Why a file cannot be made: its folder is missing, or this user may not write there."""
     with contextlib.suppress(OSError):
         if stat.S_ISDIR(path.parent.stat().st_mode):
-            return [] if os.access(path.parent, os.W_OK | os.X_OK) else [f"{where}: nobody may write in {path.parent}"]
+            return (
+                []
+                if os.access(path.parent, os.W_OK | os.X_OK)
+                else [f"{where}: this user may not write in {path.parent}"]
+            )
     return [f"{where}: the folder {path.parent} is not there"]

@@ -8,10 +8,11 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from fastticket.dataplane.balance import server_text
 from fastticket.dataplane.http1 import response_head
+from fastticket.dataplane.proxy import Proxy
 from fastticket.gateway.addresses import Server
 from fastticket.gateway.settings import UpstreamSettings
 from fastticket.tasks import end
@@ -23,21 +24,17 @@ FIRST_CHECK_TIMEOUT_S = 2.0  # a server that takes longer to answer the first on
 
 
 class HealthChecks:
-    """The checks of an upstream, one task for each server.
+    """The checks of one upstream, one task for each server. `group`: the upstream's number in the
+    data plane, which gets every change.
 
-    `set_health(server, is_well)` is called with every change; `is_fallback(server)` says whether a
-    server is only the second address of a name: then no log line tells of its health.
+    `unreported`: servers whose health no log line tells.
     """
 
-    def __init__(
-        self,
-        upstream: UpstreamSettings,
-        set_health: Callable[[Server, bool], None],
-        is_fallback: Callable[[Server], bool],
-    ) -> None:
+    def __init__(self, proxy: Proxy, group: int, upstream: UpstreamSettings) -> None:
+        self.unreported: set[Server] = set()
+        self._proxy = proxy
+        self._group = group
         self._upstream = upstream
-        self._set_health = set_health
-        self._is_fallback = is_fallback
         self._tasks: dict[Server, asyncio.Task[None]] = {}
 
     async def check_first(self, servers: Iterable[Server]) -> dict[Server, bool]:
@@ -59,7 +56,7 @@ class HealthChecks:
         for server in self._tasks.keys() - servers.keys():
             self._tasks.pop(server).cancel()
         for server in servers.keys() - self._tasks.keys():
-            self._set_health(server, servers[server])
+            self._proxy.set_health(self._group, server, servers[server])
             self._tasks[server] = asyncio.create_task(
                 self._check_for_ever(server, servers[server]), name=f"fastticket-health-{self._upstream.name}"
             )
@@ -78,11 +75,11 @@ class HealthChecks:
             row = row + 1 if is_right != is_well else 0
             if row == (self._upstream.health_successes if is_right else self._upstream.health_failures):
                 is_well, row = is_right, 0
-                self._set_health(server, is_well)
+                self._proxy.set_health(self._group, server, is_well)
                 self._tell(server, fault)
 
     def _tell(self, server: Server, fault: str) -> None:
-        if self._is_fallback(server):
+        if server in self.unreported:
             return
         if fault:
             log.warning("upstream %s: %s is not well: %s", self._upstream.name, server_text(server), fault)

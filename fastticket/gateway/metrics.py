@@ -1,6 +1,4 @@
-"""What `/metrics` says: a snapshot as Prometheus' text format. docs/operations.md explains every
-line of it.
-"""
+"""`/metrics`: a snapshot in Prometheus' text format. docs/operations.md explains every line of it."""
 
 from __future__ import annotations
 
@@ -35,8 +33,8 @@ COUNTERS = {
 #: What an application asks for.
 CHANGES = ("login", "logout", "logout_everywhere", "rotation")
 
-#: What is so now in a worker -> name, unit's divisor, how workers' values become one, and what it
-#: says.
+#: A value in the notes -> name, divisor to the base unit, how the workers' values become one, help
+#: text.
 GAUGES: dict[str, tuple[str, int, Callable[[Iterable[float]], float], str]] = {
     "sessions_held": ("near_cache_sessions", 1, sum, "Sessions in the near caches."),
     "touches_unwritten": ("near_cache_dirty_entries", 1, sum, "Uses of sessions that are not written yet."),
@@ -48,7 +46,7 @@ GAUGES: dict[str, tuple[str, int, Callable[[Iterable[float]], float], str]] = {
 
 
 def metrics_text(snapshot: Snapshot) -> bytes:
-    """The page."""
+    """The page of a snapshot."""
     registry = CollectorRegistry()
     registry.register(_Families(snapshot))
     return generate_latest(registry)
@@ -59,7 +57,7 @@ class _Families(Collector):
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
-        """All of them, as prometheus-client asks for them."""
+        """All metrics; prometheus-client calls it."""
         snapshot = self._snapshot
         yield _requests(snapshot.counted)
         yield _answers(snapshot.counted)
@@ -77,7 +75,7 @@ class _Families(Collector):
 
 
 def _requests(counted: Mapping[str, Any]) -> Metric:
-    """Every series is there from the start, so that a rate sees its first increase."""
+    """Every series exists from the start, so that `rate()` sees its first increase."""
     family = CounterMetricFamily(
         "fastticket_requests", "Requests whose ticket was judged, or that were refused.", labels=["verdict", "reason"]
     )
@@ -100,7 +98,7 @@ def _answers(counted: Mapping[str, Any]) -> Metric:
 
 
 def _labelled(counted: Mapping[str, Any], name: str, label: str, text: str, always: Iterable[str]) -> Metric:
-    """Numbers by what they count; those of `always` from the start."""
+    """Counts by one label. The label values of `always` exist from the start."""
     family = CounterMetricFamily(f"fastticket_{name}", text, labels=[label])
     for value, count in (dict.fromkeys(always, 0) | counted.get(name, {})).items():
         family.add_metric([value], count)
@@ -161,7 +159,7 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _gathered(pairs: Iterable[tuple[Any, Any]]) -> Iterable[tuple[Any, list[Any]]]:
-    """All that belongs to a key."""
+    """The values of each key."""
     found: dict[Any, list[Any]] = {}
     for key, value in pairs:
         found.setdefault(key, []).append(value)

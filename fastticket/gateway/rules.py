@@ -101,13 +101,13 @@ def _check_listeners(config: Config, problems: Problems) -> None:
     require(
         admin is None or is_loopback(admin),
         "[gateway] admin",
-        f"{admin} is not unix:PATH and not a loopback address: nobody else may ask there",
+        f"{admin} is not unix:PATH and not a loopback address: only this machine may ask there",
     )
     problems.attempt(config.admin_access)
     require(
         not gateway.admin_owner or gateway.admin.startswith("unix:"),
         "[gateway] admin_owner",
-        "is for a Unix socket: admin is none",
+        "is for a Unix socket, and admin is not one",
     )
 
 
@@ -123,7 +123,7 @@ def _check_trust(config: Config, problems: Problems) -> None:
     require(
         gateway.auth_path or not gateway.auth_front,
         "[gateway] auth_front",
-        "says who asks at auth_path, and there is none",
+        "names the proxy that asks at auth_path, and there is no auth_path",
     )
     require(
         gateway.trusted_proxies or not gateway.auth_front,
@@ -255,7 +255,7 @@ def _check_route(config: Config, route: RouteSettings, problems: Problems) -> No
             and len(method) <= 32
             and method not in NEVER_FORWARDED,
             f"{where} methods",
-            f"{method!r} is no method in capitals, or one that nobody may send",
+            f"{method!r} is not a method in capitals, or one that is never forwarded",
         )
     require(
         not route.host or re.fullmatch(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]", route.host),

@@ -73,8 +73,8 @@ def _read(place: memoryview) -> tuple[int, dict[str, Any]] | None:
 
 
 def add(total: Any, counted: Any) -> Any:
-    """The sum of two of the shape of `Slot.counted`: numbers, names to numbers, or pairs of a bound
-    and a number.
+    """The sum of two results of `Slot.counted`, or of parts of them: numbers, tables by name, or
+    lists of (bound, number).
     """
     if isinstance(counted, dict):
         missing = {name: value for name, value in total.items() if name not in counted}

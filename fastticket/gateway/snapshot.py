@@ -1,4 +1,4 @@
-"""How a gateway is, at one moment: what its supervisor knows, and what its workers have told."""
+"""The state of a gateway at one moment: what its supervisor knows, and the notes of its workers."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-NOTE_AGE_MAX_S = 5.0  # a worker writes one each second; one that has not for so long is not counted on
+NOTE_AGE_MAX_S = 5.0  # a worker writes a note each second; after so long without one it does not serve
 
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
-    """Notes are those of `Worker`."""
+    """`notes` describes what is in a note."""
 
-    is_stopping: bool  #: or is about to
-    readiness: Sequence[str]  #: what counts: `[gateway] readiness`
-    workers: int  #: that there should be
-    serving: Mapping[int, Mapping[str, Any] | None]  #: notes of the present generation's workers that serve
-    notes: Sequence[Mapping[str, Any]]  #: of all that live, those that retire too
-    counted: Mapping[str, Any]  #: since the start, by all that ever were
+    is_stopping: bool  #: or drained, or about to stop
+    readiness: Sequence[str]  #: what decides about it: `[gateway] readiness`
+    workers: int  #: as configured
+    serving: Mapping[int, Mapping[str, Any] | None]  #: notes of the present generation's ready workers, by number
+    notes: Sequence[Mapping[str, Any]]  #: of all workers, those that retire included
+    counted: Mapping[str, Any]  #: since the start, by all workers that there were
     retiring: int  #: processes
     restarts: int
     reloads: Mapping[str, int]  #: done, refused
 
     def unhealthy(self) -> list[str]:
-        """The workers that do not serve."""
+        """The workers that do not serve, as `worker N`."""
         now_s = time.monotonic()
         return [f"worker {number}" for number in range(self.workers) if not _is_fresh(self.serving.get(number), now_s)]
 
     def away(self) -> list[str]:
-        """What is not there, as any of the workers sees it."""
+        """What at least one worker is missing: workers, the store, upstreams without a server that is up."""
         notes = self._notes_of_serving()
         store = ["store"] if any(map(is_store_away, notes)) else []
         return [*self._ending(), *self.unhealthy(), *store, *self._groups_away(notes)]
 
     def unready(self) -> list[str]:
-        """What of it is a reason to send requests to another gateway.
+        """What is missing so that balancers should send requests to other gateways, by `readiness`.
 
-        A store that is away is none while sessions are admitted without it, and an upstream is none
-        while there is another: every gateway would be avoided at once. `store-any` and
-        `upstreams-any` make them reasons.
+        A store that is away does not count while sessions are admitted without it, nor does one
+        upstream while another one is up: all gateways would be avoided at once. `store-any` and
+        `upstreams-any` make them count.
         """
         notes, counts = self._notes_of_serving(), set(self.readiness)
         workers = self.unhealthy() if "workers" in counts else []
@@ -66,14 +66,14 @@ def _is_fresh(note: Mapping[str, Any] | None, now_s: float) -> bool:
 
 
 def is_store_away(note: Mapping[str, Any]) -> bool:
-    """By a worker's note."""
+    """Whether the worker of this note cannot reach its store, or a shard of it."""
     states = note["store"].values()
     return note["now"]["shards_away"] > 0 or (bool(states) and "closed" not in states)
 
 
 def _admits_nobody(note: Mapping[str, Any]) -> bool:
-    """A worker without its store. One that holds nobody's session admits nobody either, but would,
-    as soon as the store is back: that is so on every gateway of a quiet fleet at once.
+    """Whether a worker without its store admits no session. A worker that holds none does not count:
+    on a quiet fleet that is every gateway at once.
     """
     now = note["now"]
     is_any_admitted = now["shards_leased"] > 0 or now["sessions_held"] == 0

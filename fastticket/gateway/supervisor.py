@@ -251,6 +251,10 @@ class Supervisor:
         """All that live, of any generation."""
         return [process for g in self._generations() for process in g.processes.values()]
 
+    def _serving(self) -> list[WorkerProcess]:
+        """Those that serve and were not told to end."""
+        return [process for process in self._processes() if process.is_serving and not process.is_dismissed]
+
     def _slots(self) -> list[Slot]:
         return [process.slot for process in self._processes()]
 
@@ -368,9 +372,8 @@ class Supervisor:
     def _let_leave(self) -> None:
         if not self._is_leaving:
             self._is_leaving, self._left_at_s = True, self._loop.time()
-        for process in self._processes():
-            if process.is_serving and not process.is_dismissed:
-                process.let_leave()
+        for process in self._serving():
+            process.let_leave()
 
     def _drain(self) -> None:
         """POST /drain: what an orchestrator asks for before it sends SIGTERM."""
@@ -384,9 +387,8 @@ class Supervisor:
             return
         log.info("ready again: DELETE /drain")
         self._is_leaving = False
-        for process in self._processes():
-            if process.is_serving and not process.is_dismissed:
-                process.let_stay()
+        for process in self._serving():
+            process.let_stay()
 
     def _stop(self) -> None:
         """Stop all generations. The sockets close at once, so that no client waits in their queues."""

@@ -61,14 +61,9 @@ class UpstreamGroup:
             _check_name(address)
         self._found = {address: self._servers_at(address) for address in addresses}
         self._unresolved: dict[Address, str] = {}  # the reasons
-        self._health = HealthChecks(
-            upstream,
-            lambda server, is_well: proxy.set_health(self.number, server, is_well),
-            lambda server: server in self._fallbacks,
-        )
+        self._health = HealthChecks(proxy, self.number, upstream)
         self._resolver: asyncio.Task[None] | None = None
         self._applied: dict[Server, int] = {}  # what the data plane has: servers and weights
-        self._fallbacks: set[Server] = set()
         if servers := self._servers():
             self._apply(servers)
 
@@ -184,14 +179,15 @@ class UpstreamGroup:
     def _set_servers(self, servers: Mapping[Server, int]) -> None:
         """Without the fallbacks, if all together are too many. ValueError: still too many."""
         names = fallbacks_of(self._found.values())
-        self._fallbacks = {server for _, fallbacks in names for server in fallbacks}
+        every_fallback = {server for _, fallbacks in names for server in fallbacks}
+        self._health.unreported = every_fallback  # it is normal that one of them does not answer
         try:
             self._proxy.set_servers(self.number, servers.items(), names)
         except ValueError:
             if not names:
                 raise
-            firsts = [(server, weight) for server, weight in servers.items() if server not in self._fallbacks]
-            self._fallbacks = set()
+            firsts = [(server, weight) for server, weight in servers.items() if server not in every_fallback]
+            self._health.unreported = set()
             self._proxy.set_servers(self.number, firsts)
 
 

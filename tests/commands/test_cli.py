@@ -716,8 +716,8 @@ def test_serve_says_it_in_the_same_words(cli, in_process, keyfile, tmp_path, whe
     [
         (["serve"], "serve needs --config FILE, or --upstream"),
         (["serve", "--config", "none.toml"], "none.toml: No such file"),
-        (["serve", "--config", "a.toml", "--keys", "k"], "--keys is said in the file"),
-        (["serve", "--config", "a.toml", "--workers", "2"], "--workers is said in the file"),
+        (["serve", "--config", "a.toml", "--keys", "k"], "--keys does not go with --config, whose file sets it"),
+        (["serve", "--config", "a.toml", "--workers", "2"], "--workers does not go with --config, whose file sets it"),
         (["serve", "--upstream", "127.0.0.1:1"], "FASTTICKET_KEYS is not set"),
         (
             ["serve", "--upstream", "nowhere..invalid:1", "--keys", "keys.toml", "--listen", "127.0.0.1:0"],

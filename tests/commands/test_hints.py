@@ -165,7 +165,7 @@ def refusal(started, tmp_path, monkeypatch):
         ),
         (
             ["--keys", "keys.toml", "--listen", "192.0.2.1:1"],
-            "Cannot assign requested address: it is none of this machine",
+            "Cannot assign requested address: this machine has no such address",
         ),
     ],
 )

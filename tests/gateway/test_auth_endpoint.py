@@ -408,7 +408,7 @@ def test_a_request_without_a_route_is_403(gateway, origin):
     [
         (
             {"auth_front": "nginx", "trusted_proxies": ["unix"]},
-            "auth_front: says who asks at auth_path, and there is none",
+            "auth_front: names the proxy that asks at auth_path, and there is no auth_path",
         ),
         ({**ENDPOINT, "auth_front": "nginx"}, "auth_front: nginx is believed only if it is one of trusted_proxies"),
         ({**ENDPOINT, "auth_front": "apache"}, "auth_front: must be one of"),

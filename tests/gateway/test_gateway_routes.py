@@ -443,8 +443,8 @@ def test_routes_with_the_same_timeouts_share_them(lengths):
 @pytest.mark.parametrize(
     ("route", "said"),
     [
-        ({"methods": ["get"]}, "[[route]] / methods: 'get' is no method in capitals"),
-        ({"methods": ["TRACE"]}, "methods: 'TRACE' is no method in capitals, or one that nobody may send"),
+        ({"methods": ["get"]}, "[[route]] / methods: 'get' is not a method in capitals"),
+        ({"methods": ["TRACE"]}, "methods: 'TRACE' is not a method in capitals, or one that is never forwarded"),
         ({"methods": "GET"}, "methods: must be a list of strings"),
         ({"first": True, "host": "a"}, "first: is for routes without a host"),
         ({"host": "Shop"}, "host: must be a name in lower case"),

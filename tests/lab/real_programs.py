@@ -147,8 +147,15 @@ def serving(
             env={**os.environ, **(environment or {})},
         )
         port = None if path else listener.getsockname()[1]
-    try:
+    with ending(process):
         yield f"unix:{path}" if path else f"127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def ending(process: subprocess.Popen) -> Iterator[None]:
+    """Ends a process with SIGTERM. One that does not end by that is killed, and is an error."""
+    try:
+        yield
     finally:
         process.terminate()
         try:

@@ -6,7 +6,8 @@ import json
 
 import pytest
 from conftest import fields_of
-from lab.chromium import chromium
+from lab.chromium import browser as browser_of
+from lab.chromium import tab
 from lab.processes import Nginx
 from lab.redis_servers import free_port, make_certificates
 from lab.web_sites import Place
@@ -19,10 +20,17 @@ ROUTES = [
 HOST = "www.shop.test"
 
 
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    with browser_of(tmp_path_factory.mktemp("profile")) as address:
+        yield address
+
+
 @pytest.fixture
-def browser(tmp_path):
-    with chromium(tmp_path / "profile") as started:
-        yield started
+def browser(chromium):
+    """A tab without cookies."""
+    with tab(chromium) as made:
+        yield made
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ PEERS = HERE / "peers"
 
 @dataclasses.dataclass
 class Gateway:
-    """A gateway that runs: its process, the port it listens on, and the Redis it asks, if it does."""
+    """A gateway that runs: its process, the port it listens on, and the Redis it asks, if any."""
 
     child: Child
     port: int

@@ -1,9 +1,9 @@
 """How many gateways and Redis nodes for so many sessions and requests: a model of the load on the
 store.
 
-    python bench/capacity.py --sessions 1e8 --active 5e6 --rate 1e6          a plan
-    python bench/capacity.py --table                                         the tables of docs/capacity.md
-    python bench/capacity.py --check FILE                                    beside what scale.py measured
+    python bench/capacity.py --sessions 1e8 --active 5e6 --rate 1e6   a plan
+    python bench/capacity.py --table                                  tables of docs/capacity.md
+    python bench/capacity.py --check FILE                             against figures of scale.py
 
 The rules it is made of, each one a line of `load`:
 

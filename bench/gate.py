@@ -1,16 +1,18 @@
 """Whether the hot paths have become slower than the last recorded baseline. `make test` asks, and
 CI with it.
 
-    .venv/bin/python bench/gate.py             exit status 1 if something has
-    … --record                                 what is measured now is the baseline from here on; commit it, and say why in the message
+    .venv/bin/python bench/gate.py   exit status 1 if something has
+    … --record                       make what is measured now the baseline; commit it, and say why
 
 Two kinds of figures, in `baseline.json`:
 
-instructions   of callgrind, and system calls (instructions.py), within 3 %. They repeat within 0.1 %, however busy the machine is.
-               Fewer are red, too: what has been won would be room for the next loss. Their key is what makes the code: compiler,
-               Cython, Python, libcrypto, libc, as far as a release is likely to change it.
-ratios         to a reference workload in the same run, at most 15 % more: a check to `hmac.digest`; a proxied request's CPU to that of
-               `floor.c`, which passes the same bytes on unread. They depend on the processor, which is their key.
+instructions   of callgrind, and system calls (instructions.py), within 3 %. They repeat within
+               0.1 %, however busy the machine is. Fewer are red, too: a gain that is not recorded
+               would hide the next loss. Their key is what makes the code: compiler, Cython, Python,
+               libcrypto, libc, as far as a release is likely to change it.
+ratios         to a reference workload in the same run, at most 15 % more: a check to `hmac.digest`;
+               a proxied request's CPU to that of `floor.c`, which passes the same bytes on unread.
+               They depend on the processor, which is their key.
 
 Where there is no baseline for the toolchain or the processor, nothing is judged, and it says so.
 """

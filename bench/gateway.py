@@ -1,12 +1,12 @@
 """What a gateway costs a request, ours beside those that users would pick instead: CPU, requests a
 second, latencies, system calls.
 
-    .venv/bin/python bench/gateway.py            every candidate, 20 rounds, about five minutes
-    … --quick                                    4 rounds of those that budgets name, one minute
+    .venv/bin/python bench/gateway.py   every candidate, 20 rounds, about five minutes
+    … --quick                4 rounds of those that budgets name, one minute
     … --only nginx fastticket
-    … --connections 256                          the budget of p99 is for so many
-    … --wrk                                      wrk and an nginx as the upstream instead of load.c: a cross-check, see below
-    … --json FILE                                the figures
+    … --connections 256      the number that the budget of p99 is for
+    … --wrk                  wrk, and an nginx as the upstream, instead of load.c: see below
+    … --json FILE            the figures
 
 Run it by `make bench-gateway`, which installs the candidates, on a machine of two cores that has
 nothing else to do.

@@ -5,10 +5,12 @@ machine is.
 
     check, hit            a call from Python of a ticket in the near cache, touch noted
     check, HMAC           the same of one that is not there: signature verified
-    request               a whole proxied request: all that the gateway's turns do for it, but for the kernel
+    request               a whole proxied request: all that the gateway's turns do for it, without
+                          the kernel
     request, head scan    of it, the request's head: `parse_request`
     request, check        of it, the check of its ticket
-    request, calls        system calls, each counted as one: what callgrind does not see of them is most of a request's cost
+    request, calls        system calls, each counted as one: callgrind does not see the kernel,
+                          which is most of a request's cost
 
 Method: one process under valgrind, counted only between marks (marks.c). Calls are counted over
 2,000 of them, with the Python loop around them. The request is counted over a slice of the loader

@@ -1,8 +1,9 @@
 """The history of the figures: measure everything, and see what changed.
 
-    python bench/track.py run [--quick]              all benchmarks in turn; a record in bench/history/ (about half an hour)
-    python bench/track.py compare [OLD [NEW]]        what differs between two records, by default the last two
-    python bench/track.py table [RECORD]             the tables of docs/benchmarks.md, by default of the last
+    python bench/track.py run [--quick]         all benchmarks in turn (half an hour), and a record
+                                                of them in bench/history/
+    python bench/track.py compare [OLD [NEW]]   the differences of two records, else of the last two
+    python bench/track.py table [RECORD]        the tables of docs/benchmarks.md, else of the last
 
 A record is named after its time and commit; commit it. Times in it are this machine's, on that day:
 it swings by a fifth. What counts are ratios, taken within one run, and instructions, which repeat.

@@ -446,7 +446,7 @@ SITE = ["/", "/admin", "/login", "/account", "/api/private"]
 
 
 def as_sent(url):
-    """As a browser writes a path: UTF-8, percent-encoded, and what is written so already as it is."""
+    """As a browser writes a path: UTF-8, percent-encoded; what is encoded already stays."""
     return quote(url.partition("?")[0], safe="/%;:@!$&'()*+,=~[]|^")
 
 

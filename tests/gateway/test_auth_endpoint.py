@@ -605,7 +605,7 @@ def test_behind_it_a_client_s_own_description_gets_nobody_past(front):
     ],
 )
 def test_behind_it_a_path_of_two_readings_gets_nobody_past(front, path):
-    """Some make another path of it before they ask: then it is that one that the application gets."""
+    """Some proxies rewrite the path before they ask: the application gets the rewritten one."""
     address, _, behind, _ = front
     head, _ = ask(address, get(path))
     if status_of(head) == 200:

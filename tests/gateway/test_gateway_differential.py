@@ -198,7 +198,7 @@ def is_refusal(message: Message, method: str) -> bool:
 
 
 def check_response(relay, raw: bytes, method: str) -> bool:
-    """Whether it went on: then as it was understood. Else it was refused or cut short, and rightly."""
+    """Whether the request was forwarded, as it was understood; else its refusal was right."""
     relay.answer = raw
     got = relay.send(relay.with_ticket(f"{method} /x HTTP/1.1\r\nHost: a\r\n\r\n".encode()))
     asked = [method, "GET"]  # so one more response would be seen

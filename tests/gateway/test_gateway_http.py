@@ -796,7 +796,7 @@ def test_interim_responses_are_counted_for_each_request_anew(gateway, origin):
 
 
 def test_a_stale_handle_reaches_nobody(gateway, origin):
-    """What the control plane says of a connection that is gone, or that has gone on, does nothing."""
+    """An answer of the control plane to a connection that is gone, or went on, does nothing."""
     at = gateway(origin())
     assert at.ask(GET)[1] == b"ok"
     for handle in (0, 1, 1 << 32, (1 << 64) - 1):

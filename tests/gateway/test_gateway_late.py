@@ -22,7 +22,7 @@ def get(path="/", ticket=None):
 
 @pytest.fixture
 def asking(gateway, origin, monkeypatch):
-    """A gateway whose control plane answers nothing by itself; the asks, as they come; the origin."""
+    """(a gateway whose control plane answers nothing by itself, its asks, the origin)"""
     behind = origin()
     at = gateway(behind, routes=[{"path": "/exempting", "exempt": "/exempting/public"}, {"path": "/"}])
     asks = []

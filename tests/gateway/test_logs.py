@@ -105,7 +105,7 @@ def test_a_standard_error_that_nobody_reads_stops_nobody(site, table, tmp_path):
 
 
 def test_a_standard_output_that_nobody_reads_is_no_reason_to_wait(table, tmp_path):
-    """Full before the gateway said that it serves: it answered nobody but clients, and no signal."""
+    """A pipe full before the gateway said that it serves: it answered clients, but no signal."""
     (tmp_path / "fastticket.toml").write_text(to_toml(read_config(table(admin="unix:admin.sock"), "test", tmp_path)))
     reading, writing = small_pipe()
     os.set_blocking(writing, False)
@@ -237,7 +237,7 @@ def lines_lost(at):
 
 @pytest.mark.parametrize("name", ["access_log", "error_log"])
 def test_a_log_that_can_not_be_opened(site, table, tmp_path, name):
-    """At the start it is a mistake of the configuration. Later it costs lines, and no worker (P12)."""
+    """At the start an error of the configuration. Later it costs lines, and no worker (P12)."""
     (tmp_path / "logs").mkdir()
     at = site(table(**{name: "logs/a.log"}))
     shutil.rmtree(tmp_path / "logs")

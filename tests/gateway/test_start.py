@@ -1,4 +1,4 @@
-"""P12: what a gateway needed to start once it does not need to go on. Real processes, a real Redis."""
+"""P12: a gateway goes on without what it needed to start. Real processes, a real Redis."""
 
 import os
 import re

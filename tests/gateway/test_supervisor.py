@@ -30,7 +30,7 @@ GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 class SlowApplication:
-    """Answers at once, but for `/slow`: that waits until `go_on` is set. `asked`: somebody waits."""
+    """Answers at once, but `/slow` waits until `go_on` is set. `asked`: a request waits."""
 
     def __init__(self):
         self.asked, self.go_on = threading.Event(), threading.Event()
@@ -647,7 +647,7 @@ def test_a_bad_configuration_is_refused_and_the_old_one_stays(site, table, folde
 
 
 def test_a_reload_waits_for_every_worker(site, table, folder):
-    """One of two is ready, the other one dies before it is: those that serve have noticed nothing."""
+    """Of two new workers one is ready and one dies before it is: those that serve stay."""
     at = site(table(workers=2))
     before = set(at.workers())
     with contextlib.closing(sqlite3.connect(folder / "s.db", isolation_level=None)) as db:

@@ -1,13 +1,12 @@
 """A store in memory, for tests: a second, plain implementation of the Store protocol whose faults
 are switched on and off.
 
-    ModelServer   what the stores of several processes share: sessions and logs, shard by shard. The truth.
-    ModelStore    one process' way to it: the Store protocol. Remembers every call.
-    Wire          between the two: what gets refused, lost, or held back
-    VirtualLoop   an event loop in which time passes only when nobody has anything left to do
+    ModelServer   the truth, shared by the stores of several processes: sessions and logs by shard
+    ModelStore    one process' Store protocol on it; remembers every call
+    Wire          between the two: refuses, loses or holds back calls and answers
+    VirtualLoop   an event loop in which time passes only when no task has anything left to do
 
-A call is done by the server in one step, so that the order of things is that of the code that
-calls.
+The server does a call in one step, so that things happen in the order of the code that calls.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Its clock stands still while there is work, and jumps to the next timer when there is none."""
+    """An event loop whose clock stands still during work, and jumps to the next timer."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0

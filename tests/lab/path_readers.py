@@ -179,7 +179,7 @@ BEST_FIT = dict(  # of Windows' code pages: what is in the tables of Unicode ano
 
 @of_text
 def as_best_fit(text):
-    """Of who has a code page without that character: é is e, α is a, a wide form is the narrow one."""
+    """A reader whose code page lacks a character: é is e, α is a, a wide form is the narrow one."""
 
     def fit(each):
         plain = [c for c in unicodedata.normalize("NFKD", each[0]) if c < "\x80"]

@@ -212,7 +212,7 @@ def h11_fields(event: h11.Request | h11.Response) -> Fields:
 
 
 def h11_events(connection: h11.Connection, reading: Reading, goes_on: Iterator[bool]) -> None:
-    """All that a connection has to say. `goes_on` does what comes between two messages, if it does."""
+    """All messages of a connection. `goes_on` does what comes between two of them, if it does."""
     while True:
         event = connection.next_event()
         if event in (h11.NEED_DATA, h11.PAUSED):

@@ -225,7 +225,7 @@ class Protocol:
         yield from self._tick(state)
 
     def key(self, state: State) -> int:
-        """The same for states that differ only in which gateway is which, if they do the same work."""
+        """One value for all states that differ only in the order of like gateways."""
         if self.scope.caches:
             return hash(state)
         return hash(state._replace(gateways=tuple(sorted(map(hash, state.gateways)))))

@@ -3,7 +3,7 @@ the model's state.
 
     create  rotate  revoke  revoke_all    as logins, rotations and logouts ask for them
     exchange                              touches, the log's tail, deadlines
-    again                                 a gateway's ledger, made again after a failover, in one step
+    again                                 a gateway's ledger, made again after a failover, at once
 
 A shard is a value: each function returns another one. `at` is the store's time; entries of the log
 get `at`, `at + 1` and so on as positions, so the caller leaves room. Session ids and principals are
@@ -116,7 +116,7 @@ def _end(shard: Shard, at: int, sid: Id) -> Shard:
 
 
 def _end_all(shard: Shard, at: int, principal: Id, up_to: int, kept: Id) -> tuple[Shard, tuple[Id, ...]]:
-    """Each has a mark, and so has all of it if none is kept: for those that are not there just now."""
+    """Mark each, and all sessions if none is kept: for those that are not there just now."""
     ids = tuple(
         sid for sid, record in shard.live if record.principal == principal and record.created <= up_to and sid != kept
     )

@@ -34,7 +34,7 @@ PROMISES = {
 
 @dataclass(frozen=True)
 class Fault:
-    """`old` is there exactly once in `file`; `tests` (pytest's node ids) turn red once it is `new`."""
+    """`old` stands exactly once in `file`; `tests` (pytest's node ids) fail when it is `new`."""
 
     id: str
     promise: str

@@ -1,10 +1,11 @@
 """Breaks the product on purpose, one fault at a time, in a copy of the tree, and sees which tests
 turn red.
 
-    make mutations                  every fault, first of all without any; records what was seen, and writes docs/promises.md
-    make mutations ONLY="ID ID"     these alone
-    make mutations NEW=1            those that are not as they were seen
-    python -m mutations.run [--write] [--only ID ...] [--new]      the same, in the folder `tests`
+    make mutations                every fault, after a run without any; records what was seen, and
+                                  writes docs/promises.md
+    make mutations ONLY="ID ID"   these alone
+    make mutations NEW=1          those that have changed since they were seen
+    python -m mutations.run [--write] [--only ID ...] [--new]   the same, in the folder `tests`
 
 A fault that no test sees is an error, and so is one that some test was said to see and did not. A
 test that does not end, or takes the interpreter along, is red.

@@ -1,4 +1,4 @@
-"""Attributes without a store: the mapping and its differences, and which near copies may be kept."""
+"""Attributes without a store: the mapping, its differences, and which near copies are kept."""
 
 import pytest
 from hypothesis import given

@@ -86,7 +86,7 @@ class Fleet:
             self.nginx = Nginx(self.folder, config, ("127.0.0.1", self.port))
 
     def ask(self, user, request):
-        """One request on a connection of its own, from the user's address: (status, fields, body)."""
+        """One request on its own connection, from the user's address: (status, fields, body)."""
         with Client(fileno=socket.socket(socket.AF_INET, socket.SOCK_STREAM).detach()) as client:
             client.bind((f"127.{1 + user}.1.1", 0))
             client.connect(("127.0.0.1", self.port))

@@ -302,7 +302,7 @@ class Simulation:
         return use.counts and (use.by == by or (not self.faulty and use.at_ms <= settled_ms))
 
     def _touches_arrived(self, by: int, until_ms: int) -> None:
-        """P5: what this gateway admitted up to then is in the store, if the store could be reached."""
+        """P5: the store has what this gateway admitted until then, if it could be reached."""
         if self.faulty:
             return
         for session in self.sessions:

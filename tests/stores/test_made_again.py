@@ -288,7 +288,7 @@ async def test_who_comes_second_writes_nothing(server, gateways):
 
 
 async def test_who_has_ended_is_told_from_who_may_come_yet(server):
-    """While another server has just taken over, the one is refused, the other asked to try again."""
+    """Just after a takeover the one is refused, and the other told to try again."""
     store = fastticket.open_store(f"redis://{server.address}/0")
     keys = fastticket.Keyring.generate()
     async with fastticket.TicketCache(store, keys, idle_timeout_s=600) as cache:

@@ -105,7 +105,7 @@ class Crowd:
 
     @contextlib.asynccontextmanager
     async def fault(self):
-        """The time of a fault; afterwards, it waits until every cache works with the store again."""
+        """Lasts as long as a fault; then waits until every cache works with the store again."""
         self.fault_until_s = float("inf")
         yield
         async with asyncio.timeout(BOUND_S):

@@ -185,7 +185,7 @@ def test_a_browser_takes_the_cookie_and_lets_it_go(gateway, application, browser
 
 
 def test_cookies_of_one_name_in_and_out_of_a_partition_lock_nobody_out(gateway, application, browser, https):
-    """Log in, set `cookie_partitioned`, log in again, take it back: then it takes one login more."""
+    """Log in, set `cookie_partitioned`, log in again, take it back: that takes one more login."""
     urls = []
     for partitioned in (False, True):
         ticket = {"cookie": "__Host-ticket", "cookie_same_site": "None", "cookie_partitioned": partitioned}

@@ -25,7 +25,7 @@ from fastticket.gateway.config import read_config
 from fastticket.gateway.given import Given
 from fastticket.gateway.worker import Worker
 
-pytest_plugins = ("lab.django_projects",)  # its fixtures, of which there is to be one for all
+pytest_plugins = ("lab.django_projects", "lab.fixtures")
 
 BOUND_S = 10
 

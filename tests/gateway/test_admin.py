@@ -19,7 +19,7 @@ import time
 import pytest
 from conftest import BOUND_S, Client, fields_of, status_of
 from lab.processes import Site, starting_none
-from lab.redis_servers import Server, free_port, wait_until
+from lab.redis_servers import free_port, wait_until
 from prometheus_client.parser import text_string_to_metric_families
 
 import fastticket
@@ -34,13 +34,6 @@ from fastticket.gateway.slot import Slot
 from fastticket.gateway.snapshot import NOTE_AGE_MAX_S, Snapshot
 
 DOCUMENT = os.path.join(os.path.dirname(__file__), "../../docs/operations.md")
-
-
-@pytest.fixture
-def redis_server(tmp_path):
-    server = Server(tmp_path)
-    yield server
-    server.kill()
 
 
 @pytest.fixture

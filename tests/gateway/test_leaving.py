@@ -53,19 +53,6 @@ def table(tmp_path, origin):
     return make
 
 
-@pytest.fixture
-def site(tmp_path):
-    started = []
-
-    def start(config, **options):
-        started.append(Site(tmp_path, config, **options))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.stop()
-
-
 def readiness(at):
     with Client(str(at.folder / "admin.sock")) as client:
         client.sendall(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n")

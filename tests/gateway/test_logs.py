@@ -17,7 +17,7 @@ import threading
 
 import pytest
 from conftest import BOUND_S, OK, Client, status_of
-from lab.processes import Process, Site
+from lab.processes import Process
 from lab.redis_servers import Server, free_port, wait_until
 
 import fastticket
@@ -51,19 +51,6 @@ def table(tmp_path, origin):
         }
 
     return make
-
-
-@pytest.fixture
-def site(tmp_path):
-    started = []
-
-    def start(config, **options):
-        started.append(Site(tmp_path, config, **options))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.stop()
 
 
 def small_pipe():

@@ -8,21 +8,13 @@ import sys
 
 import pytest
 from conftest import BOUND_S, fields_of, status_of
-from lab.processes import Site
-from lab.redis_servers import Server, wait_until
+from lab.redis_servers import wait_until
 
 import fastticket
 from fastticket.commands.keyfile import create_key_file
 from fastticket.gateway.config import read_config, to_toml
 
 OPEN = b"GET /open HTTP/1.1\r\nHost: a\r\n\r\n"
-
-
-@pytest.fixture
-def redis_server(tmp_path):
-    server = Server(tmp_path)
-    yield server
-    server.kill()
 
 
 @pytest.fixture
@@ -47,19 +39,6 @@ def table(tmp_path, origin, redis_server):
         return made
 
     return make
-
-
-@pytest.fixture
-def site(tmp_path):
-    started = []
-
-    def start(config, **options):
-        started.append(Site(tmp_path, config, **options))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.stop()
 
 
 def ticket_of(folder):

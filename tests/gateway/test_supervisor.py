@@ -75,19 +75,6 @@ def table(folder, origin):
     return make
 
 
-@pytest.fixture
-def site(folder):
-    started = []
-
-    def start(config, **options):
-        started.append(Site(folder, config, **options))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.stop()
-
-
 def in_store(folder, action):
     """Do something with a cache of our own on the gateway's store."""
 

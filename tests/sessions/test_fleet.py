@@ -14,8 +14,8 @@ from collections import Counter
 
 import pytest
 from conftest import BOUND_S, Client, fields_of, status_of
-from lab.processes import Nginx, Process
-from lab.redis_servers import Server, free_port, wait_until
+from lab.processes import Nginx
+from lab.redis_servers import free_port, wait_until
 
 import fastticket
 from fastticket.commands.keyfile import create_key_file
@@ -131,29 +131,6 @@ def application(made):
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(name), name))
 
     return serve
-
-
-@pytest.fixture
-def run(tmp_path):
-    started = []
-
-    def start(*arguments, **options):
-        started.append(Process(*arguments, cwd=tmp_path, **options))
-        return started[-1]
-
-    yield start
-    for each in started:
-        if each.process.poll() is None:
-            each.process.kill()
-        each.process.wait(BOUND_S)
-        each.process.stdout.close()
-
-
-@pytest.fixture
-def redis_server(tmp_path):
-    server = Server(tmp_path)
-    yield server
-    server.kill()
 
 
 @pytest.fixture

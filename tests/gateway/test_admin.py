@@ -108,7 +108,7 @@ class Watched(Site):
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             capture_output=True,
             text=True,
-            timeout=BOUND_S,
+            timeout=3 * BOUND_S,
             check=True,
         ).stdout.strip()
 

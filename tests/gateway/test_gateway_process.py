@@ -223,7 +223,7 @@ def test_the_demo(run, tmp_path):
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=BOUND_S,
+            timeout=3 * BOUND_S,
             check=True,
         )
         body, _, status = done.stdout.rpartition("\n")

@@ -122,7 +122,7 @@ def serve_in_vain(folder, config):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=BOUND_S,
+        timeout=3 * BOUND_S,
     )
 
 

@@ -135,7 +135,7 @@ def test_workers_that_can_not_start_at_first_end_the_gateway(folder, table):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=BOUND_S,
+        timeout=3 * BOUND_S,
     )
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert re.search(r"^fastticket: .*nowhere", done.stderr, re.MULTILINE)

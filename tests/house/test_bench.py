@@ -29,6 +29,7 @@ def test_p2_no_revocation_is_unknown_for_longer_than_the_lease(tmp_path):
     assert all(found[f"revocation/{way}/last_admitted"] <= 2000 for way in ("doorbell", "killed", "blocked"))
 
 
+@pytest.mark.alone
 def test_a_gateway_asks_redis_almost_never(tmp_path):
     found = run(tmp_path, "store_load.py", "--seconds", "2", "--only", "fastticket", "naive: GET, EXPIRE")
     assert found["store load/fastticket/commands"] < 20  # 10 at full rate, which a busy machine may not reach

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-BOUND_S = 20  # for a command; it is killed then
+BOUND_S = 60  # for a command; it is killed then
 
 
 class Commands:

@@ -40,7 +40,7 @@ def run(program: str, url: str) -> str:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=BOUND_S,
+        timeout=3 * BOUND_S,
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout

@@ -258,6 +258,7 @@ async def test_what_a_gateway_did_that_is_gone_the_others_make_again(server, gat
     await reloaded.store.aclose()
 
 
+@pytest.mark.alone
 async def test_a_logout_everywhere_of_many_sessions_is_one_record_and_all_of_them_end_again(server, gateways):
     first, last = gateways
     sessions = [await new_session(first.store) for _ in range(12_000)]

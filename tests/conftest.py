@@ -102,7 +102,7 @@ def pytest_runtest_protocol(item):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Of a failure: the command that repeats it."""
+    """For each failure, print the command that repeats it."""
     failed = {report.nodeid for kind in ("failed", "error") for report in terminalreporter.getreports(kind)}
     if failed:
         terminalreporter.section("to repeat one of them")

@@ -39,7 +39,7 @@ def route_of(path, routes):
 
 
 def is_plain(path, routes):
-    """Of a path as it comes, in ASCII."""
+    """The reading of a path as it comes, in ASCII."""
     raw = path.encode()
     return readable_path(raw) is not None and not any(may_be_under(raw, route) for route in routes)
 

@@ -727,8 +727,8 @@ def test_a_response_that_stalls_is_ended(gateway, origin):
 
 
 def test_an_upload_that_becomes_too_slow_is_ended(gateway, origin):
-    """Who sends a part of a body at once may not take his time for the rest of it: each window has
-    its minimum.
+    """A client that sends part of a body at once may not be slow with the rest: each window has its
+    minimum.
     """
 
     def serve(connection):

@@ -53,7 +53,7 @@ def test_p1_a_verdict_is_not_taken_for_the_next_request_s(asking):
 
 
 def test_p1_a_verdict_is_not_taken_for_the_next_client_s(asking):
-    """Who has gone had asked his first question, and so has the one who has his place now."""
+    """The client that has gone and the one that has its slot now are both at their first request."""
     at, asks, behind = asking
     tickets = [at.login(name) for name in ("alice", "mallory")]
     with at.connect() as gone:

@@ -1,5 +1,5 @@
-"""Who is waited for, for how long, and whose fault it is: uploads that a server is slow to take,
-silent streams, kept connections.
+"""Timeouts, and which side is blamed for them: uploads that a server is slow to take, silent
+streams, kept connections.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ def post(size, ticket=None, path="/"):
 
 
 def drain(connection, size):
-    """What is still to come of a body."""
+    """Read the rest of a body."""
     size -= len(connection.buffer)
     connection.buffer = b""
     while size > 0:

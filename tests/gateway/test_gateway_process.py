@@ -211,7 +211,7 @@ def is_taken(port):
 
 
 def test_the_demo(run, tmp_path):
-    """What the README promises, with curl."""
+    """The demo as the README shows it, with curl."""
     port, one, two = free_port(), free_port(), free_port()
 
     def demo():

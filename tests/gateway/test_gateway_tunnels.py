@@ -1,5 +1,5 @@
-"""Who was admitted stays so for one answer, and no longer than the session: tunnels and streams end
-with it.
+"""An admission holds for one answer, and no longer than the session: tunnels and streams end with
+it.
 """
 
 import contextlib

@@ -557,7 +557,7 @@ def test_touches_of_a_retiring_worker_are_written(site, table, folder):
 
 
 def test_retirement_ends(site, table):
-    """Who does not finish what he has begun does not keep a worker for ever."""
+    """A client that does not finish its request does not keep a worker for ever."""
     at = site(table(retire_timeout_s=0.5))
     (old,) = at.workers()
     with at.connect() as idle:
@@ -786,7 +786,7 @@ def test_a_successor_takes_over_a_port(site, table):
 
 
 def serve_in_vain(folder):
-    """What a gateway says that can not start by the folder's configuration."""
+    """The error output of a gateway that cannot start by the folder's configuration."""
     done = subprocess.run(
         [sys.executable, "-m", "fastticket", "serve", "--config", "fastticket.toml"],
         cwd=folder,

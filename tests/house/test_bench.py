@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(2 * BOUND_S)
 
 
 def run(tmp_path, script, *arguments):
-    """What it found, budgets met or not."""
+    """The figures of a benchmark, budgets met or not."""
     report = tmp_path / "report.json"
     command = [sys.executable, BENCH / script, *arguments, "--json", report]
     subprocess.run(command, check=False, timeout=BOUND_S, stdout=subprocess.DEVNULL)

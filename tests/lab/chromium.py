@@ -65,7 +65,7 @@ class Chromium:
                 self.status = event["params"]["response"]["status"]
 
     def run(self, script: str) -> Any:
-        """What a script says in the page, awaited."""
+        """The value of a script that runs in the page, awaited."""
         found = self._call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")

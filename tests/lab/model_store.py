@@ -112,7 +112,7 @@ class _Log:
 
     @property
     def change(self) -> Changed | None:
-        """What the doorbell says of the last entry, if it is of attributes."""
+        """The change of attributes that the doorbell rings for, if the last entry is one."""
         event = self.events[-1] if self.events else None
         return Changed(event.session_id, event.position) if event and event.kind == "changed" else None
 
@@ -275,7 +275,7 @@ class ModelServer:
 
 
 class Call(NamedTuple):
-    """What a process asked of the store. `shards`: where it goes, if it goes to a few."""
+    """A call of the store by a process. `shards`: those that it is for, if only some."""
 
     name: str
     arguments: tuple[Any, ...] = ()
@@ -283,7 +283,7 @@ class Call(NamedTuple):
 
     @property
     def requests(self) -> Mapping[int, Request]:
-        """What `exchange` was given; empty for other calls."""
+        """The requests given to `exchange`; empty for other calls."""
         return self.arguments[0] if self.name == "exchange" else {}
 
     @property

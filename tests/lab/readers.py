@@ -54,8 +54,8 @@ def plain(name: bytes, value: bytes) -> tuple[bytes, bytes]:
 
 
 def target_and_host(method: bytes, target: bytes, fields: Fields) -> tuple[bytes, bytes]:
-    """What a request asks for, and whom (RFC 9112, 3.2.2 and 3.2.4): worked out anew, as peers
-    leave that to their callers.
+    """The target and the host of a request (RFC 9112, 3.2.2 and 3.2.4): worked out here, since
+    peers leave that to their callers.
     """
     absolute = re.fullmatch(rb"(?i:https?)://([^/?]+)(.*)", target)
     if absolute:
@@ -426,8 +426,8 @@ def is_excused(stricter: list[Stricter], messages: list[Message]) -> bool:
 
 
 def difference(ours: Reading, theirs: Reading, stricter: list[Stricter]) -> str | None:
-    """What the peer reads differently. Where it is known to be stricter, nothing is compared from
-    there on.
+    """The first thing that the peer reads differently. Where it is known to be stricter, nothing is
+    compared from there on.
     """
     for number, mine in enumerate(ours.messages):
         around = ours.messages[max(0, number - 1) : number + 1]

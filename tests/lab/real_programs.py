@@ -33,7 +33,7 @@ def program(name: str) -> str:
 
 
 def run(name: str, *arguments, bound_s: float = 3 * BOUND_S, **options) -> str:
-    """What a program says until it ends, well and in time."""
+    """The output of a program that ends in time and with exit code 0."""
     command = [program(name), *map(str, arguments)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=bound_s, **options)
     return done.stdout

@@ -32,7 +32,7 @@ class Record(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """Of the log. `revoked`: sid. `rotated`: sid, successor and its record. `everywhere`:
+    """An entry of the log. `revoked`: sid. `rotated`: sid, successor and its record. `everywhere`:
     principal, up_to, kept. `created`: sid.
     """
 
@@ -61,8 +61,8 @@ class Answer(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """Of a ledger: `end` (sid), `everywhere` (principal, up_to, kept), `rotate` (sid, successor,
-    record), `create` (sid, record).
+    """An entry of a ledger: `end` (sid), `everywhere` (principal, up_to, kept), `rotate` (sid,
+    successor, record), `create` (sid, record).
     """
 
     kind: str
@@ -205,7 +205,7 @@ def trim(shard: Shard, keep: int = 1) -> Shard:
 def again(
     shard: Shard, at: int, ledger: Sequence[Operation], how: Mapping[str, Callable[..., Shard]] | None = None
 ) -> Shard:
-    """What a gateway heard in the last minute, in the order in which it heard it first."""
+    """Make again what a gateway heard in the last minute, first heard first."""
     for operation in ledger:
         shard = (how or AGAIN)[operation.kind](shard, at, operation)
     return shard

@@ -166,7 +166,7 @@ class Pair:
 
 
 def words_of(operation):
-    """What again.lua takes."""
+    """The arguments of again.lua."""
     kind, sid, successor, record, principal, up_to, kept = operation
     match kind:
         case "end":

@@ -83,7 +83,7 @@ class Copy:
                 )  # with the times of its files, so that nothing is built again
 
     def _build(self) -> None:
-        """What has changed since it was built last."""
+        """Build the modules that have changed since the last build."""
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "setup.py", "-q", "build_ext", "--inplace"],
             cwd=TREE,
@@ -170,8 +170,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def digest_of(fault: Fault) -> str:
-    """Of what was tried: a fault that has changed since must be tried again; one that has only
-    moved, with its tests, need not.
+    """A digest of the fault as it was tried: one that has changed must be tried again, one that has
+    only moved, with its tests, need not.
     """
     tests = sorted(test.partition("::")[2] for test in fault.tests)
     text = json.dumps([fault.old, fault.new, tests])

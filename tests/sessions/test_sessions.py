@@ -42,7 +42,7 @@ def said(found: Session | Verdict) -> str:
 
 
 def calls_of(store: ModelStore, *names: str) -> list[str]:
-    """What was asked of the store; all but flushes if nothing is named."""
+    """The calls of the store by name; without names, all but flushes."""
     return [call.name for call in store.calls if call.name in names or (not names and call.name != "exchange")]
 
 

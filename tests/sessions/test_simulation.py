@@ -67,7 +67,7 @@ class Use:
 
 @dataclass
 class Known:
-    """What the world knows of a session."""
+    """The truth about a session."""
 
     principal: str
     ticket: str
@@ -261,7 +261,7 @@ class Simulation:
     # --- what must hold
 
     def _slack_ms(self) -> int:
-        """Of clocks that are read over a wire, and of what was under way."""
+        """The slack for clocks that are read over a wire, and for calls under way."""
         return 2 * self.latency_ms + RESOLUTION_MS
 
     def _judge_admission(self, by: int, session: Known) -> None:

@@ -69,7 +69,7 @@ async def gateways(server):
 
 
 async def back_from_snapshot(server):
-    """What came after the last SAVE is lost."""
+    """Restart it; what came after the last SAVE is lost."""
     await asyncio.to_thread(server.restart)
 
 

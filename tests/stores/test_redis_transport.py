@@ -941,7 +941,7 @@ def _masters(setup: SentinelSetup) -> set[int]:
 
 
 async def _ask_ports(topology: Sentinel, answers: list[tuple[float, float, int]]) -> None:
-    """Whoever answers says its port."""
+    """Ask the topology for ever, and note (asked, answered, port of the server that answered)."""
     while True:
         asked_s = time.monotonic()
         with contextlib.suppress(StoreUnavailable):

@@ -42,7 +42,7 @@ class Ours:
 
 
 class Within(OWN):
-    """What visitors who are not logged in leave is in Starlette's cookie."""
+    """Our middleware within Starlette's own, whose cookie keeps what anonymous visitors leave."""
 
     def __init__(self, app, **options):
         super().__init__(Ours(app), **options)

@@ -77,7 +77,7 @@ PATHS = {
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What a client has of one: the cookie."""
+    """A session as its client has it: the cookie."""
 
     number: int
     principal: str
@@ -92,7 +92,7 @@ class Session:
 
 @dataclass(slots=True)
 class Settings:
-    """What a gateway is configured with, where schedules differ."""
+    """The settings of a gateway in which schedules differ."""
 
     url: str
     workers: int = 1

@@ -1,4 +1,4 @@
-"""What broke before, each as it was seen: the numbers of sessions, the delays and the waits are
+"""Failures of the past, each as it was seen: the numbers of sessions, the delays and the waits are
 those of issue 11.
 """
 

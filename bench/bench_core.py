@@ -82,7 +82,7 @@ def _empty(ticket: str) -> None:
 
 @functools.cache
 def _names() -> dict[str, Any]:
-    """What the statements name. Each is seen to do its work."""
+    """The names that the statements use. Each call is checked to do its work."""
     now_ms = _wall_ms()
     keys, known, unknown = _keys(), _cache(), _cache()
     ticket = keys.mint(PRINCIPAL, now_ms, IDLE_TIMEOUT_S, LIFETIME_S)

@@ -52,7 +52,7 @@ Measured = dict[str, float]
 
 
 def keys() -> dict[str, str]:
-    """Of this machine: for which baseline what is measured here counts."""
+    """The keys of this machine: a baseline of the same keys is the one to compare with."""
     known = figures.versions()
     releases = {"python": 2, "gcc": 1, "openssl": 2, "cython": 2, "valgrind": 2}
     tools = " ".join(f"{name} {'.'.join(known.get(name, '?').split('.')[:parts])}" for name, parts in releases.items())
@@ -69,8 +69,8 @@ def measure(folder: Path) -> dict[str, Measured]:
 
 
 def call_ratios(folder: Path) -> Measured:
-    """Of the fastest of many short passes, which take turns: what disturbs them only makes them
-    slower.
+    """Ratios of calls, by the fastest of many short passes, which take turns: a disturbance only makes
+    a pass slower.
     """
     keyring = instructions.Keyring.from_file(folder / "keys.toml")
     text = (folder / "tickets").read_text().split()[0]
@@ -92,7 +92,7 @@ def call_ratios(folder: Path) -> Measured:
 
 
 def gateway_ratios(folder: Path) -> Measured:
-    """Of CPU a request."""
+    """Ratios of CPU a request."""
     build()
     folder = folder / "gateway"
     folder.mkdir()

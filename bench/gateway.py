@@ -220,7 +220,7 @@ def ratios(slices: Slices, above: str, below: str, quantity: str) -> list[float]
 def found_figures(
     root: str, slices: Slices, calls: Mapping[str, Mapping[str, float]], commands: Mapping[str, float]
 ) -> dict[str, figures.Figure]:
-    """What is written down."""
+    """The figures of the report."""
     found = {}
     for above, below in RATIOS:
         if {above, below} <= set(slices):
@@ -305,7 +305,7 @@ def run(options: argparse.Namespace) -> dict[str, figures.Figure]:
 
 
 def root_of(options: argparse.Namespace) -> str:
-    """Of the names of the figures."""
+    """The beginning of the names of the figures."""
     return "gateway" if options.connections == CONNECTIONS else f"gateway at {options.connections}"
 
 

@@ -115,7 +115,7 @@ def _total(dump: Path) -> int:
 
 
 def _inclusive(dump: Path, function: str) -> int:
-    """Of a function and all that it calls."""
+    """The instructions of a function and of all that it calls."""
     command = ["callgrind_annotate", "--inclusive=yes", "--threshold=100", "--auto=no", str(dump)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     for line in said.splitlines():
@@ -144,7 +144,7 @@ def _calls(dump: Path, functions: set[str]) -> Counter[str]:
 
 
 def inside(folder: Path) -> None:
-    """What is counted. Prints the number of requests."""
+    """The process whose instructions are counted. Prints the number of requests."""
     marks = ctypes.CDLL(str(BUILD / "marks.so"))
     keys = Keyring.from_file(folder / "keys.toml")
     text = (folder / "tickets").read_text().split()[0]
@@ -211,7 +211,7 @@ async def _count_requests(marks: ctypes.CDLL, folder: Path) -> float:
 
 
 def unit_of(name: str) -> str:
-    """Of a figure of `count`."""
+    """The unit of a figure of `count`."""
     return "calls a request" if name.endswith("calls") else "instructions"
 
 

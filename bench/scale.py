@@ -70,7 +70,7 @@ Found = tuple[dict[str, figures.Figure], dict[str, Any]]
 
 
 def tell(path: str, found: dict[str, figures.Figure]) -> None:
-    """What was found there, as it is found."""
+    """Print the figures of one part as soon as it is measured."""
     own = {name.removeprefix(f"{path}/"): each for name, each in found.items() if name.startswith(f"{path}/")}
     said = ", ".join(f"{name} {each['value']:,.4g} {each['unit']}" for name, each in own.items())
     print(f"{path.removeprefix('scale/'):28} {said}", flush=True)

@@ -69,8 +69,8 @@ def measure(folder: Path) -> dict[str, Measured]:
 
 
 def call_ratios(folder: Path) -> Measured:
-    """Ratios of calls, by the fastest of many short passes, which take turns: a disturbance only makes
-    a pass slower.
+    """Ratios of calls, by the fastest of many short passes, which take turns: a disturbance only
+    makes a pass slower.
     """
     keyring = instructions.Keyring.from_file(folder / "keys.toml")
     text = (folder / "tickets").read_text().split()[0]

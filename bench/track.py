@@ -142,8 +142,8 @@ def is_steady(unit: str) -> bool:
 
 
 def doubt(own: Mapping[str, float]) -> float:
-    """The uncertainty of a median, as a share of it: half of the distance between its quartiles, over
-    the root of ten rounds or more.
+    """The uncertainty of a median, as a share of it: half of the distance between its quartiles,
+    over the root of ten rounds or more.
     """
     return (own["high"] - own["low"]) / 2 / own["value"] / 10**0.5 if "low" in own else 0.0
 

@@ -1,35 +1,59 @@
-# make run        set up, build, and start the demo
-# make test       set up with everything the tests need, then the whole suite, checks and coverage
-# make quick      what takes under a minute: lint, types, and the tests that start no process
-# make check      lint and types only          make gate     whether the hot paths have become slower
-# make rooms      the package's rooms: files with their lines, and which room imports which
-# make model      every interleaving of the coherence protocol up to a bound, then each fault put back and its counterexample: minutes
-# make fuzz       the parsers (heads, bodies, cookies, paths, tickets, PROXY headers under sanitizers; properties files), FUZZ_RUNS inputs:
-#                 20,000,000 take a quarter of an hour; FUZZ="ticket paths" for some of them
-# make real       three programs as people run them, JupyterLab, socket.io and Gradio, by Chromium through a gateway: minutes, and a
-#                 gigabyte in build/real; before a release
-# make faults     every fault that the store and the gateways are to survive, on real servers, as a table: a quarter of an hour; FAULTS="--only NAME"
-# make drill      eight things that break under a running gateway: what clients saw, what log, /healthz, /readyz and /metrics said; a minute
-# make mutations  breaks the product on purpose, one fault at a time, and sees which test turns red (docs/promises.md);
-#                 all take about twenty minutes; ONLY="ID ID" for some, NEW=1 for those that are not as they were seen
-# make suites     Django's, Flask's, flask-login's and Starlette's own tests with our sessions, as a table: two minutes
-# make corpus     every raw request and response that must be withstood, what was wanted and what was seen, as a table
-# make bench      every benchmark, half an hour, and a record of it in bench/history/; one by one, on a quiet machine:
-#                 bench-gateway, bench-calls, bench-scale, bench-instructions, bench-revocation, bench-flush, bench-store-load,
-#                 bench-store-memory, bench-attributes, bench-storm, bench-crowd, bench-hmac; and of the records: bench-compare, bench-report
+# Times are those of two quiet cores; the first command in a clone takes two minutes more, to set up.
+#
+# To work on the code
+#   make run        start the demo                                                          seconds
+#   make quick      lint, types, and the tests that start no process                        a minute
+#   make check      lint and types                                                          20 s
+#   make test       everything that a change must pass: lint, types, all tests, coverage
+#                   of the Python and of the compiled code, the gate                        9 minutes
+#   make gate       compare the hot paths with their baseline; red if one is slower         20 s
+#   make coverage-core  line coverage of the compiled code alone                            a minute
+#   make rooms      print the package's rooms: files with their lines, imports              a second
+#   make clean      remove what was built
+#
+# To look deeper, before a release or after a change of what they are about
+#   make fuzz       the parsers under sanitizers, FUZZ_RUNS inputs of each kind (20,000,000);
+#                   FUZZ="ticket paths" for some of them                                    15 minutes
+#   make model      every interleaving of the coherence protocol up to a bound, then each
+#                   fault put back, and the counterexample that finds it                    minutes
+#   make mutations  break the product on purpose, one fault at a time, and see which test
+#                   fails (docs/promises.md); ONLY="ID ID" for some, NEW=1 for those that
+#                   have changed since they were seen                                       20 minutes
+#   make faults     every fault that store and gateways must survive, on real servers, as
+#                   a table; FAULTS="--only NAME" for one                                   15 minutes
+#   make drill      break eight things under a running gateway, and print what clients,
+#                   log, /healthz, /readyz and /metrics say                                 a minute
+#   make corpus     every raw request and response that must be withstood, with what is
+#                   wanted and what is seen, as a table                                     a minute
+#   make suites     Django's, Flask's, flask-login's and Starlette's own tests with our
+#                   sessions, as a table                                                    2 minutes
+#   make real       JupyterLab, socket.io and Gradio, used by Chromium through a gateway;
+#                   needs a gigabyte in build/real                                          minutes
+#
+# To measure, on a quiet machine
+#   make bench      every benchmark; leaves a record in bench/history/                      30 minutes
+#   make bench-NAME one of gateway, calls, scale, instructions, revocation, flush,
+#                   store-load, store-memory, attributes, storm, crowd, hmac
+#   make bench-compare, make bench-report   compare the records, and draw them
+
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+COUNTED := build/counted
+
+# Compiling its modules takes a third of a second of each Python that starts, and tests start a thousand.
+export PYTHONDONTWRITEBYTECODE :=
+
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
 SOURCES := setup.py pyproject.toml $(wildcard fastticket/*/*.pyx fastticket/*/*.pxd)
 
-# Most tests wait for something, so twice as many files at a time as there are cores.
+# Many tests wait for something, so twice as many files at a time as there are cores.
 SIDE_BY_SIDE := -n $(shell echo $$((2 * $$(nproc)))) --dist loadfile --no-loadscope-reorder
 
 # What exercises the compiled code from inside the process.
-CORE_TESTS := tests/core tests/dataplane tests/sessions/test_cache.py \
+CORE_TESTS := tests/core tests/dataplane --ignore=tests/dataplane/test_fuzz.py tests/sessions/test_cache.py \
 	$(addprefix tests/gateway/test_gateway_,$(addsuffix .py,auth clients cookies http limits own_fields personal routes sessions set_cookie upstreams withheld))
 
 # What starts no process, or few: for the inner loop.
@@ -41,21 +65,21 @@ QUICK_TESTS := tests/core $(addprefix tests/dataplane/test_,$(addsuffix .py,acce
 	tests/gateway/test_linkis.py $(addprefix tests/house/test_,$(addsuffix .py,architecture documents mutations references))
 
 .PHONY: run test quick gate check rooms model fuzz real faults drill corpus suites mutations bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
-	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-crowd bench-flush bench-hmac coverage-core clean
+	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-crowd bench-flush bench-hmac \
+	coverage-core counted-build counted-tests clean
 
 run: $(VENV)/built
 	$(BIN)/fastticket demo
 
-test: $(VENV)/built-dev check
+test: $(VENV)/built-dev
+	$(MAKE) -j2 --output-sync=target check counted-build
 	rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest -q -m "not alone" $(SIDE_BY_SIDE)
-	$(BIN)/coverage run -m pytest -q -m alone
-	$(MAKE) coverage-core
+	$(BIN)/python -m pytest -q -m alone
+	$(MAKE) counted-tests
 	@echo "--- branch coverage of the Python code"
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
-	@echo "--- line coverage of the Cython code"
-	cd build/traced && ../../$(BIN)/coverage combine -q --rcfile=../../coverage-core.ini && ../../$(BIN)/coverage report --rcfile=../../coverage-core.ini
 	@echo "--- the hot paths, beside their baseline"
 	$(MAKE) gate
 
@@ -102,13 +126,21 @@ model: $(VENV)/built-dev
 mutations: $(VENV)/built-dev
 	cd tests && ../$(BIN)/python -m mutations.run --write $(if $(ONLY),--only $(ONLY)) $(if $(NEW),--new)
 
-# The compiled core once more, traced, in a copy: too slow for the whole suite, so for the tests of the core, with less fuzzing.
-coverage-core: $(VENV)/built-dev
-	rm -rf build/traced && mkdir -p build/traced
-	cp -r setup.py pyproject.toml README.md docs fastticket fastticket_start.py tests build/traced/
-	rm -f build/traced/fastticket/*/*.so build/traced/fastticket/*/*.c
-	cd build/traced && FASTTICKET_TRACE=1 ../../$(BIN)/python setup.py -q build_ext --inplace
-	cd build/traced && FASTTICKET_FUZZ=0.02 ../../$(BIN)/coverage run --rcfile=../../coverage-core.ini -m pytest -q $(SIDE_BY_SIDE) $(CORE_TESTS)
+# The compiled core once more, in a copy in which gcc counts the lines that run: tests/lab/compiled_lines.py.
+counted-build: $(VENV)/built-dev
+	rm -rf $(COUNTED) && mkdir -p $(COUNTED)
+	cp -rp setup.py pyproject.toml README.md docs fastticket fastticket_start.py tests $(COUNTED)/
+	rm -f $(COUNTED)/fastticket/*/*.so
+	cd $(COUNTED) && FASTTICKET_GCOV=1 ../../$(BIN)/python -W ignore setup.py -q build_ext --inplace
+
+coverage-core: counted-build
+	$(MAKE) counted-tests
+
+# With little fuzzing, which runs no further lines.
+counted-tests:
+	cd $(COUNTED) && FASTTICKET_FUZZ=0.02 ../../$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) $(CORE_TESTS)
+	@echo "--- line coverage of the Cython code"
+	cd $(COUNTED) && PYTHONPATH=tests ../../$(BIN)/python -m lab.compiled_lines
 
 # Which promises of the parsers are tried, fuzz/*.c say; what a finding becomes, fuzz/run.py.
 FUZZ_RUNS ?= 20000000

@@ -49,6 +49,7 @@ def compiled(name: str, libraries: tuple[str, ...] = ()) -> Extension:
 setup(
     ext_modules=cythonize(
         [
+            compiled("dataplane.proxy"),  # the longest first
             compiled("core.ticket", ("crypto",)),
             compiled("core.nearcache"),
             compiled("core.check"),
@@ -68,7 +69,6 @@ setup(
             compiled("dataplane.clients"),
             compiled("dataplane.balance", ("m",)),
             compiled("dataplane.accesslog"),
-            compiled("dataplane.proxy"),
         ],
         nthreads=CORES,
     ),

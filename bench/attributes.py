@@ -64,7 +64,7 @@ Ask = Callable[[str, str], str]  # path and cookie -> the cookie that came, if a
 
 
 def use(session: Any, path: str) -> None:
-    """What the application does with its session. `/login-NAME` fills it."""
+    """The application's use of its session. `/login-NAME` fills it."""
     if path.startswith("/login-"):
         session["user"] = path.removeprefix("/login-")
         session.update(VALUES)
@@ -230,7 +230,7 @@ def count_commands(make: Callable[..., Any], port: int, requests: int = 200) -> 
 
 
 def count_bytes(make: Callable[..., Any], port: int) -> float:
-    """Of a session with its values, in Redis."""
+    """The bytes in Redis of a session with its values."""
     each = make(port)
     each.ask("/login-first", "")
     with redis.Redis(port=port) as client:

@@ -94,7 +94,7 @@ def _full(name: str) -> tuple[Put, Get]:
 
 @passes.over(CACHES)
 def test_get(benchmark: BenchmarkFixture, number: int, row: str) -> None:
-    """Of one that is there, each in turn."""
+    """Get an entry that is there, each in turn."""
     put, get = _full(row)
     for key in range(SESSIONS):  # all there again, after puts
         put(key)
@@ -106,7 +106,7 @@ def test_get(benchmark: BenchmarkFixture, number: int, row: str) -> None:
 
 @passes.over(name for name in CACHES if name != "dict, unbounded")
 def test_put(benchmark: BenchmarkFixture, number: int, row: str) -> None:
-    """Of a new one into a full cache."""
+    """Put a new entry into a full cache."""
     put, _ = _full(row)
     keys = itertools.cycle(range(SESSIONS, SESSIONS + SPARE))
     benchmark.extra_info["reference"] = "put: near cache"

@@ -1,9 +1,9 @@
 """What one call costs: the core beside itsdangerous, PyJWT, joserfc and hmac.
 
-    python -m pytest bench/bench_core.py                                everything; the table comes last
-    python -m pytest bench/bench_core.py -k "check or unsign"           some of it
-    ... --benchmark-group-by=func                                       pytest-benchmark's own tables, too
-    ... --benchmark-json=FILE                                           every round of it
+    python -m pytest bench/bench_core.py                        everything; the table comes last
+    python -m pytest bench/bench_core.py -k "check or unsign"   some of it
+    ... --benchmark-group-by=func                               pytest-benchmark's own tables, too
+    ... --benchmark-json=FILE                                   every round of it
 
 Each statement below is what a server would run for each request, all for the principal "alice";
 passes.py says how it is timed. The empty calls show how much of it is the call itself.
@@ -82,7 +82,7 @@ def _empty(ticket: str) -> None:
 
 @functools.cache
 def _names() -> dict[str, Any]:
-    """What the statements name. Each is seen to do its work."""
+    """The names that the statements use. Each call is checked to do its work."""
     now_ms = _wall_ms()
     keys, known, unknown = _keys(), _cache(), _cache()
     ticket = keys.mint(PRINCIPAL, now_ms, IDLE_TIMEOUT_S, LIFETIME_S)

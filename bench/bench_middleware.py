@@ -129,7 +129,7 @@ class Scene:
 
 
 async def ask(app: Asgi, path: str, cookie: str) -> list[Any]:
-    """What it sent."""
+    """The messages that the application sent."""
     sent: list[Any] = []
     headers = [(b"host", b"shop.example.com"), (b"accept", b"*/*")]
     if cookie:
@@ -162,7 +162,7 @@ def ask_wsgi(app: Any, path: str, cookie: str) -> tuple[bytes, list[Any]]:
 
 
 def cookie_of(headers: list[Any]) -> str:
-    """What a browser would send back."""
+    """The Cookie field that a browser would send back."""
     jar = http.cookies.SimpleCookie()
     for name, value in headers:
         text = name.decode() if isinstance(name, bytes) else name

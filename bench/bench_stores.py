@@ -89,7 +89,7 @@ class Scene:
         assert self._cache.check(self.ticket)
 
     def touch(self, store: Store) -> Call:
-        """Of so many sessions in one exchange; every deadline moves."""
+        """Touch AT_ONCE sessions in one exchange; every deadline moves."""
         grouped = self.by_shard(store, AT_ONCE)
 
         async def call() -> None:

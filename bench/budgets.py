@@ -70,5 +70,5 @@ def lines(found: Mapping[str, Figure]) -> Iterator[str]:
 
 
 def all_met(found: Mapping[str, Figure]) -> bool:
-    """Of those."""
+    """Whether all budgets that were measured are met."""
     return all(budget.is_met(found) for budget in measured(found))

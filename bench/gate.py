@@ -1,16 +1,18 @@
 """Whether the hot paths have become slower than the last recorded baseline. `make test` asks, and
 CI with it.
 
-    .venv/bin/python bench/gate.py             exit status 1 if something has
-    … --record                                 what is measured now is the baseline from here on; commit it, and say why in the message
+    .venv/bin/python bench/gate.py   exit status 1 if something has
+    … --record                       make what is measured now the baseline; commit it, and say why
 
 Two kinds of figures, in `baseline.json`:
 
-instructions   of callgrind, and system calls (instructions.py), within 3 %. They repeat within 0.1 %, however busy the machine is.
-               Fewer are red, too: what has been won would be room for the next loss. Their key is what makes the code: compiler,
-               Cython, Python, libcrypto, libc, as far as a release is likely to change it.
-ratios         to a reference workload in the same run, at most 15 % more: a check to `hmac.digest`; a proxied request's CPU to that of
-               `floor.c`, which passes the same bytes on unread. They depend on the processor, which is their key.
+instructions   of callgrind, and system calls (instructions.py), within 3 %. They repeat within
+               0.1 %, however busy the machine is. Fewer are red, too: a gain that is not recorded
+               would hide the next loss. Their key is what makes the code: compiler, Cython, Python,
+               libcrypto, libc, as far as a release is likely to change it.
+ratios         to a reference workload in the same run, at most 15 % more: a check to `hmac.digest`;
+               a proxied request's CPU to that of `floor.c`, which passes the same bytes on unread.
+               They depend on the processor, which is their key.
 
 Where there is no baseline for the toolchain or the processor, nothing is judged, and it says so.
 """
@@ -50,7 +52,7 @@ Measured = dict[str, float]
 
 
 def keys() -> dict[str, str]:
-    """Of this machine: for which baseline what is measured here counts."""
+    """The keys of this machine: a baseline of the same keys is the one to compare with."""
     known = figures.versions()
     releases = {"python": 2, "gcc": 1, "openssl": 2, "cython": 2, "valgrind": 2}
     tools = " ".join(f"{name} {'.'.join(known.get(name, '?').split('.')[:parts])}" for name, parts in releases.items())
@@ -67,8 +69,8 @@ def measure(folder: Path) -> dict[str, Measured]:
 
 
 def call_ratios(folder: Path) -> Measured:
-    """Of the fastest of many short passes, which take turns: what disturbs them only makes them
-    slower.
+    """Ratios of calls, by the fastest of many short passes, which take turns: a disturbance only
+    makes a pass slower.
     """
     keyring = instructions.Keyring.from_file(folder / "keys.toml")
     text = (folder / "tickets").read_text().split()[0]
@@ -90,7 +92,7 @@ def call_ratios(folder: Path) -> Measured:
 
 
 def gateway_ratios(folder: Path) -> Measured:
-    """Of CPU a request."""
+    """Ratios of CPU a request."""
     build()
     folder = folder / "gateway"
     folder.mkdir()

@@ -1,12 +1,12 @@
 """What a gateway costs a request, ours beside those that users would pick instead: CPU, requests a
 second, latencies, system calls.
 
-    .venv/bin/python bench/gateway.py            every candidate, 20 rounds, about five minutes
-    … --quick                                    4 rounds of those that budgets name, one minute
+    .venv/bin/python bench/gateway.py   every candidate, 20 rounds, about five minutes
+    … --quick                4 rounds of those that budgets name, one minute
     … --only nginx fastticket
-    … --connections 256                          the budget of p99 is for so many
-    … --wrk                                      wrk and an nginx as the upstream instead of load.c: a cross-check, see below
-    … --json FILE                                the figures
+    … --connections 256      the number that the budget of p99 is for
+    … --wrk                  wrk, and an nginx as the upstream, instead of load.c: see below
+    … --json FILE            the figures
 
 Run it by `make bench-gateway`, which installs the candidates, on a machine of two cores that has
 nothing else to do.
@@ -220,7 +220,7 @@ def ratios(slices: Slices, above: str, below: str, quantity: str) -> list[float]
 def found_figures(
     root: str, slices: Slices, calls: Mapping[str, Mapping[str, float]], commands: Mapping[str, float]
 ) -> dict[str, figures.Figure]:
-    """What is written down."""
+    """The figures of the report."""
     found = {}
     for above, below in RATIOS:
         if {above, below} <= set(slices):
@@ -305,7 +305,7 @@ def run(options: argparse.Namespace) -> dict[str, figures.Figure]:
 
 
 def root_of(options: argparse.Namespace) -> str:
-    """Of the names of the figures."""
+    """The beginning of the names of the figures."""
     return "gateway" if options.connections == CONNECTIONS else f"gateway at {options.connections}"
 
 

@@ -5,10 +5,12 @@ machine is.
 
     check, hit            a call from Python of a ticket in the near cache, touch noted
     check, HMAC           the same of one that is not there: signature verified
-    request               a whole proxied request: all that the gateway's turns do for it, but for the kernel
+    request               a whole proxied request: all that the gateway's turns do for it, without
+                          the kernel
     request, head scan    of it, the request's head: `parse_request`
     request, check        of it, the check of its ticket
-    request, calls        system calls, each counted as one: what callgrind does not see of them is most of a request's cost
+    request, calls        system calls, each counted as one: callgrind does not see the kernel,
+                          which is most of a request's cost
 
 Method: one process under valgrind, counted only between marks (marks.c). Calls are counted over
 2,000 of them, with the Python loop around them. The request is counted over a slice of the loader
@@ -113,7 +115,7 @@ def _total(dump: Path) -> int:
 
 
 def _inclusive(dump: Path, function: str) -> int:
-    """Of a function and all that it calls."""
+    """The instructions of a function and of all that it calls."""
     command = ["callgrind_annotate", "--inclusive=yes", "--threshold=100", "--auto=no", str(dump)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     for line in said.splitlines():
@@ -142,7 +144,7 @@ def _calls(dump: Path, functions: set[str]) -> Counter[str]:
 
 
 def inside(folder: Path) -> None:
-    """What is counted. Prints the number of requests."""
+    """The process whose instructions are counted. Prints the number of requests."""
     marks = ctypes.CDLL(str(BUILD / "marks.so"))
     keys = Keyring.from_file(folder / "keys.toml")
     text = (folder / "tickets").read_text().split()[0]
@@ -209,7 +211,7 @@ async def _count_requests(marks: ctypes.CDLL, folder: Path) -> float:
 
 
 def unit_of(name: str) -> str:
-    """Of a figure of `count`."""
+    """The unit of a figure of `count`."""
     return "calls a request" if name.endswith("calls") else "instructions"
 
 

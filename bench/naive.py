@@ -8,9 +8,11 @@ each request. Serves GET, answers without a body or with Content-Length: what th
 for, no more. Prints {"listening": PORT}. Tickets are fastticket's own, so that both are asked the
 same.
 
-    get-expire  GET session, EXPIRE session                         the smallest that revokes and slides
-    linkis      HGET, HGET of one hash, ticket -> last access       (its HSET at half the idle timeout is left out)
-    spring      what RedisIndexedSessionRepository sends for a session that is read and touched: seven commands
+    get-expire  GET session, EXPIRE session: the smallest that revokes and slides
+    linkis      HGET, HGET of one hash, ticket -> last access; its HSET at half the idle timeout is
+                left out
+    spring      what RedisIndexedSessionRepository sends for a session that is read and touched:
+                seven commands
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ there to the last time that B let the ticket in: the bound of the promise is for
 
 doorbell   as it is
 killed     CLIENT KILL TYPE pubsub every 20 ms: the doorbell is cut off as fast as it comes back
-blocked    B reaches Redis through a proxy that lets nothing pass to a connection that has subscribed: it looks healthy, and is silent
+blocked    B reaches Redis through a proxy that lets nothing pass to a connection that has
+           subscribed: it looks healthy, and is silent
 """
 
 from __future__ import annotations

@@ -3,9 +3,11 @@
     python bench/scale.py [--only sessions connections workers gateways shards redis] [--json FILE]
 
 sessions      10^3 to 10^7 in a near cache: ns a hit in random order, bytes a session
-connections   4 to 10,000 on a gateway, at most 256 requests in flight: CPU a request, p99, memory a connection; nginx beside it
+connections   4 to 10,000 on a gateway, at most 256 requests in flight: CPU a request, p99, memory a
+              connection; nginx beside it
 workers       1 and 2, sharing one core: CPU a request, Redis commands a request
-gateways      1 to 8 on one Redis, balanced at random and by the ticket: Redis commands, touches, Redis' CPU
+gateways      1 to 8 on one Redis, balanced at random and by the ticket: Redis commands, touches,
+              Redis' CPU
 shards        1 to 64, of one gateway: the same
 redis         10^3 to 10^6 sessions in Redis: bytes a session, Redis' CPU for a touch and for a load
 
@@ -68,7 +70,7 @@ Found = tuple[dict[str, figures.Figure], dict[str, Any]]
 
 
 def tell(path: str, found: dict[str, figures.Figure]) -> None:
-    """What was found there, as it is found."""
+    """Print the figures of one part as soon as it is measured."""
     own = {name.removeprefix(f"{path}/"): each for name, each in found.items() if name.startswith(f"{path}/")}
     said = ", ".join(f"{name} {each['value']:,.4g} {each['unit']}" for name, each in own.items())
     print(f"{path.removeprefix('scale/'):28} {said}", flush=True)

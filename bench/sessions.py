@@ -1,4 +1,4 @@
-"""Sessions that every candidate of a benchmark knows: tickets, tokens, and the stores they are in."""
+"""Sessions that every candidate of a benchmark knows: tickets, tokens, and their stores."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ async def _replay(keys_file: Path, tickets: list[str], url: str) -> None:
 
 
 def start_redis(folder: Path, core: int, engine: str = "redis") -> tuple[Child, int]:
-    """A server that writes nothing to disk, and its port: Debian's, or another that the tests know."""
+    """A server that writes nothing to disk, and its port: Debian's, or another of the tests'."""
     port = free_port()
     program = redis_servers.engine(engine)
     command: list[str | Path] = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]

@@ -9,9 +9,11 @@ by the number of sessions. fastticket's sessions are made by its own store, so i
 in the figure; the other two are written as their projects write them, from the documentation of
 their keys:
 
-Linkis          one entry of one hash, ticket -> last access time: no index by user, no expiry, no events.
-Spring Session  RedisIndexedSessionRepository: the session's hash (creationTime, lastAccessedTime, maxInactiveInterval and the
-                principal's name, serialized by Java), the key that expires, its minute's set of expirations, the index by principal.
+Linkis          one entry of one hash, ticket -> last access time: no index by user, no expiry, no
+                events.
+Spring Session  RedisIndexedSessionRepository: the session's hash (creationTime, lastAccessedTime,
+                maxInactiveInterval and the principal's name, serialized by Java), the key that
+                expires, its minute's set of expirations, the index by principal.
 """
 
 from __future__ import annotations

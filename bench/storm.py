@@ -1,7 +1,7 @@
 """A gateway in a storm: reloaded every second, a worker killed every two, under a steady load. What
 does a client notice?
 
-    .venv/bin/python bench/storm.py            30 s; exit status 1 if anything failed that was not on a killed worker
+    .venv/bin/python bench/storm.py   30 s; exit status 1 if anything failed but on a killed worker
     … --seconds 300 --rate 2000 --connections 64 --workers 2
 
 Method: so many keep-alive connections, each at its own pace; one whose answer says `Connection:

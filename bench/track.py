@@ -1,8 +1,9 @@
 """The history of the figures: measure everything, and see what changed.
 
-    python bench/track.py run [--quick]              all benchmarks in turn; a record in bench/history/ (about half an hour)
-    python bench/track.py compare [OLD [NEW]]        what differs between two records, by default the last two
-    python bench/track.py table [RECORD]             the tables of docs/benchmarks.md, by default of the last
+    python bench/track.py run [--quick]         all benchmarks in turn (half an hour), and a record
+                                                of them in bench/history/
+    python bench/track.py compare [OLD [NEW]]   the differences of two records, else of the last two
+    python bench/track.py table [RECORD]        the tables of docs/benchmarks.md, else of the last
 
 A record is named after its time and commit; commit it. Times in it are this machine's, on that day:
 it swings by a fifth. What counts are ratios, taken within one run, and instructions, which repeat.
@@ -108,7 +109,7 @@ def records() -> list[Path]:
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """What differs by more than noise, the largest difference first."""
+    """The figures that differ by more than noise, the largest difference first."""
     yield f"old: {figures.describe(old['environment'])}"
     yield f"new: {figures.describe(new['environment'])}"
     before, after = old["figures"], new["figures"]
@@ -141,8 +142,8 @@ def is_steady(unit: str) -> bool:
 
 
 def doubt(own: Mapping[str, float]) -> float:
-    """Of a median, as a share of it: half of the distance between its quartiles, over the root of
-    ten rounds or more.
+    """The uncertainty of a median, as a share of it: half of the distance between its quartiles,
+    over the root of ten rounds or more.
     """
     return (own["high"] - own["low"]) / 2 / own["value"] / 10**0.5 if "low" in own else 0.0
 
@@ -188,7 +189,7 @@ def gateways(found: Mapping[str, Any]) -> Sequence[str]:
 
 
 def gateway_row(name: str, found: Mapping[str, Any]) -> str:
-    """Of the main table."""
+    """A row of the main table."""
 
     def value(quantity: str, form: str) -> str:
         own = found.get(f"gateway/{name}/{quantity}")

@@ -8,8 +8,10 @@ ends what it started.
 import asyncio
 import contextlib
 import ctypes
+import os
 import shlex
 import socket
+import sys
 import threading
 from concurrent.futures import Future
 
@@ -23,7 +25,7 @@ from fastticket.gateway.reader import read_config
 from fastticket.gateway.worker import Worker
 from fastticket.keyfile import create_key_file
 
-pytest_plugins = ("lab.django_projects",)  # its fixtures, of which there is to be one for all
+pytest_plugins = ("lab.django_projects", "lab.fixtures")
 
 BOUND_S = 10
 
@@ -55,14 +57,52 @@ LONG = (
     "test_made_again",
 )
 
+#: Tests whose coverage is not measured, which takes half as long again: what they run of our Python
+#: other tests run, too.
+UNTRACED = (
+    "core/",
+    "dataplane/test_fuzz",
+    "dataplane/test_http1",
+    "dataplane/test_paths",
+    "gateway/test_gateway_attacks",
+    "gateway/test_gateway_differential",
+    "gateway/test_gateway_paths",
+    "gateway/test_gateway_responses",
+    "gateway/test_gateway_storm",
+    "house/",
+    "model/",
+    "sessions/test_fleet",
+    "sessions/test_simulation",
+    "web/test_gunicorn",
+    "web/test_read_your_writes",
+    "web/test_shared_login",
+    "web/test_suites",
+    "whole/",
+)
+
 
 def pytest_collection_modifyitems(items):
     places = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Measure no coverage of an UNTRACED test, nor of the processes that it starts."""
+    coverage = "coverage" in sys.modules and sys.modules["coverage"].Coverage.current()
+    if not coverage or not item.nodeid.removeprefix("tests/").startswith(UNTRACED):
+        return (yield)
+    settings = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("COVERAGE_")}
+    coverage.stop()
+    try:
+        return (yield)
+    finally:
+        coverage.start()
+        os.environ.update(settings)
+
+
 def pytest_terminal_summary(terminalreporter):
-    """Of a failure: the command that repeats it."""
+    """For each failure, print the command that repeats it."""
     failed = {report.nodeid for kind in ("failed", "error") for report in terminalreporter.getreports(kind)}
     if failed:
         terminalreporter.section("to repeat one of them")

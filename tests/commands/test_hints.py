@@ -1,7 +1,7 @@
-"""What is said of a mistake says what to write instead, and nothing that does not help.
+"""A message about a mistake says what to write instead, and nothing that does not help.
 
-Rule: each line is what somebody has really typed. What is said must hold for that very mistake: no
-word of IPv6 where there is none, of `keygen` where a file is there, of a descriptor where none can
+Rule: each line is what somebody has really typed. The message must fit that very mistake: no word
+of IPv6 where there is none, of `keygen` where a file is there, of a descriptor where none can
 be.
 """
 

@@ -1,4 +1,4 @@
-"""What is looked for in the near cache after a gap, in a large one of which little is out of date."""
+"""The search for stale entries after a gap, in a large near cache of which few are stale."""
 
 from __future__ import annotations
 

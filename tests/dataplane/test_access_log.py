@@ -267,7 +267,7 @@ def test_no_ticket_in_a_path_is_logged(logging):
     ],
 )
 def test_what_is_no_request_has_a_line(logging, raw, status, verdict):
-    """Of nobody: what is known of the connection's last request is not said of it."""
+    """The line names no user: what is known of the connection's last request is not said of it."""
     at, read = logging("json")
     with at.connect() as client:
         client.sendall(request("/open/before", ticket=at.login()))

@@ -158,7 +158,7 @@ def test_no_pause_is_longer_than_ten_seconds():
 
 
 def test_three_faults_count_once():
-    """Who comes back after its pause has three again."""
+    """A server that comes back after its pause has three failures left again."""
     upstreams = group_of([A, B])
     for _ in range(3):
         report(upstreams, 0, A, "faulted")

@@ -39,7 +39,7 @@ def route_of(path, routes):
 
 
 def is_plain(path, routes):
-    """Of a path as it comes, in ASCII."""
+    """The reading of a path as it comes, in ASCII."""
     raw = path.encode()
     return readable_path(raw) is not None and not any(may_be_under(raw, route) for route in routes)
 
@@ -446,7 +446,7 @@ SITE = ["/", "/admin", "/login", "/account", "/api/private"]
 
 
 def as_sent(url):
-    """As a browser writes a path: UTF-8, percent-encoded, and what is written so already as it is."""
+    """As a browser writes a path: UTF-8, percent-encoded; what is encoded already stays."""
     return quote(url.partition("?")[0], safe="/%;:@!$&'()*+,=~[]|^")
 
 

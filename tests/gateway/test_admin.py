@@ -19,7 +19,7 @@ import time
 import pytest
 from conftest import BOUND_S, Client, fields_of, status_of
 from lab.processes import Site, starting_none
-from lab.redis_servers import Server, free_port, wait_until
+from lab.redis_servers import free_port, wait_until
 from prometheus_client.parser import text_string_to_metric_families
 
 import fastticket
@@ -34,13 +34,6 @@ from fastticket.gateway.snapshot import NOTE_AGE_MAX_S, Snapshot
 from fastticket.keyfile import create_key_file
 
 DOCUMENT = os.path.join(os.path.dirname(__file__), "../../docs/operations.md")
-
-
-@pytest.fixture
-def redis_server(tmp_path):
-    server = Server(tmp_path)
-    yield server
-    server.kill()
 
 
 @pytest.fixture
@@ -115,7 +108,7 @@ class Watched(Site):
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             capture_output=True,
             text=True,
-            timeout=BOUND_S,
+            timeout=3 * BOUND_S,
             check=True,
         ).stdout.strip()
 
@@ -586,6 +579,7 @@ def test_a_drained_gateway_may_be_wanted_again(site):
     wait_until(lambda: b"connection" not in fields_of(at.ask(get(path="/open"))[0]), "they stay", BOUND_S)
 
 
+@pytest.mark.alone
 def test_the_time_since_a_drain_counts_in_the_delay(site):
     at = site(shutdown_delay_s=2.0)
     at.exchange(DRAIN % b"")

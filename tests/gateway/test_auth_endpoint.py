@@ -306,7 +306,7 @@ def test_a_browser_is_told_where_to_log_in(fronted):
 
 
 def test_a_browser_whose_session_has_to_be_looked_up_is_told_the_same(fronted):
-    """What waits is read again, with what the gateway in front says of it."""
+    """A request that has waited for the store is read again, with the fields of the proxy in front."""
     at, ask, front = fronted
     ticket = at.login()
     at.run(at.cache.logout(ticket))
@@ -605,7 +605,7 @@ def test_behind_it_a_client_s_own_description_gets_nobody_past(front):
     ],
 )
 def test_behind_it_a_path_of_two_readings_gets_nobody_past(front, path):
-    """Some make another path of it before they ask: then it is that one that the application gets."""
+    """Some proxies rewrite the path before they ask: the application gets the rewritten one."""
     address, _, behind, _ = front
     head, _ = ask(address, get(path))
     if status_of(head) == 200:

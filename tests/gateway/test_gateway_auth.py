@@ -1,4 +1,4 @@
-"""Who is let in, as whom, and how sessions begin and end: the gateway from the outside."""
+"""Authentication, and how sessions begin and end: the gateway from the outside."""
 
 import itertools
 import json
@@ -405,8 +405,8 @@ def test_p8_an_outage_logs_nobody_out(gateway, origin):
 
 
 def test_a_reloaded_key_ring(gateway, origin, tmp_path):
-    """What a worker is told by its supervisor: a new key signs, a key that is gone takes what was
-    cached under it along (P1).
+    """A worker gets a new key ring from its supervisor: a new key signs; with a key that is gone,
+    the entries verified by it go (P1).
     """
     at = gateway(origin(), routes=[PRIVATE])
     path = tmp_path / "keys.toml"

@@ -28,7 +28,7 @@ def get(ticket=None, minor=0):
 
 
 def end_of(client):
-    """What comes until the connection ends, and how that does."""
+    """(bytes until the connection ends, how it ends)"""
     got = client.buffer
     try:
         while more := client.recv(65536):

@@ -1,5 +1,5 @@
-"""Who the gateway takes its clients for: the PROXY header, X-Forwarded-For, Forwarded, request ids,
-inherited sockets.
+"""Whom the gateway takes its clients for: the PROXY header, X-Forwarded-For, Forwarded, request
+ids, inherited sockets.
 """
 
 import re
@@ -143,8 +143,8 @@ NAMELESS = {
 
 @pytest.mark.parametrize("header", NAMELESS.values(), ids=NAMELESS)
 def test_a_client_whom_its_proxy_does_not_name_is_believed_nothing(gateway, origin, header):
-    """What he says comes through the proxy, and is not the proxy's word. The address is that of the
-    connection.
+    """The client's own fields come through the proxy, but the proxy does not vouch for them. The
+    address is that of the connection.
     """
     behind = origin()
     at = gateway(behind, gateway={**TRUSTED, "proxy_protocol": True, "request_id_header": "X-Request-Id"})

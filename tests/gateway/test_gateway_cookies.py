@@ -170,7 +170,7 @@ def test_many_tickets_in_the_longest_host_and_path_are_one_answer(start):
 
 
 def test_a_body_that_is_still_coming_is_no_matter(start):
-    """Of a login, the Host is kept until then; of two tickets, what they are."""
+    """The Host of a login and the fact of two tickets are kept until the body is over."""
     at = start()
     tickets = [at.login(), at.login("bob")]
     raw = request("/optional/logout", tickets=tickets, method="POST", body=b"x" * 300_000)

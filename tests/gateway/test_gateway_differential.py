@@ -1,5 +1,5 @@
-"""What the gateway forwards, either way, llhttp and h11 read as we do: exactly one message, and the
-same one.
+"""llhttp and h11 read what the gateway forwards, in both directions, as we do: exactly one message,
+and the same one.
 
 Rule: the bytes that arrive are judged, not what a lenient server or client of ours makes of them. A
 peer's refusal is a difference here, as nothing that goes out has to be anything but plain; only of
@@ -115,7 +115,7 @@ def check_read_alike(ours, peers):
 
 @contextlib.contextmanager
 def noted(seed, raw):
-    """What fails says of what."""
+    """An assertion that fails within names the seed and the bytes."""
     try:
         yield
     except Exception as error:
@@ -185,7 +185,7 @@ def final_said(raw: bytes, method: str) -> tuple[Message, bytes] | None:
 
 
 def is_complete(message: Message) -> bool:
-    """Of a service that closes: a body without framing ends there."""
+    """Whether the message of a service that closes is complete: a body without framing ends there."""
     is_framed = values_of(message, b"content-length") or values_of(message, b"transfer-encoding")
     return message.is_whole or not is_framed
 
@@ -198,7 +198,7 @@ def is_refusal(message: Message, method: str) -> bool:
 
 
 def check_response(relay, raw: bytes, method: str) -> bool:
-    """Whether it went on: then as it was understood. Else it was refused or cut short, and rightly."""
+    """Whether the request was forwarded, as it was understood; else its refusal was right."""
     relay.answer = raw
     got = relay.send(relay.with_ticket(f"{method} /x HTTP/1.1\r\nHost: a\r\n\r\n".encode()))
     asked = [method, "GET"]  # so one more response would be seen

@@ -727,8 +727,8 @@ def test_a_response_that_stalls_is_ended(gateway, origin):
 
 
 def test_an_upload_that_becomes_too_slow_is_ended(gateway, origin):
-    """Who sends a part of a body at once may not take his time for the rest of it: each window has
-    its minimum.
+    """A client that sends part of a body at once may not be slow with the rest: each window has its
+    minimum.
     """
 
     def serve(connection):
@@ -796,7 +796,7 @@ def test_interim_responses_are_counted_for_each_request_anew(gateway, origin):
 
 
 def test_a_stale_handle_reaches_nobody(gateway, origin):
-    """What the control plane says of a connection that is gone, or that has gone on, does nothing."""
+    """An answer of the control plane to a connection that is gone, or went on, does nothing."""
     at = gateway(origin())
     assert at.ask(GET)[1] == b"ok"
     for handle in (0, 1, 1 << 32, (1 << 64) - 1):

@@ -22,7 +22,7 @@ def get(path="/", ticket=None):
 
 @pytest.fixture
 def asking(gateway, origin, monkeypatch):
-    """A gateway whose control plane answers nothing by itself; the asks, as they come; the origin."""
+    """(a gateway whose control plane answers nothing by itself, its asks, the origin)"""
     behind = origin()
     at = gateway(behind, routes=[{"path": "/exempting", "exempt": "/exempting/public"}, {"path": "/"}])
     asks = []
@@ -53,7 +53,7 @@ def test_p1_a_verdict_is_not_taken_for_the_next_request_s(asking):
 
 
 def test_p1_a_verdict_is_not_taken_for_the_next_client_s(asking):
-    """Who has gone had asked his first question, and so has the one who has his place now."""
+    """The client that has gone and the one that has its slot now are both at their first request."""
     at, asks, behind = asking
     tickets = [at.login(name) for name in ("alice", "mallory")]
     with at.connect() as gone:

@@ -1,6 +1,4 @@
-"""What a page may say and ask about its session: that a request is no use of it, and how long it
-still lives.
-"""
+"""A page can say that a request is no use of its session, and can ask how long the session lives."""
 
 import contextlib
 import re

@@ -69,7 +69,7 @@ def test_response_head_bytes(gateway, origin):
 @pytest.mark.parametrize("side", ["request", "response"])
 @pytest.mark.parametrize(("size", "is_served"), [(20, True), (21, False)])
 def test_chunk_extension_bytes(gateway, origin, side, size, is_served):
-    """Of a whole body, however they are spread; the `;` is not counted."""
+    """The limit is for a whole body, however they are spread; the `;` is not counted."""
     one, other = b"e" * (size // 2), b"e" * (size - size // 2 - 2)
     body = b"1;%s\r\na\r\n1;%s\r\nb\r\n0\r\n\r\n" % (one, other)
     answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -1,5 +1,5 @@
-"""What a route adds to responses (HSTS, CORS) is on the gateway's own answers, too, wherever their
-route is known.
+"""Fields that a route adds to responses (HSTS, CORS) are on the gateway's own answers, too,
+wherever their route is known.
 """
 
 import threading

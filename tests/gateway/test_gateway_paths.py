@@ -140,8 +140,8 @@ def test_what_needs_no_ticket_is_forwarded(sites):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_public_pages_in_every_language(sites, layout):
-    """What the service gets is what was asked for, byte by byte; who is let in is decided by what
-    every reader makes of it.
+    """The service gets the path that was asked for, byte by byte; access is decided by every
+    reading of it.
     """
     site = sites(LAYOUTS[layout])
     for path in PUBLIC[layout]:

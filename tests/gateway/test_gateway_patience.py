@@ -1,5 +1,5 @@
-"""Who is waited for, for how long, and whose fault it is: uploads that a server is slow to take,
-silent streams, kept connections.
+"""Timeouts, and which side is blamed for them: uploads that a server is slow to take, silent
+streams, kept connections.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ def post(size, ticket=None, path="/"):
 
 
 def drain(connection, size):
-    """What is still to come of a body."""
+    """Read the rest of a body."""
     size -= len(connection.buffer)
     connection.buffer = b""
     while size > 0:
@@ -101,6 +101,7 @@ def test_a_busy_server_gets_the_upload_when_it_has_time(gateway, origin, auth):
     assert (at.stats["timeouts"], at.stats["upstream_timeouts"]) == (0, 0)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("auth", ["none", "required"])
 def test_a_server_that_never_takes_it_is_the_one_that_is_late(gateway, origin, auth):
     over = threading.Event()
@@ -284,6 +285,7 @@ def silent_after(first):
     return serve, over
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", ["stream", "tunnel"])
 def test_what_falls_silent_ends_after_one_figure(gateway, origin, kind):
     """From the last byte on, and not with the second window after it."""

@@ -169,8 +169,8 @@ def test_clients_without_a_ticket_are_told_apart_by_their_connections(private, w
 
 
 def test_a_proxy_of_ours_has_many_clients(private):
-    """Who they are without a ticket nobody knows, so nothing is kept for them; who has one is told
-    apart by it.
+    """Clients without a ticket cannot be told apart, so nothing is kept for them; those with one
+    are told apart by it.
     """
     at = private(gateway={"trusted_proxies": ["127.0.0.1/32"]})
     alice, bob = at.login("alice"), at.login("bob")

@@ -1,4 +1,4 @@
-"""What a route decides: host and path, strong consistency, exemption by regular expression, fields
+"""Routes: host and path, strong consistency, exemption by regular expression, fields
 that are added, timeouts.
 """
 

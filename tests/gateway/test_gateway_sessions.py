@@ -1,5 +1,5 @@
-"""What an application may say of sessions beyond login and logout, and what a gateway keeps of
-logins: from the outside.
+"""An application's words on sessions beyond login and logout, and what a gateway keeps of logins:
+from the outside.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ def sessions_of(at, principal="alice"):
 
 
 def attributes_of(head):
-    """Of the cookie."""
+    """The attributes of the cookie."""
     return fields_of(head)[b"set-cookie"].split(b"; ")[1:]
 
 

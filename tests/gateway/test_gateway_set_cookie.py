@@ -1,6 +1,4 @@
-"""Who may give out tickets: an application that was not trusted with logins can not set the
-ticket's cookie, in no spelling.
-"""
+"""An application that is not trusted with logins cannot set the ticket's cookie, in any spelling."""
 
 import pytest
 from conftest import OK, fields_of, status_of

@@ -148,7 +148,7 @@ def a_request(rnd, tickets):
 
 
 async def a_client(rnd, port, tickets):
-    """Some requests, in pieces, perhaps cut off; reads what comes for a while, perhaps not at all."""
+    """Send some requests in pieces, perhaps cut off; read answers for a while, or not at all."""
     with contextlib.suppress(ConnectionError, OSError):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         reading = asyncio.create_task(read_all(reader, rnd.choice([100, 65536])))

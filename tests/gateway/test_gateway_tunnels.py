@@ -1,5 +1,5 @@
-"""Who was admitted stays so for one answer, and no longer than the session: tunnels and streams end
-with it.
+"""An admission holds for one answer, and no longer than the session: tunnels and streams end with
+it.
 """
 
 import contextlib
@@ -287,7 +287,7 @@ def test_a_server_that_does_not_say_what_it_changes_to_is_not_believed(gateway, 
 @pytest.mark.parametrize("protocol", ["websocket", "chat"])
 @pytest.mark.parametrize("answer", [OK, b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n\r\n"])
 def test_a_connection_whose_upgrade_was_declined_is_not_used_again(gateway, origin, protocol, answer):
-    """The parser behind may have stopped at the offer, and take what comes next for something else."""
+    """The parser behind may have stopped at the offer, and may misread what comes next."""
     behind = origin(answer=answer)
     at = gateway(behind, gateway={"upgrades": ["websocket", "chat"]})
     with at.connect() as client:

@@ -305,7 +305,7 @@ def refused(at, count):
 
 
 def test_p9_retries_are_paid_for(gateway):
-    """What is saved up is spent once; then there is one for five requests."""
+    """The saved budget is spent once; then there is one retry for five requests."""
     at = gateway(**upstream(f"127.0.0.1:{free_port()}", retry_percent=20))
     retries, given = refused(at, 1000)
     assert 0.2 * 1000 <= retries <= RETRIES_KEPT + 0.2 * 1000 + given

@@ -53,19 +53,6 @@ def table(tmp_path, origin):
     return make
 
 
-@pytest.fixture
-def site(tmp_path):
-    started = []
-
-    def start(config, **options):
-        started.append(Site(tmp_path, config, **options))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.stop()
-
-
 def readiness(at):
     with Client(str(at.folder / "admin.sock")) as client:
         client.sendall(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -73,6 +60,7 @@ def readiness(at):
         return status_of(head), json.loads(body)["away"]
 
 
+@pytest.mark.alone
 def test_a_balancer_has_time_to_notice(site, table):
     """Not ready at once, and yet whoever comes is served, for one answer each; then it ends."""
     at = site(table(shutdown_delay_s=3.0))
@@ -110,6 +98,7 @@ def test_a_worker_that_dies_while_it_leaves_is_replaced(site, table):
     assert at.at.end(signal.SIGTERM) == 0
 
 
+@pytest.mark.alone
 def test_a_restart_on_a_kept_socket_keeps_nobody_waiting_for_a_websocket(site, table):
     """systemd keeps the socket and starts the next one when this one has gone: until then it is
     this one that serves.

@@ -135,7 +135,7 @@ def test_nobody_is_cut_off_within_the_idle_timeout(tmp_path):
     ],
 )
 def test_an_expression_exempts_no_more_than_it_says(tmp_path, regex, paths, caplog):
-    """What is plainly a path and what is below it is a route; the rest stays an expression."""
+    """A plain path and everything below it becomes a route; the rest stays an expression."""
     config = load(tmp_path, "wds.linkis.gateway.no.auth.url.regex=" + regex.replace("\\", "\\\\"))
     assert free_paths(config) - {LINKIS_LOGIN} == paths
     rest = config.route[-1].exempt

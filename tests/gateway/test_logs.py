@@ -17,7 +17,7 @@ import threading
 
 import pytest
 from conftest import BOUND_S, OK, Client, status_of
-from lab.processes import Process, Site
+from lab.processes import Process
 from lab.redis_servers import Server, free_port, wait_until
 
 import fastticket
@@ -52,19 +52,6 @@ def table(tmp_path, origin):
         }
 
     return make
-
-
-@pytest.fixture
-def site(tmp_path):
-    started = []
-
-    def start(config, **options):
-        started.append(Site(tmp_path, config, **options))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.stop()
 
 
 def small_pipe():
@@ -106,7 +93,7 @@ def test_a_standard_error_that_nobody_reads_stops_nobody(site, table, tmp_path):
 
 
 def test_a_standard_output_that_nobody_reads_is_no_reason_to_wait(table, tmp_path):
-    """Full before the gateway said that it serves: it answered nobody but clients, and no signal."""
+    """A pipe full before the gateway said that it serves: it answered clients, but no signal."""
     (tmp_path / "fastticket.toml").write_text(to_toml(read_config(table(admin="unix:admin.sock"), "test", tmp_path)))
     reading, writing = small_pipe()
     os.set_blocking(writing, False)
@@ -238,7 +225,7 @@ def lines_lost(at):
 
 @pytest.mark.parametrize("name", ["access_log", "error_log"])
 def test_a_log_that_can_not_be_opened(site, table, tmp_path, name):
-    """At the start it is a mistake of the configuration. Later it costs lines, and no worker (P12)."""
+    """At the start an error of the configuration. Later it costs lines, and no worker (P12)."""
     (tmp_path / "logs").mkdir()
     at = site(table(**{name: "logs/a.log"}))
     shutil.rmtree(tmp_path / "logs")

@@ -98,7 +98,7 @@ def test_it_is_read_as_a_real_java_does(tmp_path):
 
 
 def named(found):
-    """A backslash that ends a file is a line with an empty name to Java, but for one before CR LF."""
+    """A backslash at a file's end is a line with an empty name to Java, unless CR LF follows it."""
     return found and {name: value for name, value in found.items() if name or value}
 
 

@@ -1,4 +1,4 @@
-"""Where a browser wanted to go is told to the login page: a path of this host, and never another's."""
+"""The login page is told where a browser wanted to go: a path of this host, never of another."""
 
 import html
 import re

@@ -30,7 +30,7 @@ GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 class SlowApplication:
-    """Answers at once, but for `/slow`: that waits until `go_on` is set. `asked`: somebody waits."""
+    """Answers at once, but `/slow` waits until `go_on` is set. `asked`: a request waits."""
 
     def __init__(self):
         self.asked, self.go_on = threading.Event(), threading.Event()
@@ -73,19 +73,6 @@ def table(folder, origin):
         }
 
     return make
-
-
-@pytest.fixture
-def site(folder):
-    started = []
-
-    def start(config, **options):
-        started.append(Site(folder, config, **options))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.stop()
 
 
 def in_store(folder, action):
@@ -148,7 +135,7 @@ def test_workers_that_can_not_start_at_first_end_the_gateway(folder, table):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=BOUND_S,
+        timeout=3 * BOUND_S,
     )
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert re.search(r"^fastticket: .*nowhere", done.stderr, re.MULTILINE)
@@ -570,7 +557,7 @@ def test_touches_of_a_retiring_worker_are_written(site, table, folder):
 
 
 def test_retirement_ends(site, table):
-    """Who does not finish what he has begun does not keep a worker for ever."""
+    """A client that does not finish its request does not keep a worker for ever."""
     at = site(table(retire_timeout_s=0.5))
     (old,) = at.workers()
     with at.connect() as idle:
@@ -647,7 +634,7 @@ def test_a_bad_configuration_is_refused_and_the_old_one_stays(site, table, folde
 
 
 def test_a_reload_waits_for_every_worker(site, table, folder):
-    """One of two is ready, the other one dies before it is: those that serve have noticed nothing."""
+    """Of two new workers one is ready and one dies before it is: those that serve stay."""
     at = site(table(workers=2))
     before = set(at.workers())
     with contextlib.closing(sqlite3.connect(folder / "s.db", isolation_level=None)) as db:
@@ -799,7 +786,7 @@ def test_a_successor_takes_over_a_port(site, table):
 
 
 def serve_in_vain(folder):
-    """What a gateway says that can not start by the folder's configuration."""
+    """The error output of a gateway that cannot start by the folder's configuration."""
     done = subprocess.run(
         [sys.executable, "-m", "fastticket", "serve", "--config", "fastticket.toml"],
         cwd=folder,

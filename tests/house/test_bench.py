@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(2 * BOUND_S)
 
 
 def run(tmp_path, script, *arguments):
-    """What it found, budgets met or not."""
+    """The figures of a benchmark, budgets met or not."""
     report = tmp_path / "report.json"
     command = [sys.executable, BENCH / script, *arguments, "--json", report]
     subprocess.run(command, check=False, timeout=BOUND_S, stdout=subprocess.DEVNULL)
@@ -29,6 +29,7 @@ def test_p2_no_revocation_is_unknown_for_longer_than_the_lease(tmp_path):
     assert all(found[f"revocation/{way}/last_admitted"] <= 2000 for way in ("doorbell", "killed", "blocked"))
 
 
+@pytest.mark.alone
 def test_a_gateway_asks_redis_almost_never(tmp_path):
     found = run(tmp_path, "store_load.py", "--seconds", "2", "--only", "fastticket", "naive: GET, EXPIRE")
     assert found["store load/fastticket/commands"] < 20  # 10 at full rate, which a busy machine may not reach

@@ -31,7 +31,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 @pytest.mark.parametrize("script", OTHERS, ids=lambda path: path.name)
 def test_it_runs(script, tmp_path):
     done = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=BOUND_S, env=ENVIRONMENT
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=3 * BOUND_S, env=ENVIRONMENT
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
@@ -39,7 +39,7 @@ def test_it_runs(script, tmp_path):
 
 def test_what_embed_prints(tmp_path):
     printed = subprocess.check_output(
-        [sys.executable, ROOT / "examples/embed.py"], cwd=tmp_path, text=True, timeout=BOUND_S, env=ENVIRONMENT
+        [sys.executable, ROOT / "examples/embed.py"], cwd=tmp_path, text=True, timeout=3 * BOUND_S, env=ENVIRONMENT
     )
     first, *others = printed.splitlines()
     assert first.startswith("alice ")
@@ -61,7 +61,7 @@ def test_the_application_behind_the_gateway(application, tmp_path, name, in_form
     keygen, serve, python, curl = ast.get_docstring(ast.parse(APPLICATION.read_text())).splitlines()[-4:]
     assert python == f"python {APPLICATION.relative_to(ROOT)}"
     program = [sys.executable, "-m", *shlex.split(keygen)]
-    subprocess.run(program, cwd=tmp_path, check=True, timeout=BOUND_S, env=ENVIRONMENT)
+    subprocess.run(program, cwd=tmp_path, check=True, timeout=3 * BOUND_S, env=ENVIRONMENT)
     words = shlex.split(serve.replace("9001", application))[1:]
     gateway = Process(*words, "--listen", "127.0.0.1:0", cwd=tmp_path)
     try:

@@ -1,5 +1,5 @@
-"""What the documents name between the lines is there: commands and their flags, is_made of make,
-files, and where links lead.
+"""What the documents name in running text exists: commands and their flags, targets of make, files,
+and where links lead.
 """
 
 import contextlib

@@ -1,1 +1,1 @@
-"""What tests are made with: real servers, plain twins, models, corpora."""
+"""Material of tests: real servers, plain twins, models, corpora."""

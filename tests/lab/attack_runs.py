@@ -20,7 +20,7 @@ TIMEOUTS = {"request_head_s": 1, "linger_s": 1}  # a gateway that waits for more
 
 @dataclass
 class Guarded:
-    """A gateway that requires tickets in the corpus' cookie, the service behind it, and a ticket."""
+    """A gateway that requires tickets in the corpus' cookie, its upstream, and a ticket."""
 
     gateway: Gateway
     behind: Origin
@@ -75,7 +75,7 @@ def read_answer(guarded, client, to_head=False):
 
 
 def check_in_the_end(guarded, attack, runs):
-    """When all is over: nothing came late, and what was refused by its head alone reached nobody."""
+    """At the end: nothing has come late; what was refused by its head has reached no upstream."""
     guarded.gateway.stop()
     guarded.behind.close()
     assert len(guarded.behind.requests) == runs * len(attack.verdict.seen)

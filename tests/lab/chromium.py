@@ -21,7 +21,7 @@ from typing import Any
 from conftest import BOUND_S
 from websockets.sync.client import ClientConnection, connect
 
-from lab.real_programs import program
+from lab.real_programs import ending, program
 
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"),
@@ -40,14 +40,15 @@ LISTENS = "DevTools listening on "
 
 
 class Chromium:
-    """One tab. `status`: of the page that it shows."""
+    """One tab, with cookies of its own. `status`: of the page that it shows."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
         self._numbers = itertools.count(1)
         self._events: deque[dict[str, Any]] = deque()
         self._session: str | None = None
-        target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        context = self._call("Target.createBrowserContext", disposeOnDetach=True)["browserContextId"]
+        target = self._call("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self.status = 0
         for domain in ("Page", "Network", "Runtime"):
@@ -64,7 +65,7 @@ class Chromium:
                 self.status = event["params"]["response"]["status"]
 
     def run(self, script: str) -> Any:
-        """What a script says in the page, awaited."""
+        """The value of a script that runs in the page, awaited."""
         found = self._call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
@@ -126,22 +127,28 @@ class Chromium:
 
 
 @contextlib.contextmanager
-def chromium(profile: Path) -> Iterator[Chromium]:
-    """A browser with an empty profile, which is ended with all of its processes."""
+def browser(profile: Path) -> Iterator[str]:
+    """The address of a browser without tabs, which is ended with all of its processes."""
     command = [program("chromium"), *FLAGS, f"--user-data-dir={profile}"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr
-            patience = threading.Timer(3 * BOUND_S, process.kill)
-            patience.start()
-            address = next(line for line in process.stderr if line.startswith(LISTENS))
-            patience.cancel()
-            threading.Thread(target=process.stderr.read, daemon=True).start()  # or its pipe fills
-            with connect(address.removeprefix(LISTENS).strip(), max_size=None, proxy=None) as connection:
-                yield Chromium(connection)
-        finally:
-            process.terminate()
-            try:
-                process.wait(BOUND_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process, ending(process):
+        assert process.stderr
+        patience = threading.Timer(3 * BOUND_S, process.kill)
+        patience.start()
+        address = next(line for line in process.stderr if line.startswith(LISTENS))
+        patience.cancel()
+        threading.Thread(target=process.stderr.read, daemon=True).start()  # or its pipe fills
+        yield address.removeprefix(LISTENS).strip()
+
+
+@contextlib.contextmanager
+def tab(address: str) -> Iterator[Chromium]:
+    """A tab of a browser; it ends, and its cookies with it."""
+    with connect(address, max_size=None, proxy=None) as connection:
+        yield Chromium(connection)
+
+
+@contextlib.contextmanager
+def chromium(profile: Path) -> Iterator[Chromium]:
+    """The tab of a browser of its own."""
+    with browser(profile) as address, tab(address) as made:
+        yield made

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-BOUND_S = 20  # for a command; it is killed then
+BOUND_S = 60  # for a command; it is killed then
 
 
 class Commands:
@@ -28,7 +28,7 @@ class Commands:
         self._link, there = socket.socketpair()
         with there:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(there.fileno())],
+                [sys.executable, "-P", __file__, str(there.fileno())],
                 pass_fds=[there.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

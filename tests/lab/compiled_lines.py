@@ -55,7 +55,7 @@ def first_lines(generated: Iterable[str], counts: dict[int, int]) -> Iterator[tu
 
 
 def lines_run(folder: Path) -> Lines:
-    """Of all modules that were built below a folder and have run."""
+    """The lines of all modules that were built below a folder and have run."""
     lines: Lines = defaultdict(lambda: defaultdict(int))
     for data in sorted(folder.glob("build/temp*/fastticket/*/*.gcda")):
         counts = counts_of(data)

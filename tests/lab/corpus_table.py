@@ -85,7 +85,7 @@ def path_row(entry, start_gateway, start_origin):
 
 
 def properties_row(entry, *_):
-    """What a text comes to: one run, which cannot be split."""
+    """A row for a text of properties: one run, which cannot be split."""
     text, wanted = entry
     found = read_properties(text)
     is_right = found == load(text) == wanted

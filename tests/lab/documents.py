@@ -40,7 +40,7 @@ def blocks_of(document):
 
 
 def prose_of(document):
-    """What is not in a block."""
+    """The text outside of fenced blocks."""
     return re.sub(r"^```.*\n(?:.*\n)*?```$", "", document.read_text(), flags=re.MULTILINE)
 
 
@@ -61,7 +61,7 @@ def anchors_of(document):
 
 
 def targets(folder="."):
-    """What `make` makes there."""
+    """The targets of a folder's Makefile."""
     makefile = (ROOT / folder / "Makefile").read_text().replace("\\\n", " ")
     names = " ".join(re.findall(r"^NAMES := (.*)$", makefile, re.MULTILINE))
     rules = re.findall(r"^([a-z][\w\t -]*):(?!=)", makefile.replace("$(NAMES)", names), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""What imports what in the package, read from the sources: `.py`, `.pyx` and `.pxd`, imports for
+"""The imports within the package, read from the sources: `.py`, `.pyx` and `.pxd`, imports for
 annotations included.
 
 `python -m lab.imports` (in `tests/`) or `make rooms` prints the rooms: their files with lines, and

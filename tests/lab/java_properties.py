@@ -82,7 +82,7 @@ class Malformed(Exception):  # noqa: N818
 
 
 def natural_lines(text):
-    r"""What CR, LF and CRLF end, and nothing else."""
+    r"""The lines as CR, LF and CRLF end them, and nothing else does."""
     lines, line, i = [], "", 0
     while i < len(text):
         if text[i] in ENDS:

@@ -1,13 +1,12 @@
 """A store in memory, for tests: a second, plain implementation of the Store protocol whose faults
 are switched on and off.
 
-    ModelServer   what the stores of several processes share: sessions and logs, shard by shard. The truth.
-    ModelStore    one process' way to it: the Store protocol. Remembers every call.
-    Wire          between the two: what gets refused, lost, or held back
-    VirtualLoop   an event loop in which time passes only when nobody has anything left to do
+    ModelServer   the truth, shared by the stores of several processes: sessions and logs by shard
+    ModelStore    one process' Store protocol on it; remembers every call
+    Wire          between the two: refuses, loses or holds back calls and answers
+    VirtualLoop   an event loop in which time passes only when no task has anything left to do
 
-A call is done by the server in one step, so that the order of things is that of the code that
-calls.
+The server does a call in one step, so that things happen in the order of the code that calls.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Its clock stands still while there is work, and jumps to the next timer when there is none."""
+    """An event loop whose clock stands still during work, and jumps to the next timer."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -113,7 +112,7 @@ class _Log:
 
     @property
     def change(self) -> Changed | None:
-        """What the doorbell says of the last entry, if it is of attributes."""
+        """The change of attributes that the doorbell rings for, if the last entry is one."""
         event = self.events[-1] if self.events else None
         return Changed(event.session_id, event.position) if event and event.kind == "changed" else None
 
@@ -276,7 +275,7 @@ class ModelServer:
 
 
 class Call(NamedTuple):
-    """What a process asked of the store. `shards`: where it goes, if it goes to a few."""
+    """A call of the store by a process. `shards`: those that it is for, if only some."""
 
     name: str
     arguments: tuple[Any, ...] = ()
@@ -284,7 +283,7 @@ class Call(NamedTuple):
 
     @property
     def requests(self) -> Mapping[int, Request]:
-        """What `exchange` was given; empty for other calls."""
+        """The requests given to `exchange`; empty for other calls."""
         return self.arguments[0] if self.name == "exchange" else {}
 
     @property

@@ -1,4 +1,4 @@
-"""What services make of a path: every reading that any of them, or several in a row, could come to.
+"""Readings of a path: every one that any service, or several in a row, could come to.
 
 Rule: a step is something that a known server, framework or proxy does. They may be taken in any
 order and any number of times, as hops behind each other do. None of STEPS makes a path longer, so
@@ -105,13 +105,13 @@ def without_marks(text):
 
 @of_text
 def without_ignorable(text):
-    """Of a file system such as HFS+: what is not seen is not there."""
+    """A file system such as HFS+ ignores characters that are not visible."""
     return re.sub("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]", "", text)
 
 
 @of_text
 def with_case_folded(text):
-    """Of what is beyond ASCII: long s, the Kelvin sign, sharp s, dotless i."""
+    """Case folding beyond ASCII: long s, the Kelvin sign, sharp s, dotless i."""
     return re.sub("[^\0-\x7f]", lambda each: each[0].casefold().replace("ı", "i"), text)
 
 
@@ -179,7 +179,7 @@ BEST_FIT = dict(  # of Windows' code pages: what is in the tables of Unicode ano
 
 @of_text
 def as_best_fit(text):
-    """Of who has a code page without that character: é is e, α is a, a wide form is the narrow one."""
+    """A reader whose code page lacks a character: é is e, α is a, a wide form is the narrow one."""
 
     def fit(each):
         plain = [c for c in unicodedata.normalize("NFKD", each[0]) if c < "\x80"]
@@ -217,7 +217,7 @@ DECODINGS = [
 
 
 def deep_readings(path, depth=3, steps=DECODINGS):
-    """What so many decodings, one after the other, can make of it."""
+    """All results of up to `depth` decodings, one after the other."""
     found = {with_unreserved(path)}
     new = set(found)
     for _ in range(depth):

@@ -20,7 +20,7 @@ from conftest import BOUND_S, Client
 
 from fastticket.gateway.reader import read_config
 from fastticket.gateway.writer import to_toml
-from lab.redis_servers import wait_until
+from lab.redis_servers import START_BOUND_S, wait_until
 
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -45,15 +45,26 @@ class Process:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             **options,
         )
-        bound = threading.Timer(BOUND_S, self.process.kill)
-        bound.start()
         self.output = ""
-        while not (found := re.search(r"http://127\.0\.0\.1:(\d+)", self.output)):
-            line = self.process.stdout.readline()
-            assert line, f"it ended: {self.output}"
-            self.output += line
-        bound.cancel()
-        self.address = ("127.0.0.1", int(found[1]))
+        self.address = ("127.0.0.1", self._port())
+
+    def _port(self):
+        """The port that it says it serves on. A process that does not say one is killed."""
+        bound = threading.Timer(START_BOUND_S, self.process.kill)
+        bound.start()
+        try:
+            while not (found := re.search(r"http://127\.0\.0\.1:(\d+)", self.output)):
+                line = self.process.stdout.readline()
+                assert line, f"it ended: {self.output}"
+                self.output += line
+        except BaseException:
+            self.process.kill()
+            self.process.wait(BOUND_S)
+            self.process.stdout.close()
+            raise
+        finally:
+            bound.cancel()
+        return int(found[1])
 
     def ask(self, raw):
         with Client(self.address) as client:

@@ -22,6 +22,6 @@ def v2(command=0x21, family=0x11, rest=V4):
 
 
 def tlvs(size):
-    """What may follow the addresses: type, length, value. Here a certificate, say."""
+    """A TLV that may follow the addresses: type, length, value. Here a certificate, say."""
     value = size - 3
     return b"\x20" + struct.pack(">H", value) + b"x" * value

@@ -55,8 +55,8 @@ def plain(name: bytes, value: bytes) -> tuple[bytes, bytes]:
 
 
 def target_and_host(method: bytes, target: bytes, fields: Fields) -> tuple[bytes, bytes]:
-    """What a request asks for, and whom (RFC 9112, 3.2.2 and 3.2.4): worked out anew, as peers
-    leave that to their callers.
+    """The target and the host of a request (RFC 9112, 3.2.2 and 3.2.4): worked out here, since
+    peers leave that to their callers.
     """
     absolute = re.fullmatch(rb"(?i:https?)://([^/?]+)(.*)", target)
     if absolute:
@@ -213,7 +213,7 @@ def h11_fields(event: h11.Request | h11.Response) -> Fields:
 
 
 def h11_events(connection: h11.Connection, reading: Reading, goes_on: Iterator[bool]) -> None:
-    """All that a connection has to say. `goes_on` does what comes between two messages, if it does."""
+    """All messages of a connection. `goes_on` does what comes between two of them, if it does."""
     while True:
         event = connection.next_event()
         if event in (h11.NEED_DATA, h11.PAUSED):
@@ -427,8 +427,8 @@ def is_excused(stricter: list[Stricter], messages: list[Message]) -> bool:
 
 
 def difference(ours: Reading, theirs: Reading, stricter: list[Stricter]) -> str | None:
-    """What the peer reads differently. Where it is known to be stricter, nothing is compared from
-    there on.
+    """The first thing that the peer reads differently. Where it is known to be stricter, nothing is
+    compared from there on.
     """
     for number, mine in enumerate(ours.messages):
         around = ours.messages[max(0, number - 1) : number + 1]

@@ -33,7 +33,7 @@ def program(name: str) -> str:
 
 
 def run(name: str, *arguments, bound_s: float = 3 * BOUND_S, **options) -> str:
-    """What a program says until it ends, well and in time."""
+    """The output of a program that ends in time and with exit code 0."""
     command = [program(name), *map(str, arguments)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=bound_s, **options)
     return done.stdout
@@ -147,8 +147,15 @@ def serving(
             env={**os.environ, **(environment or {})},
         )
         port = None if path else listener.getsockname()[1]
-    try:
+    with ending(process):
         yield f"unix:{path}" if path else f"127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def ending(process: subprocess.Popen) -> Iterator[None]:
+    """Ends a process with SIGTERM. One that does not end by that is killed, and is an error."""
+    try:
+        yield
     finally:
         process.terminate()
         try:

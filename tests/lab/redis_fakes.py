@@ -1,5 +1,5 @@
-"""What real servers can not be made to do: a server that answers as a test says, and a link that
-delays, cuts and swallows.
+"""Behaviour that real servers cannot be made to show: a server that answers as a test says, and a
+link that delays, cuts and swallows.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def bulk(text: bytes) -> bytes:
 
 
 def array(*parts: bytes) -> bytes:
-    """Of replies that are encoded already."""
+    """An array of replies that are encoded already."""
     return b"*%d\r\n" % len(parts) + b"".join(parts)
 
 

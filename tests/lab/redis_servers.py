@@ -273,7 +273,7 @@ class ClusterSetup:
         return f"redis+cluster://{','.join(server.address for server in self.servers[:2])}"
 
     def owner_of(self, slot: int) -> Server:
-        """Who serves a slot, as the servers that are alive say."""
+        """The server of a slot, as the servers that are alive say."""
         for server in self.servers:
             with contextlib.suppress(redis.RedisError, OSError):
                 for first, last, primary, *_ in server.admin("CLUSTER SLOTS"):

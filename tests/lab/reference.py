@@ -18,7 +18,7 @@ import json
 import struct
 from typing import NamedTuple
 
-# ===========================================================================================================
+# ==================================================================================================
 # the ticket
 
 FORMAT = 1
@@ -32,7 +32,7 @@ Ring = list[tuple[int, bytes]]  # (key id, secret), oldest first
 
 
 class Fields(NamedTuple):
-    """What an authentic ticket says."""
+    """The fields of an authentic ticket."""
 
     key_id: int
     session_id: bytes
@@ -107,7 +107,7 @@ def mint(
 
 
 def verify(ring: Ring, audience: str, ticket: str | bytes, now_ms: int) -> Fields | str:
-    """What the ticket says, or the reason for refusing it."""
+    """The ticket's fields, or the reason for refusing it."""
     raw = decode_text(ticket) if TEXT_CHARS_MIN <= len(ticket) <= TEXT_CHARS_MAX else None
     if raw is None:
         return "malformed"

@@ -40,7 +40,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the service says to one request, and does then."""
+    """The service's answer to one request, and what it does then."""
 
     id: str
     group: str

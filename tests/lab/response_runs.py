@@ -20,7 +20,7 @@ NO_MORE = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nmor
 
 @dataclass
 class Script:
-    """What the service does at one request."""
+    """The service's part in one request."""
 
     answer: object
     pieces: list[bytes]

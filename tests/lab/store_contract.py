@@ -1,4 +1,4 @@
-"""What every store must do: each sentence of fastticket/stores/contract.py, as tests.
+"""The contract of every store: each sentence of fastticket/stores/contract.py, as tests.
 
 A store is put to them by a subclass of `StoreContract` that says how to make a handle on one and
 the same store, as another process would have, and how to break it:

@@ -33,7 +33,7 @@ class CountedStore:
         return counted
 
     def asked_for(self, do):
-        """What it is asked for while something is done."""
+        """The numbers of calls, by name, while something is done."""
         self.asked.clear()
         do()
         return dict(self.asked)

@@ -1,5 +1,5 @@
-"""What a gateway is to make again, as the product's ledger keeps it (stores/redis/again.py): a
-tuple of operations, first heard first.
+"""The operations that a gateway makes again, as the product's ledger keeps it
+(stores/redis/again.py): a tuple of operations, first heard first.
 
 What has ended is not made again even for a moment, nor what it came from: so an end takes the login
 or rotation out of the ledger, and an end of all takes out each that it ended.

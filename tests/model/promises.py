@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def broken(protocol: Protocol, state: State) -> str:
-    """What a state breaks: whom would a gateway admit right now, and who lives?"""
+    """The promise that a state breaks: whom would a gateway admit right now, and who lives?"""
     primary = state.shards[state.primary]
     for g, gateway in enumerate(state.gateways):
         if gateway.heard and gateway.trusts and gateway.at == state.primary:

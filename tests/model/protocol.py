@@ -37,7 +37,7 @@ NOBODY: frozenset[int] = frozenset()
 
 @dataclass(frozen=True)
 class Rules:
-    """What gateways and the store decide by; the right ones unless a fault is put back."""
+    """The rules that gateways and the store decide by; the right ones unless a fault is put back."""
 
     granted_until_ms: Callable[..., int] = coherence.granted_until_ms
     credited_until_ms: Callable[..., int] = coherence.credited_until_ms
@@ -204,7 +204,7 @@ def initial(scope: Scope) -> State:
 
 
 class Protocol:
-    """What may happen next, in a scope and by rules."""
+    """The steps that may happen next, in a scope and by rules."""
 
     def __init__(self, scope: Scope, rules: Rules | None = None) -> None:
         self.scope = scope
@@ -225,7 +225,7 @@ class Protocol:
         yield from self._tick(state)
 
     def key(self, state: State) -> int:
-        """The same for states that differ only in which gateway is which, if they do the same work."""
+        """One value for all states that differ only in the order of like gateways."""
         if self.scope.caches:
             return hash(state)
         return hash(state._replace(gateways=tuple(sorted(map(hash, state.gateways)))))
@@ -268,7 +268,9 @@ class Protocol:
         return (self.rules.confirms or g >= self.scope.caches) and self.scope.has("failovers")
 
     def _flush(self, state: State, g: int) -> Iterator[Step]:
-        """Who is the primary, then what is dirty. Another primary is sent the ledger first."""
+        """Ask which is the primary, then send what is dirty. A new primary is sent the ledger
+        first.
+        """
         if self.scope.ticks and g < self.scope.caches:
             state = _put(state, g, state.gateways[g]._replace(flushed_at=NOW))
         if not self._asks_primary(g):
@@ -285,7 +287,7 @@ class Protocol:
         yield from self._ask(state, g, "flush", ())
 
     def _leased(self, gateway: Gateway) -> Gateway:
-        """What was asked last, or when the primary was confirmed: the earlier counts."""
+        """A lease counts from the last answer or the confirmation of the primary, the earlier one."""
         since = gateway.answered_at
         if self.rules.counts_confirmation and self.scope.has("failovers"):
             since = min(since, gateway.confirmed_at)
@@ -762,7 +764,7 @@ def _spend(state: State, name: str) -> State:
 
 
 def _store(state: State, at: int, shard: Shard, *, writes: bool = False) -> State:
-    """What a server holds then."""
+    """The state in which a server holds this shard."""
     if shard is not state.shards[at]:
         state = state._replace(shards=(*state.shards[:at], shard, *state.shards[at + 1 :]))
     return state._replace(at=state.at + STRIDE) if writes else state
@@ -902,7 +904,7 @@ def _older(gateway: Gateway, has_deadlines: bool) -> Gateway:
 
 
 def _timeless(gateway: Gateway) -> Gateway:
-    """What it may admit until when is of no interest: it holds nothing."""
+    """A gateway that holds nothing, without its times: it admits nobody by them."""
     return gateway._replace(lease=PAST, answered_at=PAST, confirmed_at=NOW)
 
 

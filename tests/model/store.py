@@ -3,7 +3,7 @@ the model's state.
 
     create  rotate  revoke  revoke_all    as logins, rotations and logouts ask for them
     exchange                              touches, the log's tail, deadlines
-    again                                 a gateway's ledger, made again after a failover, in one step
+    again                                 a gateway's ledger, made again after a failover, at once
 
 A shard is a value: each function returns another one. `at` is the store's time; entries of the log
 get `at`, `at + 1` and so on as positions, so the caller leaves room. Session ids and principals are
@@ -32,7 +32,7 @@ class Record(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """Of the log. `revoked`: sid. `rotated`: sid, successor and its record. `everywhere`:
+    """An entry of the log. `revoked`: sid. `rotated`: sid, successor and its record. `everywhere`:
     principal, up_to, kept. `created`: sid.
     """
 
@@ -61,8 +61,8 @@ class Answer(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """Of a ledger: `end` (sid), `everywhere` (principal, up_to, kept), `rotate` (sid, successor,
-    record), `create` (sid, record).
+    """An entry of a ledger: `end` (sid), `everywhere` (principal, up_to, kept), `rotate` (sid,
+    successor, record), `create` (sid, record).
     """
 
     kind: str
@@ -116,7 +116,7 @@ def _end(shard: Shard, at: int, sid: Id) -> Shard:
 
 
 def _end_all(shard: Shard, at: int, principal: Id, up_to: int, kept: Id) -> tuple[Shard, tuple[Id, ...]]:
-    """Each has a mark, and so has all of it if none is kept: for those that are not there just now."""
+    """Mark each, and all sessions if none is kept: for those that are not there just now."""
     ids = tuple(
         sid for sid, record in shard.live if record.principal == principal and record.created <= up_to and sid != kept
     )
@@ -205,7 +205,7 @@ def trim(shard: Shard, keep: int = 1) -> Shard:
 def again(
     shard: Shard, at: int, ledger: Sequence[Operation], how: Mapping[str, Callable[..., Shard]] | None = None
 ) -> Shard:
-    """What a gateway heard in the last minute, in the order in which it heard it first."""
+    """Make again what a gateway heard in the last minute, first heard first."""
     for operation in ledger:
         shard = (how or AGAIN)[operation.kind](shard, at, operation)
     return shard

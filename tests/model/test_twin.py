@@ -153,7 +153,7 @@ class Pair:
             self.real.restore(snapshot)
 
     def again(self):
-        """Some of it, in this order or another: gateways hear different things, at different times."""
+        """Some of it, in some order: gateways hear different things, at different times."""
         ledger = [operation for operation in self.ledger if self.chance.random() < 0.7]
         if self.chance.random() < 0.3:
             self.chance.shuffle(ledger)
@@ -166,7 +166,7 @@ class Pair:
 
 
 def words_of(operation):
-    """What again.lua takes."""
+    """The arguments of again.lua."""
     kind, sid, successor, record, principal, up_to, kept = operation
     match kind:
         case "end":

@@ -34,7 +34,7 @@ PROMISES = {
 
 @dataclass(frozen=True)
 class Fault:
-    """`old` is there exactly once in `file`; `tests` (pytest's node ids) turn red once it is `new`."""
+    """`old` stands exactly once in `file`; `tests` (pytest's node ids) fail when it is `new`."""
 
     id: str
     promise: str
@@ -58,7 +58,7 @@ class Fault:
         return text[: text.index(self.old)].count("\n") + 1
 
     def errors(self) -> list[str]:
-        """What is wrong with its entry, so that it does not say any more what it once said."""
+        """The errors of its entry: ways in which it no longer fits the code and the tests."""
         found = []
         if self.promise not in PROMISES:
             found.append(f"there is no promise {self.promise}")
@@ -97,8 +97,8 @@ def _source_of(module: str | None, folder: Path) -> Path | None:
 
 @cache
 def _tests_in(file: Path) -> frozenset[str]:
-    """What can be named in a module: functions, and methods as `Class::method`, those among them
-    that it imports or inherits.
+    """The names that a node id may have in a module: functions, and methods as `Class::method`,
+    those among them that it imports or inherits.
     """
     found: set[str] = set()
     for node in ast.parse(file.read_text()).body:

@@ -1,10 +1,11 @@
 """Breaks the product on purpose, one fault at a time, in a copy of the tree, and sees which tests
 turn red.
 
-    make mutations                  every fault, first of all without any; records what was seen, and writes docs/promises.md
-    make mutations ONLY="ID ID"     these alone
-    make mutations NEW=1            those that are not as they were seen
-    python -m mutations.run [--write] [--only ID ...] [--new]      the same, in the folder `tests`
+    make mutations                every fault, after a run without any; records what was seen, and
+                                  writes docs/promises.md
+    make mutations ONLY="ID ID"   these alone
+    make mutations NEW=1          those that have changed since they were seen
+    python -m mutations.run [--write] [--only ID ...] [--new]   the same, in the folder `tests`
 
 A fault that no test sees is an error, and so is one that some test was said to see and did not. A
 test that does not end, or takes the interpreter along, is red.
@@ -82,7 +83,7 @@ class Copy:
                 )  # with the times of its files, so that nothing is built again
 
     def _build(self) -> None:
-        """What has changed since it was built last."""
+        """Build the modules that have changed since the last build."""
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "setup.py", "-q", "build_ext", "--inplace"],
             cwd=TREE,
@@ -169,8 +170,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def digest_of(fault: Fault) -> str:
-    """Of what was tried: a fault that has changed since must be tried again; one that has only
-    moved, with its tests, need not.
+    """A digest of the fault as it was tried: one that has changed must be tried again, one that has
+    only moved, with its tests, need not.
     """
     tests = sorted(test.partition("::")[2] for test in fault.tests)
     text = json.dumps([fault.old, fault.new, tests])

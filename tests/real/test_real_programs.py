@@ -33,7 +33,7 @@ FORM = """<!doctype html><meta charset="utf-8"><title>login</title>
 
 
 def login_page(connection):
-    """Whoever sends the form is NAME."""
+    """A login page that logs in NAME when the form is sent."""
     while head := connection.read_head():
         read_body(head, connection)
         body = FORM.encode() if head.startswith(b"GET ") else b""

@@ -1,4 +1,4 @@
-"""Attributes without a store: the mapping and its differences, and which near copies may be kept."""
+"""Attributes without a store: the mapping, its differences, and which near copies are kept."""
 
 import pytest
 from hypothesis import given
@@ -142,7 +142,7 @@ def test_what_others_wrote_meanwhile_is_not_overwritten_by_a_second_save():
 
 
 def saved(attributes: AttributeChanges, before: StoredAttributes | None = None) -> Changes:
-    """What was written, by a store in which nobody else writes."""
+    """The changes, as written by a store that no one else writes to."""
     changes = attributes.changes()
     version = before.version[0] if before else 0
     now = after(before, changes, Written((version + 1, 0), (version, 0)))

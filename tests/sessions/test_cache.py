@@ -326,7 +326,7 @@ async def test_p2_strong_waits_behind_every_load_that_was_sent_before_and_makes_
 
 @in_virtual_time
 async def test_a_log_is_read_once():
-    """What came in a reply is not asked for again: the log may be long, and it is trimmed."""
+    """Entries that a reply brought are not asked for again: the log may be long, and it is trimmed."""
     server = new_server(shards=1)
     async with gateway(server) as (cache, store):
         ticket = await cache.login("alice")
@@ -885,7 +885,7 @@ async def test_p7_doorbells_do_not_make_more_touches():
 
 @in_virtual_time
 async def test_p7_a_flush_in_slices_sends_no_session_twice(monkeypatch):
-    """What is used again while a slice is under way waits for the next flush."""
+    """A session that is used again while its slice is under way waits for the next flush."""
     monkeypatch.setattr(ModelStore, "touches_per_exchange", 500)
     server = new_server(shards=1)
     async with gateway(server, capacity=2000) as (cache, store):

@@ -240,8 +240,8 @@ async def test_p2_a_load_that_took_longer_than_its_lease_admits_nobody_even_wher
 
 @in_virtual_time
 async def test_p2_a_lease_counts_from_when_the_primary_was_confirmed():
-    """Who was asked may have been replaced up to `doubt_ms` before: what the other one was told
-    since then, it does not know.
+    """The server that was asked may have been replaced up to `doubt_ms` before, and then does not
+    know the writes to its successor.
     """
     server = new_server()
     async with gateway(server) as (cache, store):

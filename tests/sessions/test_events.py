@@ -1,5 +1,5 @@
-"""What is told of sessions, and when those that have passed their deadline are removed. In virtual
-time, as test_cache.py.
+"""Events of sessions, and the removal of those that have passed their deadline. In virtual time, as
+test_cache.py.
 """
 
 from __future__ import annotations
@@ -273,8 +273,8 @@ async def test_the_position_is_behind_what_was_told_and_never_behind_what_was_on
 
 @in_virtual_time
 async def test_nothing_is_told_before_every_shard_is_known():
-    """Whoever went on from such an event would miss what happened meanwhile in the shard that it
-    does not name.
+    """A follower that resumed from such an event would miss the events of the shard that its
+    position does not name.
     """
     server = new_server(shards=2)
     async with gateway(server) as (cache, store):

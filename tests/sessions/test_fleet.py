@@ -14,8 +14,8 @@ from collections import Counter
 
 import pytest
 from conftest import BOUND_S, Client, fields_of, status_of
-from lab.processes import Nginx, Process
-from lab.redis_servers import Server, free_port, wait_until
+from lab.processes import Nginx
+from lab.redis_servers import free_port, wait_until
 
 import fastticket
 from fastticket.keyfile import create_key_file
@@ -86,7 +86,7 @@ class Fleet:
             self.nginx = Nginx(self.folder, config, ("127.0.0.1", self.port))
 
     def ask(self, user, request):
-        """One request on a connection of its own, from the user's address: (status, fields, body)."""
+        """One request on its own connection, from the user's address: (status, fields, body)."""
         with Client(fileno=socket.socket(socket.AF_INET, socket.SOCK_STREAM).detach()) as client:
             client.bind((f"127.{1 + user}.1.1", 0))
             client.connect(("127.0.0.1", self.port))
@@ -131,29 +131,6 @@ def application(made):
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(name), name))
 
     return serve
-
-
-@pytest.fixture
-def run(tmp_path):
-    started = []
-
-    def start(*arguments, **options):
-        started.append(Process(*arguments, cwd=tmp_path, **options))
-        return started[-1]
-
-    yield start
-    for each in started:
-        if each.process.poll() is None:
-            each.process.kill()
-        each.process.wait(BOUND_S)
-        each.process.stdout.close()
-
-
-@pytest.fixture
-def redis_server(tmp_path):
-    server = Server(tmp_path)
-    yield server
-    server.kill()
 
 
 @pytest.fixture
@@ -261,6 +238,7 @@ def _eventually(at, holds):
     return wait_until(settled, "the change shows")
 
 
+@pytest.mark.alone
 def test_a_logout_through_one_gateway_is_a_refusal_by_all(fleet):
     at = fleet()
     at.add(2)

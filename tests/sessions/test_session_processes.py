@@ -44,7 +44,7 @@ def opened(server: Server, **settings: object) -> fastticket.TicketCache:
 
 
 def at_once(server: Server, program: str, *arguments: list[str]) -> list[str]:
-    """What processes print that all do the same with other arguments, from the moment on when each
+    """The output of processes that run one program with different arguments, all at once when each
     is ready.
     """
     processes = [

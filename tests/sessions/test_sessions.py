@@ -42,7 +42,7 @@ def said(found: Session | Verdict) -> str:
 
 
 def calls_of(store: ModelStore, *names: str) -> list[str]:
-    """What was asked of the store; all but flushes if nothing is named."""
+    """The calls of the store by name; without names, all but flushes."""
     return [call.name for call in store.calls if call.name in names or (not names and call.name != "exchange")]
 
 
@@ -590,7 +590,7 @@ async def test_a_read_under_way_when_the_doorbell_rings_brings_no_old_copy():
 
 @in_virtual_time
 async def test_a_near_copy_is_not_served_past_the_lease():
-    """No session of the shard is held any more, so nobody reads its log: then the copy may be old."""
+    """No session of the shard is held, so nothing reads its log: then the copy may be old."""
     server, near = new_server(), {"near_attributes_bytes": 100_000, "capacity": 3}
     async with gateway(server, **near) as (cache, store), gateway(server) as (other, _):
         session = await cache.authenticate(await cache.login("alice", idle_timeout_s=math.inf))

@@ -67,7 +67,7 @@ class Use:
 
 @dataclass
 class Known:
-    """What the world knows of a session."""
+    """The truth about a session."""
 
     principal: str
     ticket: str
@@ -261,7 +261,7 @@ class Simulation:
     # --- what must hold
 
     def _slack_ms(self) -> int:
-        """Of clocks that are read over a wire, and of what was under way."""
+        """The slack for clocks that are read over a wire, and for calls under way."""
         return 2 * self.latency_ms + RESOLUTION_MS
 
     def _judge_admission(self, by: int, session: Known) -> None:
@@ -302,7 +302,7 @@ class Simulation:
         return use.counts and (use.by == by or (not self.faulty and use.at_ms <= settled_ms))
 
     def _touches_arrived(self, by: int, until_ms: int) -> None:
-        """P5: what this gateway admitted up to then is in the store, if the store could be reached."""
+        """P5: the store has what this gateway admitted until then, if it could be reached."""
         if self.faulty:
             return
         for session in self.sessions:

@@ -69,7 +69,7 @@ async def gateways(server):
 
 
 async def back_from_snapshot(server):
-    """What came after the last SAVE is lost."""
+    """Restart it; what came after the last SAVE is lost."""
     await asyncio.to_thread(server.restart)
 
 
@@ -258,6 +258,7 @@ async def test_what_a_gateway_did_that_is_gone_the_others_make_again(server, gat
     await reloaded.store.aclose()
 
 
+@pytest.mark.alone
 async def test_a_logout_everywhere_of_many_sessions_is_one_record_and_all_of_them_end_again(server, gateways):
     first, last = gateways
     sessions = [await new_session(first.store) for _ in range(12_000)]
@@ -288,7 +289,7 @@ async def test_who_comes_second_writes_nothing(server, gateways):
 
 
 async def test_who_has_ended_is_told_from_who_may_come_yet(server):
-    """While another server has just taken over, the one is refused, the other asked to try again."""
+    """Just after a takeover the one is refused, and the other told to try again."""
     store = fastticket.open_store(f"redis://{server.address}/0")
     keys = fastticket.Keyring.generate()
     async with fastticket.TicketCache(store, keys, idle_timeout_s=600) as cache:

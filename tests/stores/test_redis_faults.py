@@ -105,7 +105,7 @@ class Crowd:
 
     @contextlib.asynccontextmanager
     async def fault(self):
-        """The time of a fault; afterwards, it waits until every cache works with the store again."""
+        """Lasts as long as a fault; then waits until every cache works with the store again."""
         self.fault_until_s = float("inf")
         yield
         async with asyncio.timeout(BOUND_S):
@@ -268,8 +268,8 @@ async def test_slow_replies(server):
 
 
 async def test_flushall_and_restart_empty_refuse_and_go_on(tmp_path):
-    """What the store has lost is lost: nobody is admitted on memories, and the next login works at
-    once.
+    """Sessions that the store has lost are lost: no cache admits one by itself, and the next login
+    works at once.
 
     But for the logins of the last minute, which the gateways that acknowledged them make again: so
     these were made by one that is gone.
@@ -579,7 +579,7 @@ async def until_refused(crowd: Crowd, user: User) -> None:
 
 
 async def until_refused_by(cache: fastticket.TicketCache, ticket: str, consistency: Consistency = "near") -> None:
-    """Whoever calls it has a bound."""
+    """Ask until it is refused. The caller sets a bound."""
     while True:
         try:
             await cache.authenticate(ticket, consistency=consistency)
@@ -710,7 +710,7 @@ async def test_a_tls_server_that_hangs_leaves_nobody_waiting(tmp_path):
 
 
 async def answered(ask):
-    """What a store answers that may have to be asked again: this machine is busy, or the store was
+    """The answer of a store that may have to be asked again: the machine is busy, or the store was
     away a moment ago.
     """
     async with asyncio.timeout(BOUND_S):
@@ -823,7 +823,7 @@ class Person:
 
 
 class State(NamedTuple):
-    """What there is of a person: what each session has in its cart, and what the log says."""
+    """The cart of each of a user's sessions, and the kinds of the log's entries of them."""
 
     carts: list[str]
     log: list[str]

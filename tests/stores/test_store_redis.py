@@ -89,13 +89,13 @@ class RedisContract(StoreContract):
         self.owner_of(shard).admin("SET", live, "not a sorted set")
 
     def look(self, store, principal: str, *command):
-        """What a command says on the server that has the principal's shard, past the store."""
+        """The answer to a command by the server that has the principal's shard, past the store."""
         server = self.owner_of(shard_of(principal, store.shards))
         with contextlib.closing(server.client(db=parse_url(self.address, Path()).db)) as client:
             return client.execute_command(*command)
 
     def keys_of(self, store, principal: str) -> set[str]:
-        """What there is in the principal's shard, without what all keys of a shard begin with."""
+        """The keys of the principal's shard, without the prefix that they share."""
         tag = key(store, principal, "")
         return {found.removeprefix(tag) for found in self.look(store, principal, "KEYS", f"{tag}*")}
 

@@ -169,7 +169,7 @@ asyncio.run(main())
 
 
 def kill_after_acknowledgements(path: Path, acknowledgements: int) -> dict[str, set[str]]:
-    """What a writer said before SIGKILL ended it: what it had got acknowledged, by kind."""
+    """The writes that were acknowledged to a writer before SIGKILL ended it, by kind."""
     said: dict[str, set[str]] = {"created": set(), "revoking": set(), "revoked": set()}
     child = start_child(KILLED_WRITER, path)
     with child:
@@ -234,7 +234,7 @@ asyncio.run(main())
 
 
 def run_at_once(code: str, path: Path, processes: int) -> list[list[list[str]]]:
-    """What each of several children said; they begin together."""
+    """The output of each of several children that begin together."""
     children = [start_child(code, path) for _ in range(processes)]
     for child in children:
         assert child.stdout.readline() == "ready\n"

@@ -1,9 +1,10 @@
 """A plugin of pytest: every Flask application has our sessions, unless it chooses others.
 SUITE_SESSIONS says for which visitors.
 
-anonymous    who is not logged in, as all visitors of Flask's own tests
-flask_login  the same, but `_user_id` is who is logged in; as text: its tests have numbers, which its documentation does not allow
-ticket       each of them is logged in from the start
+anonymous    visitors who are not logged in, as in all of Flask's own tests
+flask_login  the same, with `_user_id` as the user who is logged in; as text: its tests have
+             numbers, which its documentation does not allow
+ticket       visitors who are logged in from the start
 """
 
 import os

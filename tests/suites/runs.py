@@ -66,7 +66,7 @@ def _pytest(plugin, source, sessions, paths, tests):
 
 
 def _run(environment, module, *arguments, paths=(), folder=TESTS):
-    """What became of the tests, as suites/reporting.py writes it."""
+    """The outcomes of the tests, as suites/reporting.py writes them."""
     with tempfile.TemporaryDirectory() as scratch:
         results = Path(scratch, "results")
         path = os.pathsep.join([*paths, str(TESTS), os.environ.get("PYTHONPATH", "")])

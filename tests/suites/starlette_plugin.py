@@ -1,9 +1,9 @@
 """A plugin of pytest: Starlette's session middleware with ours. SUITE_SESSIONS says for which
 visitors.
 
-anonymous  who is not logged in: ours stands within Starlette's own
-ticket     each of them is logged in from the start, and ours stands in its place. Starlette's tests compare all that is in a session:
-           who is logged in is taken out of the answers
+anonymous  visitors who are not logged in: ours stands within Starlette's own
+ticket     visitors who are logged in from the start: ours stands in its place. Starlette's tests
+           compare all that is in a session, so the user is taken out of the answers
 """
 
 import asyncio
@@ -42,7 +42,7 @@ class Ours:
 
 
 class Within(OWN):
-    """What visitors who are not logged in leave is in Starlette's cookie."""
+    """Our middleware within Starlette's own, whose cookie keeps what anonymous visitors leave."""
 
     def __init__(self, app, **options):
         super().__init__(Ours(app), **options)

@@ -75,7 +75,7 @@ class Browser:
         return await self.request(page(view), **scope)
 
     async def say(self, view, **scope) -> Any:
-        """What the view returns."""
+        """The value that the view returns."""
         answer = await self.ask(view, **scope)
         assert answer.status == 200
         return answer.said
@@ -152,7 +152,7 @@ def page(view):
 
 
 async def run(application, scope, *received) -> list[dict[str, Any]]:
-    """What an application sends, given these messages."""
+    """The messages that an application sends, given these."""
     sent: list[dict[str, Any]] = []
     messages = iter(received)
 

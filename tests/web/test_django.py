@@ -642,7 +642,7 @@ def test_a_session_that_ends_before_it_is_read_is_empty_and_nobodys(at):
 
 
 def of_view_that_raises(error, ticket):
-    """What becomes of a request whose view raises this, while its session goes on."""
+    """The outcome of a request whose view raises this, while its session goes on."""
     from django.test import RequestFactory
 
     from fastticket.django.middleware import TicketMiddleware
@@ -742,7 +742,7 @@ def test_another_expiry_is_another_ticket(at):
 
 @pytest.mark.parametrize("idle_s", [5000, 999_999])
 def test_an_idle_timeout_is_no_shorter_life(at, idle_s):
-    """Whoever uses the session at least that often keeps it as long as any other."""
+    """A session that is used at least that often lives as long as any other."""
     session = at.client(at.cache.login("alice")).session
     session.set_expiry(idle_s)
     session.save()

@@ -1,5 +1,5 @@
-"""Who a Django session's user is: what a project keeps of a login, whom it asks, and what it does
-not keep. In-process.
+"""The user of a Django session: what a project keeps of a login, where it looks it up, and what it
+does not keep. In-process.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def who(asked):
 
 
 def seen_by(ticket):
-    """Who `request.user` is."""
+    """The name of `request.user`."""
     return answered_by(who, ticket).content.decode()
 
 

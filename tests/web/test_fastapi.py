@@ -27,7 +27,7 @@ class Connection(http.client.HTTPConnection):
     """To a Unix socket."""
 
     def __init__(self, path):
-        super().__init__("shop", timeout=BOUND_S)
+        super().__init__("shop", timeout=3 * BOUND_S)
         self._path = path
 
     def connect(self):

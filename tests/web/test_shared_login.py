@@ -32,7 +32,7 @@ http {{
 
 @pytest.fixture(scope="module")
 def addresses(tmp_path_factory):
-    """Of all applications, by name."""
+    """The addresses of all applications, by name."""
     place = Place(tmp_path_factory.mktemp("shared"))
     with contextlib.ExitStack() as running:
         running.callback(place.redis.kill)
@@ -49,7 +49,7 @@ def addresses(tmp_path_factory):
 
 
 def seen_everywhere(addresses, ticket, path):
-    """What each process of each application answers to a visitor with this ticket."""
+    """The answer of each process of each application to a visitor with this ticket."""
     return [value for address in addresses.values() for value in Visitor(address, ticket).get_of_each(path)]
 
 
@@ -80,8 +80,8 @@ def test_a_logout_at_one_is_one_at_all(addresses, name):
 
 
 def test_a_project_takes_no_others_numbers_for_its_own(addresses):
-    """Who logs in again at another project is the same one, though that has another number for him;
-    the session goes on.
+    """A user who logs in again at another project is the same user, although that project has
+    another number for the name; the session goes on.
     """
     visitor = Visitor(addresses["django"])
     visitor.get("/login?user=alice")

@@ -6,7 +6,8 @@ import json
 
 import pytest
 from conftest import fields_of
-from lab.chromium import chromium
+from lab.chromium import browser as browser_of
+from lab.chromium import tab
 from lab.processes import Nginx
 from lab.redis_servers import free_port, make_certificates
 from lab.web_sites import Place
@@ -19,10 +20,17 @@ ROUTES = [
 HOST = "www.shop.test"
 
 
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    with browser_of(tmp_path_factory.mktemp("profile")) as address:
+        yield address
+
+
 @pytest.fixture
-def browser(tmp_path):
-    with chromium(tmp_path / "profile") as started:
-        yield started
+def browser(chromium):
+    """A tab without cookies."""
+    with tab(chromium) as made:
+        yield made
 
 
 @pytest.fixture
@@ -177,7 +185,7 @@ def test_a_browser_takes_the_cookie_and_lets_it_go(gateway, application, browser
 
 
 def test_cookies_of_one_name_in_and_out_of_a_partition_lock_nobody_out(gateway, application, browser, https):
-    """Log in, set `cookie_partitioned`, log in again, take it back: then it takes one login more."""
+    """Log in, set `cookie_partitioned`, log in again, take it back: that takes one more login."""
     urls = []
     for partitioned in (False, True):
         ticket = {"cookie": "__Host-ticket", "cookie_same_site": "None", "cookie_partitioned": partitioned}

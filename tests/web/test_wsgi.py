@@ -117,7 +117,7 @@ def who(environ):
 
 
 def put(environ):
-    """What the query says."""
+    """Set the attributes that the query names."""
     session_of(environ).update({name: value for name, [value] in parse_qs(environ["QUERY_STRING"]).items()})
 
 

@@ -1,4 +1,4 @@
-"""What many schedules have in common: a crowd that goes on, sessions that are ended beside it, and
+"""Parts that many schedules share: a crowd that goes on, sessions that are ended beside it, and
 the census at the end.
 """
 

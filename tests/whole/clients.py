@@ -73,7 +73,7 @@ class Caller:
         self._idle: list[_Connection] = []
 
     async def ask(self, path: str, *, cookie: str = "", user: str = "", is_safe: bool = False) -> Answer:
-        """`is_safe`: sent again, once, if a kept connection ended under it, as every client does."""
+        """`is_safe`: send it again if a kept connection ended under it, as every client does."""
         request = (
             f"GET {path} HTTP/1.1\r\nHost: a\r\n"
             + (f"Cookie: {cookie}\r\n" if cookie else "")

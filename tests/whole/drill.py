@@ -198,7 +198,7 @@ class Clients:
         connection.close()
 
     def forget(self) -> None:
-        """What was seen until now."""
+        """The answers until now."""
         with self._lock:
             self._seen.clear()
             self.slowest_s.clear()
@@ -329,7 +329,7 @@ def pipe_read(scene: Scene) -> None:
 
 
 def drain(pipe: int, into: Path) -> None:
-    """What was written into a pipe, to the end."""
+    """Everything written to a pipe, to its end."""
     with into.open("ab") as file, contextlib.suppress(OSError):
         while data := os.read(pipe, 65536):
             file.write(data)

@@ -77,7 +77,7 @@ PATHS = {
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What a client has of one: the cookie."""
+    """A session as its client has it: the cookie."""
 
     number: int
     principal: str
@@ -85,14 +85,14 @@ class Session:
 
     @property
     def id(self) -> str:
-        """The id in the ticket (docs/ticket-format.md), as the store and the command line write it."""
+        """The id in a ticket (docs/ticket-format.md), as store and command line write it."""
         ticket = self.cookie.partition("=")[2]
         return base64.urlsafe_b64encode(base64.urlsafe_b64decode(ticket + "=" * (-len(ticket) % 4))[2:18])[:22].decode()
 
 
 @dataclass(slots=True)
 class Settings:
-    """What a gateway is configured with, where schedules differ."""
+    """The settings of a gateway in which schedules differ."""
 
     url: str
     workers: int = 1

@@ -1,4 +1,4 @@
-"""What clients did and saw, and what the schedule did to the world meanwhile. All times are of
+"""The history of a run: what clients did and saw, and the faults of the schedule. All times are of
 time.monotonic(), in seconds.
 """
 
@@ -71,7 +71,7 @@ class Loss:
 
 @dataclass(slots=True)
 class Rules:
-    """What is configured, and the time that a gateway has to be well again after a window."""
+    """The configuration, and the time that a gateway has to recover after a window."""
 
     lease_s: float = 2.0
     flush_s: float = 0.5

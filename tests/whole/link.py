@@ -73,7 +73,7 @@ class Door:
         return f"{self.address[0]}:{self.address[1]}"
 
     def delay(self, there_s: float, back_s: float | None = None) -> None:
-        """Of every byte, in order; one number is for both directions."""
+        """Delay every byte, in order; one number is for both directions."""
         self._set(delay_s=[there_s, there_s if back_s is None else back_s])
 
     def bite(self, size: int, pause_s: float) -> None:
@@ -113,7 +113,7 @@ class Door:
 
 @dataclasses.dataclass(eq=False)
 class _Connection:
-    """What serves it, and both of its ends."""
+    """The task that serves a connection, and both of its ends."""
 
     task: asyncio.Task[None]
     writers: list[asyncio.StreamWriter]

@@ -25,7 +25,7 @@ async def _one_server(stage: Stage, **settings: int) -> Server:
 
 @schedule()
 async def gateway_killed(stage: Stage) -> None:
-    """SIGKILL to all processes of a gateway under load: touches are lost within a flush interval."""
+    """SIGKILL to all processes of a gateway under load: a flush interval of touches is lost."""
     server = await _one_server(stage)
     made = await people(stage, stage.scaled(1000, 100))
     async with stage.fleet.crowd(made, (0,), per_s=stage.scaled(1000, 300)):

@@ -1,4 +1,4 @@
-"""What broke before, each as it was seen: the numbers of sessions, the delays and the waits are
+"""Failures of the past, each as it was seen: the numbers of sessions, the delays and the waits are
 those of issue 11.
 """
 
@@ -260,7 +260,7 @@ async def reload_between_a_logout_and_the_loss(stage: Stage) -> None:
 
 @schedule()
 async def everywhere_for_a_crowd_then_the_loss(stage: Stage) -> None:
-    """5: log out everywhere of a user with 12,000 sessions, then Redis comes back from before it."""
+    """5: log a user with 12,000 sessions out everywhere, then Redis comes back from before it."""
     server = stage.server()
     await stage.gateways(stage.url(server))
     number = stage.scaled(12_000, 400)

@@ -53,8 +53,8 @@ class Stage:
 
     @property
     def timeout_ms(self) -> int:
-        """Of a call of the store, in the URL: below lease - flush interval, as docs/redis.md wants
-        it.
+        """The timeout of a call of the store, in the URL: below lease - flush interval, as
+        docs/redis.md wants it.
         """
         return 500 if self.is_short else 1000
 

@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def _play(row: Schedule, *, is_short: bool) -> tuple[Judgement | str, float]:
-    """What came of it: a judgement, or why there is none."""
+    """(a judgement, or why there is none; seconds)"""
     began_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as folder:
         try:

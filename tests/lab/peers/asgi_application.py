@@ -24,7 +24,7 @@ async def page(scope, receive, send):
 
 
 async def login(scope, receive, send):
-    """Whoever the body names."""
+    """Log in the user that the body names."""
     principal = b"".join([piece async for piece in pieces_of(receive)])
     await answer(send, b"welcome", (b"x-ticket-login", principal))
 

@@ -362,7 +362,9 @@ def test_check_config_hides_secrets_unless_told_not_to(cli, keyfile, tmp_path):
 def test_serve_by_linkis_file_needs_to_know_what_is_behind(cli, keyfile, tmp_path):
     (tmp_path / "linkis.properties").write_text("")
     assert "serve needs --upstream" in refused(cli("serve", "--config", "linkis.properties"))
-    assert "--store is said" in refused(cli("sessions", "--user", "a", "--config", "linkis.properties", "--store", "x"))
+    assert "--store does not go with" in refused(
+        cli("sessions", "--user", "a", "--config", "linkis.properties", "--store", "x")
+    )
 
 
 def test_paths_are_relative_to_the_file(cli, keyfile, tmp_path):

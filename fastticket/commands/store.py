@@ -18,7 +18,7 @@ from fastticket.errors import ConfigError, TicketRefused
 from fastticket.gateway.settings import Config
 from fastticket.sessions.events import LOST, LogFollower, Place, Read
 from fastticket.stores import without_password
-from fastticket.stores.contract import SESSION_ID_CHARS, Event, Store, StoredSession
+from fastticket.stores.contract import Event, Store, StoredSession
 
 FOLLOW_INTERVAL_S = 0.5
 HISTORY_MAX = 1000  # of each shard

@@ -30,7 +30,7 @@ def asking(gateway, origin, monkeypatch):
     async def note(ask):
         asks.append(ask)
 
-    monkeypatch.setattr(at.worker, "_answer", note)
+    monkeypatch.setattr(at.worker._answers, "_answer", note)
     return at, asks, behind
 
 

@@ -1,0 +1,275 @@
+"""Answers what the data plane asks: whose session a ticket is, whether a path is exempt, and the
+changes that applications ask for (login, logout, rotation).
+
+Each ask is answered in a task of its own, for the handle that it came with. If its client has gone
+meanwhile, the data plane ignores the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter, deque
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Literal
+
+from fastticket.dataplane.asks import Ask, AskKind, Where
+from fastticket.dataplane.proxy import Proxy
+from fastticket.errors import (
+    FastticketError,
+    InvalidPrincipal,
+    StoreUnavailable,
+    TicketRefused,
+    TooManySessions,
+    Verdict,
+)
+from fastticket.gateway.exemption import Exemption
+from fastticket.gateway.settings import Config, RouteSettings
+from fastticket.sessions.ticketcache import Consistency, TicketCache
+
+log = logging.getLogger("fastticket.gateway")
+
+LOOKS_PER_TURN = 32  # asks begun in one turn of the loop: about a millisecond of work
+CHANGES_PER_TURN = 8
+NOT_CACHED = b"Cache-Control: no-store\r\n"
+#: The asks that change a session.
+CHANGES = frozenset(
+    (AskKind.LOGIN, AskKind.LOGIN_REMEMBERED, AskKind.LOGOUT, AskKind.LOGOUT_EVERYWHERE, AskKind.ROTATE)
+)
+#: The asks about a request's ticket, and how closely the store is followed.
+CONSISTENCY: dict[AskKind, Consistency | Literal["latest"]] = {
+    AskKind.AUTHENTICATE: "near",
+    AskKind.AUTHENTICATE_STRONG: "strong",
+    AskKind.AUTHENTICATE_LATEST: "latest",
+}
+
+
+class AskQueue:
+    """The asks that no task works on yet: at most one for each connection.
+
+    Changes of sessions wait behind everything else, so that a storm of logins delays nobody who is
+    logged in.
+    """
+
+    def __init__(self) -> None:
+        self._looks: deque[Ask] = deque()
+        self._changes: deque[Ask] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._looks or self._changes)
+
+    def add(self, asks: Iterable[Ask]) -> bool:
+        """Add asks. Returns whether the queue was empty and is not any more."""
+        had_some = bool(self)
+        for ask in asks:
+            (self._changes if ask.kind in CHANGES else self._looks).append(ask)
+        return bool(self) and not had_some
+
+    def take(self) -> list[Ask]:
+        """The asks to begin with in this turn of the loop."""
+        taken = [self._looks.popleft() for _ in range(min(len(self._looks), LOOKS_PER_TURN))]
+        return taken + [self._changes.popleft() for _ in range(min(len(self._changes), CHANGES_PER_TURN))]
+
+
+class Answers:
+    """The answers for one data plane. `routes`: in the order of the numbers that it gave them."""
+
+    def __init__(self, proxy: Proxy, cache: TicketCache, config: Config, routes: Sequence[RouteSettings]) -> None:
+        self.session_changes: Counter[str] = Counter()  #: done, by what the application asked for
+        self._proxy = proxy
+        self._cache = cache
+        self._config = config
+        self._cookie = config.ticket_cookie()
+        self._exemptions = [Exemption(route.exempt) if route.exempt else None for route in routes]
+        self._queue = AskQueue()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._was_http_told = False
+
+    def take_in(self) -> None:
+        """Begin to answer what was asked since the last call."""
+        if self._queue.add(self._proxy.asks()):
+            asyncio.get_running_loop().call_soon(self._begin)
+
+    async def finish(self) -> None:
+        """Wait for the answers that have begun."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _begin(self) -> None:
+        """Begin some answers in this turn of the loop, more in the next: between them the data plane
+        serves requests that need no answer.
+        """
+        for ask in self._queue.take():
+            task = asyncio.get_running_loop().create_task(self._answer(ask))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        if self._queue:
+            asyncio.get_running_loop().call_soon(self._begin)
+
+    async def _answer(self, ask: Ask) -> None:
+        if ask.kind in CONSISTENCY:
+            await self._authenticate(ask, CONSISTENCY[ask.kind])
+        elif ask.kind == AskKind.EXEMPTION:
+            self._proxy.exempt(ask.handle, self._is_exempt(ask.route, ask.path))
+        elif ask.kind == AskKind.SEVERAL:
+            self._doubt(ask)
+        elif ask.kind == AskKind.STILL_ALIVE:
+            self._proxy.vouch(ask.handle, await self._is_alive(ask))
+        elif ask.kind in (AskKind.LOGIN, AskKind.LOGIN_REMEMBERED):
+            await self._change_session(ask, self._log_in(ask))
+        elif ask.kind == AskKind.LOGOUT:
+            await self._change_session(ask, self._log_out(ask))
+        elif ask.kind == AskKind.LOGOUT_EVERYWHERE:
+            await self._change_session(ask, self._log_out_everywhere(ask))
+        elif ask.kind == AskKind.ROTATE:
+            await self._change_session(ask, self._rotate(ask))
+        self.take_in()  # the connection may have gone on to its next request
+
+    # --- tickets and paths
+
+    async def _authenticate(self, ask: Ask, consistency: Consistency | Literal["latest"]) -> None:
+        try:
+            if consistency == "latest":
+                await self._authenticate_latest(ask)
+            else:
+                await self._cache.authenticate(ask.tickets, touch=ask.is_use, consistency=consistency)
+        except TicketRefused as refused:
+            self._proxy.refuse(ask.handle, refused.verdict)
+        except StoreUnavailable:
+            self._proxy.refuse(ask.handle, Verdict.STORE_UNAVAILABLE)
+        except Exception:
+            log.exception("a session could not be loaded")
+            self._proxy.refuse(ask.handle, Verdict.STORE_UNAVAILABLE)
+        else:
+            self._proxy.admit(ask.handle)
+
+    async def _authenticate_latest(self, ask: Ask) -> None:
+        """For a request that asks when its session ends: other gateways may have moved the deadline.
+        Without the store, as this gateway knows it.
+        """
+        try:
+            await self._cache.authenticate(ask.tickets, touch=ask.is_use, consistency="strong")
+        except StoreUnavailable:
+            await self._cache.authenticate(ask.tickets, touch=ask.is_use)
+
+    async def _is_alive(self, ask: Ask) -> bool:
+        """Whether a stream or tunnel goes on: for as long as a request would be admitted."""
+        try:
+            await self._cache.authenticate(ask.tickets, touch=ask.is_use)
+        except FastticketError:
+            return False
+        except Exception:
+            log.exception("a session could not be looked up again")
+            return False
+        return True
+
+    def _is_exempt(self, route: int, path: bytes) -> bool:
+        exemption = self._exemptions[route]
+        return exemption is not None and exemption.covers(path)
+
+    def _doubt(self, ask: Ask) -> None:
+        """The client came with several tickets, and none is believed. The response clears their
+        cookies; a login or logout will end the sessions of all of them.
+        """
+        tickets = [ticket for ticket in self._cookie.find_all(ask.cookies.decode("latin-1")) if " " not in ticket]
+        values = self._cookie.clear(
+            ask.where.host, is_https=ask.where.is_https, asked_path=ask.path.decode("latin-1") or "/"
+        )
+        self._proxy.doubt(ask.handle, _set_cookies(values), " ".join(tickets).encode("latin-1"))
+
+    # --- changes of sessions: each returns the field lines to add to the response that waits
+
+    async def _change_session(self, ask: Ask, change: Coroutine[None, None, bytes]) -> None:
+        """Make a change, and only then let the response go on: one that says "logged out" must be
+        true.
+        """
+        try:
+            self._proxy.relay(ask.handle, await change)
+        except TicketRefused:  # the session has ended already
+            self._proxy.relay(ask.handle, self._clear(ask.where))
+        except TooManySessions as error:  # the user can end another one
+            self._proxy.fail(ask.handle, error.status, error.reason)
+        except FastticketError as error:
+            log.error("a session could not be changed: %s", error)
+            self._proxy.fail(ask.handle, error.status, error.reason)
+        except Exception:
+            log.exception("a session could not be changed")
+            self._proxy.fail(ask.handle, StoreUnavailable.status, StoreUnavailable.reason)
+
+    async def _log_in(self, ask: Ask) -> bytes:
+        """Every login makes a new session; the sessions that the client came with end, against
+        session fixation.
+        """
+        try:
+            principal = ask.principal.decode()
+        except UnicodeDecodeError:
+            raise InvalidPrincipal("the application named a principal that is not UTF-8") from None
+        remember = ask.kind == AskKind.LOGIN_REMEMBERED
+        ticket = await self._cache.login(
+            principal,
+            remember=remember,
+            details=ask.details,
+            suits=lambda ticket: self._proxy.suits(ask.handle, ticket),
+        )
+        await self._end_sessions(ask.tickets)
+        self.session_changes["login"] += 1
+        self._tell_of_http(ask.where)
+        return self._set(ticket, ask.where, self._config.ticket.remember_lifetime_s if remember else None)
+
+    async def _log_out(self, ask: Ask) -> bytes:
+        await self._end_sessions(ask.tickets)
+        self.session_changes["logout"] += 1
+        return self._clear(ask.where)
+
+    async def _log_out_everywhere(self, ask: Ask) -> bytes:
+        for ticket in ask.tickets.split():
+            with contextlib.suppress(TicketRefused):
+                await self._cache.logout_everywhere((await self._cache.authenticate(ticket, touch=False)).principal)
+        self.session_changes["logout_everywhere"] += 1
+        return self._clear(ask.where)
+
+    async def _rotate(self, ask: Ask) -> bytes:
+        try:
+            ticket = await self._cache.rotate(ask.tickets, suits=lambda ticket: self._proxy.suits(ask.handle, ticket))
+        except TicketRefused:  # another request may have rotated it: the cookie of its response stays
+            return b""
+        self.session_changes["rotation"] += 1
+        self._proxy.readmit(ask.handle, ticket)
+        return self._set(ticket, ask.where, self._cache.remembered_s(ticket))
+
+    async def _end_sessions(self, tickets: str) -> None:
+        """End the sessions of a request's tickets: none, one, or several. Some may have ended already."""
+        for ticket in tickets.split():
+            with contextlib.suppress(TicketRefused):
+                await self._cache.logout(ticket)
+
+    # --- cookies
+
+    def _set(self, ticket: str, where: Where, max_age_s: int | None) -> bytes:
+        """The field lines that give the client its ticket, and keep the response out of caches."""
+        return (
+            _set_cookies(self._cookie.set(ticket, where.host, is_https=where.is_https, max_age_s=max_age_s))
+            + NOT_CACHED
+        )
+
+    def _clear(self, where: Where) -> bytes:
+        """The field lines that take the ticket from the client."""
+        return _set_cookies(self._cookie.clear(where.host, is_https=where.is_https)) + NOT_CACHED
+
+    def _tell_of_http(self, where: Where) -> None:
+        """Log once that the cookie of a login over plain http is Secure: browsers drop it."""
+        if self._was_http_told or where.is_https or not self._cookie.is_guessed_secure:
+            return
+        if self._cookie.is_secure(where.host, is_https=False):
+            self._was_http_told = True
+            log.warning(
+                "a login on %s came by http, as far as trusted_proxies say, and its cookie is Secure: browsers drop it unless https "
+                "ends before this gateway. [ticket] cookie_secure = true if it does, false if there is none",
+                where.host or "a host without a name",
+            )
+
+
+def _set_cookies(values: Iterable[str]) -> bytes:
+    """Set-Cookie field lines."""
+    return "".join(f"Set-Cookie: {value}\r\n" for value in values).encode()

@@ -57,7 +57,7 @@ CORE_TESTS := tests/core tests/dataplane --ignore=tests/dataplane/test_fuzz.py t
 	$(addprefix tests/gateway/test_gateway_,$(addsuffix .py,auth clients cookies http limits own_fields personal routes sessions set_cookie upstreams withheld))
 
 # What starts no process, or few: for the inner loop.
-QUICK_TESTS := tests/core $(addprefix tests/dataplane/test_,$(addsuffix .py,access_log balance clients http1 paths)) \
+QUICK_TESTS := tests/core $(addprefix tests/dataplane/test_,$(addsuffix .py,access_log balance chunks clients cookiefields http1 paths)) \
 	$(addprefix tests/sessions/test_,$(addsuffix .py,attributes cache coherence events sync)) \
 	$(addprefix tests/stores/test_,$(addsuffix .py,breaker redis_url store_sqlite)) \
 	$(addprefix tests/web/test_,$(addsuffix .py,asgi cookies flask seen wsgi)) \

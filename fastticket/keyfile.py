@@ -6,7 +6,7 @@ the last, and a file means the same to every version of fastticket.
 
 A file is replaced, not written over: a gateway that reads it meanwhile has the old ring or the new
 one. The new file has the owner, the mode and the extended attributes (access lists) of the old one,
-whoever changes it.
+even if another user makes the change.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _table(key: Key) -> str:
 
 
 def new_ring() -> list[Key]:
-    """One fresh key."""
+    """The keys of a new ring: one random key, id 1."""
     return [_new_key(1)]
 
 
@@ -102,7 +102,9 @@ def _new_key(key_id: int) -> Key:
 
 
 def create_key_file(path: Path) -> None:
-    """A new ring in a new file, readable by its owner only. ConfigError: it is there already."""
+    """Make a file with a new ring, readable by its owner only. ConfigError: the file is there
+    already, or cannot be made.
+    """
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             _write(file, key_file_text(new_ring()))
@@ -113,8 +115,8 @@ def create_key_file(path: Path) -> None:
 
 
 def add_key(path: Path, key_id: int | None = None) -> int:
-    """Put a fresh key in, which verifies only. Its id: this one, or the next after the highest that
-    is free. ConfigError.
+    """Add a random key that only verifies. Its id is `key_id`, or the next free one after the
+    highest; it is returned. ConfigError.
     """
     with _changing(path) as keys:
         taken = {key.id for key in keys}
@@ -129,7 +131,7 @@ def add_key(path: Path, key_id: int | None = None) -> int:
 
 
 def add_keys_of(path: Path, others: Iterable[Key]) -> list[int]:
-    """Put in, to verify only, what another gateway's ring has and this one has not. Their ids.
+    """Add the keys that another gateway's ring has and this one has not, to verify only. Their ids.
     ConfigError.
     """
     with _changing(path) as keys:
@@ -143,13 +145,13 @@ def add_keys_of(path: Path, others: Iterable[Key]) -> list[int]:
 
 
 def promote_key(path: Path, key_id: int) -> None:
-    """Let this key sign from now on; the one before verifies only. ConfigError."""
+    """Let a key sign from now on; the key that signed before only verifies. ConfigError."""
     with _changing(path) as keys:
         keys.append(keys.pop(_place_of(path, keys, key_id)))
 
 
 def retire_key(path: Path, key_id: int) -> None:
-    """Take a key out that does not sign. ConfigError."""
+    """Remove a key that does not sign. ConfigError."""
     with _changing(path) as keys:
         place = _place_of(path, keys, key_id)
         refuse_signing(path, keys, key_id)
@@ -157,12 +159,13 @@ def retire_key(path: Path, key_id: int) -> None:
 
 
 def refuse_signing(path: Path, keys: list[Key], key_id: int) -> None:
-    """ConfigError, if the key signs."""
+    """ConfigError if the key is the one that signs."""
     if keys[-1].id == key_id:
         raise ConfigError(f"{path}: key {key_id} signs; promote another one, on every gateway, before it retires")
 
 
 def _place_of(path: Path, keys: list[Key], key_id: int) -> int:
+    """Where a key stands in the ring. ConfigError: it has none of that id."""
     for place, key in enumerate(keys):
         if key.id == key_id:
             return place
@@ -171,8 +174,8 @@ def _place_of(path: Path, keys: list[Key], key_id: int) -> int:
 
 @contextlib.contextmanager
 def _changing(path: Path) -> Iterator[list[Key]]:
-    """The keys of a file, to be changed; written back if they were. One at a time. ConfigError:
-    nothing has changed.
+    """The keys of a file, for the caller to change; the file is replaced if it did. One process at
+    a time. ConfigError: nothing has changed.
     """
     try:
         path = path.resolve()  # a link stays one
@@ -188,7 +191,7 @@ def _changing(path: Path) -> Iterator[list[Key]]:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """The folder's lock: the file's would be that of one which is replaced. TimeoutError."""
+    """Hold the lock of a file's folder: the file itself is replaced. TimeoutError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     give_up_at_s = time.monotonic() + LOCK_TIMEOUT_S
     try:
@@ -206,7 +209,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Whole or not at all, also when the power fails. OSError: nothing has changed."""
+    """Replace a file, whole or not at all, even if the power fails. OSError: nothing has changed."""
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(fd, "w") as file:
@@ -224,19 +227,20 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _make_alike(fd: int, path: Path) -> None:
-    """Owner, access lists and mode. OSError: they can not be kept, e.g. because the file is
-    somebody else's.
+    """Give a new file the owner, access lists and mode of the old one. OSError: that is not
+    allowed, because the file is another user's, say.
     """
     status, made = os.stat(path), os.fstat(fd)
     if (status.st_uid, status.st_gid) != (made.st_uid, made.st_gid):
         os.fchown(fd, status.st_uid, status.st_gid)
     for name in os.listxattr(path):
-        with contextlib.suppress(PermissionError):  # a label of the system's, which is the folder's affair
+        with contextlib.suppress(PermissionError):  # a label of the system, which goes by the folder
             os.setxattr(fd, name, os.getxattr(path, name))
     os.fchmod(fd, stat.S_IMODE(status.st_mode))
 
 
 def _write(file: TextIO, text: str) -> None:
+    """Write to the disk, not only to its cache."""
     file.write(text)
     file.flush()
     os.fsync(file.fileno())

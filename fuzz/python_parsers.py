@@ -1,4 +1,4 @@
-"""The parsers that are Python, tried beside their twins: properties files
+"""The parsers that are Python, compared with their twins: properties files
 (tests/lab/java_properties.py), cookies (those of cookiefields.pyx).
 
 Inputs are made of pieces that mean something, and of earlier inputs that reached lines of a parser
@@ -87,7 +87,7 @@ COOKIES = [
 
 
 def check_properties(text: str) -> str:
-    """What is wrong with an input, or nothing."""
+    """How the readers of properties files differ on an input; empty if they agree."""
     try:
         ours: object = read_properties(text)
     except MalformedProperties:
@@ -100,6 +100,7 @@ def check_properties(text: str) -> str:
 
 
 def check_cookies(text: str) -> str:
+    """How the readers of Cookie differ on an input; empty if they agree."""
     count, last = cookies_named(text.encode(), b"ticket")
     theirs = last.decode() if count == 1 else ""
     ours = TicketCookie().find(text)
@@ -145,8 +146,8 @@ def mutated(text: str, pieces: list[str], choose: random.Random) -> str:
 
 
 def run(runs: int, seed: int) -> tuple[int, str]:
-    """How many executions there were, and the finding that ended them, or nothing. Every hundredth
-    one is followed line by line.
+    """How many executions there were, and the finding that ended them, or empty. Every hundredth
+    execution is traced line by line.
     """
     choose = random.Random(seed or None)
     reached = Reached()

@@ -42,7 +42,7 @@ class Checker:
         """The store's clock as this process knows it: `monotonic_ms() + offset_ms`."""
 
     def monotonic_ms(self) -> int:
-        """The clock that leases and outages are measured by, ms: nobody sets it, and it goes on
+        """The clock that leases and outages are measured by, ms: it is never set, and goes on
         while the machine is suspended (CLOCK_BOOTTIME).
         """
 

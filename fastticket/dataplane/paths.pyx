@@ -136,7 +136,7 @@ _fill_tables()
 
 cdef bint is_normal(const uint8_t *path, uint32_t size) noexcept nogil:
     """Whether a path is its own normal path, as nearly all are: then it need not be copied. False:
-    it may be all the same.
+    it may still be one; `normal_path` tells.
     """
     cdef uint8_t before = 0
     cdef uint32_t i

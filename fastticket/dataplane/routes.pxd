@@ -16,7 +16,7 @@ cdef enum Auth:
 
 
 cdef struct Text:
-    # Borrowed bytes: somebody else keeps them alive.
+    # Borrowed bytes: their owner keeps them alive.
     const uint8_t *at
     uint32_t size
 

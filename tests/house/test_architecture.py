@@ -32,29 +32,20 @@ MAY_IMPORT = {
     "": {"errors", "core", "stores", "sessions", "web"},
     "__main__": set(),
 }
-#: Imports inside a function, against the direction. (module, module); a comment at each says why.
-LATE = {("core.ticket", "keyfile")}
 LINES_MAX = 900
 TO_BE_SPLIT = {"proxy.pyx"}
 
 
-def imported():
-    """What each module imports, those for annotations included, but without the late ones."""
-    found = graph()
-    for module, late in LATE:
-        found[module].remove(late)
-    return found
-
-
 def test_imports_point_one_way():
-    found = rooms(imported())
+    """Those for annotations included, those in LATE not."""
+    found = rooms(graph())
     assert {room: found[room] - MAY_IMPORT[room] for room in found if found[room] - MAY_IMPORT[room]} == {}
     assert set(MAY_IMPORT) == set(found)
 
 
 def test_no_room_and_no_module_imports_itself_by_way_of_others():
-    assert circle_in(rooms(imported())) == []
-    assert circle_in(imported()) == []
+    assert circle_in(rooms(graph())) == []
+    assert circle_in(graph()) == []
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -124,11 +124,11 @@ class Cluster:
             self._confirming = loop.create_task(self._confirm_for_ever(), name="fastticket-cluster")
         known = (server for _, _, server in self._ranges)
         named = (self.server_at(host, port) for host, port in self._address.hosts)
-        told, error = await self._ask_all(list(dict.fromkeys([*known, *named])))
-        if not told:
+        tables, error = await self._ask_all(list(dict.fromkeys([*known, *named])))
+        if not tables:
             self._failed_at_s = loop.time()
             raise StoreUnavailable(f"redis cluster: {error}")
-        self._believe(told)
+        self._believe(tables)
         self._read_at_s = loop.time()
         self._is_stale = False
 
@@ -138,22 +138,22 @@ class Cluster:
         self._tasks |= asking
         for task in asking:
             task.add_done_callback(self._tasks.discard)
-        told: list[list[Range]] = []
+        tables: list[list[Range]] = []
         error = "no server to ask"
         async for task in in_time(asking, len(servers), lambda task: not task.exception()):
             if failure := task.exception():
                 error = str(failure)
             else:
-                told.append(task.result())
+                tables.append(task.result())
         for task in asking:
             task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        return told, error
+        return tables, error
 
-    def _believe(self, told: Sequence[Sequence[Range]]) -> None:
-        starts = sorted({edge for ranges in told for first, last, *_ in ranges for edge in (first, last + 1)})
+    def _believe(self, tables: Sequence[Sequence[Range]]) -> None:
+        starts = sorted({edge for ranges in tables for first, last, *_ in ranges for edge in (first, last + 1)})
         ranges: list[tuple[int, int, Server]] = []
         for first, after in itertools.pairwise(starts):
-            votes = Counter((host, port) for each in told for low, high, host, port in each if low <= first <= high)
+            votes = Counter((host, port) for each in tables for low, high, host, port in each if low <= first <= high)
             if votes:
                 ranges.append((first, after - 1, self._elected(first, votes)))
         before = {server for _, _, server in self._ranges}

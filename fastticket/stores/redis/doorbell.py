@@ -48,7 +48,7 @@ class Doorbell:
         is open.
         """
         failures = 0
-        is_told = False  # that it does not work
+        is_failure_logged = False
         while True:
             try:
                 slot = self._sender.slots[random.randrange(len(self._shards))]  # noqa: S311
@@ -57,17 +57,19 @@ class Doorbell:
                 try:
                     failures, since_s = 0, time.monotonic()
                     self.ring_for(self._shards)
-                    await self._hear(listener, f"redis {server.name}: the doorbell works again" if is_told else "")
+                    await self._hear(
+                        listener, f"redis {server.name}: the doorbell works again" if is_failure_logged else ""
+                    )
                 finally:
                     listener.close()
-                    is_told = is_told and time.monotonic() < since_s + HELD_S
+                    is_failure_logged = is_failure_logged and time.monotonic() < since_s + HELD_S
             except (RedisError, OSError, StoreUnavailable):
                 pass
             except Exception:
                 log.exception("redis: the doorbell goes on after an unexpected error")
             failures += 1
-            if not is_told:
-                is_told = True
+            if not is_failure_logged:
+                is_failure_logged = True
                 log.warning("redis: the doorbell's connection is lost; revocations elsewhere are seen within the lease")
             await asyncio.sleep(min(0.05 * 2 ** min(failures, 10), PAUSE_MAX_S) * random.uniform(0.5, 1))  # noqa: S311
 

@@ -35,7 +35,7 @@ TURN_BYTES = 256 << 10
 GROUPS_UNDER_WAY = 2  # batches that wait for a replica: one is confirmed while the next is written
 RESENDS_MAX = 2
 ENDS_PER_TURN = 256  # of calls that fail together, so many callers wake up in a turn of the loop
-BARREN_MAX = 2  # links lost in a row before anything was answered; after one more the server has failed
+LINKS_UNANSWERED_MAX = 2  # links lost in a row before anything was answered; after one more the server has failed
 
 
 class Call(Batch):
@@ -109,7 +109,7 @@ class Lane:
         self._waiting = Turns()
         self._patience = Patience(WAITING_S, self._waits_since, self._drop_overdue)
         self._is_departing = False
-        self._barren = 0
+        self._links_unanswered = 0
         self.link: Link | None = None
         self.connecting: asyncio.Task[None] | None = None
 
@@ -211,10 +211,10 @@ class Lane:
 
     def _lost(self, link: Link, error: Exception, batches: list[Batch]) -> None:
         self.link = None
-        self._barren = 0 if link.batches_answered else self._barren + bool(batches)
+        self._links_unanswered = 0 if link.batches_answered else self._links_unanswered + bool(batches)
         calls = _calls(batches)
-        if isinstance(error, TimeoutError) or self._barren > BARREN_MAX:
-            self._barren = 0
+        if isinstance(error, TimeoutError) or self._links_unanswered > LINKS_UNANSWERED_MAX:
+            self._links_unanswered = 0
             self._put_back(calls)
             self._owner.failed(error)
             return
@@ -261,11 +261,11 @@ class Turns:
     def __init__(self) -> None:
         self._again: deque[Call] = deque()
         self._kinds: dict[Any, deque[Call]] = {}
-        self._rota: deque[Any] = deque()
+        self._order: deque[Any] = deque()
         self.commands = self.bytes = 0
 
     def __bool__(self) -> bool:
-        return bool(self._again or self._rota)
+        return bool(self._again or self._order)
 
     def __iter__(self) -> Iterator[Call]:
         yield from self._again
@@ -277,7 +277,7 @@ class Turns:
         queue = self._kinds.get(call.kind)
         if queue is None:
             queue = self._kinds[call.kind] = deque()
-            self._rota.append(call.kind)
+            self._order.append(call.kind)
         queue.append(call)
         self._count(call, 1)
 
@@ -292,11 +292,11 @@ class Turns:
         if self._again:
             call = self._again.popleft()
         else:
-            kind = self._rota.popleft()
+            kind = self._order.popleft()
             queue = self._kinds[kind]
             call = queue.popleft()
             if queue:
-                self._rota.append(kind)
+                self._order.append(kind)
             else:
                 del self._kinds[kind]
         self._count(call, -1)
@@ -314,7 +314,7 @@ class Turns:
                 taken.append(queue.popleft())
         for kind in [kind for kind, queue in self._kinds.items() if not queue]:
             del self._kinds[kind]
-            self._rota.remove(kind)
+            self._order.remove(kind)
         for call in taken:
             self._count(call, -1)
         return taken
@@ -324,7 +324,7 @@ class Turns:
         calls = list(self)
         self._again.clear()
         self._kinds.clear()
-        self._rota.clear()
+        self._order.clear()
         self.commands = self.bytes = 0
         return calls
 

@@ -22,21 +22,21 @@ class Meta:
 
     async def read(self) -> dict[str, str]:
         """`HGETALL`; empty: there is no store."""
-        told = await self._sender.ask(self._slot, ("HGETALL", META))
-        return {name.decode(): value.decode() for name, value in zip(told[::2], told[1::2], strict=True)}
+        stored = await self._sender.ask(self._slot, ("HGETALL", META))
+        return {name.decode(): value.decode() for name, value in zip(stored[::2], stored[1::2], strict=True)}
 
     async def join(self, fleet: Fleet) -> Fleet | None:
         """`HGETALL`, `HSETNX` for what is missing, and a script for what is longer."""
         if fleet.lease_ms:
             topology = self._sender.topology
             topology.confirm_s = min(topology.confirm_s, CONFIRMED_PART * fleet.lease_ms / 1000)
-        told = await self.read()
-        before = {name: int(told[name]) for name in fleet._fields if name in told}
+        stored = await self.read()
+        before = {name: int(stored[name]) for name in fleet._fields if name in stored}
         for name, mine in (("format", FORMAT), ("shards", self._shards)):
-            if name not in told:  # the database is empty, or was emptied: the first process writes it down
+            if name not in stored:  # the database is empty, or was emptied: the first process writes it down
                 await self._sender.ask(self._slot, ("HSETNX", META, name, mine))
-                told = await self.read()
-            self._sender.mismatch = _mismatch_of(name, int(told[name]), mine)
+                stored = await self.read()
+            self._sender.mismatch = _mismatch_of(name, int(stored[name]), mine)
             if self._sender.mismatch:
                 raise ConfigError(self._sender.mismatch)
         if any(mine > before.get(name, 0) for name, mine in zip(fleet._fields, fleet, strict=True)):

@@ -272,9 +272,9 @@ def _answer(masters: list[list[bytes]], name: str) -> Answer:
     ValueError.
     """
     for fields in masters:
-        told: Mapping[bytes, bytes] = dict(zip(fields[::2], fields[1::2], strict=True))
-        if told[b"name"] == name.encode():
-            return Answer(int(told[b"config-epoch"]), told[b"ip"].decode(), int(told[b"port"]))
+        master: Mapping[bytes, bytes] = dict(zip(fields[::2], fields[1::2], strict=True))
+        if master[b"name"] == name.encode():
+            return Answer(int(master[b"config-epoch"]), master[b"ip"].decode(), int(master[b"port"]))
     raise LookupError(f"it knows no master {name}")
 
 

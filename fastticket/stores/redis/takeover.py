@@ -154,20 +154,20 @@ class Takeover:
                 del self._making[shard]
 
     async def _make_shard_again(self, shard: int) -> StoreUnavailable | None:
-        reasons, mended = self._reasons[shard], 0
+        reasons, made = self._reasons[shard], 0
         for piece in self.ledger.words(shard):
             named = list(sessions_in(piece))
             keys = {user_key(shard, principal): None for _, principal in named}
             keys |= {attributes_key(shard, session_id): None for session_id, _ in named if session_id}
             words = [word for each in piece for word in each]
             try:
-                mended += await self._sender.run_script(shard, AGAIN, list(keys), (shard, *words))
+                made += await self._sender.run_script(shard, AGAIN, list(keys), (shard, *words))
             except StoreUnavailable as error:
                 return error
         if reasons == self._reasons[shard]:  # else another reason came in between
             self.behind.discard(shard)
-        if mended:
-            log.warning("redis: shard %d: %d ends, rotations and logins were lost, and are made again", shard, mended)
+        if made:
+            log.warning("redis: shard %d: %d ends, rotations and logins were lost, and are made again", shard, made)
         return None
 
     # --- the log's last minute

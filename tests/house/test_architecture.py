@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "__main__": set(),
 }
 LINES_MAX = 900
-TO_BE_SPLIT = {"http1.pyx", "proxy.pyx", "ticketcache.py"}
+TO_BE_SPLIT = {"http1.pyx", "ticketcache.py"}
 
 
 def test_imports_point_one_way():

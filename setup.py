@@ -49,7 +49,8 @@ def compiled(name: str, libraries: tuple[str, ...] = ()) -> Extension:
 setup(
     ext_modules=cythonize(
         [
-            compiled("dataplane.proxy"),  # the longest first
+            compiled("dataplane.exchange"),  # the longest first
+            compiled("dataplane.forwarding"),
             compiled("core.ticket", ("crypto",)),
             compiled("core.nearcache"),
             compiled("core.check"),
@@ -60,7 +61,6 @@ setup(
             compiled("dataplane.fieldnames"),
             compiled("dataplane.hosts"),
             compiled("dataplane.endpoint"),
-            compiled("dataplane.forwarding"),
             compiled("dataplane.http1"),
             compiled("dataplane.chunks"),
             compiled("dataplane.cookiefields"),
@@ -69,6 +69,11 @@ setup(
             compiled("dataplane.clients"),
             compiled("dataplane.balance", ("m",)),
             compiled("dataplane.accesslog"),
+            compiled("dataplane.connections"),
+            compiled("dataplane.answers"),
+            compiled("dataplane.links"),
+            compiled("dataplane.admission"),
+            compiled("dataplane.proxy"),
         ],
         nthreads=CORES,
     ),

@@ -180,3 +180,12 @@ cdef inline bint is_idle(const Conn *c) noexcept nogil:
 
 cdef inline bint is_tunnelling(const Conn *c) noexcept nogil:
     return c.state == Downstream.TUNNELLING or c.state == Upstream.TUNNELLED
+
+
+cdef inline bint can_be_sent_again(const Conn *d) noexcept nogil:
+    """Whether all of a request is held, and doing it twice is as good as once (RFC 9110, 9.2.2)."""
+    cdef Method method = d.request.method
+    return d.request.held_is_whole and d.complete and (
+        method == Method.GET or method == Method.HEAD or method == Method.OPTIONS
+        or method == Method.PUT or method == Method.DELETE
+    )

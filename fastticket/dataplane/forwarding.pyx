@@ -15,6 +15,7 @@ cimport cython
 from libc.stdio cimport snprintf
 from libc.string cimport memchr, memcpy, memmove, memset
 
+from fastticket.core.compiler cimport is_rare
 from fastticket.core.mixing cimport mix
 from fastticket.core.verdict cimport Verdict
 from fastticket.core.wire cimport (
@@ -59,9 +60,6 @@ import os
 
 cdef enum:
     TRIED_BYTES = 16384         # what a head that is tried from Python may grow by, beside twice its size
-
-cdef extern from *:
-    bint is_rare "__builtin_expect"(bint what, long usual) noexcept nogil
 
 
 cdef Text _text(bytes value):

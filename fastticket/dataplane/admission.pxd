@@ -1,0 +1,49 @@
+# Whether a request may pass.
+
+from libc.stdint cimport uint32_t
+
+from fastticket.core.check cimport Checker
+from fastticket.dataplane.asks cimport AskKind, Question
+from fastticket.dataplane.conn cimport Conn
+from fastticket.dataplane.exchange cimport Exchange
+from fastticket.dataplane.octets cimport Span
+from fastticket.dataplane.states cimport Downstream
+
+cdef enum:
+    EXTRA_BYTES_MAX = 8192      # of fields that the control plane adds
+
+
+cdef class Admission(Exchange):
+    cdef readonly Checker checker
+    cdef bint records_address           # with a login
+    cdef uint32_t requests_max
+    cdef Question *ask_list
+    cdef uint32_t ask_count
+
+    cdef void _begin(self, uint32_t index) noexcept nogil
+    cdef void _refuse_body(self, uint32_t index) noexcept nogil
+    cdef bint _stand_in(self, uint32_t index) noexcept nogil
+    cdef void _check(self, uint32_t index) noexcept nogil
+    cdef AskKind _asks_for(self, const Conn *c) noexcept nogil
+    cdef bint _touches(self, const Conn *c) noexcept nogil
+    cdef bint _is_strong(self, const Conn *c) noexcept nogil
+    cdef void _admit(self, uint32_t index) noexcept nogil
+    cdef void _pass(self, uint32_t index) noexcept nogil
+    cdef void _go_on(self, uint32_t index) noexcept nogil
+    cdef void _forward_now(self, uint32_t index) noexcept nogil
+    cdef void _refused(self, uint32_t index, int verdict) noexcept nogil
+    cdef bint _is_browser(self, uint32_t index) noexcept nogil
+    cdef bint _has_exact_path(self, uint32_t index) noexcept nogil
+    cdef void _vouch(self, uint32_t index) noexcept nogil
+    cdef bint _is_alive(self, uint32_t index) noexcept nogil
+    cdef void _end_for_session(self, uint32_t index) noexcept nogil
+    cdef void _wait_for_verdict(self, uint32_t index, AskKind kind) noexcept nogil
+    cdef void _ask(self, uint32_t index, AskKind kind, Span value) noexcept nogil
+    cdef object _record(self, const Question *question)
+    cdef object _where(self, uint32_t index)
+    cdef tuple _several(self, uint32_t index)
+    cdef str _doubtful(self, const Conn *c)
+    cdef dict _details(self, const Conn *c)
+    cdef bytes _normal_path(self, uint32_t index)
+    cdef uint32_t _find(self, object handle, Downstream state) except? 0
+    cdef uint32_t _asked(self, object handle) except? 0

@@ -1,0 +1,434 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+"""The slots of connections: their sockets, deadlines and turns. The lowest layer of the data plane.
+
+Layers, each a class that extends the one before it. A call goes down as it is; up it goes by a
+method that the lower class declares and the upper one overrides (`_on_…`):
+
+    Connections   slots, generations, deadlines, epoll, sending
+    Answers       answers of our own, what follows an answer, the access log
+    Links         connections to servers: pool, kept ones, pending requests
+    Exchange      a request and its response: heads, bodies, tunnels
+    Admission     tickets: what a request needs, what the control plane is asked
+    Proxy         clients: accepting, reading requests; the control interface
+
+A method that no layer overrides is `inline`: its own file calls it directly, the others through the
+vtable.
+
+Rules of all of them
+    - A *connection* is a slot of a fixed table; a handle is its number and its generation, so what is
+      said about a closed connection never reaches the next one in its slot, and a slot closed in a
+      turn is not used again before the turn ends. An *exchange* is a downstream and an upstream
+      connection that are each other's peer, from the forwarding of a request to the end of its
+      response.
+    - Sockets are edge-triggered. `readable` remembers what the kernel will not say again; a read
+      shorter than asked for clears it, unless the other side has hung up: then only the end itself
+      does.
+    - What the next kernel buffer does not take is kept (`unsent`), and nothing more is read from the
+      other side until it has gone: so at most one buffer a direction is in flight.
+    - Each kind of wait has one length, so its deadlines are a list that is sorted by itself. A
+      deadline of ours or of a client is set once and is not extended by bytes; bodies must keep a
+      minimum rate instead. What bounds a silence (of a response, of a tunnel, of an upstream that
+      takes nothing) begins anew with what moves.
+    - The states of a connection and the moves between them stand in states.pyx.
+    - Counters are written in place, into memory that another process may read.
+"""
+
+cimport cython
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy, memmove, memset
+
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from fastticket.dataplane.conn cimport Conn, Side
+from fastticket.dataplane.lists cimport NONE
+from fastticket.dataplane.sockets cimport *
+from fastticket.dataplane.writer cimport CHUNK_HEADER_BYTES
+
+import os
+
+cdef enum:
+    BLOCKS_KEPT_MAX = 256
+    ACCEPT_PAUSE_MS = 100
+
+# What each timer bounds, and its default, s.
+TIMEOUTS_S = {
+    "keep_alive": (Timer.KEEP_ALIVE, 75),
+    "request_head": (Timer.HEAD_IN, 10),
+    "verdict": (Timer.ASKED, 30),
+    "upstream_connect": (Timer.CONNECT, 5),
+    "upstream_first_byte": (Timer.FIRST_BYTE, 60),
+    "upstream_send": (Timer.SEND, 60),
+    "request_body_window": (Timer.REQUEST_BODY, 10),
+    "response_body_window": (Timer.RESPONSE_BODY, 60),
+    "linger": (Timer.LINGER, 2),
+    "upstream_idle": (Timer.POOL, 1.5),
+    "upstream_pending": (Timer.PENDING, 5),
+    "tunnel_idle": (Timer.TUNNEL, 300),
+}
+
+# Those that a route may have of its own.
+ROUTE_TIMEOUTS = (
+    "verdict", "upstream_connect", "upstream_first_byte", "upstream_send", "request_body_window", "response_body_window",
+    "upstream_pending", "tunnel_idle",
+)
+
+
+cdef inline int64_t _monotonic_us() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <int64_t>t.tv_sec * 1_000_000 + t.tv_nsec // 1000
+
+
+cdef int64_t _ms(seconds) except -1:
+    """At least one: a deadline must not have passed already when it is set."""
+    return max(1, int(seconds * 1000))
+
+
+@cython.no_gc_clear                     # closing connections needs what it refers to
+cdef class Connections:
+    def __cinit__(self):
+        self.epoll_fd = -1
+
+    def __dealloc__(self):
+        """The layers above have closed the connections."""
+        cdef uint8_t *block
+        while self.block_first != NULL:
+            block = self.block_first
+            memcpy(&self.block_first, block, sizeof(block))
+            free(block)
+        free(self.conns)
+        free(self.scratch)
+        free(self.again)
+        if self.epoll_fd >= 0:
+            close(self.epoll_fd)
+
+    # ------------------------------------------------------------------------------------- settings
+
+    cdef int _set_timeouts(self, dict timeouts_s) except -1:
+        """A list of deadlines for each kind of wait; the first set of waits is these."""
+        cdef int kind
+        for name, (timer, seconds) in TIMEOUTS_S.items():
+            kind = timer
+            self.deadlines[kind].length_ms = _ms(timeouts_s.get(name, seconds))
+        self.deadlines[<int>Timer.VOUCH].length_ms = VOUCH_MS
+        for kind in range(1, TIMERS):
+            self.deadlines[kind].kind = <Timer>kind
+            self.deadlines[kind].first = self.deadlines[kind].last = NONE
+            self.waits[0][kind] = <uint8_t>kind
+        self.deadlines_count = TIMERS
+        self.waits_count = 1
+        return 0
+
+    cdef int _allocate_connections(self) except -1:
+        """The table, for each client an upstream connection, a pooled and a kept one, and the
+        listeners; `head_bytes` and `downstream_max` are set. MemoryError, OSError.
+        """
+        self.conn_max = 4 * self.downstream_max + 64
+        self.conns = <Conn *>calloc(self.conn_max, sizeof(Conn))        # what is never used never takes memory
+        self.scratch = <uint8_t *>malloc(CHUNK_HEADER_BYTES + SCRATCH_BYTES + CHUNK_END_BYTES)
+        self.again = <uint64_t *>malloc(2 * self.conn_max * sizeof(uint64_t))
+        if not self.conns or not self.scratch or not self.again:
+            raise MemoryError(f"no memory for {self.downstream_max} connections")
+        self.freed_first = NONE
+        self.free_first = NONE
+        self.accepts = True
+        self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
+        if self.epoll_fd < 0:
+            raise OSError(errno, os.strerror(errno), "epoll_create1")
+        return 0
+
+    def add_waits(self, timeouts_s):
+        """A set of timeouts for routes: those of ROUTE_TIMEOUTS that differ from the general ones.
+        Its number.
+        """
+        cdef int number
+        cdef int kind
+        if not timeouts_s:
+            return 0
+        if self.waits_count == WAITS_MAX:
+            raise ValueError(f"at most {WAITS_MAX} sets of timeouts")
+        memcpy(self.waits[self.waits_count], self.waits[0], TIMERS)
+        for name, seconds in timeouts_s.items():
+            if name not in ROUTE_TIMEOUTS:
+                raise ValueError(f"no timeout that a route may have: {name}")
+            kind = TIMEOUTS_S[name][0]
+            number = 1
+            while number < self.deadlines_count and not (
+                self.deadlines[number].kind == <Timer>kind and self.deadlines[number].length_ms == _ms(seconds)
+            ):
+                number += 1
+            if number == DEADLINES_MAX:
+                raise ValueError(f"at most {DEADLINES_MAX - TIMERS} timeouts of routes that differ")
+            if number == self.deadlines_count:
+                self.deadlines[number].kind = <Timer>kind
+                self.deadlines[number].length_ms = _ms(seconds)
+                self.deadlines[number].first = self.deadlines[number].last = NONE
+                self.deadlines_count += 1
+            self.waits[self.waits_count][kind] = <uint8_t>number
+        self.waits_count += 1
+        return self.waits_count - 1
+
+    # ---------------------------------------------------------------------------------- from Python
+
+    def fileno(self):
+        return self.epoll_fd
+
+    def turn(self):
+        """Serve every ready socket. True: there is more to do at once."""
+        with nogil:
+            self._turn()
+        return self.again_count > 0
+
+    def tick(self):
+        """End what took too long. Call a few times a second."""
+        with nogil:
+            self._tick()
+
+    # ---------------------------------------------------------------------------------------- slots
+
+    cdef inline uint32_t _new_conn(self, int fd, Side side) noexcept nogil:
+        cdef uint32_t index = self._take_slot()
+        cdef uint32_t generation
+        cdef Conn *c
+        if index == NONE:
+            return NONE
+        c = &self.conns[index]
+        generation = c.generation
+        memset(c, 0, sizeof(Conn))
+        c.generation = generation
+        c.fd = fd
+        c.side = side
+        c.peer = NONE
+        c.complete = True
+        c.kept = NONE
+        if side == Side.DOWNSTREAM:
+            self.downstream_count += 1
+        return index
+
+    cdef inline uint32_t _take_slot(self) noexcept nogil:
+        """One that was used before, or else the next fresh one."""
+        cdef uint32_t index = self.free_first
+        if index != NONE:
+            self.free_first = self.conns[index].place.next
+        elif self.conn_count < self.conn_max:
+            index = self.conn_count
+            self.conn_count += 1
+        return index
+
+    cdef inline void _close(self, uint32_t index) noexcept nogil:
+        cdef Conn *c = &self.conns[index]
+        if c.side == Side.FREE:
+            return
+        self._clear_timer(index)
+        self._on_closing(index)
+        free(c.unsent)
+        c.held = NULL
+        c.unsent = NULL
+        if c.side != Side.LISTENER:
+            close(c.fd)
+        c.fd = -1
+        c.side = Side.FREE
+        c.generation += 1
+        c.place.next = self.freed_first
+        self.freed_first = index
+
+    cdef inline void _close_both(self, uint32_t index) noexcept nogil:
+        """End an exchange without another word."""
+        cdef uint32_t peer = self.conns[index].peer
+        self._close(index)
+        if peer != NONE:
+            self.conns[peer].peer = NONE
+            self._close(peer)
+
+    cdef inline void _reclaim(self) noexcept nogil:
+        """The turn is over: nothing speaks of the closed connections any more, their slots can be
+        used.
+        """
+        cdef uint32_t index
+        while self.freed_first != NONE:
+            index = self.freed_first
+            self.freed_first = self.conns[index].place.next
+            self.conns[index].place.next = self.free_first
+            self.free_first = index
+
+    cdef inline bint _watch(self, uint32_t index, uint32_t events, int operation) noexcept nogil:
+        cdef epoll_event event
+        event.events = events
+        event.data.u64 = self._handle(index)
+        return epoll_ctl(self.epoll_fd, operation, self.conns[index].fd, &event) == 0
+
+    cdef inline void _give_block(self, uint8_t *block) noexcept nogil:
+        if block == NULL:
+            return
+        if self.block_count == BLOCKS_KEPT_MAX:
+            free(block)
+            return
+        memcpy(block, &self.block_first, sizeof(block))
+        self.block_first = block
+        self.block_count += 1
+
+    # ------------------------------------------------------------------------------------ deadlines
+
+    cdef inline void _tick(self) noexcept nogil:
+        cdef int number
+        cdef Deadlines *following
+        cdef uint32_t index
+        self._begin_now()
+        for number in range(1, self.deadlines_count):
+            following = &self.deadlines[number]
+            while following.first != NONE and self.conns[following.first].deadline_ms <= self.now_ms:
+                index = following.first
+                self._clear_timer(index)
+                self._on_timeout(index, following.kind)
+        if not self.accepts and not self.draining and self.now_ms >= self.accepts_again_ms:
+            if self.downstream_count < self.downstream_max:
+                self._set_accepting(True)
+        self._on_tick()
+        self._end_now()
+
+    # ---------------------------------------------------------------------------------------- turns
+
+    cdef inline void _turn(self) noexcept nogil:
+        cdef int i
+        cdef int count = epoll_wait(self.epoll_fd, self.events, EVENTS_MAX, 0)
+        cdef uint32_t again = self.again_count
+        cdef uint32_t index
+        cdef uint32_t k
+        self._begin_now()
+        for i in range(count):
+            index = <uint32_t>self.events[i].data.u64
+            if self.conns[index].generation == <uint32_t>(self.events[i].data.u64 >> 32):
+                self._on_event(index, self.events[i].events)
+        for k in range(again):
+            index = <uint32_t>self.again[k]
+            if self.conns[index].generation == <uint32_t>(self.again[k] >> 32):
+                self._on_event(index, EPOLLIN)
+        self.again_count -= again
+        memmove(self.again, self.again + again, self.again_count * sizeof(uint64_t))
+        self._end_now()
+
+    cdef inline void _begin_now(self) noexcept nogil:
+        self.now_us = _monotonic_us()
+        self.now_ms = self.now_us // 1000
+
+    cdef inline void _end_now(self) noexcept nogil:
+        """What was put off to the end of the turn."""
+        self._on_turn_over()
+        self._reclaim()
+
+    cdef inline void _continue_later(self, uint32_t index) noexcept nogil:
+        """Fairness: this one has had its share of the turn."""
+        if self.again_count < 2 * self.conn_max:
+            self.again[self.again_count] = self._handle(index)
+            self.again_count += 1
+
+    cdef inline void _pause_accepting(self) noexcept nogil:
+        """There are no descriptors: those that there are, and that come back, are for whom we serve
+        already.
+        """
+        self.counters.out_of_descriptors += 1
+        self.accepts_again_ms = self.now_ms + ACCEPT_PAUSE_MS
+        if self.accepts:
+            self._set_accepting(False)
+
+    cdef inline void _set_accepting(self, bint accepts) noexcept nogil:
+        cdef uint32_t i
+        self.accepts = accepts
+        for i in range(self.conn_count):
+            if self.conns[i].side == Side.LISTENER:
+                self._watch(i, EPOLLIN, EPOLL_CTL_ADD if accepts else EPOLL_CTL_DEL)
+
+    # -------------------------------------------------------------------------------------- sending
+
+    cdef inline bint _send(self, uint32_t index, const uint8_t *at, uint32_t size) noexcept nogil:
+        """Send, or keep what the kernel does not take. False: the connection is broken."""
+        cdef Conn *c = &self.conns[index]
+        cdef ssize_t sent = 0
+        cdef uint8_t *kept
+        if c.unsent == NULL:
+            sent = send(c.fd, at, size, MSG_NOSIGNAL)
+            if sent < 0:
+                if errno != EAGAIN and errno != EINTR:
+                    return False
+                sent = 0
+            c.taken_bytes += sent
+            if sent == size:
+                return True
+        kept = <uint8_t *>realloc(c.unsent, c.unsent_size + size - sent)
+        if kept == NULL:
+            return False
+        memcpy(kept + c.unsent_size, at + sent, size - sent)
+        c.unsent = kept
+        c.unsent_size += size - <uint32_t>sent
+        if not c.watches_out:
+            c.watches_out = True
+            return self._watch(index, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, EPOLL_CTL_MOD)
+        return True
+
+    cdef inline void _flush(self, uint32_t index) noexcept nogil:
+        """The kernel has room again."""
+        cdef Conn *c = &self.conns[index]
+        cdef ssize_t sent = send(c.fd, c.unsent + c.unsent_at, c.unsent_size - c.unsent_at, MSG_NOSIGNAL)
+        if sent < 0:
+            if errno != EAGAIN and errno != EINTR:
+                self._send_failed(index)
+            return
+        c.taken_bytes += sent
+        c.unsent_at += <uint32_t>sent
+        if c.unsent_at == c.unsent_size:
+            self._drop_unsent(c)
+            self._on_all_taken(index)
+        elif sent > 0:
+            self._on_some_taken(index)
+
+    cdef inline void _drop_unsent(self, Conn *c) noexcept nogil:
+        free(c.unsent)
+        c.unsent = NULL
+        c.unsent_at = c.unsent_size = 0
+
+    cdef inline bint _is_quiet(self, Conn *c) noexcept nogil:
+        """Whether nothing follows a response. After one whose end was read exactly, only the kernel
+        knows.
+        """
+        cdef uint8_t byte
+        if c.readable and recv(c.fd, &byte, 1, MSG_PEEK) < 0 and errno == EAGAIN:
+            c.readable = False
+        return not c.readable
+
+    cdef inline void _guard_end(self, Conn *c, bint is_unframed) noexcept nogil:
+        """From the head of an answer whose end is the connection's to its last byte, whatever
+        closes that resets it: a service that breaks off, a deadline, the death of this process. The
+        kernel is told beforehand, so nothing else has to think of it.
+        """
+        cdef linger how
+        how.l_onoff = is_unframed
+        how.l_linger = 0
+        c.request.is_unframed = is_unframed
+        setsockopt(c.fd, SOL_SOCKET, SO_LINGER, &how, sizeof(how))
+
+    # --------------------------------------------------------------------- what the layers above do
+
+    cdef void _on_event(self, uint32_t index, uint32_t events) noexcept nogil:
+        """The kernel says something of a socket."""
+
+    cdef void _on_timeout(self, uint32_t index, Timer timer) noexcept nogil:
+        """A deadline has passed; it is cleared already."""
+
+    cdef void _on_tick(self) noexcept nogil:
+        """Some times a second."""
+
+    cdef void _on_turn_over(self) noexcept nogil:
+        """What was put off to the end of a turn."""
+
+    cdef void _on_closing(self, uint32_t index) noexcept nogil:
+        """Let go of all that a connection has but its socket."""
+
+    cdef void _on_some_taken(self, uint32_t index) noexcept nogil:
+        """The kernel has taken some of what waited (`unsent`)."""
+
+    cdef void _on_all_taken(self, uint32_t index) noexcept nogil:
+        """The kernel has taken all that waited: the other side may be read on."""
+
+    cdef void _send_failed(self, uint32_t index) noexcept nogil:
+        """The other end takes nothing any more."""

@@ -172,6 +172,8 @@ def kill_after_acknowledgements(path: Path, acknowledgements: int) -> dict[str, 
     child = start_child(KILLED_WRITER, path)
     with child:
         for number, line in enumerate(child.stdout, 1):
+            if not line.endswith("\n"):
+                break  # the kill cut it off
             kind, session_id = line.split()
             said[kind].add(session_id)
             if number == acknowledgements:

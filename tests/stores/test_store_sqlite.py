@@ -304,7 +304,7 @@ async def test_a_file_locked_for_too_long_is_unavailable_and_comes_back(path, mo
         assert await deadline_of(store, session) == touch.idle_deadline_ms
 
 
-# --- files that can not be used
+# --- files that cannot be used
 
 
 @pytest.mark.parametrize(("key", "theirs"), [("format", 1), ("shards", 16)])

@@ -75,7 +75,7 @@ test: $(VENV)/built-dev
 	$(MAKE) -j2 --output-sync=target check counted-build
 	rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest -q -m "not alone" $(SIDE_BY_SIDE)
-	$(BIN)/python -m pytest -q -m alone
+	$(BIN)/coverage run -m pytest -q -m alone
 	$(MAKE) counted-tests
 	@echo "--- branch coverage of the Python code"
 	$(BIN)/coverage combine -q
@@ -226,10 +226,14 @@ $(VENV)/peers: $(VENV)/servers Makefile
 	$(HAS_PEERS) || { $(APT) update -q && $(APT) install -qy --no-install-recommends haproxy strace libnginx-mod-http-lua lua-nginx-redis; }
 	touch $@
 
+# The packages of one of pyproject's extras; `pip install -e .[dev]` would compile everything once more.
+PACKAGES_OF = $(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	print(*extras["optional-dependencies"]["$(1)"], sep="\n")'
+
 $(VENV)/built-bench: $(VENV)/built-dev $(VENV)/peers
-	$(BIN)/pip install -q --no-build-isolation -e '.[bench]'
+	$(call PACKAGES_OF,bench) | $(BIN)/pip install -q -r /dev/stdin
 	touch $@
 
 $(VENV)/built-dev: $(VENV)/servers $(VENV)/built
-	$(BIN)/pip install -q --no-build-isolation -e '.[dev]'
+	$(call PACKAGES_OF,dev) | $(BIN)/pip install -q -r /dev/stdin
 	touch $@

@@ -105,7 +105,7 @@ def test_mutations_of_real_messages_are_read_alike():
 
 
 def test_responses_to_head_are_read_alike():
-    """By h11 alone: httptools can not be told what was asked."""
+    """By h11 alone: httptools cannot be told what was asked."""
     for seed in seeds(5000):
         rng = random.Random(seed)
         raw, asked = mutated(rng, responses(rng)), rng.choices(["GET", "HEAD"], k=30)

@@ -204,7 +204,7 @@ def check_response(relay, raw: bytes, method: str) -> bool:
     asked = [method, "GET"]  # so one more response would be seen
     ours = our_responses(got, asked)
     peers = {"h11": h11_responses(got, asked)}
-    if method != "HEAD":  # of which httptools can not be told
+    if method != "HEAD":  # of which httptools cannot be told
         peers["llhttp"] = llhttp_reading(LlhttpResponses(), got)
     check_read_alike(ours, peers)
     read, said = ours.messages[0], final_said(raw, method)

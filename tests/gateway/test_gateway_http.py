@@ -617,7 +617,7 @@ def test_only_idempotent_requests_are_sent_again(gateway, origin, method, status
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 def test_what_can_not_be_sent_again_gets_a_connection_that_is_open(gateway, origin, method):
-    """A body that is not all here can not. The origin closes while the gateway is busy, and has the
+    """A body that is not all here cannot. The origin closes while the gateway is busy, and has the
     request before it has the close.
     """
     sent, closed = threading.Event(), threading.Event()

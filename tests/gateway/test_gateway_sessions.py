@@ -416,7 +416,7 @@ def test_to_rotate_and_to_log_in_are_two_wishes(gateway, origin):
 
 @pytest.mark.parametrize("value", [b"1", *NOT_ONE])
 def test_without_a_session_none_goes_on(serving, value):
-    """And what can not be read is no response, with a session or without."""
+    """And what cannot be read is no response, with a session or without."""
     at, _ = serving({"/open": b"X-Ticket-Rotate: " + value.replace(b"%s", b"Rotate")})
     ticket = at.login()
     for raw in (request("/open"), request("/open", ticket=ticket)):

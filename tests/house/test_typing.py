@@ -20,7 +20,7 @@ PACKAGE = ROOT / "fastticket"
 STUBS = sorted(PACKAGE.rglob("*.pyi"))
 BOUND_S = 100
 
-#: What inspect can not see of a compiled class, and therefore stubtest neither: the constructors,
+#: What inspect cannot see of a compiled class, and therefore stubtest neither: the constructors,
 #: and a method without binding.
 UNSEEN = {"__new__": "__cinit__", "check": "check"}
 

@@ -1,6 +1,6 @@
 """Raw responses that a broken or hostile service would send, and what has to become of each.
 
-Rule: what can not be read in exactly one way is answered 502, or, if its head has gone on already,
+Rule: what cannot be read in exactly one way is answered 502, or, if its head has gone on already,
 the client's connection is cut before the response is complete. Only a service that has said exactly
 one response, and no byte more, is asked again over the same connection. `ANSWERS` is sent over real
 sockets by response_runs.py.
@@ -149,7 +149,7 @@ group(
     ("line-reason-delete", started("HTTP/1.1 200 O\x7fK"), BAD),
     ("line-lf", "HTTP/1.1 200 OK\nContent-Length: 2\r\n\r\nok", BAD),
     ("line-cr-cr-lf", "HTTP/1.1 200 OK\r\r\nContent-Length: 2\r\n\r\nok", BAD),
-    # It says nothing more and does not close: what can not become a status line any more is known
+    # It says nothing more and does not close: what cannot become a status line any more is known
     # at once.
     ("line-version-alone", "HTTP/1.1\r\n\r\n", BAD),
     ("line-version-alone-lf", "HTTP/1.1 \n\n", BAD),

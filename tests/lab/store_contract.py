@@ -921,7 +921,7 @@ class StoreContract:
         assert threads == {threading.get_ident()}
 
     async def test_the_doorbell_rings_in_another_handle_for_attributes(self, store, other):
-        """It says whose, and which version they have now; where the store can not tell, it rings as
+        """It says whose, and which version they have now; where the store cannot tell, it rings as
         for any news.
         """
         if not self.is_shared:

@@ -92,7 +92,7 @@ class Copy:
             text=True,
         )
         if done.returncode:
-            raise RuntimeError(f"it can not be built:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+            raise RuntimeError(f"it cannot be built:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
 
     def _run(self, tests: Sequence[str]) -> set[str]:
         seconds = RUN_TIMEOUT_S * (1 + len(tests) // 20)

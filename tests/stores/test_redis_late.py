@@ -197,7 +197,7 @@ async def test_p4_what_another_server_lacks_is_made_again_before_it_is_asked(twi
 
 @pytest.mark.parametrize("asked", ["read", "write", "rotate"])
 async def test_p4_what_another_server_lacks_another_gateway_may_be_about_to_make_again(twins, asked):
-    """This one knows nothing of the login, so it can not say that there is no such session."""
+    """This one knows nothing of the login, so it cannot say that there is no such session."""
 
     async def elsewhere(_: Store) -> StoredSession:
         other = fastticket.open_store(f"redis://{twins[0].address}/0")

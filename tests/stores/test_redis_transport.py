@@ -210,7 +210,7 @@ async def test_a_flush_leaves_without_waiting_for_round_trips(real):
 
 
 async def test_a_server_that_does_not_read_holds_up_what_is_written(monkeypatch):
-    """Back-pressure: what can not leave stays in the queue, and times out as silence."""
+    """Back-pressure: what cannot leave stays in the queue, and times out as silence."""
     monkeypatch.setattr(redis_lane, "WINDOW_BYTES", 1 << 30)
     async with Scripted(lambda _: asyncio.Event().wait()).running() as fake, server_at(fake.port) as server:
         big = ("ECHO", b"x" * (1 << 20))

@@ -174,6 +174,8 @@ def kill_after_acknowledgements(path: Path, acknowledgements: int) -> dict[str, 
     child = start_child(KILLED_WRITER, path)
     with child:
         for number, line in enumerate(child.stdout, 1):
+            if not line.endswith("\n"):
+                break  # the kill cut it off
             kind, session_id = line.split()
             said[kind].add(session_id)
             if number == acknowledgements:
@@ -304,7 +306,7 @@ async def test_a_file_locked_for_too_long_is_unavailable_and_comes_back(path, mo
         assert await deadline_of(store, session) == touch.idle_deadline_ms
 
 
-# --- files that can not be used
+# --- files that cannot be used
 
 
 @pytest.mark.parametrize(("key", "theirs"), [("format", 1), ("shards", 16)])

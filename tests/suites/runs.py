@@ -32,7 +32,7 @@ class Outcome(NamedTuple):
 
 
 class Suite(NamedTuple):
-    """`run(is_short)`. RegistryError: what it needs can not be fetched."""
+    """`run(is_short)`. RegistryError: what it needs cannot be fetched."""
 
     project: str
     sessions: str

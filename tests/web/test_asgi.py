@@ -1870,7 +1870,7 @@ async def test_to_take_items_out_one_by_one_logs_nobody_out():
 
 @in_virtual_time
 async def test_who_reads_a_dict_past_its_methods_does_not_find_it_empty():
-    """As orjson does; it says that it can not serialize this."""
+    """As orjson does; it says that it cannot serialize this."""
     items = ctypes.pythonapi.PyDict_Items
     items.argtypes, items.restype = [ctypes.py_object], ctypes.py_object
     async with site() as at:

@@ -4,6 +4,7 @@ Switches (environment):
     FASTTICKET_WERROR=1    a C compiler warning is an error
     FASTTICKET_TRACE=1     line tracing in the compiled modules, for coverage
     FASTTICKET_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer
+    FASTTICKET_DEBUG=1     each move of a connection's state is checked against the table (dataplane/states)
     FASTTICKET_QUICK=1     hardly optimised: for a build that is thrown away (tests/mutations)
 """
 
@@ -29,6 +30,8 @@ if switched_on("WERROR"):
 if trace:
     compile_args += ["-O0"]
     macros += [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")]
+if trace or switched_on("DEBUG"):
+    macros += [("FASTTICKET_DEBUG", "1")]
 if switched_on("SANITIZE"):
     sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
     compile_args += ["-O1", "-g", *sanitize]

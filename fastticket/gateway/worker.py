@@ -1,6 +1,6 @@
 """One gateway process: the control plane around the data plane.
 
-The data plane (`core.proxy`) serves sockets by itself. This is what it can not do: load sessions,
+The data plane (`dataplane.proxy`) serves sockets by itself. This is what it cannot do: load sessions,
 log in and out, timers, signals. Shutdown, in order: close the listeners, end idle connections, let
 the others finish (`drain_timeout_s`), write every touch, close. Where the sockets outlive the
 gateway, whoever comes is served until the tunnels have ended: nobody else would serve him. A worker

@@ -53,7 +53,7 @@ cdef class Admission(Exchange):
     # ----------------------------------------------------------------------------- a request begins
 
     cdef inline void _begin(self, uint32_t index) noexcept nogil:
-        """`self.head` has just been read from `held`."""
+        """Begin a request whose head has just been read from `held` into `self.head`."""
         cdef Conn *c = &self.conns[index]
         cdef Head *head = &self.head
         self.counters.requests += 1
@@ -103,7 +103,9 @@ cdef class Admission(Exchange):
             self._check(index)
 
     cdef inline void _refuse_body(self, uint32_t index) noexcept nogil:
-        """Its head was good, so the answer is its route's."""
+        """Reject a request with a malformed body. Its head was good, so the answer has its route's
+        fields.
+        """
         cdef Conn *c = &self.conns[index]
         c.request.route = self.routes.find(c.held, &self.head, &c.request.is_plain)
         c.request.is_routed = c.request.route != NO_ROUTE
@@ -112,8 +114,8 @@ cdef class Admission(Exchange):
         self._reject_unreadable(index, Reason.BAD_REQUEST)
 
     cdef inline bint _stand_in(self, uint32_t index) noexcept nogil:
-        """A gateway of ours asks about a request that it has: judge that one, by the route that it
-        falls under. False: answered.
+        """Judge the request that a gateway of ours describes at the endpoint, by the route that it
+        falls under. False: it was answered.
         """
         cdef Conn *c = &self.conns[index]
         cdef int found = find_original(self.front, &self.routes.table[self.routes.endpoint], c.held, &self.head)
@@ -136,7 +138,8 @@ cdef class Admission(Exchange):
         return False
 
     cdef inline void _check(self, uint32_t index) noexcept nogil:
-        """The ticket, from the cookie or `Authorization: Ticket`: exactly one."""
+        """Judge the ticket, from the cookie or `Authorization: Ticket`: there must be exactly one.
+        """
         cdef Conn *c = &self.conns[index]
         cdef int tickets = self.forwarding.find_tickets(&c.request, c.held, &self.head)
         cdef AskKind asks = self._asks_for(c)
@@ -159,7 +162,7 @@ cdef class Admission(Exchange):
             self._refused(index, verdict)
 
     cdef inline AskKind _asks_for(self, const Conn *c) noexcept nogil:
-        """What the control plane is asked where it has to be."""
+        """What to ask the control plane where the near cache does not decide."""
         if self._is_strong(c):
             return AskKind.AUTHENTICATE_STRONG
         return AskKind.AUTHENTICATE_LATEST if c.request.preferences & Preference.LIFETIME_ASKED else AskKind.AUTHENTICATE
@@ -169,8 +172,8 @@ cdef class Admission(Exchange):
         return self.routes.table[c.request.route].touches and not c.request.preferences & Preference.NO_USE_ASKED
 
     cdef inline bint _is_strong(self, const Conn *c) noexcept nogil:
-        """Whether the store decides. A path that is not plain may be a strong route's to whoever is
-        behind us.
+        """Whether the store decides. A path that is not plain may be a strong route's to the
+        service behind us.
         """
         return self.routes.table[c.request.route].is_strong or not c.request.is_plain and self.routes.has_strong
 
@@ -180,7 +183,7 @@ cdef class Admission(Exchange):
         self._go_on(index)
 
     cdef inline void _pass(self, uint32_t index) noexcept nogil:
-        """Without a ticket, or in spite of one."""
+        """Forward a request without identity: it has no ticket, or none is needed."""
         if self.conns[index].request.entry != NULL:
             self.conns[index].request.entry.principal_size = 0
             self.conns[index].request.entry.key_id = NO_KEY
@@ -195,8 +198,8 @@ cdef class Admission(Exchange):
             self._forward(index)
 
     cdef void _forward_now(self, uint32_t index) noexcept nogil:
-        """A request that has waited: whether it is admitted may have changed meanwhile. It is asked
-        again once.
+        """Forward a request that was pending. Whether it is admitted may have changed meanwhile: it
+        is judged again, once.
         """
         cdef Conn *c = &self.conns[index]
         cdef bint is_strong = self._is_strong(c)
@@ -252,7 +255,8 @@ cdef class Admission(Exchange):
         return is_browser(self.conns[index].held, &self.head)
 
     cdef inline bint _has_exact_path(self, uint32_t index) noexcept nogil:
-        """Whether every reader sees the very same path: an expression is not asked about another.
+        """Whether every reader sees the very same path: an exemption's expression is not asked
+        about another.
         """
         cdef Conn *c = &self.conns[index]
         cdef uint8_t[TARGET_BYTES_MAX] normal
@@ -264,7 +268,7 @@ cdef class Admission(Exchange):
     # ----------------------------------------------------------------------------- while it goes on
 
     cdef inline void _vouch(self, uint32_t index) noexcept nogil:
-        """A stream, a tunnel or an upload goes on: does its session?"""
+        """Look whether the session of a stream, a tunnel or an upload goes on."""
         cdef Conn *c = &self.conns[index]
         cdef bint is_upload = not c.complete and c.state == Downstream.EXCHANGING
         if is_upload and c.readable and self.conns[c.peer].unsent != NULL:
@@ -279,8 +283,8 @@ cdef class Admission(Exchange):
             self._fail_exchange(index, Reason.BODY_LATE)
 
     cdef inline bint _is_alive(self, uint32_t index) noexcept nogil:
-        """As far as is known here. What the near cache does not know the control plane is asked; it
-        answers with `vouch`.
+        """Whether a session lives, as far as is known here. What the near cache does not know the
+        control plane is asked; it answers with `vouch`.
         """
         cdef Conn *c = &self.conns[index]
         cdef bint touches = c.request.is_used and self._touches(c)
@@ -295,7 +299,8 @@ cdef class Admission(Exchange):
         return True
 
     cdef inline void _end_for_session(self, uint32_t index) noexcept nogil:
-        """Its session is over. Who sends an upload is told so: nothing of the answer is on its way.
+        """End a stream, tunnel or upload whose session is over. A client that uploads gets 401: nothing
+        of the answer is on its way.
         """
         cdef Conn *c = &self.conns[index]
         cdef uint32_t upstream = c.peer
@@ -376,8 +381,8 @@ cdef class Admission(Exchange):
         return _Where(c.request.host[:c.request.host_size].decode("ascii"), bool(c.request.is_https))
 
     cdef tuple _several(self, uint32_t index):
-        """Of a request with more than one ticket, which waits: its path as it came, and all that
-        may have a ticket, as cookies.
+        """Of a request with more than one ticket: its path as it came, and all that may have a
+        ticket, as a Cookie field.
         """
         cdef Conn *c = &self.conns[index]
         cdef Field *field
@@ -433,7 +438,7 @@ cdef class Admission(Exchange):
             self._end_now()
 
     def refuse(self, handle, verdict):
-        """The ticket is not alive, or nobody knows: answer 401 or 503; where a ticket is optional,
+        """The ticket is not alive, or that is not known: answer 401 or 503; where a ticket is optional,
         forward without identity.
         """
         cdef uint32_t index = self._find(handle, Downstream.ASKING)
@@ -444,7 +449,7 @@ cdef class Admission(Exchange):
             self._end_now()
 
     def doubt(self, handle, bytes fields not None, bytes tickets not None):
-        """The client came with these tickets (spaces between), and nobody knows which is meant; the
+        """The client came with these tickets (spaces between), and it is not known which is meant; the
         answer gets these field lines.
         """
         cdef uint32_t index = self._find(handle, Downstream.ASKING)
@@ -500,7 +505,7 @@ cdef class Admission(Exchange):
         self._begin_now()
         server = &self.upstreams.servers[self.conns[self.conns[index].peer].link.server]
         if server.is_retired or server.is_sick or server.down_until_ms > self.now_ms:
-            return True                                     # nobody comes back to it
+            return True                                     # no client comes back to it
         return size == 0 or self.upstreams.pick_for_key(group, ticket_key(raw, size), self.now_ms, False) \
             == self.conns[self.conns[index].peer].link.server
 
@@ -574,7 +579,7 @@ cdef bint _awaits(const Conn *c, AskKind kind) noexcept nogil:
 
 
 cdef Doubt *_doubt(bytes fields, bytes tickets) except? NULL:
-    """To be freed. NULL: there is no memory, and so no clearing this time."""
+    """A Doubt, to be freed. NULL: there is no memory, and so no clearing this time."""
     cdef Doubt *made = <Doubt *>malloc(sizeof(Doubt) + len(fields) + len(tickets))
     if made != NULL:
         made.text = <uint8_t *>made + sizeof(Doubt)

@@ -22,7 +22,7 @@ cdef class Answers(Connections):
     cdef readonly AccessLog log
     cdef Forwarding forwarding
     cdef Names names
-    cdef Front front                    # who asks at the endpoint
+    cdef Front front                    # the gateway that asks at the endpoint
     cdef bint records_agent
     cdef bint keeps_entry               # of each request: for the log, or its id
     cdef int64_t date_s                 # which second `date` says

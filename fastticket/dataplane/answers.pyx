@@ -59,7 +59,7 @@ cdef class Answers(Connections):
     # --------------------------------------------------------------------------- answers of our own
 
     cdef inline void _answer(self, uint32_t index, Reason reason) noexcept nogil:
-        """An answer of the table, counted as its row says."""
+        """Give an answer of the table, counted as its row says."""
         cdef const Row *row = row_of(reason)
         self._count(row)
         self._begin_answer(index, row.status, row.slug)
@@ -70,8 +70,8 @@ cdef class Answers(Connections):
             count_one(self.counters, row.counter)
 
     cdef inline void _reject_unreadable(self, uint32_t index, Reason reason) noexcept nogil:
-        """A request that could not be read to its end: nothing after it on this connection can be
-        trusted.
+        """Answer a request that could not be read to its end: nothing after it on this connection
+        can be trusted.
         """
         cdef Conn *c = &self.conns[index]
         self.counters.bad_requests += 1
@@ -79,7 +79,7 @@ cdef class Answers(Connections):
         c.complete = False
         c.request.held_is_whole = False
         c.request.method = Method.HEAD if asks_head(c.held, c.held_size) else Method.OTHER_METHOD
-        if c.request.began_us == 0 and self.keeps_entry:        # nothing is known of it, but who has sent it
+        if c.request.began_us == 0 and self.keeps_entry:        # nothing is known of it but its sender
             c.request.is_admitted = False
             c.request.body_bytes_out = 0
             c.client.has_address = c.client.peer_text_size > 0
@@ -96,8 +96,8 @@ cdef class Answers(Connections):
         self._fail_exchange_as(index, row.status, row.slug)
 
     cdef inline void _fail_exchange_as(self, uint32_t index, int status, const char *slug) noexcept nogil:
-        """The exchange can not be completed. If its response has begun, the client learns it from
-        the closed connection.
+        """Answer in place of a response, and close the upstream connection. If the response has
+        begun, the client learns of the failure from the closed connection.
         """
         cdef Conn *c = &self.conns[index]
         cdef uint32_t upstream = c.peer
@@ -112,8 +112,8 @@ cdef class Answers(Connections):
             self._end_answer(index, status, slug)
 
     cdef inline void _begin_answer(self, uint32_t index, int status, const char *slug) noexcept nogil:
-        """The head of an answer without an upstream, up to fields that only some of them have. Every
-        503 says when to try again.
+        """Write the head of an answer of our own, up to the fields that only some answers have.
+        Every 503 says when to try again.
         """
         cdef Conn *c = &self.conns[index]
         cdef const char *phrase = phrase_of(status)
@@ -138,7 +138,7 @@ cdef class Answers(Connections):
         put(&self.out, b"\"\r\n", 3)
 
     cdef inline void _end_answer(self, uint32_t index, int status, const char *slug) noexcept nogil:
-        """The rest of its head, and JSON with the reason."""
+        """Write the rest of the head, and JSON with the reason; send it."""
         cdef Conn *c = &self.conns[index]
         put_text(&self.out, self._connection_field(c))
         if self.forwarding.request_id_field.size:
@@ -156,7 +156,7 @@ cdef class Answers(Connections):
         self._deliver(index, status, self.out.at, self.out.size)
 
     cdef inline void _answer_identity(self, uint32_t index) noexcept nogil:
-        """What another gateway has asked: the request may pass, and whose it is."""
+        """Tell a gateway that asked at the endpoint that the request may pass, and whose it is."""
         cdef Conn *c = &self.conns[index]
         cdef const char *connection = self._connection_field(c)
         cdef int status = 200 if self.front == Front.SAYS_BELOW else 204      # Envoy takes 204 for a refusal
@@ -181,7 +181,7 @@ cdef class Answers(Connections):
         self._deliver(index, status, self.out.at, self.out.size)
 
     cdef inline void _set_date(self) noexcept nogil:
-        """`date`: the field line, of this second."""
+        """Make `date` the field line of this second."""
         cdef timespec now
         cdef tm parts
         cdef time_t second
@@ -192,7 +192,7 @@ cdef class Answers(Connections):
             strftime(self.date, sizeof(self.date), b"Date: %a, %d %b %Y %H:%M:%S GMT\r\n", &parts)
 
     cdef inline const char *_connection_field(self, Conn *c) noexcept nogil:
-        """Of an answer of our own; whether the connection stays is decided here."""
+        """The Connection field of an answer of our own; decides whether the connection stays."""
         if not c.complete or self.leaving:
             c.request.closes = True
         if c.request.closes:
@@ -200,7 +200,7 @@ cdef class Answers(Connections):
         return b"Connection: keep-alive\r\n" if c.request.minor == 0 else b""
 
     cdef inline void _deliver(self, uint32_t index, int status, const uint8_t *answer, uint32_t size) noexcept nogil:
-        """An answer of our own, whole."""
+        """Send an answer of our own, whole."""
         self.conns[index].request.status = <uint16_t>status
         if self.conns[index].request.began_us:
             self._account(&self.conns[index], False)
@@ -217,14 +217,14 @@ cdef class Answers(Connections):
     # ------------------------------------------------------------------------------ after an answer
 
     cdef inline void _flush_out(self, uint32_t index) noexcept nogil:
-        """All has been handed over but for what the client is slow to take."""
+        """Wait until the client has taken the end of an answer."""
         enter(&self.conns[index], Downstream.FLUSHING)
         self.conns[index].taken_bytes = 0
         self._set_timer(index, Timer.RESPONSE_BODY)
 
     cdef inline void _after_answer(self, uint32_t index) noexcept nogil:
-        """The next request, or the end. Whatever of the next one was read already is `held` after
-        this one.
+        """Go on to the next request, or end the connection. What was read of the next request
+        stands in `held` after this one.
         """
         cdef Conn *c = &self.conns[index]
         cdef uint32_t done = c.request.head_size + c.request.body_size if c.request.held_is_whole else 0
@@ -244,7 +244,7 @@ cdef class Answers(Connections):
             self._wait_for_request(index)
 
     cdef inline void _wait_for_request(self, uint32_t index) noexcept nogil:
-        """Nothing of it is there."""
+        """Wait for a request of which nothing was read yet."""
         cdef Conn *c = &self.conns[index]
         self._give_block(c.held)
         c.held = NULL
@@ -286,8 +286,8 @@ cdef class Answers(Connections):
     # --------------------------------- what is kept of a request: for the log, a login, its cookies
 
     cdef inline void _note_request(self, Conn *c) noexcept nogil:
-        """What will be gone when the answer is: for the access log, and the request's id. Without
-        memory there is no line.
+        """Keep what the access log and the request's id need: the head will be gone when the answer
+        is. Without memory there is no line.
         """
         cdef Entry *entry
         self._note_nothing(c)
@@ -301,7 +301,7 @@ cdef class Answers(Connections):
         self._note_target(c)
 
     cdef inline void _note_target(self, Conn *c) noexcept nogil:
-        """What is asked for, as `self.head` has it."""
+        """Keep method, host and path, as `self.head` has them."""
         cdef Entry *entry = c.request.entry
         entry.method_size = <uint8_t>min(self.head.method_name.size, <uint32_t>METHOD_KEPT_MAX)
         entry.host_size = <uint8_t>min(host_size(&self.head), <uint32_t>HOST_KEPT_MAX)
@@ -310,7 +310,7 @@ cdef class Answers(Connections):
         entry.path_size = keep_path(entry.path, c.held + self.head.path.at, self.head.path.size)
 
     cdef inline void _note_nothing(self, Conn *c) noexcept nogil:
-        """An entry for a request of which nothing is known yet, if there is memory for one."""
+        """Make an entry for a request of which nothing is known yet, if there is memory for one."""
         if c.request.entry == NULL:
             c.request.entry = <Entry *>malloc(sizeof(Entry))
             if c.request.entry == NULL:
@@ -320,8 +320,7 @@ cdef class Answers(Connections):
         c.request.entry.key_id = NO_KEY
 
     cdef inline void _note_refused(self, Conn *c, int verdict) noexcept nogil:
-        """Whose ticket it is that is not admitted: who he is it says only if its signature was
-        good.
+        """Note the key of a ticket that is not admitted; its principal only if its signature was good.
         """
         cdef Entry *entry = c.request.entry
         if entry == NULL or c.request.checked.size == 0 or verdict == Verdict.MALFORMED:
@@ -334,8 +333,8 @@ cdef class Answers(Connections):
         encode(c.request.checked.raw + SESSION_ID_AT, 6, entry.session)
 
     cdef inline void _note_agent(self, Conn *c) noexcept nogil:
-        """For the details of a login: it will be gone when the body goes on. Without memory, or
-        such a field, there is none.
+        """Keep the User-Agent for the details of a login: the head will be gone when the body goes
+        on. Without memory, or such a field, there is none.
         """
         cdef Field *field
         cdef int i
@@ -350,15 +349,15 @@ cdef class Answers(Connections):
                 return
 
     cdef inline void _note_where(self, Conn *c) noexcept nogil:
-        """What decides about cookies: the Host of the request in `self.head`, and whether a proxy
-        of ours says that it was https.
+        """Keep what decides about cookies: the Host of the request in `self.head`, and whether a
+        proxy of ours says that it was https.
         """
         c.request.host_size = <uint8_t>self.head.host.size if self.head.host.size <= HOST_BYTES_MAX else 0
         memcpy(c.request.host, c.held + self.head.host.at, c.request.host_size)
         c.request.is_https = c.client.is_trusted and says_https(c.held, &self.head)
 
     cdef inline void _account(self, Conn *c, bint was_cut) noexcept nogil:
-        """A request is over: count it, and how long it took."""
+        """Count a request that is over, and how long it took."""
         cdef int64_t took_us = max(self.now_us - c.request.began_us, <int64_t>1)
         cdef int bucket = 64 - __builtin_clzll(<unsigned long long>took_us)
         self.counters.latency[min(bucket, LATENCY_BUCKETS - 1)] += 1
@@ -372,7 +371,7 @@ cdef class Answers(Connections):
             self._close_entry(c, took_us, was_cut)
 
     cdef inline void _close_entry(self, Conn *c, int64_t took_us, bint was_cut) noexcept nogil:
-        """What was kept of a request that is over, for others."""
+        """Free what was kept of a request that is over, and write its line of the access log."""
         _free_notes(c)
         if self.log is not None and c.request.entry != NULL:
             self._log(c, took_us, was_cut)
@@ -407,7 +406,7 @@ cdef class Answers(Connections):
 
 
 cdef void _free_notes(Conn *c) noexcept nogil:
-    """What was kept of a request until its answer."""
+    """Free what was kept of a request until its answer."""
     free(c.request.agent)
     c.request.agent = NULL
     free(c.request.doubt)

@@ -111,7 +111,7 @@ cdef struct Request:
 
 cdef struct Link:
     uint16_t server
-    bint is_personal            # who authenticates has authenticated the connection: never in the pool
+    bint is_personal            # a client has authenticated it (NTLM, Negotiate): never in the pool
     int keep_alive_s            # of its last response, as `Head` has it
     int64_t usable_until_ms     # in the pool, as the server says; 0: it says nothing
     bint is_parted              # its client was told that the gateway goes away: nothing follows that

@@ -81,7 +81,7 @@ cdef inline int64_t _monotonic_us() noexcept nogil:
 
 
 cdef int64_t _ms(seconds) except -1:
-    """At least one: a deadline must not have passed already when it is set."""
+    """A timeout in ms. At least one: a deadline must not have passed already when it is set."""
     return max(1, int(seconds * 1000))
 
 
@@ -91,7 +91,7 @@ cdef class Connections:
         self.epoll_fd = -1
 
     def __dealloc__(self):
-        """The layers above have closed the connections."""
+        """Free the tables; the upper layers have closed the connections."""
         cdef uint8_t *block
         while self.block_first != NULL:
             block = self.block_first
@@ -106,7 +106,8 @@ cdef class Connections:
     # ------------------------------------------------------------------------------------- settings
 
     cdef int _set_timeouts(self, dict timeouts_s) except -1:
-        """A list of deadlines for each kind of wait; the first set of waits is these."""
+        """Make a list of deadlines for each kind of wait; set 0 of `waits` is the general timeouts.
+        """
         cdef int kind
         for name, (timer, seconds) in TIMEOUTS_S.items():
             kind = timer
@@ -121,8 +122,8 @@ cdef class Connections:
         return 0
 
     cdef int _allocate_connections(self) except -1:
-        """The table, for each client an upstream connection, a pooled and a kept one, and the
-        listeners; `head_bytes` and `downstream_max` are set. MemoryError, OSError.
+        """Make the table: for each client an upstream connection, a pooled and a kept one, and the
+        listeners. `head_bytes` and `downstream_max` are set. MemoryError, OSError.
         """
         self.conn_max = 4 * self.downstream_max + 64
         self.conns = <Conn *>calloc(self.conn_max, sizeof(Conn))        # what is never used never takes memory
@@ -139,8 +140,8 @@ cdef class Connections:
         return 0
 
     def add_waits(self, timeouts_s):
-        """A set of timeouts for routes: those of ROUTE_TIMEOUTS that differ from the general ones.
-        Its number.
+        """Make a set of timeouts for routes, of those of ROUTE_TIMEOUTS that differ from the
+        general ones; its number.
         """
         cdef int number
         cdef int kind
@@ -207,7 +208,7 @@ cdef class Connections:
         return index
 
     cdef inline uint32_t _take_slot(self) noexcept nogil:
-        """One that was used before, or else the next fresh one."""
+        """A slot that was used before, or else the next fresh one; NONE: the table is full."""
         cdef uint32_t index = self.free_first
         if index != NONE:
             self.free_first = self.conns[index].place.next
@@ -234,7 +235,7 @@ cdef class Connections:
         self.freed_first = index
 
     cdef inline void _close_both(self, uint32_t index) noexcept nogil:
-        """End an exchange without another word."""
+        """Close both connections of an exchange, without an answer."""
         cdef uint32_t peer = self.conns[index].peer
         self._close(index)
         if peer != NONE:
@@ -242,8 +243,8 @@ cdef class Connections:
             self._close(peer)
 
     cdef inline void _reclaim(self) noexcept nogil:
-        """The turn is over: nothing speaks of the closed connections any more, their slots can be
-        used.
+        """Make the slots that were closed in this turn free: nothing of the turn speaks of them any
+        more.
         """
         cdef uint32_t index
         while self.freed_first != NONE:
@@ -313,19 +314,19 @@ cdef class Connections:
         self.now_ms = self.now_us // 1000
 
     cdef inline void _end_now(self) noexcept nogil:
-        """What was put off to the end of the turn."""
+        """Do what was put off to the end of the turn."""
         self._on_turn_over()
         self._reclaim()
 
     cdef inline void _continue_later(self, uint32_t index) noexcept nogil:
-        """Fairness: this one has had its share of the turn."""
+        """Read on from this connection in the next turn: it has had its share of this one."""
         if self.again_count < 2 * self.conn_max:
             self.again[self.again_count] = self._handle(index)
             self.again_count += 1
 
     cdef inline void _pause_accepting(self) noexcept nogil:
-        """There are no descriptors: those that there are, and that come back, are for whom we serve
-        already.
+        """Stop accepting for a moment: the file descriptors that there are, and that come back, are
+        for clients that are served already.
         """
         self.counters.out_of_descriptors += 1
         self.accepts_again_ms = self.now_ms + ACCEPT_PAUSE_MS
@@ -367,7 +368,7 @@ cdef class Connections:
         return True
 
     cdef inline void _flush(self, uint32_t index) noexcept nogil:
-        """The kernel has room again."""
+        """Send what was kept, since the kernel has room again."""
         cdef Conn *c = &self.conns[index]
         cdef ssize_t sent = send(c.fd, c.unsent + c.unsent_at, c.unsent_size - c.unsent_at, MSG_NOSIGNAL)
         if sent < 0:
@@ -388,7 +389,7 @@ cdef class Connections:
         c.unsent_at = c.unsent_size = 0
 
     cdef inline bint _is_quiet(self, Conn *c) noexcept nogil:
-        """Whether nothing follows a response. After one whose end was read exactly, only the kernel
+        """Whether nothing follows a response. After one whose end was read exactly only the kernel
         knows.
         """
         cdef uint8_t byte
@@ -397,9 +398,10 @@ cdef class Connections:
         return not c.readable
 
     cdef inline void _guard_end(self, Conn *c, bint is_unframed) noexcept nogil:
-        """From the head of an answer whose end is the connection's to its last byte, whatever
-        closes that resets it: a service that breaks off, a deadline, the death of this process. The
-        kernel is told beforehand, so nothing else has to think of it.
+        """Make every close a reset, or an ordinary close again. From the head of an answer whose
+        end is the connection's to its last byte, whatever closes it resets it: a service that
+        breaks off, a deadline, the death of this process. The kernel is told beforehand, so no
+        other place has to think of it.
         """
         cdef linger how
         how.l_onoff = is_unframed
@@ -419,7 +421,7 @@ cdef class Connections:
         """Some times a second."""
 
     cdef void _on_turn_over(self) noexcept nogil:
-        """What was put off to the end of a turn."""
+        """The turn ends: do what was put off to its end."""
 
     cdef void _on_closing(self, uint32_t index) noexcept nogil:
         """Let go of all that a connection has but its socket."""

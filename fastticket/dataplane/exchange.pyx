@@ -136,7 +136,7 @@ cdef class Exchange(Links):
         self._send_request(c.peer)
 
     cdef inline void _connect_failed(self, uint32_t index, int reason) noexcept nogil:
-        """Nothing of the request was sent: another server may have it, whatever its method."""
+        """Try another server: nothing of the request was sent, so its method does not matter."""
         cdef uint32_t downstream = self.conns[index].peer
         self.counters.upstream_errors += 1
         self.upstreams.failed(self.conns[index].link.server, self.now_ms, reason)
@@ -199,7 +199,7 @@ cdef class Exchange(Links):
             return
         if c.state == Upstream.POOLED or c.state == Upstream.KEPT:
             if c.readable:
-                self._close(index)                  # the end of it, or bytes that nobody asked for
+                self._close(index)                  # the end of it, or bytes that no request asked for
         elif c.state == Upstream.AWAITING_HEAD:
             for _ in range(READS_MAX):
                 if c.side != Side.UPSTREAM or c.state != Upstream.AWAITING_HEAD or not c.readable \
@@ -235,8 +235,8 @@ cdef class Exchange(Links):
             self._on_response(index, at, <uint32_t>size)
 
     cdef inline void _response_missing(self, uint32_t index) noexcept nogil:
-        """The upstream closed before it answered. If it is one that had been idle, it may not have
-        seen the request at all.
+        """The upstream closed before it answered. A connection that had idled may not have seen the
+        request at all: it is sent again.
         """
         cdef Conn *c = &self.conns[index]
         cdef uint32_t downstream = c.peer
@@ -256,8 +256,8 @@ cdef class Exchange(Links):
         self._forward(downstream)
 
     cdef inline void _on_response(self, uint32_t index, uint8_t *at, uint32_t size) noexcept nogil:
-        """Read a response head; drop interim ones (RFC 9110, 15.2); see whether the control plane
-        has a word in it.
+        """Read a response head; drop interim ones (RFC 9110, 15.2); see whether the application
+        changes the session.
         """
         cdef Conn *c = &self.conns[index]
         cdef uint32_t downstream = c.peer
@@ -293,7 +293,7 @@ cdef class Exchange(Links):
             self._relay(index, at, size, &nothing)
 
     cdef inline const char *_fault_of(self, int result, const uint8_t *at, uint32_t size, Method method) noexcept nogil:
-        """Why a head is none that goes on; `result` is what `parse_response` said."""
+        """Why a head does not go on, for the operator; `result` is what `parse_response` said."""
         if result < 0:
             return fault_of(self.names, at, size, method, &self.head)
         if result == INCOMPLETE or <uint32_t>result > self.response_head_bytes:
@@ -301,7 +301,7 @@ cdef class Exchange(Links):
         return b"a change of protocols that nobody asked for"
 
     cdef inline void _malformed(self, uint32_t index, const char *what) noexcept nogil:
-        """A response that nobody could understand: 502."""
+        """Answer 502 in place of a response that cannot be understood."""
         self._note(self.conns[index].link.server, what)
         self._fail_exchange(self.conns[index].peer, Reason.UPSTREAM_MALFORMED)
 
@@ -315,7 +315,7 @@ cdef class Exchange(Links):
         return True
 
     cdef inline bint _changes_session(self, uint32_t index, const uint8_t *at, uint32_t size) noexcept nogil:
-        """Whether the application begins, ends or renews a session. Then the response waits for the
+        """Whether the application begins, ends or renews a session; the response then waits for the
         control plane.
         """
         cdef Conn *c = &self.conns[index]
@@ -349,8 +349,8 @@ cdef class Exchange(Links):
         return True
 
     cdef inline int _change_asked(self, const Conn *d, const uint8_t *at, const Field *field) noexcept nogil:
-        """What one field of a response wants of the session. An end or a change that can not be
-        read must not pass for done.
+        """The change of the session that one field of a response asks for. An end or a change that
+        cannot be read must not pass for done.
         """
         cdef Kind kind = field.kind
         if kind == Kind.DROP:
@@ -367,7 +367,7 @@ cdef class Exchange(Links):
         return <int>Change.NO_CHANGE if kind == Kind.TICKET_REMEMBER else <int>Change.UNCLEAR
 
     cdef inline int _login_kind(self, const uint8_t *at) noexcept nogil:
-        """Whether the client is to be remembered, as `self.head` says once, or not at all."""
+        """LOGIN or LOGIN_REMEMBERED, as `self.head` says once or not at all; else UNCLEAR."""
         cdef Field *field
         cdef int kind = AskKind.LOGIN
         cdef int i
@@ -440,14 +440,16 @@ cdef class Exchange(Links):
             self._pump(index)
 
     cdef inline void _note_dropped(self, uint16_t server, int cookies) noexcept nogil:
-        """So many cookies of the ticket's name, that it had no right to set."""
+        """Count and keep for the operator that a server set so many cookies of the ticket's name
+        without the right to.
+        """
         cdef int _
         self.counters.cookies_dropped += cookies
         for _ in range(cookies):
             self._note(server, NULL)
 
     cdef inline void _finish(self, uint32_t index) noexcept nogil:
-        """The response is complete: part the two connections."""
+        """Part the two connections of an exchange whose response is complete."""
         cdef Conn *c = &self.conns[index]
         cdef uint32_t downstream = c.peer
         cdef Conn *d = &self.conns[downstream]
@@ -542,7 +544,7 @@ cdef class Exchange(Links):
         return SCRATCH_BYTES
 
     cdef inline bint _move(self, uint32_t index, uint8_t *at, uint32_t size) noexcept nogil:
-        """Bytes of a body have come. False: the exchange is over."""
+        """Send on bytes of a body that have come. False: the exchange is over."""
         cdef Conn *c = &self.conns[index]
         cdef uint32_t peer = c.peer
         cdef uint32_t consumed = size
@@ -555,7 +557,7 @@ cdef class Exchange(Links):
         if c.side == Side.DOWNSTREAM:
             c.request.is_used |= self._is_use(c, at, produced)
             self.head_of = NOBODYS
-            c.request.held_is_whole = False                 # streamed: it can not be sent again
+            c.request.held_is_whole = False                 # streamed: it cannot be sent again
             c.held_size = size - consumed           # of the next request
             if c.held_size:
                 memcpy(c.held, at + consumed, c.held_size)
@@ -583,7 +585,7 @@ cdef class Exchange(Links):
 
     cdef inline bint _is_use(self, Conn *c, const uint8_t *at, uint32_t size) noexcept nogil:
         """Whether what a client sends is use of its session: all but frames of control (RFC 6455,
-        5.5), which nobody sends by hand.
+        5.5), which programs send by themselves.
         """
         if c.state != Downstream.TUNNELLING or c.request.upgrade != self.forwarding.websocket:
             return True
@@ -713,7 +715,7 @@ cdef class Exchange(Links):
 
     def part(self, uint32_t most):
         """Tell clients with a WebSocket that the gateway goes away (1001), so many at most; how
-        many. Who is being sent a frame is not told yet.
+        many. A client in the middle of a frame is told later.
         """
         cdef uint32_t i
         cdef uint32_t told = 0
@@ -726,7 +728,9 @@ cdef class Exchange(Links):
         return told
 
     cdef inline void _open_tunnel(self, uint32_t index) noexcept nogil:
-        """101: from here on bytes pass both ways unread, until both sides have closed."""
+        """Open a tunnel (101): from here on bytes pass both ways unread, until both sides have
+        closed.
+        """
         cdef Conn *c = &self.conns[index]
         cdef Conn *d = &self.conns[c.peer]
         cdef uint32_t early = d.held_size - d.request.head_size
@@ -752,8 +756,8 @@ cdef class Exchange(Links):
         self._pump(index)
 
     cdef inline bint _part(self, uint32_t index) noexcept nogil:
-        """A close frame to the client of a tunnel, between two frames of its upstream. Its answer
-        passes, and so both sides end it.
+        """Send a close frame to the client of a tunnel, between two frames of its upstream. The
+        client's answer passes, and so both sides end it. Whether it was sent.
         """
         cdef Conn *c = &self.conns[index]
         cdef Conn *d = &self.conns[c.peer]
@@ -766,7 +770,7 @@ cdef class Exchange(Links):
             self._close_both(index)
         return True
 
-    # ---------------------------------------------------------------------------------- who is slow
+    # ---------------------------------------------------------------------------------- what is slow
 
     cdef inline void _upstream_is_late(self, uint32_t index, Timer timer) noexcept nogil:
         cdef Conn *c = &self.conns[index]
@@ -779,8 +783,8 @@ cdef class Exchange(Links):
         self._fail_exchange(c.peer, Reason.UPSTREAM_LATE)
 
     cdef inline bint _request_flows(self, uint32_t index) noexcept nogil:
-        """Whether a client kept its minimum rate in a window of its body. In one in which the
-        upstream held it up it need not.
+        """Whether a client kept its minimum rate in a window of its body; it need not in one in
+        which the upstream held it up.
         """
         cdef Conn *c = &self.conns[index]
         cdef uint64_t wanted = self.request_rate_min * <uint64_t>self._length_ms(c, Timer.REQUEST_BODY) // 1000
@@ -789,7 +793,7 @@ cdef class Exchange(Links):
         return c.request.is_held_up or self.conns[c.peer].unsent != NULL or c.window_bytes >= wanted
 
     cdef inline void _await_body(self, uint32_t index) noexcept nogil:
-        """A window of a request's body begins. Of who was admitted it ends in `_vouch`."""
+        """A window of a request's body begins. For a request that was admitted it ends in `_vouch`."""
         cdef Conn *c = &self.conns[index]
         c.window_bytes = 0
         c.request.is_held_up = self.conns[c.peer].unsent != NULL
@@ -797,8 +801,8 @@ cdef class Exchange(Links):
         self._set_timer(index, Timer.VOUCH if c.request.is_admitted else Timer.REQUEST_BODY)
 
     cdef inline bint _response_flows(self, uint32_t index) noexcept nogil:
-        """Whether a client that we wait for kept its minimum rate. If it is the upstream, it was
-        silent for so long.
+        """Whether a client that we wait for kept its minimum rate. False also if we wait for the
+        upstream.
         """
         cdef Conn *c = &self.conns[index]
         cdef Conn *client = c if c.side == Side.DOWNSTREAM else &self.conns[c.peer]
@@ -810,8 +814,7 @@ cdef class Exchange(Links):
         return flows
 
     cdef inline void _restart_silence(self, uint32_t upstream) noexcept nogil:
-        """Something has moved through an exchange or a tunnel: what bounds a silence begins anew.
-        """
+        """Something has moved through an exchange or a tunnel: begin anew what bounds a silence."""
         cdef Conn *u = &self.conns[upstream]
         cdef Conn *client = &self.conns[u.peer]
         if u.state == Upstream.TUNNELLED:

@@ -49,7 +49,7 @@ cdef class Links(Answers):
         self.upstreams.set_health(group, server, is_well, self.now_ms)
 
     def upstream_news(self):
-        """Who is down or up since the last call, as `Upstreams.news` has it."""
+        """Which servers went down or came up since the last call, as `Upstreams.news` has it."""
         return self.upstreams.news()
 
     def faults(self):
@@ -76,8 +76,8 @@ cdef class Links(Answers):
     # ----------------------------------------------------------------------- connections to servers
 
     cdef inline uint32_t _connect(self, uint16_t server) noexcept nogil:
-        """A new connection, perhaps still CONNECTING; NONE: it failed at once. NO_DESCRIPTOR: it is
-        not the server's fault.
+        """A new connection to a server, perhaps still OPENING. NONE: it failed at once;
+        NO_DESCRIPTOR: not by the server's fault.
         """
         cdef Server *at = &self.upstreams.servers[server]
         cdef int fd = self._socket(at.address.ss_family)
@@ -112,7 +112,8 @@ cdef class Links(Answers):
         return index
 
     cdef inline int _socket(self, int family) noexcept nogil:
-        """A new one, or -1. What idles goes first, so that those who are served already still are.
+        """A new socket, or -1. Idle connections are closed first, so that clients that are served
+        already still are.
         """
         cdef int fd
         cdef int _
@@ -151,7 +152,7 @@ cdef class Links(Answers):
         self._has_room(c.link.server)
 
     cdef inline void _note(self, uint16_t server, const char *what) noexcept nogil:
-        """For the operator. NULL: it set the ticket's cookie."""
+        """Keep a fault of a server for the operator. `what` NULL: it set the ticket's cookie."""
         if self.noted_count == FAULTS_NOTED_MAX:
             self.noted_more += 1
             return
@@ -160,7 +161,9 @@ cdef class Links(Answers):
         self.noted_count += 1
 
     cdef void _on_tick(self) noexcept nogil:
-        """Some times a second: what servers have earned and who is up again."""
+        """Give groups their credit of retries, and look at pending requests: a server may be up
+        again.
+        """
         cdef int group
         self.upstreams.refill()
         for group in range(self.upstreams.group_count):
@@ -174,7 +177,7 @@ cdef class Links(Answers):
     # ------------------------------------------------------------------------- the pool of a server
 
     cdef inline uint32_t _unpool(self, uint16_t server, bint is_repeatable) noexcept nogil:
-        """A pooled connection, or NONE. A request that can not be sent twice gets one that was just
+        """A pooled connection, or NONE. A request that cannot be sent twice gets one that was just
         seen to be open.
         """
         cdef Server *at = &self.upstreams.servers[server]
@@ -230,8 +233,8 @@ cdef class Links(Answers):
     # ------------------------------------------ connections that are one client's (NTLM, Negotiate)
 
     cdef inline uint32_t _kept_for(self, uint32_t index, const Group *group) noexcept nogil:
-        """The connection that is this client's, if it is one to this group, for this principal; or
-        NONE. A useless one is closed.
+        """The connection kept for this client, if it leads to this group and is of this principal;
+        or NONE. One that is of no use is closed.
         """
         cdef Conn *c = &self.conns[index]
         cdef uint32_t upstream = c.kept
@@ -250,8 +253,8 @@ cdef class Links(Answers):
         return upstream
 
     cdef inline bint _waits_for_kept(self, const Conn *c, const Group *group) noexcept nogil:
-        """Whether a pending request is for a connection of its client's own, whose server is
-        busy: no other one will do.
+        """Whether a pending request needs the connection that is kept for its client, whose server
+        is busy.
         """
         cdef const Server *server
         if c.kept == NONE:
@@ -261,10 +264,10 @@ cdef class Links(Answers):
             and _is_same_principal(c, &self.conns[c.kept]) and is_busy(group, server)
 
     cdef inline void _keep(self, uint32_t index, uint32_t downstream) noexcept nogil:
-        """Whoever authenticates over this connection is whom it takes for the sender of each
-        request: so it stays this client's.
+        """Keep a connection that a client has authenticated for that client: the server takes it for
+        the sender of each request.
 
-        A proxy of ours has many clients, of whom we tell apart only those with a ticket.
+        A proxy of ours has many clients, of which only those with a ticket can be told apart.
         """
         cdef Conn *c = &self.conns[index]
         cdef Conn *d = &self.conns[downstream]
@@ -290,8 +293,8 @@ cdef class Links(Answers):
         self._has_room(c.link.server)
 
     cdef inline void _let_go_of_kept(self, Conn *c) noexcept nogil:
-        """One of the two is about to be closed. The client goes on without; nobody else may have
-        the other one.
+        """A client's connection or the one kept for it is about to be closed. The client goes on
+        without; the kept one is closed with it.
         """
         cdef uint32_t other = c.kept
         c.kept = NONE
@@ -302,7 +305,7 @@ cdef class Links(Answers):
     # ------------------------------------------------------------------ pending requests of a group
 
     cdef inline uint64_t _key(self, const Conn *c, const Group *group) noexcept nogil:
-        """What the server is chosen by, where it is not anybody's turn; 0: nothing."""
+        """What the server is chosen by, where it is not chosen in turn; 0: nothing."""
         cdef uint64_t high
         cdef uint64_t low
         if group.balance == Balance.TICKET_HASH and c.request.is_admitted:
@@ -331,13 +334,15 @@ cdef class Links(Answers):
         enter(c, Downstream.READING_HEAD)
 
     cdef inline void _has_room(self, uint16_t server) noexcept nogil:
-        """It may have one more. Not now: whoever calls is in the middle of something."""
+        """Note that a server may take one more request. Pending ones are served at the end of the
+        turn, since the caller is in the middle of something.
+        """
         if self.upstreams.groups[self.upstreams.servers[server].group].pending_count:
             self.freed_groups |= <uint64_t>1 << self.upstreams.servers[server].group
 
     cdef inline void _serve_pending(self) noexcept nogil:
-        """In the order in which they came; but one that waits for a server of its own holds up
-        nobody else.
+        """Forward pending requests in the order in which they came. One that waits for a certain
+        server does not hold up the others.
         """
         cdef uint64_t freed = self.freed_groups
         cdef Group *group
@@ -379,8 +384,8 @@ cdef class Links(Answers):
 
 
 cdef uint64_t ticket_key(const uint8_t *raw, int size) noexcept nogil:
-    """By its tag, not by the session's id: which server a session has says nothing about its id
-    (docs/decisions/0010).
+    """What TICKET_HASH chooses a server by: the ticket's tag, not the session's id, so that a
+    server says nothing about the id (docs/decisions/0010).
     """
     cdef uint64_t key
     memcpy(&key, raw + size - TAG_BYTES, 8)
@@ -398,7 +403,7 @@ cdef bint _is_same_principal(const Conn *d, const Conn *kept) noexcept nogil:
 
 
 cdef int64_t _usable_ms(int keep_alive_s) noexcept nogil:
-    """How long a connection is used again that its server closes after so long: less, for what is
-    on its way then.
+    """How long a connection is used again if its server closes it after `keep_alive_s`: less, for
+    what is on its way then.
     """
     return keep_alive_s * <int64_t>1000 - min(1000, keep_alive_s * 500)

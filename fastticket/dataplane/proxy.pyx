@@ -46,7 +46,7 @@ from fastticket.dataplane.balance cimport Upstreams
 
 import os
 
-from fastticket.dataplane.connections import ROUTE_TIMEOUTS, TIMEOUTS_S  # no-cython-lint: who configures them finds them here
+from fastticket.dataplane.connections import ROUTE_TIMEOUTS, TIMEOUTS_S  # no-cython-lint: for those who configure them
 from fastticket.dataplane.counters import COUNTERS_BYTES as _COUNTERS_BYTES, read_counters as _read_counters
 from fastticket.dataplane.endpoint import FRONTS as _FRONTS
 
@@ -177,8 +177,8 @@ cdef class Proxy(Admission):
             raise OSError(errno, os.strerror(errno), "listening socket")
 
     def leave(self, bint is_leaving=True):
-        """Every connection closes after its next answer. Others are still let in. False: it does
-        not, after all.
+        """Close every connection after its next answer, while others are still let in. `is_leaving`
+        False: do not, after all.
         """
         self.leaving = is_leaving
 
@@ -219,7 +219,7 @@ cdef class Proxy(Admission):
         return fd, address, is_believed
 
     def adopt(self, int fd, bytes address not None, bint is_believed, bint is_last=False):
-        """Serve a client whom another data plane has let go of; the descriptor is ours. `is_last`:
+        """Serve a client that another data plane has let go of; the descriptor is ours. `is_last`:
         one answer, and then it closes.
 
         It is trusted if it is one of ours *and* was believed before: the address of a connection
@@ -259,8 +259,8 @@ cdef class Proxy(Admission):
 
     @property
     def unannounced(self):
-        """How many connections were closed for want of a PROXY header that counts; whose the last
-        one was, and why.
+        """How many connections were closed for want of a PROXY header that counts; the last one's
+        address, and why.
         """
         cdef bytes peer = self.unannounced_peer
         cdef bytes why = self.unannounced_why if self.unannounced_why != NULL else b""
@@ -311,7 +311,7 @@ cdef class Proxy(Admission):
             self._set_timer(index, Timer.HEAD_IN if self.expects_proxy_header else Timer.KEEP_ALIVE)
 
     cdef bint _read_peer(self, Conn *c, const sockaddr_storage *address) noexcept nogil:
-        """Who is there. False: nobody whom we serve."""
+        """Note the peer of a new connection. False: it is not to be served."""
         if address.ss_family == AF_UNIX:
             c.client.is_trusted = self.trusted.has_unix
             return c.client.is_trusted or not self.expects_proxy_header
@@ -326,7 +326,7 @@ cdef class Proxy(Admission):
         return self._register_peer(c)
 
     cdef bint _register_peer(self, Conn *c) noexcept nogil:
-        """`peer_address` is whom we speak with. False: he has more connections than one may have.
+        """Note the client at `peer_address`. False: it has more connections than one client may.
         """
         c.client.peer_text_size = <uint8_t>write_address(c.client.peer_address, c.client.peer_text)
         memcpy(c.client.address, c.client.peer_address, ADDRESS_BYTES)
@@ -340,8 +340,8 @@ cdef class Proxy(Admission):
         return False
 
     cdef bint _read_proxy_header(self, uint32_t index) noexcept nogil:
-        """What the connection begins with if a proxy announces its clients. False: it is not all
-        there, or the connection is closed.
+        """Read the PROXY header with which a connection begins. False: it is not all there, or the
+        connection is closed.
         """
         cdef Conn *c = &self.conns[index]
         cdef Announced announced
@@ -362,14 +362,14 @@ cdef class Proxy(Admission):
             self._close(index)
             return False
         if announced.who == Who.NAMELESS:
-            c.client.is_trusted = False                    # what follows is not the proxy's word, but of somebody whom nobody knows
+            c.client.is_trusted = False                    # what follows is not the proxy's word, but an unknown client's
         c.held_size -= size
         memmove(c.held, c.held + size, c.held_size)
         return True
 
     cdef void _note_unannounced(self, const Conn *c, const char *why) noexcept nogil:
-        """A connection is about to be closed for want of a PROXY header that counts. `why` stays
-        valid.
+        """Note that a connection is about to be closed for want of a PROXY header that counts.
+        `why` stays valid.
         """
         self.counters.proxy_headers_refused += 1
         self.unannounced_why = why
@@ -493,7 +493,7 @@ cdef class Proxy(Admission):
             self._begin(index)
 
     cdef int _over_limits(self, const Head *head, int size) noexcept nogil:
-        """The size again, or -status."""
+        """The size of the head again, or -status if it is over a limit."""
         if head.target.size > self.target_bytes_max:
             return -414
         return -431 if <uint32_t>head.field_count > self.fields_max else size
@@ -507,7 +507,7 @@ cdef class Proxy(Admission):
             self._accept(c.fd)
         elif c.side == Side.DOWNSTREAM:
             if events & (EPOLLERR | EPOLLHUP):
-                self._close_both(index)              # nobody is there to answer
+                self._close_both(index)              # there is no client to answer
                 return
             c.readable |= events & (EPOLLIN | EPOLLRDHUP) != 0
             c.hung_up |= events & EPOLLRDHUP != 0
@@ -562,5 +562,7 @@ cdef class Proxy(Admission):
 
 
 cdef bint _is_shortage(int error) noexcept nogil:
-    """Of what a connection is made of, in this process or the whole machine."""
+    """Whether this process or the machine lacks what a connection is made of: descriptors or
+    memory.
+    """
     return error == EMFILE or error == ENFILE or error == ENOBUFS or error == ENOMEM

@@ -17,7 +17,7 @@ from test_gateway_upstreams import GET, says, state_of, upstream
 
 from fastticket.dataplane.balance import Upstreams, picks, report
 from fastticket.gateway.lookups import fallbacks_of
-from fastticket.stores.redis import link as redis_link
+from fastticket.stores.redis import connecting
 from fastticket.stores.redis.address import Place
 
 V4, V6, OTHER_V4 = ("127.0.0.1", 9000), ("::1", 9000), ("127.0.0.2", 9000)
@@ -178,7 +178,7 @@ def looked_up(monkeypatch, *addresses):
     async def look_up(host, port):
         return [(family_of(each[0]), socket.SOCK_STREAM, 6, "", each) for each in addresses]
 
-    monkeypatch.setattr(redis_link, "_look_up", look_up)
+    monkeypatch.setattr(connecting, "_look_up", look_up)
 
 
 @contextlib.contextmanager
@@ -203,7 +203,7 @@ def redis(tmp_path_factory):
 
 async def connects(timeout_s):
     async with asyncio.timeout(BOUND_S):
-        link = await redis_link.connect(Place("store.test", 1), timeout_s)
+        link = await connecting.connect(Place("store.test", 1), timeout_s)
     assert link.info["redis_version"]
     link.close()
 
@@ -227,4 +227,4 @@ async def test_a_store_none_of_whose_addresses_answers(monkeypatch):
 
 async def test_a_store_whose_name_does_not_resolve():
     with pytest.raises(OSError, match="the name does not resolve: "):
-        await redis_link.connect(Place("store.invalid", 1), 2.0)
+        await connecting.connect(Place("store.invalid", 1), 2.0)

@@ -45,8 +45,8 @@ from fastticket.stores.redis import link as redis_link
 from fastticket.stores.redis import sentinel as redis_sentinel
 from fastticket.stores.redis.address import Place, parse_url, place_of, slot_of
 from fastticket.stores.redis.cluster import Cluster
+from fastticket.stores.redis.connecting import connect
 from fastticket.stores.redis.errors import error_of
-from fastticket.stores.redis.link import connect
 from fastticket.stores.redis.patience import Patience
 from fastticket.stores.redis.sentinel import Sentinel
 from fastticket.stores.redis.servers import CLOSE_S, Server

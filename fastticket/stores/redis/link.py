@@ -1,8 +1,8 @@
 """One connection to a Redis server: batches of commands are written as they come, replies come back
 in order.
 
-    connect(place) ──► Link ──► send(batches) ──► data_received ──► Batch.finish
-                                                  lost          ──► on_lost(link, error, batches)
+    connecting ──► Link ──► send(batches) ──► data_received ──► Batch.finish
+                                              lost          ──► on_lost(link, error, batches)
 
 Rules of this file
 - `send` writes at once, and any number of batches may be under way: callers check `has_room` first.
@@ -11,8 +11,6 @@ Rules of this file
 - Without a reply for `timeout_s` while a batch is under way, the link is lost by a TimeoutError; in
   any other case by LinkLost.
 - A link ends without QUIT: a server that hangs would not answer it.
-- Library code whose end is awaited is never cancelled (it may swallow that); each step of
-  connecting has a timeout of its own.
 
 See docs/decisions/0015-own-redis-link.md.
 """
@@ -20,25 +18,17 @@ See docs/decisions/0015-own-redis-link.md.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import socket
-import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import hiredis
-from redis.exceptions import RedisError
 
-from fastticket.stores.redis.address import Command, Place
+from fastticket.stores.redis.address import Command
 from fastticket.stores.redis.errors import error_of, shown
-from fastticket.stores.redis.patience import Patience, patiently
+from fastticket.stores.redis.patience import Patience
 
 REPLIES_PER_TURN = 16
-ADDRESS_PAUSE_S = 0.25  # before the next address of a name is tried beside the last one
-KEEPALIVE_IDLE_S = 60  # then every 10 s, three times: a firewall may have forgotten an unused connection
 
 
 class LinkLost(ConnectionError):  # noqa: N818 -- an event
@@ -92,7 +82,7 @@ class Link(asyncio.Protocol):
         self.has_room = True  #: the transport's buffer is not full
         self.commands_under_way = self.bytes_under_way = self.batches_answered = 0
         self.info: dict[str, str] = {}  #: the server's INFO
-        self.on_lost: Callable[[Link, Exception, list[Batch]], None] = _fail_all
+        self.on_lost: Callable[[Link, Exception, list[Batch]], None] = fail_all
         self.on_room: Callable[[], None] = _do_nothing
         self.on_push: Callable[[Any], None] | None = None  #: gets messages that answer no command
 
@@ -237,198 +227,11 @@ class Link(asyncio.Protocol):
         self.lose(TimeoutError(f"no answer in {self._timeout_s:g} s"))
 
 
-def _fail_all(link: Link, error: Exception, batches: list[Batch]) -> None:
+def fail_all(link: Link, error: Exception, batches: list[Batch]) -> None:
+    """The `on_lost` of a link without an owner: its batches fail."""
     for batch in batches:
         batch.fail(error)
 
 
 def _do_nothing() -> None:
     pass
-
-
-# --- connecting
-
-
-async def connect(place: Place, timeout_s: float) -> Link:
-    """A link that is logged in, one round trip after those of TCP and TLS, each of which may take
-    `timeout_s`.
-
-    OSError (LinkLost and TimeoutError are OSErrors); RedisError: the server refuses. A cancelled
-    call leaves nothing open.
-    """
-    opening = asyncio.ensure_future(_open_socket(place))
-    try:
-        connection = await patiently(opening, timeout_s)
-    except BaseException:
-        opening.add_done_callback(_close_socket)
-        raise
-    link = await _secured(connection, place, timeout_s)
-    try:
-        if greeting := place.greeting():
-            link.info = await _greet(link, greeting)
-    except BaseException:
-        link.close()
-        raise
-    return link
-
-
-async def _open_socket(place: Place) -> socket.socket:
-    """TCP or Unix, the first address that answers. The next one is tried beside the others after
-    ADDRESS_PAUSE_S (RFC 8305, section 5). OSError.
-    """
-    if place.path:
-        return await _connected(socket.AF_UNIX, place.path)
-    addresses = [(each[0], each[4]) for each in await _look_up(place.host, place.port)]
-    attempts: list[asyncio.Task[socket.socket]] = []
-    try:
-        for family, address in addresses:
-            attempts.append(asyncio.ensure_future(_connected(family, address)))
-            is_last = len(attempts) == len(addresses)
-            if (connection := await _first_of(attempts, None if is_last else ADDRESS_PAUSE_S)) is not None:
-                return connection
-    finally:
-        for attempt in attempts:
-            _abandon(attempt)
-    raise _failure_of(attempts) if attempts else OSError(f"{place.host}: no address")
-
-
-async def _first_of(attempts: list[asyncio.Task[socket.socket]], wait_s: float | None) -> socket.socket | None:
-    """The first attempt's socket that succeeds, removed from `attempts`; None: the time is over, or
-    all have failed.
-    """
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(wait_s):
-            while pending := [attempt for attempt in attempts if not attempt.done()]:
-                await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                for attempt in attempts:
-                    if attempt.done() and not attempt.exception():
-                        attempts.remove(attempt)
-                        return attempt.result()
-    return None
-
-
-def _abandon(attempt: asyncio.Task[socket.socket]) -> None:
-    """Cancel an attempt, which closes its socket; close the socket of one that is done."""
-    attempt.cancel()
-    attempt.add_done_callback(_close_socket)
-
-
-def _failure_of(attempts: list[asyncio.Task[socket.socket]]) -> BaseException:
-    """The error of the first address."""
-    return attempts[0].exception() or OSError("no address")
-
-
-async def _connected(family: int, address: Any) -> socket.socket:
-    """A socket to one address. OSError."""
-    connection = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        connection.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(connection, address)
-        if family != socket.AF_UNIX:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-    except OSError as error:
-        connection.close()
-        raise _plain(error) from None
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _plain(error: OSError) -> OSError:
-    """The error with the system's text: asyncio's names the address, and not what is wrong."""
-    return OSError(error.errno, os.strerror(error.errno)) if error.errno else error
-
-
-def _close_socket(opening: asyncio.Future[socket.socket]) -> None:
-    """Its caller does not wait any more."""
-    if not opening.cancelled() and not opening.exception():
-        opening.result().close()
-
-
-async def _look_up(host: str, port: int) -> list[Any]:
-    """getaddrinfo, in a thread unless `host` is a numeric address. OSError."""
-    with contextlib.suppress(socket.gaierror):
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    try:
-        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        raise OSError(f"the name does not resolve: {error.strerror}") from None
-
-
-async def _secured(connection: socket.socket, place: Place, timeout_s: float) -> Link:
-    """A link over a socket, by TLS if the place says so. A handshake that takes too long is not
-    cancelled: its socket is shut down, and it ends by itself.
-    """
-    link = Link(timeout_s)
-    tls: dict[str, Any] = {}
-    try:
-        if place.tls:
-            tls = {
-                "ssl": _context(place.tls_files),
-                "server_hostname": place.host,
-                "ssl_handshake_timeout": 4 * timeout_s,
-            }
-        making = asyncio.ensure_future(
-            asyncio.get_running_loop().create_connection(lambda: link, sock=connection, **tls)
-        )
-    except BaseException:
-        connection.close()
-        raise
-    try:
-        await patiently(asyncio.shield(making), timeout_s)
-    except BaseException:
-        link.close()
-        with contextlib.suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
-        making.add_done_callback(lambda made: made.cancelled() or made.exception())
-        raise
-    return link
-
-
-_contexts: dict[tuple[Any, ...], ssl.SSLContext] = {}
-
-
-def _context(files: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
-    """The TLS context for these files, made again when one has changed: certificates are renewed.
-    OSError (ssl.SSLError is one).
-    """
-    names = dict(files)
-    key = tuple((name, path, Path(path).stat().st_mtime_ns) for name, path in files)
-    if key not in _contexts:
-        made = ssl.create_default_context(cafile=names.get("ssl_ca_certs"))
-        if certificate := names.get("ssl_certfile"):
-            made.load_cert_chain(certificate, names.get("ssl_keyfile"))
-        for old in [each for each in _contexts if [part[:2] for part in each] == [part[:2] for part in key]]:
-            del _contexts[old]
-        _contexts[key] = made
-    return _contexts[key]
-
-
-async def _greet(link: Link, greeting: Sequence[Command]) -> dict[str, str]:
-    """The server's INFO. RedisError: it refuses."""
-    batch = Batch(pack(greeting), len(greeting), asyncio.get_running_loop().create_future())
-    link.on_lost = lambda _, error, batches: batch.fail(_refusal(batch) or error)
-    link.send([batch])
-    # A server with too many clients sends one error reply and closes: `_refusal` finds that reply.
-    replies = await batch.answer
-    link.on_lost, link.batches_answered = _fail_all, 0
-    if link.is_over:
-        raise LinkLost("the connection was lost at once")
-    for reply in replies:
-        if isinstance(reply, RedisError):
-            raise reply
-    return info_of(replies[-1]) if isinstance(replies[-1], bytes) else {}
-
-
-def _refusal(batch: Batch) -> RedisError | None:
-    return next((reply for reply in batch.replies if isinstance(reply, RedisError)), None)
-
-
-def info_of(reply: bytes) -> dict[str, str]:
-    """The fields of an INFO reply."""
-    return dict(line.split(":", 1) for line in reply.decode(errors="replace").splitlines() if ":" in line)

@@ -28,9 +28,10 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 from fastticket.errors import ConfigError, StoreUnavailable
 from fastticket.stores.redis.address import Command, Place
 from fastticket.stores.redis.breaker import Breaker
+from fastticket.stores.redis.connecting import connect, info_of
 from fastticket.stores.redis.errors import AWAY, shown
 from fastticket.stores.redis.lane import ENDS_PER_TURN, Call, Lane
-from fastticket.stores.redis.link import Link, LinkLost, connect, info_of, pack
+from fastticket.stores.redis.link import Link, LinkLost, pack
 from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.redis")

@@ -42,6 +42,7 @@ from fastticket.stores.contract import (
 )
 from fastticket.stores.redis.address import Address, slot_of
 from fastticket.stores.redis.again import LISTED_MAX
+from fastticket.stores.redis.connecting import info_of
 from fastticket.stores.redis.doorbell import Doorbell
 from fastticket.stores.redis.layout import (
     META,
@@ -54,7 +55,6 @@ from fastticket.stores.redis.layout import (
     read_session,
     user_key,
 )
-from fastticket.stores.redis.link import info_of
 from fastticket.stores.redis.meta import Meta
 from fastticket.stores.redis.scripts import (
     CREATE,

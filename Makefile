@@ -11,6 +11,8 @@
 #   make rooms      print the package's rooms: files with their lines, imports              a second
 #   make clean      remove what was built
 #
+# FASTTICKET_FUZZ=10 make test tries ten times as many random inputs.
+#
 # To look deeper, before a release or after a change of what they are about
 #   make fuzz       the parsers under sanitizers, FUZZ_RUNS inputs of each kind (20,000,000);
 #                   FUZZ="ticket paths" for some of them                                    15 minutes

@@ -802,7 +802,7 @@ class Watched:
 @pytest.mark.timed
 @pytest.mark.parametrize("epochs", [(None, None, 1), (None, None, 1, 1, 1), (1, None, 1), (None, 1, None, None, 1)])
 async def test_sentinels_that_hang_delay_nobody(epochs):
-    """Item 9."""
+    """The sentinels of which one answers decide, however many of the others hang."""
     async with Watched(*epochs).running(2.0) as watched:
         began_s = time.monotonic()
         assert await watched.asked() == 0

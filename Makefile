@@ -11,6 +11,8 @@
 #   make rooms      print the package's rooms: files with their lines, imports              a second
 #   make clean      remove what was built
 #
+# FASTTICKET_FUZZ=10 make test tries ten times as many random inputs.
+#
 # To look deeper, before a release or after a change of what they are about
 #   make fuzz       the parsers under sanitizers, FUZZ_RUNS inputs of each kind (20,000,000);
 #                   FUZZ="ticket paths" for some of them                                    15 minutes
@@ -52,6 +54,9 @@ SOURCES := setup.py pyproject.toml $(wildcard fastticket/*/*.pyx fastticket/*/*.
 # Many tests wait for something, so twice as many files at a time as there are cores.
 SIDE_BY_SIDE := -n $(shell echo $$((2 * $$(nproc)))) --dist loadfile --no-loadscope-reorder
 
+# The files with tests of a mark, so that no others are read.
+MARKED = $(shell grep -rl "^@pytest.mark.$(1)$$" tests)
+
 # What exercises the compiled code from inside the process.
 CORE_TESTS := tests/core tests/dataplane --ignore=tests/dataplane/test_fuzz.py tests/sessions/test_cache.py \
 	$(addprefix tests/gateway/test_gateway_,$(addsuffix .py,auth clients cookies http limits own_fields personal routes sessions set_cookie upstreams withheld))
@@ -66,16 +71,17 @@ QUICK_TESTS := tests/core $(addprefix tests/dataplane/test_,$(addsuffix .py,acce
 
 .PHONY: run test quick gate check rooms model fuzz real faults drill corpus suites mutations bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
 	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-crowd bench-flush bench-hmac \
-	coverage-core counted-build counted-tests clean
+	coverage-core counted-build counted-tests compiled-tests clean
 
 run: $(VENV)/built
 	$(BIN)/fastticket demo
 
 test: $(VENV)/built-dev
-	$(MAKE) -j2 --output-sync=target check counted-build
+	$(MAKE) -j2 --output-sync=target check counted-build compiled-tests
 	rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest -q -m "not alone" $(SIDE_BY_SIDE)
-	$(BIN)/coverage run -m pytest -q -m alone
+	$(BIN)/coverage run -m pytest -q -m "not alone and not timed" $(SIDE_BY_SIDE)
+	$(BIN)/coverage run -m pytest -q -m timed -n 3 $(call MARKED,timed)
+	$(BIN)/coverage run -m pytest -q -m alone $(call MARKED,alone)
 	$(MAKE) counted-tests
 	@echo "--- branch coverage of the Python code"
 	$(BIN)/coverage combine -q
@@ -125,6 +131,10 @@ model: $(VENV)/built-dev
 # A fault that no test sees is an error. How the copy is made and built, tests/mutations/run.py says.
 mutations: $(VENV)/built-dev
 	cd tests && ../$(BIN)/python -m mutations.run --write $(if $(ONLY),--only $(ONLY)) $(if $(NEW),--new)
+
+# Python's bytecode of all tests, once, and not in each of the processes that run them side by side.
+compiled-tests: $(VENV)/built-dev
+	$(BIN)/python -m pytest -q --collect-only >/dev/null
 
 # The compiled core once more, in a copy in which gcc counts the lines that run: tests/lab/compiled_lines.py.
 counted-build: $(VENV)/built-dev

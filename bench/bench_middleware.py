@@ -144,7 +144,7 @@ async def ask(app: Asgi, path: str, cookie: str) -> list[Any]:
 
 
 def ask_wsgi(app: Any, path: str, cookie: str) -> tuple[bytes, list[Any]]:
-    """Body and headers."""
+    """(body, headers)"""
     answered: list[Any] = []
     environ = {
         "REQUEST_METHOD": "GET",
@@ -207,7 +207,7 @@ ROWS: dict[str, Callable[[Scene], passes.Run]] = {
 
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
-    """Made once."""
+    """One scene for all benchmarks of the module."""
     with tempfile.TemporaryDirectory() as folder:
         made = Scene(Path(folder))
         yield made

@@ -18,11 +18,11 @@ class Budget(NamedTuple):
 
     @property
     def wanted(self) -> str:
-        """To be read."""
+        """The bound as text."""
         return f"{'≥' if self.is_minimum else '≤'} {self.bound:g}"
 
     def is_met(self, found: Mapping[str, Figure]) -> bool:
-        """By what was measured."""
+        """Whether the figure that was measured is within the bound."""
         value = found[self.figure]["value"]
         return value >= self.bound if self.is_minimum else value <= self.bound
 

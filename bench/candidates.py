@@ -39,7 +39,7 @@ class Gateway:
     redis_port: int = 0
 
     def stop(self) -> None:
-        """Both of it."""
+        """End the process, and its Redis if it has one."""
         self.child.stop()
         if self.redis:
             self.redis.stop()
@@ -55,7 +55,7 @@ class Stage:
     sessions: Sessions
 
     def file(self, suffix: str) -> Path:
-        """One of this gateway's own."""
+        """The path of a file of this gateway's own."""
         return self.folder / f"{self.label}{suffix}"
 
     def render(self, template: str, suffix: str = "", **values: object) -> Path:
@@ -65,7 +65,7 @@ class Stage:
         return path
 
     def text(self, template: str, **values: object) -> str:
-        """The same, not written."""
+        """The text of such a configuration, without a file."""
         known = {
             "folder": self.folder,
             "peers": PEERS,
@@ -115,7 +115,7 @@ def stopped_on_failure(child: Child) -> Iterator[None]:
 
 
 def fastticket(stage: Stage, store: str = "sqlite", touch_resolution_ms: int = 0, workers: int = 1) -> Gateway:
-    """The defaults."""
+    """fastticket with its defaults."""
     config = functools.partial(
         stage.render,
         "fastticket.toml",
@@ -205,7 +205,7 @@ def lua_modules() -> list[Path]:
 
 
 def haproxy(stage: Stage, rules: str = "") -> Gateway:
-    """Debian's."""
+    """HAProxy, Debian's."""
     port = free_port()
     text = stage.text(rules, jwt_secret=stage.sessions.token_secret) if rules else ""
     return stage.start(

@@ -89,7 +89,7 @@ class Load:
         return (self.flush_exchanges + self.load_exchanges) * COMMANDS_AN_EXCHANGE
 
     def redis_cores(self, costs: Costs) -> float:
-        """Busy ones."""
+        """The cores of Redis that the load keeps busy."""
         exchanges = self.flush_exchanges * costs.redis_exchange + self.load_exchanges * costs.redis_load_exchange
         return (self.touches * costs.redis_touch + self.loads * costs.redis_load + exchanges) / 1e6
 

@@ -72,7 +72,7 @@ class Child:
         self.pid = self._process.pid
 
     def write_line(self, text: str) -> None:
-        """To its standard input."""
+        """Write a line to its standard input."""
         assert self._process.stdin
         try:
             self._process.stdin.write(text + "\n")

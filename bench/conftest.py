@@ -35,7 +35,7 @@ Passes = Mapping[str, Sequence[float]]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--figures`."""
+    """Add the option `--figures`."""
     parser.addoption("--figures", type=Path, metavar="FILE", help="write the figures to it")
 
 
@@ -102,5 +102,5 @@ def _table(rows: Passes, references: Mapping[str, str]) -> Iterator[str]:
 
 
 def _ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
-    """Pass by pass."""
+    """The ratio of each pass."""
     return [a / b for a, b in zip(above, below, strict=True)]

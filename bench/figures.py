@@ -77,7 +77,7 @@ def environment() -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    """As the kernel calls it."""
+    """The processor's name, as the kernel has it."""
     found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return found[1] if found else platform.machine()
 

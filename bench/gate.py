@@ -63,7 +63,7 @@ def keys() -> dict[str, str]:
 
 
 def measure(folder: Path) -> dict[str, Measured]:
-    """Everything that is judged."""
+    """Measure all figures that are judged."""
     counted = instructions.count(folder)
     return {"instructions": counted, "ratios": {**call_ratios(folder), **gateway_ratios(folder)}}
 

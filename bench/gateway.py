@@ -190,7 +190,7 @@ class Running:
             raise BenchError(f"{self.name}: processes came or went while it was measured")
 
     def stop(self) -> None:
-        """All of it."""
+        """End the gateway and the loader."""
         self._gateway.stop()
         self._loader.stop()
 
@@ -249,7 +249,7 @@ def found_figures(
 
 
 def mean_us(own: Sequence[Mapping[str, float]], quantity: str) -> float:
-    """Over all requests."""
+    """The mean over all requests of all slices."""
     return sum(s[quantity] * s["requests"] for s in own) / sum(s["requests"] for s in own)
 
 
@@ -285,7 +285,7 @@ def spread(value: Mapping[str, float], width: int) -> str:
 
 
 def run(options: argparse.Namespace) -> dict[str, figures.Figure]:
-    """Everything."""
+    """Measure all candidates."""
     names = options.only or (QUICK if options.quick else list(CANDIDATES))
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fastticket-bench-")))

@@ -47,7 +47,7 @@ class Loader:
         return self._command(f"slice {ms} {at_once or self._connections}", ms / 1000 + 10)
 
     def stop(self) -> None:
-        """End it."""
+        """End the process."""
         self._child.stop()
 
     def _command(self, text: str, timeout_s: float) -> dict[str, float]:

@@ -68,7 +68,7 @@ def svg(plot: Any) -> str:
 
 
 def figure_of(plot: Any, caption: str) -> str:
-    """With its caption."""
+    """A plot as HTML, with its caption."""
     return f"<figure>{svg(plot)}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
@@ -180,7 +180,7 @@ def history_plot(title: str, names: Sequence[str], records: Sequence[Mapping[str
 
 
 def page(records: Sequence[Mapping[str, Any]]) -> str:
-    """All of it."""
+    """The page of all records."""
     last = records[-1]
     return "\n".join(
         [

@@ -347,7 +347,7 @@ def loads(store: Store, order: random.Random, count: int, now_ms: int, wanted: i
 
 
 async def exchange_us(server: Child, store: Store, exchanges: Sequence[dict[int, Request]]) -> float:
-    """Redis' CPU for one of them."""
+    """Redis' CPU for one exchange, in microseconds."""
     before = cpu_ns([server.pid])
     for requests in exchanges:
         replies = await store.exchange(requests)

@@ -130,7 +130,7 @@ class Storm:
             self.unexpected.append(f"{time.strftime('%H:%M:%S')} {address}: {what}")
 
     async def reload(self, end_s: float) -> None:
-        """SIGHUP, again and again."""
+        """Send SIGHUP every RELOAD_EVERY_S."""
         while time.monotonic() + RELOAD_EVERY_S < end_s:
             await asyncio.sleep(RELOAD_EVERY_S)
             os.kill(self._gateway.pid, signal.SIGHUP)

@@ -94,7 +94,7 @@ def run(is_quick: bool) -> Path:
 
 
 def commands(is_quick: bool, out: Path) -> Iterator[tuple[str, Command]]:
-    """All of them, in order."""
+    """The name and the command of each benchmark, in order."""
     for name, (whole, quick) in BENCHMARKS.items():
         script, *options = quick if is_quick else whole
         yield name, [str(HERE / script), *options, "--json", str(out)]
@@ -137,7 +137,7 @@ def noise(unit: str) -> float:
 
 
 def is_steady(unit: str) -> bool:
-    """Not a time."""
+    """Whether a unit repeats on a busy machine, as times do not."""
     return any(unit.startswith(known) for known in NOISE)
 
 

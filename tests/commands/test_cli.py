@@ -535,7 +535,7 @@ auth = "none"
 
 
 def test_all_that_is_wrong_is_said_at_once(cli, tmp_path):
-    """It was one mistake a run."""
+    """All mistakes of a file are told in one run."""
     (tmp_path / "a.toml").write_text(MISTAKES)
     code, output, error = cli("check-config", "--config", "a.toml")
     assert (code, output) == (2, "")

@@ -332,7 +332,7 @@ STRUCTURE = set("/\\%\0")
 
 
 def forms(character):
-    """All that Unicode has for it."""
+    """All normal forms and cases of a character."""
     normal = {unicodedata.normalize(form, character) for form in ("NFC", "NFD", "NFKC", "NFKD")}
     return normal | {change(each) for each in normal | {character} for change in (str.casefold, str.upper, str.lower)}
 

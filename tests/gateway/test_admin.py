@@ -579,7 +579,7 @@ def test_a_drained_gateway_may_be_wanted_again(site):
     wait_until(lambda: b"connection" not in fields_of(at.ask(get(path="/open"))[0]), "they stay", BOUND_S)
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 def test_the_time_since_a_drain_counts_in_the_delay(site):
     at = site(shutdown_delay_s=2.0)
     at.exchange(DRAIN % b"")

@@ -306,7 +306,7 @@ def test_a_browser_is_told_where_to_log_in(fronted):
 
 
 def test_a_browser_whose_session_has_to_be_looked_up_is_told_the_same(fronted):
-    """A request that has waited for the store is read again, with the fields of the proxy in front."""
+    """A request that waited for the store is read again, with the fields of the proxy in front."""
     at, ask, front = fronted
     ticket = at.login()
     at.run(at.cache.logout(ticket))

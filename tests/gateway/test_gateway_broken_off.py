@@ -75,7 +75,7 @@ class Teller:
 
 
 def begin_reading(client, raw):
-    """The beginning has come."""
+    """Send a request, and read the head and the first bytes of its answer."""
     client.sendall(raw)
     head = client.read_head()
     assert status_of(head) == 200
@@ -109,7 +109,7 @@ def test_to_a_client_of_http_1_0_it_ends_with_a_reset(gateway, origin, begin, br
 
 @pytest.mark.parametrize(("begin", "breaks"), BREAKS)
 def test_to_a_client_of_http_1_1_the_last_chunk_does_not_come(gateway, origin, begin, breaks):
-    """It may read all that did."""
+    """All bytes before it do come."""
     behind = Teller(begin, breaks)
     with gateway(origin(behind), timeouts={"response_body_window_s": 0.3}).connect() as client:
         client.sendall(get(minor=1))

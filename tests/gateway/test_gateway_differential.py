@@ -185,13 +185,13 @@ def final_said(raw: bytes, method: str) -> tuple[Message, bytes] | None:
 
 
 def is_complete(message: Message) -> bool:
-    """Whether the message of a service that closes is complete: a body without framing ends there."""
+    """Whether a message before the end of its connection is complete: without framing it is."""
     is_framed = values_of(message, b"content-length") or values_of(message, b"transfer-encoding")
     return message.is_whole or not is_framed
 
 
 def is_refusal(message: Message, method: str) -> bool:
-    """An answer of our own."""
+    """Whether it is the gateway's own 502 for a response."""
     if message.start != (502, b"Bad Gateway"):
         return False
     return method == "HEAD" or json.loads(message.body)["reason"] in ("upstream_malformed", "upstream_closed")

@@ -53,7 +53,7 @@ def test_p1_a_verdict_is_not_taken_for_the_next_request_s(asking):
 
 
 def test_p1_a_verdict_is_not_taken_for_the_next_client_s(asking):
-    """The client that has gone and the one that has its slot now are both at their first request."""
+    """The client that is gone and the one that has its slot now are at their first request."""
     at, asks, behind = asking
     tickets = [at.login(name) for name in ("alice", "mallory")]
     with at.connect() as gone:
@@ -156,7 +156,7 @@ def test_p2_each_request_that_waits_for_a_server_is_judged_again(gateway, origin
     alice, bob = at.login("alice"), at.login("bob")
 
     def waits(client, number):
-        """Behind one of alice's."""
+        """Send a request that is queued behind one of alice's."""
         first.sendall(get(ticket=alice))
         wait_until(lambda: len(asked) == number, "active")
         client.sendall(get(ticket=bob))

@@ -1,4 +1,4 @@
-"""A page can say that a request is no use of its session, and can ask how long the session lives."""
+"""A page can say that a request is no use of its session, and can ask how long it lives."""
 
 import contextlib
 import re

@@ -198,7 +198,7 @@ def test_a_server_that_closes_instead_of_answering_leaves_a_word(gateway, origin
 
 
 def test_many_malformed_responses_leave_few_words(gateway, origin, caplog):
-    """And say how many they were."""
+    """The log counts them instead of telling of each."""
     at = gateway(origin(answer=b"garbage\r\n\r\n"))
     with at.connect() as client:
         client.sendall(GET * 100)

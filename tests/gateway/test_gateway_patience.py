@@ -101,7 +101,7 @@ def test_a_busy_server_gets_the_upload_when_it_has_time(gateway, origin, auth):
     assert (at.stats["timeouts"], at.stats["upstream_timeouts"]) == (0, 0)
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 @pytest.mark.parametrize("auth", ["none", "required"])
 def test_a_server_that_never_takes_it_is_the_one_that_is_late(gateway, origin, auth):
     over = threading.Event()
@@ -285,7 +285,7 @@ def silent_after(first):
     return serve, over
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 @pytest.mark.parametrize("kind", ["stream", "tunnel"])
 def test_what_falls_silent_ends_after_one_figure(gateway, origin, kind):
     """From the last byte on, and not with the second window after it."""

@@ -1,4 +1,4 @@
-"""An application that is not trusted with logins cannot set the ticket's cookie, in any spelling."""
+"""An application that is not trusted with logins cannot set the cookie, in any spelling."""
 
 import pytest
 from conftest import OK, fields_of, status_of

@@ -314,7 +314,7 @@ ANSWER = b"\x88\x82\0\0\0\0\x03\xe9"  # the client's, masked
 
 
 def stopping(at):
-    """Stop it meanwhile."""
+    """A thread that stops the gateway."""
     thread = threading.Thread(target=at.stop)
     thread.start()
     return thread

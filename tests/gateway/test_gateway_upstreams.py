@@ -386,7 +386,7 @@ def test_a_good_answer_is_the_end_of_a_row(gateway, origin, path, status):
 
 
 class Patient:
-    """Well or not, as a test says."""
+    """A server whose health checks pass as long as `is_well`."""
 
     def __init__(self, name):
         self.name = name.encode()

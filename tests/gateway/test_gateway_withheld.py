@@ -93,7 +93,7 @@ def test_a_ticket_that_is_no_good_is_one_too(at, behind):
 
 
 def test_whoever_waited_for_the_store_keeps_it_as_little(at, behind):
-    """Its head is read again then."""
+    """After the store has answered, the head is read again."""
     ticket = at.login()
     for _ in range(2):  # loaded, and held
         assert status_of(at.ask(get(f"Cookie: a=1; ticket={ticket}; b=2"))[0]) == 200

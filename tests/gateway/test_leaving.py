@@ -60,7 +60,7 @@ def readiness(at):
         return status_of(head), json.loads(body)["away"]
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 def test_a_balancer_has_time_to_notice(site, table):
     """Not ready at once, and yet whoever comes is served, for one answer each; then it ends."""
     at = site(table(shutdown_delay_s=3.0))
@@ -98,7 +98,7 @@ def test_a_worker_that_dies_while_it_leaves_is_replaced(site, table):
     assert at.at.end(signal.SIGTERM) == 0
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 def test_a_restart_on_a_kept_socket_keeps_nobody_waiting_for_a_websocket(site, table):
     """systemd keeps the socket and starts the next one when this one has gone: until then it is
     this one that serves.

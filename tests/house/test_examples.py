@@ -48,7 +48,7 @@ def test_what_embed_prints(tmp_path):
 
 @pytest.fixture
 def application(tmp_path):
-    """It, on a port that is free."""
+    """The application, started on a free port; the port."""
     port = str(free_port())
     (tmp_path / "application.py").write_text(APPLICATION.read_text().replace("9001", port))
     with subprocess.Popen([sys.executable, "application.py"], cwd=tmp_path, stderr=subprocess.DEVNULL) as process:

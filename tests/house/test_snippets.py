@@ -67,7 +67,7 @@ def test_what_nobody_types_is_no_command(block):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder to be in."""
+    """An empty folder, which is the current one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FASTTICKET_KEYS", raising=False)
     return tmp_path
@@ -213,7 +213,7 @@ PROGRAMS = {
 
 @pytest.fixture
 def demo(folder):
-    """Where a demo is asked."""
+    """The address of a running demo."""
     port, *applications = (free_port() for _ in range(3))
     ports = ",".join(map(str, applications))
     at = Process("demo", "--port", str(port), "--app-ports", ports, "--dir", "state", cwd=folder)

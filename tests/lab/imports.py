@@ -82,7 +82,7 @@ def graph() -> dict[str, set[str]]:
 
 
 def rooms(modules: Mapping[str, set[str]]) -> dict[str, set[str]]:
-    """The same by room."""
+    """The imports of each room."""
     found: dict[str, set[str]] = {}
     for module, imported in modules.items():
         of = found.setdefault(room_of(module), set())
@@ -113,7 +113,7 @@ def circle_in(graph: Mapping[str, set[str]]) -> list[str]:
 
 
 def main() -> None:
-    """Print it."""
+    """Print the imports and the files of each room."""
     for room, imported in sorted(rooms(graph()).items()):
         print(f"{room or 'fastticket (the package itself)'} -> {', '.join(sorted(imported)) or 'nothing'}")
         for source in SOURCES:

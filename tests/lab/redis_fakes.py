@@ -41,7 +41,7 @@ class Scripted:
                 await asyncio.wait(self.tasks)
 
     def hang_up(self, which: slice = slice(None)) -> None:
-        """By a reset."""
+        """Reset connections."""
         for writer in self.writers[which]:
             writer.transport.abort()
 
@@ -119,7 +119,7 @@ class Proxy:
         return len(self._tasks)
 
     def cut(self) -> None:
-        """Resets on both sides."""
+        """Reset all connections, on both sides."""
         for transport in self._transports:
             transport.abort()
         self._transports.clear()

@@ -57,7 +57,7 @@ async def said_of(cache: TicketCache, ticket: str, *, touch: bool = False) -> st
 
 
 async def said_of_each(cache: TicketCache, tickets: list[str]) -> list[str]:
-    """Asked in one loop turn."""
+    """The verdicts of tickets that are asked for in one turn of the loop."""
     return await asyncio.gather(*(said_of(cache, ticket) for ticket in tickets))
 
 

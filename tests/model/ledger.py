@@ -24,7 +24,7 @@ def noted(ledger: Ledger, heard: Operation) -> Ledger:
 
 
 def _ended(ledger: Ledger, sid: Id) -> Ledger:
-    """Back to where it came from."""
+    """An end takes the login and the rotations that led to the session along."""
     ledger = tuple(other for other in ledger if (other.kind, other.sid) != ("create", sid))
     if Operation("end", sid) not in ledger:
         ledger = (*ledger, Operation("end", sid))

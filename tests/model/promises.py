@@ -75,7 +75,7 @@ def refused(protocol: Protocol, state: State, g: int, sid: int, said: str) -> st
 
 
 def moved_back(before: store.Shard, after: store.Shard) -> str:
-    """Touches were written."""
+    """P6: touches bring no session to life and move no deadline back."""
     for sid, record in after.live:
         earlier = store.record_of(before, sid)
         if earlier is None:

@@ -37,7 +37,7 @@ NOBODY: frozenset[int] = frozenset()
 
 @dataclass(frozen=True)
 class Rules:
-    """The rules that gateways and the store decide by; the right ones unless a fault is put back."""
+    """The rules that gateways and store decide by; the right ones unless a fault is put back."""
 
     granted_until_ms: Callable[..., int] = coherence.granted_until_ms
     credited_until_ms: Callable[..., int] = coherence.credited_until_ms
@@ -287,7 +287,7 @@ class Protocol:
         yield from self._ask(state, g, "flush", ())
 
     def _leased(self, gateway: Gateway) -> Gateway:
-        """A lease counts from the last answer or the confirmation of the primary, the earlier one."""
+        """A lease counts from the last answer or from the confirmed primary, the earlier one."""
         since = gateway.answered_at
         if self.rules.counts_confirmation and self.scope.has("failovers"):
             since = min(since, gateway.confirmed_at)

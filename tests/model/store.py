@@ -147,7 +147,7 @@ def create(shard: Shard, at: int, sid: Id, record: Record) -> tuple[Shard, bool]
 
 
 def revoke(shard: Shard, at: int, sid: Id) -> tuple[Shard, bool]:
-    """False: there was none."""
+    """End a session. False if there was none."""
     return _end(shard, at, sid), record_of(shard, sid) is not None
 
 

@@ -117,7 +117,7 @@ class Copy:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """It and what it has started."""
+    """End a process and all that it has started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()

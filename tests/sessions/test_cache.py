@@ -326,7 +326,7 @@ async def test_p2_strong_waits_behind_every_load_that_was_sent_before_and_makes_
 
 @in_virtual_time
 async def test_a_log_is_read_once():
-    """Entries that a reply brought are not asked for again: the log may be long, and it is trimmed."""
+    """Entries that a reply brought are not asked for again: logs are long, and are trimmed."""
     server = new_server(shards=1)
     async with gateway(server) as (cache, store):
         ticket = await cache.login("alice")

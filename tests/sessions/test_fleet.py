@@ -238,7 +238,7 @@ def _eventually(at, holds):
     return wait_until(settled, "the change shows")
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 def test_a_logout_through_one_gateway_is_a_refusal_by_all(fleet):
     at = fleet()
     at.add(2)

@@ -163,7 +163,7 @@ async def test_what_is_not_redis_is_no_server():
             assert server.breaker.state != "closed"
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 async def test_a_handshake_that_hangs_is_over_in_time_and_leaves_nothing_open(real):
     """TCP accepts, TLS says nothing; also when the store is closed meanwhile."""
     async with Proxy(real.port).running() as proxy:
@@ -192,7 +192,7 @@ async def test_all_of_a_turn_is_one_write():
         assert fake.pieces == [60]
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 async def test_a_flush_leaves_without_waiting_for_round_trips(real):
     """40 scripts of 400 touches, 0.15 s there and 0.15 s back."""
     touches = (
@@ -377,7 +377,7 @@ async def until_answers(server: Server) -> None:
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 async def test_a_link_that_swallows_everything_fails_in_time(real):
     """Half-open: no reset, no end."""
     async with Proxy(real.port).running() as proxy, server_at(proxy.port) as server:
@@ -555,7 +555,7 @@ async def test_one_lost_link_does_not_cost_the_others():
 # --- writes that wait for a replica
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 async def test_who_waits_for_a_replica_holds_up_nobody(tmp_path):
     """And many wait together: their WAIT is one."""
     primary = RealServer(tmp_path, {"repl-diskless-sync-delay": 0})
@@ -665,7 +665,7 @@ async def test_a_probe_whose_caller_has_gone_is_not_for_ever():
         await until_answers(server)
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 async def test_closing_is_bounded_and_idempotent(real):
     async with Proxy(real.port).running() as proxy, server_at(proxy.port, 30.0) as server:
         await server.call([PING])
@@ -799,10 +799,10 @@ class Watched:
                 await asyncio.sleep(0.005)
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 @pytest.mark.parametrize("epochs", [(None, None, 1), (None, None, 1, 1, 1), (1, None, 1), (None, 1, None, None, 1)])
 async def test_sentinels_that_hang_delay_nobody(epochs):
-    """Item 9."""
+    """The sentinels of which one answers decide, however many of the others hang."""
     async with Watched(*epochs).running(2.0) as watched:
         began_s = time.monotonic()
         assert await watched.asked() == 0
@@ -997,7 +997,7 @@ async def test_who_was_stopped_asks_who_the_master_is_before_anything_else(monke
         assert watched.changes == 1
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 @pytest.mark.parametrize("number", [3, 5])
 async def test_the_first_two_sentinels_are_stopped(tmp_path, number):
     """Item 9, with real ones: the store opens, and goes on."""
@@ -1217,7 +1217,7 @@ async def test_a_server_without_slots_is_forgotten(monkeypatch):
         await until(lambda: not other.tasks)
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 async def test_servers_of_a_cluster_that_hang_do_not_hold_up_the_table():
     async with scripted_cluster(3) as (cluster, servers):
         servers[0].table = slots((0, 16383, servers[0].port))

@@ -130,7 +130,7 @@ def differences(name):
 
 
 def main():
-    """The table."""
+    """Run all suites, and print the table."""
     differs = False
     print(f"{'suite':<20} {'sessions':<34} {'ran':>5} {'skipped':>8} {'differ':>7} {'written':>8}")
     for name, suite in SUITES.items():

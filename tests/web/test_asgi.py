@@ -1635,7 +1635,7 @@ def visitor_with_a_ticket(at: Site) -> Browser:
 
 
 def opened(store: ModelStore) -> int:
-    """How often."""
+    """How often the store was opened."""
     return [call.name for call in store.calls].count("open")
 
 

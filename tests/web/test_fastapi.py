@@ -24,7 +24,7 @@ REMEMBERED_S = 30 * 86400
 
 
 class Connection(http.client.HTTPConnection):
-    """To a Unix socket."""
+    """An HTTP connection to a Unix socket."""
 
     def __init__(self, path):
         super().__init__("shop", timeout=3 * BOUND_S)

@@ -232,7 +232,7 @@ class Fault:
 
 @contextlib.contextmanager
 def ordinary(folder: Path, **options: object) -> Iterator[Scene]:
-    """A scene, ended after."""
+    """A scene; its processes end with the block."""
     scene = Scene(folder, **options)  # type: ignore[arg-type]
     try:
         yield scene
@@ -267,12 +267,12 @@ def kill_worker(scene: Scene) -> None:
 
 
 def all_serve(scene: Scene) -> None:
-    """Until both workers do."""
+    """Wait until both workers serve."""
     wait_until(lambda: scene.page("/healthz")[0] == 200, "two workers that serve", BOUND_S)
 
 
 def nothing(_: Scene) -> None:
-    """Nothing is to be done."""
+    """The step of a fault that needs none."""
 
 
 def store_away(scene: Scene) -> None:

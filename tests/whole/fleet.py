@@ -107,7 +107,7 @@ class Settings:
 
 
 class Gateway:
-    """One, as processes."""
+    """One gateway, as processes."""
 
     def __init__(self, number: int, folder: Path, settings: Settings, keys: Path, application: str) -> None:
         self.number = number
@@ -237,7 +237,7 @@ class Fleet:
         return Session(number, principal, answer.cookie) if is_made else None
 
     async def log_in_all(self, number: int, gateways: Sequence[int] = (0,), *, at_once: int = 50) -> list[Session]:
-        """So many, all acknowledged."""
+        """Log in so many sessions; all are acknowledged."""
         calls = [partial(self.log_in, gateways[n % len(gateways)]) for n in range(number)]
         outcomes = await self._limited(calls, at_once)
         made = [session for session in outcomes if session]
@@ -253,7 +253,7 @@ class Fleet:
         return await self._limited([partial(self.log_in, gateway, principal)] * number, at_once)
 
     async def ask(self, gateway: int, session: Session, kind: str = "use") -> Answer:
-        """A use, a logout, everywhere."""
+        """One request with the session's cookie; `kind` is one of PATHS."""
         answer = await self.gateways[gateway].caller.ask(
             PATHS[kind], cookie=session.cookie, is_safe=kind in ("use", "strong")
         )

@@ -87,7 +87,7 @@ class Rules:
 
 @dataclass(slots=True)
 class History:
-    """All of a run."""
+    """The history of one run."""
 
     rules: Rules = field(default_factory=Rules)
     events: list[Event] = field(default_factory=list)

@@ -23,7 +23,7 @@ class Finding:
 
 @dataclass(slots=True)
 class Judgement:
-    """All that came of a history."""
+    """The judgement of a history: findings, failures and figures."""
 
     requests: int
     findings: list[Finding]

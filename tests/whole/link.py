@@ -40,7 +40,7 @@ class Links:
         return Door(self, number, ("127.0.0.1", port))
 
     def command(self, **words: Any) -> Any:
-        """Returns when it is in force."""
+        """Send a command, and return the answer, which comes when the command is in force."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(json.dumps(words) + "\n")

@@ -88,7 +88,7 @@ async def chat(websocket: WebSocket, user: CurrentUser, session: CurrentSession)
 
 
 def cart(request):
-    """In a thread, too."""
+    """A view without async: it runs in a thread."""
     request.session.setdefault("cart", []).append(request.query_params["add"])
     request.session["cart"] = list(request.session["cart"])  # Starlette's own sessions know assignments only
     return JSONResponse(dict(request.session))

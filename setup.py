@@ -30,7 +30,7 @@ if counted:
     compile_args += ["-O0", "--coverage"]
     link_args += ["--coverage"]
 if counted or switched_on("DEBUG"):
-    macros += [("FASTTICKET_DEBUG", "1")]
+    compile_args += ["-DFASTTICKET_DEBUG=1"]
 if switched_on("SANITIZE"):
     sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
     compile_args += ["-O1", "-g", *sanitize]

@@ -37,7 +37,7 @@ ANSWERS = {
     Reason.UPSTREAM_LATE: (504, "upstream_timeout", "upstream_timeouts"),
 }
 
-# Of each verdict that refuses: the statuses of its answers, by who asks. 302 sends a browser to the
+# Of each verdict that refuses: the statuses of its answers. 302 sends a browser to the
 # login page; a 503 is never a redirect.
 REFUSALS = {verdict: (302, 401) for verdict in Verdict if verdict.is_refusal} | {
     Verdict.AMBIGUOUS: (302, 400, 401),

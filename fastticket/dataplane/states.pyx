@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
 """The states of a connection and the moves between them.
 
-Downstream, a client's connection (an answer of ours leads from anywhere to FLUSHING, LINGERING,
-IDLE or NEXT_HELD; closing the connection is no move):
+Downstream, a client's connection. An answer, ours or an upstream's, leads from wherever the request
+stands to IDLE, NEXT_HELD, FLUSHING or LINGERING. Closing a connection is no move.
 
     NEW ──► ANNOUNCING ──► READING_HEAD ◄──────────── IDLE ◄── NEW
                              │  ▲   ▲                  ▲
@@ -38,16 +38,16 @@ _FORWARDED = frozenset((Downstream.QUEUED, Downstream.CONNECTING, Downstream.EXC
 MOVES = {
     Downstream.NEW: frozenset((
         Downstream.IDLE, Downstream.ANNOUNCING, Upstream.OPENING, Upstream.AWAITING_HEAD)),
-    Downstream.ANNOUNCING: _ANSWERED | {Downstream.READING_HEAD},
-    Downstream.IDLE: _ANSWERED | {Downstream.READING_HEAD},
+    Downstream.ANNOUNCING: frozenset((Downstream.READING_HEAD, Downstream.FLUSHING, Downstream.LINGERING)),
+    Downstream.IDLE: frozenset((Downstream.READING_HEAD,)),
     Downstream.READING_HEAD: _ANSWERED | _FORWARDED | {Downstream.ASKING},
-    Downstream.NEXT_HELD: _ANSWERED | {Downstream.READING_HEAD},
+    Downstream.NEXT_HELD: frozenset((Downstream.READING_HEAD,)),
     Downstream.ASKING: _ANSWERED | _FORWARDED | {Downstream.ASKING},
     Downstream.QUEUED: frozenset((Downstream.READING_HEAD,)),
     Downstream.CONNECTING: _ANSWERED | _FORWARDED,
     Downstream.EXCHANGING: _ANSWERED | _FORWARDED | {Downstream.CHANGING, Downstream.TUNNELLING},
     Downstream.CHANGING: _ANSWERED | {Downstream.EXCHANGING},
-    Downstream.FLUSHING: _ANSWERED,
+    Downstream.FLUSHING: _ANSWERED - {Downstream.FLUSHING},
     Downstream.LINGERING: frozenset(),
     Downstream.TUNNELLING: frozenset(),
     Upstream.OPENING: frozenset((Upstream.AWAITING_HEAD,)),

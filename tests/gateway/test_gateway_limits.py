@@ -10,6 +10,7 @@ import fastticket
 from fastticket.dataplane.balance import Upstreams
 from fastticket.dataplane.proxy import LIMITS, Proxy
 from fastticket.dataplane.routes import Routes
+from fastticket.sessions.ticketcache import checker_of
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -17,7 +18,7 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 def bare_proxy(**options):
     async def make():
         store = fastticket.open_store("sqlite://:memory:")
-        return fastticket.TicketCache(store, fastticket.Keyring.generate()).checker
+        return checker_of(fastticket.TicketCache(store, fastticket.Keyring.generate()))
 
     return Proxy(asyncio.run(make()), Upstreams(), Routes(), **options)
 

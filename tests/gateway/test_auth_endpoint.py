@@ -2,6 +2,7 @@
 examples/auth as they are.
 """
 
+import asyncio
 import contextlib
 import json
 import os
@@ -176,8 +177,10 @@ REDIRECTS = {"nginx": 401, "haproxy": 401, "traefik": 302, "caddy": 302, "envoy"
 
 
 @pytest.fixture(params=SAYS)
-def fronted(request, gateway, origin, tmp_path):
-    """A gateway that such a one asks: `ask(method, uri, ...)`."""
+def fronted(request, gateway, origin, tmp_path, monkeypatch):
+    """A gateway that such a one asks: `ask(method, uri, ...)`. Before the control plane answers,
+    another client's head is read: what waits has to be read again.
+    """
     behind = origin()
     settings = {
         "auth_front": request.param,
@@ -187,6 +190,16 @@ def fronted(request, gateway, origin, tmp_path):
         "access_log_format": "json",
     }
     at = gateway(behind, routes=PUBLIC, gateway={**ENDPOINT, **settings})
+    answer = at.worker._answer
+
+    async def answer_after_another(asked):
+        reader, writer = await asyncio.open_connection(*at.address)
+        writer.write(get("/x"))
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 401")
+        writer.close()
+        await answer(asked)
+
+    monkeypatch.setattr(at.worker, "_answer", answer_after_another)
 
     def ask(method, uri, *fields, host="a", ticket=None, over=None):
         path, own_host, said, own_method = SAYS[request.param](method, uri, host)

@@ -1,5 +1,5 @@
-"""The entry point of the command `fastticket`: what must happen before the package is imported, which
-takes a tenth of a second.
+"""The entry point of the command `fastticket`: what must happen before the package is imported,
+which takes a tenth of a second.
 """
 
 import os
@@ -12,7 +12,8 @@ ENDED_BY_SIGTERM = 128 + signal.SIGTERM
 def main() -> int:
     """Run a command; the exit code.
 
-    For the first process of a container (pid 1) the kernel drops SIGTERM until it has a handler. And
+    For the first process of a container (pid 1) the kernel drops SIGTERM until it has a handler.
+    And
     SIGHUP and SIGUSR1, which mean "reload" and "open the logs anew" to a gateway, must not end one
     that still starts: it is about to read its configuration and to open its logs.
     """
@@ -28,8 +29,8 @@ def main() -> int:
 
 
 def _open_standard_streams() -> None:
-    """Open those that are closed (`2>&-`): their number would become that of the next file or socket,
-    and messages would be written into it.
+    """Open those that are closed (`2>&-`): their number would become that of the next file or
+    socket, and messages would be written into it.
     """
     for fd in range(3):
         try:

@@ -1,5 +1,5 @@
-"""The inputs that each fuzzer begins with: the attacks of tests/lab/attack_corpus.py, a few ordinary
-messages, and inputs of the unit tests.
+"""The inputs that each fuzzer begins with: the attacks of tests/lab/attack_corpus.py, a few
+ordinary messages, and inputs of the unit tests.
 """
 # ruff: noqa: RUF001
 

@@ -1,5 +1,5 @@
-"""The command line: which commands there are, and their options. Exit codes: 0 done, 1 failed, 2 bad
-usage or configuration.
+"""The command line: which commands there are, and their options. Exit codes: 0 done, 1 failed, 2
+bad usage or configuration.
 
 Each command has a function here that declares its options and its help texts, and one in another
 module of this folder that runs it.

@@ -1,8 +1,8 @@
 """`fastticket demo`: a gateway and two small applications behind it, to try by hand.
 
-The applications show what an application behind a gateway has to do: nothing for authentication (the
-gateway names the user in `X-Forwarded-User`), `X-Ticket-Login` in the response that follows a correct
-password, `X-Ticket-Logout` to end the session. They keep no state.
+The applications show what an application behind a gateway has to do: nothing for authentication
+(the gateway names the user in `X-Forwarded-User`), `X-Ticket-Login` in the response that follows a
+correct password, `X-Ticket-Logout` to end the session. They keep no state.
 """
 
 from __future__ import annotations

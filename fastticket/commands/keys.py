@@ -160,7 +160,9 @@ def promote(options: argparse.Namespace) -> int:
 
 
 def retire(options: argparse.Namespace) -> int:
-    """Take a key out. With --admin, first watch the gateway; 1 if it still verifies tickets by the key."""
+    """Take a key out. With --admin, first watch the gateway; 1 if it still verifies tickets by the
+    key.
+    """
     if options.admin:
         refuse_signing(options.file, read_ring(options.file), options.id)
         before = read_uses(options.admin)

@@ -97,8 +97,8 @@ def config_of(options: argparse.Namespace) -> Config:
 
 
 def store_config_of(options: argparse.Namespace, command: str) -> Config:
-    """As `config_of`, for a command about sessions. It has no default store: in the wrong one, every
-    answer would be "there is none". ConfigError.
+    """As `config_of`, for a command about sessions. It has no default store: in the wrong one,
+    every answer would be "there is none". ConfigError.
     """
     if not (options.config or options.store or os.environ.get(STORE_VARIABLE)):
         raise ConfigError(f"{command} needs --config FILE, --store URL or {STORE_VARIABLE}: where are the sessions?")

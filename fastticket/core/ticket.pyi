@@ -40,8 +40,8 @@ class Keyring:
 
     @classmethod
     def from_file(cls, path: str | PathLike[str], audience: str = "default") -> Keyring:
-        """The ring in a key file (docs/ticket-format.md). ConfigError, which names the file and what
-        is wrong in it, and shows no secret.
+        """The ring in a key file (docs/ticket-format.md). ConfigError, which names the file and
+        what is wrong in it, and shows no secret.
         """
 
     @classmethod

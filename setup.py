@@ -4,7 +4,7 @@ Switches (environment):
     FASTTICKET_WERROR=1    a C compiler warning is an error
     FASTTICKET_GCOV=1      gcc counts which lines of the compiled modules run, for coverage
     FASTTICKET_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer
-    FASTTICKET_DEBUG=1     each move of a connection's state is checked against the table (dataplane/states)
+    FASTTICKET_DEBUG=1     each move of a connection's state is checked (dataplane/states)
     FASTTICKET_QUICK=1     hardly optimised: for a build that is thrown away (tests/mutations)
 """
 

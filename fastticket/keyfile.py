@@ -209,7 +209,9 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Replace a file, whole or not at all, even if the power fails. OSError: nothing has changed."""
+    """Replace a file, whole or not at all, even if the power fails. OSError: nothing has
+    changed.
+    """
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(fd, "w") as file:

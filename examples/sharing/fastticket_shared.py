@@ -86,7 +86,9 @@ class Fleet:
         return [gateway.program for gateway in self.gateways]
 
     def row(self, step: str, answers: Sequence[Answer], **more: object) -> table.Row:
-        """Add a row. `refused` counts 401 with the expected words, and answers to a wrong password."""
+        """Add a row. `refused` counts 401 with the expected words, and answers to a wrong
+        password.
+        """
         return {
             "step": step,
             "gateways": len(self.gateways),

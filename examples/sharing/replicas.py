@@ -4,9 +4,10 @@ sent to each of the others.
 There are three messages, one line of JSON each. Each is acknowledged before the request is
 answered:
 
-    sessions   ids and values: of one session that was written here, or of all of them for a node that joins
-    used       a session was read here that another node had used last: from now on this node is responsible for its deadline
-    join       the port of a node that has started: it asks for all sessions, and for all later changes
+    sessions   ids and values: of one session that was written here, or of all for a node that joins
+    used       a session was read here that another node had used last: this node is responsible for
+               its deadline from now on
+    join       the port of a node that has started: it asks for all sessions and all later changes
 """
 
 from __future__ import annotations

@@ -59,7 +59,9 @@ class Users(Application):
         self.answer(200, json.dumps({"message": message}), {**JSON, **fields})
 
     def session_id(self) -> str:
-        """The session's id. No store is asked: the gateway has checked that the session is alive."""
+        """The session's id. No store is asked: the gateway has checked that the session is
+        alive.
+        """
         return self.keys.verify(self.cookie("ticket"), time.time_ns() // 1_000_000).session_id
 
 

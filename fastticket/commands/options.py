@@ -1,4 +1,6 @@
-"""Options that several commands have, with their help texts, and the configuration that they name."""
+"""Options that several commands have, with their help texts, and the configuration that they
+name.
+"""
 
 from __future__ import annotations
 

@@ -34,11 +34,15 @@ class NearCache:
 
     @property
     def capacity(self) -> int:
-        """Places for sessions: what the constructor was told, but room for any one ticket at least."""
+        """Places for sessions: what the constructor was told, but room for any one ticket at
+        least.
+        """
 
     @property
     def shard_count(self) -> int:
-        """Shards of the store. Methods that take a shard raise ValueError unless it is below this."""
+        """Shards of the store. Methods that take a shard raise ValueError unless it is below
+        this.
+        """
 
     @property
     def entry_count(self) -> int:
@@ -107,7 +111,9 @@ class NearCache:
         """
 
     def remembered_refusal(self, session_id: bytes, now_ms: int) -> Verdict | None:
-        """The verdict that `refuse` was given for a session, if it is still remembered; else None."""
+        """The verdict that `refuse` was given for a session, if it is still remembered; else
+        None.
+        """
 
     def forget_refusals(self) -> None:
         """Forget every remembered refusal: the clock that they were timed by was set."""

@@ -36,7 +36,9 @@ class Keyring:
     def __new__(cls, keys: Iterable[tuple[int, bytes]], audience: str = "default") -> Self: ...
     @classmethod
     def generate(cls, audience: str = "default") -> Keyring:
-        """A ring of one new random key, id 1. It is nowhere else: for tests and single processes."""
+        """A ring of one new random key, id 1. It is nowhere else: for tests and single
+        processes.
+        """
 
     @classmethod
     def from_file(cls, path: str | PathLike[str], audience: str = "default") -> Keyring:
@@ -108,7 +110,9 @@ class Ticket:
 
     @property
     def raw(self) -> bytes:
-        """All of it, decoded, tag included: 66 to 255 bytes. As good as the ticket: never log it."""
+        """All of it, decoded, tag included: 66 to 255 bytes. As good as the ticket: never log
+        it.
+        """
 
     @property
     def key_id(self) -> int:

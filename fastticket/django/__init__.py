@@ -6,7 +6,7 @@ store and the keys.
     FASTTICKET = {"store": "redis://127.0.0.1:6379/0", "keys": "keys.toml"}
     MIDDLEWARE = [
         "django.contrib.sessions.middleware.SessionMiddleware",
-        "fastticket.django.middleware.TicketMiddleware",  # in place of Django's AuthenticationMiddleware
+        "fastticket.django.middleware.TicketMiddleware",  # not Django's AuthenticationMiddleware
         ...
     ]
 

@@ -22,7 +22,7 @@ cdef class Admission(Exchange):
 
     cdef void _begin(self, uint32_t index) noexcept nogil
     cdef void _refuse_body(self, uint32_t index) noexcept nogil
-    cdef bint _stand_in(self, uint32_t index) noexcept nogil
+    cdef bint _judge_described_request(self, uint32_t index) noexcept nogil
     cdef void _check(self, uint32_t index) noexcept nogil
     cdef AskKind _asks_for(self, const Conn *c) noexcept nogil
     cdef bint _touches(self, const Conn *c) noexcept nogil
@@ -34,7 +34,7 @@ cdef class Admission(Exchange):
     cdef void _refused(self, uint32_t index, int verdict) noexcept nogil
     cdef bint _is_browser(self, uint32_t index) noexcept nogil
     cdef bint _has_exact_path(self, uint32_t index) noexcept nogil
-    cdef void _vouch(self, uint32_t index) noexcept nogil
+    cdef void _recheck_session(self, uint32_t index) noexcept nogil
     cdef bint _is_alive(self, uint32_t index) noexcept nogil
     cdef void _end_for_session(self, uint32_t index) noexcept nogil
     cdef void _wait_for_verdict(self, uint32_t index, AskKind kind) noexcept nogil

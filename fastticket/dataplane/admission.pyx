@@ -14,7 +14,7 @@ from fastticket.core.ticket cimport ascii_text, decode, encode
 from fastticket.core.verdict cimport Verdict
 from fastticket.core.wire cimport RAW_BUFFER_BYTES, TEXT_CHARS_MAX
 from fastticket.dataplane.accesslog cimport NO_KEY
-from fastticket.dataplane.answers cimport NOBODYS
+from fastticket.dataplane.answers cimport NO_HANDLE
 from fastticket.dataplane.asks cimport AskKind, Question
 from fastticket.dataplane.clients cimport ADDRESS_TEXT_MAX, write_address
 from fastticket.dataplane.conn cimport (
@@ -70,7 +70,7 @@ cdef class Admission(Exchange):
         c.request.retried = False
         c.request.answered = False
         c.request.is_admitted = False
-        c.request.is_vouched = False
+        c.request.liveness_is_asked = False
         c.request.is_used = False
         c.request.exemption_asked = False
         c.request.was_confirmed = False
@@ -93,7 +93,7 @@ cdef class Admission(Exchange):
             self._answer(index, Reason.NO_ROUTE_FOUND)
             return
         c.request.endpoint = Endpoint.OF_TICKETS if self.routes.table[c.request.route].is_endpoint else Endpoint.NO_ENDPOINT
-        if c.request.endpoint and self.front and c.client.is_trusted and not self._stand_in(index):
+        if c.request.endpoint and self.front and c.client.is_trusted and not self._judge_described_request(index):
             return
         c.request.auth = self.routes.table[c.request.route].auth if c.request.is_plain else Auth.AUTH_REQUIRED
         c.waits = self.routes.table[c.request.route].waits
@@ -113,14 +113,14 @@ cdef class Admission(Exchange):
             c.request.route = 0
         self._reject_unreadable(index, Reason.BAD_REQUEST)
 
-    cdef inline bint _stand_in(self, uint32_t index) noexcept nogil:
+    cdef inline bint _judge_described_request(self, uint32_t index) noexcept nogil:
         """Judge the request that a gateway of ours describes at the endpoint, by the route that it
         falls under. False: it was answered.
         """
         cdef Conn *c = &self.conns[index]
         cdef int found = find_original(self.front, &self.routes.table[self.routes.endpoint], c.held, &self.head)
         if found == 0:
-            return True                             # it says nothing of one: it is about the ticket alone
+            return True                             # no request is described: only the ticket is judged
         if found > 0:
             c.request.endpoint = Endpoint.OF_REQUESTS
             if self.log is not None and c.request.entry != NULL:
@@ -129,7 +129,7 @@ cdef class Admission(Exchange):
             if c.request.route != NO_ROUTE:
                 return True
             c.request.route = 0
-            self._answer(index, Reason.NO_ROUTE_DESCRIBED)      # nginx makes 500 of 404
+            self._answer(index, Reason.NO_ROUTE_DESCRIBED)      # nginx's auth_request turns 404 into 500
             return False
         self._note_refused(c, Verdict.AMBIGUOUS)
         self.counters.refused[<int>Verdict.AMBIGUOUS] += 1
@@ -267,7 +267,7 @@ cdef class Admission(Exchange):
 
     # ----------------------------------------------------------------------------- while it goes on
 
-    cdef inline void _vouch(self, uint32_t index) noexcept nogil:
+    cdef inline void _recheck_session(self, uint32_t index) noexcept nogil:
         """Look whether the session of a stream, a tunnel or an upload goes on."""
         cdef Conn *c = &self.conns[index]
         cdef bint is_upload = not c.complete and c.state == Downstream.EXCHANGING
@@ -293,8 +293,8 @@ cdef class Admission(Exchange):
             c.request.is_used = False
         elif verdict != Verdict.MISS and verdict != Verdict.REFRESH:
             return False
-        elif not c.request.is_vouched and self.ask_count < 2 * self.conn_max:
-            c.request.is_vouched = True
+        elif not c.request.liveness_is_asked and self.ask_count < 2 * self.conn_max:
+            c.request.liveness_is_asked = True
             self._ask(index, AskKind.STILL_ALIVE, Span(0, 0))
         return True
 
@@ -375,7 +375,7 @@ cdef class Admission(Exchange):
         """What of a request decides about cookies: its Host, and whether it came by https."""
         cdef Conn *c = &self.conns[index]
         if c.request.held_is_whole:
-            self.head_of = NOBODYS                  # the request itself, not one that it describes
+            self.head_of = NO_HANDLE                  # the request itself, not one that it describes
             parse_request(self.names, c.held, c.held_size, &self.head)
             self._note_where(c)
         return _Where(c.request.host[:c.request.host_size].decode("ascii"), bool(c.request.is_https))
@@ -432,10 +432,10 @@ cdef class Admission(Exchange):
         """The ticket is alive: forward the request."""
         cdef uint32_t index = self._find(handle, Downstream.ASKING)
         if index != NONE and self.conns[index].request.asked != AskKind.EXEMPTION:
-            self._begin_now()
+            self._read_clock()
             self._admit(index)
             self._advance_downstream(index)
-            self._end_now()
+            self._end_turn()
 
     def refuse(self, handle, verdict):
         """The ticket is not alive, or that is not known: answer 401 or 503; where a ticket is optional,
@@ -443,10 +443,10 @@ cdef class Admission(Exchange):
         """
         cdef uint32_t index = self._find(handle, Downstream.ASKING)
         if index != NONE and self.conns[index].request.asked != AskKind.EXEMPTION:
-            self._begin_now()
+            self._read_clock()
             self._refused(index, verdict.value)
             self._advance_downstream(index)
-            self._end_now()
+            self._end_turn()
 
     def doubt(self, handle, bytes fields not None, bytes tickets not None):
         """The client came with these tickets (spaces between), and it is not known which is meant; the
@@ -456,34 +456,34 @@ cdef class Admission(Exchange):
         if len(fields) > DOUBT_BYTES_MAX:
             raise ValueError(f"at most {DOUBT_BYTES_MAX} bytes of fields, not {len(fields)}")
         if index != NONE and self.conns[index].request.asked == AskKind.SEVERAL:
-            self._begin_now()
+            self._read_clock()
             self.conns[index].request.doubt = _doubt(fields, tickets)
             self._refused(index, Verdict.AMBIGUOUS)
             self._advance_downstream(index)
-            self._end_now()
+            self._end_turn()
 
     def exempt(self, handle, bint is_exempt):
         """Whether the path of a request that has no good ticket needs none."""
         cdef uint32_t index = self._find(handle, Downstream.ASKING)
         if index != NONE and self.conns[index].request.asked == AskKind.EXEMPTION:
-            self._begin_now()
+            self._read_clock()
             if is_exempt:
                 self._pass(index)
             else:
                 self._refused(index, self.conns[index].request.verdict)
             self._advance_downstream(index)
-            self._end_now()
+            self._end_turn()
 
     def vouch(self, handle, bint is_alive):
-        """Whether the session of a stream or a tunnel still lives; it ends with it."""
+        """The answer to STILL_ALIVE. False ends the stream, tunnel or upload."""
         cdef uint32_t index = self._asked(handle)
-        if index == NONE or not self.conns[index].request.is_vouched:
+        if index == NONE or not self.conns[index].request.liveness_is_asked:
             return
-        self.conns[index].request.is_vouched = False
+        self.conns[index].request.liveness_is_asked = False
         if not is_alive:
-            self._begin_now()
+            self._read_clock()
             self._end_for_session(index)
-            self._end_now()
+            self._end_turn()
 
     def suits(self, handle, ticket):
         """Whether the holder of a ticket that is about to be made comes back to the server whose
@@ -502,7 +502,7 @@ cdef class Admission(Exchange):
         if group.balance != Balance.TICKET_HASH or not ascii_text(ticket, &text, &chars):
             return True
         size = decode(text, chars, raw)
-        self._begin_now()
+        self._read_clock()
         server = &self.upstreams.servers[self.conns[self.conns[index].peer].link.server]
         if server.is_retired or server.is_sick or server.down_until_ms > self.now_ms:
             return True                                     # no client comes back to it
@@ -527,26 +527,26 @@ cdef class Admission(Exchange):
         if len(fields) > EXTRA_BYTES_MAX:
             raise ValueError(f"at most {EXTRA_BYTES_MAX} bytes of fields, not {len(fields)}")
         if index != NONE:
-            self._begin_now()
+            self._read_clock()
             upstream = self.conns[index].peer
             self._clear_timer(index)
             enter(&self.conns[index], Downstream.EXCHANGING)
-            self.head_of = NOBODYS
+            self.head_of = NO_HANDLE
             parse_response(
                 self.names, self.conns[upstream].held, self.conns[upstream].held_size, self.conns[index].request.method, &self.head)
             self._relay(upstream, self.conns[upstream].held, self.conns[upstream].held_size, &lines)
             self._advance_downstream(index)
-            self._end_now()
+            self._end_turn()
 
     def fail(self, handle, int status, slug):
         """Answer with an error in place of a response that waited."""
         cdef uint32_t index = self._find(handle, Downstream.CHANGING)
         cdef bytes reason = slug.encode("ascii")
         if index != NONE:
-            self._begin_now()
+            self._read_clock()
             self._fail_exchange_as(index, status, reason)
             self._advance_downstream(index)
-            self._end_now()
+            self._end_turn()
 
     cdef uint32_t _find(self, object handle, Downstream state) except? 0:
         """The connection of a handle, or NONE: it is gone, or no longer in that state."""
@@ -574,7 +574,7 @@ cdef class Admission(Exchange):
 cdef bint _awaits(const Conn *c, AskKind kind) noexcept nogil:
     """Whether the connection still waits for that answer."""
     if kind == AskKind.STILL_ALIVE:
-        return c.request.is_vouched
+        return c.request.liveness_is_asked
     return c.state == <int>(Downstream.ASKING if kind < AskKind.LOGIN else Downstream.CHANGING)
 
 

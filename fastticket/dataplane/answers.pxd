@@ -14,7 +14,7 @@ from fastticket.dataplane.routes cimport Routes
 from fastticket.dataplane.writer cimport Writer
 
 cdef enum:
-    NOBODYS = 0xFFFFFFFFFFFFFFFF        # `head_of`: of no request
+    NO_HANDLE = 0xFFFFFFFFFFFFFFFF        # `head_of`: of no request
 
 
 cdef class Answers(Connections):
@@ -28,7 +28,7 @@ cdef class Answers(Connections):
     cdef int64_t date_s                 # which second `date` says
     cdef char[40] date
     cdef Head head                      # the last one parsed
-    cdef uint64_t head_of               # the handle of the connection whose request it is of, or NOBODYS
+    cdef uint64_t head_of               # the handle of the connection whose request it is of, or NO_HANDLE
     cdef Writer out                     # what is about to be sent
 
     cdef void _answer(self, uint32_t index, Reason reason) noexcept nogil

@@ -231,7 +231,7 @@ cdef class Answers(Connections):
         if c.request.closes or self.closes_idle:            # one whose answer said nothing of an end is let go of between two requests
             self._linger(index, c.held_size > done)
             return
-        self.head_of = NOBODYS
+        self.head_of = NO_HANDLE
         c.held_size -= done
         c.request.head_size = c.request.body_size = 0
         c.waits = 0

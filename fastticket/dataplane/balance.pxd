@@ -68,7 +68,7 @@ cdef class Upstreams:
     cdef uint16_t pick_for_key(self, Group *group, uint64_t key, int64_t now_ms, bint down_too) noexcept nogil
     cdef bint would_place(self, Group *group, uint64_t key, int64_t now_ms) noexcept nogil
     cdef bint may_retry(self, Group *group) noexcept nogil
-    cdef void earn(self, Group *group) noexcept nogil
+    cdef void add_retry_credit(self, Group *group) noexcept nogil
     cdef void refill(self) noexcept nogil
     cdef void failed(self, uint16_t server, int64_t now_ms, int reason) noexcept nogil
     cdef void faulted(self, uint16_t server, int64_t now_ms) noexcept nogil

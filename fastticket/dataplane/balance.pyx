@@ -362,7 +362,7 @@ cdef class Upstreams:
 
     # ----------------------------------------------------------------------------- results, retries
 
-    cdef void earn(self, Group *group) noexcept nogil:
+    cdef void add_retry_credit(self, Group *group) noexcept nogil:
         """Add credit for retries: a request was sent for the first time."""
         group.credit = min(group.credit + group.retry_percent, <int32_t>CREDIT_MAX)
 

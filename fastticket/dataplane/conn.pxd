@@ -30,7 +30,7 @@ cdef enum Side:
 
 
 cdef enum Change:               # what a response wants of the session, beside the kinds of asks.AskKind from LOGIN on
-    UNCLEAR = 11                # its fields can be read in two ways, or not at all
+    UNCLEAR = 11                # after AskKind.ROTATE; its fields can be read in two ways, or not at all
     IGNORED                     # the application may not, or there is no session
     NO_CHANGE
 
@@ -90,7 +90,7 @@ cdef struct Request:
     uint8_t asked               # the AskKind of the last ask
     bint is_admitted
     bint is_used                # has sent something since its ticket was judged
-    bint is_vouched             # the control plane was asked whether the session still lives
+    bint liveness_is_asked             # the control plane was asked whether the session still lives
     uint8_t preferences         # of Preference
     uint8_t endpoint            # of Endpoint: answered here, for another gateway
     bint was_confirmed          # judged again after it had waited
@@ -114,7 +114,7 @@ cdef struct Link:
     bint is_personal            # a client has authenticated it (NTLM, Negotiate): never in the pool
     int keep_alive_s            # of its last response, as `Head` has it
     int64_t usable_until_ms     # in the pool, as the server says; 0: it says nothing
-    bint is_parted              # its client was told that the gateway goes away: nothing follows that
+    bint is_close_announced              # its client was told that the gateway goes away: nothing follows that
     bint reused
     bint keeps_alive
     bint send_failed
@@ -175,7 +175,7 @@ cdef inline bint reads_heads(const Conn *c) noexcept nogil:
 
 cdef inline bint is_idle(const Conn *c) noexcept nogil:
     """Whether a client has nothing under way, not even half a head."""
-    return c.state == Downstream.IDLE or c.state == Downstream.ANNOUNCING and c.held_size == 0
+    return c.state == Downstream.IDLE or c.state == Downstream.AWAITING_PROXY_HEADER and c.held_size == 0
 
 
 cdef inline bint is_tunnelling(const Conn *c) noexcept nogil:

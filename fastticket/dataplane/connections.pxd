@@ -15,7 +15,7 @@ cdef enum:
     READS_MAX = 16              # from one connection in one turn
     VOUCH_MS = 250
     TIMERS = 14
-    WAIT_BYTES = 16             # for so many, and a power of two
+    WAIT_BYTES = 16             # room for TIMERS entries; a power of two
     DEADLINES_MAX = 250
     WAITS_MAX = 64
     EVENTS_MAX = 256
@@ -97,19 +97,19 @@ cdef class Connections:
 
     cdef inline void _set_timer(self, uint32_t index, Timer timer) noexcept nogil:
         cdef Conn *c = &self.conns[index]
-        cdef Deadlines *following
+        cdef Deadlines *list
         self._clear_timer(index)
         c.deadlines = self.waits[c.waits][<int>timer]
-        following = &self.deadlines[c.deadlines]
-        c.deadline_ms = self.now_ms + following.length_ms
-        append(&self.conns.timer, sizeof(Conn), &following.first, &following.last, index)
+        list = &self.deadlines[c.deadlines]
+        c.deadline_ms = self.now_ms + list.length_ms
+        append(&self.conns.timer, sizeof(Conn), &list.first, &list.last, index)
 
     cdef inline void _clear_timer(self, uint32_t index) noexcept nogil:
         cdef Conn *c = &self.conns[index]
-        cdef Deadlines *following = &self.deadlines[c.deadlines]
+        cdef Deadlines *list = &self.deadlines[c.deadlines]
         if c.deadlines == 0:
             return
-        remove(&self.conns.timer, sizeof(Conn), &following.first, &following.last, index)
+        remove(&self.conns.timer, sizeof(Conn), &list.first, &list.last, index)
         c.deadlines = 0
 
     cdef inline int64_t _length_ms(self, const Conn *c, Timer timer) noexcept nogil:
@@ -126,8 +126,8 @@ cdef class Connections:
     cdef void _give_block(self, uint8_t *block) noexcept nogil
     cdef void _tick(self) noexcept nogil
     cdef void _turn(self) noexcept nogil
-    cdef void _begin_now(self) noexcept nogil
-    cdef void _end_now(self) noexcept nogil
+    cdef void _read_clock(self) noexcept nogil
+    cdef void _end_turn(self) noexcept nogil
     cdef void _continue_later(self, uint32_t index) noexcept nogil
     cdef void _pause_accepting(self) noexcept nogil
     cdef void _set_accepting(self, bint accepts) noexcept nogil

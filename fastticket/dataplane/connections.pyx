@@ -2,7 +2,8 @@
 """The slots of connections: their sockets, deadlines and turns. The lowest layer of the data plane.
 
 Layers, each a class that extends the one before it. A call goes down as it is; up it goes by a
-method that the lower class declares and the upper one overrides (`_on_…`):
+method that the lower class declares and an upper one overrides (under the ruler "what the layers
+above do"):
 
     Connections   slots, generations, deadlines, epoll, sending
     Answers       answers of our own, what follows an answer, the access log
@@ -23,7 +24,7 @@ Rules of all of them
     - Sockets are edge-triggered. `readable` remembers what the kernel will not say again; a read
       shorter than asked for clears it, unless the other side has hung up: then only the end itself
       does.
-    - What the next kernel buffer does not take is kept (`unsent`), and nothing more is read from the
+    - What the kernel's send buffer does not take is kept (`unsent`), and nothing more is read from the
       other side until it has gone: so at most one buffer a direction is in flight.
     - Each kind of wait has one length, so its deadlines are a list that is sorted by itself. A
       deadline of ours or of a client is set once and is not extended by bytes; bodies must keep a
@@ -273,20 +274,20 @@ cdef class Connections:
 
     cdef inline void _tick(self) noexcept nogil:
         cdef int number
-        cdef Deadlines *following
+        cdef Deadlines *list
         cdef uint32_t index
-        self._begin_now()
+        self._read_clock()
         for number in range(1, self.deadlines_count):
-            following = &self.deadlines[number]
-            while following.first != NONE and self.conns[following.first].deadline_ms <= self.now_ms:
-                index = following.first
+            list = &self.deadlines[number]
+            while list.first != NONE and self.conns[list.first].deadline_ms <= self.now_ms:
+                index = list.first
                 self._clear_timer(index)
-                self._on_timeout(index, following.kind)
+                self._on_timeout(index, list.kind)
         if not self.accepts and not self.draining and self.now_ms >= self.accepts_again_ms:
             if self.downstream_count < self.downstream_max:
                 self._set_accepting(True)
         self._on_tick()
-        self._end_now()
+        self._end_turn()
 
     # ---------------------------------------------------------------------------------------- turns
 
@@ -296,7 +297,7 @@ cdef class Connections:
         cdef uint32_t again = self.again_count
         cdef uint32_t index
         cdef uint32_t k
-        self._begin_now()
+        self._read_clock()
         for i in range(count):
             index = <uint32_t>self.events[i].data.u64
             if self.conns[index].generation == <uint32_t>(self.events[i].data.u64 >> 32):
@@ -307,13 +308,13 @@ cdef class Connections:
                 self._on_event(index, EPOLLIN)
         self.again_count -= again
         memmove(self.again, self.again + again, self.again_count * sizeof(uint64_t))
-        self._end_now()
+        self._end_turn()
 
-    cdef inline void _begin_now(self) noexcept nogil:
+    cdef inline void _read_clock(self) noexcept nogil:
         self.now_us = _monotonic_us()
         self.now_ms = self.now_us // 1000
 
-    cdef inline void _end_now(self) noexcept nogil:
+    cdef inline void _end_turn(self) noexcept nogil:
         """Do what was put off to the end of the turn."""
         self._on_turn_over()
         self._reclaim()
@@ -398,7 +399,7 @@ cdef class Connections:
         return not c.readable
 
     cdef inline void _guard_end(self, Conn *c, bint is_unframed) noexcept nogil:
-        """Make every close a reset, or an ordinary close again. From the head of an answer whose
+        """Set SO_LINGER so that any close of this connection is a reset, or is ordinary again. From the head of an answer whose
         end is the connection's to its last byte, whatever closes it resets it: a service that
         breaks off, a deadline, the death of this process. The kernel is told beforehand, so no
         other place has to think of it.

@@ -47,11 +47,11 @@ cdef class Exchange(Links):
     cdef void _body_ended(self, uint32_t index, bint cleanly) noexcept nogil
     cdef void _malformed_body(self, uint32_t index) noexcept nogil
     cdef void _open_tunnel(self, uint32_t index) noexcept nogil
-    cdef bint _part(self, uint32_t index) noexcept nogil
+    cdef bint _announce_close(self, uint32_t index) noexcept nogil
     cdef void _upstream_is_late(self, uint32_t index, Timer timer) noexcept nogil
     cdef bint _request_flows(self, uint32_t index) noexcept nogil
     cdef void _await_body(self, uint32_t index) noexcept nogil
-    cdef bint _response_flows(self, uint32_t index) noexcept nogil
+    cdef bint _extend_if_response_flows(self, uint32_t index) noexcept nogil
     cdef void _restart_silence(self, uint32_t upstream) noexcept nogil
     cdef void _ask(self, uint32_t index, AskKind kind, Span value) noexcept nogil
     cdef void _send_failed(self, uint32_t index) noexcept nogil

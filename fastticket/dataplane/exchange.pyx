@@ -17,7 +17,7 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport malloc
 from libc.string cimport memcpy, memmove, memset
 
-from fastticket.dataplane.answers cimport NOBODYS
+from fastticket.dataplane.answers cimport NO_HANDLE
 from fastticket.dataplane.asks cimport AskKind
 from fastticket.dataplane.conn cimport (
     Change,
@@ -87,7 +87,7 @@ cdef class Exchange(Links):
                 self._make_pending(index, group)
                 return
             if c.request.attempts == 0:
-                self.upstreams.earn(group)
+                self.upstreams.add_retry_credit(group)
             else:
                 self.counters.retries += 1
             c.request.attempts += 1
@@ -116,7 +116,7 @@ cdef class Exchange(Links):
         cdef Conn *u = &self.conns[upstream]
         cdef Server *server = &self.upstreams.servers[u.link.server]
         server.kept_count -= 1
-        self.upstreams.earn(&self.upstreams.groups[server.group])
+        self.upstreams.add_retry_credit(&self.upstreams.groups[server.group])
         c.request.attempts += 1
         c.peer = upstream
         u.peer = index
@@ -199,7 +199,7 @@ cdef class Exchange(Links):
             return
         if c.state == Upstream.POOLED or c.state == Upstream.KEPT:
             if c.readable:
-                self._close(index)                  # the end of it, or bytes that no request asked for
+                self._close(index)                  # closed by the server, or bytes outside a response
         elif c.state == Upstream.AWAITING_HEAD:
             for _ in range(READS_MAX):
                 if c.side != Side.UPSTREAM or c.state != Upstream.AWAITING_HEAD or not c.readable \
@@ -265,7 +265,7 @@ cdef class Exchange(Links):
         cdef Text nothing = Text(NULL, 0)
         cdef int result
         while True:
-            self.head_of = NOBODYS
+            self.head_of = NO_HANDLE
             result = parse_response(self.names, at, size, d.request.method, &self.head)
             if result == INCOMPLETE and size < self.response_head_bytes:
                 if not self._hold(c, at, size):
@@ -333,7 +333,10 @@ cdef class Exchange(Links):
             if said == Change.NO_CHANGE:
                 continue
             if change != NULL or said == Change.UNCLEAR:         # of several, never guess which
-                self._malformed(index, b"several wishes for the session" if change != NULL else b"an X-Ticket field with an odd value")
+                self._malformed(
+                    index,
+                    b"contradictory X-Ticket fields" if change != NULL else b"an X-Ticket field with an unknown value",
+                )
                 return True
             change = field
             kind = said
@@ -456,7 +459,7 @@ cdef class Exchange(Links):
         self._clear_timer(index)
         self._clear_timer(downstream)
         self._account(d, False)
-        d.request.is_vouched = False
+        d.request.liveness_is_asked = False
         d.peer = NONE
         c.peer = NONE
         if not d.complete:
@@ -505,7 +508,8 @@ cdef class Exchange(Links):
         return True
 
     cdef inline void _pump(self, uint32_t index) noexcept nogil:
-        """Move a message body on from this connection to its peer, as long as both go along."""
+        """Move a message body on from this connection to its peer, until there
+        are no more bytes or the peer takes none."""
         cdef Conn *c = &self.conns[index]
         cdef uint32_t peer = c.peer
         cdef uint8_t *at = self.scratch + CHUNK_HEADER_BYTES
@@ -556,7 +560,7 @@ cdef class Exchange(Links):
         c.window_bytes += produced                  # data, not what it is wrapped in
         if c.side == Side.DOWNSTREAM:
             c.request.is_used |= self._is_use(c, at, produced)
-            self.head_of = NOBODYS
+            self.head_of = NO_HANDLE
             c.request.held_is_whole = False                 # streamed: it cannot be sent again
             c.held_size = size - consumed           # of the next request
             if c.held_size:
@@ -568,7 +572,7 @@ cdef class Exchange(Links):
                 c.link.keeps_alive = False
         if c.state == Upstream.TUNNELLED:
             follow(&c.frames, at, produced)
-            if c.link.is_parted:
+            if c.link.is_close_announced:
                 return True
         if not self._send_body(peer, at, produced, c.complete):
             self._send_failed(peer)
@@ -699,7 +703,7 @@ cdef class Exchange(Links):
             self._fail_exchange(index, Reason.BAD_REQUEST)
         else:
             self.counters.upstream_errors += 1
-            self._note(self.conns[index].link.server, b"a chunked body that is none")
+            self._note(self.conns[index].link.server, b"a body with malformed chunks")
             self._close_both(index)
 
     # -------------------------------------------------------------------------------------- tunnels
@@ -719,12 +723,12 @@ cdef class Exchange(Links):
         """
         cdef uint32_t i
         cdef uint32_t told = 0
-        self._begin_now()
+        self._read_clock()
         for i in range(self.conn_count):
             if told == most:
                 break
-            told += self.conns[i].side == Side.UPSTREAM and self.conns[i].state == Upstream.TUNNELLED and self._part(i)
-        self._end_now()
+            told += self.conns[i].side == Side.UPSTREAM and self.conns[i].state == Upstream.TUNNELLED and self._announce_close(i)
+        self._end_turn()
         return told
 
     cdef inline void _open_tunnel(self, uint32_t index) noexcept nogil:
@@ -738,7 +742,7 @@ cdef class Exchange(Links):
         d.complete = False
         d.request.closes = True
         c.sends_chunks = False
-        c.link.is_parted = False
+        c.link.is_close_announced = False
         enter(c, Upstream.TUNNELLED)
         enter(d, Downstream.TUNNELLING)
         memset(&d.frames, 0, sizeof(Frames))
@@ -755,17 +759,19 @@ cdef class Exchange(Links):
         d.held_size = 0
         self._pump(index)
 
-    cdef inline bint _part(self, uint32_t index) noexcept nogil:
+    cdef inline bint _announce_close(self, uint32_t index) noexcept nogil:
         """Send a close frame to the client of a tunnel, between two frames of its upstream. The
         client's answer passes, and so both sides end it. Whether it was sent.
         """
         cdef Conn *c = &self.conns[index]
         cdef Conn *d = &self.conns[c.peer]
-        if c.link.is_parted or c.frames.has_closed or c.complete or d.request.upgrade != self.forwarding.websocket or d.unsent != NULL:
+        if c.link.is_close_announced or c.frames.has_closed or c.complete or d.unsent != NULL:
+            return False
+        if d.request.upgrade != self.forwarding.websocket:
             return False
         if not is_between(&c.frames):
             return False
-        c.link.is_parted = True
+        c.link.is_close_announced = True
         if not self._send(c.peer, close_frame(), CLOSE_FRAME_BYTES):
             self._close_both(index)
         return True
@@ -793,14 +799,14 @@ cdef class Exchange(Links):
         return c.request.is_held_up or self.conns[c.peer].unsent != NULL or c.window_bytes >= wanted
 
     cdef inline void _await_body(self, uint32_t index) noexcept nogil:
-        """A window of a request's body begins. For a request that was admitted it ends in `_vouch`."""
+        """A window of a request's body begins. For a request that was admitted it ends in `_recheck_session`."""
         cdef Conn *c = &self.conns[index]
         c.window_bytes = 0
         c.request.is_held_up = self.conns[c.peer].unsent != NULL
         c.request.window_ends_ms = self.now_ms + self._length_ms(c, Timer.REQUEST_BODY)
         self._set_timer(index, Timer.VOUCH if c.request.is_admitted else Timer.REQUEST_BODY)
 
-    cdef inline bint _response_flows(self, uint32_t index) noexcept nogil:
+    cdef inline bint _extend_if_response_flows(self, uint32_t index) noexcept nogil:
         """Whether a client that we wait for kept its minimum rate. False also if we wait for the
         upstream.
         """

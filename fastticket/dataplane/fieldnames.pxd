@@ -25,7 +25,7 @@ cpdef enum Kind:
     AUTHORIZATION
     ACCEPT
     WEBSOCKET_KEY
-    FORWARDED                   # what only a trusted proxy may say
+    TRUSTED_ONLY                # what only a trusted proxy may say
     FORWARDED_FOR
     FORWARDED_PROTO
     FORWARDED_HOST
@@ -34,7 +34,7 @@ cpdef enum Kind:
     TICKET_LOGOUT
     TICKET_REMEMBER
     TICKET_ROTATE
-    FORWARDED_ELEMENT           # the field Forwarded (RFC 7239)
+    FORWARDED                   # the field Forwarded (RFC 7239)
     REQUEST_ID
     NO_USE                      # the client says that the request is no use of its session
     LIFETIME                    # the client asks how long its session lives, and the answer

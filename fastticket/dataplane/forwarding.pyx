@@ -68,9 +68,7 @@ cdef Text _text(bytes value):
 
 
 cdef tuple _login_parts(str login_url, str next_parameter):
-    """What is before a fragment, the fragment, and what stands between the first and where a client
-    wanted to go.
-    """
+    """(URL before the fragment, `#fragment`, query prefix such as `?next=`)."""
     url, sign, fragment = login_url.partition("#")
     joint = "" if url.endswith(("?", "&")) else "&" if "?" in url else "?"
     name = f"{joint}{next_parameter}=" if next_parameter else ""
@@ -652,7 +650,7 @@ cdef inline bint _goes_upstream(const Client *client, const Field *field) noexce
     return field.kind == Kind.OTHER or field.kind == Kind.COOKIE or field.kind == Kind.AUTHORIZATION \
         or field.kind == Kind.ACCEPT or field.kind == Kind.WEBSOCKET_KEY or field.kind == Kind.NO_USE \
         or field.kind == Kind.SET_COOKIE or field.kind == Kind.AUTHENTICATE \
-        or field.kind == Kind.FORWARDED and client.is_trusted
+        or field.kind == Kind.TRUSTED_ONLY and client.is_trusted
 
 
 cdef void _note_preference(Request *request, const uint8_t *at, const Field *field) noexcept nogil:

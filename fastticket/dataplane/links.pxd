@@ -26,7 +26,7 @@ cdef class Links(Answers):
 
     cdef uint32_t _connect(self, uint16_t server) noexcept nogil
     cdef int _socket(self, int family) noexcept nogil
-    cdef bint _spare_one(self) noexcept nogil
+    cdef bint _close_idlest(self) noexcept nogil
     cdef void _close_upstream(self, uint32_t index) noexcept nogil
     cdef void _note(self, uint16_t server, const char *what) noexcept nogil
     cdef uint32_t _unpool(self, uint16_t server, bint is_repeatable) noexcept nogil
@@ -39,7 +39,7 @@ cdef class Links(Answers):
     cdef uint64_t _key(self, const Conn *c, const Group *group) noexcept nogil
     cdef void _make_pending(self, uint32_t index, Group *group) noexcept nogil
     cdef void _leave_pending(self, uint32_t index) noexcept nogil
-    cdef void _has_room(self, uint16_t server) noexcept nogil
+    cdef void _note_room(self, uint16_t server) noexcept nogil
     cdef void _serve_pending(self) noexcept nogil
     cdef void _forward_now(self, uint32_t index) noexcept nogil
     cdef void _advance_downstream(self, uint32_t index) noexcept nogil

@@ -35,21 +35,21 @@ cdef class Links(Answers):
         """Replace a group's servers; connections to those that go end with what is under way."""
         cdef uint32_t i
         self.upstreams.set_servers(group, servers, seconds)
-        self._begin_now()
+        self._read_clock()
         for i in range(self.conn_count):
             if self.conns[i].side == Side.UPSTREAM and self.upstreams.servers[self.conns[i].link.server].is_retired \
                     and (self.conns[i].state == Upstream.POOLED or self.conns[i].state == Upstream.KEPT):
                 self._close(i)
         self.freed_groups |= <uint64_t>1 << group
-        self._end_now()
+        self._end_turn()
 
     def set_health(self, int group, server, bint is_well):
         """What a health check has found."""
-        self._begin_now()
+        self._read_clock()
         self.upstreams.set_health(group, server, is_well, self.now_ms)
 
     def upstream_news(self):
-        """Which servers went down or came up since the last call, as `Upstreams.news` has it."""
+        """Which servers went down or came up since the last call, as `Upstreams.news` (balance) gives it."""
         return self.upstreams.news()
 
     def faults(self):
@@ -70,7 +70,7 @@ cdef class Links(Answers):
 
     def upstream_states(self):
         """Each server, as `Upstreams.state` has it."""
-        self._begin_now()
+        self._read_clock()
         return self.upstreams.state(self.now_ms)
 
     # ----------------------------------------------------------------------- connections to servers
@@ -118,17 +118,17 @@ cdef class Links(Answers):
         cdef int fd
         cdef int _
         if self.descriptors_max and self.downstream_count + self.upstream_count >= self.descriptors_max:
-            self._spare_one()
+            self._close_idlest()
         for _ in range(2):
             fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
             if fd >= 0:
                 return fd
             self._pause_accepting()
-            if not self._spare_one():
+            if not self._close_idlest():
                 break
         return -1
 
-    cdef inline bint _spare_one(self) noexcept nogil:
+    cdef inline bint _close_idlest(self) noexcept nogil:
         """Close what has idled longest: a pooled connection, or else a client's between two
         requests. False: there is none.
         """
@@ -149,7 +149,7 @@ cdef class Links(Answers):
             server.kept_count -= 1
         server.open_count -= 1
         self.upstream_count -= 1
-        self._has_room(c.link.server)
+        self._note_room(c.link.server)
 
     cdef inline void _note(self, uint16_t server, const char *what) noexcept nogil:
         """Keep a fault of a server for the operator. `what` NULL: it set the ticket's cookie."""
@@ -168,7 +168,7 @@ cdef class Links(Answers):
         self.upstreams.refill()
         for group in range(self.upstreams.group_count):
             if self.upstreams.groups[group].pending_count:
-                self.freed_groups |= <uint64_t>1 << group       # a server may be up again
+                self.freed_groups |= <uint64_t>1 << group
 
     cdef void _on_turn_over(self) noexcept nogil:
         if self.freed_groups:
@@ -207,7 +207,7 @@ cdef class Links(Answers):
         if self.pooled_count >= self.downstream_max:
             self._close(self.deadlines[<int>Timer.POOL].first)
         self.pooled_count += 1
-        self._has_room(c.link.server)
+        self._note_room(c.link.server)
         c.link.usable_until_ms = 0
         if c.link.keep_alive_s >= 0:
             c.link.usable_until_ms = self.now_ms + _usable_ms(c.link.keep_alive_s)
@@ -290,7 +290,7 @@ cdef class Links(Answers):
         c.link.reused = True
         enter(c, Upstream.KEPT)
         server.kept_count += 1
-        self._has_room(c.link.server)
+        self._note_room(c.link.server)
 
     cdef inline void _let_go_of_kept(self, Conn *c) noexcept nogil:
         """A client's connection or the one kept for it is about to be closed. The client goes on
@@ -333,7 +333,7 @@ cdef class Links(Answers):
         group.pending_count -= 1
         enter(c, Downstream.READING_HEAD)
 
-    cdef inline void _has_room(self, uint16_t server) noexcept nogil:
+    cdef inline void _note_room(self, uint16_t server) noexcept nogil:
         """Note that a server may take one more request. Pending ones are served at the end of the
         turn, since the caller is in the middle of something.
         """

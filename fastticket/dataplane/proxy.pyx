@@ -20,7 +20,7 @@ from fastticket.core.check cimport Checker
 from fastticket.core.verdict cimport Verdict
 from fastticket.dataplane.accesslog cimport AccessLog
 from fastticket.dataplane.admission cimport EXTRA_BYTES_MAX
-from fastticket.dataplane.answers cimport NOBODYS
+from fastticket.dataplane.answers cimport NO_HANDLE
 from fastticket.dataplane.asks cimport Question
 from fastticket.dataplane.clients cimport (
     ADDRESS_BYTES,
@@ -46,7 +46,7 @@ from fastticket.dataplane.balance cimport Upstreams
 
 import os
 
-from fastticket.dataplane.connections import ROUTE_TIMEOUTS, TIMEOUTS_S  # no-cython-lint: for those who configure them
+from fastticket.dataplane.connections import ROUTE_TIMEOUTS, TIMEOUTS_S  # no-cython-lint: re-exported for gateway/
 from fastticket.dataplane.counters import COUNTERS_BYTES as _COUNTERS_BYTES, read_counters as _read_counters
 from fastticket.dataplane.endpoint import FRONTS as _FRONTS
 
@@ -155,7 +155,7 @@ cdef class Proxy(Admission):
             2 * max(self.head_bytes, self.response_head_bytes) + max(self.head_bytes, <uint32_t>SCRATCH_BYTES)
             + FORWARDING_BYTES_MAX + EXTRA_BYTES_MAX + DOUBT_BYTES_MAX + LOCATION_BYTES_MAX + self.forwarding.login_url.size + 4096)
         self._allocate_connections()
-        self.head_of = NOBODYS
+        self.head_of = NO_HANDLE
         self.out.at = <uint8_t *>malloc(out_bytes)
         self.ask_list = <Question *>malloc(2 * self.conn_max * sizeof(Question))
         if self.out.at == NULL or self.ask_list == NULL:
@@ -211,11 +211,11 @@ cdef class Proxy(Admission):
         fd = c.fd
         address = (<char *>c.client.peer_address)[:ADDRESS_BYTES] if c.client.peer_text_size else b""
         is_believed = bool(c.client.is_trusted)
-        self._begin_now()
+        self._read_clock()
         self._watch(index, 0, EPOLL_CTL_DEL)
         c.fd = -1
         self._close(index)
-        self._end_now()
+        self._end_turn()
         return fd, address, is_believed
 
     def adopt(self, int fd, bytes address not None, bint is_believed, bint is_last=False):
@@ -232,7 +232,7 @@ cdef class Proxy(Admission):
             close(fd)
             return
         c = &self.conns[index]
-        self._begin_now()
+        self._read_clock()
         enter(c, Downstream.IDLE)
         c.client.is_trusted = self.trusted.has_unix
         if len(address) == ADDRESS_BYTES:
@@ -246,7 +246,7 @@ cdef class Proxy(Admission):
             self._set_timer(index, Timer.KEEP_ALIVE)
         else:
             self._close(index)
-        self._end_now()
+        self._end_turn()
 
     @property
     def connection_count(self):
@@ -302,7 +302,7 @@ cdef class Proxy(Admission):
                 return
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
             self.counters.accepted += 1
-            enter(&self.conns[index], <int>Downstream.ANNOUNCING if self.expects_proxy_header else <int>Downstream.IDLE)
+            enter(&self.conns[index], <int>Downstream.AWAITING_PROXY_HEADER if self.expects_proxy_header else <int>Downstream.IDLE)
             if not self._read_peer(&self.conns[index], &address):
                 if self.expects_proxy_header:
                     self._note_unannounced(&self.conns[index], b"it is not of trusted_proxies, whose PROXY header counts")
@@ -451,13 +451,13 @@ cdef class Proxy(Admission):
         if c.state == Downstream.IDLE:
             enter(c, Downstream.READING_HEAD)
             self._set_timer(index, Timer.HEAD_IN)
-        if c.state == Downstream.ANNOUNCING and at == c.held:
+        if c.state == Downstream.AWAITING_PROXY_HEADER and at == c.held:
             self._set_timer(index, Timer.HEAD_IN)
         if (
             memchr(at, c'\n', size) != NULL or memchr(at, c'\r', size) != NULL
             or at > c.held and (at - 1)[0] == c'\r'          # whatever follows a CR decides something
             or c.held_size == self.head_bytes
-            or c.state == Downstream.ANNOUNCING
+            or c.state == Downstream.AWAITING_PROXY_HEADER
         ):
             self._serve(index)
 
@@ -465,7 +465,7 @@ cdef class Proxy(Admission):
         """Serve requests from what is held, until one has to wait or its head is not all there."""
         cdef Conn *c = &self.conns[index]
         cdef int result
-        if c.state == Downstream.ANNOUNCING and not self._read_proxy_header(index):
+        if c.state == Downstream.AWAITING_PROXY_HEADER and not self._read_proxy_header(index):
             return
         if c.held_size == 0:
             self._wait_for_request(index)
@@ -475,7 +475,7 @@ cdef class Proxy(Admission):
                 enter(c, Downstream.READING_HEAD)
             c.request.held_is_whole = False
             self.head.target.size = 0
-            self.head_of = NOBODYS
+            self.head_of = NO_HANDLE
             result = parse_request(self.names, c.held, c.held_size, &self.head)
             if result == INCOMPLETE:
                 if self.head.target.size > self.target_bytes_max:
@@ -534,12 +534,12 @@ cdef class Proxy(Admission):
             self._close(index)
             return
         if timer == Timer.VOUCH:
-            self._vouch(index)
+            self._recheck_session(index)
             return
         if timer == Timer.REQUEST_BODY and self._request_flows(index):
             self._await_body(index)
             return
-        if timer == Timer.RESPONSE_BODY and self._response_flows(index):
+        if timer == Timer.RESPONSE_BODY and self._extend_if_response_flows(index):
             return
         if c.side == Side.UPSTREAM:
             self._upstream_is_late(index, timer)

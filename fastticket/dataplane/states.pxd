@@ -4,7 +4,7 @@
 cpdef enum Downstream:
     NEW = 0                     # of both sides: just made
     IDLE = 1                    # between requests, nothing read
-    ANNOUNCING                  # a PROXY header has to come first
+    AWAITING_PROXY_HEADER       # it has to come first
     READING_HEAD
     NEXT_HELD                   # answered; bytes of the next request were read with it
     ASKING                      # the control plane: is this ticket alive?

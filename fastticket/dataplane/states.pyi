@@ -8,7 +8,7 @@ class Downstream(enum.IntEnum):
 
     NEW = 0
     IDLE = 1
-    ANNOUNCING = 2
+    AWAITING_PROXY_HEADER = 2
     READING_HEAD = 3
     NEXT_HELD = 4
     ASKING = 5

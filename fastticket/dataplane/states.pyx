@@ -1,26 +1,29 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
-"""The states of a connection and the moves between them.
+"""The states of a connection and the moves between them. Closing a connection is no move.
 
-Downstream, a client's connection. An answer, ours or an upstream's, leads from wherever the request
-stands to IDLE, NEXT_HELD, FLUSHING or LINGERING. Closing a connection is no move.
+Downstream, a client's connection:
 
-    NEW ──► ANNOUNCING ──► READING_HEAD ◄──────────── IDLE ◄── NEW
-                             │  ▲   ▲                  ▲
-              ┌──────────────┤  │   └── NEXT_HELD ◄──┐ │
-              ▼              │  │                   │ │
-           ASKING ──────┐    │  │ a server is free  answered
-              │         ▼    ▼  │                   │ │
-              │       QUEUED ───┘                   │ │
-              ▼                                     │ │
-           CONNECTING ──► EXCHANGING ──► FLUSHING ──┴─┴──► LINGERING
-                           │  ▲   │
-                           ▼  │   └──► TUNNELLING
-                          CHANGING
+    NEW ──► IDLE ───────────────────────┐
+     └────► AWAITING_PROXY_HEADER ──────┤
+                                        ▼
+            NEXT_HELD, QUEUED ──► READING_HEAD ──► ASKING
+                                        │             │
+                                        ▼             ▼
+            forwarded:   QUEUED, CONNECTING or EXCHANGING ──► TUNNELLING
+                                        │        ▲ ▼
+                                        │     CHANGING
+                                        ▼        ▼
+            answered:    IDLE, NEXT_HELD, FLUSHING or LINGERING
 
-Upstream, a connection to a server:
+A request that is sent again moves among the forwarded states; one that was QUEUED is read again
+first. Only EXCHANGING leads to CHANGING and TUNNELLING. An answer leads from READING_HEAD, ASKING,
+CONNECTING, EXCHANGING or CHANGING to an answered state, and from FLUSHING to another one of them.
+LINGERING and TUNNELLING end with the connection.
+
+Upstream, a connection to a server, which may be connected at once:
 
     NEW ──► OPENING ──► AWAITING_HEAD ──► RELAYING ──► TUNNELLED
-                          ▲  ▲              │  │
+     └──────────────────► ▲  ▲              │  │
                           │  └── POOLED ◄───┘  │
                           └───── KEPT ◄────────┘
 
@@ -37,8 +40,8 @@ _FORWARDED = frozenset((Downstream.QUEUED, Downstream.CONNECTING, Downstream.EXC
 
 MOVES = {
     Downstream.NEW: frozenset((
-        Downstream.IDLE, Downstream.ANNOUNCING, Upstream.OPENING, Upstream.AWAITING_HEAD)),
-    Downstream.ANNOUNCING: frozenset((Downstream.READING_HEAD, Downstream.FLUSHING, Downstream.LINGERING)),
+        Downstream.IDLE, Downstream.AWAITING_PROXY_HEADER, Upstream.OPENING, Upstream.AWAITING_HEAD)),
+    Downstream.AWAITING_PROXY_HEADER: frozenset((Downstream.READING_HEAD, Downstream.FLUSHING, Downstream.LINGERING)),
     Downstream.IDLE: frozenset((Downstream.READING_HEAD,)),
     Downstream.READING_HEAD: _ANSWERED | _FORWARDED | {Downstream.ASKING},
     Downstream.NEXT_HELD: frozenset((Downstream.READING_HEAD,)),
@@ -58,7 +61,7 @@ MOVES = {
     Upstream.TUNNELLED: frozenset(),
 }
 
-# The same for C, and what was made: a bit for each state that follows.
+# MOVES as bit masks, and the moves made so far: bit n is a move to state n.
 cdef uint32_t[STATES] ALLOWED
 cdef uint32_t[STATES] MADE
 

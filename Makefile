@@ -65,7 +65,7 @@ CORE_TESTS := tests/core tests/dataplane --ignore=tests/dataplane/test_fuzz.py t
 QUICK_TESTS := tests/core $(addprefix tests/dataplane/test_,$(addsuffix .py,access_log balance chunks clients cookiefields forwarding http1 paths states)) \
 	$(addprefix tests/sessions/test_,$(addsuffix .py,attributes cache coherence events sync)) \
 	$(addprefix tests/stores/test_,$(addsuffix .py,breaker redis_url)) \
-	$(addprefix tests/web/test_,$(addsuffix .py,asgi cookies flask seen wsgi)) \
+	$(addprefix tests/web/test_,$(addsuffix .py,asgi cookies flask seen_version wsgi)) \
 	$(addprefix tests/gateway/test_gateway_,$(addsuffix .py,auth clients cookies http limits own_fields personal routes sessions set_cookie upstreams withheld)) \
 	tests/gateway/test_linkis.py $(addprefix tests/house/test_,$(addsuffix .py,architecture documents mutations references))
 

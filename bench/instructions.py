@@ -48,7 +48,7 @@ from sessions import make_sessions
 
 from fastticket import Keyring, Session, Ticket, TicketCache, Verdict, open_store
 from fastticket.gateway.binding import listen
-from fastticket.gateway.given import Given
+from fastticket.gateway.inheritance import Given
 from fastticket.gateway.reader import read_config
 from fastticket.gateway.worker import Worker
 

@@ -20,7 +20,7 @@ from users import Users
 
 import fastticket
 from fastticket.sync import Attributes, TicketCache
-from fastticket.web.seen import SeenVersion
+from fastticket.web.readyourwrites import SeenVersion
 
 NEAR_BYTES = 10_000_000
 COOKIE = fastticket.TicketCookie(is_secure=False)

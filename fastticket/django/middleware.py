@@ -8,7 +8,7 @@ Rules of this file
   the store can still become the response. The rule of server errors is that of all frameworks
   (fastticket/web/outcome.py), and Django's own.
 - Whatever the response is: if attributes were written, it says so to the client
-  (fastticket/web/seen.py).
+  (fastticket/web/readyourwrites.py).
 - A request with several session cookies is anonymous, and its response clears them.
 """
 
@@ -33,7 +33,7 @@ from fastticket.django import cookies
 from fastticket.django.sessions import SessionStore
 from fastticket.errors import StoreUnavailable, TicketRefused
 from fastticket.web.outcome import UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, UNAVAILABLE_STATUS, Outcome, outcome_of
-from fastticket.web.seen import SeenVersion
+from fastticket.web.readyourwrites import SeenVersion
 
 __all__ = ["TicketMiddleware"]
 

@@ -15,7 +15,7 @@ Rules of this file
   flushed then.
 - Of a ticket's session only the attributes that changed are written.
 - The middleware reads, and tells, which version of the attributes the client has seen
-  (fastticket/web/seen.py).
+  (fastticket/web/readyourwrites.py).
 - What Django's own sessions do not have begins with an underscore: in a template
   `request.session.user` is an attribute, or nothing.
 """
@@ -49,7 +49,7 @@ from fastticket.django.users import SessionUser
 from fastticket.errors import InvalidPrincipal, StoreUnavailable, TicketRefused, Verdict
 from fastticket.stores.contract import NEVER_MS, NEVER_WRITTEN, NO_DETAILS
 from fastticket.sync import Attributes
-from fastticket.web.seen import SeenVersion
+from fastticket.web.readyourwrites import SeenVersion
 from fastticket.web.session import NOTHING_STORED
 from fastticket.web.visitor import Visitor
 

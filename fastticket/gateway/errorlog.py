@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from fastticket.gateway.outlet import Outlet
+from fastticket.gateway.linewriter import LineWriter
 from fastticket.gateway.settings import Config
 
 PENDING_BYTES_MAX = 1024 * 1024
@@ -80,10 +80,10 @@ class ErrorLog(logging.Handler):
         self._windows: dict[tuple[str, str], _Window] = {}
         self._dropped = 0
         self._timer: threading.Timer | None = None
-        self._outlet = self._make_outlet()
+        self._writer = self._make_writer()
 
-    def _make_outlet(self) -> Outlet:
-        return Outlet(self._path, STDERR, PENDING_BYTES_MAX, self._lost)
+    def _make_writer(self) -> LineWriter:
+        return LineWriter(self._path, STDERR, PENDING_BYTES_MAX, self._lost)
 
     def move_to(self, path: Path | None, *, is_json: bool) -> None:
         """Write to this file from now on; None: to the standard error. A file that cannot be opened
@@ -92,13 +92,13 @@ class ErrorLog(logging.Handler):
         with self._locked():
             self.setFormatter(_Json() if is_json else _Text())
             if path != self._path:
-                self._outlet.close()
+                self._writer.close()
                 self._path = path
-                self._outlet = self._make_outlet()
+                self._writer = self._make_writer()
 
     def reopen(self) -> None:
         """Open the file anew: log rotation has moved it away."""
-        self._outlet.reopen()
+        self._writer.reopen()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue a line, or count it. Called by `Handler.handle`, which holds the handler's lock."""
@@ -123,8 +123,8 @@ class ErrorLog(logging.Handler):
             if self._timer:
                 self._timer.cancel()
             self._end_windows(float("inf"))
-            outlet = self._outlet
-        outlet.close()
+            writer = self._writer
+        writer.close()
         super().close()
 
     @contextlib.contextmanager
@@ -169,7 +169,7 @@ class ErrorLog(logging.Handler):
                 text = "%d lines of this log are lost: nobody reads it, or it is full"
                 lost = logging.LogRecord(__name__, logging.ERROR, __file__, 0, text, (self._dropped,), None)
                 line = f"{self.format(lost)}\n{line}"
-            if self._outlet.write(line.encode(errors="backslashreplace")):
+            if self._writer.write(line.encode(errors="backslashreplace")):
                 self._dropped = 0
             else:
                 self._dropped += 1

@@ -18,10 +18,10 @@ import uvloop
 from fastticket.errors import ConfigError, FastticketError
 from fastticket.gateway import errorlog
 from fastticket.gateway.exitcodes import BAD_USAGE, FAILED
-from fastticket.gateway.given import Given
 from fastticket.gateway.handover import Handover
+from fastticket.gateway.inheritance import Given
 from fastticket.gateway.processes import READY, REPORT_BYTES_MAX, WorkerProcess
-from fastticket.gateway.slot import Slot
+from fastticket.gateway.sharedmemory import Slot
 from fastticket.gateway.worker import Worker
 
 log = logging.getLogger("fastticket.gateway")

@@ -6,7 +6,7 @@ import dataclasses
 import socket
 
 from fastticket.errors import FastticketError
-from fastticket.gateway.given import Given
+from fastticket.gateway.inheritance import Given
 from fastticket.gateway.listeners import Sockets
 from fastticket.gateway.processes import WorkerProcess
 from fastticket.gateway.settings import Config

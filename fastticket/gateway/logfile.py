@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fastticket.dataplane.accesslog import AccessLog
 from fastticket.errors import ConfigError
-from fastticket.gateway.outlet import Outlet, open_log
+from fastticket.gateway.linewriter import LineWriter, open_log
 from fastticket.gateway.settings import Config
 
 log = logging.getLogger("fastticket.gateway")
@@ -35,27 +35,27 @@ class LogFile:
     def __init__(self, path: Path | None) -> None:
         self.lines_lost = 0  #: since the start
         self._path = path or "standard output"
-        # Guards lines_lost and the next two: losses are reported by the outlet's thread, too.
+        # Guards lines_lost and the next two: losses are reported by the line writer's thread, too.
         self._lock = threading.Lock()
         self._untold = 0
         self._tell_at_s = 0.0
         self._fd = -1 if path else os.dup(1)
-        self._outlet = Outlet(path, self._fd, PENDING_BYTES_MAX, self._lost)
-        self._outlet.reopen()
+        self._writer = LineWriter(path, self._fd, PENDING_BYTES_MAX, self._lost)
+        self._writer.reopen()
 
     def write(self, lines: bytes) -> None:
         """Write whole lines soon; they are lost if there is no room for them."""
-        if lines and not self._outlet.write(lines):
+        if lines and not self._writer.write(lines):
             self._lost("too slow, or full", lines.count(b"\n"))
 
     def reopen(self) -> None:
         """Open the file anew: log rotation has moved it away."""
-        self._outlet.reopen()
+        self._writer.reopen()
 
     async def aclose(self, lines: bytes) -> None:
         """Write these last lines, and end; END_TIMEOUT_S at most."""
         self.write(lines)
-        is_written = await asyncio.to_thread(self._outlet.close, END_TIMEOUT_S)
+        is_written = await asyncio.to_thread(self._writer.close, END_TIMEOUT_S)
         if self._untold:
             log.error("%s: %d lines of the access log are lost", self._path, self._untold)
         if not is_written:

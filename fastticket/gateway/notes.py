@@ -13,7 +13,7 @@ from typing import Any
 
 from fastticket.dataplane.proxy import Proxy
 from fastticket.gateway.logfile import AccessLogFile
-from fastticket.gateway.slot import Slot
+from fastticket.gateway.sharedmemory import Slot
 from fastticket.gateway.upstreams import UpstreamGroup
 from fastticket.sessions.ticketcache import NOW, TicketCache, checker_of
 

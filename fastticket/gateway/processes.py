@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from fastticket.gateway.control import LEAVE, SERVE, STAY, key_ring_command, line_of
 from fastticket.gateway.settings import Config
-from fastticket.gateway.slot import Slot
+from fastticket.gateway.sharedmemory import Slot
 
 log = logging.getLogger("fastticket.supervisor")
 

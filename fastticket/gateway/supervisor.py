@@ -31,16 +31,16 @@ from fastticket.gateway.binding import BACKLOG, discard, listen_beside, take_pla
 from fastticket.gateway.exitcodes import BAD_USAGE, FAILED
 from fastticket.gateway.forking import fork_worker
 from fastticket.gateway.generation import Generation
-from fastticket.gateway.given import Given, Start
 from fastticket.gateway.handover import Handover
+from fastticket.gateway.inheritance import Given, Start
 from fastticket.gateway.listeners import Listeners, name_of
 from fastticket.gateway.logfile import check_logs
 from fastticket.gateway.processes import WorkerProcess, ending_of
-from fastticket.gateway.records import Records
 from fastticket.gateway.settings import Config
-from fastticket.gateway.slot import Slot
+from fastticket.gateway.sharedmemory import Slot
 from fastticket.gateway.snapshot import Snapshot, is_store_away
 from fastticket.gateway.systemd import ALIVE, READY, STOPPING, notify, reloading
+from fastticket.gateway.totals import Totals
 
 log = logging.getLogger("fastticket.supervisor")
 
@@ -75,7 +75,7 @@ class Supervisor:
         self._present: Generation | None = None
         self._coming: Generation | None = None
         self._retiring: list[Generation] = []
-        self._records = Records()
+        self._totals = Totals()
         self._restarts = 0
         self._reloads = {"done": 0, "refused": 0}
         self._is_reload_wanted = False
@@ -165,10 +165,10 @@ class Supervisor:
         pairs = config.key_pairs()
         if not self._present:
             return Given(config, pairs)
-        self._records.learn_servers(self._slots())
+        self._totals.learn_servers(self._slots())
         notes = [note for process in self._present.processes.values() if (note := process.slot.note())]
         is_nothing_lost = all(is_store_away(note) and not note["now"]["sessions_held"] for note in notes)
-        return Given(config, pairs, Start.RELOAD, dict(self._records.servers), is_nothing_lost)
+        return Given(config, pairs, Start.RELOAD, dict(self._totals.servers), is_nothing_lost)
 
     def _bind_admin(self, config: Config) -> socket.socket | None:
         """The admin listener of a coming generation. It is bound with every reload, also at the same
@@ -305,7 +305,7 @@ class Supervisor:
         if process.report >= 0:
             self._loop.remove_reader(process.report)
         process.close()
-        self._records.keep(process.slot)
+        self._totals.keep(process.slot)
         reason = f"{process} {ending_of(code)}{': ' if process.reason else ''}{process.reason}"
         if process.is_dismissed:
             is_early = not process.is_serving and code in (-signal.SIGTERM, -signal.SIGUSR2)
@@ -346,8 +346,8 @@ class Supervisor:
     def _replace_dead(self, generation: Generation) -> None:
         for number in generation.take_due(self._loop.time()):
             self._restarts += 1
-            self._records.learn_servers(self._slots())
-            servers = dict(self._records.servers)
+            self._totals.learn_servers(self._slots())
+            servers = dict(self._totals.servers)
             generation.given = dataclasses.replace(generation.given, start=Start.REPLACEMENT, servers=servers)
             self._start(generation, number)
 
@@ -425,7 +425,7 @@ class Supervisor:
             workers=present.config.gateway.workers if present else 0,
             serving={number: process.slot.note() for number, process in serving.items()},
             notes=[note for slot in self._slots() if (note := slot.note())],
-            counted=self._records.counted(self._slots()),
+            counted=self._totals.counted(self._slots()),
             retiring=sum(len(generation.processes) for generation in self._retiring),
             restarts=self._restarts,
             reloads=dict(self._reloads),

@@ -17,8 +17,8 @@ from fastticket.dataplane.balance import server_text
 from fastticket.dataplane.proxy import Proxy
 from fastticket.errors import ConfigError
 from fastticket.gateway.addresses import Address, Server, is_numeric
-from fastticket.gateway.given import Start
 from fastticket.gateway.health import HealthChecks
+from fastticket.gateway.inheritance import Start
 from fastticket.gateway.lookups import UnresolvedName, fallbacks_of, look_up, look_up_aside
 from fastticket.gateway.settings import Config, UpstreamSettings
 from fastticket.tasks import end

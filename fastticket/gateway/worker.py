@@ -1,7 +1,7 @@
 """One gateway process: the control plane around the data plane.
 
 The data plane (`dataplane.proxy`) serves sockets by itself. The worker does what it cannot do: open
-and close the store, answer its asks (`answers`), timers, signals.
+and close the store, answer its asks (`asks`), timers, signals.
 
     stop     (SIGTERM)  close the listeners, end idle connections, let the others finish
                         (`drain_timeout_s`), write every touch, close. Inherited sockets are accepted
@@ -23,18 +23,18 @@ import socket
 from collections.abc import Callable
 
 from fastticket.gateway import descriptors, errorlog
-from fastticket.gateway.answers import Answers
+from fastticket.gateway.asks import Answers
 from fastticket.gateway.assembly import add_routes, clients_max, make_cache, make_proxy
 from fastticket.gateway.binding import BACKLOG
 from fastticket.gateway.control import LEAVE, SERVE, STAY, CommandReader, pairs_of
-from fastticket.gateway.given import Given, Start
 from fastticket.gateway.handover import Handover
+from fastticket.gateway.inheritance import Given, Start
 from fastticket.gateway.listeners import is_of
 from fastticket.gateway.logfile import AccessLogFile
 from fastticket.gateway.notes import Notes
 from fastticket.gateway.notices import Notices
 from fastticket.gateway.pacing import Pacing
-from fastticket.gateway.slot import Slot
+from fastticket.gateway.sharedmemory import Slot
 from fastticket.gateway.upstreams import UpstreamGroup
 from fastticket.tasks import end
 

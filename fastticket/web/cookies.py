@@ -2,7 +2,7 @@
 makes the Set-Cookie values of a response.
 
 A second cookie has the same attributes: it says which version of the session's attributes a client
-has seen (fastticket/web/seen.py).
+has seen (fastticket/web/readyourwrites.py).
 
 A browser keeps cookies of one name apart by domain, path and partition, sends all that match a
 request, and does not say which is which. So the values that set or clear a cookie here also clear

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fastticket.web.cookies import TicketCookie
-from fastticket.web.seen import SeenVersion
+from fastticket.web.readyourwrites import SeenVersion
 from fastticket.web.visitor import Visitor
 
 

@@ -16,7 +16,7 @@ Rules of this file
   it. A logout that fails is tried again.
 - A session that ends while the application works leaves the visitor anonymous, without an error.
 - The next request sees what this one wrote, in whichever process: the response says which version
-  it is (fastticket/web/seen.py).
+  it is (fastticket/web/readyourwrites.py).
 - The cookie of a revoked ticket stays: a rotation in a parallel request may have revoked it, whose
   response has brought the client another one by now.
 - A request with several tickets is anonymous, and its response clears them. A logout or login ends

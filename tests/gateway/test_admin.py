@@ -23,13 +23,13 @@ from lab.redis_servers import free_port, wait_until
 from prometheus_client.parser import text_string_to_metric_families
 
 import fastticket
-from fastticket.gateway import notes, slot, worker
+from fastticket.gateway import notes, sharedmemory, worker
 from fastticket.gateway.addresses import is_loopback, parse_address
 from fastticket.gateway.admin import CONNECTIONS_MAX, HEAD_BYTES_MAX
-from fastticket.gateway.given import Given
+from fastticket.gateway.inheritance import Given
 from fastticket.gateway.metrics import COUNTERS, GAUGES
 from fastticket.gateway.reader import read_config
-from fastticket.gateway.slot import Slot
+from fastticket.gateway.sharedmemory import Slot
 from fastticket.gateway.snapshot import NOTE_AGE_MAX_S, Snapshot
 from fastticket.keyfile import create_key_file
 
@@ -441,7 +441,7 @@ def test_a_note_that_does_not_fit_is_not_the_last_one(tmp_path, monkeypatch, cap
 
         config = read_config(table, "test", tmp_path)
         at = worker.Worker(Given(config, config.key_pairs()), [], memory)
-        monkeypatch.setattr(slot, "NOTE_BYTES_MAX", 8000)
+        monkeypatch.setattr(sharedmemory, "NOTE_BYTES_MAX", 8000)
         await at.start()
         assert shown() == 0
         monkeypatch.undo()

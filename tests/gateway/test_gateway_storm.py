@@ -17,7 +17,7 @@ import uvloop
 import fastticket
 from fastticket.gateway.addresses import parse_address
 from fastticket.gateway.binding import listen
-from fastticket.gateway.given import Given
+from fastticket.gateway.inheritance import Given
 from fastticket.gateway.reader import read_config
 from fastticket.gateway.worker import Worker
 from fastticket.keyfile import create_key_file

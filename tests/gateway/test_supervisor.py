@@ -21,7 +21,7 @@ from lab.redis_servers import Server, free_port, wait_until
 
 import fastticket
 from fastticket.gateway.reader import read_config
-from fastticket.gateway.slot import NOTE_BYTES_MAX, Slot, add
+from fastticket.gateway.sharedmemory import NOTE_BYTES_MAX, Slot, add
 from fastticket.gateway.supervisor import RETIRING_GENERATIONS_MAX
 from fastticket.gateway.writer import to_toml
 from fastticket.keyfile import add_key, create_key_file, key_file_text, promote_key, read_keys

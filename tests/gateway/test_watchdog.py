@@ -10,7 +10,7 @@ from conftest import BOUND_S, Client, status_of
 from lab.processes import Site
 from lab.redis_servers import wait_until
 
-from fastticket.gateway.slot import Slot
+from fastticket.gateway.sharedmemory import Slot
 from fastticket.keyfile import create_key_file
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"

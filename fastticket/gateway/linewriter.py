@@ -20,7 +20,7 @@ REOPEN_PAUSE_S = 1.0  # before a file that could not be opened is tried again
 END_TIMEOUT_S = 1.0
 
 
-class Outlet:
+class LineWriter:
     """Writes to the file `path`, opened with the first line; if that is None, to the descriptor `fd`,
     which the caller closes.
 
@@ -70,7 +70,7 @@ class Outlet:
             self._thread.join(timeout_s)
             if self._thread.is_alive():
                 return False
-        self._let_go()
+        self._close_file()
         return True
 
     def _wake(self) -> None:
@@ -80,7 +80,7 @@ class Outlet:
             self._thread.start()
         self._changed.notify()
 
-    def _let_go(self) -> None:
+    def _close_file(self) -> None:
         if self._path and self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -92,7 +92,7 @@ class Outlet:
                 lines, self._pending = bytes(self._pending), bytearray()
                 is_reopening, self._is_reopening = self._is_reopening, False
             if is_reopening:
-                self._let_go()
+                self._close_file()
                 self._retry_at_s = 0.0
             elif not lines:
                 return

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastticket.gateway.addresses import Server
-from fastticket.gateway.slot import Slot, add
+from fastticket.gateway.sharedmemory import Slot, add
 
 
-class Records:
+class Totals:
     """`servers`: the addresses of names by `host:port`, as a worker found them last."""
 
     def __init__(self) -> None:

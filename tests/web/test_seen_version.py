@@ -1,5 +1,5 @@
 """Which version of its session's attributes a client has seen, and what it must be told:
-fastticket/web/seen.py alone.
+fastticket/web/readyourwrites.py alone.
 """
 
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastticket.stores.contract import NEVER_WRITTEN
-from fastticket.web.seen import UNREADABLE, SeenVersion
+from fastticket.web.readyourwrites import UNREADABLE, SeenVersion
 
 POSITIONS = st.tuples(st.integers(0, 2**64), st.integers(0, 2**64))
 

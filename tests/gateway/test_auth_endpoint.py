@@ -18,6 +18,8 @@ import pytest
 from conftest import BOUND_S, OK, Client, fields_of, status_of
 from lab.redis_servers import free_port, wait_until
 
+from fastticket.sessions.ticketcache import checker_of
+
 EXAMPLES = Path(__file__).parents[2] / "examples" / "auth"
 LOGIN = {"path": "/login", "auth": "none", "login": True}
 ROUTES = [LOGIN, {"path": "/logout"}, {"path": "/"}]

@@ -3,7 +3,7 @@ clock.
 
     granted_until_ms     the lease after an answer
     credited_until_ms    the lease after a failure
-    take_in              what the tail of a shard's log means for the entries held of the shard
+    read_tail            what the tail of a shard's log means for the entries held of the shard
     landing              what becomes of a load when its answer arrives
     clock_step           how to follow the store's clock
     Pulse                notices that this process was stalled
@@ -73,7 +73,7 @@ def credited_until_ms(lease_until_ms: int, failure: Failure, lease_ms: int, grac
     return max(lease_until_ms, min(failure.failed_at_ms + lease_ms, failure.outage_since_ms + grace_ms))
 
 
-class Tidings(NamedTuple):
+class TailEffect(NamedTuple):
     """What the log tail in an answer means for its shard."""
 
     position: Position | None  #: to ask from the next time
@@ -82,18 +82,18 @@ class Tidings(NamedTuple):
     poisons: bool  #: and loads under way, but for those that came with this answer
 
 
-def take_in(known: Position | None, since: Position | None, position: Position, gap: bool) -> Tidings:
+def read_tail(known: Position | None, since: Position | None, position: Position, gap: bool) -> TailEffect:
     """The answer to "what happened after `since`?"; `known` is the last position heard by now.
 
     `gap`: entries after `since` are lost. If `since` is older than `known`, the gap may lie before
     `known`; if it lies behind, the next question finds it. So such an answer renews no lease.
     """
     if since is None:  # "from now on": that says nothing of the entries held
-        return Tidings(position if known is None else known, renews=False, forgets=False, poisons=False)
+        return TailEffect(position if known is None else known, renews=False, forgets=False, poisons=False)
     if gap and since != known:
-        return Tidings(known, renews=False, forgets=True, poisons=False)
+        return TailEffect(known, renews=False, forgets=True, poisons=False)
     newest = position if known is None or gap else max(known, position)
-    return Tidings(newest, renews=True, forgets=gap, poisons=gap)
+    return TailEffect(newest, renews=True, forgets=gap, poisons=gap)
 
 
 class Landing(enum.Enum):

@@ -47,8 +47,8 @@ class Keeper:
         self._beater: asyncio.TimerHandle | None = None
         self._rung: set[int] = set()  # shards
         self._bell = asyncio.Event()
-        self._known_to_all = shards.fleet  # the longest intervals that every process has heard of,
-        self._settled_at_ms = 0  # until it must have heard of `shards.fleet`
+        self._known_to_all = shards.fleet  # the longest intervals that every process already knows
+        self._settled_at_ms = 0  # when every process must know `shards.fleet`
 
     @property
     def was_started(self) -> bool:
@@ -95,8 +95,8 @@ class Keeper:
         else:
             log.error("closing with %d touches unwritten: the store does not take them", self.flusher.pending)
 
-    def _start(self, life: Coroutine[None, None, None]) -> None:
-        self._task = asyncio.create_task(life, name="fastticket-flush")
+    def _start(self, loop: Coroutine[None, None, None]) -> None:
+        self._task = asyncio.create_task(loop, name="fastticket-flush")
         self._repair.may_run = True
 
     async def _open_store(self) -> None:
@@ -115,9 +115,7 @@ class Keeper:
         await shards.exchange({shard.number: Request(None) for shard in shards})
 
     async def _await_store(self, opening: asyncio.Task[None]) -> None:
-        """Until the store is open, then as ever. `opening`: the attempt that is under way, or has
-        failed.
-        """
+        """Retry `opening`, the first attempt, until the store is open, then run `_keep`."""
         attempt: Awaitable[None] = opening
         while True:
             try:
@@ -164,9 +162,8 @@ class Keeper:
                 await self.sweeper.run(now)
             except (StoreUnavailable, ConfigError) as error:
                 self._shards.observed_at_ms = 0
-                if (
-                    isinstance(error, ConfigError) or not self._shards.away_count()
-                ):  # an outage was logged when it began
+                # An outage was logged when it began.
+                if isinstance(error, ConfigError) or not self._shards.away_count():
                     log.warning("%s", error)
             except Exception:
                 log.exception("the flush loop goes on after an unexpected error")
@@ -189,7 +186,7 @@ class Keeper:
             await self._shards.exchange({number: Request(self._shards[number].position) for number in rung})
 
     def _beat(self) -> None:
-        """Eight times a lease."""
+        """Note that this process runs; called every lease / 8."""
         self._shards.pulse.beat(self._shards.monotonic_ms())
         self._beater = asyncio.get_running_loop().call_later(self._shards.settings.lease_ms / 8000, self._beat)
 

@@ -23,8 +23,11 @@ from fastticket.sessions.coherence import Landing, landing
 from fastticket.sessions.shards import TAKEN_OVER, Flight, Key, Shards
 from fastticket.stores.contract import ENDED_MS, Request
 
-LOAD_ATTEMPTS = 4  # a load asks again when it was poisoned, or came back past its lease
-UNWRITTEN_MIN = 100_000  # touches that may wait for the store, or as many as the capacity; beyond, nothing is loaded
+#: A load asks again when it was poisoned, and `TicketCache.authenticate` loads again when the
+#: answer came back past its lease.
+LOAD_ATTEMPTS = 4
+#: Beyond this many unwritten touches, or `capacity` if that is more, nothing is loaded.
+UNWRITTEN_LIMIT_MIN = 100_000
 
 
 class Loads:
@@ -33,12 +36,12 @@ class Loads:
     def __init__(self, shards: Shards) -> None:
         self.count = 0
         self._shards = shards
-        self._unwritten_max = max(UNWRITTEN_MIN, shards.settings.capacity)
+        self._unwritten_max = max(UNWRITTEN_LIMIT_MIN, shards.settings.capacity)
         self._departures: list[Flight] = []
         self._batches: set[asyncio.Task[None]] = set()
 
     async def load(self, ticket: Ticket) -> int | Verdict:
-        """What the session's flight lands with. StoreUnavailable."""
+        """Load the session; its idle deadline, or a refusal. StoreUnavailable."""
         if self._shards.is_closed:
             raise StoreUnavailable("the ticket cache is closed")
         if self._shards.unwritten_count >= self._unwritten_max:
@@ -58,7 +61,7 @@ class Loads:
         return await asyncio.shield(flight.landed)
 
     async def load_anew(self, ticket: Ticket) -> int | Verdict:
-        """As `load`, by a question that is asked from now on. StoreUnavailable."""
+        """As `load`, but the store is asked after this call. StoreUnavailable."""
         flights = self._shards.of(ticket.principal).flights
         while (flight := flights.get((ticket.session_id, ticket.principal))) and flight.has_departed:
             await asyncio.wait([flight.landed])
@@ -69,7 +72,7 @@ class Loads:
         gone = set(key_ids)
         for shard in self._shards:
             for flight in shard.flights.values():
-                flight.keyless |= flight.ticket.key_id in gone
+                flight.key_is_gone |= flight.ticket.key_id in gone
 
     async def wait(self) -> None:
         """Until every batch under way has ended."""
@@ -83,6 +86,7 @@ class Loads:
         batch.add_done_callback(self._batches.discard)
 
     async def _fly(self, flights: list[Flight]) -> None:
+        why = "the load was ended early; try again"  # by a cancellation, or an unexpected error
         try:
             for _ in range(LOAD_ATTEMPTS):
                 for flight in flights:
@@ -93,9 +97,10 @@ class Loads:
                 flights = [flight for flight in flights if not self._land(flight, answers[flight.key])]
                 if not flights:
                     return
+            why = "the session changes faster than it can be loaded; try again"
         finally:  # whatever happened, no caller waits for ever
             for flight in (flight for flight in flights if not flight.landed.done()):
-                self._land(flight, StoreUnavailable("the session changes faster than it can be loaded; try again"))
+                self._land(flight, StoreUnavailable(why))
 
     async def _look_up(self, keys: list[Key]) -> dict[Key, int | StoreUnavailable | None]:
         wanted: dict[int, list[Key]] = {}
@@ -112,7 +117,7 @@ class Loads:
         return answers
 
     def _land(self, flight: Flight, answer: int | StoreUnavailable | None) -> bool:
-        """False: the flight must go again."""
+        """Deliver an answer to the callers. False: it may be outdated, ask again."""
         now_ms = self._shards.now_ms()
         error = answer if isinstance(answer, StoreUnavailable) else None
         deadline_ms = None if isinstance(answer, StoreUnavailable) else self._latest_deadline_ms(flight, answer)
@@ -120,7 +125,7 @@ class Loads:
             ended=flight.ended,
             has_failed=error is not None,
             is_poisoned=flight.poisoned,
-            is_keyless=flight.keyless,
+            is_keyless=flight.key_is_gone,
             deadline_ms=deadline_ms,
             asked_ms=flight.asked_ms,
             now_ms=now_ms,
@@ -168,5 +173,6 @@ class Loads:
         taken over; or the session is so new that its login may have been written to a server that
         this process has not heard of yet.
         """
-        is_news = self._shards.store.doubt_ms > 0 and now_ms - ticket.issued_at_ms < self._shards.settings.lease_ms
-        return is_news or self._shards.is_uncertain(self._shards.of(ticket.principal))
+        age_ms = now_ms - ticket.issued_at_ms
+        is_recent_login = self._shards.store.doubt_ms > 0 and age_ms < self._shards.settings.lease_ms
+        return is_recent_login or self._shards.is_uncertain(self._shards.of(ticket.principal))

@@ -24,7 +24,7 @@ from fastticket.core.check import Checker, clock_resolution_ms
 from fastticket.core.nearcache import NearCache
 from fastticket.core.ticket import Keyring, Ticket, decode_session_id
 from fastticket.errors import StoreBusy, StoreUnavailable, Verdict
-from fastticket.sessions.coherence import Failure, Pulse, credited_until_ms, granted_until_ms, take_in
+from fastticket.sessions.coherence import Failure, Pulse, credited_until_ms, granted_until_ms, read_tail
 from fastticket.sessions.nearattributes import NearAttributes
 from fastticket.sessions.settings import Settings
 from fastticket.stores.contract import Event, Position, Reply, Request, Store, shard_of
@@ -52,7 +52,7 @@ class Flight:
         self.asked_ms = 0  # store time
         self.ended: Verdict | None = None  # a log, or a logout here, says that the session is over
         self.poisoned = False  # its answer may be older than what a gap has lost
-        self.keyless = False  # its ticket's key has left the ring
+        self.key_is_gone = False  # its ticket's key has left the ring
 
 
 class Shard:
@@ -177,28 +177,28 @@ class Shards:
         """A gap does not poison the flights that came with this reply: their deadlines were read
         after the log.
         """
-        tidings = take_in(shard.position, request.since, reply.position, reply.gap)
+        effect = read_tail(shard.position, request.since, reply.position, reply.gap)
         if shard.outage_since_ms is not None:
             shard.outage_since_ms = None
             if not self.away_count():
                 log.warning("the store answers again, for every shard")
         if reply.replaced:
             shard.uncertain_until_ms = self.monotonic_ms() + self.fleet.lease_ms
-        if tidings.forgets:
+        if effect.forgets:
             self.gaps += 1
             self.near.bump_epoch(shard.number)
             self.near_attributes.forget(shard.number)
             self.on_gap()
-        if tidings.poisons:
+        if effect.poisons:
             self._log_gap(shard.number)
             own = set(request.wanted)
             for key, flight in shard.flights.items():
                 flight.poisoned |= key not in own
         for event in reply.events:
             self._hear(event)
-        shard.position = tidings.position
+        shard.position = effect.position
         shard.answered_at_ms = max(shard.answered_at_ms, sent_at_ms)
-        if tidings.renews:
+        if effect.renews:
             confirmed_at_ms = sent_at_ms - self.store.doubt_ms
             until_ms = granted_until_ms(self._leased_until_ms(shard), confirmed_at_ms, self.settings.lease_ms)
             self._renew_lease(shard, until_ms)

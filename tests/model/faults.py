@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from fastticket.sessions.coherence import ClockStep, Failure, Landing, Tidings, clock_step, landing, take_in
+from fastticket.sessions.coherence import ClockStep, Failure, Landing, TailEffect, clock_step, landing, read_tail
 from model import store
 from model.protocol import NOW, Rules
 from model.scopes import AGAIN, FULL, GAP, IDLE, OUTAGE, PRIMARY, RESTART, STALL, TWICE, Scope
@@ -76,17 +76,17 @@ def _granted_from_answer(lease: int, sent_at: int, lease_ms: int) -> int:
     return NOW + lease_ms
 
 
-def _old_gap_renews(known: int | None, since: int | None, position: int, gap: bool) -> Tidings:
-    tidings = take_in(known, since, position, gap)
-    return tidings._replace(renews=True) if gap else tidings
+def _old_gap_renews(known: int | None, since: int | None, position: int, gap: bool) -> TailEffect:
+    effect = read_tail(known, since, position, gap)
+    return effect._replace(renews=True) if gap else effect
 
 
-def _gap_does_not_poison(known: int | None, since: int | None, position: int, gap: bool) -> Tidings:
-    return take_in(known, since, position, gap)._replace(poisons=False)
+def _gap_does_not_poison(known: int | None, since: int | None, position: int, gap: bool) -> TailEffect:
+    return read_tail(known, since, position, gap)._replace(poisons=False)
 
 
-def _gap_forgets_nothing(known: int | None, since: int | None, position: int, gap: bool) -> Tidings:
-    return take_in(known, since, position, gap)._replace(forgets=False)
+def _gap_forgets_nothing(known: int | None, since: int | None, position: int, gap: bool) -> TailEffect:
+    return read_tail(known, since, position, gap)._replace(forgets=False)
 
 
 def _every_step_is_a_jump(known: int, measured: int, uncertainty: int) -> ClockStep:
@@ -245,7 +245,7 @@ FAULTS = (
     Fault(
         "old-gap-renews",
         "a gap of an old question renews the lease",
-        replace(RIGHT, take_in=_old_gap_renews),
+        replace(RIGHT, read_tail=_old_gap_renews),
         replace(
             _within(GAP, logouts=1, loads=2, trims=1),
             holds=2,
@@ -259,14 +259,14 @@ FAULTS = (
     Fault(
         "gap-does-not-poison",
         "loads under way survive a gap",
-        replace(RIGHT, take_in=_gap_does_not_poison),
+        replace(RIGHT, read_tail=_gap_does_not_poison),
         replace(_within(GAP, logouts=1, loads=1, trims=1), prelude=_LOAD),
         "P2",
     ),
     Fault(
         "gap-forgets-nothing",
         "what is held survives a gap",
-        replace(RIGHT, take_in=_gap_forgets_nothing),
+        replace(RIGHT, read_tail=_gap_forgets_nothing),
         _within(GAP, logouts=1, trims=1),
         "P2",
     ),

@@ -41,7 +41,7 @@ class Rules:
 
     granted_until_ms: Callable[..., int] = coherence.granted_until_ms
     credited_until_ms: Callable[..., int] = coherence.credited_until_ms
-    take_in: Callable[..., coherence.Tidings] = coherence.take_in
+    read_tail: Callable[..., coherence.TailEffect] = coherence.read_tail
     landing: Callable[..., coherence.Landing] = coherence.landing
     clock_step: Callable[..., coherence.ClockStep] = coherence.clock_step
     create: Callable[..., tuple[Shard, bool]] = store.create
@@ -355,8 +355,8 @@ class Protocol:
     def _take_in(self, gateway: Gateway, message: Message) -> Gateway:
         answer = message.answer
         assert answer is not None
-        tidings = self.rules.take_in(gateway.position, message.since, answer.position, answer.gap)
-        gateway = gateway._replace(position=tidings.position, outage=None)
+        effect = self.rules.read_tail(gateway.position, message.since, answer.position, answer.gap)
+        gateway = gateway._replace(position=effect.position, outage=None)
         if answer.gap:
             gateway = gateway._replace(calm=False)
         elif not message.is_old and (gateway.calm is not None or message.kind == "repair"):
@@ -364,11 +364,11 @@ class Protocol:
         if message.sent_at > gateway.dark_last:
             gateway = gateway._replace(is_dark=False, owed=NOBODY)
         gateway = gateway._replace(awake=gateway.awake or message.sent_at >= gateway.stalled_at, owed=NOBODY)
-        if tidings.forgets:
-            gateway = self._forgotten(gateway, poisons=tidings.poisons)
+        if effect.forgets:
+            gateway = self._forgotten(gateway, poisons=effect.poisons)
         for event in answer.events:
             gateway = self._hear(gateway, event)
-        if tidings.renews:
+        if effect.renews:
             gateway = self._leased(gateway._replace(answered_at=max(gateway.answered_at, message.sent_at)))
         return gateway
 

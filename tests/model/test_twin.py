@@ -32,7 +32,7 @@ class Real:
 
     def _run(self, name, principal, *arguments):
         flags, newline, body = (SCRIPTS / f"{name}.lua").read_bytes().partition(b"\n")
-        script = flags + newline + (SCRIPTS / "shard.lua").read_bytes() + body
+        script = flags + newline + (SCRIPTS / "prelude.lua").read_bytes() + body
         keys = [f"{self.TAG}live", f"{self.TAG}log", f"{self.TAG}user:{principal}"]
         return self._client.eval(script, len(keys), *keys, *arguments)
 

@@ -44,7 +44,7 @@ from fastticket.sessions.coherence import (
     credited_until_ms,
     granted_until_ms,
     landing,
-    take_in,
+    read_tail,
 )
 
 # --- the decisions
@@ -84,7 +84,7 @@ def test_no_grace_no_credit():
 
 
 @pytest.mark.parametrize(
-    ("known", "since", "position", "gap", "tidings"),
+    ("known", "since", "position", "gap", "effect"),
     [
         (None, None, (5, 0), False, ((5, 0), False, False, False)),
         ((7, 0), None, (5, 0), False, ((7, 0), False, False, False)),
@@ -94,8 +94,8 @@ def test_no_grace_no_credit():
         ((8, 0), (5, 0), (9, 0), True, ((8, 0), False, True, False)),  # an old question
     ],
 )
-def test_what_a_tail_means(known, since, position, gap, tidings):
-    assert take_in(known, since, position, gap) == tidings
+def test_what_a_tail_means(known, since, position, gap, effect):
+    assert read_tail(known, since, position, gap) == effect
 
 
 def test_what_a_load_lands_with():
@@ -433,7 +433,7 @@ async def test_a_store_made_anew_for_another_layout_is_an_outage_that_says_why(c
 @in_virtual_time
 async def test_p9_touches_that_the_store_does_not_take_are_bounded_and_none_is_dropped(monkeypatch):
     """Reads work, writes do not: whoever is loaded would leave another touch."""
-    monkeypatch.setattr(fastticket.sessions.loads, "UNWRITTEN_MIN", 20)
+    monkeypatch.setattr(fastticket.sessions.loads, "UNWRITTEN_LIMIT_MIN", 20)
     server = new_server(shards=1)
     async with gateway(server, capacity=3) as (cache, store):
         tickets = [await cache.login(f"user{number}") for number in range(60)]

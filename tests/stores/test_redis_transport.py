@@ -40,8 +40,8 @@ from fastticket import tasks
 from fastticket.errors import StoreBusy, StoreUnavailable
 from fastticket.stores.contract import Request
 from fastticket.stores.redis import cluster as redis_cluster
-from fastticket.stores.redis import lane as redis_lane
 from fastticket.stores.redis import link as redis_link
+from fastticket.stores.redis import sendqueue as redis_sendqueue
 from fastticket.stores.redis import sentinel as redis_sentinel
 from fastticket.stores.redis.address import Place, parse_url, place_of, slot_of
 from fastticket.stores.redis.cluster import Cluster
@@ -211,12 +211,12 @@ async def test_a_flush_leaves_without_waiting_for_round_trips(real):
 
 async def test_a_server_that_does_not_read_holds_up_what_is_written(monkeypatch):
     """Back-pressure: what cannot leave stays in the queue, and times out as silence."""
-    monkeypatch.setattr(redis_lane, "WINDOW_BYTES", 1 << 30)
+    monkeypatch.setattr(redis_sendqueue, "WINDOW_BYTES", 1 << 30)
     async with Scripted(lambda _: asyncio.Event().wait()).running() as fake, server_at(fake.port) as server:
         big = ("ECHO", b"x" * (1 << 20))
         calls = [asyncio.create_task(server.call([big])) for _ in range(40)]
-        await until(lambda: server._lane.link and not server._lane.link.has_room)
-        assert len(server._lane.link.under_way) < 40
+        await until(lambda: server._queue.link and not server._queue.link.has_room)
+        assert len(server._queue.link.under_way) < 40
         assert all(isinstance(e, StoreUnavailable) for e in await asyncio.gather(*calls, return_exceptions=True))
 
 
@@ -305,7 +305,7 @@ async def test_what_is_urgent_does_not_wait_behind_a_storm():
         urgent = asyncio.create_task(server.call([("EVALSHA", "revoke", 0)]))
         await asyncio.gather(*storm, urgent)
         place = next(n for n, words in enumerate(fake.heard) if words[:2] == [b"EVALSHA", b"revoke"])
-        assert place < redis_lane.WINDOW_COMMANDS + redis_lane.TURN_COMMANDS
+        assert place < redis_sendqueue.WINDOW_COMMANDS + redis_sendqueue.TURN_COMMANDS
 
 
 # --- waiting is not failing
@@ -325,7 +325,7 @@ async def test_waiting_does_not_count_in_the_timeout():
 
 
 async def test_a_queue_that_is_full_refuses_and_trips_nothing(real, monkeypatch):
-    monkeypatch.setattr(redis_lane, "WAITING_COMMANDS_MAX", 100)
+    monkeypatch.setattr(redis_sendqueue, "WAITING_COMMANDS_MAX", 100)
     async with server_at(real.port) as server:
         answers = await asyncio.gather(*(server.call([PING]) for _ in range(150)), return_exceptions=True)
         assert answers[:100] == [[b"PONG"]] * 100
@@ -337,8 +337,8 @@ async def test_a_queue_that_is_full_refuses_and_trips_nothing(real, monkeypatch)
 
 
 async def test_who_waits_for_too_long_is_told_so(monkeypatch):
-    monkeypatch.setattr(redis_lane, "WAITING_S", 0.3)
-    monkeypatch.setattr(redis_lane, "WINDOW_COMMANDS", 1)
+    monkeypatch.setattr(redis_sendqueue, "WAITING_S", 0.3)
+    monkeypatch.setattr(redis_sendqueue, "WINDOW_COMMANDS", 1)
 
     async def slowly(words):
         await asyncio.sleep(0.2)
@@ -359,7 +359,7 @@ async def test_a_server_that_hangs_fails_everything_in_time_and_works_again(tmp_
             assert await server.call([PING]) == [b"PONG"]
             real.pause()
             began_s = time.monotonic()
-            calls = [server.call([PING], lasts=n % 3 == 0) for n in range(5000)]
+            calls = [server.call([PING], confirm=n % 3 == 0) for n in range(5000)]
             answers = await asyncio.gather(*calls, return_exceptions=True)
             assert time.monotonic() - began_s < TIMEOUT_S + SLACK_S
             assert {type(answer) for answer in answers} == {StoreUnavailable}
@@ -399,11 +399,11 @@ def test_an_answer_that_came_while_the_process_was_held_up_is_one(real, loop):
 
 async def _held_up(real) -> None:
     async with server_at(real.port) as server:
-        await asyncio.gather(server.call([PING]), server.call([PING], lasts=True))
+        await asyncio.gather(server.call([PING]), server.call([PING], confirm=True))
         for _ in range(5):
             slow = ("DEBUG", "SLEEP", 0.1)
-            calls = [asyncio.create_task(server.call([slow], lasts=lasts)) for lasts in (False, True)]
-            await until(lambda: server._lane.link.under_way and server._lasting.link.under_way)
+            calls = [asyncio.create_task(server.call([slow], confirm=confirm)) for confirm in (False, True)]
+            await until(lambda: server._queue.link.under_way and server._confirmed_queue.link.under_way)
             time.sleep(2 * TIMEOUT_S)
             assert [reply[0] for reply in await asyncio.gather(*calls)] == [b"OK"] * 2
         assert server.breaker.state == "closed"
@@ -443,7 +443,7 @@ async def test_who_was_held_up_gives_the_server_a_moment_more(real):
     async with server_at(real.port) as server:
         await server.call([PING])
         slow = asyncio.create_task(server.call([("DEBUG", "SLEEP", 2.25 * TIMEOUT_S)]))
-        await until(lambda: server._lane.link.under_way)
+        await until(lambda: server._queue.link.under_way)
         time.sleep(2 * TIMEOUT_S)
         assert await slow == [b"OK"]
 
@@ -453,7 +453,7 @@ async def test_a_connection_that_came_while_the_process_was_held_up_is_one(real)
     async with server_at(real.port) as server:
         await asyncio.sleep(0.1)
         calling = asyncio.create_task(server.call([PING]))
-        await until(lambda: server._lane.connecting)
+        await until(lambda: server._queue.connecting)
         time.sleep(2 * TIMEOUT_S)
         assert await calling == [b"PONG"]
     await busy
@@ -481,7 +481,7 @@ async def test_what_was_under_way_on_a_lost_link_is_sent_again(real):
         await server.call([PING])
         sleeping = asyncio.create_task(server.call([("DEBUG", "SLEEP", 0.2)]))
         calls = [asyncio.create_task(server.call([("ECHO", n)])) for n in range(500)]
-        await until(lambda: server._lane.link.under_way)
+        await until(lambda: server._queue.link.under_way)
         proxy.cut()
         assert await asyncio.gather(*calls) == [[str(n).encode()] for n in range(500)]
         assert await sleeping == [b"OK"]
@@ -502,7 +502,7 @@ async def test_a_command_that_costs_its_connection_each_time_fails_alone():
             with pytest.raises(StoreUnavailable, match="again and again"):
                 await server.call([("KILL",)])
             assert server.breaker.state == "closed"
-        assert fake.count(b"KILL") == 4 * (1 + redis_lane.RESENDS_MAX)
+        assert fake.count(b"KILL") == 4 * (1 + redis_sendqueue.RESENDS_MAX)
 
 
 async def test_a_server_that_only_ever_hangs_up_is_not_asked_for_ever():
@@ -541,8 +541,8 @@ async def test_one_lost_link_does_not_cost_the_others():
         await server.call([PING])
         slow = asyncio.create_task(server.call([("SLOW",)]))
         await until(lambda: fake.count(b"SLOW"))
-        await server.call([PING], lasts=True)
-        lasting = asyncio.create_task(server.call([("SLOW",)], lasts=True))
+        await server.call([PING], confirm=True)
+        lasting = asyncio.create_task(server.call([("SLOW",)], confirm=True))
         await until(lambda: fake.count(b"SLOW") == 2)
         fake.hang_up(slice(1, 2))
         await until(lambda: fake.count(b"SLOW") == 3)
@@ -563,20 +563,20 @@ async def test_who_waits_for_a_replica_holds_up_nobody(tmp_path):
     with closing_all(primary, replica):
         await asyncio.to_thread(wait_until, replica.is_in_sync, "replica in sync")
         async with server_at(primary.port, 2.0) as server:
-            writes = [server.call([("INCR", "n")], lasts=True) for _ in range(600)]
+            writes = [server.call([("INCR", "n")], confirm=True) for _ in range(600)]
             answers = await asyncio.gather(*writes)
             assert sorted(n for n, _ in answers) == list(range(1, 601))
             assert {confirmed for _, confirmed in answers} == {1}
             replica.pause()
             began_s = time.monotonic()
-            writes = [asyncio.create_task(server.call([("INCR", "n")], lasts=True)) for _ in range(600)]
+            writes = [asyncio.create_task(server.call([("INCR", "n")], confirm=True)) for _ in range(600)]
             await asyncio.sleep(0.1)
-            writes += [asyncio.create_task(server.call([("INCR", "n")], lasts=True)) for _ in range(5)]
+            writes += [asyncio.create_task(server.call([("INCR", "n")], confirm=True)) for _ in range(5)]
             while time.monotonic() < began_s + 0.7:
                 asked_s = time.monotonic()
                 assert await server.call([PING]) == [b"PONG"]
                 assert time.monotonic() - asked_s < 0.3
-                writes.append(asyncio.create_task(server.call([("INCR", "n")], lasts=True)))
+                writes.append(asyncio.create_task(server.call([("INCR", "n")], confirm=True)))
                 await asyncio.sleep(0.02)
             answers = await asyncio.gather(*writes)
             assert {confirmed for _, confirmed in answers} == {0}
@@ -615,7 +615,7 @@ async def test_another_run_id_drops_every_link_to_the_old_one():
         await until(lambda: fake.count(b"SLOW"))
         assert told == []
         fake.run_id = "b" * 40
-        assert (await server.call([PING], lasts=True))[0] == b"b"
+        assert (await server.call([PING], confirm=True))[0] == b"b"
         assert await slow == [b"b"]
         assert told == ["change", "reply"]
         with pytest.raises(ConnectionError, match="another server"):
@@ -638,11 +638,11 @@ async def test_a_server_that_is_no_primary_is_as_good_as_away(reply):
 async def test_cancelling_a_caller_cancels_nobody_else(real):
     async with server_at(real.port, 5.0) as server:
         await server.call([PING])
-        for lasts in (False, True):
-            sleeping = asyncio.create_task(server.call([("DEBUG", "SLEEP", 0.1)], lasts=lasts))
-            calls = [asyncio.create_task(server.call([("ECHO", n)], lasts=lasts)) for n in range(100)]
+        for confirm in (False, True):
+            sleeping = asyncio.create_task(server.call([("DEBUG", "SLEEP", 0.1)], confirm=confirm))
+            calls = [asyncio.create_task(server.call([("ECHO", n)], confirm=confirm)) for n in range(100)]
             await asyncio.sleep(0.02)
-            calls += [asyncio.create_task(server.call([("ECHO", n)], lasts=lasts)) for n in range(100, 200)]
+            calls += [asyncio.create_task(server.call([("ECHO", n)], confirm=confirm)) for n in range(100, 200)]
             await asyncio.sleep(0)
             sleeping.cancel()
             for call in calls[::2]:
@@ -671,7 +671,7 @@ async def test_closing_is_bounded_and_idempotent(real):
         await server.call([PING])
         listener = await server.subscribe("c")
         proxy.swallows = True
-        hanging = [asyncio.create_task(server.call([PING], lasts=lasts)) for lasts in (False, True)]
+        hanging = [asyncio.create_task(server.call([PING], confirm=confirm)) for confirm in (False, True)]
         await asyncio.sleep(0.01)
         began_s = time.monotonic()
         await asyncio.gather(server.aclose(), server.aclose())
@@ -688,7 +688,7 @@ async def test_closing_is_bounded_and_idempotent(real):
 async def test_what_is_under_way_ends_before_the_close(real):
     async with server_at(real.port, 5.0) as server:
         slow = asyncio.create_task(server.call([("DEBUG", "SLEEP", 0.2)]))
-        await until(lambda: server._lane.link and server._lane.link.under_way)
+        await until(lambda: server._queue.link and server._queue.link.under_way)
         await server.aclose()
         assert await slow == [b"OK"]
 

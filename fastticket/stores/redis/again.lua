@@ -2,7 +2,7 @@
 -- Make again, on a server that has taken over, what a gateway heard in the last minute: ends,
 -- rotations and its own logins, in the order in which it heard them. Other gateways send theirs
 -- earlier or later, so nothing here depends on that order: an ended session leaves a mark, and a
--- marked one does not begin again (shard.lua). Where nothing is missing, nothing is written.
+-- marked one does not begin again (prelude.lua). Where nothing is missing, nothing is written.
 --
 -- KEYS  live, log, then users and attributes
 -- ARGV  shard, then for each record its kind and

@@ -42,12 +42,12 @@ def error_of(reply: str) -> known.RedisError:
     return _CLASSES.get(word, known.ResponseError)(text)
 
 
-def told(error: known.RedisError) -> str:
-    """The server's text: redis-py's exceptions of redirections lack its first word."""
+def text_with_code(error: known.RedisError) -> str:
+    """The server's text with its first word, which redis-py's exceptions of redirections lack."""
     word = next((word for word in _REDIRECTIONS if type(error) is _CLASSES[word]), "")
-    return shown(f"{word} {error}".strip())
+    return shortened(f"{word} {error}".strip())
 
 
-def shown(reply: object) -> str:
-    """A server's text, cut, for an error of ours."""
+def shortened(reply: object) -> str:
+    """A server's text, cut to REPLY_CHARS_MAX, for an error of ours."""
     return str(reply)[:REPLY_CHARS_MAX]

@@ -4,12 +4,12 @@
     {ft:NNN}:live        ZSET     MEMBER -> idle deadline, ms
     {ft:NNN}:user:USER   HASH     session id -> record
     {ft:NNN}:attr:ID     HASH     attribute -> value, and "" -> version and size; if there are any
-    {ft:NNN}:ended       ZSET     "sMEMBER" or "pUSER" -> when the mark expires, ms (shard.lua)
+    {ft:NNN}:ended       ZSET     "sMEMBER" or "pUSER" -> when the mark expires, ms (prelude.lua)
     {ft:NNN}:log         STREAM   kind -> MEMBER, then names and values
     ft:doorbell          CHANNEL  "NNN ENTRY" or "NNN ENTRY ID"
 
-NNN is the shard, ID a session id, USER a principal, MEMBER "ID.USER", ENTRY an id in the log. All
-keys of a shard have its hash tag, so they are in one slot of a Cluster.
+NNN is `shard_of(principal)` (contract.py), ID a session id, USER a principal, MEMBER "ID.USER",
+ENTRY an id in the log. All keys of a shard have its hash tag, so they are in one slot of a Cluster.
 
 A record has creation, idle timeout, absolute lifetime and the login's details. Kinds of log entries
 are opened, created, rotated, changed, revoked, everywhere and expired. The doorbell's short message

@@ -25,7 +25,7 @@ from typing import Any, cast
 import hiredis
 
 from fastticket.stores.redis.address import Command
-from fastticket.stores.redis.errors import error_of, shown
+from fastticket.stores.redis.errors import error_of, shortened
 from fastticket.stores.redis.patience import Patience
 
 REPLIES_PER_TURN = 16
@@ -214,7 +214,7 @@ class Link(asyncio.Protocol):
 
     def _push(self, reply: Any) -> None:
         if self.on_push is None:
-            self.lose(LinkLost(f"the server said what it was not asked for: {shown(reply)}"))
+            self.lose(LinkLost(f"the server said what it was not asked for: {shortened(reply)}"))
         else:
             self.on_push(reply)
 

@@ -1,8 +1,8 @@
 """The Lua scripts of this folder, as commands. Each is one atomic step in one shard.
 
-Every script begins with shard.lua, but exchange.lua, which is run too often to define what it does
-not use, and join.lua, which is about `ft:meta`. Every script may be sent again: doing it twice is
-doing it once.
+Every script begins with prelude.lua, but exchange.lua, which is run too often to define what it
+does not use, and join.lua, which is about `ft:meta`. Every script may be sent again: doing it twice
+is doing it once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Script:
 
 EXCHANGE, JOIN = Script("exchange"), Script("join")
 CREATE, ROTATE, REVOKE, AGAIN, SESSIONS, SWEEP, READ, WRITE, TAIL = (
-    Script(name, begins_with="shard")
+    Script(name, begins_with="prelude")
     for name in ("create", "rotate", "revoke", "again", "sessions", "sweep", "read", "write", "tail")
 )
 

@@ -27,7 +27,7 @@ from redis.exceptions import (
 from fastticket.errors import NotConfirmed, StoreBusy, StoreUnavailable
 from fastticket.stores.redis.address import Address, Command, slot_of
 from fastticket.stores.redis.cluster import Cluster
-from fastticket.stores.redis.errors import shown, told
+from fastticket.stores.redis.errors import shortened, text_with_code
 from fastticket.stores.redis.layout import key
 from fastticket.stores.redis.scripts import Script, ScriptCall, call_of
 from fastticket.stores.redis.servers import Server
@@ -37,7 +37,7 @@ log = logging.getLogger("fastticket.redis")
 
 ATTEMPTS = 6  # while a Cluster moves slots or elects a primary
 ATTEMPT_PAUSE_S = 0.01  # doubled each time
-#: Answers that mean: the same, again, in a moment or elsewhere.
+#: Replies after which the command is sent again, later or to another server.
 REDIRECTIONS = (MovedError, AskError, TryAgainError, ClusterDownError)
 
 
@@ -59,7 +59,9 @@ class Sender:
         self._topology = make_topology(self._address, self._on_server_change)
 
     def detach(self) -> Topology | None:
-        """Send nothing any more. The topology is for the caller to close; None: that is done."""
+        """Send nothing any more. The topology is for the caller to close; None: already
+        detached.
+        """
         topology, self._topology = self._topology, None
         return topology
 
@@ -77,9 +79,9 @@ class Sender:
 
     # --- scripts
 
-    async def run(self, calls: Mapping[int, ScriptCall], *, lasts: bool = False) -> dict[int, Any]:
-        """Run a script in each of some shards; what it returned, or StoreUnavailable. `lasts`: wait
-        for a replica, if that is configured.
+    async def run(self, calls: Mapping[int, ScriptCall], *, confirm: bool = False) -> dict[int, Any]:
+        """Run a script in each of some shards; what it returned, or StoreUnavailable. `confirm`:
+        wait for a replica, if that is configured.
         """
         if self.mismatch:
             return dict.fromkeys(calls, StoreUnavailable(self.mismatch))
@@ -88,7 +90,7 @@ class Sender:
         for attempt in range(ATTEMPTS):
             if attempt:
                 await _pause(attempt)
-            answers |= await self._send(left, answers, lasts)
+            answers |= await self._send(left, answers, confirm)
             left = {shard: call for shard, call in left.items() if isinstance(answers[shard], REDIRECTIONS)}
             if not left:
                 return answers
@@ -101,16 +103,16 @@ class Sender:
         return answers
 
     async def run_script(
-        self, shard: int, script: Script, keys: Sequence[str], arguments: Sequence[Any], *, lasts: bool = True
+        self, shard: int, script: Script, keys: Sequence[str], arguments: Sequence[Any], *, confirm: bool = True
     ) -> Any:
         """One script in one shard, as `call_of` takes it. StoreUnavailable."""
-        answers = await self.run({shard: call_of(shard, script, keys, arguments)}, lasts=lasts)
+        answers = await self.run({shard: call_of(shard, script, keys, arguments)}, confirm=confirm)
         if isinstance(answers[shard], StoreUnavailable):
             raise answers[shard]
         return answers[shard]
 
-    async def _send(self, calls: Mapping[int, ScriptCall], before: Mapping[int, Any], lasts: bool) -> dict[int, Any]:
-        """Once. `before`: the answers of the last time, if there was one."""
+    async def _send(self, calls: Mapping[int, ScriptCall], before: Mapping[int, Any], confirm: bool) -> dict[int, Any]:
+        """One attempt. `before`: the answers of the previous attempt; empty at the first."""
         groups: dict[tuple[Server, bool], dict[int, ScriptCall]] = {}
         answers: dict[int, Any] = {}
         for shard, call in calls.items():
@@ -120,14 +122,14 @@ class Sender:
                 answers[shard] = error
             else:
                 groups.setdefault(where, {})[shard] = call
-        sending = [self._send_group(where, group, lasts) for where, group in groups.items()]
+        sending = [self._send_group(where, group, confirm) for where, group in groups.items()]
         # Most calls concern one server: they need no task of their own.
         for sent in [await sending[0]] if len(sending) == 1 else await asyncio.gather(*sending):
             answers |= sent
         return answers
 
     async def _server_for(self, shard: int, before: Any) -> tuple[Server, bool]:
-        """The server, and whether it must be sent ASKING: it is about to get the slot."""
+        """The server, and whether it must be sent ASKING: it is importing the slot."""
         if isinstance(before, AskError) and isinstance(self.topology, Cluster):
             asked = self._serving[shard]
             host = before.host or (asked.name.rpartition(":")[0] if asked else "")
@@ -139,52 +141,52 @@ class Sender:
         return server, False
 
     async def _send_group(
-        self, where: tuple[Server, bool], calls: Mapping[int, ScriptCall], lasts: bool
+        self, where: tuple[Server, bool], calls: Mapping[int, ScriptCall], confirm: bool
     ) -> dict[int, Any]:
         """A failure concerns one server, and not the shards of the others."""
         try:
-            return await self._send_to(*where, calls, lasts)
+            return await self._send_to(*where, calls, confirm)
         except Exception as error:
             log.exception("redis: unexpected")
             return dict.fromkeys(calls, StoreUnavailable(f"redis: unexpected: {type(error).__name__}"))
 
     async def _send_to(
-        self, server: Server, asking: bool, calls: Mapping[int, ScriptCall], lasts: bool
+        self, server: Server, asking: bool, calls: Mapping[int, ScriptCall], confirm: bool
     ) -> dict[int, Any]:
         """One pipeline, by EVALSHA, and another one by EVAL for scripts that the server does not
         know.
         """
         try:
             answers = await self._pipeline(
-                server, asking, {shard: command for shard, (_, command) in calls.items()}, lasts
+                server, asking, {shard: command for shard, (_, command) in calls.items()}, confirm
             )
             unknown = [shard for shard, answer in answers.items() if isinstance(answer, NoScriptError)]
             if unknown:
                 sources = {shard: calls[shard][0].by_source(calls[shard][1]) for shard in unknown}
-                answers |= await self._pipeline(server, asking, sources, lasts)
+                answers |= await self._pipeline(server, asking, sources, confirm)
         except StoreBusy as error:
             return dict.fromkeys(calls, error)
         except StoreUnavailable as error:
             await self.topology.moved()
             return dict.fromkeys(calls, error)
         return {
-            shard: StoreUnavailable(f"redis {server.name}: {shown(answer)}")
+            shard: StoreUnavailable(f"redis {server.name}: {shortened(answer)}")
             if isinstance(answer, ResponseError) and not isinstance(answer, REDIRECTIONS)
             else answer
             for shard, answer in answers.items()
         }
 
     async def _pipeline(
-        self, server: Server, asking: bool, commands: Mapping[int, Command], lasts: bool
+        self, server: Server, asking: bool, commands: Mapping[int, Command], confirm: bool
     ) -> dict[int, Any]:
         lines: list[Command] = []
         for command in commands.values():
             lines += [("ASKING",)] * asking
             lines.append(command)
-        waits = lasts and self._address.is_replicated
-        replies = await server.call(lines, lasts=waits)
+        needs_replica = confirm and self._address.is_replicated
+        replies = await server.call(lines, confirm=needs_replica)
         if (
-            waits
+            needs_replica
             and not _is_confirmed(replies.pop())
             and not any(isinstance(reply, ResponseError) for reply in replies)
         ):
@@ -220,7 +222,7 @@ class Sender:
         """An error reply, as callers get it; its cause is a MovedError where a server of a Cluster
         was asked as if it were a single one.
         """
-        error = StoreUnavailable(f"{subject}: {told(reply)}")
+        error = StoreUnavailable(f"{subject}: {text_with_code(reply)}")
         if isinstance(reply, MovedError) and self._address.kind != "cluster":
             error = StoreUnavailable(f"{error}; it is a Cluster's: write redis+cluster:// in the store's URL")
             error.__cause__ = reply

@@ -33,7 +33,7 @@ from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from fastticket.errors import StoreUnavailable
 from fastticket.stores.redis.address import Address, Place, place_of
-from fastticket.stores.redis.errors import shown
+from fastticket.stores.redis.errors import shortened
 from fastticket.stores.redis.polling import DOUBT, in_time
 from fastticket.stores.redis.servers import Listener, Server
 from fastticket.tasks import end
@@ -160,7 +160,7 @@ class Sentinel:
         try:
             (masters,) = await sentinel.call([("SENTINEL", "MASTERS")])
             if isinstance(masters, ResponseError):
-                raise StoreUnavailable(f"redis {sentinel.name}: {shown(masters)}")
+                raise StoreUnavailable(f"redis {sentinel.name}: {shortened(masters)}")
             return _answer(masters, self._address.master)
         except StoreUnavailable as error:
             self._why = str(error)

@@ -1,15 +1,16 @@
 """A server as its callers see it: commands in, replies out; and how it is noticed that another
-server answers than before.
+server answers than before. `Server.check_configuration` refuses a version or a `maxmemory-policy`
+that would lose sessions.
 
-    call ──► breaker ──► Lane            ──► Link
-                     └─► Lane with WAIT  ──► Link     writes that must last: they delay no others
-    subscribe ─────────────────────────────► Link     the doorbell's
+    call ──► breaker ──► SendQueue             ──► Link
+                     └─► SendQueue with WAIT   ──► Link     confirmed writes: they delay no others
+    subscribe ───────────────────────────────────► Link     the doorbell's
 
 Rules of this file
 - A server that is silent, cannot be reached, or answers that it is no primary, has failed: all
   calls that wait or are under way fail with it.
 - A lost connection is no failure: another one is made, and calls that were under way are sent again
-  (`Lane`).
+  (`SendQueue`).
 - Every new link learns the server's run id. If that or the place is another than before, the links
   to the old server are dropped at once, and `on_change` is called before any reply of the new one
   is handed out: its data may be older.
@@ -29,9 +30,9 @@ from fastticket.errors import ConfigError, StoreUnavailable
 from fastticket.stores.redis.address import Command, Place
 from fastticket.stores.redis.breaker import Breaker
 from fastticket.stores.redis.connecting import connect, info_of
-from fastticket.stores.redis.errors import AWAY, shown
-from fastticket.stores.redis.lane import ENDS_PER_TURN, Call, Lane
+from fastticket.stores.redis.errors import AWAY, shortened
 from fastticket.stores.redis.link import Link, LinkLost, pack
+from fastticket.stores.redis.sendqueue import ENDS_PER_TURN, Call, SendQueue
 from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.redis")
@@ -63,18 +64,18 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._run_id = ""
         self._is_closed = False
-        self._lane = Lane(self)
-        self._lasting = Lane(self, pack([("WAIT", 1, int(timeout_s * 500))]))
+        self._queue = SendQueue(self)
+        self._confirmed_queue = SendQueue(self, pack([("WAIT", 1, int(timeout_s * 500))]))
         self._listeners: set[Listener] = set()
         self._links: set[Link] = set()  # until their sockets are closed
         self._connecting: set[asyncio.Task[Any]] = set()
         self.breaker = Breaker(self._loop.time)
 
-    async def call(self, commands: Sequence[Command], *, lasts: bool = False) -> list[Any]:
+    async def call(self, commands: Sequence[Command], *, confirm: bool = False) -> list[Any]:
         """Send commands in one go. Their replies in order, a ResponseError for a command that
         failed.
 
-        `lasts`: one reply more, the number of replicas that have confirmed the writes.
+        `confirm`: one reply more, the number of replicas that have confirmed the writes.
         StoreUnavailable: all failed; StoreBusy: the call has waited for too long, or too much
         waits.
         """
@@ -87,7 +88,7 @@ class Server:
         call.is_probe = state == "half-open"
         self.breaker.admit()
         try:
-            (self._lasting if lasts else self._lane).add(call)
+            (self._confirmed_queue if confirm else self._queue).add(call)
         except StoreUnavailable:
             self.skipped(call)
             raise
@@ -134,14 +135,14 @@ class Server:
     @property
     def is_idle(self) -> bool:
         """Whether no call waits for it, and no listener."""
-        return not (self._lane.calls or self._lasting.calls or self._listeners)
+        return not (self._queue.calls or self._confirmed_queue.calls or self._listeners)
 
     async def aclose(self) -> None:
         """End every connection. Calls under way get CLOSE_S to end. Idempotent."""
         if self._is_closed:
             return
         self._is_closed = True
-        pending = {call.answer for lane in (self._lane, self._lasting) for call in lane.calls}
+        pending = {call.answer for queue in (self._queue, self._confirmed_queue) for call in queue.calls}
         if pending:
             await asyncio.wait(pending, timeout=min(CLOSE_S, self._timeout_s))
         self._end_calls(self._drop_all(), "is closed", None)
@@ -151,7 +152,7 @@ class Server:
         if sockets := {link.closed for link in self._links if not link.closed.done()}:
             await asyncio.wait(sockets, timeout=CLOSE_S)
 
-    async def check(self) -> None:
+    async def check_configuration(self) -> None:
         """At start: check the version, and that no keys are evicted. ConfigError,
         StoreUnavailable.
         """
@@ -175,7 +176,7 @@ class Server:
                 policy,
             )
 
-    # --- called by the lanes (lane.Owner)
+    # --- called by the queues (sendqueue.Owner)
 
     def answered(self, call: Call) -> None:
         """A call has all its replies. If one says that the server cannot serve, the server has
@@ -204,8 +205,8 @@ class Server:
         if self._on_trouble:
             self._on_trouble()
 
-    async def new_link(self, lane: Lane) -> Link:
-        """A link to the present place. Called in a task of the lane's."""
+    async def new_link(self, queue: SendQueue) -> Link:
+        """A link to the present place. Called in a task of the queue's."""
         task = asyncio.current_task()
         assert task  # noqa: S101 -- for mypy
         self._connecting.add(task)
@@ -238,9 +239,9 @@ class Server:
         """Another server than before: drop all links, except the one that is being made in this
         task: that one has told.
         """
-        for lane in (self._lane, self._lasting):
-            if lane.connecting is None or lane.connecting is not asyncio.current_task():
-                lane.restart()
+        for queue in (self._queue, self._confirmed_queue):
+            if queue.connecting is None or queue.connecting is not asyncio.current_task():
+                queue.restart()
         for listener in list(self._listeners):
             listener.lose(LinkLost("another server answers now"))
         self._on_change(self)
@@ -248,13 +249,12 @@ class Server:
     # --- failing
 
     def _drop_all(self) -> list[Call]:
-        return [*self._lane.drop(), *self._lasting.drop()]
+        return [*self._queue.drop(), *self._confirmed_queue.drop()]
 
     def _fail(self, calls: list[Call], error: BaseException) -> None:
-        reason = shown(error) or type(error).__name__
-        if (
-            self.breaker.failed() and self.version
-        ):  # of a server that never answered, the caller of `open` logs what that means
+        reason = shortened(error) or type(error).__name__
+        # The caller of `open` logs the failure of a server that has never answered.
+        if self.breaker.failed() and self.version:
             log.error("redis %s: %s; asked again after a back-off", self.name, reason)
         if isinstance(error, AuthenticationError | NoPermissionError):
             reason += " (look at the user, the password and the ACL rules; docs/redis.md lists those that are needed)"

@@ -96,7 +96,7 @@ class RedisStore:
         self._sender.open()
         try:
             server = await self._sender.topology.server_of(slot_of(META))
-            await server.check()
+            await server.check_configuration()
             if not self._creates and not await self._meta.read():
                 where = f"redis {server.name}, database {self._address.db}"
                 raise NoStore(f"{where}: there is no store of fastticket; is it another one?")
@@ -227,7 +227,7 @@ class RedisStore:
         """By the user's index."""
         shard = shard_of(principal, self.shards)
         keys = (user_key(shard, principal),)
-        found = await self._takeover.run(shard, SESSIONS, keys, (principal,), lasts=False, believes=lambda _: False)
+        found = await self._takeover.run(shard, SESSIONS, keys, (principal,), confirm=False, believes=lambda _: False)
         sessions = [read_session(principal, *row) for row in zip(found[::3], found[1::3], found[2::3], strict=True)]
         return sorted(sessions, key=lambda session: session.idle_deadline_ms)
 
@@ -252,7 +252,7 @@ class RedisStore:
         """`HGETALL`."""
         shard = shard_of(principal, self.shards)
         keys = (attributes_key(shard, session_id),)
-        found = await self._takeover.run(shard, READ, keys, (session_id, principal), lasts=False)
+        found = await self._takeover.run(shard, READ, keys, (session_id, principal), confirm=False)
         if found is None:
             self._refuse_if_changed(shard)
             return None
@@ -296,7 +296,9 @@ class RedisStore:
         return replies | dict.fromkeys(left, StoreUnavailable(TAKING_OVER))
 
     async def _exchange(self, requests: Mapping[int, Request]) -> dict[int, Reply | StoreUnavailable]:
-        """Once."""
+        """One attempt to exchange; the replies may be those of a server that has just taken
+        over.
+        """
         takeover = self._takeover
         changed_before = takeover.changed & requests.keys()
         calls = {shard: _exchange_call(shard, request) for shard, request in requests.items()}

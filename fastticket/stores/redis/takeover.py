@@ -100,7 +100,7 @@ class Takeover:
         keys: Sequence[str],
         arguments: Sequence[Any],
         *,
-        lasts: bool = True,
+        confirm: bool = True,
         believes: Callable[[Any], bool] = bool,
     ) -> Any:
         """`believes`: whether an answer is true even of a server that has just taken over: what it
@@ -110,7 +110,7 @@ class Takeover:
             failed = await self.make_again(self.behind & {shard})
             if failed:
                 raise failed[shard]
-            answer = await self._sender.run_script(shard, script, keys, arguments, lasts=lasts)
+            answer = await self._sender.run_script(shard, script, keys, arguments, confirm=confirm)
             if shard not in self.behind or believes(answer):
                 return answer
         raise StoreUnavailable(TAKING_OVER)

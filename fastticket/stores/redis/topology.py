@@ -1,7 +1,7 @@
 """Which server serves which slot: a single server, Sentinel's master, or a Cluster's primaries.
 
     URL ──► parse_url ──► Address ──► make_topology ──► Single | Sentinel | Cluster
-                                                        server_of(slot) ──► Server ──► Lane ──► Link
+    server_of(slot) ──► Server ──► SendQueue ──► Link
 
 `confirm_s`: how often a topology confirms which server is the primary. When another server takes
 one's place, `on_change` is called before any of its replies is handed out: its data may be older.

@@ -1,4 +1,4 @@
-"""A lane to a server: the queues in which calls wait, and the link on which they leave in order.
+"""Sending calls to one server: calls wait in queues, and leave in order on one link.
 
     call ──► Turns: a queue for each kind of call ──► one write a turn of the loop ──► Link
 
@@ -81,7 +81,7 @@ class Group(Batch):
 
 
 class Owner(Protocol):
-    """The server that a lane belongs to."""
+    """The server that a `SendQueue` belongs to."""
 
     def answered(self, call: Call) -> None:
         """A call has all its replies."""
@@ -93,14 +93,17 @@ class Owner(Protocol):
         """The server hangs or cannot be reached."""
 
     def lost(self, error: BaseException) -> None:
-        """A link was lost; the lane makes another one."""
+        """A link was lost; the queue makes another one."""
 
-    async def new_link(self, lane: Lane) -> Link:
+    async def new_link(self, queue: SendQueue) -> Link:
         """Connect. OSError, RedisError."""
 
 
-class Lane:
-    """`wait`: the packed command that confirms writes, if they must be confirmed."""
+class SendQueue:
+    """The calls that wait for one server, and the link that they leave on.
+
+    `wait`: the packed WAIT that confirms writes; empty: they are not confirmed.
+    """
 
     def __init__(self, owner: Owner, wait: bytes = b"") -> None:
         self._loop = asyncio.get_running_loop()

@@ -1,9 +1,16 @@
 """The gateway around the data plane: its configuration, and the processes that serve.
 
-configuration  settings (what it is), reader (of TOML), linkis (of linkis.properties), rules
-               (allowed values), writer (to TOML), checks (keys and the machine)
-supervisor     supervisor, generation, processes, forking, listeners, records
-worker         worker, answers, assembly, upstreams, health, notices, notes
-between them   given (at the fork), control (commands), slot (counters, notes), handover (clients)
+configuration  settings (what it is), reader (of TOML), linkis (of linkis.properties), properties
+               (that format), rules (allowed values), routing (the route of a path, for rules and
+               checks), addresses (as they are written), problems (what is wrong, collected),
+               writer (to TOML), checks (keys and the machine)
+supervisor     supervisor, generation, processes, forking, listeners, totals (of workers' counters),
+               exitcodes
+worker         worker, asks (answers to the data plane's), exemption (paths without a ticket),
+               assembly, upstreams, health, notices, notes, pacing (of closing WebSockets),
+               descriptors (how many clients fit)
+between them   inheritance (at the fork), control (commands), sharedmemory (counters, notes),
+               handover (clients)
+both sides     binding (of listening sockets), lookups (of names), linewriter (of both logs' lines)
 operators      admin, snapshot, metrics, errorlog, logfile, systemd
 """

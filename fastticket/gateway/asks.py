@@ -1,5 +1,6 @@
-"""Answers what the data plane asks: whose session a ticket is, whether a path is exempt, and the
-changes that applications ask for (login, logout, rotation).
+"""Answers what the data plane asks: whose session a ticket is, whether a path is exempt, which
+fields clear the cookies of several tickets, whether the session of a stream or tunnel is still
+alive, and the changes that applications ask for (login, logout, rotation).
 
 Each ask is answered in a task of its own, for the handle that it came with. If its client has gone
 meanwhile, the data plane ignores the answer.
@@ -30,7 +31,7 @@ from fastticket.sessions.ticketcache import Consistency, TicketCache
 
 log = logging.getLogger("fastticket.gateway")
 
-LOOKS_PER_TURN = 32  # asks begun in one turn of the loop: about a millisecond of work
+LOOKUPS_PER_TURN = 32  # begun in one turn of the loop: about a millisecond of work
 CHANGES_PER_TURN = 8
 NOT_CACHED = b"Cache-Control: no-store\r\n"
 #: The asks that change a session.
@@ -53,22 +54,22 @@ class AskQueue:
     """
 
     def __init__(self) -> None:
-        self._looks: deque[Ask] = deque()
+        self._lookups: deque[Ask] = deque()
         self._changes: deque[Ask] = deque()
 
     def __bool__(self) -> bool:
-        return bool(self._looks or self._changes)
+        return bool(self._lookups or self._changes)
 
     def add(self, asks: Iterable[Ask]) -> bool:
         """Add asks. Returns whether the queue was empty and is not any more."""
         had_some = bool(self)
         for ask in asks:
-            (self._changes if ask.kind in CHANGES else self._looks).append(ask)
+            (self._changes if ask.kind in CHANGES else self._lookups).append(ask)
         return bool(self) and not had_some
 
     def take(self) -> list[Ask]:
         """The asks to begin with in this turn of the loop."""
-        taken = [self._looks.popleft() for _ in range(min(len(self._looks), LOOKS_PER_TURN))]
+        taken = [self._lookups.popleft() for _ in range(min(len(self._lookups), LOOKUPS_PER_TURN))]
         return taken + [self._changes.popleft() for _ in range(min(len(self._changes), CHANGES_PER_TURN))]
 
 
@@ -84,9 +85,9 @@ class Answers:
         self._exemptions = [Exemption(route.exempt) if route.exempt else None for route in routes]
         self._queue = AskQueue()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._was_http_told = False
+        self._has_warned_about_http = False
 
-    def take_in(self) -> None:
+    def begin_new(self) -> None:
         """Begin to answer what was asked since the last call."""
         if self._queue.add(self._proxy.asks()):
             asyncio.get_running_loop().call_soon(self._begin)
@@ -97,8 +98,8 @@ class Answers:
             await asyncio.wait(self._tasks)
 
     def _begin(self) -> None:
-        """Begin some answers in this turn of the loop, more in the next: between them the data plane
-        serves requests that need no answer.
+        """Begin some answers in this turn of the loop, more in the next: between them the data
+        plane serves requests that need no answer.
         """
         for ask in self._queue.take():
             task = asyncio.get_running_loop().create_task(self._answer(ask))
@@ -124,7 +125,7 @@ class Answers:
             await self._change_session(ask, self._log_out_everywhere(ask))
         elif ask.kind == AskKind.ROTATE:
             await self._change_session(ask, self._rotate(ask))
-        self.take_in()  # the connection may have gone on to its next request
+        self.begin_new()  # the connection may have gone on to its next request
 
     # --- tickets and paths
 
@@ -145,8 +146,8 @@ class Answers:
             self._proxy.admit(ask.handle)
 
     async def _authenticate_latest(self, ask: Ask) -> None:
-        """For a request that asks when its session ends: other gateways may have moved the deadline.
-        Without the store, as this gateway knows it.
+        """For a request that asks when its session ends: other gateways may have moved the
+        deadline. Without the store, as this gateway knows it.
         """
         try:
             await self._cache.authenticate(ask.tickets, touch=ask.is_use, consistency="strong")
@@ -178,11 +179,13 @@ class Answers:
         )
         self._proxy.doubt(ask.handle, _set_cookies(values), " ".join(tickets).encode("latin-1"))
 
-    # --- changes of sessions: each returns the field lines to add to the response that waits
+    # --- changes of sessions
 
     async def _change_session(self, ask: Ask, change: Coroutine[None, None, bytes]) -> None:
         """Make a change, and only then let the response go on: one that says "logged out" must be
         true.
+
+        `change` returns the field lines to add to the response.
         """
         try:
             self._proxy.relay(ask.handle, await change)
@@ -214,7 +217,7 @@ class Answers:
         )
         await self._end_sessions(ask.tickets)
         self.session_changes["login"] += 1
-        self._tell_of_http(ask.where)
+        self._warn_about_http(ask.where)
         return self._set(ticket, ask.where, self._config.ticket.remember_lifetime_s if remember else None)
 
     async def _log_out(self, ask: Ask) -> bytes:
@@ -239,7 +242,9 @@ class Answers:
         return self._set(ticket, ask.where, self._cache.remembered_s(ticket))
 
     async def _end_sessions(self, tickets: str) -> None:
-        """End the sessions of a request's tickets: none, one, or several. Some may have ended already."""
+        """End the sessions of a request's tickets: none, one, or several. Some may have ended
+        already.
+        """
         for ticket in tickets.split():
             with contextlib.suppress(TicketRefused):
                 await self._cache.logout(ticket)
@@ -257,12 +262,12 @@ class Answers:
         """The field lines that take the ticket from the client."""
         return _set_cookies(self._cookie.clear(where.host, is_https=where.is_https)) + NOT_CACHED
 
-    def _tell_of_http(self, where: Where) -> None:
+    def _warn_about_http(self, where: Where) -> None:
         """Log once that the cookie of a login over plain http is Secure: browsers drop it."""
-        if self._was_http_told or where.is_https or not self._cookie.is_guessed_secure:
+        if self._has_warned_about_http or where.is_https or not self._cookie.is_guessed_secure:
             return
         if self._cookie.is_secure(where.host, is_https=False):
-            self._was_http_told = True
+            self._has_warned_about_http = True
             log.warning(
                 "a login on %s came by http, as far as trusted_proxies say, and its cookie is Secure: browsers drop it unless https "
                 "ends before this gateway. [ticket] cookie_secure = true if it does, false if there is none",

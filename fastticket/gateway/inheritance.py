@@ -39,9 +39,9 @@ class Given:
     start: Start = Start.FIRST
     #: The addresses of names by `host:port`, as a worker found them last; []: it found none.
     servers: Mapping[str, Sequence[Server]] = dataclasses.field(default_factory=dict)
-    #: The present workers have no store either and hold no session: a reload without the store
-    #: loses nothing.
-    is_store_away: bool = False
+    #: A reload without the store loses nothing: the present workers have no store either, and hold
+    #: no session.
+    loses_nothing: bool = False
     keys: Keyring = dataclasses.field(init=False, repr=False)  #: made of `pairs`, or of the environment
 
     def __post_init__(self) -> None:
@@ -50,4 +50,4 @@ class Given:
     @property
     def may_lack_store(self) -> bool:
         """Whether to serve without a store that answers."""
-        return self.start is not Start.RELOAD or self.is_store_away
+        return self.start is not Start.RELOAD or self.loses_nothing

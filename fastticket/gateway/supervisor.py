@@ -9,9 +9,11 @@ goes on unchanged.
     SIGHUP            reload
     SIGUSR1           open the log files anew
 
-Rule of this file: signals, reports and ends of workers are only noted while the event loop runs.
-`_act` does what follows from them between two runs of the loop, because it forks, and a child must
-not be inside a running loop.
+Each second `_watch` looks for workers that hang: it kills them, and they are replaced like any that
+died.
+
+Rule of this file: nothing forks while the event loop runs, because a child must not be inside a
+running loop. What leads to a fork is noted, and `_act` does it between two runs.
 """
 
 from __future__ import annotations
@@ -54,8 +56,8 @@ def run(load: Callable[[], Config], ready: Callable[[list[str]], None]) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. FastticketError: the first generation cannot
     serve.
 
-    `load` reads the configuration, also on SIGHUP; `ready` is called with the addresses once clients
-    are accepted.
+    `load` reads the configuration, also on SIGHUP; `ready` is called with the addresses once
+    clients are accepted.
     """
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         return Supervisor(load, ready, runner).run()
@@ -79,9 +81,9 @@ class Supervisor:
         self._restarts = 0
         self._reloads = {"done": 0, "refused": 0}
         self._is_reload_wanted = False
-        self._is_leaving = False  # not ready, so that balancers stop sending clients; everybody is served
-        self._left_at_s = 0.0  # when that began
-        self._is_stop_due = False  # `shutdown_delay_s` runs, and then it stops
+        self._is_unready = False  # balancers are to stop sending clients; those that come are served
+        self._unready_at_s = 0.0  # loop time
+        self._is_stop_due = False  # `shutdown_delay_s` runs; `_stop` comes after it
         self._is_stopping = False
         self._exit_code = 0
         self._news = asyncio.Event()  # there is something to act on
@@ -89,9 +91,10 @@ class Supervisor:
 
     def run(self) -> int:
         """Serve until told to stop and every worker is gone; the exit code. FastticketError."""
-        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # for workers only; nginx's habits send it to the main process
+        # Only workers take SIGUSR2. Operators used to nginx send it to the main process.
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._leave)
+            self._loop.add_signal_handler(number, self._on_stop_signal)
         self._loop.add_signal_handler(signal.SIGHUP, self._want_reload)
         self._loop.add_signal_handler(signal.SIGUSR1, self._reopen_logs)
         self._loop.add_signal_handler(signal.SIGCHLD, self._news.set)
@@ -134,7 +137,7 @@ class Supervisor:
             notify(reloading())
             self._bring_up()
         if self._present:
-            self._let_serve(self._present)
+            self._start_listening(self._present)
             self._replace_dead(self._present)
 
     # --- generations
@@ -161,18 +164,18 @@ class Supervisor:
             self._start(self._coming, number)
 
     def _given(self, config: Config) -> Given:
-        """What the workers of a coming generation get. ConfigError: no keys."""
+        """Read keys and addresses for the workers of a coming generation. ConfigError: no keys."""
         pairs = config.key_pairs()
         if not self._present:
             return Given(config, pairs)
         self._totals.learn_servers(self._slots())
         notes = [note for process in self._present.processes.values() if (note := process.slot.note())]
-        is_nothing_lost = all(is_store_away(note) and not note["now"]["sessions_held"] for note in notes)
-        return Given(config, pairs, Start.RELOAD, dict(self._totals.servers), is_nothing_lost)
+        loses_nothing = all(is_store_away(note) and not note["now"]["sessions_held"] for note in notes)
+        return Given(config, pairs, Start.RELOAD, dict(self._totals.servers), loses_nothing)
 
     def _bind_admin(self, config: Config) -> socket.socket | None:
-        """The admin listener of a coming generation. It is bound with every reload, also at the same
-        address: another process may have taken the place of the socket file.
+        """The admin listener of a coming generation. It is bound with every reload, also at the
+        same address: another process may have taken the place of the socket file.
         """
         address = config.admin_address()
         return listen_beside(address, config.admin_access()) if address else None
@@ -185,7 +188,7 @@ class Supervisor:
         if coming.admin and address:
             take_place(coming.admin, address)
         self._runner.run(self._admin.move_to(coming.admin))
-        self._let_serve(coming)
+        self._start_listening(coming)
         notify(READY)
         if before is None:
             self._ready([name_of(s) for s in coming.sockets[0]])
@@ -193,7 +196,7 @@ class Supervisor:
         self._reloads["done"] += 1
         log.info("reloaded: %d workers serve by %s", len(coming.sockets), coming.config.source)
         self._hand_keys(coming.given, [*self._retiring, before])
-        self._let_go(before)
+        self._retire(before)
 
     @staticmethod
     def _hand_keys(given: Given, retiring: Iterable[Generation]) -> None:
@@ -206,27 +209,27 @@ class Supervisor:
             for process in generation.processes.values():
                 process.replace_keys(given.pairs)
 
-    def _let_serve(self, generation: Generation) -> None:
-        """Let the workers accept clients that are ready for it. No socket listens before this, so a
-        generation that is given up has no clients.
+    def _start_listening(self, generation: Generation) -> None:
+        """Make the sockets of ready workers listen, and let the workers accept. No socket listens
+        before this, so a generation that is given up has no clients.
         """
         for number, process in generation.processes.items():
             if process.is_ready and not process.is_serving:
                 for listener in generation.sockets[number]:
                     listener.listen(BACKLOG)
                 process.let_serve()
-                if self._is_leaving:
+                if self._is_unready:
                     process.let_leave()
 
     def _give_up(self, coming: Generation, failure: FastticketError) -> None:
         self._coming = None
         if coming.admin:
             discard(coming.admin)
-        self._let_go(coming)
+        self._retire(coming)
         self._refuse(failure)
 
-    def _let_go(self, generation: Generation) -> None:
-        """Its workers retire. Of too many retiring generations the oldest are stopped."""
+    def _retire(self, generation: Generation) -> None:
+        """Retire its workers, and stop the oldest of too many retiring generations."""
         generation.retire()
         self._retiring.append(generation)
         for late in self._retiring[:-RETIRING_GENERATIONS_MAX]:
@@ -353,13 +356,13 @@ class Supervisor:
 
     # --- signals, and POST /drain
 
-    def _leave(self) -> None:
+    def _on_stop_signal(self) -> None:
         """SIGTERM, SIGINT: not ready from now on, and stop after `shutdown_delay_s`, when every
         balancer has noticed; at once for a second signal.
         """
         delay_s = self._present.config.gateway.shutdown_delay_s if self._present else 0.0
-        if self._is_leaving:  # balancers could notice since then
-            delay_s -= self._loop.time() - self._left_at_s
+        if self._is_unready:  # balancers have had this long to notice
+            delay_s -= self._loop.time() - self._unready_at_s
         if self._is_stop_due or delay_s <= 0:
             self._stop()
             return
@@ -367,31 +370,33 @@ class Supervisor:
         notify(STOPPING)
         log.info("not ready any more; stops in %g s (shutdown_delay_s)", delay_s)
         self._loop.call_later(delay_s, self._stop)
-        self._let_leave()
+        self._become_unready()
 
-    def _let_leave(self) -> None:
-        if not self._is_leaving:
-            self._is_leaving, self._left_at_s = True, self._loop.time()
+    def _become_unready(self) -> None:
+        if not self._is_unready:
+            self._is_unready, self._unready_at_s = True, self._loop.time()
         for process in self._serving():
             process.let_leave()
 
     def _drain(self) -> None:
         """POST /drain: what an orchestrator asks for before it sends SIGTERM."""
-        if not self._is_leaving:
+        if not self._is_unready:
             log.info("not ready any more: drained by POST /drain; SIGTERM ends it, DELETE /drain takes it back")
-            self._let_leave()
+            self._become_unready()
 
     def _undrain(self) -> None:
         """DELETE /drain: ready again, unless a signal has told it to stop."""
-        if self._is_stop_due or self._is_stopping or not self._is_leaving:
+        if self._is_stop_due or self._is_stopping or not self._is_unready:
             return
         log.info("ready again: DELETE /drain")
-        self._is_leaving = False
+        self._is_unready = False
         for process in self._serving():
             process.let_stay()
 
     def _stop(self) -> None:
-        """Stop all generations. The sockets close at once, so that no client waits in their queues."""
+        """Stop all generations. The sockets close at once, so that no client waits in their
+        queues.
+        """
         if self._is_stopping:
             return
         self._is_stopping = True
@@ -420,7 +425,7 @@ class Supervisor:
         present = self._present
         serving = {n: p for n, p in present.processes.items() if p.is_ready} if present else {}
         return Snapshot(
-            is_stopping=self._is_stopping or self._is_leaving,
+            is_stopping=self._is_stopping or self._is_unready,
             readiness=present.config.gateway.readiness if present else (),
             workers=present.config.gateway.workers if present else 0,
             serving={number: process.slot.note() for number, process in serving.items()},

@@ -282,7 +282,7 @@ class Worker:
         if self.proxy.turn() and not self._is_turn_due:
             self._is_turn_due = True
             asyncio.get_running_loop().call_soon(self._turn_again)
-        self._answers.take_in()
+        self._answers.begin_new()
 
     def _turn_again(self) -> None:
         self._is_turn_due = False
@@ -294,7 +294,7 @@ class Worker:
         if self._pacing:
             self._pacing.told += self.proxy.part(self._pacing.due(asyncio.get_running_loop().time()))
         self._ticked.set()
-        self._answers.take_in()
+        self._answers.begin_new()
         self._notices.tell()
         if self._is_retiring:
             self._hand_over()

@@ -77,7 +77,7 @@ class WebSession(SessionMapping):
         self._is_remembered_login = False
         self._is_rotation_due = False
         self._tickets_to_end: list[str] = []
-        self._was_revoked = False  # the ticket that came; its cookie stays unless somebody logs out
+        self._was_revoked = False  # the ticket that came; its cookie stays unless the application logs out
         self._is_accessed = False  # by the application: the response depends on the cookie
         self._has_answered = False
 
@@ -197,7 +197,7 @@ class WebSession(SessionMapping):
         if self._tickets_to_end and self._login_due is None:
             await self._log_out()  # before an error in the attributes can prevent it
         login_due, moving = self._login_due, self._moving_into_session()
-        if self._tickets_to_end:
+        if self._tickets_to_end:  # for a login, only now: a value that cannot move has undone nothing
             await self._log_out()
         try:
             if login_due is not None:
@@ -266,7 +266,7 @@ class WebSession(SessionMapping):
         return NotLoggedIn(f"session: {names} can not be kept for a visitor who is not logged in: {remedy}")
 
     def _remedy(self, log_in: str) -> str:
-        """What a programmer can do who wants to keep something for anonymous visitors."""
+        """How to keep something for anonymous visitors: text for an error."""
         return f"{log_in}, or put the framework's own signed-cookie sessions around this one"
 
     # --- logout, login, rotation

@@ -108,15 +108,17 @@ def pytest_collection_modifyitems(items):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     """Measure no coverage of an UNTRACED test, nor of the processes that it starts."""
-    coverage = "coverage" in sys.modules and sys.modules["coverage"].Coverage.current()
-    if not coverage or not item.nodeid.removeprefix("tests/").startswith(UNTRACED):
+    if not item.nodeid.removeprefix("tests/").startswith(UNTRACED):
         return (yield)
     settings = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("COVERAGE_")}
-    coverage.stop()
+    trace, trace_of_threads = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)
     try:
         return (yield)
     finally:
-        coverage.start()
+        threading.settrace(trace_of_threads)
+        sys.settrace(trace)
         os.environ.update(settings)
 
 

@@ -1,12 +1,12 @@
 """One gateway process: the control plane around the data plane.
 
-The data plane (`dataplane.proxy`) serves sockets by itself. This is what it cannot do: load
-sessions, log in and out, timers, signals. Shutdown, in order: close the listeners, end idle
-connections, let the others finish (`drain_timeout_s`), write every touch, close. Where the sockets
-outlive the gateway, whoever comes is served until the tunnels have ended: nobody else would serve
-him. A worker that retires does the same, but first hands over the clients with nothing under way,
-who are served by the new configuration from their next request on, and lets the others have their
-answer (`retire_timeout_s`).
+The data plane (`dataplane.proxy`) serves sockets by itself. This is what it cannot do: load sessions,
+log in and out, timers, signals. Shutdown, in order: close the listeners, end idle connections, let
+the others finish (`drain_timeout_s`), write every touch, close. Where the sockets outlive the
+gateway, whoever comes is served until the tunnels have ended: nobody else would serve him. A worker
+that retires does the same, but first hands over the clients with nothing under way, who are served
+by the new configuration from their next request on, and lets the others have their answer
+(`retire_timeout_s`).
 """
 
 from __future__ import annotations

@@ -773,7 +773,7 @@ cdef class Exchange(Links):
             self._close_both(index)
         return True
 
-    # --------------------------------------------------------------------------------- what is slow
+    # ---------------------------------------------------------------------------------- what is slow
 
     cdef inline void _upstream_is_late(self, uint32_t index, Timer timer) noexcept nogil:
         cdef Conn *c = &self.conns[index]
@@ -796,9 +796,7 @@ cdef class Exchange(Links):
         return c.request.is_held_up or self.conns[c.peer].unsent != NULL or c.window_bytes >= wanted
 
     cdef inline void _await_body(self, uint32_t index) noexcept nogil:
-        """A window of a request's body begins. For a request that was admitted it ends in
-        `_vouch`.
-        """
+        """A window of a request's body begins. For a request that was admitted it ends in `_vouch`."""
         cdef Conn *c = &self.conns[index]
         c.window_bytes = 0
         c.request.is_held_up = self.conns[c.peer].unsent != NULL

@@ -73,7 +73,7 @@ def unseen_signatures():
 @pytest.mark.parametrize(("stub", "kind", "method"), unseen_signatures())
 def test_a_signature_that_stubtest_can_not_see_is_that_of_the_source(stub, kind, method):
     source = stub.with_suffix(".pyx").read_text()
-    body = re.search(rf"^cdef class {kind}:\n(.*?)(?=^\S|\Z)", source, re.MULTILINE | re.DOTALL)[1]
+    body = re.search(rf"^cdef class {kind}(?:\(\w+\))?:\n(.*?)(?=^\S|\Z)", source, re.MULTILINE | re.DOTALL)[1]
     parameters = re.search(rf"def {UNSEEN[method.name]}\(\s*self,?\s*(.*?)\s*\):", body, re.DOTALL)[1]
     for node in method.args.args + method.args.kwonlyargs:
         node.annotation = None

@@ -39,7 +39,9 @@ class Admission(Exchange):
         """Let a stream or tunnel go on, or end it at once."""
 
     def suits(self, handle: int, ticket: str) -> bool:
-        """Whether the holder of that ticket will come back to the server whose response waits now."""
+        """Whether the holder of that ticket will come back to the server whose response waits
+        now.
+        """
 
     def readmit(self, handle: int, ticket: str) -> None:
         """The session of a response that waits has another ticket now (AskKind.ROTATE): a stream or

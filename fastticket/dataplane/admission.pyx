@@ -299,8 +299,8 @@ cdef class Admission(Exchange):
         return True
 
     cdef inline void _end_for_session(self, uint32_t index) noexcept nogil:
-        """End a stream, tunnel or upload whose session is over. A client that uploads gets 401: nothing
-        of the answer is on its way.
+        """End a stream, tunnel or upload whose session is over. A client that uploads gets 401:
+        nothing of the answer is on its way.
         """
         cdef Conn *c = &self.conns[index]
         cdef uint32_t upstream = c.peer
@@ -438,8 +438,8 @@ cdef class Admission(Exchange):
             self._end_turn()
 
     def refuse(self, handle, verdict):
-        """The ticket is not alive, or that is not known: answer 401 or 503; where a ticket is optional,
-        forward without identity.
+        """The ticket is not alive, or that is not known: answer 401 or 503; where a ticket is
+        optional, forward without identity.
         """
         cdef uint32_t index = self._find(handle, Downstream.ASKING)
         if index != NONE and self.conns[index].request.asked != AskKind.EXEMPTION:
@@ -449,8 +449,8 @@ cdef class Admission(Exchange):
             self._end_turn()
 
     def doubt(self, handle, bytes fields not None, bytes tickets not None):
-        """The client came with these tickets (spaces between), and it is not known which is meant; the
-        answer gets these field lines.
+        """The client came with these tickets (spaces between), and it is not known which is meant;
+        the answer gets these field lines.
         """
         cdef uint32_t index = self._find(handle, Downstream.ASKING)
         if len(fields) > DOUBT_BYTES_MAX:

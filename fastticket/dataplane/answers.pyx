@@ -1,5 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
-"""Answers of the data plane's own, what follows an answer, and what is kept of a request for the log.
+"""Answers of the data plane's own, what follows an answer, and what is kept of a request for the
+log.
 
 Answers of our own (4xx, 5xx) end the connection unless the request was read to its end. What each
 says stands in reasons.pyx.
@@ -320,7 +321,8 @@ cdef class Answers(Connections):
         c.request.entry.key_id = NO_KEY
 
     cdef inline void _note_refused(self, Conn *c, int verdict) noexcept nogil:
-        """Note the key of a ticket that is not admitted; its principal only if its signature was good.
+        """Note the key of a ticket that is not admitted; its principal only if its signature was
+        good.
         """
         cdef Entry *entry = c.request.entry
         if entry == NULL or c.request.checked.size == 0 or verdict == Verdict.MALFORMED:

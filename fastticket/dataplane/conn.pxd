@@ -1,6 +1,6 @@
-# What is known of a connection: of its socket (`Conn`), of the client at its other end (`Client`), of
-# the request under way (`Request`), of the way to a server (`Link`). A downstream connection has a
-# client and a request, an upstream one a link; the other parts of its slot stay zero.
+# What is known of a connection: of its socket (`Conn`), of the client at its other end (`Client`),
+# of the request under way (`Request`), of the way to a server (`Link`). A downstream connection has
+# a client and a request, an upstream one a link; the other parts of its slot stay zero.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 

@@ -12,8 +12,8 @@ ROUTE_TIMEOUTS: tuple[str, ...]
 
 @disjoint_base
 class Connections:
-    """The slots of connections. Register `fileno()` for reading and call `turn` whenever it is readable,
-    `tick` some times a second.
+    """The slots of connections. Register `fileno()` for reading and call `turn` whenever it is
+    readable, `tick` some times a second.
     """
 
     def fileno(self) -> int:

@@ -16,16 +16,16 @@ A method that no layer overrides is `inline`: its own file calls it directly, th
 vtable.
 
 Rules of all of them
-    - A *connection* is a slot of a fixed table; a handle is its number and its generation, so what is
-      said about a closed connection never reaches the next one in its slot, and a slot closed in a
-      turn is not used again before the turn ends. An *exchange* is a downstream and an upstream
+    - A *connection* is a slot of a fixed table; a handle is its number and its generation, so what
+      is said about a closed connection never reaches the next one in its slot, and a slot closed in
+      a turn is not used again before the turn ends. An *exchange* is a downstream and an upstream
       connection that are each other's peer, from the forwarding of a request to the end of its
       response.
     - Sockets are edge-triggered. `readable` remembers what the kernel will not say again; a read
       shorter than asked for clears it, unless the other side has hung up: then only the end itself
       does.
-    - What the kernel's send buffer does not take is kept (`unsent`), and nothing more is read from the
-      other side until it has gone: so at most one buffer a direction is in flight.
+    - What the kernel's send buffer does not take is kept (`unsent`), and nothing more is read from
+      the other side until it has gone: so at most one buffer a direction is in flight.
     - Each kind of wait has one length, so its deadlines are a list that is sorted by itself. A
       deadline of ours or of a client is set once and is not extended by bytes; bodies must keep a
       minimum rate instead. What bounds a silence (of a response, of a tunnel, of an upstream that
@@ -399,10 +399,10 @@ cdef class Connections:
         return not c.readable
 
     cdef inline void _guard_end(self, Conn *c, bint is_unframed) noexcept nogil:
-        """Set SO_LINGER so that any close of this connection is a reset, or is ordinary again. From the head of an answer whose
-        end is the connection's to its last byte, whatever closes it resets it: a service that
-        breaks off, a deadline, the death of this process. The kernel is told beforehand, so no
-        other place has to think of it.
+        """Set SO_LINGER so that any close of this connection is a reset, or is ordinary again. From
+        the head of an answer whose end is the connection's to its last byte, whatever closes it
+        resets it: a service that breaks off, a deadline, the death of this process. The kernel is
+        told beforehand, so no other place has to think of it.
         """
         cdef linger how
         how.l_onoff = is_unframed

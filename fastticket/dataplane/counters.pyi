@@ -1,4 +1,6 @@
-"""The data plane's counters: numbers written in place, into memory that another process may read."""
+"""The data plane's counters: numbers written in place, into memory that another process may
+read.
+"""
 
 from collections.abc import Mapping
 from typing import Any

@@ -2,5 +2,6 @@
 
 from collections.abc import Mapping
 
-#: Gateways that may ask at the endpoint, as `Proxy` has them in `front`, to how they describe a request.
+#: Gateways that may ask at the endpoint, as `Proxy` has them in `front`, to how they describe a
+#: request.
 FRONTS: Mapping[str, int]

@@ -32,8 +32,8 @@ class Forwarding:
         writes_forwarded: bool = False,
         upgrades: Iterable[str] = ("websocket",),
     ) -> Self:
-        """As `Proxy` has them. `checker`: needed for `lifetime_field` alone. ValueError: a field name
-        that has a meaning of its own, or more than 8 protocols to upgrade to.
+        """As `Proxy` has them. `checker`: needed for `lifetime_field` alone. ValueError: a field
+        name that has a meaning of its own, or more than 8 protocols to upgrade to.
         """
 
     def forward_request(

@@ -1,14 +1,14 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
-"""Heads written anew, in both directions. This is the room of promise P10: an identity field reaches
-an upstream only if this gateway set it.
+"""Heads written anew, in both directions. This is the room of promise P10: an identity field
+reaches an upstream only if this gateway set it.
 
 Rules of this file
     - No I/O and no clock but the checker's. A method reads a head that was understood (`Head`, with
       the bytes that it is of) and writes to a `Writer`.
     - A field goes on if it has no meaning to us, or one for which `_goes_upstream` or
       `_goes_downstream` says so. What we have a meaning for is written by us, or not at all.
-    - What a client says of itself (X-Forwarded-*, Forwarded, the request id) counts only if the peer
-      is a proxy of ours.
+    - What a client says of itself (X-Forwarded-*, Forwarded, the request id) counts only if the
+      peer is a proxy of ours.
 """
 
 cimport cython
@@ -77,7 +77,7 @@ cdef tuple _login_parts(str login_url, str next_parameter):
 
 @cython.final
 cdef class Forwarding:
-    # ---------------------------------------------------------------------------------- configuration
+    # -------------------------------------------------------------------------------- configuration
 
     def __cinit__(
         self,
@@ -125,7 +125,7 @@ cdef class Forwarding:
                 self.websocket = <uint8_t>(i + 1)
         self.random = int.from_bytes(os.urandom(8), "little")
 
-    # ------------------------------------------------------------------------- what a head says: tickets
+    # -------------------------------------------------------------------- what a head says: tickets
 
     cdef int find_tickets(self, Request *request, const uint8_t *at, const Head *head) noexcept nogil:
         """How many tickets a request has, in cookies and in `Authorization: Ticket`; `ticket` is
@@ -231,7 +231,7 @@ cdef class Forwarding:
                     return
                 end = start - 1 if start > field.value.at else start
 
-    # ------------------------------------------------------------------------------ a request's head
+    # ----------------------------------------------------------------------------- a request's head
 
     cdef void put_request_head(
         self, Client *client, const Request *request, const uint8_t *at, const Head *head, const Route *route, Framing framing,
@@ -422,7 +422,7 @@ cdef class Forwarding:
             put(out, b"http", 4)
         put(out, b"\r\n", 2)
 
-    # ----------------------------------------------------------------------------- a response's head
+    # ---------------------------------------------------------------------------- a response's head
 
     cdef int put_response_head(
         self, const Request *request, bint sends_chunks, const uint8_t *at, const Head *head, const Route *route, const Text *ours,
@@ -521,7 +521,7 @@ cdef class Forwarding:
             put(out, <const uint8_t *>text, <uint32_t>size)
             put(out, b"\r\n", 2)
 
-    # --------------------------------------------------------------------- fields of answers of our own
+    # ----------------------------------------------------------------- fields of answers of our own
 
     cdef void put_own_fields(self, const Text *lines, Writer *out) noexcept nogil:
         """What a route adds to responses, to an answer of our own; but for names that such an
@@ -567,7 +567,7 @@ cdef class Forwarding:
             put_escaped(out, at[i], c'/')
         return out.size > begin
 
-    # ----------------------------------------------------------------------- from Python, without sockets
+    # ----------------------------------------------------------------- from Python, without sockets
 
     def forward_request(
         self, bytes raw not None, *, peer="", is_trusted=False, principal=None, bytes request_fields=b"", is_searched=True

@@ -264,8 +264,8 @@ cdef class Links(Answers):
             and _is_same_principal(c, &self.conns[c.kept]) and is_busy(group, server)
 
     cdef inline void _keep(self, uint32_t index, uint32_t downstream) noexcept nogil:
-        """Keep a connection that a client has authenticated for that client: the server takes it for
-        the sender of each request.
+        """Keep a connection that a client has authenticated for that client: the server takes it
+        for the sender of each request.
 
         A proxy of ours has many clients, of which only those with a ticket can be told apart.
         """

@@ -1,5 +1,5 @@
-# Doubly linked lists of table slots: the deadlines of one length, a server's pool, a group's pending
-# requests. A list is its first and last slot; the links stand in the slots.
+# Doubly linked lists of table slots: the deadlines of one length, a server's pool, a group's
+# pending requests. A list is its first and last slot; the links stand in the slots.
 #
 # `nodes` is the node of slot 0, `stride` the size of a slot: a slot may be in several lists, by a
 # node for each. `last` may be NULL for a list that nothing is appended to.

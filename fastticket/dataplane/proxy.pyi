@@ -54,15 +54,15 @@ class Proxy(Admission):
         `escapes_identity`: the identity field in percent-encoding; else its bytes are UTF-8.
         `trusted`: whose X-Forwarded-*, request id and PROXY header (`expects_proxy_header`) are
         believed. `request_id_field`: the field that gets a request id, "" for none.
-        `next_parameter`: of `login_url`, for where the client wanted to go. `front`: of `endpoint.FRONTS`,
-        whose description of a request is judged at the endpoint. `no_use_field`, `lifetime_field`:
-        by which a client says that a request is no use of its session, and asks how long that still
-        lives. `dropped_fields`: never forwarded. `forwards_ticket`: whether upstreams see it.
-        `login_details`: what a login records, out of "address" and "user_agent". `upgrades`:
-        protocols that clients may change to. `counters`: `counters.COUNTERS_BYTES` that are written in place,
-        for others to read. `descriptors_max`: connections of both sides together, beyond which none
-        is kept that idles; 0: any number. ValueError: a limit out of its bounds, a field name that
-        has a meaning of its own.
+        `next_parameter`: of `login_url`, for where the client wanted to go. `front`: of
+        `endpoint.FRONTS`, whose description of a request is judged at the endpoint. `no_use_field`,
+        `lifetime_field`: by which a client says that a request is no use of its session, and asks
+        how long that still lives. `dropped_fields`: never forwarded. `forwards_ticket`: whether
+        upstreams see it. `login_details`: what a login records, out of "address" and "user_agent".
+        `upgrades`: protocols that clients may change to. `counters`: `counters.COUNTERS_BYTES` that
+        are written in place, for others to read. `descriptors_max`: connections of both sides
+        together, beyond which none is kept that idles; 0: any number. ValueError: a limit out of
+        its bounds, a field name that has a meaning of its own.
         """
 
     def listen(self, fd: int) -> None:

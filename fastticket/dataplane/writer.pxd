@@ -1,5 +1,5 @@
-# What is about to be sent, in one buffer. A caller sees to it that there is room: how much a head can
-# need at most is known (`_allocate` in proxy.pyx).
+# What is about to be sent, in one buffer. A caller sees to it that there is room: how much a head
+# can need at most is known (`_allocate` in proxy.pyx).
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf

@@ -1,4 +1,6 @@
-"""Cookies by name in the fields Cookie and Set-Cookie: what the gateway does, for tests and tools."""
+"""Cookies by name in the fields Cookie and Set-Cookie: what the gateway does, for tests and
+tools.
+"""
 
 def cookies_named(value: bytes, name: bytes) -> tuple[int, bytes]:
     """How many cookies of that name a Cookie field's value has, and the last one's value (RFC 6265,
@@ -11,4 +13,6 @@ def without_cookies(value: bytes, name: bytes) -> bytes:
     """
 
 def gives_cookie(value: bytes, name: bytes) -> bool:
-    """Whether a browser that reads this value of Set-Cookie sends a cookie of that name afterwards."""
+    """Whether a browser that reads this value of Set-Cookie sends a cookie of that name
+    afterwards.
+    """

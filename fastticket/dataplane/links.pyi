@@ -28,7 +28,9 @@ class Links(Answers):
         """What a health check has found."""
 
     def upstream_news(self) -> list[tuple[int, str, str]]:
-        """Which servers went down or came up since the last call, as `Upstreams.news` (balance) gives it."""
+        """Which servers went down or came up since the last call, as `Upstreams.news` (balance)
+        gives it.
+        """
 
     def faults(self) -> tuple[list[tuple[int, str, str]], int]:
         """What servers have done since the last call that an operator should hear of: ([(group,

@@ -33,7 +33,9 @@ class Address(NamedTuple):
 
 
 class Access(NamedTuple):
-    """Which users may connect to a Unix socket: mode and owner of its file; -1: the process's own."""
+    """Which users may connect to a Unix socket: mode and owner of its file; -1: the process's
+    own.
+    """
 
     mode: int = 0o600
     user: int = -1

@@ -1,5 +1,5 @@
-"""The listener for operators: `/healthz`, `/readyz`, `/metrics`. POST `/drain` makes the gateway not
-ready, DELETE `/drain` makes it ready again.
+"""The listener for operators: `/healthz`, `/readyz`, `/metrics`. POST `/drain` makes the gateway
+not ready, DELETE `/drain` makes it ready again.
 
 It runs in the supervisor, which answers for all workers, even while they are busy. One answer a
 connection.

@@ -119,7 +119,9 @@ def _bind_tcp(address: Address, shared: bool) -> socket.socket:
 
 
 def _bind_unix(path: str) -> socket.socket:
-    """Replaces the socket file that an ended process has left, not that of a process which answers."""
+    """Replaces the socket file that an ended process has left, not that of a process which
+    answers.
+    """
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             raise FileExistsError(errno.EEXIST, NOT_A_SOCKET)

@@ -1,5 +1,5 @@
-"""What `fastticket check-config` checks beyond the rules of the file: keys and cache settings, likely
-mistakes, and with `--live` the machine and the network.
+"""What `fastticket check-config` checks beyond the rules of the file: keys and cache settings,
+likely mistakes, and with `--live` the machine and the network.
 
 A problem is something for which a start would be refused. Likely mistakes are warnings.
 """
@@ -113,7 +113,9 @@ def _readable(each: Callable[[Config], Iterator[_T]], config: Config) -> list[_T
 
 
 async def _check_store(config: Config) -> list[str]:
-    """Whether the store answers. A missing SQLite file must be one that the first start can make."""
+    """Whether the store answers. A missing SQLite file must be one that the first start can
+    make.
+    """
     shown = without_password(config.store.url)
     try:
         store = config.open_store(creates=False)

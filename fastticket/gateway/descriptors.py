@@ -25,7 +25,9 @@ class Shares(NamedTuple):
 
 
 def raise_limit() -> None:
-    """Raise the soft limit to the hard one, for this process and its children, as far as allowed."""
+    """Raise the soft limit to the hard one, for this process and its children, as far as
+    allowed.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = LIMIT_MAX if hard == resource.RLIM_INFINITY else min(hard, LIMIT_MAX)
     if soft != resource.RLIM_INFINITY and soft < wanted:

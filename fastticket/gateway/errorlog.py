@@ -177,7 +177,9 @@ class ErrorLog(logging.Handler):
             self.handleError(record)
 
     def _lost(self, _reason: str, lines: int) -> None:
-        """Called by the writing thread without the lock: a count that is a little off does no harm."""
+        """Called by the writing thread without the lock: a count that is a little off does no
+        harm.
+        """
         self._dropped += lines
 
 

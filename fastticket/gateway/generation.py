@@ -18,8 +18,8 @@ PAUSE_MAX_S = 30.0
 
 @dataclasses.dataclass(eq=False)
 class Generation:
-    """The workers are numbers from 0; a number without a process waits for a replacement, which gets
-    the same `given`.
+    """The workers are numbers from 0; a number without a process waits for a replacement, which
+    gets the same `given`.
     """
 
     given: Given
@@ -41,8 +41,8 @@ class Generation:
         return all(n in self.processes and self.processes[n].is_ready for n in range(len(self.sockets)))
 
     def retire(self) -> None:
-        """Tell all workers to retire. One that is not ready has no handler for the signal yet, and is
-        ended by it.
+        """Tell all workers to retire. One that is not ready has no handler for the signal yet, and
+        is ended by it.
         """
         for process in self.processes.values():
             process.retire(self.config)

@@ -1,9 +1,9 @@
 """Hands clients from a retiring worker, while nothing of theirs is under way, to a worker of the
 present generation.
 
-One pair of sockets serves all workers of a supervisor: retiring workers write to it, the others read
-from it. A message is a client's descriptor (SCM_RIGHTS) with its address and whether it may be a
-trusted proxy. Nothing blocks: a client for which the queue has no room is offered again later.
+One pair of sockets serves all workers of a supervisor: retiring workers write to it, the others
+read from it. A message is a client's descriptor (SCM_RIGHTS) with its address and whether it may be
+a trusted proxy. Nothing blocks: a client for which the queue has no room is offered again later.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ BELIEVED, STRANGER = b"+", b"-"  # may be a trusted proxy, or not
 
 
 class Handover:
-    """Made by the supervisor and inherited by its workers. OSError: there are no descriptors left."""
+    """Made by the supervisor and inherited by its workers. OSError: there are no descriptors
+    left.
+    """
 
     def __init__(self) -> None:
         self._giving, self._taking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -52,7 +52,9 @@ class HealthChecks:
         return {server: not fault for server, fault in faults.items()}
 
     def follow(self, servers: Mapping[Server, bool]) -> None:
-        """Check these servers from now on, and no others; the values say which are well at first."""
+        """Check these servers from now on, and no others; the values say which are well at
+        first.
+        """
         for server in self._tasks.keys() - servers.keys():
             self._tasks.pop(server).cancel()
         for server in servers.keys() - self._tasks.keys():

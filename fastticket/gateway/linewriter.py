@@ -21,8 +21,8 @@ END_TIMEOUT_S = 1.0
 
 
 class LineWriter:
-    """Writes to the file `path`, opened with the first line; if that is None, to the descriptor `fd`,
-    which the caller closes.
+    """Writes to the file `path`, opened with the first line; if that is None, to the descriptor
+    `fd`, which the caller closes.
 
     The thread calls `on_loss(reason, lines)` with the number of lines that it could not write. All
     methods are thread-safe.

@@ -201,8 +201,8 @@ def _alternatives(regex: str) -> tuple[list[str], str]:
 
 
 def _exemption(regex: str, source: str) -> str:
-    """The expression, if RE2 knows it; else "", with a warning: its paths need a ticket. ConfigError:
-    it matches everything.
+    """The expression, if RE2 knows it; else "", with a warning: its paths need a ticket.
+    ConfigError: it matches everything.
     """
     try:
         if Exemption(regex).covers(UNLIKELY_PATH):

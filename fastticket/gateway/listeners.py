@@ -1,9 +1,10 @@
 """The sockets that clients connect to.
 
-The supervisor keeps them: a replacement takes over the listen queue of a worker that has died, and a
-reload hands them on. On a host and port each worker has a socket of its own (SO_REUSEPORT), and the
-kernel spreads clients over them; a Unix socket, or an inherited one, is shared. They are bound here;
-the supervisor makes them listen when a worker is ready, so no client waits for a worker that is not.
+The supervisor keeps them: a replacement takes over the listen queue of a worker that has died, and
+a reload hands them on. On a host and port each worker has a socket of its own (SO_REUSEPORT), and
+the kernel spreads clients over them; a Unix socket, or an inherited one, is shared. They are bound
+here; the supervisor makes them listen when a worker is ready, so no client waits for a worker that
+is not.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ class Listeners:
         return [[s for address in addresses for s in self._of(address, number, workers)] for number in range(workers)]
 
     def renew(self, number: int) -> dict[socket.socket, socket.socket]:
-        """Bind a worker's own sockets anew, and close the old ones. Returns old to new; a socket that
-        cannot be bound anew stays.
+        """Bind a worker's own sockets anew, and close the old ones. Returns old to new; a socket
+        that cannot be bound anew stays.
         """
         renewed = {}
         for address, bound in self._bound.items():

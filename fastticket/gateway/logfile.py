@@ -2,8 +2,8 @@
 requests nor the end of the process.
 
 At most PENDING_BYTES_MAX wait to be written. Lines beyond that are lost, counted, and reported in
-the error log: the first time, and then at most every TOLD_INTERVAL_S, so that one full disk does not
-fill another.
+the error log: the first time, and then at most every TOLD_INTERVAL_S, so that one full disk does
+not fill another.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ END_TIMEOUT_S = 2.0  # for the last lines; a reader that has not read them by th
 
 
 class LogFile:
-    """A log in a file, or on the standard output (`path` None). Opened at once; a file that cannot be
-    opened is reported, and tried again with later lines.
+    """A log in a file, or on the standard output (`path` None). Opened at once; a file that cannot
+    be opened is reported, and tried again with later lines.
     """
 
     def __init__(self, path: Path | None) -> None:

@@ -1,4 +1,6 @@
-"""`/metrics`: a snapshot in Prometheus' text format. docs/operations.md explains every line of it."""
+"""`/metrics`: a snapshot in Prometheus' text format. docs/operations.md explains every line of
+it.
+"""
 
 from __future__ import annotations
 

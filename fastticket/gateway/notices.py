@@ -22,7 +22,9 @@ SHORTAGES = {
 
 
 class Notices:
-    """Logs the news of one data plane. `upstreams`: their names, by number; `cookie`: the ticket's."""
+    """Logs the news of one data plane. `upstreams`: their names, by number; `cookie`: the
+    ticket's.
+    """
 
     def __init__(self, proxy: Proxy, upstreams: Sequence[str], cookie: str) -> None:
         self._proxy = proxy
@@ -75,7 +77,9 @@ class Notices:
 
 
 class _Episodes:
-    """Tells from a counter when a state begins: the counter grows after SHORTAGE_S without growth."""
+    """Tells from a counter when a state begins: the counter grows after SHORTAGE_S without
+    growth.
+    """
 
     def __init__(self) -> None:
         self._count = 0

@@ -1,4 +1,6 @@
-"""The pace at which a stopping gateway closes WebSockets: all at once would all reconnect at once."""
+"""The pace at which a stopping gateway closes WebSockets: all at once would all reconnect at
+once.
+"""
 
 from __future__ import annotations
 

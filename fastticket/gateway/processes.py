@@ -152,7 +152,9 @@ class WorkerProcess:
         return os.waitstatus_to_exitcode(status) if pid else None
 
     def close(self) -> None:
-        """It has ended: read its report, if that was still to be read, and free what belongs to it."""
+        """It has ended: read its report, if that was still to be read, and free what belongs to
+        it.
+        """
         self.read_report()
         if self._deadline:
             self._deadline.cancel()

@@ -30,7 +30,9 @@ class Snapshot:
         return [f"worker {number}" for number in range(self.workers) if not _is_fresh(self.serving.get(number), now_s)]
 
     def away(self) -> list[str]:
-        """What at least one worker is missing: workers, the store, upstreams without a server that is up."""
+        """What at least one worker is missing: workers, the store, upstreams without a server that
+        is up.
+        """
         notes = self._notes_of_serving()
         store = ["store"] if any(map(is_store_away, notes)) else []
         return [*self._ending(), *self.unhealthy(), *store, *self._groups_away(notes)]
@@ -72,8 +74,8 @@ def is_store_away(note: Mapping[str, Any]) -> bool:
 
 
 def _admits_nobody(note: Mapping[str, Any]) -> bool:
-    """Whether a worker without its store admits no session. A worker that holds none does not count:
-    on a quiet fleet that is every gateway at once.
+    """Whether a worker without its store admits no session. A worker that holds none does not
+    count: on a quiet fleet that is every gateway at once.
     """
     now = note["now"]
     is_any_admitted = now["shards_leased"] > 0 or now["sessions_held"] == 0

@@ -1,5 +1,5 @@
-"""What a supervisor keeps of its workers' memory when they are gone: sums of their counters, and the
-addresses that they have found for names.
+"""What a supervisor keeps of its workers' memory when they are gone: sums of their counters, and
+the addresses that they have found for names.
 """
 
 from __future__ import annotations

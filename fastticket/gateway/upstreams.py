@@ -155,7 +155,9 @@ class UpstreamGroup:
     # --- servers
 
     def _servers_at(self, address: Address) -> list[Server]:
-        """The servers of an address before any lookup: those of a name are the ones that are known."""
+        """The servers of an address before any lookup: those of a name are the ones that are
+        known.
+        """
         if address in self._names:
             return list(self._known.get(str(address), ()))
         return [address.path] if address.path else [*look_up(address)]

@@ -3,12 +3,13 @@
 The data plane (`dataplane.proxy`) serves sockets by itself. The worker does what it cannot do: open
 and close the store, answer its asks (`asks`), timers, signals.
 
-    stop     (SIGTERM)  close the listeners, end idle connections, let the others finish
-                        (`drain_timeout_s`), write every touch, close. Inherited sockets are accepted
-                        from until the tunnels have ended: no other process would serve the clients.
-    retire   (SIGUSR2)  the same for a worker whose configuration was replaced. First it hands clients
-                        with nothing under way to the workers of the new configuration, and gives the
-                        others `retire_timeout_s` for their answers.
+    stop    (SIGTERM)  close the listeners, end idle connections, let the others finish
+                       (`drain_timeout_s`), write every touch, close. Inherited sockets are
+                       accepted from until the tunnels have ended: no other process would serve
+                       the clients.
+    retire  (SIGUSR2)  the same for a worker whose configuration was replaced. First it hands
+                       clients with nothing under way to the workers of the new configuration,
+                       and gives the others `retire_timeout_s` for their answers.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ REPLACEMENT_STORE_TIMEOUT_S = 1.0  # the same for a replacement, while clients a
 
 
 class Worker:
-    """A gateway on bound sockets: the store, upstreams, timers and signals around one data plane."""
+    """A gateway on bound sockets: the store, upstreams, timers and signals around one data
+    plane.
+    """
 
     def __init__(
         self,
@@ -93,9 +96,9 @@ class Worker:
     async def run(self, ready: Callable[[], None], commands: int) -> None:
         """Serve until SIGTERM, or until SIGUSR2 and the last client has gone.
 
-        `ready` is called when requests could be served; they are served once the command SERVE comes
-        out of the descriptor `commands`. Clients may be in the listen queue from then on, so a signal
-        before it ends the worker without them.
+        `ready` is called when requests could be served; they are served once the command SERVE
+        comes out of the descriptor `commands`. Clients may be in the listen queue from then on, so
+        a signal before it ends the worker without them.
         """
         await self._open()
         gc.collect()
@@ -190,7 +193,9 @@ class Worker:
             self._notes.publish_last()
 
     async def _drain(self) -> None:
-        """Accept no more clients, and let those that are connected finish, for `drain_timeout_s`."""
+        """Accept no more clients, and let those that are connected finish, for
+        `drain_timeout_s`.
+        """
         loop = asyncio.get_running_loop()
         timeout_s = self._config.gateway.drain_timeout_s
         drained_s = loop.time() + timeout_s
@@ -243,7 +248,9 @@ class Worker:
     # --- retirement: clients go to a worker of the next generation
 
     async def _retire(self, stop: asyncio.Event) -> None:
-        """Leave accepting to the next workers, and serve what is under way for `retire_timeout_s`."""
+        """Leave accepting to the next workers, and serve what is under way for
+        `retire_timeout_s`.
+        """
         self._stop_accepting()
         self._is_retiring = True
         self._hand_over()

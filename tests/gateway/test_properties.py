@@ -98,8 +98,8 @@ def test_it_is_read_as_a_real_java_does(tmp_path):
 
 
 def named(found, text):
-    """The values but one: a backslash at a file's end is a line with an empty name and value to Java,
-    which replaces an earlier value of that name.
+    """The values but one: a backslash at a file's end is a line with an empty name and value to
+    Java, which replaces an earlier value of that name.
     """
     return found and {name: value for name, value in found.items() if name or (value and text[-1] != "\\")}
 

@@ -133,13 +133,16 @@ class TicketCache:
         await self._keeper.begin(patience_s, is_known_good=is_known_good)
 
     async def aclose(self) -> None:
-        """Write every touch, then close the store. Idempotent."""
+        """Write every touch, then close the store. Idempotent. Where servers take over from each
+        other it takes some seconds after the last login or logout (`Store.settle`).
+        """
         if self._shards.is_closed:
             return
         self._shards.is_closed = True
         await self._keeper.stop()
         await self._loads.wait()
         await self._keeper.write_all()
+        await self._store.settle()
         await self._store.aclose()
 
     async def flush(self) -> None:

@@ -164,6 +164,12 @@ class Store(Protocol):
         If it fails, the caller closes the store, and may open it again.
         """
 
+    async def settle(self) -> None:
+        """Return when what this process has changed can no longer be lost by its end: at once, or
+        a few seconds after the last change, where servers take over from each other. Raises
+        nothing.
+        """
+
     async def aclose(self) -> None:
         """Close connections and files. Idempotent."""
 

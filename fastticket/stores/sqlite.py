@@ -122,6 +122,9 @@ class SQLiteStore:
         if self._path:
             self._doorbell = asyncio.create_task(self._watch())
 
+    async def settle(self) -> None:
+        """A transaction that is committed stays."""
+
     async def aclose(self) -> None:
         """Stop the doorbell and close the file. Idempotent."""
         if self._doorbell:

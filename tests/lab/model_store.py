@@ -425,6 +425,9 @@ class ModelStore:
         self.is_closed = False
         await self._call(Call("open"), lambda: self.server.stores.append(self))
 
+    async def settle(self) -> None:
+        pass
+
     async def aclose(self) -> None:
         self.is_closed = True
         if self in self.server.stores:

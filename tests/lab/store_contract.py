@@ -39,6 +39,7 @@ from lab.touch import Touch
 
 HOUR_MS = 3_600_000
 ROOMY_BYTES = 1_000_000
+SETTLE_BOUND_S = 20.0
 DOORBELL_BOUND_S = 5.0  # generous: a loaded machine; what is measured is that it rings at all
 YEAR_2020_MS = 1_577_836_800_000
 ODD_PRINCIPALS = [
@@ -221,6 +222,11 @@ class StoreContract:
         session = await add_session(store)
         assert await deadline_of(other, session) == session.idle_deadline_ms
         assert list(await other.sessions("alice")) == [session]
+
+    async def test_what_was_changed_settles(self, store):
+        await add_session(store)
+        async with asyncio.timeout(SETTLE_BOUND_S):
+            await store.settle()
 
     async def test_create_is_logged(self, store, other):
         since = (await ask(other)).position

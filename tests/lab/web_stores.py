@@ -21,7 +21,7 @@ class CountedStore:
 
     def __getattr__(self, name):
         member = getattr(self._store, name)
-        if not inspect.iscoroutinefunction(member) or name in ("open", "aclose", "time_ms"):
+        if not inspect.iscoroutinefunction(member) or name in ("open", "settle", "aclose", "time_ms"):
             return member
 
         async def counted(*arguments, **options):

@@ -29,6 +29,7 @@ from fastticket.errors import ConfigError, StoreUnavailable, TicketRefused
 from fastticket.sessions.ticketcache import Consistency
 from fastticket.stores.contract import Store, StoredSession, shard_of
 from fastticket.stores.redis.address import slot_of
+from fastticket.stores.redis.takeover import PROMOTION_S
 
 FLUSH_MS = 100
 LEASE_MS = 1000
@@ -468,6 +469,24 @@ async def test_a_sentinel_failover(tmp_path):
                 "the connection to another master was not noticed"
             )
             print(f"\nSentinel failover: {dict(crowd.outcomes)}")
+    finally:
+        setup.close()
+
+
+async def test_a_process_does_not_end_with_the_only_record_of_its_last_login(tmp_path):
+    """The old master took it when another server was promoted already; that is heard of later."""
+    setup = await asyncio.to_thread(SentinelSetup, tmp_path, sentinels=1)
+    try:
+        store = fastticket.open_store(setup.url)
+        await store.open()
+        began_s = time.monotonic()
+        await store.settle()  # nothing was changed
+        assert time.monotonic() - began_s < PROMOTION_S
+        await add_session(store)
+        began_s = time.monotonic()
+        await store.settle()
+        assert time.monotonic() - began_s >= PROMOTION_S
+        await store.aclose()
     finally:
         setup.close()
 

@@ -109,6 +109,11 @@ class RedisStore:
             raise
         self._listening = asyncio.create_task(self._doorbell.listen(), name="fastticket-doorbell")
 
+    async def settle(self) -> None:
+        """Nothing to wait for where there is one server only."""
+        if self.doubt_ms:
+            await self._takeover.settle(self.doubt_ms / 1000)
+
     async def aclose(self) -> None:
         """Close every connection. Idempotent."""
         topology = self._sender.detach()

@@ -1,6 +1,7 @@
 """Another server than before serves a shard: what it may lack is made again, before it is believed.
 
     note           a shard has another server, or the same one with older data
+    settle         wait until no server can take over any more that lacks this process's changes
     make_again     send the ledger (redis/again.py) to the servers of some shards
     run            a script in a shard, believed only when nothing is left to make again there
     catch_up       hear the last minute of a log, for the ledger
@@ -11,6 +12,9 @@ Rules of this file
   and the shard's next reply is a gap.
 - Making again goes on in the background until it has succeeded, or for AGAIN_GIVE_UP_S: nobody may
   ask for these shards for long, and what they lack must not wait for that.
+- A change that the old server took when the new one was promoted already is in the ledgers of those
+  who made it or read the log in time. So a process does not end before it would have heard of a
+  promotion that was under way when it made its last change.
 - Nobody's cancellation ends it: all callers wait for the same task of a shard.
 """
 
@@ -18,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
@@ -39,6 +44,8 @@ TAKING_OVER = "redis: another server is taking over, and may not have everything
 BELIEF_ATTEMPTS = 3  # while servers take over from each other
 AGAIN_PAUSE_S = 0.1
 AGAIN_GIVE_UP_S = 60.0
+PROMOTION_S = 1.0  # sentinels look at a server that they promote once a second, and tell of it then
+SETTLE_S = 2.0  # for making again, at the end of a process
 CATCH_UP_ENTRIES = 8192  # of a shard's log: all that it holds
 
 
@@ -59,6 +66,7 @@ class Takeover:
         self._making: dict[int, asyncio.Task[dict[int, StoreUnavailable]]] = {}
         self._persisting: asyncio.Task[None] | None = None
         self._persists_until_s = 0.0
+        self._changed_s = -math.inf  # when this process last changed something
         self.chores: set[asyncio.Task[Any]] = set()  #: tasks in the background; the store ends them
 
     # --- noticing
@@ -75,10 +83,11 @@ class Takeover:
         return self._changes[shard]
 
     def note_late(self, shard: int, changes_before: int) -> None:
-        """Something is in the ledger that was asked for when there had been `changes_before`.
+        """This process's change is in the ledger, asked for when there had been `changes_before`.
         Another server may have come while the old one's answer was under way, and have been sent
         the ledger without this.
         """
+        self._changed_s = time.monotonic()
         if changes_before != self._changes[shard]:
             self._is_behind([shard])
 
@@ -92,6 +101,14 @@ class Takeover:
             self._persisting = self._start(self._persist(), "again")
 
     # --- making again
+
+    async def settle(self, doubt_s: float) -> None:
+        """Wait until a server that was promoted before the last change is known, and has all of the
+        ledger; at most PROMOTION_S + `doubt_s` + SETTLE_S. `doubt_s`: how long such news take.
+        """
+        await asyncio.sleep(max(0.0, self._changed_s + PROMOTION_S + doubt_s - time.monotonic()))
+        if self._persisting is not None:
+            await asyncio.wait([self._persisting], timeout=SETTLE_S)
 
     async def run(
         self,

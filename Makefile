@@ -29,7 +29,7 @@
 #                   wanted and what is seen, as a table                                     a minute
 #   make suites     Django's, Flask's, flask-login's and Starlette's own tests with our
 #                   sessions, as a table                                                    2 minutes
-#   make real       JupyterLab, socket.io and Gradio, used by Chromium through a gateway;
+#   make real       JupyterLab, socket.io and Streamlit, used by Chromium through a gateway;
 #                   needs a gigabyte in build/real                                          minutes
 #
 # To measure, on a quiet machine

@@ -92,7 +92,8 @@ def test_p2_a_tunnel_is_looked_up_as_often_as_it_has_to_be(gateway, origin, tmp_
         for _ in range(2):
             loads = at.call(lambda: at.cache.stats["loads"])
             at.call(at.cache._near.bump_epoch, 0)
-            wait_until(lambda n=loads: at.call(lambda: at.cache.stats["loads"]) == n + 1, "it is looked up", BOUND_S)
+            # Once; or more often, if a busy machine lets the lease run out in between.
+            wait_until(lambda n=loads: at.call(lambda: at.cache.stats["loads"]) > n, "it is looked up", BOUND_S)
             client.sendall(b"on")
             assert client.read_exactly(2) == b"on"
         with contextlib.closing(sqlite3.connect(tmp_path / "sessions.db")) as db, db:

@@ -32,8 +32,14 @@ class Forwarding:
         writes_forwarded: bool = False,
         upgrades: Iterable[str] = ("websocket",),
     ) -> Self:
-        """As `Proxy` has them. `checker`: needed for `lifetime_field` alone. ValueError: a field
-        name that has a meaning of its own, or more than 8 protocols to upgrade to.
+        """`checker`: needed for `lifetime_field` alone. `escapes_identity`: the identity field in
+        percent-encoding; else its bytes are UTF-8. `trusted`: whose X-Forwarded-*, request id and
+        PROXY header are believed. `request_id_field`: the field that gets a request id, "" for
+        none. `next_parameter`: of `login_url`, for where the client wanted to go. `no_use_field`,
+        `lifetime_field`: by which a client says that a request is no use of its session, and asks
+        how long that still lives. `dropped_fields`: never forwarded. `forwards_ticket`: whether
+        upstreams see it. `upgrades`: protocols that clients may change to. ValueError: a field name
+        that has a meaning of its own, or more than 8 protocols to upgrade to.
         """
 
     def forward_request(

@@ -1,6 +1,6 @@
 """The data plane: an HTTP/1.1 reverse proxy that checks tickets, on an epoll of its own."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Self, final
 
 from typing_extensions import Buffer
@@ -9,9 +9,9 @@ from fastticket.core.check import Checker
 from fastticket.dataplane.accesslog import AccessLog
 from fastticket.dataplane.admission import Admission
 from fastticket.dataplane.balance import Upstreams
-from fastticket.dataplane.clients import Networks
 from fastticket.dataplane.connections import ROUTE_TIMEOUTS as ROUTE_TIMEOUTS
 from fastticket.dataplane.connections import TIMEOUTS_S as TIMEOUTS_S
+from fastticket.dataplane.forwarding import Forwarding
 from fastticket.dataplane.routes import Routes
 
 #: Name of each limit: (default, least, most). 0 is "no limit" for those whose least is 0.
@@ -26,43 +26,25 @@ class Proxy(Admission):
         checker: Checker,
         upstreams: Upstreams,
         routes: Routes,
+        forwarding: Forwarding,
         *,
         limits: Mapping[str, int] | None = None,
         timeouts_s: Mapping[str, float] | None = None,
-        cookie: str = "ticket",
-        identity_field: str = "X-Forwarded-User",
-        escapes_identity: bool = False,
-        request_id_field: str = "",
-        login_url: str = "",
-        next_parameter: str = "",
         front: str = "",
-        no_use_field: str = "",
-        lifetime_field: str = "",
-        dropped_fields: Iterable[str] = (),
-        forwards_ticket: bool = False,
         login_details: Collection[str] = (),
-        trusted: Networks | None = None,
         expects_proxy_header: bool = False,
-        writes_forwarded: bool = False,
-        upgrades: Iterable[str] = ("websocket",),
         log: AccessLog | None = None,
         counters: Buffer | None = None,
         descriptors_max: int = 0,
     ) -> Self:
         """Routes and groups may be added after it is made, before the first turn.
 
-        `escapes_identity`: the identity field in percent-encoding; else its bytes are UTF-8.
-        `trusted`: whose X-Forwarded-*, request id and PROXY header (`expects_proxy_header`) are
-        believed. `request_id_field`: the field that gets a request id, "" for none.
-        `next_parameter`: of `login_url`, for where the client wanted to go. `front`: of
-        `endpoint.FRONTS`, whose description of a request is judged at the endpoint. `no_use_field`,
-        `lifetime_field`: by which a client says that a request is no use of its session, and asks
-        how long that still lives. `dropped_fields`: never forwarded. `forwards_ticket`: whether
-        upstreams see it. `login_details`: what a login records, out of "address" and "user_agent".
-        `upgrades`: protocols that clients may change to. `counters`: `counters.COUNTERS_BYTES` that
-        are written in place, for others to read. `descriptors_max`: connections of both sides
-        together, beyond which none is kept that idles; 0: any number. ValueError: a limit out of
-        its bounds, a field name that has a meaning of its own.
+        `front`: of `endpoint.FRONTS`, whose description of a request is judged at the endpoint.
+        `login_details`: what a login records, out of "address" and "user_agent".
+        `expects_proxy_header`: connections begin with one, if they come from a trusted proxy.
+        `counters`: `counters.COUNTERS_BYTES` that are written in place, for others to read.
+        `descriptors_max`: connections of both sides together, beyond which none is kept that idles;
+        0: any number. ValueError: a limit out of its bounds.
         """
 
     def listen(self, fd: int) -> None:

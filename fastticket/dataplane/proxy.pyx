@@ -25,7 +25,6 @@ from fastticket.dataplane.asks cimport Question
 from fastticket.dataplane.clients cimport (
     ADDRESS_BYTES,
     Announced,
-    Networks,
     Tally,
     Who,
     read_proxy_header,
@@ -79,25 +78,13 @@ cdef class Proxy(Admission):
         Checker checker not None,
         Upstreams upstreams not None,
         Routes routes not None,
+        Forwarding forwarding not None,
         *,
         limits=None,
         timeouts_s=None,
-        cookie="ticket",
-        identity_field="X-Forwarded-User",
-        escapes_identity=False,
-        request_id_field="",
-        login_url="",
-        next_parameter="",
         front="",
-        no_use_field="",
-        lifetime_field="",
-        dropped_fields=(),
-        forwards_ticket=False,
         login_details=(),
-        Networks trusted=None,
         expects_proxy_header=False,
-        writes_forwarded=False,
-        upgrades=("websocket",),
         AccessLog log=None,
         counters=None,
         uint32_t descriptors_max=0,
@@ -105,19 +92,15 @@ cdef class Proxy(Admission):
         self.checker = checker
         self.upstreams = upstreams
         self.routes = routes
-        self.forwarding = Forwarding(
-            checker, cookie=cookie, identity_field=identity_field, escapes_identity=escapes_identity,
-            request_id_field=request_id_field, login_url=login_url, next_parameter=next_parameter, no_use_field=no_use_field,
-            lifetime_field=lifetime_field, dropped_fields=dropped_fields, forwards_ticket=forwards_ticket, trusted=trusted,
-            writes_forwarded=writes_forwarded, upgrades=upgrades)
-        self.names = self.forwarding.names
-        self.trusted = self.forwarding.trusted
+        self.forwarding = forwarding
+        self.names = forwarding.names
+        self.trusted = forwarding.trusted
         self.log = log
         self.front = _FRONTS[front]
         self.records_address = "address" in login_details
         self.records_agent = "user_agent" in login_details
         self.expects_proxy_header = expects_proxy_header
-        self.keeps_entry = log is not None or bool(request_id_field)
+        self.keeps_entry = log is not None or forwarding.request_id_field.size > 0
         self.descriptors_max = descriptors_max
         self.date_s = -1
         self.page = bytearray(_COUNTERS_BYTES) if counters is None else counters

@@ -8,6 +8,7 @@ from fastticket.core.ticket import Keyring
 from fastticket.dataplane.accesslog import AccessLog
 from fastticket.dataplane.balance import Upstreams
 from fastticket.dataplane.clients import Networks
+from fastticket.dataplane.forwarding import Forwarding
 from fastticket.dataplane.proxy import LIMITS, Proxy
 from fastticket.dataplane.routes import Routes, in_order
 from fastticket.gateway import descriptors
@@ -38,29 +39,33 @@ def make_proxy(config: Config, cache: TicketCache, counters: memoryview | None =
     """The data plane of a configuration, without listeners, upstreams and routes. `counters`: the
     memory in which it counts.
     """
-    gateway = config.gateway
-    return Proxy(
-        checker_of(cache),
-        Upstreams(),
-        Routes(),
-        limits={**config.limits, "connections_max": clients_max(config)[0]},
-        timeouts_s=config.timeouts,
+    gateway, checker = config.gateway, checker_of(cache)
+    forwarding = Forwarding(
+        checker,
         cookie=config.ticket.cookie,
         identity_field=gateway.identity_header,
         escapes_identity=gateway.identity_encoding == "percent",
         request_id_field=gateway.request_id_header,
         login_url=gateway.login_url,
         next_parameter=gateway.next_parameter,
-        front=gateway.auth_front,
         no_use_field=gateway.no_use_header,
         lifetime_field=gateway.lifetime_header,
         dropped_fields=config.overrides_dropped(),
         forwards_ticket=config.ticket.forward_ticket,
-        login_details=config.ticket.login_details,
         trusted=Networks(config.trusted_networks()),
-        expects_proxy_header=gateway.proxy_protocol,
         writes_forwarded=gateway.forwarded,
         upgrades=gateway.upgrades,
+    )
+    return Proxy(
+        checker,
+        Upstreams(),
+        Routes(),
+        forwarding,
+        limits={**config.limits, "connections_max": clients_max(config)[0]},
+        timeouts_s=config.timeouts,
+        front=gateway.auth_front,
+        login_details=config.ticket.login_details,
+        expects_proxy_header=gateway.proxy_protocol,
         log=AccessLog(gateway.access_log_format == "json") if gateway.access_log else None,
         counters=counters,
         descriptors_max=_shares(config).connections,

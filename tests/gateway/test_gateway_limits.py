@@ -8,6 +8,7 @@ from lab.redis_servers import wait_until
 
 import fastticket
 from fastticket.dataplane.balance import Upstreams
+from fastticket.dataplane.forwarding import Forwarding
 from fastticket.dataplane.proxy import LIMITS, Proxy
 from fastticket.dataplane.routes import Routes
 from fastticket.sessions.ticketcache import checker_of
@@ -20,7 +21,8 @@ def bare_proxy(**options):
         store = fastticket.open_store("sqlite://:memory:")
         return checker_of(fastticket.TicketCache(store, fastticket.Keyring.generate()))
 
-    return Proxy(asyncio.run(make()), Upstreams(), Routes(), **options)
+    checker = asyncio.run(make())
+    return Proxy(checker, Upstreams(), Routes(), Forwarding(checker), **options)
 
 
 @pytest.mark.parametrize("name", LIMITS)

@@ -55,7 +55,9 @@ setup(
             compiled("dataplane.exchange"),  # the longest first
             compiled("dataplane.forwarding"),
             compiled("core.ticket", ("crypto",)),
-            compiled("core.nearcache"),
+            compiled("core.nearcache", ("m",)),
+            compiled("core.touches"),
+            compiled("core.lock"),
             compiled("core.check"),
             compiled("dataplane.asks"),
             compiled("dataplane.counters"),

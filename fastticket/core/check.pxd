@@ -16,12 +16,12 @@ cdef class Checker:
     cdef readonly Keyring keys
     cdef readonly NearCache near
     cdef readonly object clock
-    cdef readonly int64_t offset_ms
+    cdef int64_t clock_offset_ms
     cdef int64_t boot_ms        # CLOCK_BOOTTIME, read in this tick of CLOCK_MONOTONIC_COARSE:
-    cdef int64_t tick_s
     cdef int64_t tick_ns
 
     cdef int64_t now(self) noexcept nogil
+    cdef void _read_boot_clock(self, int64_t tick) noexcept nogil
     cdef Verdict judge(
         self, const uint8_t *text, Py_ssize_t chars, int64_t now_ms, bint touch, Checked *checked) noexcept nogil
     cdef Verdict judge_again(self, Checked *checked, int64_t now_ms, bint touch) noexcept nogil

@@ -12,7 +12,7 @@ def clock_resolution_ms() -> int:
 
 @final
 class Checker:
-    """Judges tickets at the present time. One thread at a time uses it."""
+    """Judges tickets at the present time, in any thread; one of them sets the clock."""
 
     keys: Keyring
     near: NearCache
@@ -26,11 +26,6 @@ class Checker:
         """A Session, or a falsy verdict. MISS and REFRESH: the ticket is authentic as far as this
         process knows, and the store has to be asked. `touch`: whether the check is a use of the
         session. A bad ticket raises nothing. TypeError: `ticket` is neither str nor bytes.
-        """
-
-    def collect(self, shard: int, touches_max: int, unwritten: dict[tuple[str, str], int]) -> None:
-        """Drain at most `touches_max` touches of a shard into `unwritten`, a dictionary of (session
-        id, principal) to idle deadline, in store time, ms. A later deadline is not replaced.
         """
 
     def session_of(self, ticket: str | bytes, idle_deadline_ms: int) -> Session:

@@ -13,7 +13,7 @@ another one). `now` is up to `clock_resolution_ms` late, and leases are granted 
 cimport cython
 from posix.time cimport CLOCK_BOOTTIME, CLOCK_MONOTONIC_COARSE, clock_getres, clock_gettime, timespec
 
-from fastticket.core.nearcache cimport Shard
+from fastticket.core.atomics cimport ACQUIRE, RELAXED, RELEASE, exchange_i64, load_i64, store_i64
 from fastticket.core.ticket cimport ascii_text, decode, session_id_text
 from fastticket.core.wire cimport (
     PRINCIPAL_AT,
@@ -38,7 +38,7 @@ def clock_resolution_ms():
 
 @cython.final
 cdef class Checker:
-    """Judges tickets at the present time. Not for several threads."""
+    """Judges tickets at the present time, in any thread. The clock is set by one of them."""
 
     def __cinit__(self, Keyring keys not None, NearCache near not None, clock=None):
         self.keys = keys
@@ -48,11 +48,15 @@ cdef class Checker:
     def now_ms(self):
         return self.now()
 
+    @property
+    def offset_ms(self):
+        return load_i64(&self.clock_offset_ms, RELAXED)
+
     def set_offset_ms(self, int64_t offset_ms):
-        self.offset_ms = offset_ms
+        store_i64(&self.clock_offset_ms, offset_ms, RELAXED)
 
     def monotonic_ms(self):
-        return self.now() - self.offset_ms
+        return self.now() - load_i64(&self.clock_offset_ms, RELAXED)
 
     @cython.binding(False)          # a plain built-in method: the interpreter has a shorter way to call it
     def check(self, ticket, bint touch=True):
@@ -83,36 +87,35 @@ cdef class Checker:
         session.decode_into(raw)
         return session
 
-    def collect(self, shard, Py_ssize_t touches_max, dict unwritten not None):
-        """Drain at most `touches_max` touches of a shard into `unwritten`. It is compiled because a
-        flush runs it for every session that was used.
-        """
-        cdef Shard *at = self.near._shard(shard)
-        cdef uint8_t[RAW_BUFFER_BYTES] raw
-        cdef int64_t deadline_ms = 0
-        cdef Py_ssize_t taken = 0
-        while taken < touches_max and self.near.drain_first(at, raw, &deadline_ms):
-            taken += 1
-            key = (
-                session_id_text(raw + SESSION_ID_AT),
-                (<char *>raw)[PRINCIPAL_AT:PRINCIPAL_AT + raw[PRINCIPAL_LENGTH_AT]].decode("utf-8"),
-            )
-            known = unwritten.get(key)
-            if known is None or deadline_ms > <int64_t>known:
-                unwritten[key] = deadline_ms
-
     cdef int64_t now(self) noexcept nogil:
         cdef timespec t
+        cdef int64_t tick
         if self.clock is None:
             clock_gettime(CLOCK_MONOTONIC_COARSE, &t)
-            if t.tv_nsec != self.tick_ns or t.tv_sec != self.tick_s:
-                self.tick_ns = t.tv_nsec
-                self.tick_s = t.tv_sec
-                clock_gettime(CLOCK_BOOTTIME, &t)
-                self.boot_ms = <int64_t>t.tv_sec * 1000 + t.tv_nsec // 1_000_000
-            return self.boot_ms + self.offset_ms
+            tick = <int64_t>t.tv_sec * 1_000_000_000 + t.tv_nsec
+            if load_i64(&self.tick_ns, ACQUIRE) != tick:
+                self._read_boot_clock(tick)
+            return load_i64(&self.boot_ms, RELAXED) + load_i64(&self.clock_offset_ms, RELAXED)
         with gil:
-            return <int64_t>self.clock() + self.offset_ms
+            return <int64_t>self.clock() + load_i64(&self.clock_offset_ms, RELAXED)
+
+    cdef void _read_boot_clock(self, int64_t tick) noexcept nogil:
+        """Several threads may do it in one tick, and one of them may be stopped in between:
+
+        1. a thread reads the clock, and is stopped
+        2. a second later another thread reads it, and writes what it read
+        3. the first one goes on: what it read must not be taken for the present time
+
+        So `boot_ms` only ever grows, and is written before the tick it was read in.
+        """
+        cdef timespec t
+        cdef int64_t known = load_i64(&self.boot_ms, RELAXED)
+        cdef int64_t read
+        clock_gettime(CLOCK_BOOTTIME, &t)
+        read = <int64_t>t.tv_sec * 1000 + t.tv_nsec // 1_000_000
+        while known < read and not exchange_i64(&self.boot_ms, &known, read, False, RELAXED, RELAXED):
+            pass
+        store_i64(&self.tick_ns, tick, RELEASE)
 
     cdef Verdict judge(
         self, const uint8_t *text, Py_ssize_t chars, int64_t now_ms, bint touch, Checked *checked

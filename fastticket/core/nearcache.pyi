@@ -4,12 +4,17 @@ the store's clock.
 
 from typing import Self, final
 
+from fastticket.core.ticket import Keyring
+from fastticket.core.touches import Touches
 from fastticket.errors import Verdict
 
 @final
 class NearCache:
-    """Bounded, in one allocation made at the start: 144 bytes a session (principal up to 27 bytes)
-    and 8 for finding it.
+    """Bounded, in one allocation made at the start: 136 bytes a session (principal up to 29 bytes),
+    11 for finding it, and some room, because sessions spread over the partitions by chance.
+
+    One thread makes, changes and ends entries. After `share` any other may ask for them (`Checker`
+    does).
     """
 
     def __new__(
@@ -52,6 +57,9 @@ class NearCache:
     def memory_bytes(self) -> int:
         """Size of the one allocation."""
 
+    def share(self) -> None:
+        """From now on several threads ask. Always so in a Python without a GIL."""
+
     @property
     def slack_ms(self) -> int:
         """Added to the deadline of touches from now on; may be set."""
@@ -62,7 +70,11 @@ class NearCache:
 
     @property
     def dirty_count(self) -> int:
-        """Touches that are not drained yet, of all shards."""
+        """Touches that wait to be taken."""
+
+    @property
+    def sent_count(self) -> int:
+        """Touches that were taken, and neither acknowledged nor given back."""
 
     @property
     def hits(self) -> int:
@@ -92,7 +104,7 @@ class NearCache:
 
     def insert(self, raw: bytes, shard: int, idle_deadline_ms: int, now_ms: int, touch: bool = True) -> bool:
         """Enter a verified ticket whose session was loaded, or renew its entry. False: there is no
-        room before touches were drained, or the session id has another ticket. ValueError as above.
+        room before touches are written, or the session id has another ticket. ValueError as above.
         """
 
     def extend(self, raw: bytes, now_ms: int) -> bool:
@@ -101,8 +113,8 @@ class NearCache:
         """
 
     def idle_deadline_ms(self, session_id: bytes) -> int:
-        """The latest known idle deadline of a session, written to the store or not; 0: the session
-        is not held.
+        """The latest known idle deadline of a session, written to the store or not; 0: it is not
+        held, and no touch of it waits.
         """
 
     def refuse(self, session_id: bytes, verdict: Verdict, now_ms: int) -> None:
@@ -123,9 +135,23 @@ class NearCache:
         table.
         """
 
-    def drain(self, shard: int, touches_max: int) -> list[tuple[bytes, bytes, int]]:
-        """For tests: take touches off a shard's dirty chain, oldest first, as (session id,
-        principal, idle deadline). `Checker.collect` does it for a flush.
+    def take(self, taken: dict[int, list[Touches]], touches_max: int, piece: int) -> int:
+        """Take touches that wait, at most `touches_max`; how many. Each is added to the last
+        `Touches` of its shard in `taken`, or to a new one if that has `piece` of them.
+
+        Fewer than `touches_max`: no more wait, but for sessions of which an earlier touch is still
+        on its way.
+        """
+
+    def acknowledge(self, touches: Touches) -> None:
+        """The store has written them. What was used again since waits again, by itself."""
+
+    def give_back(self, touches: Touches) -> None:
+        """The store may not have written them: they wait again."""
+
+    def touch_unheld(self, shard: int, session_id: bytes, principal: bytes, idle_deadline_ms: int) -> bool:
+        """A use of a session that has no entry, because there was no room: it waits like any other.
+        False: too many wait already, and some must be taken and written first. ValueError.
         """
 
     def renew_lease(self, shard: int, until_ms: int) -> None:
@@ -137,11 +163,8 @@ class NearCache:
     def bump_epoch(self, shard: int) -> None:
         """Every entry of the shard must be loaded again before its next hit."""
 
-    def dirty_in(self, shard: int) -> int:
-        """Touches of a shard that are not drained yet."""
-
     def held_in(self, shard: int) -> int:
-        """Sessions of a shard that are held now."""
+        """Sessions of a shard that are held now, and touches of others that wait."""
 
     def epoch(self, shard: int) -> int:
         """How often `bump_epoch` was called for the shard."""
@@ -150,6 +173,17 @@ class NearCache:
         """Entries that must be loaded again because of `bump_epoch`, about `entries_max` at once,
         as (shard, session id, principal), and the `cursor` to go on with; None: the whole table was
         seen. The first cursor is 0.
+        """
+
+    def snapshot(self, cursor: int) -> tuple[bytes, int | None]:
+        """Entries that may answer, for `restore`, and the `cursor` to go on with; None: the whole
+        table was seen. The first cursor is 0.
+        """
+
+    def restore(self, entries: bytes, keys: Keyring, now_ms: int) -> int:
+        """Enter what `snapshot` has returned, in another process, as far as the tickets are
+        authentic under these keys and there is room; how many. They answer once their shards have
+        leases. ValueError: that is no snapshot, or one of a cache with more shards.
         """
 
     def confirm(self, session_id: bytes, epoch: int, idle_deadline_ms: int, now_ms: int) -> bool:

@@ -2,21 +2,27 @@
 """The near cache: verified tickets with what the store last said of their sessions.
 
 Structure
-    One allocation holds the slots, the buckets and the shards; links are slot numbers. A ticket
-    takes one slot of 144 bytes, one or two more if its principal is longer than 27 bytes. An entry
-    is
-      - in the bucket chain that bits of its session id select (random, and only verified tickets
-        get in: no flooding);
-      - in the LRU chain, newest first;
-      - if it was touched, in its shard's dirty chain: the entry is the write-behind buffer, so
-        touches coalesce for free.
+    One allocation holds it. Bits of the session id choose an entry's partition; partition.pxd has
+    what is in one. If an entry was touched, it is on its partition's dirty chain: the entry is the
+    write-behind buffer, so touches coalesce for free. `take` makes a dirty entry sent, `acknowledge`
+    makes it clean, and `give_back` dirty again. One partition more has no sessions, but touches of
+    sessions for which there was no room.
+
+Threads
+    One thread, the control plane's, makes, changes, evicts and ends entries; any thread may `find`
+    one and touch it. After `share`:
+      - a partition's lock guards all that is in it, and its counters;
+      - what is known of a shard is written by the control plane, and read as atomic numbers: an
+        epoch is raised and a lease set before anybody is told of it;
+      - no lock is held while another one is taken, or for longer than a few entries take.
+    Before it, the locks are not taken: one thread pays nothing for them.
 
 Rules of this file
     - No clock: the caller says what time it is, in store time. No allocation after the start. No
       Python object per entry.
-    - Eviction takes an entry off the LRU chain. A dirty entry *lingers*: it can still be found, and
-      keeps its slot, until its touch was drained; if it is found before, it goes back on the LRU
-      chain. So no touch is lost to eviction, and a session never has two pending touches.
+    - Eviction takes an entry off the LRU chain. A dirty or sent entry *lingers*: it can still be
+      found, and keeps its slot, until its touch was written; if it is found before, it goes back on
+      the LRU chain. So no touch is lost to eviction, and a session never has two pending touches.
     - An entry that is only out of date (lease, epoch, age, idle deadline) answers REFRESH, never a
       refusal: another gateway may have seen a use that this one did not.
     - Refusals are remembered apart, briefly, in a table of fixed size, where a newer one replaces
@@ -24,134 +30,171 @@ Rules of this file
 """
 
 cimport cython
+from libc.math cimport ceil, sqrt
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
+from fastticket.core.atomics cimport RELAXED, load_i64, load_u32, store_i64, store_u32
+from fastticket.core.lock cimport acquire, end_lock, make_lock, release
+from fastticket.core.partition cimport (
+    DIRTY,
+    IN_LRU,
+    INVALID,
+    NONE,
+    SENT,
+    Refusal,
+    copy_raw,
+    enter_in_table,
+    give_slots,
+    has_room,
+    in_proportion,
+    is_ticket_of,
+    leave_lru,
+    leave_table,
+    lookup,
+    make_dirty,
+    make_newest,
+    tag_of,
+    tails_of,
+    take_dirty,
+    take_slots,
+    write_raw,
+)
+from fastticket.core.ticket cimport Keyring
 from fastticket.core.wire cimport (
     PRINCIPAL_AT,
+    PRINCIPAL_BYTES_MAX,
     PRINCIPAL_LENGTH_AT,
     RAW_BYTES_MAX,
     RAW_BYTES_MIN,
     SESSION_ID_AT,
     SESSION_ID_BYTES,
+    TAG_BYTES,
     idle_deadline_after_ms,
-    raw_idle_timeout_s,
     raw_absolute_deadline_ms,
+    raw_idle_timeout_s,
     raw_key_id,
 )
 
 from fastticket.errors import Verdict as _Verdict
 
-cdef enum:
-    NONE = 0xFFFFFFFF
-    IN_LRU = 1
-    DIRTY = 2
-    INVALID = 4                 # must be loaded again, whatever its epoch; its touch is not drained
-    CAPACITY_MAX = 0x7FFFFFFF
-    EVICTIONS_MAX = 64          # entries visited to make room for one
-    STALE_BUCKETS = 4096        # buckets visited in one call, in about a millisecond
+cdef extern from "<sys/mman.h>" nogil:
+    enum: MADV_HUGEPAGE
+    int madvise(void *at, size_t size, int advice)
 
-
-cdef inline uint8_t *_tail_bytes(Slot *slot) noexcept nogil:
-    return <uint8_t *>slot + sizeof(uint32_t)
-
-
-cdef inline int _tails_of(int size) noexcept nogil:
-    return 0 if size <= INLINE_BYTES else (size - INLINE_BYTES + TAIL_BYTES - 1) // TAIL_BYTES
-
-
-cdef inline uint64_t _word(const uint8_t *at) noexcept nogil:
-    cdef uint64_t word
-    memcpy(&word, at, sizeof(word))
-    return word
-
-
-cdef inline uint64_t _difference(const uint8_t *a, const uint8_t *b, size_t size) noexcept nogil:
-    """0 if equal. The time does not depend on where a difference is. By words: CRYPTO_memcmp goes
-    by bytes.
+cdef extern from *:
     """
-    cdef uint64_t difference = 0
-    cdef size_t i = 0
-    while i + 8 <= size:
-        difference |= _word(a + i) ^ _word(b + i)
-        i += 8
-    if i and i < size:
-        return difference | (_word(a + size - 8) ^ _word(b + size - 8))     # this word overlaps the one before
-    while i < size:
-        difference |= a[i] ^ b[i]
-        i += 1
-    return difference
+    #ifdef Py_GIL_DISABLED
+    #define FASTTICKET_HAS_NO_GIL 1
+    #else
+    #define FASTTICKET_HAS_NO_GIL 0
+    #endif
+    """
+    bint HAS_NO_GIL "FASTTICKET_HAS_NO_GIL"
 
-
-cdef inline bint _is_same_id(const uint8_t *a, const uint8_t *b) noexcept nogil:
-    return ((_word(a) ^ _word(b)) | (_word(a + 8) ^ _word(b + 8))) == 0
+cdef enum:
+    CAPACITY_MAX = 0x7FFFFFFF
+    PARTITIONS = 16             # of a cache with room for PARTITIONED_MIN sessions; of a smaller one, 1
+    PARTITIONED_MIN = 4096
+    DEVIATIONS = 4              # room in each partition for this many standard deviations more than its share
+    SLOT_BITS = 27              # of a place: the slot in its partition; the rest is the partition
+    SLOT_MASK = (1 << SLOT_BITS) - 1
+    UNHELD_MAX = 1024           # touches of sessions that are not held
+    EVICTIONS_MAX = 64          # entries visited to make room for one
+    SLOTS_PER_LOCK = 16         # visited at once, in a walk through all of them
+    SLOTS_PER_CALL = 4096       # visited in one call: about a millisecond
+    SEEN_BYTES = 16             # of Seen, before the ticket
+    PAGE_BYTES = 4096
+    HUGE_BYTES_MIN = 1 << 22    # a cache of that size asks for huge pages, as misses of the TLB are most of a hit
 
 
 @cython.final
 cdef class NearCache:
     def __cinit__(self, capacity, shards=1, *, slack_ms=500, touch_resolution_ms=0, recheck_s=300, refusal_ms=1000):
-        cdef size_t slot_bytes, shard_bytes, refusal_bytes, bucket_bytes
-        cdef uint32_t bucket_count = 1
-        cdef uint32_t refusal_count
-        cdef uint32_t i
         if not 1 <= capacity <= CAPACITY_MAX:
             raise ValueError(f"capacity must be from 1 to {CAPACITY_MAX} sessions, not {capacity}")
         if not 1 <= shards <= 16384:
             raise ValueError(f"shards must be from 1 to 16384, not {shards}")
-        self.slot_count = max(capacity, 1 + _tails_of(RAW_BYTES_MAX))      # any one ticket must fit
+        self.capacity_asked = max(capacity, 1 + tails_of(RAW_BYTES_MAX))        # any one ticket must fit
         self.shard_count = shards
-        while bucket_count < self.slot_count:
-            bucket_count *= 2
-        slot_bytes = self.slot_count * sizeof(Slot)
-        shard_bytes = self.shard_count * sizeof(Shard)
-        bucket_bytes = bucket_count * sizeof(uint32_t)
-        refusal_count = max(1, bucket_count // 16)
-        refusal_bytes = refusal_count * sizeof(Refusal)
-        self.memory_bytes = slot_bytes + shard_bytes + refusal_bytes + bucket_bytes
-        self.memory = calloc(1, self.memory_bytes)
-        if self.memory == NULL:
-            raise MemoryError(f"no memory for a near cache of {capacity} sessions")
-        self.slots = <Slot *>self.memory
-        self.shards = <Shard *>(<char *>self.memory + slot_bytes)
-        self.refusals = <Refusal *>(<char *>self.memory + slot_bytes + shard_bytes)
-        self.buckets = <uint32_t *>(<char *>self.memory + slot_bytes + shard_bytes + refusal_bytes)
-        self.bucket_mask = bucket_count - 1
-        self.refusal_mask = refusal_count - 1
-        self.free_first = NONE
-        self.newest = NONE
-        self.oldest = NONE
         self.touch_slack_ms = slack_ms
         self.touch_resolution_ms = touch_resolution_ms
         self.recheck_s = recheck_s
         self.refusal_ms = refusal_ms
-        for i in range(self.shard_count):
-            self.shards[i].dirty_first = NONE
-            self.shards[i].dirty_last = NONE
+        self.is_shared = HAS_NO_GIL
+        self._allocate()
+
+    cdef int _allocate(self) except -1:
+        """Lay out one block: partitions, shards, then of each partition slots, table, refusals."""
+        cdef uint32_t partitions = PARTITIONS if self.capacity_asked >= PARTITIONED_MIN else 1
+        cdef double share = <double>self.capacity_asked / partitions
+        # Session ids are random: a partition gets its share of them, give or take.
+        cdef uint32_t slots = <uint32_t>ceil(share + (DEVIATIONS * sqrt(share) if partitions > 1 else 0))
+        cdef uint32_t refusals = max(1, slots // 16)
+        cdef size_t head_bytes = (partitions + 1) * sizeof(Partition) + self.shard_count * sizeof(Shard)
+        cdef size_t part_bytes = slots * sizeof(Slot) + _table_size(slots) * sizeof(uint64_t) + refusals * sizeof(Refusal)
+        cdef size_t unheld_bytes = UNHELD_MAX * sizeof(Slot) + _table_size(UNHELD_MAX) * sizeof(uint64_t)
+        cdef uint8_t *at
+        cdef uint32_t i
+        self.memory_bytes = head_bytes + partitions * part_bytes + unheld_bytes
+        self.memory = calloc(1, self.memory_bytes)
+        if self.memory == NULL:
+            raise MemoryError(f"no memory for a near cache of {self.capacity_asked} sessions")
+        if self.memory_bytes >= HUGE_BYTES_MIN:
+            _ask_for_huge_pages(self.memory, self.memory_bytes)
+        self.partition_count = partitions
+        self.refusal_count = refusals
+        self.partitions = <Partition *>self.memory
+        self.shards = <Shard *>(self.partitions + partitions + 1)
+        at = <uint8_t *>self.memory + head_bytes
+        for i in range(partitions):
+            at = _lay_out(&self.partitions[i], at, slots, refusals)
+        _lay_out(self._unheld(), at, UNHELD_MAX, 0)
+        return 0
 
     def __dealloc__(self):
-        free(self.memory)
+        cdef uint32_t i
+        if self.memory != NULL:
+            for i in range(self.partition_count + 1):
+                end_lock(&self.partitions[i].lock)
+            free(self.memory)
 
     def __repr__(self):
-        return f"<NearCache {self.entry_count} of {self.slot_count}>"
+        return f"<NearCache {len(self)} of {self.capacity_asked}>"
 
     def __len__(self):
-        return self.entry_count
+        return self._totals().entries
 
     @property
     def capacity(self):
-        return self.slot_count
+        return self.capacity_asked
+
+    def share(self):
+        self.is_shared = True
 
     @property
     def slack_ms(self):
-        return self.touch_slack_ms
+        return load_i64(&self.touch_slack_ms, RELAXED)
 
     @slack_ms.setter
     def slack_ms(self, int64_t slack_ms):
-        self.touch_slack_ms = slack_ms
+        store_i64(&self.touch_slack_ms, slack_ms, RELAXED)
 
-    @property
-    def dirty_count(self):
-        return sum(self.shards[i].dirty_count for i in range(self.shard_count))
+    # ---------------------------------------------------------------------------------- partitions
+
+    cdef inline void _enter(self, Partition *p) noexcept nogil:
+        if self.is_shared:
+            acquire(&p.lock)
+
+    cdef inline void _leave(self, Partition *p) noexcept nogil:
+        if self.is_shared:
+            release(&p.lock)
+
+    cdef inline Partition *_partition_of(self, const uint8_t *session_id) noexcept nogil:
+        return &self.partitions[session_id[4] & (self.partition_count - 1)]      # the tag has bytes 0 to 3
+
+    cdef inline Partition *_unheld(self) noexcept nogil:
+        return &self.partitions[self.partition_count]
 
     # ------------------------------------------------------------------------------------- hot path
 
@@ -161,254 +204,284 @@ cdef class NearCache:
         """Judge a ticket by what is held: HIT, MISS, REFRESH or EXPIRED. On HIT
         `*idle_deadline_ms` is set, and with `touch` the session is used at `now_ms`.
         """
-        cdef uint32_t index = self._lookup(raw + SESSION_ID_AT)
-        cdef Slot *slot
-        cdef Shard *shard
-        if index == NONE or not self._same(&self.slots[index], raw, size):
-            self.misses += 1
-            return Verdict.MISS
-        slot = &self.slots[index]
-        shard = &self.shards[slot.shard]
-        if now_ms >= slot.absolute_deadline_ms:
+        cdef Partition *p = self._partition_of(raw + SESSION_ID_AT)
+        cdef int64_t absolute_ms = raw_absolute_deadline_ms(raw)
+        cdef Verdict verdict = Verdict.MISS
+        cdef uint32_t index
+        self._enter(p)
+        index = lookup(p, raw + SESSION_ID_AT)
+        if index == NONE or not is_ticket_of(p, index, raw, size):
+            p.misses += 1
+        else:
+            verdict = self._judge(&p.slots[index], absolute_ms, now_ms)
+            if verdict == Verdict.HIT:
+                p.hits += 1
+                make_newest(p, index, now_ms)
+                if touch:
+                    self._touch(p, index, absolute_ms, now_ms)
+                idle_deadline_ms[0] = p.slots[index].idle_deadline_ms
+            elif verdict == Verdict.REFRESH:
+                p.refreshes += 1
+        self._leave(p)
+        return verdict
+
+    cdef inline Verdict _judge(self, const Slot *slot, int64_t absolute_ms, int64_t now_ms) noexcept nogil:
+        cdef Shard *shard = &self.shards[slot.shard]
+        if now_ms >= absolute_ms:
             return Verdict.EXPIRED
         if (
             slot.flags & INVALID
-            or slot.epoch != shard.epoch
-            or now_ms >= shard.lease_until_ms
+            or slot.epoch != load_u32(&shard.epoch, RELAXED)
+            or now_ms >= load_i64(&shard.lease_until_ms, RELAXED)
             or now_ms >= slot.idle_deadline_ms
             or now_ms >= (slot.loaded_at_s + self.recheck_s) * 1000
         ):
-            self.refreshes += 1
             return Verdict.REFRESH
-        self.hits += 1
-        self._use(index)
-        if touch:
-            self._touch(index, now_ms)
-        idle_deadline_ms[0] = slot.idle_deadline_ms
         return Verdict.HIT
 
-    cdef inline uint32_t _bucket(self, const uint8_t *session_id) noexcept nogil:
-        cdef uint32_t bits
-        memcpy(&bits, session_id, sizeof(bits))
-        return bits & self.bucket_mask
-
-    cdef inline uint32_t _lookup(self, const uint8_t *session_id) noexcept nogil:
-        # Buckets hold slot number + 1, so that zeroed memory is an empty table.
-        cdef uint32_t index = self.buckets[self._bucket(session_id)] - 1
-        while index != NONE:
-            if _is_same_id(self.slots[index].raw + SESSION_ID_AT, session_id):
-                return index
-            index = self.slots[index].next
-        return NONE
-
-    cdef inline bint _same(self, const Slot *slot, const uint8_t *raw, int size) noexcept nogil:
-        """Whether the entry is of exactly this ticket; in constant time for tickets of one size."""
-        cdef uint32_t tail = slot.tail
-        cdef int at = INLINE_BYTES
-        cdef uint64_t difference
-        if slot.size != size:
-            return False
-        difference = _difference(slot.raw, raw, min(size, <int>INLINE_BYTES))
-        while at < size:
-            difference |= _difference(_tail_bytes(&self.slots[tail]), raw + at, min(size - at, <int>TAIL_BYTES))
-            tail = self.slots[tail].next
-            at += TAIL_BYTES
-        return difference == 0
-
-    cdef inline void _use(self, uint32_t index) noexcept nogil:
-        """Move an entry to the newest end of the LRU chain, or put it back there if it lingers."""
-        if index == self.newest:
-            return
-        if self.slots[index].flags & IN_LRU:
-            self._unlink(index)
-        self._link_newest(index)
-
-    cdef inline void _link_newest(self, uint32_t index) noexcept nogil:
-        cdef Slot *slot = &self.slots[index]
-        slot.newer = NONE
-        slot.older = self.newest
-        if self.newest != NONE:
-            self.slots[self.newest].newer = index
-        else:
-            self.oldest = index
-        self.newest = index
-        slot.flags |= IN_LRU
-
-    cdef inline void _unlink(self, uint32_t index) noexcept nogil:
-        cdef Slot *slot = &self.slots[index]
-        if slot.newer != NONE:
-            self.slots[slot.newer].older = slot.older
-        else:
-            self.newest = slot.older
-        if slot.older != NONE:
-            self.slots[slot.older].newer = slot.newer
-        else:
-            self.oldest = slot.newer
-        slot.flags &= ~IN_LRU
-
-    cdef inline void _touch(self, uint32_t index, int64_t now_ms) noexcept nogil:
-        """Note a use: move the deadline, and put the entry on its shard's dirty chain unless it is
-        there already. A deadline that would move by `touch_resolution_ms` or less is not moved.
+    cdef inline void _touch(self, Partition *p, uint32_t index, int64_t absolute_ms, int64_t now_ms) noexcept nogil:
+        """Note a use: move the deadline, and put the entry on the dirty chain unless it is there
+        already. A deadline that would move by `touch_resolution_ms` or less is not moved.
         """
-        cdef Slot *slot = &self.slots[index]
-        cdef Shard *shard = &self.shards[slot.shard]
+        cdef Slot *slot = &p.slots[index]
         cdef int64_t deadline_ms = idle_deadline_after_ms(
-            raw_idle_timeout_s(slot.raw), slot.absolute_deadline_ms, now_ms, self.touch_slack_ms)
+            raw_idle_timeout_s(slot.raw), absolute_ms, now_ms, load_i64(&self.touch_slack_ms, RELAXED))
         if deadline_ms <= slot.idle_deadline_ms + self.touch_resolution_ms:
-            self.touches_coalesced += 1
+            p.touches_coalesced += 1
             return
         slot.idle_deadline_ms = deadline_ms
         if slot.flags & DIRTY:
-            self.touches_coalesced += 1
+            p.touches_coalesced += 1
             return
-        slot.flags |= DIRTY
-        slot.dirty_next = NONE
-        if shard.dirty_last != NONE:
-            self.slots[shard.dirty_last].dirty_next = index
-        else:
-            shard.dirty_first = index
-        shard.dirty_last = index
-        shard.dirty_count += 1
+        make_dirty(p, index)
 
     cdef Verdict refusal(self, const uint8_t *session_id, int64_t now_ms) noexcept nogil:
         """The remembered refusal of a session, or HIT if there is none."""
-        cdef Refusal *place = &self.refusals[self._bucket(session_id) & self.refusal_mask]
+        cdef Partition *p = self._partition_of(session_id)
+        cdef Refusal *place = &p.refusals[in_proportion(tag_of(session_id), self.refusal_count)]
+        cdef Verdict verdict = Verdict.HIT
+        self._enter(p)
         if now_ms < place.until_ms and memcmp(place.session_id, session_id, SESSION_ID_BYTES) == 0:
-            return <Verdict>place.verdict
-        return Verdict.HIT
+            verdict = <Verdict>place.verdict
+        self._leave(p)
+        return verdict
 
-    # ---------------------------------------------------------------------- entries and their slots
+    # ------------------------------------------------------------------- entries; under their lock
 
     cdef bint put(
         self, const uint8_t *raw, int size, uint16_t shard, int64_t deadline_ms, int64_t now_ms, bint touch
     ) noexcept nogil:
         """Enter a verified ticket whose session was loaded and lives, or renew its entry. False:
-        there is no room before touches were drained, or the session id has another ticket.
+        there is no room before touches were written, or the session id has another ticket.
         """
-        cdef uint32_t index = self._lookup(raw + SESSION_ID_AT)
+        cdef Partition *p = self._partition_of(raw + SESSION_ID_AT)
+        cdef bint is_held = False
+        cdef uint32_t index
         cdef Slot *slot
-        if index == NONE:
-            if not self._make_room(1 + _tails_of(size)):
-                return False
-            index = self._take_slot()
-            self._enter(index, raw, size, shard)
-        slot = &self.slots[index]
-        if slot.size != size:
-            return False            # one session id, two principals: no login makes such a ticket; it is not held
-        self._write_raw(slot, raw, size)        # the same session may come under another signature: a newer key
-        # A touch of this gateway may still be on its way to the store: the deadline that was loaded
-        # can be older than the entry's.
-        slot.idle_deadline_ms = max(deadline_ms, slot.idle_deadline_ms)
-        slot.absolute_deadline_ms = raw_absolute_deadline_ms(raw)
-        slot.epoch = self.shards[shard].epoch
-        slot.loaded_at_s = <uint32_t>(now_ms // 1000)
-        slot.flags &= ~INVALID
-        self._use(index)
-        if touch:
-            self._touch(index, now_ms)
-        return True
+        self._enter(p)
+        index = lookup(p, raw + SESSION_ID_AT)
+        if index == NONE and self._make_room(p, 1 + tails_of(size)):
+            index = self._make_entry(p, raw, size, shard)
+        # One session id, two principals: no login makes such a ticket; it is not held.
+        if index != NONE and p.slots[index].size == size:
+            is_held = True
+            slot = &p.slots[index]
+            write_raw(p, index, raw, size)      # the same session may come under another signature: a newer key
+            # A touch of this gateway may still be on its way to the store: the deadline that was
+            # loaded can be older than the entry's.
+            slot.idle_deadline_ms = max(deadline_ms, slot.idle_deadline_ms)
+            slot.epoch = self.shards[shard].epoch
+            slot.loaded_at_s = <uint32_t>(now_ms // 1000)
+            slot.flags &= ~INVALID
+            make_newest(p, index, now_ms)
+            if touch:
+                self._touch(p, index, raw_absolute_deadline_ms(raw), now_ms)
+        self._leave(p)
+        return is_held
 
-    cdef void _enter(self, uint32_t index, const uint8_t *raw, int size, uint16_t shard) noexcept nogil:
-        """Put a ticket into the table. `_make_room` has freed the slots."""
-        cdef Slot *slot = &self.slots[index]
-        cdef uint32_t *bucket = &self.buckets[self._bucket(raw + SESSION_ID_AT)]
-        cdef uint32_t *link = &slot.tail
-        cdef uint32_t tail
-        cdef int _
-        slot.flags = 0
-        slot.size = <uint16_t>size
-        slot.shard = shard
-        slot.idle_deadline_ms = 0
-        slot.next = bucket[0] - 1
-        bucket[0] = index + 1
-        for _ in range(_tails_of(size)):
-            tail = self._take_slot()
-            link[0] = tail
-            link = &self.slots[tail].next
-        link[0] = NONE
-        self.entry_count += 1
+    cdef uint32_t _make_entry(self, Partition *p, const uint8_t *raw, int size, uint16_t shard) noexcept nogil:
+        """Put a ticket into the table. There is room for it."""
+        cdef uint32_t index = take_slots(p, size)
+        p.slots[index].flags = 0
+        p.slots[index].shard = shard
+        p.slots[index].idle_deadline_ms = 0
+        write_raw(p, index, raw, size)
+        enter_in_table(p, index, raw + SESSION_ID_AT)
+        p.entry_count += 1
         self.shards[shard].entry_count += 1
-
-    cdef void _write_raw(self, Slot *slot, const uint8_t *raw, int size) noexcept nogil:
-        cdef uint32_t tail = slot.tail
-        cdef int at = INLINE_BYTES
-        memcpy(slot.raw, raw, min(size, <int>INLINE_BYTES))
-        while at < size:
-            memcpy(_tail_bytes(&self.slots[tail]), raw + at, min(size - at, <int>TAIL_BYTES))
-            tail = self.slots[tail].next
-            at += TAIL_BYTES
-
-    cdef void _copy_raw(self, const Slot *slot, uint8_t *raw) noexcept nogil:
-        cdef uint32_t tail = slot.tail
-        cdef int at = INLINE_BYTES
-        memcpy(raw, slot.raw, min(<int>slot.size, <int>INLINE_BYTES))
-        while at < slot.size:
-            memcpy(raw + at, _tail_bytes(&self.slots[tail]), min(<int>slot.size - at, <int>TAIL_BYTES))
-            tail = self.slots[tail].next
-            at += TAIL_BYTES
-
-    cdef uint32_t _take_slot(self) noexcept nogil:
-        cdef uint32_t index = self.free_first
-        if index == NONE:
-            self.fresh += 1
-            return self.fresh - 1
-        self.free_first = self.slots[index].next
-        self.free_count -= 1
         return index
 
-    cdef void _give_slot(self, uint32_t index) noexcept nogil:
-        self.slots[index].next = self.free_first
-        self.free_first = index
-        self.free_count += 1
-
-    cdef bint _make_room(self, uint32_t wanted) noexcept nogil:
+    cdef bint _make_room(self, Partition *p, uint32_t wanted) noexcept nogil:
         """Evict from the oldest end until `wanted` slots are free. False: EVICTIONS_MAX entries did
-        not suffice, because dirty ones only begin to linger.
+        not suffice, because dirty and sent ones only begin to linger.
         """
         cdef int looked_at = 0
         cdef uint32_t victim
-        while self.free_count + (self.slot_count - self.fresh) < wanted:
-            victim = self.oldest
+        while not has_room(p, wanted):
+            victim = p.oldest
             if victim == NONE or looked_at == EVICTIONS_MAX:
                 return False
             looked_at += 1
-            self._unlink(victim)
-            if not self.slots[victim].flags & DIRTY:
-                self.evictions += 1
-                self._forget(victim)
+            leave_lru(p, victim)
+            if not p.slots[victim].flags & (DIRTY | SENT):
+                p.evictions += 1
+                self._forget(p, victim)
         return True
 
-    cdef void _invalidate(self, uint32_t index) noexcept nogil:
-        cdef Slot *slot = &self.slots[index]
+    cdef void _forget(self, Partition *p, uint32_t index) noexcept nogil:
+        """Take an entry out of the table and free its slots. It is on neither chain, nor sent."""
+        leave_table(p, index)
+        self.shards[p.slots[index].shard].entry_count -= 1
+        give_slots(p, index)
+        p.entry_count -= 1
+
+    cdef void _invalidate(self, Partition *p, uint32_t index) noexcept nogil:
+        """The entry answers nothing any more, and its touch is not written."""
+        cdef Slot *slot = &p.slots[index]
         slot.flags |= INVALID
         if slot.flags & IN_LRU:
-            self._unlink(index)
-        if not slot.flags & DIRTY:
-            self._forget(index)
+            leave_lru(p, index)
+        if not slot.flags & (DIRTY | SENT):
+            self._forget(p, index)
 
-    cdef void _forget(self, uint32_t index) noexcept nogil:
-        """Take an entry out of the table and free its slots. It is on neither the LRU chain nor a
-        dirty chain.
+    cdef void _invalidate_session(self, Partition *p, const uint8_t *session_id) noexcept nogil:
+        cdef uint32_t index
+        self._enter(p)
+        index = lookup(p, session_id)
+        if index != NONE:
+            self._invalidate(p, index)
+        self._leave(p)
+
+    # ------------------------------------------------------------------------ touches and the store
+
+    cdef bint _send_first(
+        self, Partition *p, uint8_t *raw, int64_t *deadline_ms, uint16_t *shard, uint32_t *index
+    ) noexcept nogil:
+        """Take the first entry off the dirty chain: it is sent now. False: its session has ended,
+        or an earlier touch of it is still on its way, and it goes to the end of the chain.
         """
-        cdef Slot *slot = &self.slots[index]
-        cdef uint32_t bucket = self._bucket(slot.raw + SESSION_ID_AT)
-        cdef uint32_t at = self.buckets[bucket] - 1
-        cdef uint32_t tail = slot.tail
-        if at == index:
-            self.buckets[bucket] = slot.next + 1
+        cdef Slot *slot
+        cdef bint is_sent = False
+        self._enter(p)
+        index[0] = take_dirty(p)
+        slot = &p.slots[index[0]]
+        if slot.flags & INVALID:
+            if not slot.flags & (IN_LRU | SENT):
+                self._forget(p, index[0])
+        elif slot.flags & SENT:
+            make_dirty(p, index[0])
         else:
-            while self.slots[at].next != index:
-                at = self.slots[at].next
-            self.slots[at].next = slot.next
-        while tail != NONE:
-            at = self.slots[tail].next
-            self._give_slot(tail)
-            tail = at
-        self.shards[slot.shard].entry_count -= 1
-        self._give_slot(index)
-        self.entry_count -= 1
+            is_sent = True
+            slot.flags |= SENT
+            p.sent_count += 1
+            copy_raw(p, index[0], raw)
+            deadline_ms[0] = slot.idle_deadline_ms
+            shard[0] = slot.shard
+        self._leave(p)
+        return is_sent
 
-    # ----------------------------------------------------------------- what the control plane calls
+    cdef void _settle(self, uint32_t place, bint is_written) noexcept nogil:
+        """A sent touch was written, or was not and is dirty again. An entry that lingered for it
+        goes.
+        """
+        cdef Partition *p = &self.partitions[place >> SLOT_BITS]
+        cdef uint32_t index = place & SLOT_MASK
+        cdef Slot *slot = &p.slots[index]
+        self._enter(p)
+        slot.flags &= ~SENT
+        p.sent_count -= 1
+        if not slot.flags & DIRTY:
+            if not is_written and not slot.flags & INVALID:
+                make_dirty(p, index)
+            elif not slot.flags & IN_LRU:
+                if not slot.flags & INVALID and p != self._unheld():
+                    p.evictions += 1
+                self._forget(p, index)
+        self._leave(p)
+
+    def take(self, dict taken not None, Py_ssize_t touches_max, Py_ssize_t piece):
+        cdef uint8_t[RAW_BYTES_MAX] raw
+        cdef int64_t deadline_ms = 0
+        cdef uint16_t shard = 0
+        cdef uint32_t index = 0
+        cdef uint32_t number
+        cdef uint32_t left
+        cdef Partition *p
+        cdef Py_ssize_t count = 0
+        for number in range(self.partition_count + 1):
+            p = &self.partitions[number]
+            left = self._dirty_in(p)
+            while left and count < touches_max:
+                left -= 1
+                if self._send_first(p, raw, &deadline_ms, &shard, &index):
+                    self._write_touch(taken, shard, piece, number << SLOT_BITS | index, raw, deadline_ms)
+                    count += 1
+        return count
+
+    cdef int _write_touch(
+        self, dict taken, uint16_t shard, Py_ssize_t piece, uint32_t place, const uint8_t *raw, int64_t deadline_ms
+    ) except -1:
+        """Add a sent touch to the last Touches of its shard, or to a new one."""
+        cdef Touches touches = None
+        cdef list pieces
+        try:
+            pieces = taken.get(shard)
+            if pieces is None:
+                pieces = taken[shard] = []
+            if pieces:
+                touches = pieces[len(pieces) - 1]
+            if touches is None or touches.count >= <uint32_t>piece:
+                touches = Touches(shard)
+                touches.is_out = True
+                pieces.append(touches)
+            if not touches.make_room():
+                raise MemoryError("no memory for touches")
+        except BaseException:
+            self._settle(place, False)
+            raise
+        touches.add(place, raw + SESSION_ID_AT, raw + PRINCIPAL_AT, raw[PRINCIPAL_LENGTH_AT], deadline_ms)
+        return 0
+
+    def acknowledge(self, Touches touches not None):
+        cdef uint32_t i
+        for i in range(touches.settle()):
+            self._settle(touches.places[i], True)
+
+    def give_back(self, Touches touches not None):
+        cdef uint32_t i
+        for i in range(touches.settle()):
+            self._settle(touches.places[i], False)
+
+    def touch_unheld(
+        self, shard, const uint8_t[::1] session_id, const uint8_t[::1] principal, int64_t idle_deadline_ms
+    ):
+        """It has an entry like a ticket's, but for what nobody reads, in the partition where nobody
+        looks for tickets.
+        """
+        cdef uint8_t[RAW_BYTES_MAX] raw
+        cdef int size = PRINCIPAL_AT + <int>principal.shape[0] + TAG_BYTES
+        cdef Partition *p = self._unheld()
+        cdef uint32_t index
+        self._shard(shard)
+        _check_session_id(session_id)
+        if not 0 < principal.shape[0] <= PRINCIPAL_BYTES_MAX:
+            raise ValueError(f"a principal has 1 to {PRINCIPAL_BYTES_MAX} bytes, not {principal.shape[0]}")
+        memset(raw, 0, sizeof(raw))
+        memcpy(raw + SESSION_ID_AT, &session_id[0], SESSION_ID_BYTES)
+        raw[PRINCIPAL_LENGTH_AT] = <uint8_t>principal.shape[0]
+        memcpy(raw + PRINCIPAL_AT, &principal[0], principal.shape[0])
+        index = lookup(p, &session_id[0])
+        if index == NONE:
+            if not has_room(p, 1 + tails_of(size)):
+                return False
+            index = self._make_entry(p, raw, size, shard)
+        if p.slots[index].idle_deadline_ms < idle_deadline_ms:
+            p.slots[index].idle_deadline_ms = idle_deadline_ms
+            if not p.slots[index].flags & DIRTY:
+                make_dirty(p, index)
+        return True
+
+    # --------------------------------------------------- what the control plane says of sessions
 
     def insert(self, const uint8_t[::1] raw, shard, int64_t idle_deadline_ms, int64_t now_ms, bint touch=True):
         _check_size(raw)
@@ -419,42 +492,80 @@ cdef class NearCache:
         """While the store is away, put off an entry's recheck. False: the entry is not held, must
         be loaded again for another reason, or its session is past a deadline.
         """
-        cdef uint32_t index
+        cdef Partition *p
         cdef Slot *slot
+        cdef uint32_t index
+        cdef bint lives = False
         _check_size(raw)
-        index = self._lookup(&raw[SESSION_ID_AT])
-        if index == NONE or not self._same(&self.slots[index], &raw[0], <int>raw.shape[0]):
-            return False
-        slot = &self.slots[index]
-        if slot.flags & INVALID or slot.epoch != self.shards[slot.shard].epoch:
-            return False
-        slot.loaded_at_s = <uint32_t>(now_ms // 1000)
-        return now_ms < slot.idle_deadline_ms and now_ms < slot.absolute_deadline_ms
+        p = self._partition_of(&raw[SESSION_ID_AT])
+        self._enter(p)
+        index = lookup(p, &raw[SESSION_ID_AT])
+        if index != NONE and is_ticket_of(p, index, &raw[0], <int>raw.shape[0]):
+            slot = &p.slots[index]
+            if not slot.flags & INVALID and slot.epoch == self.shards[slot.shard].epoch:
+                slot.loaded_at_s = <uint32_t>(now_ms // 1000)
+                lives = now_ms < slot.idle_deadline_ms and now_ms < raw_absolute_deadline_ms(slot.raw)
+        self._leave(p)
+        return lives
+
+    def confirm(self, const uint8_t[::1] session_id, epoch, int64_t idle_deadline_ms, int64_t now_ms):
+        """The store said that a session lives. False, and nothing is changed: the session is not
+        held or was ended, or its shard's epoch is another by now.
+        """
+        cdef Partition *p
+        cdef Slot *slot
+        cdef uint32_t index
+        cdef bint is_held = False
+        _check_session_id(session_id)
+        p = self._partition_of(&session_id[0])
+        self._enter(p)
+        index = lookup(p, &session_id[0])
+        if index != NONE:
+            slot = &p.slots[index]
+            is_held = not slot.flags & INVALID and self.shards[slot.shard].epoch == <uint32_t>epoch
+            if is_held:
+                slot.epoch = <uint32_t>epoch
+                slot.loaded_at_s = <uint32_t>(now_ms // 1000)
+                slot.idle_deadline_ms = max(slot.idle_deadline_ms, idle_deadline_ms)
+        self._leave(p)
+        return is_held
 
     def idle_deadline_ms(self, const uint8_t[::1] session_id):
-        """The latest known idle deadline of a session, written to the store or not; 0: the session
-        is not held.
+        """The latest known idle deadline of a session, written to the store or not; 0: it is not
+        held, and no touch of it waits.
         """
-        cdef uint32_t index
         _check_session_id(session_id)
-        index = self._lookup(&session_id[0])
-        if index == NONE or self.slots[index].flags & INVALID:
-            return 0
-        return self.slots[index].idle_deadline_ms
+        return max(
+            self._deadline_in(self._partition_of(&session_id[0]), &session_id[0]),
+            self._deadline_in(self._unheld(), &session_id[0]),
+        )
+
+    cdef int64_t _deadline_in(self, Partition *p, const uint8_t *session_id) noexcept nogil:
+        cdef int64_t deadline_ms = 0
+        cdef uint32_t index
+        self._enter(p)
+        index = lookup(p, session_id)
+        if index != NONE and not p.slots[index].flags & INVALID:
+            deadline_ms = p.slots[index].idle_deadline_ms
+        self._leave(p)
+        return deadline_ms
 
     def refuse(self, const uint8_t[::1] session_id, verdict, int64_t now_ms):
         """A session has ended: forget its entry and its touch, and remember why for `refusal_ms`.
         """
+        cdef Partition *p
         cdef Refusal *place
-        cdef uint32_t index
+        cdef int64_t why = verdict.value
         _check_session_id(session_id)
-        place = &self.refusals[self._bucket(&session_id[0]) & self.refusal_mask]
+        p = self._partition_of(&session_id[0])
+        place = &p.refusals[in_proportion(tag_of(&session_id[0]), self.refusal_count)]
+        self._enter(p)
         memcpy(place.session_id, &session_id[0], SESSION_ID_BYTES)
-        place.verdict = verdict.value
+        place.verdict = why
         place.until_ms = now_ms + self.refusal_ms
-        index = self._lookup(&session_id[0])
-        if index != NONE:
-            self._invalidate(index)
+        self._leave(p)
+        self._invalidate_session(p, &session_id[0])
+        self._invalidate_session(self._unheld(), &session_id[0])
 
     def remembered_refusal(self, const uint8_t[::1] session_id, int64_t now_ms):
         cdef Verdict verdict
@@ -464,122 +575,220 @@ cdef class NearCache:
 
     def forget_refusals(self):
         """Forget all of them. The clock was set, so they could be remembered for an hour."""
-        memset(self.refusals, 0, (self.refusal_mask + 1) * sizeof(Refusal))
+        cdef uint32_t number
+        cdef uint32_t i
+        for number in range(self.partition_count):
+            for i in range(self.refusal_count):
+                self._enter(&self.partitions[number])
+                self.partitions[number].refusals[i].until_ms = 0
+                self._leave(&self.partitions[number])
 
-    def drop_key(self, key):
-        """Invalidate every entry verified under a key id; how many there were. Visits the whole
-        table.
-        """
-        cdef uint32_t bucket, index, following
-        dropped = 0
-        for bucket in range(self.bucket_mask + 1):
-            index = self.buckets[bucket] - 1
-            while index != NONE:
-                following = self.slots[index].next
-                if raw_key_id(self.slots[index].raw) == key and not self.slots[index].flags & INVALID:
-                    self._invalidate(index)
-                    dropped += 1
-                index = following
-        return dropped
-
-    cdef bint drain_first(self, Shard *shard, uint8_t *raw, int64_t *idle_deadline_ms) noexcept:
-        """Take entries off a dirty chain up to the first that was not revoked: its ticket and
-        deadline. False: there is none.
-        """
-        while shard.dirty_first != NONE:
-            if self._undirty_first(shard, raw, idle_deadline_ms):
-                return True
-        return False
-
-    cdef bint _undirty_first(self, Shard *shard, uint8_t *raw, int64_t *idle_deadline_ms) noexcept:
-        """Take the first entry off a dirty chain. False: it was revoked."""
-        cdef uint32_t index = shard.dirty_first
-        cdef Slot *slot = &self.slots[index]
-        cdef bint is_touch = not slot.flags & INVALID
-        if is_touch:
-            self._copy_raw(slot, raw)
-            idle_deadline_ms[0] = slot.idle_deadline_ms
-        shard.dirty_first = slot.dirty_next
-        if shard.dirty_first == NONE:
-            shard.dirty_last = NONE
-        shard.dirty_count -= 1
-        slot.flags &= ~DIRTY
-        if not slot.flags & IN_LRU:
-            self.evictions += 1
-            self._forget(index)
-        return is_touch
+    # ------------------------------------------------------------------------------------- shards
 
     def renew_lease(self, shard, int64_t until_ms):
         """Let a shard's entries answer until `until_ms`. A lease is never shortened."""
         cdef Shard *at = self._shard(shard)
-        at.lease_until_ms = max(at.lease_until_ms, until_ms)
+        store_i64(&at.lease_until_ms, max(at.lease_until_ms, until_ms), RELAXED)
 
     def shift_lease(self, shard, int64_t by_ms):
         """The clock was set: a lease keeps its length."""
-        self._shard(shard).lease_until_ms += by_ms
+        cdef Shard *at = self._shard(shard)
+        store_i64(&at.lease_until_ms, at.lease_until_ms + by_ms, RELAXED)
 
     def bump_epoch(self, shard):
         """Every entry of the shard must be loaded again before its next hit."""
-        self._shard(shard).epoch += 1
-
-    def stale(self, uint32_t cursor, Py_ssize_t entries_max):
-        """Some of the entries that are older than their shard's epoch, and where to go on. Visits
-        STALE_BUCKETS buckets at most.
-        """
-        cdef uint32_t last = min(self.bucket_mask, cursor + STALE_BUCKETS - 1)
-        cdef uint8_t[RAW_BYTES_MAX] raw
-        cdef uint32_t index
-        cdef Slot *slot
-        cdef list found = []
-        while cursor <= last and len(found) < entries_max:
-            index = self.buckets[cursor] - 1
-            while index != NONE:
-                slot = &self.slots[index]
-                if slot.epoch != self.shards[slot.shard].epoch and not slot.flags & INVALID:
-                    self._copy_raw(slot, raw)
-                    found.append((
-                        slot.shard,
-                        (<char *>raw)[SESSION_ID_AT:SESSION_ID_AT + SESSION_ID_BYTES],
-                        (<char *>raw)[PRINCIPAL_AT:PRINCIPAL_AT + raw[PRINCIPAL_LENGTH_AT]],
-                    ))
-                index = slot.next
-            cursor += 1
-        return found, cursor if cursor <= self.bucket_mask else None
-
-    def confirm(self, const uint8_t[::1] session_id, epoch, int64_t idle_deadline_ms, int64_t now_ms):
-        """The store said that a session lives. False, and nothing is changed: the session is not
-        held or was ended, or its shard's epoch is another by now.
-        """
-        cdef uint32_t index
-        cdef Slot *slot
-        _check_session_id(session_id)
-        index = self._lookup(&session_id[0])
-        if index == NONE:
-            return False
-        slot = &self.slots[index]
-        if slot.flags & INVALID or self.shards[slot.shard].epoch != <uint32_t>epoch:
-            return False
-        slot.epoch = <uint32_t>epoch
-        slot.loaded_at_s = <uint32_t>(now_ms // 1000)
-        slot.idle_deadline_ms = max(slot.idle_deadline_ms, idle_deadline_ms)
-        return True
+        cdef Shard *at = self._shard(shard)
+        store_u32(&at.epoch, at.epoch + 1, RELAXED)
 
     def epoch(self, shard):
         return self._shard(shard).epoch
 
-    def held_in(self, shard):
-        return self._shard(shard).entry_count
-
-    def dirty_in(self, shard):
-        return self._shard(shard).dirty_count
-
     def lease_until_ms(self, shard):
         return self._shard(shard).lease_until_ms
+
+    def held_in(self, shard):
+        return self._shard(shard).entry_count
 
     cdef Shard *_shard(self, object number) except NULL:
         if not 0 <= number < self.shard_count:
             raise ValueError(f"there are {self.shard_count} shards, no number {number}")
         return &self.shards[<uint16_t>number]
+
+    # --------------------------------------------------------------------- walks through all entries
+
+    def drop_key(self, key):
+        """Invalidate every entry verified under a key id; how many there were. Visits all."""
+        cdef uint8_t key_id = key
+        cdef uint32_t number
+        cdef uint32_t first
+        dropped = 0
+        for number in range(self.partition_count):
+            for first in range(0, self.partitions[number].fresh, SLOTS_PER_LOCK):
+                dropped += self._drop_key_in(&self.partitions[number], first, key_id)
+        return dropped
+
+    cdef uint32_t _drop_key_in(self, Partition *p, uint32_t first, uint8_t key_id) noexcept nogil:
+        cdef uint32_t dropped = 0
+        cdef uint32_t i
+        self._enter(p)
+        for i in range(first, min(first + SLOTS_PER_LOCK, p.fresh)):
+            if p.slots[i].size and raw_key_id(p.slots[i].raw) == key_id and not p.slots[i].flags & INVALID:
+                self._invalidate(p, i)
+                dropped += 1
+        self._leave(p)
+        return dropped
+
+    def stale(self, uint32_t cursor, Py_ssize_t entries_max):
+        """Some of the entries that are older than their shard's epoch, and where to go on. Visits
+        SLOTS_PER_CALL slots at most.
+        """
+        cdef Seen[SLOTS_PER_LOCK] seen
+        cdef list found = []
+        cdef Seen *each
+        cdef int i
+        cdef int visited = 0
+        while cursor != NONE and len(found) < entries_max and visited < SLOTS_PER_CALL:
+            for i in range(self._see(&cursor, True, seen)):
+                each = &seen[i]
+                found.append((
+                    each.shard,
+                    (<char *>each.raw)[SESSION_ID_AT:SESSION_ID_AT + SESSION_ID_BYTES],
+                    (<char *>each.raw)[PRINCIPAL_AT:PRINCIPAL_AT + each.raw[PRINCIPAL_LENGTH_AT]],
+                ))
+            visited += SLOTS_PER_LOCK
+        return found, None if cursor == NONE else cursor
+
+    def snapshot(self, uint32_t cursor):
+        """Some of the entries that may answer, for `restore` in another process, and where to go
+        on. Visits SLOTS_PER_CALL slots at most.
+        """
+        cdef Seen[SLOTS_PER_LOCK] seen
+        cdef list parts = []
+        cdef int i
+        cdef int visited = 0
+        while cursor != NONE and visited < SLOTS_PER_CALL:
+            for i in range(self._see(&cursor, False, seen)):
+                parts.append((<char *>&seen[i])[:SEEN_BYTES + seen[i].size])
+            visited += SLOTS_PER_LOCK
+        return b"".join(parts), None if cursor == NONE else cursor
+
+    def restore(self, const uint8_t[::1] entries, Keyring keys not None, int64_t now_ms):
+        """Enter what `snapshot` has, as far as its tickets are authentic under these keys."""
+        cdef Py_ssize_t at = 0
+        cdef Seen each
+        restored = 0
+        while at < entries.shape[0]:
+            if entries.shape[0] - at < SEEN_BYTES:
+                raise ValueError("the snapshot is cut off")
+            memcpy(&each, &entries[at], SEEN_BYTES)
+            if not RAW_BYTES_MIN <= each.size <= RAW_BYTES_MAX or each.shard >= self.shard_count \
+                    or entries.shape[0] - at - SEEN_BYTES < each.size:
+                raise ValueError("that is no snapshot of a near cache with these shards")
+            memcpy(each.raw, &entries[at + SEEN_BYTES], each.size)
+            at += SEEN_BYTES + each.size
+            if keys.verify_raw(each.raw, each.size, now_ms) == Verdict.HIT:
+                restored += self._restore_one(&each, now_ms)
+        return restored
+
+    cdef bint _restore_one(self, const Seen *each, int64_t now_ms) noexcept nogil:
+        cdef Partition *p = self._partition_of(each.raw + SESSION_ID_AT)
+        cdef uint32_t index
+        if not self.put(each.raw, each.size, each.shard, each.idle_deadline_ms, now_ms, False):
+            return False
+        self._enter(p)
+        index = lookup(p, each.raw + SESSION_ID_AT)
+        p.slots[index].loaded_at_s = each.loaded_at_s       # it was looked up then, not now
+        self._leave(p)
+        return True
+
+    cdef int _see(self, uint32_t *cursor, bint is_stale, Seen *seen) noexcept nogil:
+        """Copy the entries in SLOTS_PER_LOCK slots that are stale, or are not, and move the cursor:
+        a place, or NONE at the end.
+        """
+        cdef Partition *p = &self.partitions[cursor[0] >> SLOT_BITS]
+        cdef uint32_t i = cursor[0] & SLOT_MASK
+        cdef uint32_t last = i + SLOTS_PER_LOCK
+        cdef int count = 0
+        cdef Slot *slot
+        self._enter(p)
+        while i < last and i < p.fresh:
+            slot = &p.slots[i]
+            if slot.size and not slot.flags & INVALID and (slot.epoch != self.shards[slot.shard].epoch) == is_stale:
+                seen[count].size = slot.size
+                seen[count].shard = slot.shard
+                seen[count].loaded_at_s = slot.loaded_at_s
+                seen[count].idle_deadline_ms = slot.idle_deadline_ms
+                copy_raw(p, i, seen[count].raw)
+                count += 1
+            i += 1
+        if i < p.fresh:
+            cursor[0] += SLOTS_PER_LOCK
+        elif (cursor[0] >> SLOT_BITS) + 1 < self.partition_count:
+            cursor[0] = ((cursor[0] >> SLOT_BITS) + 1) << SLOT_BITS
+        else:
+            cursor[0] = NONE
+        self._leave(p)
+        return count
+
+    # ------------------------------------------------------------------------------------- counters
+
+    cdef uint32_t _dirty_in(self, Partition *p) noexcept nogil:
+        cdef uint32_t count
+        self._enter(p)
+        count = p.dirty_count
+        self._leave(p)
+        return count
+
+    cdef Totals _totals(self) noexcept nogil:
+        cdef Totals totals
+        cdef Partition *p
+        cdef uint32_t i
+        memset(&totals, 0, sizeof(totals))
+        for i in range(self.partition_count + 1):
+            p = &self.partitions[i]
+            self._enter(p)
+            totals.entries += p.entry_count if p != self._unheld() else 0
+            totals.dirty += p.dirty_count
+            totals.sent += p.sent_count
+            totals.hits += p.hits
+            totals.misses += p.misses
+            totals.refreshes += p.refreshes
+            totals.evictions += p.evictions
+            totals.touches_coalesced += p.touches_coalesced
+            self._leave(p)
+        return totals
+
+    @property
+    def entry_count(self):
+        return self._totals().entries
+
+    @property
+    def dirty_count(self):
+        return self._totals().dirty
+
+    @property
+    def sent_count(self):
+        return self._totals().sent
+
+    @property
+    def hits(self):
+        return self._totals().hits
+
+    @property
+    def misses(self):
+        return self._totals().misses
+
+    @property
+    def refreshes(self):
+        return self._totals().refreshes
+
+    @property
+    def evictions(self):
+        return self._totals().evictions
+
+    @property
+    def touches_coalesced(self):
+        return self._totals().touches_coalesced
 
     # -------------------------------------------------------------------------- for tests and tools
 
@@ -590,18 +799,28 @@ cdef class NearCache:
         verdict = self.find(&raw[0], <int>raw.shape[0], now_ms, touch, &deadline_ms)
         return deadline_ms if verdict == Verdict.HIT else _Verdict(<int>verdict)
 
-    def drain(self, shard, Py_ssize_t touches_max):
-        cdef Shard *at = self._shard(shard)
-        cdef uint8_t[RAW_BYTES_MAX] raw
-        cdef int64_t deadline_ms
-        cdef list touches = []
-        while len(touches) < touches_max and self.drain_first(at, raw, &deadline_ms):
-            touches.append((
-                (<char *>raw)[SESSION_ID_AT:SESSION_ID_AT + SESSION_ID_BYTES],
-                (<char *>raw)[PRINCIPAL_AT:PRINCIPAL_AT + raw[PRINCIPAL_LENGTH_AT]],
-                deadline_ms,
-            ))
-        return touches
+
+cdef uint32_t _table_size(uint32_t slots) noexcept:
+    """Three quarters of the table are in use when all slots are."""
+    return slots + slots // 3 + 1
+
+
+cdef uint8_t *_lay_out(Partition *p, uint8_t *at, uint32_t slots, uint32_t refusals) noexcept:
+    """Make a partition of the zeroed memory from `at` on; where the next one begins."""
+    make_lock(&p.lock)
+    p.slot_count = slots
+    p.table_size = _table_size(slots)
+    p.free_first = p.newest = p.oldest = p.dirty_first = p.dirty_last = NONE
+    p.slots = <Slot *>at
+    p.table = <uint64_t *>(p.slots + slots)
+    p.refusals = <Refusal *>(p.table + p.table_size)
+    return <uint8_t *>(p.refusals + refusals)
+
+
+cdef void _ask_for_huge_pages(void *memory, size_t size) noexcept nogil:
+    """A hint, for the whole pages in between."""
+    cdef size_t first = (<size_t>memory + PAGE_BYTES - 1) & ~<size_t>(PAGE_BYTES - 1)
+    madvise(<void *>first, (<size_t>memory + size - first) & ~<size_t>(PAGE_BYTES - 1), MADV_HUGEPAGE)
 
 
 cdef int _check_size(const uint8_t[::1] raw) except -1:

@@ -1,5 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from fastticket.core.lock cimport Lock
 from fastticket.core.verdict cimport Verdict
 from fastticket.core.wire cimport RAW_BUFFER_BYTES
 
@@ -33,15 +34,19 @@ cdef struct Key:
 cdef class Ring:
     """The prepared keys of a ring, by id; wiped when the object is freed."""
     cdef Key[256] keys
-    cdef list ids               # oldest first
-    cdef uint8_t newest         # the id of the key that signs
+    cdef uint8_t[256] order     # the ids of those that are there: oldest first, the last one signs
+    cdef int count
+
+    cdef list ids(self)
 
 
 cdef class Keyring:
+    cdef Lock lock
     cdef Ring ring
     cdef readonly str audience
 
-    cdef void tag(self, uint8_t key_id, const uint8_t *body, size_t size, uint8_t *out) noexcept nogil
+    cdef uint64_t _uses_of(self, uint8_t key_id) noexcept
+    cdef void _sign(self, uint8_t *raw, int body_bytes) noexcept nogil
     cdef Verdict verify_raw(self, const uint8_t *raw, int size, int64_t now_ms) noexcept nogil
 
 

@@ -5,6 +5,8 @@ Rules of this file
 - What is refused, and in which order, is docs/ticket-format.md; tests/lab/reference.py is the plain
   twin, and must agree.
 - No branch depends on a key or a tag before the tag was compared in constant time.
+- The ring's lock guards its keys: any thread may verify while they are replaced. It is held for one
+  computation, and only for tickets that the near cache does not have.
 - libcrypto hashes. Each key is absorbed once, when the ring is built; a computation copies the two
   prepared states, which are plain structs: no allocation, no lock, nothing to free. Why SHA256_*
   and not EVP: docs/decisions/0001-hmac-interface.md.
@@ -13,8 +15,10 @@ Rules of this file
 cimport cython
 from libc.string cimport memcmp, memcpy, memset
 
+from fastticket.core.lock cimport acquire, end_lock, make_lock, release
 from fastticket.core.wire cimport (
     FORMAT,
+    KEY_ID_AT,
     PRINCIPAL_AT,
     PRINCIPAL_BYTES_MAX,
     PRINCIPAL_LENGTH_AT,
@@ -322,7 +326,6 @@ cdef class Ring:
     def __cinit__(self, keys, audience):
         cdef bytes signing_key
         cdef Key *key
-        self.ids = []
         for key_id, secret in checked_keys(keys, "key ring"):
             signing_key = _signing_key(secret, audience)
             key = &self.keys[<uint8_t>key_id]
@@ -330,11 +333,15 @@ cdef class Ring:
             _absorb(signing_key, 0x5C, &key.outer)
             key.is_there = True
             memcpy(key.signing_key, <const char *>signing_key, 32)
-            self.ids.append(key_id)
-            self.newest = key_id
+            self.order[self.count] = key_id
+            self.count += 1
 
     def __dealloc__(self):
         OPENSSL_cleanse(self.keys, sizeof(self.keys))
+
+    cdef list ids(self):
+        """Oldest first."""
+        return [self.order[i] for i in range(self.count)]
 
 
 @cython.final
@@ -344,11 +351,15 @@ cdef class Keyring:
     """
 
     def __cinit__(self, keys, audience="default"):
+        make_lock(&self.lock)
         self.ring = Ring(keys, audience)
         self.audience = audience
 
+    def __dealloc__(self):
+        end_lock(&self.lock)
+
     def __repr__(self):
-        return f"<Keyring audience={self.audience!r} ids={self.ring.ids}>"
+        return f"<Keyring audience={self.audience!r} ids={list(self.ids)}>"
 
     @classmethod
     def generate(cls, audience="default"):
@@ -380,28 +391,42 @@ cdef class Keyring:
 
     def replace(self, keys):
         """Replace the keys, all or nothing. The ids whose key left the ring. ConfigError."""
-        cdef Ring old = self.ring
         cdef Ring new = Ring(keys, self.audience)
+        cdef Ring old = self.ring
         cdef Key *before
         cdef Key *after
-        gone = set()
-        for key_id in old.ids:
+        cdef list gone = []
+        cdef list known = old.ids()
+        for key_id in known:                            # nobody but this method changes them
             before = &old.keys[<uint8_t>key_id]
             after = &new.keys[<uint8_t>key_id]
-            if after.is_there and memcmp(before.signing_key, after.signing_key, 32) == 0:
-                after.uses = before.uses
-            else:
-                gone.add(key_id)
-        self.ring = new
-        return gone
+            if not after.is_there or memcmp(before.signing_key, after.signing_key, 32) != 0:
+                gone.append(key_id)
+        acquire(&self.lock)
+        _replace(old, new)
+        release(&self.lock)
+        return set(gone)
 
     @property
     def ids(self):
-        return tuple(self.ring.ids)
+        cdef uint8_t[256] order
+        cdef int count
+        acquire(&self.lock)
+        count = self.ring.count
+        memcpy(order, self.ring.order, sizeof(order))
+        release(&self.lock)
+        return tuple([order[i] for i in range(count)])
 
     @property
     def uses(self):
-        return {key_id: self.ring.keys[<uint8_t>key_id].uses for key_id in self.ring.ids}
+        return {key_id: self._uses_of(key_id) for key_id in self.ids}
+
+    cdef uint64_t _uses_of(self, uint8_t key_id) noexcept:
+        cdef uint64_t uses
+        acquire(&self.lock)
+        uses = self.ring.keys[key_id].uses
+        release(&self.lock)
+        return uses
 
     def mint(self, principal, issued_at_ms, idle_timeout_s=0, absolute_lifetime_s=0, session_id=None):
         """A ticket, signed with the newest key; 0 s: no timeout, no end. InvalidPrincipal,
@@ -425,7 +450,7 @@ cdef class Keyring:
         if not 0 <= idle_timeout_s < 1 << 32 or not 0 <= absolute_lifetime_s < 1 << 32:
             raise ValueError("idle_timeout_s and absolute_lifetime_s must be from 0 to 2**32 - 1")
         fields = (
-            bytes((FORMAT, self.ring.newest))
+            bytes((FORMAT, 0))                          # `_sign` has the key id
             + session_id
             + int(issued_at_ms).to_bytes(6, "big")
             + index(idle_timeout_s).to_bytes(4, "big")
@@ -435,7 +460,7 @@ cdef class Keyring:
         )
         body_bytes = <int>len(fields)
         memcpy(raw, <const char *>fields, body_bytes)
-        self.tag(raw[1], raw, body_bytes, raw + body_bytes)
+        self._sign(raw, body_bytes)
         return (<char *>text)[: encode(raw, body_bytes + TAG_BYTES, text)].decode("ascii")
 
     def verify(self, ticket, now_ms):
@@ -453,29 +478,57 @@ cdef class Keyring:
         verdict = self.verify_raw(result.bytes, result.size, now_ms)
         return result if verdict == Verdict.HIT else _Verdict(<int>verdict)
 
-    cdef void tag(self, uint8_t key_id, const uint8_t *body, size_t size, uint8_t *out) noexcept nogil:
-        """HMAC-SHA-256 of `body` under a key of the ring, into `out` (32 bytes)."""
-        cdef SHA256_CTX state = self.ring.keys[key_id].inner
-        SHA256_Update(&state, body, size)
-        SHA256_Final(out, &state)
-        state = self.ring.keys[key_id].outer
-        SHA256_Update(&state, out, TAG_BYTES)
-        SHA256_Final(out, &state)
+    cdef void _sign(self, uint8_t *raw, int body_bytes) noexcept nogil:
+        """Name the newest key in a ticket's body, and put the tag behind it."""
+        acquire(&self.lock)
+        raw[KEY_ID_AT] = self.ring.order[self.ring.count - 1]
+        _tag(&self.ring.keys[raw[KEY_ID_AT]], raw, body_bytes, raw + body_bytes)
+        release(&self.lock)
 
     cdef Verdict verify_raw(self, const uint8_t *raw, int size, int64_t now_ms) noexcept nogil:
         """Judge a decoded ticket. HIT: it is authentic and before its absolute deadline."""
-        cdef uint8_t[TAG_BYTES] expected
-        cdef Key *key = &self.ring.keys[raw_key_id(raw)]
-        cdef int body_bytes = size - TAG_BYTES
-        if not key.is_there:
-            return Verdict.UNKNOWN_KEY
-        self.tag(raw_key_id(raw), raw, body_bytes, expected)
-        if CRYPTO_memcmp(expected, raw + body_bytes, TAG_BYTES) != 0:
-            return Verdict.BAD_SIGNATURE
-        key.uses += 1
+        cdef Verdict verdict
+        acquire(&self.lock)
+        verdict = _judge_tag(&self.ring.keys[raw_key_id(raw)], raw, size - TAG_BYTES)
+        release(&self.lock)
+        if verdict != Verdict.HIT:
+            return verdict
         if not _is_principal(raw + PRINCIPAL_AT, raw[PRINCIPAL_LENGTH_AT]):
             return Verdict.MALFORMED
         return Verdict.EXPIRED if now_ms >= raw_absolute_deadline_ms(raw) else Verdict.HIT
+
+
+cdef void _replace(Ring old, Ring new) noexcept nogil:
+    """Put the keys of another ring in place of these; those that stay keep their count."""
+    cdef int i
+    for i in range(256):
+        if new.keys[i].is_there and old.keys[i].is_there and memcmp(old.keys[i].signing_key, new.keys[i].signing_key, 32) == 0:
+            new.keys[i].uses = old.keys[i].uses
+    memcpy(old.keys, new.keys, sizeof(old.keys))
+    memcpy(old.order, new.order, sizeof(old.order))
+    old.count = new.count
+
+
+cdef inline void _tag(const Key *key, const uint8_t *body, size_t size, uint8_t *out) noexcept nogil:
+    """HMAC-SHA-256 of `body` under a key, into `out` (32 bytes)."""
+    cdef SHA256_CTX state = key.inner
+    SHA256_Update(&state, body, size)
+    SHA256_Final(out, &state)
+    state = key.outer
+    SHA256_Update(&state, out, TAG_BYTES)
+    SHA256_Final(out, &state)
+
+
+cdef inline Verdict _judge_tag(Key *key, const uint8_t *raw, int body_bytes) noexcept nogil:
+    """HIT: the ticket's tag is this key's."""
+    cdef uint8_t[TAG_BYTES] expected
+    if not key.is_there:
+        return Verdict.UNKNOWN_KEY
+    _tag(key, raw, body_bytes, expected)
+    if CRYPTO_memcmp(expected, raw + body_bytes, TAG_BYTES) != 0:
+        return Verdict.BAD_SIGNATURE
+    key.uses += 1
+    return Verdict.HIT
 
 
 def decode_secret(text, where):

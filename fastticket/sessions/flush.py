@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 
+from fastticket.core.touches import Touches
 from fastticket.sessions.shards import Key, Shard, Shards
 from fastticket.stores.contract import Reply, Request
 
@@ -49,9 +50,8 @@ class Flusher:
         """Write what is dirty now, and read the logs."""
         async with self._turn:
             began_ms = self._shards.monotonic_ms()
+            await self._collect()
             due = [shard for shard in self._shards if self._is_due(shard)]
-            for shard in due:
-                await self._collect(shard)
             writing = []
             for requests in self._pieces({shard.number: list(shard.unwritten) for shard in due}):
                 writing.append(asyncio.create_task(self._write(requests), name="fastticket-write"))
@@ -68,11 +68,16 @@ class Flusher:
         is_away = shard.outage_since_ms is not None
         return is_away or self._shards.near.held_in(shard.number) > 0 or bool(shard.unwritten)
 
-    async def _collect(self, shard: Shard) -> None:
+    async def _collect(self) -> None:
         """What is dirty now, and no use that comes in between."""
-        left = self._shards.near.dirty_in(shard.number)
+        left = self._shards.near.dirty_count
         while left > 0:
-            self._shards.checker.collect(shard.number, min(left, TOUCHES_PER_SLICE), shard.unwritten)
+            taken: dict[int, list[Touches]] = {}
+            self._shards.near.take(taken, min(left, TOUCHES_PER_SLICE), TOUCHES_PER_SLICE)
+            for touches in (touches for pieces in taken.values() for touches in pieces):
+                for session_id, principal, deadline_ms in touches:
+                    self._shards[touches.shard].keep_unwritten((session_id, principal), deadline_ms)
+                self._shards.near.acknowledge(touches)
             left -= TOUCHES_PER_SLICE
             if left > 0:
                 await asyncio.sleep(0)

@@ -6,8 +6,9 @@ from collections import OrderedDict
 
 from fastticket.errors import Verdict
 
-INLINE_BYTES, TAIL_BYTES = 92, 140
+INLINE_BYTES, TAIL_BYTES = 94, 128
 EVICTIONS_MAX = 64
+TICK_MS = 1024
 
 
 def session_id_of(raw):
@@ -32,6 +33,8 @@ class Entry:
         self.raw, self.shard = raw, shard
         self.idle_deadline_ms = 0
         self.valid = True
+        self.sent = False
+        self.moved_at = None  # in ticks, when it became the newest of the LRU chain
 
 
 class Model:
@@ -41,12 +44,12 @@ class Model:
         self.recheck_s, self.refusal_ms = recheck_s, refusal_ms
         self.entries = {}  # session id -> Entry
         self.lru = OrderedDict()  # session ids, oldest first
-        self.dirty = [OrderedDict() for _ in range(shards)]
+        self.dirty = OrderedDict()
+        self.unheld = {}  # session id -> Entry, of touches only
+        self.unheld_dirty = OrderedDict()
+        self.flights = []  # of touches that are sent: their tables, chains and keys
         self.lease_until_ms, self.epoch = [0] * shards, [0] * shards
-        buckets = 1
-        while buckets < max(capacity, 3):
-            buckets *= 2
-        self.refusals = [None] * max(1, buckets // 16)
+        self.refusals = [None] * max(1, self.free // 16)
 
     def lookup(self, raw, now_ms, touch):
         entry = self.entries.get(session_id_of(raw))
@@ -62,14 +65,19 @@ class Model:
             and now_ms < (entry.loaded_at_s + self.recheck_s) * 1000
         ):
             return Verdict.REFRESH
-        self.use(raw)
+        self.use(entry, now_ms)
         if touch:
             self.touch(entry, now_ms)
         return entry.idle_deadline_ms
 
-    def use(self, raw):
-        self.lru[session_id_of(raw)] = True
-        self.lru.move_to_end(session_id_of(raw))
+    def use(self, entry, now_ms):
+        """The order is that of the last uses, to within a tick: in one tick an entry moves once."""
+        key, tick = session_id_of(entry.raw), now_ms // TICK_MS
+        if key in self.lru and (entry.moved_at == tick or next(reversed(self.lru)) == key):
+            return
+        self.lru[key] = True
+        self.lru.move_to_end(key)
+        entry.moved_at = tick
 
     def touch(self, entry, now_ms):
         timeout_s = number(entry.raw, 24, 28)
@@ -77,7 +85,7 @@ class Model:
         deadline_ms = min(absolute_ms, now_ms + timeout_s * 1000 + self.slack_ms) if timeout_s else absolute_ms
         if deadline_ms > entry.idle_deadline_ms + self.resolution_ms:
             entry.idle_deadline_ms = deadline_ms
-            self.dirty[entry.shard].setdefault(session_id_of(entry.raw))
+            self.dirty.setdefault(session_id_of(entry.raw))
 
     def insert(self, raw, shard, idle_deadline_ms, now_ms, touch):
         key = session_id_of(raw)
@@ -92,7 +100,7 @@ class Model:
         entry.raw = raw
         entry.idle_deadline_ms = max(entry.idle_deadline_ms, idle_deadline_ms)
         entry.epoch, entry.loaded_at_s, entry.valid = self.epoch[shard], now_ms // 1000, True
-        self.use(raw)
+        self.use(entry, now_ms)
         if touch:
             self.touch(entry, now_ms)
         return True
@@ -104,9 +112,12 @@ class Model:
                 return False
             looked_at += 1
             key, _ = self.lru.popitem(last=False)
-            if key not in self.dirty[self.entries[key].shard]:
+            if not self.is_pending(key):
                 self.forget(key)
         return True
+
+    def is_pending(self, key):
+        return key in self.dirty or self.entries[key].sent
 
     def forget(self, key):
         self.free += slots_of(self.entries.pop(key).raw)
@@ -115,17 +126,21 @@ class Model:
         entry = self.entries[key]
         entry.valid = False
         self.lru.pop(key, None)
-        if key not in self.dirty[entry.shard]:
+        if not self.is_pending(key):
             self.forget(key)
 
     def refuse(self, session_id, verdict, now_ms):
-        place = int.from_bytes(session_id[:4], "little") % len(self.refusals)
-        self.refusals[place] = (session_id, now_ms + self.refusal_ms, verdict)
+        self.refusals[self.place_of(session_id)] = (session_id, now_ms + self.refusal_ms, verdict)
         if session_id in self.entries:
             self.invalidate(session_id)
+        if session_id in self.unheld:
+            self.unheld[session_id].valid = False
+
+    def place_of(self, session_id):
+        return int.from_bytes(session_id[:4], "little") * len(self.refusals) >> 32
 
     def remembered_refusal(self, session_id, now_ms):
-        place = self.refusals[int.from_bytes(session_id[:4], "little") % len(self.refusals)]
+        place = self.refusals[self.place_of(session_id)]
         return place[2] if place and place[0] == session_id and now_ms < place[1] else None
 
     def extend(self, raw, now_ms):
@@ -151,11 +166,11 @@ class Model:
         }
 
     def held_in(self, shard):
-        return sum(entry.shard == shard for entry in self.entries.values())
+        return sum(entry.shard == shard for entry in (*self.entries.values(), *self.unheld.values()))
 
     def idle_deadline_ms(self, session_id):
-        entry = self.entries.get(session_id)
-        return entry.idle_deadline_ms if entry and entry.valid else 0
+        known = [table[session_id] for table in (self.entries, self.unheld) if session_id in table]
+        return max((entry.idle_deadline_ms for entry in known if entry.valid), default=0)
 
     def drop_key(self, key):
         gone = [k for k, entry in self.entries.items() if entry.raw[1] == key and entry.valid]
@@ -163,13 +178,50 @@ class Model:
             self.invalidate(k)
         return len(gone)
 
-    def drain(self, shard, touches_max):
-        touches = []
-        while self.dirty[shard] and len(touches) < touches_max:
-            key, _ = self.dirty[shard].popitem(last=False)
-            entry = self.entries[key]
-            if entry.valid:
-                touches.append((key, entry.raw[33 : 33 + entry.raw[32]], entry.idle_deadline_ms))
-            if key not in self.lru:
-                self.forget(key)
+    def touch_unheld(self, shard, session_id, principal, idle_deadline_ms):
+        entry = self.unheld.setdefault(session_id, Entry(bytes(33) + principal, shard))
+        if entry.idle_deadline_ms < idle_deadline_ms:
+            entry.idle_deadline_ms = idle_deadline_ms
+            self.unheld_dirty.setdefault(session_id)
+        return True
+
+    def take(self, touches_max):
+        """[(shard, session id, principal, deadline)], and they are sent: the next of `flights`."""
+        touches, flight = [], []
+        for table, dirty in ((self.entries, self.dirty), (self.unheld, self.unheld_dirty)):
+            for key in list(dirty):
+                if len(touches) == touches_max:
+                    break
+                del dirty[key]
+                entry = table[key]
+                if not entry.valid:
+                    if not entry.sent and (table is self.unheld or key not in self.lru):
+                        self.drop(table, key)
+                elif entry.sent:
+                    dirty[key] = None
+                else:
+                    entry.sent = True
+                    flight.append((table, dirty, key))
+                    touches.append((entry.shard, key, entry.raw[33:][: principal_bytes(entry)], entry.idle_deadline_ms))
+        self.flights.append(flight)
         return touches
+
+    def settle(self, number, is_written):
+        for table, dirty, key in self.flights.pop(number):
+            table[key].sent = False
+            if key in dirty:
+                continue
+            if not is_written and table[key].valid:
+                dirty[key] = None
+            elif table is self.unheld or key not in self.lru:
+                self.drop(table, key)
+
+    def drop(self, table, key):
+        if table is self.entries:
+            self.forget(key)
+        else:
+            del table[key]
+
+
+def principal_bytes(entry):
+    return entry.raw[32] or len(entry.raw) - 33

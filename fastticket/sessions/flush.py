@@ -1,35 +1,44 @@
 """The flush: touches out, log tails in, leases renewed, for every shard that sessions could be
 admitted from.
 
-    flush       collect what is dirty, cut it into pieces, write them all at once
-    _collect    from the near cache's dirty chains to `Shard.unwritten`
-    _pieces     what one exchange may bring at most is the store's to say
+    flush        take what is dirty, divide it into exchanges, write them all at once
+    make_room    the same, for callers whose touches find no room to wait
+    _exchanges   what one exchange may bring at most is the store's to say
 
 Rules of this file
+- Touches wait in the near cache. Taken, they are `sent`; when their exchange is over they are
+  acknowledged or given back, whatever has happened: none stays `sent`.
 - A session has one touch in a flush: what is used again while it goes on waits for the next one.
-- No piece waits for another's answer: what a crash loses must not grow with the round trip (P5).
-- Slices and pauses: a flush of any size holds the loop for a millisecond or so at once.
+- No exchange waits for another's answer: what a crash loses must not grow with the round trip (P5).
+- Slices and pauses: a flush of any size holds the loop for a fifth of a millisecond or so at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 from fastticket.core.touches import Touches
-from fastticket.sessions.shards import Key, Shard, Shards
-from fastticket.stores.contract import Reply, Request
+from fastticket.errors import StoreUnavailable
+from fastticket.sessions.shards import Shard, Shards
+from fastticket.stores.contract import NO_TOUCHES, Reply, Request
+from fastticket.stores.contract import Touches as AnyTouches
+from fastticket.tasks import end
 
-TOUCHES_PER_SLICE = 400  # drained at once: about a millisecond
+TOUCHES_PER_SLICE = 500  # taken at once: about a twentieth of a millisecond
+SHARDS_PER_EXCHANGE = 32  # the same, where most have nothing to write
+TURNS_PER_EXCHANGE = 2  # of the loop: in one it is made, in the next it is sent
 
 
 class Flusher:
-    """Raises nothing: what failed stays unwritten, for the next flush."""
+    """One flush at a time. What failed is dirty again, for the next one."""
 
     def __init__(self, shards: Shards) -> None:
         self.touches_written = 0
         self._shards = shards
         self._turn = asyncio.Lock()
+        self._begun = self._ended = 0  # the numbers of the latest flush that has, and of the latest not cancelled
+        self._has_failed = False  # something of the latest one
         self._all_written_ms = 0  # every use before this is in the store
 
     def begin(self) -> None:
@@ -39,7 +48,7 @@ class Flusher:
     @property
     def pending(self) -> int:
         """Touches that are not written."""
-        return self._shards.near.dirty_count + self._shards.unwritten_count
+        return self._shards.near.dirty_count + self._shards.near.sent_count
 
     @property
     def lag_ms(self) -> int:
@@ -47,65 +56,100 @@ class Flusher:
         return self._shards.monotonic_ms() - self._all_written_ms if self.pending else 0
 
     async def flush(self) -> None:
-        """Write what is dirty now, and read the logs."""
+        """Write what is dirty now, and read the logs. Raises nothing."""
         async with self._turn:
-            began_ms = self._shards.monotonic_ms()
-            await self._collect()
-            due = [shard for shard in self._shards if self._is_due(shard)]
-            writing = []
-            for requests in self._pieces({shard.number: list(shard.unwritten) for shard in due}):
-                writing.append(asyncio.create_task(self._write(requests), name="fastticket-write"))
-                await asyncio.sleep(0)  # requests come in between
+            await self._flush()
+
+    async def make_room(self) -> None:
+        """Return after a flush that has begun later than this call; those who wait at the same time
+        share one. StoreUnavailable: some of it was not written.
+        """
+        begun_before = self._begun
+        async with self._turn:
+            if self._ended <= begun_before:
+                await self._flush()
+            if self._has_failed:
+                raise StoreUnavailable("too many touches wait, and the store does not take them; try again")
+
+    async def _flush(self) -> None:
+        self._begun += 1
+        began_ms = self._shards.monotonic_ms()
+        taken: dict[int, list[Touches]] = {}
+        written: set[Touches] = set()
+        writing: list[asyncio.Task[None]] = []
+        try:
+            await self._take(taken)
+            for requests in self._exchanges(taken):
+                writing.append(asyncio.create_task(self._write(requests, written), name="fastticket-write"))
+                for _ in range(TURNS_PER_EXCHANGE):  # requests come in between
+                    await asyncio.sleep(0)
             await asyncio.gather(*writing)
-            if not self._shards.unwritten_count:
-                self._all_written_ms = began_ms
+        finally:
+            try:
+                await end(*writing)  # if this one was cancelled, or has failed
+            finally:
+                self._has_failed = self._give_back(taken, written)
+        self._ended = self._begun
+        if not self._has_failed:
+            self._all_written_ms = began_ms
+
+    async def _take(self, taken: dict[int, list[Touches]]) -> None:
+        """What is dirty now, and no use that comes in between. Every shard that is due has a
+        list.
+        """
+        near, piece = self._shards.near, self._shards.store.touches_per_exchange
+        due = [shard.number for shard in self._shards if self._is_due(shard)]
+        left = near.dirty_count
+        while left > 0:
+            count = min(left, TOUCHES_PER_SLICE)
+            if near.take(taken, count, piece) < count:
+                break
+            left -= count
+            await asyncio.sleep(0)
+        for number in due:
+            taken.setdefault(number, [])
 
     def _is_due(self, shard: Shard) -> bool:
         """Every shard that sessions could be admitted from is heard of within the lease, used or
         not: an outage finds it leased, or not at all. A shard that is away is asked, too, so that
         the end of its outage is noticed.
         """
-        is_away = shard.outage_since_ms is not None
-        return is_away or self._shards.near.held_in(shard.number) > 0 or bool(shard.unwritten)
+        return shard.outage_since_ms is not None or self._shards.near.held_in(shard.number) > 0
 
-    async def _collect(self) -> None:
-        """What is dirty now, and no use that comes in between."""
-        left = self._shards.near.dirty_count
-        while left > 0:
-            taken: dict[int, list[Touches]] = {}
-            self._shards.near.take(taken, min(left, TOUCHES_PER_SLICE), TOUCHES_PER_SLICE)
-            for touches in (touches for pieces in taken.values() for touches in pieces):
-                for session_id, principal, deadline_ms in touches:
-                    self._shards[touches.shard].keep_unwritten((session_id, principal), deadline_ms)
-                self._shards.near.acknowledge(touches)
-            left -= TOUCHES_PER_SLICE
-            if left > 0:
-                await asyncio.sleep(0)
-
-    def _pieces(self, left: dict[int, list[Key]]) -> Iterator[dict[int, Request]]:
-        """The keys of each shard, as requests of one exchange each. A shard is cut only if it is
-        more than a piece: each part is a command of its own.
-        """
+    def _exchanges(self, taken: Mapping[int, Sequence[Touches]]) -> Iterator[dict[int, Request]]:
+        """What was taken, in order, as requests of one exchange each."""
         most = self._shards.store.touches_per_exchange
-        while left:
-            room = most
-            requests: dict[int, Request] = {}
-            for number, keys in list(left.items()):
-                if requests and keys and (room == 0 or room < len(keys) <= most):
-                    continue
-                shard = self._shards[number]
-                taken, rest = keys[:room], keys[room:]
-                touches = [(key[0], key[1], shard.unwritten[key]) for key in taken if key in shard.unwritten]
-                requests[number] = Request(shard.position, touches)
-                room -= len(taken)
-                if rest:
-                    left[number] = rest
-                else:
-                    del left[number]
+        room, requests = most, dict[int, Request]()
+        for number, touches in _in_order(taken):
+            if len(touches) > room or number in requests or len(requests) == SHARDS_PER_EXCHANGE:
+                yield requests
+                room, requests = most, {}
+            requests[number] = Request(self._shards[number].position, touches)
+            room -= len(touches)
+        if requests:
             yield requests
 
-    async def _write(self, requests: Mapping[int, Request]) -> None:
+    async def _write(self, requests: Mapping[int, Request], written: set[Touches]) -> None:
         for number, reply in (await self._shards.exchange(requests)).items():
-            if isinstance(reply, Reply):
-                self.touches_written += len(requests[number].touches)
-                self._shards[number].acknowledge(requests[number].touches)
+            touches = requests[number].touches
+            if isinstance(reply, Reply) and isinstance(touches, Touches):
+                self._shards.near.acknowledge(touches)
+                self.touches_written += len(touches)
+                written.add(touches)
+
+    def _give_back(self, taken: Mapping[int, Sequence[Touches]], written: Set[Touches]) -> bool:
+        """Whether there was something to give back."""
+        failed = [touches for of_shard in taken.values() for touches in of_shard if touches not in written]
+        for touches in failed:
+            self._shards.near.give_back(touches)
+        return bool(failed)
+
+
+def _in_order(taken: Mapping[int, Sequence[Touches]]) -> Iterator[tuple[int, AnyTouches]]:
+    """The first touches of each shard, none if it has none, then the second ones, and so on."""
+    for at in range(max(map(len, taken.values()), default=0) or 1):
+        for number, of_shard in taken.items():
+            if at < len(of_shard):
+                yield number, of_shard[at]
+            elif at == 0:
+                yield number, NO_TOUCHES

@@ -26,8 +26,6 @@ from fastticket.stores.contract import ENDED_MS, Request
 #: A load asks again when it was poisoned, and `TicketCache.authenticate` loads again when the
 #: answer came back past its lease.
 LOAD_ATTEMPTS = 4
-#: Beyond this many unwritten touches, or `capacity` if that is more, nothing is loaded.
-UNWRITTEN_LIMIT_MIN = 100_000
 
 
 class Loads:
@@ -36,7 +34,6 @@ class Loads:
     def __init__(self, shards: Shards) -> None:
         self.count = 0
         self._shards = shards
-        self._unwritten_max = max(UNWRITTEN_LIMIT_MIN, shards.settings.capacity)
         self._departures: list[Flight] = []
         self._batches: set[asyncio.Task[None]] = set()
 
@@ -44,10 +41,6 @@ class Loads:
         """Load the session; its idle deadline, or a refusal. StoreUnavailable."""
         if self._shards.is_closed:
             raise StoreUnavailable("the ticket cache is closed")
-        if self._shards.unwritten_count >= self._unwritten_max:
-            raise StoreUnavailable(
-                f"{self._unwritten_max} touches wait: the store does not take them, so nobody is loaded"
-            )
         flights = self._shards.of(ticket.principal).flights
         key = (ticket.session_id, ticket.principal)
         flight = flights.get(key)
@@ -107,7 +100,7 @@ class Loads:
         for key in keys:
             wanted.setdefault(self._shards.of(key[1]).number, []).append(key)
         await self._shards.find_positions(list(wanted))
-        requests = {number: Request(self._shards[number].position, (), batch) for number, batch in wanted.items()}
+        requests = {number: Request(self._shards[number].position, wanted=batch) for number, batch in wanted.items()}
         answers: dict[Key, int | StoreUnavailable | None] = {}
         for number, reply in (await self._shards.exchange(requests)).items():
             if isinstance(reply, StoreUnavailable):
@@ -163,10 +156,8 @@ class Loads:
         """
         if stored_deadline_ms is None or stored_deadline_ms == ENDED_MS:
             return None
-        ticket = flight.ticket
-        unwritten_ms = self._shards.of(ticket.principal).unwritten.get(flight.key, 0)
-        held_ms = self._shards.near.idle_deadline_ms(decode_session_id(ticket.session_id))
-        return max(stored_deadline_ms, unwritten_ms, held_ms)
+        known_ms = self._shards.near.idle_deadline_ms(decode_session_id(flight.ticket.session_id))
+        return max(stored_deadline_ms, known_ms)
 
     def _may_come_yet(self, ticket: Ticket, now_ms: int) -> bool:
         """Whether a session that the store lacks may still turn up there. Another server has just

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Sequence
 
 from fastticket.core.ticket import encode_session_id
-from fastticket.sessions.shards import Key, Shard, Shards
+from fastticket.sessions.shards import Key, Shards
 from fastticket.stores.contract import ENDED_MS, Reply, Request
 
 ENTRIES_PER_EXCHANGE = 500
@@ -49,12 +49,12 @@ class Repair:
                     wanted.setdefault(number, []).append((session_id, key))
             epochs = {number: self._shards.near.epoch(number) for number in wanted}
             requests = {
-                number: Request(self._shards[number].position, (), [key for _, key in held])
+                number: Request(self._shards[number].position, wanted=[key for _, key in held])
                 for number, held in wanted.items()
             }
             for number, reply in (await self._shards.exchange(requests)).items():
                 if isinstance(reply, Reply):
-                    self._confirm(self._shards[number], wanted[number], reply.deadlines_ms, epochs[number])
+                    self._confirm(wanted[number], reply.deadlines_ms, epochs[number])
                 else:
                     failed.add(number)
             if failed and self._cursor is None:
@@ -73,14 +73,11 @@ class Repair:
             await asyncio.sleep(0)
         return found
 
-    def _confirm(
-        self, shard: Shard, held: Sequence[tuple[bytes, Key]], deadlines_ms: Sequence[int | None], epoch: int
-    ) -> None:
+    def _confirm(self, held: Sequence[tuple[bytes, Key]], deadlines_ms: Sequence[int | None], epoch: int) -> None:
         """Sessions that the store lacks stay as they are: their next use loads them, and hears why
         they are refused.
         """
         now_ms = self._shards.now_ms()
-        for (session_id, key), deadline_ms in zip(held, deadlines_ms, strict=True):
+        for (session_id, _), deadline_ms in zip(held, deadlines_ms, strict=True):
             if deadline_ms is not None and deadline_ms != ENDED_MS:
-                latest_ms = max(deadline_ms, shard.unwritten.get(key, 0))
-                self._shards.near.confirm(session_id, epoch, latest_ms, now_ms)
+                self._shards.near.confirm(session_id, epoch, deadline_ms, now_ms)

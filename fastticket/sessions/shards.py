@@ -1,7 +1,7 @@
 """What this process knows of the store's shards, and the one way to ask the store.
 
     Flight    a load under way for one session; sessions/loads.py moves it
-    Shard     one shard: how far its log was heard, its outage, unwritten touches, flights
+    Shard     one shard: how far its log was heard, its outage, flights
     Shards    all of them, with near cache and clock; `exchange` asks and applies the answers
 
 Rules of this file
@@ -10,7 +10,6 @@ Rules of this file
   the request was *sent*.
 - A flight whose session ends meanwhile lands with that end: its answer may be older. A flight whose
   shard's log shows a gap is poisoned: its answer may miss what the gap has lost, so it asks again.
-- A touch leaves `Shard.unwritten` only when the store has acknowledged it.
 """
 
 from __future__ import annotations
@@ -64,20 +63,7 @@ class Shard:
         self.answered_at_ms = 0  # when the latest question was sent that was answered
         self.outage_since_ms: int | None = None
         self.uncertain_until_ms = 0  # after a failover: sessions that it lacks may be made again until then
-        self.unwritten: dict[Key, int] = {}  # idle deadlines that the store has not acknowledged
         self.flights: dict[Key, Flight] = {}
-
-    def keep_unwritten(self, key: Key, deadline_ms: int) -> None:
-        """A touch that waits for the next flush; the latest one of a session counts."""
-        self.unwritten[key] = max(deadline_ms, self.unwritten.get(key, 0))
-
-    def acknowledge(self, touches: Sequence[tuple[str, str, int]]) -> None:
-        """The store has written these touches."""
-        for session_id, principal, deadline_ms in touches:
-            key = session_id, principal
-            # A later use may have come while this one was being written.
-            if self.unwritten.get(key) == deadline_ms:
-                del self.unwritten[key]
 
 
 class Shards:
@@ -126,11 +112,6 @@ class Shards:
         if self.absence:
             raise StoreUnavailable(self.absence)
         return self.store
-
-    @property
-    def unwritten_count(self) -> int:
-        """Touches that were taken from the near cache, and that the store has not acknowledged."""
-        return sum(len(shard.unwritten) for shard in self._shards)
 
     # --- the clock
 

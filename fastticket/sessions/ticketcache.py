@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Literal, NamedTuple, Protocol, Self, Unpack
 
 from fastticket.core.check import Checker, Session
-from fastticket.core.ticket import Keyring, Ticket
+from fastticket.core.ticket import Keyring, Ticket, decode_session_id
 from fastticket.errors import IssuedTooEarly, NotConfirmed, StoreUnavailable, TicketRefused, Verdict
 from fastticket.sessions.attributes import Attributes, JSONSerializer, Serializer
 from fastticket.sessions.events import KINDS, EventStream
@@ -283,7 +283,10 @@ class TicketCache:
                 raise TicketRefused(verdict)
             verified = self._verified(ticket, self.now_ms())
             if verdict is Verdict.MISS and isinstance(loaded, int) and self._shards.is_leased(verified.principal):
-                return self._uncached(ticket, verified, loaded, touch)
+                if not touch or self._touch_unheld(verified):
+                    return self._checker.session_of(ticket, loaded)
+                await self._keeper.flusher.make_room()
+                loaded = Verdict.MISS  # the session may have ended meanwhile
             try:
                 loaded = await self._loads.load(verified)
             except StoreUnavailable:
@@ -294,7 +297,8 @@ class TicketCache:
                 raise
             _refuse_if_over(loaded)
         raise StoreUnavailable(
-            "the store answers too slowly: loads come back after their lease is over; look at its latency"
+            "loads come back after their lease is over, or find no room in the near cache over and over: "
+            "look at the store's latency, and at `capacity`"
         )
 
     def remembered_s(self, ticket: str | bytes) -> int | None:
@@ -463,14 +467,13 @@ class TicketCache:
                 await asyncio.sleep(pause_s)
         return await self._shards.opened.rotate(session_id, successor)
 
-    def _uncached(self, text: str | bytes, ticket: Ticket, deadline_ms: int, touch: bool) -> Session:
-        """Admit a session that was loaded, and found no room in the near cache or has lost it
-        again. Its touch waits with the unwritten ones.
+    def _touch_unheld(self, ticket: Ticket) -> bool:
+        """Note the use of a session that was loaded, and found no room in the near cache or has
+        lost it again. False: nothing is noted; too many such touches wait.
         """
-        if touch:
-            used_ms = ticket.idle_deadline_ms(self.now_ms(), self._shards.fleet.flush_interval_ms)
-            self._shards.of(ticket.principal).keep_unwritten((ticket.session_id, ticket.principal), used_ms)
-        return self._checker.session_of(text, deadline_ms)
+        used_ms = ticket.idle_deadline_ms(self.now_ms(), self._shards.fleet.flush_interval_ms)
+        shard, session_id = self._shards.of(ticket.principal), decode_session_id(ticket.session_id)
+        return self._near.touch_unheld(shard.number, session_id, ticket.principal.encode(), used_ms)
 
     def _stored_session(self, ticket: Ticket, now_ms: int, details: Mapping[str, str] = NO_DETAILS) -> StoredSession:
         return StoredSession(

@@ -9,7 +9,7 @@ from the log alone; the doorbell only makes it look sooner.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -21,6 +21,33 @@ Position = tuple[int, int]
 #: A session was used: session id, principal, idle deadline (ms). The stored deadline moves to it if
 #: the session is there and the deadline is later.
 Touch = tuple[str, str, int]
+
+
+class Touches(Protocol):
+    """Touches of one shard, to iterate over or to write as they are."""
+
+    @property
+    def packed(self) -> bytes:
+        """For each touch its deadline and "<session id>.<principal>", as two bulk strings of the
+        Redis protocol (RESP 2): `$13<CR LF>1700000000000<CR LF>$28<CR LF>...<CR LF>`.
+        """
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Touch]: ...
+
+
+class _NoTouches:
+    packed = b""
+
+    def __len__(self) -> int:
+        return 0
+
+    def __iter__(self) -> Iterator[Touch]:
+        return iter(())
+
+
+NO_TOUCHES: Touches = _NoTouches()
 
 #: The version of attributes that were never written.
 NEVER_WRITTEN: Position = (0, 0)
@@ -73,7 +100,7 @@ class Request(NamedTuple):
     """
 
     since: Position | None  #: the last known position; None: from now on
-    touches: Sequence[Touch] = ()
+    touches: Touches = NO_TOUCHES
     wanted: Sequence[tuple[str, str]] = ()  #: (session id, principal)
 
 

@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from fastticket.core.ticket import encode_session_id
+from fastticket.core.touches import Touches
 from fastticket.errors import AttributesTooLarge, StoreUnavailable, TooManySessions
 from fastticket.stores.contract import (
     ENDED_MS,
@@ -118,7 +119,7 @@ async def ask(
 ) -> Reply:
     """One shard's answer: the principal's."""
     shard = shard_of(principal, store.shards)
-    reply = (await store.exchange({shard: Request(since, touches, wanted)}))[shard]
+    reply = (await store.exchange({shard: Request(since, Touches.of(shard, touches), wanted)}))[shard]
     if isinstance(reply, StoreUnavailable):
         raise reply
     return reply
@@ -297,7 +298,7 @@ class StoreContract:
         later_ms = session.idle_deadline_ms + 1
         for wrong in ("bob", "alic", "alice.", "Alice"):
             shard = shard_of("alice", store.shards)  # even if it is sent to the right place
-            await store.exchange({shard: Request(None, (Touch(session.id, wrong, later_ms),))})
+            await store.exchange({shard: Request(None, Touches.of(shard, [Touch(session.id, wrong, later_ms)]))})
         assert await deadline_of(store, session) == session.idle_deadline_ms
 
     async def test_touches_are_not_logged(self, store):

@@ -12,7 +12,7 @@ from redis.crc import key_slot
 
 from fastticket.errors import ConfigError
 
-Command = Sequence[Any]  # its name, then bytes, str and int
+Command = Sequence[Any]  # its name, then bytes, str and int, at its end perhaps words that are `link.Packed`
 
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 REDIS_PORT = 6379

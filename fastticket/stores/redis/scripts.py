@@ -26,7 +26,7 @@ class Script:
         self._source = flags + newline + prelude + body
         self._sha = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
 
-    def by_sha(self, keys: Sequence[str], arguments: Sequence[str | int]) -> Command:
+    def by_sha(self, keys: Sequence[str], arguments: Sequence[Any]) -> Command:
         """NOSCRIPT where the server does not know it."""
         return ("EVALSHA", self._sha, len(keys), *keys, *arguments)
 

@@ -55,6 +55,7 @@ from fastticket.stores.redis.layout import (
     read_session,
     user_key,
 )
+from fastticket.stores.redis.link import Packed
 from fastticket.stores.redis.meta import Meta
 from fastticket.stores.redis.scripts import (
     CREATE,
@@ -373,11 +374,11 @@ class RedisStore:
 
 
 def _exchange_call(shard: int, request: Request) -> ScriptCall:
-    arguments: list[str | int] = [position_text(request.since), len(request.wanted)]
+    touches = request.touches
+    arguments: list[str | int | Packed] = [position_text(request.since), len(request.wanted)]
     arguments += [f"{session_id}.{principal}" for session_id, principal in request.wanted]
-    for session_id, principal, deadline_ms in request.touches:
-        arguments.append(deadline_ms)
-        arguments.append(f"{session_id}.{principal}")
+    if touches:
+        arguments.append(Packed(2 * len(touches), touches.packed))
     return call_of(shard, EXCHANGE, (), arguments)
 
 

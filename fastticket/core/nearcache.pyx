@@ -413,7 +413,9 @@ cdef class NearCache:
             left = self._dirty_in(p)
             while left and count < touches_max:
                 left -= 1
-                if self._send_first(p, raw, &deadline_ms, &shard, &index):
+                if p == self._unheld() and _is_written_with_entry(self, p):
+                    _drop_first(self, p)
+                elif self._send_first(p, raw, &deadline_ms, &shard, &index):
                     self._write_touch(taken, shard, piece, number << SLOT_BITS | index, raw, deadline_ms)
                     count += 1
         return count
@@ -798,6 +800,32 @@ cdef class NearCache:
         _check_size(raw)
         verdict = self.find(&raw[0], <int>raw.shape[0], now_ms, touch, &deadline_ms)
         return deadline_ms if verdict == Verdict.HIT else _Verdict(<int>verdict)
+
+
+cdef bint _is_written_with_entry(NearCache near, Partition *unheld) noexcept nogil:
+    """Whether the session of the first touch without an entry has got one since, whose own touch is
+    no earlier. Those of entries are taken first, so that one waits for its answer, or is sent.
+    """
+    cdef Slot *touch = &unheld.slots[unheld.dirty_first]
+    cdef Partition *p = near._partition_of(touch.raw + SESSION_ID_AT)
+    cdef uint32_t index
+    cdef bint is_written = False
+    near._enter(p)
+    index = lookup(p, touch.raw + SESSION_ID_AT)
+    if index != NONE and p.slots[index].flags & (DIRTY | SENT) and not p.slots[index].flags & INVALID:
+        is_written = p.slots[index].idle_deadline_ms >= touch.idle_deadline_ms
+    near._leave(p)
+    return is_written
+
+
+cdef void _drop_first(NearCache near, Partition *p) noexcept nogil:
+    """Take the first entry off the dirty chain, and forget it if no touch of it is on its way."""
+    cdef uint32_t index
+    near._enter(p)
+    index = take_dirty(p)
+    if not p.slots[index].flags & SENT:
+        near._forget(p, index)
+    near._leave(p)
 
 
 cdef uint32_t _table_size(uint32_t slots) noexcept:

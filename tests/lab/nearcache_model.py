@@ -194,7 +194,7 @@ class Model:
                     break
                 del dirty[key]
                 entry = table[key]
-                if not entry.valid:
+                if not entry.valid or (table is self.unheld and self.is_written_with_entry(key)):
                     if not entry.sent and (table is self.unheld or key not in self.lru):
                         self.drop(table, key)
                 elif entry.sent:
@@ -205,6 +205,16 @@ class Model:
                     touches.append((entry.shard, key, entry.raw[33:][: principal_bytes(entry)], entry.idle_deadline_ms))
         self.flights.append(flight)
         return touches
+
+    def is_written_with_entry(self, key):
+        """A session that was used without an entry has one now, and its touch is on its way."""
+        entry = self.entries.get(key)
+        return (
+            entry is not None
+            and entry.valid
+            and (entry.sent or key in self.dirty)
+            and entry.idle_deadline_ms >= self.unheld[key].idle_deadline_ms
+        )
 
     def settle(self, number, is_written):
         for table, dirty, key in self.flights.pop(number):

@@ -47,6 +47,7 @@ from fastticket.stores.redis.address import Place, parse_url, place_of, slot_of
 from fastticket.stores.redis.cluster import Cluster
 from fastticket.stores.redis.connecting import connect
 from fastticket.stores.redis.errors import error_of
+from fastticket.stores.redis.link import Packed
 from fastticket.stores.redis.patience import Patience
 from fastticket.stores.redis.sentinel import Sentinel
 from fastticket.stores.redis.servers import CLOSE_S, Server
@@ -207,6 +208,16 @@ async def test_a_flush_leaves_without_waiting_for_round_trips(real):
         replies = await asyncio.gather(*(server.call([touches]) for _ in range(40)))
         assert time.monotonic() - began_s < 0.3 + 0.5
     assert replies == [[800]] * 40
+
+
+async def test_words_that_are_packed_already_are_a_commands_last_words(real):
+    words = ("17", "x.jörg", "", "a\r\n$1")
+    packed = Packed(len(words), b"".join(b"$%d\r\n%s\r\n" % (len(w.encode()), w.encode()) for w in words))
+    echo = ("EVAL", "return ARGV", 0, "first")
+    async with server_at(real.port) as server:
+        replies = await server.call([PING, (*echo, packed), (*echo, *words), (*echo, Packed(0, b"")), PING])
+    assert replies[1] == replies[2] == [word.encode() for word in ("first", *words)]
+    assert (replies[3], replies[4]) == ([b"first"], replies[0])
 
 
 async def test_a_server_that_does_not_read_holds_up_what_is_written(monkeypatch):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from lab.redis_servers import ClusterSetup, SentinelSetup, Server, free_port, make_certificates
 from lab.store_contract import StoreContract, add_session, ask, history_of, new_session, new_session_id, write
+from lab.touch import Touch
 
 import fastticket
 from fastticket.stores.contract import shard_of
@@ -102,6 +103,14 @@ class RedisContract(StoreContract):
     def expiry_of(self, store, session) -> int:
         """When the server itself throws the session's attributes away."""
         return self.look(store, session.principal, "PEXPIRETIME", key(store, session.principal, f"attr:{session.id}"))
+
+    async def test_touches_reach_a_server_that_has_forgotten_the_script(self, store):
+        """It is sent in full then, with the same packed touches."""
+        sessions = [await add_session(store) for _ in range(3)]
+        touches = tuple(Touch(session.id, "alice", session.idle_deadline_ms + 1) for session in sessions)
+        self.owner_of(shard_of("alice", store.shards)).admin("SCRIPT", "FLUSH")
+        reply = await ask(store, touches=touches, wanted=tuple((session.id, "alice") for session in sessions))
+        assert list(reply.deadlines_ms) == [touch.idle_deadline_ms for touch in touches]
 
     async def test_nothing_but_the_log_remains_of_sessions_that_ended(self, store):
         revoked, evicted, rotated, last = [

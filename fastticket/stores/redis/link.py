@@ -94,6 +94,7 @@ class Link(asyncio.Protocol):
         self._is_over = False
         self._error: Exception | None = None  # why it was lost
         self._hands_out_later = False
+        self._is_paused = False  # nothing is read
         self.closed: asyncio.Future[None] = self._loop.create_future()  #: done when its socket is closed
         self.has_room = True  #: the transport's buffer is not full
         self.commands_under_way = self.bytes_under_way = self.batches_answered = 0
@@ -198,6 +199,7 @@ class Link(asyncio.Protocol):
                 self.lose(LinkLost(f"not the answer of a Redis server: {error}"))
                 return
             if reply is False:
+                self._read_on()
                 break
             left -= 1
             if not under_way:
@@ -216,17 +218,22 @@ class Link(asyncio.Protocol):
             self.on_room()
 
     def _hand_out_later(self) -> None:
-        """Go on in the next turn of the loop; until then nothing more is read."""
+        """Go on in the next turn of the loop; until all is handed out nothing more is read."""
         self._hands_out_later = True
-        if self._transport and not self._transport.is_closing():
+        if not self._is_paused and self._transport and not self._transport.is_closing():
+            self._is_paused = True
             self._transport.pause_reading()
         self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
         if self._hands_out_later:
+            self._hand_out()
+
+    def _read_on(self) -> None:
+        if self._is_paused:
+            self._is_paused = False
             if self._transport and not self._transport.is_closing():
                 self._transport.resume_reading()
-            self._hand_out()
 
     def _push(self, reply: Any) -> None:
         if self.on_push is None:

@@ -59,7 +59,6 @@ setup(
             compiled("core.touches"),
             compiled("core.lock"),
             compiled("core.check"),
-            compiled("core.lock"),
             compiled("dataplane.asks"),
             compiled("dataplane.counters"),
             compiled("dataplane.reasons"),

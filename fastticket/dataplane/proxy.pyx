@@ -105,6 +105,8 @@ cdef class Proxy(Dialogue):
         self.expects_proxy_header = expects_proxy_header
         self.keeps_entry = log is not None or forwarding.request_id_field.size > 0
         self.in_thread = in_thread
+        if in_thread:
+            checker.near.share()
         self.date_s = -1
         self.page = bytearray(_COUNTERS_BYTES) if counters is None else counters
         if self.page.shape[0] < <Py_ssize_t>_COUNTERS_BYTES:

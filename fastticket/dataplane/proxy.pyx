@@ -238,7 +238,8 @@ cdef class Proxy(Dialogue):
     @property
     def shortages(self):
         """How often clients had to wait, and for what."""
-        return {"full": self.counters.full, "out_of_descriptors": self.counters.out_of_descriptors}
+        counted = _read_counters(self.page)
+        return {name: counted[name] for name in ("full", "out_of_descriptors")}
 
     @property
     def stats(self):

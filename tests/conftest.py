@@ -17,6 +17,7 @@ from concurrent.futures import Future
 
 import pytest
 import uvloop
+from lab.threaded import ThreadedWorker
 
 import fastticket
 from fastticket.gateway.binding import listen
@@ -24,7 +25,6 @@ from fastticket.gateway.inheritance import Given
 from fastticket.gateway.reader import read_config
 from fastticket.gateway.worker import Worker
 from fastticket.keyfile import create_key_file
-from lab.threaded import ThreadedWorker
 
 pytest_plugins = ("lab.django_projects", "lab.fixtures")
 

@@ -52,8 +52,8 @@ class Upstreams:
         servers: Iterable[tuple[_Server, int]],
         seconds: Iterable[tuple[Collection[_Server], Collection[_Server]]] = (),
     ) -> None:
-        """Replace the servers of a group, each with its weight, 1 to 1000; connections to those that
-        go end with what is under way. ValueError: nothing was changed.
+        """Replace the servers of a group, each with its weight, 1 to 1000; connections to those
+        that go end with what is under way. ValueError: nothing was changed.
 
         `seconds`: for each name with addresses of two families, (firsts, seconds), all of them
         servers of the group. A second one gets requests while no first one of its name is up.
@@ -85,8 +85,8 @@ class Upstreams:
         """
 
     def suits(self, number: int, ticket: str, now_ms: int | None = None) -> bool:
-        """Whether the holder of that ticket will come back to this server, given by its number (of an
-        `Ask`).
+        """Whether the holder of that ticket will come back to this server, given by its number (of
+        an `Ask`).
         """
 
 def server_text(server: _Server) -> str:

@@ -36,7 +36,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
-from fastticket.core.lock cimport acquire, end_lock, make_lock, release
+from fastticket.core.lock cimport end_lock, make_lock
 from fastticket.core.mixing cimport mix
 from fastticket.core.ticket cimport ascii_text, decode
 from fastticket.core.wire cimport RAW_BUFFER_BYTES, TAG_BYTES

@@ -39,4 +39,6 @@ class Connections:
         """End what took too long."""
 
     def run(self) -> None:
-        """Serve until `stop`, without the GIL. Once. RuntimeError: the plane is not for a thread."""
+        """Serve until `stop`, without the GIL. Once. RuntimeError: the plane is not for a
+        thread.
+        """

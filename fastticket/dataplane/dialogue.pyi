@@ -24,7 +24,8 @@ class Dialogue(Admission):
 
     @property
     def is_caught_up(self) -> bool:
-        """Whether the plane has done all that it was told. Always true if the event loop drives it.
+        """Whether the plane has done all that it was told. Always true if the event loop drives
+        it.
         """
 
     def admit(self, handle: int) -> None:

@@ -16,9 +16,9 @@ Rules of this file
 
 cimport cython
 from libc.errno cimport errno
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport malloc
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memcpy, memset
 
 from fastticket.core.ticket cimport ascii_text, decode, encode
 from fastticket.core.verdict cimport Verdict
@@ -45,11 +45,10 @@ from fastticket.dataplane.http1 cimport (
     parse_response,
 )
 from fastticket.dataplane.lists cimport NONE
-from fastticket.dataplane.occupancy cimport COUNT_ORDER, count_of, set_count
+from fastticket.dataplane.occupancy cimport COUNT_ORDER, count_of
 from fastticket.dataplane.octets cimport Span, equals
 from fastticket.dataplane.paths cimport normal_path
 from fastticket.dataplane.ring cimport (
-    Ring,
     consume,
     end_ring,
     first_in,

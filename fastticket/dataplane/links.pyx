@@ -12,7 +12,7 @@ way there until `_give_back`.
 
 cimport cython
 from libc.errno cimport EINPROGRESS, errno
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
@@ -27,7 +27,6 @@ from fastticket.dataplane.states cimport Downstream, Upstream
 from fastticket.dataplane.balance cimport (
     SERVERS_MAX,
     Balance,
-    Choice,
     Place,
     Queued,
     Returned,

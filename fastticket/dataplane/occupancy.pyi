@@ -8,9 +8,7 @@ class Occupancy:
     them.
     """
 
-    def __new__(
-        cls, connections_max: int = 10_000, *, per_client_max: int = 0, descriptors_max: int = 0
-    ) -> Self:
+    def __new__(cls, connections_max: int = 10_000, *, per_client_max: int = 0, descriptors_max: int = 0) -> Self:
         """`connections_max`: of clients. `per_client_max`: of one client (an address, or a /64 of
         IPv6); 0: any number. `descriptors_max`: connections of both sides, beyond which none is
         kept that idles; 0: any number.

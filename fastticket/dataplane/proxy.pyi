@@ -55,8 +55,8 @@ class Proxy(Dialogue):
         """
 
     def listen(self, fd: int) -> None:
-        """Accept connections from a listening, non-blocking socket, through a descriptor of its own;
-        the caller keeps and closes this one. OSError: there is no descriptor.
+        """Accept connections from a listening, non-blocking socket, through a descriptor of its
+        own; the caller keeps and closes this one. OSError: there is no descriptor.
         """
 
     def leave(self, is_leaving: bool = True) -> None:
@@ -73,8 +73,8 @@ class Proxy(Dialogue):
         """Close idle connections, and those that become idle."""
 
     def part(self, most: int) -> int:
-        """Tell clients with a WebSocket that the gateway goes away (1001), so many at most; how many
-        were told since the last call. A client in the middle of a frame is told later.
+        """Tell clients with a WebSocket that the gateway goes away (1001), so many at most; how
+        many were told since the last call. A client in the middle of a frame is told later.
         """
 
     def release(self) -> tuple[int, bytes, bool] | None:
@@ -90,7 +90,8 @@ class Proxy(Dialogue):
         """
 
     def stop(self) -> None:
-        """Close every connection. `run` returns, if it runs. What it is told afterwards is dropped.
+        """Close every connection. `run` returns, if it runs. What it is told afterwards is
+        dropped.
         """
 
     @property

@@ -234,7 +234,9 @@ class Answers:
 
     async def _rotate(self, ask: Ask) -> bytes:
         try:
-            ticket = await self._cache.rotate(ask.tickets, suits=lambda ticket: self._proxy.upstreams.suits(ask.server, ticket))
+            ticket = await self._cache.rotate(
+                ask.tickets, suits=lambda ticket: self._proxy.upstreams.suits(ask.server, ticket)
+            )
         except TicketRefused:  # another request may have rotated it: the cookie of its response stays
             return b""
         self.session_changes["rotation"] += 1

@@ -1,7 +1,7 @@
-"""Several planes at once, with everything that one of them may do to another: questions and answers,
-evictions, revocations, servers that go and come, clients that are handed over, limits that are
-reached, planes that end under way. FASTTICKET_STRESS_S says for how long; ThreadSanitizer is to find
-nothing (docs/development.md).
+"""Several planes at once, with everything that one of them may do to another: questions and
+answers, evictions, revocations, servers that go and come, clients that are handed over, limits that
+are reached, planes that end under way. FASTTICKET_STRESS_S says for how long; ThreadSanitizer is to
+find nothing.
 """
 
 import contextlib
@@ -116,7 +116,11 @@ def disturb(at, crowd, servers):
             with contextlib.suppress(FastticketError):
                 at.run(at.cache.logout_everywhere(name))
         elif what == 1:
-            at.call(at.upstreams.set_servers, 0, [(each, 1) for each in servers if chance.random() < 0.7] or [(servers[0], 1)])
+            at.call(
+                at.upstreams.set_servers,
+                0,
+                [(each, 1) for each in servers if chance.random() < 0.7] or [(servers[0], 1)],
+            )
         elif what == 2:
             at.call(at.upstreams.set_health, 0, servers[0], chance.random() < 0.7)
             at.call(at.upstreams.state)

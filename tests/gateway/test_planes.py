@@ -9,7 +9,6 @@ import pytest
 from conftest import BOUND_S, OK, Client, fields_of, status_of
 from lab.planes import LOOP, THREAD, server_of, several_planes
 from lab.redis_servers import wait_until
-
 from test_gateway_tunnels import KEY, upgrade
 
 from fastticket.dataplane.asks import AskKind
@@ -227,9 +226,7 @@ def test_p9_connections_per_client_max_is_of_the_process(planes, origin):
 
 
 def test_limits_that_a_reload_changes(planes, origin):
-    at = planes(
-        origin(), occupancy={"connections_max": 4, "per_client_max": 1}, routes=[{"path": "/", "auth": "none"}]
-    )
+    at = planes(origin(), occupancy={"connections_max": 4, "per_client_max": 1}, routes=[{"path": "/", "auth": "none"}])
     with at.connect(LOOP) as one:
         one.sendall(get())
         one.read_response()
@@ -277,7 +274,7 @@ def test_p9_pending_max_is_of_the_process(planes, origin):
         wait_until(lambda queued=queued: at.state["queued"] == queued, "it waits")
     for number in range(3):
         assert status_of(at.ask(number, get())[0]) == 503
-    for client in clients:
+    for _ in clients:
         behind.answer_one()
     for client in clients:
         assert client.read_response()[1] == b"ok"
@@ -417,9 +414,7 @@ def test_a_plane_that_drains_closes_who_has_nothing_under_way(planes, origin, nu
 def test_tunnels_are_counted_and_told_to_part(planes, origin):
     def serve(connection):
         connection.read_head()
-        connection.sendall(
-            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-        )
+        connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         connection.read_all()
 
     at = planes(origin(serve), routes=[{"path": "/", "auth": "none"}])

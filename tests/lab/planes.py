@@ -74,7 +74,12 @@ class Planes:
             self.add_plane(in_thread=number != LOOP)
         for route in self.config.routes():
             self.routes.add(
-                route.path, route.auth, 0, logs_in=route.login, is_strong=route.consistency == "strong", touches=route.touch
+                route.path,
+                route.auth,
+                0,
+                logs_in=route.login,
+                is_strong=route.consistency == "strong",
+                touches=route.touch,
             )
         self._answers = [Answers(plane, self.cache, self.config, self.config.routes()) for plane in self.planes]
         for number, plane in enumerate(self.planes):

@@ -95,7 +95,7 @@ cdef struct Noted:              # what an operator is to be told of a server
 
 cdef class Upstreams:
     cdef Lock lock
-    cdef bint is_shared         # by several planes
+    cdef bint is_shared         # with another thread
     cdef Server *servers
     cdef Group *groups
     cdef list names             # of each slot: its server, as it was configured
@@ -116,7 +116,7 @@ cdef class Upstreams:
             release(&self.lock)
 
     # of planes
-    cdef int join(self) except -1
+    cdef int join(self, bint in_thread) except -1
     cdef void quit(self, int plane) noexcept
     cdef void ring(self, int plane, uint64_t groups) noexcept nogil
     # of requests

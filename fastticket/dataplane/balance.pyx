@@ -5,9 +5,9 @@ be retried. The one state that all planes of a configuration share. No sockets.
 Rules of this file
 - One lock guards everything here that planes change: servers' scores, counts, failures, health;
   groups' credit and queues; what is noted. It is held for a computation, never across a system
-  call, never with another lock. While one plane is all there is, it is not taken. Names, addresses
-  and configurations are written by the control plane alone: a slot that is in use keeps its
-  address and its group, so these are read without the lock.
+  call, never with another lock. While no plane has a thread of its own it is not taken. Names,
+  addresses and configurations are written by the control plane alone: a slot that is in use keeps
+  its address and its group, so these are read without the lock.
 - A request that `take` gives a server is under way there, before there is a connection, until
   `give_back`. So the room of a server is given away once, whichever plane asks.
 - Each plane has a queue of its own of requests that wait. They take turns: room that comes free is
@@ -108,8 +108,10 @@ cdef class Upstreams:
 
     # --------------------------------------------------------------------------------------- planes
 
-    cdef int join(self) except -1:
-        """Give a plane its number, and a bell. From the second one on the lock is taken."""
+    cdef int join(self, bint in_thread) except -1:
+        """Give a plane its number, and a bell. From the first one on that does not run in the thread
+        of the control plane the lock is taken.
+        """
         cdef int plane = 0
         while plane < PLANES_LIMIT and self.bells[plane].is_taken:
             plane += 1
@@ -120,7 +122,8 @@ cdef class Upstreams:
             if self.bells[plane].fd < 0:
                 raise OSError(errno, os.strerror(errno), "eventfd")
         self.bells[plane].is_taken = True
-        self.is_shared |= plane > 0
+        if in_thread and not self.is_shared:
+            self.is_shared = True                       # of those that serve already none is in another thread
         return plane
 
     cdef void quit(self, int plane) noexcept:

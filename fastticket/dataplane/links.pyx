@@ -68,7 +68,7 @@ cdef class Links(Answers):
             self.pools[i] = Pool(NONE, 0)
         for i in range(GROUPS_LIMIT):
             self.pending[i] = Pending(NONE, NONE, 0)
-        self.plane = self.upstreams.join()
+        self.plane = self.upstreams.join(self.in_thread)
         return 0
 
     cdef inline void _on_bell(self) noexcept nogil:

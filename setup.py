@@ -78,6 +78,8 @@ setup(
             compiled("dataplane.answers"),
             compiled("dataplane.links"),
             compiled("dataplane.admission"),
+            compiled("dataplane.occupancy"),
+            compiled("dataplane.dialogue"),
             compiled("dataplane.proxy"),
         ],
         nthreads=CORES,

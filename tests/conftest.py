@@ -17,6 +17,7 @@ from concurrent.futures import Future
 
 import pytest
 import uvloop
+from lab.threaded import ThreadedWorker
 
 import fastticket
 from fastticket.gateway.binding import listen
@@ -28,6 +29,8 @@ from fastticket.keyfile import create_key_file
 pytest_plugins = ("lab.django_projects", "lab.fixtures")
 
 BOUND_S = 10
+#: FASTTICKET_PLANE=thread: gateways in this process serve in a thread beside their loop.
+WORKER = ThreadedWorker if os.environ.get("FASTTICKET_PLANE") == "thread" else Worker
 
 # The tables of a gateway are to come from the system and go back to it when it is gone. Once one of
 # them was freed, malloc would take the next out of the heaps of the threads, each of which keeps
@@ -299,7 +302,7 @@ class Gateway:
         self.cache = self.worker._cache
 
     async def _start(self):
-        worker = Worker(Given(self.config, self.config.key_pairs()), self._listeners)
+        worker = WORKER(Given(self.config, self.config.key_pairs()), self._listeners)
         await worker.start()
         return worker
 

@@ -1,5 +1,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from fastticket.core.lock cimport Lock
+
 cdef enum:
     METHOD_KEPT_MAX = 16
     HOST_KEPT_MAX = 100
@@ -45,9 +47,14 @@ cdef uint16_t keep_path(uint8_t *kept, const uint8_t *path, uint32_t size) noexc
 
 cdef class AccessLog:
     cdef bint is_json
+    cdef Lock lock
+    # under it:
     cdef uint8_t *lines             # written, and not yet taken
     cdef uint32_t size              # of them
-    cdef readonly uint64_t dropped
+    cdef uint64_t dropped_count
+    # of who takes:
+    cdef uint8_t *taken
+    # of who writes:
     cdef int64_t second             # the second that `second_text` says
     cdef char[24] second_text
     cdef void write(self, const Entry *entry, const Outcome *outcome, int64_t now_ms) noexcept nogil

@@ -6,10 +6,13 @@ from typing import Self, final
 
 @final
 class AccessLog:
-    """A buffer of at most 4 MiB of lines, JSON or text."""
+    """A buffer of at most 4 MiB of lines, JSON or text: of one plane, whose thread writes while
+    another one takes.
+    """
 
-    dropped: int
-    """Lines for which there was no room, since the start."""
+    @property
+    def dropped(self) -> int:
+        """Lines for which there was no room, since the start."""
 
     def __new__(cls, is_json: bool) -> Self: ...
     def take(self) -> bytes:

@@ -9,6 +9,8 @@ Rules of this file
   write lines or fields.
 - Memory is bounded. A line for which there is no room is dropped and counted; no request waits for
   the log.
+- One plane writes, and the control plane takes. The lock is held while a line is composed, and to
+  exchange the buffer for an empty one.
 """
 
 cimport cython
@@ -17,6 +19,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, strlen
 from libc.time cimport gmtime_r, strftime, time_t, tm
 
+from fastticket.core.lock cimport acquire, end_lock, make_lock, release
 from fastticket.core.wire cimport TEXT_CHARS_MIN
 
 cdef enum:
@@ -69,34 +72,51 @@ cdef class AccessLog:
     def __cinit__(self, bint is_json):
         self.is_json = is_json
         self.second = -1
+        make_lock(&self.lock)
         self.lines = <uint8_t *>malloc(LINES_BYTES_MAX)
-        if self.lines == NULL:
+        self.taken = <uint8_t *>malloc(LINES_BYTES_MAX)
+        if self.lines == NULL or self.taken == NULL:
             raise MemoryError("no memory for the access log")
 
     def __dealloc__(self):
         free(self.lines)
+        free(self.taken)
+        end_lock(&self.lock)
 
     def take(self):
         """The lines written since the last call."""
-        cdef bytes taken = (<char *>self.lines)[:self.size]
+        cdef uint32_t size
+        acquire(&self.lock)
+        self.lines, self.taken = self.taken, self.lines
+        size = self.size
         self.size = 0
-        return taken
+        release(&self.lock)
+        return (<char *>self.taken)[:size]
+
+    @property
+    def dropped(self):
+        cdef uint64_t count
+        acquire(&self.lock)
+        count = self.dropped_count
+        release(&self.lock)
+        return count
 
     cdef void write(self, const Entry *entry, const Outcome *outcome, int64_t now_ms) noexcept nogil:
         """Write a request's line. `now_ms`: wall clock."""
         cdef tm parts
         cdef time_t second = now_ms // 1000
-        if self.size + LINE_BYTES_MAX > LINES_BYTES_MAX:
-            self.dropped += 1
-            return
         if second != self.second:
             gmtime_r(&second, &parts)
             strftime(self.second_text, sizeof(self.second_text), b"%Y-%m-%dT%H:%M:%S", &parts)
             self.second = second
-        if self.is_json:
+        acquire(&self.lock)
+        if self.size + LINE_BYTES_MAX > LINES_BYTES_MAX:
+            self.dropped_count += 1
+        elif self.is_json:
             self._write_json(entry, outcome, <int>(now_ms % 1000))
         else:
             self._write_text(entry, outcome, <int>(now_ms % 1000))
+        release(&self.lock)
 
     cdef void _write_json(self, const Entry *entry, const Outcome *outcome, int milliseconds) noexcept nogil:
         self._put(b"{\"time\": \"")

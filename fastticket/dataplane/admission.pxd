@@ -7,17 +7,12 @@ from fastticket.dataplane.asks cimport AskKind, Question
 from fastticket.dataplane.conn cimport Conn
 from fastticket.dataplane.exchange cimport Exchange
 from fastticket.dataplane.octets cimport Span
-from fastticket.dataplane.states cimport Downstream
-
-cdef enum:
-    EXTRA_BYTES_MAX = 8192      # of fields that the control plane adds
-
 
 cdef class Admission(Exchange):
     cdef readonly Checker checker
     cdef bint records_address           # with a login
     cdef uint32_t requests_max
-    cdef Question *ask_list
+    cdef Question *ask_list             # asked, and not written to the control plane yet
     cdef uint32_t ask_count
 
     cdef void _begin(self, uint32_t index) noexcept nogil
@@ -39,11 +34,3 @@ cdef class Admission(Exchange):
     cdef void _end_for_session(self, uint32_t index) noexcept nogil
     cdef void _wait_for_verdict(self, uint32_t index, AskKind kind) noexcept nogil
     cdef void _ask(self, uint32_t index, AskKind kind, Span value) noexcept nogil
-    cdef object _record(self, const Question *question)
-    cdef object _where(self, uint32_t index)
-    cdef tuple _several(self, uint32_t index)
-    cdef str _doubtful(self, const Conn *c)
-    cdef dict _details(self, const Conn *c)
-    cdef bytes _normal_path(self, uint32_t index)
-    cdef uint32_t _find(self, object handle, Downstream state) except? 0
-    cdef uint32_t _asked(self, object handle) except? 0

@@ -45,3 +45,4 @@ class Ask(NamedTuple):
     principal: bytes = b""  #: LOGIN, LOGIN_REMEMBERED: as the application names it
     details: Mapping[str, str] = ...  #: LOGIN, LOGIN_REMEMBERED: what to record with the login
     where: Where = ...  #: SEVERAL and all changes
+    server: int = 0  #: all changes: whose response waits, for `Upstreams.suits`

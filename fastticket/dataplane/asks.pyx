@@ -20,3 +20,4 @@ class Ask(NamedTuple):
     principal: bytes = b""
     details: dict = {}
     where: Where = Where("", False)
+    server: int = 0

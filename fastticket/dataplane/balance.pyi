@@ -18,9 +18,14 @@ GROUP_SERVERS_MAX: int
 #: Servers of all groups together.
 ALL_SERVERS_MAX: int
 
+#: Planes that may share one `Upstreams`.
+PLANES_MAX: int
+
 @final
 class Upstreams:
-    """Groups of servers. Times are monotonic, ms."""
+    """Groups of servers, for all planes of a configuration. The control plane calls these methods.
+    Times are monotonic, ms; None is now.
+    """
 
     group_count: int
 
@@ -47,17 +52,17 @@ class Upstreams:
         servers: Iterable[tuple[_Server, int]],
         seconds: Iterable[tuple[Collection[_Server], Collection[_Server]]] = (),
     ) -> None:
-        """Replace the servers of a group, each with its weight, 1 to 1000. ValueError: nothing was
-        changed.
+        """Replace the servers of a group, each with its weight, 1 to 1000; connections to those
+        that go end with what is under way. ValueError: nothing was changed.
 
         `seconds`: for each name with addresses of two families, (firsts, seconds), all of them
         servers of the group. A second one gets requests while no first one of its name is up.
         """
 
-    def set_health(self, number: int, address: _Server, is_well: bool, now_ms: int) -> None:
+    def set_health(self, number: int, address: _Server, is_well: bool, now_ms: int | None = None) -> None:
         """Note what a health check found."""
 
-    def state(self, now_ms: int) -> list[dict[str, Any]]:
+    def state(self, now_ms: int | None = None) -> list[dict[str, Any]]:
         """A dictionary for each server: `group`, `server`, `state` ("up", "down"), `active` and
         `idle` connections, and `queued` requests of its group. A second address that is not in use
         has none.
@@ -69,6 +74,19 @@ class Upstreams:
     def news(self) -> list[tuple[int, str, str]]:
         """Servers that failed or took a connection again since the last call: (group, server,
         reason). An empty reason: it is up.
+        """
+
+    def faults(self) -> tuple[list[tuple[int, str, str]], int]:
+        """What servers have done since the last call that an operator should hear of: ([(group,
+        server, what)], how many more).
+
+        `what`: what their response was, for which the client got 502; empty: they set the ticket's
+        cookie, which was dropped.
+        """
+
+    def suits(self, number: int, ticket: str, now_ms: int | None = None) -> bool:
+        """Whether the holder of that ticket will come back to this server, given by its number (of
+        an `Ask`).
         """
 
 def server_text(server: _Server) -> str:

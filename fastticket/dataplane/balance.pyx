@@ -1,8 +1,18 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
 """Which server a request goes to: groups, balancing, weights, failures, and how often a request may
-be retried. No sockets.
+be retried. The one state that all planes of a configuration share. No sockets.
 
 Rules of this file
+- One lock guards everything here that planes change: servers' scores, counts, failures, health;
+  groups' credit and queues; what is noted. It is held for a computation, never across a system
+  call, never with another lock. While no plane has a thread of its own it is not taken. Names,
+  addresses and configurations are written by the control plane alone: a slot that is in use keeps
+  its address and its group, so these are read without the lock.
+- A request that `take` gives a server is under way there, before there is a connection, until
+  `give_back`. So the room of a server is given away once, whichever plane asks.
+- Each plane has a queue of its own of requests that wait. They take turns: room that comes free is
+  for the plane whose turn it is, and nobody takes it before. A plane that could place one, or none,
+  passes the turn on. The one that is next is woken by its bell.
 - A group's servers can be replaced at any time. A server that stays keeps its slot. A server that
   goes is retired: it gets no new request, and its slot is free when its last connection has ended.
 - A server is down while it is paused because it refused a connection or gave FAULTS_MAX bad answers
@@ -20,21 +30,38 @@ Rules of this file
 """
 
 cimport cython
-from libc.errno cimport ECONNREFUSED
+from libc.errno cimport ECONNREFUSED, errno
 from libc.math cimport log
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from fastticket.core.lock cimport end_lock, make_lock
 from fastticket.core.mixing cimport mix
+from fastticket.core.ticket cimport ascii_text, decode
+from fastticket.core.wire cimport RAW_BUFFER_BYTES, TAG_BYTES
+from fastticket.dataplane.octets cimport le64toh
 from fastticket.dataplane.sockets cimport *
 
 import hashlib
 import os
 
+cdef extern from *:
+    enum:
+        BELL_ORDER "__ATOMIC_SEQ_CST"
+        RELAXED "__ATOMIC_RELAXED"
+    uint64_t add_bits "__atomic_fetch_or"(uint64_t *at, uint64_t bits, int order) noexcept nogil
+    void set_flag "__atomic_store_n"(uint32_t *at, uint32_t value, int order) noexcept nogil
+    uint32_t load_count "__atomic_load_n"(const uint32_t *at, int order) noexcept nogil
+    void store_count "__atomic_store_n"(uint32_t *at, uint32_t value, int order) noexcept nogil
+    int __builtin_popcountll(unsigned long long word) noexcept nogil
+    int __builtin_ctzll(unsigned long long word) noexcept nogil
+
 WEIGHT_MAX = WEIGHT_LIMIT
 GROUPS_MAX = GROUPS_LIMIT
 GROUP_SERVERS_MAX = GROUP_SERVERS_LIMIT
 ALL_SERVERS_MAX = SERVERS_MAX
+PLANES_MAX = PLANES_LIMIT
 
 cdef enum:
     SHARES = 64                 # for a weight of 1, so that a server can have a part of it
@@ -44,7 +71,8 @@ cdef enum:
     FAULTS_MAX = 3              # bad answers in a row that are a failure
     RETRY_COST = 100
     CREDIT_MAX = 100 * RETRY_COST
-    REFILL = 100                # of each call of `refill`, so that a group with few requests may retry, too
+    REFILL = 100                # of each REFILL_MS, so that a group with few requests may retry, too
+    REFILL_MS = 90
 
 cdef str FAULTY_TEXT = f"no proper answer {FAULTS_MAX} times in a row"
 
@@ -59,6 +87,10 @@ BALANCES = {
 @cython.final
 cdef class Upstreams:
     def __cinit__(self):
+        cdef int plane
+        make_lock(&self.lock)
+        for plane in range(PLANES_LIMIT):
+            self.bells[plane].fd = -1
         self.servers = <Server *>calloc(SERVERS_MAX, sizeof(Server))
         self.groups = <Group *>calloc(GROUPS_LIMIT, sizeof(Group))
         self.names = [None] * SERVERS_MAX
@@ -66,8 +98,47 @@ cdef class Upstreams:
             raise MemoryError("no memory for upstreams")
 
     def __dealloc__(self):
+        cdef int plane
+        for plane in range(PLANES_LIMIT):
+            if self.bells[plane].fd >= 0:
+                close(self.bells[plane].fd)
         free(self.servers)
         free(self.groups)
+        end_lock(&self.lock)
+
+    # --------------------------------------------------------------------------------------- planes
+
+    cdef int join(self, bint in_thread) except -1:
+        """Give a plane its number, and a bell. From the first one on that does not run in the thread
+        of the control plane the lock is taken.
+        """
+        cdef int plane = 0
+        while plane < PLANES_LIMIT and self.bells[plane].is_taken:
+            plane += 1
+        if plane == PLANES_LIMIT:
+            raise ValueError(f"at most {PLANES_LIMIT} planes")
+        if self.bells[plane].fd < 0:
+            self.bells[plane].fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+            if self.bells[plane].fd < 0:
+                raise OSError(errno, os.strerror(errno), "eventfd")
+        self.bells[plane].is_taken = True
+        if in_thread and not self.is_shared:
+            self.is_shared = True                       # of those that serve already none is in another thread
+        return plane
+
+    cdef void quit(self, int plane) noexcept:
+        """A plane is no more. Whoever rings its bell now rings that of nobody, or of the next one.
+        """
+        self.bells[plane].is_taken = False
+
+    cdef void ring(self, int plane, uint64_t groups) noexcept nogil:
+        """Wake a plane: there may be room in these groups. It is woken once for all that it has not
+        looked at.
+        """
+        if add_bits(&self.bells[plane].freed, groups, BELL_ORDER) == 0:
+            eventfd_write(self.bells[plane].fd, 1)
+
+    # --------------------------------------------------------------------------- groups and servers
 
     def add_group(
         self, balance="round_robin", *, connections_max=0, pending_max=1000, slow_return_ms=10_000, retry_percent=20
@@ -81,60 +152,75 @@ cdef class Upstreams:
         group.slow_return_ms = slow_return_ms
         group.retry_percent = retry_percent
         group.credit = CREDIT_MAX if retry_percent else 0
-        group.pending_first = group.pending_last = NO_CONN
         self.group_count += 1
         return self.group_count - 1
 
     def set_servers(self, int number, servers, seconds=()):
         cdef Group *group = self._group(number)
         cdef uint16_t[GROUP_SERVERS_LIMIT] members
+        cdef uint32_t[GROUP_SERVERS_LIMIT] weights
         cdef uint16_t count = 0
         cdef uint16_t i
         cdef int slot
+        cdef int plane
         wanted = dict(servers)
         self._check_servers(group, wanted)
         for address in wanted:
             slot = self._slot_of(group, address)
             members[count] = <uint16_t>(slot if slot >= 0 else self._take_slot(number, address))
             count += 1
+        for i, weight in enumerate(wanted.values()):
+            weights[i] = weight
+        self.hold()
         for i in range(group.count):
             self.servers[group.members[i]].is_retired = True
-        for i, weight in enumerate(wanted.values()):
+        for i in range(count):
             self.servers[members[i]].is_retired = False
-            self.servers[members[i]].weight = weight
+            self.servers[members[i]].weight = weights[i]
         memcpy(group.members, members, sizeof(members))
         group.count = count
         group.following = 0
+        self.let_go()
         self._set_seconds(group, seconds)
+        for plane in range(PLANES_LIMIT):
+            if self.bells[plane].is_taken:
+                set_flag(&self.bells[plane].is_changed, 1, BELL_ORDER)
+                self.ring(plane, <uint64_t>1 << number)
 
     cdef int _set_seconds(self, Group *group, seconds) except -1:
         """Note which servers are second addresses: (firsts, seconds) of each name with both."""
+        cdef uint16_t number
+        cdef bint is_second
         cdef Server *at
         cdef int slot
         cdef uint16_t i
+        self.hold()
         for i in range(group.count):
             self.servers[group.members[i]].is_second = False
             self.servers[group.members[i]].name = 0
+        self.let_go()
         for name, (first, second) in enumerate(seconds, 1):
             for address in (*first, *second):
                 slot = self._slot_of(group, address)
                 if slot < 0:
                     raise ValueError(f"there is no server {server_text(address)}")
                 at = &self.servers[slot]
-                at.name = <uint16_t>name
-                at.is_second = address not in first
+                number, is_second = <uint16_t>name, address not in first
+                self.hold()
+                at.name = number
+                at.is_second = is_second
+                self.let_go()
         return 0
 
     cdef int _check_servers(self, Group *group, dict wanted) except -1:
         """ValueError for servers that a group cannot have, before anything is changed."""
-        cdef int slot
         if not 0 < len(wanted) <= GROUP_SERVERS_LIMIT:
             raise ValueError(f"an upstream has 1 to {GROUP_SERVERS_LIMIT} servers, not {len(wanted)}")
         for weight in wanted.values():
             if not 1 <= weight <= WEIGHT_LIMIT:
                 raise ValueError(f"a weight is from 1 to {WEIGHT_LIMIT}, not {weight}")
         fresh = sum(self._slot_of(group, address) < 0 for address in wanted)
-        if fresh > sum(self._is_free(slot) for slot in range(SERVERS_MAX)):
+        if fresh > self._free_count():
             raise ValueError(f"at most {SERVERS_MAX} servers, those that are being let go among them")
         return 0
 
@@ -155,47 +241,91 @@ cdef class Upstreams:
                 return group.members[i]
         return -1
 
-    cdef bint _is_free(self, int slot) noexcept:
-        return not self.servers[slot].is_taken or self.servers[slot].is_retired and self.servers[slot].open_count == 0
+    cdef bint _is_free(self, int slot) noexcept nogil:
+        cdef const Server *at = &self.servers[slot]
+        return not at.is_taken or at.is_retired and at.open_count == 0 and at.active_count == 0
+
+    cdef int _free_count(self) noexcept nogil:
+        cdef int slot
+        cdef int count = 0
+        self.hold()
+        for slot in range(SERVERS_MAX):
+            count += self._is_free(slot)
+        self.let_go()
+        return count
 
     cdef int _take_slot(self, int number, address) except -1:
+        """A free slot, which no plane knows of before it is a member of the group."""
         cdef int slot = 0
+        self.hold()
         while not self._is_free(slot):
             slot += 1
+        self.let_go()
         _read_server(address, &self.servers[slot])
         self.servers[slot].is_taken = True
         self.servers[slot].group = <uint16_t>number
-        self.servers[slot].idle_first = NO_CONN
         self.names[slot] = address
         return slot
 
-    def set_health(self, int number, address, bint is_well, int64_t now_ms):
+    def set_health(self, int number, address, bint is_well, now_ms=None):
         """Note what a health check found. Nothing happens if the group has no such server now."""
         cdef int slot = self._slot_of(self._group(number), address)
+        cdef int64_t at_ms = _now_ms() if now_ms is None else now_ms
+        self.hold()
         if slot >= 0 and self.servers[slot].is_sick == is_well:
             self.servers[slot].is_sick = not is_well
             if is_well:
-                self.servers[slot].returned_ms = now_ms
+                self.servers[slot].returned_ms = at_ms
+        self.let_go()
 
-    def state(self, int64_t now_ms):
-        cdef Server *at
+    def state(self, now_ms=None):
+        cdef int64_t at_ms = _now_ms() if now_ms is None else now_ms
+        cdef Server at
+        cdef uint32_t queued
         cdef uint16_t i
+        cdef bint is_unused
         cdef int number
         found = []
         for number in range(self.group_count):
             for i in range(self.groups[number].count):
-                at = &self.servers[self.groups[number].members[i]]
-                if at.is_second and at.open_count == 0 and self._has_first(at, now_ms):
+                self.hold()
+                at = self.servers[self.groups[number].members[i]]
+                queued = self.groups[number].pending_count
+                is_unused = at.is_second and at.open_count == 0 and self._has_first(&at, at_ms)
+                self.let_go()
+                if is_unused:
                     continue                            # nothing need listen there
                 found.append({
                     "group": number,
                     "server": server_text(self.names[self.groups[number].members[i]]),
-                    "state": "down" if at.is_sick or at.down_until_ms > now_ms else "up",
-                    "active": at.open_count - at.idle_count - at.kept_count,
-                    "idle": at.idle_count + at.kept_count,
-                    "queued": self.groups[number].pending_count,
+                    "state": "down" if at.is_sick or at.down_until_ms > at_ms else "up",
+                    "active": at.active_count,
+                    "idle": max(0, <int>at.open_count - <int>at.active_count),
+                    "queued": queued,
                 })
         return found
+
+    def suits(self, uint16_t number, ticket, now_ms=None):
+        """Whether the holder of a ticket that is about to be made comes back to this server."""
+        cdef int64_t at_ms = _now_ms() if now_ms is None else now_ms
+        cdef Server *server = &self.servers[number]
+        cdef Group *group
+        cdef uint8_t[RAW_BUFFER_BYTES] raw
+        cdef const uint8_t *text = NULL
+        cdef Py_ssize_t chars = 0
+        cdef int size
+        cdef uint16_t chosen = number
+        if number >= SERVERS_MAX or not ascii_text(ticket, &text, &chars):
+            return True
+        group = &self.groups[server.group]
+        size = decode(text, chars, raw)
+        if size == 0 or group.balance != Balance.TICKET_HASH:
+            return True
+        self.hold()
+        if not server.is_retired and not server.is_sick and server.down_until_ms <= at_ms:   # else no client comes back to it
+            chosen = self._pick_for_key(group, ticket_key(raw, size), at_ms, False)
+        self.let_go()
+        return chosen == number
 
     def name_of(self, int slot):
         """The (group, server) of a slot, as `news` has them."""
@@ -207,19 +337,217 @@ cdef class Upstreams:
         """
         cdef Server *at
         cdef int slot
+        cdef int reason
         cdef bint is_down
+        cdef bint has_news
+        self.hold()
+        has_news, self.has_news = self.has_news, False
+        self.let_go()
         found = []
-        if not self.has_news:
-            return found
-        self.has_news = False
-        for slot in range(SERVERS_MAX):
+        for slot in range(SERVERS_MAX if has_news else 0):
             at = &self.servers[slot]
+            self.hold()
             is_down = at.failures > 0
-            if not at.is_taken or at.is_retired or is_down == at.is_said_down:
-                continue
-            at.is_said_down = is_down
-            reason = "" if not is_down else FAULTY_TEXT if at.reason == FAULTY else os.strerror(at.reason)
-            found.append((at.group, server_text(self.names[slot]), reason))
+            has_news = at.is_taken and not at.is_retired and is_down != at.is_said_down
+            if has_news:
+                at.is_said_down = is_down
+            reason = at.reason
+            self.let_go()
+            if has_news:
+                why = "" if not is_down else FAULTY_TEXT if reason == FAULTY else os.strerror(reason)
+                found.append((at.group, server_text(self.names[slot]), why))
+        return found
+
+    def faults(self):
+        cdef Noted[FAULTS_NOTED_MAX] noted
+        cdef uint32_t count
+        cdef uint32_t more
+        cdef uint32_t i
+        self.hold()
+        memcpy(noted, self.noted, sizeof(noted))
+        count, more = self.noted_count, self.noted_more
+        self.noted_count = self.noted_more = 0
+        self.let_go()
+        found = []
+        for i in range(count):
+            what = b"" if noted[i].what == NULL else <bytes>noted[i].what
+            found.append((*self.name_of(noted[i].server), what.decode("ascii")))
+        return found, more
+
+    cdef void note(self, uint16_t server, const char *what) noexcept nogil:
+        """Keep a fault of a server for the operator. `what`, which stays valid: why its response was
+        malformed; NULL: it set the ticket's cookie.
+        """
+        self.hold()
+        if self.noted_count == FAULTS_NOTED_MAX:
+            self.noted_more += 1
+        else:
+            self.noted[self.noted_count].server = server
+            self.noted[self.noted_count].what = what
+            self.noted_count += 1
+        self.let_go()
+
+    # ------------------------------------------------------------------- requests, and who is to wait
+
+    cdef uint16_t take(self, int number, uint64_t key, uint32_t attempts, int plane, int64_t now_ms) noexcept nogil:
+        """A server for a request, which is under way there from now on; or NOBODY, NO_SERVERS or
+        NO_MORE. `attempts`: made so far; each costs credit, the first one adds some.
+        """
+        cdef Group *group = &self.groups[number]
+        cdef uint16_t server
+        self.hold()
+        if group.count == 0:
+            server = Choice.NO_SERVERS
+        elif attempts > group.count or attempts and not self._may_retry(group):
+            server = Choice.NO_MORE
+        elif _is_turn_of_another(group, plane):
+            server = Choice.NOBODY
+        else:
+            server = self.pick(group, key, now_ms)
+            if server != Choice.NOBODY:
+                if attempts == 0:
+                    self._add_retry_credit(group)
+                self.servers[server].active_count += 1
+        self.let_go()
+        return server
+
+    cdef Choice take_kept(self, uint16_t server, int plane) noexcept nogil:
+        """Take the server of a connection that is kept for the client; NOBODY: it is busy, NO_MORE:
+        it is gone.
+        """
+        cdef Server *at = &self.servers[server]
+        cdef Group *group = &self.groups[at.group]
+        cdef Choice said = <Choice>0
+        self.hold()
+        if at.is_retired:
+            said = Choice.NO_MORE
+        elif is_busy(group, at) or _is_turn_of_another(group, plane):
+            said = Choice.NOBODY
+        else:
+            at.active_count += 1
+            self._add_retry_credit(group)
+        self.let_go()
+        return said
+
+    cdef bint is_kept_busy(self, uint16_t server) noexcept nogil:
+        """Whether a request has to wait for the connection that is kept for its client."""
+        cdef const Server *at = &self.servers[server]
+        cdef bint found
+        self.hold()
+        found = not at.is_retired and is_busy(&self.groups[at.group], at)
+        self.let_go()
+        return found
+
+    cdef int give_back(self, uint16_t server, bint is_closed, int plane) noexcept nogil:
+        """A request is over that `take` has given a server. `is_closed`: its connection is, too.
+        What is said: of Returned.
+        """
+        cdef Server *at = &self.servers[server]
+        cdef Group *group = &self.groups[at.group]
+        cdef int woken = -1
+        cdef int said = 0
+        self.hold()
+        at.active_count -= 1
+        at.open_count -= is_closed
+        if at.is_retired:
+            said = Returned.IS_GONE
+        if group.waiting:
+            woken = group.turn
+            group.asked_left = <uint8_t>__builtin_popcountll(group.waiting)
+        self.let_go()
+        if woken == plane:
+            said |= Returned.IS_ROOM_HERE
+        elif woken >= 0:
+            self.ring(woken, <uint64_t>1 << at.group)
+        return said
+
+    cdef Queued enqueue(self, int number, uint64_t key, uint16_t kept, int plane, int64_t now_ms) noexcept nogil:
+        """Count a request that has to wait, for the server `kept` or, if that is NOBODY, for any.
+        What came free since it was told to wait rang no bell for it: HAS_ROOM.
+        """
+        cdef Group *group = &self.groups[number]
+        cdef Queued said = Queued.WAITS
+        cdef int woken = -1
+        cdef bint has_room
+        self.hold()
+        if group.pending_count >= group.pending_max:
+            said = Queued.QUEUE_IS_FULL
+        else:
+            group.pending_count += 1
+            group.waiting |= <uint64_t>1 << plane
+            if not group.waiting >> group.turn & 1:
+                group.turn = <uint8_t>plane
+            if kept != Choice.NOBODY:
+                has_room = not is_busy(group, &self.servers[kept])
+            else:
+                has_room = self._would_place(group, key, now_ms)
+            if has_room and group.turn == plane:
+                said = Queued.HAS_ROOM
+            elif has_room:
+                woken = group.turn
+                group.asked_left = <uint8_t>__builtin_popcountll(group.waiting)
+        self.let_go()
+        if woken >= 0:
+            self.ring(woken, <uint64_t>1 << number)
+        return said
+
+    cdef void dequeue(self, int number) noexcept nogil:
+        """A request waits no longer. Its plane's bit stays until `pass_turn`."""
+        self.hold()
+        self.groups[number].pending_count -= 1
+        self.let_go()
+
+    cdef Place place_for(self, int number, uint64_t key, int plane, int64_t now_ms) noexcept nogil:
+        """Whether `take` would find a server for a request that waits. No server's turn passes."""
+        cdef Group *group = &self.groups[number]
+        cdef Place said = Place.NO_PLACE
+        self.hold()
+        if not _is_turn_of_another(group, plane) and self._would_place(group, key, now_ms):
+            said = Place.ONE_PLACE if group.waiting & ~(<uint64_t>1 << plane) else Place.A_PLACE
+        self.let_go()
+        return said
+
+    cdef void pass_turn(self, int number, int plane, bint has_more, bint has_placed, int64_t now_ms) noexcept nogil:
+        """A plane has gone through its requests that wait in a group; `has_more`: some still do. The
+        next plane has its turn. It is woken if there is room, once for each room that came free.
+        """
+        cdef Group *group = &self.groups[number]
+        cdef uint64_t ours = <uint64_t>1 << plane
+        cdef int woken = -1
+        self.hold()
+        if not has_more:
+            group.waiting &= ~ours
+        if has_placed:
+            group.asked_left = <uint8_t>__builtin_popcountll(group.waiting)
+        if group.waiting & ~ours and (group.turn == plane or not group.waiting >> group.turn & 1):
+            group.turn = _next_of(group.waiting, plane)
+            if group.asked_left and self._would_place(group, 0, now_ms):
+                group.asked_left -= 1
+                woken = group.turn
+        self.let_go()
+        if woken >= 0:
+            self.ring(woken, <uint64_t>1 << number)
+
+    # ---------------------------------------------------------------------------------- connections
+
+    cdef void opened(self, uint16_t server) noexcept nogil:
+        """A connection is being made, for a request that is under way."""
+        self.hold()
+        self.servers[server].open_count += 1
+        self.let_go()
+
+    cdef void closed(self, uint16_t server) noexcept nogil:
+        """A connection that idled is closed."""
+        self.hold()
+        self.servers[server].open_count -= 1
+        self.let_go()
+
+    cdef bint is_gone(self, uint16_t server) noexcept nogil:
+        """Whether a server has left its group."""
+        cdef bint found
+        self.hold()
+        found = self.servers[server].is_retired
+        self.let_go()
         return found
 
     # ----------------------------------------------------------------------------------------- pick
@@ -232,7 +560,7 @@ cdef class Upstreams:
         cdef int down_too
         for down_too in range(2):
             if key:
-                server = self.pick_for_key(group, key, now_ms, down_too)
+                server = self._pick_for_key(group, key, now_ms, down_too)
                 if server != NOBODY:
                     return NOBODY if is_busy(group, &self.servers[server]) else server
                 continue
@@ -240,17 +568,17 @@ cdef class Upstreams:
                 server = self._pick_least(group, now_ms, down_too)
             else:
                 server = self._pick_in_turn(group, now_ms, down_too)
-            if server != NOBODY or self.is_up(group, now_ms):
+            if server != NOBODY or self._is_up(group, now_ms):
                 return server
         return NOBODY
 
-    cdef bint would_place(self, Group *group, uint64_t key, int64_t now_ms) noexcept nogil:
+    cdef bint _would_place(self, Group *group, uint64_t key, int64_t now_ms) noexcept nogil:
         """Whether `pick` would find a server. No server's turn passes."""
-        cdef bint down_too = not self.is_up(group, now_ms)
+        cdef bint down_too = not self._is_up(group, now_ms)
         cdef Server *at
         cdef uint16_t i
         if key:
-            i = self.pick_for_key(group, key, now_ms, down_too)
+            i = self._pick_for_key(group, key, now_ms, down_too)
             return not is_busy(group, &self.servers[i])
         for i in range(group.count):
             at = &self.servers[group.members[i]]
@@ -258,7 +586,7 @@ cdef class Upstreams:
                 return True
         return False
 
-    cdef bint is_up(self, Group *group, int64_t now_ms) noexcept nogil:
+    cdef bint _is_up(self, Group *group, int64_t now_ms) noexcept nogil:
         """Whether a server of the group is up, busy or not."""
         cdef uint16_t i
         for i in range(group.count):
@@ -336,13 +664,13 @@ cdef class Upstreams:
             if not self._may_have(at, now_ms, down_too) or is_busy(group, at):
                 continue
             share = self._share(group, at, now_ms)
-            active = <int64_t>(at.open_count - at.idle_count - at.kept_count) + 1
+            active = <int64_t>at.active_count + 1
             if found == NOBODY or active * best_share < best_active * share:
                 found, best_share, best_active = member, share, active
         group.following = (group.following + 1) % group.count
         return found
 
-    cdef uint16_t pick_for_key(self, Group *group, uint64_t key, int64_t now_ms, bint down_too) noexcept nogil:
+    cdef uint16_t _pick_for_key(self, Group *group, uint64_t key, int64_t now_ms, bint down_too) noexcept nogil:
         """Rendezvous hashing: each server draws a number from the key, uniform in (0, 1), and the
         least -ln(draw) ÷ share wins, which gives each its share of the keys. NOBODY: all are down.
         """
@@ -362,26 +690,34 @@ cdef class Upstreams:
 
     # ----------------------------------------------------------------------------- results, retries
 
-    cdef void add_retry_credit(self, Group *group) noexcept nogil:
+    cdef void _add_retry_credit(self, Group *group) noexcept nogil:
         """Add credit for retries: a request was sent for the first time."""
         group.credit = min(group.credit + group.retry_percent, <int32_t>CREDIT_MAX)
 
-    cdef bint may_retry(self, Group *group) noexcept nogil:
+    cdef bint _may_retry(self, Group *group) noexcept nogil:
         """Whether a request may be sent again. If so, the credit for it is taken."""
         if group.credit < RETRY_COST:
             return False
         group.credit -= RETRY_COST
         return True
 
-    cdef void refill(self) noexcept nogil:
-        """Add credit with time. Called some times a second."""
+    cdef void refill(self, int64_t now_ms) noexcept nogil:
+        """Add credit with time. Each plane calls it, some times a second."""
         cdef int i
-        for i in range(self.group_count):
+        self.hold()
+        for i in range(self.group_count if now_ms - self.refilled_ms >= REFILL_MS else 0):
+            self.refilled_ms = now_ms
             if self.groups[i].retry_percent:
                 self.groups[i].credit = min(self.groups[i].credit + REFILL, <int32_t>CREDIT_MAX)
+        self.let_go()
 
     cdef void failed(self, uint16_t server, int64_t now_ms, int reason) noexcept nogil:
-        """A server took no connection, or is FAULTY: pause it. `reason`: an errno, or FAULTY."""
+        """A server took no connection: pause it. `reason`: an errno."""
+        self.hold()
+        self._failed(server, now_ms, reason)
+        self.let_go()
+
+    cdef void _failed(self, uint16_t server, int64_t now_ms, int reason) noexcept nogil:
         cdef Server *at = &self.servers[server]
         at.reason = reason
         self.has_news = True
@@ -395,19 +731,56 @@ cdef class Upstreams:
         one bad path alone does not pause it.
         """
         cdef Server *at = &self.servers[server]
-        at.faults += 1
+        self.hold()
+        store_count(&at.faults, at.faults + 1, RELAXED)
         if at.faults >= FAULTS_MAX:
-            at.faults = 0
-            self.failed(server, now_ms, FAULTY)
+            store_count(&at.faults, 0, RELAXED)
+            self._failed(server, now_ms, FAULTY)
+        self.let_go()
+
+    cdef void answered(self, uint16_t server) noexcept nogil:
+        """A server gave a proper answer."""
+        if load_count(&self.servers[server].faults, RELAXED):        # seldom; if it is late, the next answer sees it
+            self.hold()
+            store_count(&self.servers[server].faults, 0, RELAXED)
+            self.let_go()
 
     cdef void connected(self, uint16_t server, int64_t now_ms) noexcept nogil:
         """A server took a connection: it is up."""
         cdef Server *at = &self.servers[server]
+        self.hold()
         if at.failures:
             self.has_news = True
             at.failures = 0
             at.down_until_ms = 0
             at.returned_ms = now_ms
+        self.let_go()
+
+
+cdef inline bint _is_turn_of_another(const Group *group, int plane) noexcept nogil:
+    """Whether requests of another plane wait, and it is that one's turn."""
+    return group.waiting and group.turn != plane and group.waiting >> group.turn & 1
+
+
+cdef uint8_t _next_of(uint64_t waiting, int plane) noexcept nogil:
+    """The plane after this one, of those that wait; some do."""
+    cdef uint64_t later = waiting & ~((<uint64_t>2 << plane) - 1)
+    return <uint8_t>__builtin_ctzll(later if later else waiting)
+
+
+cdef uint64_t ticket_key(const uint8_t *raw, int size) noexcept nogil:
+    """What TICKET_HASH chooses a server by: the ticket's tag, not the session's id, so that a
+    server says nothing about the id (docs/decisions/0010).
+    """
+    cdef uint64_t key
+    memcpy(&key, raw + size - TAG_BYTES, 8)
+    return le64toh(key) | 1
+
+
+cdef int64_t _now_ms() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <int64_t>t.tv_sec * 1000 + t.tv_nsec // 1_000_000
 
 
 cdef int _read_server(object server, Server *at) except -1:
@@ -474,3 +847,4 @@ def report(Upstreams upstreams not None, int group, server, str event, int64_t n
         upstreams.connected(<uint16_t>slot, now_ms)
     else:
         upstreams.servers[slot].open_count += 1 if event == "opened" else -1
+        upstreams.servers[slot].active_count += 1 if event == "opened" else -1

@@ -41,6 +41,7 @@ cdef class Tally:
     cdef uint64_t seed
     cdef uint32_t add(self, const uint8_t *address) noexcept nogil
     cdef void remove(self, const uint8_t *address) noexcept nogil
+    cdef void take_over(self, Tally other) noexcept nogil
     cdef uint32_t _place(self, const uint8_t *address) noexcept nogil
     cdef uint32_t _find(self, const uint8_t *address) noexcept nogil
 

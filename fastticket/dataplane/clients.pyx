@@ -162,6 +162,13 @@ cdef class Tally:
         at.count += 1
         return at.count
 
+    cdef void take_over(self, Tally other) noexcept nogil:
+        """Count what another one counts, too."""
+        cdef uint64_t i
+        for i in range(<uint64_t>other.mask + 1):
+            if other.table[i].count:
+                self.table[self._find(other.table[i].address)] = other.table[i]
+
     cdef void remove(self, const uint8_t *address) noexcept nogil:
         """Count one connection less. When a place becomes free, entries that lie behind their own
         place because of it move up (Knuth, 6.4, algorithm R).

@@ -27,6 +27,7 @@ cdef enum Side:
     LISTENER
     DOWNSTREAM
     UPSTREAM
+    BELL                        # other threads say that there is something for this plane
 
 
 cdef enum Change:               # what a response wants of the session, beside the kinds of asks.AskKind from LOGIN on
@@ -111,6 +112,7 @@ cdef struct Request:
 
 cdef struct Link:
     uint16_t server
+    bint is_active              # a request is under way, of which Upstreams knows
     bint is_personal            # a client has authenticated it (NTLM, Negotiate): never in the pool
     int keep_alive_s            # of its last response, as `Head` has it
     int64_t usable_until_ms     # in the pool, as the server says; 0: it says nothing

@@ -7,6 +7,7 @@ from libc.string cimport memcpy
 from fastticket.dataplane.conn cimport Conn, Side
 from fastticket.dataplane.counters cimport Counters
 from fastticket.dataplane.lists cimport NONE, append, remove
+from fastticket.dataplane.occupancy cimport Occupancy
 from fastticket.dataplane.sockets cimport epoll_event
 
 cdef enum:
@@ -19,6 +20,7 @@ cdef enum:
     DEADLINES_MAX = 250
     WAITS_MAX = 64
     EVENTS_MAX = 256
+    TICK_MS = 100               # of a plane in a thread of its own
 
 
 cdef enum Timer:
@@ -52,10 +54,11 @@ cdef class Connections:
     cdef uint32_t conn_count            # slots that were ever used: the first ones
     cdef uint32_t free_first            # of those that were used, linked
     cdef uint32_t freed_first           # closed in this turn: not to be reused before it ends
-    cdef uint32_t downstream_count
-    cdef uint32_t upstream_count
-    cdef uint32_t downstream_max
-    cdef uint32_t descriptors_max       # of both sides; 0: no limit
+    cdef readonly Occupancy occupancy   # of all planes together
+    cdef uint32_t downstream_count      # of this one
+    cdef uint32_t downstream_max        # for which there are slots
+    cdef bint in_thread                 # of its own: driven by `run`, not by the event loop
+    cdef uint32_t is_stopping           # `run` is to return
     cdef bint accepts
     cdef int64_t accepts_again_ms
     cdef bint leaving               # every connection closes after its next answer; others are still let in
@@ -125,12 +128,14 @@ cdef class Connections:
     cdef bint _watch(self, uint32_t index, uint32_t events, int operation) noexcept nogil
     cdef void _give_block(self, uint8_t *block) noexcept nogil
     cdef void _tick(self) noexcept nogil
-    cdef void _turn(self) noexcept nogil
+    cdef void _turn(self, int timeout_ms) noexcept nogil
+    cdef void _run(self) noexcept nogil
     cdef void _read_clock(self) noexcept nogil
     cdef void _end_turn(self) noexcept nogil
     cdef void _continue_later(self, uint32_t index) noexcept nogil
     cdef void _pause_accepting(self) noexcept nogil
     cdef void _set_accepting(self, bint accepts) noexcept nogil
+    cdef bint _listen(self, int fd) noexcept nogil
     cdef bint _send(self, uint32_t index, const uint8_t *at, uint32_t size) noexcept nogil
     cdef void _flush(self, uint32_t index) noexcept nogil
     cdef void _drop_unsent(self, Conn *c) noexcept nogil
@@ -139,6 +144,8 @@ cdef class Connections:
     cdef void _on_event(self, uint32_t index, uint32_t events) noexcept nogil
     cdef void _on_timeout(self, uint32_t index, Timer timer) noexcept nogil
     cdef void _on_tick(self) noexcept nogil
+    cdef void _end(self) noexcept nogil
+    cdef int _check_driver(self, bint in_thread) except -1
     cdef void _on_turn_over(self) noexcept nogil
     cdef void _on_closing(self, uint32_t index) noexcept nogil
     cdef void _on_some_taken(self, uint32_t index) noexcept nogil

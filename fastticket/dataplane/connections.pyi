@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from typing_extensions import disjoint_base
 
+from fastticket.dataplane.occupancy import Occupancy
+
 #: Name of each timeout: (number, default in s).
 TIMEOUTS_S: Mapping[str, tuple[int, float]]
 
@@ -12,9 +14,13 @@ ROUTE_TIMEOUTS: tuple[str, ...]
 
 @disjoint_base
 class Connections:
-    """The slots of connections. Register `fileno()` for reading and call `turn` whenever it is
-    readable, `tick` some times a second.
+    """The slots of connections.
+
+    Either register `fileno()` for reading, and call `turn` whenever it is readable, `tick` some
+    times a second; or call `run` in a thread.
     """
+
+    occupancy: Occupancy
 
     def fileno(self) -> int:
         """The epoll descriptor."""
@@ -25,7 +31,14 @@ class Connections:
         """
 
     def turn(self) -> bool:
-        """Serve every ready socket. True: there is more to do at once."""
+        """Serve every ready socket. True: there is more to do at once. RuntimeError: the plane is
+        for a thread, as for `tick`.
+        """
 
     def tick(self) -> None:
         """End what took too long."""
+
+    def run(self) -> None:
+        """Serve until `stop`, without the GIL. Once. RuntimeError: the plane is not for a
+        thread.
+        """

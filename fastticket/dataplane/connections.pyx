@@ -10,10 +10,19 @@ above do"):
     Links         connections to servers: pool, kept ones, pending requests
     Exchange      a request and its response: heads, bodies, tunnels
     Admission     tickets: what a request needs, what the control plane is asked
+    Dialogue      what goes to the control plane, and what comes from there
     Proxy         clients: accepting, reading requests; the control interface
 
 A method that no layer overrides is `inline`: its own file calls it directly, the others through the
 vtable.
+
+Planes and threads. There may be several planes in a process. The first one is driven by the event
+loop (`turn`, `tick`), each further one by `run`, in a thread of its own that never takes the GIL.
+All that is in these classes is one thread's, and needs no lock, but for what other threads are told
+atomically. Three objects are shared, each with a lock of its own that is held for a computation:
+`Upstreams` (balance.pyx), `Occupancy` (occupancy.pyx), the near cache. Nobody holds two of them, and
+nobody makes a system call under one (sockets.pxd checks it in a debug build). What else is for
+another thread goes through two rings (dialogue.pyx).
 
 Rules of all of them
     - A *connection* is a slot of a fixed table; a handle is its number and its generation, so what
@@ -43,6 +52,7 @@ from libc.string cimport memcpy, memmove, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from fastticket.dataplane.conn cimport Conn, Side
 from fastticket.dataplane.lists cimport NONE
+from fastticket.dataplane.occupancy cimport COUNT_ORDER, count_of, set_count
 from fastticket.dataplane.sockets cimport *
 from fastticket.dataplane.writer cimport CHUNK_HEADER_BYTES
 
@@ -178,14 +188,27 @@ cdef class Connections:
 
     def turn(self):
         """Serve every ready socket. True: there is more to do at once."""
+        self._check_driver(False)
         with nogil:
-            self._turn()
+            self._turn(0)
         return self.again_count > 0
 
     def tick(self):
         """End what took too long. Call a few times a second."""
+        self._check_driver(False)
         with nogil:
             self._tick()
+
+    def run(self):
+        """Serve until `stop`, without the GIL."""
+        self._check_driver(True)
+        with nogil:
+            self._run()
+
+    cdef int _check_driver(self, bint in_thread) except -1:
+        if self.in_thread != in_thread:
+            raise RuntimeError("a plane in a thread is driven by run(), another one by turn() and tick()")
+        return 0
 
     # ---------------------------------------------------------------------------------------- slots
 
@@ -205,7 +228,7 @@ cdef class Connections:
         c.complete = True
         c.kept = NONE
         if side == Side.DOWNSTREAM:
-            self.downstream_count += 1
+            set_count(&self.downstream_count, self.downstream_count + 1, COUNT_ORDER)
         return index
 
     cdef inline uint32_t _take_slot(self) noexcept nogil:
@@ -227,7 +250,7 @@ cdef class Connections:
         free(c.unsent)
         c.held = NULL
         c.unsent = NULL
-        if c.side != Side.LISTENER:
+        if c.side != Side.BELL:             # which is of `Upstreams`
             close(c.fd)
         c.fd = -1
         c.side = Side.FREE
@@ -284,16 +307,28 @@ cdef class Connections:
                 self._clear_timer(index)
                 self._on_timeout(index, list.kind)
         if not self.accepts and not self.draining and self.now_ms >= self.accepts_again_ms:
-            if self.downstream_count < self.downstream_max:
+            if self.occupancy.has_room():
                 self._set_accepting(True)
         self._on_tick()
         self._end_turn()
 
     # ---------------------------------------------------------------------------------------- turns
 
-    cdef inline void _turn(self) noexcept nogil:
+    cdef inline void _run(self) noexcept nogil:
+        cdef int64_t tick_ms
+        self._read_clock()
+        tick_ms = self.now_ms + TICK_MS
+        while not count_of(&self.is_stopping, COUNT_ORDER):
+            self._turn(0 if self.again_count else <int>max(tick_ms - self.now_ms, <int64_t>0))
+            if self.now_ms >= tick_ms:
+                self._tick()
+                tick_ms = self.now_ms + TICK_MS
+        self._end()
+
+    cdef inline void _turn(self, int timeout_ms) noexcept nogil:
+        """Serve what is ready, or will be in `timeout_ms`."""
         cdef int i
-        cdef int count = epoll_wait(self.epoll_fd, self.events, EVENTS_MAX, 0)
+        cdef int count = epoll_wait(self.epoll_fd, self.events, EVENTS_MAX, timeout_ms)
         cdef uint32_t again = self.again_count
         cdef uint32_t index
         cdef uint32_t k
@@ -340,6 +375,16 @@ cdef class Connections:
         for i in range(self.conn_count):
             if self.conns[i].side == Side.LISTENER:
                 self._watch(i, EPOLLIN, EPOLL_CTL_ADD if accepts else EPOLL_CTL_DEL)
+
+    cdef inline bint _listen(self, int fd) noexcept nogil:
+        """Accept from a listener, of which the descriptor is ours. False: not now, as errno says; the
+        next time that accepting begins again it is tried again.
+        """
+        cdef uint32_t index = self._new_conn(fd, Side.LISTENER)
+        if index == NONE:
+            close(fd)
+            return False
+        return not self.accepts or self._watch(index, EPOLLIN, EPOLL_CTL_ADD)
 
     # -------------------------------------------------------------------------------------- sending
 
@@ -420,6 +465,9 @@ cdef class Connections:
 
     cdef void _on_tick(self) noexcept nogil:
         """Some times a second."""
+
+    cdef void _end(self) noexcept nogil:
+        """Nothing is served any more: close everything."""
 
     cdef void _on_turn_over(self) noexcept nogil:
         """The turn ends: do what was put off to its end."""

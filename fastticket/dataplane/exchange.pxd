@@ -16,8 +16,10 @@ cdef class Exchange(Links):
     cdef uint32_t extension_bytes_max
     cdef uint64_t request_rate_min      # bytes/s
     cdef uint64_t response_rate_min
+    cdef uint32_t tunnels               # clients with one
 
     cdef void _forward(self, uint32_t index) noexcept nogil
+    cdef bint _forward_to_kept(self, uint32_t index, uint16_t group) noexcept nogil
     cdef void _use_kept(self, uint32_t index, uint32_t upstream) noexcept nogil
     cdef void _connected(self, uint32_t index) noexcept nogil
     cdef void _connect_failed(self, uint32_t index, int reason) noexcept nogil
@@ -47,6 +49,7 @@ cdef class Exchange(Links):
     cdef void _body_ended(self, uint32_t index, bint cleanly) noexcept nogil
     cdef void _malformed_body(self, uint32_t index) noexcept nogil
     cdef void _open_tunnel(self, uint32_t index) noexcept nogil
+    cdef uint32_t _part(self, uint32_t most) noexcept nogil
     cdef bint _announce_close(self, uint32_t index) noexcept nogil
     cdef void _upstream_is_late(self, uint32_t index, Timer timer) noexcept nogil
     cdef bint _request_flows(self, uint32_t index) noexcept nogil

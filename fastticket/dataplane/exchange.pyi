@@ -11,8 +11,3 @@ class Exchange(Links):
     @property
     def tunnel_count(self) -> int:
         """Clients with a tunnel now."""
-
-    def part(self, most: int) -> int:
-        """Tell clients with a WebSocket that the gateway goes away (1001), so many at most; how
-        many. A client in the middle of a frame is told later.
-        """

@@ -45,11 +45,12 @@ from fastticket.dataplane.http1 cimport (
 from fastticket.dataplane.octets cimport INCOMPLETE, Span, equals
 from fastticket.dataplane.links cimport NO_DESCRIPTOR
 from fastticket.dataplane.lists cimport NONE
+from fastticket.dataplane.occupancy cimport COUNT_ORDER, count_of, set_count
 from fastticket.dataplane.reasons cimport Reason
 from fastticket.dataplane.routes cimport Route, Text
 from fastticket.dataplane.sockets cimport *
 from fastticket.dataplane.states cimport Downstream, Upstream
-from fastticket.dataplane.balance cimport NOBODY, Group, Server, is_busy
+from fastticket.dataplane.balance cimport Choice
 from fastticket.dataplane.writer cimport CHUNK_HEADER_BYTES, put_body
 
 cdef enum:
@@ -65,31 +66,22 @@ cdef class Exchange(Links):
         all are busy it waits.
         """
         cdef Conn *c = &self.conns[index]
-        cdef Group *group = &self.upstreams.groups[self.routes.table[c.request.route].group]
+        cdef uint16_t group = self.routes.table[c.request.route].group
         cdef uint16_t server
         cdef uint32_t upstream
-        if group.count == 0:  # its names have no address yet
-            self._fail_exchange(index, Reason.UPSTREAM_UNRESOLVED)
+        if c.kept != NONE and self._forward_to_kept(index, group):
             return
-        if c.kept != NONE:
-            upstream = self._kept_for(index, group)
-            if upstream != NONE and is_busy(group, &self.upstreams.servers[self.conns[upstream].link.server]):
-                self._make_pending(index, group)
+        while True:
+            server = self.upstreams.take(group, self._key(c, group), c.request.attempts, self.plane, self.now_ms)
+            if server == Choice.NOBODY:
+                self._make_pending(index, group, Choice.NOBODY)
                 return
-            if upstream != NONE:
-                self._use_kept(index, upstream)
+            if server == Choice.NO_SERVERS:
+                self._fail_exchange(index, Reason.UPSTREAM_UNRESOLVED)
                 return
-        while c.request.attempts <= group.count:
-            if c.request.attempts and not self.upstreams.may_retry(group):
+            if server == Choice.NO_MORE:
                 break
-            server = self.upstreams.pick(group, self._key(c, group), self.now_ms)
-            if server == NOBODY:
-                self._make_pending(index, group)
-                return
-            if c.request.attempts == 0:
-                self.upstreams.add_retry_credit(group)
-            else:
-                self.counters.retries += 1
+            self.counters.retries += c.request.attempts > 0
             c.request.attempts += 1
             upstream = NONE if c.request.retried else self._unpool(server, can_be_sent_again(c))
             if upstream == NONE:
@@ -111,12 +103,28 @@ cdef class Exchange(Links):
             return
         self._fail_exchange(index, Reason.UPSTREAM_REFUSED)
 
+    cdef inline bint _forward_to_kept(self, uint32_t index, uint16_t group) noexcept nogil:
+        """Forward a request over the connection that is kept for its client, or let it wait for that.
+        False: that one is of no use for it.
+        """
+        cdef uint32_t upstream = self._kept_for(index, group)
+        cdef Choice said
+        if upstream == NONE:
+            return False
+        said = self.upstreams.take_kept(self.conns[upstream].link.server, self.plane)
+        if said == Choice.NO_MORE:                          # the server has gone since
+            self._close(upstream)
+            return False
+        if said == Choice.NOBODY:
+            self._make_pending(index, group, self.conns[upstream].link.server)
+        else:
+            self._use_kept(index, upstream)
+        return True
+
     cdef inline void _use_kept(self, uint32_t index, uint32_t upstream) noexcept nogil:
         cdef Conn *c = &self.conns[index]
         cdef Conn *u = &self.conns[upstream]
-        cdef Server *server = &self.upstreams.servers[u.link.server]
-        server.kept_count -= 1
-        self.upstreams.add_retry_credit(&self.upstreams.groups[server.group])
+        u.link.is_active = True
         c.request.attempts += 1
         c.peer = upstream
         u.peer = index
@@ -245,7 +253,7 @@ cdef class Exchange(Links):
             and can_be_sent_again(d)
         if not again:
             self.upstreams.faulted(c.link.server, self.now_ms)
-            self._note(c.link.server, b"closed before its head was there")
+            self.upstreams.note(c.link.server, b"closed before its head was there")
             self._fail_exchange(downstream, Reason.UPSTREAM_CLOSED)
             return
         self.counters.upstream_errors += 1
@@ -302,7 +310,7 @@ cdef class Exchange(Links):
 
     cdef inline void _malformed(self, uint32_t index, const char *what) noexcept nogil:
         """Answer 502 in place of a response that cannot be understood."""
-        self._note(self.conns[index].link.server, what)
+        self.upstreams.note(self.conns[index].link.server, what)
         self._fail_exchange(self.conns[index].peer, Reason.UPSTREAM_MALFORMED)
 
     cdef inline bint _hold(self, Conn *c, const uint8_t *at, uint32_t size) noexcept nogil:
@@ -419,7 +427,7 @@ cdef class Exchange(Links):
             self._note_dropped(c.link.server, dropped)
         put_body(&self.out, at + head.size, produced, d.sends_chunks, c.complete)
         self.counters.responses += 1
-        self.upstreams.servers[c.link.server].faults = 0
+        self.upstreams.answered(c.link.server)
         d.request.answered = True
         d.request.status = <uint16_t>head.status
         d.request.body_bytes_out = produced
@@ -449,7 +457,7 @@ cdef class Exchange(Links):
         cdef int _
         self.counters.cookies_dropped += cookies
         for _ in range(cookies):
-            self._note(server, NULL)
+            self.upstreams.note(server, NULL)
 
     cdef inline void _finish(self, uint32_t index) noexcept nogil:
         """Part the two connections of an exchange whose response is complete."""
@@ -703,7 +711,7 @@ cdef class Exchange(Links):
             self._fail_exchange(index, Reason.BAD_REQUEST)
         else:
             self.counters.upstream_errors += 1
-            self._note(self.conns[index].link.server, b"a body with malformed chunks")
+            self.upstreams.note(self.conns[index].link.server, b"a body with malformed chunks")
             self._close_both(index)
 
     # -------------------------------------------------------------------------------------- tunnels
@@ -711,24 +719,18 @@ cdef class Exchange(Links):
     @property
     def tunnel_count(self):
         """Clients with a tunnel now."""
-        cdef uint32_t i
-        cdef uint32_t count = 0
-        for i in range(self.conn_count):
-            count += self.conns[i].side == Side.DOWNSTREAM and self.conns[i].state == Downstream.TUNNELLING
-        return count
+        return count_of(&self.tunnels, COUNT_ORDER)
 
-    def part(self, uint32_t most):
+    cdef inline uint32_t _part(self, uint32_t most) noexcept nogil:
         """Tell clients with a WebSocket that the gateway goes away (1001), so many at most; how
         many. A client in the middle of a frame is told later.
         """
         cdef uint32_t i
         cdef uint32_t told = 0
-        self._read_clock()
         for i in range(self.conn_count):
             if told == most:
                 break
             told += self.conns[i].side == Side.UPSTREAM and self.conns[i].state == Upstream.TUNNELLED and self._announce_close(i)
-        self._end_turn()
         return told
 
     cdef inline void _open_tunnel(self, uint32_t index) noexcept nogil:
@@ -749,6 +751,7 @@ cdef class Exchange(Links):
         d.request.is_used = early and self._is_use(d, d.held + d.request.head_size, early)
         self._account(d, False)
         self.counters.tunnels += 1
+        set_count(&self.tunnels, self.tunnels + 1, COUNT_ORDER)
         self._set_timer(index, Timer.TUNNEL)
         if d.request.is_admitted:
             self._set_timer(c.peer, Timer.VOUCH)

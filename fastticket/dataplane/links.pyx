@@ -4,24 +4,41 @@
 An upstream connection is anybody's after each response, unless somebody may have authenticated it
 (NTLM, Negotiate): then it is one client's, for the requests of one principal, and never in the
 pool.
+
+Connections, pools and queues are this plane's own. Which server has room, who is down and whose
+turn it is, all planes share (balance.pyx): a request that `Upstreams.take` gave a server is under
+way there until `_give_back`.
 """
 
 cimport cython
 from libc.errno cimport EINPROGRESS, errno
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
 from fastticket.core.mixing cimport mix
-from fastticket.core.wire cimport PRINCIPAL_AT, PRINCIPAL_LENGTH_AT, TAG_BYTES
+from fastticket.core.wire cimport PRINCIPAL_AT, PRINCIPAL_LENGTH_AT
 from fastticket.dataplane.conn cimport Conn, Side, can_be_sent_again, enter
 from fastticket.dataplane.connections cimport Timer
 from fastticket.dataplane.lists cimport NONE, append, prepend, remove
-from fastticket.dataplane.octets cimport le64toh
 from fastticket.dataplane.reasons cimport Reason
 from fastticket.dataplane.sockets cimport *
 from fastticket.dataplane.states cimport Downstream, Upstream
-from fastticket.dataplane.balance cimport Balance, Group, Server, is_busy
+from fastticket.dataplane.balance cimport (
+    SERVERS_MAX,
+    Balance,
+    Place,
+    Queued,
+    Returned,
+    Server,
+    ticket_key,
+)
+
+cdef extern from *:
+    enum:
+        BELL_ORDER "__ATOMIC_SEQ_CST"
+    uint64_t take_bits "__atomic_exchange_n"(uint64_t *at, uint64_t bits, int order) noexcept nogil
+    uint32_t take_flag "__atomic_exchange_n"(uint32_t *at, uint32_t value, int order) noexcept nogil
 
 cdef enum:
     IDLE_MAX = 256                      # pooled connections a server
@@ -29,55 +46,51 @@ cdef enum:
 
 @cython.no_gc_clear                     # closing connections needs what it refers to
 cdef class Links(Answers):
-    # ------------------------------------------------------------------------- from Python: servers
+    def __cinit__(self):
+        self.plane = -1
 
-    def set_servers(self, int group, servers, seconds=()):
-        """Replace a group's servers; connections to those that go end with what is under way."""
-        cdef uint32_t i
-        self.upstreams.set_servers(group, servers, seconds)
-        self._read_clock()
-        for i in range(self.conn_count):
-            if self.conns[i].side == Side.UPSTREAM and self.upstreams.servers[self.conns[i].link.server].is_retired \
-                    and (self.conns[i].state == Upstream.POOLED or self.conns[i].state == Upstream.KEPT):
-                self._close(i)
-        self.freed_groups |= <uint64_t>1 << group
-        self._end_turn()
+    def __dealloc__(self):
+        free(self.pools)
+        if self.plane >= 0:
+            self.upstreams.quit(self.plane)
 
-    def set_health(self, int group, server, bint is_well):
-        """What a health check has found."""
-        self._read_clock()
-        self.upstreams.set_health(group, server, is_well, self.now_ms)
+    # -------------------------------------------------------------------------- what planes share
 
-    def upstream_news(self):
-        """Which servers went down or came up since the last call, as `Upstreams.news` (balance) gives it."""
-        return self.upstreams.news()
-
-    def faults(self):
-        """What servers have done since the last call that an operator should hear of: ([(group,
-        server, what)], how many more).
-
-        `what`: why their response was malformed; empty: they set the ticket's cookie, which was
-        dropped.
+    cdef int _join(self) except -1:
+        """Become one of the planes that share the upstreams. MemoryError, OSError, ValueError: there
+        are too many.
         """
-        cdef uint32_t i
-        cdef uint32_t more = self.noted_more
-        cdef list found = []
-        for i in range(self.noted_count):
-            what = b"" if self.noted[i].what == NULL else <bytes>self.noted[i].what
-            found.append((*self.upstreams.name_of(self.noted[i].server), what.decode("ascii")))
-        self.noted_count = self.noted_more = 0
-        return found, more
+        cdef int i
+        self.pools = <Pool *>malloc(SERVERS_MAX * sizeof(Pool))
+        if self.pools == NULL:
+            raise MemoryError("no memory for the pools of servers")
+        for i in range(SERVERS_MAX):
+            self.pools[i] = Pool(NONE, 0)
+        for i in range(GROUPS_LIMIT):
+            self.pending[i] = Pending(NONE, NONE, 0)
+        self.plane = self.upstreams.join(self.in_thread)
+        return 0
 
-    def upstream_states(self):
-        """Each server, as `Upstreams.state` has it."""
-        self._read_clock()
-        return self.upstreams.state(self.now_ms)
+    cdef inline void _on_bell(self) noexcept nogil:
+        """Another thread says that there is room for requests that wait, or that servers are gone.
+        """
+        self.freed_groups |= take_bits(&self.upstreams.bells[self.plane].freed, 0, BELL_ORDER)
+        if take_flag(&self.upstreams.bells[self.plane].is_changed, 0, BELL_ORDER):
+            self._close_retired()
+
+    cdef inline void _close_retired(self) noexcept nogil:
+        """Close idle connections to servers that have gone; others end with what is under way."""
+        cdef uint32_t i
+        for i in range(self.conn_count):
+            if self.conns[i].side == Side.UPSTREAM and not self.conns[i].link.is_active \
+                    and self.upstreams.is_gone(self.conns[i].link.server):
+                self._close(i)
 
     # ----------------------------------------------------------------------- connections to servers
 
     cdef inline uint32_t _connect(self, uint16_t server) noexcept nogil:
-        """A new connection to a server, perhaps still OPENING. NONE: it failed at once;
-        NO_DESCRIPTOR: not by the server's fault.
+        """A new connection to a server that `take` gave, perhaps still OPENING. NONE: it failed at
+        once, and the server is given back; NO_DESCRIPTOR: so it is, but not by the server's fault.
         """
         cdef Server *at = &self.upstreams.servers[server]
         cdef int fd = self._socket(at.address.ss_family)
@@ -85,6 +98,7 @@ cdef class Links(Answers):
         cdef bint is_pending
         cdef uint32_t index
         if fd < 0:
+            self._return_server(server)
             return NO_DESCRIPTOR
         if at.address.ss_family != AF_UNIX:
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
@@ -93,14 +107,17 @@ cdef class Links(Answers):
             self.upstreams.failed(server, self.now_ms, errno)
             close(fd)
             self.counters.upstream_errors += 1
+            self._return_server(server)
             return NONE
         index = self._new_conn(fd, Side.UPSTREAM)
         if index == NONE:
             close(fd)
+            self._return_server(server)
             return NONE
-        at.open_count += 1
-        self.upstream_count += 1
+        self.upstreams.opened(server)
+        self.occupancy.upstream_opened()
         self.conns[index].link.server = server
+        self.conns[index].link.is_active = True
         self.conns[index].watches_out = is_pending
         if not self._watch(index, EPOLLIN | EPOLLRDHUP | EPOLLET | (EPOLLOUT if is_pending else 0), EPOLL_CTL_ADD):
             self._close(index)
@@ -117,7 +134,7 @@ cdef class Links(Answers):
         """
         cdef int fd
         cdef int _
-        if self.descriptors_max and self.downstream_count + self.upstream_count >= self.descriptors_max:
+        if self.occupancy.is_full():
             self._close_idlest()
         for _ in range(2):
             fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
@@ -142,32 +159,41 @@ cdef class Links(Answers):
 
     cdef inline void _close_upstream(self, uint32_t index) noexcept nogil:
         cdef Conn *c = &self.conns[index]
-        cdef Server *server = &self.upstreams.servers[c.link.server]
         if c.state == Upstream.POOLED:
             self._leave_pool(index)
-        elif c.state == Upstream.KEPT:
-            server.kept_count -= 1
-        server.open_count -= 1
-        self.upstream_count -= 1
-        self._note_room(c.link.server)
+        if c.link.is_active:
+            self._give_back(c, True)
+        else:
+            self.upstreams.closed(c.link.server)
+        self.occupancy.upstream_closed()
 
-    cdef inline void _note(self, uint16_t server, const char *what) noexcept nogil:
-        """Keep a fault of a server for the operator. `what` NULL: it set the ticket's cookie."""
-        if self.noted_count == FAULTS_NOTED_MAX:
-            self.noted_more += 1
-            return
-        self.noted[self.noted_count].server = server
-        self.noted[self.noted_count].what = what
-        self.noted_count += 1
+    cdef inline bint _give_back(self, Conn *c, bint is_closed) noexcept nogil:
+        """A connection's request is over. True: its server is gone."""
+        cdef int said = self.upstreams.give_back(c.link.server, is_closed, self.plane)
+        c.link.is_active = False
+        if said & Returned.IS_ROOM_HERE:
+            self._note_room(c.link.server)
+        return said & Returned.IS_GONE
+
+    cdef inline void _return_server(self, uint16_t server) noexcept nogil:
+        """Give back a server to which no connection could be made."""
+        if self.upstreams.give_back(server, False, self.plane) & Returned.IS_ROOM_HERE:
+            self._note_room(server)
+
+    cdef inline void _note_room(self, uint16_t server) noexcept nogil:
+        """Note that a server may take one more request. Pending ones are served at the end of the
+        turn, since the caller is in the middle of something.
+        """
+        self.freed_groups |= <uint64_t>1 << self.upstreams.servers[server].group
 
     cdef void _on_tick(self) noexcept nogil:
         """Give groups their credit of retries, and look at pending requests: a server may be up
         again.
         """
         cdef int group
-        self.upstreams.refill()
+        self.upstreams.refill(self.now_ms)
         for group in range(self.upstreams.group_count):
-            if self.upstreams.groups[group].pending_count:
+            if self.pending[group].count:
                 self.freed_groups |= <uint64_t>1 << group
 
     cdef void _on_turn_over(self) noexcept nogil:
@@ -180,34 +206,33 @@ cdef class Links(Answers):
         """A pooled connection, or NONE. A request that cannot be sent twice gets one that was just
         seen to be open.
         """
-        cdef Server *at = &self.upstreams.servers[server]
+        cdef Pool *pool = &self.pools[server]
         cdef uint32_t index
-        while at.idle_first != NONE:
-            index = at.idle_first
+        while pool.first != NONE:
+            index = pool.first
             self._leave_pool(index)
             self._clear_timer(index)
             if self.conns[index].link.usable_until_ms and self.conns[index].link.usable_until_ms <= self.now_ms:
                 self._close(index)                      # the server is about to close it
                 continue
-            if is_repeatable:
-                return index
-            self.conns[index].readable = True           # ask the kernel
-            if self._is_quiet(&self.conns[index]):
-                return index
-            self._close(index)
+            if not is_repeatable:
+                self.conns[index].readable = True           # ask the kernel
+                if not self._is_quiet(&self.conns[index]):
+                    self._close(index)
+                    continue
+            self.conns[index].link.is_active = True
+            return index
         return NONE
 
     cdef inline void _pool(self, uint32_t index) noexcept nogil:
         cdef Conn *c = &self.conns[index]
-        cdef Server *server = &self.upstreams.servers[c.link.server]
-        if server.idle_count >= IDLE_MAX or self.draining or server.is_retired \
-                or self.descriptors_max and self.downstream_count + self.upstream_count > self.descriptors_max:
+        cdef Pool *pool = &self.pools[c.link.server]
+        if pool.count >= IDLE_MAX or self.draining or self.occupancy.is_over() or self._give_back(c, False):
             self._close(index)
             return
         if self.pooled_count >= self.downstream_max:
             self._close(self.deadlines[<int>Timer.POOL].first)
         self.pooled_count += 1
-        self._note_room(c.link.server)
         c.link.usable_until_ms = 0
         if c.link.keep_alive_s >= 0:
             c.link.usable_until_ms = self.now_ms + _usable_ms(c.link.keep_alive_s)
@@ -218,31 +243,30 @@ cdef class Links(Answers):
         c.peer = NONE
         c.link.reused = True
         enter(c, Upstream.POOLED)
-        prepend(&self.conns.place, sizeof(Conn), &server.idle_first, NULL, index)
-        server.idle_count += 1
+        prepend(&self.conns.place, sizeof(Conn), &pool.first, NULL, index)
+        pool.count += 1
         self._set_timer(index, Timer.POOL)
 
     cdef inline void _leave_pool(self, uint32_t index) noexcept nogil:
         cdef Conn *c = &self.conns[index]
-        cdef Server *server = &self.upstreams.servers[c.link.server]
-        remove(&self.conns.place, sizeof(Conn), &server.idle_first, NULL, index)
-        server.idle_count -= 1
+        cdef Pool *pool = &self.pools[c.link.server]
+        remove(&self.conns.place, sizeof(Conn), &pool.first, NULL, index)
+        pool.count -= 1
         self.pooled_count -= 1
         enter(c, Upstream.AWAITING_HEAD)
 
     # ------------------------------------------ connections that are one client's (NTLM, Negotiate)
 
-    cdef inline uint32_t _kept_for(self, uint32_t index, const Group *group) noexcept nogil:
+    cdef inline uint32_t _kept_for(self, uint32_t index, uint16_t group) noexcept nogil:
         """The connection kept for this client, if it leads to this group and is of this principal;
         or NONE. One that is of no use is closed.
         """
         cdef Conn *c = &self.conns[index]
         cdef uint32_t upstream = c.kept
         cdef Conn *u = &self.conns[upstream]
-        cdef Server *server = &self.upstreams.servers[u.link.server]
-        if &self.upstreams.groups[server.group] != group:
+        if self.upstreams.servers[u.link.server].group != group:
             return NONE
-        if server.is_retired or c.request.retried or not _is_same_principal(c, u):
+        if self.upstreams.is_gone(u.link.server) or c.request.retried or not _is_same_principal(c, u):
             self._close(upstream)
             return NONE
         if not can_be_sent_again(c):
@@ -252,16 +276,16 @@ cdef class Links(Answers):
                 return NONE
         return upstream
 
-    cdef inline bint _waits_for_kept(self, const Conn *c, const Group *group) noexcept nogil:
+    cdef inline bint _waits_for_kept(self, const Conn *c, uint16_t group) noexcept nogil:
         """Whether a pending request needs the connection that is kept for its client, whose server
         is busy.
         """
-        cdef const Server *server
+        cdef uint16_t server
         if c.kept == NONE:
             return False
-        server = &self.upstreams.servers[self.conns[c.kept].link.server]
-        return &self.upstreams.groups[server.group] == group and not server.is_retired \
-            and _is_same_principal(c, &self.conns[c.kept]) and is_busy(group, server)
+        server = self.conns[c.kept].link.server
+        return self.upstreams.servers[server].group == group and _is_same_principal(c, &self.conns[c.kept]) \
+            and self.upstreams.is_kept_busy(server)
 
     cdef inline void _keep(self, uint32_t index, uint32_t downstream) noexcept nogil:
         """Keep a connection that a client has authenticated for that client: the server takes it
@@ -271,8 +295,7 @@ cdef class Links(Answers):
         """
         cdef Conn *c = &self.conns[index]
         cdef Conn *d = &self.conns[downstream]
-        cdef Server *server = &self.upstreams.servers[c.link.server]
-        if d.request.closes or self.leaving or server.is_retired or d.client.is_trusted and not d.request.is_admitted:
+        if d.request.closes or self.leaving or d.client.is_trusted and not d.request.is_admitted or self._give_back(c, False):
             self._close(index)
             return
         if d.kept != NONE and d.kept != index:
@@ -289,8 +312,6 @@ cdef class Links(Answers):
         c.held_size = 0
         c.link.reused = True
         enter(c, Upstream.KEPT)
-        server.kept_count += 1
-        self._note_room(c.link.server)
 
     cdef inline void _let_go_of_kept(self, Conn *c) noexcept nogil:
         """A client's connection or the one kept for it is about to be closed. The client goes on
@@ -304,75 +325,91 @@ cdef class Links(Answers):
 
     # ------------------------------------------------------------------ pending requests of a group
 
-    cdef inline uint64_t _key(self, const Conn *c, const Group *group) noexcept nogil:
+    cdef inline uint64_t _key(self, const Conn *c, uint16_t group) noexcept nogil:
         """What the server is chosen by, where it is not chosen in turn; 0: nothing."""
+        cdef Balance balance = self.upstreams.groups[group].balance
         cdef uint64_t high
         cdef uint64_t low
-        if group.balance == Balance.TICKET_HASH and c.request.is_admitted:
+        if balance == Balance.TICKET_HASH and c.request.is_admitted:
             return ticket_key(c.request.checked.raw, c.request.checked.size)
-        if group.balance != Balance.IP_HASH or not c.client.has_address:
+        if balance != Balance.IP_HASH or not c.client.has_address:
             return 0
         memcpy(&high, c.client.address, 8)
         memcpy(&low, c.client.address + 8, 8)
         return mix(mix(high) ^ low) | 1
 
-    cdef inline void _make_pending(self, uint32_t index, Group *group) noexcept nogil:
+    cdef inline void _make_pending(self, uint32_t index, uint16_t group, uint16_t kept) noexcept nogil:
+        """Let a request wait, for the server `kept` or, if that is NOBODY, for any of its group."""
         cdef Conn *c = &self.conns[index]
-        if group.pending_count >= group.pending_max:
+        cdef Pending *queue = &self.pending[group]
+        cdef Queued said = self.upstreams.enqueue(group, self._key(c, group), kept, self.plane, self.now_ms)
+        if said == Queued.QUEUE_IS_FULL:
             self._fail_exchange(index, Reason.UPSTREAM_BUSY)
             return
-        append(&self.conns.place, sizeof(Conn), &group.pending_first, &group.pending_last, index)
-        group.pending_count += 1
+        if said == Queued.HAS_ROOM:
+            self.freed_groups |= <uint64_t>1 << group
+        append(&self.conns.place, sizeof(Conn), &queue.first, &queue.last, index)
+        queue.count += 1
         enter(c, Downstream.QUEUED)
         self._set_timer(index, Timer.PENDING)
 
     cdef inline void _leave_pending(self, uint32_t index) noexcept nogil:
         cdef Conn *c = &self.conns[index]
-        cdef Group *group = &self.upstreams.groups[self.routes.table[c.request.route].group]
-        remove(&self.conns.place, sizeof(Conn), &group.pending_first, &group.pending_last, index)
-        group.pending_count -= 1
+        cdef uint16_t group = self.routes.table[c.request.route].group
+        cdef Pending *queue = &self.pending[group]
+        remove(&self.conns.place, sizeof(Conn), &queue.first, &queue.last, index)
+        queue.count -= 1
+        self.upstreams.dequeue(group)
+        if queue.count == 0:
+            self.freed_groups |= <uint64_t>1 << group       # other planes need not wait for this one
         enter(c, Downstream.READING_HEAD)
 
-    cdef inline void _note_room(self, uint16_t server) noexcept nogil:
-        """Note that a server may take one more request. Pending ones are served at the end of the
-        turn, since the caller is in the middle of something.
-        """
-        if self.upstreams.groups[self.upstreams.servers[server].group].pending_count:
-            self.freed_groups |= <uint64_t>1 << self.upstreams.servers[server].group
-
     cdef inline void _serve_pending(self) noexcept nogil:
-        """Forward pending requests in the order in which they came. One that waits for a certain
-        server does not hold up the others.
+        """Serve pending requests of the groups in which there is room, and let other planes have
+        their turns.
         """
         cdef uint64_t freed = self.freed_groups
-        cdef Group *group
-        cdef Conn *c
-        cdef uint32_t index
-        cdef uint32_t following
-        cdef uint32_t left
-        cdef int number
+        cdef uint16_t group
+        cdef bint has_placed
         self.freed_groups = 0
-        for number in range(self.upstreams.group_count):
-            if not freed >> number & 1:
-                continue
-            group = &self.upstreams.groups[number]
-            index = group.pending_first
-            left = group.pending_count
-            while left and index != NONE:
-                left -= 1
-                c = &self.conns[index]
-                following = c.place.next
-                if self._waits_for_kept(c, group):
-                    index = following
-                    continue
-                if self.upstreams.would_place(group, self._key(c, group), self.now_ms):
-                    self._leave_pending(index)
-                    self._clear_timer(index)
-                    self._forward_now(index)
-                    self._advance_downstream(index)
-                elif not self._key(c, group):
-                    break
+        for group in range(<uint16_t>self.upstreams.group_count):
+            if freed >> group & 1:
+                has_placed = self._serve_group(group)
+                self.upstreams.pass_turn(group, self.plane, self.pending[group].count > 0, has_placed, self.now_ms)
+                if self.pending[group].count == 0:
+                    self.freed_groups &= ~(<uint64_t>1 << group)
+
+    cdef inline bint _serve_group(self, uint16_t group) noexcept nogil:
+        """Forward pending requests in the order in which they came. One that waits for a certain
+        server does not hold up the others. Whether one has got a place.
+        """
+        cdef Pending *queue = &self.pending[group]
+        cdef uint32_t index = queue.first
+        cdef uint32_t left = queue.count
+        cdef bint has_placed = False
+        cdef uint32_t following
+        cdef Place place
+        cdef Conn *c
+        while left and index != NONE:
+            left -= 1
+            c = &self.conns[index]
+            following = c.place.next
+            if self._waits_for_kept(c, group):
                 index = following
+                continue
+            place = self.upstreams.place_for(group, self._key(c, group), self.plane, self.now_ms)
+            if place != Place.NO_PLACE:
+                self._leave_pending(index)
+                self._clear_timer(index)
+                self._forward_now(index)
+                self._advance_downstream(index)
+                has_placed = True
+                if place == Place.ONE_PLACE:
+                    break
+            elif not self._key(c, group):
+                break
+            index = following
+        return has_placed
 
     # --------------------------------------------------------------------- what the layers above do
 
@@ -381,15 +418,6 @@ cdef class Links(Answers):
 
     cdef void _advance_downstream(self, uint32_t index) noexcept nogil:
         """Go on with a client's connection as far as its bytes reach."""
-
-
-cdef uint64_t ticket_key(const uint8_t *raw, int size) noexcept nogil:
-    """What TICKET_HASH chooses a server by: the ticket's tag, not the session's id, so that a
-    server says nothing about the id (docs/decisions/0010).
-    """
-    cdef uint64_t key
-    memcpy(&key, raw + size - TAG_BYTES, 8)
-    return le64toh(key) | 1
 
 
 cdef bint _is_same_principal(const Conn *d, const Conn *kept) noexcept nogil:

@@ -1,27 +1,32 @@
 # Clients, and the requests that they send: the data plane as Python sees it.
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from fastticket.dataplane.admission cimport Admission
-from fastticket.dataplane.clients cimport ADDRESS_TEXT_MAX, Networks, Tally
+from fastticket.dataplane.asks cimport Order, Told
+from fastticket.dataplane.clients cimport Networks
 from fastticket.dataplane.conn cimport Conn
 from fastticket.dataplane.connections cimport Timer
+from fastticket.dataplane.dialogue cimport Dialogue
 from fastticket.dataplane.http1 cimport Head
+from fastticket.dataplane.occupancy cimport Occupancy
 from fastticket.dataplane.sockets cimport sockaddr_storage
 
 
-cdef class Proxy(Admission):
+cdef class Proxy(Dialogue):
     cdef Networks trusted
-    cdef Tally clients
     cdef bint expects_proxy_header
-    cdef const char *unannounced_why    # the last connection was closed that had no PROXY header that counts
-    cdef char[ADDRESS_TEXT_MAX] unannounced_peer
-    cdef uint32_t per_client_max
     cdef uint32_t fields_max
     cdef uint32_t target_bytes_max
 
-    cdef int _set_limits(self, dict limits) except -1
+    cdef int _set_limits(self, dict limits, Occupancy occupancy) except -1
     cdef int _allocate(self) except -1
+    cdef int _command(self, Order order, int64_t value, uint64_t flags, bytes address) except -1
+    cdef void _obey(self, const Told *told) noexcept nogil
+    cdef void _stop_accepting(self) noexcept nogil
+    cdef void _drain(self) noexcept nogil
+    cdef void _release(self, int64_t most) noexcept nogil
+    cdef void _adopt(self, const Told *told) noexcept nogil
+    cdef void _end(self) noexcept nogil
     cdef void _accept(self, int listener) noexcept nogil
     cdef bint _read_peer(self, Conn *c, const sockaddr_storage *address) noexcept nogil
     cdef bint _register_peer(self, Conn *c) noexcept nogil

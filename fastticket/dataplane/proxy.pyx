@@ -1,9 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
 """The data plane: an HTTP/1.1 reverse proxy on an epoll of its own, driven from one event-loop
-callback, without the GIL.
+callback, or in a thread of its own, without the GIL.
 
     turn()      every ready socket: recv -> head -> ticket -> patched head -> send
     tick()      what took too long
+    run()       both, for as long as it is not stopped, in a thread
     asks()      what only the control plane can answer (load a session, log in, log out); it answers by handle
 
 This is the uppermost layer: clients, and the requests that they send. connections.pyx names the
@@ -12,20 +13,18 @@ layers below it and the rules of all of them.
 
 cimport cython
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memchr, memcpy, memmove
 
 from fastticket.core.check cimport Checker
 from fastticket.core.verdict cimport Verdict
 from fastticket.dataplane.accesslog cimport AccessLog
-from fastticket.dataplane.admission cimport EXTRA_BYTES_MAX
 from fastticket.dataplane.answers cimport NO_HANDLE
-from fastticket.dataplane.asks cimport Question
+from fastticket.dataplane.asks cimport IS_BELIEVED, IS_LAST, Order, Question, Told
 from fastticket.dataplane.clients cimport (
     ADDRESS_BYTES,
     Announced,
-    Tally,
     Who,
     read_proxy_header,
     write_address,
@@ -33,12 +32,14 @@ from fastticket.dataplane.clients cimport (
 from fastticket.dataplane.conn cimport DOUBT_BYTES_MAX, Conn, Side, enter, is_idle, reads_heads
 from fastticket.dataplane.connections cimport READS_MAX, SCRATCH_BYTES, Timer
 from fastticket.dataplane.counters cimport Counters
+from fastticket.dataplane.dialogue cimport EXTRA_BYTES_MAX
 from fastticket.dataplane.forwarding cimport LOCATION_BYTES_MAX, Forwarding
 from fastticket.dataplane.http1 cimport FIELDS_MAX, Head, TARGET_BYTES_MAX, parse_request
 from fastticket.dataplane.octets cimport INCOMPLETE
 from fastticket.dataplane.lists cimport NONE
+from fastticket.dataplane.occupancy cimport COUNT_ORDER, Occupancy, count_of, less_of, more_of, set_count
 from fastticket.dataplane.reasons cimport Reason, unreadable
-from fastticket.dataplane.routes cimport Routes
+from fastticket.dataplane.routes cimport Routes, Text
 from fastticket.dataplane.sockets cimport *
 from fastticket.dataplane.states cimport Downstream, Upstream
 from fastticket.dataplane.balance cimport Upstreams
@@ -51,6 +52,7 @@ from fastticket.dataplane.endpoint import FRONTS as _FRONTS
 
 cdef enum:
     ACCEPTS_MAX = 64
+    RELEASED_AT_ONCE = 1024             # by a plane in a thread, before it is asked again
     FORWARDING_BYTES_MAX = 4096         # of the fields that say who the client is, beside those of a trusted proxy
 
 # What may be set, its default, the least and the most.
@@ -70,7 +72,7 @@ LIMITS = {
 
 @cython.final
 @cython.no_gc_clear                     # closing connections needs what it refers to
-cdef class Proxy(Admission):
+cdef class Proxy(Dialogue):
     # --------------------------------------------------------------------------------------- making
 
     def __cinit__(
@@ -80,6 +82,8 @@ cdef class Proxy(Admission):
         Routes routes not None,
         Forwarding forwarding not None,
         *,
+        Occupancy occupancy=None,
+        bint in_thread=False,
         limits=None,
         timeouts_s=None,
         front="",
@@ -87,7 +91,6 @@ cdef class Proxy(Admission):
         expects_proxy_header=False,
         AccessLog log=None,
         counters=None,
-        uint32_t descriptors_max=0,
     ):
         self.checker = checker
         self.upstreams = upstreams
@@ -101,24 +104,29 @@ cdef class Proxy(Admission):
         self.records_agent = "user_agent" in login_details
         self.expects_proxy_header = expects_proxy_header
         self.keeps_entry = log is not None or forwarding.request_id_field.size > 0
-        self.descriptors_max = descriptors_max
+        self.in_thread = in_thread
+        if in_thread:
+            checker.near.share()
         self.date_s = -1
         self.page = bytearray(_COUNTERS_BYTES) if counters is None else counters
         if self.page.shape[0] < <Py_ssize_t>_COUNTERS_BYTES:
             raise ValueError(f"counters need {_COUNTERS_BYTES} bytes")
         self.counters = <Counters *>&self.page[0]
-        self._set_limits(limits or {})
+        self._set_limits(limits or {}, occupancy)
         self._set_timeouts(timeouts_s or {})
         self._allocate()
 
-    cdef int _set_limits(self, dict limits) except -1:
+    cdef int _set_limits(self, dict limits, Occupancy occupancy) except -1:
+        """Take the limits of a plane; of all planes together, only if nobody else sees to them."""
         values = {name: default for name, (default, _, _) in LIMITS.items()} | limits
         for name, value in values.items():
             _, least, most = LIMITS[name]
             if not least <= value <= most:
                 raise ValueError(f"{name} must be from {least} to {most}, not {value}")
-        self.downstream_max = values["connections_max"]
-        self.per_client_max = values["connections_per_client_max"]
+        if occupancy is None:
+            occupancy = Occupancy(values["connections_max"], per_client_max=values["connections_per_client_max"])
+        self.occupancy = occupancy
+        self.downstream_max = occupancy.clients_max
         self.requests_max = values["requests_per_connection_max"]
         self.head_bytes = values["head_bytes_max"]
         self.fields_max = values["fields_max"]
@@ -127,8 +135,6 @@ cdef class Proxy(Admission):
         self.extension_bytes_max = values["chunk_extension_bytes_max"]
         self.request_rate_min = values["request_body_rate_min"]
         self.response_rate_min = values["response_body_rate_min"]
-        if self.per_client_max:
-            self.clients = Tally(self.downstream_max)
         return 0
 
     cdef int _allocate(self) except -1:
@@ -143,63 +149,58 @@ cdef class Proxy(Admission):
         self.ask_list = <Question *>malloc(2 * self.conn_max * sizeof(Question))
         if self.out.at == NULL or self.ask_list == NULL:
             raise MemoryError(f"no memory for {self.downstream_max} connections")
+        self._join()
+        self._open_rings()
         return 0
 
     def __dealloc__(self):
-        cdef uint32_t i
-        if self.conns != NULL:
-            for i in range(self.conn_count):
-                if self.conns[i].side == Side.DOWNSTREAM or self.conns[i].side == Side.UPSTREAM:
-                    self._close(i)
+        if self.plane >= 0:
+            self._end()
 
     # ---------------------------------------------------------------------------------- from Python
 
     def listen(self, int fd):
-        cdef uint32_t index = self._new_conn(fd, Side.LISTENER)
-        if index == NONE or not self._watch(index, EPOLLIN, EPOLL_CTL_ADD):
+        cdef int ours = fcntl(fd, F_DUPFD_CLOEXEC, 0)
+        if ours < 0:
             raise OSError(errno, os.strerror(errno), "listening socket")
+        self._command(Order.LISTEN, ours, 0, b"")
 
     def leave(self, bint is_leaving=True):
         """Close every connection after its next answer, while others are still let in. `is_leaving`
         False: do not, after all.
         """
-        self.leaving = is_leaving
+        self._command(Order.LEAVE, is_leaving, 0, b"")
 
     def stop_accepting(self):
-        """Let go of the listeners, which may then be closed. Every connection closes after its next
+        """Accept who is there, and close the listeners. Every connection closes after its next
         answer.
         """
-        self.draining = self.leaving = True
-        self._set_accepting(False)
+        self._command(Order.STOP_ACCEPTING, 0, 0, b"")
 
     def drain(self):
         """Close idle connections, and those that become idle."""
-        cdef uint32_t i
-        self.closes_idle = True
-        for i in range(self.conn_count):
-            if self.conns[i].side == Side.DOWNSTREAM and is_idle(&self.conns[i]):
-                self._close(i)
-        self._reclaim()
+        self._command(Order.DRAIN, 0, 0, b"")
+
+    def part(self, uint32_t most):
+        """Tell clients with a WebSocket that the gateway goes away (1001), so many at most; how many
+        were told since the last call. A client in the middle of a frame is told later.
+        """
+        cdef uint32_t told
+        self._command(Order.PART, most, 0, b"")
+        told = count_of(&self.parted, COUNT_ORDER)
+        less_of(&self.parted, told, COUNT_ORDER)
+        return told
 
     def release(self):
         """Let go of the client that has waited longest between two requests: (descriptor, address,
-        whether it may be a trusted proxy); the descriptor is the caller's now. None: there is none.
+        whether it may be a trusted proxy); the descriptor is the caller's now. None: there is none,
+        or the plane's thread has not let go of one yet.
         """
-        cdef uint32_t index = self.deadlines[<int>Timer.KEEP_ALIVE].first
-        cdef Conn *c
-        cdef int fd
-        if index == NONE:
-            return None
-        c = &self.conns[index]
-        fd = c.fd
-        address = (<char *>c.client.peer_address)[:ADDRESS_BYTES] if c.client.peer_text_size else b""
-        is_believed = bool(c.client.is_trusted)
-        self._read_clock()
-        self._watch(index, 0, EPOLL_CTL_DEL)
-        c.fd = -1
-        self._close(index)
-        self._end_turn()
-        return fd, address, is_believed
+        self._collect()
+        if not self.released and self.is_caught_up:
+            self._command(Order.RELEASE, RELEASED_AT_ONCE if self.in_thread else 1, 0, b"")
+            self._collect()
+        return self.released.popleft() if self.released else None
 
     def adopt(self, int fd, bytes address not None, bint is_believed, bint is_last=False):
         """Serve a client that another data plane has let go of; the descriptor is ours. `is_last`:
@@ -209,50 +210,126 @@ cdef class Proxy(Admission):
         for which a PROXY header named nobody is the proxy's. Beyond `connections_per_client_max` it
         is counted, but not closed: it was let in.
         """
-        cdef uint32_t index = self._new_conn(fd, Side.DOWNSTREAM)
-        cdef Conn *c
-        if index == NONE:
-            close(fd)
-            return
-        c = &self.conns[index]
-        self._read_clock()
-        enter(c, Downstream.IDLE)
-        c.client.is_trusted = self.trusted.has_unix
-        if len(address) == ADDRESS_BYTES:
-            c.client.has_address = True
-            memcpy(c.client.peer_address, <const char *>address, ADDRESS_BYTES)
-            self._register_peer(c)
-        c.client.is_trusted = c.client.is_trusted and is_believed
-        if is_last:
-            c.request.requests = self.requests_max - 1          # so that the next one is the last, also where 0 is no limit
-        if self._watch(index, EPOLLIN | EPOLLRDHUP | EPOLLET, EPOLL_CTL_ADD):
-            self._set_timer(index, Timer.KEEP_ALIVE)
+        self._command(Order.ADOPT, fd, (IS_BELIEVED if is_believed else 0) | (IS_LAST if is_last else 0), address)
+
+    def stop(self):
+        """Close every connection. `run` returns, if it runs."""
+        if self.in_thread:
+            set_count(&self.is_stopping, 1, COUNT_ORDER)
+            self.upstreams.ring(self.plane, 0)
         else:
-            self._close(index)
-        self._end_turn()
+            self._end()
+
+    cdef int _command(self, Order order, int64_t value, uint64_t flags, bytes address) except -1:
+        cdef Told told
+        told.order = order
+        told.number = 0
+        told.handle = 0
+        told.value = value
+        told.flags = flags
+        told.first = Text(<const uint8_t *><const char *>address, <uint32_t>len(address))
+        told.second = Text(told.first.at, 0)
+        return self._tell(&told)
 
     @property
     def connection_count(self):
-        return self.downstream_count
+        return count_of(&self.downstream_count, COUNT_ORDER)
 
     @property
     def shortages(self):
         """How often clients had to wait, and for what."""
-        return {"full": self.counters.full, "out_of_descriptors": self.counters.out_of_descriptors}
-
-    @property
-    def unannounced(self):
-        """How many connections were closed for want of a PROXY header that counts; the last one's
-        address, and why.
-        """
-        cdef bytes peer = self.unannounced_peer
-        cdef bytes why = self.unannounced_why if self.unannounced_why != NULL else b""
-        return self.counters.proxy_headers_refused, peer.decode("ascii"), why.decode("ascii")
+        counted = _read_counters(self.page)
+        return {name: counted[name] for name in ("full", "out_of_descriptors")}
 
     @property
     def stats(self):
         """Counters since the start."""
         return _read_counters(self.page)
+
+    # ------------------------------------------------------------- commands, done in the plane's thread
+
+    cdef void _obey(self, const Told *told) noexcept nogil:
+        """Do as commanded."""
+        if told.order == Order.LISTEN:
+            if not self._listen(<int>told.value):
+                self._pause_accepting()                     # the next tick tries again
+        elif told.order == Order.LEAVE:
+            self.leaving = told.value != 0
+        elif told.order == Order.STOP_ACCEPTING:
+            self._stop_accepting()
+        elif told.order == Order.DRAIN:
+            self._drain()
+        elif told.order == Order.PART:
+            more_of(&self.parted, self._part(<uint32_t>told.value), COUNT_ORDER)
+        elif told.order == Order.RELEASE:
+            self._release(told.value)
+        else:
+            self._adopt(told)
+
+    cdef void _stop_accepting(self) noexcept nogil:
+        cdef uint32_t i
+        if self.draining:
+            return
+        for i in range(self.conn_count):
+            if self.conns[i].side == Side.LISTENER and self.accepts:
+                self._accept(self.conns[i].fd)              # whoever has connected is not to be sent away
+        self.draining = self.leaving = True
+        self._set_accepting(False)
+        for i in range(self.conn_count):
+            if self.conns[i].side == Side.LISTENER:
+                self._close(i)
+
+    cdef void _drain(self) noexcept nogil:
+        cdef uint32_t i
+        self.closes_idle = True
+        for i in range(self.conn_count):
+            if self.conns[i].side == Side.DOWNSTREAM and is_idle(&self.conns[i]):
+                self._close(i)
+
+    cdef void _release(self, int64_t most) noexcept nogil:
+        """Let go of the clients that have waited longest between two requests, so many at most, as
+        long as there is room to say so.
+        """
+        cdef uint32_t index = self.deadlines[<int>Timer.KEEP_ALIVE].first
+        while most and index != NONE and self._write_released(index):
+            most -= 1
+            index = self.deadlines[<int>Timer.KEEP_ALIVE].first
+
+    cdef void _adopt(self, const Told *told) noexcept nogil:
+        """Serve a client of another plane. Its descriptor is ours."""
+        cdef uint32_t index = self._new_conn(<int>told.value, Side.DOWNSTREAM)
+        cdef Conn *c
+        if index == NONE:
+            close(<int>told.value)
+            return
+        c = &self.conns[index]
+        self.occupancy.enter_anyway()
+        enter(c, Downstream.IDLE)
+        c.client.is_trusted = self.trusted.has_unix
+        if told.first.size == ADDRESS_BYTES:
+            c.client.has_address = True
+            memcpy(c.client.peer_address, told.first.at, ADDRESS_BYTES)
+            self._register_peer(c)
+        c.client.is_trusted = c.client.is_trusted and told.flags & IS_BELIEVED != 0
+        if told.flags & IS_LAST:
+            c.request.requests = self.requests_max - 1          # so that the next one is the last, also where 0 is no limit
+        if self._watch(index, EPOLLIN | EPOLLRDHUP | EPOLLET, EPOLL_CTL_ADD):
+            self._set_timer(index, Timer.KEEP_ALIVE)
+        else:
+            self._close(index)
+
+    cdef void _end(self) noexcept nogil:
+        """Close everything: nothing is served any more, and nobody waits for this plane."""
+        cdef uint32_t i
+        if self.has_ended:
+            return
+        set_count(&self.has_ended, 1, COUNT_ORDER)
+        self.draining = True
+        self.accepts = False
+        for i in range(self.conn_count):
+            if self.conns[i].side != Side.BELL:
+                self._close(i)
+        self._end_turn()
 
     # -------------------------------------------------------------------------------------- clients
 
@@ -264,13 +341,14 @@ cdef class Proxy(Admission):
         cdef int _
         cdef uint32_t index
         for _ in range(ACCEPTS_MAX):
-            if self.downstream_count >= self.downstream_max:
+            if not self.occupancy.enter():
                 self.counters.full += 1
                 self._set_accepting(False)      # the backlog waits; `_tick` looks again
                 return
             size = sizeof(address)
             fd = accept4(listener, <sockaddr *>&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if fd < 0:
+                self.occupancy.leave()
                 if errno == ECONNABORTED or errno == EINTR:
                     continue
                 if _is_shortage(errno):
@@ -278,6 +356,7 @@ cdef class Proxy(Admission):
                 return
             index = self._new_conn(fd, Side.DOWNSTREAM)
             if index == NONE:
+                self.occupancy.leave()
                 close(fd)
                 return
             if not self._watch(index, EPOLLIN | EPOLLRDHUP | EPOLLET, EPOLL_CTL_ADD):
@@ -314,11 +393,8 @@ cdef class Proxy(Admission):
         c.client.peer_text_size = <uint8_t>write_address(c.client.peer_address, c.client.peer_text)
         memcpy(c.client.address, c.client.peer_address, ADDRESS_BYTES)
         c.client.is_trusted = self.trusted.contains(c.client.peer_address)
-        if self.per_client_max == 0 or c.client.is_trusted or self.downstream_count > self.downstream_max:
-            return True                             # a proxy of ours has many clients; beyond the most there is no room to count
-        c.client.is_counted = True
-        if self.clients.add(c.client.peer_address) <= self.per_client_max:
-            return True
+        if c.client.is_trusted or self.occupancy.admits(c.client.peer_address, &c.client.is_counted):
+            return True                             # a proxy of ours has many clients
         self.counters.over_client_limit += 1
         return False
 
@@ -355,10 +431,7 @@ cdef class Proxy(Admission):
         `why` stays valid.
         """
         self.counters.proxy_headers_refused += 1
-        self.unannounced_why = why
-        self.unannounced_peer[0] = 0
-        if c.client.has_address:
-            write_address(c.client.peer_address, self.unannounced_peer)
+        self.occupancy.note_unannounced(c.client.has_address, c.client.peer_address, why)
 
     cdef void _on_closing(self, uint32_t index) noexcept nogil:
         """Let go of all that a connection has but its socket."""
@@ -378,8 +451,11 @@ cdef class Proxy(Admission):
         if c.request.began_us:
             self._account(c, True)
         if c.client.is_counted:
-            self.clients.remove(c.client.peer_address)
-        self.downstream_count -= 1
+            self.occupancy.forget(c.client.peer_address)
+        if c.state == Downstream.TUNNELLING:
+            set_count(&self.tunnels, self.tunnels - 1, COUNT_ORDER)
+        self.occupancy.leave()
+        set_count(&self.downstream_count, self.downstream_count - 1, COUNT_ORDER)
         self._give_block(c.held)
         free(c.request.entry)
         c.request.entry = NULL
@@ -497,6 +573,9 @@ cdef class Proxy(Admission):
             if events & EPOLLOUT and c.unsent != NULL:
                 self._flush(index)
             self._advance_downstream(index)
+        elif c.side == Side.BELL:
+            self._on_bell()
+            self._do_all_told()
         elif c.side == Side.UPSTREAM:
             if c.state == Upstream.OPENING:
                 if events & (EPOLLOUT | EPOLLERR | EPOLLHUP):

@@ -1,6 +1,9 @@
-# The C library's sockets and epoll, as far as the data plane uses them.
+# The C library's sockets and epoll, as far as the data plane uses them. In a debug build each call
+# that may go to the kernel sees that its thread holds no lock (core/lock).
 
 from libc.stdint cimport uint32_t, uint64_t
+
+from fastticket.core.lock cimport outside_locks
 
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:
@@ -11,8 +14,19 @@ cdef extern from "<sys/epoll.h>" nogil:
     uint32_t EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLERR, EPOLLHUP, EPOLLET
     int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL
     int epoll_create1(int flags)
-    int epoll_ctl(int epoll_fd, int operation, int fd, epoll_event *event)
-    int epoll_wait(int epoll_fd, epoll_event *events, int events_max, int timeout_ms)
+    int unguarded_epoll_ctl "epoll_ctl"(int epoll_fd, int operation, int fd, epoll_event *event)
+    int unguarded_epoll_wait "epoll_wait"(int epoll_fd, epoll_event *events, int events_max, int timeout_ms)
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    ctypedef uint64_t eventfd_t
+    int EFD_CLOEXEC, EFD_NONBLOCK
+    int eventfd(unsigned int initial, int flags)
+    int unguarded_eventfd_write "eventfd_write"(int fd, eventfd_t value)
+    int eventfd_read(int fd, eventfd_t *value)
+
+cdef extern from "<fcntl.h>" nogil:
+    int F_DUPFD_CLOEXEC
+    int fcntl(int fd, int command, int argument)
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t
@@ -25,14 +39,14 @@ cdef extern from "<sys/socket.h>" nogil:
         int l_linger
     int AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_ERROR, SO_LINGER, SHUT_WR
     int MSG_NOSIGNAL, MSG_PEEK
-    int socket(int family, int type, int protocol)
-    int connect(int fd, const sockaddr *address, socklen_t size)
-    int accept4(int fd, sockaddr *address, socklen_t *size, int flags)
-    int getsockopt(int fd, int level, int option, void *value, socklen_t *size)
-    int setsockopt(int fd, int level, int option, const void *value, socklen_t size)
-    int shutdown(int fd, int how)
-    ssize_t recv(int fd, void *at, size_t size, int flags)
-    ssize_t send(int fd, const void *at, size_t size, int flags)
+    int unguarded_socket "socket"(int family, int type, int protocol)
+    int unguarded_connect "connect"(int fd, const sockaddr *address, socklen_t size)
+    int unguarded_accept4 "accept4"(int fd, sockaddr *address, socklen_t *size, int flags)
+    int unguarded_getsockopt "getsockopt"(int fd, int level, int option, void *value, socklen_t *size)
+    int unguarded_setsockopt "setsockopt"(int fd, int level, int option, const void *value, socklen_t size)
+    int unguarded_shutdown "shutdown"(int fd, int how)
+    ssize_t unguarded_recv "recv"(int fd, void *at, size_t size, int flags)
+    ssize_t unguarded_send "send"(int fd, const void *at, size_t size, int flags)
 
 cdef extern from "<netinet/in.h>" nogil:
     struct in_addr:
@@ -63,4 +77,64 @@ cdef extern from "<arpa/inet.h>" nogil:
     int inet_pton(int family, const char *text, void *out)
 
 cdef extern from "<unistd.h>" nogil:
-    int close(int fd)
+    int unguarded_close "close"(int fd)
+
+
+cdef inline int epoll_ctl(int epoll_fd, int operation, int fd, epoll_event *event) noexcept nogil:
+    outside_locks(b"epoll_ctl")
+    return unguarded_epoll_ctl(epoll_fd, operation, fd, event)
+
+
+cdef inline int epoll_wait(int epoll_fd, epoll_event *events, int events_max, int timeout_ms) noexcept nogil:
+    outside_locks(b"epoll_wait")
+    return unguarded_epoll_wait(epoll_fd, events, events_max, timeout_ms)
+
+
+cdef inline int socket(int family, int type, int protocol) noexcept nogil:
+    outside_locks(b"socket")
+    return unguarded_socket(family, type, protocol)
+
+
+cdef inline int connect(int fd, const sockaddr *address, socklen_t size) noexcept nogil:
+    outside_locks(b"connect")
+    return unguarded_connect(fd, address, size)
+
+
+cdef inline int accept4(int fd, sockaddr *address, socklen_t *size, int flags) noexcept nogil:
+    outside_locks(b"accept4")
+    return unguarded_accept4(fd, address, size, flags)
+
+
+cdef inline int getsockopt(int fd, int level, int option, void *value, socklen_t *size) noexcept nogil:
+    outside_locks(b"getsockopt")
+    return unguarded_getsockopt(fd, level, option, value, size)
+
+
+cdef inline int setsockopt(int fd, int level, int option, const void *value, socklen_t size) noexcept nogil:
+    outside_locks(b"setsockopt")
+    return unguarded_setsockopt(fd, level, option, value, size)
+
+
+cdef inline int shutdown(int fd, int how) noexcept nogil:
+    outside_locks(b"shutdown")
+    return unguarded_shutdown(fd, how)
+
+
+cdef inline ssize_t recv(int fd, void *at, size_t size, int flags) noexcept nogil:
+    outside_locks(b"recv")
+    return unguarded_recv(fd, at, size, flags)
+
+
+cdef inline ssize_t send(int fd, const void *at, size_t size, int flags) noexcept nogil:
+    outside_locks(b"send")
+    return unguarded_send(fd, at, size, flags)
+
+
+cdef inline int close(int fd) noexcept nogil:
+    outside_locks(b"close")
+    return unguarded_close(fd)
+
+
+cdef inline int eventfd_write(int fd, eventfd_t value) noexcept nogil:
+    outside_locks(b"eventfd_write")
+    return unguarded_eventfd_write(fd, value)

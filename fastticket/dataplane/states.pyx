@@ -35,6 +35,11 @@ from libc.stdint cimport uint32_t
 from libc.stdio cimport fprintf, stderr
 from libc.stdlib cimport abort
 
+cdef extern from *:
+    enum:
+        MOVE_ORDER "__ATOMIC_RELAXED"
+    uint32_t note_move "__atomic_fetch_or"(uint32_t *at, uint32_t bits, int order) noexcept nogil
+
 _ANSWERED = frozenset((Downstream.IDLE, Downstream.NEXT_HELD, Downstream.FLUSHING, Downstream.LINGERING))
 _FORWARDED = frozenset((Downstream.QUEUED, Downstream.CONNECTING, Downstream.EXCHANGING))
 
@@ -83,7 +88,7 @@ cdef void check_move(int before, int after) noexcept nogil:
     if not ALLOWED[before] >> after & 1:
         fprintf(stderr, "fastticket: a connection moves from state %d to %d\n", before, after)
         abort()
-    MADE[before] |= <uint32_t>1 << after
+    note_move(&MADE[before], <uint32_t>1 << after, MOVE_ORDER)
 
 
 def moves_made():

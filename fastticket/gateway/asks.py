@@ -213,7 +213,7 @@ class Answers:
             principal,
             remember=remember,
             details=ask.details,
-            suits=lambda ticket: self._proxy.suits(ask.handle, ticket),
+            suits=lambda ticket: self._proxy.upstreams.suits(ask.server, ticket),
         )
         await self._end_sessions(ask.tickets)
         self.session_changes["login"] += 1
@@ -234,7 +234,9 @@ class Answers:
 
     async def _rotate(self, ask: Ask) -> bytes:
         try:
-            ticket = await self._cache.rotate(ask.tickets, suits=lambda ticket: self._proxy.suits(ask.handle, ticket))
+            ticket = await self._cache.rotate(
+                ask.tickets, suits=lambda ticket: self._proxy.upstreams.suits(ask.server, ticket)
+            )
         except TicketRefused:  # another request may have rotated it: the cookie of its response stays
             return b""
         self.session_changes["rotation"] += 1

@@ -9,6 +9,7 @@ from fastticket.dataplane.accesslog import AccessLog
 from fastticket.dataplane.balance import Upstreams
 from fastticket.dataplane.clients import Networks
 from fastticket.dataplane.forwarding import Forwarding
+from fastticket.dataplane.occupancy import Occupancy
 from fastticket.dataplane.proxy import LIMITS, Proxy
 from fastticket.dataplane.routes import Routes, in_order
 from fastticket.gateway import descriptors
@@ -56,11 +57,17 @@ def make_proxy(config: Config, cache: TicketCache, counters: memoryview | None =
         writes_forwarded=gateway.forwarded,
         upgrades=gateway.upgrades,
     )
+    occupancy = Occupancy(
+        clients_max(config)[0],
+        per_client_max=config.limits.get("connections_per_client_max", LIMITS["connections_per_client_max"][0]),
+        descriptors_max=_shares(config).connections,
+    )
     return Proxy(
         checker,
         Upstreams(),
         Routes(),
         forwarding,
+        occupancy=occupancy,
         limits={**config.limits, "connections_max": clients_max(config)[0]},
         timeouts_s=config.timeouts,
         front=gateway.auth_front,
@@ -68,7 +75,6 @@ def make_proxy(config: Config, cache: TicketCache, counters: memoryview | None =
         expects_proxy_header=gateway.proxy_protocol,
         log=AccessLog(gateway.access_log_format == "json") if gateway.access_log else None,
         counters=counters,
-        descriptors_max=_shares(config).connections,
     )
 
 

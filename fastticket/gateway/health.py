@@ -10,9 +10,8 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 
-from fastticket.dataplane.balance import server_text
+from fastticket.dataplane.balance import Upstreams, server_text
 from fastticket.dataplane.http1 import response_head
-from fastticket.dataplane.proxy import Proxy
 from fastticket.gateway.addresses import Server
 from fastticket.gateway.settings import UpstreamSettings
 from fastticket.tasks import end
@@ -24,15 +23,15 @@ FIRST_CHECK_TIMEOUT_S = 2.0  # a server that takes longer to answer the first on
 
 
 class HealthChecks:
-    """The checks of one upstream, one task for each server. `group`: the upstream's number in the
-    data plane, which gets every change.
+    """The checks of one upstream, one task for each server. `group`: its number among the data
+    plane's upstreams, which get every change.
 
     `unreported`: servers whose health no log line tells.
     """
 
-    def __init__(self, proxy: Proxy, group: int, upstream: UpstreamSettings) -> None:
+    def __init__(self, upstreams: Upstreams, group: int, upstream: UpstreamSettings) -> None:
         self.unreported: set[Server] = set()
-        self._proxy = proxy
+        self._upstreams = upstreams
         self._group = group
         self._upstream = upstream
         self._tasks: dict[Server, asyncio.Task[None]] = {}
@@ -58,7 +57,7 @@ class HealthChecks:
         for server in self._tasks.keys() - servers.keys():
             self._tasks.pop(server).cancel()
         for server in servers.keys() - self._tasks.keys():
-            self._proxy.set_health(self._group, server, servers[server])
+            self._upstreams.set_health(self._group, server, servers[server])
             self._tasks[server] = asyncio.create_task(
                 self._check_for_ever(server, servers[server]), name=f"fastticket-health-{self._upstream.name}"
             )
@@ -77,7 +76,7 @@ class HealthChecks:
             row = row + 1 if is_right != is_well else 0
             if row == (self._upstream.health_successes if is_right else self._upstream.health_failures):
                 is_well, row = is_right, 0
-                self._proxy.set_health(self._group, server, is_well)
+                self._upstreams.set_health(self._group, server, is_well)
                 self._tell(server, fault)
 
     def _tell(self, server: Server, fault: str) -> None:

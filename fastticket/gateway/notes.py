@@ -80,6 +80,6 @@ class Notes:
             "resolved": {name: servers for group in self._groups for name, servers in group.resolved.items()},
             "without_servers": [group.name for group in self._groups if not group.has_servers],
             "upstreams": [
-                {**state, "group": self._groups[state["group"]].name} for state in self._proxy.upstream_states()
+                {**state, "group": self._groups[state["group"]].name} for state in self._proxy.upstreams.state()
             ],
         }

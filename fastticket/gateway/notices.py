@@ -41,7 +41,7 @@ class Notices:
         self._tell_faults()
 
     def _tell_servers(self) -> None:
-        for group, server, reason in self._proxy.upstream_news():
+        for group, server, reason in self._proxy.upstreams.news():
             if reason:
                 log.warning("upstream %s: %s is down: %s", self._upstreams[group], server, reason)
             else:
@@ -55,13 +55,13 @@ class Notices:
 
     def _tell_unannounced(self) -> None:
         """Connections were closed for want of a valid PROXY header."""
-        count, peer, why = self._proxy.unannounced
+        count, peer, why = self._proxy.occupancy.unannounced
         if self._unannounced.begins(count):
             log.warning("a connection from %s was closed: %s (%d so far)", peer or "a Unix socket", why, count)
 
     def _tell_faults(self) -> None:
         """Faulty responses; the error log limits how many lines of one kind it writes."""
-        found, more = self._proxy.faults()
+        found, more = self._proxy.upstreams.faults()
         for group, server, what in found:
             if what:
                 log.warning("upstream %s: %s: 502, no response: %s", self._upstreams[group], server, what)

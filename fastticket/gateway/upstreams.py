@@ -13,8 +13,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 
-from fastticket.dataplane.balance import server_text
-from fastticket.dataplane.proxy import Proxy
+from fastticket.dataplane.balance import Upstreams, server_text
 from fastticket.errors import ConfigError
 from fastticket.gateway.addresses import Address, Server, is_numeric
 from fastticket.gateway.health import HealthChecks
@@ -37,21 +36,21 @@ class UpstreamGroup:
 
     def __init__(
         self,
-        proxy: Proxy,
+        upstreams: Upstreams,
         config: Config,
         upstream: UpstreamSettings,
         known: Mapping[str, Sequence[Server]] | None = None,
     ) -> None:
         """ConfigError: an address cannot be that of a server."""
         self.name = upstream.name
-        self.number = proxy.upstreams.add_group(
+        self.number = upstreams.add_group(
             upstream.balance,
             connections_max=upstream.connections_max,
             pending_max=upstream.pending_max,
             slow_return_ms=int(upstream.slow_return_s * 1000),
             retry_percent=upstream.retry_percent,
         )
-        self._proxy = proxy
+        self._upstreams = upstreams
         self._upstream = upstream
         addresses = config.server_addresses(upstream)
         self._weights = dict(zip(addresses, upstream.weights or [1] * len(addresses), strict=True))
@@ -61,7 +60,7 @@ class UpstreamGroup:
             _check_name(address)
         self._found = {address: self._servers_at(address) for address in addresses}
         self._unresolved: dict[Address, str] = {}  # the reasons
-        self._health = HealthChecks(proxy, self.number, upstream)
+        self._health = HealthChecks(upstreams, self.number, upstream)
         self._resolver: asyncio.Task[None] | None = None
         self._applied: dict[Server, int] = {}  # what the data plane has: servers and weights
         if servers := self._servers():
@@ -184,13 +183,13 @@ class UpstreamGroup:
         every_fallback = {server for _, fallbacks in names for server in fallbacks}
         self._health.unreported = every_fallback  # it is normal that one of them does not answer
         try:
-            self._proxy.set_servers(self.number, servers.items(), names)
+            self._upstreams.set_servers(self.number, servers.items(), names)
         except ValueError:
             if not names:
                 raise
             firsts = [(server, weight) for server, weight in servers.items() if server not in every_fallback]
             self._health.unreported = set()
-            self._proxy.set_servers(self.number, firsts)
+            self._upstreams.set_servers(self.number, firsts)
 
 
 def _check_name(address: Address) -> None:

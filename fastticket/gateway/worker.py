@@ -72,7 +72,9 @@ class Worker:
         self._is_retiring = False
         self._cache = make_cache(config, given.keys)
         self.proxy = make_proxy(config, self._cache, slot.counters if slot else None)
-        self._groups = [UpstreamGroup(self.proxy, config, upstream, given.servers) for upstream in config.upstream]
+        self._groups = [
+            UpstreamGroup(self.proxy.upstreams, config, upstream, given.servers) for upstream in config.upstream
+        ]
         routes = add_routes(self.proxy, config, {group.name: group.number for group in self._groups})
         self._answers = Answers(self.proxy, self._cache, config, routes)
         self._access_log = AccessLogFile(self.proxy.log, config.log_path("access_log")) if self.proxy.log else None

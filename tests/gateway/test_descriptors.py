@@ -1,5 +1,6 @@
 """File descriptors: clients wait before service fails, in real processes with real limits."""
 
+import contextlib
 import os
 import re
 import resource
@@ -51,6 +52,14 @@ def metric(at, name):
 
 def descriptors_of(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def listens(pid):
+    """Whether the data plane has the listener, of which it has a descriptor of its own."""
+    with contextlib.suppress(FileNotFoundError):  # one was closed since it was listed
+        there = [os.readlink(fd.path) for fd in os.scandir(f"/proc/{pid}/fd")]
+        return any(there.count(each) > 1 for each in there if each.startswith("socket:"))
+    return False
 
 
 def lowest_free(pid):
@@ -105,6 +114,7 @@ def test_without_a_descriptor_what_idles_makes_room_and_then_it_is_said(site, or
     held = origin(serve)
     at = site(256, 256, upstream=[{"name": "app", "servers": [held.address]}])
     (worker,) = at.workers()
+    wait_until(lambda: listens(worker), "it serves")
     settled = descriptors_of(worker) + 3
     idle, first, second = at.connect(), at.connect(), at.connect()
     with idle, first, second:

@@ -76,7 +76,7 @@ def test_who_sends_a_body_or_waits_for_a_server_gets_an_answer(gateway, origin):
     at = gateway(upstream=[{"name": "app", "servers": [behind.address], "connections_max": 2}])
 
     def states():
-        (state,) = at.call(at.worker.proxy.upstream_states)
+        (state,) = at.call(at.worker.proxy.upstreams.state)
         return state["active"], state["queued"]
 
     with contextlib.ExitStack() as stack:

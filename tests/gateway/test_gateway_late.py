@@ -132,9 +132,9 @@ def test_p2_who_was_revoked_while_waiting_for_a_server_is_refused(gateway, origi
     tickets = [at.login(name) for name in ("alice", "bob")]
     with at.connect() as first, at.connect() as second:
         first.sendall(get(ticket=tickets[0]))
-        wait_until(lambda: at.call(at.worker.proxy.upstream_states)[0]["active"] == 1, "active")
+        wait_until(lambda: at.call(at.worker.proxy.upstreams.state)[0]["active"] == 1, "active")
         second.sendall(get(ticket=tickets[1]))
-        wait_until(lambda: at.call(at.worker.proxy.upstream_states)[0]["queued"] == 1, "queued")
+        wait_until(lambda: at.call(at.worker.proxy.upstreams.state)[0]["queued"] == 1, "queued")
         at.run(at.cache.logout(tickets[1]))
         go_on.set()
         assert status_of(first.read_response()[0]) == 200
@@ -160,7 +160,7 @@ def test_p2_each_request_that_waits_for_a_server_is_judged_again(gateway, origin
         first.sendall(get(ticket=alice))
         wait_until(lambda: len(asked) == number, "active")
         client.sendall(get(ticket=bob))
-        wait_until(lambda: at.call(at.worker.proxy.upstream_states)[0]["queued"] == 1, "queued")
+        wait_until(lambda: at.call(at.worker.proxy.upstreams.state)[0]["queued"] == 1, "queued")
 
     with at.connect() as first, at.connect() as second:
         waits(second, 1)
@@ -192,9 +192,9 @@ def test_p10_who_was_revoked_while_waiting_for_a_server_is_nobody_on_an_optional
     ticket = at.login("bob")
     with at.connect() as first, at.connect() as second:
         first.sendall(GET)
-        wait_until(lambda: at.call(at.worker.proxy.upstream_states)[0]["active"] == 1, "active")
+        wait_until(lambda: at.call(at.worker.proxy.upstreams.state)[0]["active"] == 1, "active")
         second.sendall(get(ticket=ticket))
-        wait_until(lambda: at.call(at.worker.proxy.upstream_states)[0]["queued"] == 1, "queued")
+        wait_until(lambda: at.call(at.worker.proxy.upstreams.state)[0]["queued"] == 1, "queued")
         at.run(at.cache.logout(ticket))
         go_on.set()
         for client in (first, second):
@@ -279,7 +279,7 @@ def test_pooled_connections_leave_room_for_clients(gateway, origin):
         for _ in range(36):
             client.sendall(GET)
             assert status_of(client.read_response()[0]) == 200
-        assert sum(s["idle"] for s in at.call(at.worker.proxy.upstream_states)) <= 2
+        assert sum(s["idle"] for s in at.call(at.worker.proxy.upstreams.state)) <= 2
 
 
 def test_vouching_fails_closed(gateway, origin, monkeypatch):

@@ -175,7 +175,7 @@ def test_three_uploads_that_are_not_taken_put_a_server_aside(gateway, origin):
         with at.connect() as client:
             threads.append(upload(client))
             assert status_of(client.read_response()[0]) == 504
-    assert at.call(at.worker.proxy.upstream_states)[0]["state"] == "down"
+    assert at.call(at.worker.proxy.upstreams.state)[0]["state"] == "down"
     over.set()
     for thread in threads:
         thread.join(BOUND_S)

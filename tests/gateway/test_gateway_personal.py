@@ -126,7 +126,7 @@ def test_bob_is_not_answered_as_alice(private, windows, scheme):
         assert ask(hers, ticket=alice)[1] == b"alice,"
         shake_hands(his, "bob", scheme, ticket=bob)
         assert [ask(his, ticket=bob)[1], ask(hers, ticket=alice)[1]] == [b"bob,", b"alice,"]
-    wait_until(lambda: at.call(at.worker.proxy.upstream_states)[0]["idle"] == 0, "neither is kept")
+    wait_until(lambda: at.call(at.worker.proxy.upstreams.state)[0]["idle"] == 0, "neither is kept")
     for _ in range(5):
         with at.connect() as client:
             assert ask(client, ticket=bob)[0] == 401
@@ -212,7 +212,7 @@ def test_a_server_with_a_cap_serves_others_beside_idle_handshakes(gateway, windo
             shake_hands(client, user, ticket=ticket)
         for client, user, ticket in zip(clients, ("alice", "bob"), tickets, strict=True):
             assert ask(client, ticket=ticket)[1] == user.encode() + b","
-        assert at.call(at.worker.proxy.upstream_states)[0]["active"] == 0
+        assert at.call(at.worker.proxy.upstreams.state)[0]["active"] == 0
 
 
 def test_who_has_to_wait_for_his_own_connection_waits(gateway, origin):
@@ -237,7 +237,7 @@ def test_who_has_to_wait_for_his_own_connection_waits(gateway, origin):
         other.sendall(b"POST /open HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nslow")
         assert is_busy.wait(BOUND_S)
         client.sendall(f"GET /x HTTP/1.1\r\nHost: a\r\nCookie: ticket={alice}\r\n\r\n".encode())
-        wait_until(lambda: at.call(at.worker.proxy.upstream_states)[0]["queued"] == 1, "it waits")
+        wait_until(lambda: at.call(at.worker.proxy.upstreams.state)[0]["queued"] == 1, "it waits")
         go_on.set()
         assert other.read_response()[1] == b"nobody,slow"
         assert client.read_response()[1] == b"alice,"
@@ -272,7 +272,7 @@ def test_who_waits_for_his_own_connection_does_not_wait_for_ever(gateway, origin
         assert own.is_busy.wait(BOUND_S)
         assert other.is_busy.wait(BOUND_S)
         client.sendall(f"GET /x HTTP/1.1\r\nHost: a\r\nCookie: ticket={alice}\r\n\r\n".encode())
-        wait_until(lambda: at.call(at.worker.proxy.upstream_states)[0]["queued"] == 1, "he waits")
+        wait_until(lambda: at.call(at.worker.proxy.upstreams.state)[0]["queued"] == 1, "he waits")
         other.go_on.set()
         assert status_of(client.read_response()[0]) == 503
         own.go_on.set()
@@ -295,6 +295,6 @@ def test_a_connection_goes_with_its_server(gateway, windows):
     alice = at.login("alice")
     with at.connect() as client:
         shake_hands(client, "alice", ticket=alice)
-        at.call(at.worker.proxy.set_servers, 0, [(("127.0.0.1", 1), 1)])
-        wait_until(lambda: at.call(at.worker.proxy.upstream_states)[0]["idle"] == 0, "it is closed")
+        at.call(at.worker.proxy.upstreams.set_servers, 0, [(("127.0.0.1", 1), 1)])
+        wait_until(lambda: at.call(at.worker.proxy.upstreams.state)[0]["idle"] == 0, "it is closed")
         assert ask(client, ticket=alice)[0] == 502

@@ -32,7 +32,7 @@ def says(origin, name, **fields):
 
 
 def state_of(at, server):
-    return next(s for s in at.call(at.worker.proxy.upstream_states) if s["server"] == server)
+    return next(s for s in at.call(at.worker.proxy.upstreams.state) if s["server"] == server)
 
 
 # --- balancing
@@ -56,7 +56,7 @@ def test_least_connections(gateway, origin):
     at = gateway(**upstream(origin(slow), says(origin, "fast"), balance="least_connections"))
     with at.connect() as held:
         held.sendall(GET)
-        wait_until(lambda: sum(s["active"] for s in at.call(at.worker.proxy.upstream_states)) == 1, "it is under way")
+        wait_until(lambda: sum(s["active"] for s in at.call(at.worker.proxy.upstreams.state)) == 1, "it is under way")
         found = [at.ask(GET)[1] for _ in range(6)]
         go_on.set()
         assert found == [b"fast"] * 6 or held.read_response()[1] == b"fast"
@@ -132,7 +132,7 @@ def test_a_server_has_no_more_at_once_than_it_may_and_the_rest_waits_in_order(ga
             at.call(lambda: None)
             wait_until(
                 lambda n=number: (
-                    sum(s["active"] + s["queued"] for s in at.call(at.worker.proxy.upstream_states)) == n + 1
+                    sum(s["active"] + s["queued"] for s in at.call(at.worker.proxy.upstreams.state)) == n + 1
                 ),
                 "it is there",
             )
@@ -155,7 +155,7 @@ def test_who_waits_is_served_by_a_server_that_comes_back(gateway, origin):
             busy.sendall(GET)
             wait_until(lambda: gate.active == 1, "one is busy")
             waiting.sendall(GET)
-            wait_until(lambda: at.call(at.worker.proxy.upstream_states)[0]["queued"] == 1, "one waits")
+            wait_until(lambda: at.call(at.worker.proxy.upstreams.state)[0]["queued"] == 1, "one waits")
             back.listen()
             back.settimeout(BOUND_S)
             with Client(fileno=back.accept()[0].detach()) as connection:
@@ -172,7 +172,7 @@ def test_a_full_queue_is_503_at_once(gateway, origin):
     with at.connect() as first, at.connect() as second:
         for client, key in ((first, "active"), (second, "queued")):
             client.sendall(GET)
-            wait_until(lambda key=key: at.call(at.worker.proxy.upstream_states)[0][key] == 1, key)
+            wait_until(lambda key=key: at.call(at.worker.proxy.upstreams.state)[0][key] == 1, key)
         head, body = at.ask(GET)
         assert (status_of(head), b"upstream_busy" in body) == (503, True)
         gate.open(2)
@@ -186,7 +186,7 @@ def test_who_waits_too_long_is_told(gateway, origin):
     at = gateway(timeouts={"upstream_pending_s": 0.3}, **upstream(origin(gate), connections_max=1))
     with at.connect() as first, at.connect() as second:
         first.sendall(GET)
-        wait_until(lambda: at.call(at.worker.proxy.upstream_states)[0]["active"] == 1, "active")
+        wait_until(lambda: at.call(at.worker.proxy.upstreams.state)[0]["active"] == 1, "active")
         second.sendall(GET)
         head, body = second.read_response()
         assert (status_of(head), b"upstream_busy" in body) == (503, True)
@@ -201,12 +201,12 @@ def test_who_leaves_leaves_the_queue(gateway, origin):
     at = gateway(**upstream(origin(gate), connections_max=1))
     with at.connect() as first, at.connect() as last:
         first.sendall(GET)
-        wait_until(lambda: at.call(at.worker.proxy.upstream_states)[0]["active"] == 1, "active")
+        wait_until(lambda: at.call(at.worker.proxy.upstreams.state)[0]["active"] == 1, "active")
         with at.connect() as leaving:
             leaving.sendall(GET)
-            wait_until(lambda: at.call(at.worker.proxy.upstream_states)[0]["queued"] == 1, "queued")
+            wait_until(lambda: at.call(at.worker.proxy.upstreams.state)[0]["queued"] == 1, "queued")
             leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        wait_until(lambda: at.call(at.worker.proxy.upstream_states)[0]["queued"] == 0, "gone")
+        wait_until(lambda: at.call(at.worker.proxy.upstreams.state)[0]["queued"] == 0, "gone")
         last.sendall(GET)
         gate.open(2)
         for client in (first, last):
@@ -581,7 +581,7 @@ def test_p9_no_connection_to_a_server_that_went_is_kept(gateway, origin, names):
             client.sendall(GET)
         wait_until(lambda: gate.active == 2, "both under way")
         gate.open()
-        wait_until(lambda: at.call(at.worker.proxy.upstream_states)[0]["idle"] == 1, "one is idle")
+        wait_until(lambda: at.call(at.worker.proxy.upstreams.state)[0]["idle"] == 1, "one is idle")
         names[:] = ["127.0.0.9"]
         at.run(at.worker._groups[0].resolve())
         wait_until(lambda: len(ended) == 1, "the idle one has ended", BOUND_S)

@@ -89,7 +89,7 @@ def test_that_nobody_listens_on_a_second_address_is_not_said(gateway, origin, na
     port = int(server.address.rpartition(":")[2])
     at = gateway(**upstream(f"app.test:{port}", health_path="/health", health_interval_s=0.05))
     wait_until(lambda: len(server.requests) >= 6, "many checks")
-    shown = [state["server"] for state in at.call(at.worker.proxy.upstream_states)]
+    shown = [state["server"] for state in at.call(at.worker.proxy.upstreams.state)]
     assert shown == [f"127.0.0.1:{port}"]  # nor is it a server that is down to who watches the metrics
     assert "is not well" not in caplog.text
     assert {at.ask(GET)[1] for _ in range(4)} == {b"here"}

@@ -1,0 +1,185 @@
+"""Several planes at once, with everything that one of them may do to another: questions and
+answers, evictions, revocations, servers that go and come, clients that are handed over, limits that
+are reached, planes that end under way. FASTTICKET_STRESS_S says for how long; ThreadSanitizer is to
+find nothing.
+"""
+
+import contextlib
+import os
+import random
+import threading
+import time
+
+from conftest import BOUND_S, fields_of, status_of
+from lab.planes import LOOP, server_of, several_planes
+from lab.redis_servers import wait_until
+
+from fastticket.errors import FastticketError
+
+DURATION_S = float(os.environ.get("FASTTICKET_STRESS_S", "3"))
+PLANES = 3
+CLIENTS = 6
+NAMES = [f"user{number}" for number in range(40)]
+
+
+def get(path, ticket):
+    return f"GET {path} HTTP/1.1\r\nHost: a.example\r\nCookie: ticket={ticket}\r\n\r\n".encode()
+
+
+def application(origin):
+    """Says who the user is; logs in who asks for it, logs out, rotates."""
+
+    def serve(connection):
+        while True:
+            head = connection.read_head()
+            name = fields_of(head).get(b"x-forwarded-user", b"nobody")
+            path = head.split(b" ")[1]
+            more = b""
+            if path.startswith(b"/login/"):
+                more = b"X-Ticket-Login: %s\r\n" % path[7:]
+            elif path == b"/logout":
+                more = b"X-Ticket-Logout: session\r\n"
+            elif path == b"/rotate":
+                more = b"X-Ticket-Rotate: 1\r\n"
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%s\r\n%s" % (len(name), more, name))
+
+    return origin(serve)
+
+
+class Crowd:
+    """Clients of all planes. What they see must be right, whatever happens to them."""
+
+    def __init__(self, at):
+        self._at = at
+        self._ends_s = time.monotonic() + DURATION_S
+        self.wrong = []
+        self.counts = dict.fromkeys((200, 401, 503, 502), 0)
+        self._threads = [threading.Thread(target=self._run, args=(seed,)) for seed in range(CLIENTS)]
+        for thread in self._threads:
+            thread.start()
+
+    def join(self):
+        for thread in self._threads:
+            thread.join(DURATION_S + 3 * BOUND_S)
+            assert not thread.is_alive()
+
+    @property
+    def is_over(self):
+        return time.monotonic() >= self._ends_s
+
+    def _run(self, seed):
+        chance = random.Random(seed)
+        tickets = {}
+        while not self.is_over:
+            try:
+                with self._at.connect(chance.randrange(PLANES)) as client:
+                    for _ in range(chance.randrange(1, 12)):
+                        self._one(client, chance, tickets)
+            except (ConnectionError, EOFError):
+                pass
+            except Exception as error:
+                self.wrong.append(error)
+
+    def _one(self, client, chance, tickets):
+        name = chance.choice(NAMES)
+        ticket = tickets.get(name)
+        if ticket is None:
+            head = self._ask(client, f"/login/{name}", "")[0]
+            if status_of(head) == 200:
+                tickets[name] = fields_of(head)[b"set-cookie"].partition(b"=")[2].partition(b";")[0].decode()
+            return
+        what = chance.random()
+        if what < 0.03:  # goes in the middle of it
+            client.sendall(get("/", ticket))
+            raise ConnectionError
+        path = "/logout" if what < 0.08 else "/rotate" if what < 0.12 else "/"
+        head, body = self._ask(client, path, ticket)
+        if status_of(head) == 200 and body != name.encode():
+            self.wrong.append((name, body))
+        if path != "/" or status_of(head) == 401:
+            del tickets[name]
+
+    def _ask(self, client, path, ticket):
+        client.sendall(get(path, ticket))
+        head, body = client.read_response()
+        self.counts[status_of(head)] += 1
+        return head, body
+
+
+def disturb(at, crowd, servers):
+    """What the control plane does meanwhile."""
+    chance = random.Random(99)
+    while not crowd.is_over:
+        what = chance.randrange(6)
+        if what == 0:
+            name = chance.choice(NAMES)
+            with contextlib.suppress(FastticketError):
+                at.run(at.cache.logout_everywhere(name))
+        elif what == 1:
+            at.call(
+                at.upstreams.set_servers,
+                0,
+                [(each, 1) for each in servers if chance.random() < 0.7] or [(servers[0], 1)],
+            )
+        elif what == 2:
+            at.call(at.upstreams.set_health, 0, servers[0], chance.random() < 0.7)
+            at.call(at.upstreams.state)
+            at.call(at.upstreams.news)
+            at.call(at.upstreams.faults)
+        elif what == 3:
+            giver, taker = chance.sample(range(PLANES), 2)
+            for _ in range(8):
+                if client := at.release(giver):
+                    at.call(at.planes[taker].adopt, *client)
+        elif what == 4:
+            at.occupancy.allow(chance.choice((4, 8, 100)), per_client_max=chance.choice((0, 5, 50)))
+        else:
+            at.call(lambda: [(each.stats, each.log.take(), each.connection_count) for each in at.planes])
+        time.sleep(0.001)
+    at.occupancy.allow(100)
+    at.call(at.upstreams.set_health, 0, servers[0], True)
+    at.call(at.upstreams.set_servers, 0, [(each, 1) for each in servers])
+
+
+def test_planes_under_everything_at_once(tmp_path, origin):
+    behind = [application(origin) for _ in range(3)]
+    with several_planes(tmp_path) as start:
+        at = start(
+            *behind,
+            count=PLANES,
+            routes=[{"path": "/login", "auth": "none", "login": True}, {"path": "/"}],
+            upstream={"connections_max": 1, "pending_max": 4},
+            capacity=16,
+        )
+        crowd = Crowd(at)
+        disturb(at, crowd, [server_of(each) for each in behind])
+        crowd.join()
+        assert crowd.wrong == []
+        assert crowd.counts[200] > 10
+        wait_until(lambda: at.occupancy.client_count == 0, "all clients have gone")
+        assert all((each["active"], each["queued"]) == (0, 0) for each in at.call(at.upstreams.state))
+        ticket = at.login("last")
+        assert [at.ask(number, get("/", ticket))[1] for number in range(PLANES)] == [b"last"] * PLANES
+
+
+def test_planes_that_end_under_load(tmp_path, origin):
+    """One after the other, with requests, queues and questions under way; then all."""
+    behind = application(origin)
+    with several_planes(tmp_path) as start:
+        at = start(behind, count=PLANES, upstream={"connections_max": 2, "pending_max": 4}, capacity=16)
+        crowd = Crowd(at)
+        for number in range(PLANES - 1, 0, -1):
+            crowd_has = at.call(lambda number=number: at.planes[number].stats["requests"])
+            wait_until(
+                lambda number=number, was=crowd_has: at.call(lambda: at.planes[number].stats["requests"]) > was,
+                "it has something to do",
+            )
+            at.stop_plane(number)
+            assert at.planes[number].connection_count == 0
+        ticket = at.login("last")
+        wait_until(lambda: at.ask(LOOP, get("/", ticket))[1] == b"last", "the loop's plane goes on")
+        at.call(at.planes[LOOP].stop)
+        crowd.join()
+        assert crowd.wrong == []
+        assert all((each["active"], each["queued"], each["idle"]) == (0, 0, 0) for each in at.call(at.upstreams.state))
+        assert at.occupancy.client_count == 0

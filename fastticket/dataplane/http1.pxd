@@ -52,6 +52,7 @@ cdef struct Head:
     Field[FIELDS_MAX] fields
     int known_count             # fields of a kind that is not OTHER
     uint16_t[FIELDS_MAX] known  # where these are in `fields`
+    bint is_as_it_goes          # every field line came as `name: value CRLF`, which is how it is forwarded
     # requests
     Method method
     Span method_name

@@ -46,12 +46,12 @@ cpdef enum Kind:
 
 
 cdef struct Name:
-    uint8_t size                # 0: the place is free
     uint8_t kind
     uint8_t[NAME_BYTES_MAX + 1] text    # in normal spelling, then zeros; a whole number of words
 
 
 cdef class Names:
+    cdef uint8_t[NAME_TABLE] sizes      # of the name at each place; 0: it is free
     cdef Name[NAME_TABLE] table
     cdef int count
     cdef Kind kind_of(self, const uint8_t *name, uint32_t size) noexcept nogil
@@ -71,8 +71,8 @@ cdef inline uint32_t first_place(uint8_t first, uint8_t last, uint32_t size) noe
 cdef inline Kind find_kind(Names names, const uint8_t *normal, const uint8_t *name, uint32_t size) noexcept nogil:
     """What a field of that name means, whatever its spelling."""
     cdef uint32_t place = first_place(normal[name[0]], normal[name[size - 1]], size)
-    while names.table[place].size:
-        if names.table[place].size == size and is_spelled(normal, name, names.table[place].text, size):
+    while names.sizes[place]:
+        if names.sizes[place] == size and is_spelled(normal, name, names.table[place].text, size):
             return <Kind>names.table[place].kind
         place = (place + 1) % NAME_TABLE
     return Kind.OTHER
@@ -84,8 +84,8 @@ cdef inline Kind find_kind_by_words(Names names, const uint8_t *name, uint32_t s
     read up to a whole number of words.
     """
     cdef uint32_t place = first_place(name[0] | 0x20, name[size - 1] | 0x20, size)
-    while names.table[place].size:
-        if names.table[place].size == size and _is_spelled_by_words(name, names.table[place].text, size):
+    while names.sizes[place]:
+        if names.sizes[place] == size and _is_spelled_by_words(name, names.table[place].text, size):
             return <Kind>names.table[place].kind
         place = (place + 1) % NAME_TABLE
     return Kind.OTHER

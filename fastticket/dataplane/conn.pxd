@@ -57,10 +57,10 @@ cdef struct Doubt:              # of a request with several tickets
     uint8_t *text               # field lines for the answer, then the tickets
 
 
-# The order of the members below is that of use: what each request reads and writes stands together, in
-# as few cache lines as can be, and what is only there for some connections stands apart, behind it (of
-# `Link`: before it). Between two system calls a line that is not there costs more than all that is
-# done with it.
+# The order of the members below is that of use: what each request reads and writes stands together,
+# in as few cache lines as can be; what only some connections have stands behind it (of `Link`:
+# before it). Between two system calls the kernel drives out what was there, and a line that has to
+# be fetched costs more than all that is done with it (docs/decisions/0033).
 
 ctypedef uint8_t flag           # 0 or 1
 

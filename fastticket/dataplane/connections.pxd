@@ -21,7 +21,7 @@ cdef enum:
     BUSY_EVENTS = 8             # so many at once: there will be more by now
     TURN_US = 300               # in which the kernel is asked again and again, so long as it is busy
     BLOCKS_KEPT_MAX = 256
-    BLOCK_SPACING = 576         # so that blocks, whose size is a power of two, do not all begin in one set of a cache
+    BLOCK_SPACING = 576         # so that blocks do not all begin in one set of a cache, for want of an odd size
 
 
 cdef enum Timer:

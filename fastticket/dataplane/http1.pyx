@@ -15,7 +15,7 @@ Rules of this file
 
 from libc.string cimport memchr, memcmp
 
-from fastticket.core.compiler cimport __builtin_ctzll
+from fastticket.core.compiler cimport __builtin_ctzll, is_rare
 from fastticket.dataplane.fieldnames cimport NAME_BYTES_MAX, find_kind, find_kind_by_words, is_odd, reads_as
 from fastticket.dataplane.hosts cimport read_host, split_absolute
 from fastticket.dataplane.octets cimport INCOMPLETE, equals, fill_targets, fill_tokens, fill_values, little_endian, past
@@ -107,88 +107,87 @@ cdef inline const uint8_t *_past_value(const uint8_t *at, const uint8_t *end) no
     return at
 
 
-cdef inline int _name(Names names, const uint8_t *at, uint32_t size, uint32_t start, Field *field) noexcept nogil:
-    """Read the field name at `start` and its colon. The offset after it, INCOMPLETE, or -400."""
-    cdef uint32_t i = <uint32_t>(_past_letters(at + start, at + size) - at)
-    if i != start and i < size and at[i] == c':' and i - start <= NAME_BYTES_MAX and size - i >= 8:
-        field.name = Span(start, i - start)
-        field.kind = find_kind_by_words(names, at + start, i - start)
-        return <int>(i + 1)
-    i = <uint32_t>(past(TOKEN, at + i, at + size) - at)
-    if i == size:
-        return INCOMPLETE
-    if at[i] != c':' or i == start or i - start > 0xFFFF:
-        return -400
-    field.name = Span(start, i - start)
-    field.kind = find_kind(names, TOKEN, at + start, i - start)
-    if field.kind != Kind.OTHER and is_odd(TOKEN, at + start, i - start):
-        field.kind = Kind.DROP
-    return <int>(i + 1)
+cdef inline bint _is_blank(uint8_t c) noexcept nogil:
+    return c == c' ' or c == c'\t'
 
 
-cdef inline int _field_line(
-    Names names, const uint8_t *at, uint32_t size, uint32_t start, Field *field, bint *is_as_it_goes
-) noexcept nogil:
-    """Read the field line at `start` (RFC 9112, 5). The offset after its CRLF, INCOMPLETE, or -400.
+cdef int _odd_name(Names names, const uint8_t *at, const uint8_t *end, Kind *kind) noexcept nogil:
+    """Read a field name octet by octet: one that may have others than letters and `-`, or whose end
+    is near that of the buffer. Its size, INCOMPLETE, or -400.
     """
-    cdef int colon = _name(names, at, size, start, field)
-    cdef uint32_t i
-    cdef uint32_t end
-    if colon <= 0:
-        return colon
-    i = <uint32_t>colon
-    if i < size and at[i] == c' ':
-        i += 1
-    else:
-        is_as_it_goes[0] = False
-    while i < size and (at[i] == c' ' or at[i] == c'\t'):
-        is_as_it_goes[0] = False
-        i += 1
-    field.value.at = i
-    i = <uint32_t>(_past_value(at + i, at + size) - at)
-    if i + 1 >= size:
-        return INCOMPLETE if i == size or at[i] == c'\r' else -400
-    if at[i] != c'\r' or at[i + 1] != c'\n':
+    cdef uint32_t size = <uint32_t>(past(TOKEN, at, end) - at)
+    if at + size == end:
+        return INCOMPLETE
+    if at[size] != c':' or size == 0 or size > 0xFFFF:
         return -400
-    end = i
-    while end > field.value.at and (at[end - 1] == c' ' or at[end - 1] == c'\t'):
-        is_as_it_goes[0] = False
-        end -= 1
-    field.value.size = end - field.value.at
-    return <int>(i + 2)
+    kind[0] = find_kind(names, TOKEN, at, size)
+    if kind[0] != Kind.OTHER and is_odd(TOKEN, at, size):
+        kind[0] = Kind.DROP
+    return <int>size
 
 
 cdef int _fields(Names names, const uint8_t *at, uint32_t size, uint32_t start, Head *head) noexcept nogil:
-    """Read the field lines from `start` on and the empty line. The size of the head, INCOMPLETE, or
-    -status.
+    """Read the field lines from `start` on (RFC 9112, 5) and the empty line. The size of the head,
+    INCOMPLETE, or -status.
     """
-    cdef uint32_t i = start
+    cdef const uint8_t *line = at + start
+    cdef const uint8_t *end = at + size
+    cdef const uint8_t *colon
+    cdef const uint8_t *value
+    cdef const uint8_t *stop
+    cdef Field *field = head.fields
+    cdef uint16_t *known = head.known
     cdef bint is_as_it_goes = True
+    cdef Kind kind = Kind.OTHER
     cdef int count = 0
-    cdef int known_count = 0
-    cdef int after
+    cdef int name_size
     head.field_count = 0
     while True:
-        if i == size:
+        if line == end:
             return INCOMPLETE
-        if at[i] == c'\r':
-            if i + 1 == size:
+        if line[0] == c'\r':
+            if line + 1 == end:
                 return INCOMPLETE
             head.field_count = count
-            head.known_count = known_count
+            head.known_count = <int>(known - head.known)
             head.is_as_it_goes = is_as_it_goes
-            return <int>(i + 2) if at[i + 1] == c'\n' else -400
+            return <int>(line + 2 - at) if line[1] == c'\n' else -400
         if count == FIELDS_MAX:
             head.field_count = count
             return -431
-        after = _field_line(names, at, size, i, &head.fields[count], &is_as_it_goes)
-        if after <= 0:
-            return after
-        if head.fields[count].kind != Kind.OTHER:
-            head.known[known_count] = <uint16_t>count
-            known_count += 1
+        colon = _past_letters(line, end)
+        if end - colon >= 8 and colon[0] == c':' and 0 < colon - line <= NAME_BYTES_MAX:
+            kind = find_kind_by_words(names, line, <uint32_t>(colon - line))
+        else:
+            name_size = _odd_name(names, line, end, &kind)
+            if name_size <= 0:
+                return name_size
+            colon = line + name_size
+        value = colon + 1
+        if value != end and value[0] == c' ':
+            value += 1
+        else:
+            is_as_it_goes = False
+        while value != end and is_rare(_is_blank(value[0]), 0):
+            is_as_it_goes = False
+            value += 1
+        stop = _past_value(value, end)
+        if end - stop < 2:
+            return INCOMPLETE if stop == end or stop[0] == c'\r' else -400
+        if memcmp(stop, b"\r\n", 2) != 0:
+            return -400
+        field.name = Span(<uint32_t>(line - at), <uint32_t>(colon - line))
+        line = stop + 2
+        while is_rare(stop != value and _is_blank((stop - 1)[0]), 0):
+            is_as_it_goes = False
+            stop -= 1
+        field.value = Span(<uint32_t>(value - at), <uint32_t>(stop - value))
+        field.kind = kind
+        if kind != Kind.OTHER:
+            known[0] = <uint16_t>count
+            known += 1
         count += 1
-        i = <uint32_t>after
+        field += 1
 
 
 cdef int _length(const uint8_t *at, Span value, uint64_t *length) noexcept nogil:

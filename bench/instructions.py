@@ -59,7 +59,7 @@ SLICE_MS = 3_000
 PAUSE_S = 0.006  # the loader answers or asks 16 times in less than one, even if it has to wait for its core
 LEASE_MS = 3_600_000
 SYSTEM_CALLS = {"recv", "send", "recvmsg", "sendmsg", "read", "write", "epoll_wait", "epoll_ctl", "accept4", "connect"}
-SYSTEM_CALLS |= {"close", "shutdown", "socket", "getsockopt", "setsockopt", "ioctl", "poll"}
+SYSTEM_CALLS |= {"syscall", "close", "shutdown", "socket", "getsockopt", "setsockopt", "ioctl", "poll"}
 BOUND_S = 240
 PARTS = {
     "request, head scan": "__pyx_f_10fastticket_9dataplane_5http1_parse_request",

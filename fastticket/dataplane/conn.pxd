@@ -58,83 +58,93 @@ cdef struct Doubt:              # of a request with several tickets
     uint8_t *text               # field lines for the answer, then the tickets
 
 
+# The order of the members below is that of use: what each request reads and writes stands together,
+# in as few cache lines as can be; what only some connections have stands behind it (of `Link`:
+# before it). Between two system calls the kernel drives out what was there, and a line that has to
+# be fetched costs more than all that is done with it (docs/decisions/0033).
+
+ctypedef uint8_t flag           # 0 or 1
+
+
 cdef struct Client:
-    bint is_trusted             # the peer is a proxy of ours
-    bint is_counted             # in `clients`
-    bint has_address            # `address` is one
-    uint8_t[ADDRESS_BYTES] peer_address     # of the peer: the client itself, or the last proxy before us
-    uint8_t[ADDRESS_BYTES] address          # of the client, as far as proxies of ours vouch for it
+    flag is_trusted             # the peer is a proxy of ours
+    flag is_counted             # in `clients`
+    flag has_address            # `address` is one
     uint8_t peer_text_size
     char[ADDRESS_TEXT_MAX] peer_text
+    uint8_t[ADDRESS_BYTES] peer_address     # of the peer: the client itself, or the last proxy before us
+    uint8_t[ADDRESS_BYTES] address          # of the client, as far as proxies of ours vouch for it
 
 
 cdef struct Request:
     uint32_t head_size          # in `held`
     uint32_t body_size          # in `held`, after the head, decoded
-    bint held_is_whole          # `held` begins with the head, and so the request can be sent (again)
-    bint closes                 # after this answer
-    bint is_unframed            # only the connection's end tells where the answer ends: to close it before that is a reset
-    uint8_t upgrade             # the protocol to change to, from 1
-    uint8_t minor
-    bint is_routed              # the route is that of the request under way
-    bint is_held_up             # in this window of the body, by the upstream: the client is not to blame
-    int64_t window_ends_ms
-    bint retried
-    bint answered               # a byte of the response went to the client
-    Method method
+    uint32_t requests           # of the connection so far
+    uint16_t status
     uint16_t route
     uint16_t attempts
-    Auth auth                   # what the route asks for
-    bint is_plain               # its path; else it needs a ticket whatever the route says
-    bint exemption_asked
-    uint8_t verdict             # for which it would be refused
-    uint8_t asked               # the AskKind of the last ask
-    bint is_admitted
-    bint is_used                # has sent something since its ticket was judged
-    bint liveness_is_asked             # the control plane was asked whether the session still lives
+    flag held_is_whole          # `held` begins with the head, and so the request can be sent (again)
+    flag closes                 # after this answer
+    flag is_unframed            # only the connection's end tells where the answer ends: to close it before that is a reset
+    uint8_t upgrade             # the protocol to change to, from 1
+    uint8_t minor
+    flag is_routed              # the route is that of the request under way
+    flag is_held_up             # in this window of the body, by the upstream: the client is not to blame
+    flag retried
+    flag answered               # a byte of the response went to the client
+    flag exemption_asked
+    flag is_admitted
+    flag is_used                # has sent something since its ticket was judged
+    flag liveness_is_asked      # the control plane was asked whether the session still lives
     uint8_t preferences         # of Preference
     uint8_t endpoint            # of Endpoint: answered here, for another gateway
-    bint was_confirmed          # judged again after it had waited
-    uint32_t asks               # of the connection so far: the number of the last one
-    uint32_t requests           # of the connection so far
+    flag was_confirmed          # judged again after it had waited
+    uint8_t verdict             # for which it would be refused
+    uint8_t asked               # the AskKind of the last ask
+    bint is_plain               # its path; else it needs a ticket whatever the route says
+    Method method
+    Auth auth                   # what the route asks for
     int64_t began_us            # 0: no request is under way
     uint64_t body_bytes_out
-    uint16_t status
     const char *reason          # of an answer of our own
     Entry *entry                # for the access log
     Agent *agent                # if a login would record it
     Doubt *doubt                # if there were several tickets
+    uint32_t asks               # of the connection so far: the number of the last one
     Checked checked             # the ticket
-    bint is_https               # with `host`, as a proxy of ours has it
+    int64_t window_ends_ms
+    flag is_https               # with `host`, as a proxy of ours has it
     uint8_t host_size           # 0: not kept, or longer
     char[HOST_BYTES_MAX] host
 
 
 cdef struct Link:
+    uint8_t[PRINCIPAL_KEPT_MAX] principal
+    uint8_t principal_size      # KEPT: the principal that it is kept for; 0: a client without a ticket
+    flag is_close_announced     # its client was told that the gateway goes away: nothing follows that
     uint16_t server
-    bint is_active              # a request is under way, of which Upstreams knows
-    bint is_personal            # a client has authenticated it (NTLM, Negotiate): never in the pool
+    flag is_active              # a request is under way, of which Upstreams knows
+    flag is_personal            # a client has authenticated it (NTLM, Negotiate): never in the pool
+    flag reused
+    flag keeps_alive
+    flag send_failed
+    uint8_t interims            # interim responses so far
     int keep_alive_s            # of its last response, as `Head` has it
     int64_t usable_until_ms     # in the pool, as the server says; 0: it says nothing
-    bint is_close_announced              # its client was told that the gateway goes away: nothing follows that
-    bint reused
-    bint keeps_alive
-    bint send_failed
-    uint8_t interims            # interim responses so far
-    uint8_t principal_size      # KEPT: the principal that it is kept for; 0: a client without a ticket
-    uint8_t[PRINCIPAL_KEPT_MAX] principal
 
 
 cdef struct Conn:
+    Link link
     int fd
     uint32_t generation
+    uint32_t peer               # the other side of the exchange
     Side side
     uint8_t state               # of Downstream or Upstream
-    bint readable               # the kernel may have bytes for us (edge-triggered: it will not say so again)
-    bint hung_up                # it has said that no more will come after those
-    bint watches_out
-    uint32_t peer               # the other side of the exchange
-    Node place                  # among free slots, in a server's pool, in a group's pending requests
+    flag readable               # the kernel may have bytes for us (edge-triggered: it will not say so again)
+    flag hung_up                # it has said that no more will come after those
+    flag watches_out
+    flag complete               # the message coming in
+    flag sends_chunks           # the message going out
     # timer
     uint8_t waits               # which set of timeouts
     uint8_t deadlines           # which list of deadlines; 0: none
@@ -143,24 +153,22 @@ cdef struct Conn:
     # what was read and must be kept: a request from its head on, pieces of a response head
     uint8_t *held
     uint32_t held_size
+    uint32_t kept               # of both sides: an upstream connection that is this client's alone, and whose it is; or NONE
     # what the kernel did not take yet
     uint8_t *unsent
-    uint32_t unsent_at
-    uint32_t unsent_size
     # the message coming in
-    Framing framing
-    bint complete
     uint64_t left
-    Chunks chunks
-    # the message going out
-    bint sends_chunks
-    uint64_t window_bytes       # received since the timer was set
-    uint64_t taken_bytes        # and sent
-    Frames frames               # of a tunnel, what comes from here
-    uint32_t kept               # of both sides: an upstream connection that is this client's alone, and whose it is; or NONE
+    Framing framing
+    Node place                  # among free slots, in a server's pool, in a group's pending requests
+    uint64_t taken_bytes        # sent since the timer was set
     Client client
     Request request
-    Link link
+    # what few connections have
+    uint64_t window_bytes       # received since the timer was set
+    uint32_t unsent_at
+    uint32_t unsent_size
+    Chunks chunks               # of the message coming in
+    Frames frames               # of a tunnel, what comes from here
 
 
 cdef inline void enter(Conn *c, int state) noexcept nogil:

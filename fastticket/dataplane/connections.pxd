@@ -2,7 +2,6 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport malloc
-from libc.string cimport memcpy
 
 from fastticket.dataplane.conn cimport Conn, Side
 from fastticket.dataplane.counters cimport Counters
@@ -19,8 +18,12 @@ cdef enum:
     WAIT_BYTES = 16             # room for TIMERS entries; a power of two
     DEADLINES_MAX = 250
     WAITS_MAX = 64
-    EVENTS_MAX = 256
+    EVENTS_MAX = 64             # served before the kernel is asked again
+    BUSY_EVENTS = 8             # so many at once: there will be more by now
+    TURN_US = 300               # in which the kernel is asked again and again, so long as it is busy
     TICK_MS = 100               # of a plane in a thread of its own
+    BLOCKS_KEPT_MAX = 256
+    BLOCK_SPACING = 576         # so that blocks do not all begin in one set of a cache, for want of an odd size
 
 
 cdef enum Timer:
@@ -65,20 +68,21 @@ cdef class Connections:
     cdef bint draining
     cdef bint closes_idle
     cdef uint32_t head_bytes            # of a request; also the size of a block
-    cdef Deadlines[DEADLINES_MAX] deadlines       # 0 is none, 1 to TIMERS - 1 those of the kinds
     cdef int deadlines_count
-    cdef uint8_t[WAITS_MAX][WAIT_BYTES] waits
     cdef int waits_count
-    cdef epoll_event[EVENTS_MAX] events
     cdef int64_t now_us                 # monotonic, of this turn
     cdef int64_t now_ms
     cdef uint8_t *scratch               # what was received just now
-    cdef uint8_t *block_first           # free blocks of `head_bytes`, linked through their first bytes
-    cdef uint32_t block_count
+    cdef uint32_t block_count           # free blocks
     cdef uint64_t *again                # connections with more to read than one turn takes
     cdef uint32_t again_count
     cdef uint8_t[::1] page
     cdef Counters *counters             # in the page
+    # behind what is small: the tables
+    cdef uint8_t[WAITS_MAX][WAIT_BYTES] waits
+    cdef Deadlines[DEADLINES_MAX] deadlines       # 0 is none, 1 to TIMERS - 1 those of the kinds
+    cdef uint8_t *blocks[BLOCKS_KEPT_MAX]         # of `head_bytes`; the one used last comes first
+    cdef epoll_event[EVENTS_MAX] events
 
     cdef inline uint64_t _handle(self, uint32_t index) noexcept nogil:
         return <uint64_t>self.conns[index].generation << 32 | index
@@ -91,12 +95,10 @@ cdef class Connections:
             c.readable = False
 
     cdef inline uint8_t *_take_block(self) noexcept nogil:
-        cdef uint8_t *block = self.block_first
-        if block == NULL:
-            return <uint8_t *>malloc(self.head_bytes)
-        memcpy(&self.block_first, block, sizeof(block))
+        if self.block_count == 0:
+            return <uint8_t *>malloc(self.head_bytes + BLOCK_SPACING)
         self.block_count -= 1
-        return block
+        return self.blocks[self.block_count]
 
     cdef inline void _set_timer(self, uint32_t index, Timer timer) noexcept nogil:
         cdef Conn *c = &self.conns[index]
@@ -128,8 +130,10 @@ cdef class Connections:
     cdef bint _watch(self, uint32_t index, uint32_t events, int operation) noexcept nogil
     cdef void _give_block(self, uint8_t *block) noexcept nogil
     cdef void _tick(self) noexcept nogil
-    cdef void _turn(self, int timeout_ms) noexcept nogil
+    cdef void _turns(self) noexcept nogil
+    cdef int _turn(self, int timeout_ms) noexcept nogil
     cdef void _run(self) noexcept nogil
+    cdef void _fetch(self, const Conn *c) noexcept nogil
     cdef void _read_clock(self) noexcept nogil
     cdef void _end_turn(self) noexcept nogil
     cdef void _continue_later(self, uint32_t index) noexcept nogil

@@ -407,7 +407,8 @@ cdef class Exchange(Links):
         c.complete = False
         c.link.keeps_alive = c.framing != Framing.UNTIL_CLOSE and not head.close and (head.minor == 1 or head.keep_alive) \
             and d.request.upgrade == 0              # one that was declined: the parser behind may have stopped at the offer
-        memset(&c.chunks, 0, sizeof(Chunks))
+        if c.framing == Framing.CHUNKED:
+            memset(&c.chunks, 0, sizeof(Chunks))
         if not self._take_body(c, at + head.size, &consumed, &produced) or consumed < size - head.size:
             self._malformed(index, b"a body that is not as its head says")
             return

@@ -1,4 +1,6 @@
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from fastticket.dataplane.octets cimport little_endian
 
 cdef enum:
     NAME_BYTES_MAX = 47         # of a name that has a meaning
@@ -44,12 +46,12 @@ cpdef enum Kind:
 
 
 cdef struct Name:
-    uint8_t size                # 0: the place is free
     uint8_t kind
-    uint8_t[NAME_BYTES_MAX + 1] text    # in normal spelling
+    uint8_t[NAME_BYTES_MAX + 1] text    # in normal spelling, then zeros; a whole number of words
 
 
 cdef class Names:
+    cdef uint8_t[NAME_TABLE] sizes      # of the name at each place; 0: it is free
     cdef Name[NAME_TABLE] table
     cdef int count
     cdef Kind kind_of(self, const uint8_t *name, uint32_t size) noexcept nogil
@@ -69,11 +71,35 @@ cdef inline uint32_t first_place(uint8_t first, uint8_t last, uint32_t size) noe
 cdef inline Kind find_kind(Names names, const uint8_t *normal, const uint8_t *name, uint32_t size) noexcept nogil:
     """What a field of that name means, whatever its spelling."""
     cdef uint32_t place = first_place(normal[name[0]], normal[name[size - 1]], size)
-    while names.table[place].size:
-        if names.table[place].size == size and is_spelled(normal, name, names.table[place].text, size):
+    while names.sizes[place]:
+        if names.sizes[place] == size and is_spelled(normal, name, names.table[place].text, size):
             return <Kind>names.table[place].kind
         place = (place + 1) % NAME_TABLE
     return Kind.OTHER
+
+
+cdef inline Kind find_kind_by_words(Names names, const uint8_t *name, uint32_t size) noexcept nogil:
+    """As `find_kind`, for a name of letters and `-` only, in whatever case: then a name's normal
+    spelling is its lower case, and it is compared 8 octets at a time. The octets after it can be
+    read up to a whole number of words.
+    """
+    cdef uint32_t place = first_place(name[0] | 0x20, name[size - 1] | 0x20, size)
+    while names.sizes[place]:
+        if names.sizes[place] == size and _is_spelled_by_words(name, names.table[place].text, size):
+            return <Kind>names.table[place].kind
+        place = (place + 1) % NAME_TABLE
+    return Kind.OTHER
+
+
+cdef inline bint _is_spelled_by_words(const uint8_t *name, const uint8_t *text, uint32_t size) noexcept nogil:
+    cdef uint64_t lower_case = 0x2020202020202020ULL          # `-` has that bit already
+    while size > 8:
+        if little_endian(name) | lower_case != little_endian(text):
+            return False
+        name += 8
+        text += 8
+        size -= 8
+    return ((little_endian(name) | lower_case) ^ little_endian(text)) << (64 - 8 * size) == 0
 
 
 cdef inline bint is_spelled(const uint8_t *normal, const uint8_t *name, const uint8_t *text, uint32_t size) noexcept nogil:

@@ -78,11 +78,11 @@ cdef class Names:
         if not 0 < len(normal) <= NAME_BYTES_MAX or 0 in normal or self.count >= NAME_TABLE // 2:
             raise ValueError(f"not a field name of at most {NAME_BYTES_MAX} bytes, or too many of them: {name!r}")
         place = first_place(<uint8_t>normal[0], <uint8_t>normal[len(normal) - 1], <uint32_t>len(normal))
-        while self.table[place].size:
-            if bytes(self.table[place].text[:self.table[place].size]) == normal:
+        while self.sizes[place]:
+            if bytes(self.table[place].text[:self.sizes[place]]) == normal:
                 raise ValueError(f"the field {name!r} has a meaning of its own")
             place = (place + 1) % NAME_TABLE
-        self.table[place].size = <uint8_t>len(normal)
+        self.sizes[place] = <uint8_t>len(normal)
         self.table[place].kind = kind
         memcpy(self.table[place].text, <const char *>normal, len(normal))
         self.count += 1

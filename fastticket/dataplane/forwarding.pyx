@@ -13,7 +13,7 @@ Rules of this file
 
 cimport cython
 from libc.stdio cimport snprintf
-from libc.string cimport memchr, memcpy, memmove, memset
+from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
 from fastticket.core.compiler cimport is_rare
 from fastticket.core.mixing cimport mix
@@ -47,8 +47,10 @@ from fastticket.dataplane.http1 cimport (
 from fastticket.dataplane.octets cimport equals
 from fastticket.dataplane.routes cimport adds
 from fastticket.dataplane.writer cimport (
+    begin_run,
     came_as_it_goes,
     end_run,
+    leave_out,
     put,
     put_escaped,
     put_field,
@@ -239,25 +241,30 @@ cdef class Forwarding:
     ) noexcept nogil:
         """For an upstream: the request line, what goes on of the client's fields, and ours."""
         cdef const Field *field
+        cdef bint in_runs = _goes_in_runs(head, &route.request_fields)
+        cdef int count = head.known_count if in_runs else head.field_count
+        cdef int first = 0
         cdef int i
-        put(out, at + head.method_name.at, head.method_name.size)
-        if head.target_is_bare:
-            put(out, b" *" if head.target_is_star else b" /", 2)
+        if in_runs and _begins_as_it_goes(at, head):
+            begin_run(out, head.method_name.at)
+            first = 1                                   # Host
         else:
-            put(out, b" ", 1)
-        put(out, at + head.target.at, head.target.size)
-        put(out, b" HTTP/1.1\r\nHost: ", 17)
-        put(out, host_at(at, head), host_size(head))
-        put(out, b"\r\n", 2)
-        for i in range(head.field_count):
-            field = &head.fields[i]
+            _put_request_line(at, head, out)
+            begin_run(out, _fields_at(head))
+        for i in range(first, count):
+            field = &head.fields[head.known[i] if in_runs else i]
+            if in_runs:
+                out.run_end = field.name.at             # what stands before it goes on as it came
             if not _goes_upstream(client, field) or head.nominated_count and is_nominated(at, head, field):
+                leave_out(out, at, field)
                 continue
             if (field.kind == Kind.COOKIE or field.kind == Kind.AUTHORIZATION) and not self.forwards_ticket \
                     and self._withhold_ticket(at, field, out):
                 continue
             if route.request_fields.size == 0 or not adds(&route.request_fields, at, field):
                 put_field(out, at, field)
+        if in_runs:
+            out.run_end = head.size - 2
         end_run(out, at)
         if framing == Framing.CHUNKED:
             put(out, b"Transfer-Encoding: chunked\r\n", 28)
@@ -283,13 +290,17 @@ cdef class Forwarding:
         cdef uint32_t end = field.value.at + field.value.size
         cdef Span cut
         if field.kind == Kind.AUTHORIZATION:
-            return field.value.size > 7 and equals(at, Span(field.value.at, 7), b"ticket ", 7)
+            if field.value.size <= 7 or not equals(at, Span(field.value.at, 7), b"ticket ", 7):
+                return False
+            leave_out(out, at, field)
+            return True
         if self.tickets != 1 or not came_as_it_goes(at, field):
             return self.tickets != 0 and self._put_cookies_left(at, field, out)
         if self.ticket.at - field.value.at >= field.value.size:
             return False                            # it is in another field
         cut = cookie_in(at, field.value, self.cookie.size, self.ticket)
         if cut.size == field.value.size:
+            leave_out(out, at, field)
             return True
         if field.name.at != out.run_end:
             end_run(out, at)
@@ -309,7 +320,7 @@ cdef class Forwarding:
         cdef uint32_t begin
         if find_cookie(at, value, self.cookie.at, self.cookie.size, &ticket) == 0:
             return False
-        end_run(out, at)
+        leave_out(out, at, field)
         begin = out.size
         put(out, at + field.name.at, field.name.size)
         put(out, b": ", 2)
@@ -433,21 +444,31 @@ cdef class Forwarding:
         """
         cdef const Field *field
         cdef bint is_tunnel = head.status == 101
+        cdef bint in_runs = _goes_in_runs(head, &route.response_fields)
+        cdef int count = head.known_count if in_runs else head.field_count
         cdef int dropped = 0
         cdef int i
-        put(out, b"HTTP/1.1 ", 9)
-        put_number(out, head.status)
-        put(out, b" ", 1)
-        put(out, at + head.reason.at, head.reason.size)
-        put(out, b"\r\n", 2)
-        for i in range(head.field_count):
-            field = &head.fields[i]
-            if field.kind != Kind.OTHER and not self._goes_downstream(request, at, field, route, ours.size > 0, &dropped):
-                continue
-            if head.nominated_count and is_nominated(at, head, field):
+        if in_runs and head.minor == 1 and at[head.reason.at - 1] == c' ':
+            begin_run(out, 0)                           # the status line, too
+        else:
+            put(out, b"HTTP/1.1 ", 9)
+            put_number(out, head.status)
+            put(out, b" ", 1)
+            put(out, at + head.reason.at, head.reason.size)
+            put(out, b"\r\n", 2)
+            begin_run(out, _fields_at(head))
+        for i in range(count):
+            field = &head.fields[head.known[i] if in_runs else i]
+            if in_runs:
+                out.run_end = field.name.at             # what stands before it goes on as it came
+            if field.kind != Kind.OTHER and not self._goes_downstream(request, at, field, route, ours.size > 0, &dropped) \
+                    or head.nominated_count and is_nominated(at, head, field):
+                leave_out(out, at, field)
                 continue
             if route.response_fields.size == 0 or not adds(&route.response_fields, at, field):
                 put_field(out, at, field)
+        if in_runs:
+            out.run_end = head.size - 2
         end_run(out, at)
         if request.doubt != NULL:
             put(out, request.doubt.text, request.doubt.fields_size)
@@ -643,6 +664,38 @@ cdef void _admit(Request *request, bytes principal) except *:
     request.checked.size = 1
     request.checked.raw[PRINCIPAL_LENGTH_AT] = <uint8_t>len(principal)
     memcpy(request.checked.raw + PRINCIPAL_AT, <const char *>principal, len(principal))
+
+
+cdef inline bint _goes_in_runs(const Head *head, const Text *added) noexcept nogil:
+    """Whether only fields of a known kind have to be looked at: all others, and all lines, go on as
+    they came. `added`: the route's own field lines, whose names may be anything.
+    """
+    return head.is_as_it_goes and head.nominated_count == 0 and added.size == 0
+
+
+cdef inline uint32_t _fields_at(const Head *head) noexcept nogil:
+    return head.fields[0].name.at if head.field_count else head.size - 2
+
+
+cdef inline bint _begins_as_it_goes(const uint8_t *at, const Head *head) noexcept nogil:
+    """Whether request line and Host came as we write them: as the first two lines."""
+    cdef const Field *host = &head.fields[0]
+    return head.field_count and host.kind == Kind.HOST and memcmp(at + host.name.at, b"Host", 4) == 0 \
+        and host.value.at == head.host.at and host.value.size == head.host.size \
+        and head.minor == 1 and head.target.at == head.method_name.at + head.method_name.size + 1
+
+
+cdef void _put_request_line(const uint8_t *at, const Head *head, Writer *out) noexcept nogil:
+    """The request line, and Host."""
+    put(out, at + head.method_name.at, head.method_name.size)
+    if head.target_is_bare:
+        put(out, b" *" if head.target_is_star else b" /", 2)
+    else:
+        put(out, b" ", 1)
+    put(out, at + head.target.at, head.target.size)
+    put(out, b" HTTP/1.1\r\nHost: ", 17)
+    put(out, host_at(at, head), host_size(head))
+    put(out, b"\r\n", 2)
 
 
 cdef inline bint _goes_upstream(const Client *client, const Field *field) noexcept nogil:

@@ -47,11 +47,9 @@ cdef struct Head:
     bint is_personal            # NTLM or Negotiate: it authenticates the connection, not the request
     int keep_alive_s            # `timeout` of Keep-Alive; -1: there is none
     int nominated_count         # names of fields that Connection makes hop-by-hop
-    Span[NOMINATED_MAX] nominated
     int field_count
-    Field[FIELDS_MAX] fields
     int known_count             # fields of a kind that is not OTHER
-    uint16_t[FIELDS_MAX] known  # where these are in `fields`
+    bint is_as_it_goes          # every field line came as `name: value CRLF`, which is how it is forwarded
     # requests
     Method method
     Span method_name
@@ -66,6 +64,10 @@ cdef struct Head:
     # responses
     int status
     Span reason
+    # behind what is small: the tables
+    uint16_t[FIELDS_MAX] known  # where fields of a kind that is not OTHER are in `fields`
+    Field[FIELDS_MAX] fields
+    Span[NOMINATED_MAX] nominated
 
 
 cdef enum:

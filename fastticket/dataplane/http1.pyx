@@ -13,10 +13,10 @@ Rules of this file
   can make it run twice a line at most.
 """
 
-from libc.string cimport memcmp
+from libc.string cimport memchr, memcmp
 
-from fastticket.core.compiler cimport __builtin_ctzll
-from fastticket.dataplane.fieldnames cimport find_kind, is_odd, reads_as
+from fastticket.core.compiler cimport __builtin_ctzll, is_rare
+from fastticket.dataplane.fieldnames cimport NAME_BYTES_MAX, find_kind, find_kind_by_words, is_odd, reads_as
 from fastticket.dataplane.hosts cimport read_host, split_absolute
 from fastticket.dataplane.octets cimport INCOMPLETE, equals, fill_targets, fill_tokens, fill_values, little_endian, past
 
@@ -59,11 +59,35 @@ cdef inline uint64_t _controls(const uint8_t *at) noexcept nogil:
     control character.
     """
     cdef uint64_t word = little_endian(at)
-    cdef uint64_t low
-    cdef uint64_t without_del
-    low = (word - 0x2020202020202020ULL) & ~word
-    without_del = word ^ 0x7F7F7F7F7F7F7F7FULL
-    return (low | (without_del - 0x0101010101010101ULL) & ~without_del) & 0x8080808080808080ULL
+    cdef uint64_t low = word - 0x2020202020202020ULL
+    cdef uint64_t after_del = (word & 0x7F7F7F7F7F7F7F7FULL) + 0x0101010101010101ULL
+    return (low | after_del) & ~word & 0x8080808080808080ULL
+
+
+cdef inline uint64_t _no_letters(const uint8_t *at) noexcept nogil:
+    """Find the first octet of 8 that is neither letter nor `-`, as `_controls` does.
+
+    Higher bits mean nothing: an addition carries into the next octet only from one above 0x7F.
+    """
+    cdef uint64_t word = little_endian(at)
+    cdef uint64_t lower_case = word | 0x2020202020202020ULL
+    cdef uint64_t from_a = lower_case + 0x1F1F1F1F1F1F1F1FULL         # top bit: not less than `a`
+    cdef uint64_t after_z = lower_case + 0x0505050505050505ULL        # top bit: more than `z`
+    cdef uint64_t no_dash = (word ^ 0x2D2D2D2D2D2D2D2DULL) + 0x7F7F7F7F7F7F7F7FULL
+    return ((~from_a | after_z) & no_dash | word) & 0x8080808080808080ULL
+
+
+cdef inline const uint8_t *_past_letters(const uint8_t *at, const uint8_t *end) noexcept nogil:
+    """The first octet from `at` on that is neither letter nor `-`; or one before it, fewer than 8
+    from `end`.
+    """
+    cdef uint64_t found
+    while end - at >= 8:
+        found = _no_letters(at)
+        if found:
+            return at + (__builtin_ctzll(found) >> 3)
+        at += 8
+    return at
 
 
 cdef inline const uint8_t *_past_value(const uint8_t *at, const uint8_t *end) noexcept nogil:
@@ -74,7 +98,7 @@ cdef inline const uint8_t *_past_value(const uint8_t *at, const uint8_t *end) no
         if controls == 0:
             at += 8
             continue
-        at += __builtin_ctzll(controls) // 8
+        at += __builtin_ctzll(controls) >> 3
         if at[0] != c'\t':
             return at
         at += 1
@@ -83,60 +107,87 @@ cdef inline const uint8_t *_past_value(const uint8_t *at, const uint8_t *end) no
     return at
 
 
-cdef int _field_line(Names names, const uint8_t *at, uint32_t size, uint32_t start, Field *field) noexcept nogil:
-    """Read the field line at `start` (RFC 9112, 5). The offset after its CRLF, INCOMPLETE, or -400.
+cdef inline bint _is_blank(uint8_t c) noexcept nogil:
+    return c == c' ' or c == c'\t'
+
+
+cdef int _odd_name(Names names, const uint8_t *at, const uint8_t *end, Kind *kind) noexcept nogil:
+    """Read a field name octet by octet: one that may have others than letters and `-`, or whose end
+    is near that of the buffer. Its size, INCOMPLETE, or -400.
     """
-    cdef uint32_t i = <uint32_t>(past(TOKEN, at + start, at + size) - at)
-    cdef uint32_t end
-    if i == size:
+    cdef uint32_t size = <uint32_t>(past(TOKEN, at, end) - at)
+    if at + size == end:
         return INCOMPLETE
-    if at[i] != c':' or i == start or i - start > 0xFFFF:
+    if at[size] != c':' or size == 0 or size > 0xFFFF:
         return -400
-    field.name = Span(start, i - start)
-    field.kind = find_kind(names, TOKEN, at + start, i - start)
-    if field.kind != Kind.OTHER and is_odd(TOKEN, at + start, i - start):
-        field.kind = Kind.DROP
-    i += 1
-    while i < size and (at[i] == c' ' or at[i] == c'\t'):
-        i += 1
-    field.value.at = i
-    i = <uint32_t>(_past_value(at + i, at + size) - at)
-    if i + 1 >= size:
-        return INCOMPLETE if i == size or at[i] == c'\r' else -400
-    if at[i] != c'\r' or at[i + 1] != c'\n':
-        return -400
-    end = i
-    while end > field.value.at and (at[end - 1] == c' ' or at[end - 1] == c'\t'):
-        end -= 1
-    field.value.size = end - field.value.at
-    return <int>(i + 2)
+    kind[0] = find_kind(names, TOKEN, at, size)
+    if kind[0] != Kind.OTHER and is_odd(TOKEN, at, size):
+        kind[0] = Kind.DROP
+    return <int>size
 
 
 cdef int _fields(Names names, const uint8_t *at, uint32_t size, uint32_t start, Head *head) noexcept nogil:
-    """Read the field lines from `start` on and the empty line. The size of the head, INCOMPLETE, or
-    -status.
+    """Read the field lines from `start` on (RFC 9112, 5) and the empty line. The size of the head,
+    INCOMPLETE, or -status.
     """
-    cdef uint32_t i = start
-    cdef int after
+    cdef const uint8_t *line = at + start
+    cdef const uint8_t *end = at + size
+    cdef const uint8_t *colon
+    cdef const uint8_t *value
+    cdef const uint8_t *stop
+    cdef Field *field = head.fields
+    cdef uint16_t *known = head.known
+    cdef bint is_as_it_goes = True
+    cdef Kind kind = Kind.OTHER
+    cdef int count = 0
+    cdef int name_size
     head.field_count = 0
-    head.known_count = 0
     while True:
-        if i == size:
+        if line == end:
             return INCOMPLETE
-        if at[i] == c'\r':
-            if i + 1 == size:
+        if line[0] == c'\r':
+            if line + 1 == end:
                 return INCOMPLETE
-            return <int>(i + 2) if at[i + 1] == c'\n' else -400
-        if head.field_count == FIELDS_MAX:
+            head.field_count = count
+            head.known_count = <int>(known - head.known)
+            head.is_as_it_goes = is_as_it_goes
+            return <int>(line + 2 - at) if line[1] == c'\n' else -400
+        if count == FIELDS_MAX:
+            head.field_count = count
             return -431
-        after = _field_line(names, at, size, i, &head.fields[head.field_count])
-        if after <= 0:
-            return after
-        if head.fields[head.field_count].kind != Kind.OTHER:
-            head.known[head.known_count] = <uint16_t>head.field_count
-            head.known_count += 1
-        head.field_count += 1
-        i = <uint32_t>after
+        colon = _past_letters(line, end)
+        if end - colon >= 8 and colon[0] == c':' and 0 < colon - line <= NAME_BYTES_MAX:
+            kind = find_kind_by_words(names, line, <uint32_t>(colon - line))
+        else:
+            name_size = _odd_name(names, line, end, &kind)
+            if name_size <= 0:
+                return name_size
+            colon = line + name_size
+        value = colon + 1
+        if value != end and value[0] == c' ':
+            value += 1
+        else:
+            is_as_it_goes = False
+        while value != end and is_rare(_is_blank(value[0]), 0):
+            is_as_it_goes = False
+            value += 1
+        stop = _past_value(value, end)
+        if end - stop < 2:
+            return INCOMPLETE if stop == end or stop[0] == c'\r' else -400
+        if memcmp(stop, b"\r\n", 2) != 0:
+            return -400
+        field.name = Span(<uint32_t>(line - at), <uint32_t>(colon - line))
+        line = stop + 2
+        while is_rare(stop != value and _is_blank((stop - 1)[0]), 0):
+            is_as_it_goes = False
+            stop -= 1
+        field.value = Span(<uint32_t>(value - at), <uint32_t>(stop - value))
+        field.kind = kind
+        if kind != Kind.OTHER:
+            known[0] = <uint16_t>count
+            known += 1
+        count += 1
+        field += 1
 
 
 cdef int _length(const uint8_t *at, Span value, uint64_t *length) noexcept nogil:
@@ -157,6 +208,9 @@ cdef int _connection(const uint8_t *at, Span value, Head *head) noexcept nogil:
     cdef uint32_t end = value.at + value.size
     cdef uint32_t i = value.at
     cdef Span token
+    if equals(at, value, b"keep-alive", 10):            # what nearly all say
+        head.keep_alive = True
+        return 0
     while i < end:
         while i < end and (at[i] == c',' or at[i] == c' ' or at[i] == c'\t'):
             i += 1
@@ -330,7 +384,7 @@ cdef int _target(const uint8_t *at, Head *head) noexcept nogil:
     """Find the form of the target (RFC 9112, 3.2), the host of an absolute one, and the path. 0, or
     -400.
     """
-    cdef uint32_t i
+    cdef const uint8_t *query
     head.target_is_bare = head.target_is_star = False
     head.host = Span(0, 0)
     if at[head.target.at] == c'*':
@@ -341,14 +395,24 @@ cdef int _target(const uint8_t *at, Head *head) noexcept nogil:
             return -400
         head.target_is_bare = head.target.size == 0 or at[head.target.at] == c'?'
         head.target_is_star = head.target.size == 0 and head.method == Method.OPTIONS        # RFC 9112, 3.2.4
-    head.path = Span(head.target.at, 0)
-    for i in range(head.target.at, head.target.at + head.target.size):
-        if at[i] == c'?':
-            break
-        head.path.size += 1
-        if at[i] == c'%' and head.target.at + head.target.size - i >= 3 and at[i + 1] == c'0' and at[i + 2] == c'0':
-            return -400
-    return 0
+    query = <const uint8_t *>memchr(at + head.target.at, c'?', head.target.size)
+    head.path = Span(head.target.at, head.target.size if query == NULL else <uint32_t>(query - at) - head.target.at)
+    return -400 if _has_nul(at, head) else 0
+
+
+cdef inline bint _has_nul(const uint8_t *at, const Head *head) noexcept nogil:
+    """Whether a path has `%00`."""
+    cdef const uint8_t *end = at + head.target.at + head.target.size
+    cdef const uint8_t *escape = at + head.path.at
+    cdef const uint8_t *stop = escape + head.path.size
+    while escape != stop:
+        escape = <const uint8_t *>memchr(escape, c'%', stop - escape)
+        if escape == NULL:
+            return False
+        if end - escape >= 3 and escape[1] == c'0' and escape[2] == c'0':
+            return True
+        escape += 1
+    return False
 
 
 cdef bint take_target(const uint8_t *at, Span target, Span method, Head *head) noexcept nogil:
@@ -401,6 +465,9 @@ cdef int _version_and_end(const uint8_t *at, uint32_t size, uint32_t i, Head *he
     """Read `HTTP/1.minor` and CRLF at `i`. The offset after them, INCOMPLETE, or -status."""
     cdef const char *wanted = b"HTTP/1."
     cdef uint32_t k
+    if size - i >= 10 and memcmp(at + i, b"HTTP/1.1\r\n", 10) == 0:
+        head.minor = 1
+        return <int>(i + 10)
     for k in range(7):
         if i + k == size:
             return INCOMPLETE
@@ -544,13 +611,10 @@ cdef int parse_response(Names names, const uint8_t *at, uint32_t size, Method as
     cdef const char *wanted = b"HTTP/1."
     cdef uint32_t i
     cdef int after
-    for i in range(7):
-        if i == size:
-            return INCOMPLETE
-        if at[i] != <uint8_t>wanted[i]:
-            return -502
+    if memcmp(at, wanted, min(size, <uint32_t>7)) != 0:
+        return -502
     if size < 13:
-        return _start_of_status_line(at, size)      # "HTTP/1.1 200" and one more
+        return _start_of_status_line(at, size) if size >= 7 else INCOMPLETE     # "HTTP/1.1 200" and one more
     if not c'0' <= at[7] <= c'1' or at[8] != c' ':
         return -502
     head.minor = at[7] - c'0'
@@ -562,7 +626,7 @@ cdef int parse_response(Names names, const uint8_t *at, uint32_t size, Method as
         return -502
     i = 13 if at[12] == c' ' else 12
     head.reason.at = i
-    i = <uint32_t>(past(IN_VALUE, at + i, at + size) - at)
+    i = <uint32_t>(_past_value(at + i, at + size) - at)
     head.reason.size = i - head.reason.at
     if size - i < 2:
         return INCOMPLETE if i == size or at[i] == c'\r' else -502

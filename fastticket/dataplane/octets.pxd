@@ -4,7 +4,7 @@
 # addresses them directly, which costs the hot path nothing.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcpy
+from libc.string cimport memchr, memcmp, memcpy
 
 cdef extern from "<endian.h>" nogil:
     uint64_t le64toh(uint64_t word)
@@ -102,6 +102,8 @@ cdef inline bint equals(const uint8_t *at, Span span, const char *text, uint32_t
     cdef uint32_t i
     if span.size != size:
         return False
+    if memcmp(at + span.at, text, size) == 0:
+        return True
     for i in range(size):
         if lower(at[span.at + i]) != <uint8_t>text[i]:
             return False

@@ -25,9 +25,12 @@ from fastticket.dataplane.octets cimport NOT_HEX, fill_hex
 import unicodedata
 
 cdef enum:
-    PLAIN = 0
-    STARTS
-    SPECIAL
+    # What stands in a path, and, four bits higher, what may not follow it unseen.
+    SPECIAL = 1
+    STARTS = 2
+    PLAIN = SPECIAL << 4
+    SLASH = STARTS | (SPECIAL | STARTS) << 4
+    FULL_STOP = STARTS | SPECIAL << 4
 
 cdef enum:
     ODD_BYTES_MAX = 512         # of a path from its first odd segment on that are compared with routes; more: a match
@@ -47,7 +50,7 @@ cdef struct Run:
     uint32_t last
     Kind kind
 
-cdef uint8_t[256] IN_PATH       # PLAIN; SPECIAL: look closer; STARTS: look closer if it begins a segment
+cdef uint8_t[256] IN_PATH       # SPECIAL: look closer; STARTS: look closer if it begins a segment
 cdef uint8_t[256] HEX
 
 # A character in none of these is refused. tests/dataplane/test_paths.py asks Unicode, glibc and the
@@ -111,7 +114,9 @@ def _fill_tables():
     fill_hex(HEX)
     for c in range(256):
         character = chr(c)
-        IN_PATH[c] = STARTS if character in "/." else SPECIAL if character in "%\\;?#" or c >= 128 else PLAIN
+        IN_PATH[c] = SPECIAL if character in "%\\;?#" or c >= 128 else PLAIN
+    IN_PATH[c'/'] = SLASH
+    IN_PATH[c'.'] = FULL_STOP
     for first, last, kind in RUNS:
         runs[run_count] = Run(first, last, _KINDS[kind])
         run_count += 1
@@ -138,12 +143,14 @@ cdef bint is_normal(const uint8_t *path, uint32_t size) noexcept nogil:
     """Whether a path is its own normal path, as nearly all are: then it need not be copied. False:
     it may still be one; `normal_path` tells.
     """
-    cdef uint8_t before = 0
+    cdef uint8_t looked_at = SPECIAL
+    cdef uint8_t kind
     cdef uint32_t i
     for i in range(size):
-        if IN_PATH[path[i]] != PLAIN and (IN_PATH[path[i]] == SPECIAL or before == c'/'):
+        kind = IN_PATH[path[i]]
+        if kind & looked_at:
             return False
-        before = path[i]
+        looked_at = kind >> 4
     return True
 
 

@@ -488,6 +488,7 @@ cdef class Proxy(Dialogue):
         cdef uint8_t *at
         cdef uint32_t room
         cdef ssize_t size
+        cdef bint begins = c.state == Downstream.IDLE
         if c.held == NULL:
             c.held = self._take_block()
             if c.held == NULL:
@@ -507,9 +508,9 @@ cdef class Proxy(Dialogue):
             return
         self._received(c, size, room)
         c.held_size += <uint32_t>size
-        if c.state == Downstream.IDLE:
+        if begins:
             enter(c, Downstream.READING_HEAD)
-            self._set_timer(index, Timer.HEAD_IN)
+            self._clear_timer(index)
         if c.state == Downstream.AWAITING_PROXY_HEADER and at == c.held:
             self._set_timer(index, Timer.HEAD_IN)
         if (
@@ -519,6 +520,8 @@ cdef class Proxy(Dialogue):
             or c.state == Downstream.AWAITING_PROXY_HEADER
         ):
             self._serve(index)
+        if begins and c.side == Side.DOWNSTREAM and c.state == Downstream.READING_HEAD:
+            self._set_timer(index, Timer.HEAD_IN)           # nearly every head comes whole, and needs no deadline
 
     cdef void _serve(self, uint32_t index) noexcept nogil:
         """Serve requests from what is held, until one has to wait or its head is not all there."""

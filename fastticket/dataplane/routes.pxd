@@ -23,11 +23,9 @@ cdef struct Text:
 
 cdef struct Route:
     uint16_t path_size
-    uint8_t[ROUTE_PATH_MAX] path
     uint8_t host_size           # 0: every host
     bint is_partial             # for some hosts or methods only
     bint is_wildcard            # `host` is what follows the "*", and begins with a dot
-    uint8_t[ROUTE_HOST_MAX] host
     Auth auth
     bint touches                # a request counts as a use of its session
     bint logs_in                # responses may log in and out
@@ -39,6 +37,8 @@ cdef struct Route:
     Text methods                # each followed by LF; empty: all methods
     Text request_fields         # field lines that are added, each with its CRLF
     Text response_fields
+    uint8_t[ROUTE_PATH_MAX] path
+    uint8_t[ROUTE_HOST_MAX] host
 
 
 cdef class Routes:

@@ -45,8 +45,34 @@ cdef extern from "<sys/socket.h>" nogil:
     int unguarded_getsockopt "getsockopt"(int fd, int level, int option, void *value, socklen_t *size)
     int unguarded_setsockopt "setsockopt"(int fd, int level, int option, const void *value, socklen_t size)
     int unguarded_shutdown "shutdown"(int fd, int how)
-    ssize_t unguarded_recv "recv"(int fd, void *at, size_t size, int flags)
-    ssize_t unguarded_send "send"(int fd, const void *at, size_t size, int flags)
+
+cdef extern from * nogil:
+    """
+    #include <sys/socket.h>
+    #include <sys/syscall.h>
+    #include <unistd.h>
+
+    /* As recv and send, but past the C library. There both are points at which a thread can be cancelled,
+       which takes two locked instructions a call in any process that has had a second thread. Nobody
+       cancels ours. */
+    static inline ssize_t straight_recv(int fd, void *at, size_t size, int flags) {
+    #ifdef SYS_recvfrom
+        return syscall(SYS_recvfrom, fd, at, size, flags, NULL, NULL);
+    #else
+        return recv(fd, at, size, flags);
+    #endif
+    }
+
+    static inline ssize_t straight_send(int fd, const void *at, size_t size, int flags) {
+    #ifdef SYS_sendto
+        return syscall(SYS_sendto, fd, at, size, flags, NULL, 0);
+    #else
+        return send(fd, at, size, flags);
+    #endif
+    }
+    """
+    ssize_t unguarded_recv "straight_recv"(int fd, void *at, size_t size, int flags)
+    ssize_t unguarded_send "straight_send"(int fd, const void *at, size_t size, int flags)
 
 cdef extern from "<netinet/in.h>" nogil:
     struct in_addr:

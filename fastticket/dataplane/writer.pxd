@@ -27,6 +27,17 @@ cdef inline void put_text(Writer *out, const char *text) noexcept nogil:
     put(out, <const uint8_t *>text, <uint32_t>strlen(text))
 
 
+cdef inline void begin_run(Writer *out, uint32_t at) noexcept nogil:
+    """What stands from there on goes on as it came: up to `run_end`, which the caller moves."""
+    out.run_at = out.run_end = at
+
+
+cdef inline void leave_out(Writer *out, const uint8_t *at, const Field *field) noexcept nogil:
+    """A field that does not go on: the run ends before it, and the next one may begin after it."""
+    put(out, at + out.run_at, out.run_end - out.run_at)
+    begin_run(out, field.value.at + field.value.size + 2)
+
+
 cdef inline void end_run(Writer *out, const uint8_t *at) noexcept nogil:
     put(out, at + out.run_at, out.run_end - out.run_at)
     out.run_at = out.run_end = 0

@@ -35,7 +35,7 @@
 # To measure, on a quiet machine
 #   make bench      every benchmark; leaves a record in bench/history/                      30 minutes
 #   make bench-NAME one of gateway, calls, scale, instructions, revocation, flush,
-#                   store-load, store-memory, attributes, storm, crowd, hmac
+#                   store-load, store-memory, attributes, storm, reload, crowd, hmac
 #   make bench-compare, make bench-report   compare the records, and draw them
 
 SHELL := /bin/bash
@@ -70,7 +70,7 @@ QUICK_TESTS := tests/core $(addprefix tests/dataplane/test_,$(addsuffix .py,acce
 	tests/gateway/test_linkis.py $(addprefix tests/house/test_,$(addsuffix .py,architecture documents mutations references))
 
 .PHONY: run test quick gate check rooms model fuzz real faults drill corpus suites mutations bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
-	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-crowd bench-flush bench-hmac \
+	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-reload bench-crowd bench-flush bench-hmac \
 	coverage-core counted-build counted-tests compiled-tests clean
 
 run: $(VENV)/built
@@ -184,7 +184,7 @@ bench-report: $(VENV)/built-dev
 bench-calls: $(VENV)/built-bench
 	$(BIN)/python -m pytest -q bench/bench_core.py bench/bench_cache.py bench/bench_stores.py bench/bench_middleware.py
 
-bench-gateway bench-crowd bench-storm bench-scale bench-instructions bench-revocation bench-store-load bench-store-memory \
+bench-gateway bench-crowd bench-storm bench-reload bench-scale bench-instructions bench-revocation bench-store-load bench-store-memory \
 		bench-attributes bench-flush: \
 		bench-%: $(VENV)/built-bench
 	$(BIN)/python bench/$(subst -,_,$*).py

@@ -37,6 +37,7 @@ class Gateway:
     port: int
     redis: Child | None = None
     redis_port: int = 0
+    admin_port: int = 0  # of ours
 
     def stop(self) -> None:
         """End the process, and its Redis if it has one."""
@@ -123,15 +124,17 @@ def fastticket(
         "fastticket.toml",
         ".toml",
         keys=stage.sessions.keys,
+        admin=f"127.0.0.1:{(admin_port := free_port())}",
         threads=f"threads = {threads}" if threads > 1 else "",
         touch_resolution_ms=touch_resolution_ms,
     )
     command: list[str | Path] = [sys.executable, "-m", "fastticket", "serve", "--config"]
     if store == "sqlite":
-        return stage.start_telling([*command, config(store=stage.sessions.copy_to(stage.file(".db")))], cores)
+        gateway = stage.start_telling([*command, config(store=stage.sessions.copy_to(stage.file(".db")))], cores)
+        return dataclasses.replace(gateway, admin_port=admin_port)
     with stage.redis() as (redis, port, url):
         gateway = stage.start_telling([*command, config(store=url)], cores)
-        return dataclasses.replace(gateway, redis=redis, redis_port=port)
+        return dataclasses.replace(gateway, redis=redis, redis_port=port, admin_port=admin_port)
 
 
 def naive(stage: Stage, pattern: str) -> Gateway:

@@ -30,7 +30,7 @@ from sessions import start_redis
 
 import fastticket
 from fastticket.core.ticket import encode_session_id
-from fastticket.stores.contract import Request, Store, StoredSession, Touch, shard_of
+from fastticket.stores.contract import Request, Store, StoredSession, shard_of
 
 AT_ONCE = 400
 SESSIONS = 2_000
@@ -95,7 +95,7 @@ class Scene:
         async def call() -> None:
             self._deadline_ms += 1
             requests = {
-                shard: Request(None, [Touch(s.id, s.principal, self._deadline_ms) for s in sessions])
+                shard: Request(None, [(s.id, s.principal, self._deadline_ms) for s in sessions])
                 for shard, sessions in grouped.items()
             }
             replies = await store.exchange(requests)

@@ -146,18 +146,24 @@ class Running:
         seen = 0
         for _ in range(WARM_UP_SLICES_MAX):
             seen += int(self._loader.slice(SLICE_MS, min(self._connections, 256))["requests"])
-            if seen >= 2 * SESSIONS:
+            if seen >= 2 * SESSIONS:  # a multiple, where there are fewer sessions
                 break
-        self._pids = self._gateway.child.processes()
+        self.pids = self._gateway.child.processes()
+        self.redis_port = self._gateway.redis_port
+        self.admin_port = self._gateway.admin_port
         self._redis_pids = [self._gateway.redis.pid] if self._gateway.redis else []
+
+    def pace(self, ms: int, rate: int) -> dict[str, float]:
+        """So many requests a second for so long. What the loader saw."""
+        return self._loader.pace(ms, rate)
 
     def slice(self, ms: int, at_once: int | None = None) -> dict[str, float]:
         """One slice: what the loader saw, and the CPU it took."""
-        cpu_before, user_before, redis_before = cpu_ns(self._pids), user_ns(self._pids), cpu_ns(self._redis_pids)
+        cpu_before, user_before, redis_before = cpu_ns(self.pids), user_ns(self.pids), cpu_ns(self._redis_pids)
         seen = self._load(ms, at_once)
         requests = seen["requests"]
-        seen["cpu_us"] = (cpu_ns(self._pids) - cpu_before) / 1e3 / requests
-        seen["user_us"] = (user_ns(self._pids) - user_before) / 1e3 / requests
+        seen["cpu_us"] = (cpu_ns(self.pids) - cpu_before) / 1e3 / requests
+        seen["user_us"] = (user_ns(self.pids) - user_before) / 1e3 / requests
         seen["redis_us"] = (cpu_ns(self._redis_pids) - redis_before) / 1e3 / requests
         seen["core_share"] = (seen["cpu_us"] + seen["redis_us"]) * requests / 1e6 / seen["seconds"]
         return seen
@@ -175,7 +181,7 @@ class Running:
         """System calls a request, by name. Being traced makes a gateway slow, so its batches are
         larger than they were.
         """
-        with system_calls(self._pids, folder) as calls:
+        with system_calls(self.pids, folder) as calls:
             requests = self._load(TRACED_MS)["requests"]
         return {name: count / requests for name, count in calls.items()}
 
@@ -189,12 +195,12 @@ class Running:
 
     def resident_kib(self) -> float:
         """Memory of all its processes; what they share counts once."""
-        texts = (Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self._pids)
+        texts = (Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.pids)
         return sum(int(found[1]) for text in texts if (found := re.search(r"^Pss:\s+(\d+)", text, re.M)))
 
     def require_same_processes(self) -> None:
         """As at the start: else somebody's CPU was not counted."""
-        if set(self._gateway.child.processes()) != set(self._pids):
+        if set(self._gateway.child.processes()) != set(self.pids):
             raise BenchError(f"{self.name}: processes came or went while it was measured")
 
     def stop(self) -> None:

@@ -55,9 +55,7 @@ class Loader:
         """End the process."""
         self._child.stop()
 
-    def _command(
-        self, text: str, timeout_s: float, meanwhile: Callable[[], object] = lambda: None
-    ) -> dict[str, float]:
+    def _command(self, text: str, timeout_s: float, meanwhile: Callable[[], object] = lambda: None) -> dict[str, float]:
         self._child.write_line(text)
         meanwhile()
         answer: dict[str, float] = json.loads(self._child.read_line(timeout_s))

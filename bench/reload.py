@@ -1,7 +1,7 @@
 """What a reload costs those who are served, and the store: sessions loaded again, requests failed,
 p99 beside that of the same load without one.
 
-    .venv/bin/python bench/reload.py [--reloads 3] [--sessions 100000] [--rate 10000] [--quick] [--json FILE]
+    .venv/bin/python bench/reload.py [--reloads 3] [--sessions 100000] [--rate 10000] [--quick]
 
 Method: one gateway with a Redis on core 0, load.c on core 1. All sessions are used once, so that
 the near cache holds them all. Then requests come at a steady rate on 64 connections, each due at
@@ -163,7 +163,9 @@ def main() -> int:
         "reload/most": figures.figure(max(each["most_us"] for each in seen), "µs"),
         "reload/ratio/p99: during ÷ before": figures.middle([a / b for a, b in zip(p99s, quiet, strict=True)], "ratio"),
     }
-    print(f"{reloads} reloads at {options.rate:,} requests/s with {sessions:,} sessions held, {CONNECTIONS} connections")
+    print(
+        f"{reloads} reloads at {options.rate:,} requests/s with {sessions:,} sessions held, {CONNECTIONS} connections"
+    )
     print("{requests:,.0f} requests, {failed:,.0f} failed; {loads:,.0f} sessions loaded again".format(**total))
     print("{reopened:,.0f} connections opened anew, as announced".format(**total))
     print(

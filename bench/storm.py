@@ -212,8 +212,15 @@ def main() -> int:
         print(f"  {line}")
     found = {
         "storm/requests": figures.figure(requests, "requests"),
-        "storm/failed on a killed worker": figures.figure(storm.expected.total(), "requests"),
+        "storm/failed on a killed worker": figures.figure(storm.expected["in flight"], "requests"),
+        "storm/closed while idle": figures.figure(storm.expected["while idle"], "connections"),
         "storm/failed otherwise": figures.figure(len(storm.unexpected), "requests"),
+        "storm/killed": figures.figure(storm.kills, "workers"),
+        "storm/reloads": figures.figure(log.count(" reloaded: "), "reloads"),
+        "storm/given up": figures.figure(log.count("not reloaded"), "reloads"),
+        "storm/p50": figures.figure(statistics.median(in_order), "ms"),
+        "storm/p99": figures.figure(p99_ms, "ms"),
+        "storm/most": figures.figure(in_order[-1], "ms"),
     }
     figures.write(options.json, found)
     return 1 if storm.unexpected else 0

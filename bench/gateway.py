@@ -96,7 +96,6 @@ AT_MANY = [REFERENCE, OURS, TWO_THREADS, UNIX, "haproxy, jwt_verify"]
 # What is divided by what, within each round.
 RATIOS = [
     (OURS, REFERENCE),
-    (UNIX, REFERENCE),
     (TWO_THREADS, OURS),
     (OURS, "nginx, auth_request"),
     (OURS, "haproxy, jwt_verify"),

@@ -4,7 +4,6 @@
                                                 of them in bench/history/
                           … --only NAME …       some of them, into the record of the same commit
     python bench/track.py compare [OLD [NEW]]   the differences of two records, else of the last two
-    python bench/track.py table [RECORD]        the tables of docs/benchmarks.md, else of the last
 
 A record is named after its time and commit; commit it. Times in it are this machine's, on that day:
 it swings by a fifth. What counts are ratios, taken within one run, and instructions, which repeat.
@@ -173,70 +172,6 @@ def doubt(own: Mapping[str, float]) -> float:
     return (own["high"] - own["low"]) / 2 / own["value"] / 10**0.5 if "low" in own else 0.0
 
 
-# ----------------------------------------------------------------------------- tables for documents
-
-
-def tables(record: Mapping[str, Any]) -> Iterator[str]:
-    """Markdown: the gateways, then the budgets."""
-    found = record["figures"]
-    yield figures.describe(record["environment"])
-    yield ""
-    columns = [
-        "gateway",
-        "CPU µs/request",
-        "user",
-        "system",
-        "its Redis",
-        "÷ nginx",
-        "requests/s",
-        "p50 µs",
-        "p99 µs",
-        "p99.9 µs",
-    ]
-    columns += ["system calls", "Redis commands"]
-    yield f"| {' | '.join(columns)} |"
-    yield "|---" * len(columns) + "|"
-    for name in gateways(found):
-        yield gateway_row(name, found)
-    yield ""
-    yield "| budget | measured | wanted | |"
-    yield "|---|---|---|---|"
-    for budget in budgets.measured(found):
-        value = found[budget.figure]["value"]
-        verdict = "met" if budget.is_met(found) else "**missed**"
-        yield f"| {budget.text} | {value:,.2f} | {budget.wanted} | {verdict} |"
-
-
-def gateways(found: Mapping[str, Any]) -> Sequence[str]:
-    """Those of the main table, the one that costs least first."""
-    names = {path.split("/")[1] for path in found if path.startswith("gateway/") and path.endswith("/cpu")}
-    return sorted(names, key=lambda name: found[f"gateway/{name}/cpu"]["value"])
-
-
-def gateway_row(name: str, found: Mapping[str, Any]) -> str:
-    """A row of the main table."""
-
-    def value(quantity: str, form: str) -> str:
-        own = found.get(f"gateway/{name}/{quantity}")
-        return format(own["value"], form) if own else ""
-
-    cells = [
-        f"**{name}**" if name.startswith("fastticket") else name,
-        value("cpu", ".1f"),
-        value("user", ".1f"),
-        value("system", ".1f"),
-        value("redis", ".1f"),
-        value("cpu ÷ nginx", ".2f"),
-        value("rate", ",.0f"),
-        value("p50", ",.0f"),
-        value("p99", ",.0f"),
-        value("p999", ",.0f"),
-        value("system calls", ".1f"),
-        value("redis commands", ".3g"),
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
 def main() -> int:
     """Run as a program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -247,7 +182,6 @@ def main() -> int:
     comparing = actions.add_parser("compare")
     comparing.add_argument("old", type=Path, nargs="?")
     comparing.add_argument("new", type=Path, nargs="?")
-    actions.add_parser("table").add_argument("record", type=Path, nargs="?")
     options = parser.parse_args()
     if options.action == "run":
         path, failed = run(options.quick, options.only)
@@ -257,15 +191,12 @@ def main() -> int:
         print(*(f"FAILED: {name}" for name in failed), sep="\n")
         return 1 if failed else 0
     known = records()
-    wanted = 2 if options.action == "compare" else 1
-    chosen = [path for path in (getattr(options, name, None) for name in ("old", "new", "record")) if path]
-    chosen = chosen if len(chosen) == wanted else [*chosen, *known[len(chosen) - wanted :]]
-    if len(chosen) < wanted:
-        raise SystemExit(
-            f"track: {wanted} records are needed; there are {len(known)} in {HISTORY}. `make bench` writes one"
-        )
+    chosen = [path for path in (options.old, options.new) if path]
+    chosen = [*chosen, *known[len(chosen) - 2 :]] if len(chosen) < 2 else chosen
+    if len(chosen) < 2:
+        raise SystemExit(f"track: two records are needed; there are {len(known)} in {HISTORY}. `make bench` writes one")
     contents = [json.loads(path.read_text()) for path in chosen]
-    print(*(compare(*contents) if options.action == "compare" else tables(*contents)), sep="\n")
+    print(*compare(*contents), sep="\n")
     return 0
 
 

@@ -16,7 +16,9 @@ sys.path.append(str(BENCH))
 import budgets  # noqa: E402
 import capacity  # noqa: E402
 import gate  # noqa: E402
+import quotes  # noqa: E402
 import report  # noqa: E402
+import tables  # noqa: E402
 import track  # noqa: E402
 
 RECORDS = [json.loads(path.read_text()) for path in track.records()]
@@ -56,7 +58,9 @@ def test_the_baseline_has_all_that_is_judged():
 
 
 def test_every_budget_is_shown_by_a_figure_of_the_last_record():
-    assert budgets.measured(RECORDS[-1]["figures"]) == budgets.BUDGETS
+    """But for those of benchmarks that are newer than it (test_figures.py)."""
+    known = [budget for budget in budgets.BUDGETS if not budget.figure.startswith(quotes.NEWER)]
+    assert [each for each in known if each not in budgets.measured(RECORDS[-1]["figures"])] == []
 
 
 def record_with(**figures):
@@ -95,9 +99,11 @@ def test_compare_tells_what_changed_and_not_what_swings():
 
 
 def test_the_tables_name_every_gateway_and_budget():
-    told = "\n".join(track.tables(RECORDS[-1]))
-    assert all(f"| {name} |" in told or f"| **{name}** |" in told for name in track.gateways(RECORDS[-1]["figures"]))
-    assert told.count("missed") + told.count("| met |") == len(budgets.BUDGETS)
+    told = "\n".join(tables.all_gateways(RECORDS[-1]))
+    assert all(f"| {name} |" in told or f"| **{name}** |" in told for name in tables.gateways(RECORDS[-1]["figures"]))
+    verdicts = [line.split("|")[-2].strip() for line in list(tables.budget_table(RECORDS[-1]))[2:]]
+    assert len(verdicts) == len(budgets.BUDGETS)
+    assert set(verdicts) <= {"met", "**missed**", "not measured"}
 
 
 class Page(html.parser.HTMLParser):
@@ -124,7 +130,7 @@ def test_the_report_stands_on_its_own():
     page.feed(report.page(RECORDS))
     assert page.loaded == []
     assert page.plots >= 10
-    assert all(budget.text in page.text for budget in budgets.BUDGETS)
+    assert all(budget.text in page.text for budget in budgets.measured(RECORDS[-1]["figures"]))
 
 
 def test_the_model_of_the_store_s_load_fits_what_was_measured():

@@ -1,5 +1,5 @@
-"""The benchmarks of the store run, in small, and what they find is what the promises say. Their
-figures are not judged here.
+"""The benchmarks of the store and of a reload run, in small, and what they find is what the
+promises say. Their figures are not judged here.
 """
 
 import json
@@ -39,3 +39,10 @@ def test_a_gateway_asks_redis_almost_never(tmp_path):
 def test_bytes_a_session(tmp_path):
     found = run(tmp_path, "store_memory.py", "--sessions", "20000")
     assert found["store memory/Linkis"] < found["store memory/fastticket"] < found["store memory/Spring Session"]
+
+
+@pytest.mark.alone
+def test_a_reload_fails_no_request(tmp_path):
+    found = run(tmp_path, "reload.py", "--reloads", "1", "--sessions", "2000", "--rate", "500")
+    assert found["reload/requests"] == 4000  # two windows of 2 s, and each session once
+    assert found["reload/failed"] == 0

@@ -106,6 +106,32 @@ def test_the_tables_name_every_gateway_and_budget():
     assert set(verdicts) <= {"met", "**missed**", "not measured"}
 
 
+REPORTS = """
+import json, pathlib, sys
+told = {"figures": {sys.argv[1]: {"value": 1.0, "unit": "µs"}}, "series": {}}
+pathlib.Path(sys.argv[sys.argv.index("--json") + 1]).write_text(json.dumps(told))
+sys.exit(int(sys.argv[2]))
+"""
+
+
+def test_a_benchmark_that_fails_costs_no_figures_of_others(tmp_path, monkeypatch):
+    """It is named, and can be measured again. A missed budget, exit status 1, is no failure."""
+    script = tmp_path / "script.py"
+    script.write_text(REPORTS)
+    broken = tmp_path / "broken.py"
+    monkeypatch.setattr(track, "HISTORY", tmp_path / "history")
+    monkeypatch.setattr(track, "CALLS", ())
+    names = {"first": [str(script), "a", "0"], "second": [str(broken), "b", "0"], "third": [str(script), "c", "1"]}
+    monkeypatch.setattr(track, "BENCHMARKS", {name: (command, command) for name, command in names.items()})
+    path, failed = track.run(is_quick=False)
+    assert failed == ["second"]
+    assert json.loads(path.read_text())["figures"].keys() == {"a", "c"}
+    broken.write_text(REPORTS)
+    assert track.run(is_quick=False, only=["second"]) == (path, [])
+    assert json.loads(path.read_text())["figures"].keys() == {"a", "b", "c"}
+    assert [each.name for each in track.HISTORY.iterdir()] == [path.name]
+
+
 class Page(html.parser.HTMLParser):
     """What a browser would load, and what it would draw."""
 

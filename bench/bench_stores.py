@@ -30,6 +30,7 @@ from sessions import start_redis
 
 import fastticket
 from fastticket.core.ticket import encode_session_id
+from fastticket.core.touches import Touches
 from fastticket.stores.contract import Request, Store, StoredSession, shard_of
 
 AT_ONCE = 400
@@ -95,7 +96,7 @@ class Scene:
         async def call() -> None:
             self._deadline_ms += 1
             requests = {
-                shard: Request(None, [(s.id, s.principal, self._deadline_ms) for s in sessions])
+                shard: Request(None, Touches.of(shard, [(s.id, s.principal, self._deadline_ms) for s in sessions]))
                 for shard, sessions in grouped.items()
             }
             replies = await store.exchange(requests)

@@ -45,6 +45,7 @@ from sessions import make_sessions, redis_commands, start_redis
 
 import fastticket
 from fastticket.core.ticket import encode_session_id
+from fastticket.core.touches import Touches
 from fastticket.stores.contract import Reply, Request, Store, StoredSession, shard_of
 
 HIT_ROUNDS = 40
@@ -369,7 +370,7 @@ def by_shard(
 
 def touches(store: Store, order: random.Random, count: int, now_ms: int, number: int) -> dict[int, Request]:
     return {
-        shard: Request(None, [(s.id, s.principal, s.idle_deadline_ms + number) for s in chosen])
+        shard: Request(None, Touches.of(shard, [(s.id, s.principal, s.idle_deadline_ms + number) for s in chosen]))
         for shard, chosen in by_shard(store, order, count, now_ms, AT_ONCE).items()
     }
 

@@ -32,11 +32,13 @@ HISTORY = HERE / "history"
 Command = list[str]
 SOURCE = ("commit", "changed_files", "versions")
 
+BY_WRK = ("nginx", "fastticket", "haproxy, jwt_verify", "nginx, auth_request", "floor: 2 recv, 2 send")
+
 # Name -> command; `--json FILE` is added. The quick ones keep `--quick` within ten minutes.
 BENCHMARKS: dict[str, tuple[Command, Command]] = {
     "instructions": (["instructions.py"], ["instructions.py"]),
     "gateway": (["gateway.py"], ["gateway.py", "--quick"]),
-    "wrk": (["gateway.py", "--wrk"], ["gateway.py", "--wrk", "--only", "nginx", "fastticket"]),
+    "wrk": (["gateway.py", "--wrk", "--only", *BY_WRK], ["gateway.py", "--wrk", "--only", "nginx", "fastticket"]),
     "flush": (["flush.py"], ["flush.py"]),
     "store load": (["store_load.py"], ["store_load.py", "--seconds", "3", "--only", "fastticket"]),
     "store memory": (["store_memory.py"], ["store_memory.py", "--sessions", "20000"]),

@@ -398,6 +398,14 @@ static void on_client(struct connection *c) {
     if (!is_paced && now < slice_ends_ns) send_next_request(now);
 }
 
+static void on_client_event(struct connection *c, uint32_t events) {
+    uint64_t ended = failed + reopened + closed_idle;
+    on_client(c);
+    bool is_same = failed + reopened + closed_idle == ended;
+    /* The end came with the last answer, which was all that was read; no further event tells of it. */
+    if (is_paced && is_same && !c->is_waiting && events & (EPOLLRDHUP | EPOLLHUP)) reopen(c, &closed_idle);
+}
+
 /* ---- commands ---- */
 
 static void poll_once(void) {
@@ -408,7 +416,7 @@ static void poll_once(void) {
         if (c->side == LISTENER || c->side == AUTH_LISTENER)
             accept_servers(c);
         else if (c->side == CLIENT)
-            on_client(c);
+            on_client_event(c, events[i].events);
         else
             on_server(c);
     }

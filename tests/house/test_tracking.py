@@ -2,10 +2,14 @@
 not judged here.
 """
 
+import dataclasses
 import html.parser
 import itertools
 import json
+import random
+import statistics
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -157,6 +161,24 @@ def test_the_report_stands_on_its_own():
     assert page.loaded == []
     assert page.plots >= 10
     assert all(budget.text in page.text for budget in budgets.measured(RECORDS[-1]["figures"]))
+
+
+def test_the_threads_of_a_gateway_cost_the_store_what_one_does():
+    """They share a near cache, so cores are not in the load; only the gateways are fewer."""
+    fleet = capacity.Fleet(4, 5e6, 1e6)
+    assert capacity.load(dataclasses.replace(fleet, cores=8)) == capacity.load(fleet)
+    one, eight = (capacity.plan(1e8, dataclasses.replace(fleet, cores=n), capacity.Costs()) for n in (1, 8))
+    assert eight.fleet.gateways < one.fleet.gateways / 4
+    assert eight.store.loads < one.store.loads
+    assert eight.first_thread <= capacity.UTILISATION
+
+
+@pytest.mark.parametrize(("cores", "connections"), [(2, 64), (8, 100), (8, 1000), (32, 10_000)])
+def test_the_busiest_thread_has_what_chance_gives_it(cores, connections):
+    draw = random.Random(1)
+    most = [max(Counter(draw.choices(range(cores), k=connections)).values()) * cores / connections for _ in range(200)]
+    expected = statistics.mean(most)
+    assert expected <= capacity.busiest(cores, connections) <= 1 + 2.2 * (expected - 1)
 
 
 def test_the_model_of_the_store_s_load_fits_what_was_measured():

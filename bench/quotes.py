@@ -35,7 +35,7 @@ import track
 ROOT = track.HERE.parent
 QUOTES = track.HERE / "quotes"
 HOLE = re.compile(r"\{([^{}|]+)(?:\|(/\d+)?([^{}]*))?\}")
-#: Figures of benchmarks that are newer than the newest record. None, once there is one of all.
+#: Benchmarks that are newer than some record; one that has no figure of them has a dash instead.
 NEWER: tuple[str, ...] = ("attributes/", "crowd/", "storm/", "reload/", "scale/threads/", "revocation/revocations")
 NUMBER = r"(—|\d[\d,.]*)"
 
@@ -113,6 +113,11 @@ def _value(hole: re.Match[str], found: Mapping[str, Any]) -> str:
         return "—"
     value = found[name]["value"] / int((divisor or "/1")[1:])
     return format(value, form if form.startswith(",") else f",{form}") if form else figures.said(value)
+
+
+def is_newer(name: str, found: Mapping[str, Any]) -> bool:
+    """Whether a figure is of a benchmark that the record knows nothing of."""
+    return any(name.startswith(newer) and not any(own.startswith(newer) for own in found) for newer in NEWER)
 
 
 def differences(record: Mapping[str, Any]) -> Iterator[str]:

@@ -190,7 +190,8 @@ def main() -> int:
         print(
             f"written: {path}, in {sum(json.loads(path.read_text())['environment']['seconds'].values()) / 60:.0f} min"
         )
-        print(*(f"FAILED: {name}" for name in failed), sep="\n")
+        print("`make bench-quote` writes its figures into the documents")
+        print(*(f"FAILED: {name}; again: track.py run --only '{name}'" for name in failed), sep="\n")
         return 1 if failed else 0
     known = records()
     chosen = [path for path in (options.old, options.new) if path]

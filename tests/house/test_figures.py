@@ -75,7 +75,7 @@ def test_a_bytes_of_a_session_has_one_value_on_every_page():
     """Three pages once gave three."""
     found = set()
     for name in PAGES:
-        found |= set(re.findall(r"near cache, (?:a session \| |about )(\d+) bytes", (ROOT / name).read_text()))
+        found |= set(re.findall(r"near cache[,;] (?:a session \| |about )(\d+) bytes", (ROOT / name).read_text()))
         found |= set(re.findall(r"capacity`, (\d+)\s+bytes a\s+session", (ROOT / name).read_text()))
     assert found == {f"{RECORD['figures']['core/near cache, bytes a session']['value']:.0f}"}
 

@@ -35,8 +35,9 @@
 # To measure, on a quiet machine
 #   make bench      every benchmark; leaves a record in bench/history/                      30 minutes
 #   make bench-NAME one of gateway, calls, scale, instructions, revocation, flush,
-#                   store-load, store-memory, attributes, storm, crowd, hmac
+#                   store-load, store-memory, attributes, storm, reload, crowd, hmac
 #   make bench-compare, make bench-report   compare the records, and draw them
+#   make bench-quote    write the figures of the newest record into the documents
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -69,8 +70,8 @@ QUICK_TESTS := tests/core $(addprefix tests/dataplane/test_,$(addsuffix .py,acce
 	$(addprefix tests/gateway/test_gateway_,$(addsuffix .py,auth clients cookies http limits own_fields personal routes sessions set_cookie upstreams withheld)) \
 	tests/gateway/test_linkis.py $(addprefix tests/house/test_,$(addsuffix .py,architecture documents mutations references))
 
-.PHONY: run test quick gate check rooms model fuzz real faults drill corpus suites mutations bench bench-compare bench-report bench-calls bench-gateway bench-scale bench-instructions \
-	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-crowd bench-flush bench-hmac \
+.PHONY: run test quick gate check rooms model fuzz real faults drill corpus suites mutations bench bench-compare bench-report bench-quote bench-calls bench-gateway bench-scale bench-instructions \
+	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-reload bench-crowd bench-flush bench-hmac \
 	coverage-core counted-build counted-tests compiled-tests clean
 
 run: $(VENV)/built
@@ -181,10 +182,14 @@ bench-compare: $(VENV)/built-dev
 bench-report: $(VENV)/built-dev
 	$(BIN)/python bench/report.py
 
+# What differs, it prints; tests/house/test_figures.py is red until it is done.
+bench-quote: $(VENV)/built-dev
+	$(BIN)/python bench/quotes.py --write
+
 bench-calls: $(VENV)/built-bench
 	$(BIN)/python -m pytest -q bench/bench_core.py bench/bench_cache.py bench/bench_stores.py bench/bench_middleware.py
 
-bench-gateway bench-crowd bench-storm bench-scale bench-instructions bench-revocation bench-store-load bench-store-memory \
+bench-gateway bench-crowd bench-storm bench-reload bench-scale bench-instructions bench-revocation bench-store-load bench-store-memory \
 		bench-attributes bench-flush: \
 		bench-%: $(VENV)/built-bench
 	$(BIN)/python bench/$(subst -,_,$*).py

@@ -12,6 +12,7 @@ passes.py says how it is timed. The empty calls show how much of it is the call 
 from __future__ import annotations
 
 import base64
+import collections
 import functools
 import hashlib
 import hmac
@@ -148,9 +149,8 @@ def full_cache(sessions: int) -> tuple[TicketCache, int]:
 
 
 def check_all(cache: TicketCache, tickets: list[str]) -> None:
-    check = cache.check
-    for ticket in tickets:
-        check(ticket)
+    """With as little Python around a call as there can be: no bytecode runs in between."""
+    collections.deque(map(cache.check, tickets), maxlen=0)
 
 
 @pytest.mark.parametrize("sessions", [FEW_SESSIONS, MANY_SESSIONS])

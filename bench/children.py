@@ -50,18 +50,18 @@ def run_program(main: Callable[[], int | None]) -> NoReturn:
 
 
 class Child:
-    """A process of ours on one core, ended with us. Its standard error goes to a file that is shown
-    if it fails.
+    """A process of ours on one core, or on a list of them as taskset takes it; ended with us. Its
+    standard error goes to a file that is shown if it fails.
     """
 
     def __init__(
-        self, core: int, command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None
+        self, cores: int | str, command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None
     ) -> None:
         self._name = " ".join(map(str, command))
         self._log = log
         with log.open("wb") as error:
             self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", str(core), *map(str, command)],
+                ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", str(cores), *map(str, command)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=error,
@@ -143,6 +143,12 @@ def cpu_ns(pids: Sequence[int]) -> int:
     By each process's clock: clock_getcpuclockid(3).
     """
     return sum(time.clock_gettime_ns(~pid << 3 | CPUCLOCK_SCHED) for pid in pids)
+
+
+def threads_ns(pids: Sequence[int]) -> dict[int, int]:
+    """The CPU time of each thread that these processes have now, by its id; in nanoseconds."""
+    stats = (stat for pid in pids for stat in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+    return {int(stat.parent.name): int(stat.read_text().split()[0]) for stat in stats}
 
 
 def user_ns(pids: Sequence[int]) -> int:

@@ -211,6 +211,10 @@ def main() -> int:
         found = measure(Path(folder), options.idle, options.slow)
     written = {
         "crowd/ratio/p99": figures.figure(found["ratio"], "ratio"),
+        "crowd/p99 among": figures.figure(found["p99_among_us"], "µs"),
+        "crowd/p99 without": figures.figure(found["p99_without_us"], "µs"),
+        "crowd/rate among": figures.figure(found["requests_per_s_among"], "requests/s"),
+        "crowd/rate without": figures.figure(found["requests_per_s_without"], "requests/s"),
         "crowd/idle connection": figures.figure(found["bytes_an_idle_connection"], "bytes"),
     }
     figures.write(options.json, written)

@@ -52,6 +52,15 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     return first, median, third
 
 
+def said(value: float) -> str:
+    """A figure as the documents say it: whole from 100 on, with one place from 10 on, else with
+    two; what is whole has none.
+    """
+    if value == int(value) or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
 def series(x: Sequence[float], y: Sequence[float], x_unit: str, y_unit: str) -> dict[str, Any]:
     """One line of a plot."""
     return {"x": list(x), "y": list(y), "x_unit": x_unit, "y_unit": y_unit}

@@ -1,10 +1,10 @@
 """What a gateway costs a request, ours beside those that users would pick instead: CPU, requests a
-second, latencies, system calls.
+second, latencies, system calls. At 64 connections, and some of them at 256 as well.
 
-    .venv/bin/python bench/gateway.py   every candidate, 20 rounds, about five minutes
-    … --quick                4 rounds of those that budgets name, one minute
+    .venv/bin/python bench/gateway.py   every candidate, 20 rounds, about six minutes
+    … --quick                4 rounds of those that budgets name, one minute and a half
     … --only nginx fastticket
-    … --connections 256      the number that the budget of p99 is for
+    … --connections 64       and not the run at 256 beside it
     … --wrk                  wrk, and an nginx as the upstream, instead of load.c: see below
     … --json FILE            the figures
 
@@ -71,25 +71,32 @@ SLICE_MS = 400
 ROUNDS = 20
 QUICK_ROUNDS = 4
 WARM_UP_SLICES_MAX = 40
-TRACED_MS = 1000
+TRACED_MS = 500
 WRK_S = 2
 WRK_ROUNDS = 3
 
 REFERENCE = "nginx"
 OURS = "fastticket"
+TWO_THREADS = "fastticket, 2 threads"
+UNIX = "fastticket, Unix upstream"
 QUICK = [
     REFERENCE,
     OURS,
-    "fastticket, Unix upstream",
+    TWO_THREADS,
+    UNIX,
     "nginx, auth_request",
     "nginx, Lua, HMAC, Redis",
     "haproxy, jwt_verify",
 ]
 QUICK += ["naive: GET, EXPIRE", "floor: 2 recv, 2 send"]
 
+MANY_CONNECTIONS = 256
+AT_MANY = [REFERENCE, OURS, TWO_THREADS, UNIX, "haproxy, jwt_verify"]
+
 # What is divided by what, within each round.
 RATIOS = [
     (OURS, REFERENCE),
+    (TWO_THREADS, OURS),
     (OURS, "nginx, auth_request"),
     (OURS, "haproxy, jwt_verify"),
     (OURS, "nginx, Lua, HMAC, Redis"),
@@ -138,18 +145,24 @@ class Running:
         seen = 0
         for _ in range(WARM_UP_SLICES_MAX):
             seen += int(self._loader.slice(SLICE_MS, min(self._connections, 256))["requests"])
-            if seen >= 2 * SESSIONS:
+            if seen >= 2 * SESSIONS:  # a multiple, where there are fewer sessions
                 break
-        self._pids = self._gateway.child.processes()
+        self.pids = self._gateway.child.processes()
+        self.redis_port = self._gateway.redis_port
+        self.admin_port = self._gateway.admin_port
         self._redis_pids = [self._gateway.redis.pid] if self._gateway.redis else []
+
+    def pace(self, ms: int, rate: int) -> dict[str, float]:
+        """So many requests a second for so long. What the loader saw."""
+        return self._loader.pace(ms, rate)
 
     def slice(self, ms: int, at_once: int | None = None) -> dict[str, float]:
         """One slice: what the loader saw, and the CPU it took."""
-        cpu_before, user_before, redis_before = cpu_ns(self._pids), user_ns(self._pids), cpu_ns(self._redis_pids)
+        cpu_before, user_before, redis_before = cpu_ns(self.pids), user_ns(self.pids), cpu_ns(self._redis_pids)
         seen = self._load(ms, at_once)
         requests = seen["requests"]
-        seen["cpu_us"] = (cpu_ns(self._pids) - cpu_before) / 1e3 / requests
-        seen["user_us"] = (user_ns(self._pids) - user_before) / 1e3 / requests
+        seen["cpu_us"] = (cpu_ns(self.pids) - cpu_before) / 1e3 / requests
+        seen["user_us"] = (user_ns(self.pids) - user_before) / 1e3 / requests
         seen["redis_us"] = (cpu_ns(self._redis_pids) - redis_before) / 1e3 / requests
         seen["core_share"] = (seen["cpu_us"] + seen["redis_us"]) * requests / 1e6 / seen["seconds"]
         return seen
@@ -167,7 +180,7 @@ class Running:
         """System calls a request, by name. Being traced makes a gateway slow, so its batches are
         larger than they were.
         """
-        with system_calls(self._pids, folder) as calls:
+        with system_calls(self.pids, folder) as calls:
             requests = self._load(TRACED_MS)["requests"]
         return {name: count / requests for name, count in calls.items()}
 
@@ -181,12 +194,12 @@ class Running:
 
     def resident_kib(self) -> float:
         """Memory of all its processes; what they share counts once."""
-        texts = (Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self._pids)
+        texts = (Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.pids)
         return sum(int(found[1]) for text in texts if (found := re.search(r"^Pss:\s+(\d+)", text, re.M)))
 
     def require_same_processes(self) -> None:
         """As at the start: else somebody's CPU was not counted."""
-        if set(self._gateway.child.processes()) != set(self._pids):
+        if set(self._gateway.child.processes()) != set(self.pids):
             raise BenchError(f"{self.name}: processes came or went while it was measured")
 
     def stop(self) -> None:
@@ -285,28 +298,51 @@ def spread(value: Mapping[str, float], width: int) -> str:
 
 
 def run(options: argparse.Namespace) -> dict[str, figures.Figure]:
-    """Measure all candidates."""
+    """Measure the candidates, with one number of connections after the other."""
+    found: dict[str, figures.Figure] = {}
+    for connections in options.connections:
+        root = root_of(connections)
+        own = run_with(options, connections, root)
+        names = dict.fromkeys(path.split("/")[1] for path in own if path.endswith("/cpu"))
+        print(f"\n{connections} connections, {SESSIONS:,} sessions")
+        print(*table(own, root, list(names)), "", sep="\n", flush=True)
+        found |= own
+    return found
+
+
+def run_with(options: argparse.Namespace, connections: int, root: str) -> dict[str, figures.Figure]:
+    """Measure the candidates with so many connections. One that does not start is left out, and
+    said to be.
+    """
     names = options.only or (QUICK if options.quick else list(CANDIDATES))
+    if connections != CONNECTIONS and not options.only:
+        names = [name for name in AT_MANY if name in names]
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fastticket-bench-")))
         sessions = make_sessions(folder, SESSIONS)
         running = []
         for name in names:
             print(f"\rstarting {name:40}", end="", file=sys.stderr, flush=True)
-            running.append(Running(name, CANDIDATES[name], folder, sessions, options.connections))
-            stack.callback(running[-1].stop)
+            try:
+                running.append(Running(name, CANDIDATES[name], folder, sessions, connections))
+            except BenchError as error:
+                print(f"\nLEFT OUT: {name}: {error}", flush=True)
+            else:
+                stack.callback(running[-1].stop)
+        if not running:
+            raise BenchError("no candidate has started")
         slices = measure(running, QUICK_ROUNDS if options.quick else options.rounds, options.slice_ms)
         calls = {each.name: each.calls(folder) for each in running} if shutil.which("strace") else {}
         commands = {each.name: count for each in running if (count := each.redis_commands()) is not None}
     for name, own in calls.items():
         often = sorted(((count, call) for call, count in own.items() if count >= 0.005), reverse=True)
         print(f"system calls a request, {name}: " + ", ".join(f"{call} {count:.2f}" for count, call in often))
-    return found_figures(root_of(options), slices, calls, commands)
+    return found_figures(root, slices, calls, commands)
 
 
-def root_of(options: argparse.Namespace) -> str:
+def root_of(connections: int) -> str:
     """The beginning of the names of the figures."""
-    return "gateway" if options.connections == CONNECTIONS else f"gateway at {options.connections}"
+    return "gateway" if connections == CONNECTIONS else f"gateway at {connections}"
 
 
 # ---------------------------------------------------------------------------------- the cross-check
@@ -321,14 +357,14 @@ def run_wrk(options: argparse.Namespace) -> dict[str, figures.Figure]:
         for name in names:
             with contextlib.ExitStack() as stack:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fastticket-bench-")))
-                rates[name].append(wrk_rate(name, folder, stack, options.connections))
+                rates[name].append(wrk_rate(name, folder, stack))
     for name, own in rates.items():
         found[f"wrk/{name}/rate"] = figures.middle(own, "requests/s")
         print(f"{name:33} {spread(found[f'wrk/{name}/rate'], 10)} requests/s (wrk and upstream on core 1)")
     return found
 
 
-def wrk_rate(name: str, folder: Path, stack: contextlib.ExitStack, connections: int) -> float:
+def wrk_rate(name: str, folder: Path, stack: contextlib.ExitStack) -> float:
     candidate, sessions = CANDIDATES[name], make_sessions(folder, SESSIONS)
     if candidate.unix:
         raise BenchError(f"{name}: --wrk has no upstream on a Unix socket")
@@ -336,7 +372,7 @@ def wrk_rate(name: str, folder: Path, stack: contextlib.ExitStack, connections: 
     stack.callback(upstream.child.stop)
     gateway = candidate.start(Stage(folder, "gateway", upstream, sessions))  # type: ignore[arg-type]
     stack.callback(gateway.stop)
-    command = ["taskset", "-c", str(LOAD_CORE), program_path("wrk"), "-t1", f"-c{connections}", f"-d{WRK_S}s", "-s"]
+    command = ["taskset", "-c", str(LOAD_CORE), program_path("wrk"), "-t1", f"-c{CONNECTIONS}", f"-d{WRK_S}s", "-s"]
     command += [PEERS / "tickets-in-turn.lua", f"http://127.0.0.1:{gateway.port}/api/items"]
     command += ["--", sessions.cookies[candidate.cookies]]
     subprocess.run(command, check=True, capture_output=True)  # warm
@@ -371,7 +407,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of a slice for each candidate; %(default)s")
     parser.add_argument("--slice-ms", type=int, default=SLICE_MS, help="how long a slice is; %(default)s")
     parser.add_argument(
-        "--connections", type=int, default=CONNECTIONS, help="one request in flight on each; %(default)s"
+        "--connections",
+        type=int,
+        nargs="+",
+        default=[CONNECTIONS, MANY_CONNECTIONS],
+        metavar="N",
+        help="one request in flight on each; %(default)s",
     )
     parser.add_argument("--only", nargs="*", choices=CANDIDATES, metavar="CANDIDATE", help="; ".join(CANDIDATES))
     parser.add_argument("--wrk", action="store_true", help="the cross-check")
@@ -384,11 +425,7 @@ def main() -> int:
     build()
     found = run_wrk(options) if options.wrk else run(options)
     figures.write(options.json, found)
-    if not options.wrk:
-        names = dict.fromkeys(path.split("/")[1] for path in found if path.endswith("/cpu"))
-        print(f"{figures.describe(figures.environment())}; {options.connections} connections, {SESSIONS:,} sessions\n")
-        for line in (*table(found, root_of(options), list(names)), "", *budgets.lines(found)):
-            print(line)
+    print(figures.describe(figures.environment()), "", *budgets.lines(found), sep="\n")
     return 0
 
 

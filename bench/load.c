@@ -10,12 +10,18 @@
  *     connect PORT      {"connections": 64}                 to the gateway, on 127.0.0.1
  *     slice MS N        {"requests": 15234, ...}            N requests in flight for so long, then until all are answered; they go over
  *                                                           all connections in turn, one at a time on each
+ *     pace MS RATE      {"requests": 20000, "failed": 0,    RATE requests a second, due at even times whatever became of those before;
+ *                        "reopened": 3, "closed": 0, ...}   a latency counts from when its request was due. Here the gateway may close
+ *                                                           connections: "reopened" are those whose last answer announced it, "closed"
+ *                                                           those that closed while idle and had not; whatever else is not a good
+ *                                                           answer is "failed". Nothing is sent again
  *
  * "identified" are requests that came to the upstream with their user, `user-00017` for the ticket in line 17, in X-Forwarded-User;
  * "vouched_for" those with user-00000, which is all that the auth server ever says.
  *
  * Between commands it sleeps. Every answer is checked: status 200, as long as it says, and that of the request it was asked for.
- * Anything else ends the process with a message: a benchmark with wrong answers is none. `bench/gateway.py` builds and drives it.
+ * Anything else ends the process with a message, but for `pace`: a benchmark with wrong answers is none. `bench/loader.py` builds and
+ * drives it.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -110,11 +116,12 @@ static int ticket_count;
 static int epoll_fd;
 
 static uint32_t next_number;
-static int in_flight;
+static int in_flight, gateway_port;
 static int64_t slice_ends_ns, last_answer_ns;
+static bool is_paced;
 
 /* Of the slice. */
-static uint64_t requests, identified, vouched_for;
+static uint64_t requests, identified, vouched_for, failed, reopened, closed_idle;
 static uint64_t histogram[OCTAVES * BUCKETS_AN_OCTAVE];
 static int64_t slowest_ns;
 
@@ -187,8 +194,12 @@ static void flush(struct connection *c) {
             c->watches_out = true;
             return;
         }
-        if (c->side == CLIENT) die("send to the gateway: %s", strerror(errno));
-        close_server(c);
+        if (c->side == SERVER || c->side == AUTH_SERVER)
+            close_server(c);
+        else if (!is_paced)
+            die("send to the gateway: %s", strerror(errno));
+        else
+            c->out_sent = c->out_size; /* that it has closed is read next */
         return;
     }
 }
@@ -312,6 +323,25 @@ static void send_next_request(int64_t at_ns) {
     send_request(c, at_ns);
 }
 
+static void connect_client(struct connection *c) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)gateway_port)};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    c->fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (c->fd < 0 || connect(c->fd, (struct sockaddr *)&address, sizeof address)) die("connect: %s", strerror(errno));
+    set_no_delay(c->fd);
+    c->in_size = c->out_size = c->out_sent = 0;
+    c->is_waiting = c->watches_out = false;
+    watch(c, EPOLLIN | EPOLLRDHUP, EPOLL_CTL_ADD);
+}
+
+/* A connection that has ended, or whose gateway has broken a rule. */
+static void reopen(struct connection *c, uint64_t *counter) {
+    *counter += 1;
+    in_flight -= c->is_waiting;
+    close(c->fd);
+    connect_client(c);
+}
+
 static size_t content_length(const char *head, const char *end) {
     static const char name[] = "\r\ncontent-length:";
     for (const char *at = head; (at = memchr(at, '\r', (size_t)(end - at))) != NULL; at++)
@@ -324,7 +354,11 @@ static bool is_answered(struct connection *c) {
     char number[NUMBER_CHARS];
     char *end = memmem(c->in, c->in_size, "\r\n\r\n", 4);
     if (!end) return false;
-    if (memcmp(c->in, "HTTP/1.1 200", 12) != 0) die("not a 200: %.*s", (int)c->in_size, c->in);
+    if (memcmp(c->in, "HTTP/1.1 200", 12) != 0) {
+        if (!is_paced) die("not a 200: %.*s", (int)c->in_size, c->in);
+        reopen(c, &failed);
+        return false;
+    }
     c->in[c->in_size] = 0;
     const char *body = end + 4;
     size_t body_size = c->in_size - (size_t)(body - c->in), wanted = content_length(c->in, end);
@@ -337,7 +371,11 @@ static bool is_answered(struct connection *c) {
 
 static void on_client(struct connection *c) {
     flush(c);
-    if (!receive(c)) die("the gateway closed a connection");
+    if (!receive(c)) {
+        if (!is_paced) die("the gateway closed a connection");
+        reopen(c, c->is_waiting ? &failed : &closed_idle);
+        return;
+    }
     if (!c->is_waiting) {
         if (c->in_size) die("an answer that nobody asked for: %.*s", (int)c->in_size, c->in);
         return;
@@ -351,9 +389,21 @@ static void on_client(struct connection *c) {
     requests++;
     last_answer_ns = now;
     c->is_waiting = false;
-    c->in_size = 0;
     in_flight--;
-    if (now < slice_ends_ns) send_next_request(now);
+    if (is_paced && memmem(c->in, c->in_size, "\r\nConnection: close\r\n", 21)) {
+        reopen(c, &reopened);
+        return;
+    }
+    c->in_size = 0;
+    if (!is_paced && now < slice_ends_ns) send_next_request(now);
+}
+
+static void on_client_event(struct connection *c, uint32_t events) {
+    uint64_t ended = failed + reopened + closed_idle;
+    on_client(c);
+    bool is_same = failed + reopened + closed_idle == ended;
+    /* The end came with the last answer, which was all that was read; no further event tells of it. */
+    if (is_paced && is_same && !c->is_waiting && events & (EPOLLRDHUP | EPOLLHUP)) reopen(c, &closed_idle);
 }
 
 /* ---- commands ---- */
@@ -366,31 +416,42 @@ static void poll_once(void) {
         if (c->side == LISTENER || c->side == AUTH_LISTENER)
             accept_servers(c);
         else if (c->side == CLIENT)
-            on_client(c);
+            on_client_event(c, events[i].events);
         else
             on_server(c);
     }
 }
 
 static void connect_clients(int port) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    gateway_port = port;
     for (int i = 0; i < client_count; i++) {
-        struct connection *c = &clients[i];
-        c->fd = socket(AF_INET, SOCK_STREAM, 0);
-        c->side = CLIENT;
-        if (c->fd < 0 || connect(c->fd, (struct sockaddr *)&address, sizeof address)) die("connect: %s", strerror(errno));
-        set_no_delay(c->fd);
-        prepare_client(c);
-        watch(c, EPOLLIN | EPOLLRDHUP, EPOLL_CTL_ADD);
+        clients[i].side = CLIENT;
+        prepare_client(&clients[i]);
+        connect_client(&clients[i]);
     }
     printf("{\"connections\": %d}\n", client_count);
 }
 
 static void forget_slice(void) {
-    requests = identified = vouched_for = 0;
+    requests = identified = vouched_for = failed = reopened = closed_idle = 0;
     slowest_ns = 0;
     memset(histogram, 0, sizeof histogram);
+}
+
+static void settle(void) {
+    int64_t since_ns = now_ns();
+    while (in_flight) {
+        poll_once();
+        if (now_ns() > since_ns + SETTLE_MS * (int64_t)1000000) die("%d requests were never answered", in_flight);
+    }
+}
+
+static void tell_slice(int64_t start_ns) {
+    printf("{\"requests\": %llu, \"seconds\": %.6f, \"identified\": %llu, \"vouched_for\": %llu, \"failed\": %llu, \"reopened\": %llu, "
+           "\"closed\": %llu, \"p50_us\": %.1f, \"p99_us\": %.1f, \"p999_us\": %.1f, \"most_us\": %.1f}\n",
+           (unsigned long long)requests, (double)(last_answer_ns - start_ns) / 1e9, (unsigned long long)identified,
+           (unsigned long long)vouched_for, (unsigned long long)failed, (unsigned long long)reopened, (unsigned long long)closed_idle,
+           percentile_us(0.5), percentile_us(0.99), percentile_us(0.999), (double)slowest_ns / 1e3);
 }
 
 static void run_slice(int ms, int at_once) {
@@ -399,14 +460,26 @@ static void run_slice(int ms, int at_once) {
     forget_slice();
     slice_ends_ns = start_ns + (int64_t)ms * 1000000;
     for (int i = 0; i < at_once; i++) send_next_request(now_ns());
-    while (in_flight) {
-        poll_once();
-        if (now_ns() > slice_ends_ns + SETTLE_MS * (int64_t)1000000) die("%d requests were never answered", in_flight);
+    while (now_ns() < slice_ends_ns) poll_once();
+    settle();
+    tell_slice(start_ns);
+}
+
+static void run_paced(int ms, int rate) {
+    is_paced = true;
+    forget_slice();
+    poll_once(); /* with what was closed since the last command */
+    int64_t start_ns = last_answer_ns = now_ns();
+    slice_ends_ns = start_ns + (int64_t)ms * 1000000;
+    for (int64_t number = 0, due_ns = start_ns; due_ns < slice_ends_ns; due_ns = start_ns + ++number * 1000000000 / rate) {
+        do poll_once();
+        while (now_ns() < due_ns || (in_flight == client_count && now_ns() < last_answer_ns + SETTLE_MS * (int64_t)1000000));
+        if (in_flight == client_count) die("no answers for %d ms", SETTLE_MS);
+        send_next_request(due_ns);
     }
-    printf("{\"requests\": %llu, \"seconds\": %.6f, \"identified\": %llu, \"vouched_for\": %llu, \"p50_us\": %.1f, \"p99_us\": %.1f, "
-           "\"p999_us\": %.1f}\n",
-           (unsigned long long)requests, (double)(last_answer_ns - start_ns) / 1e9, (unsigned long long)identified,
-           (unsigned long long)vouched_for, percentile_us(0.5), percentile_us(0.99), percentile_us(0.999));
+    settle();
+    is_paced = false;
+    tell_slice(start_ns);
 }
 
 /* ---- start ---- */
@@ -475,6 +548,8 @@ int main(int argument_count, char **arguments) {
             connect_clients(number);
         else if (sscanf(line, "slice %d %d", &number, &at_once) == 2 && at_once >= 1 && at_once <= client_count)
             run_slice(number, at_once);
+        else if (sscanf(line, "pace %d %d", &number, &at_once) == 2 && at_once >= 1)
+            run_paced(number, at_once);
         else
             die("unknown command: %s", line);
     }

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from children import LOAD_CORE, START_TIMEOUT_S, Child
@@ -46,11 +47,16 @@ class Loader:
         """
         return self._command(f"slice {ms} {at_once or self._connections}", ms / 1000 + 10)
 
+    def pace(self, ms: int, rate: int, meanwhile: Callable[[], object] = lambda: None) -> dict[str, float]:
+        """So many requests a second, for so long, whatever becomes of them. What came of it."""
+        return self._command(f"pace {ms} {rate}", 3 * ms / 1000 + 20, meanwhile)
+
     def stop(self) -> None:
         """End the process."""
         self._child.stop()
 
-    def _command(self, text: str, timeout_s: float) -> dict[str, float]:
+    def _command(self, text: str, timeout_s: float, meanwhile: Callable[[], object] = lambda: None) -> dict[str, float]:
         self._child.write_line(text)
+        meanwhile()
         answer: dict[str, float] = json.loads(self._child.read_line(timeout_s))
         return answer

@@ -24,6 +24,7 @@ import budgets
 import figures
 import matplotlib as mpl
 import matplotlib.ticker
+import tables
 import track
 
 mpl.use("svg")
@@ -207,7 +208,7 @@ def budget_section(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def gateway_section(found: Mapping[str, Any]) -> Iterator[str]:
-    names = sorted(track.gateways(found), key=lambda name: whole_cpu(found, name))
+    names = sorted(tables.gateways(found), key=lambda name: whole_cpu(found, name))
     if not names:
         return
     yield "<h2>A request through a gateway</h2>"

@@ -1,11 +1,12 @@
 """What things cost as the work grows.
 
-    python bench/scale.py [--only sessions connections workers gateways shards redis] [--json FILE]
+    python bench/scale.py [--quick] [--only sessions connections threads gateways shards redis]
+                          [--json FILE]
 
-sessions      10^3 to 10^7 in a near cache: ns a hit in random order, bytes a session
+sessions      10^3 to 10^6 in a near cache: ns a hit in random order, bytes a session
 connections   4 to 10,000 on a gateway, at most 256 requests in flight: CPU a request, p99, memory a
               connection; nginx beside it
-workers       1 and 2, sharing one core: CPU a request, Redis commands a request
+threads       1 and 2, on two cores: requests/s by CPU, Redis commands, touches, memory (threads.py)
 gateways      1 to 8 on one Redis, balanced at random and by the ticket: Redis commands, touches,
               Redis' CPU
 shards        1 to 64, of one gateway: the same
@@ -21,7 +22,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import functools
+import dataclasses
 import random
 import statistics
 import tempfile
@@ -36,6 +37,7 @@ import candidates
 import figures
 import gateway
 import redis
+import threads
 import uvloop
 from children import GATEWAY_CORE, LOAD_CORE, Child, claim_machine, cpu_ns, run_program
 from loader import build
@@ -46,26 +48,48 @@ from fastticket.core.ticket import encode_session_id
 from fastticket.core.touches import Touches
 from fastticket.stores.contract import Reply, Request, Store, StoredSession, shard_of
 
-NEAR_SESSIONS = [10**3, 10**4, 10**5, 10**6, 10**7]
 HIT_ROUNDS = 40
-CONNECTIONS = [4, 16, 64, 256, 1024, 4096, 9900]  # connections_max is 10,000
 IN_FLIGHT_MAX = 256
-GATEWAY_ROUNDS = 8
-GATEWAYS = [1, 2, 4, 8]
-SHARDS = [1, 4, 16, 64]
 FLEET_SESSIONS = 1_000
 FLEET_RATE = 8_000
-FLEET_S = 5.0
 WARM_UP_S = 2.0
 # One gateway with other settings; the model shall get these right, too. A session is asked every
 # 0.125 s, and what began together goes in waves: these runs are long, so that a wave more or less
 # does not count.
 SETTINGS = {"touch resolution 1 s": {"touch_resolution_ms": 1000}, "recheck 3 s": {"recheck_s": 3}}
-SETTINGS_S = 30.0
 TURNS_PER_S = 100
-REDIS_SESSIONS = [10**3, 10**4, 10**5, 10**6]
 AT_ONCE = 400
 EXCHANGES = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Extent:
+    """How far the work grows, and how long a run of it takes."""
+
+    near_sessions: Sequence[int] = (10**3, 10**4, 10**5, 10**6)
+    connections: Sequence[int] = (4, 16, 64, 256, 1024, 4096, 9900)  # connections_max is 10,000
+    rounds: int = 8
+    threads_rounds: int = threads.ROUNDS
+    paced_s: int = threads.PACED_S
+    gateways: Sequence[int] = (1, 2, 4, 8)
+    shards: Sequence[int] = (1, 4, 16, 64)
+    fleet_s: float = 5.0
+    settings_s: float = 30.0
+    redis_sessions: Sequence[int] = (10**3, 10**4, 10**5, 10**6)
+
+
+QUICK = Extent(
+    near_sessions=(10**3, 10**5),
+    connections=(64, 256),
+    rounds=2,
+    threads_rounds=3,
+    paced_s=6,
+    gateways=(1, 2),
+    shards=(1, 16),
+    fleet_s=2.0,
+    settings_s=6.0,
+    redis_sessions=(10**3, 10**4),
+)
 
 Found = tuple[dict[str, figures.Figure], dict[str, Any]]
 
@@ -80,9 +104,9 @@ def tell(path: str, found: dict[str, figures.Figure]) -> None:
 # ----------------------------------------------------------------------- sessions in the near cache
 
 
-def sessions() -> Found:
+def sessions(extent: Extent) -> Found:
     found, ns, sizes = {}, [], []
-    for count in NEAR_SESSIONS:
+    for count in extent.near_sessions:
         cache, issued_at_ms = bench_core.full_cache(count)
         keys, order, rounds_ns = fastticket.Keyring([(1, bench_core.SECRET)]), random.Random(count), []
         for _ in range(HIT_ROUNDS):
@@ -101,35 +125,37 @@ def sessions() -> Found:
         )
         bench_core.full_cache.cache_clear()
     return found, {
-        "near cache: cost of a hit": figures.series(NEAR_SESSIONS, ns, "sessions in the near cache", "ns a hit"),
-        "near cache: memory": figures.series(NEAR_SESSIONS, sizes, "sessions in the near cache", "bytes a session"),
+        "near cache: cost of a hit": figures.series(extent.near_sessions, ns, "sessions in the near cache", "ns a hit"),
+        "near cache: memory": figures.series(
+            extent.near_sessions, sizes, "sessions in the near cache", "bytes a session"
+        ),
     }
 
 
-# ---------------------------------------------------------------- connections, workers of a gateway
+# ---------------------------------------------------------------- connections of a gateway
 
 
-def connections() -> Found:
+def connections(extent: Extent) -> Found:
     found: dict[str, figures.Figure] = {}
     names = ("fastticket", "nginx")
-    for count in CONNECTIONS:
+    for count in extent.connections:
         found |= side_by_side(
-            "scale/connections", {f"{count}, {name}": candidates.CANDIDATES[name] for name in names}, count
+            "scale/connections",
+            {f"{count}, {name}": candidates.CANDIDATES[name] for name in names},
+            count,
+            extent.rounds,
         )
     lines = {}
     for name in names:
         for quantity, title, unit in (("cpu", "CPU", "µs of CPU a request"), ("p99", "p99", "µs, p99")):
-            y = [found[f"scale/connections/{count}, {name}/{quantity}"]["value"] for count in CONNECTIONS]
-            lines[f"gateway, {title}: {name}"] = figures.series(CONNECTIONS, y, "connections", unit)
+            y = [found[f"scale/connections/{count}, {name}/{quantity}"]["value"] for count in extent.connections]
+            lines[f"gateway, {title}: {name}"] = figures.series(extent.connections, y, "connections", unit)
     return found, lines
 
 
-def workers() -> Found:
-    started = {str(n): functools.partial(candidates.fastticket, store="redis", workers=n) for n in (1, 2)}
-    return side_by_side("scale/workers", {name: candidates.Candidate(start) for name, start in started.items()}, 64), {}
-
-
-def side_by_side(path: str, chosen: Mapping[str, candidates.Candidate], count: int) -> dict[str, figures.Figure]:
+def side_by_side(
+    path: str, chosen: Mapping[str, candidates.Candidate], count: int, rounds: int
+) -> dict[str, figures.Figure]:
     """Gateways with so many connections each, in turn: CPU a request, p99, and resident memory."""
     build()
     found: dict[str, figures.Figure] = {}
@@ -141,7 +167,7 @@ def side_by_side(path: str, chosen: Mapping[str, candidates.Candidate], count: i
             running.append(gateway.Running(name, candidate, folder, made, count))
             stack.callback(running[-1].stop)
         at_once = min(count, IN_FLIGHT_MAX)
-        slices = gateway.measure(running, GATEWAY_ROUNDS, gateway.SLICE_MS, at_once)
+        slices = gateway.measure(running, rounds, gateway.SLICE_MS, at_once)
         for each in running:
             own = slices[each.name]
             found[f"{path}/{each.name}/cpu"] = figures.middle([s["cpu_us"] for s in own], "µs a request")
@@ -151,16 +177,20 @@ def side_by_side(path: str, chosen: Mapping[str, candidates.Candidate], count: i
     return found
 
 
+def in_threads(extent: Extent) -> Found:
+    return threads.measure(extent.threads_rounds, extent.paced_s), {}
+
+
 # ----------------------------------------------------------------------------- a fleet on one Redis
 
 
-def gateways() -> Found:
+def gateways(extent: Extent) -> Found:
     found: dict[str, figures.Figure] = {}
     for routing in ("round robin", "hashed"):
-        for count in GATEWAYS:
-            found |= fleet(f"scale/gateways/{count}, {routing}", count, 16, routing)
+        for count in extent.gateways:
+            found |= fleet(f"scale/gateways/{count}, {routing}", count, 16, routing, extent.fleet_s)
     for name, settings in SETTINGS.items():
-        found |= fleet(f"scale/settings/{name}", 1, 16, "round robin", settings)
+        found |= fleet(f"scale/settings/{name}", 1, 16, "round robin", extent.settings_s, settings)
     lines = {}
     for quantity, unit in (
         ("commands", "Redis commands for 1,000 requests"),
@@ -168,27 +198,32 @@ def gateways() -> Found:
         ("redis", "Redis' CPU, µs a request"),
     ):
         for routing in ("round robin", "hashed"):
-            y = [found[f"scale/gateways/{count}, {routing}/{quantity}"]["value"] for count in GATEWAYS]
-            lines[f"fleet, {quantity}: {routing}"] = figures.series(GATEWAYS, y, "gateways", unit)
+            y = [found[f"scale/gateways/{count}, {routing}/{quantity}"]["value"] for count in extent.gateways]
+            lines[f"fleet, {quantity}: {routing}"] = figures.series(extent.gateways, y, "gateways", unit)
     return found, lines
 
 
-def shards() -> Found:
+def shards(extent: Extent) -> Found:
     found: dict[str, figures.Figure] = {}
-    for count in SHARDS:
-        found |= fleet(f"scale/shards/{count}", 1, count, "round robin")
-    y = [found[f"scale/shards/{count}/commands"]["value"] for count in SHARDS]
-    return found, {"shards: commands": figures.series(SHARDS, y, "shards", "Redis commands for 1,000 requests")}
+    for count in extent.shards:
+        found |= fleet(f"scale/shards/{count}", 1, count, "round robin", extent.fleet_s)
+    y = [found[f"scale/shards/{count}/commands"]["value"] for count in extent.shards]
+    return found, {"shards: commands": figures.series(extent.shards, y, "shards", "Redis commands for 1,000 requests")}
 
 
 def fleet(
-    path: str, count: int, shard_count: int, routing: str, settings: Mapping[str, int] = MappingProxyType({})
+    path: str,
+    count: int,
+    shard_count: int,
+    routing: str,
+    seconds: float,
+    settings: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, figures.Figure]:
     """So many gateways on a Redis of their own."""
     with tempfile.TemporaryDirectory() as folder:
         server, port = start_redis(Path(folder), LOAD_CORE)
         try:
-            seen = uvloop.run(run_fleet(server, port, count, shard_count, routing == "hashed", settings))
+            seen = uvloop.run(run_fleet(server, port, count, shard_count, routing == "hashed", seconds, settings))
         finally:
             server.stop()
     commands = seen["commands"] / seen["requests"] * 1000
@@ -209,7 +244,7 @@ def fleet(
 
 
 async def run_fleet(
-    server: Child, port: int, count: int, shard_count: int, hashed: bool, settings: Mapping[str, int]
+    server: Child, port: int, count: int, shard_count: int, hashed: bool, wanted_s: float, settings: Mapping[str, int]
 ) -> dict[str, float]:
     url = f"redis://127.0.0.1:{port}/0?shards={shard_count}"
     keys = fastticket.Keyring.generate()
@@ -226,7 +261,7 @@ async def run_fleet(
         with redis.Redis(port=port) as client:
             client.config_resetstat()
         before = total(caches, "touches_written"), total(caches, "loads"), cpu_ns([server.pid])
-        requests, seconds = await ask(caches, tickets, hashed, SETTINGS_S if settings else FLEET_S)
+        requests, seconds = await ask(caches, tickets, hashed, wanted_s)
         return {
             "requests": requests,
             "seconds": seconds,
@@ -261,22 +296,22 @@ async def ask(
 # -------------------------------------------------------------------------------- sessions in Redis
 
 
-def in_redis() -> Found:
+def in_redis(extent: Extent) -> Found:
     with tempfile.TemporaryDirectory() as folder:
         server, port = start_redis(Path(folder), LOAD_CORE)
         try:
-            return uvloop.run(fill_and_measure(server, port))
+            return uvloop.run(fill_and_measure(server, port, extent.redis_sessions))
         finally:
             server.stop()
 
 
-async def fill_and_measure(server: Child, port: int) -> Found:
+async def fill_and_measure(server: Child, port: int, counts: Sequence[int]) -> Found:
     store = fastticket.open_store(f"redis://127.0.0.1:{port}/0?timeout_ms=10000")
     await store.open()
     found: dict[str, figures.Figure] = {}
     now_ms, filled, order = await store.time_ms(), 0, random.Random(1)
     empty_bytes = used_bytes(port)
-    for count in REDIS_SESSIONS:
+    for count in counts:
         for start in range(filled, count, AT_ONCE):
             made = (session(number, now_ms) for number in range(start, min(start + AT_ONCE, count)))
             await asyncio.gather(*(store.create(each) for each in made))
@@ -306,8 +341,8 @@ async def fill_and_measure(server: Child, port: int) -> Found:
         ("touch", "Redis' CPU, µs a touch"),
         ("load", "Redis' CPU, µs a load"),
     ):
-        y = [found[f"scale/redis/{count}/{quantity}"]["value"] for count in REDIS_SESSIONS]
-        lines[f"Redis: {quantity}"] = figures.series(REDIS_SESSIONS, y, "sessions in Redis", unit)
+        y = [found[f"scale/redis/{count}/{quantity}"]["value"] for count in counts]
+        lines[f"Redis: {quantity}"] = figures.series(counts, y, "sessions in Redis", unit)
     return found, lines
 
 
@@ -356,10 +391,10 @@ async def exchange_us(server: Child, store: Store, exchanges: Sequence[dict[int,
     return (cpu_ns([server.pid]) - before) / 1e3 / len(exchanges)
 
 
-SECTIONS: dict[str, Callable[[], Found]] = {
+SECTIONS: dict[str, Callable[[Extent], Found]] = {
     "sessions": sessions,
     "connections": connections,
-    "workers": workers,
+    "threads": in_threads,
     "gateways": gateways,
     "shards": shards,
     "redis": in_redis,
@@ -369,14 +404,15 @@ SECTIONS: dict[str, Callable[[], Found]] = {
 def main() -> int:
     """Run as a program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="not so far, and for a shorter time")
     parser.add_argument("--only", nargs="*", choices=SECTIONS)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     found: dict[str, figures.Figure] = {}
     lines: dict[str, Any] = {}
     for name in options.only or SECTIONS:
-        claim_machine(LOAD_CORE if name in ("connections", "workers") else GATEWAY_CORE)
-        section_figures, section_lines = SECTIONS[name]()
+        claim_machine(LOAD_CORE if name in ("connections", "threads") else GATEWAY_CORE)
+        section_figures, section_lines = SECTIONS[name](QUICK if options.quick else Extent())
         found |= section_figures
         lines |= section_lines
     figures.write(options.json, found, lines)

@@ -9,12 +9,14 @@ import secrets
 import shutil
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import itsdangerous
 import jwt
 import redis
 from children import Child, free_port
+from prometheus_client.parser import text_string_to_metric_families
 
 import fastticket
 from fastticket.keyfile import create_key_file
@@ -24,6 +26,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 from lab import redis_servers
 
 LIFETIME_S = 86_400
+AT_ONCE = 400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +82,19 @@ def make_sessions(folder: Path, count: int) -> Sessions:
     return Sessions(keys, database, {name: folder / name for name in cookies}, secret, ids)
 
 
+def fill_redis(folder: Path, count: int, url: str) -> tuple[Path, Path]:
+    """So many sessions in a Redis, without logins, which take their time. Files of keys and of
+    tickets.
+    """
+    keys_file, tickets_file = folder / "keys.toml", folder / "tickets"
+    create_key_file(keys_file)
+    keys, now_ms = fastticket.Keyring.from_file(keys_file), time.time_ns() // 1_000_000
+    tickets = [keys.mint(f"user-{number:05}", now_ms, 7200, LIFETIME_S) for number in range(count)]
+    asyncio.run(_replay(keys_file, tickets, url))
+    tickets_file.write_text("\n".join(tickets) + "\n")
+    return keys_file, tickets_file
+
+
 async def _log_in(keys: Path, url: str, count: int) -> list[str]:
     async with fastticket.TicketCache(fastticket.open_store(url), fastticket.Keyring.from_file(keys)) as cache:
         return [await cache.login(f"user-{number:05}") for number in range(count)]
@@ -90,14 +106,16 @@ async def _replay(keys_file: Path, tickets: list[str], url: str) -> None:
     store = fastticket.open_store(url)
     await store.open()
     try:
-        for text in tickets:
-            ticket = keys.verify(text, now_ms)
-            times = ticket.issued_at_ms, ticket.idle_timeout_s, ticket.absolute_lifetime_s
-            await store.create(
-                StoredSession(ticket.session_id, ticket.principal, ticket.idle_deadline_ms(now_ms), *times)
-            )
+        for start in range(0, len(tickets), AT_ONCE):
+            made = (_stored(keys.verify(text, now_ms), now_ms) for text in tickets[start : start + AT_ONCE])
+            await asyncio.gather(*(store.create(each) for each in made))
     finally:
         await store.aclose()
+
+
+def _stored(ticket: fastticket.Ticket, now_ms: int) -> StoredSession:
+    times = ticket.issued_at_ms, ticket.idle_timeout_s, ticket.absolute_lifetime_s
+    return StoredSession(ticket.session_id, ticket.principal, ticket.idle_deadline_ms(now_ms), *times)
 
 
 def start_redis(folder: Path, core: int, engine: str = "redis") -> tuple[Child, int]:
@@ -112,6 +130,16 @@ def start_redis(folder: Path, core: int, engine: str = "redis") -> tuple[Child, 
         child.stop()
         raise
     return child, port
+
+
+def counters(admin_port: int) -> dict[str, float]:
+    """What a gateway of ours has counted: `/metrics`, by name, and by the values of labels after a
+    slash.
+    """
+    with urllib.request.urlopen(f"http://127.0.0.1:{admin_port}/metrics", timeout=10) as answer:
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    samples = (sample for family in families for sample in family.samples)
+    return {"/".join([sample.name, *sample.labels.values()]): sample.value for sample in samples}
 
 
 def redis_commands(port: int) -> dict[str, int]:

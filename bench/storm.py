@@ -1,8 +1,8 @@
-"""A gateway in a storm: reloaded every second, a worker killed every two, under a steady load. What
-does a client notice?
+"""A gateway in a storm: reloaded every second, its worker killed every two, under a steady load.
+What does a client notice?
 
     .venv/bin/python bench/storm.py   30 s; exit status 1 if anything failed but on a killed worker
-    … --seconds 300 --rate 2000 --connections 64 --workers 2
+    … --seconds 300 --rate 2000 --connections 64 --threads 2
 
 Method: so many keep-alive connections, each at its own pace; one whose answer says `Connection:
 close` is opened anew. Nothing is tried again, and whatever is not answered with 200 and the right
@@ -45,7 +45,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 CONFIG = """
 [gateway]
 listen = ["127.0.0.1:0"]
-workers = {workers}
+threads = {threads}
 [ticket]
 keys = "keys.toml"
 [store]
@@ -136,7 +136,7 @@ class Storm:
             os.kill(self._gateway.pid, signal.SIGHUP)
 
     async def kill(self, end_s: float) -> None:
-        """SIGKILL, to any of the workers there are then; not in step with the reloads."""
+        """SIGKILL, to a worker there is then, new or retiring; not in step with the reloads."""
         while time.monotonic() + KILL_EVERY_S < end_s:
             await asyncio.sleep(KILL_EVERY_S * self._random.uniform(0.5, 1.5))
             await asyncio.to_thread(self._kill_one)
@@ -171,7 +171,7 @@ async def measure(folder: Path, options: argparse.Namespace) -> tuple[Storm, str
     sessions = await asyncio.to_thread(make_sessions, folder, SESSIONS)
     application = await asyncio.get_running_loop().create_server(Application, "127.0.0.1", 0)
     port = application.sockets[0].getsockname()[1]
-    (folder / "fastticket.toml").write_text(CONFIG.format(workers=options.workers, upstream=port))
+    (folder / "fastticket.toml").write_text(CONFIG.format(threads=options.threads, upstream=port))
     command = [sys.executable, "-m", "fastticket", "serve", "--config", folder / "fastticket.toml"]
     log = folder / "log"
     gateway = Child(GATEWAY_CORE, command, log)
@@ -194,7 +194,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--rate", type=float, default=2000.0, help="requests/s")
     parser.add_argument("--connections", type=int, default=64)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     claim_machine(LOAD_CORE)
@@ -212,8 +212,15 @@ def main() -> int:
         print(f"  {line}")
     found = {
         "storm/requests": figures.figure(requests, "requests"),
-        "storm/failed on a killed worker": figures.figure(storm.expected.total(), "requests"),
+        "storm/failed on a killed worker": figures.figure(storm.expected["in flight"], "requests"),
+        "storm/closed while idle": figures.figure(storm.expected["while idle"], "connections"),
         "storm/failed otherwise": figures.figure(len(storm.unexpected), "requests"),
+        "storm/killed": figures.figure(storm.kills, "workers"),
+        "storm/reloads": figures.figure(log.count(" reloaded: "), "reloads"),
+        "storm/given up": figures.figure(log.count("not reloaded"), "reloads"),
+        "storm/p50": figures.figure(statistics.median(in_order), "ms"),
+        "storm/p99": figures.figure(p99_ms, "ms"),
+        "storm/most": figures.figure(in_order[-1], "ms"),
     }
     figures.write(options.json, found)
     return 1 if storm.unexpected else 0

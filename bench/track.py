@@ -2,8 +2,8 @@
 
     python bench/track.py run [--quick]         all benchmarks in turn (half an hour), and a record
                                                 of them in bench/history/
+                          … --only NAME …       some of them, into the record of the same commit
     python bench/track.py compare [OLD [NEW]]   the differences of two records, else of the last two
-    python bench/track.py table [RECORD]        the tables of docs/benchmarks.md, else of the last
 
 A record is named after its time and commit; commit it. Times in it are this machine's, on that day:
 it swings by a fifth. What counts are ratios, taken within one run, and instructions, which repeat.
@@ -18,6 +18,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,24 +32,28 @@ HISTORY = HERE / "history"
 Command = list[str]
 SOURCE = ("commit", "changed_files", "versions")
 
+BY_WRK = ("nginx", "fastticket", "haproxy, jwt_verify", "nginx, auth_request", "floor: 2 recv, 2 send")
+
 # Name -> command; `--json FILE` is added. The quick ones keep `--quick` within ten minutes.
 BENCHMARKS: dict[str, tuple[Command, Command]] = {
     "instructions": (["instructions.py"], ["instructions.py"]),
     "gateway": (["gateway.py"], ["gateway.py", "--quick"]),
-    "gateway at 256": (
-        ["gateway.py", "--connections", "256", "--only", "nginx", "fastticket", "haproxy, jwt_verify"],
-        ["gateway.py", "--connections", "256", "--rounds", "6", "--only", "nginx", "fastticket"],
-    ),
-    "wrk": (["gateway.py", "--wrk"], ["gateway.py", "--wrk", "--only", "nginx", "fastticket"]),
+    "wrk": (["gateway.py", "--wrk", "--only", *BY_WRK], ["gateway.py", "--wrk", "--only", "nginx", "fastticket"]),
     "flush": (["flush.py"], ["flush.py"]),
     "store load": (["store_load.py"], ["store_load.py", "--seconds", "3", "--only", "fastticket"]),
     "store memory": (["store_memory.py"], ["store_memory.py", "--sessions", "20000"]),
+    "attributes": (["attributes.py"], ["attributes.py", "--requests", "300"]),
     "revocation": (["revocation.py", "--revocations", "4000"], ["revocation.py", "--revocations", "500"]),
     "crowd": (["crowd.py"], ["crowd.py"]),
     "storm": (["storm.py"], ["storm.py", "--seconds", "10"]),
-    "scale": (["scale.py"], ["scale.py", "--only", "gateways", "shards"]),
+    "reload": (["reload.py"], ["reload.py", "--quick"]),
+    **{
+        f"scale, {name}": (["scale.py", "--only", name], ["scale.py", "--quick", "--only", name])
+        for name in ("sessions", "connections", "threads", "gateways", "shards", "redis")
+    },
 }
 CALLS = ("core", "cache", "stores", "middleware")
+TIMEOUT_S = 900.0  # of one benchmark; the longest takes six minutes
 
 # How far a figure may differ without being worth a line.
 NOISE = {
@@ -62,35 +67,56 @@ NOISE = {
 NOISE_OF_TIMES = 0.25
 
 
-def run(is_quick: bool) -> Path:
-    """The new record."""
-    place = figures.environment()
-    found: dict[str, Any] = {}
-    lines: dict[str, Any] = {}
+def run(is_quick: bool, only: Sequence[str] = ()) -> tuple[Path, list[str]]:
+    """The new record, and the benchmarks that failed: theirs is missing in it, or a part of it.
+    With `only`, the last record again, with those measured anew.
+    """
+    record = {"environment": figures.environment() | {"seconds": {}}, "figures": {}, "series": {}}
+    path, failed = _new_path(record["environment"], is_quick), []
+    if only:
+        path = max(HISTORY.glob(f"*{record['environment']['commit'][:7]}*.json"), default=path)
+        record = json.loads(path.read_text()) if path.exists() else record
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "figures.json"
         for name, command in commands(is_quick, out):
+            if only and name not in only:
+                continue
             print(f"--- {name}", flush=True)
-            out.unlink(missing_ok=True)
-            # Of the programs, 1 is a missed budget, which is a result, too; of pytest it is a row
-            # that failed.
-            status = subprocess.run([sys.executable, *command], cwd=HERE.parent, check=False).returncode
-            if not out.exists() or (status and name in CALLS):
-                raise SystemExit(f"track: {name} has failed")
-            told = json.loads(out.read_text())
-            found |= told["figures"]
-            lines |= told["series"]
-    now = figures.environment()
-    if [now[name] for name in SOURCE] != [place[name] for name in SOURCE]:
-        raise SystemExit("track: the sources were changed while they were measured; nothing is kept")
+            if not _measure(name, command, out, record):
+                failed.append(name)
+                print(f"--- {name} HAS FAILED", flush=True)
+            now = figures.environment()
+            if any(now[each] != record["environment"][each] for each in SOURCE):
+                raise SystemExit("track: the sources were changed while they were measured; nothing is kept")
+            path.with_suffix(".unfinished").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    path.with_suffix(".unfinished").rename(path)
+    return path, failed
+
+
+def _new_path(place: Mapping[str, Any], is_quick: bool) -> Path:
     HISTORY.mkdir(exist_ok=True)
     dirty = "-changed" if place["changed_files"] else ""
-    time = place["date"][:16].replace(":", "").replace("T", "-")
-    record = HISTORY / f"{time}-{place['commit'][:7]}{dirty}{'-quick' if is_quick else ''}.json"
-    record.write_text(
-        json.dumps({"environment": place, "figures": found, "series": lines}, indent=1, ensure_ascii=False) + "\n"
-    )
-    return record
+    time_text = place["date"][:16].replace(":", "").replace("T", "-")
+    return HISTORY / f"{time_text}-{place['commit'][:7]}{dirty}{'-quick' if is_quick else ''}.json"
+
+
+def _measure(name: str, command: Command, out: Path, record: dict[str, Any]) -> bool:
+    """Add what one benchmark finds. Of the programs, exit status 1 is a missed budget, which is a
+    result, too; of pytest it is a row that failed.
+    """
+    out.unlink(missing_ok=True)
+    began_s = time.monotonic()
+    try:
+        status = subprocess.run([sys.executable, *command], cwd=HERE.parent, check=False, timeout=TIMEOUT_S).returncode
+    except subprocess.TimeoutExpired:
+        return False
+    record["environment"]["seconds"][name] = round(time.monotonic() - began_s)
+    if not out.exists():
+        return False
+    told = json.loads(out.read_text())
+    record["figures"] |= told["figures"]
+    record["series"] |= told["series"]
+    return not (status and name in CALLS)
 
 
 def commands(is_quick: bool, out: Path) -> Iterator[tuple[str, Command]]:
@@ -148,95 +174,32 @@ def doubt(own: Mapping[str, float]) -> float:
     return (own["high"] - own["low"]) / 2 / own["value"] / 10**0.5 if "low" in own else 0.0
 
 
-# ----------------------------------------------------------------------------- tables for documents
-
-
-def tables(record: Mapping[str, Any]) -> Iterator[str]:
-    """Markdown: the gateways, then the budgets."""
-    found = record["figures"]
-    yield figures.describe(record["environment"])
-    yield ""
-    columns = [
-        "gateway",
-        "CPU µs/request",
-        "user",
-        "system",
-        "its Redis",
-        "÷ nginx",
-        "requests/s",
-        "p50 µs",
-        "p99 µs",
-        "p99.9 µs",
-    ]
-    columns += ["system calls", "Redis commands"]
-    yield f"| {' | '.join(columns)} |"
-    yield "|---" * len(columns) + "|"
-    for name in gateways(found):
-        yield gateway_row(name, found)
-    yield ""
-    yield "| budget | measured | wanted | |"
-    yield "|---|---|---|---|"
-    for budget in budgets.measured(found):
-        value = found[budget.figure]["value"]
-        verdict = "met" if budget.is_met(found) else "**missed**"
-        yield f"| {budget.text} | {value:,.2f} | {budget.wanted} | {verdict} |"
-
-
-def gateways(found: Mapping[str, Any]) -> Sequence[str]:
-    """Those of the main table, the one that costs least first."""
-    names = {path.split("/")[1] for path in found if path.startswith("gateway/") and path.endswith("/cpu")}
-    return sorted(names, key=lambda name: found[f"gateway/{name}/cpu"]["value"])
-
-
-def gateway_row(name: str, found: Mapping[str, Any]) -> str:
-    """A row of the main table."""
-
-    def value(quantity: str, form: str) -> str:
-        own = found.get(f"gateway/{name}/{quantity}")
-        return format(own["value"], form) if own else ""
-
-    cells = [
-        f"**{name}**" if name.startswith("fastticket") else name,
-        value("cpu", ".1f"),
-        value("user", ".1f"),
-        value("system", ".1f"),
-        value("redis", ".1f"),
-        value("cpu ÷ nginx", ".2f"),
-        value("rate", ",.0f"),
-        value("p50", ",.0f"),
-        value("p99", ",.0f"),
-        value("p999", ",.0f"),
-        value("system calls", ".1f"),
-        value("redis commands", ".3g"),
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
 def main() -> int:
     """Run as a program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(dest="action", required=True)
-    actions.add_parser("run").add_argument(
-        "--quick", action="store_true", help="a smaller one; not part of the history"
-    )
+    running = actions.add_parser("run")
+    running.add_argument("--quick", action="store_true", help="a smaller one; not part of the history")
+    running.add_argument("--only", nargs="+", choices=[*BENCHMARKS, *CALLS], default=[], metavar="NAME")
     comparing = actions.add_parser("compare")
     comparing.add_argument("old", type=Path, nargs="?")
     comparing.add_argument("new", type=Path, nargs="?")
-    actions.add_parser("table").add_argument("record", type=Path, nargs="?")
     options = parser.parse_args()
     if options.action == "run":
-        print(f"written: {run(options.quick)}")
-        return 0
-    known = records()
-    wanted = 2 if options.action == "compare" else 1
-    chosen = [path for path in (getattr(options, name, None) for name in ("old", "new", "record")) if path]
-    chosen = chosen if len(chosen) == wanted else [*chosen, *known[len(chosen) - wanted :]]
-    if len(chosen) < wanted:
-        raise SystemExit(
-            f"track: {wanted} records are needed; there are {len(known)} in {HISTORY}. `make bench` writes one"
+        path, failed = run(options.quick, options.only)
+        print(
+            f"written: {path}, in {sum(json.loads(path.read_text())['environment']['seconds'].values()) / 60:.0f} min"
         )
+        print("`make bench-quote` writes its figures into the documents")
+        print(*(f"FAILED: {name}; again: track.py run --only '{name}'" for name in failed), sep="\n")
+        return 1 if failed else 0
+    known = records()
+    chosen = [path for path in (options.old, options.new) if path]
+    chosen = [*chosen, *known[len(chosen) - 2 :]] if len(chosen) < 2 else chosen
+    if len(chosen) < 2:
+        raise SystemExit(f"track: two records are needed; there are {len(known)} in {HISTORY}. `make bench` writes one")
     contents = [json.loads(path.read_text()) for path in chosen]
-    print(*(compare(*contents) if options.action == "compare" else tables(*contents)), sep="\n")
+    print(*compare(*contents), sep="\n")
     return 0
 
 

@@ -27,7 +27,7 @@ class NearCache:
         recheck_s: int = 300,
         refusal_ms: int = 1000,
     ) -> Self:
-        """`capacity`: places for sessions; one with a principal over 27 bytes takes two or three.
+        """`capacity`: places for sessions; one with a principal over 29 bytes takes two or three.
         `slack_ms`: added to a touch's deadline, for the time until it is written.
         `touch_resolution_ms`: a deadline that would move by no more is not moved. `recheck_s`: for
         how long a session that was loaded may answer. `refusal_ms`: for how long a refusal is

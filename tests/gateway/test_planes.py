@@ -2,8 +2,12 @@
 process as a whole, what one plane asks, and what it is told while it runs.
 """
 
+import ctypes
 import socket
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 from conftest import BOUND_S, OK, Client, fields_of, status_of
@@ -352,6 +356,64 @@ def test_a_server_that_goes_gets_nothing_more_from_any_plane(planes, origin):
     for number in range(3):
         at.ask(number, get())
     assert [len(old.requests), len(new.requests)] == [3, 3]
+
+
+# --- the GIL
+
+#: An upstream server and a client in a process of their own: it prints when each answer came.
+ASIDE = """
+import socket, sys, threading, time
+
+def serve():
+    while True:
+        threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
+
+def answer(connection):
+    while connection.recv(65536):
+        connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
+
+def wait():
+    sys.stdin.readline()
+    over.set()
+
+listener = socket.create_server(("127.0.0.1", 0))
+threading.Thread(target=serve, daemon=True).start()
+print(listener.getsockname()[1], flush=True)
+port, ticket = sys.stdin.readline().split()
+over, times = threading.Event(), []
+threading.Thread(target=wait, daemon=True).start()
+with socket.create_connection(("127.0.0.1", int(port))) as client:
+    client.settimeout(10)
+    while not over.is_set():
+        client.sendall(f"GET / HTTP/1.1\\r\\nHost: a\\r\\nCookie: ticket={ticket}\\r\\n\\r\\n".encode())
+        assert client.recv(65536).startswith(b"HTTP/1.1 200")
+        times.append(time.monotonic())
+        if len(times) == 10:
+            print("it goes on", flush=True)
+print(*times[::10], flush=True)
+"""
+
+
+def answered_while_nobody_has_the_gil(at, number, aside):
+    """How many answers came while this thread kept the GIL for a second."""
+    print(at.addresses[number][1], at.login(), file=aside.stdin, flush=True)
+    assert aside.stdout.readline() == "it goes on\n"
+    began_s = time.monotonic()
+    ctypes.PyDLL(None).usleep(1_000_000)  # a call that does not let go of the GIL
+    ended_s = time.monotonic()
+    aside.stdin.close()
+    times = map(float, aside.stdout.readline().split())
+    assert aside.wait(BOUND_S) == 0
+    return sum(began_s + 0.1 < each < ended_s - 0.1 for each in times)
+
+
+@BOTH
+def test_a_plane_in_a_thread_serves_without_the_gil(planes, number):
+    command = [sys.executable, "-c", ASIDE]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as aside:
+        at = planes(("127.0.0.1", int(aside.stdout.readline())), lease_ms=5000)
+        count = answered_while_nobody_has_the_gil(at, number, aside)
+    assert (count > 0) == (number == THREAD)
 
 
 # --- what a plane is told

@@ -29,7 +29,9 @@ THREAD = 1  # and of the first one in a thread
 
 
 def server_of(origin):
-    """An origin's address as `Upstreams` has it."""
+    """An origin's address as `Upstreams` has it; or an address."""
+    if isinstance(origin, tuple):
+        return origin
     host, port = origin.address.rsplit(":", 1)
     return host, int(port)
 

@@ -68,7 +68,7 @@ ctypedef uint8_t flag           # 0 or 1
 
 cdef struct Client:
     flag is_trusted             # the peer is a proxy of ours
-    flag is_counted             # in `clients`
+    bint is_counted             # in `clients`
     flag has_address            # `address` is one
     uint8_t peer_text_size
     char[ADDRESS_TEXT_MAX] peer_text

@@ -65,6 +65,6 @@ cdef class Occupancy:
         cdef uint32_t most = count_of(&self.descriptors_max, COUNT_ORDER)
         return most and self._connections() > most
 
-    cdef bint admits(self, const uint8_t *address, uint8_t *is_counted) noexcept nogil
+    cdef bint admits(self, const uint8_t *address, bint *is_counted) noexcept nogil
     cdef void forget(self, const uint8_t *address) noexcept nogil
     cdef void note_unannounced(self, bint has_address, const uint8_t *address, const char *why) noexcept nogil

@@ -62,7 +62,7 @@ cdef class Occupancy:
 
     # ------------------------------------------------------------------------------------- of planes
 
-    cdef bint admits(self, const uint8_t *address, uint8_t *is_counted) noexcept nogil:
+    cdef bint admits(self, const uint8_t *address, bint *is_counted) noexcept nogil:
         """Count a connection of a client's address, as long as there is room in the table: it has as
         much as connections may be, and a few may be handed over beyond. False: it is one too many.
         """

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, NamedTuple, Protocol, Self, Unpack
 
@@ -24,10 +25,11 @@ from fastticket.core.ticket import Keyring, Ticket, decode_session_id
 from fastticket.errors import IssuedTooEarly, NotConfirmed, StoreUnavailable, TicketRefused, Verdict
 from fastticket.sessions.attributes import Attributes, JSONSerializer, Serializer
 from fastticket.sessions.events import KINDS, EventStream
+from fastticket.sessions.handing import Known, handed, take_over
 from fastticket.sessions.keeper import Keeper
 from fastticket.sessions.loads import LOAD_ATTEMPTS, Loads
 from fastticket.sessions.readthrough import ReadThrough
-from fastticket.sessions.settings import SettingNames, Settings
+from fastticket.sessions.settings import ChangeableNames, SettingNames, Settings
 from fastticket.sessions.shards import Shards
 from fastticket.stores.contract import NEVER_WRITTEN, NO_DETAILS, Position, Store, StoredSession
 
@@ -357,6 +359,12 @@ class TicketCache:
             self._near.drop_key(key_id)
         self._loads.drop_keys(gone)
 
+    def change_settings(self, **changes: Unpack[ChangeableNames]) -> None:
+        """Other settings from now on: lifetimes, of sessions that begin; limits of logins; the
+        outage's policy. ConfigError, and nothing has changed.
+        """
+        self._settings = self._shards.settings = dataclasses.replace(self._settings, **changes)
+
     @property
     def stats(self) -> dict[str, int]:
         """Counters since the start, and how things are now (`NOW`).
@@ -500,7 +508,19 @@ class TicketCache:
         )
 
 
-# --- for the gateway's data plane and for `fastticket.sync`, not for applications
+# --- for the gateway and for `fastticket.sync`, not for applications
+
+
+def handed_by(cache: TicketCache) -> Iterator[Known | bytes]:
+    """What the cache holds, part by part, for `hand_to` in another process of this machine."""
+    return handed(cache._shards)
+
+
+def hand_to(cache: TicketCache, parts: Iterable[Known | bytes]) -> int:
+    """Let a cache that is not opened yet begin with what another one on the same store holds; how
+    many sessions. ValueError: the store has another number of shards.
+    """
+    return take_over(cache._shards, parts)
 
 
 def checker_of(cache: TicketCache) -> Checker:

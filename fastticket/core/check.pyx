@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """The hot path in one place: ticket text -> near cache -> signature -> verdict.
 
 The clock. `Checker.now` is the store's clock as this process knows it: CLOCK_BOOTTIME plus the

@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """What a debug build knows of the locks that a thread holds. The rules stand in lock.pxd."""
 
 from libc.stdio cimport fprintf, stderr

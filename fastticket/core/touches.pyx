@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """Touches of one shard on their way to the store, as the bytes of a Redis command.
 
 They are written once, from the near cache's entries (`NearCache.take`), as a command has them: for

@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """Lines of the access log, written by the data plane into memory and fetched by the control plane,
 which writes the file.
 

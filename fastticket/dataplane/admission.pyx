@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """Whether a request may pass: its ticket, its route, and what only the control plane knows.
 
 A request that was admitted stays so for one answer, and no longer than its session: while a tunnel,

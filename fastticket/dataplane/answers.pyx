@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """Answers of the data plane's own, what follows an answer, and what is kept of a request for the
 log.
 

@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """What the data plane asks the control plane, as a record with named fields."""
 
 from typing import NamedTuple

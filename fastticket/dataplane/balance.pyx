@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """Which server a request goes to: groups, balancing, weights, failures, and how often a request may
 be retried. The one state that all planes of a configuration share. No sockets.
 

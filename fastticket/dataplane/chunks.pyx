@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """Chunked bodies (RFC 9112, 7.1), decoded in place, in whatever pieces they come.
 
 States. Data is copied as a block; every other octet is one step.

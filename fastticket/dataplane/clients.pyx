@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """Client addresses, sans-I/O: as text and bytes, trusted networks, the PROXY header, connections
 counted by address.
 

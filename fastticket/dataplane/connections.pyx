@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """The slots of connections: their sockets, deadlines and turns. The lowest layer of the data plane.
 
 Layers, each a class that extends the one before it. A call goes down as it is; up it goes by a

@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """Cookies by name in the fields Cookie and Set-Cookie, as the browser that sends them and the
 readers behind the gateway understand them (RFC 6265, 4.2.1; RFC 6265bis, 5.6).
 

@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """The data plane's counters: numbers written in place, into memory that another process may read.
 
 The struct `Counters` (counters.pxd) is the one list of them. METRICS says what `/metrics` calls

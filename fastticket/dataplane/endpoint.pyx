@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """The auth endpoint: what a gateway in front says of the request that it asks about."""
 
 from libc.stdint cimport uint8_t, uint32_t

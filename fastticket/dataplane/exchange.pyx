@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """A request and its response: what goes to the server, what comes back, bodies and tunnels.
 
 Rules of this file

@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """Which field names mean something to the gateway.
 
 A name is looked up by its *normal spelling*: lower case, and `-` for every character that is

@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """Heads written anew, in both directions. This is the room of promise P10: an identity field
 reaches an upstream only if this gateway set it.
 

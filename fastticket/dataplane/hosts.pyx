@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """The host that a request is for: what Host says, or the authority of an absolute-form target
 (RFC 9110, 7.2; RFC 9112, 3.2.2).
 

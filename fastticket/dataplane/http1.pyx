@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """Message heads of HTTP/1.1 (RFC 9112), sans-I/O: start line, fields, and how the body is framed.
 
 Rules of this file

@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """Connections to the servers of upstream groups: made, pooled, kept for one client, waited for.
 
 An upstream connection is anybody's after each response, unless somebody may have authenticated it

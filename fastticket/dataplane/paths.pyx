@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """Request paths as the services behind the gateway read them, for routing
 (docs/decisions/0026-public-paths.md). A *reader* here is any of those services.
 

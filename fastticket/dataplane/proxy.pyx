@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """The data plane: an HTTP/1.1 reverse proxy on an epoll of its own, driven from one event-loop
 callback, or in a thread of its own, without the GIL.
 

@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """The data plane's own answers: status, reason phrase, slug, and the counter that each adds to.
 
 An answer of ours is JSON, `{"error": phrase, "reason": slug}`. ANSWERS has one row for each that

@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """Which route a request takes: by its host, then by the longest path, then by its method.
 
 Rules of this file

@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """The states of a connection and the moves between them. Closing a connection is no move.
 
 Downstream, a client's connection:

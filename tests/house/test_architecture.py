@@ -78,8 +78,9 @@ def test_a_web_framework_is_known_in_its_own_room_alone(source):
 def test_a_compiled_module_has_its_declarations_stub_and_directives(source):
     assert source.with_suffix(".pxd").exists()
     assert source.with_suffix(".pyi").exists()
-    first = source.read_text().splitlines()[0]
+    first, second = source.read_text().splitlines()[:2]
     assert first.startswith("# cython: language_level=3")
+    assert second == "# cython: freethreading_compatible=True"  # else importing it switches the GIL on
     assert not re.search(r"^\s*(include|DEF)\s", source.read_text(), re.MULTILINE)
 
 

@@ -16,6 +16,11 @@
 # To look deeper, before a release or after a change of what they are about
 #   make fuzz       the parsers under sanitizers, FUZZ_RUNS inputs of each kind (20,000,000);
 #                   FUZZ="ticket paths" for some of them                                    15 minutes
+#   make tsan       threads on the compiled code under ThreadSanitizer, STRESS_S seconds of each
+#                   kind (20)                                                               5 minutes
+#   make asan       the same, and the compiled code's tests, under AddressSanitizer and
+#                   UndefinedBehaviorSanitizer                                              minutes
+#   make versions   the core's tests on the other interpreters that are there               minutes
 #   make model      every interleaving of the coherence protocol up to a bound, then each
 #                   fault put back, and the counterexample that finds it                    minutes
 #   make mutations  break the product on purpose, one fault at a time, and see which test
@@ -45,6 +50,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 COUNTED := build/counted
 
+# Built otherwise, in a copy of its own, so that the tree's own modules stay as they are.
+COPIED := setup.py pyproject.toml README.md docs fastticket fastticket_start.py tests
+COPY_TO = rm -rf $(1) && mkdir -p $(1) && cp -rp $(COPIED) $(1)/ && rm -f $(1)/fastticket/*/*.so
+
 # Compiling its modules takes a third of a second of each Python that starts, and tests start a thousand.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -72,7 +81,7 @@ QUICK_TESTS := tests/core $(addprefix tests/dataplane/test_,$(addsuffix .py,acce
 
 .PHONY: run test quick gate check rooms model fuzz real faults drill corpus suites mutations bench bench-compare bench-report bench-quote bench-calls bench-gateway bench-scale bench-instructions \
 	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-reload bench-crowd bench-flush bench-hmac \
-	coverage-core counted-build counted-tests compiled-tests clean
+	coverage-core counted-build counted-tests compiled-tests tsan asan versions clean
 
 run: $(VENV)/built
 	$(BIN)/fastticket demo
@@ -139,9 +148,7 @@ compiled-tests: $(VENV)/built-dev
 
 # The compiled core once more, in a copy in which gcc counts the lines that run: tests/lab/compiled_lines.py.
 counted-build: $(VENV)/built-dev
-	rm -rf $(COUNTED) && mkdir -p $(COUNTED)
-	cp -rp setup.py pyproject.toml README.md docs fastticket fastticket_start.py tests $(COUNTED)/
-	rm -f $(COUNTED)/fastticket/*/*.so
+	$(call COPY_TO,$(COUNTED))
 	cd $(COUNTED) && FASTTICKET_GCOV=1 ../../$(BIN)/python -W ignore setup.py -q build_ext --inplace
 
 coverage-core: counted-build
@@ -152,6 +159,31 @@ counted-tests:
 	cd $(COUNTED) && FASTTICKET_FUZZ=0.02 ../../$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) $(CORE_TESTS)
 	@echo "--- line coverage of the Cython code"
 	cd $(COUNTED) && PYTHONPATH=tests ../../$(BIN)/python -m lab.compiled_lines
+
+# What several threads do to the compiled code, with the checks of a debug build besides. The interpreter
+# is not instrumented; that it hands its lock on is seen all the same, since it does it by pthread. Without
+# random addresses, among which this sanitizer would not always find room for its own.
+STRESS_S ?= 20
+STRESS_TESTS := tests/stress $(wildcard tests/dataplane/test_planes_stress.py)
+UNDER_TSAN = CFLAGS="-g -O1 -fsanitize=thread" LD_PRELOAD="$$(gcc -print-file-name=libtsan.so)" \
+	TSAN_OPTIONS="exitcode=66 history_size=7 suppressions=tests/stress/thread_sanitizer.txt" setarch "$$(uname -m)" -R
+UNBOUNDED := -s -o timeout=0 -o faulthandler_timeout=0
+tsan: $(VENV)/built-dev
+	$(call COPY_TO,build/tsan)
+	cd build/tsan && FASTTICKET_THREADSAN=1 FASTTICKET_DEBUG=1 ../../$(BIN)/python -W ignore setup.py -q build_ext --inplace
+	cd build/tsan && FASTTICKET_STRESS_S=$(STRESS_S) $(UNDER_TSAN) ../../$(BIN)/python -m pytest -q $(UNBOUNDED) $(STRESS_TESTS)
+
+# Leaks are not looked for: the interpreter has some that are none.
+UNDER_ASAN = CFLAGS="-g -O1 -fsanitize=address,undefined" LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0
+asan: $(VENV)/built-dev
+	$(call COPY_TO,build/asan)
+	cd build/asan && FASTTICKET_SANITIZE=1 FASTTICKET_DEBUG=1 ../../$(BIN)/python -W ignore setup.py -q build_ext --inplace
+	cd build/asan && FASTTICKET_STRESS_S=$(STRESS_S) $(UNDER_ASAN) ../../$(BIN)/python -m pytest -q $(UNBOUNDED) $(STRESS_TESTS) tests/core tests/dataplane
+
+# Names or paths. docs/development.md says where an interpreter without a GIL comes from.
+VERSIONS ?= python3.11 python3.12 python3.13 python3.13t python3.14 python3.14t
+versions:
+	cd tests && $(PYTHON) -m lab.versions $(VERSIONS)
 
 # Which promises of the parsers are tried, fuzz/*.c say; what a finding becomes, fuzz/run.py.
 FUZZ_RUNS ?= 20000000

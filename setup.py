@@ -4,7 +4,9 @@ Switches (environment):
     FASTTICKET_WERROR=1    a C compiler warning is an error
     FASTTICKET_GCOV=1      gcc counts which lines of the compiled modules run, for coverage
     FASTTICKET_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer
-    FASTTICKET_DEBUG=1     each move of a connection's state is checked (dataplane/states)
+    FASTTICKET_THREADSAN=1 ThreadSanitizer
+    FASTTICKET_DEBUG=1     each move of a connection's state is checked (dataplane/states), and each
+                           lock that is taken (core/lock)
     FASTTICKET_QUICK=1     hardly optimised: for a build that is thrown away (tests/mutations)
 """
 
@@ -35,6 +37,9 @@ if switched_on("SANITIZE"):
     sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
     compile_args += ["-O1", "-g", *sanitize]
     link_args += sanitize
+if switched_on("THREADSAN"):
+    compile_args += ["-O1", "-g", "-fsanitize=thread"]
+    link_args += ["-fsanitize=thread"]
 if switched_on("QUICK"):
     compile_args += ["-O0"]
 
@@ -49,8 +54,8 @@ def compiled(name: str, libraries: tuple[str, ...] = ()) -> Extension:
     )
 
 
-setup(
-    ext_modules=cythonize(
+if __name__ == "__main__":  # since Python 3.14 the processes that compile import this file
+    modules = cythonize(
         [
             compiled("dataplane.exchange"),  # the longest first
             compiled("dataplane.forwarding"),
@@ -83,6 +88,5 @@ setup(
             compiled("dataplane.proxy"),
         ],
         nthreads=CORES,
-    ),
-    options={"build_ext": {"parallel": CORES}},
-)
+    )
+    setup(ext_modules=modules, options={"build_ext": {"parallel": CORES}})

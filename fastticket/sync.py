@@ -3,8 +3,9 @@
 A thread of its own runs the asyncio cache (sessions/threads.py). A call that may wait for the store
 is sent there, and the caller's thread waits for it. A check is one call into the core, in the
 caller's thread: it changes the near cache in one step under the interpreter's lock, so threads
-share the near cache as coroutines do. The near cache keeps the latest deadline that it was told, in
-whichever order, so a use here and a load there lose nothing.
+share the near cache as coroutines do. An interpreter without that lock has the near cache's own
+(core/nearcache). The near cache keeps the latest deadline that it was told, in whichever order, so
+a use here and a load there lose nothing.
 
 Rules of this file
 - No lock, for the reasons that sessions/threads.py gives. What threads share changes in single

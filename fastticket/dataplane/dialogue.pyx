@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """What a plane and the control plane say to each other: questions and their answers, and commands.
 
 Rules of this file

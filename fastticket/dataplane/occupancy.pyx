@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
+# cython: freethreading_compatible=True
 """How many connections all planes of a process have together, and may have: clients, those of one
 client, descriptors.
 

@@ -575,7 +575,8 @@ def test_p9_no_connection_to_a_server_that_went_is_kept(gateway, origin, names):
 
     server = origin(serve)
     names[:] = ["127.0.0.1"]
-    at = gateway(**upstream(f"app.test:{server.address.rpartition(':')[2]}"))
+    by_name = upstream(f"app.test:{server.address.rpartition(':')[2]}")
+    at = gateway(timeouts={"upstream_idle_s": 60}, **by_name)
     with at.connect() as one, at.connect() as other:
         for client in (one, other):
             client.sendall(GET)

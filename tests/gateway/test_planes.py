@@ -51,12 +51,16 @@ class Held:
     def __init__(self, origin):
         self.arrived = threading.Semaphore(0)
         self._go_on = threading.Semaphore(0)
-        self.count = 0
+        self.paths = []
         self.at = origin(self._serve)
 
+    @property
+    def count(self):
+        return len(self.paths)
+
     def _serve(self, connection):
-        while connection.read_head():
-            self.count += 1
+        while head := connection.read_head():
+            self.paths.append(head.split(b" ")[1])
             self.arrived.release()
             assert self._go_on.acquire(timeout=BOUND_S)
             connection.sendall(OK)
@@ -311,6 +315,28 @@ def test_no_plane_takes_a_server_all_the_time(planes, origin):
             assert client.read_response()[1] == b"ok"
             client.close()
     assert order.index(b"/one") <= 3
+
+
+def test_a_request_that_comes_later_does_not_take_what_another_plane_waits_for(planes, origin):
+    """The plane whose turn it is does not get to it at once."""
+    behind = Held(origin)
+    at = planes(behind.at, upstream={"connections_max": 1}, routes=[{"path": "/", "auth": "none"}])
+    with at.connect(THREAD) as one, at.connect(LOOP) as other:
+        one.sendall(get("/1"))
+        behind.wait_for_one()
+        other.sendall(get("/2"))
+        wait_until(lambda: at.state["queued"] == 1, "it waits")
+        go_on = threading.Event()
+        at.loop.call_soon_threadsafe(go_on.wait, BOUND_S)
+        behind.answer_one()
+        assert one.read_response()[1] == b"ok"
+        one.sendall(get("/3"))
+        wait_until(lambda: at.upstreams.state()[0]["queued"] == 2 or behind.count == 2, "it waits, too")
+        go_on.set()
+        for client in (other, one):
+            behind.answer_one()
+            assert client.read_response()[1] == b"ok"
+    assert behind.paths == [b"/1", b"/2", b"/3"]
 
 
 def test_who_no_longer_waits_holds_up_nobody(planes, origin):

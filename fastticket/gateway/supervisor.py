@@ -169,16 +169,23 @@ class Supervisor:
         for line in config.outdated:
             log.warning("%s", line)
         self._coming = Generation(given, sockets, admin)
+        self._begin(self._coming)
+
+    def _begin(self, coming: Generation) -> None:
+        """Let the present worker take it over, or start another worker, with what that one holds if
+        it may have that.
+        """
         present = self._present
-        if present and present.process and present.process.is_serving and not obstacles(present.given, given):
-            self._coming.successor_of = present
-            present.process.reload(given, sockets, READY_TIMEOUT_S)
-        elif present and present.process and present.process.is_serving and may_inherit(present.given, given):
-            self._coming.heir_of = present.process
-            present.process.hand_sessions()
-            self._loop.call_later(HANDING_TIMEOUT_S, self._disinherit, self._coming)
+        process = present.process if present and present.process and present.process.is_serving else None
+        if present and process and not obstacles(present.given, coming.given):
+            coming.successor_of = present
+            process.reload(coming.given, coming.sockets, READY_TIMEOUT_S)
+        elif present and process and may_inherit(present.given, coming.given):
+            coming.heir_of = process
+            process.hand_sessions()
+            self._loop.call_later(HANDING_TIMEOUT_S, self._disinherit, coming)
         else:
-            self._start(self._coming)
+            self._start(coming)
 
     def _disinherit(self, coming: Generation) -> None:
         """What it waits for has not come in time: it begins without."""

@@ -545,12 +545,14 @@ def test_more_is_told_than_there_is_room_for(planes, origin, monkeypatch):
     assert not at.call(lambda: plane.is_caught_up)
     thread = threading.Thread(target=plane.run)
     thread.start()
-    wait_until(lambda: at.call(lambda: plane.is_caught_up), "it has done all")
-    with Client(at.addresses[-1]) as client:
-        client.sendall(get())
-        assert b"Connection: close" not in client.read_response()[0]
-    plane.stop()
-    thread.join(BOUND_S)
+    try:
+        wait_until(lambda: at.call(lambda: plane.is_caught_up), "it has done all")
+        with Client(at.addresses[-1]) as client:
+            client.sendall(get())
+            assert b"Connection: close" not in client.read_response()[0]
+    finally:
+        plane.stop()
+        thread.join(BOUND_S)
 
 
 def test_a_plane_is_driven_in_one_way(planes, origin):

@@ -123,9 +123,9 @@ class Settings:
         return ""
 
 
-class SettingNames(TypedDict, total=False):
-    """The fields of `Settings`, for type checkers; tests/sessions/test_settings.py compares the
-    two.
+class ChangeableNames(TypedDict, total=False):
+    """The settings that `TicketCache.change_settings` changes while a cache serves. The others
+    belong to its table, to its store, or to the fleet.
     """
 
     idle_timeout_s: int
@@ -133,6 +133,15 @@ class SettingNames(TypedDict, total=False):
     remember_lifetime_s: int
     sessions_max: int
     sessions_max_policy: LimitPolicy
+    outage_policy: OutagePolicy
+    outage_grace_s: int
+
+
+class SettingNames(ChangeableNames, total=False):
+    """The fields of `Settings`, for type checkers; tests/sessions/test_settings.py compares the
+    two.
+    """
+
     attributes_bytes_max: int
     near_attributes_bytes: int
     capacity: int
@@ -140,6 +149,4 @@ class SettingNames(TypedDict, total=False):
     lease_ms: int
     touch_resolution_ms: int
     recheck_s: int
-    outage_policy: OutagePolicy
-    outage_grace_s: int
     expiry_margin_s: int | None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -27,7 +28,7 @@ from fastticket.sessions.events import KINDS, EventStream
 from fastticket.sessions.keeper import Keeper
 from fastticket.sessions.loads import LOAD_ATTEMPTS, Loads
 from fastticket.sessions.readthrough import ReadThrough
-from fastticket.sessions.settings import SettingNames, Settings
+from fastticket.sessions.settings import ChangeableNames, SettingNames, Settings
 from fastticket.sessions.shards import Shards
 from fastticket.stores.contract import NEVER_WRITTEN, NO_DETAILS, Position, Store, StoredSession
 
@@ -352,6 +353,12 @@ class TicketCache:
         for key_id in gone:
             self._near.drop_key(key_id)
         self._loads.drop_keys(gone)
+
+    def change_settings(self, **changes: Unpack[ChangeableNames]) -> None:
+        """Other settings from now on: lifetimes, of sessions that begin; limits of logins; the
+        outage's policy. ConfigError, and nothing has changed.
+        """
+        self._settings = self._shards.settings = dataclasses.replace(self._settings, **changes)
 
     @property
     def stats(self) -> dict[str, int]:

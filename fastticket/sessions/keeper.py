@@ -112,7 +112,8 @@ class Keeper:
         self._beat()
         self.flusher.begin()
         shards.store.on_doorbell(self.on_doorbell)
-        await shards.exchange({shard.number: Request(None) for shard in shards})
+        # What another process has handed over is followed from there on: with what has ended since.
+        await shards.exchange({shard.number: Request(shard.position) for shard in shards})
 
     async def _await_store(self, opening: asyncio.Task[None]) -> None:
         """Retry `opening`, the first attempt, until the store is open, then run `_keep`."""

@@ -16,7 +16,7 @@ import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, NamedTuple, Protocol, Self, Unpack
 
@@ -25,6 +25,7 @@ from fastticket.core.ticket import Keyring, Ticket
 from fastticket.errors import IssuedTooEarly, NotConfirmed, StoreUnavailable, TicketRefused, Verdict
 from fastticket.sessions.attributes import Attributes, JSONSerializer, Serializer
 from fastticket.sessions.events import KINDS, EventStream
+from fastticket.sessions.handing import Known, handed, take_over
 from fastticket.sessions.keeper import Keeper
 from fastticket.sessions.loads import LOAD_ATTEMPTS, Loads
 from fastticket.sessions.readthrough import ReadThrough
@@ -504,7 +505,19 @@ class TicketCache:
         )
 
 
-# --- for the gateway's data plane and for `fastticket.sync`, not for applications
+# --- for the gateway and for `fastticket.sync`, not for applications
+
+
+def handed_by(cache: TicketCache) -> Iterator[Known | bytes]:
+    """What the cache holds, part by part, for `hand_to` in another process of this machine."""
+    return handed(cache._shards)
+
+
+def hand_to(cache: TicketCache, parts: Iterable[Known | bytes]) -> int:
+    """Let a cache that is not opened yet begin with what another one on the same store holds; how
+    many sessions. ValueError: the store has another number of shards.
+    """
+    return take_over(cache._shards, parts)
 
 
 def checker_of(cache: TicketCache) -> Checker:

@@ -188,7 +188,7 @@ async def _count_requests(marks: ctypes.CDLL, folder: Path) -> float:
     }
     config = read_config(table, "instructions", folder)
     listeners = [listen(address, shared=False) for address in config.listen_addresses()]
-    worker = Worker(Given(config, config.key_pairs()), listeners)
+    worker = Worker(Given(config, config.key_pairs()), [listeners])
     await worker.start()
     try:
         await asyncio.to_thread(loader.connect, listeners[0].getsockname()[1])

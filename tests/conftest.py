@@ -302,7 +302,7 @@ class Gateway:
         self.cache = self.worker._cache
 
     async def _start(self):
-        worker = WORKER(Given(self.config, self.config.key_pairs()), self._listeners)
+        worker = WORKER(Given(self.config, self.config.key_pairs()), [self._listeners])
         await worker.start()
         return worker
 
@@ -326,6 +326,11 @@ class Gateway:
         with self.connect() as client:
             client.sendall(raw)
             return client.read_response(to_head=raw.startswith(b"HEAD "))
+
+    @property
+    def service(self):
+        """What serves its configuration."""
+        return self.worker._services.present
 
     @property
     def stats(self):

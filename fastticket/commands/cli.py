@@ -27,8 +27,8 @@ from fastticket.commands.options import (
     add_store_and_keys,
     port,
     ports,
-    processes,
     store_config_of,
+    threads,
 )
 from fastticket.commands.serve import check_config, serve
 from fastticket.commands.store import list_sessions, print_events, revoke
@@ -72,7 +72,8 @@ def _serve(command: argparse.ArgumentParser) -> None:
     add_config(command)
     add_addresses(command)
     add_store_and_keys(command)
-    command.add_argument("--workers", type=processes, metavar="N", help="processes that serve (default: 1)")
+    command.add_argument("--threads", type=threads, metavar="N", help="threads that serve (default: 1)")
+    command.add_argument("--workers", type=threads, help=argparse.SUPPRESS)  # the former name of --threads
     command.set_defaults(run=serve)
 
 

@@ -16,6 +16,7 @@ from fastticket.gateway.settings import Config, StoreSettings
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
 DEFAULT_UPSTREAM = "127.0.0.1:9001"
+SIZES = ("threads", "workers")  # of which one is given, or none
 
 CONFIG_HELP = "TOML, see docs/configuration.md; or linkis.properties"
 LISTEN_HELP = "host:port, [v6]:port, unix:PATH or fd:N; repeatable"
@@ -68,10 +69,10 @@ def ports(text: str) -> list[int]:
     return [port(part) for part in text.split(",")]
 
 
-def processes(text: str) -> int:
-    """The type of an option: how many processes."""
+def threads(text: str) -> int:
+    """The type of an option: how many threads."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of threads")
     return int(text)
 
 
@@ -79,7 +80,7 @@ def config_of(options: argparse.Namespace) -> Config:
     """The configuration of --config, or of the other options; both together are refused, so that
     neither overrides the other silently. ConfigError.
     """
-    names = ("listen", "upstream", "store", "keys", "workers")
+    names = ("listen", "upstream", "store", "keys", *SIZES)
     given = {name: value for name in names if (value := getattr(options, name, None))}
     if options.config and is_linkis(options.config):
         return _linkis_config(options.config, given)
@@ -94,7 +95,7 @@ def config_of(options: argparse.Namespace) -> Config:
         given.get("upstream", [DEFAULT_UPSTREAM]),
         given.get("store") or os.environ.get(STORE_VARIABLE) or StoreSettings.url,
         given.get("keys", ""),
-        given.get("workers", 1),
+        {name: given[name] for name in SIZES if name in given},
     )
 
 
@@ -113,7 +114,7 @@ def is_linkis(path: Path) -> bool:
 
 
 def _linkis_config(path: Path, given: dict[str, Any]) -> Config:
-    """Linkis' file does not contain addresses, keys and the number of workers: options do."""
+    """Linkis' file does not contain addresses, keys and the number of threads: options do."""
     if "store" in given:
         raise ConfigError(f"--store does not go with {path}, which sets it; leave one of them out")
     keys = str(Path(given["keys"]).absolute()) if "keys" in given else ""
@@ -122,5 +123,5 @@ def _linkis_config(path: Path, given: dict[str, Any]) -> Config:
         given.get("listen", [DEFAULT_LISTEN]),
         given.get("upstream", [DEFAULT_UPSTREAM]),
         keys,
-        given.get("workers", 1),
+        {name: given[name] for name in SIZES if name in given},
     )

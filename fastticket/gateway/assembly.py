@@ -1,9 +1,10 @@
-"""Makes a ticket cache and a data plane of a configuration."""
+"""Makes a ticket cache and data planes of a configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from fastticket.core.check import Checker
 from fastticket.core.ticket import Keyring
 from fastticket.dataplane.accesslog import AccessLog
 from fastticket.dataplane.balance import Upstreams
@@ -14,6 +15,8 @@ from fastticket.dataplane.proxy import LIMITS, Proxy
 from fastticket.dataplane.routes import Routes, in_order
 from fastticket.gateway import descriptors
 from fastticket.gateway.settings import Config, RouteSettings
+from fastticket.gateway.sharedmemory import Page
+from fastticket.sessions.settings import ChangeableNames
 from fastticket.sessions.ticketcache import TicketCache, checker_of
 
 
@@ -22,25 +25,55 @@ def make_cache(config: Config, keys: Keyring) -> TicketCache:
     return TicketCache(
         config.open_store(),
         keys,
-        idle_timeout_s=config.ticket.idle_timeout_s,
-        absolute_lifetime_s=config.ticket.absolute_lifetime_s,
-        remember_lifetime_s=config.ticket.remember_lifetime_s,
-        sessions_max=config.ticket.sessions_max,
-        sessions_max_policy=config.ticket.sessions_max_policy,
         capacity=config.cache.capacity,
         flush_interval_ms=config.store.flush_interval_ms,
         lease_ms=config.store.lease_ms,
         touch_resolution_ms=config.store.touch_resolution_ms,
-        outage_policy=config.store.outage_policy,
-        outage_grace_s=config.store.outage_grace_s,
+        **changeable_settings(config),
     )
 
 
-def make_proxy(config: Config, cache: TicketCache, counters: memoryview | None = None) -> Proxy:
-    """The data plane of a configuration, without listeners, upstreams and routes. `counters`: the
-    memory in which it counts.
+def changeable_settings(config: Config) -> ChangeableNames:
+    """What a ticket cache takes over while it serves; with the rest it is made
+    (`changes.FIXED`).
     """
-    gateway, checker = config.gateway, checker_of(cache)
+    return {
+        "idle_timeout_s": config.ticket.idle_timeout_s,
+        "absolute_lifetime_s": config.ticket.absolute_lifetime_s,
+        "remember_lifetime_s": config.ticket.remember_lifetime_s,
+        "sessions_max": config.ticket.sessions_max,
+        "sessions_max_policy": config.ticket.sessions_max_policy,
+        "outage_policy": config.store.outage_policy,
+        "outage_grace_s": config.store.outage_grace_s,
+    }
+
+
+def make_planes(
+    config: Config, cache: TicketCache, upstreams: Upstreams, occupancy: Occupancy, pages: Sequence[Page]
+) -> list[Proxy]:
+    """The data planes of a configuration, without listeners and routes: the first one for the event
+    loop, the others for threads. `pages`: the memory in which each counts.
+    """
+    checker, routes = checker_of(cache), Routes()
+    if len(pages) > 1:
+        checker.near.share()
+    return [
+        _make_plane(config, checker, upstreams, routes, occupancy, page, in_thread=number > 0)
+        for number, page in enumerate(pages)
+    ]
+
+
+def _make_plane(
+    config: Config,
+    checker: Checker,
+    upstreams: Upstreams,
+    routes: Routes,
+    occupancy: Occupancy,
+    page: Page,
+    *,
+    in_thread: bool,
+) -> Proxy:
+    gateway = config.gateway
     forwarding = Forwarding(
         checker,
         cookie=config.ticket.cookie,
@@ -57,34 +90,31 @@ def make_proxy(config: Config, cache: TicketCache, counters: memoryview | None =
         writes_forwarded=gateway.forwarded,
         upgrades=gateway.upgrades,
     )
-    occupancy = Occupancy(
-        clients_max(config)[0],
-        per_client_max=config.limits.get("connections_per_client_max", LIMITS["connections_per_client_max"][0]),
-        descriptors_max=_shares(config).connections,
-    )
     return Proxy(
         checker,
-        Upstreams(),
-        Routes(),
+        upstreams,
+        routes,
         forwarding,
         occupancy=occupancy,
-        limits={**config.limits, "connections_max": clients_max(config)[0]},
+        in_thread=in_thread,
+        limits=config.limits,
         timeouts_s=config.timeouts,
         front=gateway.auth_front,
         login_details=config.ticket.login_details,
         expects_proxy_header=gateway.proxy_protocol,
         log=AccessLog(gateway.access_log_format == "json") if gateway.access_log else None,
-        counters=counters,
+        counters=page.counters,
     )
 
 
-def add_routes(proxy: Proxy, config: Config, groups: Mapping[str, int]) -> list[RouteSettings]:
-    """Add the routes of a configuration to the data plane; `groups`: the number of each upstream.
-    Returns the routes in the order of the numbers that the data plane gives them.
+def add_routes(planes: Sequence[Proxy], config: Config, groups: Mapping[str, int]) -> list[RouteSettings]:
+    """Add the routes of a configuration to its data planes; `groups`: the number of each upstream.
+    Returns the routes in the order of the numbers that the data planes give them.
     """
     routes = in_order(config.routes())
     for route in routes:
-        proxy.routes.add(
+        (waits,) = {plane.add_waits(route.timeouts) for plane in planes}  # all alike
+        planes[0].routes.add(
             route.path,
             route.auth,
             None if route not in config.route else groups[route.upstream or config.upstream[0].name],
@@ -93,13 +123,19 @@ def add_routes(proxy: Proxy, config: Config, groups: Mapping[str, int]) -> list[
             logs_in=route.login,
             is_strong=route.consistency == "strong",
             has_exemption=bool(route.exempt),
-            waits=proxy.add_waits(route.timeouts),
+            waits=waits,
             request_fields=route.request_headers.items(),
             response_fields=route.response_headers.items(),
             methods=route.methods,
             first=route.first,
         )
     return routes
+
+
+def allow(occupancy: Occupancy, config: Config) -> None:
+    """Let the process have as many connections as a configuration says."""
+    per_client = config.limits.get("connections_per_client_max", LIMITS["connections_per_client_max"][0])
+    occupancy.allow(clients_max(config)[0], per_client_max=per_client, descriptors_max=_shares(config).connections)
 
 
 def clients_max(config: Config) -> tuple[int, int]:
@@ -109,4 +145,6 @@ def clients_max(config: Config) -> tuple[int, int]:
 
 
 def _shares(config: Config) -> descriptors.Shares:
-    return descriptors.share(descriptors.limit(), sum(len(upstream.servers) for upstream in config.upstream))
+    return descriptors.share(
+        descriptors.limit(), sum(len(upstream.servers) for upstream in config.upstream), config.gateway.threads
+    )

@@ -55,7 +55,7 @@ def _small(config: Config) -> Config:
 
 def warnings_of(config: Config) -> list[str]:
     """Likely mistakes: the gateway would start with them."""
-    warnings = []
+    warnings = [*config.outdated]
     if config.ticket.keys and (others := _others_may(config.base / config.ticket.keys)):
         warnings.append(
             f"{config.base / config.ticket.keys}: everybody on this machine can {others} the keys; chmod o= it"

@@ -1,40 +1,79 @@
-"""The commands of a supervisor to a worker: lines on a pipe.
+"""What a supervisor and its worker say to each other (`channel`).
 
-SERVE, LEAVE and STAY are words; any other line is a key ring, as JSON.
+to the worker     Serve, Leave, ReplaceKeys, Reload, HandSessions
+from the worker   Ready or Failed, once; Reloaded, once for each Reload; Handed, some for a
+                  HandSessions
+
+Rule of this file: a secret is not shown by `repr`, which is what a log line would have.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 
-SERVE = b"go"  #: accept clients
-LEAVE = b"leave"  #: SIGTERM will follow: close every connection after its next answer
-STAY = b"stay"  #: it will not follow after all
-
-
-def key_ring_command(pairs: Sequence[tuple[int, bytes]]) -> bytes:
-    """The command that replaces a worker's keys by these (id, secret) pairs."""
-    return json.dumps([(key_id, secret.hex()) for key_id, secret in pairs]).encode()
+from fastticket.gateway.addresses import Server
+from fastticket.gateway.settings import Config
+from fastticket.sessions.handing import Known
 
 
-def pairs_of(command: bytes) -> list[tuple[int, bytes]]:
-    """The (id, secret) pairs of a key ring command."""
-    return [(key_id, bytes.fromhex(secret)) for key_id, secret in json.loads(command)]
+@dataclasses.dataclass(frozen=True)
+class Serve:
+    """Accept clients."""
 
 
-def line_of(command: bytes) -> bytes:
-    """The command as it goes into the pipe."""
-    return command + b"\n"
+@dataclasses.dataclass(frozen=True)
+class Leave:
+    """SIGTERM will follow: close every connection after its next answer. `is_leaving` False: it
+    will not after all.
+    """
+
+    is_leaving: bool = True
 
 
-class CommandReader:
-    """Puts commands together again that come out of a pipe in pieces."""
+@dataclasses.dataclass(frozen=True)
+class ReplaceKeys:
+    """Use these keys from now on: (id, secret) pairs, the one that signs last."""
 
-    def __init__(self) -> None:
-        self._rest = b""
+    pairs: Sequence[tuple[int, bytes]] = dataclasses.field(repr=False)
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """The commands that are complete with this piece."""
-        *commands, self._rest = (self._rest + data).split(b"\n")
-        return commands
+
+@dataclasses.dataclass(frozen=True)
+class Reload:
+    """Serve by another configuration, on the sockets that come along. The answer is Reloaded."""
+
+    config: Config = dataclasses.field(repr=False)
+    pairs: Sequence[tuple[int, bytes]] | None = dataclasses.field(repr=False)  #: as `Given.pairs`
+    servers: Mapping[str, Sequence[Server]]  #: as `Given.servers`
+    listeners: Sequence[Sequence[int]]  #: for each plane, which of the sockets
+
+
+@dataclasses.dataclass(frozen=True)
+class HandSessions:
+    """Tell what you hold of sessions, for the worker that will take your place."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Handed:
+    """A part of it, as `sessions.handing` has them; None: that was all."""
+
+    part: Known | bytes | None = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ready:
+    """Requests could be served."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Failed:
+    """It cannot start, and ends."""
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Reloaded:
+    """The other configuration is in force; or, with a reason, the one before goes on."""
+
+    refusal: str = ""

@@ -15,6 +15,7 @@ from typing import NamedTuple
 RESERVED = 64
 LIMIT_MAX = 1 << 20  # more than the largest connections_max needs
 PER_CLIENT = 2
+PER_THREAD = 8  # listeners, epoll, and what wakes it and the event loop
 
 
 class Shares(NamedTuple):
@@ -41,10 +42,10 @@ def limit() -> int:
     return LIMIT_MAX if soft == resource.RLIM_INFINITY else soft
 
 
-def share(descriptors: int, servers: int) -> Shares:
+def share(descriptors: int, servers: int, threads: int = 1) -> Shares:
     """The shares of so many descriptors. `servers`: upstream servers, each of which may be under a
-    health check.
+    health check. `threads`: each but the first one needs some for itself.
     """
-    reserved = min(RESERVED + servers, descriptors // 2)
+    reserved = min(RESERVED + servers + PER_THREAD * (threads - 1), descriptors // 2)
     connections = descriptors - reserved
     return Shares(connections, max(1, connections // PER_CLIENT))

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
-import io
 import logging
 import os
 import signal
-import socket
 from collections.abc import Iterable
 from typing import NoReturn
 
@@ -17,10 +15,13 @@ import uvloop
 
 from fastticket.errors import ConfigError, FastticketError
 from fastticket.gateway import errorlog
+from fastticket.gateway.channel import Channel, channel_pair
+from fastticket.gateway.control import Failed
 from fastticket.gateway.exitcodes import BAD_USAGE, FAILED
 from fastticket.gateway.handover import Handover
 from fastticket.gateway.inheritance import Given
-from fastticket.gateway.processes import READY, REPORT_BYTES_MAX, WorkerProcess
+from fastticket.gateway.listeners import Sockets
+from fastticket.gateway.processes import WorkerProcess
 from fastticket.gateway.sharedmemory import Slot
 from fastticket.gateway.worker import Worker
 
@@ -29,43 +30,27 @@ log = logging.getLogger("fastticket.gateway")
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
-def fork_worker(
-    number: int,
-    given: Given,
-    listeners: list[socket.socket],
-    handover: Handover,
-    loop: asyncio.AbstractEventLoop,
-) -> WorkerProcess:
+def fork_worker(given: Given, listeners: Sockets, handover: Handover, loop: asyncio.AbstractEventLoop) -> WorkerProcess:
     """Start a worker on these sockets. Must not be called while an event loop runs: the child would
     be inside of it. `loop`: the supervisor's, for timers. OSError: there are too many processes, or
     no descriptors.
     """
     slot, parent = Slot(), os.getpid()
-    report, telling = os.pipe()
-    try:
-        obeying, commands = os.pipe()
-    except OSError:
-        os.close(report)
-        os.close(telling)
-        raise
-    os.set_blocking(report, False)
-    os.set_blocking(commands, False)
+    ours, its = channel_pair()
     # A signal that reached the child before it has handlers of its own would be written to the
     # parent's event loop.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         pid = os.fork()
         if pid == 0:
-            _become_worker(given, listeners, handover, slot, telling, obeying, parent, mask)
+            _become_worker(given, listeners, handover, slot, its, parent, mask)
     except OSError:
-        os.close(report)
-        os.close(commands)
+        ours.close()
         raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.close(telling)
-        os.close(obeying)
-    return WorkerProcess(number, pid, report, commands, slot, loop)
+        its.close()
+    return WorkerProcess(pid, ours, slot, loop)
 
 
 def end_with_parent(parent: int) -> None:
@@ -80,11 +65,10 @@ def end_with_parent(parent: int) -> None:
 
 def _become_worker(
     given: Given,
-    listeners: list[socket.socket],
+    listeners: Sockets,
     handover: Handover,
     slot: Slot,
-    telling: int,
-    obeying: int,
+    channel: Channel,
     parent: int,
     mask: Iterable[int],
 ) -> NoReturn:
@@ -94,11 +78,11 @@ def _become_worker(
         # the same numbers here.
         gc.freeze()
         _reset_signals()
-        _close_all_but({telling, obeying, *handover.filenos(), *(listener.fileno() for listener in listeners)})
+        listening = {listener.fileno() for of_plane in listeners for listener in of_plane}
+        _close_all_but({channel.fileno(), *handover.filenos(), *listening})
         end_with_parent(parent)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        with open(telling, "wb", buffering=0) as pipe:
-            code = _work(given, listeners, handover, slot, pipe, obeying)
+        code = _work(given, listeners, handover, slot, channel)
     except BaseException:
         log.exception("worker (pid %d)", os.getpid())
     finally:
@@ -106,27 +90,19 @@ def _become_worker(
         os._exit(code)
 
 
-def _work(
-    given: Given, listeners: list[socket.socket], handover: Handover, slot: Slot, pipe: io.FileIO, obeying: int
-) -> int:
-    """Serve; the exit code. An error before READY goes to the supervisor as the report."""
+def _work(given: Given, listeners: Sockets, handover: Handover, slot: Slot, channel: Channel) -> int:
+    """Serve; the exit code."""
     errorlog.follow(given.config)
 
-    def ready() -> None:
-        pipe.write(READY)
-        pipe.close()
-
     async def main() -> None:
-        await Worker(given, listeners, slot, handover).run(ready, obeying)
+        await Worker(given, listeners, slot, handover).run(channel)
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main())
         return 0
     except FastticketError as error:
-        if pipe.closed:
-            raise
-        pipe.write(str(error).encode()[:REPORT_BYTES_MAX])
+        channel.send(Failed(str(error)))
         return BAD_USAGE if isinstance(error, ConfigError) else FAILED
 
 

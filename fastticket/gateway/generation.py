@@ -1,4 +1,4 @@
-"""A generation: a configuration, and the worker processes that serve by it."""
+"""A generation: a configuration, and the worker process that serves by it."""
 
 from __future__ import annotations
 
@@ -18,53 +18,56 @@ PAUSE_MAX_S = 30.0
 
 @dataclasses.dataclass(eq=False)
 class Generation:
-    """The workers are numbers from 0; a number without a process waits for a replacement, which
-    gets the same `given`.
+    """A reload makes another generation. It has a process of its own, or takes over the process of
+    the one before. While that is open, the one before has the process.
     """
 
     given: Given
     sockets: Sockets
     admin: socket.socket | None  #: the admin listener, bound beside that of the generation before
-    processes: dict[int, WorkerProcess] = dataclasses.field(default_factory=dict)  #: by worker number
-    pauses_s: dict[int, float] = dataclasses.field(default_factory=dict)  #: the last pause, by worker number
-    due_s: dict[int, float] = dataclasses.field(default_factory=dict)  #: when replacements start, loop time
-    failure: FastticketError | None = None  #: why it cannot serve
+    process: WorkerProcess | None = None  #: None: there is none, and a replacement may be due
+    successor_of: Generation | None = None  #: whose process is to serve by this configuration
+    heir_of: WorkerProcess | None = None  #: which hands over what it holds; then the process is started
+    is_ready: bool = False  #: the process can serve by it
+    failure: FastticketError | None = None  #: why it cannot
+    pause_s: float = 0.0  #: before the last replacement
+    due_s: float | None = None  #: when a replacement starts, loop time
 
     @property
     def config(self) -> Config:
         """The configuration."""
         return self.given.config
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether all of its workers can serve."""
-        return all(n in self.processes and self.processes[n].is_ready for n in range(len(self.sockets)))
+    def take_over(self, before: Generation) -> None:
+        """Have the process from now on, or the replacement of it that is due."""
+        self.successor_of = None
+        self.process, before.process = before.process, None
+        self.pause_s, self.due_s, before.due_s = before.pause_s, before.due_s, None
 
     def retire(self) -> None:
-        """Tell all workers to retire. One that is not ready has no handler for the signal yet, and
+        """Tell the worker to retire. One that is not ready has no handler for the signal yet, and
         is ended by it.
         """
-        for process in self.processes.values():
-            process.retire(self.config)
+        if self.process:
+            self.process.retire(self.config)
 
     def stop(self) -> None:
-        """Tell all workers to stop."""
-        for process in self.processes.values():
-            process.stop(self.config)
+        """Tell the worker to stop."""
+        if self.process:
+            self.process.stop(self.config)
 
-    def schedule_replacement(self, number: int, lived_s: float, now_s: float) -> float:
-        """A worker has died: start another one at once, or after a pause if it died young. Returns
-        the pause.
+    def schedule_replacement(self, lived_s: float, now_s: float) -> float:
+        """The worker has died: start another one at once, or after a pause if it died young.
+        Returns the pause.
         """
-        before_s = self.pauses_s.get(number, 0.0)
-        pause_s = 0.0 if lived_s >= STEADY_S else min(max(PAUSE_FIRST_S, 2 * before_s), PAUSE_MAX_S)
-        self.pauses_s[number] = pause_s
-        self.due_s[number] = now_s + pause_s
+        pause_s = 0.0 if lived_s >= STEADY_S else min(max(PAUSE_FIRST_S, 2 * self.pause_s), PAUSE_MAX_S)
+        self.pause_s = pause_s
+        self.due_s = now_s + pause_s
         return pause_s
 
-    def take_due(self, now_s: float) -> list[int]:
-        """The numbers of the workers to start now; they are not due any more."""
-        due = [number for number, at_s in self.due_s.items() if at_s <= now_s]
-        for number in due:
-            del self.due_s[number]
-        return due
+    def take_due(self, now_s: float) -> bool:
+        """Whether to start a replacement now; it is not due any more."""
+        if self.due_s is None or self.due_s > now_s:
+            return False
+        self.due_s = None
+        return True

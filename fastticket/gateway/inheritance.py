@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from fastticket.core.ticket import Keyring
 from fastticket.gateway.addresses import Server
 from fastticket.gateway.settings import Config
+from fastticket.sessions.handing import Known
 
 
 class Start(enum.Enum):
@@ -39,6 +40,11 @@ class Given:
     start: Start = Start.FIRST
     #: The addresses of names by `host:port`, as a worker found them last; []: it found none.
     servers: Mapping[str, Sequence[Server]] = dataclasses.field(default_factory=dict)
+    #: What the worker before holds of sessions, until the new one has taken it; []: the near cache
+    #: begins empty.
+    handed: list[Known | bytes] = dataclasses.field(default_factory=list, repr=False)
+    #: Digests of the files that the store's URL names, in its order.
+    store_files: Sequence[bytes] = ()
     #: A reload without the store loses nothing: the present workers have no store either, and hold
     #: no session.
     loses_nothing: bool = False

@@ -57,9 +57,11 @@ UNLIKELY_PATH = b"/a/path/that/no/expression/has/in/mind"
 PLAIN_PREFIX = re.compile(r"\^?(/(?:[A-Za-z0-9_/-]|\\?\.(?![*+?{]))*?)/?(?:(?:\(\.\*\)|\.\*|\.\+)\$?|\$)?")
 
 
-def load_linkis(path: Path, listen: Iterable[str], upstream: Iterable[str], keys: str, workers: int = 1) -> Config:
+def load_linkis(
+    path: Path, listen: Iterable[str], upstream: Iterable[str], keys: str, sizes: Mapping[str, int] | None = None
+) -> Config:
     """Read a file. What it does not contain comes as arguments: addresses to listen on, servers of
-    the upstream, the key file and the number of workers. ConfigError.
+    the upstream, the key file, and `sizes`: threads, or workers. ConfigError.
     """
     try:
         raw = path.read_bytes()
@@ -68,7 +70,7 @@ def load_linkis(path: Path, listen: Iterable[str], upstream: Iterable[str], keys
     properties = _properties(raw, str(path))
     _name_the_unknown(properties, str(path))
     table = {
-        "gateway": {"listen": list(listen), "workers": workers},
+        "gateway": {"listen": list(listen), **(sizes or {})},
         "ticket": _ticket(properties, str(path)) | {"keys": keys},
         "store": {"url": _store_url(properties, str(path))},
         "upstream": [{"name": "linkis", "servers": list(upstream)}],

@@ -1,10 +1,10 @@
 """The sockets that clients connect to.
 
 The supervisor keeps them: a replacement takes over the listen queue of a worker that has died, and
-a reload hands them on. On a host and port each worker has a socket of its own (SO_REUSEPORT), and
-the kernel spreads clients over them; a Unix socket, or an inherited one, is shared. They are bound
-here; the supervisor makes them listen when a worker is ready, so no client waits for a worker that
-is not.
+a reload hands them on. On a host and port each plane of the worker has a socket of its own
+(SO_REUSEPORT), and the kernel spreads clients over them; a Unix socket, or an inherited one, is
+shared. They are bound here; a worker that is ready makes them listen, so no client waits for one
+that is not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fastticket.errors import ConfigError
 from fastticket.gateway.addresses import Address
 from fastticket.gateway.binding import bind
 
-Sockets = list[list[socket.socket]]  # by worker number; for each address one or more
+Sockets = list[list[socket.socket]]  # for each plane, one or more of each address
 
 
 class Listeners:
@@ -29,12 +29,12 @@ class Listeners:
     def __init__(self) -> None:
         self._bound: dict[Address, list[socket.socket]] = {}
 
-    def for_workers(self, addresses: Iterable[Address], workers: int) -> Sockets:
-        """The sockets of so many workers, bound if they are missing. ConfigError: nothing has
+    def for_planes(self, addresses: Iterable[Address], planes: int) -> Sockets:
+        """The sockets of so many planes, bound if they are missing. ConfigError: nothing has
         changed.
 
-        If there were more workers before, every worker gets their sockets, too: the kernel still
-        sends clients there until `keep` closes them.
+        If there were more planes before, every plane gets their sockets, too: the kernel still
+        sends clients there, and to close one would reset the clients in its queue.
         """
         addresses = list(dict.fromkeys(addresses))
         fresh: dict[Address, list[socket.socket]] = {}
@@ -42,27 +42,26 @@ class Listeners:
             for address in addresses:
                 there = self._bound.get(address, [])
                 fresh[address] = []
-                while len(there) + len(fresh[address]) < (workers if address.host else 1):
+                while len(there) + len(fresh[address]) < (planes if address.host else 1):
                     fresh[address].append(bind(_place(address, there + fresh[address]), shared=True))
         except ConfigError:
             _close(fresh)
             raise
         for address, sockets in fresh.items():
             self._bound.setdefault(address, []).extend(sockets)
-        return [[s for address in addresses for s in self._of(address, number, workers)] for number in range(workers)]
+        return [[s for address in addresses for s in self._of(address, number, planes)] for number in range(planes)]
 
-    def renew(self, number: int) -> dict[socket.socket, socket.socket]:
-        """Bind a worker's own sockets anew, and close the old ones. Returns old to new; a socket
-        that cannot be bound anew stays.
+    def renew(self) -> dict[socket.socket, socket.socket]:
+        """Bind the sockets of hosts and ports anew, and close the old ones. Returns old to new; a
+        socket that cannot be bound anew stays.
         """
         renewed = {}
         for address, bound in self._bound.items():
-            if not address.host or number >= len(bound):
-                continue
-            with contextlib.suppress(ConfigError):
-                old, bound[number] = bound[number], bind(_place(address, bound), shared=True)
-                renewed[old] = bound[number]
-                old.close()
+            for number, old in enumerate(bound if address.host else []):
+                with contextlib.suppress(ConfigError):
+                    bound[number] = bind(_place(address, bound), shared=True)
+                    renewed[old] = bound[number]
+                    old.close()
         return renewed
 
     def keep(self, sockets: Sockets) -> None:
@@ -73,9 +72,9 @@ class Listeners:
         self._bound = {address: left for address, left in bound.items() if left}
         _close(others)
 
-    def _of(self, address: Address, number: int, workers: int) -> list[socket.socket]:
+    def _of(self, address: Address, number: int, planes: int) -> list[socket.socket]:
         sockets = self._bound[address]
-        return [sockets[number], *sockets[workers:]] if address.host else sockets
+        return [sockets[number], *sockets[planes:]] if address.host else sockets
 
 
 def name_of(listener: socket.socket) -> str:

@@ -13,6 +13,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from fastticket.dataplane.accesslog import AccessLog
@@ -76,20 +77,20 @@ class LogFile:
 
 
 class AccessLogFile:
-    """Writes the lines that the data plane has put into its access log."""
+    """Writes the lines that data planes have put into their access logs."""
 
-    def __init__(self, source: AccessLog, path: Path | None) -> None:
-        self._source = source
+    def __init__(self, sources: Sequence[AccessLog], path: Path | None) -> None:
+        self._sources = sources
         self._file = LogFile(path)
 
     @property
     def lines_lost(self) -> int:
         """Lines since the start that found no room, in memory or on the way to the file."""
-        return self._file.lines_lost + self._source.dropped
+        return self._file.lines_lost + sum(source.dropped for source in self._sources)
 
     def collect(self) -> None:
         """Write the lines since the last call."""
-        self._file.write(self._source.take())
+        self._file.write(self._take())
 
     def reopen(self) -> None:
         """Open the file anew: log rotation has moved it away."""
@@ -97,7 +98,10 @@ class AccessLogFile:
 
     async def aclose(self) -> None:
         """Write the last lines, and end."""
-        await self._file.aclose(self._source.take())
+        await self._file.aclose(self._take())
+
+    def _take(self) -> bytes:
+        return b"".join(source.take() for source in self._sources)
 
 
 def check_logs(config: Config) -> None:

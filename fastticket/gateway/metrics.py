@@ -72,7 +72,7 @@ class _Families(Collector):
             value = combine([note["now"][source] for note in snapshot.notes] or [0])
             yield GaugeMetricFamily(f"fastticket_{name}", text, value=value / divisor)
         yield _store_servers(snapshot.notes)
-        yield from _upstreams(note for note in snapshot.serving.values() if note)
+        yield from _upstreams([snapshot.serving] if snapshot.serving else [])
         yield from _workers(snapshot)
 
 
@@ -145,10 +145,12 @@ def _upstreams(notes: Iterable[Mapping[str, Any]]) -> Iterator[Metric]:
 
 
 def _workers(snapshot: Snapshot) -> Iterator[Metric]:
-    serving = snapshot.workers - len(snapshot.unhealthy())
-    workers = GaugeMetricFamily("fastticket_workers", "Processes, by what they do.", labels=["state"])
-    workers.add_metric(["serving"], serving)
-    workers.add_metric(["missing"], snapshot.workers - serving)
+    missing = len(snapshot.unhealthy())
+    workers = GaugeMetricFamily(
+        "fastticket_workers", "Processes, and configurations that retire, by what they do.", labels=["state"]
+    )
+    workers.add_metric(["serving"], 1 - missing)
+    workers.add_metric(["missing"], missing)
     workers.add_metric(["retiring"], snapshot.retiring)
     yield workers
     yield CounterMetricFamily(

@@ -7,14 +7,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
-from fastticket.dataplane.proxy import Proxy
-from fastticket.gateway.logfile import AccessLogFile
+from fastticket.gateway.services import Services
 from fastticket.gateway.sharedmemory import Slot
-from fastticket.gateway.upstreams import UpstreamGroup
 from fastticket.sessions.ticketcache import NOW, TicketCache, checker_of
 
 log = logging.getLogger("fastticket.gateway")
@@ -23,24 +19,15 @@ NOTE_INTERVAL_S = 1.0
 
 
 class Notes:
-    """Writes the notes of one worker into its slot, and beats for the supervisor's watchdog."""
+    """Writes the notes of one worker into its slot, and beats for the supervisor's watchdog, as
+    long as all of its threads run.
+    """
 
-    def __init__(
-        self,
-        slot: Slot,
-        proxy: Proxy,
-        cache: TicketCache,
-        groups: Sequence[UpstreamGroup],
-        access_log: AccessLogFile | None,
-        session_changes: Counter[str],
-    ) -> None:
-        """`session_changes`: how many sessions were changed, by what the application asked for."""
+    def __init__(self, slot: Slot, services: Services, cache: TicketCache) -> None:
         self._slot = slot
-        self._proxy = proxy
+        self._services = services
         self._cache = cache
-        self._groups = groups
-        self._access_log = access_log
-        self._session_changes = session_changes
+        self._alive_s = time.monotonic()  # when all threads ran
         self._is_too_long = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -49,7 +36,9 @@ class Notes:
         if self._timer:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(NOTE_INTERVAL_S, self.publish)
-        self._slot.beat()
+        if self._services.are_alive():
+            self._slot.beat()
+            self._alive_s = time.monotonic()
         note = self._note()
         try:
             self._slot.publish(note)
@@ -66,20 +55,20 @@ class Notes:
         self._timer.cancel()
 
     def _note(self) -> dict[str, Any]:
-        cache = self._cache.stats
+        cache, services = self._cache.stats, self._services
+        upstreams = services.present.upstreams
         return {
-            "at_s": time.monotonic(),
+            "at_s": self._alive_s,
             "counters": {
                 **{name: value for name, value in cache.items() if name not in NOW},
-                "log_lines_lost": self._access_log.lines_lost if self._access_log else 0,
-                "session_changes": dict(self._session_changes),
+                "log_lines_lost": services.log_lines_lost,
+                "session_changes": dict(services.session_changes),
                 "key_uses": {str(key_id): uses for key_id, uses in checker_of(self._cache).keys.uses.items()},
             },
             "now": {name: cache[name] for name in NOW},
+            "retiring": services.retiring_count,
             "store": dict(self._cache.store_servers),
-            "resolved": {name: servers for group in self._groups for name, servers in group.resolved.items()},
-            "without_servers": [group.name for group in self._groups if not group.has_servers],
-            "upstreams": [
-                {**state, "group": self._groups[state["group"]].name} for state in self._proxy.upstreams.state()
-            ],
+            "resolved": upstreams.resolved,
+            "without_servers": upstreams.without_servers,
+            "upstreams": upstreams.states(),
         }

@@ -22,22 +22,24 @@ SHORTAGES = {
 
 
 class Notices:
-    """Logs the news of one data plane. `upstreams`: their names, by number; `cookie`: the
-    ticket's.
+    """Logs the news of the data planes of one service, which share what is asked here of the first.
+    `upstreams`: their names, by number; `cookie`: the ticket's.
     """
 
-    def __init__(self, proxy: Proxy, upstreams: Sequence[str], cookie: str) -> None:
-        self._proxy = proxy
+    def __init__(self, planes: Sequence[Proxy], upstreams: Sequence[str], cookie: str) -> None:
+        self._planes = planes
+        self._proxy = planes[0]
         self._upstreams = upstreams
         self._cookie = cookie
-        self._shortages = {name: _Episodes() for name in SHORTAGES}
-        self._unannounced = _Episodes()
+        self._shortages = {name: _Episodes(self._shortage(name)) for name in SHORTAGES}
+        self._unannounced = _Episodes(self._proxy.occupancy.unannounced[0])
 
-    def tell(self) -> None:
-        """Log everything that is new."""
+    def tell(self, *, is_accepting: bool) -> None:
+        """Log everything that is new; of connections that were not let in, if any are."""
         self._tell_servers()
         self._tell_shortages()
-        self._tell_unannounced()
+        if is_accepting:
+            self._tell_unannounced()
         self._tell_faults()
 
     def _tell_servers(self) -> None:
@@ -49,9 +51,13 @@ class Notices:
 
     def _tell_shortages(self) -> None:
         """Clients have to wait."""
-        for name, count in self._proxy.shortages.items():
-            if self._shortages[name].begins(count):
-                log.error(SHORTAGES[name], self._proxy.connection_count)
+        for name, text in SHORTAGES.items():
+            if self._shortages[name].begins(self._shortage(name)):
+                log.error(text, self._proxy.occupancy.client_count)
+
+    def _shortage(self, name: str) -> int:
+        """How often there was one, in all planes."""
+        return sum(plane.shortages[name] for plane in self._planes)
 
     def _tell_unannounced(self) -> None:
         """Connections were closed for want of a valid PROXY header."""
@@ -81,8 +87,8 @@ class _Episodes:
     growth.
     """
 
-    def __init__(self) -> None:
-        self._count = 0
+    def __init__(self, count: int) -> None:
+        self._count = count  # which may be that of planes before this one
         self._seen_s = -SHORTAGE_S
 
     def begins(self, count: int) -> bool:

@@ -16,6 +16,7 @@ COMMAND_LINE = "command line"  #: the source of a configuration that options mak
 #: The option that sets a key, for such a configuration.
 OPTIONS = {
     "[gateway] listen": "--listen",
+    "[gateway] threads": "--threads",
     "[gateway] workers": "--workers",
     "[[upstream]] app: servers": "--upstream",
     "[store] url": "--store",
@@ -38,11 +39,11 @@ class Problems:
     def __init__(self, source: str) -> None:
         self.found: list[str] = []
         self.incomplete: set[str] = set()
-        self._source = source
+        self.source = source
 
     def add(self, where: str, reason: str) -> None:
         """Note a problem; the same one is noted once."""
-        self._add(f"{place_of(self._source, where)}: {reason}")
+        self._add(f"{place_of(self.source, where)}: {reason}")
 
     def require(self, holds: object, where: str, reason: str) -> None:
         """Note a problem unless `holds` is true."""

@@ -1,76 +1,104 @@
 """A worker's process, as its supervisor sees and treats it.
 
-to the worker     commands on a pipe (`control`); SIGUSR2 retire, SIGTERM stop, SIGUSR1 open the log
-                  files anew, SIGKILL
-from the worker   one report on a pipe: READY, or why it cannot start; counters, beats and notes
-                  in a `Slot`
+to the worker     messages (`control`); SIGUSR2 retire, SIGTERM stop, SIGUSR1 open the log files
+                  anew, SIGKILL
+from the worker   messages; counters, beats and notes in a `Slot`
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from fastticket.gateway.control import LEAVE, SERVE, STAY, key_ring_command, line_of
+from fastticket.gateway.channel import Channel
+from fastticket.gateway.control import (
+    Failed,
+    Handed,
+    HandSessions,
+    Leave,
+    Ready,
+    Reload,
+    Reloaded,
+    ReplaceKeys,
+    Serve,
+)
+from fastticket.gateway.inheritance import Given
+from fastticket.gateway.listeners import Sockets
 from fastticket.gateway.settings import Config
 from fastticket.gateway.sharedmemory import Slot
+from fastticket.sessions.handing import Known
 
 log = logging.getLogger("fastticket.supervisor")
 
-READY = b"+"  # the report of a worker that can serve
-REPORT_BYTES_MAX = 4096  # a pipe takes so much at once
 END_MARGIN_S = 10.0  # for a worker to write what it has after its time to drain; then SIGKILL
 
 
 class WorkerProcess:
     """A process, from its fork until it has been waited for."""
 
-    def __init__(
-        self, number: int, pid: int, report: int, commands: int, slot: Slot, loop: asyncio.AbstractEventLoop
-    ) -> None:
-        """`report`, `commands`: the supervisor's ends of the pipes; `loop`: for timers."""
-        self.number = number  #: of the worker; the process that replaces this one has the same
+    def __init__(self, pid: int, channel: Channel, slot: Slot, loop: asyncio.AbstractEventLoop) -> None:
+        """`channel`: the supervisor's end; `loop`: for timers."""
         self.pid = pid
-        self.report = report  #: -1 once the report has been read
         self.slot = slot
-        self._commands = commands
+        self._channel = channel
         self._loop = loop
         self.born_s = time.monotonic()
-        self.is_ready = False  #: it has reported that it can serve
+        self.is_ready = False  #: it has said that it can serve
         self.is_serving = False  #: it was told to serve
         self.is_dismissed = False  #: it was told to retire or to stop
         self.is_stopped = False  #: it was told to stop
         self.is_to_reopen = False  #: its log files are to be opened anew once it is ready
         self.reason = ""  #: why it could not start
+        self.reloaded: Reloaded | None = None  #: what came of the last `reload`
+        self.handed: list[Known | bytes] = []  #: what it holds of sessions, if it was asked
+        self.has_handed = False  #: that is all
         self._silent_s = 0.0
         self._beats = 0
         self._deadline: asyncio.TimerHandle | None = None  # when it has to be ready, or gone
 
     def __str__(self) -> str:
-        return f"worker {self.number} (pid {self.pid})"
+        return f"worker (pid {self.pid})"
 
     # --- what it says
 
-    def read_report(self) -> bool:
-        """Read its report. False: there is none yet."""
-        if self.report < 0:
-            return True
-        try:
-            said = os.read(self.report, REPORT_BYTES_MAX)
-        except BlockingIOError:
-            return False
-        self.is_ready = said == READY
-        self.reason = "" if self.is_ready else said.decode(errors="replace")
-        if self.is_ready and self._deadline and not self.is_dismissed:
+    def follow(self, heard: Callable[[], None]) -> None:
+        """Listen to it; `heard` is called when it has said something."""
+
+        def hear(message: Any, _sockets: Sequence[object]) -> None:
+            self._hear(message)
+            heard()
+
+        self._channel.attach(self._loop, hear)
+
+    def _hear(self, message: Any) -> None:
+        match message:
+            case Ready():
+                self.is_ready = True
+                self._has_come()
+                if self.is_to_reopen:
+                    self.reopen_logs()
+            case Failed(reason):
+                self.reason = reason
+            case Handed(part):
+                if part is None:
+                    self.has_handed = True
+                else:
+                    self.handed.append(part)
+            case Reloaded():
+                self.reloaded = message
+                self._has_come()
+
+    def _has_come(self) -> None:
+        """What it had to do in time is done."""
+        if self._deadline and not self.is_dismissed:
             self._deadline.cancel()
-        os.close(self.report)
-        self.report = -1
-        return True
 
     def silent_s(self, passed_s: float) -> float:
         """For how long its loop has not run; `passed_s`: the time since the last call, as far as
@@ -84,28 +112,33 @@ class WorkerProcess:
     # --- what it is told
 
     def let_serve(self) -> None:
-        """Serve: its sockets listen."""
+        """Serve."""
         self.is_serving = True
-        self._command(SERVE)
+        self._channel.send(Serve())
 
-    def let_leave(self) -> None:
-        """Go on, but close every connection after its next answer."""
-        self._command(LEAVE)
-
-    def let_stay(self) -> None:
-        """Keep connections open again."""
-        self._command(STAY)
+    def leave(self, is_leaving: bool) -> None:
+        """Go on, but close every connection after its next answer; or keep them open again."""
+        self._channel.send(Leave(is_leaving))
 
     def replace_keys(self, pairs: Sequence[tuple[int, bytes]]) -> None:
         """Use these keys from now on."""
-        self._command(key_ring_command(pairs))
+        self._channel.send(ReplaceKeys(pairs))
 
-    def _command(self, command: bytes) -> None:
-        """A pipe holds more than all commands together. A worker that does not read them has died
-        or hangs, which the supervisor finds out by other means.
+    def hand_sessions(self) -> None:
+        """Tell what it holds of sessions: `handed`."""
+        self.handed, self.has_handed = [], False
+        self._channel.send(HandSessions())
+
+    def reload(self, given: Given, sockets: Sockets, timeout_s: float) -> None:
+        """Serve by another configuration, on these sockets. `reloaded` has the answer; without one
+        in time it is killed.
         """
-        with contextlib.suppress(BrokenPipeError, BlockingIOError):
-            os.write(self._commands, line_of(command))
+        self.reloaded = None
+        every = list(dict.fromkeys(each for of_plane in sockets for each in of_plane))
+        listeners = [[every.index(each) for each in of_plane] for of_plane in sockets]
+        config = dataclasses.replace(given.config)  # without what it has read for itself
+        self._channel.send(Reload(config, given.pairs, given.servers, listeners), every)
+        self.kill_after(timeout_s)
 
     def reopen_logs(self) -> None:
         """Open the log files anew; later, if it is not ready to answer the signal yet."""
@@ -152,13 +185,11 @@ class WorkerProcess:
         return os.waitstatus_to_exitcode(status) if pid else None
 
     def close(self) -> None:
-        """It has ended: read its report, if that was still to be read, and free what belongs to
-        it.
-        """
-        self.read_report()
+        """It has ended: free what belongs to it."""
+        self._channel.read_last()
+        self._channel.close()
         if self._deadline:
             self._deadline.cancel()
-        os.close(self._commands)
 
 
 def ending_of(code: int) -> str:

@@ -16,8 +16,8 @@ from typing import Any, Literal, TypeVar
 
 from fastticket.dataplane.proxy import LIMITS, ROUTE_TIMEOUTS, TIMEOUTS_S
 from fastticket.errors import ConfigError
-from fastticket.gateway.problems import COMMAND_LINE, Problems
-from fastticket.gateway.rules import DAY_S, apply_rules
+from fastticket.gateway.problems import COMMAND_LINE, Problems, place_of
+from fastticket.gateway.rules import DAY_S, THREADS_MAX, apply_rules
 from fastticket.gateway.settings import LISTS, SECTIONS, Config, RouteSettings
 from fastticket.tomlfile import read_toml
 
@@ -54,7 +54,8 @@ def read_config(table: Mapping[str, Any], source: str, base: Path) -> Config:
     """Read and check a table as TOML gives it. `source` names it in problems; `base` is the folder
     of its paths. FaultyConfig, with all problems.
     """
-    problems = Problems(source)
+    problems, outdated = Problems(source), list[str]()
+    table = _with_threads(table, problems, outdated)
     problems.refuse_unknown(table, [*SECTIONS, *LISTS, "limits", "timeouts"], "")
     values: dict[str, Any] = {
         name: _read(kind, table.get(name, {}), problems, f"[{name}]") or kind() for name, kind in SECTIONS.items()
@@ -64,11 +65,28 @@ def read_config(table: Mapping[str, Any], source: str, base: Path) -> Config:
     values["limits"] = _read_limits(table.get("limits", {}), problems)
     values["timeouts"] = _read_timeouts(table.get("timeouts", {}), TIMEOUTS_S, problems, "[timeouts]")
     values["route"] = [_with_timeouts(route, problems) for route in values["route"]]
-    config = Config(source=source, base=base, **values)
+    config = Config(source=source, base=base, outdated=outdated, **values)
     apply_rules(config, problems)
     if problems.found:
         raise FaultyConfig(config, problems.found)
     return config
+
+
+def _with_threads(table: Mapping[str, Any], problems: Problems, outdated: list[str]) -> Mapping[str, Any]:
+    """The table with `threads` in place of `workers`, which was its name while each worker was a
+    process.
+    """
+    gateway = table.get("gateway")
+    if not isinstance(gateway, dict) or "workers" not in gateway:
+        return table
+    rest = {name: value for name, value in gateway.items() if name != "workers"}
+    where, workers = "[gateway] workers", gateway["workers"]
+    wrong = _mismatch(workers, int) or ("" if 1 <= workers <= THREADS_MAX else f"must be from 1 to {THREADS_MAX}")
+    problems.require(not wrong, where, wrong)
+    if not wrong and rest.setdefault("threads", workers) != workers:
+        problems.add(where, "is the former name of threads, which has another value: leave workers out")
+    outdated.append(f"{place_of(problems.source, where)}: is called threads now: one process has so many of them")
+    return {**table, "gateway": rest}
 
 
 def simple_config(
@@ -76,16 +94,17 @@ def simple_config(
     upstream: list[str],
     store: str,
     keys: str,
-    workers: int = 1,
+    sizes: Mapping[str, int] | None = None,
     *,
     source: str = COMMAND_LINE,
     base: Path | None = None,
 ) -> Config:
     """The configuration of `serve` without a file: `/login` is the login route, everything else
-    requires a ticket. `base`: the current folder by default. FaultyConfig.
+    requires a ticket. `sizes`: threads, or workers. `base`: the current folder by default.
+    FaultyConfig.
     """
     table = {
-        "gateway": {"listen": listen, "login_url": "/login", "workers": workers},
+        "gateway": {"listen": listen, "login_url": "/login", **(sizes or {})},
         "ticket": {"keys": keys},
         "store": {"url": store},
         "upstream": [{"name": "app", "servers": upstream}],

@@ -30,7 +30,7 @@ WATCHDOG_MIN_S = 3
 HEALTH_MIN_S = 0.01  # of the interval and the timeout of health checks
 ROUTE_FIELDS_BYTES_MAX = 2000  # that a route adds to a request, or to a response
 UPGRADES_MAX = 8
-WORKERS_MAX = 256
+THREADS_MAX = 64
 CAPACITY_MAX = 1 << 30
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 PROTOCOL = re.compile(rf"{TOKEN.pattern}(/{TOKEN.pattern})?")
@@ -62,7 +62,7 @@ def apply_rules(config: Config, problems: Problems) -> None:
 
 def _check_gateway(config: Config, problems: Problems) -> None:
     gateway, require = config.gateway, problems.require
-    require(1 <= gateway.workers <= WORKERS_MAX, "[gateway] workers", f"must be from 1 to {WORKERS_MAX}")
+    require(1 <= gateway.threads <= THREADS_MAX, "[gateway] threads", f"must be from 1 to {THREADS_MAX}")
     require(
         not gateway.login_url or re.fullmatch(r"(/|https?://)[!-~]{0,300}", gateway.login_url),
         "[gateway] login_url",

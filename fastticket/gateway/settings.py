@@ -7,8 +7,10 @@ relative to `Config.base`, the folder of the file.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import os
+import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -45,7 +47,7 @@ class GatewaySettings:
     """`[gateway]`"""
 
     listen: list[str] = field(default_factory=lambda: ["127.0.0.1:8080"])
-    workers: int = 1
+    threads: int = 1
     login_url: str = ""
     next_parameter: str = "next"  #: query parameter of `login_url` for the URL to return to; "": none
     auth_path: str = ""
@@ -170,6 +172,8 @@ class Config:
     timeouts: Mapping[str, float]
     upstream: list[UpstreamSettings]
     route: list[RouteSettings]
+    #: What the file says in a way that has changed meanwhile.
+    outdated: Sequence[str] = field(default=(), compare=False)
 
     def routes(self) -> list[RouteSettings]:
         """The routes of the file and the auth endpoint, which has `first`: otherwise a host with
@@ -247,6 +251,14 @@ class Config:
         """The keyword arguments of TicketCookie that `[ticket] cookie…` set."""
         options = {option: getattr(self.ticket, key) for option, key in COOKIE_KEYS.items()}
         return options | {"is_secure": None if self.ticket.cookie_secure == "auto" else self.ticket.cookie_secure}
+
+    def store_digests(self) -> tuple[bytes, ...]:
+        """What the files contain that the store's URL names, passwords and certificates: who made a
+        store by it has to make another one when they change.
+        """
+        options = urllib.parse.parse_qsl(self.store.url.partition("?")[2])
+        paths = [self.base / value for name, value in options if name.endswith(("file", "_certs"))]
+        return tuple(hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b"" for path in paths)
 
     def ticket_cookie(self) -> TicketCookie:
         """The cookie that carries the ticket."""

@@ -1,49 +1,97 @@
 """What a worker tells its supervisor: shared memory, mapped before the fork.
 
-    counters   of the data plane, written in place
-    beats      a number that grows while the worker's loop runs
+    beats      a number that grows while the worker runs
+    pages      one for each data plane, which counts in it, in place
     two notes  of the control plane, JSON, written in turns
 
-A reader takes the newer note whose checksum is right, so a worker may be killed while it writes.
+A page keeps its numbers when its plane is gone, and the next plane adds to them: so no count is
+lost or moved, whenever the worker is killed. For the same reason a reader takes the newer note
+whose checksum is right.
 """
 
 from __future__ import annotations
 
+import heapq
 import json
 import mmap
 import struct
 import zlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from fastticket.dataplane.counters import COUNTERS_BYTES, read_counters
+from fastticket.errors import FastticketError
 
 NOTE_BYTES_MAX = 2 * 1024 * 1024  # for 1,024 upstream servers with the longest names; unwritten pages cost nothing
 _HEADER = struct.Struct("=QII")  # of a note: its number from 1, its size, CRC-32
-_BEATS = struct.Struct("=Q")
-_BEATS_AT = COUNTERS_BYTES + -COUNTERS_BYTES % 64
-_NOTE_AT = _BEATS_AT + 64
+PAGES_MAX = 640  # 64 threads, of the configuration in force, the coming one, and eight that retire
+_NUMBER = struct.Struct("=Q")
+_BEATS_AT, _PAGES_USED_AT = 0, 8
+_PAGES_AT = 64
+_PAGE_ROOM = COUNTERS_BYTES + -COUNTERS_BYTES % 64  # no two planes write to one line of a processor's cache
+_NOTE_AT = _PAGES_AT + PAGES_MAX * _PAGE_ROOM
 _NOTE_ROOM = _HEADER.size + NOTE_BYTES_MAX
+
+
+class Page(NamedTuple):
+    """The memory in which one plane counts."""
+
+    number: int
+    counters: memoryview
 
 
 class Slot:
     """One worker's memory: the worker writes, the supervisor reads."""
 
     def __init__(self) -> None:
-        memory = memoryview(mmap.mmap(-1, _NOTE_AT + 2 * _NOTE_ROOM))  # shared with children
-        self.counters = memory[:COUNTERS_BYTES]
-        self._notes = [memory[at : at + _NOTE_ROOM] for at in (_NOTE_AT, _NOTE_AT + _NOTE_ROOM)]
-        self._beats = memory[_BEATS_AT : _BEATS_AT + _BEATS.size]
+        self._memory = memoryview(mmap.mmap(-1, _NOTE_AT + 2 * _NOTE_ROOM))  # shared with children
+        self._notes = [self._memory[at : at + _NOTE_ROOM] for at in (_NOTE_AT, _NOTE_AT + _NOTE_ROOM)]
         self._published = 0
+        self._free: list[int] = []  # pages that were used, and are not now
+
+    # --- beats
 
     def beat(self) -> None:
-        """Note that the loop runs."""
-        _BEATS.pack_into(self._beats, 0, self.beats + 1)
+        """Note that the worker runs."""
+        self._set(_BEATS_AT, self.beats + 1)
 
     @property
     def beats(self) -> int:
         """How often `beat` was called."""
-        return int(_BEATS.unpack_from(self._beats)[0])
+        return self._get(_BEATS_AT)
+
+    # --- counters
+
+    def take_pages(self, count: int) -> list[Page]:
+        """Room for the counters of so many planes. FastticketError: there is not so much left."""
+        used = self._get(_PAGES_USED_AT)
+        if count > PAGES_MAX - used + len(self._free):
+            raise FastticketError("too many configurations retire; try again when some of them have ended")
+        again = [heapq.heappop(self._free) for _ in range(min(count, len(self._free)))]
+        fresh = range(used, used + count - len(again))
+        self._set(_PAGES_USED_AT, used + len(fresh))
+        return [self._page(number) for number in (*again, *fresh)]
+
+    def give_back(self, pages: Iterable[Page]) -> None:
+        """Let other planes go on with these pages."""
+        for page in pages:
+            heapq.heappush(self._free, page.number)
+
+    def counted(self) -> dict[str, Any]:
+        """What all planes have counted, as `read_counters` has it, and the counters of the last
+        note.
+        """
+        note = self.note()
+        total: dict[str, Any] = read_counters(self._page(0).counters)
+        for number in range(1, self._get(_PAGES_USED_AT)):
+            total = add(total, read_counters(self._page(number).counters))
+        return {**total, **(note["counters"] if note else {})}
+
+    def _page(self, number: int) -> Page:
+        at = _PAGES_AT + number * _PAGE_ROOM
+        return Page(number, self._memory[at : at + COUNTERS_BYTES])
+
+    # --- notes
 
     def publish(self, note: Mapping[str, Any]) -> None:
         """Write a note over the last but one. ValueError: it is too long."""
@@ -60,10 +108,13 @@ class Slot:
         whole = [note for place in self._notes if (note := _read(place))]
         return max(whole, key=lambda each: each[0])[1] if whole else None
 
-    def counted(self) -> dict[str, Any]:
-        """The data plane's counters, as `read_counters` has them, and those of the last note."""
-        note = self.note()
-        return {**read_counters(self.counters), **(note["counters"] if note else {})}
+    # --- numbers
+
+    def _get(self, at: int) -> int:
+        return int(_NUMBER.unpack_from(self._memory, at)[0])
+
+    def _set(self, at: int, number: int) -> None:
+        _NUMBER.pack_into(self._memory, at, number)
 
 
 def _read(place: memoryview) -> tuple[int, dict[str, Any]] | None:

@@ -16,26 +16,23 @@ class Snapshot:
 
     is_stopping: bool  #: or drained, or about to stop
     readiness: Sequence[str]  #: what decides about it: `[gateway] readiness`
-    workers: int  #: as configured
-    serving: Mapping[int, Mapping[str, Any] | None]  #: notes of the present generation's ready workers, by number
+    serving: Mapping[str, Any] | None  #: the note of the present generation's worker, if that is ready
     notes: Sequence[Mapping[str, Any]]  #: of all workers, those that retire included
     counted: Mapping[str, Any]  #: since the start, by all workers that there were
-    retiring: int  #: processes
+    retiring: int  #: workers, and configurations that a worker had before
     restarts: int
     reloads: Mapping[str, int]  #: done, refused
 
     def unhealthy(self) -> list[str]:
-        """The workers that do not serve, as `worker N`."""
-        now_s = time.monotonic()
-        return [f"worker {number}" for number in range(self.workers) if not _is_fresh(self.serving.get(number), now_s)]
+        """["worker"] if it does not serve."""
+        note = self.serving
+        is_fresh = note is not None and time.monotonic() - note["at_s"] < NOTE_AGE_MAX_S
+        return [] if is_fresh else ["worker"]
 
     def away(self) -> list[str]:
-        """What at least one worker is missing: workers, the store, upstreams without a server that
-        is up.
-        """
-        notes = self._notes_of_serving()
-        store = ["store"] if any(map(is_store_away, notes)) else []
-        return [*self._ending(), *self.unhealthy(), *store, *self._groups_away(notes)]
+        """What is missing: the worker, the store, upstreams without a server that is up."""
+        store = ["store"] if self.serving and is_store_away(self.serving) else []
+        return [*self._ending(), *self.unhealthy(), *store, *self._groups_away()]
 
     def unready(self) -> list[str]:
         """What is missing so that balancers should send requests to other gateways, by `readiness`.
@@ -44,27 +41,20 @@ class Snapshot:
         upstream while another one is up: all gateways would be avoided at once. `store-any` and
         `upstreams-any` make them count.
         """
-        notes, counts = self._notes_of_serving(), set(self.readiness)
+        note, counts = self.serving, set(self.readiness)
         workers = self.unhealthy() if "workers" in counts else []
-        is_store_missed = "store" in counts and any(map(_admits_nobody, notes))
-        is_store_away_at_all = "store-any" in counts and any(map(is_store_away, notes))
-        groups, all_groups = self._groups_away(notes), {name for note in notes for name in _groups(note)}
-        is_one_left = len(groups) < len(all_groups)
+        is_store_missed = "store" in counts and note is not None and _admits_nobody(note)
+        is_store_away_at_all = "store-any" in counts and note is not None and is_store_away(note)
+        groups = self._groups_away()
+        is_one_left = note is not None and len(groups) < len(_groups(note))
         upstreams = groups if "upstreams-any" in counts or ("upstreams" in counts and not is_one_left) else []
         return [*self._ending(), *workers, *(["store"] if is_store_missed or is_store_away_at_all else []), *upstreams]
 
     def _ending(self) -> list[str]:
         return ["gateway: it stops"] if self.is_stopping else []
 
-    def _notes_of_serving(self) -> list[Mapping[str, Any]]:
-        return [note for note in self.serving.values() if note]
-
-    def _groups_away(self, notes: Sequence[Mapping[str, Any]]) -> list[str]:
-        return sorted({f"upstream {name}" for note in notes for name in _groups_away(note)})
-
-
-def _is_fresh(note: Mapping[str, Any] | None, now_s: float) -> bool:
-    return note is not None and now_s - note["at_s"] < NOTE_AGE_MAX_S
+    def _groups_away(self) -> list[str]:
+        return sorted(f"upstream {name}" for name in _groups_away(self.serving)) if self.serving else []
 
 
 def is_store_away(note: Mapping[str, Any]) -> bool:

@@ -1,8 +1,9 @@
-"""Runs the workers of a gateway, and outlives them.
+"""Runs the worker process of a gateway, and outlives it.
 
-A generation is a configuration with the workers that serve by it. SIGHUP starts the coming one
-beside the present one. When all of its workers are ready, it becomes the present one, and the
-workers of the one before retire. If anything is wrong with it, it is given up, and the present one
+A generation is a configuration with the process that serves by it. SIGHUP makes the coming one. If
+the worker can take the changes over (`changes`), it is told to; else another worker is forked
+beside it. When the coming generation is ready, it becomes the present one; a worker that is no
+longer needed retires. If anything is wrong with the coming one, it is given up, and the present one
 goes on unchanged.
 
     SIGTERM, SIGINT   stop, after `shutdown_delay_s`
@@ -30,6 +31,7 @@ from fastticket.errors import ConfigError, FastticketError
 from fastticket.gateway import errorlog
 from fastticket.gateway.admin import AdminListener
 from fastticket.gateway.binding import BACKLOG, discard, listen_beside, take_place
+from fastticket.gateway.changes import may_inherit, obstacles
 from fastticket.gateway.exitcodes import BAD_USAGE, FAILED
 from fastticket.gateway.forking import fork_worker
 from fastticket.gateway.generation import Generation
@@ -48,6 +50,7 @@ log = logging.getLogger("fastticket.supervisor")
 
 READY_TIMEOUT_S = 60.0  # of a worker, from its fork
 WATCH_INTERVAL_S = 1.0
+HANDING_TIMEOUT_S = 5.0  # for a worker to tell what it holds; later, the next one begins without
 RENEWAL_PAUSE_S = 1.0  # a worker that pauses for less still serves the clients in its listen queue
 RETIRING_GENERATIONS_MAX = 8  # beyond that the oldest is stopped
 
@@ -128,6 +131,10 @@ class Supervisor:
         self._reap()
         if self._is_stopping:
             return
+        if self._coming and self._is_due(self._coming):
+            self._start_heir(self._coming)
+        if self._coming:
+            self._hear(self._coming)
         if self._coming and self._coming.failure:
             self._give_up(self._coming, self._coming.failure)
         elif self._coming and self._coming.is_ready:
@@ -143,14 +150,14 @@ class Supervisor:
     # --- generations
 
     def _bring_up(self) -> None:
-        """Fork the workers of a coming generation. FastticketError: it cannot be, and there is no
-        present one to go on with.
+        """Make a coming generation. FastticketError: it cannot be, and there is no present one to
+        go on with.
         """
         try:
             config = self._load()
             given = self._given(config)
             check_logs(config)
-            sockets = self._listeners.for_workers(config.listen_addresses(), config.gateway.workers)
+            sockets = self._listeners.for_planes(config.listen_addresses(), config.gateway.threads)
             admin = self._bind_admin(config)
         except FastticketError as error:
             self._refuse(error)
@@ -159,19 +166,56 @@ class Supervisor:
             log.exception("the configuration could not be taken")
             self._refuse(FastticketError(f"unexpected: {type(error).__name__}: {error}"))
             return
+        for line in config.outdated:
+            log.warning("%s", line)
         self._coming = Generation(given, sockets, admin)
-        for number in range(len(sockets)):
-            self._start(self._coming, number)
+        self._begin(self._coming)
+
+    def _begin(self, coming: Generation) -> None:
+        """Let the present worker take it over, or start another worker, with what that one holds if
+        it may have that.
+        """
+        present = self._present
+        process = present.process if present and present.process and present.process.is_serving else None
+        if present and process and not obstacles(present.given, coming.given):
+            coming.successor_of = present
+            process.reload(coming.given, coming.sockets, READY_TIMEOUT_S)
+        elif present and process and may_inherit(present.given, coming.given):
+            coming.heir_of = process
+            process.hand_sessions()
+            self._loop.call_later(HANDING_TIMEOUT_S, self._disinherit, coming)
+        else:
+            self._start(coming)
+
+    def _disinherit(self, coming: Generation) -> None:
+        """What it waits for has not come in time: it begins without."""
+        if coming.heir_of:
+            coming.heir_of = None
+            self._news.set()
+
+    def _start_heir(self, coming: Generation) -> None:
+        """Start the worker of a coming generation that has waited for what it is handed."""
+        before, coming.heir_of = coming.heir_of, None
+        handed = before.handed if before and before.has_handed else []
+        given, coming.given = coming.given, dataclasses.replace(coming.given, handed=handed)
+        self._start(coming)
+        coming.given = given  # one that replaces it later begins without
+        if before:
+            before.handed.clear()
 
     def _given(self, config: Config) -> Given:
-        """Read keys and addresses for the workers of a coming generation. ConfigError: no keys."""
-        pairs = config.key_pairs()
+        """Read keys and addresses for the worker of a coming generation. ConfigError: no keys."""
+        given = Given(config, config.key_pairs(), store_files=config.store_digests())
         if not self._present:
-            return Given(config, pairs)
+            return given
         self._totals.learn_servers(self._slots())
-        notes = [note for process in self._present.processes.values() if (note := process.slot.note())]
-        loses_nothing = all(is_store_away(note) and not note["now"]["sessions_held"] for note in notes)
-        return Given(config, pairs, Start.RELOAD, dict(self._totals.servers), loses_nothing)
+        note = self._present.process.slot.note() if self._present.process else None
+        return dataclasses.replace(
+            given,
+            start=Start.RELOAD,
+            servers=dict(self._totals.servers),
+            loses_nothing=note is None or (is_store_away(note) and not note["now"]["sessions_held"]),
+        )
 
     def _bind_admin(self, config: Config) -> socket.socket | None:
         """The admin listener of a coming generation. It is bound with every reload, also at the
@@ -182,6 +226,9 @@ class Supervisor:
 
     def _switch_to(self, coming: Generation) -> None:
         before, self._present, self._coming = self._present, coming, None
+        is_same_worker = coming.successor_of is not None
+        if coming.successor_of:
+            coming.take_over(coming.successor_of)
         self._listeners.keep(coming.sockets)
         errorlog.follow(coming.config)
         address = coming.config.admin_address()
@@ -194,7 +241,13 @@ class Supervisor:
             self._ready([name_of(s) for s in coming.sockets[0]])
             return
         self._reloads["done"] += 1
-        log.info("reloaded: %d workers serve by %s", len(coming.sockets), coming.config.source)
+        source, changed = coming.config.source, ", ".join(obstacles(before.given, coming.given))
+        if is_same_worker:
+            log.info("reloaded: the worker serves by %s, with the sessions that it holds", source)
+        else:
+            log.info(
+                "reloaded: a new worker serves by %s, because of %s", source, changed or "the loss of the one before"
+            )
         self._hand_keys(coming.given, [*self._retiring, before])
         self._retire(before)
 
@@ -206,20 +259,20 @@ class Supervisor:
         if given.pairs is None:  # keys of the environment never change
             return
         for generation in retiring:
-            for process in generation.processes.values():
-                process.replace_keys(given.pairs)
+            if generation.process:
+                generation.process.replace_keys(given.pairs)
 
     def _start_listening(self, generation: Generation) -> None:
-        """Make the sockets of ready workers listen, and let the workers accept. No socket listens
-        before this, so a generation that is given up has no clients.
+        """Make the sockets of a ready worker listen, and let it accept. No socket listens before
+        this, so a generation that is given up has no clients.
         """
-        for number, process in generation.processes.items():
-            if process.is_ready and not process.is_serving:
-                for listener in generation.sockets[number]:
-                    listener.listen(BACKLOG)
-                process.let_serve()
-                if self._is_unready:
-                    process.let_leave()
+        process = generation.process
+        if process and process.is_ready and not process.is_serving:
+            for listener in {each for of_plane in generation.sockets for each in of_plane}:
+                listener.listen(BACKLOG)
+            process.let_serve()
+            if self._is_unready:
+                process.leave(True)
 
     def _give_up(self, coming: Generation, failure: FastticketError) -> None:
         self._coming = None
@@ -229,13 +282,14 @@ class Supervisor:
         self._refuse(failure)
 
     def _retire(self, generation: Generation) -> None:
-        """Retire its workers, and stop the oldest of too many retiring generations."""
+        """Retire its worker, if it has one, and stop the oldest of too many retiring
+        generations.
+        """
         generation.retire()
         self._retiring.append(generation)
         for late in self._retiring[:-RETIRING_GENERATIONS_MAX]:
-            for process in late.processes.values():
-                if not process.is_stopped:
-                    process.stop(late.config)
+            if late.process and not late.process.is_stopped:
+                late.stop()
 
     def _refuse(self, error: FastticketError) -> None:
         if not self._present:
@@ -252,7 +306,7 @@ class Supervisor:
 
     def _processes(self) -> list[WorkerProcess]:
         """All that live, of any generation."""
-        return [process for g in self._generations() for process in g.processes.values()]
+        return [g.process for g in self._generations() if g.process]
 
     def _serving(self) -> list[WorkerProcess]:
         """Those that serve and were not told to end."""
@@ -261,23 +315,29 @@ class Supervisor:
     def _slots(self) -> list[Slot]:
         return [process.slot for process in self._processes()]
 
-    def _start(self, generation: Generation, number: int) -> None:
+    def _start(self, generation: Generation) -> None:
         try:
-            process = fork_worker(number, generation.given, generation.sockets[number], self._handover, self._loop)
+            process = fork_worker(generation.given, generation.sockets, self._handover, self._loop)
         except OSError as error:
-            self._worker_missing(generation, number, f"worker {number} can not be started: {error.strerror}", 0.0)
+            self._worker_missing(generation, f"the worker can not be started: {error.strerror}", 0.0)
             return
-        generation.processes[number] = process
-        self._loop.add_reader(process.report, self._read_report, process)
+        generation.process = process
+        process.follow(self._news.set)
         process.kill_after(READY_TIMEOUT_S)
 
-    def _read_report(self, process: WorkerProcess) -> None:
-        fd = process.report
-        if process.read_report():
-            self._loop.remove_reader(fd)
-            self._news.set()
-        if process.is_ready and process.is_to_reopen:
-            process.reopen_logs()
+    def _is_due(self, coming: Generation) -> bool:
+        """Whether a worker is to be forked that has waited for what it is handed."""
+        if coming.successor_of or coming.process or coming.failure:
+            return False
+        return coming.heir_of is None or coming.heir_of.has_handed or coming.heir_of not in self._processes()
+
+    def _hear(self, coming: Generation) -> None:
+        """Whether a coming generation is ready, by what its worker has said."""
+        if not coming.successor_of:
+            coming.is_ready = bool(coming.process and coming.process.is_ready)
+        elif (process := coming.successor_of.process) and process.reloaded:
+            coming.is_ready = not process.reloaded.refusal
+            coming.failure = coming.failure or (None if coming.is_ready else FastticketError(process.reloaded.refusal))
 
     def _watch(self) -> None:
         """Each second: kill workers whose loops do not run (`watchdog_timeout_s`). Time for which
@@ -288,42 +348,40 @@ class Supervisor:
         now_s = time.monotonic()
         passed_s, self._watched_s = min(now_s - self._watched_s, 2 * WATCH_INTERVAL_S), now_s
         for generation in self._generations():
-            timeout_s = generation.config.gateway.watchdog_timeout_s
-            for process in generation.processes.values():
-                if process.is_ready and process.silent_s(passed_s) >= timeout_s > 0:
-                    log.error("%s is killed: it hangs, for %g s (watchdog_timeout_s)", process, timeout_s)
-                    process.send(signal.SIGKILL)
+            timeout_s, process = generation.config.gateway.watchdog_timeout_s, generation.process
+            if process and process.is_ready and process.silent_s(passed_s) >= timeout_s > 0:
+                log.error("%s is killed: it hangs, for %g s (watchdog_timeout_s)", process, timeout_s)
+                process.send(signal.SIGKILL)
 
     def _reap(self) -> None:
         """Wait for the processes that have ended."""
         for generation in self._generations():
-            for process in list(generation.processes.values()):
-                code = process.exit_code()
-                if code is not None:
-                    del generation.processes[process.number]
-                    self._ended(generation, process, code)
-        self._retiring = [generation for generation in self._retiring if generation.processes]
+            process = generation.process
+            code = process.exit_code() if process else None
+            if process and code is not None:
+                generation.process = None
+                self._ended(generation, process, code)
+        self._retiring = [generation for generation in self._retiring if generation.process]
 
     def _ended(self, generation: Generation, process: WorkerProcess, code: int) -> None:
-        if process.report >= 0:
-            self._loop.remove_reader(process.report)
         process.close()
         self._totals.keep(process.slot)
         reason = f"{process} {ending_of(code)}{': ' if process.reason else ''}{process.reason}"
         if process.is_dismissed:
             is_early = not process.is_serving and code in (-signal.SIGTERM, -signal.SIGUSR2)
             self._note_end(reason, code == 0 or is_early)
-        else:
-            failure = ConfigError(process.reason) if code == BAD_USAGE else FastticketError(process.reason or reason)
-            generation.failure = failure
-            self._worker_missing(generation, process.number, reason, time.monotonic() - process.born_s)
+            return
+        failure = ConfigError(process.reason) if code == BAD_USAGE else FastticketError(process.reason or reason)
+        if self._coming and generation in (self._coming, self._coming.successor_of):
+            self._coming.failure = failure
+        self._worker_missing(generation, reason, time.monotonic() - process.born_s)
 
     def _note_end(self, what: str, is_clean: bool) -> None:
         log.log(logging.INFO if is_clean else logging.ERROR, "%s", what)
         if self._is_stopping and not is_clean:
             self._exit_code = FAILED
 
-    def _worker_missing(self, generation: Generation, number: int, reason: str, lived_s: float) -> None:
+    def _worker_missing(self, generation: Generation, reason: str, lived_s: float) -> None:
         """A worker could not be forked, or has died: the coming generation fails, any other gets a
         replacement.
         """
@@ -331,28 +389,28 @@ class Supervisor:
             generation.failure = generation.failure or FastticketError(reason)
             self._news.set()
             return
-        pause_s = generation.schedule_replacement(number, lived_s, self._loop.time())
+        pause_s = generation.schedule_replacement(lived_s, self._loop.time())
         if pause_s >= RENEWAL_PAUSE_S:
-            self._renew_sockets(number)
+            self._renew_sockets()
         self._loop.call_later(pause_s, self._news.set)
         log.error("%s, after %.1f s; the next one starts in %g s", reason, lived_s, pause_s)
 
-    def _renew_sockets(self, number: int) -> None:
-        """Bind the sockets of a worker anew. The kernel sends clients to every socket that listens,
-        so those in this one's queue would wait as long as the worker does; the new ones listen when
-        the replacement is ready.
+    def _renew_sockets(self) -> None:
+        """Bind the sockets anew. Clients in their queues would wait as long as the worker does, and
+        the kernel would take more; the new ones listen when the replacement is ready. Until then
+        clients are refused, and go elsewhere.
         """
-        renewed = self._listeners.renew(number)
+        renewed = self._listeners.renew()
         for generation in self._generations():
             generation.sockets[:] = [[renewed.get(s, s) for s in sockets] for sockets in generation.sockets]
 
     def _replace_dead(self, generation: Generation) -> None:
-        for number in generation.take_due(self._loop.time()):
+        if generation.take_due(self._loop.time()):
             self._restarts += 1
             self._totals.learn_servers(self._slots())
             servers = dict(self._totals.servers)
             generation.given = dataclasses.replace(generation.given, start=Start.REPLACEMENT, servers=servers)
-            self._start(generation, number)
+            self._start(generation)
 
     # --- signals, and POST /drain
 
@@ -376,7 +434,7 @@ class Supervisor:
         if not self._is_unready:
             self._is_unready, self._unready_at_s = True, self._loop.time()
         for process in self._serving():
-            process.let_leave()
+            process.leave(True)
 
     def _drain(self) -> None:
         """POST /drain: what an orchestrator asks for before it sends SIGTERM."""
@@ -391,7 +449,7 @@ class Supervisor:
         log.info("ready again: DELETE /drain")
         self._is_unready = False
         for process in self._serving():
-            process.let_stay()
+            process.leave(False)
 
     def _stop(self) -> None:
         """Stop all generations. The sockets close at once, so that no client waits in their
@@ -423,15 +481,15 @@ class Supervisor:
     def snapshot(self) -> Snapshot:
         """The state of the gateway now."""
         present = self._present
-        serving = {n: p for n, p in present.processes.items() if p.is_ready} if present else {}
+        process = present.process if present else None
+        notes = [note for slot in self._slots() if (note := slot.note())]
         return Snapshot(
             is_stopping=self._is_stopping or self._is_unready,
             readiness=present.config.gateway.readiness if present else (),
-            workers=present.config.gateway.workers if present else 0,
-            serving={number: process.slot.note() for number, process in serving.items()},
-            notes=[note for slot in self._slots() if (note := slot.note())],
+            serving=process.slot.note() if process and process.is_ready else None,
+            notes=notes,
             counted=self._totals.counted(self._slots()),
-            retiring=sum(len(generation.processes) for generation in self._retiring),
+            retiring=sum(1 for g in self._retiring if g.process) + sum(note["retiring"] for note in notes),
             restarts=self._restarts,
             reloads=dict(self._reloads),
         )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fastticket.dataplane.balance import Upstreams, server_text
 from fastticket.errors import ConfigError
@@ -26,6 +27,52 @@ log = logging.getLogger("fastticket.gateway")
 
 LOOKUP_TIMEOUT_S = 5.0  # for names to resolve at the start, before anybody is served
 UNRESOLVED_PAUSE_S = 2.0  # between two lookups while a name has no address
+
+
+class UpstreamGroups:
+    """All upstreams of a configuration. `upstreams`: what the data planes have of them."""
+
+    def __init__(self, config: Config, known: Mapping[str, Sequence[Server]] | None = None) -> None:
+        """`known`: as for UpstreamGroup. ConfigError."""
+        self.upstreams = Upstreams()
+        self._groups = [UpstreamGroup(self.upstreams, config, each, known) for each in config.upstream]
+
+    async def start(self, start: Start = Start.FIRST) -> None:
+        """As `UpstreamGroup.start`, all at once. ConfigError, at a reload."""
+        starting = [asyncio.create_task(group.start(start)) for group in self._groups]
+        try:
+            await asyncio.gather(*starting)
+        finally:
+            await end(*starting)
+
+    async def stop(self) -> None:
+        """End lookups and health checks."""
+        for group in self._groups:
+            await group.stop()
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The number of each upstream, by its name."""
+        return {group.name: group.number for group in self._groups}
+
+    @property
+    def names(self) -> list[str]:
+        """Their names, in the order of their numbers."""
+        return [group.name for group in self._groups]
+
+    @property
+    def resolved(self) -> dict[str, list[Server]]:
+        """The addresses of each name, for the worker or service that takes this one's place."""
+        return {name: servers for group in self._groups for name, servers in group.resolved.items()}
+
+    @property
+    def without_servers(self) -> list[str]:
+        """The upstreams of which the data plane has no server."""
+        return [group.name for group in self._groups if not group.has_servers]
+
+    def states(self) -> list[dict[str, Any]]:
+        """Each server, as `Upstreams.state` has it, with the upstream's name as its `group`."""
+        return [{**state, "group": self._groups[state["group"]].name} for state in self.upstreams.state()]
 
 
 class UpstreamGroup:

@@ -1,137 +1,135 @@
-"""One gateway process: the control plane around the data plane.
+"""The worker process: what outlives a reload. It keeps the ticket cache, signals, what the
+supervisor says, and the ticks; what serves a configuration is a service (`service`).
 
-The data plane (`dataplane.proxy`) serves sockets by itself. The worker does what it cannot do: open
-and close the store, answer its asks (`asks`), timers, signals.
-
+    reload  (Reload)   another service takes the place of the one in force, which retires. The
+                       ticket cache stays, with every session that it holds.
     stop    (SIGTERM)  close the listeners, end idle connections, let the others finish
                        (`drain_timeout_s`), write every touch, close. Inherited sockets are
                        accepted from until the tunnels have ended: no other process would serve
                        the clients.
-    retire  (SIGUSR2)  the same for a worker whose configuration was replaced. First it hands
-                       clients with nothing under way to the workers of the new configuration,
-                       and gives the others `retire_timeout_s` for their answers.
+    retire  (SIGUSR2)  the same for a worker whose place another process has taken. First it hands
+                       clients with nothing under way to that one, and gives the others
+                       `retire_timeout_s` for their answers.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from typing import Any
 
-from fastticket.gateway import descriptors, errorlog
-from fastticket.gateway.asks import Answers
-from fastticket.gateway.assembly import add_routes, clients_max, make_cache, make_proxy
-from fastticket.gateway.binding import BACKLOG
-from fastticket.gateway.control import LEAVE, SERVE, STAY, CommandReader, pairs_of
+from fastticket.dataplane.occupancy import Occupancy
+from fastticket.dataplane.proxy import Proxy
+from fastticket.errors import FastticketError
+from fastticket.gateway import errorlog
+from fastticket.gateway.assembly import allow, changeable_settings, make_cache
+from fastticket.gateway.channel import Channel
+from fastticket.gateway.control import Handed, HandSessions, Leave, Ready, Reload, Reloaded, ReplaceKeys, Serve
 from fastticket.gateway.handover import Handover
 from fastticket.gateway.inheritance import Given, Start
-from fastticket.gateway.listeners import is_of
-from fastticket.gateway.logfile import AccessLogFile
+from fastticket.gateway.leaving import TICK_S
+from fastticket.gateway.listeners import Sockets
 from fastticket.gateway.notes import Notes
-from fastticket.gateway.notices import Notices
-from fastticket.gateway.pacing import Pacing
+from fastticket.gateway.service import Client, Service
+from fastticket.gateway.services import Services
+from fastticket.gateway.settings import Config
 from fastticket.gateway.sharedmemory import Slot
-from fastticket.gateway.upstreams import UpstreamGroup
+from fastticket.gateway.upstreams import UpstreamGroups
+from fastticket.sessions.ticketcache import hand_to, handed_by
 from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.gateway")
 
-TICK_S = 0.1
-COMMANDS_BYTES_MAX = 65_536  # read at once; key rings are the long ones
-LAST_ANSWERS_S = 1.0  # for clients that were accepted while tunnels used up the drain timeout
 TAKEN_PER_TURN = 64  # clients of another worker
 STORE_TIMEOUT_S = 5.0  # for the store to answer before clients are served without it
 REPLACEMENT_STORE_TIMEOUT_S = 1.0  # the same for a replacement, while clients already wait
 
 
 class Worker:
-    """A gateway on bound sockets: the store, upstreams, timers and signals around one data
-    plane.
-    """
+    """A ticket cache, and the services on it."""
 
     def __init__(
         self,
         given: Given,
-        listeners: list[socket.socket],
+        listeners: Sockets,
         slot: Slot | None = None,
         handover: Handover | None = None,
     ) -> None:
-        """`slot`: shared memory for counters and notes; `handover`: the way to other workers.
-        ConfigError.
+        """`listeners`: bound sockets for each plane; `slot`: shared memory for counters and notes;
+        `handover`: the way to other workers. ConfigError.
         """
-        config = given.config
         self._given = given
-        self._config = config
-        self._listeners = listeners
+        self._slot = slot or Slot()
         self._handover = handover
-        self._is_retiring = False
-        self._cache = make_cache(config, given.keys)
-        self.proxy = make_proxy(config, self._cache, slot.counters if slot else None)
-        self._groups = [
-            UpstreamGroup(self.proxy.upstreams, config, upstream, given.servers) for upstream in config.upstream
-        ]
-        routes = add_routes(self.proxy, config, {group.name: group.number for group in self._groups})
-        self._answers = Answers(self.proxy, self._cache, config, routes)
-        self._access_log = AccessLogFile(self.proxy.log, config.log_path("access_log")) if self.proxy.log else None
-        self._notes = (
-            Notes(slot, self.proxy, self._cache, self._groups, self._access_log, self._answers.session_changes)
-            if slot
-            else None
+        self._cache = make_cache(given.config, given.keys)
+        self._occupancy = Occupancy()
+        self._services = Services(
+            self._make_service(given.config, UpstreamGroups(given.config, given.servers), listeners)
         )
-        self._notices = Notices(self.proxy, [group.name for group in self._groups], config.ticket.cookie)
-        self._commands = CommandReader()
-        self._idle = asyncio.Event()  # no client is connected
-        self._ticked = asyncio.Event()
-        self._pacing: Pacing | None = None  # of closing WebSockets, once the worker stops
-        # Inherited sockets outlive the gateway: the supervisor cannot replace them, nor its parent.
-        self._sockets_outlive = any(address.fd >= 0 for address in config.listen_addresses())
-        self._is_turn_due = False
+        self._notes = Notes(self._slot, self._services, self._cache)
+        self._begin, self._stop, self._retire = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._channel: Channel | None = None
+        self._reloading: asyncio.Task[None] | None = None
+        self._handing: asyncio.Task[None] | None = None
         self._ticker: asyncio.TimerHandle | None = None
+
+    @property
+    def proxy(self) -> Proxy:
+        """The data plane that the loop drives."""
+        return self._services.present.planes[0]
+
+    def _make_service(self, config: Config, upstreams: UpstreamGroups, listeners: Sockets) -> Service:
+        """FastticketError."""
+        allow(self._occupancy, config)
+        try:
+            return Service(config, self._cache, upstreams, self._occupancy, listeners, self._slot)
+        except OSError as error:
+            raise FastticketError(f"no room for {len(listeners)} data planes: {error.strerror}") from None
 
     # --- from start to stop
 
-    async def run(self, ready: Callable[[], None], commands: int) -> None:
+    async def run(self, channel: Channel) -> None:
         """Serve until SIGTERM, or until SIGUSR2 and the last client has gone.
 
-        `ready` is called when requests could be served; they are served once the command SERVE
-        comes out of the descriptor `commands`. Clients may be in the listen queue from then on, so
-        a signal before it ends the worker without them.
+        It says Ready when requests could be served; they are served once the answer is Serve.
+        Clients may be in the listen queue from then on, so a signal before it ends the worker
+        without them.
         """
         await self._open()
         gc.collect()
         gc.freeze()  # else a full collection would go through all that is there now, for milliseconds
         loop = asyncio.get_running_loop()
-        begin, stop, retire = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        loop.add_signal_handler(signal.SIGTERM, stop.set)
-        loop.add_signal_handler(signal.SIGUSR2, retire.set)
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_signal_handler(signal.SIGUSR2, self._retire.set)
         loop.add_signal_handler(signal.SIGUSR1, self._reopen_logs)
-        loop.add_reader(commands, self._obey, commands, begin)
-        ready()
-        await _first_of(begin, stop, retire)
-        if begin.is_set():
+        self._channel = channel
+        channel.attach(loop, self._obey)
+        channel.send(Ready())
+        await _first_of(self._begin, self._stop, self._retire)
+        if self._begin.is_set():
             self._serve()
-            await _first_of(stop, retire)
-            if not stop.is_set():
-                await self._retire(stop)
+            await _first_of(self._stop, self._retire)
+            if not self._stop.is_set():
+                await self._give_up_place()
         await self.stop()
 
-    def _obey(self, commands: int, begin: asyncio.Event) -> None:
-        """Read commands of the supervisor."""
-        data = os.read(commands, COMMANDS_BYTES_MAX)
-        if not data:  # the supervisor is gone, and SIGTERM has come
-            asyncio.get_running_loop().remove_reader(commands)
-        for command in self._commands.feed(data):
-            if command == SERVE:
-                begin.set()
-            elif command in (LEAVE, STAY):
-                self.proxy.leave(command == LEAVE)
-            else:
-                self._cache.replace_keys(pairs_of(command))
+    def _obey(self, message: Any, sockets: list[socket.socket]) -> None:
+        """Do what the supervisor says."""
+        match message:
+            case Serve():
+                self._begin.set()
+            case Leave(is_leaving):
+                self._services.leave(is_leaving)
+            case ReplaceKeys(pairs):
+                self._cache.replace_keys(pairs)
+            case HandSessions():
+                self._handing = asyncio.create_task(self._hand_sessions(), name="fastticket-hand")
+            case Reload():
+                self._reloading = asyncio.create_task(self._reload(message, sockets), name="fastticket-reload")
 
     async def start(self) -> None:
         """Open the store and serve."""
@@ -139,16 +137,19 @@ class Worker:
         self._serve()
 
     async def _open(self) -> None:
-        groups = [asyncio.create_task(group.start(self._given.start)) for group in self._groups]
+        finding = asyncio.create_task(self._services.present.upstreams.start(self._given.start))
         try:
             await self._open_store()
-            await asyncio.gather(*groups)
+            await finding
         finally:
-            await end(*groups)
-        if self._notes:
-            self._notes.publish()
+            await end(finding)
+        self._notes.publish()
 
     async def _open_store(self) -> None:
+        if self._given.handed:
+            count = hand_to(self._cache, self._given.handed)
+            self._given.handed.clear()  # it is as large as the near cache
+            log.info("worker (pid %d) begins with %d sessions of the one before", os.getpid(), count)
         if self._given.may_lack_store:
             is_replacement = self._given.start is Start.REPLACEMENT
             timeout_s = REPLACEMENT_STORE_TIMEOUT_S if is_replacement else STORE_TIMEOUT_S
@@ -157,172 +158,116 @@ class Worker:
             await self._cache.open()
 
     def _serve(self) -> None:
-        self._tell_limit()
-        for listener in self._listeners:
-            listener.listen(BACKLOG)
-            self.proxy.listen(listener.fileno())
-        asyncio.get_running_loop().add_reader(self.proxy.fileno(), self._turn)
+        self._services.present.serve()
         if self._handover:
             asyncio.get_running_loop().add_reader(self._handover.fileno(), self._take_over)
         self._tick()
 
-    def _tell_limit(self) -> None:
-        allowed, wanted = clients_max(self._config)
-        if allowed < wanted:
-            # A default that does not fit is nobody's mistake.
-            is_configured = "connections_max" in self._config.limits
-            log.log(
-                logging.WARNING if is_configured else logging.INFO,
-                "connections_max is %d, not %d: there may be %d file descriptors (ulimit -n, LimitNOFILE), and a client needs two",
-                allowed,
-                wanted,
-                descriptors.limit(),
-            )
-
     async def stop(self) -> None:
         """Drain, then write every touch, then close."""
-        await self._drain()
+        await end(self._reloading, self._handing)
+        self._stop_taking()
+        service = self._services.present
+        # Inherited sockets outlive the gateway: the supervisor cannot replace them, nor its parent.
+        outlive = any(address.fd >= 0 for address in service.config.listen_addresses())
+        await self._services.stop(outwaits=outlive and bool(service.listeners))
         if self._ticker:
             self._ticker.cancel()
-        asyncio.get_running_loop().remove_reader(self.proxy.fileno())
-        for group in self._groups:
-            await group.stop()
-        await self._answers.finish()
         await self._cache.aclose()
-        if self._access_log:
-            await self._access_log.aclose()
-        if self._notes:
-            self._notes.publish_last()
+        self._notes.publish_last()
 
-    async def _drain(self) -> None:
-        """Accept no more clients, and let those that are connected finish, for
-        `drain_timeout_s`.
+    # --- reload
+
+    async def _reload(self, asked: Reload, sockets: list[socket.socket]) -> None:
+        """Let another service take the place of the one in force, and say so; or say why not, and
+        nothing has changed.
         """
-        loop = asyncio.get_running_loop()
-        timeout_s = self._config.gateway.drain_timeout_s
-        drained_s = loop.time() + timeout_s
-        self._pacing = Pacing(self.proxy.tunnel_count, loop.time(), timeout_s)
-        if self._listeners and self._sockets_outlive:
-            await self._outwait_tunnels(drained_s)
-        self._stop_accepting()
-        if self.proxy.connection_count:
-            await asyncio.sleep(TICK_S)  # clients that were accepted last have not sent their request yet
-        self.proxy.drain()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(max(drained_s, loop.time() + LAST_ANSWERS_S)):
-                while self._connections_awaited(drained_s):
-                    await self._next_tick()
-        if self.proxy.connection_count:
-            log.warning("%d connections were still in use after the drain timeout", self.proxy.connection_count)
+        assert self._channel  # noqa: S101 -- for mypy
+        listeners = [[sockets[number] for number in of_plane] for of_plane in asked.listeners]
+        present = self._services.present.config
+        upstreams = coming = None
+        try:
+            upstreams = UpstreamGroups(asked.config, asked.servers)
+            await upstreams.start(Start.RELOAD)
+            self._cache.change_settings(**changeable_settings(asked.config))
+            coming = self._make_service(asked.config, upstreams, listeners)
+            coming.serve()
+        except BaseException as error:
+            allow(self._occupancy, present)
+            self._cache.change_settings(**changeable_settings(present))
+            for each in sockets:
+                each.close()
+            if coming:
+                await coming.close()
+            elif upstreams:
+                await upstreams.stop()
+            if not isinstance(error, Exception):
+                raise
+            if not isinstance(error, FastticketError):
+                log.exception("a reload has failed")
+            self._channel.send(Reloaded(str(error) or type(error).__name__))
+            return
+        if asked.pairs is not None:
+            self._cache.replace_keys(asked.pairs)
+        errorlog.follow(asked.config)
+        self._services.succeed(coming)
+        self._notes.publish()
+        self._channel.send(Reloaded())
 
-    def _connections_awaited(self, drained_s: float) -> int:
-        """Connections that the drain waits for: tunnels only until `drained_s`."""
-        is_over = asyncio.get_running_loop().time() >= drained_s
-        return self.proxy.connection_count - (self.proxy.tunnel_count if is_over else 0)
+    async def _hand_sessions(self) -> None:
+        """Tell what the ticket cache holds, a piece in each turn of the loop."""
+        assert self._channel  # noqa: S101 -- for mypy
+        for part in handed_by(self._cache):
+            self._channel.send(Handed(part))
+            await asyncio.sleep(0)
+        self._channel.send(Handed(None))
 
-    async def _next_tick(self) -> None:
-        self._ticked.clear()
-        await self._ticked.wait()
+    # --- clients from and to other workers
 
-    async def _outwait_tunnels(self, drained_s: float) -> None:
-        """Go on accepting until the tunnels have ended: no other process reads the queue of these
-        sockets before this one has gone, so new clients are served, not kept waiting.
-        """
-        self.proxy.leave()
-        while self.proxy.tunnel_count and asyncio.get_running_loop().time() < drained_s:
-            await self._next_tick()
+    async def _give_up_place(self) -> None:
+        """Leave accepting to another worker, and serve what is under way for `retire_timeout_s`."""
+        await end(self._reloading)
+        self._stop_taking()
+        await self._services.retire(self._give, self._stop)
 
-    def _stop_accepting(self) -> None:
-        """Close the listeners, after accepting the clients that are in their queues or on their way
-        from another worker.
-        """
-        if self._handover:
-            asyncio.get_running_loop().remove_reader(self._handover.fileno())
-        if self._listeners:
-            if self._ticker:  # a worker that has never served takes no clients
-                self._take_over()
-            self._turn()
-            self.proxy.stop_accepting()
-        for listener in self._listeners:
-            listener.close()
-        self._listeners = []
-
-    # --- retirement: clients go to a worker of the next generation
-
-    async def _retire(self, stop: asyncio.Event) -> None:
-        """Leave accepting to the next workers, and serve what is under way for
-        `retire_timeout_s`.
-        """
-        self._stop_accepting()
-        self._is_retiring = True
-        self._hand_over()
-        log.info("worker (pid %d) retires: %d connections", os.getpid(), self.proxy.connection_count)
-        self._idle.clear()
-        await _first_of(stop, self._idle, timeout_s=self._config.gateway.retire_timeout_s)
-
-    def _hand_over(self) -> None:
-        """Give away the clients with nothing under way, as many as there is room for; the next tick
-        tries again.
-        """
-        while self._handover and (client := self.proxy.release()):
-            fd, address, is_believed = client
-            if not self._handover.give(fd, address, is_believed):
-                self.proxy.adopt(fd, address, is_believed)
-                return
-            os.close(fd)
+    def _give(self, client: Client) -> bool:
+        """Hand a client to another worker. False: there is no room for it now."""
+        if not self._handover or not self._handover.give(*client):
+            return False
+        os.close(client.fd)
+        return True
 
     def _take_over(self) -> None:
-        """Serve clients of a worker that retires. A client of a listener that this worker does not
-        have gets one more answer.
-        """
+        """Serve clients of a worker that retires."""
         for _ in range(TAKEN_PER_TURN):
             client = self._handover.take() if self._handover else None
             if not client:
                 return
-            fd, address, is_believed = client
-            self.proxy.adopt(fd, address, is_believed, is_last=not is_of(fd, self._listeners))
+            self._services.present.adopt(Client(*client))
 
-    # --- turns and ticks
+    def _stop_taking(self) -> None:
+        """Take no more clients from other workers than are on their way."""
+        if self._handover:
+            asyncio.get_running_loop().remove_reader(self._handover.fileno())
+            if self._ticker and self._services.present.listeners:  # one that does not serve takes nobody
+                self._take_over()
 
-    def _turn(self) -> None:
-        """The data plane has ready sockets. If one turn does not serve all of them, the next one
-        comes after whatever else the loop has to do.
-        """
-        if self.proxy.turn() and not self._is_turn_due:
-            self._is_turn_due = True
-            asyncio.get_running_loop().call_soon(self._turn_again)
-        self._answers.begin_new()
-
-    def _turn_again(self) -> None:
-        self._is_turn_due = False
-        self._turn()
+    # --- ticks
 
     def _tick(self) -> None:
-        """Every TICK_S: what the data plane needs the time for, and what may wait for so long."""
-        self.proxy.tick()
-        if self._pacing:
-            self._pacing.told += self.proxy.part(self._pacing.due(asyncio.get_running_loop().time()))
-        self._ticked.set()
-        self._answers.begin_new()
-        self._notices.tell()
-        if self._is_retiring:
-            self._hand_over()
-        if not self.proxy.connection_count:
-            self._idle.set()
-        if self._access_log:
-            self._access_log.collect()
+        """Every TICK_S."""
+        self._services.tick()
         self._ticker = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def _reopen_logs(self) -> None:
         """SIGUSR1: log rotation has moved the files away."""
         errorlog.reopen()
-        if self._access_log:
-            self._access_log.reopen()
+        self._services.reopen_logs()
 
 
-async def _first_of(*events: asyncio.Event, timeout_s: float | None = None) -> None:
-    """Wait until one of the events is set, `timeout_s` at most."""
+async def _first_of(*events: asyncio.Event) -> None:
+    """Wait until one of the events is set."""
     waiting = [asyncio.ensure_future(event.wait()) for event in events]
-    await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     for each in waiting:
         each.cancel()

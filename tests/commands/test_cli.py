@@ -387,7 +387,9 @@ BAD = [
     ('"127.0.0.1:0"', '"::1:80"', "[gateway] listen: ::1:80: write an IPv6 address in brackets, as [::1]:80"),
     ('"127.0.0.1:0"', '"127.0.0.1:70000"', "70000 is no port"),
     ("[ticket]", 'trusted_proxies = ["10.0.0.1/8"]\n[ticket]', "[gateway] trusted_proxies: 10.0.0.1/8"),
+    ("[ticket]", "threads = 0\n[ticket]", "[gateway] threads: must be from 1"),
     ("[ticket]", "workers = 0\n[ticket]", "[gateway] workers: must be from 1"),
+    ("[ticket]", "workers = 2\nthreads = 3\n[ticket]", "[gateway] workers: is the former name of threads"),
     ("[ticket]", "workers = true\n[ticket]", "[gateway] workers: must be a whole number, not True"),
     ("[ticket]", 'identity_header = "a b"\n[ticket]', "[gateway] identity_header"),
     (
@@ -508,7 +510,7 @@ MISTAKES = """
 listen = ["127.0.0.1:0", "127.0.0.1"]
 login_url = "login"
 workers = 0
-wrokers = 2
+thraeds = 2
 [ticket]
 keys = "none.toml"
 idle_timeout_s = 1
@@ -541,7 +543,7 @@ def test_all_that_is_wrong_is_said_at_once(cli, tmp_path):
     assert (code, output) == (2, "")
     lines = [line.removeprefix("fastticket: ") for line in error.splitlines()]
     found = [
-        ("[gateway] wrokers: no such key", "did you mean workers?"),
+        ("[gateway] thraeds: no such key", "did you mean threads?"),
         ("[limits] fields_max: must be from", ""),
         ("[timeouts] keep_alive_s: must be a number", ""),
         ("[[upstream]] number 2: name is missing", ""),
@@ -637,6 +639,13 @@ def test_keys_that_everybody_can_read_are_a_warning(cli, keyfile, tmp_path):
     assert "idle_timeout_s = 7200" in output
 
 
+def test_a_number_of_workers_is_a_number_of_threads_and_a_warning(cli, keyfile, tmp_path):
+    (tmp_path / "a.toml").write_text(GOOD.replace("[gateway]\n", "[gateway]\nworkers = 2\n"))
+    code, output, error = cli("check-config", "--config", "a.toml")
+    assert (code, "threads = 2\n" in output, "workers = " in output) == (0, True, False)
+    assert "warning: a.toml: [gateway] workers: is called threads now" in error
+
+
 def test_a_login_page_that_is_nowhere_is_a_warning(cli, keyfile, tmp_path):
     text = GOOD.replace("[ticket]", 'login_url = "/login"\n[ticket]').replace('path = "/"', 'path = "/api"')
     (tmp_path / "a.toml").write_text(text)
@@ -679,7 +688,7 @@ def test_a_live_check_asks_the_world(cli, keyfile, tmp_path):
         (tmp_path / "a.toml").write_text(text.replace("access_log", "workers = 0\naccess_log"))
         code, _, both = cli("check-config", "--live", "--config", "a.toml")
         assert code == 2  # and one run finds all of it
-        assert "[gateway] workers: must be from 1 to 256" in both
+        assert "[gateway] workers: must be from 1 to 64" in both
         assert set(error.splitlines()) - {line for line in error.splitlines() if "warning" in line} < set(
             both.splitlines()
         )
@@ -719,6 +728,7 @@ def test_serve_says_it_in_the_same_words(cli, in_process, keyfile, tmp_path, whe
         (["serve"], "serve needs --config FILE, or --upstream"),
         (["serve", "--config", "none.toml"], "none.toml: No such file"),
         (["serve", "--config", "a.toml", "--keys", "k"], "--keys does not go with --config, whose file sets it"),
+        (["serve", "--config", "a.toml", "--threads", "2"], "--threads does not go with --config, whose file sets it"),
         (["serve", "--config", "a.toml", "--workers", "2"], "--workers does not go with --config, whose file sets it"),
         (["serve", "--upstream", "127.0.0.1:1"], "FASTTICKET_KEYS is not set"),
         (
@@ -739,7 +749,7 @@ def test_bad_usage_is_one_line(cli, keyfile, arguments, where):
 
 
 def test_unknown_arguments(cli):
-    for arguments in ([], ["nothing"], ["serve", "--nothing"], ["serve", "--workers", "0"], ["demo", "--port", "x"]):
+    for arguments in ([], ["nothing"], ["serve", "--nothing"], ["serve", "--threads", "0"], ["demo", "--port", "x"]):
         assert cli(*arguments)[0] == 2
 
 

@@ -192,7 +192,7 @@ def fronted(request, gateway, origin, tmp_path, monkeypatch):
         "access_log_format": "json",
     }
     at = gateway(behind, routes=PUBLIC, gateway={**ENDPOINT, **settings})
-    answer = at.worker._answers._answer
+    answer = at.service._answers[0]._answer
 
     async def answer_after_another(asked):
         reader, writer = await asyncio.open_connection(*at.address)
@@ -201,7 +201,7 @@ def fronted(request, gateway, origin, tmp_path, monkeypatch):
         writer.close()
         await answer(asked)
 
-    monkeypatch.setattr(at.worker._answers, "_answer", answer_after_another)
+    monkeypatch.setattr(at.service._answers[0], "_answer", answer_after_another)
 
     def ask(method, uri, *fields, host="a", ticket=None, over=None):
         path, own_host, said, own_method = SAYS[request.param](method, uri, host)

@@ -30,7 +30,7 @@ def asking(gateway, origin, monkeypatch):
     async def note(ask):
         asks.append(ask)
 
-    monkeypatch.setattr(at.worker._answers, "_answer", note)
+    monkeypatch.setattr(at.service._answers[0], "_answer", note)
     return at, asks, behind
 
 
@@ -247,8 +247,8 @@ def test_p2_no_spelling_of_a_strong_path_is_weaker(gateway, origin, path):
 def test_a_lingering_connection_costs_no_turns(gateway, origin):
     at = gateway(origin(), limits={"head_bytes_max": 1024})
     turns = []
-    turn = at.worker._turn
-    at.worker._turn = lambda: (turns.append(1), turn())
+    turn = at.service._drivers[0].turn
+    at.service._drivers[0].turn = lambda: (turns.append(1), turn())
     with at.connect() as client:
         head = b"GET / HTTP/1.1\r\nHost: a\r\nX: "
         client.sendall(head + b"x" * (1024 - len(head)))

@@ -207,7 +207,7 @@ async def storm(folder, seed):
     descriptors = len(os.listdir("/proc/self/fd"))
     listener = listen(parse_address("127.0.0.1:0", folder), shared=False)
     port = listener.getsockname()[1]
-    worker = Worker(Given(config, config.key_pairs()), [listener])
+    worker = Worker(Given(config, config.key_pairs()), [[listener]])
     async with fastticket.TicketCache(config.open_store(), config.keyring()) as cache:
         tickets = [await cache.login(f"user{number}") for number in range(60)]
     await worker.start()

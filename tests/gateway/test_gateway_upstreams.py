@@ -505,7 +505,7 @@ def test_a_name_is_all_its_addresses_and_is_looked_up_again(gateway, origin, nam
     try:
         names[:] = ["127.0.0.1", "127.0.0.2"]
         at = gateway(**upstream(f"app.test:{port}", slow_return_s=0))
-        group = at.worker._groups[0]
+        group = at.service.upstreams._groups[0]
         assert {at.ask(GET)[1] for _ in range(6)} == {b"s1", b"s2"}
         names[:] = ["127.0.0.2", "127.0.0.3"]
         at.run(group.resolve())
@@ -526,7 +526,7 @@ def test_p12_of_two_names_one_that_can_not_be_looked_up_keeps_its_servers(gatewa
     try:
         names[:] = ["127.0.0.1"]
         at = gateway(**upstream(f"app.test:{port}", f"localhost:{port}", slow_return_s=0))
-        group = at.worker._groups[0]
+        group = at.service.upstreams._groups[0]
         assert {at.ask(GET)[1] for _ in range(4)} == {b"s1"}  # both names are for it
 
         def moved(host, *rest, **options):
@@ -553,7 +553,7 @@ def test_a_request_under_way_ends_with_a_server_that_went(gateway, origin, names
         client.sendall(GET)
         wait_until(lambda: gate.active == 1, "under way")
         names[:] = ["127.0.0.9"]
-        at.run(at.worker._groups[0].resolve())
+        at.run(at.service.upstreams._groups[0].resolve())
         gate.open()
         assert status_of(client.read_response()[0]) == 200
         client.sendall(GET)
@@ -584,7 +584,7 @@ def test_p9_no_connection_to_a_server_that_went_is_kept(gateway, origin, names):
         gate.open()
         wait_until(lambda: at.call(at.worker.proxy.upstreams.state)[0]["idle"] == 1, "one is idle")
         names[:] = ["127.0.0.9"]
-        at.run(at.worker._groups[0].resolve())
+        at.run(at.service.upstreams._groups[0].resolve())
         wait_until(lambda: len(ended) == 1, "the idle one has ended", BOUND_S)
         gate.open()
         for client in (one, other):

@@ -102,10 +102,10 @@ def test_a_name_that_loses_a_family(gateway, origin, names, also_on):
     also_on(says(origin, "second"), "::1", port)
     at = gateway(**upstream(f"app.test:{port}"))
     names[:] = ["::1"]
-    at.run(at.worker._groups[0].resolve())
+    at.run(at.service.upstreams._groups[0].resolve())
     assert {at.ask(GET)[1] for _ in range(4)} == {b"second"}
     names[:] = ["::1", "127.0.0.1"]
-    at.run(at.worker._groups[0].resolve())
+    at.run(at.service.upstreams._groups[0].resolve())
     assert {at.ask(GET)[1] for _ in range(4)} == {b"first"}
 
 

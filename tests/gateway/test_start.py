@@ -265,7 +265,7 @@ def test_a_broken_key_file_is_for_the_next_reload(site, table, tmp_path):
     """Neither a replacement reads it, nor is it half in force: one that was edited and not reloaded
     counts for nobody.
     """
-    at = site(table(workers=2))
+    at = site(table())
     ticket = ticket_of(tmp_path)
     assert status_of(at.ask(get(ticket))[0]) == 401
     first = at.ask(get(ticket))[1]
@@ -274,9 +274,7 @@ def test_a_broken_key_file_is_for_the_next_reload(site, table, tmp_path):
         (tmp_path / "keys.toml").write_text(text)
         if text == "oops":
             assert at.reload().startswith("not reloaded")
-        for victim in at.workers():
-            os.kill(victim, signal.SIGKILL)
-            wait_until(lambda v=victim: len(at.workers()) == 2 and v not in at.workers(), "the next one", BOUND_S)
+        replaced(at)
         assert {at.ask(get(ticket))[1] for _ in range(20)} == {first}  # the same reason: its key is known
     assert "has ended with" not in at.log
 

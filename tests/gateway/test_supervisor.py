@@ -21,7 +21,8 @@ from lab.redis_servers import Server, free_port, wait_until
 
 import fastticket
 from fastticket.gateway.reader import read_config
-from fastticket.gateway.sharedmemory import NOTE_BYTES_MAX, Slot, add
+from fastticket.gateway.services import RETIRING_MAX
+from fastticket.gateway.sharedmemory import NOTE_BYTES_MAX, PAGES_MAX, Slot, add
 from fastticket.gateway.supervisor import RETIRING_GENERATIONS_MAX
 from fastticket.gateway.writer import to_toml
 from fastticket.keyfile import add_key, create_key_file, key_file_text, promote_key, read_keys
@@ -99,17 +100,54 @@ def is_gone(pid):
     return not os.path.exists(f"/proc/{pid}")
 
 
+class Ways:
+    """Reloads a site in one of the two ways: inside its worker, or with another one beside it."""
+
+    def __init__(self, is_inside):
+        self.is_inside = is_inside
+        self._reloads = 0
+
+    def reload(self, at, config):
+        """Returns when the configuration is in force; what was before may still retire."""
+        before = at.workers()
+        self._reloads += 1
+        said = at.reload(config if self.is_inside else anew(config, 1000 + self._reloads))
+        assert said.startswith("reloaded: the worker" if self.is_inside else "reloaded: a new worker")
+        assert self.is_inside == (at.workers()[-1:] == before)
+        return said
+
+    def reload_wholly(self, at, config):
+        """Returns when what was before has ended."""
+        self.reload(at, config)
+        wait_until(lambda: has_retired(at, self._reloads), "what was before has ended", BOUND_S)
+
+
+def anew(config, capacity=1000):
+    """A configuration that needs a new worker."""
+    return {**config, "cache": {"capacity": capacity}}
+
+
+def has_retired(at, times=1):
+    """Whether so many configurations have retired, and all are gone."""
+    return times <= at.log.count(" retires: ") == len(re.findall(r"(?:before|\)) has ended", at.log))
+
+
+@pytest.fixture(params=["inside", "a new worker"])
+def ways(request):
+    return Ways(request.param == "inside")
+
+
 # --- workers
 
 
 def test_a_worker_that_dies_young_is_replaced_after_longer_and_longer_pauses(site, table):
-    at = site(table(workers=2))
+    at = site(table(threads=2))
     for pause in ("0.1", "0.2", "0.4"):
-        victim = at.workers()[-1]
+        (victim,) = at.workers()
         os.kill(victim, signal.SIGKILL)
-        line = wait_until(lambda v=victim: re.search(rf"worker \d \(pid {v}\) (.*)", at.log), "the replacement")[1]
+        line = wait_until(lambda v=victim: re.search(rf"worker \(pid {v}\) (.*)", at.log), "the replacement")[1]
         assert re.fullmatch(rf"was killed by SIGKILL, after \d\.\d s; the next one starts in {pause} s", line)
-        wait_until(lambda v=victim: len(at.workers()) == 2 and v not in at.workers(), "the next worker")
+        wait_until(lambda v=victim: at.workers() and v not in at.workers(), "the next worker")
         assert {status_of(at.ask(GET)[0]) for _ in range(10)} == {
             200
         }  # those that it had not accepted wait for the next
@@ -125,9 +163,9 @@ def test_a_worker_that_can_not_start_is_tried_again(site, table):
     assert at.at.end(signal.SIGTERM) == 0
 
 
-def test_workers_that_can_not_start_at_first_end_the_gateway(folder, table):
+def test_a_worker_that_can_not_start_at_first_ends_the_gateway(folder, table):
     """With the reason in one line, as for any other command."""
-    config = to_toml(read_config(table(store={"url": "sqlite:///nowhere/s.db"}, workers=2), "test", folder))
+    config = to_toml(read_config(table(store={"url": "sqlite:///nowhere/s.db"}, threads=2), "test", folder))
     (folder / "fastticket.toml").write_text(config)
     done = subprocess.run(
         [sys.executable, "-m", "fastticket", "serve", "--config", "fastticket.toml"],
@@ -143,7 +181,7 @@ def test_workers_that_can_not_start_at_first_end_the_gateway(folder, table):
 
 def test_workers_end_with_their_supervisor_and_lose_no_touch(site, table, folder):
     ticket = log_in(folder)
-    at = site(table(auth="required", workers=2, store={"flush_interval_ms": 60_000, "lease_ms": 120_000}))
+    at = site(table(auth="required", threads=2, store={"flush_interval_ms": 60_000, "lease_ms": 120_000}))
     before = deadline(folder)
     assert status_of(at.ask(get(ticket))[0]) == 200
     workers = at.workers()
@@ -167,7 +205,7 @@ def test_p9_a_worker_that_does_not_go_is_killed_after_all_the_time_that_it_may_t
     at = site(table(retire_timeout_s=1.5, drain_timeout_s=0.5), program=HASTY)
     (old,) = at.workers()
     os.kill(old, signal.SIGSTOP)
-    assert at.reload().startswith("reloaded")
+    assert at.reload(anew(table(retire_timeout_s=1.5, drain_timeout_s=0.5))).startswith("reloaded")
     wait_until(lambda: re.search(rf"pid {old}\) is killed: not gone in 2\.25 s", at.log), "it is killed", BOUND_S)
     wait_until(lambda: len(at.workers()) == 1, "it is gone", BOUND_S)
     (new,) = at.workers()
@@ -216,29 +254,44 @@ def test_a_replacement_needs_no_password_file(site, table, folder):
         server.kill()
 
 
-def test_serve_takes_a_number_of_workers(folder, origin):
-    flags = ("--listen", "127.0.0.1:0", "--upstream", origin().address, "--keys", "keys.toml", "--workers", "3")
-    at = Process("serve", *flags, cwd=folder)
+@pytest.mark.parametrize("option", ["--threads", "--workers"])
+def test_serve_takes_a_number_of_threads(folder, origin, option):
+    """By its former name, too, and says so. With flags, nothing but the keys can change."""
+    flags = ("--listen", "127.0.0.1:0", "--upstream", origin().address, "--keys", "keys.toml", option, "3")
+    log = folder / "log"
+    with log.open("wb") as said:
+        at = Process("serve", *flags, cwd=folder, stderr=said)
     with at.process.stdout:
-        assert len(at.workers()) == 3
-        add_key(folder / "keys.toml")
         before = at.workers()
-        at.process.send_signal(signal.SIGHUP)  # nothing but the keys can be another
-        wait_until(lambda: len(at.workers()) == 3 and not set(before) & set(at.workers()), "three others", BOUND_S)
+        assert (len(before), sockets_at(at)) == (1, 3)
+        add_key(folder / "keys.toml")
+        at.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "reloaded" in log.read_text(), "the reload", BOUND_S)
+        assert at.workers() == before
         assert at.end(signal.SIGINT) == 0
+    assert ("--workers: is called threads now" in log.read_text()) == (option == "--workers")
+
+
+def sockets_at(at):
+    """How many sockets listen at a gateway's port."""
+    listening = subprocess.run(["ss", "-Hltn", "sport", "=", str(at.address[1])], capture_output=True, text=True)
+    return len(listening.stdout.splitlines())
 
 
 def test_nobody_waits_for_a_worker_that_does_not_come(site, table):
-    """Half of the clients would: the kernel sends them to each socket that listens, as long as it
-    does.
+    """Who comes is refused, and goes elsewhere, instead of waiting in the queue of a socket that
+    listens.
     """
-    at = site(table(workers=2))
+    at = site(table(threads=2))
     with starting_none(at):
         os.kill(at.workers()[0], signal.SIGKILL)
         wait_until(lambda: "starts in 1.6 s" in at.log, "it has died often", BOUND_S)
-        assert {status_of(at.ask(GET)[0]) for _ in range(30)} == {200}
-    wait_until(lambda: len(at.workers()) == 2, "it can start", BOUND_S)
-    assert {status_of(at.ask(GET)[0]) for _ in range(30)} == {200}  # those that it is sent, too
+        for _ in range(10):
+            with pytest.raises(ConnectionRefusedError):
+                at.connect()
+    wait_until(at.workers, "it can start", BOUND_S)
+    assert status_of(wait_until(lambda: at.ask(GET), "it serves", BOUND_S)[0]) == 200
+    assert {status_of(at.ask(GET)[0]) for _ in range(30)} == {200}
     assert at.at.end(signal.SIGTERM) == 0
 
 
@@ -246,54 +299,58 @@ def test_nobody_waits_for_a_worker_that_does_not_come(site, table):
 
 
 def test_a_reload_takes_whatever_is_in_the_file(site, table, origin):
-    """Upstreams, routes, more workers, fewer; nobody notices more than that."""
+    """Upstreams, routes, more threads, fewer; nobody notices more than that."""
     other = origin(answer=naming(b"other"))
     at = site(table())
+    before = at.workers()
     assert at.ask(GET)[1] == b"ok"
-    assert at.reload(table(servers=[other.address], workers=3)) == "reloaded: 3 workers serve by fastticket.toml"
-    wait_until(lambda: len(at.workers()) == 3, "the first one has retired")
+    said = "reloaded: the worker serves by fastticket.toml, with the sessions that it holds"
+    assert at.reload(table(servers=[other.address], threads=3)) == said
     assert {at.ask(GET)[1] for _ in range(20)} == {b"other"}
-    assert at.reload(table(auth="required")).startswith("reloaded: 1 workers")
-    wait_until(lambda: len(at.workers()) == 1, "the others have retired")
-    assert {status_of(at.ask(GET)[0]) for _ in range(20)} == {401}  # the sockets of three workers have one now
-    wait_until(lambda: len(at.workers()) == 1, "two have retired")
+    assert at.reload(table(auth="required")) == said
+    assert {status_of(at.ask(GET)[0]) for _ in range(20)} == {401}  # the sockets of three threads have one now
+    assert at.workers() == before
+    said = "reloaded: a new worker serves by fastticket.toml, because of [store] lease_ms, [cache] capacity"
+    assert at.reload(anew(table(store={"lease_ms": 1500}))) == said
+    wait_until(lambda: len(at.workers()) == 1, "the one before has retired", BOUND_S)
+    assert at.workers() != before
+    assert {at.ask(GET)[1] for _ in range(20)} == {b"ok"}
     assert at.at.end(signal.SIGTERM) == 0
 
 
-def test_a_reload_listens_elsewhere(site, table, folder):
+def test_a_reload_listens_elsewhere(site, table, folder, ways):
     first, second = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     at = site(table(listen=[first]))
-    assert at.reload(table(listen=[first, second, "unix:g.sock"])).startswith("reloaded")
+    ways.reload(at, table(listen=[first, second, "unix:g.sock"]))
     for address in (at.address, ("127.0.0.1", int(second.rpartition(":")[2])), str(folder / "g.sock")):
         with Client(address) as client:
             client.sendall(GET)
             assert status_of(client.read_response()[0]) == 200
-    assert at.reload(table(listen=[second])).startswith("reloaded")
-    wait_until(lambda: len(at.workers()) == 1, "the others have retired")
+    ways.reload_wholly(at, table(listen=[second]))
     with socket.socket() as late:
         assert late.connect_ex(at.address) != 0
 
 
-def test_a_reload_disturbs_no_connection(site, table, origin):
+def test_a_reload_disturbs_no_connection(site, table, origin, ways):
     """In flight, idle, and new ones: each gets its answer. Who waited for one is told to come
     again; who was idle stays connected.
     """
     slow = SlowApplication()
-    config = table(servers=[origin(slow).address], workers=2)
+    config = table(servers=[origin(slow).address])
     at = site(config)
     with at.connect() as busy, at.connect() as idle:
         idle.sendall(GET)
         assert b"Connection: close" not in idle.read_response()[0]
         busy.sendall(GET.replace(b"/x", b"/slow"))
         assert slow.asked.wait(BOUND_S)
-        assert at.reload().startswith("reloaded")
-        wait_until(lambda: at.log.count(" retires: ") == 2, "both have heard of it")
+        ways.reload(at, config)
+        wait_until(lambda: " retires: 1 connections" in at.log, "it has heard of it")
         assert status_of(at.ask(GET)[0]) == 200
         slow.go_on.set()
         head, body = busy.read_response()
         assert (status_of(head), body, fields_of(head)[b"connection"]) == (200, b"ok", b"close")
         assert busy.read_all() == b""
-        wait_until(lambda: len(at.workers()) == 2, "the old ones have retired", BOUND_S)
+        wait_until(lambda: has_retired(at), "what was before has ended", BOUND_S)
         for _ in range(2):
             idle.sendall(GET)
             head, body = idle.read_response()
@@ -305,12 +362,12 @@ def routing(config, *hosts):
     return {**config, "route": [{"path": "/", "host": host, "auth": "none"} for host in hosts]}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_after_a_reload_nobody_is_answered_by_the_old_routes(site, table, workers):
-    """Not on a connection that was kept, either, of which there may be more than the way to the new
-    workers takes at once.
+@pytest.mark.parametrize("threads", [1, 2])
+def test_after_a_reload_nobody_is_answered_by_the_old_routes(site, table, threads, ways):
+    """Not on a connection that was kept, either, of which there may be more than the way to a new
+    worker takes at once.
     """
-    config = table(workers=workers)
+    config = table(threads=threads)
     at = site(routing(config, "old.test"))
     ask = "GET /x HTTP/1.1\r\nHost: {}\r\n\r\n"
     with contextlib.ExitStack() as stack:
@@ -318,9 +375,7 @@ def test_after_a_reload_nobody_is_answered_by_the_old_routes(site, table, worker
         for client in kept:
             client.sendall(ask.format("old.test").encode())
             assert status_of(client.read_response()[0]) == 200
-        old = at.workers()
-        assert at.reload(routing(config, "new.test")).startswith("reloaded")
-        wait_until(lambda: all(map(is_gone, old)), "the old ones have retired", BOUND_S)
+        ways.reload_wholly(at, routing(config, "new.test"))
         for host, status in (("new.test", 200), ("old.test", 404)):
             for client in kept:
                 client.sendall(ask.format(host).encode())
@@ -328,9 +383,9 @@ def test_after_a_reload_nobody_is_answered_by_the_old_routes(site, table, worker
                 assert (status_of(head), b"connection" in fields_of(head)) == (status, False)
 
 
-def test_a_request_that_is_on_its_way_during_a_reload_is_answered_once(site, table):
+def test_a_request_that_is_on_its_way_during_a_reload_is_answered_once(site, table, ways):
     """By whichever configuration; no connection is reset under it."""
-    at = site(table(workers=2))
+    at = site(table(threads=2))
     is_over = threading.Event()
     failures, answers = [], []
 
@@ -352,7 +407,7 @@ def test_a_request_that_is_on_its_way_during_a_reload_is_answered_once(site, tab
         for thread in threads:
             thread.start()
         for _ in range(3):
-            assert at.reload().startswith("reloaded")
+            ways.reload(at, table(threads=2))
         is_over.set()
         for thread in threads:
             thread.join(BOUND_S)
@@ -360,23 +415,21 @@ def test_a_request_that_is_on_its_way_during_a_reload_is_answered_once(site, tab
     assert set(answers) == {(200, b"ok")}
 
 
-def test_a_kept_connection_to_an_address_that_is_no_more_gets_one_answer(site, table):
+def test_a_kept_connection_to_an_address_that_is_no_more_gets_one_answer(site, table, ways):
     first, second = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     at = site(table(listen=[first, second]))
     with at.connect() as going, Client(("127.0.0.1", int(second.rpartition(":")[2]))) as staying:
         for client in (going, staying):
             client.sendall(GET)
             client.read_response()
-        old = at.workers()
-        assert at.reload(table(listen=[second])).startswith("reloaded")
-        wait_until(lambda: all(map(is_gone, old)), "the old one has retired", BOUND_S)
+        ways.reload_wholly(at, table(listen=[second]))
         for client, is_last in ((going, True), (staying, False)):
             client.sendall(GET)
             head, _ = client.read_response()
             assert (status_of(head), b"Connection: close" in head) == (200, is_last)
 
 
-def test_whom_a_kept_connection_is_of_is_known_after_a_reload(site, table, origin, folder):
+def test_whom_a_kept_connection_is_of_is_known_after_a_reload(site, table, origin, folder, ways):
     behind = origin()
     listen = [f"127.0.0.1:{free_port()}", "unix:g.sock"]
     at = site(table(servers=[behind.address], listen=listen))
@@ -384,9 +437,7 @@ def test_whom_a_kept_connection_is_of_is_known_after_a_reload(site, table, origi
         for each in (client, local):
             each.sendall(GET)
             each.read_response()
-        old = at.workers()
-        at.reload()
-        wait_until(lambda: all(map(is_gone, old)), "the old one has retired", BOUND_S)
+        ways.reload_wholly(at, table(servers=[behind.address], listen=listen))
         for each in (client, local):
             each.sendall(GET)
             each.read_response()
@@ -394,25 +445,24 @@ def test_whom_a_kept_connection_is_of_is_known_after_a_reload(site, table, origi
     assert named == [b"127.0.0.1", None, b"127.0.0.1", None]
 
 
-def test_whom_a_proxy_has_not_named_is_nobody_after_a_reload_either(site, table, origin):
+def test_whom_a_proxy_has_not_named_is_nobody_after_a_reload_either(site, table, origin, ways):
     """The address of such a connection is the trusted proxy's, whose word would be believed."""
     behind = origin()
-    at = site(table(servers=[behind.address], proxy_protocol=True, trusted_proxies=["127.0.0.1/32"]))
+    config = table(servers=[behind.address], proxy_protocol=True, trusted_proxies=["127.0.0.1/32"])
+    at = site(config)
     claim = GET.replace(b"Host: a\r\n", b"Host: a\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\n")
     with at.connect() as client:
         client.sendall(b"PROXY UNKNOWN\r\n" + claim)
         client.read_response()
-        old = at.workers()
-        at.reload()
-        wait_until(lambda: all(map(is_gone, old)), "the old one has retired", BOUND_S)
+        ways.reload_wholly(at, config)
         client.sendall(claim)
         client.read_response()
     fields = [fields_of(head) for head, _ in behind.requests]
     assert [(f[b"x-forwarded-for"], f[b"x-forwarded-proto"]) for f in fields] == [(b"127.0.0.1", b"http")] * 2
 
 
-def test_an_answer_that_said_nothing_of_an_end_has_none_by_a_reload(site, table, origin):
-    """Its head went out before. The connection goes on at a new worker."""
+def test_an_answer_that_said_nothing_of_an_end_has_none_by_a_reload(site, table, origin, ways):
+    """Its head went out before. The connection goes on by the new configuration."""
     begun, go_on = threading.Event(), threading.Event()
 
     def serve(connection):
@@ -429,53 +479,52 @@ def test_an_answer_that_said_nothing_of_an_end_has_none_by_a_reload(site, table,
     with at.connect() as client:
         client.sendall(GET)
         assert begun.wait(BOUND_S)
-        old = at.workers()
-        at.reload(new)
+        ways.reload(at, new)
         go_on.set()
         head, body = client.read_response()
         assert (body, fields_of(head).get(b"connection")) == (b"half", None)
-        wait_until(lambda: all(map(is_gone, old)), "the old one has retired", BOUND_S)
+        wait_until(lambda: has_retired(at), "what was before has ended", BOUND_S)
         client.sendall(GET)
         assert client.read_response()[1] == b"new"
 
 
-def test_who_was_let_in_is_not_shut_out_by_a_reload(site, table):
-    """More of one client's connections come to one worker than it would have accepted."""
-    at = site({**table(workers=2), "limits": {"connections_per_client_max": 4}})
+def test_who_was_let_in_is_not_shut_out_by_a_reload(site, table, ways):
+    """More connections of one client are there than the new limit lets in."""
+    config = {**table(), "limits": {"connections_per_client_max": 7}}
+    at = site(config)
     with contextlib.ExitStack() as stack:
-        clients = []
-        while len(clients) < 7:
-            client = stack.enter_context(at.connect())
+        clients = [stack.enter_context(at.connect()) for _ in range(7)]
+        for client in clients:
             client.sendall(GET)
-            with contextlib.suppress(EOFError, ConnectionError):  # it came to a worker that has four
-                client.read_response()
-                clients.append(client)
-        for _ in range(3):
-            at.reload()
+            client.read_response()
+        ways.reload_wholly(at, {**config, "limits": {"connections_per_client_max": 4}})
         for client in clients:
             client.sendall(GET)
             assert status_of(client.read_response()[0]) == 200
+        with at.connect() as late:
+            late.sendall(GET)
+            assert late.read_all() == b""
 
 
-def test_a_removed_key_is_refused_by_retiring_workers_too(site, table, folder):
+def test_a_removed_key_is_refused_by_what_retires_too(site, table, folder, ways):
     old = log_in(folder)
     at = site(table(auth="required"))
     with at.connect() as kept, at.connect() as other:
         for client in (kept, other):
             client.sendall(get(old))
             assert status_of(client.read_response()[0]) == 200
-        other.sendall(get(old)[:5])  # the rest comes while its worker retires
+        other.sendall(get(old)[:5])  # the rest comes while the one that has it retires
         added = add_key(folder / "keys.toml")
         new = [key for key in read_keys(folder / "keys.toml") if key[0] == added]
         (folder / "keys.toml").write_text(key_file_text(new))
-        assert at.reload().startswith("reloaded")
+        ways.reload(at, table(auth="required"))
 
         def is_refused():
             with at.connect() as fresh:
                 fresh.sendall(get(old))
                 return status_of(fresh.read_response()[0]) == 401
 
-        wait_until(lambda: "retires" in at.log, "the old worker has read the keys, and accepts no more", BOUND_S)
+        wait_until(lambda: "retires" in at.log, "it has read the keys, and accepts no more", BOUND_S)
         assert is_refused()
         for client in (kept, other):
             client.sendall(get(old)[5 * (client is other) :])
@@ -492,9 +541,11 @@ def test_who_retires_is_given_the_ring_that_was_checked_and_reads_no_file(site, 
     with at.connect() as kept:
         kept.sendall(get(first))
         assert status_of(kept.read_response()[0]) == 200
+        kept.sendall(get(first)[:5])  # the rest comes while the worker that has it retires
         promote_key(path, add_key(path))
         good = path.read_text()
         path.unlink()
+        at.configure(anew(table(auth="required")))
         os.mkfifo(path)  # whoever opens it waits until this is written, and there is one more
         at.at.process.send_signal(signal.SIGHUP)
         path.write_text(good)
@@ -502,7 +553,7 @@ def test_who_retires_is_given_the_ring_that_was_checked_and_reads_no_file(site, 
         path.write_text("rubbish")
         wait_until(lambda: "retires" in at.log, "the old worker accepts no more", BOUND_S)
         second = asyncio.run(issue(folder, good))
-        kept.sendall(get(second))
+        kept.sendall(get(second)[5:])
         assert status_of(kept.read_response()[0]) == 200
     assert "rubbish" not in at.log
     assert "not reloaded" not in at.log
@@ -549,24 +600,23 @@ def test_touches_of_a_retiring_worker_are_written(site, table, folder):
         kept.sendall(GET)
         kept.read_response()
         kept.sendall(get(ticket)[:5])
-        at.reload()
+        at.reload(anew(config))
         kept.sendall(get(ticket)[5:])
         assert status_of(kept.read_response()[0]) == 200
         wait_until(lambda: is_gone(old), "the old worker has retired", BOUND_S)
     assert deadline(folder) > before
 
 
-def test_retirement_ends(site, table):
-    """A client that does not finish its request does not keep a worker for ever."""
+def test_retirement_ends(site, table, ways):
+    """A client that does not finish its request does not keep what retires for ever."""
     at = site(table(retire_timeout_s=0.5))
-    (old,) = at.workers()
     with at.connect() as idle:
         idle.sendall(GET)
         idle.read_response()
         idle.sendall(GET[:5])
-        at.reload()
+        ways.reload(at, table(retire_timeout_s=0.5))
         assert idle.read_all() == b""
-        wait_until(lambda: is_gone(old), "the old worker has retired", BOUND_S)
+        wait_until(lambda: has_retired(at), "what was before has ended", BOUND_S)
 
 
 @pytest.mark.parametrize("listen", ["127.0.0..1:8080", "fd:99999999999999", "no.such.name.invalid:1"])
@@ -577,8 +627,9 @@ def test_an_address_that_is_none_is_refused_and_the_gateway_goes_on(site, table,
     assert at.ask(GET)[1] == b"ok"
 
 
-def test_not_many_generations_retire_at_once(site, table):
+def test_not_many_generations_retire_at_once(site, table, ways):
     """However often it is reloaded: the oldest makes room."""
+    assert RETIRING_MAX == RETIRING_GENERATIONS_MAX
     at = site(table())
     with contextlib.ExitStack() as stack:
         idle = []
@@ -587,11 +638,13 @@ def test_not_many_generations_retire_at_once(site, table):
             idle[-1].sendall(GET)
             idle[-1].read_response()
             idle[-1].sendall(GET[:5])
-            assert at.reload().startswith("reloaded")
-            # Until then the old worker accepts, too.
+            ways.reload(at, table())
+            # Until then an old worker accepts, too.
             wait_until(lambda n=generation: at.log.count(" retires: 1 connections") == n + 1, "it retires")
         assert idle[0].read_all() == b""
-        wait_until(lambda: len(at.workers()) == 1 + RETIRING_GENERATIONS_MAX, "one has made room", BOUND_S)
+        wait_until(
+            lambda: at.log.count(") has ended") + at.log.count("before has ended") == 1, "one has made room", BOUND_S
+        )
         for client in idle[1:]:
             client.sendall(GET[5:])
             assert status_of(client.read_response()[0]) == 200
@@ -607,7 +660,7 @@ def taken():
 
 
 def test_a_bad_configuration_is_refused_and_the_old_one_stays(site, table, folder, taken):
-    at = site(table(workers=2))
+    at = site(table(threads=2))
     before = at.workers()
     ring = (folder / "keys.toml").read_text()
 
@@ -615,14 +668,16 @@ def test_a_bad_configuration_is_refused_and_the_old_one_stays(site, table, folde
         line = at.reload(config)
         assert line.startswith("not reloaded, the configuration before stays: ")
         assert reason in line
-        wait_until(lambda: at.workers() == before, "nobody but the old workers", BOUND_S)
+        wait_until(lambda: at.workers() == before, "nobody but the old worker", BOUND_S)
         assert {status_of(at.ask(GET)[0]) for _ in range(10)} == {200}
 
     refused("this is not TOML", "not TOML")
     refused({**table(), "ticket": {"keys": "nowhere.toml"}}, "nowhere.toml")
     refused(table(listen=["127.0.0.1:0", f"127.0.0.1:{taken}"]), "is another one running?")
     refused(table(admin=f"127.0.0.1:{taken}"), "is another one running?")
-    refused(table(servers=["nowhere.invalid:1"], workers=4), "nowhere.invalid:1: the name does not resolve")
+    refused(table(servers=["nowhere.invalid:1"], threads=4), "nowhere.invalid:1: the name does not resolve")
+    refused(anew(table(servers=["nowhere.invalid:1"])), "nowhere.invalid:1: the name does not resolve")
+    refused(table(store={"outage_policy": "deny", "flush_interval_ms": 1500}), "lease_ms is 2000")
     nobody = f"127.0.0.1:{free_port()}"
     refused(table(store={"url": f"redis://{nobody}/0"}), f"redis {nobody}: ")
     (folder / "keys.toml").write_text("nonsense")
@@ -630,38 +685,39 @@ def test_a_bad_configuration_is_refused_and_the_old_one_stays(site, table, folde
     assert ring not in at.log
     (folder / "keys.toml").write_text(ring)
     assert at.reload(table()).startswith("reloaded")
-    assert at.log.count("not reloaded") == 7
+    assert at.log.count("not reloaded") == 9
 
 
-def test_a_reload_waits_for_every_worker(site, table, folder):
-    """Of two new workers one is ready and one dies before it is: those that serve stay."""
-    at = site(table(workers=2))
+def test_a_reload_waits_until_the_new_worker_is_ready(site, table, folder):
+    """It dies before: the one before stays."""
+    at = site(table())
     before = set(at.workers())
     with contextlib.closing(sqlite3.connect(folder / "s.db", isolation_level=None)) as db:
-        db.execute("BEGIN IMMEDIATE")  # none of the next ones can open it
+        db.execute("BEGIN IMMEDIATE")  # the next one cannot open it
+        at.configure(anew(table()))
         at.at.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: len(at.workers()) == 4, "the next workers", BOUND_S)
-        slow = max(set(at.workers()) - before)
+        wait_until(lambda: len(at.workers()) == 2, "the next worker", BOUND_S)
+        (slow,) = set(at.workers()) - before
         os.kill(slow, signal.SIGSTOP)
         db.execute("COMMIT")
-    threading.Event().wait(1.0)  # the other one has time to be ready
+    assert status_of(at.ask(GET)[0]) == 200
     os.kill(slow, signal.SIGKILL)
     wait_until(lambda: re.search(rf"reloaded.*pid {slow}\) was killed by SIGKILL", at.log), "the end", BOUND_S)
-    wait_until(lambda: set(at.workers()) == before, "those of before", BOUND_S)
+    wait_until(lambda: set(at.workers()) == before, "the one of before", BOUND_S)
     assert "reloaded: " not in at.log
     assert {status_of(at.ask(GET)[0]) for _ in range(10)} == {200}
 
 
 def test_reloads_do_not_overlap(site, table, origin):
     """SIGHUPs during a reload make one more after it, by what the file says then."""
-    at = site(table(workers=2))
+    at = site(table(threads=2))
     other = origin(answer=naming(b"other"))
     for _ in range(5):
         at.at.process.send_signal(signal.SIGHUP)
-    at.configure(table(workers=2, servers=[other.address]))
+    at.configure(table(threads=2, servers=[other.address]))
     at.at.process.send_signal(signal.SIGHUP)
     wait_until(lambda: at.ask(GET)[1] == b"other", "the last configuration", BOUND_S)
-    wait_until(lambda: len(at.workers()) == 2, "the others have retired", BOUND_S)
+    wait_until(lambda: has_retired(at), "the others have retired", BOUND_S)
     assert 1 <= at.log.count("reloaded: ") <= 6
     assert at.at.end(signal.SIGTERM) == 0
 
@@ -684,7 +740,7 @@ def test_a_reload_that_is_refused_disturbs_no_connection(site, table, origin):
     meanwhile.
     """
     slow = SlowApplication()
-    config = table(servers=[origin(slow).address], workers=2)
+    config = table(servers=[origin(slow).address], threads=2)
     at = site(config)
     before = at.workers()
     with at.connect() as busy, at.connect() as idle, asking(at.address) as failures:
@@ -694,8 +750,9 @@ def test_a_reload_that_is_refused_disturbs_no_connection(site, table, origin):
         assert slow.asked.wait(BOUND_S)
         nowhere = {"url": f"redis://127.0.0.1:{free_port()}/0"}
         assert at.reload("this is not TOML").startswith("not reloaded")
-        assert at.reload(table(workers=4, store=nowhere)).startswith("not reloaded")
-        wait_until(lambda: at.workers() == before, "nobody but the old workers", BOUND_S)
+        assert at.reload(table(threads=4, store=nowhere)).startswith("not reloaded")
+        wait_until(lambda: at.workers() == before, "nobody but the old worker", BOUND_S)
+        assert at.reload(table(threads=4, servers=["nowhere.invalid:1"])).startswith("not reloaded")
         slow.go_on.set()
         for client in (busy, idle):
             client.sendall(GET)
@@ -715,10 +772,10 @@ def silent_store():
 
 
 def test_sigterm_during_a_reload(site, table, silent_store):
-    at = site(table(workers=2))
-    at.configure(table(workers=2, store={"url": silent_store}))
+    at = site(table(threads=2))
+    at.configure(table(threads=2, store={"url": silent_store}))
     at.at.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: len(at.workers()) == 4, "the next workers", BOUND_S)
+    wait_until(lambda: len(at.workers()) == 2, "the next worker", BOUND_S)
     workers = at.workers()
     assert status_of(at.ask(GET)[0]) == 200
     assert at.at.end(signal.SIGTERM) == 0
@@ -772,14 +829,14 @@ def test_a_successor_takes_over_a_port(site, table):
     """The rolling upgrade of docs/operations.md: start the new one, then stop the old one; both on
     one port meanwhile.
     """
-    config = table(listen=[f"127.0.0.1:{free_port()}"], admin="unix:admin.sock", workers=2)
+    config = table(listen=[f"127.0.0.1:{free_port()}"], admin="unix:admin.sock", threads=2)
     old = site(config)
     with asking(old.address) as failures:
         new = site(config)
         assert new.address == old.address
         assert old.at.end(signal.SIGTERM) == 0
         assert status_of(new.ask(GET)[0]) == 200
-    # Each of the two workers may reset who arrives between its last accept and its close: the
+    # Each of the two threads may reset who arrives between its last accept and its close: the
     # kernel offers nothing better.
     assert len(failures) <= 2
     assert {type(failure) for failure in failures} <= {ConnectionResetError}
@@ -833,7 +890,7 @@ def test_a_socket_that_somebody_keeps(folder, table):
 
         def start():
             return Site(
-                folder, table(listen=["fd:3"], workers=2), preexec_fn=lambda: os.dup2(kept.fileno(), 3), pass_fds=(3,)
+                folder, table(listen=["fd:3"], threads=2), preexec_fn=lambda: os.dup2(kept.fileno(), 3), pass_fds=(3,)
             )
 
         with Client(kept.getsockname()) as early:
@@ -853,6 +910,22 @@ def test_a_socket_that_somebody_keeps(folder, table):
 
 
 # --- the shared memory
+
+
+def test_a_page_goes_on_counting_for_the_next_plane():
+    slot = Slot()
+    pages = slot.take_pages(3)
+    for page in pages:
+        page.counters[0] = 1  # of `accepted`
+    assert slot.counted()["accepted"] == 3
+    slot.give_back(pages[1:2])
+    again, fresh = slot.take_pages(2)
+    assert (again.number, again.counters[0], fresh.number, fresh.counters[0]) == (1, 1, 3, 0)
+    again.counters[0] += 1
+    assert slot.counted()["accepted"] == 4
+    with pytest.raises(fastticket.errors.FastticketError, match="too many"):
+        slot.take_pages(PAGES_MAX - 3)
+    assert len(slot.take_pages(PAGES_MAX - 4)) == PAGES_MAX - 4
 
 
 def test_a_note_is_whole_or_the_one_before_it():

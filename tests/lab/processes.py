@@ -142,13 +142,13 @@ class Site:
 
 @contextlib.contextmanager
 def starting_none(at):
-    """Meanwhile its supervisor can fork no worker: that takes four descriptors, and it may open two
-    more.
+    """Meanwhile its supervisor can fork no worker: that takes two descriptors, and it has one, when
+    the worker that it has is dead.
     """
     used = [int(fd) for fd in os.listdir(f"/proc/{at.pid}/fd")]
-    free = itertools.islice((fd for fd in itertools.count() if fd not in used), 2, None)
+    free = next(fd for fd in itertools.count() if fd not in used)
     soft, hard = resource.prlimit(at.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(at.pid, resource.RLIMIT_NOFILE, (next(free), hard))
+    resource.prlimit(at.pid, resource.RLIMIT_NOFILE, (free, hard))
     try:
         yield
     finally:

@@ -88,6 +88,7 @@ async def test_p2_an_heir_hears_of_what_ended_while_it_began():
         parts = handed_by(old)
         known = next(parts)
         await other.logout(tickets[1])
+        await pass_ms(1000)  # the one before has heard of it
         parts = [known, *parts]
 
         async def meanwhile(_):

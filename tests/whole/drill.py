@@ -1,4 +1,4 @@
-"""What an operator sees when something breaks: eight faults, each on a gateway of two workers with
+"""What an operator sees when something breaks: eight faults, each on a gateway of two threads with
 Redis, as a table; `make drill`.
 
 Beside each fault: what clients saw while it lasted, the lines that the log has gained, and what the
@@ -40,7 +40,7 @@ _libc = ctypes.CDLL(None)
 CONFIG = """
 [gateway]
 listen = ["127.0.0.1:0"]
-workers = 2
+threads = 2
 admin = "unix:admin.sock"
 access_log = "disk/access.log"
 drain_timeout_s = 2.0
@@ -258,7 +258,7 @@ def on_small_disk(folder: Path) -> Iterator[Scene]:
 
 
 def kill_worker(scene: Scene) -> None:
-    """One of the two; until another serves in its place."""
+    """Until another one serves in its place."""
     before = scene.site.workers()
     os.kill(before[0], signal.SIGKILL)
     wait_until(lambda: len(set(scene.site.workers()) - set(before)) == 1, "a worker in its place", BOUND_S)
@@ -267,8 +267,8 @@ def kill_worker(scene: Scene) -> None:
 
 
 def all_serve(scene: Scene) -> None:
-    """Wait until both workers serve."""
-    wait_until(lambda: scene.page("/healthz")[0] == 200, "two workers that serve", BOUND_S)
+    """Wait until the worker serves."""
+    wait_until(lambda: scene.page("/healthz")[0] == 200, "a worker that serves", BOUND_S)
 
 
 def nothing(_: Scene) -> None:
@@ -358,7 +358,7 @@ def worker_stopped(scene: Scene) -> None:
 
 
 def worker_replaced(scene: Scene) -> None:
-    wait_until(lambda: scene.page("/healthz")[0] == 200, "two workers again", BOUND_S)
+    wait_until(lambda: scene.page("/healthz")[0] == 200, "a worker again", BOUND_S)
     scene.clients.wait_for("held", "200", 50)
 
 

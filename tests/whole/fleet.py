@@ -32,7 +32,7 @@ from whole.history import OPERATOR, Event, History, Window
 CONFIG = """
 [gateway]
 listen = ["127.0.0.1:{port}"]
-workers = {workers}
+threads = {threads}
 drain_timeout_s = 3.0
 {gateway}
 [ticket]
@@ -95,7 +95,7 @@ class Settings:
     """The settings of a gateway in which schedules differ."""
 
     url: str
-    workers: int = 1
+    threads: int = 1
     flush_ms: int = 500
     lease_ms: int = 2000
     idle_s: int = 7200
@@ -163,7 +163,12 @@ class Gateway:
             os.kill(pid, signal.SIGCONT)
 
     def reload(self) -> str:
+        """Inside its worker."""
         return self.site.reload(self._config())
+
+    def replace(self) -> str:
+        """As `reload`, for which it needs another worker."""
+        return self.site.reload(self._config().replace("capacity = 200000", "capacity = 199999"))
 
     def kill(self) -> None:
         """SIGKILL to all its processes at once."""

@@ -2,7 +2,6 @@
 of a gateway in pytest's process is served by such a one, through the rings.
 """
 
-import functools
 from unittest import mock
 
 from fastticket.gateway import assembly, service
@@ -12,8 +11,11 @@ from fastticket.gateway.worker import Worker
 
 class ThreadedWorker(Worker):
     def _make_service(self, *given):
+        plane = assembly.Proxy
         with (
-            mock.patch.object(assembly, "Proxy", functools.partial(assembly.Proxy, in_thread=True)),
+            mock.patch.object(
+                assembly, "Proxy", lambda *each, **options: plane(*each, **options | {"in_thread": True})
+            ),
             mock.patch.object(service, "drivers_of", lambda *each: list(map(ThreadDriver, *each))),
         ):
             made = super()._make_service(*given)

@@ -30,9 +30,12 @@ async def retire(service: Service, who: str, give: Callable[[Client], bool], is_
     service.stop_accepting()
     hand_over(service, give)
     log.info("%s retires: %d connections", who, service.connection_count)
-    while _has_clients(service) and not is_over.is_set() and loop.time() < ends_s:
+    is_empty = False
+    while not is_empty and not is_over.is_set() and loop.time() < ends_s:
         await service.next_tick()
-        hand_over(service, give)
+        is_empty = not _has_clients(service)
+        hand_over(service, give)  # also of one that is empty: its threads have let go of clients since the last tick
+        is_empty = is_empty and not service.connection_count
 
 
 def hand_over(service: Service, give: Callable[[Client], bool]) -> None:

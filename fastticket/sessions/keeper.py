@@ -234,14 +234,10 @@ class Keeper:
         step = clock_step(shards.checker.offset_ms, measured_ms, uncertainty_ms)
         if not step.by_ms:
             return
-        # Planes in threads look on: between the two steps a lease may only seem to be over too early.
-        if step.by_ms < 0:
-            shards.shift_leases(step.by_ms)
-        shards.checker.set_offset_ms(shards.checker.offset_ms + step.by_ms)
-        if step.by_ms > 0:
-            shards.shift_leases(step.by_ms)
-        if step.is_jump:
+        if step.is_jump:  # before the clock is set: other threads look on
             shards.near.forget_refusals()
             for shard in shards:
                 shards.near.bump_epoch(shard.number)
+        shards.step_clock(step.by_ms)
+        if step.is_jump:
             self._repair.start()

@@ -293,10 +293,17 @@ class Shards:
         now_ms = self.now_ms()
         return sum(self.near.lease_until_ms(shard.number) > now_ms for shard in self._shards)
 
-    def shift_leases(self, by_ms: int) -> None:
-        """The offset to the store's clock has changed: leases are spans of this process's time, and
-        keep their length.
+    def step_clock(self, by_ms: int) -> None:
+        """Correct the offset to the store's clock. Leases are spans of this process's time, and
+        keep their length. Other threads look on: in between a lease may only seem to be shorter.
         """
+        if by_ms < 0:
+            self._shift_leases(by_ms)
+        self.checker.set_offset_ms(self.checker.offset_ms + by_ms)
+        if by_ms > 0:
+            self._shift_leases(by_ms)
+
+    def _shift_leases(self, by_ms: int) -> None:
         for shard in self._shards:
             self.near.shift_lease(shard.number, by_ms)
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from fastticket.gateway.services import Services
@@ -29,6 +31,7 @@ class Notes:
         self._cache = cache
         self._alive_s = time.monotonic()  # when all threads ran
         self._is_too_long = False
+        self._earlier_key_uses: Counter[int] = Counter()  # by id, of secrets that have left the ring
         self._timer: asyncio.TimerHandle | None = None
 
     def publish(self) -> None:
@@ -54,8 +57,16 @@ class Notes:
         assert self._timer  # noqa: S101 -- for mypy
         self._timer.cancel()
 
+    def keep_key_uses(self, before: Mapping[int, int]) -> None:
+        """The key ring was replaced: what it had counted `before` is not lost."""
+        uses = checker_of(self._cache).keys.uses
+        self._earlier_key_uses.update(
+            {key_id: count for key_id, count in before.items() if uses.get(key_id, 0) < count}
+        )
+
     def _note(self) -> dict[str, Any]:
         cache, services = self._cache.stats, self._services
+        earlier = self._earlier_key_uses
         upstreams = services.present.upstreams
         return {
             "at_s": self._alive_s,
@@ -63,7 +74,9 @@ class Notes:
                 **{name: value for name, value in cache.items() if name not in NOW},
                 "log_lines_lost": services.log_lines_lost,
                 "session_changes": dict(services.session_changes),
-                "key_uses": {str(key_id): uses for key_id, uses in checker_of(self._cache).keys.uses.items()},
+                "key_uses": {
+                    str(key_id): uses + earlier[key_id] for key_id, uses in checker_of(self._cache).keys.uses.items()
+                },
             },
             "now": {name: cache[name] for name in NOW},
             "retiring": services.retiring_count,

@@ -90,6 +90,8 @@ class WorkerProcess:
                 if part is None:
                     self.has_handed = True
                 else:
+                    if isinstance(part, Known):  # nothing of an answer that was given up
+                        self.handed = []
                     self.handed.append(part)
             case Reloaded():
                 self.reloaded = message

@@ -296,8 +296,11 @@ class Supervisor:
             raise error
         self._listeners.keep(self._present.sockets)
         notify(READY)
+        self._tell_refused(error)
+
+    def _tell_refused(self, why: object) -> None:
         self._reloads["refused"] += 1
-        log.error("not reloaded, the configuration before stays: %s", error)
+        log.error("not reloaded, the configuration before stays: %s", why)
 
     # --- worker processes
 
@@ -390,8 +393,8 @@ class Supervisor:
             self._news.set()
             return
         pause_s = generation.schedule_replacement(lived_s, self._loop.time())
-        if pause_s >= RENEWAL_PAUSE_S:
-            self._renew_sockets()
+        if pause_s >= RENEWAL_PAUSE_S and not (self._coming and self._coming.process):
+            self._renew_sockets()  # a coming worker has those of now, and will serve them in a moment
         self._loop.call_later(pause_s, self._news.set)
         log.error("%s, after %.1f s; the next one starts in %g s", reason, lived_s, pause_s)
 
@@ -465,8 +468,8 @@ class Supervisor:
         self._news.set()
 
     def _want_reload(self) -> None:
-        if self._is_stop_due:
-            self._refuse(FastticketError("the gateway stops in a moment"))
+        if self._is_stop_due or self._is_stopping:  # a reload that is under way may still come to its end
+            self._tell_refused("the gateway stops in a moment")
             return
         self._is_reload_wanted = True
         self._news.set()

@@ -20,6 +20,7 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from fastticket.dataplane.occupancy import Occupancy
@@ -39,7 +40,7 @@ from fastticket.gateway.services import Services
 from fastticket.gateway.settings import Config
 from fastticket.gateway.sharedmemory import Slot
 from fastticket.gateway.upstreams import UpstreamGroups
-from fastticket.sessions.ticketcache import hand_to, handed_by
+from fastticket.sessions.ticketcache import checker_of, hand_to, handed_by
 from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.gateway")
@@ -125,8 +126,10 @@ class Worker:
             case Leave(is_leaving):
                 self._services.leave(is_leaving)
             case ReplaceKeys(pairs):
-                self._cache.replace_keys(pairs)
+                self._replace_keys(pairs)
             case HandSessions():
+                if self._handing:  # of a reload that was given up
+                    self._handing.cancel()
                 self._handing = asyncio.create_task(self._hand_sessions(), name="fastticket-hand")
             case Reload():
                 self._reloading = asyncio.create_task(self._reload(message, sockets), name="fastticket-reload")
@@ -183,10 +186,17 @@ class Worker:
         nothing has changed.
         """
         assert self._channel  # noqa: S101 -- for mypy
-        listeners = [[sockets[number] for number in of_plane] for of_plane in asked.listeners]
         present = self._services.present.config
         upstreams = coming = None
         try:
+            if self._stop.is_set() or self._retire.is_set():  # it came late: a long message, or a busy loop
+                raise FastticketError("the worker is about to end")
+            if len(sockets) <= max((number for of_plane in asked.listeners for number in of_plane), default=-1):
+                # The kernel has dropped those for which there was no descriptor.
+                raise FastticketError(
+                    "no room for the sockets of the new configuration: Too many open files (ulimit -n)"
+                )
+            listeners = [[sockets[number] for number in of_plane] for of_plane in asked.listeners]
             upstreams = UpstreamGroups(asked.config, asked.servers)
             await upstreams.start(Start.RELOAD)
             self._cache.change_settings(**changeable_settings(asked.config))
@@ -208,11 +218,17 @@ class Worker:
             self._channel.send(Reloaded(str(error) or type(error).__name__))
             return
         if asked.pairs is not None:
-            self._cache.replace_keys(asked.pairs)
+            self._replace_keys(asked.pairs)
         errorlog.follow(asked.config)
         self._services.succeed(coming)
         self._notes.publish()
         self._channel.send(Reloaded())
+
+    def _replace_keys(self, pairs: Sequence[tuple[int, bytes]]) -> None:
+        """ConfigError."""
+        uses = checker_of(self._cache).keys.uses
+        self._cache.replace_keys(pairs)
+        self._notes.keep_key_uses(uses)
 
     async def _hand_sessions(self) -> None:
         """Tell what the ticket cache holds, a piece in each turn of the loop."""

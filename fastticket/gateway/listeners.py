@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import socket
 from collections.abc import Iterable
 from typing import Any
@@ -100,9 +99,12 @@ def is_of(fd: int, listeners: Iterable[socket.socket]) -> bool:
     """Whether an accepted connection came through one of these listeners, judged by its local
     address.
     """
-    with socket.socket(fileno=os.dup(fd)) as connection:
+    connection = socket.socket(fileno=fd)
+    try:
         name = connection.getsockname()
-        return any(_covers(listener.getsockname(), name, listener.family) for listener in listeners)
+    finally:
+        connection.detach()  # it stays open, and no further descriptor was needed: there may be none left
+    return any(_covers(listener.getsockname(), name, listener.family) for listener in listeners)
 
 
 def _covers(listening: Any, name: Any, family: int) -> bool:

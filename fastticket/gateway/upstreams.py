@@ -43,7 +43,7 @@ class UpstreamGroups:
         try:
             await asyncio.gather(*starting)
         finally:
-            await end(*starting)
+            await end(*(each for each in starting if not each.done()))  # what one has raised is raised here, not logged
 
     async def stop(self) -> None:
         """End lookups and health checks."""

@@ -13,7 +13,13 @@ from conftest import BOUND_S, status_of
 from lab.redis_servers import free_port, wait_until
 from test_reload import SWITCHING, UPGRADE, get, log_in, metric, table  # noqa: F401
 
+from fastticket.gateway.channel import channel_pair
+from fastticket.gateway.control import Handed
+from fastticket.gateway.listeners import is_of
+from fastticket.gateway.processes import WorkerProcess
+from fastticket.gateway.sharedmemory import Slot
 from fastticket.keyfile import create_key_file
+from fastticket.sessions.handing import Known
 
 PUBLIC = [{"path": "/", "auth": "none"}]
 
@@ -131,3 +137,38 @@ def test_uses_of_a_key_id_do_not_go_back_with_another_secret(site, table, tmp_pa
         create_key_file(tmp_path / "keys.toml")
         assert at.reload().startswith("reloaded")
         assert uses() == seen
+
+
+def test_what_was_handed_for_a_reload_that_was_given_up_does_not_go_along():
+    """An entry that is older than the positions may be of a session whose end they have passed."""
+    ours, theirs = channel_pair()
+    process = WorkerProcess(0, ours, Slot(), None)
+    for part in (b"late", known := Known(0, [None]), b"entries", None):
+        process._hear(Handed(part))
+    assert process.handed == [known, b"entries"]
+    assert process.has_handed
+    ours.close()
+    theirs.close()
+
+
+def test_a_client_is_handed_over_without_a_further_descriptor():
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_server(("127.0.0.1", 0)) as another,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as connection,
+    ):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            assert is_of(connection.fileno(), [another, listener])
+            assert not is_of(connection.fileno(), [another])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        connection.getsockname()  # it is open
+
+
+def test_a_name_that_does_not_resolve_is_one_error(site, table):  # noqa: F811
+    at = site(table())
+    assert "does not resolve" in at.reload(table(servers=["no.such.invalid:80"]))
+    assert at.log.count(" ERROR ") == 1

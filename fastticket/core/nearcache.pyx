@@ -13,8 +13,9 @@ Threads
     One thread, the control plane's, makes, changes, evicts and ends entries; any thread may `find`
     one and touch it. After `share`:
       - a partition's lock guards all that is in it, and its counters;
-      - what is known of a shard is written by the control plane, and read as atomic numbers: an
-        epoch is raised and a lease set before anybody is told of it;
+      - what is known of a shard is written by the control plane, and read as atomic numbers. Of an
+        answer that shows a gap the epoch is raised first, and then the lease renewed; so the lease is
+        read first: whoever sees the new lease sees the new epoch;
       - no lock is held while another one is taken, or for longer than a few entries take.
     Before it, the locks are not taken: one thread pays nothing for them.
 
@@ -35,7 +36,7 @@ from libc.math cimport ceil, sqrt
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
-from fastticket.core.atomics cimport RELAXED, load_i64, load_u32, store_i64, store_u32
+from fastticket.core.atomics cimport ACQUIRE, RELAXED, RELEASE, load_i64, load_u32, store_i64, store_u32
 from fastticket.core.lock cimport acquire, end_lock, make_lock, release
 from fastticket.core.partition cimport (
     DIRTY,
@@ -232,8 +233,8 @@ cdef class NearCache:
             return Verdict.EXPIRED
         if (
             slot.flags & INVALID
+            or now_ms >= load_i64(&shard.lease_until_ms, ACQUIRE)       # before the epoch: see the rule at the top
             or slot.epoch != load_u32(&shard.epoch, RELAXED)
-            or now_ms >= load_i64(&shard.lease_until_ms, RELAXED)
             or now_ms >= slot.idle_deadline_ms
             or now_ms >= (slot.loaded_at_s + self.recheck_s) * 1000
         ):
@@ -591,12 +592,12 @@ cdef class NearCache:
     def renew_lease(self, shard, int64_t until_ms):
         """Let a shard's entries answer until `until_ms`. A lease is never shortened."""
         cdef Shard *at = self._shard(shard)
-        store_i64(&at.lease_until_ms, max(at.lease_until_ms, until_ms), RELAXED)
+        store_i64(&at.lease_until_ms, max(at.lease_until_ms, until_ms), RELEASE)
 
     def shift_lease(self, shard, int64_t by_ms):
         """The clock was set: a lease keeps its length."""
         cdef Shard *at = self._shard(shard)
-        store_i64(&at.lease_until_ms, at.lease_until_ms + by_ms, RELAXED)
+        store_i64(&at.lease_until_ms, at.lease_until_ms + by_ms, RELEASE)
 
     def bump_epoch(self, shard):
         """Every entry of the shard must be loaded again before its next hit."""

@@ -275,7 +275,6 @@ cdef class Admission(Exchange):
         elif verdict != Verdict.MISS and verdict != Verdict.REFRESH:
             return False
         elif not c.request.liveness_is_asked and self.ask_count < 2 * self.conn_max:
-            c.request.liveness_is_asked = True
             self._ask(index, AskKind.STILL_ALIVE, Span(0, 0))
         return True
 
@@ -313,4 +312,6 @@ cdef class Admission(Exchange):
         self.conns[index].request.asks += 1
         ask.number = self.conns[index].request.asks
         self.conns[index].request.asked = <uint8_t>kind
+        # Of two questions only the later one is answered: if it is another, liveness has to be asked again.
+        self.conns[index].request.liveness_is_asked = kind == AskKind.STILL_ALIVE
         self.ask_count += 1

@@ -153,6 +153,45 @@ def test_a_stream_ends_with_its_session(planes, origin, number):
     assert at.call(lambda: at.planes[number].stats["cut"]) == 1
 
 
+@BOTH
+def test_p2_a_stream_is_looked_at_again_after_its_session_has_changed_meanwhile(planes, origin, number, monkeypatch):
+    """1. an upload's session is asked about, and the store is slow
+    2. the response begins before the upload has ended, and rotates the session
+    3. the answer to the first question comes: it is dropped, since another one was asked after it
+
+    The stream that goes on must ask again.
+    """
+    arrived, answer = threading.Event(), threading.Event()
+
+    def serve(connection):
+        connection.read_head()
+        arrived.set()
+        assert answer.wait(BOUND_S)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Ticket-Rotate: 1\r\n\r\n2\r\nok\r\n")
+        connection.read_all()
+
+    at = planes(origin(serve))
+    ticket = at.login()
+    at.run(at.cache.authenticate(ticket))
+    asks = asking(at, number, monkeypatch)
+    plane = at.planes[number]
+    with at.connect(number) as client:
+        client.sendall(
+            b"POST / HTTP/1.1\r\nHost: a.example\r\nCookie: ticket=%s\r\nContent-Length: 1000\r\n\r\nx" % ticket.encode())
+        assert arrived.wait(BOUND_S)
+        at.call(at.cache._near.bump_epoch, 0)
+        wait_until(lambda: [ask.kind for ask in asks] == [AskKind.STILL_ALIVE], "the upload asks")
+        answer.set()
+        wait_until(lambda: len(asks) == 2, "the response changes the session")
+        at.call(plane.vouch, asks[0].handle, True)
+        at.call(plane.relay, asks[1].handle, b"")
+        client.read_until(b"ok\r\n")
+        client.sendall(b"x" * 999)
+        wait_until(lambda: len(asks) == 3, "the stream asks again")
+        at.call(plane.vouch, asks[2].handle, False)
+        assert client.read_all() == b""
+
+
 # --- answers that come late
 
 

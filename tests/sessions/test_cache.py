@@ -1543,6 +1543,33 @@ async def test_a_lease_lasts_no_longer_when_the_clock_jumps_during_it():
 
 
 @in_virtual_time
+@pytest.mark.parametrize("jump_ms", [-HOUR_MS, -300, 300, HOUR_MS])
+async def test_p2_while_the_clock_is_set_no_lease_is_longer(jump_ms, monkeypatch):
+    """Data planes in threads judge tickets between any two steps of it."""
+    server = new_server()
+    settings = {"idle_timeout_s": 0, "absolute_lifetime_s": 0, "outage_policy": "deny"}
+    async with gateway(server, **settings) as (cache, store):
+        ticket = await cache.login("alice")
+        await cache.authenticate(ticket)
+        store.hold_requests(lambda call: call.name == "exchange")
+        await pass_ms(LEASE_MS + 100)
+        assert not cache.check(ticket), "its lease is over"
+        shards = cache._shards
+        shift = shards.shift_leases
+        seen = []
+
+        def shift_leases(by_ms):
+            seen.append(bool(cache.check(ticket)))
+            shift(by_ms)
+            seen.append(bool(cache.check(ticket)))
+
+        monkeypatch.setattr(shards, "shift_leases", shift_leases)
+        server.shift_ms += jump_ms
+        await cache._keeper.read_clock()
+        assert seen == [False, False]
+
+
+@in_virtual_time
 @pytest.mark.parametrize("jump_ms", [-HOUR_MS, HOUR_MS])
 async def test_after_a_jump_of_the_stores_clock_nothing_is_admitted_that_was_not_loaded_since(jump_ms):
     """When it was loaded, was said by another clock: for an hour, who was loaded in the future

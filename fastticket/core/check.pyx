@@ -54,7 +54,7 @@ cdef class Checker:
         return load_i64(&self.clock_offset_ms, RELAXED)
 
     def set_offset_ms(self, int64_t offset_ms):
-        store_i64(&self.clock_offset_ms, offset_ms, RELAXED)
+        store_i64(&self.clock_offset_ms, offset_ms, RELEASE)
 
     def monotonic_ms(self):
         return self.now() - load_i64(&self.clock_offset_ms, RELAXED)
@@ -96,7 +96,7 @@ cdef class Checker:
             tick = <int64_t>t.tv_sec * 1_000_000_000 + t.tv_nsec
             if load_i64(&self.tick_ns, ACQUIRE) != tick:
                 self._read_boot_clock(tick)
-            return load_i64(&self.boot_ms, RELAXED) + load_i64(&self.clock_offset_ms, RELAXED)
+            return load_i64(&self.boot_ms, RELAXED) + load_i64(&self.clock_offset_ms, ACQUIRE)
         with gil:
             return <int64_t>self.clock() + load_i64(&self.clock_offset_ms, RELAXED)
 

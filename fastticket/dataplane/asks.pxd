@@ -82,6 +82,6 @@ cdef struct Told:               # to a plane
     uint32_t number             # of the question that is answered
     uint64_t handle
     int64_t value
-    uint64_t flags
+    uint64_t flags              # of ADOPT; of an answer: when it was given, store time
     Text first                  # behind it in a ring
     Text second

@@ -444,7 +444,8 @@ cdef class Upstreams:
         What is said: of Returned.
         """
         cdef Server *at = &self.servers[server]
-        cdef Group *group = &self.groups[at.group]
+        cdef uint16_t number = at.group         # a server that is gone may be another group's as soon as the lock is released
+        cdef Group *group = &self.groups[number]
         cdef int woken = -1
         cdef int said = 0
         self.hold()
@@ -459,7 +460,7 @@ cdef class Upstreams:
         if woken == plane:
             said |= Returned.IS_ROOM_HERE
         elif woken >= 0:
-            self.ring(woken, <uint64_t>1 << at.group)
+            self.ring(woken, <uint64_t>1 << number)
         return said
 
     cdef Queued enqueue(self, int number, uint64_t key, uint16_t kept, int plane, int64_t now_ms) noexcept nogil:

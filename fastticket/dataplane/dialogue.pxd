@@ -55,6 +55,7 @@ cdef class Dialogue(Admission):
     cdef void _discard_told(self) noexcept nogil
     # answers
     cdef void _judged(self, const Told *told) noexcept nogil
+    cdef bint _is_late(self, const Told *told) noexcept nogil
     cdef void _doubted(self, uint32_t index, const Told *told) noexcept nogil
     cdef void _vouched(self, const Told *told) noexcept nogil
     cdef void _changed(self, const Told *told) noexcept nogil

@@ -17,7 +17,7 @@ Rules of this file
 
 cimport cython
 from libc.errno cimport errno
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcpy, memset
 
@@ -45,6 +45,7 @@ from fastticket.dataplane.http1 cimport (
     parse_request,
     parse_response,
 )
+from fastticket.dataplane.connections cimport VOUCH_MS
 from fastticket.dataplane.lists cimport NONE
 from fastticket.dataplane.occupancy cimport COUNT_ORDER, count_of
 from fastticket.dataplane.octets cimport Span, equals
@@ -107,6 +108,7 @@ cdef class Dialogue(Admission):
     def __dealloc__(self):
         """The thread has ended, if there was one; the layer above has closed the connections."""
         cdef const Asked *asked
+        cdef Told told
         while self.asked.bytes != NULL:
             asked = <const Asked *>first_in(&self.asked)
             if asked == NULL:
@@ -116,6 +118,9 @@ cdef class Dialogue(Admission):
             consume(&self.asked)
         for released in self.released or ():
             close(released[0])
+        for message in self.untold or ():
+            _read_told(<const uint8_t *><const char *>message, &told)
+            _discard(&told)
         if self.told.bytes != NULL:
             self._discard_told()
         end_ring(&self.asked)
@@ -406,7 +411,7 @@ cdef class Dialogue(Admission):
         told.number = handle >> 64
         told.handle = handle & 0xFFFFFFFFFFFFFFFF
         told.value = value
-        told.flags = 0
+        told.flags = <uint64_t>self.checker.now()
         told.first = first
         told.second = second
         return self._tell(&told)
@@ -507,6 +512,9 @@ cdef class Dialogue(Admission):
         c = &self.conns[index]
         if (c.request.asked == AskKind.EXEMPTION) != (told.order == Order.EXEMPT):
             return
+        if told.order == Order.ADMIT and self._is_late(told):
+            self._ask(index, <AskKind>c.request.asked, Span(0, 0))      # until the deadline of the first time
+            return
         if told.order == Order.ADMIT:
             self._admit(index)
         elif told.order == Order.REFUSE:
@@ -518,6 +526,13 @@ cdef class Dialogue(Admission):
         else:
             self._refused(index, c.request.verdict)
         self._advance_downstream(index)
+
+    cdef inline bint _is_late(self, const Told *told) noexcept nogil:
+        """Whether an answer has waited for a thread, or a process, that was stopped: the session may
+        have ended since.
+        """
+        cdef int64_t waited_ms = self.checker.now() - <int64_t>told.flags
+        return not 0 <= waited_ms < VOUCH_MS
 
     cdef void _doubted(self, uint32_t index, const Told *told) noexcept nogil:
         if self.conns[index].request.asked == AskKind.SEVERAL:

@@ -48,7 +48,7 @@ cdef class Links(Answers):
     cdef void _leave_pending(self, uint32_t index) noexcept nogil
     cdef bint _give_back(self, Conn *c, bint is_closed) noexcept nogil
     cdef void _return_server(self, uint16_t server) noexcept nogil
-    cdef void _note_room(self, uint16_t server) noexcept nogil
+    cdef void _note_room(self, uint16_t group) noexcept nogil
     cdef void _serve_pending(self) noexcept nogil
     cdef bint _serve_group(self, uint16_t group) noexcept nogil
     cdef void _forward_now(self, uint32_t index) noexcept nogil

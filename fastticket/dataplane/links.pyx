@@ -170,22 +170,24 @@ cdef class Links(Answers):
 
     cdef inline bint _give_back(self, Conn *c, bint is_closed) noexcept nogil:
         """A connection's request is over. True: its server is gone."""
+        cdef uint16_t group = self.upstreams.servers[c.link.server].group
         cdef int said = self.upstreams.give_back(c.link.server, is_closed, self.plane)
         c.link.is_active = False
         if said & Returned.IS_ROOM_HERE:
-            self._note_room(c.link.server)
+            self._note_room(group)
         return said & Returned.IS_GONE
 
     cdef inline void _return_server(self, uint16_t server) noexcept nogil:
         """Give back a server to which no connection could be made."""
+        cdef uint16_t group = self.upstreams.servers[server].group
         if self.upstreams.give_back(server, False, self.plane) & Returned.IS_ROOM_HERE:
-            self._note_room(server)
+            self._note_room(group)
 
-    cdef inline void _note_room(self, uint16_t server) noexcept nogil:
-        """Note that a server may take one more request. Pending ones are served at the end of the
+    cdef inline void _note_room(self, uint16_t group) noexcept nogil:
+        """Note that a server of a group may take one more request. Pending ones are served at the end of the
         turn, since the caller is in the middle of something.
         """
-        self.freed_groups |= <uint64_t>1 << self.upstreams.servers[server].group
+        self.freed_groups |= <uint64_t>1 << group
 
     cdef void _on_tick(self) noexcept nogil:
         """Give groups their credit of retries, and look at pending requests: a server may be up

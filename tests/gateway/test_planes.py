@@ -3,6 +3,7 @@ process as a whole, what one plane asks, and what it is told while it runs.
 """
 
 import ctypes
+import signal
 import socket
 import subprocess
 import sys
@@ -190,6 +191,33 @@ def test_p2_a_stream_is_looked_at_again_after_its_session_has_changed_meanwhile(
         wait_until(lambda: len(asks) == 3, "the stream asks again")
         at.call(plane.vouch, asks[2].handle, False)
         assert client.read_all() == b""
+
+
+def test_p2_an_admission_that_waited_for_a_stalled_thread_is_asked_again(planes, origin, monkeypatch):
+    """1. the control plane admits a request; its plane is stopped before it hears of it
+    2. the session is revoked
+    3. the plane goes on, after more than a lease
+    """
+    at = planes(names_the_user(origin))
+    ticket = at.login()
+    asks = asking(at, THREAD, monkeypatch)
+    libc = ctypes.CDLL(None)
+    libc.signal.restype = ctypes.c_void_p
+    with at.connect(THREAD) as client:
+        client.sendall(get(ticket=ticket))
+        wait_until(lambda: len(asks) == 1, "it asks")
+        before = libc.signal(ctypes.c_int(3), libc.sleep)  # SIGQUIT, which is 3: its handler sleeps for so many seconds
+        try:
+            began_s = time.monotonic()
+            signal.pthread_kill(at._threads[THREAD - 1].ident, 3)
+            time.sleep(0.1)
+            at.call(at.planes[THREAD].admit, asks[0].handle)
+            at.run(at.cache.logout(ticket))
+            monkeypatch.undo()
+            assert status_of(client.read_response()[0]) == 401
+            assert time.monotonic() - began_s > 2.5, "it was stopped for longer than a lease"
+        finally:
+            libc.signal(ctypes.c_int(3), ctypes.c_void_p(before))
 
 
 # --- answers that come late

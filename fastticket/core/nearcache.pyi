@@ -135,9 +135,10 @@ class NearCache:
         table.
         """
 
-    def take(self, taken: dict[int, list[Touches]], touches_max: int, piece: int) -> int:
+    def take(self, taken: dict[int, list[Touches]], touches_max: int, piece: int, *, begins: bool = True) -> int:
         """Take touches that wait, at most `touches_max`; how many. Each is added to the last
-        `Touches` of its shard in `taken`, or to a new one if that has `piece` of them.
+        `Touches` of its shard in `taken`, or to a new one if that has `piece` of them. `begins`
+        False: go on with those that waited when it last was true.
 
         Fewer than `touches_max`: no more wait, but for sessions of which an earlier touch is still
         on its way.

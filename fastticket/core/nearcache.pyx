@@ -401,20 +401,24 @@ cdef class NearCache:
                 self._forget(p, index)
         self._leave(p)
 
-    def take(self, dict taken not None, Py_ssize_t touches_max, Py_ssize_t piece):
+    def take(self, dict taken not None, Py_ssize_t touches_max, Py_ssize_t piece, *, bint begins=True):
+        """A partition's share is what waits there when a flush begins: what comes while it goes on
+        does not take the place of what waits in the next one.
+        """
         cdef uint8_t[RAW_BYTES_MAX] raw
         cdef int64_t deadline_ms = 0
         cdef uint16_t shard = 0
         cdef uint32_t index = 0
         cdef uint32_t number
-        cdef uint32_t left
         cdef Partition *p
         cdef Py_ssize_t count = 0
+        if begins:
+            for number in range(self.partition_count + 1):
+                self.partitions[number].to_take = self._dirty_in(&self.partitions[number])
         for number in range(self.partition_count + 1):
             p = &self.partitions[number]
-            left = self._dirty_in(p)
-            while left and count < touches_max:
-                left -= 1
+            while p.to_take and count < touches_max:
+                p.to_take -= 1
                 if p == self._unheld() and _is_written_with_entry(self, p):
                     _drop_first(self, p)
                 elif self._send_first(p, raw, &deadline_ms, &shard, &index):

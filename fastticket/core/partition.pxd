@@ -68,6 +68,7 @@ cdef struct Partition:
     uint32_t dirty_last
     uint32_t dirty_count
     uint32_t sent_count
+    uint32_t to_take            # of the dirty ones, in this flush; the control plane's own
     uint64_t hits
     uint64_t misses
     uint64_t refreshes

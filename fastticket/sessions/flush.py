@@ -99,13 +99,10 @@ class Flusher:
         """
         near, piece = self._shards.near, self._shards.store.touches_per_exchange
         due = [shard.number for shard in self._shards if self._is_due(shard)]
-        left = near.dirty_count
-        while left > 0:
-            count = min(left, TOUCHES_PER_SLICE)
-            if near.take(taken, count, piece) < count:
-                break
-            left -= count
+        count = near.take(taken, TOUCHES_PER_SLICE, piece)
+        while count == TOUCHES_PER_SLICE:
             await asyncio.sleep(0)
+            count = near.take(taken, TOUCHES_PER_SLICE, piece, begins=False)
         for number in due:
             taken.setdefault(number, [])
 

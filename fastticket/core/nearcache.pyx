@@ -478,16 +478,16 @@ cdef class NearCache:
         memcpy(raw + SESSION_ID_AT, &session_id[0], SESSION_ID_BYTES)
         raw[PRINCIPAL_LENGTH_AT] = <uint8_t>principal.shape[0]
         memcpy(raw + PRINCIPAL_AT, &principal[0], principal.shape[0])
+        self._enter(p)
         index = lookup(p, &session_id[0])
-        if index == NONE:
-            if not has_room(p, 1 + tails_of(size)):
-                return False
+        if index == NONE and has_room(p, 1 + tails_of(size)):
             index = self._make_entry(p, raw, size, shard)
-        if p.slots[index].idle_deadline_ms < idle_deadline_ms:
+        if index != NONE and p.slots[index].idle_deadline_ms < idle_deadline_ms:
             p.slots[index].idle_deadline_ms = idle_deadline_ms
             if not p.slots[index].flags & DIRTY:
                 make_dirty(p, index)
-        return True
+        self._leave(p)
+        return index != NONE
 
     # --------------------------------------------------- what the control plane says of sessions
 

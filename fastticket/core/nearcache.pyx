@@ -809,8 +809,9 @@ cdef class NearCache:
 
 
 cdef bint _is_written_with_entry(NearCache near, Partition *unheld) noexcept nogil:
-    """Whether the session of the first touch without an entry has got one since, whose own touch is
-    no earlier. Those of entries are taken first, so that one waits for its answer, or is sent.
+    """Whether the session of the first touch without an entry has got one since, and a touch of
+    that is on its way that is no earlier. Those of entries are sent first. One that is dirty may
+    have to wait for the next flush, and this one must not.
     """
     cdef Slot *touch = &unheld.slots[unheld.dirty_first]
     cdef Partition *p = near._partition_of(touch.raw + SESSION_ID_AT)
@@ -818,7 +819,7 @@ cdef bint _is_written_with_entry(NearCache near, Partition *unheld) noexcept nog
     cdef bint is_written = False
     near._enter(p)
     index = lookup(p, touch.raw + SESSION_ID_AT)
-    if index != NONE and p.slots[index].flags & (DIRTY | SENT) and not p.slots[index].flags & INVALID:
+    if index != NONE and p.slots[index].flags & (DIRTY | SENT | INVALID) == SENT:
         is_written = p.slots[index].idle_deadline_ms >= touch.idle_deadline_ms
     near._leave(p)
     return is_written

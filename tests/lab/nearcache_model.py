@@ -212,7 +212,8 @@ class Model:
         return (
             entry is not None
             and entry.valid
-            and (entry.sent or key in self.dirty)
+            and entry.sent
+            and key not in self.dirty
             and entry.idle_deadline_ms >= self.unheld[key].idle_deadline_ms
         )
 

@@ -178,7 +178,9 @@ def test_p2_a_stream_is_looked_at_again_after_its_session_has_changed_meanwhile(
     plane = at.planes[number]
     with at.connect(number) as client:
         client.sendall(
-            b"POST / HTTP/1.1\r\nHost: a.example\r\nCookie: ticket=%s\r\nContent-Length: 1000\r\n\r\nx" % ticket.encode())
+            b"POST / HTTP/1.1\r\nHost: a.example\r\nCookie: ticket=%s\r\nContent-Length: 1000\r\n\r\nx"
+            % ticket.encode()
+        )
         assert arrived.wait(BOUND_S)
         at.call(at.cache._near.bump_epoch, 0)
         wait_until(lambda: [ask.kind for ask in asks] == [AskKind.STILL_ALIVE], "the upload asks")

@@ -1555,7 +1555,7 @@ async def test_p2_while_the_clock_is_set_no_lease_is_longer(jump_ms, monkeypatch
         await pass_ms(LEASE_MS + 100)
         assert not cache.check(ticket), "its lease is over"
         shards = cache._shards
-        shift = shards.shift_leases
+        shift = shards._shift_leases
         seen = []
 
         def shift_leases(by_ms):
@@ -1563,7 +1563,7 @@ async def test_p2_while_the_clock_is_set_no_lease_is_longer(jump_ms, monkeypatch
             shift(by_ms)
             seen.append(bool(cache.check(ticket)))
 
-        monkeypatch.setattr(shards, "shift_leases", shift_leases)
+        monkeypatch.setattr(shards, "_shift_leases", shift_leases)
         server.shift_ms += jump_ms
         await cache._keeper.read_clock()
         assert seen == [False, False]

@@ -21,9 +21,7 @@ async def test_p5_a_flush_takes_every_use_from_before_it():
     """
     keys = Keyring.generate()
     near = NearCache(20_000)
-    tickets = [
-        keys.verify(keys.mint(f"user{number}", NOW_MS, idle_timeout_s=3600), NOW_MS) for number in range(8_000)
-    ]
+    tickets = [keys.verify(keys.mint(f"user{number}", NOW_MS, idle_timeout_s=3600), NOW_MS) for number in range(8_000)]
     before, later = tickets[:4_000], tickets[4_000:]
     for each in before:
         near.insert(each.raw, 0, NOW_MS, NOW_MS)

@@ -139,6 +139,8 @@ class Supervisor:
             self._give_up(self._coming, self._coming.failure)
         elif self._coming and self._coming.is_ready:
             self._switch_to(self._coming)
+        if self._is_stopping:  # the loop has run meanwhile
+            return
         if self._is_reload_wanted and not self._coming and not self._is_stop_due:
             self._is_reload_wanted = False
             notify(reloading())
@@ -234,12 +236,18 @@ class Supervisor:
         address = coming.config.admin_address()
         if coming.admin and address:
             take_place(coming.admin, address)
-        self._runner.run(self._admin.move_to(coming.admin))
         self._start_listening(coming)
         notify(READY)
         if before is None:
             self._ready([name_of(s) for s in coming.sockets[0]])
-            return
+        else:
+            self._tell_reloaded(before, coming, is_same_worker)
+            self._hand_keys(coming.given, [*self._retiring, before])
+            self._retire(before)
+        # Last, because the loop runs meanwhile: a signal to stop finds everything in its place.
+        self._runner.run(self._admin.move_to(coming.admin))
+
+    def _tell_reloaded(self, before: Generation, coming: Generation, is_same_worker: bool) -> None:
         self._reloads["done"] += 1
         source, changed = coming.config.source, ", ".join(obstacles(before.given, coming.given))
         if is_same_worker:
@@ -248,8 +256,6 @@ class Supervisor:
             log.info(
                 "reloaded: a new worker serves by %s, because of %s", source, changed or "the loss of the one before"
             )
-        self._hand_keys(coming.given, [*self._retiring, before])
-        self._retire(before)
 
     @staticmethod
     def _hand_keys(given: Given, retiring: Iterable[Generation]) -> None:

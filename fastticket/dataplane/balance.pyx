@@ -37,6 +37,15 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from fastticket.core.atomics cimport (
+    RELAXED,
+    SEQ_CST as BELL_ORDER,
+    load_u32 as load_count,
+    or_u64 as add_bits,
+    store_u32 as set_flag,
+    store_u32 as store_count,
+)
+from fastticket.core.compiler cimport __builtin_ctzll
 from fastticket.core.lock cimport end_lock, make_lock
 from fastticket.core.mixing cimport mix
 from fastticket.core.ticket cimport ascii_text, decode
@@ -48,15 +57,7 @@ import hashlib
 import os
 
 cdef extern from *:
-    enum:
-        BELL_ORDER "__ATOMIC_SEQ_CST"
-        RELAXED "__ATOMIC_RELAXED"
-    uint64_t add_bits "__atomic_fetch_or"(uint64_t *at, uint64_t bits, int order) noexcept nogil
-    void set_flag "__atomic_store_n"(uint32_t *at, uint32_t value, int order) noexcept nogil
-    uint32_t load_count "__atomic_load_n"(const uint32_t *at, int order) noexcept nogil
-    void store_count "__atomic_store_n"(uint32_t *at, uint32_t value, int order) noexcept nogil
     int __builtin_popcountll(unsigned long long word) noexcept nogil
-    int __builtin_ctzll(unsigned long long word) noexcept nogil
 
 WEIGHT_MAX = WEIGHT_LIMIT
 GROUPS_MAX = GROUPS_LIMIT

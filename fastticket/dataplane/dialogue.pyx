@@ -21,6 +21,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcpy, memset
 
+from fastticket.core.atomics cimport SEQ_CST as FLAG_ORDER, swap_u32 as swap_flag
 from fastticket.core.ticket cimport ascii_text, decode, encode
 from fastticket.core.verdict cimport Verdict
 from fastticket.core.wire cimport RAW_BUFFER_BYTES, TEXT_CHARS_MAX
@@ -68,11 +69,6 @@ import os
 from collections import deque
 
 from fastticket.dataplane.asks import Ask as _Ask, Where as _Where
-
-cdef extern from *:
-    enum:
-        FLAG_ORDER "__ATOMIC_SEQ_CST"
-    uint32_t swap_flag "__atomic_exchange_n"(uint32_t *at, uint32_t value, int order) noexcept nogil
 
 cdef enum:
     RING_BYTES = 131072

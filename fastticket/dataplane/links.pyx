@@ -17,6 +17,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
+from fastticket.core.atomics cimport SEQ_CST as BELL_ORDER, swap_u32 as take_flag, swap_u64 as take_bits
 from fastticket.core.mixing cimport mix
 from fastticket.core.wire cimport PRINCIPAL_AT, PRINCIPAL_LENGTH_AT
 from fastticket.dataplane.conn cimport Conn, Side, can_be_sent_again, enter
@@ -34,12 +35,6 @@ from fastticket.dataplane.balance cimport (
     Server,
     ticket_key,
 )
-
-cdef extern from *:
-    enum:
-        BELL_ORDER "__ATOMIC_SEQ_CST"
-    uint64_t take_bits "__atomic_exchange_n"(uint64_t *at, uint64_t bits, int order) noexcept nogil
-    uint32_t take_flag "__atomic_exchange_n"(uint32_t *at, uint32_t value, int order) noexcept nogil
 
 cdef enum:
     IDLE_MAX = 256                      # pooled connections a server

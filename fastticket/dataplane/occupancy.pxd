@@ -1,15 +1,14 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from fastticket.core.atomics cimport (
+    RELAXED as COUNT_ORDER,
+    add_u32 as more_of,
+    load_u32 as count_of,
+    store_u32 as set_count,
+    subtract_u32 as less_of,
+)
 from fastticket.core.lock cimport Lock
 from fastticket.dataplane.clients cimport ADDRESS_TEXT_MAX, Tally
-
-cdef extern from *:
-    enum:
-        COUNT_ORDER "__ATOMIC_RELAXED"
-    uint32_t count_of "__atomic_load_n"(const uint32_t *at, int order) noexcept nogil
-    void set_count "__atomic_store_n"(uint32_t *at, uint32_t value, int order) noexcept nogil
-    uint32_t more_of "__atomic_add_fetch"(uint32_t *at, uint32_t count, int order) noexcept nogil
-    uint32_t less_of "__atomic_sub_fetch"(uint32_t *at, uint32_t count, int order) noexcept nogil
 
 
 cdef class Occupancy:

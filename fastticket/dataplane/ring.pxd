@@ -11,11 +11,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
-cdef extern from *:
-    enum:
-        RING_ORDER "__ATOMIC_SEQ_CST"
-    uint64_t load_position "__atomic_load_n"(const uint64_t *at, int order) noexcept nogil
-    void store_position "__atomic_store_n"(uint64_t *at, uint64_t value, int order) noexcept nogil
+from fastticket.core.atomics cimport SEQ_CST as RING_ORDER, load_u64 as load_position, store_u64 as store_position
 
 cdef enum:
     ALIGNMENT = 8

@@ -36,10 +36,7 @@ from libc.stdint cimport uint32_t
 from libc.stdio cimport fprintf, stderr
 from libc.stdlib cimport abort
 
-cdef extern from *:
-    enum:
-        MOVE_ORDER "__ATOMIC_RELAXED"
-    uint32_t note_move "__atomic_fetch_or"(uint32_t *at, uint32_t bits, int order) noexcept nogil
+from fastticket.core.atomics cimport RELAXED as MOVE_ORDER, or_u32 as note_move
 
 _ANSWERED = frozenset((Downstream.IDLE, Downstream.NEXT_HELD, Downstream.FLUSHING, Downstream.LINGERING))
 _FORWARDED = frozenset((Downstream.QUEUED, Downstream.CONNECTING, Downstream.EXCHANGING))

@@ -24,7 +24,7 @@
 #   make model      every interleaving of the coherence protocol up to a bound, then each
 #                   fault put back, and the counterexample that finds it                    minutes
 #   make mutations  break the product on purpose, one fault at a time, and see which test
-#                   fails (docs/promises.md); ONLY="ID ID" for some, NEW=1 for those that
+#                   fails (docs/explanation/promises.md); ONLY="ID ID" for some, NEW=1 for those that
 #                   have changed since they were seen                                       20 minutes
 #   make faults     every fault that store and gateways must survive, on real servers, as
 #                   a table; FAULTS="--only NAME" for one                                   15 minutes

@@ -22,8 +22,8 @@ The rules it is made of, each one a line of `load`:
   of a binomial distribution. The first thread also carries the control plane (touches, loads),
   which therefore may not take more than one core.
 
-Costs a unit are those that scale.py measured on the machine of docs/benchmarks.md; yours differ,
-ratios less so.
+Costs a unit are those that scale.py measured on the machine of
+docs/explanation/benchmarks.md; yours differ, ratios less so.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ UNAUTHORIZED = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
 
 
 def signing_keys(path: Path) -> dict[int, bytes]:
-    """HKDF-SHA-256, as docs/ticket-format.md says."""
+    """HKDF-SHA-256, as docs/reference/ticket-format.md says."""
     found = {}
     for key in tomllib.loads(path.read_text())["key"]:
         secret = base64.urlsafe_b64decode(key["secret"] + "==")

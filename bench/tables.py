@@ -85,7 +85,7 @@ def gateways_in_brief(record: Record) -> Iterator[str]:
 
 
 def all_gateways(record: Record) -> Iterator[str]:
-    """The table of docs/benchmarks.md."""
+    """The table of docs/explanation/benchmarks.md."""
     found = record["figures"]
     rows = ([_name(each), *_gateway_cells(found, f"gateway/{each}", WHOLE)] for each in gateways(found))
     return table(["gateway", *WHOLE], rows)
@@ -120,12 +120,12 @@ def source(record: Record) -> Iterator[str]:
 
 
 def model_beside_measured(record: Record) -> Iterator[str]:
-    """The model of docs/capacity.md beside the runs of scale.py."""
+    """The model of docs/explanation/capacity.md beside the runs of scale.py."""
     return table(capacity.CHECKED, capacity.checked_rows(record["figures"]))
 
 
 def example(record: Record) -> Iterator[str]:
-    """The plan that docs/capacity.md begins with."""
+    """The plan that docs/explanation/capacity.md begins with."""
     return table(capacity.EXAMPLE, capacity.example_rows(capacity.Costs.of(record["figures"])))
 
 

@@ -17,12 +17,13 @@ PROBLEMS_SHOWN = 5  # in one message
 class Verdict(enum.Enum):
     """Why a check did not admit a ticket. Always falsy; `reason` is the slug.
 
-    MALFORMED, UNKNOWN_KEY, BAD_SIGNATURE and EXPIRED are about the ticket (docs/ticket-format.md).
-    IDLE, REVOKED and UNKNOWN_SESSION are about its session: REVOKED if the store's log or this
-    process says that it was ended; UNKNOWN_SESSION if the store has no such session and no end of
-    it is remembered, because it ended long ago, or never began and somebody else has the key.
-    MISSING, AMBIGUOUS (the request has several tickets) and STORE_UNAVAILABLE come from a gateway.
-    All of these are refusals. MISS and REFRESH are none: the store has to be asked first.
+    MALFORMED, UNKNOWN_KEY, BAD_SIGNATURE and EXPIRED are about the ticket
+    (docs/reference/ticket-format.md). IDLE, REVOKED and UNKNOWN_SESSION are about its session:
+    REVOKED if the store's log or this process says that it was ended; UNKNOWN_SESSION if the store
+    has no such session and no end of it is remembered, because it ended long ago, or never began
+    and somebody else has the key. MISSING, AMBIGUOUS (the request has several tickets) and
+    STORE_UNAVAILABLE come from a gateway. All of these are refusals. MISS and REFRESH are none: the
+    store has to be asked first.
 
     C code has the names in the same order, and so the same numbers (`core/verdict.pxd`).
     """

@@ -18,7 +18,7 @@ static int verdict_of(const uint8_t *raw, int size, int64_t now_ms) {
     return (int)keyring->__pyx_vtab->verify_raw(keyring, raw, size, now_ms);
 }
 
-/* UTF-8 by Python's decoder, and the rules of docs/ticket-format.md. */
+/* UTF-8 by Python's decoder, and the rules of docs/reference/ticket-format.md. */
 static int is_principal(const uint8_t *at, uint32_t size) {
     if (size == 0 || size > PRINCIPAL_MAX || at[0] == ' ' || at[size - 1] == ' ') return 0;
     for (uint32_t i = 0; i < size; i++)

@@ -1,4 +1,4 @@
--- Verifies a ticket as docs/ticket-format.md says: the session's id and the principal, or nil. libcrypto by FFI, as fast as Lua has it.
+-- Verifies a ticket as docs/reference/ticket-format.md says: the session's id and the principal, or nil. libcrypto by FFI, as fast as Lua has it.
 local ffi = require "ffi"
 local base64 = require "ngx.base64"
 

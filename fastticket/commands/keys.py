@@ -1,6 +1,7 @@
 """`fastticket keys`: lists the keys of a key file, and adds, promotes and retires them.
 
-Nothing that is printed contains a secret. docs/ticket-format.md has the procedure for a fleet.
+Nothing that is printed contains a secret. docs/reference/ticket-format.md has the procedure for a
+fleet.
 """
 
 from __future__ import annotations

@@ -18,11 +18,14 @@ DEFAULT_LISTEN = "127.0.0.1:8080"
 DEFAULT_UPSTREAM = "127.0.0.1:9001"
 SIZES = ("threads", "workers")  # of which one is given, or none
 
-CONFIG_HELP = "TOML, see docs/configuration.md; or linkis.properties"
+CONFIG_HELP = "TOML, see reference/configuration in the documentation; or linkis.properties"
 LISTEN_HELP = "host:port, [v6]:port, unix:PATH or fd:N; repeatable"
 UPSTREAM_HELP = "host:port or unix:PATH; repeatable"
 STORE_HELP = "where the sessions are (default: FASTTICKET_STORE)"
-STORE_OF_SERVE_HELP = "sqlite:///PATH or redis://HOST, see docs/redis.md (default: FASTTICKET_STORE; of serve alone, then, sqlite:///fastticket.db)"
+STORE_OF_SERVE_HELP = (
+    "sqlite:///PATH or redis://HOST, see how-to/redis in the documentation "
+    "(default: FASTTICKET_STORE; of serve alone, then, sqlite:///fastticket.db)"
+)
 KEYS_HELP = "key file (default: FASTTICKET_KEYS)"
 KEYS_FOR_TICKET_HELP = "key file, for a ticket (default: FASTTICKET_KEYS)"
 JSON_HELP = "for programs"

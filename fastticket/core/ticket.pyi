@@ -1,5 +1,5 @@
 """The ticket: wire format 1, the key ring, mint and verify. The specification is
-docs/ticket-format.md.
+docs/reference/ticket-format.md.
 
 Times are store time in milliseconds since the epoch (`_ms`), durations are whole seconds (`_s`).
 One thread at a time uses a ring.
@@ -42,8 +42,8 @@ class Keyring:
 
     @classmethod
     def from_file(cls, path: str | PathLike[str], audience: str = "default") -> Keyring:
-        """The ring in a key file (docs/ticket-format.md). ConfigError, which names the file and
-        what is wrong in it, and shows no secret.
+        """The ring in a key file (docs/reference/ticket-format.md). ConfigError, which names the
+        file and what is wrong in it, and shows no secret.
         """
 
     @classmethod
@@ -95,7 +95,7 @@ class Keyring:
 
     def verify(self, ticket: str | bytes, now_ms: int) -> Ticket | Verdict:
         """The ticket, if it is authentic and `now_ms` is before its absolute deadline. Else a falsy
-        verdict, the first that applies in the order of docs/ticket-format.md: MALFORMED,
+        verdict, the first that applies in the order of docs/reference/ticket-format.md: MALFORMED,
         UNKNOWN_KEY, BAD_SIGNATURE (HMAC-SHA-256, RFC 2104) or EXPIRED.
 
         A bad ticket raises nothing. TypeError: `ticket` is neither str nor bytes. The idle timeout

@@ -3,8 +3,8 @@
 """The ticket: wire format 1, the key ring, mint and verify.
 
 Rules of this file
-- What is refused, and in which order, is docs/ticket-format.md; tests/lab/reference.py is the plain
-  twin, and must agree.
+- What is refused, and in which order, is docs/reference/ticket-format.md; tests/lab/reference.py is
+  the plain twin, and must agree.
 - No branch depends on a key or a tag before the tag was compared in constant time.
 - The ring's lock guards its keys: any thread may verify while they are replaced. It is held for one
   computation, and only for tickets that the near cache does not have.

@@ -1,5 +1,5 @@
 # Wire format 1 as C sees it: sizes, offsets, and the fields of a raw (decoded) ticket whose shape
-# has been checked. docs/ticket-format.md is the specification.
+# has been checked. docs/reference/ticket-format.md is the specification.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy

@@ -5,9 +5,9 @@
 Rules of this file
 - Strict: what two readers could understand in two ways is refused, never repaired. No bare LF, no
   folding, no space before a colon, one Host, one Content-Length, no Content-Length beside
-  Transfer-Encoding, no coding but `chunked`. docs/http.md lists what is accepted although some
-  servers refuse it: every reader sees its end at the same octet, and it is forwarded in the plain
-  form.
+  Transfer-Encoding, no coding but `chunked`. docs/reference/http.md lists what is accepted although
+  some servers refuse it: every reader sees its end at the same octet, and it is forwarded in the
+  plain form.
 - A parse returns the size of the head, INCOMPLETE, or the negated status to answer with. Positions
   are offsets into the buffer.
 - A parse starts anew each time. The caller calls it only when a CR or LF has come, so a slow sender

@@ -3,8 +3,8 @@
 """The data plane's own answers: status, reason phrase, slug, and the counter that each adds to.
 
 An answer of ours is JSON, `{"error": phrase, "reason": slug}`. ANSWERS has one row for each that
-the data plane decides on by itself; REFUSALS those for which a ticket is refused. docs/answers.md
-says when each is given and what to do about it; a test compares the two.
+the data plane decides on by itself; REFUSALS those for which a ticket is refused.
+docs/reference/answers.md says when each is given and what to do about it; a test compares the two.
 """
 
 from fastticket.dataplane.counters import NUMBERS as _NUMBERS

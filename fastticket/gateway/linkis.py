@@ -2,7 +2,7 @@
 
 A key that has nothing to do with the gateway's sessions is ignored with a warning. A key about
 sessions that is not understood is an error, because ignoring it could admit requests that Linkis
-refuses. docs/linkis.md says what each key becomes.
+refuses. docs/how-to/linkis.md says what each key becomes.
 """
 
 from __future__ import annotations

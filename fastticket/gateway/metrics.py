@@ -1,4 +1,4 @@
-"""`/metrics`: a snapshot in Prometheus' text format. docs/operations.md explains every line of
+"""`/metrics`: a snapshot in Prometheus' text format. docs/how-to/operate.md explains every line of
 it.
 """
 

@@ -18,7 +18,7 @@ def open_store(url: str, *, base: Path | None = None, creates: bool = True) -> S
     `sqlite:///relative/path`, `sqlite:////absolute/path` or `sqlite://:memory:`;
     `redis://[user:password@]host:port/db`, `rediss://`, `unix://`,
     `redis+sentinel://host:port,host:port/master` or `redis+cluster://host:port,host:port`
-    (docs/redis.md). Relative paths are relative to `base`, by default the working directory.
+    (docs/how-to/redis.md). Relative paths are relative to `base`, by default the working directory.
     Without `creates`, a place where there is no store yet is a ConfigError when it is opened.
     ConfigError: not a URL of a store.
     """

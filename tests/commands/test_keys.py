@@ -304,7 +304,7 @@ def test_a_gateway_that_is_not_there(keys, path, tmp_path):
     assert "No such file" in error
 
 
-# --- the procedure of docs/ticket-format.md, through a fleet of two
+# --- the procedure of docs/reference/ticket-format.md, through a fleet of two
 
 
 class Application:

@@ -30,7 +30,7 @@ from fastticket.core.ticket import Keyring, Ticket, decode_session_id, encode_se
 from fastticket.errors import ConfigError, InvalidPrincipal, Verdict
 from fastticket.keyfile import read_keys
 
-DOCUMENTATION = (Path(__file__).parents[2] / "docs" / "ticket-format.md").read_text()
+DOCUMENTATION = (Path(__file__).parents[2] / "docs/reference/ticket-format.md").read_text()
 VECTORS = json.loads((Path(__file__).parents[1] / "lab" / "vectors.json").read_text())
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 NOW_MS = 1_750_000_000_000

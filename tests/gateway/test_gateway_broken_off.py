@@ -1,7 +1,7 @@
 """An answer that breaks off never looks whole. HTTP/1.0 has no other end of a body than the
 connection's: there it is a reset.
 
-Over a Unix socket there is no reset (docs/http.md).
+Over a Unix socket there is no reset (docs/reference/http.md).
 """
 
 import os

@@ -826,8 +826,8 @@ def asking(address):
 
 
 def test_a_successor_takes_over_a_port(site, table):
-    """The rolling upgrade of docs/operations.md: start the new one, then stop the old one; both on
-    one port meanwhile.
+    """The rolling upgrade of docs/how-to/operate.md: start the new one, then stop the old one; both
+    on one port meanwhile.
     """
     config = table(listen=[f"127.0.0.1:{free_port()}"], admin="unix:admin.sock", threads=2)
     old = site(config)

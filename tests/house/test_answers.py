@@ -1,4 +1,4 @@
-"""docs/answers.md names each answer of the data plane's own, with the statuses that it has."""
+"""docs/reference/answers.md names each answer of the data plane's own, with its statuses."""
 
 import re
 from collections import defaultdict
@@ -17,7 +17,8 @@ LABELLED = {"admitted", "anonymous", "bad_requests", "refused", "answers", "late
 
 def documented():
     """Slug to the statuses that its rows of the page name."""
-    rows = re.findall(r"^\| `(\w+)` \| ([\d, ]+) \|", (ROOT / "docs" / "answers.md").read_text(), re.MULTILINE)
+    page = (ROOT / "docs/reference/answers.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| ([\d, ]+) \|", page, re.MULTILINE)
     found = defaultdict(set)
     for slug, statuses in rows:
         found[slug] |= {int(status) for status in statuses.split(", ")}
@@ -54,5 +55,5 @@ def test_each_counter_is_published_once():
 
 
 def test_each_counter_stands_in_the_page_of_metrics():
-    page = (ROOT / "docs" / "operations.md").read_text()
+    page = (ROOT / "docs/how-to/operate.md").read_text()
     assert [name for name, _ in metrics.COUNTERS.values() if f"`fastticket_{name}_total`" not in page] == []

@@ -95,7 +95,7 @@ def test_a_cookie_alone_can_not_be_taken_back(rows):
     }
     assert all(row["admitted"] + row["refused"] == row["requests"] for row in found.values())
     sizes = [found[f"logged in, a name of {length} bytes"]["cookie, bytes"] for length in (5, 190)]
-    assert sizes == [len("ticket=") + 94, len("ticket=") + 340]  # docs/ticket-format.md
+    assert sizes == [len("ticket=") + 94, len("ticket=") + 340]  # docs/reference/ticket-format.md
 
 
 def test_redis_on_every_request_is_asked_two_to_seven_times_for_each(rows):
@@ -156,7 +156,7 @@ NAMES = ("problem", "ip_hash", "replication", "cookie_only", "redis_per_request"
 
 def test_the_page_says_what_is_measured(rows, tmp_path):
     """Figures that depend on the machine's speed aside."""
-    page = (ROOT / "docs" / "session-sharing.md").read_text()
+    page = (ROOT / "docs/explanation/session-sharing.md").read_text()
     (tmp_path / "session-sharing.md").write_text(page)
     (tmp_path / "run.json").write_text(json.dumps({"where": "here", "rows": {name: rows(name) for name in NAMES}}))
     run(sys.executable, "sharing/page.py", tmp_path / "run.json", tmp_path)

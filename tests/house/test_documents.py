@@ -17,8 +17,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 @pytest.fixture(scope="module")
 def documented():
-    """The file of docs/configuration.md."""
-    text = (DOCS / "configuration.md").read_text()
+    """The file of docs/reference/configuration.md."""
+    text = (DOCS / "reference/configuration.md").read_text()
     return tomllib.loads(re.search(r"```toml\n(\[gateway\].*?)```", text, re.DOTALL)[1])
 
 

@@ -1,5 +1,5 @@
-"""The table of faults (docs/promises.md) does not rot: each still fits the code, was seen, and its
-tests are there. Nothing is run.
+"""The table of faults (docs/explanation/promises.md) does not rot: each still fits the code, was
+seen, and its tests are there. Nothing is run.
 """
 
 import pytest

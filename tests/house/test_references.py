@@ -2,6 +2,7 @@
 and where links lead.
 """
 
+import ast
 import contextlib
 import io
 import re
@@ -56,6 +57,27 @@ def test_files_that_are_named_exist(document):
     )
     made = [path for path in named if path.startswith("bench/build")]
     assert [path for path in named if path not in made and not (ROOT / path).exists()] == []
+
+
+def texts_of_code():
+    """Each text in the package's Python and Cython that is no docstring and no comment."""
+    for path in ROOT.glob("fastticket/**/*.py"):
+        tree = ast.parse(path.read_text())
+        said = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in said:
+                yield node.value
+    for path in ROOT.glob("fastticket/**/*.pyx"):
+        code = re.sub(r'"""[\s\S]*?"""|#.*', "", path.read_text())
+        yield from re.findall(r'"([^"\n]*)"', code)
+
+
+def test_a_page_is_named_by_its_path_in_the_documentation():
+    """In messages and help: who reads them has the built pages, and often no checkout."""
+    named = [page for text in texts_of_code() for page in re.findall(r"([\w/-]+) in the documentation", text)]
+    assert named
+    assert [page for page in named if not (ROOT / f"docs/{page}.md").exists()] == []
+    assert [text for text in texts_of_code() if re.search(r"\bdocs/|\.md\b", text)] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)

@@ -1,8 +1,8 @@
 """The slow, obvious twin: what fastticket promises, in plain Python, standard library only.
 
-It is the oracle of the tests: written from the specification (docs/ticket-format.md), never from
-the compiled code, and nothing in the package imports it. Where the two disagree, one of them is
-wrong: read the specification.
+It is the oracle of the tests: written from the specification (docs/reference/ticket-format.md),
+never from the compiled code, and nothing in the package imports it. Where the two disagree, one of
+them is wrong: read the specification.
 
     python tests/lab/reference.py > tests/lab/vectors.json      writes the test vectors again, byte
                                                                 for byte
@@ -315,7 +315,7 @@ def vectors() -> dict[str, object]:
         for name, (audience, ring) in VECTOR_RINGS.items()
     }
     return {
-        "about": "fastticket, wire format 1: docs/ticket-format.md. Keys are oldest first, the last one signs. "
+        "about": "fastticket, wire format 1: docs/reference/ticket-format.md. Keys are oldest first, the last one signs. "
         "An accepted ticket is what minting its fields gives, and verifies at now_ms. Never use these secrets.",
         "format": FORMAT,
         "rings": rings,

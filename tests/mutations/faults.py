@@ -2,7 +2,7 @@
 stands in the tree.
 
 A fault is a text of the product and what stands there in its place; it takes away one part of a
-promise (docs/promises.md).
+promise (docs/explanation/promises.md).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 turn red.
 
     make mutations                every fault, after a run without any; records what was seen, and
-                                  writes docs/promises.md
+                                  writes docs/explanation/promises.md
     make mutations ONLY="ID ID"   these alone
     make mutations NEW=1          those that have changed since they were seen
     python -m mutations.run [--write] [--only ID ...] [--new]   the same, in the folder `tests`
@@ -30,7 +30,7 @@ from pathlib import Path
 from mutations.faults import PROMISES, ROOT, Fault, read_faults
 
 SEEN = Path(__file__).with_name("seen.json")
-TABLE = ROOT / "docs" / "promises.md"
+TABLE = ROOT / "docs/explanation/promises.md"
 TREE = ROOT / "build" / "mutations" / "tree"
 PRISTINE = ROOT / "build" / "mutations" / "pristine"
 BUILT = (
@@ -184,7 +184,7 @@ def read_seen() -> dict[str, str]:
 
 
 def table_of(faults: Sequence[Fault]) -> str:
-    """docs/promises.md. No line numbers: they would change with every commit."""
+    """docs/explanation/promises.md. No line numbers: they would change with every commit."""
     parts = [
         "# The promises, and what turns red when one is broken\n\n"
         "Each row is one deliberate fault, made in a copy of the tree by `make mutations` (tests/mutations/run.py) from\n"

@@ -1035,7 +1035,7 @@ async def test_who_may_not_subscribe_at_the_sentinels_goes_on_asking(tmp_path, c
         with caplog.at_level(logging.WARNING, "fastticket.redis"):
             topology = make_topology(parse_url(url, Path()), lambda server: None, CONFIRM_S)
             assert await (await topology.server_of(0)).call([PING]) == [b"PONG"]
-            await until(lambda: "instead (docs/redis.md)" in caplog.text)
+            await until(lambda: "instead (how-to/redis in the documentation)" in caplog.text)
             await topology.aclose()
         assert "pw" not in caplog.text
     finally:

@@ -22,7 +22,7 @@ from fastticket.stores.redis.layout import DOORBELL
 from fastticket.stores.redis.store import RedisStore
 
 PATIENCE_MS = 10_000  # what is tested here is not how fast a busy machine is
-DOCS = (Path(__file__).parents[2] / "docs/redis.md").read_text()
+DOCS = (Path(__file__).parents[2] / "docs/how-to/redis.md").read_text()
 
 
 def with_user(url: str) -> str:
@@ -243,15 +243,15 @@ class TestUnixSocketAndDatabase(OneServerContract):
 
 
 def acl_rules(*more: str) -> str:
-    """Those of docs/redis.md, and the additional ones that it names for a case."""
+    """Those of docs/how-to/redis.md, and the additional ones that it names for a case."""
     (rules,) = re.findall(r"ACL SETUSER gateway (.*)", DOCS)
     assert not more or f"`{' '.join(more)}`" in DOCS
     return " ".join([rules.replace("PASSWORD", "sec:ret/1"), *more])
 
 
 class TestTLSAndTheNarrowestUser(OneServerContract):
-    """Client certificate, an ACL user with the rules that docs/redis.md lists, another number of
-    shards.
+    """Client certificate, an ACL user with the rules that docs/how-to/redis.md lists, another
+    number of shards.
     """
 
     @staticmethod

@@ -2,5 +2,6 @@
 reads what clients saw.
 
 Nothing here imports the inside of the product: sessions are made by logging in at a gateway, ended
-by what an application answers, and looked up in Redis by the layout that docs/redis.md gives.
+by what an application answers, and looked up in Redis by the layout that docs/how-to/redis.md
+gives.
 """

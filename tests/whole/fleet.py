@@ -85,7 +85,7 @@ class Session:
 
     @property
     def id(self) -> str:
-        """The id in a ticket (docs/ticket-format.md), as store and command line write it."""
+        """The id in a ticket (docs/reference/ticket-format.md), as the store has it."""
         ticket = self.cookie.partition("=")[2]
         return base64.urlsafe_b64encode(base64.urlsafe_b64decode(ticket + "=" * (-len(ticket) % 4))[2:18])[:22].decode()
 

@@ -54,7 +54,7 @@ class Stage:
     @property
     def timeout_ms(self) -> int:
         """The timeout of a call of the store, in the URL: below lease - flush interval, as
-        docs/redis.md wants it.
+        docs/how-to/redis.md wants it.
         """
         return 500 if self.is_short else 1000
 

@@ -13,7 +13,7 @@ Rules of this file
   was stopped asks first. But it does not wait for sentinels when none answers any more.
 - So with fewer than a majority in reach the master stays, unless one of them has a higher epoch. A
   gateway that is cut off from every sentinel that knows of a failover cannot know of it; that is
-  bounded by `min-replicas-to-write` (docs/redis.md).
+  bounded by `min-replicas-to-write` (docs/how-to/redis.md).
 - A process without a master yet takes the best answer, after having given the others a moment.
 - Another master is another place for the one `Server`, which drops its links at once and calls
   `on_change` (`Server.move`).
@@ -239,7 +239,10 @@ class Sentinel:
                 failures = 10
                 if not self._is_forbidden:
                     log.warning(
-                        "redis %s: %s; asked every %g s instead (docs/redis.md)", sentinel.name, error, self.confirm_s
+                        "redis %s: %s; asked every %g s instead (how-to/redis in the documentation)",
+                        sentinel.name,
+                        error,
+                        self.confirm_s,
                     )
                     self._is_forbidden = True
             except (RedisError, OSError):

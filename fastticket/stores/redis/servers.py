@@ -158,7 +158,7 @@ class Server:
         """
         (memory,) = await self.call([("INFO", "memory")])
         if isinstance(memory, ResponseError):
-            raise ConfigError(f"redis {self.name}: {memory} (docs/redis.md lists the ACL rules that are needed)")
+            raise ConfigError(f"redis {self.name}: {memory} (how-to/redis in the documentation lists the ACL rules)")
         if tuple(int(part) for part in self.version.split(".")[:2]) < VERSION_MIN:
             raise ConfigError(
                 f"redis {self.name}: is version {self.version}; fastticket needs Redis 7.0 or newer, or Valkey"
@@ -257,7 +257,9 @@ class Server:
         if self.breaker.failed() and self.version:
             log.error("redis %s: %s; asked again after a back-off", self.name, reason)
         if isinstance(error, AuthenticationError | NoPermissionError):
-            reason += " (look at the user, the password and the ACL rules; docs/redis.md lists those that are needed)"
+            reason += (
+                " (look at the user, the password and the ACL rules; how-to/redis in the documentation lists them)"
+            )
         self._end_calls(calls + self._drop_all(), reason, error)
         if self._on_trouble:
             self._on_trouble()

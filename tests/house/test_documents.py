@@ -1,5 +1,5 @@
-"""What the documents say of the configuration is what it is. That it can be read, test_snippets.py
-finds.
+"""What the documents say of the configuration is what it is. That it can be read,
+tests/docs/test_snippets.py finds.
 """
 
 import dataclasses

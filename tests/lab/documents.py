@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
+WHY_NOT = r"<!-- not run: ((?:(?!-->)[\s\S])+) -->"
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
 
 
 class Block(NamedTuple):
-    """A fenced block: what its first line says it is, and what is in it."""
+    """A fenced block: what its first line says it is, and what is in it. `why_not`: nobody runs it,
+    for this reason.
+    """
 
     document: Path
     line: int
     kind: str
     text: str
+    why_not: str
 
     def __str__(self):
         return f"{name(self.document)}:{self.line}"
@@ -32,10 +36,10 @@ def blocks(*kinds):
 
 
 def blocks_of(document):
-    found = []
-    for fence in re.finditer(r"^```(.*)\n((?:.*\n)*?)```$", document.read_text(), re.MULTILINE):
-        line = document.read_text().count("\n", 0, fence.start()) + 1
-        found.append(Block(document, line, fence[1], fence[2]))
+    text, found = document.read_text(), []
+    for fence in re.finditer(rf"(?:{WHY_NOT}\n+)?^```(.*)\n((?:.*\n)*?)```$", text, re.MULTILINE):
+        line = text.count("\n", 0, fence.start(2)) + 1
+        found.append(Block(document, line, fence[2], fence[3], fence[1] or ""))
     return found
 
 

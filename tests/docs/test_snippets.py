@@ -3,7 +3,8 @@ its kind.
 
 A block stands alone. It gets a folder with the files that documents name (`prepare`), and real
 servers in the place of the addresses that they name (`with_real_addresses`). A block of another
-kind, and an indented one, is an error: nobody has run it. `text` is for what nobody types.
+kind, and an indented one, is an error: nobody has run it. `text` is for what nobody types. Not
+tried here are pages with a test of their own, and blocks that say why not (lab/snippets.py).
 """
 
 import os
@@ -20,6 +21,7 @@ from conftest import BOUND_S
 from lab.documents import DOCUMENTS, ROOT, blocks, is_made, name, prose_of
 from lab.processes import Process, Site
 from lab.redis_servers import Server, free_port
+from lab.snippets import commands, taken_pages
 
 from fastticket import Keyring
 from fastticket.commands.cli import main, parser
@@ -30,7 +32,7 @@ from fastticket.keyfile import create_key_file, read_keys
 
 #: Configuration of other programs: shown as it stands in an example that other tests run.
 PARTS_OF_EXAMPLES = ("nginx", "caddyfile", "yaml", "systemd")
-KINDS = ("python", "toml", "sh", "redis", "text", *PARTS_OF_EXAMPLES)
+KINDS = ("python", "toml", "sh", "console", "redis", "text", *PARTS_OF_EXAMPLES)
 
 #: What a part of a configuration is a part of.
 GATEWAY = {
@@ -40,10 +42,15 @@ GATEWAY = {
     "route": [{"path": "/"}],
 }
 DEFAULT_STORE = "sqlite:///fastticket.db"
+TAKEN = taken_pages()
+
+
+def tried(*kinds):
+    return [block for block in blocks(*kinds) if not block.why_not and block.document not in TAKEN]
 
 
 def of_kind(*kinds):
-    return pytest.mark.parametrize("block", blocks(*kinds), ids=str)
+    return pytest.mark.parametrize("block", tried(*kinds), ids=str)
 
 
 # --- what there is
@@ -54,7 +61,7 @@ def test_every_block_says_what_it_is(document):
     indented = re.findall(r"(?:\A|\n\n)(    .*)", prose_of(document))
     assert indented == []
     assert prose_of(document).count("```") == 0
-    assert {str(block) for block in blocks() if block.document == document and block.kind not in KINDS} == set()
+    assert {str(block) for block in tried() if block.document == document and block.kind not in KINDS} == set()
 
 
 @of_kind("text")
@@ -132,7 +139,7 @@ def test_redis_takes_it(block, redis):
 
 def test_what_is_of_another_program_is_part_of_an_example():
     examples = [path.read_text() for path in (ROOT / "examples").rglob("*.*") if path.suffix != ".pyc"]
-    strange = [block for block in blocks(*PARTS_OF_EXAMPLES) if not any(block.text in each for each in examples)]
+    strange = [block for block in tried(*PARTS_OF_EXAMPLES) if not any(block.text in each for each in examples)]
     assert [str(block) for block in strange] == []
 
 
@@ -140,7 +147,10 @@ def test_what_is_of_another_program_is_part_of_an_example():
 
 
 def commands_of(block):
-    """Each command with its comment, lines that go on joined."""
+    """Each command with its comment, or with what it prints; lines that go on joined."""
+    if block.kind == "console":
+        yield from ((command, printed.strip()) for command, printed in commands(block.text))
+        return
     for line in re.sub(r"(\\|(?<=\|))\n", " ", block.text).splitlines():
         command, _, comment = line.partition(" # ")
         if command.strip():
@@ -237,7 +247,7 @@ def log_in(store, capsys):
     return ticket, Keyring.from_file("keys.toml").verify(ticket, 0).session_id
 
 
-@of_kind("sh")
+@of_kind("sh", "console")
 def test_shell_runs(block, folder, request, with_real_addresses, capsys):
     text = with_real_addresses(block.text)
     prepare(folder, text)

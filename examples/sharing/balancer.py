@@ -4,7 +4,6 @@ are made as an operator would make them.
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import socket
 from collections.abc import Sequence
@@ -43,7 +42,7 @@ class Balancer:
         self._file = self._folder / "nginx.conf"
         self._write(servers, ())
         self._nginx = lab.start(self._folder.name, [program("nginx"), "-c", self._file])
-        wait_until(self._listens, "nginx listens")
+        wait_until(self._serves, "nginx serves")
 
     def balance(self, servers: Sequence[Program], *, down: Sequence[Program] = ()) -> None:
         """Balance over these servers from now on. Servers in `down` stay in the list and get no
@@ -66,10 +65,11 @@ class Balancer:
             )
         )
 
-    def _listens(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
-            return True
-        return False
+    def _serves(self) -> bool:
+        """Whether it has a worker. It listens before that; but a signal that comes before it has
+        blocked signals to start the worker, ends it, or is forgotten.
+        """
+        return bool(self._nginx.children())
 
 
 def _free_port() -> int:

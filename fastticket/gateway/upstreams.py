@@ -28,6 +28,8 @@ log = logging.getLogger("fastticket.gateway")
 LOOKUP_TIMEOUT_S = 5.0  # for names to resolve at the start, before anybody is served
 UNRESOLVED_PAUSE_S = 2.0  # between two lookups while a name has no address
 
+Found = Mapping[Address, Sequence[Server]]  # the servers of each address
+
 
 class UpstreamGroups:
     """All upstreams of a configuration. `upstreams`: what the data planes have of them."""
@@ -105,13 +107,13 @@ class UpstreamGroup:
         self._names = [address for address in addresses if not address.path and not is_numeric(address.host)]
         for address in addresses:
             _check_name(address)
-        self._found = {address: self._servers_at(address) for address in addresses}
+        self._found = {address: self._servers_at(address) for address in addresses}  # and applied
         self._unresolved: dict[Address, str] = {}  # the reasons
         self._health = HealthChecks(upstreams, self.number, upstream)
         self._resolver: asyncio.Task[None] | None = None
         self._applied: dict[Server, int] = {}  # what the data plane has: servers and weights
-        if servers := self._servers():
-            self._apply(servers)
+        if servers := self._servers(self._found):
+            self._apply(self._found, servers)
 
     async def start(self, start: Start = Start.FIRST) -> None:
         """Look the names up, check health once, and go on doing both. ConfigError, at a reload: a
@@ -146,17 +148,18 @@ class UpstreamGroup:
 
     async def resolve(self) -> None:
         """Look all names up; servers that are new or gone change in the data plane."""
-        before = dict(self._found)
-        await asyncio.gather(*map(self._resolve_one, self._names))
-        servers = self._servers()
-        if servers == self._applied:
-            return
-        if not self._apply(servers):
-            self._found = before  # so that a replacement is not given too many either
-            return
-        log.info("upstream %s: the servers are now %s", self.name, ", ".join(map(server_text, servers)))
-        if self._upstream.health_path and self._resolver:  # before that, `start` begins the checks
-            self._health.follow(dict.fromkeys(servers, True))
+        # What is found counts once it is applied: a replacement is given `_found` at any moment.
+        found = self._found | dict(
+            zip(self._names, await asyncio.gather(*map(self._look_up, self._names)), strict=True)
+        )
+        servers = self._servers(found)
+        if servers != self._applied:
+            if not self._apply(found, servers):
+                return
+            log.info("upstream %s: the servers are now %s", self.name, ", ".join(map(server_text, servers)))
+            if self._upstream.health_path and self._resolver:  # before that, `start` begins the checks
+                self._health.follow(dict.fromkeys(servers, True))
+        self._found = found
 
     async def _resolve_first(self, start: Start) -> None:
         try:
@@ -182,14 +185,16 @@ class UpstreamGroup:
         interval_s = self._upstream.resolve_interval_s
         return interval_s if all(self._found.values()) else min(interval_s, UNRESOLVED_PAUSE_S)
 
-    async def _resolve_one(self, address: Address) -> None:
+    async def _look_up(self, address: Address) -> list[Server]:
+        """The servers of a name now; those that it had, if it does not resolve."""
         try:
-            self._found[address] = [*sorted(await look_up_aside(address))]
+            servers: list[Server] = [*sorted(await look_up_aside(address))]
         except UnresolvedName as error:
             self._note_unresolved(address, error.reason)
-        else:
-            if self._unresolved.pop(address, None):
-                log.warning("upstream %s: %s: the name resolves again", self.name, address)
+            return self._found[address]
+        if self._unresolved.pop(address, None):
+            log.warning("upstream %s: %s: the name resolves again", self.name, address)
+        return servers
 
     def _note_unresolved(self, address: Address, reason: str) -> None:
         """Logged when it begins, not with every lookup."""
@@ -208,25 +213,25 @@ class UpstreamGroup:
             return list(self._known.get(str(address), ()))
         return [address.path] if address.path else [*look_up(address)]
 
-    def _servers(self) -> dict[Server, int]:
+    def _servers(self, found: Found) -> dict[Server, int]:
         """All servers, with their weights. Two names for one address are one server."""
-        return {server: self._weights[address] for address, servers in self._found.items() for server in servers}
+        return {server: self._weights[address] for address, servers in found.items() for server in servers}
 
-    def _apply(self, servers: dict[Server, int]) -> bool:
+    def _apply(self, found: Found, servers: dict[Server, int]) -> bool:
         """Give the data plane these servers. False: there is no room for so many, which a name
         server may return at any time; the servers stay as they were.
         """
         try:
-            self._set_servers(servers)
+            self._set_servers(found, servers)
         except ValueError as error:
             log.error("upstream %s: %s", self.name, error)
             return False
         self._applied = servers
         return True
 
-    def _set_servers(self, servers: Mapping[Server, int]) -> None:
+    def _set_servers(self, found: Found, servers: Mapping[Server, int]) -> None:
         """Without the fallbacks, if all together are too many. ValueError: still too many."""
-        names = fallbacks_of(self._found.values())
+        names = fallbacks_of(found.values())
         every_fallback = {server for _, fallbacks in names for server in fallbacks}
         self._health.unreported = every_fallback  # it is normal that one of them does not answer
         try:

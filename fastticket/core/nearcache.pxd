@@ -65,6 +65,8 @@ cdef class NearCache:
     cdef void _invalidate(self, Partition *p, uint32_t index) noexcept nogil
     cdef void _invalidate_session(self, Partition *p, const uint8_t *session_id) noexcept nogil
     cdef bint _send_first(self, Partition *p, uint8_t *raw, int64_t *deadline_ms, uint16_t *shard, uint32_t *index) noexcept nogil
+    cdef bint _is_written_with_entry(self, Partition *unheld) noexcept nogil
+    cdef void _drop_first(self, Partition *p) noexcept nogil
     cdef void _settle(self, uint32_t place, bint is_written) noexcept nogil
     cdef int64_t _deadline_in(self, Partition *p, const uint8_t *session_id) noexcept nogil
     cdef int _write_touch(

@@ -382,6 +382,33 @@ cdef class NearCache:
         self._leave(p)
         return is_sent
 
+    cdef bint _is_written_with_entry(self, Partition *unheld) noexcept nogil:
+        """Whether the session of the first touch without an entry has got one since, and a touch of
+        that is on its way that is no earlier. Those of entries are sent first. One that is dirty
+        may have to wait for the next flush, and this one must not.
+        """
+        cdef Slot *touch = &unheld.slots[unheld.dirty_first]
+        cdef Partition *p = self._partition_of(touch.raw + SESSION_ID_AT)
+        cdef uint32_t index
+        cdef bint is_written = False
+        self._enter(p)
+        index = lookup(p, touch.raw + SESSION_ID_AT)
+        if index != NONE and p.slots[index].flags & (DIRTY | SENT | INVALID) == SENT:
+            is_written = p.slots[index].idle_deadline_ms >= touch.idle_deadline_ms
+        self._leave(p)
+        return is_written
+
+    cdef void _drop_first(self, Partition *p) noexcept nogil:
+        """Take the first entry off the dirty chain, and forget it if no touch of it is on its
+        way.
+        """
+        cdef uint32_t index
+        self._enter(p)
+        index = take_dirty(p)
+        if not p.slots[index].flags & SENT:
+            self._forget(p, index)
+        self._leave(p)
+
     cdef void _settle(self, uint32_t place, bint is_written) noexcept nogil:
         """A sent touch was written, or was not and is dirty again. An entry that lingered for it
         goes.
@@ -419,8 +446,8 @@ cdef class NearCache:
             p = &self.partitions[number]
             while p.to_take and count < touches_max:
                 p.to_take -= 1
-                if p == self._unheld() and _is_written_with_entry(self, p):
-                    _drop_first(self, p)
+                if p == self._unheld() and self._is_written_with_entry(p):
+                    self._drop_first(p)
                 elif self._send_first(p, raw, &deadline_ms, &shard, &index):
                     self._write_touch(taken, shard, piece, number << SLOT_BITS | index, raw, deadline_ms)
                     count += 1
@@ -806,33 +833,6 @@ cdef class NearCache:
         _check_size(raw)
         verdict = self.find(&raw[0], <int>raw.shape[0], now_ms, touch, &deadline_ms)
         return deadline_ms if verdict == Verdict.HIT else _Verdict(<int>verdict)
-
-
-cdef bint _is_written_with_entry(NearCache near, Partition *unheld) noexcept nogil:
-    """Whether the session of the first touch without an entry has got one since, and a touch of
-    that is on its way that is no earlier. Those of entries are sent first. One that is dirty may
-    have to wait for the next flush, and this one must not.
-    """
-    cdef Slot *touch = &unheld.slots[unheld.dirty_first]
-    cdef Partition *p = near._partition_of(touch.raw + SESSION_ID_AT)
-    cdef uint32_t index
-    cdef bint is_written = False
-    near._enter(p)
-    index = lookup(p, touch.raw + SESSION_ID_AT)
-    if index != NONE and p.slots[index].flags & (DIRTY | SENT | INVALID) == SENT:
-        is_written = p.slots[index].idle_deadline_ms >= touch.idle_deadline_ms
-    near._leave(p)
-    return is_written
-
-
-cdef void _drop_first(NearCache near, Partition *p) noexcept nogil:
-    """Take the first entry off the dirty chain, and forget it if no touch of it is on its way."""
-    cdef uint32_t index
-    near._enter(p)
-    index = take_dirty(p)
-    if not p.slots[index].flags & SENT:
-        near._forget(p, index)
-    near._leave(p)
 
 
 cdef uint32_t _table_size(uint32_t slots) noexcept:

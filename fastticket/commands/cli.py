@@ -74,6 +74,7 @@ def _serve(command: argparse.ArgumentParser) -> None:
     add_store_and_keys(command)
     command.add_argument("--threads", type=threads, metavar="N", help="threads that serve (default: 1)")
     command.add_argument("--workers", type=threads, help=argparse.SUPPRESS)  # the former name of --threads
+    command.add_argument("--trial", action="store_true", help=argparse.SUPPRESS)  # of an upgrade: gateway/upgrade
     command.set_defaults(run=serve)
 
 

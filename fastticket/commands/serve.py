@@ -18,6 +18,7 @@ from fastticket.gateway.checks import live_problems_of, problems_of, warnings_of
 from fastticket.gateway.exitcodes import BAD_USAGE, FAILED
 from fastticket.gateway.reader import FaultyConfig
 from fastticket.gateway.supervisor import run
+from fastticket.gateway.upgrade import Program, inherited
 from fastticket.gateway.writer import to_toml, without_secrets
 
 
@@ -30,10 +31,16 @@ def serve(options: argparse.Namespace) -> int:
         raise ConfigError(
             f"{options.config} does not say what is behind the gateway: serve needs --upstream host:port, too"
         )
+    if options.trial:
+        inherited()
+        config_of(options).key_pairs()
+        return 0
     errorlog.begin()
     descriptors.raise_limit()
     return run(
-        lambda: config_of(options), lambda addresses: _print_aside(f"fastticket: serving {', '.join(addresses)}\n")
+        lambda: config_of(options),
+        lambda addresses: _print_aside(f"fastticket: serving {', '.join(addresses)}\n"),
+        Program.of_this_process(),
     )
 
 

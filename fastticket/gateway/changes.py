@@ -4,7 +4,10 @@ that one may be handed.
 
 from __future__ import annotations
 
+import hashlib
+
 from fastticket.gateway.inheritance import Given
+from fastticket.gateway.settings import Config
 
 #: The settings that the ticket cache is built on: its store, its table, and what the other
 #: processes on the store rely on.
@@ -32,10 +35,8 @@ def obstacles(before: Given, after: Given) -> list[str]:
     return changed
 
 
-def may_inherit(before: Given, after: Given) -> bool:
-    """Whether a new worker may begin with what the one before holds of sessions: it is of the same
-    store, and for the same audience.
+def heritage(config: Config) -> str:
+    """What two workers must have in common for one to begin with what the other holds of sessions:
+    a digest of store and audience.
     """
-    return before.config.store.url == after.config.store.url and (
-        before.config.ticket.audience == after.config.ticket.audience
-    )
+    return hashlib.sha256(f"{config.store.url}\n{config.ticket.audience}".encode()).hexdigest()

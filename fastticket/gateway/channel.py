@@ -43,6 +43,11 @@ class Channel:
         """Its descriptor; -1 once it is closed."""
         return self._end.fileno()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no message is on its way through this end."""
+        return not (self._unsent or self._received or self._sockets)
+
     def attach(self, loop: asyncio.AbstractEventLoop, heard: Heard) -> None:
         """Call `heard` with each message and its sockets, which are the callee's."""
         self._loop, self._heard = loop, heard

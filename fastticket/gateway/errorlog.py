@@ -117,6 +117,12 @@ class ErrorLog(logging.Handler):
         window.left_out += 1
         self._wake_at_ends(now_s)
 
+    def write_out(self) -> None:
+        """Write what is queued, in bounded time, and go on."""
+        with self._locked():
+            self._writer.close()
+            self._writer = self._make_writer()
+
     def close(self) -> None:
         """Write what is queued, and what was left out, in bounded time. Later lines are dropped."""
         with self._locked():
@@ -210,6 +216,12 @@ def reopen() -> None:
     """Open the log's file anew: log rotation has moved it away."""
     if _log:
         _log.reopen()
+
+
+def write_out() -> None:
+    """Write what is left, in bounded time, before another program may take this one's place."""
+    if _log:
+        _log.write_out()
 
 
 def end() -> None:

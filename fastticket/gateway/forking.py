@@ -36,7 +36,11 @@ def fork_worker(given: Given, listeners: Sockets, handover: Handover, loop: asyn
     no descriptors.
     """
     slot, parent = Slot(), os.getpid()
-    ours, its = channel_pair()
+    try:
+        ours, its = channel_pair()
+    except OSError:
+        slot.close()
+        raise
     # A signal that reached the child before it has handlers of its own would be written to the
     # parent's event loop.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -46,6 +50,7 @@ def fork_worker(given: Given, listeners: Sockets, handover: Handover, loop: asyn
             _become_worker(given, listeners, handover, slot, its, parent, mask)
     except OSError:
         ours.close()
+        slot.close()
         raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -6,6 +6,7 @@ import dataclasses
 import socket
 
 from fastticket.errors import FastticketError
+from fastticket.gateway.changes import heritage
 from fastticket.gateway.inheritance import Given
 from fastticket.gateway.listeners import Sockets
 from fastticket.gateway.processes import WorkerProcess
@@ -30,8 +31,13 @@ class Generation:
     heir_of: WorkerProcess | None = None  #: which hands over what it holds; then the process is started
     is_ready: bool = False  #: the process can serve by it
     failure: FastticketError | None = None  #: why it cannot
+    heritage: str = ""  #: which generations may hand sessions to each other (`changes`)
+    is_of_program_before: bool = False  #: its worker was started before an upgrade
     pause_s: float = 0.0  #: before the last replacement
     due_s: float | None = None  #: when a replacement starts, loop time
+
+    def __post_init__(self) -> None:
+        self.heritage = self.heritage or heritage(self.given.config)
 
     @property
     def config(self) -> Config:

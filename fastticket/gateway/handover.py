@@ -12,6 +12,8 @@ import contextlib
 import os
 import socket
 
+from fastticket.gateway.upgrade import socket_of
+
 MESSAGE_BYTES_MAX = 17  # BELIEVED or STRANGER, and an address of 16 bytes
 BELIEVED, STRANGER = b"+", b"-"  # may be a trusted proxy, or not
 
@@ -21,14 +23,18 @@ class Handover:
     left.
     """
 
-    def __init__(self) -> None:
-        self._giving, self._taking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def __init__(self, filenos: tuple[int, int] | None = None) -> None:
+        """`filenos`: of another program, which has left it (`upgrade`); by default a fresh pair."""
+        if filenos:
+            self._giving, self._taking = map(socket_of, filenos)
+        else:
+            self._giving, self._taking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._giving.setblocking(False)
         self._taking.setblocking(False)
 
-    def filenos(self) -> set[int]:
-        """The descriptors that a worker must keep open."""
-        return {self._giving.fileno(), self._taking.fileno()}
+    def filenos(self) -> tuple[int, int]:
+        """The descriptors of its ends, which a worker must keep open: to give, and to take."""
+        return self._giving.fileno(), self._taking.fileno()
 
     def fileno(self) -> int:
         """Readable when there is a client to take."""

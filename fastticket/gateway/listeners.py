@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastticket.errors import ConfigError
@@ -49,6 +49,15 @@ class Listeners:
         for address, sockets in fresh.items():
             self._bound.setdefault(address, []).extend(sockets)
         return [[s for address in addresses for s in self._of(address, number, planes)] for number in range(planes)]
+
+    def adopt(self, bound: Mapping[Address, list[socket.socket]]) -> Sockets:
+        """Keep sockets that another program has bound, as the sockets of one plane."""
+        self._bound = {address: list(sockets) for address, sockets in bound.items()}
+        return [[each for sockets in self._bound.values() for each in sockets]]
+
+    def bound(self) -> dict[Address, list[socket.socket]]:
+        """All sockets, by address."""
+        return {address: list(sockets) for address, sockets in self._bound.items()}
 
     def renew(self) -> dict[socket.socket, socket.socket]:
         """Bind the sockets of hosts and ports anew, and close the old ones. Returns old to new; a

@@ -33,6 +33,7 @@ from fastticket.gateway.inheritance import Given
 from fastticket.gateway.listeners import Sockets
 from fastticket.gateway.settings import Config
 from fastticket.gateway.sharedmemory import Slot
+from fastticket.gateway.upgrade import HeldProcess, socket_of
 from fastticket.sessions.handing import Known
 
 log = logging.getLogger("fastticket.supervisor")
@@ -62,6 +63,24 @@ class WorkerProcess:
         self._silent_s = 0.0
         self._beats = 0
         self._deadline: asyncio.TimerHandle | None = None  # when it has to be ready, or gone
+
+    @classmethod
+    def adopt(cls, held: HeldProcess, loop: asyncio.AbstractEventLoop) -> WorkerProcess:
+        """One that the program before has started, which serves."""
+        process = cls(held.pid, Channel(socket_of(held.channel)), Slot(held.slot), loop)
+        process.born_s = held.born_s
+        process.is_ready = process.is_serving = True
+        process.is_dismissed = not held.is_present
+        return process
+
+    def held(self) -> HeldProcess:
+        """For `adopt`, by the program after."""
+        return HeldProcess(self.pid, self._channel.fileno(), self.slot.fileno(), self.born_s, not self.is_dismissed)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no message to or from it is on its way here."""
+        return self._channel.is_idle
 
     def __str__(self) -> str:
         return f"worker (pid {self.pid})"
@@ -152,8 +171,11 @@ class WorkerProcess:
 
     def retire(self, config: Config) -> None:
         """Serve the connected clients to the end, and accept no others."""
-        timeout_s = config.gateway.retire_timeout_s + config.gateway.drain_timeout_s
-        self._dismiss(signal.SIGUSR2, timeout_s)
+        self._dismiss(signal.SIGUSR2, _retirement_s(config))
+
+    def expect_end(self, config: Config) -> None:
+        """It was told to retire by the program before."""
+        self.kill_after(_retirement_s(config) + END_MARGIN_S)
 
     def stop(self, config: Config) -> None:
         """Drain and end."""
@@ -186,12 +208,20 @@ class WorkerProcess:
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         return os.waitstatus_to_exitcode(status) if pid else None
 
-    def close(self) -> None:
-        """It has ended: free what belongs to it."""
+    def read_last(self) -> None:
+        """It has ended: hear the rest of what it said."""
         self._channel.read_last()
+
+    def close(self) -> None:
+        """Free what belongs to it, once it has ended."""
         self._channel.close()
+        self.slot.close()
         if self._deadline:
             self._deadline.cancel()
+
+
+def _retirement_s(config: Config) -> float:
+    return config.gateway.retire_timeout_s + config.gateway.drain_timeout_s
 
 
 def ending_of(code: int) -> str:

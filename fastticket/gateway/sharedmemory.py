@@ -1,4 +1,4 @@
-"""What a worker tells its supervisor: shared memory, mapped before the fork.
+"""What a worker tells its supervisor: a memory file, mapped before the fork.
 
     beats      a number that grows while the worker runs
     pages      one for each data plane, which counts in it, in place
@@ -14,7 +14,9 @@ from __future__ import annotations
 import heapq
 import json
 import mmap
+import os
 import struct
+import weakref
 import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -31,6 +33,7 @@ _PAGES_AT = 64
 _PAGE_ROOM = COUNTERS_BYTES + -COUNTERS_BYTES % 64  # no two planes write to one line of a processor's cache
 _NOTE_AT = _PAGES_AT + PAGES_MAX * _PAGE_ROOM
 _NOTE_ROOM = _HEADER.size + NOTE_BYTES_MAX
+_BYTES = _NOTE_AT + 2 * _NOTE_ROOM
 
 
 class Page(NamedTuple):
@@ -43,11 +46,28 @@ class Page(NamedTuple):
 class Slot:
     """One worker's memory: the worker writes, the supervisor reads."""
 
-    def __init__(self) -> None:
-        self._memory = memoryview(mmap.mmap(-1, _NOTE_AT + 2 * _NOTE_ROOM))  # shared with children
+    def __init__(self, fd: int = -1) -> None:
+        """`fd`: a memory file that another program has left (`upgrade`); by default a fresh one."""
+        self._fd = fd if fd >= 0 else os.memfd_create("fastticket-slot")
+        os.set_inheritable(self._fd, False)
+        os.ftruncate(self._fd, _BYTES)
+        self._mapping = mmap.mmap(self._fd, _BYTES)  # shared with children
+        self._memory = memoryview(self._mapping)
+        self._forget_fd = weakref.finalize(self, os.close, self._fd)
         self._notes = [self._memory[at : at + _NOTE_ROOM] for at in (_NOTE_AT, _NOTE_AT + _NOTE_ROOM)]
         self._published = 0
         self._free: list[int] = []  # pages that were used, and are not now
+
+    def fileno(self) -> int:
+        """The descriptor of its memory file. A worker closes it, and keeps the memory."""
+        return self._fd
+
+    def close(self) -> None:
+        """Forget what was written."""
+        for each in (*self._notes, self._memory):
+            each.release()
+        self._mapping.close()  # it has a descriptor of its own
+        self._forget_fd()
 
     # --- beats
 

@@ -9,6 +9,7 @@ goes on unchanged.
     SIGTERM, SIGINT   stop, after `shutdown_delay_s`
     SIGHUP            reload
     SIGUSR1           open the log files anew
+    SIGUSR2           go on as the program that is installed now (`upgrade`)
 
 Each second `_watch` looks for workers that hang: it kills them, and they are replaced like any that
 died.
@@ -29,9 +30,10 @@ from collections.abc import Callable, Iterable
 
 from fastticket.errors import ConfigError, FastticketError
 from fastticket.gateway import errorlog
+from fastticket.gateway.addresses import Address
 from fastticket.gateway.admin import AdminListener
 from fastticket.gateway.binding import BACKLOG, discard, listen_beside, take_place
-from fastticket.gateway.changes import may_inherit, obstacles
+from fastticket.gateway.changes import obstacles
 from fastticket.gateway.exitcodes import BAD_USAGE, FAILED
 from fastticket.gateway.forking import fork_worker
 from fastticket.gateway.generation import Generation
@@ -45,37 +47,60 @@ from fastticket.gateway.sharedmemory import Slot
 from fastticket.gateway.snapshot import Snapshot, is_store_away
 from fastticket.gateway.systemd import ALIVE, READY, STOPPING, notify, reloading
 from fastticket.gateway.totals import Totals
+from fastticket.gateway.upgrade import (
+    TRIAL_TIMEOUT_S,
+    WAITING_SIGNALS,
+    Legacy,
+    Program,
+    Trial,
+    execute,
+    inherited,
+    socket_of,
+)
 
 log = logging.getLogger("fastticket.supervisor")
 
 READY_TIMEOUT_S = 60.0  # of a worker, from its fork
 WATCH_INTERVAL_S = 1.0
 HANDING_TIMEOUT_S = 5.0  # for a worker to tell what it holds; later, the next one begins without
+IDLE_PAUSE_S = 0.02  # while a message to or from a worker is on its way
 RENEWAL_PAUSE_S = 1.0  # a worker that pauses for less still serves the clients in its listen queue
 RETIRING_GENERATIONS_MAX = 8  # beyond that the oldest is stopped
 
 
-def run(load: Callable[[], Config], ready: Callable[[list[str]], None]) -> int:
+def run(load: Callable[[], Config], ready: Callable[[list[str]], None], program: Program | None = None) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. FastticketError: the first generation cannot
     serve.
 
     `load` reads the configuration, also on SIGHUP; `ready` is called with the addresses once
-    clients are accepted.
+    clients are accepted. `program`: how it is called again for an upgrade; None: there are none.
     """
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        return Supervisor(load, ready, runner).run()
+        return Supervisor(load, ready, runner, program, inherited()).run()
 
 
 class Supervisor:
     """Single-threaded, so that it can fork."""
 
-    def __init__(self, load: Callable[[], Config], ready: Callable[[list[str]], None], runner: asyncio.Runner) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Config],
+        ready: Callable[[list[str]], None],
+        runner: asyncio.Runner,
+        program: Program | None,
+        legacy: Legacy | None,
+    ) -> None:
+        """`legacy`: of the program whose place this one takes."""
+        self._program = program
+        self._legacy = legacy
+        self._trial: Trial | None = None
+        self._is_upgrade_wanted = False
         self._load = load
         self._ready = ready
         self._runner = runner
         self._loop = runner.get_loop()
         self._listeners = Listeners()
-        self._handover = Handover()
+        self._handover = Handover(legacy.handover if legacy else None)
         self._admin = AdminListener(self.snapshot, self._drain, self._undrain)
         self._present: Generation | None = None
         self._coming: Generation | None = None
@@ -94,15 +119,17 @@ class Supervisor:
 
     def run(self) -> int:
         """Serve until told to stop and every worker is gone; the exit code. FastticketError."""
-        # Only workers take SIGUSR2. Operators used to nginx send it to the main process.
-        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_stop_signal)
         self._loop.add_signal_handler(signal.SIGHUP, self._want_reload)
         self._loop.add_signal_handler(signal.SIGUSR1, self._reopen_logs)
+        self._loop.add_signal_handler(signal.SIGUSR2, self._want_upgrade)
         self._loop.add_signal_handler(signal.SIGCHLD, self._news.set)
         failure = None
         try:
+            if self._legacy:
+                self._adopt(self._legacy)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITING_SIGNALS)
             self._watch()
             self._bring_up()
             while self._processes() or not self._is_stopping:
@@ -115,6 +142,8 @@ class Supervisor:
                 self._runner.run(self._wait_for_news())
                 self._reap()
         finally:
+            if self._trial:
+                self._trial.close()
             self._listeners.keep([])
             self._handover.close()
             self._runner.run(self._admin.close())
@@ -148,6 +177,88 @@ class Supervisor:
         if self._present:
             self._start_listening(self._present)
             self._replace_dead(self._present)
+        if self._is_upgrade_wanted and not self._coming and not self._is_stop_due:
+            self._upgrade()
+
+    # --- upgrades of the program
+
+    def _want_upgrade(self) -> None:
+        if not self._program or self._is_stop_due or self._is_stopping:
+            log.error("not upgraded: %s", "the gateway stops in a moment" if self._program else "this is no `serve`")
+            return
+        self._is_upgrade_wanted = True
+        self._news.set()
+
+    def _upgrade(self) -> None:
+        """Start the trial of the new program, or become it if the trial was good."""
+        assert self._program and self._present  # noqa: S101, PT018 -- for mypy
+        try:
+            if not self._trial:
+                self._trial = Trial(self._program, self._left())
+                self._loop.call_later(TRIAL_TIMEOUT_S, self._news.set)
+                return
+            verdict = self._trial.verdict()
+            if verdict is None:
+                return
+            if verdict:
+                raise FastticketError(verdict)
+            if not all(process.is_idle for process in self._processes()):
+                self._loop.call_later(IDLE_PAUSE_S, self._news.set)
+                return
+            notify(reloading())
+            log.info("upgrading: the program that is installed now takes over")
+            errorlog.write_out()
+            execute(self._program, self._left())
+        except (OSError, FastticketError) as error:
+            log.error("not upgraded, the program before goes on: %s", error)
+            notify(READY)
+        self._is_upgrade_wanted = False
+        if self._trial:
+            self._trial.close()
+            self._trial = None
+
+    def _left(self) -> Legacy:
+        """What the new program must know."""
+        present = self._present
+        assert present  # noqa: S101 -- for mypy
+        self._totals.learn_servers(self._slots())
+        return Legacy(
+            heritage=present.heritage,
+            processes=[each.held() for each in self._processes()],
+            listeners=[(address, [s.fileno() for s in bound]) for address, bound in self._listeners.bound().items()],
+            handover=self._handover.filenos(),
+            admin=present.admin.fileno() if present.admin else None,
+            counted=self._totals.departed,
+            servers=self._totals.servers,
+            restarts=self._restarts,
+            reloads=self._reloads,
+            unready_at_s=self._unready_at_s if self._is_unready else None,
+        )
+
+    def _adopt(self, legacy: Legacy) -> None:
+        """Take the place of the program before, with its worker as that of the present generation.
+        FastticketError.
+        """
+        bound = {Address(*address): [*map(socket_of, fds)] for address, fds in legacy.listeners}
+        admin = None if legacy.admin is None else socket_of(legacy.admin)
+        self._totals.adopt(legacy.counted, legacy.servers)
+        self._restarts, self._reloads = legacy.restarts, dict(legacy.reloads)
+        if legacy.unready_at_s is not None:
+            self._is_unready, self._unready_at_s = True, legacy.unready_at_s
+        sockets = self._listeners.adopt(bound)
+        given = self._given(self._load())
+        for held in legacy.processes:
+            process = WorkerProcess.adopt(held, self._loop)
+            process.follow(self._news.set)
+            generation = Generation(given, sockets, admin, process, heritage=legacy.heritage, is_of_program_before=True)
+            if held.is_present:
+                self._present = generation
+            else:
+                process.expect_end(given.config)
+                self._retiring.append(generation)
+        self._present = self._present or Generation(given, sockets, admin, due_s=0.0)
+        errorlog.follow(given.config)
+        self._runner.run(self._admin.move_to(admin))
 
     # --- generations
 
@@ -179,15 +290,19 @@ class Supervisor:
         """
         present = self._present
         process = present.process if present and present.process and present.process.is_serving else None
-        if present and process and not obstacles(present.given, coming.given):
+        if present and process and not self._obstacles(present, coming):
             coming.successor_of = present
             process.reload(coming.given, coming.sockets, READY_TIMEOUT_S)
-        elif present and process and may_inherit(present.given, coming.given):
+        elif present and process and present.heritage == coming.heritage:
             coming.heir_of = process
             process.hand_sessions()
             self._loop.call_later(HANDING_TIMEOUT_S, self._disinherit, coming)
         else:
             self._start(coming)
+
+    @staticmethod
+    def _obstacles(before: Generation, coming: Generation) -> list[str]:
+        return ["the upgrade of the program"] if before.is_of_program_before else obstacles(before.given, coming.given)
 
     def _disinherit(self, coming: Generation) -> None:
         """What it waits for has not come in time: it begins without."""
@@ -249,7 +364,7 @@ class Supervisor:
 
     def _tell_reloaded(self, before: Generation, coming: Generation, is_same_worker: bool) -> None:
         self._reloads["done"] += 1
-        source, changed = coming.config.source, ", ".join(obstacles(before.given, coming.given))
+        source, changed = coming.config.source, ", ".join(self._obstacles(before, coming))
         if is_same_worker:
             log.info("reloaded: the worker serves by %s, with the sessions that it holds", source)
         else:
@@ -330,7 +445,7 @@ class Supervisor:
         except OSError as error:
             self._worker_missing(generation, f"the worker can not be started: {error.strerror}", 0.0)
             return
-        generation.process = process
+        generation.process, generation.is_of_program_before = process, False
         process.follow(self._news.set)
         process.kill_after(READY_TIMEOUT_S)
 
@@ -373,8 +488,9 @@ class Supervisor:
         self._retiring = [generation for generation in self._retiring if generation.process]
 
     def _ended(self, generation: Generation, process: WorkerProcess, code: int) -> None:
-        process.close()
+        process.read_last()
         self._totals.keep(process.slot)
+        process.close()
         reason = f"{process} {ending_of(code)}{': ' if process.reason else ''}{process.reason}"
         if process.is_dismissed:
             is_early = not process.is_serving and code in (-signal.SIGTERM, -signal.SIGUSR2)

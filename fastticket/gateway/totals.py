@@ -16,7 +16,12 @@ class Totals:
 
     def __init__(self) -> None:
         self.servers: dict[str, list[Server]] = {}
-        self._departed: dict[str, Any] = {}  # the counters of workers that are gone
+        self.departed: dict[str, Any] = {}  #: the counters of workers that are gone
+
+    def adopt(self, departed: Mapping[str, Any], servers: Mapping[str, Any]) -> None:
+        """Go on from what another program has kept, through JSON."""
+        self.departed = dict(departed)
+        self._learn_from({"resolved": servers})
 
     def learn_servers(self, slots: Iterable[Slot]) -> None:
         """Take addresses from the notes of workers that live; the latest note counts."""
@@ -26,13 +31,13 @@ class Totals:
 
     def keep(self, slot: Slot) -> None:
         """Keep what a worker that has ended has counted and found."""
-        self._departed = add(self._departed, slot.counted())
+        self.departed = add(self.departed, slot.counted())
         if note := slot.note():
             self._learn_from(note)
 
     def counted(self, slots: Iterable[Slot]) -> dict[str, Any]:
         """The counters of all workers since the start: those that live, and those that are gone."""
-        counted = self._departed
+        counted = self.departed
         for slot in slots:
             counted = add(counted, slot.counted())
         return counted

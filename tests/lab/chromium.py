@@ -7,6 +7,7 @@ Certificates are not looked at.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import itertools
 import json
@@ -40,7 +41,9 @@ LISTENS = "DevTools listening on "
 
 
 class Chromium:
-    """One tab, with cookies of its own. `status`: of the page that it shows."""
+    """One tab, with cookies of its own. `status`: of the page that it shows. `requested`: every
+    address that it has asked for; `failed`: what of it did not come, and why.
+    """
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
@@ -51,11 +54,14 @@ class Chromium:
         target = self._call("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self.status = 0
+        self.requested: list[str] = []
+        self.failed: list[str] = []
         for domain in ("Page", "Network", "Runtime"):
             self._call(f"{domain}.enable")
 
     def go(self, url: str) -> str:
         """As if somebody had typed the address, redirects followed. The page's text."""
+        self._events.clear()  # of a page that a form or a link led to
         self._call("Page.navigate", url=url)
         while True:
             event = self._event("Network.responseReceived", "Page.loadEventFired")
@@ -90,6 +96,17 @@ class Chromium:
         shown = self.run("document.location.href + ' ' + document.body.innerText.slice(0, 1000)")
         raise AssertionError(f"not in {PAGE_BOUND_S:g} s: {condition}; {shown}")
 
+    def size(self, width: int, height: int, scheme: str = "light") -> None:
+        """Of the window, in the pixels of a page; and whether the reader prefers dark pages."""
+        self._call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+        self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+    def picture(self) -> bytes:
+        """A PNG of what the window shows."""
+        return base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"])
+
     def choose_file(self, selector: str, path: Path) -> None:
         """Into an `<input type="file">`."""
         root = self._call("DOM.getDocument")["root"]["nodeId"]
@@ -117,13 +134,27 @@ class Chromium:
             if heard.get("id") == number:
                 assert "error" not in heard, heard
                 return dict(heard["result"])
+            self._note(heard)
             self._events.append(heard)
 
     def _event(self, *methods: str) -> dict[str, Any]:
         while True:
-            heard = self._events.popleft() if self._events else json.loads(self._connection.recv(3 * BOUND_S))
+            if self._events:
+                heard = self._events.popleft()
+            else:
+                heard = json.loads(self._connection.recv(3 * BOUND_S))
+                self._note(heard)
             if heard.get("method") in methods:
                 return heard
+
+    def _note(self, heard: dict[str, Any]) -> None:
+        said = heard.get("params", {})
+        if heard.get("method") == "Network.requestWillBeSent":
+            self.requested.append(said["request"]["url"])
+        elif heard.get("method") == "Network.responseReceived" and said["response"]["status"] >= 400:
+            self.failed.append(f"{said['response']['url']}: {said['response']['status']}")
+        elif heard.get("method") == "Network.loadingFailed" and not said.get("canceled"):
+            self.failed.append(f"{said['type']}: {said['errorText']}")
 
 
 @contextlib.contextmanager

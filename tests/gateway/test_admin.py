@@ -33,7 +33,7 @@ from fastticket.gateway.sharedmemory import Slot
 from fastticket.gateway.snapshot import NOTE_AGE_MAX_S, Snapshot
 from fastticket.keyfile import create_key_file
 
-DOCUMENT = os.path.join(os.path.dirname(__file__), "../../docs/how-to/operate.md")
+DOCUMENT = os.path.join(os.path.dirname(__file__), "../../docs/reference/metrics.md")
 
 
 @pytest.fixture

@@ -1,0 +1,51 @@
+"""Backup and restore, as the page says: alice's session is there again."""
+
+import json
+
+import pytest
+from lab.pages import shown
+from lab.snippets import blocks
+
+from fastticket.commands.cli import main
+
+BLOCKS = blocks("how-to/backup.md")
+SQLITE_BACKUP, SQLITE_RESTORE, REDIS_BACKUP, REDIS_RESTORE, REVOKE = (text for _, name, text in BLOCKS if not name)
+
+
+def live_sessions(store, capsys):
+    """Those of alice."""
+    capsys.readouterr()
+    assert main(["sessions", "--user", "alice", "--json", "--store", store]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture
+def at(tmp_path, monkeypatch):
+    """The terminal, in the current folder, in which there is a key."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["keygen", "--out", "keys.toml"]) == 0
+    with shown("how-to/backup.md", tmp_path) as terminal:
+        yield terminal
+
+
+@pytest.mark.parametrize(
+    ("store", "restored", "backup", "restore"),
+    [
+        ("sqlite:///sessions.db", "sqlite:///sessions.db", SQLITE_BACKUP, SQLITE_RESTORE),
+        ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6380/0", REDIS_BACKUP, REDIS_RESTORE),
+    ],
+)
+def test_what_was_lost_is_there_again(at, capsys, store, restored, backup, restore):
+    store, restored = at.here(store), at.here(restored)
+    try:
+        assert main(["issue", "alice", "--keys", "keys.toml", "--store", store]) == 0
+        at.run(backup)
+        assert main(["revoke", "--user", "alice", "--store", store]) == 0
+        assert not live_sessions(store, capsys)
+        at.run(restore)
+        assert live_sessions(restored, capsys)
+        if restored != store:
+            at.run(REVOKE)
+            assert not live_sessions(restored, capsys)
+    finally:
+        at.run("$ redis-cli -p 6380 shutdown nosave || true\n")

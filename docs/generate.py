@@ -1,0 +1,67 @@
+"""The parts of the reference that are made from the code.
+
+    python docs/generate.py           which pages differ; exit status 1 if one does
+    python docs/generate.py --write   the pages, as the code has it
+
+In a page, the text between `<!-- generated: NAME -->` and `<!-- end -->` is written here; what
+stands around it is written by hand. generators/ has a module for each page. tests/docs finds a
+page that differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+
+from generators import api, commands, configuration, metrics, reasons  # noqa: E402
+
+#: Page -> what is made in it, by name. Each is told what the page has there now.
+PAGES: Mapping[str, Mapping[str, Callable[[str], str]]] = {
+    "reference/configuration.md": configuration.BLOCKS,
+    "reference/commands.md": commands.BLOCKS,
+    "reference/metrics.md": metrics.BLOCKS,
+    "reference/reasons.md": reasons.BLOCKS,
+    "reference/api.md": api.BLOCKS,
+}
+BLOCK = re.compile(r"<!-- generated: ([\w .]+) -->\n([\s\S]*?)<!-- end -->\n")
+
+
+def rewritten(text: str, blocks: Mapping[str, Callable[[str], str]]) -> str:
+    """A page with its blocks made anew. ValueError: it lacks one, or has one that nobody makes."""
+    named = [found[1] for found in BLOCK.finditer(text)]
+    if sorted(named) != sorted(blocks):
+        raise ValueError(f"the page has {named}, and {list(blocks)} are made")
+    return BLOCK.sub(
+        lambda found: f"<!-- generated: {found[1]} -->\n\n{blocks[found[1]](found[2]).strip()}\n\n<!-- end -->\n", text
+    )
+
+
+def main() -> int:
+    """0: nothing differs, or it was written."""
+    parser = argparse.ArgumentParser(description="The parts of the reference that are made from the code.")
+    parser.add_argument("--write", action="store_true", help="write the pages")
+    is_to_write, differ = parser.parse_args().write, 0
+    for page, blocks in PAGES.items():
+        path = HERE / page
+        before = path.read_text()
+        after = rewritten(before, blocks)
+        if after == before:
+            continue
+        if is_to_write:
+            path.write_text(after)
+            print(f"written: {page}")
+        else:
+            differ = 1
+            sys.stdout.writelines(difflib.unified_diff(before.splitlines(True), after.splitlines(True), page, page))
+    return differ
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""The reference says what the code says."""
+
+import runpy
+
+import pytest
+from lab.documents import DOCS
+
+from fastticket.dataplane.fieldnames import KNOWN
+
+GENERATE = runpy.run_path(str(DOCS / "generate.py"))
+
+
+@pytest.mark.parametrize("page", GENERATE["PAGES"])
+def test_what_is_made_from_the_code_is_up_to_date(page):
+    """Else: `make docs-reference`."""
+    text = (DOCS / page).read_text()
+    assert GENERATE["rewritten"](text, GENERATE["PAGES"][page]) == text
+
+
+def test_a_block_that_nobody_makes_is_an_error():
+    page = "reference/reasons.md"
+    text = (DOCS / page).read_text()
+    blocks = dict(GENERATE["PAGES"][page])
+    with pytest.raises(ValueError, match="verdicts"):
+        GENERATE["rewritten"](text.replace("generated: verdicts", "generated: others"), blocks)
+
+
+def test_a_page_that_differs_is_written_and_keeps_what_was_written_by_hand():
+    text = (DOCS / "reference/metrics.md").read_text()
+    kept = "| times that `connections_max` clients were connected and others had to wait |"
+    assert kept in text
+    after = GENERATE["rewritten"](text.replace("| counter |", "| gauge |"), GENERATE["PAGES"]["reference/metrics.md"])
+    assert after == text
+
+
+def test_every_header_that_has_a_meaning_is_described():
+    """Those of proxies and of tickets; what HTTP itself says of the others, reference/http does."""
+    page = (DOCS / "reference/headers.md").read_text().lower()
+    names = [name for name in KNOWN if name.startswith(("x-", "forwarded", "true-"))]
+    assert len(names) > 10
+    assert [name for name in names if f"`{name}" not in page] == []

@@ -37,6 +37,11 @@
 #   make real       JupyterLab, socket.io and Streamlit, used by Chromium through a gateway;
 #                   needs a gigabyte in build/real                                          minutes
 #
+# To read
+#   make docs       build the pages of docs/ into build/docs                                10 s
+#   make docs-reference   write what the reference has from the code                        10 s
+#   make docs-pictures    take the pictures of the tutorial anew                            10 s
+#
 # To measure, on a quiet machine
 #   make bench      every benchmark; leaves a record in bench/history/                      30 minutes
 #   make bench-NAME one of gateway, calls, scale, instructions, revocation, flush,
@@ -77,9 +82,10 @@ QUICK_TESTS := tests/core $(addprefix tests/dataplane/test_,$(addsuffix .py,acce
 	$(addprefix tests/stores/test_,$(addsuffix .py,breaker redis_url)) \
 	$(addprefix tests/web/test_,$(addsuffix .py,asgi cookies flask seen_version wsgi)) \
 	$(addprefix tests/gateway/test_gateway_,$(addsuffix .py,auth clients cookies http limits own_fields personal routes sessions set_cookie upstreams withheld)) \
-	tests/gateway/test_linkis.py $(addprefix tests/house/test_,$(addsuffix .py,architecture documents mutations references))
+	tests/gateway/test_linkis.py $(addprefix tests/house/test_,$(addsuffix .py,architecture documents mutations references)) \
+	$(addprefix tests/docs/test_,$(addsuffix .py,navigation reference))
 
-.PHONY: run test quick gate check rooms model fuzz real faults drill corpus suites mutations bench bench-compare bench-report bench-quote bench-calls bench-gateway bench-scale bench-instructions \
+.PHONY: run test quick gate check rooms docs docs-reference docs-pictures model fuzz real faults drill corpus suites mutations bench bench-compare bench-report bench-quote bench-calls bench-gateway bench-scale bench-instructions \
 	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-reload bench-crowd bench-flush bench-hmac \
 	coverage-core counted-build counted-tests compiled-tests tsan asan versions clean
 
@@ -118,6 +124,17 @@ check: $(VENV)/built-dev
 # The house: rooms, files with their lines, and what each room imports.
 rooms:
 	cd tests && $(PYTHON) -m lab.imports
+
+# A warning is an error, and a link that leads nowhere is a warning. Nothing in it asks another machine for anything.
+docs: $(VENV)/built-dev
+	$(BIN)/python -m sphinx -W --keep-going -q -j auto -d build/docs-trees docs build/docs
+	@echo "build/docs/index.html"
+
+docs-reference: $(VENV)/built-dev
+	$(BIN)/python docs/generate.py --write
+
+docs-pictures: $(VENV)/built-dev
+	$(BIN)/python docs/tutorial/pictures.py
 
 corpus: $(VENV)/built-dev
 	cd tests && ../$(BIN)/python -m lab.corpus_table

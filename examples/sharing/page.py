@@ -1,4 +1,4 @@
-"""Write the figures of one run of all.py into the page about it, and draw its plot.
+"""Write the figures of one run of all.py into the page about it, and draw its picture (plot.py).
 
 python page.py RUN.json DOCS-FOLDER
 
@@ -14,14 +14,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import table
+from plot import Point, drawn
 
-mpl.use("svg")
-import matplotlib.pyplot as plt
-
-OURS, THEIRS = "#0b5fa5", "#8a96a0"
 FAILED, ADDED, REMOVED = "requests failed, %", "lost when a server comes, %", "lost when one goes, %"
+WORST = "sessions not found at worst, %"
 ASKED, COPIES = "messages or commands for 1,000 requests", "a copied cookie after logout, requests admitted of 10"
 
 Rows = list[table.Row]
@@ -137,25 +134,10 @@ def written(page: str, blocks: dict[str, str]) -> str:
     return page
 
 
-def plot(rows: Rows, path: Path) -> None:
-    """Draw bars from zero; a figure that does not exist has no bar."""
-    panels = {
-        "not found at worst, %": [_worst(row) for row in rows],
-        ASKED: [row[ASKED] for row in rows],
-    }
-    figure, axes = plt.subplots(1, len(panels), figsize=(11, 4.4), sharey=True, layout="constrained")
-    for axis, (title, values) in zip(axes, panels.items(), strict=True):
-        colours = [OURS if row["sessions"].startswith("fastticket") else THEIRS for row in rows]
-        bars = axis.barh(range(len(rows)), [value or 0.0 for value in values], color=colours)
-        axis.bar_label(bars, ["" if value is None else f"{value:,.0f}" for value in values], padding=3, fontsize=8)
-        axis.set_title(title, fontsize=9)
-        axis.tick_params(labelsize=8)
-        axis.margins(x=0.12)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_yticks(range(len(rows)), [row["sessions"] for row in rows])
-    axes[0].invert_yaxis()
-    with mpl.rc_context({"svg.hashsalt": path.name, "svg.fonttype": "none"}):  # the same figures make the same file
-        figure.savefig(path, metadata={"Date": None})
+def picture(rows: Rows) -> str:
+    """The SVG of the comparison."""
+    points = [Point(row["sessions"], row["sessions"].startswith("fastticket"), _worst(row), row[ASKED]) for row in rows]
+    return drawn(points, WORST, ASKED)
 
 
 def _worst(row: table.Row) -> float | None:
@@ -171,7 +153,7 @@ def main() -> None:
     page.write_text(
         written(page.read_text(), {**blocks, "comparison": markdown(compared), "where": f"Measured {run['where']}."})
     )
-    plot(compared, docs / "session-sharing.svg")
+    (docs / "session-sharing.svg").write_text(picture(compared))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """How the pages become a site: `make docs` builds it into build/docs.
 
-The pages are plain Markdown that reads well in a checkout, too. What only the site needs is here:
-its navigation, and what becomes of links that lead out of docs/. docs/decisions/0044 says why it is
-Sphinx with furo.
+The pages are plain Markdown that reads well in a checkout, too. What only the site needs is here,
+such as what becomes of links that lead out of docs/; its navigation is in navigation.py.
+docs/decisions/0044 says why it is Sphinx with furo.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -15,31 +16,11 @@ from pygments.lexers.configs import NginxConfLexer
 from pygments.lexers.special import TextLexer
 
 HERE = Path(__file__).parent
-PACKAGE = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
+sys.path.append(str(HERE))
 
-#: What stands in the navigation, by heading, in this order. A test finds a page that is in none.
-NAVIGATION = {
-    "Tutorial": ["tutorial/index"],
-    "How to: applications": [
-        *("how-to/fastapi", "how-to/flask", "how-to/django", "how-to/litestar", "how-to/quart", "how-to/sanic"),
-        *("how-to/aiohttp", "how-to/tornado", "how-to/embed", "how-to/jobs", "how-to/jupyter"),
-        *("how-to/test-your-application", "frameworks"),
-    ],
-    "How to: gateways": [
-        *("how-to/nginx", "how-to/forward-auth", "how-to/containers", "how-to/kubernetes", "how-to/redis"),
-        *("how-to/keys", "how-to/operate", "how-to/alerts", "how-to/backup", "how-to/upgrade", "how-to/linkis"),
-    ],
-    "Reference": [
-        *("reference/configuration", "reference/commands", "reference/headers", "reference/answers"),
-        *("reference/metrics", "reference/api", "reference/reasons", "reference/http", "reference/ticket-format"),
-        "reference/versions",
-    ],
-    "Explanation": [
-        *("explanation/coherence", "explanation/sessions", "explanation/security", "explanation/promises"),
-        *("explanation/capacity", "explanation/benchmarks", "explanation/session-sharing"),
-    ],
-    "Development": ["development", "decisions/index"],
-}
+from navigation import navigation  # noqa: E402
+
+PACKAGE = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
 
 project = "fastticket"
 author = "the authors of fastticket"
@@ -81,14 +62,9 @@ def setup(app):
 def add_navigation(app, page, source):
     """To the front page, and to the list of the decisions."""
     if page == "index":
-        source[0] += "".join(tree(heading, existing(pages)) for heading, pages in NAVIGATION.items())
+        source[0] += "".join(tree(heading, pages) for heading, pages in navigation().items())
     elif page == "decisions/index":
         source[0] += "\n```{toctree}\n:glob:\n:maxdepth: 1\n0*\n```\n"
-
-
-def existing(pages):
-    """Those that are there."""
-    return [page for page in pages if (HERE / f"{page}.md").exists()]
 
 
 def tree(heading, pages):

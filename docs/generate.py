@@ -1,4 +1,4 @@
-"""The parts of the reference that are made from the code.
+"""The parts of the pages that are made: of the reference from the code, and the list of all pages.
 
     python docs/generate.py           which pages differ; exit status 1 if one does
     python docs/generate.py --write   the pages, as the code has it
@@ -20,10 +20,11 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-from generators import api, commands, configuration, metrics, reasons  # noqa: E402
+from generators import api, commands, configuration, front, metrics, reasons  # noqa: E402
 
 #: Page -> what is made in it, by name. Each is told what the page has there now.
 PAGES: Mapping[str, Mapping[str, Callable[[str], str]]] = {
+    "index.md": front.BLOCKS,
     "reference/configuration.md": configuration.BLOCKS,
     "reference/commands.md": commands.BLOCKS,
     "reference/metrics.md": metrics.BLOCKS,

@@ -29,6 +29,7 @@ COUNTERS = {
     "touches_written": ("touches_written", "Uses of sessions written to the store."),
     "gaps": ("store_log_gaps", "Times that a part of the store's log was lost."),
     "log_lines_lost": ("access_log_lines_lost", "Lines of the access log that could not be written."),
+    "exchanges": ("store_exchanges", "Exchanges with a shard of the store: look-ups, uses, news."),
     "store_errors": ("store_errors", "Exchanges with a shard of the store that failed."),
 }
 

@@ -91,7 +91,7 @@ class Shards:
         #: since.
         self.observed_at_ms: int | None = None
         self.on_gap: Callable[[], None] = lambda: None  # sessions must be looked up again: sessions/repair.py
-        self.gaps = self.store_errors = 0
+        self.gaps = self.store_errors = self.exchanges = 0
         self._shards = [Shard(number) for number in range(store.shards)]
         self._gaps_to_log: set[int] = set()
         self._ends: dict[str, Verdict] = {}  # why the latest sessions ended, for clients that come back much later
@@ -130,6 +130,7 @@ class Shards:
         its error for a reply.
         """
         sent_at_ms = self.monotonic_ms()
+        self.exchanges += len(requests)
         try:
             replies = await self.opened.exchange(requests)
         except StoreUnavailable as error:

@@ -385,6 +385,7 @@ class TicketCache:
             "touches_unwritten": flusher.pending,
             "flush_lag_ms": flusher.lag_ms,
             "gaps": shards.gaps,
+            "exchanges": shards.exchanges,
             "store_errors": shards.store_errors,
             "shards_leased": shards.leased_count(),
             "shards_away": shards.away_count(),

@@ -1,6 +1,9 @@
 """The listener for operators: `/healthz`, `/readyz`, `/metrics`. POST `/drain` makes the gateway
 not ready, DELETE `/drain` makes it ready again.
 
+This machine may ask for all of it. Other machines may read the pages if the configuration names
+their networks, and drain nothing.
+
 It runs in the supervisor, which answers for all workers, even while they are busy. One answer a
 connection.
 """
@@ -9,18 +12,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 
 from fastticket.dataplane.http1 import request_head
 from fastticket.gateway.metrics import METRICS_TYPE, metrics_text
+from fastticket.gateway.settings import Network
 from fastticket.gateway.snapshot import Snapshot
 
 log = logging.getLogger("fastticket.admin")
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 HEAD_BYTES_MAX = 8192
 TIMEOUT_S = 5.0  # of a connection, from start to end
@@ -49,11 +56,15 @@ class AdminListener:
         self._snapshot = snapshot
         self._changes = {b"POST": drain, b"DELETE": undrain}
         self._server: asyncio.Server | None = None
+        self._readers: Sequence[Network] = ()
         self._connections: dict[asyncio.StreamWriter, None] = {}  # the oldest one first
 
-    async def move_to(self, listener: socket.socket | None) -> None:
-        """Serve on this socket instead of the one before; None: nowhere."""
+    async def move_to(self, listener: socket.socket | None, readers: Sequence[Network]) -> None:
+        """Serve on this socket instead of the one before; None: nowhere. `readers`: networks that
+        may read its pages, beside this machine.
+        """
         await self.close()
+        self._readers = readers
         if listener:
             self._server = await asyncio.start_server(self._serve, sock=listener, limit=HEAD_BYTES_MAX)
 
@@ -72,14 +83,16 @@ class AdminListener:
         try:
             with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError):
                 async with asyncio.timeout(TIMEOUT_S):
-                    writer.write(await self._exchange(reader))
+                    writer.write(await self._exchange(reader, _client_of(writer)))
                     await writer.drain()
         finally:
             self._connections.pop(writer, None)
             writer.close()
 
-    async def _exchange(self, reader: asyncio.StreamReader) -> bytes:
-        """Read one request; its response. To HEAD it has no content, not even with an error."""
+    async def _exchange(self, reader: asyncio.StreamReader, client: IPAddress | None) -> bytes:
+        """Read one request of a client, None: on a Unix socket; its response. To HEAD it has no
+        content, not even with an error.
+        """
         try:
             raw = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
@@ -89,8 +102,11 @@ class AdminListener:
         if isinstance(head, int):
             status = HTTPStatus(-head if head else HTTPStatus.BAD_REQUEST)
             return _response(_error(status), with_body=not raw.startswith(b"HEAD "))
+        is_local = client is None or client.is_loopback
+        if not (is_local or any(client in network for network in self._readers)):
+            return _response(_error(HTTPStatus.FORBIDDEN), with_body=head["method"] != b"HEAD")
         if head["path"] == b"/drain" and head["method"] in self._changes:
-            if any(name.lower() in BROWSER_FIELDS for name, _, _ in head["fields"]):
+            if not is_local or any(name.lower() in BROWSER_FIELDS for name, _, _ in head["fields"]):
                 return _response(_error(HTTPStatus.FORBIDDEN))
             self._changes[head["method"]]()
             return _response(_readiness(self._snapshot()))
@@ -98,6 +114,12 @@ class AdminListener:
             return _response(_error(HTTPStatus.METHOD_NOT_ALLOWED), "Allow: GET, HEAD\r\n")
         answer = _page(head["path"], self._snapshot())
         return _response(answer, with_body=head["method"] == b"GET")
+
+
+def _client_of(writer: asyncio.StreamWriter) -> IPAddress | None:
+    """The address of a connection's client; None: it came through a Unix socket."""
+    peer = writer.get_extra_info("peername")
+    return ipaddress.ip_address(peer[0].partition("%")[0]) if isinstance(peer, tuple) else None
 
 
 def _page(path: bytes, snapshot: Snapshot) -> Answer:

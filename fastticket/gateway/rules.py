@@ -99,9 +99,16 @@ def _check_listeners(config: Config, problems: Problems) -> None:
         "must have a port of its own, or clients would come to it",
     )
     require(
-        admin is None or is_loopback(admin),
+        admin is None or is_loopback(admin) or gateway.admin_networks,
         "[gateway] admin",
-        f"{admin} is not unix:PATH and not a loopback address: only this machine may ask there",
+        f"{admin} is not unix:PATH and not a loopback address: only this machine may ask there; admin_networks names "
+        "others that may read its pages",
+    )
+    problems.attempt(config.admin_readers)
+    require(
+        not gateway.admin_networks or (admin and admin.host and not is_loopback(admin)),
+        "[gateway] admin_networks",
+        "is for an admin listener that other machines reach: a host and port that is not loopback",
     )
     problems.attempt(config.admin_access)
     require(

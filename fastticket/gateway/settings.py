@@ -27,6 +27,8 @@ from fastticket.stores import read_url
 from fastticket.stores.contract import Store
 from fastticket.web.cookies import TicketCookie
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 #: Some applications take the method from one of these fields instead of the request line, and the
 #: route was chosen by the request line.
 METHOD_OVERRIDES = ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override")
@@ -70,6 +72,7 @@ class GatewaySettings:
     shutdown_delay_s: float = 0.0
     watchdog_timeout_s: float = 10.0
     admin: str = ""
+    admin_networks: list[str] = field(default_factory=list)  #: that may read its pages, beside this machine
     readiness: list[Literal["workers", "store", "store-any", "upstreams", "upstreams-any"]] = field(
         default_factory=lambda: ["workers", "store", "upstreams"]
     )
@@ -207,6 +210,15 @@ class Config:
         except ValueError as error:
             raise self._error("[gateway] admin_mode, admin_owner", str(error)) from None
 
+    def admin_readers(self) -> list[Network]:
+        """The networks that may read the pages of the admin listener, beside this machine.
+        ConfigError.
+        """
+        try:
+            return [ipaddress.ip_network(text) for text in self.gateway.admin_networks]
+        except ValueError as error:
+            raise self._error("[gateway] admin_networks", str(error)) from None
+
     def log_path(self, name: Literal["access_log", "error_log"]) -> Path | None:
         """The file of a log; None: a standard stream."""
         text = self.gateway.access_log if name == "access_log" else self.gateway.error_log
@@ -220,7 +232,7 @@ class Config:
         """One entry of an upstream's `servers`. ConfigError."""
         return self._address(text, f"[[upstream]] {upstream.name}: servers", parse_server)
 
-    def trusted_networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network | str]:
+    def trusted_networks(self) -> list[Network | str]:
         """The trusted proxies: networks, and the word "unix" for Unix sockets. ConfigError."""
         try:
             return [text if text == "unix" else ipaddress.ip_network(text) for text in self.gateway.trusted_proxies]

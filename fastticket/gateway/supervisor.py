@@ -360,7 +360,7 @@ class Supervisor:
             self._hand_keys(coming.given, [*self._retiring, before])
             self._retire(before)
         # Last, because the loop runs meanwhile: a signal to stop finds everything in its place.
-        self._runner.run(self._admin.move_to(coming.admin))
+        self._runner.run(self._admin.move_to(coming.admin, coming.config.admin_readers()))
 
     def _tell_reloaded(self, before: Generation, coming: Generation, is_same_worker: bool) -> None:
         self._reloads["done"] += 1

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import sqlite3
@@ -48,6 +49,8 @@ LOG_TRIM_EVERY = 256
 BUSY_TIMEOUT_S = 2.0
 WAL_RETRY_S = 0.01
 DOORBELL_INTERVAL_S = 0.025
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+WRITES = "this user must be able to write the file and its folder, where SQLite keeps two more"
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -218,6 +221,7 @@ class SQLiteStore:
             raise ConfigError(f"{self._name}: the folder {self._path.parent} does not exist; create it")
         if self._path:
             self._make_file(self._path)
+            self._refuse_unwritable(self._path)
         self._connection = sqlite3.connect(
             self._path or ":memory:", timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
@@ -249,7 +253,15 @@ class SQLiteStore:
         except FileExistsError:
             return
         except OSError as error:
+            if error.errno in FORBIDDEN:
+                raise ConfigError(f"{self._name}: {error.strerror}; {WRITES}") from None
             raise StoreUnavailable(f"{self._name}: {error.strerror}") from error
+
+    def _refuse_unwritable(self, path: Path) -> None:
+        """ConfigError: to wait for the store would be in vain."""
+        are_writable = os.access(path, os.R_OK | os.W_OK) and os.access(path.parent, os.W_OK | os.X_OK)
+        if not are_writable:
+            raise ConfigError(f"{self._name}: {WRITES}")
 
     def _refuse_strange(self, db: sqlite3.Connection) -> None:
         """NoStore, before anything is written to the file: it is another program's."""

@@ -36,7 +36,7 @@ CHILD_PRELUDE = """
 import asyncio, os, resource, sys, time
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
-from fastticket.errors import StoreUnavailable
+from fastticket.errors import ConfigError, StoreUnavailable
 from fastticket.stores.contract import Request
 from fastticket.stores.sqlite import SQLiteStore
 from lab.store_contract import add_session, ask
@@ -366,7 +366,7 @@ async def main():
     store = SQLiteStore(Path(sys.argv[1]))
     try:
         await store.open()
-    except StoreUnavailable as error:
+    except ConfigError as error:
         say(error)
     await store.aclose()
 asyncio.run(main())
@@ -382,13 +382,13 @@ def open_folder() -> Iterator[Path]:
         Path(folder).chmod(0o755)
 
 
-async def test_a_read_only_folder_is_unavailable(open_folder):
+async def test_a_read_only_folder_is_no_outage(open_folder):
     open_folder.chmod(0o555)
     [error] = await asyncio.to_thread(run_child, READ_ONLY_OPENER, open_folder / "tickets.db")
     assert "tickets.db" in " ".join(error)
 
 
-async def test_a_read_only_file_is_unavailable(open_folder):
+async def test_a_read_only_file_is_no_outage(open_folder):
     async with opened(open_folder / "tickets.db") as store:
         await add_session(store)
     (open_folder / "tickets.db").chmod(0o444)

@@ -1,7 +1,7 @@
 # Times are those of two quiet cores; the first command in a clone takes two minutes more, to set up.
 #
 # To work on the code
-#   make run        start the demo                                                          seconds
+#   make run        start the demo; PORT=8081 for another port than 8080                    seconds
 #   make quick      lint, types, and the tests that start no process                        30 s
 #   make check      lint and types                                                          20 s
 #   make test       everything that a change must pass: lint, types, all tests, coverage
@@ -90,7 +90,8 @@ QUICK_TESTS := tests/core $(addprefix tests/dataplane/test_,$(addsuffix .py,acce
 	coverage-core counted-build counted-tests compiled-tests tsan asan versions clean
 
 run: $(VENV)/built
-	$(BIN)/fastticket demo
+	@echo "--- the demo, until Ctrl-C"
+	@$(BIN)/fastticket demo $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/built-dev
 	$(MAKE) -j2 --output-sync=target check counted-build compiled-tests

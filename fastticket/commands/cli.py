@@ -16,9 +16,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fastticket.commands import terminal
+from fastticket.commands.admin import probe
 from fastticket.commands.demo import demo
 from fastticket.commands.keys import add_key_commands
 from fastticket.commands.options import (
+    DEFAULT_LISTEN,
     KEYS_FOR_TICKET_HELP,
     add_addresses,
     add_config,
@@ -79,12 +81,14 @@ def _serve(command: argparse.ArgumentParser) -> None:
 
 
 def _demo(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--port", type=port, default=8080, help="of the gateway (%(default)s)")
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--listen", metavar="HOST:PORT", help=f"of the gateway ({DEFAULT_LISTEN})")
+    where.add_argument("--port", type=port, help="the same on 127.0.0.1; 0: one that is free")
     command.add_argument(
-        "--app-ports", type=ports, default=[9001, 9002], metavar="PORT,PORT", help="of the applications (9001,9002)"
+        "--app-ports", type=ports, metavar="PORT,PORT", help="of the applications (9001,9002, or free ones)"
     )
     command.add_argument("--dir", type=Path, default=Path("demo"), help="for keys and sessions (./%(default)s)")
-    command.set_defaults(run=lambda options: demo(options.port, options.app_ports, options.dir))
+    command.set_defaults(run=_run_demo)
 
 
 def _keygen(command: argparse.ArgumentParser) -> None:
@@ -127,6 +131,13 @@ def _events(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=_run_events)
 
 
+def _probe(command: argparse.ArgumentParser) -> None:
+    command.add_argument("page", nargs="?", choices=("readyz", "healthz"), default="readyz", help="(%(default)s)")
+    command.add_argument("--admin", metavar="ADDRESS", help="unix:PATH or http://HOST:PORT, as [gateway] admin")
+    add_config(command)
+    command.set_defaults(run=probe)
+
+
 def _check_config(command: argparse.ArgumentParser) -> None:
     add_config(command)
     add_addresses(command)
@@ -149,11 +160,17 @@ COMMANDS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None]], ...]
     ("sessions", "list a user's live sessions", _sessions),
     ("revoke", "end a session, or all sessions of a user", _revoke),
     ("events", "print what was created, revoked and expired", _events),
+    ("probe", "ask a running gateway whether it is ready or healthy: exit code 0 or 1", _probe),
     ("check-config", "check a configuration, and print it in full", _check_config),
 )
 
 
 # --- commands that only call one function
+
+
+def _run_demo(options: argparse.Namespace) -> int:
+    listen = f"127.0.0.1:{options.port}" if options.port is not None else options.listen or DEFAULT_LISTEN
+    return demo(listen, options.app_ports, options.dir)
 
 
 def _run_keygen(options: argparse.Namespace) -> int:

@@ -8,32 +8,20 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import http.client
 import json
-import socket
 import stat
 import sys
 import time
-import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 
-from prometheus_client.parser import text_string_to_metric_families
-
-from fastticket.errors import ConfigError, FastticketError
+from fastticket.commands.admin import AdminError, read_metrics
 from fastticket.gateway.exitcodes import FAILED
 from fastticket.keyfile import Key, add_key, add_keys_of, promote_key, read_ring, refuse_signing, retire_key
 
 USES = "fastticket_key_uses_total"  # in /metrics; its only label is the key id
-ADMIN_TIMEOUT_S = 5.0
 WATCH_S = 10.0
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
-
-
-class AdminError(FastticketError):
-    """A gateway's admin listener does not answer, or its answer lacks what was asked."""
-
-    reason = "admin_unavailable"
 
 
 def add_key_commands(parser: argparse.ArgumentParser) -> None:
@@ -189,46 +177,9 @@ def retire(options: argparse.Namespace) -> int:
 # --- a running gateway
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("admin", timeout=ADMIN_TIMEOUT_S)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect to the path."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
 def read_uses(address: str) -> dict[int, int]:
     """Key id -> good signatures that a gateway has verified under it since its start, from its
     /metrics. AdminError; ConfigError: the address.
     """
-    connection = _connection(address)
-    try:
-        connection.request("GET", "/metrics")
-        response = connection.getresponse()
-        text = response.read().decode()
-    except (OSError, http.client.HTTPException, UnicodeDecodeError) as error:
-        raise AdminError(f"{address}: {error}") from None
-    finally:
-        connection.close()
-    if response.status != http.client.OK:
-        raise AdminError(f"{address}: /metrics says {response.status} {response.reason}")
-    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    return {int(next(iter(sample.labels.values()))): int(sample.value) for sample in samples if sample.name == USES}
-
-
-def _connection(address: str) -> http.client.HTTPConnection:
-    if address.startswith("unix:"):
-        return _UnixConnection(address.removeprefix("unix:"))
-    try:
-        split = urllib.parse.urlsplit(address if "://" in address else f"http://{address}")
-        if split.scheme == "http" and split.hostname and split.port:
-            return http.client.HTTPConnection(split.hostname, split.port, timeout=ADMIN_TIMEOUT_S)
-    except ValueError:
-        pass
-    raise ConfigError(f"--admin {address}: must be unix:PATH or http://HOST:PORT")
+    samples = [sample for sample in read_metrics(address) if sample.name == USES]
+    return {int(next(iter(sample.labels.values()))): int(sample.value) for sample in samples}

@@ -11,7 +11,7 @@ import pytest
 from conftest import fields_of, status_of
 from lab.real_programs import run
 
-from fastticket.commands.demo import Application, return_address
+from fastticket.commands.demo_application import Application, return_address
 
 ROUTES = [{"path": "/login", "auth": "none", "login": True}, {"path": "/"}]
 HTML = "Accept: text/html,application/xhtml+xml"

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "flask": {"errors", "sync", "sessions", "web", "wsgi"},
     "django": {"errors", "core", "stores", "sessions", "sync", "web"},
     "gateway": {"errors", "tasks", "tomlfile", "keyfile", "core", "dataplane", "stores", "sessions", "web"},
-    "commands": {"errors", "core", "keyfile", "stores", "sessions", "gateway", ""},
+    "commands": {"errors", "core", "keyfile", "stores", "sessions", "sync", "gateway", ""},
     "": {"errors", "core", "stores", "sessions", "web"},
     "__main__": set(),
 }

@@ -40,9 +40,20 @@ PAGE_BOUND_S = 60.0
 LISTENS = "DevTools listening on "
 
 
+#: What a console shows in red, as the protocol names it.
+COMPLAINTS = {
+    "Runtime.exceptionThrown": lambda said: said["exceptionDetails"],
+    "Runtime.consoleAPICalled": lambda said: said if said["type"] in ("error", "warning", "assert") else None,
+    "Log.entryAdded": lambda said: said["entry"] if said["entry"]["level"] in ("error", "warning") else None,
+}
+#: Of what is pressed, what the protocol wants to know.
+KEYS = {"Tab": {"windowsVirtualKeyCode": 9}, "Enter": {"windowsVirtualKeyCode": 13, "text": "\r"}}
+
+
 class Chromium:
     """One tab, with cookies of its own. `status`: of the page that it shows. `requested`: every
-    address that it has asked for; `failed`: what of it did not come, and why.
+    address that it has asked for; `failed`: what of it did not come, and why. `complaints`: what
+    its console has shown in red.
     """
 
     def __init__(self, connection: ClientConnection) -> None:
@@ -50,13 +61,14 @@ class Chromium:
         self._numbers = itertools.count(1)
         self._events: deque[dict[str, Any]] = deque()
         self._session: str | None = None
+        self.complaints: list[Any] = []
         context = self._call("Target.createBrowserContext", disposeOnDetach=True)["browserContextId"]
         target = self._call("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self.status = 0
         self.requested: list[str] = []
         self.failed: list[str] = []
-        for domain in ("Page", "Network", "Runtime"):
+        for domain in ("Page", "Network", "Runtime", "Log"):
             self._call(f"{domain}.enable")
 
     def go(self, url: str) -> str:
@@ -125,29 +137,53 @@ class Chromium:
         (found,) = [each for each in self._call("Network.getAllCookies")["cookies"] if each["name"] == name]
         return dict(found)
 
+    def show_as(self, width: int, height: int, scheme: str) -> None:
+        """In a window of that size in CSS pixels; `scheme`: "light" or "dark", as the system is
+        set.
+        """
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=True)
+        self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+    def type(self, text: str) -> None:
+        """Into what has the focus."""
+        self._call("Input.insertText", text=text)
+
+    def press(self, key: str) -> None:
+        """A key of KEYS."""
+        for kind in ("keyDown", "keyUp"):
+            self._call("Input.dispatchKeyEvent", type=kind, key=key, code=key, **KEYS[key])
+
+    def picture(self, path: Path) -> None:
+        """Of the whole page, as PNG."""
+        shot = self._call("Page.captureScreenshot", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+    def _hear(self) -> dict[str, Any]:
+        heard: dict[str, Any] = json.loads(self._connection.recv(3 * BOUND_S))
+        if complaint := COMPLAINTS.get(heard.get("method", ""), lambda _: None)(heard.get("params")):
+            self.complaints.append(complaint)
+        self._note(heard)
+        return heard
+
     def _call(self, method: str, **params: Any) -> dict[str, Any]:
         number = next(self._numbers)
         said = {"id": number, "method": method, "params": params}
         self._connection.send(json.dumps(said | ({"sessionId": self._session} if self._session else {})))
         while True:
-            heard = json.loads(self._connection.recv(3 * BOUND_S))
+            heard = self._hear()
             if heard.get("id") == number:
                 assert "error" not in heard, heard
                 return dict(heard["result"])
-            self._note(heard)
             self._events.append(heard)
 
     def _event(self, *methods: str) -> dict[str, Any]:
         while True:
-            if self._events:
-                heard = self._events.popleft()
-            else:
-                heard = json.loads(self._connection.recv(3 * BOUND_S))
-                self._note(heard)
+            heard = self._events.popleft() if self._events else self._hear()
             if heard.get("method") in methods:
                 return heard
 
     def _note(self, heard: dict[str, Any]) -> None:
+        """Keep what it asks for, and what fails."""
         said = heard.get("params", {})
         if heard.get("method") == "Network.requestWillBeSent":
             self.requested.append(said["request"]["url"])

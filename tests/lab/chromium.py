@@ -137,13 +137,6 @@ class Chromium:
         (found,) = [each for each in self._call("Network.getAllCookies")["cookies"] if each["name"] == name]
         return dict(found)
 
-    def show_as(self, width: int, height: int, scheme: str) -> None:
-        """In a window of that size in CSS pixels; `scheme`: "light" or "dark", as the system is
-        set.
-        """
-        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=True)
-        self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-
     def type(self, text: str) -> None:
         """Into what has the focus."""
         self._call("Input.insertText", text=text)
@@ -152,11 +145,6 @@ class Chromium:
         """A key of KEYS."""
         for kind in ("keyDown", "keyUp"):
             self._call("Input.dispatchKeyEvent", type=kind, key=key, code=key, **KEYS[key])
-
-    def picture(self, path: Path) -> None:
-        """Of the whole page, as PNG."""
-        shot = self._call("Page.captureScreenshot", captureBeyondViewport=True)
-        path.write_bytes(base64.b64decode(shot["data"]))
 
     def _hear(self) -> dict[str, Any]:
         heard: dict[str, Any] = json.loads(self._connection.recv(3 * BOUND_S))

@@ -258,7 +258,7 @@ class Supervisor:
                 self._retiring.append(generation)
         self._present = self._present or Generation(given, sockets, admin, due_s=0.0)
         errorlog.follow(given.config)
-        self._runner.run(self._admin.move_to(admin))
+        self._runner.run(self._admin.move_to(admin, given.config.admin_readers()))
 
     # --- generations
 

@@ -60,7 +60,7 @@ def drawn(points: Sequence[Point], share: str, count: str) -> str:
     height = HEAD + ROW * len(points) + 8
     said = escape(f"{share}; {count}")
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH * 8 // 5}" viewBox="0 0 {WIDTH} {height}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH * 6 // 5}" viewBox="0 0 {WIDTH} {height}" role="img" '
         'aria-labelledby="t d">',
         f'  <title id="t">{said}</title>',
         f'  <desc id="d">{escape(" ".join(map(_sentence, points)))}</desc>',

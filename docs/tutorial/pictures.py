@@ -6,7 +6,6 @@ is not written.
 
 from __future__ import annotations
 
-import io
 import signal
 import sys
 import tempfile
@@ -29,9 +28,11 @@ IS_OUT = "document.querySelector('form') && document.body.innerText.includes('Lo
 IS_IN = "document.body.innerText.includes('alice')"
 
 
-def take(tab: Chromium, name: str) -> None:
+def take(tab: Chromium, folder: Path, name: str) -> None:
     """Write a picture, if it differs from the one that is there."""
-    picture = Image.open(io.BytesIO(tab.picture())).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    shot = folder / f"{name}.png"
+    tab.picture(shot)
+    picture = Image.open(shot).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
     path = HERE / f"{name}.png"
     if path.exists():
         before = Image.open(path).convert("RGB")
@@ -50,24 +51,25 @@ def log_in(tab: Chromium) -> None:
 
 def main() -> None:
     """All pictures, in the order of the tutorial."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         port, *applications = (free_port() for _ in range(3))
         demo = Process(
             *("demo", "--port", str(port), "--app-ports", ",".join(map(str, applications)), "--dir", "state"),
             cwd=folder,
         )
         try:
-            with chromium(Path(folder) / "profile") as tab:
-                tab.size(*SIZE)
+            with chromium(folder / "profile") as tab:
+                tab.show_as(*SIZE, "light")
                 tab.go(f"http://127.0.0.1:{port}/")
                 tab.wait(IS_OUT)
-                take(tab, "login")
+                take(tab, folder, "login")
                 log_in(tab)
-                take(tab, "logged-in")
+                take(tab, folder, "logged-in")
                 fastticket(["revoke", "--user", "alice", "--store", f"sqlite:///{folder}/state/sessions.db"])
                 tab.go(f"http://127.0.0.1:{port}/")
                 tab.wait(IS_OUT)
-                take(tab, "revoked")
+                take(tab, folder, "revoked")
         finally:
             demo.end(signal.SIGTERM)
             demo.process.stdout.close()

@@ -433,7 +433,7 @@ def test_it_fits_and_can_be_read(demo, browser, width, scheme):
     """Nothing sticks out on a phone, and texts differ enough from what is behind them (WCAG 2.2,
     1.4.3: 4.5).
     """
-    browser.size(width, 800, scheme)
+    browser.show_as(width, 800, scheme)
     log_in(browser, demo(), "x" * 190)
     click(browser, "second")
     browser.wait("document.querySelectorAll('#second-answers li').length > 1")

@@ -123,4 +123,4 @@ def test_it_is_read_and_searched_without_a_network(address, tmp_path):
         assert any("/reference/commands.html" in each for each in found)
         assert "revoke" in tab.go(found[0]).lower()
         assert [url for url in tab.requested if not url.startswith((address, "data:", "about:"))] == []
-        assert tab.failed == []
+        assert (tab.failed, tab.complaints) == ([], [])

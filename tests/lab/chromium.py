@@ -51,9 +51,9 @@ KEYS = {"Tab": {"windowsVirtualKeyCode": 9}, "Enter": {"windowsVirtualKeyCode": 
 
 
 class Chromium:
-    """One tab, with cookies of its own. `status`: of the page that it shows. `requested`: every
-    address that it has asked for; `failed`: what of it did not come, and why. `complaints`: what
-    its console has shown in red.
+    """One tab, with cookies of its own. `status`: of the page that it shows. `complaints`: what its
+    console has shown in red. `requested`: every address that it has asked for; `failed`: what of it
+    did not come, and why.
     """
 
     def __init__(self, connection: ClientConnection) -> None:
@@ -62,12 +62,12 @@ class Chromium:
         self._events: deque[dict[str, Any]] = deque()
         self._session: str | None = None
         self.complaints: list[Any] = []
+        self.requested: list[str] = []
+        self.failed: list[str] = []
         context = self._call("Target.createBrowserContext", disposeOnDetach=True)["browserContextId"]
         target = self._call("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self.status = 0
-        self.requested: list[str] = []
-        self.failed: list[str] = []
         for domain in ("Page", "Network", "Runtime", "Log"):
             self._call(f"{domain}.enable")
 
@@ -108,17 +108,6 @@ class Chromium:
         shown = self.run("document.location.href + ' ' + document.body.innerText.slice(0, 1000)")
         raise AssertionError(f"not in {PAGE_BOUND_S:g} s: {condition}; {shown}")
 
-    def size(self, width: int, height: int, scheme: str = "light") -> None:
-        """Of the window, in the pixels of a page; and whether the reader prefers dark pages."""
-        self._call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
-        )
-        self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-
-    def picture(self) -> bytes:
-        """A PNG of what the window shows."""
-        return base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"])
-
     def choose_file(self, selector: str, path: Path) -> None:
         """Into an `<input type="file">`."""
         root = self._call("DOM.getDocument")["root"]["nodeId"]
@@ -137,6 +126,13 @@ class Chromium:
         (found,) = [each for each in self._call("Network.getAllCookies")["cookies"] if each["name"] == name]
         return dict(found)
 
+    def show_as(self, width: int, height: int, scheme: str) -> None:
+        """In a window of that size in CSS pixels; `scheme`: "light" or "dark", as the system is
+        set.
+        """
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=True)
+        self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
     def type(self, text: str) -> None:
         """Into what has the focus."""
         self._call("Input.insertText", text=text)
@@ -146,12 +142,25 @@ class Chromium:
         for kind in ("keyDown", "keyUp"):
             self._call("Input.dispatchKeyEvent", type=kind, key=key, code=key, **KEYS[key])
 
+    def picture(self, path: Path) -> None:
+        """Of the whole page, as PNG."""
+        shot = self._call("Page.captureScreenshot", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(shot["data"]))
+
     def _hear(self) -> dict[str, Any]:
         heard: dict[str, Any] = json.loads(self._connection.recv(3 * BOUND_S))
         if complaint := COMPLAINTS.get(heard.get("method", ""), lambda _: None)(heard.get("params")):
             self.complaints.append(complaint)
-        self._note(heard)
+        self._note(heard.get("method", ""), heard.get("params", {}))
         return heard
+
+    def _note(self, method: str, said: dict[str, Any]) -> None:
+        if method == "Network.requestWillBeSent":
+            self.requested.append(said["request"]["url"])
+        elif method == "Network.responseReceived" and said["response"]["status"] >= 400:
+            self.failed.append(f"{said['response']['url']}: {said['response']['status']}")
+        elif method == "Network.loadingFailed" and not said.get("canceled"):
+            self.failed.append(f"{said['type']}: {said['errorText']}")
 
     def _call(self, method: str, **params: Any) -> dict[str, Any]:
         number = next(self._numbers)
@@ -169,16 +178,6 @@ class Chromium:
             heard = self._events.popleft() if self._events else self._hear()
             if heard.get("method") in methods:
                 return heard
-
-    def _note(self, heard: dict[str, Any]) -> None:
-        """Keep what it asks for, and what fails."""
-        said = heard.get("params", {})
-        if heard.get("method") == "Network.requestWillBeSent":
-            self.requested.append(said["request"]["url"])
-        elif heard.get("method") == "Network.responseReceived" and said["response"]["status"] >= 400:
-            self.failed.append(f"{said['response']['url']}: {said['response']['status']}")
-        elif heard.get("method") == "Network.loadingFailed" and not said.get("canceled"):
-            self.failed.append(f"{said['type']}: {said['errorText']}")
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import argparse
 import difflib
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -49,6 +50,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="The parts of the reference that are made from the code.")
     parser.add_argument("--write", action="store_true", help="write the pages")
     is_to_write, differ = parser.parse_args().write, 0
+    if is_to_write:
+        project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
+        configuration.note_new_keys(project["version"])
     for page, blocks in PAGES.items():
         path = HERE / page
         before = path.read_text()

@@ -26,6 +26,7 @@ from generators.tables import table
 
 HERE = Path(__file__).parent
 SINCE = HERE / "since.toml"
+HEADING = "# The version in which each key of the configuration first was: make docs-reference adds new ones.\n"
 BASE: Mapping[str, Any] = {
     "ticket": {"keys": "keys.toml"},
     "upstream": [{"name": "app", "servers": ["127.0.0.1:9001"]}],
@@ -165,11 +166,24 @@ def since() -> dict[str, str]:
     return {place: version for version, places in tomllib.loads(SINCE.read_text()).items() for place in places}
 
 
+def note_new_keys(version: str) -> None:
+    """Write down which keys are in no version yet: they are in this one."""
+    known = since()
+    new = [key.place for section in ALL for key in keys_of(section) if key.place not in known]
+    if new:
+        versions = tomllib.loads(SINCE.read_text())
+        versions.setdefault(version, []).extend(new)
+        tables = (
+            f'"{each}" = [\n' + "".join(f'    "{place}",\n' for place in versions[each]) + "]\n" for each in versions
+        )
+        SINCE.write_text(HEADING + "".join(tables))
+
+
 def key_table(section: str, _: str) -> str:
-    """The keys of a table of the file. KeyError: since.toml does not have one of them."""
+    """The keys of a table of the file."""
     known = since()
     rows = [
-        [f"`{key.name}`", type_of(key.kind), default_of(key), values_of(key), known[key.place]]
+        [f"`{key.name}`", type_of(key.kind), default_of(key), values_of(key), known.get(key.place, "?")]
         for key in keys_of(section)
     ]
     return table(["key", "type", "default", "values", "since"], rows)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from lab.documents import ROOT, blocks_of
 
 NAME = re.compile(r"\W*file: (\S+)")
-TAKEN = re.compile(r"\b(?:blocks|write_files)\(\s*\"([\w/-]+\.md)\"")
+TAKEN = re.compile(r"\b(?:blocks|write_files|shown)\(\s*\"([\w/-]+\.md)\"")
 
 
 class Snippet(NamedTuple):

@@ -76,7 +76,7 @@ cdef class Connections:
     cdef uint32_t block_count           # free blocks
     cdef uint64_t *again                # connections with more to read than one turn takes
     cdef uint32_t again_count
-    cdef uint8_t[::1] page
+    cdef object page                    # a memoryview; a typed one would be 5,000 lines of C in each layer
     cdef Counters *counters             # in the page
     # behind what is small: the tables
     cdef uint8_t[WAITS_MAX][WAIT_BYTES] waits

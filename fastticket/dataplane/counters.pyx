@@ -9,7 +9,8 @@ One plane writes a page, with plain stores; others read it word by word while it
 lock. So what is read is of no single moment, but each number is one that was there.
 """
 
-from libc.stdint cimport uint8_t, uint64_t
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport uint64_t
 
 cdef extern from *:
     """
@@ -59,12 +60,17 @@ cdef dict _numbers():
 NUMBERS = _numbers()
 
 
-def read_counters(const uint8_t[::1] page not None):
+def read_counters(page):
     """What a data plane writes into its page, from whatever process."""
     cdef Counters counters
-    if page.shape[0] < <Py_ssize_t>COUNTERS_BYTES:
-        raise ValueError(f"counters have {COUNTERS_BYTES} bytes, not {page.shape[0]}")
-    read_words(<uint64_t *>&counters, <const uint64_t *>&page[0], sizeof(Counters) // sizeof(uint64_t))
+    cdef Py_buffer memory
+    PyObject_GetBuffer(page, &memory, PyBUF_SIMPLE)
+    try:
+        if memory.len < <Py_ssize_t>COUNTERS_BYTES:
+            raise ValueError(f"counters have {COUNTERS_BYTES} bytes, not {memory.len}")
+        read_words(<uint64_t *>&counters, <const uint64_t *>memory.buf, sizeof(Counters) // sizeof(uint64_t))
+    finally:
+        PyBuffer_Release(&memory)
     found = dict(counters)
     refused, answers, latency = found["refused"], found["answers"], found.pop("latency")
     found["refused"] = {verdict.reason: refused[verdict.value] for verdict in Verdict if refused[verdict.value]}

@@ -13,6 +13,8 @@ layers below it and the rules of all of them.
 """
 
 cimport cython
+from cpython.buffer cimport PyBuffer_IsContiguous
+from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
@@ -109,10 +111,11 @@ cdef class Proxy(Dialogue):
         if in_thread:
             checker.near.share()
         self.date_s = -1
-        self.page = bytearray(_COUNTERS_BYTES) if counters is None else counters
-        if self.page.shape[0] < <Py_ssize_t>_COUNTERS_BYTES:
-            raise ValueError(f"counters need {_COUNTERS_BYTES} bytes")
-        self.counters = <Counters *>&self.page[0]
+        self.page = memoryview(bytearray(_COUNTERS_BYTES) if counters is None else counters)
+        page = PyMemoryView_GET_BUFFER(self.page)
+        if page.len < <Py_ssize_t>_COUNTERS_BYTES or page.readonly or not PyBuffer_IsContiguous(page, b"C"):
+            raise ValueError(f"counters need {_COUNTERS_BYTES} bytes, in one piece, that can be written")
+        self.counters = <Counters *>page.buf
         self._set_limits(limits or {}, occupancy)
         self._set_timeouts(timeouts_s or {})
         self._allocate()

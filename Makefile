@@ -42,6 +42,10 @@
 #   make docs-reference   write what the reference has from the code                        10 s
 #   make docs-pictures    take the pictures of the tutorial anew                            10 s
 #
+# To release (docs/development.md)
+#   make wheel      source distribution, wheel and bill of materials, into dist/; checked    4 minutes
+#   make wheel-check  install that wheel on a bare Debian 12 without a compiler, and log in   2 minutes
+#
 # To measure, on a quiet machine
 #   make bench      every benchmark; leaves a record in bench/history/                      30 minutes
 #   make bench-NAME one of gateway, calls, scale, instructions, revocation, flush,
@@ -87,7 +91,7 @@ QUICK_TESTS := tests/core $(addprefix tests/dataplane/test_,$(addsuffix .py,acce
 
 .PHONY: run test quick gate check rooms docs docs-reference docs-pictures model fuzz real faults drill corpus suites mutations bench bench-compare bench-report bench-quote bench-calls bench-gateway bench-scale bench-instructions \
 	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-reload bench-crowd bench-flush bench-hmac \
-	coverage-core counted-build counted-tests compiled-tests tsan asan versions clean
+	coverage-core counted-build counted-tests compiled-tests tsan asan versions wheel wheel-check clean
 
 run: $(VENV)/built
 	@echo "--- the demo, until Ctrl-C"
@@ -203,6 +207,23 @@ VERSIONS ?= python3.11 python3.12 python3.13 python3.13t python3.14 python3.14t
 versions:
 	cd tests && $(PYTHON) -m lab.versions $(VERSIONS)
 
+# The wheel is made of the source distribution, which proves that that one builds. Nothing of the tree's own builds is in it.
+wheel: $(VENV)/built-release
+	$(BIN)/validate-pyproject pyproject.toml
+	$(BIN)/cibuildwheel --platform linux --print-build-identifiers
+	rm -rf dist build/wheel
+	FASTTICKET_STATIC_LIBCRYPTO=1 FASTTICKET_WERROR=1 $(BIN)/python -m build -o build/wheel
+	PATH="$(CURDIR)/$(BIN):$$PATH" auditwheel repair -w dist build/wheel/*.whl
+	cp build/wheel/*.tar.gz dist/
+	$(BIN)/python release/sbom.py dist/*.whl >dist/fastticket.cdx.json
+	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
+	$(BIN)/check-wheel-contents dist/*.whl
+	ls -l dist
+
+wheel-check: wheel
+	command -v debootstrap >/dev/null || { $(APT) update -q && $(APT) install -qy --no-install-recommends debootstrap; }
+	$(SUDO) PYTHON=$(CURDIR)/$(BIN)/python sh release/bare_debian.sh dist/*.whl
+
 # Which promises of the parsers are tried, fuzz/*.c say; what a finding becomes, fuzz/run.py.
 FUZZ_RUNS ?= 20000000
 FUZZ ?=
@@ -264,7 +285,7 @@ $(VENV)/compiler:
 	$(HAS_COMPILER) || { $(APT) update -q && $(APT) install -qy --no-install-recommends \
 		gcc libc6-dev libssl-dev python3 python3-dev python3-venv; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q 'setuptools>=68' 'cython>=3.1,<4' wheel
+	$(BIN)/pip install -q 'setuptools>=77' 'cython>=3.1,<4' wheel
 	touch $@
 
 $(VENV)/servers: Makefile
@@ -297,6 +318,10 @@ PACKAGES_OF = $(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pypr
 
 $(VENV)/built-bench: $(VENV)/built-dev $(VENV)/peers
 	$(call PACKAGES_OF,bench) | $(BIN)/pip install -q -r /dev/stdin
+	touch $@
+
+$(VENV)/built-release: $(VENV)/built
+	$(call PACKAGES_OF,release) | $(BIN)/pip install -q -r /dev/stdin
 	touch $@
 
 $(VENV)/built-dev: $(VENV)/servers $(VENV)/built

@@ -33,6 +33,8 @@ from fastticket.stores import open_store
 from fastticket.stores.contract import Store, StoredSession
 from fastticket.web.cookies import TicketCookie
 
+__version__ = "0.1.0"  # the one place; CHANGELOG.md says what is in it
+
 __all__ = [
     "Attributes",
     "AttributesTooLarge",

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fastticket import __version__
 from fastticket.commands import terminal
 from fastticket.commands.admin import probe
 from fastticket.commands.demo import demo
@@ -64,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands; `run` of what it returns is the function to call."""
     made = argparse.ArgumentParser(prog="fastticket", description="Session tickets: a gateway, and tools around it.")
+    made.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = made.add_subparsers(required=True, metavar="COMMAND")
     for name, text, add_options in COMMANDS:
         add_options(commands.add_parser(name, help=text))

@@ -93,7 +93,7 @@ def installed(tmp_path_factory):
     venv.create(folder / "venv", symlinks=True)
     (site,) = (folder / "venv/lib").glob("python*/site-packages")
     build = ("egg_info", "--egg-base", folder, "build_py", "--build-lib", site)
-    code, output = run("-W", "ignore", "-c", "import setuptools; setuptools.setup()", "-q", *build, cwd=ROOT)
+    code, output = run("-W", "ignore", "setup.py", "-q", *build, cwd=ROOT)
     assert code == 0, output
     return folder / "venv/bin/python"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("setup.py", "pyproject.toml", "README.md", "docs", "fastticket", "fastticket_start.py", "tests")
-TO_BUILD = ("setuptools>=68", "cython>=3.1,<4")
+TO_BUILD = ("setuptools>=77", "cython>=3.1,<4")
 TO_TEST = (
     "uvloop>=0.19",
     "redis>=6.0",

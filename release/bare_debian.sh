@@ -1,0 +1,44 @@
+#!/bin/sh
+# Whether a wheel works where nothing of ours ever was: Debian 12 with Python, without a compiler, headers
+# or a network. It is installed, the demo is started, and somebody logs in; how long each takes, is said.
+# bare_debian.sh WHEEL   as root, in the repository: the system goes to build/bare-debian and stays there
+#
+# What the wheel needs besides is fetched outside, before, for the same Python.
+set -eu
+wheel=$(realpath "$1")
+python=${PYTHON:-python3}
+root=$PWD/build/bare-debian
+
+case $wheel in *-cp311-*) ;; *) echo "Debian 12 has Python 3.11, and $wheel is for another" >&2; exit 2 ;; esac
+
+seconds() { # seconds WHAT COMMAND...   runs it, and says how long it took
+    what=$1
+    shift
+    begun=$(date +%s.%N)
+    "$@"
+    echo "$begun $(date +%s.%N) $what" | awk '{printf "=== %.1f s  ", $2 - $1; $1 = $2 = ""; print}'
+}
+
+if [ ! -e "$root/made" ]; then
+    rm -rf "$root"
+    mkdir -p build
+    seconds "Debian 12" debootstrap --variant=minbase --include=python3-venv,curl bookworm "$root" "${MIRROR:-http://deb.debian.org/debian}" >build/bare-debian.log
+    touch "$root/made"
+fi
+if chroot "$root" sh -c 'command -v gcc cc || ls /usr/include/python3* /usr/include/openssl' 2>/dev/null; then
+    echo "there is a compiler, or headers: this is not bare" >&2
+    exit 1
+fi
+
+rm -rf "$root/wheels" "$root/try"
+mkdir -p "$root/wheels"
+"$python" -m pip download -q --only-binary=:all: --python-version 3.11 -d "$root/wheels" "$wheel"
+cp release/try_demo.sh "$root/wheels/"
+
+in_root() { # with its own /proc, and a network of 127.0.0.1 alone
+    unshare --net --mount --pid --fork sh -c "ip link set lo up && mount -t proc proc '$root/proc' && exec chroot '$root' \"\$@\"" - "$@"
+}
+seconds "python3 -m venv" in_root python3 -m venv /try
+seconds "pip install fastticket" in_root /try/bin/pip install -q --no-index --find-links /wheels fastticket
+seconds "demo, login, logout" in_root sh /wheels/try_demo.sh /try/bin/fastticket
+in_root du -sh /try/lib/python3.11/site-packages/fastticket

@@ -32,7 +32,8 @@ def flags():
         below = [flags_of(*words, command) for command in commands_of(*words)]
         return set(re.findall(r"--[a-z][\w-]*", help_of(*words))).union(*below)
 
-    return {command: flags_of(command) for command in commands_of()}
+    without_command = re.findall(r"--[a-z][\w-]*", help_of())
+    return {command: flags_of(command) for command in commands_of()} | {flag: {flag} for flag in without_command}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)

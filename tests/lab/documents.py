@@ -1,4 +1,4 @@
-"""The documents, read for tests: README.md, CONTRIBUTING.md and all of docs/: their fenced blocks,
+"""The documents, read for tests: those of the top folder and all of docs/: their fenced blocks,
 inline code, links and headings.
 """
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 WHY_NOT = r"<!-- not run: ((?:(?!-->)[\s\S])+) -->"
-DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
 class Block(NamedTuple):

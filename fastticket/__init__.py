@@ -2,13 +2,14 @@
 
     Keyring       signs and verifies tickets
     open_store    the shared store of sessions, named by a URL
-    TicketCache   begins, admits and ends sessions, for asyncio: login, authenticate, check, logout
+    TicketCache   begins, admits and ends sessions, for asyncio: login, authenticate, logout; and
+                  check, which asks nobody: where it says MISS or REFRESH, ask authenticate
     Attributes    what an application keeps in a session
     TicketCookie  the cookie that carries a ticket
     errors        each a FastticketError, with a `reason` slug and an HTTP `status`
 
 `fastticket.sync` has the cache for threads; `fastticket.asgi`, `.wsgi`, `.fastapi`, `.flask` and
-`.django` put sessions into web frameworks.
+`.django` put sessions into web frameworks; `fastticket.testing` is for your application's tests.
 """
 
 from fastticket.core.check import Session
@@ -16,6 +17,8 @@ from fastticket.core.ticket import Keyring, Ticket, check_principal
 from fastticket.errors import (
     AttributesTooLarge,
     BadAttribute,
+    CacheClosed,
+    CacheMisused,
     ConfigError,
     FastticketError,
     InvalidPrincipal,
@@ -39,6 +42,8 @@ __all__ = [
     "Attributes",
     "AttributesTooLarge",
     "BadAttribute",
+    "CacheClosed",
+    "CacheMisused",
     "ConfigError",
     "EventStream",
     "FastticketError",

@@ -13,6 +13,28 @@ from typing import Literal
 
 PROBLEMS_SHOWN = 5  # in one message
 
+#: By its reason, what a program does with a ticket cache that none can do, and what to do instead.
+MISUSES = {
+    "cache_not_open": "the ticket cache is not open: use it within `async with cache:`, or after `await cache.open()`",
+    "cache_open_already": "the ticket cache is open already: open it once, where the program starts, and share it",
+    "cache_closed": "the ticket cache was closed, and a closed one stays so: make it anew, with a store of its own",
+    "cache_of_another_loop": (
+        "the ticket cache was opened in another event loop, to which its connections belong: open, use and close it in "
+        "one loop (one `asyncio.run`; in tests `with TestClient(app)`); for threads there is fastticket.sync.TicketCache"
+    ),
+    "cache_of_another_process": (
+        "the ticket cache was opened before this process was forked, and its connections belong to the parent; "
+        "open it in the child, or make one there"
+    ),
+    "cache_in_its_own_thread": (
+        "a callback of the ticket cache, such as `suits`, runs in the cache's own thread, which can not wait for itself: "
+        "call the cache before or after"
+    ),
+    "store_in_use": (
+        "this store object belongs to another ticket cache, which is open: give each cache one of its own, by the same URL"
+    ),
+}
+
 
 class Verdict(enum.Enum):
     """Why a check did not admit a ticket. Always falsy; `reason` is the slug.
@@ -86,6 +108,15 @@ class StoreBusy(StoreUnavailable):
     """The store is well, but has more to do than it does in time. It is no outage: trying again in
     a moment helps.
     """
+
+
+class CacheClosed(StoreUnavailable):
+    """The ticket cache was closed, as when a server stops: what is still asked for is answered with
+    503, and nobody is logged out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("the ticket cache is closed: make a new one, with a store of its own")
 
 
 class NotConfirmed(StoreUnavailable):
@@ -189,3 +220,13 @@ class NotLoggedIn(FastticketError, RuntimeError):  # noqa: N818
     """
 
     reason = "not_logged_in"
+
+
+class CacheMisused(FastticketError, RuntimeError):  # noqa: N818
+    """The program uses a ticket cache as none can be used, and trying again does not mend it: a
+    programming error. `reason` is one of MISUSES, whose text is the message.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(MISUSES[reason])
+        self.reason = reason

@@ -16,17 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
+from os import PathLike
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar, Unpack
 
 from fastticket.core.check import Session
 from fastticket.core.ticket import Keyring
-from fastticket.errors import Verdict
+from fastticket.errors import CacheClosed, CacheMisused, Verdict
 from fastticket.sessions import ticketcache as asynchronous
 from fastticket.sessions.attributes import AttributeChanges, Serializer
 from fastticket.sessions.events import KINDS, SessionEvent
 from fastticket.sessions.settings import SettingNames
-from fastticket.sessions.threads import CacheThread, closed
+from fastticket.sessions.threads import CacheThread
 from fastticket.sessions.ticketcache import Consistency, SessionInfo, read_through_of
 from fastticket.stores.contract import NEVER_WRITTEN, NO_DETAILS, Position, Store
 
@@ -35,8 +36,8 @@ T = TypeVar("T")
 
 
 class TicketCache:
-    """As `fastticket.TicketCache`, with its settings, for any number of threads. `check` never
-    waits.
+    """As `fastticket.TicketCache`, with its `store`, `keys` and settings, for any number of
+    threads. `check` never waits.
 
     Opens itself with the first call that needs it, so an object made before a server forks is
     opened in each worker; `open()` does it at once. `close()`, or the end of the interpreter,
@@ -45,8 +46,8 @@ class TicketCache:
 
     def __init__(
         self,
-        store: Store,
-        keys: Keyring,
+        store: Store | str,
+        keys: Keyring | str | PathLike[str],
         *,
         serializer: Serializer | None = None,
         clock: Callable[[], int] | None = None,
@@ -68,7 +69,11 @@ class TicketCache:
         self.close()
 
     def open(self) -> None:
-        """Open the store and start to flush. Idempotent. StoreUnavailable, ConfigError."""
+        """Open the store and start to flush. Idempotent. StoreUnavailable, ConfigError.
+        CacheMisused: it is closed, or its store serves another cache.
+        """
+        if self._is_closed:
+            raise CacheMisused("cache_closed")
         self._run(_nothing)
 
     def close(self) -> None:
@@ -86,7 +91,12 @@ class TicketCache:
     # --- the hot path
 
     def check(self, ticket: str | bytes, touch: bool = True) -> Session | Verdict:
-        """A Session, or a falsy Verdict with `.reason`, from the near cache alone. Never waits."""
+        """What the near cache alone says of a ticket: a Session, or a falsy Verdict with `.reason`.
+        Never waits.
+
+        Verdict.MISS and Verdict.REFRESH are no refusals: ask `authenticate`. As
+        `fastticket.TicketCache.check`.
+        """
         return self._cache.check(ticket, touch)
 
     def remembered_s(self, ticket: str | bytes) -> int | None:
@@ -94,8 +104,8 @@ class TicketCache:
         return self._cache.remembered_s(ticket)
 
     def authenticate(self, ticket: str | bytes, *, touch: bool = True, consistency: Consistency = "near") -> Session:
-        """The session of a ticket, loaded if need be. TicketRefused (`.reason` is a slug),
-        StoreUnavailable.
+        """The session of a ticket, loaded if need be: what to call where `check` says MISS or
+        REFRESH, or in its place. TicketRefused (`.reason` is a slug), StoreUnavailable.
         """
         if consistency == "near":
             found = self._cache.check(ticket, touch)
@@ -214,7 +224,7 @@ class TicketCache:
         thread = self._threads.get("cache")
         if thread is None:
             if self._is_closed:
-                raise closed()
+                raise CacheClosed
             mine = CacheThread(self._cache, on_failure=self._threads.clear)
             thread = self._threads.setdefault("cache", mine)
             if self._is_closed or thread is not mine:  # `close` or another thread was faster, and may not have seen it

@@ -26,7 +26,7 @@ from fastticket.gateway.reader import read_config
 from fastticket.gateway.worker import Worker
 from fastticket.keyfile import create_key_file
 
-pytest_plugins = ("lab.django_projects", "lab.fixtures")
+pytest_plugins = ("fastticket.testing.plugin", "lab.django_projects", "lab.fixtures")
 
 BOUND_S = 10
 #: FASTTICKET_PLANE=thread: gateways in this process serve in a thread beside their loop.

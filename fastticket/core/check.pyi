@@ -23,9 +23,10 @@ class Checker:
         """`clock`: monotonic ms, for tests; default CLOCK_BOOTTIME."""
 
     def check(self, ticket: str | bytes, touch: bool = True) -> Session | Verdict:
-        """A Session, or a falsy verdict. MISS and REFRESH: the ticket is authentic as far as this
-        process knows, and the store has to be asked. `touch`: whether the check is a use of the
-        session. A bad ticket raises nothing. TypeError: `ticket` is neither str nor bytes.
+        """A Session, or a falsy verdict. MISS and REFRESH are no refusals: the ticket is authentic
+        as far as this process knows, and the store has to be asked, by `TicketCache.authenticate`.
+        `touch`: whether the check is a use of the session. A bad ticket raises nothing. TypeError:
+        `ticket` is neither str nor bytes.
         """
 
     def session_of(self, ticket: str | bytes, idle_deadline_ms: int) -> Session:

@@ -60,9 +60,11 @@ cdef class Checker:
         return self.now() - load_i64(&self.clock_offset_ms, RELAXED)
 
     @cython.binding(False)          # a plain built-in method: the interpreter has a shorter way to call it
+    @cython.embedsignature(True)    # which knows its signature by its docstring alone
+    @cython.embedsignature.format("clinic")
     def check(self, ticket, bint touch=True):
-        """A Session, or a falsy verdict. MISS and REFRESH: the store has to be asked. `touch`:
-        whether the check is a use of the session.
+        """A Session, or a falsy verdict. MISS and REFRESH are no refusals: the store has to be asked,
+        by `TicketCache.authenticate`. `touch`: whether the check is a use of the session.
         """
         cdef const uint8_t *text = NULL
         cdef Py_ssize_t chars = 0
@@ -154,7 +156,10 @@ cdef class Checker:
 @cython.freelist(64)
 @cython.no_gc                       # it refers to a str or bytes only
 cdef class Session:
-    """Refers to the ticket, and decodes it when a field is read: a session is made on every hit."""
+    """The session that a ticket was admitted to. Always true. Only a check makes one.
+
+    It refers to the ticket, and decodes it when a field is read: one is made on every hit.
+    """
 
     def __repr__(self):
         return f"<Session {self.id[:6]}… of {self.principal!r}>"
@@ -168,28 +173,33 @@ cdef class Session:
 
     @property
     def principal(self):
+        """The owner of the session: 1 to 190 bytes in UTF-8."""
         cdef uint8_t[RAW_BUFFER_BYTES] raw
         self.decode_into(raw)
         return (<char *>raw)[PRINCIPAL_AT:PRINCIPAL_AT + raw[PRINCIPAL_LENGTH_AT]].decode("utf-8")
 
     @property
     def id(self):
+        """16 random bytes as 22 characters of base64url. It admits nobody, and may be logged."""
         cdef uint8_t[RAW_BUFFER_BYTES] raw
         self.decode_into(raw)
         return session_id_text(raw + SESSION_ID_AT)
 
     @property
     def issued_at_ms(self):
+        """Login, store time, ms since the epoch."""
         cdef uint8_t[RAW_BUFFER_BYTES] raw
         self.decode_into(raw)
         return raw_issued_at_ms(raw)
 
     @property
     def idle_deadline_ms(self):
+        """Store time, ms since the epoch, as of the check."""
         return self.deadline_ms
 
     @property
     def absolute_deadline_ms(self):
+        """Store time, ms since the epoch; 2**53 - 1 if the session has none."""
         cdef uint8_t[RAW_BUFFER_BYTES] raw
         self.decode_into(raw)
         return raw_absolute_deadline_ms(raw)

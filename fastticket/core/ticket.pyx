@@ -347,8 +347,12 @@ cdef class Ring:
 
 @cython.final
 cdef class Keyring:
-    """The keys that tickets are signed with, `(id, secret)`: oldest first, the last one signs, each
-    verifies. ConfigError.
+    """Keyring(keys, audience="default")\n--\n
+    The keys that tickets are signed with: 1 to 256 of `(id, secret)`, oldest first. The last one
+    signs, each verifies.
+
+    An id is from 0 to 255, a secret has at least 32 bytes from a good random source. Rings of
+    different audiences refuse each other's tickets. ConfigError.
     """
 
     def __cinit__(self, keys, audience="default"):
@@ -410,6 +414,7 @@ cdef class Keyring:
 
     @property
     def ids(self):
+        """The key ids, oldest first; the last one signs."""
         cdef uint8_t[256] order
         cdef int count
         acquire(&self.lock)
@@ -420,6 +425,7 @@ cdef class Keyring:
 
     @property
     def uses(self):
+        """For each key id, the good signatures verified under the key since it came into this ring."""
         return {key_id: self._uses_of(key_id) for key_id in self.ids}
 
     cdef uint64_t _uses_of(self, uint8_t key_id) noexcept:
@@ -550,30 +556,37 @@ cdef class Ticket:
 
     @property
     def raw(self):
+        """All of it, decoded, tag included. As good as the ticket: never log it."""
         return (<char *>self.bytes)[:self.size]
 
     @property
     def key_id(self):
+        """The id of the key that signed it."""
         return raw_key_id(self.bytes)
 
     @property
     def session_id(self):
+        """16 random bytes as 22 characters of base64url."""
         return session_id_text(self.bytes + SESSION_ID_AT)
 
     @property
     def issued_at_ms(self):
+        """Login, store time, ms since the epoch."""
         return raw_issued_at_ms(self.bytes)
 
     @property
     def idle_timeout_s(self):
+        """For how long the session may be unused; 0: for all its life."""
         return raw_idle_timeout_s(self.bytes)
 
     @property
     def absolute_lifetime_s(self):
+        """For how long the session lives, used or not; 0: without end."""
         return raw_absolute_lifetime_s(self.bytes)
 
     @property
     def absolute_deadline_ms(self):
+        """The first ms, store time, at which the session is over; 2**53 - 1: there is none."""
         return raw_absolute_deadline_ms(self.bytes)
 
     def idle_deadline_ms(self, used_at_ms, slack_ms=0):
@@ -582,4 +595,5 @@ cdef class Ticket:
 
     @property
     def principal(self):
+        """The owner of the session."""
         return (<char *>self.bytes)[PRINCIPAL_AT:PRINCIPAL_AT + self.bytes[PRINCIPAL_LENGTH_AT]].decode("utf-8")

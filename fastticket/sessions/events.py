@@ -153,8 +153,9 @@ class EventStream:
 
     async def start(self) -> Self:
         """Begin now rather than with the first event that is asked for: all that happens after this
-        is told. StoreUnavailable.
+        is told. StoreUnavailable, CacheMisused.
         """
+        self._on_look()
         async with self._turn:
             if not self._told_to and not await self._begin():
                 raise StoreUnavailable("events: the store does not answer for every shard")

@@ -2,6 +2,7 @@
 
     load         join the session's flight, or begin one; flights of one turn depart together
     load_anew    the same, but not by an answer to an earlier question
+    watching     a session that is being made, to `hold` it without asking for it
     _fly         ask for a batch of flights until each has landed
     _land        what an answer means for a flight, as `coherence.landing` decides
 
@@ -10,12 +11,19 @@ Rules of this file
   cancellation cancels a load.
 - A session that lives is entered into the near cache in `_land`, before anything else runs: a
   moment later it may have ended.
+- A session that this process makes is watched as a flight from before the store is asked. What is
+  heard in between decides whether it is held, as it decides for a load:
+      1. a login is written
+      2. another process ends the session
+      3. a flush reads the log, and its reply arrives first
+      4. the login's reply arrives. It must not bring the session back.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 
 from fastticket.core.ticket import Ticket, decode_session_id
 from fastticket.errors import StoreUnavailable, Verdict
@@ -38,9 +46,8 @@ class Loads:
         self._batches: set[asyncio.Task[None]] = set()
 
     async def load(self, ticket: Ticket) -> int | Verdict:
-        """Load the session; its idle deadline, or a refusal. StoreUnavailable."""
-        if self._shards.is_closed:
-            raise StoreUnavailable("the ticket cache is closed")
+        """Load the session; its idle deadline, or a refusal. StoreUnavailable, CacheMisused."""
+        self._shards.life.check()
         flights = self._shards.of(ticket.principal).flights
         key = (ticket.session_id, ticket.principal)
         flight = flights.get(key)
@@ -59,6 +66,37 @@ class Loads:
         while (flight := flights.get((ticket.session_id, ticket.principal))) and flight.has_departed:
             await asyncio.wait([flight.landed])
         return await self.load(ticket)
+
+    @contextlib.contextmanager
+    def watching(self, ticket: Ticket) -> Iterator[Flight]:
+        """While the store is asked to make this session: what is heard of it."""
+        shard = self._shards.of(ticket.principal)
+        flight = Flight(ticket, asyncio.get_running_loop().create_future())
+        flight.has_departed = True
+        flight.poisoned = shard.position is None  # then ends are not heard from before the session begins
+        shard.flights[flight.key] = flight
+        try:
+            yield flight
+        finally:
+            del shard.flights[flight.key]
+            flight.landed.set_result(Verdict.MISS)
+
+    def hold(self, flight: Flight, deadline_ms: int) -> None:
+        """Enter a session that the store has just made, unless something was heard that makes it
+        doubtful. It answers once its shard has a lease, and no longer than that.
+        """
+        now_ms = self._shards.now_ms()
+        where = landing(
+            ended=flight.ended,
+            has_failed=False,
+            is_poisoned=flight.poisoned,
+            is_keyless=flight.key_is_gone,
+            deadline_ms=deadline_ms,
+            asked_ms=now_ms,
+            now_ms=now_ms,
+        )
+        if where is Landing.LIVES:
+            self._arrive(flight, where, deadline_ms, now_ms)
 
     def drop_keys(self, key_ids: Iterable[int]) -> None:
         """These keys have left the ring: flights for their tickets land with MISS."""

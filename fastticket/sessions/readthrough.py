@@ -33,13 +33,13 @@ class ReadThrough:
         copy = self.near_copy(session, seen=seen)
         if copy:
             return copy
-        session_id, principal = session.id, session.principal
+        store, session_id, principal = self._shards.usable, session.id, session.principal
         number = self._shards.of(principal).number
         await self._shards.find_positions([number])
         flight = self._copies.depart(session_id, number)
         found = None
         try:
-            found = await self._shards.opened.read_attributes(session_id, principal)
+            found = await store.read_attributes(session_id, principal)
         finally:
             self._copies.land(flight, found)
         if found is None:
@@ -51,12 +51,12 @@ class ReadThrough:
         StoreUnavailable.
         """
         self._check_deadline(session)
-        session_id, principal = session.id, session.principal
+        store, session_id, principal = self._shards.usable, session.id, session.principal
         held = held or self._copies.find(session_id)
         flight = self._copies.depart(session_id, self._shards.of(principal).number)
         now = None
         try:
-            written = await self._shards.opened.write_attributes(
+            written = await store.write_attributes(
                 session_id,
                 principal,
                 changes.values,

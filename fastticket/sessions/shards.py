@@ -24,6 +24,7 @@ from fastticket.core.nearcache import NearCache
 from fastticket.core.ticket import Keyring, Ticket, decode_session_id
 from fastticket.errors import StoreBusy, StoreUnavailable, Verdict
 from fastticket.sessions.coherence import Failure, Pulse, credited_until_ms, granted_until_ms, read_tail
+from fastticket.sessions.life import Life
 from fastticket.sessions.nearattributes import NearAttributes
 from fastticket.sessions.settings import Settings
 from fastticket.stores.contract import Event, Position, Reply, Request, Store, shard_of
@@ -86,7 +87,7 @@ class Shards:
         self.pulse = Pulse(settings.lease_ms // 4)
         self.fleet = settings.fleet  # the longest settings of all processes on the store
         self.absence = ""  # why the store has never been open, while that is awaited
-        self.is_closed = False
+        self.life = Life(store)
         #: When a sweep last saw the store answer; None: there was none yet; 0: the store has failed
         #: since.
         self.observed_at_ms: int | None = None
@@ -107,8 +108,18 @@ class Shards:
         return self._shards[shard_of(principal, len(self._shards))]
 
     @property
+    def usable(self) -> Store:
+        """The store, for a call of the program. CacheClosed, CacheMisused; StoreUnavailable: it has
+        never been open yet.
+        """
+        self.life.check()
+        return self.opened
+
+    @property
     def opened(self) -> Store:
-        """The store. StoreUnavailable: it has never been open yet."""
+        """The store, for what goes on by itself, also while the cache closes. StoreUnavailable: it
+        has never been open yet.
+        """
         if self.absence:
             raise StoreUnavailable(self.absence)
         return self.store

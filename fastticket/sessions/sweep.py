@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import random
 
-from fastticket.errors import StoreUnavailable
 from fastticket.sessions.shards import Shards
 
 SWEEP_INTERVAL_S = 60.0  # times 0.5 to 1.5 at random, so that processes take turns
@@ -39,11 +38,10 @@ class Sweeper:
         self.at_s = asyncio.get_running_loop().time() + _pause_s()
 
     def follow(self) -> None:
-        """Somebody asks for events: sessions that expire are to be logged soon. StoreUnavailable:
-        this cache is closed.
+        """Somebody asks for events: sessions that expire are to be logged soon. CacheClosed,
+        CacheMisused.
         """
-        if self._shards.is_closed:
-            raise StoreUnavailable("the ticket cache is closed")
+        self._shards.life.check()
         now_s = asyncio.get_running_loop().time()
         self._followed_until_s = now_s + FOLLOWED_S
         self.at_s = min(self.at_s, now_s + SWEEP_FOLLOWED_S)

@@ -34,7 +34,7 @@ from typing import Any, Generic, TypeVar
 
 import uvloop
 
-from fastticket.errors import ConfigError, StoreUnavailable
+from fastticket.errors import CacheClosed, CacheMisused, ConfigError
 from fastticket.sessions.ticketcache import TicketCache
 
 log = logging.getLogger("fastticket.sync")
@@ -89,12 +89,9 @@ class CacheThread:
     def run(self, what: Callable[[], Awaitable[T]]) -> T:
         """Call a coroutine function in the cache's thread; what it returns or raises."""
         if self._is_closing:
-            raise closed()
+            raise CacheClosed
         if self._process != os.getpid():
-            raise RuntimeError(
-                "the ticket cache was opened before this process was forked, and its connections belong to the parent; "
-                "open it in the child, or make one there"
-            )
+            raise CacheMisused("cache_of_another_process")
         self._refuse_own_thread()
         call = _Call(what)
         try:
@@ -104,7 +101,7 @@ class CacheThread:
             self._post(call.cancel)
             raise
         if task is None or task.cancelled():
-            raise self._failure or closed()
+            raise self._failure or CacheClosed
         try:
             return task.result()
         finally:
@@ -124,10 +121,7 @@ class CacheThread:
 
     def _refuse_own_thread(self) -> None:
         if threading.get_ident() == self._thread.ident:
-            raise RuntimeError(
-                "a callback of the ticket cache, such as `suits`, runs in the cache's own thread, which can not wait for itself: "
-                "call the cache before or after"
-            )
+            raise CacheMisused("cache_in_its_own_thread")
 
     def _wait(self, ended: SimpleQueue[T]) -> T | None:
         """What the thread puts into the queue; None: it has ended."""
@@ -221,8 +215,3 @@ def _close_all() -> None:
 # whose module is imported above.
 with contextlib.suppress(RuntimeError):  # the interpreter is shutting down
     threading._register_atexit(_close_all)  # type: ignore[attr-defined]
-
-
-def closed() -> StoreUnavailable:
-    """The error of a call that comes after `close`."""
-    return StoreUnavailable("the ticket cache is closed")

@@ -17,8 +17,9 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from os import PathLike
 from types import TracebackType
-from typing import Literal, NamedTuple, Protocol, Self, Unpack
+from typing import Literal, NamedTuple, Self, Unpack
 
 from fastticket.core.check import Checker, Session
 from fastticket.core.ticket import Keyring, Ticket, decode_session_id
@@ -31,6 +32,7 @@ from fastticket.sessions.loads import LOAD_ATTEMPTS, Loads
 from fastticket.sessions.readthrough import ReadThrough
 from fastticket.sessions.settings import ChangeableNames, SettingNames, Settings
 from fastticket.sessions.shards import Shards
+from fastticket.stores import open_store
 from fastticket.stores.contract import NEVER_WRITTEN, NO_DETAILS, Position, Store, StoredSession
 
 Consistency = Literal["near", "strong"]
@@ -67,31 +69,25 @@ class SessionInfo(NamedTuple):
     details: Mapping[str, str]  #: what the login recorded
 
 
-class _Check(Protocol):
-    """`TicketCache.check` is the checker's own compiled method: no Python call lies around it."""
-
-    def __call__(self, ticket: str | bytes, touch: bool = True) -> Session | Verdict:
-        """A Session, or a falsy Verdict with `.reason`. Never waits. `touch`: whether it counts as
-        a use of the session.
-        """
-
-
 class TicketCache:
     """Authenticates tickets against a near cache that a store keeps true. One event loop; not for
     several threads: `fastticket.sync` is.
 
-    Use as an async context manager, or `open()` and `aclose()`. `settings` are the fields of
-    `fastticket.sessions.settings.Settings`, which has their defaults; ConfigError if they
-    contradict each other. `serializer`: how attributes become bytes, JSON by default. `clock`
-    (monotonic, ms) is for tests.
-    """
+    Use as an async context manager, or `open()` and `aclose()`, once. `store`: a store's URL, as
+    `fastticket.open_store` takes it, or a store of the cache's own. `keys`: the path of a key file,
+    or a key ring. `settings` are the fields of `fastticket.sessions.settings.Settings`, which has
+    their defaults. `serializer`: how attributes become bytes, JSON by default. `clock` (monotonic,
+    ms) is for tests.
 
-    check: _Check
+    ConfigError: the URL, the file or the settings cannot be used. TypeError: `store` or `keys` is
+    something else. Every call may raise CacheMisused: the cache is not open, or is used in another
+    event loop; and CacheClosed.
+    """
 
     def __init__(
         self,
-        store: Store,
-        keys: Keyring,
+        store: Store | str,
+        keys: Keyring | str | PathLike[str],
         *,
         serializer: Serializer | None = None,
         clock: Callable[[], int] | None = None,
@@ -99,15 +95,16 @@ class TicketCache:
     ) -> None:
         self._settings = Settings(**settings)
         self.serializer: Serializer = serializer or JSONSerializer()
-        self._store = store
-        self._keys = keys
-        self._shards = Shards(store, keys, self._settings, clock)
+        self._store = store_of(store)
+        self._keys = keyring_of(keys)
+        self._shards = Shards(self._store, self._keys, self._settings, clock)
+        self._life = self._shards.life
         self._near = self._shards.near
         self._checker = self._shards.checker
         self._loads = Loads(self._shards)
         self._keeper = Keeper(self._shards)
         self._attributes = ReadThrough(self._shards)
-        self.check = self._checker.check
+        vars(self)["check"] = self._checker.check  # the compiled method itself: no Python call lies around it
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -120,9 +117,11 @@ class TicketCache:
 
     async def open(self) -> None:
         """Open the store, read its clock and the end of its logs, and start to flush.
-        StoreUnavailable, ConfigError.
+        StoreUnavailable, ConfigError: it may be opened again. CacheMisused: it was open before, or
+        its store serves another cache.
         """
-        await self._keeper.open()
+        with self._beginning():
+            await self._keeper.open()
 
     async def begin(self, patience_s: float, *, is_known_good: bool = False) -> None:
         """As `open`, but a store that is away, or does not answer within `patience_s`, is an outage
@@ -132,25 +131,28 @@ class TicketCache:
         ConfigError: the store has answered, and does not fit. `is_known_good`: it did fit before,
         so that is an outage, too.
         """
-        await self._keeper.begin(patience_s, is_known_good=is_known_good)
+        with self._beginning():
+            await self._keeper.begin(patience_s, is_known_good=is_known_good)
 
     async def aclose(self) -> None:
-        """Write every touch, then close the store. Idempotent. Where servers take over from each
-        other it takes some seconds after the last login or logout (`Store.settle`).
+        """Write every touch, then close the store. Idempotent; nothing opens the cache again. Where
+        servers take over from each other it takes some seconds after the last login or logout
+        (`Store.settle`).
         """
-        if self._shards.is_closed:
+        if not self._life.end():
             return
-        self._shards.is_closed = True
         await self._keeper.stop()
         await self._loads.wait()
         await self._keeper.write_all()
         await self._store.settle()
         await self._store.aclose()
+        self._life.leave()
 
     async def flush(self) -> None:
         """Write what is dirty now and read the logs. The cache does so by itself every
-        `flush_interval_ms`. Raises nothing: what failed is kept.
+        `flush_interval_ms`. What failed is kept, and raises nothing.
         """
+        self._life.check()
         await self._keeper.flusher.flush()
 
     # --- login, rotation, logout
@@ -165,7 +167,8 @@ class TicketCache:
         details: Mapping[str, str] = NO_DETAILS,
         suits: Callable[[str], bool] | None = None,
     ) -> str:
-        """Create a session and return its ticket, ready for a cookie.
+        """Create a session and return its ticket, ready for a cookie. `check` may say MISS or
+        REFRESH of it at first, which are no refusals: `authenticate` admits it, here and elsewhere.
 
         `remember`: the session has no idle timeout, and ends after `remember_lifetime_s`. The two
         lifetimes override that, and the cache's own: whole seconds, 1 or more; math.inf: no end.
@@ -185,8 +188,12 @@ class TicketCache:
         issued_at_ms = self.now_ms()
         for _ in range(LOGIN_ATTEMPTS):
             text = self._draw(principal, issued_at_ms, lifetimes_s, suits)
+            ticket = self._verified(text, issued_at_ms)
+            session = self._stored_session(ticket, issued_at_ms, details)
             try:
-                await self._create(self._stored_session(self._verified(text, issued_at_ms), issued_at_ms, details))
+                with self._loads.watching(ticket) as flight:
+                    await self._create(session)
+                    self._loads.hold(flight, session.idle_deadline_ms)
             except IssuedTooEarly as early:
                 issued_at_ms = early.after_ms + 1
             else:
@@ -221,7 +228,11 @@ class TicketCache:
             raise ValueError(
                 f"absolute_lifetime_s: {lifetimes_s[1]} s after its login the session would be over; log out"
             )
-        is_done = await self._rotated(old.session_id, self._stored_session(new, now_ms))
+        session = self._stored_session(new, now_ms)
+        with self._loads.watching(new) as flight:
+            is_done = await self._rotated(old.session_id, session)
+            if is_done:
+                self._loads.hold(flight, session.idle_deadline_ms)
         if not is_done:
             self._shards.check_certain(old.principal)
         self._shards.end(old.session_id, old.principal, Verdict.REVOKED)
@@ -238,7 +249,7 @@ class TicketCache:
             if verified is Verdict.EXPIRED:
                 return False
             raise TicketRefused(verified)
-        ended = await self._shards.opened.revoke(verified.session_id, verified.principal)
+        ended = await self._shards.usable.revoke(verified.session_id, verified.principal)
         self._shards.end(verified.session_id, verified.principal, Verdict.REVOKED)
         return ended
 
@@ -246,7 +257,7 @@ class TicketCache:
         """End every session of a principal, or all but one. Returns how many there were.
         StoreUnavailable.
         """
-        ended = await self._shards.opened.revoke_all(principal, keep=keep.id if keep else "")
+        ended = await self._shards.usable.revoke_all(principal, keep=keep.id if keep else "")
         for session_id in ended:
             self._shards.end(session_id, principal, Verdict.REVOKED)
         return len(ended)
@@ -255,7 +266,7 @@ class TicketCache:
         """End one of the sessions that `sessions` names. False: that principal has none with this
         id (any more). StoreUnavailable.
         """
-        ended = await self._shards.opened.revoke(session_id, principal, "revoked")
+        ended = await self._shards.usable.revoke(session_id, principal, "revoked")
         if ended:
             self._shards.end(session_id, principal, Verdict.REVOKED)
         else:  # it may be another principal's, and live; if it has ended, the log says so
@@ -264,11 +275,22 @@ class TicketCache:
 
     # --- authentication
 
+    def check(self, ticket: str | bytes, touch: bool = True) -> Session | Verdict:
+        """What the near cache alone says of a ticket: a Session, or a falsy Verdict with `.reason`.
+        Never waits, in no thread. A bad ticket raises nothing.
+
+        Verdict.MISS and Verdict.REFRESH are no refusals (`.is_refusal` is False): the ticket is
+        authentic, and only the store knows whether its session lives. Ask `authenticate`. A login
+        in another process is a MISS here at first. `touch`: whether the check counts as a use of
+        the session. TypeError: `ticket` is neither str nor bytes.
+        """
+        return self._checker.check(ticket, touch)  # `__init__` puts that in this method's place
+
     async def authenticate(
         self, ticket: str | bytes, *, touch: bool = True, consistency: Consistency = "near"
     ) -> Session:
-        """The session of a ticket, loaded if need be. TicketRefused (`.reason` is a slug),
-        StoreUnavailable.
+        """The session of a ticket, loaded if need be: what to call where `check` says MISS or
+        REFRESH, or in its place. TicketRefused (`.reason` is a slug), StoreUnavailable.
 
         `consistency="strong"`: the store is asked in any case, and a session that was revoked
         before this call is refused. With the store away nobody is admitted, whatever the outage
@@ -326,7 +348,7 @@ class TicketCache:
         The last access is at most a flush interval old. It follows from the idle deadline: where
         that one has met the absolute deadline, the access may have been later.
         """
-        return [self._session_info(session) for session in await self._shards.opened.sessions(principal)]
+        return [self._session_info(session) for session in await self._shards.usable.sessions(principal)]
 
     def events(self, position: str | None = None, kinds: Collection[str] = KINDS) -> EventStream:
         """What becomes of sessions from now on, or from a `position` that an event had: `async for
@@ -419,6 +441,18 @@ class TicketCache:
         """The store's clock as known here, ms since the epoch."""
         return self._checker.now_ms()
 
+    # --- life
+
+    @contextlib.contextmanager
+    def _beginning(self) -> Iterator[None]:
+        """The store is opened, for this cache alone."""
+        self._life.begin()
+        try:
+            yield
+        except BaseException:
+            self._life.undo()
+            raise
+
     # --- tickets and sessions
 
     def _verified(self, text: str | bytes, now_ms: int) -> Ticket:
@@ -451,14 +485,14 @@ class TicketCache:
         return text
 
     async def _create(self, session: StoredSession) -> None:
-        store, settings = self._shards.opened, self._settings
+        store, settings = self._shards.usable, self._settings
         evicts = settings.sessions_max_policy == "evict-oldest"
         try:
             gone = await store.create(session, sessions_max=settings.sessions_max, evicts=evicts)
         except StoreUnavailable:
             # The session may be there, and count, although nobody has its ticket.
             with contextlib.suppress(StoreUnavailable):
-                await self._shards.opened.revoke(session.id, session.principal)
+                await self._shards.usable.revoke(session.id, session.principal)
             raise
         for session_id in gone:
             self._shards.end(session_id, session.principal, Verdict.REVOKED)
@@ -469,12 +503,12 @@ class TicketCache:
         """
         for pause_s in ROTATE_PAUSES_S:
             try:
-                return await self._shards.opened.rotate(session_id, successor)
+                return await self._shards.usable.rotate(session_id, successor)
             except NotConfirmed:
                 return True  # a failover may lose it; the store then makes it again
             except StoreUnavailable:
                 await asyncio.sleep(pause_s)
-        return await self._shards.opened.rotate(session_id, successor)
+        return await self._shards.usable.rotate(session_id, successor)
 
     def _touch_unheld(self, ticket: Ticket) -> bool:
         """Note the use of a session that was loaded, and found no room in the near cache or has
@@ -507,6 +541,29 @@ class TicketCache:
             session.absolute_deadline_ms,
             session.details,
         )
+
+
+# --- what a cache is made of
+
+
+def store_of(store: Store | str) -> Store:
+    """The store, made if it is a URL. ConfigError; TypeError: neither."""
+    if isinstance(store, str):
+        return open_store(store)
+    if not hasattr(store, "exchange"):
+        raise TypeError(
+            f'store: the URL of a store ("redis://127.0.0.1:6379/0"), or a store; not a {type(store).__name__}'
+        )
+    return store
+
+
+def keyring_of(keys: Keyring | str | PathLike[str]) -> Keyring:
+    """The key ring, read if it is the path of a key file. ConfigError; TypeError: neither."""
+    if isinstance(keys, str | PathLike):
+        return Keyring.from_file(keys)
+    if not isinstance(keys, Keyring):
+        raise TypeError(f'keys: the path of a key file ("keys.toml"), or a Keyring; not a {type(keys).__name__}')
+    return keys
 
 
 # --- for the gateway and for `fastticket.sync`, not for applications

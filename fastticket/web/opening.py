@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from fastticket.errors import StoreUnavailable
+from fastticket.errors import CacheMisused, StoreUnavailable
 from fastticket.sessions.ticketcache import TicketCache
 from fastticket.tasks import end
 
@@ -44,8 +44,8 @@ class CacheOpening:
             self._attempt = loop.create_task(self._try(), name="fastticket-open")
 
     async def done(self) -> None:
-        """Wait until the cache is open. StoreUnavailable, ConfigError. RuntimeError: it was closed,
-        or opened in another event loop.
+        """Wait until the cache is open. StoreUnavailable, ConfigError. CacheMisused: it was closed
+        when the application stopped, or opened in another event loop.
         """
         self.begin()
         if not self.cache.was_opened and self._attempt:
@@ -53,13 +53,9 @@ class CacheOpening:
         if not self.cache.was_opened:
             raise StoreUnavailable("the store could not be opened")
         if self._is_undone:
-            raise RuntimeError(
-                "the ticket cache was closed when the application stopped: make both anew to start it again"
-            )
+            raise CacheMisused("cache_closed")
         if self._loop is not asyncio.get_running_loop():
-            raise RuntimeError(
-                "the ticket cache was opened in another event loop: serve every request in one (`with TestClient(app)`)"
-            )
+            raise CacheMisused("cache_of_another_loop")
 
     async def undo(self) -> None:
         """Close the cache, if it was opened here: the application has stopped."""

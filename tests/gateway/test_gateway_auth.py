@@ -12,6 +12,7 @@ from conftest import OK, fields_of, status_of
 
 import fastticket
 from fastticket.keyfile import add_key, promote_key, read_keys
+from fastticket.sync import TicketCache
 
 LOGIN = {"path": "/login", "auth": "none", "login": True}
 PRIVATE = {"path": "/"}
@@ -385,12 +386,14 @@ def put_away(at):
     at.run(at.cache._store.aclose())
 
 
-def test_p8_an_outage_logs_nobody_out(gateway, origin):
+def test_p8_an_outage_logs_nobody_out(gateway, origin, tmp_path):
     at = gateway(
         origin(answer=answering(b"X-Ticket-Login: carol")),
         routes=[LOGIN, PRIVATE, {"path": "/optional", "auth": "optional"}],
     )
-    known, unknown = at.login(), at.login("bob")
+    known = at.login()
+    with TicketCache(f"sqlite:////{tmp_path}/sessions.db", tmp_path / "keys.toml") as elsewhere:
+        unknown = elsewhere.login("bob")
     assert status_of(at.ask(get(ticket=known))[0]) == 200
     put_away(at)
     for path in ("/x", "/optional"):

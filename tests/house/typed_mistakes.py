@@ -31,6 +31,7 @@ def of_a_check(cache: fastticket.TicketCache) -> str:
 
 async def of_a_cache(store: fastticket.Store, keys: fastticket.Keyring) -> None:
     fastticket.TicketCache(keys, store)  # error: arg-type, arg-type
+    fastticket.TicketCache("sqlite://:memory:", [(1, bytes(32))])  # error: arg-type
     cache = fastticket.TicketCache(store, keys, outage_policy="sometimes")  # error: arg-type
     with cache:  # error: attr-defined, attr-defined
         pass

@@ -6,13 +6,16 @@ ignored line.
 """
 
 import asyncio
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, assert_type
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import fastticket
 import fastticket.sync
 from fastticket import asgi, wsgi
+from fastticket.testing import Clock, MemoryStore
 
 T0_MS = 1_750_000_000_000
 
@@ -142,6 +145,37 @@ def in_threads(store: fastticket.Store, keys: fastticket.Keyring) -> None:
         assert_type(cache.check(ticket), fastticket.Session | fastticket.Verdict)
 
 
+async def by_url_and_key_file(key_file: Path) -> None:
+    """A cache makes its own store and key ring; one that is closed says so."""
+    cache = fastticket.TicketCache("sqlite://:memory:", key_file)
+    try:
+        await cache.login("erin")
+    except fastticket.CacheMisused as misuse:
+        assert_type(misuse.reason, str)
+    async with cache:
+        ticket = assert_type(await cache.login("erin"), str)
+        verdict = cache.check(ticket)
+        if not verdict and not verdict.is_refusal:
+            assert_type(await cache.authenticate(ticket), fastticket.Session)
+    try:
+        await cache.sessions("erin")
+    except fastticket.CacheClosed as closed:
+        unavailable: fastticket.StoreUnavailable = closed
+        assert unavailable.reason == "store_unavailable"
+
+
+def in_a_test(keys: fastticket.Keyring) -> None:
+    """Sessions in memory, and time."""
+    clock = Clock()
+    store = MemoryStore(clock)
+    shared: fastticket.Store = store.another()
+    with fastticket.sync.TicketCache(shared, keys, clock=clock) as cache:
+        cache.login("grace")
+        clock.advance(1.5)
+        assert_type(clock(), int)
+    store.is_away = True
+
+
 async def session_of_a_request(cache: fastticket.TicketCache) -> None:
     """An ASGI application with sessions."""
 
@@ -220,6 +254,11 @@ def main() -> None:
     keys = fastticket.Keyring([(1, bytes(range(32)))])
     asyncio.run(sessions_of_a_cache(store, keys))
     asyncio.run(events_of(fastticket.open_store("sqlite://:memory:"), keys))
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(f'[[key]]\nid = 1\nsecret = "{"A" * 43}"\n')
+        file.flush()
+        asyncio.run(by_url_and_key_file(Path(file.name)))
+    in_a_test(keys)
     in_threads(fastticket.open_store("sqlite://:memory:"), keys)
     with fastticket.sync.TicketCache(fastticket.open_store("sqlite://:memory:"), keys) as cache:
         session_in_wsgi(cache)

@@ -1,7 +1,6 @@
-"""A store in memory, for tests: a second, plain implementation of the Store protocol whose faults
-are switched on and off.
+"""A store in memory, for tests, whose faults are switched on and off.
 
-    ModelServer   the truth, shared by the stores of several processes: sessions and logs by shard
+    ModelServer   the truth, shared by the stores of several processes (fastticket.testing.memory)
     ModelStore    one process' Store protocol on it; remembers every call
     Wire          between the two: refuses, loses or holds back calls and answers
     VirtualLoop   an event loop in which time passes only when no task has anything left to do
@@ -17,10 +16,8 @@ import selectors
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fastticket.errors import AttributesTooLarge, StoreUnavailable, TooManySessions
+from fastticket.errors import StoreUnavailable
 from fastticket.stores.contract import (
-    Changed,
-    Event,
     Fleet,
     Position,
     Reply,
@@ -32,9 +29,9 @@ from fastticket.stores.contract import (
     Written,
     shard_of,
 )
+from fastticket.testing.memory import MemoryServer
 from lab.touch import Touch
 
-EPOCH_MS = 1_750_000_000_000
 TIMEOUT_MS = 1000  # after which a store that says nothing is unavailable
 BOUND_S = 60.0  # virtual: how long a test waits for what must happen
 
@@ -97,145 +94,14 @@ def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[
 # --- the server
 
 
-class _Log:
-    """One shard's lifecycle log. Entries up to `lost_up_to` are gone."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.lost_up_to = 0
-        self.last = 0
-
-    def append(self, kind: str, session: StoredSession, reason: str = "", successor_id: str = "") -> Position:
-        self.last += 1
-        self.events.append(Event((self.last, 0), kind, session.id, session.principal, reason, successor_id))
-        return self.last, 0
-
-    @property
-    def change(self) -> Changed | None:
-        """The change of attributes that the doorbell rings for, if the last entry is one."""
-        event = self.events[-1] if self.events else None
-        return Changed(event.session_id, event.position) if event and event.kind == "changed" else None
-
-    def tail(self, since: Position | None) -> tuple[list[Event], bool]:
-        if since is None:
-            return [], False
-        if not self.lost_up_to <= since[0] <= self.last:
-            return [], True
-        return [event for event in self.events if event.position > since], False
-
-    def page(self, since: Position | None, entries_max: int) -> Tail:
-        if since is None:
-            return Tail((self.last, 0), [], False)
-        _, gap = self.tail(since)
-        left = [event for event in self.events if gap or event.position > since][:entries_max]
-        return Tail(left[-1].position if left else (self.last, 0) if gap else since, left, gap)
-
-    def lose(self, entries: int = 0) -> None:
-        """Lose what there is, and what somebody else may have seen of it."""
-        self.last += entries
-        self.lost_up_to = self.last
-        self.events.clear()
-
-
-class ModelServer:
-    """The truth. `clock` is any monotonic clock, ms; `shift_ms` is changed to make the store's
+class ModelServer(MemoryServer):
+    """The truth, for the stores of several processes. `shift_ms` is changed to make the store's
     clock jump.
     """
 
     def __init__(self, clock: Callable[[], int], shards: int = 4) -> None:
-        self.clock = clock
-        self.began_at_ms = 0
-        self.shift_ms = EPOCH_MS
-        self.shards = shards
-        self.live: dict[str, StoredSession] = {}
-        self.attributes: dict[str, StoredAttributes] = {}
-        self.logs = [_Log() for _ in range(shards)]
+        super().__init__(clock, shards)
         self.stores: list[ModelStore] = []
-        self.fleet: Fleet | None = None
-
-    def join(self, fleet: Fleet) -> Fleet | None:
-        before = self.fleet
-        self.fleet = fleet if before is None else Fleet(*map(max, before, fleet))
-        return before
-
-    def time_ms(self) -> int:
-        return self.clock() + self.shift_ms
-
-    def create(self, session: StoredSession, sessions_max: int, evicts: bool) -> list[str]:
-        gone = []
-        if sessions_max:
-            now_ms = self.time_ms()
-            others = self._of(session.principal)
-            dead = sorted((s for s in others if s.idle_deadline_ms <= now_ms), key=lambda s: (s.idle_deadline_ms, s.id))
-            alive = sorted((s for s in others if s.idle_deadline_ms > now_ms), key=lambda s: (s.created_ms, s.id))
-            if len(alive) >= sessions_max and not evicts:
-                raise TooManySessions(sessions_max)
-            self._remove("expired", dead[: max(0, len(others) + 1 - sessions_max)])
-            gone = alive[: max(0, len(alive) + 1 - sessions_max)]
-            self._remove("revoked", gone, "evicted")
-        self.live[session.id] = session
-        self._log("created", session)
-        return [s.id for s in gone]
-
-    def rotate(self, session_id: str, successor: StoredSession) -> bool:
-        before = self.live.get(session_id)
-        if successor.id in self.live:
-            return True
-        if before is None or before.principal != successor.principal:
-            return False
-        del self.live[session_id]
-        self.live[successor.id] = successor._replace(details=before.details)
-        if session_id in self.attributes:
-            self.attributes[successor.id] = self.attributes.pop(session_id)
-        self._log("rotated", before, successor_id=successor.id)
-        return True
-
-    def exchange(self, shard: int, request: Request) -> Reply:
-        for touch in map(Touch._make, request.touches):
-            self._touch(touch)
-        log = self.logs[shard]
-        events, gap = log.tail(request.since)
-        return Reply((log.last, 0), events, gap, [self.deadline_ms(*key) for key in request.wanted])
-
-    def revoke(self, session_id: str, principal: str, reason: str) -> bool:
-        return bool(self._remove("revoked", [s for s in self._of(principal) if s.id == session_id], reason))
-
-    def revoke_all(self, principal: str, keep: str, reason: str) -> list[str]:
-        return self._remove("revoked", [s for s in self._of(principal) if s.id != keep], reason)
-
-    def read_attributes(self, session_id: str, principal: str) -> StoredAttributes | None:
-        if self.deadline_ms(session_id, principal) is None:
-            return None
-        return self.attributes.get(session_id, StoredAttributes((0, 0), {}))
-
-    def write_attributes(
-        self, session_id: str, principal: str, values: Mapping[str, bytes], removed: Sequence[str], bytes_max: int
-    ) -> Written | None:
-        before = self.read_attributes(session_id, principal)
-        if before is None:
-            return None
-        now = {name: value for name, value in before.values.items() if name not in removed} | dict(values)
-        size_bytes = sum(len(name.encode()) + len(value) for name, value in now.items())
-        held_bytes = sum(len(name.encode()) + len(value) for name, value in before.values.items())
-        if size_bytes > max(bytes_max, held_bytes):
-            raise AttributesTooLarge(size_bytes, bytes_max)
-        version = self._log("changed", self.live[session_id])
-        self.attributes[session_id] = StoredAttributes(version, now)
-        return Written(version, before.version)
-
-    def sessions(self, principal: str) -> list[StoredSession]:
-        now_ms = self.time_ms()
-        alive = [session for session in self._of(principal) if session.idle_deadline_ms > now_ms]
-        return sorted(alive, key=lambda session: session.idle_deadline_ms)
-
-    def sweep(self, dead_before_ms: int, sessions_max: int) -> int:
-        before_ms = min(dead_before_ms, self.time_ms())
-        dead = [session for session in self.live.values() if session.idle_deadline_ms <= before_ms]
-        return len(self._remove("expired", dead[:sessions_max]))
-
-    def deadline_ms(self, session_id: str, principal: str) -> int | None:
-        session = self.live.get(session_id)
-        return session.idle_deadline_ms if session and session.principal == principal else None
 
     def lose_log(self, shard: int) -> None:
         """Trim everything: who knew an older position has a gap, if anything was appended since."""
@@ -246,29 +112,6 @@ class ModelServer:
         self.live.clear()
         for log in self.logs:
             log.lose(entries=1000)
-
-    def _of(self, principal: str) -> list[StoredSession]:
-        return [session for session in self.live.values() if session.principal == principal]
-
-    def _touch(self, touch: Touch) -> None:
-        stored_ms = self.deadline_ms(touch.session_id, touch.principal)
-        if stored_ms is not None and stored_ms < touch.idle_deadline_ms:
-            session = self.live[touch.session_id]
-            self.live[touch.session_id] = session._replace(idle_deadline_ms=touch.idle_deadline_ms)
-
-    def _remove(self, kind: str, sessions: list[StoredSession], reason: str = "") -> list[str]:
-        for session in sessions:
-            del self.live[session.id]
-            self.attributes.pop(session.id, None)
-            self._log(kind, session, reason or self._expiry_of(session))
-        return [session.id for session in sessions]
-
-    @staticmethod
-    def _expiry_of(session: StoredSession) -> str:
-        return "absolute" if session.idle_deadline_ms >= session.absolute_deadline_ms else "idle"
-
-    def _log(self, kind: str, session: StoredSession, reason: str = "", successor_id: str = "") -> Position:
-        return self.logs[shard_of(session.principal, self.shards)].append(kind, session, reason, successor_id)
 
 
 # --- the way there and back
@@ -440,7 +283,7 @@ class ModelStore:
         return await self._call(Call("time_ms"), self.server.time_ms)
 
     async def uptime_ms(self) -> int:
-        return await self._call(Call("uptime_ms"), lambda: self.server.clock() - self.server.began_at_ms)
+        return await self._call(Call("uptime_ms"), self.server.uptime_ms)
 
     async def create(self, session: StoredSession, *, sessions_max: int = 0, evicts: bool = True) -> Sequence[str]:
         call = Call("create", (session,), self._shards_of(session.principal))

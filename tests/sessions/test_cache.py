@@ -78,8 +78,8 @@ async def test_a_login_that_the_store_did_not_take_is_none():
 @in_virtual_time
 async def test_check_never_waits_and_authenticate_asks_once():
     server = new_server()
-    async with gateway(server) as (cache, store):
-        ticket = await cache.login("alice")
+    async with gateway(server) as (cache, store), gateway(server) as (elsewhere, _):
+        ticket = await elsewhere.login("alice")
         assert cache.check(ticket) is Verdict.MISS
         assert store.loads == []
         assert await said_of(cache, ticket) == "alice"
@@ -1378,8 +1378,8 @@ async def test_p9_closing_is_bounded_when_the_store_is_dead():
 @in_virtual_time
 async def test_closing_is_idempotent_and_final():
     server = new_server()
-    async with gateway(server) as (cache, store):
-        known, unknown = await cache.login("alice"), await cache.login("bob")
+    async with gateway(server) as (cache, store), gateway(server) as (elsewhere, _):
+        known, unknown = await cache.login("alice"), await elsewhere.login("bob")
         await cache.authenticate(known)
         await cache.aclose()
         await cache.aclose()

@@ -1717,7 +1717,7 @@ async def test_a_second_lifespan_says_that_the_cache_is_closed():
     application = SessionMiddleware(stand_by, cache)
     lifespan = {"type": "lifespan"}, {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}
     await run(application, *lifespan)
-    with pytest.raises(RuntimeError, match="closed when the application stopped: make both anew"):
+    with pytest.raises(RuntimeError, match="a closed one stays so: make it anew"):
         await run(application, *lifespan)
 
 

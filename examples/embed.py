@@ -16,7 +16,7 @@ async def main() -> None:
         session = await cache.authenticate(ticket)  # loads the session once
         print(session.principal, session.id)
 
-        verdict = cache.check(ticket)  # the hot path: no waiting, no store
+        verdict = cache.check(ticket)  # the hot path: no waiting, no store; MISS and REFRESH: ask authenticate
         print("admitted" if verdict else f"refused: {verdict.reason}")
 
         await cache.logout(ticket)

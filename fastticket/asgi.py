@@ -201,7 +201,7 @@ class SessionMiddleware:
         self._cookie = cookie or TicketCookie()
         self._principal_key = principal_key
         self._is_lazy = lazy
-        self._opening = CacheOpening(cache)
+        self._opening = CacheOpening.of(cache)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or WebSocket, or the application's lifespan."""

@@ -5,6 +5,7 @@ Rules of this file
   they share its failure.
 - What the application opened itself is the application's to close.
 - A cache belongs to the event loop in which it was opened, and cannot be opened again.
+- A cache has one opening, however many middlewares it serves: they would open it side by side.
 """
 
 from __future__ import annotations
@@ -31,6 +32,12 @@ class CacheOpening:
         self._pause_ends_s = 0.0  # of the loop's time
         self._is_ours = False  # the cache was opened here
         self._is_undone = False
+
+    @classmethod
+    def of(cls, cache: TicketCache) -> CacheOpening:
+        """The cache's one opening."""
+        opening: CacheOpening = vars(cache).setdefault("_opening", cls(cache))
+        return opening
 
     def begin(self) -> None:
         """Begin an attempt in the running loop, unless the cache is open, one is under way, or one

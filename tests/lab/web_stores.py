@@ -7,15 +7,16 @@ import inspect
 from collections import Counter
 from collections.abc import Iterator
 
-from fastticket import Keyring, StoreUnavailable, open_store
+from fastticket import Keyring, StoreUnavailable
 from fastticket.sync import TicketCache
+from fastticket.testing import MemoryStore
 
 
 class CountedStore:
     """`asked` counts calls by name; with `is_away`, each of them fails."""
 
     def __init__(self):
-        self._store = open_store("sqlite://:memory:")
+        self._store = MemoryStore()
         self.asked = Counter()
         self.is_away = False
 

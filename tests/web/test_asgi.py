@@ -462,7 +462,7 @@ async def test_lazy_sessions_are_read_when_that_is_asked_for():
         assert await browser.say(lambda session: [session.update(mine=1), session["mine"]]) == [None, 1]
         with at.commands("read_attributes"):
             assert await browser.say(color) == "red"
-        with at.commands("rotate", "exchange"):
+        with at.commands("rotate"):
             await browser.ask(lambda scope: rotate(scope))
         at.store.wire.is_down = True
         assert (await browser.ask(lambda session: session.load())).status == 503

@@ -259,7 +259,7 @@ def test_a_ticket_of_another_audience_is_refused(at, project):
     from django.conf import settings
 
     others = Keyring.from_file(settings.FASTTICKET["keys"])
-    with TicketCache(at.store, others, **QUIET, idle_timeout_s=0) as elsewhere:
+    with TicketCache(at.store.another(), others, **QUIET, idle_timeout_s=0) as elsewhere:
         client = at.client(elsewhere.login("alice"))
         assert value(client.get("/who")) is None
 

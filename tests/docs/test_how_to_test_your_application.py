@@ -15,8 +15,6 @@ from lab.snippets import blocks, commands, write_files
 
 from fastticket.keyfile import create_key_file
 
-PAGE = "how-to/test-your-application.md"
-
 #: The project whose tests the page shows.
 SETTINGS = """
 import os
@@ -44,7 +42,7 @@ urlpatterns = [path("who", lambda request: HttpResponse(request.user.get_usernam
 
 @pytest.fixture
 def folder(tmp_path):
-    write_files(PAGE, tmp_path)
+    write_files("how-to/test-your-application.md", tmp_path)
     create_key_file(tmp_path / "keys.toml")
     return tmp_path
 
@@ -80,7 +78,7 @@ def test_django_runs_them(folder):
     (folder / "project_settings.py").write_text(SETTINGS)
     (folder / "accounts/__init__.py").touch()
     (folder / "accounts/urls.py").write_text(URLS)
-    (text,) = (text for language, _, text in blocks(PAGE) if language == "console")
+    (text,) = (text for language, _, text in blocks("how-to/test-your-application.md") if language == "console")
     ((command, _),) = commands(text)
     said = run(folder, *shlex.split(command)[1:])
     assert "Ran 2 tests" in said

@@ -13,7 +13,12 @@ Rules of this file
 - A request without a ticket does not wait for the store.
 - What is set later, while a response streams or in a WebSocket, is written when the application
   returns, or the connection ends.
-- Nothing of Starlette is imported: any ASGI application can be served.
+- `login` and its like are awaited, or done at once in a thread (fastticket/web/acts.py). One that
+  was forgotten makes the response an error.
+- An error that is found when the response begins is the application's to handle: Starlette would
+  say that it is too late, so its exception handler is called here (fastticket/starlette.py).
+- Nothing of Starlette is imported, unless the application is one of it: any ASGI application can be
+  served.
 """
 
 from __future__ import annotations
@@ -21,11 +26,14 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
-from fastticket.errors import NotLoaded, StoreUnavailable
+from fastticket.errors import FastticketError, NotLoaded, StoreUnavailable
 from fastticket.sessions.ticketcache import TicketCache
+from fastticket.web.acts import Act, Acts
 from fastticket.web.cookies import TicketCookie
+from fastticket.web.nested import NestedChanges
 from fastticket.web.opening import CacheOpening
 from fastticket.web.outcome import UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, UNAVAILABLE_STATUS, Outcome, outcome_of
 from fastticket.web.session import WebSession
@@ -51,9 +59,26 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+SCOPE_KEY = "fastticket.session"  # beside "session", which other middleware uses, too
+HANDLERS_KEY = "starlette.exception_handlers"  # in the scope of Starlette's applications
 BEGINNINGS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+NAME = "fastticket.asgi.SessionMiddleware"
+WHICH_IS_OUTSIDE = (
+    "Of several `add_middleware`, the last is outermost and runs first; of a list `middleware=[…]`, the first"
+)
 LIFESPAN_ENDS = ("lifespan.shutdown.complete", "lifespan.shutdown.failed")
 TRY_AGAIN_LATER = 1013  # in the registry of WebSocket close codes (RFC 6455, section 7.4)
+
+
+class HasScope(Protocol):
+    """A request or WebSocket of Starlette, Litestar, Quart or Sanic."""
+
+    @property
+    def scope(self) -> Any:
+        """The ASGI scope."""
+
+
+Request = Mapping[str, Any] | HasScope
 
 
 class RequestSession(WebSession):
@@ -72,23 +97,39 @@ class RequestSession(WebSession):
         principal_key: str,
         anonymous: MutableMapping[str, Any] | None,
     ) -> None:
-        super().__init__(opening.cache, cookie, visitor, principal_key, anonymous)
+        self._nested = None if anonymous is None else NestedChanges(anonymous)
+        super().__init__(opening.cache, cookie, visitor, principal_key, self._nested)
         self._opening = opening
+        self.acts = Acts()
 
-    async def load(self) -> None:
-        """Read the attributes, once; with `lazy=True`, before the first look at one.
-        StoreUnavailable.
+    def load(self) -> Act[None]:
+        """Read the attributes, once; with `lazy=True`, before the first look at one. Await it; in
+        a thread, call it. StoreUnavailable.
         """
-        await self.read()
+        return self.acts.call("session.load", self.read)
 
-    async def save(self) -> None:
+    def save(self) -> Act[None]:
         """Write what has changed now, not when the response begins: in a WebSocket, a stream, a
-        background task.
+        background task. Await it; in a thread, call it.
 
         NotLoggedIn, BadAttribute, AttributesTooLarge, InvalidPrincipal, TooManySessions,
         StoreUnavailable. RuntimeError: a login or rotation after the response has begun.
         """
-        await self.carry_out()
+        return self.acts.call("session.save", self.carry_out)
+
+    def logout_everywhere(self, *, keep_this: bool = True) -> Act[int]:
+        """End every session of the principal, now. Await it; in a thread, call it. Returns how many
+        ended.
+
+        `keep_this`: all but this one. NotLoggedIn, StoreUnavailable.
+        """
+        return self.acts.call("logout_everywhere", partial(self.end_all, keep_this=keep_this))
+
+    async def carry_out(self) -> None:
+        """As of a WebSession. A visitor's nested changes are made known to who keeps them."""
+        await super().carry_out()
+        if self._nested is not None:
+            self._nested.tell()
 
     async def admit(self) -> None:
         """Judge the ticket that came. StoreUnavailable; RuntimeError: the cache is closed, or was
@@ -219,7 +260,7 @@ class SessionMiddleware:
         connection = _Connection(scope, session, receive, send)
         try:
             await self._admit(session)
-            await self.app({**scope, **_scope_entries(scope, session)}, connection.receive, connection.send)
+            await self.app(connection.scope_with_session(), connection.receive, connection.send)
             await connection.save()
         except StoreUnavailable as error:
             if connection.has_begun:
@@ -231,7 +272,7 @@ class SessionMiddleware:
         await session.admit()
         if not self._is_lazy:
             with contextlib.suppress(StoreUnavailable):  # a look at an attribute raises it again
-                await session.load()
+                await session.read()
 
     async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The application starts before the cache is opened, since it may open the cache itself; it
@@ -251,51 +292,92 @@ class SessionMiddleware:
         await self.app(scope, receive, send_between)
 
 
-async def login(request: Mapping[str, Any], principal: str, *, remember: bool = False) -> None:
-    """Begin a session, now; the response brings its cookie.
+def login(request: Request, principal: str, *, remember: bool = False) -> Act[None]:
+    """Begin a session, now; the response brings its cookie. Await it; in a thread, call it.
 
     `request`: Starlette's request or WebSocket, or the scope. `remember`: the cookie outlives the
     browser. A session that there was ends, with its attributes; those of an anonymous visitor move
     into the new one. InvalidPrincipal, TooManySessions, StoreUnavailable, BadAttribute,
     AttributesTooLarge. RuntimeError: the response has begun.
     """
+
+    async def log_in() -> None:
+        session.login(principal, remember=remember)
+        await session.carry_out()
+
     session = session_of(request)
-    session.login(principal, remember=remember)
-    await session.save()
+    return session.acts.call("login", log_in)
 
 
-async def logout(request: Mapping[str, Any]) -> None:
-    """End the session, now, if there is one. StoreUnavailable: it may go on."""
-    session = session_of(request)
-    session.logout()
-    await session.save()
-
-
-async def rotate(request: Mapping[str, Any]) -> None:
-    """Replace the ticket by another one of the same session, now: after a change of privileges.
-    NotLoggedIn, StoreUnavailable. RuntimeError: the response has begun.
+def logout(request: Request) -> Act[None]:
+    """End the session, now, if there is one. Await it; in a thread, call it. StoreUnavailable: it
+    may go on.
     """
+
+    async def log_out() -> None:
+        session.logout()
+        await session.carry_out()
+
     session = session_of(request)
-    session.rotate()
-    await session.save()
+    return session.acts.call("logout", log_out)
 
 
-async def logout_everywhere(request: Mapping[str, Any], *, keep_this: bool = True) -> int:
-    """End every session of the principal that is logged in, now. Returns how many ended.
+def rotate(request: Request) -> Act[None]:
+    """Replace the ticket by another one of the same session, now: after a change of privileges.
+    Await it; in a thread, call it. NotLoggedIn, StoreUnavailable. RuntimeError: the response has
+    begun.
+    """
+
+    async def replace() -> None:
+        session.rotate()
+        await session.carry_out()
+
+    session = session_of(request)
+    return session.acts.call("rotate", replace)
+
+
+def logout_everywhere(request: Request, *, keep_this: bool = True) -> Act[int]:
+    """End every session of the principal that is logged in, now. Await it; in a thread, call it.
+    Returns how many ended.
 
     `keep_this`: all but this one. NotLoggedIn, StoreUnavailable.
     """
-    return await session_of(request).logout_everywhere(keep_this=keep_this)
+    return session_of(request).logout_everywhere(keep_this=keep_this)
 
 
-def session_of(request: Mapping[str, Any]) -> RequestSession:
+def session_of(request: Request) -> RequestSession:
     """The session of a request, a WebSocket, or a scope. RuntimeError: there is no
-    SessionMiddleware around the application.
+    SessionMiddleware around the application, or another middleware is in the wrong place.
     """
-    found = request.get("session")
+    scope = request if isinstance(request, Mapping) else request.scope
+    found = scope.get("session")
     if not isinstance(found, RequestSession):
-        raise RuntimeError("there is no fastticket.asgi.SessionMiddleware around this application")
+        raise RuntimeError(_why_none(scope))
     return found
+
+
+def _why_none(scope: Mapping[str, Any]) -> str:
+    """Why there is no session, and what to do."""
+    if SCOPE_KEY in scope:
+        return (
+            f"another middleware, inside of {NAME}, has put a session of its own into scope['session'] "
+            f"({type(scope.get('session')).__name__}): put that middleware around {NAME}. {WHICH_IS_OUTSIDE}"
+        )
+    if any(_is_ours(each) for each in getattr(scope.get("app"), "user_middleware", ())):
+        return (
+            f"this code runs before {NAME}, which is further inside: put {NAME} around the middleware that asks "
+            f"for the session. {WHICH_IS_OUTSIDE}"
+        )
+    return (
+        f"there is no {NAME} around this code: app.add_middleware(SessionMiddleware, cache=cache). If there is one, "
+        f"this code runs before it: in a middleware around it, or in an application around its application"
+    )
+
+
+def _is_ours(middleware: object) -> bool:
+    """Whether an entry of `app.user_middleware` is this one."""
+    kind = getattr(middleware, "cls", None)
+    return isinstance(kind, type) and issubclass(kind, SessionMiddleware)
 
 
 class _Connection:
@@ -306,10 +388,16 @@ class _Connection:
     def __init__(self, scope: Scope, session: RequestSession, receive: Receive, send: Send) -> None:
         self.has_begun = False
         self._outcome = Outcome.WRITE
+        self._is_replaced = False  # the application's response by another: the rest of it is dropped
         self._scope = scope
         self._session = session
         self._receive = receive
         self._send = send
+
+    def scope_with_session(self) -> Scope:
+        """The scope that the application gets. It may put more into it."""
+        self._scope = {**self._scope, **_scope_entries(self._scope, self._session)}
+        return self._scope
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -318,7 +406,7 @@ class _Connection:
         return message
 
     async def send(self, message: Message) -> None:
-        if self._outcome is Outcome.UNAVAILABLE:
+        if self._is_replaced:
             return
         if message["type"] == "websocket.close":
             await self._session.forgo_fields()
@@ -332,21 +420,50 @@ class _Connection:
                 log.info("503: %s", error)
                 await self.send_unavailable()
                 return
-            given = list(message.get("headers", ()))
-            message = {**message, "headers": [*given, *self._added_to(given)]}
-            self.has_begun = True
+            except FastticketError as error:
+                if not await self._is_handled(error):
+                    raise
+                return
+            message = self._begun(message)
         await self._send(message)
 
     async def save(self) -> None:
         """Write what was set since the last time, unless the response's outcome is another."""
         if self._outcome is Outcome.WRITE:
-            await self._session.save()
+            self._session.acts.refuse_forgotten()
+            await self._session.carry_out()
+
+    async def _is_handled(self, error: FastticketError) -> bool:
+        """Whether the application has an exception handler for what is wrong with what it set. Its
+        response takes the place of the one that was about to begin.
+        """
+        if HANDLERS_KEY not in self._scope or self._scope["type"] != "http":
+            return False
+        from fastticket.starlette import response_to  # the application has imported Starlette
+
+        response = await response_to(error, self._scope, self._receive)
+        if response is None:
+            return False
+        self._outcome = Outcome.DISCARD
+        self._session.acts.refuse_forgotten()
+        self._is_replaced = True
+        await response(self._scope, self._receive, self._send_replacement)
+        return True
+
+    async def _send_replacement(self, message: Message) -> None:
+        await self._send(self._begun(message) if message["type"] in BEGINNINGS else message)
+
+    def _begun(self, message: Message) -> Message:
+        """The beginning of a response, with the session's fields."""
+        given = list(message.get("headers", ()))
+        self.has_begun = True
+        return {**message, "headers": [*given, *self._added_to(given)]}
 
     async def send_unavailable(self) -> None:
         """Answer 503, or close a WebSocket whose server cannot answer it so. What the application
         sends from now on is dropped.
         """
-        self.has_begun = True
+        self.has_begun = self._is_replaced = True
         self._outcome = Outcome.UNAVAILABLE
         kind = "http"
         if self._scope["type"] == "websocket":
@@ -383,9 +500,10 @@ def _visitor_of(scope: Scope) -> Visitor:
 
 def _scope_entries(scope: Scope, session: RequestSession) -> dict[str, Any]:
     """What the application finds in its scope beside what the server put there."""
+    entries = {SCOPE_KEY: session, "session": session}
     if not session.is_admitted and getattr(scope.get("user"), "is_authenticated", False):
-        return {"session": session}
-    return {"session": session, "user": User(session), "auth": Credentials(session)}
+        return entries
+    return {**entries, "user": User(session), "auth": Credentials(session)}
 
 
 def _encoded(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

@@ -215,8 +215,8 @@ class NotLoaded(FastticketError, RuntimeError):  # noqa: N818
 
 
 class NotLoggedIn(FastticketError, RuntimeError):  # noqa: N818
-    """The program asked for what only a session has, for a visitor without one: a programming
-    error.
+    """The program asked for what only a session has, for a visitor without one. Unless the
+    application handles it, by asking the visitor to log in, it is a programming error.
     """
 
     reason = "not_logged_in"

@@ -1,7 +1,8 @@
 """Dependencies for FastAPI, to use with `fastticket.asgi.SessionMiddleware`. OpenAPI shows their
 cookie.
 
-user: CurrentUser          the principal; without one 401 (a WebSocket is closed with 1008)
+user: CurrentUser          the principal; without one PleaseLogIn, which is a 401 (a WebSocket is
+                           closed with 1008)
 user: OptionalUser         the principal; None: nobody is logged in
 session: CurrentSession    `request.session`, typed
 """
@@ -13,11 +14,13 @@ from fastapi.security import APIKeyCookie
 from starlette.requests import HTTPConnection
 
 from fastticket.asgi import RequestSession, session_of
+from fastticket.errors import NotLoggedIn
 
 __all__ = [
     "CurrentSession",
     "CurrentUser",
     "OptionalUser",
+    "PleaseLogIn",
     "current_session",
     "current_user",
     "optional_user",
@@ -32,6 +35,17 @@ PLEASE_LOG_IN = "please log in"
 ticket_cookie = APIKeyCookie(
     name="ticket", scheme_name="ticket", description="A session ticket, given by a login.", auto_error=False
 )
+
+
+class PleaseLogIn(NotLoggedIn, HTTPException):
+    """Nobody is logged in: to FastAPI a 401, `{"detail": "please log in"}`. An exception handler of
+    NotLoggedIn, of HTTPException, or of 401 can answer otherwise.
+    """
+
+    status = UNAUTHORIZED
+
+    def __init__(self) -> None:
+        HTTPException.__init__(self, UNAUTHORIZED, PLEASE_LOG_IN)
 
 
 async def current_session(connection: HTTPConnection) -> RequestSession:
@@ -51,14 +65,14 @@ OptionalUser = Annotated[str | None, Depends(optional_user)]
 
 
 async def current_user(connection: HTTPConnection, user: OptionalUser) -> str:
-    """The principal that is logged in. HTTPException with 401, or WebSocketException with 1008:
-    nobody is.
+    """The principal that is logged in. PleaseLogIn, which is an HTTPException with 401; for a
+    WebSocket, WebSocketException with 1008: nobody is.
     """
     if user is not None:
         return user
     if connection.scope["type"] == "websocket":
         raise WebSocketException(POLICY_VIOLATION, PLEASE_LOG_IN)
-    raise HTTPException(UNAUTHORIZED, PLEASE_LOG_IN)
+    raise PleaseLogIn()
 
 
 CurrentUser = Annotated[str, Depends(current_user)]

@@ -100,6 +100,13 @@ class TicketSession(ThreadSession, SessionMixin):
         self._is_permanent = False
         super().logout()
 
+    def logout_everywhere(self, *, keep_this: bool = True) -> int:
+        """End every session of the principal, now. Returns how many ended.
+
+        `keep_this`: all but this one. NotLoggedIn, SessionsUnavailable.
+        """
+        return _run(self, self.end_all(keep_this=keep_this))
+
     @property
     def principal(self) -> str | None:
         """The principal that is logged in, or will be at the end of the request. None: nobody is.
@@ -304,8 +311,7 @@ def logout_everywhere(*, keep_this: bool = True) -> int:
 
     `keep_this`: all but this one. NotLoggedIn, SessionsUnavailable.
     """
-    session = _session()
-    return _run(session, session.logout_everywhere(keep_this=keep_this))
+    return _session().logout_everywhere(keep_this=keep_this)
 
 
 def _run(session: TicketSession, coroutine: Coroutine[Any, Any, T]) -> T:

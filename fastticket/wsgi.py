@@ -50,6 +50,13 @@ class ThreadSession(WebSession):
     Attributes are read when the application first looks at one: StoreUnavailable.
     """
 
+    def logout_everywhere(self, *, keep_this: bool = True) -> int:
+        """End every session of the principal, now. Returns how many ended.
+
+        `keep_this`: all but this one. NotLoggedIn, StoreUnavailable.
+        """
+        return at_once(self.end_all(keep_this=keep_this))
+
     def _readable(self) -> Entries:
         if self._attributes is not None and not self._attributes.is_loaded:
             at_once(self.read())
@@ -128,7 +135,7 @@ def logout_everywhere(environ: WSGIEnvironment, *, keep_this: bool = True) -> in
 
     `keep_this`: all but this one. NotLoggedIn, StoreUnavailable.
     """
-    return at_once(_session_of(environ).logout_everywhere(keep_this=keep_this))
+    return _session_of(environ).logout_everywhere(keep_this=keep_this)
 
 
 def of_threads(cache: object) -> TicketCache:

@@ -134,8 +134,9 @@ class WebSession(SessionMapping):
             raise NotLoggedIn("rotate: nobody is logged in, so there is no ticket to replace")
         self._is_rotation_due = self._login_due is None
 
-    async def logout_everywhere(self, *, keep_this: bool = True) -> int:
-        """End every session of the principal, now. Returns how many ended.
+    async def end_all(self, *, keep_this: bool = True) -> int:
+        """End every session of the principal, now. Returns how many ended. Applications call
+        `logout_everywhere`, which each integration has in the way of its framework.
 
         `keep_this`: all but this one. NotLoggedIn, StoreUnavailable.
         """

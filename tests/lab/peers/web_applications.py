@@ -90,7 +90,6 @@ async def chat(websocket: WebSocket, user: CurrentUser, session: CurrentSession)
 def cart(request):
     """A view without async: it runs in a thread."""
     request.session.setdefault("cart", []).append(request.query_params["add"])
-    request.session["cart"] = list(request.session["cart"])  # Starlette's own sessions know assignments only
     return JSONResponse(dict(request.session))
 
 

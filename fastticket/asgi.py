@@ -8,7 +8,8 @@ for it.
 Rules of this file
 - What the application sets is written before its response's first byte, by the rule of server
   errors (fastticket/web/outcome.py). `login`, `logout`, `rotate`, and `save` write at once.
-- A StoreUnavailable becomes a 503 as long as nothing was sent. Where that takes the place of a
+- A StoreUnavailable becomes a 503 as long as nothing was sent, also if the framework has made a 500
+  of it. Where that takes the place of a
   response that the application has begun, the application is not told: it cannot answer twice.
 - A request without a ticket does not wait for the store.
 - What is set later, while a response streams or in a WebSocket, is written when the application
@@ -413,7 +414,10 @@ class _Connection:
             await self.save()
             self.has_begun = True
         elif message["type"] in BEGINNINGS:
-            self._outcome = outcome_of(message.get("status", 0))
+            self._outcome = outcome_of(message.get("status", 0), has_store_failed=self._session.has_store_failed)
+            if self._outcome is Outcome.UNAVAILABLE:
+                await self.send_unavailable()
+                return
             try:
                 await self.save()
             except StoreUnavailable as error:

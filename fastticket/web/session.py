@@ -26,7 +26,7 @@ Rules of this file
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any
 
 from fastticket.core.check import Session
@@ -80,6 +80,7 @@ class WebSession(SessionMapping):
         self._was_revoked = False  # the ticket that came; its cookie stays unless the application logs out
         self._is_accessed = False  # by the application: the response depends on the cookie
         self._has_answered = False
+        self.has_store_failed = False  # and the application has been told, whatever it makes of it
 
     # --- for the application
 
@@ -143,7 +144,8 @@ class WebSession(SessionMapping):
         if self.principal is None:
             raise NotLoggedIn("logout_everywhere: nobody is logged in")
         kept = self._session if keep_this else None
-        ended = await result_of(self._cache.logout_everywhere(self.principal, keep=kept))
+        with self._noting_failure():
+            ended = await result_of(self._cache.logout_everywhere(self.principal, keep=kept))
         if not keep_this:
             self._end()
             self._anonymous.clear()
@@ -193,6 +195,10 @@ class WebSession(SessionMapping):
         BadAttribute, AttributesTooLarge, InvalidPrincipal, TooManySessions, TypeError.
         RuntimeError: the response has begun, so it cannot bring the visitor a ticket.
         """
+        with self._noting_failure():
+            await self._do_what_is_due()
+
+    async def _do_what_is_due(self) -> None:
         if self._has_answered and (self._login_due is not None or self._is_rotation_due):
             raise _too_late()
         if self._tickets_to_end and self._login_due is None:
@@ -231,6 +237,16 @@ class WebSession(SessionMapping):
         max_age_s = None if self._seen.news is None else self._remembered_s
         return self._reply.fields(given, is_accessed=self._is_accessed, max_age_s=max_age_s)
 
+    @contextlib.contextmanager
+    def _noting_failure(self) -> Iterator[None]:
+        """A framework may make a response of the error (fastticket/web/outcome.py)."""
+        try:
+            yield
+        except StoreUnavailable:
+            self.has_store_failed = True
+            raise
+        self.has_store_failed = False
+
     # --- attributes, and where an anonymous visitor's are
 
     @property
@@ -239,6 +255,7 @@ class WebSession(SessionMapping):
 
     def _readable(self) -> Entries:
         if self._unreadable is not None:
+            self.has_store_failed = True
             raise StoreUnavailable(f"the session's attributes could not be read: {self._unreadable}")
         return self._writable()
 

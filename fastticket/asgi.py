@@ -244,6 +244,7 @@ class SessionMiddleware:
         self._principal_key = principal_key
         self._is_lazy = lazy
         self._opening = CacheOpening.of(cache)
+        self._has_warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or WebSocket, or the application's lifespan."""
@@ -261,13 +262,25 @@ class SessionMiddleware:
         connection = _Connection(scope, session, receive, send)
         try:
             await self._admit(session)
-            await self.app(connection.scope_with_session(), connection.receive, connection.send)
+            inner = connection.scope_with_session()
+            await self.app(inner, connection.receive, connection.send)
             await connection.save()
+            self._warn_of_another_session(inner.get("session"), session)
         except StoreUnavailable as error:
             if connection.has_begun:
                 raise
             log.info("503: %s", error)  # the cache has logged a warning
             await connection.send_unavailable()
+
+    def _warn_of_another_session(self, found: object, session: RequestSession) -> None:
+        """Warn, once, that the application sets the principal where it logs nobody in: in the
+        session of a middleware that is further inside, Starlette's, say.
+        """
+        if found is session or self._has_warned or not isinstance(found, Mapping):
+            return
+        if found.get(self._principal_key) not in (None, session.principal):
+            self._has_warned = True
+            log.warning("session[%r] is set, which logs nobody in: %s", self._principal_key, _which_is_inside(found))
 
     async def _admit(self, session: RequestSession) -> None:
         await session.admit()
@@ -360,10 +373,7 @@ def session_of(request: Request) -> RequestSession:
 def _why_none(scope: Mapping[str, Any]) -> str:
     """Why there is no session, and what to do."""
     if SCOPE_KEY in scope:
-        return (
-            f"another middleware, inside of {NAME}, has put a session of its own into scope['session'] "
-            f"({type(scope.get('session')).__name__}): put that middleware around {NAME}. {WHICH_IS_OUTSIDE}"
-        )
+        return _which_is_inside(scope.get("session"))
     if any(_is_ours(each) for each in getattr(scope.get("app"), "user_middleware", ())):
         return (
             f"this code runs before {NAME}, which is further inside: put {NAME} around the middleware that asks "
@@ -372,6 +382,14 @@ def _why_none(scope: Mapping[str, Any]) -> str:
     return (
         f"there is no {NAME} around this code: app.add_middleware(SessionMiddleware, cache=cache). If there is one, "
         f"this code runs before it: in a middleware around it, or in an application around its application"
+    )
+
+
+def _which_is_inside(found: object) -> str:
+    """What to do about another session in scope["session"]."""
+    return (
+        f"another middleware, inside of {NAME}, has put a session of its own into scope['session'] "
+        f"({type(found).__module__}.{type(found).__qualname__}): put that middleware around {NAME}. {WHICH_IS_OUTSIDE}"
     )
 
 

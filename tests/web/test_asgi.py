@@ -900,6 +900,24 @@ async def test_an_application_does_not_hear_of_the_503_that_takes_its_responses_
 
 
 @in_virtual_time
+@pytest.mark.parametrize(("status", "is_recovered", "seen"), [(500, False, 503), (502, False, 502), (500, True, 500)])
+async def test_what_a_framework_made_of_a_store_that_is_away_is_503(status, is_recovered, seen):
+    async def application(scope, receive, send):
+        at.store.wire.is_down = True
+        with contextlib.suppress(StoreUnavailable):
+            await login(scope, "bob")
+        if is_recovered:
+            at.store.wire.is_down = False
+            await scope["session"].save()
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with site() as at:
+        answer = await at.browser().request(application)
+        assert (answer.status, answer.all("retry-after")) == (seen, ["1"] if seen == 503 else [])
+
+
+@in_virtual_time
 async def test_a_new_ticket_gets_to_its_owner_even_if_the_store_goes_away_then():
     async with site() as at:
         browser = await logged_in(at)

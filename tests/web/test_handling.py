@@ -185,6 +185,14 @@ def test_what_is_wrong_with_the_order(serve, application, said):
     assert answer.said.decode().startswith(said)
 
 
+@pytest.mark.parametrize(("application", "warnings"), [("signed_inside", 1), ("signed_outside", 0)])
+def test_who_sets_the_user_where_it_logs_nobody_in_is_warned_once(serve, application, warnings, capfd):
+    with serve(application) as address:
+        for path in ("/cart", "/sign-in", "/sign-in"):
+            Browser().post(address.removeprefix("unix:"), path)
+    assert capfd.readouterr().err.count("session['user'] is set, which logs nobody in: another middleware") == warnings
+
+
 def test_an_application_within_the_application_has_the_session(serve):
     with serve("mounted") as address:
         assert Browser().ask(address.removeprefix("unix:"), "GET", "/inner/").said == b"there is one"

@@ -170,8 +170,19 @@ async def tell(request):
     return PlainTextResponse("there is one")
 
 
+async def sign_in(request):
+    request.session["user"] = "alice"
+    return PlainTextResponse("welcome")
+
+
+async def shop(request):
+    request.session["cart"] = ["tea"]
+    return PlainTextResponse("it is in your cart")
+
+
 def with_middleware(*middleware):
-    return Starlette(routes=[Route("/", tell)], middleware=middleware)
+    routes = [Route("/", tell), Route("/sign-in", sign_in, methods=["POST"]), Route("/cart", shop, methods=["POST"])]
+    return Starlette(routes=routes, middleware=middleware)
 
 
 nothing = with_middleware()

@@ -154,6 +154,16 @@ def test_a_login_that_is_refused_can_be_handled(at, path):
     assert (answer.status, answer.said, browser.cookies) == (409, {"max": 3}, {})
 
 
+def test_what_the_request_has_set_is_not_written_nor_what_the_handler_sets(serve, capfd):
+    with serve("application") as address:
+        at = address.removeprefix("unix:")
+        browser = logged_in(at, "kate")
+        answer = browser.ask(at, "POST", "/unwritable")
+        assert (answer.status, answer.said) == (422, {"attribute": "when"})
+        assert browser.get(at, "/session") == {"user": "kate"}
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_the_cookie_of_what_was_done_comes_with_the_answer_of_a_handler(at):
     """Judy logs in as somebody who may not have more sessions: her own session has ended."""
     for _ in range(3):

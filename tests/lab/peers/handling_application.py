@@ -139,6 +139,17 @@ async def needs_a_place(session: CurrentSession, tasks: BackgroundTasks):
     return "kept"
 
 
+@application.exception_handler(fastticket.BadAttribute)
+async def say_which(request: Request, error: fastticket.BadAttribute):
+    request.session["said"] = error.name
+    return JSONResponse({"attribute": error.name}, 422)
+
+
+@application.post("/unwritable")
+async def set_what_no_session_holds(session: CurrentSession):
+    session.update(color="red", when=object())
+
+
 @application.post("/set/{name}")
 async def set_the_user(name: str, session: CurrentSession):
     session["user"] = name

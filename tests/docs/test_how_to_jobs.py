@@ -46,8 +46,13 @@ def worker(folder, command, environment):
             [program(name), *arguments], cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
         )
     with ending(process):
-        wait_until(lambda: " ready." in (folder / "worker.log").read_text(), "the worker is ready", JOB_BOUND_S)
+        wait_until(lambda: is_ready(process, folder / "worker.log"), "the worker is ready", JOB_BOUND_S)
         yield Worker(folder, environment)
+
+
+def is_ready(process, log):
+    assert process.poll() is None, log.read_text()
+    return " ready." in log.read_text()
 
 
 class Orders(http.server.BaseHTTPRequestHandler):
@@ -70,9 +75,11 @@ def orders(cache):
         server.cache, server.tickets = cache, []
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ Rules of this file
 - What the application sets is written before its response's first byte, by the rule of server
   errors (fastticket/web/outcome.py). `login`, `logout`, `rotate`, and `save` write at once.
 - A StoreUnavailable becomes a 503 as long as nothing was sent, also if the framework has made a 500
-  of it. Where that takes the place of a
-  response that the application has begun, the application is not told: it cannot answer twice.
+  of it. Where that takes the place of a response that the application has begun, the application is
+  not told: it cannot answer twice.
 - A request without a ticket does not wait for the store.
 - What is set later, while a response streams or in a WebSocket, is written when the application
   returns, or the connection ends.
@@ -101,13 +101,13 @@ class RequestSession(WebSession):
         self._nested = None if anonymous is None else NestedChanges(anonymous)
         super().__init__(opening.cache, cookie, visitor, principal_key, self._nested)
         self._opening = opening
-        self.acts = Acts()
+        self._acts = Acts()
 
     def load(self) -> Act[None]:
         """Read the attributes, once; with `lazy=True`, before the first look at one. Await it; in
         a thread, call it. StoreUnavailable.
         """
-        return self.acts.call("session.load", self.read)
+        return self._acts.call("session.load", self.read)
 
     def save(self) -> Act[None]:
         """Write what has changed now, not when the response begins: in a WebSocket, a stream, a
@@ -116,7 +116,7 @@ class RequestSession(WebSession):
         NotLoggedIn, BadAttribute, AttributesTooLarge, InvalidPrincipal, TooManySessions,
         StoreUnavailable. RuntimeError: a login or rotation after the response has begun.
         """
-        return self.acts.call("session.save", self.carry_out)
+        return self._acts.call("session.save", self.carry_out)
 
     def logout_everywhere(self, *, keep_this: bool = True) -> Act[int]:
         """End every session of the principal, now. Await it; in a thread, call it. Returns how many
@@ -124,7 +124,7 @@ class RequestSession(WebSession):
 
         `keep_this`: all but this one. NotLoggedIn, StoreUnavailable.
         """
-        return self.acts.call("logout_everywhere", partial(self.end_all, keep_this=keep_this))
+        return self._acts.call("logout_everywhere", partial(self.end_all, keep_this=keep_this))
 
     async def carry_out(self) -> None:
         """As of a WebSession. A visitor's nested changes are made known to who keeps them."""
@@ -320,7 +320,7 @@ def login(request: Request, principal: str, *, remember: bool = False) -> Act[No
         await session.carry_out()
 
     session = session_of(request)
-    return session.acts.call("login", log_in)
+    return session._acts.call("login", log_in)
 
 
 def logout(request: Request) -> Act[None]:
@@ -333,7 +333,7 @@ def logout(request: Request) -> Act[None]:
         await session.carry_out()
 
     session = session_of(request)
-    return session.acts.call("logout", log_out)
+    return session._acts.call("logout", log_out)
 
 
 def rotate(request: Request) -> Act[None]:
@@ -347,7 +347,7 @@ def rotate(request: Request) -> Act[None]:
         await session.carry_out()
 
     session = session_of(request)
-    return session.acts.call("rotate", replace)
+    return session._acts.call("rotate", replace)
 
 
 def logout_everywhere(request: Request, *, keep_this: bool = True) -> Act[int]:
@@ -452,7 +452,7 @@ class _Connection:
     async def save(self) -> None:
         """Write what was set since the last time, unless the response's outcome is another."""
         if self._outcome is Outcome.WRITE:
-            self._session.acts.refuse_forgotten()
+            self._session._acts.refuse_forgotten()
             await self._session.carry_out()
 
     async def _is_handled(self, error: FastticketError) -> bool:
@@ -467,7 +467,7 @@ class _Connection:
         if response is None:
             return False
         self._outcome = Outcome.DISCARD
-        self._session.acts.refuse_forgotten()
+        self._session._acts.refuse_forgotten()
         self._is_replaced = True
         await response(self._scope, self._receive, self._send_replacement)
         return True

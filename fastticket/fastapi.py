@@ -31,8 +31,17 @@ UNAUTHORIZED = 401
 POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 PLEASE_LOG_IN = "please log in"
 
-#: Only for OpenAPI: it is the middleware that reads the cookie.
-ticket_cookie = APIKeyCookie(
+
+class _CookieOfOpenAPI(APIKeyCookie):
+    """Only for OpenAPI: it is the middleware that reads the cookie. That of FastAPI 0.115
+    fails in a WebSocket, which has no Request.
+    """
+
+    async def __call__(self, request: HTTPConnection) -> None:
+        return None
+
+
+ticket_cookie = _CookieOfOpenAPI(
     name="ticket", scheme_name="ticket", description="A session ticket, given by a login.", auto_error=False
 )
 
@@ -56,7 +65,7 @@ async def current_session(connection: HTTPConnection) -> RequestSession:
 CurrentSession = Annotated[RequestSession, Depends(current_session)]
 
 
-async def optional_user(session: CurrentSession, _: Annotated[str | None, Security(ticket_cookie)]) -> str | None:
+async def optional_user(session: CurrentSession, _: Annotated[None, Security(ticket_cookie)]) -> str | None:
     """The principal that is logged in. None: nobody is."""
     return session.principal
 

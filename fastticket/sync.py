@@ -14,6 +14,7 @@ Rules of this file
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from os import PathLike
@@ -41,7 +42,8 @@ class TicketCache:
 
     Opens itself with the first call that needs it, so an object made before a server forks is
     opened in each worker; `open()` does it at once. `close()`, or the end of the interpreter,
-    writes unwritten touches. Also a context manager.
+    writes unwritten touches; so does the cache's thread when nobody has the object any more. Also a
+    context manager.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class TicketCache:
             str, CacheThread
         ] = {}  # one, or none; if two threads make one, `setdefault` decides which is used
         self._is_closed = False
+        weakref.finalize(self, _let_go, self._threads).atexit = False
 
     def __enter__(self) -> Self:
         self.open()
@@ -208,6 +211,13 @@ class TicketCache:
         return self._cache.stats
 
     @property
+    def idle_timeout_s(self) -> int:
+        """How long a session lasts without use that was begun without `remember`, in s; 0: it has
+        no such end.
+        """
+        return self._cache.idle_timeout_s
+
+    @property
     def absolute_lifetime_s(self) -> int:
         """How long a session lasts that was begun without `remember`, in s; 0: no end."""
         return self._cache.absolute_lifetime_s
@@ -276,6 +286,13 @@ class Attributes(AttributeChanges):
 
     def _load_now(self) -> None:
         self.load()
+
+
+def _let_go(threads: dict[str, CacheThread]) -> None:
+    """Nobody has the cache any more: its thread closes it, and ends."""
+    thread = threads.get("cache")
+    if thread:
+        thread.close_later()
 
 
 async def _nothing() -> None:

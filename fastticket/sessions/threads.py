@@ -14,6 +14,8 @@ Rules of this file
   interrupts neither. It cancels a call.
 - Closing writes the touches, then ends the calls that are still pending. The end of the interpreter
   closes before it waits for threads, since one of them may wait for us.
+- A call leaves its caller's context variables behind: what it begins in the cache may live long,
+  and would keep the caller's request, its form, and its application.
 - The thread belongs to the process that started it. A child process does not have it, and its
   cache is refused.
 """
@@ -23,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures.thread  # noqa: F401 - at the end of the interpreter it must come after this module: see `_close_all`
 import contextlib
+import contextvars
 import logging
 import os
 import sys
@@ -75,12 +78,14 @@ class CacheThread:
         self._waiting: set[SimpleQueue[Any]] = set()
         self._is_closing = False
         self._is_over = False
-        self._loop = uvloop.new_event_loop()
+        self._context = contextvars.Context()
+        self._loop = self._context.run(uvloop.new_event_loop)
         self._was_called = asyncio.Event()
         self._is_open = asyncio.Event()
         self._is_to_end = asyncio.Event()
         self._life: asyncio.Task[None] | None = None
-        self._thread = threading.Thread(target=self._live, name="fastticket", daemon=True)
+        begin = partial(contextvars.Context().run, self._live)
+        self._thread = threading.Thread(target=begin, name="fastticket", daemon=True)
         self._thread.start()
         _running.add(self)  # it cannot have ended yet: no other thread knows it
 
@@ -119,6 +124,14 @@ class CacheThread:
         self._wait(SimpleQueue[None]())
         self._thread.join(JOIN_S)
 
+    def close_later(self) -> None:
+        """Have the thread close the cache and end, without waiting: the garbage collector calls
+        this, in whichever thread.
+        """
+        if self._process == os.getpid():
+            self._is_closing = True
+            self._post(self._end)
+
     def _refuse_own_thread(self) -> None:
         if threading.get_ident() == self._thread.ident:
             raise CacheMisused("cache_in_its_own_thread")
@@ -135,7 +148,7 @@ class CacheThread:
 
     def _post(self, what: Callable[[], object]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(what)
+            self._loop.call_soon_threadsafe(what, context=self._context)
 
     # --- called in the cache's thread
 

@@ -14,6 +14,7 @@ Rules of this file
   errors.
 - An error of the store is also an HTTP error of 503, so that the application's error handlers for
   either are called.
+- A visitor's signed cookie is written if its content changed, also within a list or dictionary.
 - The application is told once that the ticket cannot be judged, or the session not be read: by the
   first look at the session, or by Flask, in place of the view. After that the error page may look
   at the session, and finds an empty one; a change is the same error again.
@@ -21,8 +22,10 @@ Rules of this file
 
 from __future__ import annotations
 
+import functools
+import json
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, MutableMapping
 from typing import Any, TypeVar
 
 import flask
@@ -47,6 +50,8 @@ from fastticket.wsgi import ThreadSession, of_threads, visitor_of
 __all__ = ["SessionsUnavailable", "TicketSession", "TicketSessions", "login", "logout", "logout_everywhere", "rotate"]
 
 PERMANENT_KEY = "_permanent"  # Flask's
+#: Entries by which applications with Flask's own sessions, and flask-login, say who is logged in.
+LOGIN_NAMES = ("user_id", "_user_id", "userid", "username")
 
 log = logging.getLogger("fastticket.flask")
 
@@ -77,6 +82,7 @@ class TicketSession(ThreadSession, SessionMixin):
     _failure: SessionsUnavailable | None = None  # the ticket cannot be judged, or attributes not read
     _is_marked = False  # by `session.modified = True`
     _is_permanent = False  # as `permanent` was set, without a session or signed cookie to hold it
+    _content_read: str | None = None  # the signed cookie's, before the application could change it
 
     def __init__(self, *known: Any) -> None:
         super().__init__(*known)
@@ -163,14 +169,31 @@ class TicketSession(ThreadSession, SessionMixin):
             self._anonymous.modified = value
 
     def _changes(self) -> object:
-        if self._attributes is not None:
-            return self._attributes.changes()
-        return isinstance(self._anonymous, SecureCookieSession) and self._anonymous.modified
+        return self._is_place_changed() if self._attributes is None else self._attributes.changes()
+
+    # --- the signed cookie of a visitor who is not logged in
 
     def save_place(self, interface: SessionInterface, app: flask.Flask, response: flask.Response) -> None:
         """Set the signed cookie of an anonymous visitor, or delete it, where that is due."""
-        if isinstance(self._anonymous, SecureCookieSession) and (self._anonymous or self._names_in_cookie):
-            interface.save_session(app, self._anonymous, response)
+        place = self._anonymous
+        if isinstance(place, SecureCookieSession) and (place or self._names_in_cookie):
+            place.modified = self._is_place_changed()
+            interface.save_session(app, place, response)
+
+    def login_in_place(self) -> str | None:
+        """The entry in an anonymous visitor's signed cookie that looks like a login. None: there is
+        none.
+        """
+        return next((name for name in LOGIN_NAMES if name in self._anonymous), None)
+
+    def _is_place_changed(self) -> bool:
+        """Whether its content is another. Flask itself sees assignments, but not what is done to a
+        list or dictionary.
+        """
+        place = self._anonymous
+        if not isinstance(place, SecureCookieSession):
+            return False
+        return place.modified or self._content_read not in (None, _as_text(place))
 
     # --- where the store has failed
 
@@ -178,6 +201,8 @@ class TicketSession(ThreadSession, SessionMixin):
         self._tell_failure()
         if self._failure is not None:
             return {}
+        if self._attributes is None and self._anonymous and self._content_read is None:
+            self._content_read = _as_text(self._anonymous)
         try:
             return super()._readable()
         except StoreUnavailable as error:
@@ -218,6 +243,9 @@ class TicketSession(ThreadSession, SessionMixin):
                 del self._anonymous[name]
 
     def _remedy(self, log_in: str) -> str:
+        name = self.login_in_place()
+        if name:
+            return f"{log_in}; or say that this entry is the login: TicketSessions(cache, principal_key={name!r})"
         return f"set app.secret_key, and such a visitor has Flask's signed cookie; or {log_in}"
 
 
@@ -227,13 +255,17 @@ class TicketSessions(SessionInterface):
     cache          a fastticket.sync.TicketCache; TypeError: it is another
     cookie         the ticket's; by default `TicketCookie()`. `SESSION_COOKIE_NAME` and its like
                    describe the signed cookie of visitors who are not logged in
-    principal_key  the session's entry that is the principal
+    principal_key  the session's entry that is the principal; "user" without it. An entry of another
+                   name logs nobody in. If one looks like a login, the log says so, once
     """
 
-    def __init__(self, cache: TicketCache, *, cookie: TicketCookie | None = None, principal_key: str = "user") -> None:
+    def __init__(
+        self, cache: TicketCache, *, cookie: TicketCookie | None = None, principal_key: str | None = None
+    ) -> None:
         self._cache = of_threads(cache)
         self._cookie = cookie or TicketCookie()
-        self._principal_key = principal_key
+        self._principal_key = "user" if principal_key is None else principal_key
+        self._is_key_chosen = principal_key is not None
         self._signed_cookies = SecureCookieSessionInterface()
 
     def open_session(self, app: flask.Flask, request: flask.Request) -> TicketSession:
@@ -264,6 +296,7 @@ class TicketSessions(SessionInterface):
         if outcome is Outcome.WRITE:
             try:
                 at_once(session.carry_out())
+                self._look_for_login(session)
                 session.save_place(self._signed_cookies, app, response)
             except StoreUnavailable:
                 outcome = Outcome.UNAVAILABLE
@@ -276,6 +309,11 @@ class TicketSessions(SessionInterface):
                 response.vary.add(value)
             else:
                 response.headers.add(name, value)
+
+    def _look_for_login(self, session: TicketSession) -> None:
+        name = None if self._is_key_chosen or session.is_admitted else session.login_in_place()
+        if name:
+            _warn_of_login_in_cookie(name)
 
 
 def login(principal: str, *, remember: bool = False) -> None:
@@ -330,6 +368,26 @@ def _session() -> TicketSession:
     if not isinstance(session, TicketSession):
         raise ConfigError("app.session_interface is not fastticket.flask.TicketSessions")
     return session
+
+
+@functools.cache
+def _warn_of_login_in_cookie(name: str) -> None:
+    """Say, once in a process, that an application written for Flask's own sessions seems to log
+    in.
+    """
+    log.warning(
+        "session[%r] is in the visitor's signed cookie alone, and logs nobody in: the entry of a login is session['user']. If "
+        "%r says who is logged in, use TicketSessions(cache, principal_key=%r), and set it to a str; if not, principal_key='user' "
+        "ends this warning",
+        name,
+        name,
+        name,
+    )
+
+
+def _as_text(content: MutableMapping[str, Any]) -> str:
+    """What a signed cookie would hold, to be compared."""
+    return json.dumps(SecureCookieSessionInterface.serializer.tag(dict(content)), default=repr)
 
 
 def _unavailable() -> flask.Response:

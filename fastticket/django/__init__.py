@@ -4,7 +4,9 @@ store and the keys.
     SESSION_ENGINE = "fastticket.django.sessions"
     SESSION_COOKIE_NAME = "ticket"  # the name that the other applications and the gateway use
     FASTTICKET = {"store": "redis://127.0.0.1:6379/0", "keys": "keys.toml"}
+    INSTALLED_APPS = [..., "fastticket.django"]
     MIDDLEWARE = [
+        ...
         "django.contrib.sessions.middleware.SessionMiddleware",
         "fastticket.django.middleware.TicketMiddleware",  # not Django's AuthenticationMiddleware
         ...
@@ -17,8 +19,15 @@ What FASTTICKET may hold:
     audience              the key ring's; "default" without it
     create_unknown_users  whether a principal that has no user here gets one; False without it
     cookie_partitioned    whether the session's cookie is Partitioned; False without it
+    cookie_domain_level   how many last labels of the host its Domain has, in place of
+                          SESSION_COOKIE_DOMAIN; 0 without it: the host alone
+    end_sessions_on_password_change  True without it (fastticket/django/passwords.py)
     project               a word that tells projects apart which have the same SECRET_KEY
+    test                  what is different while tests run
     all others            settings of `fastticket.TicketCache`
+
+While Django's tests run, the store is one in memory, with keys of its own: as tests have a database
+of their own, no test sees, or ends, a session of the real store. `test` has others.
 
 This file imports no model: it may be imported before Django's applications are loaded.
 """
@@ -26,6 +35,7 @@ This file imports no model: it may be imported before Django's applications are 
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -39,7 +49,13 @@ from fastticket.sync import TicketCache
 
 __all__ = ["ticket_cache"]
 
-OWN_SETTINGS = frozenset({"store", "keys", "audience", "create_unknown_users", "cookie_partitioned", "project"})
+OWN_SETTINGS = frozenset(
+    {
+        *("store", "keys", "audience", "project", "test"),
+        *("create_unknown_users", "end_sessions_on_password_change", "cookie_partitioned", "cookie_domain_level"),
+    }
+)
+TEST_STORE = "sqlite://:memory:"
 NEAR_ATTRIBUTES_BYTES = 16_000_000  # by default: a request for its user reads the attributes
 
 _making = threading.Lock()  # `functools.cache` alone lets threads that call together make one each
@@ -53,20 +69,21 @@ def ticket_cache() -> TicketCache:
     or has a setting that does not exist.
     """
     with _making:
-        return _cache_of_settings()
+        return _cache_of_settings(_are_tests_running())
 
 
 @functools.cache
-def _cache_of_settings() -> TicketCache:
+def _cache_of_settings(are_tests_running: bool) -> TicketCache:
     found = fastticket_settings()
     if "store" not in found:
         raise ImproperlyConfigured('FASTTICKET must name the store: {"store": "redis://127.0.0.1:6379/0", ...}')
     audience = found.get("audience", "default")
-    keys = (
-        Keyring.from_file(found["keys"], audience)
-        if "keys" in found
-        else Keyring.from_env("FASTTICKET_KEYS", audience=audience)
-    )
+    if "keys" in found:
+        keys = Keyring.from_file(found["keys"], audience)
+    elif are_tests_running:
+        keys = Keyring.generate(audience)
+    else:
+        keys = Keyring.from_env("FASTTICKET_KEYS", audience=audience)
     others = {name: value for name, value in found.items() if name not in OWN_SETTINGS}
     others.setdefault("near_attributes_bytes", NEAR_ATTRIBUTES_BYTES)
     try:
@@ -76,8 +93,21 @@ def _cache_of_settings() -> TicketCache:
 
 
 def fastticket_settings() -> Mapping[str, Any]:
-    """The project's setting FASTTICKET. ImproperlyConfigured: it is missing, or empty."""
+    """The project's setting FASTTICKET; while Django's tests run, without the real store and keys.
+    ImproperlyConfigured: it is missing, or empty.
+    """
     found = getattr(settings, "FASTTICKET", None)
     if not found:
         raise ImproperlyConfigured('FASTTICKET is missing: {"store": "redis://127.0.0.1:6379/0", "keys": "keys.toml"}')
-    return found
+    return _for_tests(found) if _are_tests_running() else found
+
+
+def _for_tests(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    others = {name: value for name, value in found.items() if name not in ("store", "keys")}
+    return {**others, "store": TEST_STORE, **found.get("test", {})}
+
+
+def _are_tests_running() -> bool:
+    """Whether `setup_test_environment()` was called: by `manage.py test`, by pytest-django."""
+    state = getattr(sys.modules.get("django.test.utils"), "_TestState", None)
+    return hasattr(state, "saved_data")

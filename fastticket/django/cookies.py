@@ -1,8 +1,8 @@
 """The cookie of Django's sessions, as SESSION_COOKIE_* and FASTTICKET describe it.
 
 Django's SessionMiddleware sets and deletes the cookie. Here a response gets what Django cannot say:
-`Secure` where SESSION_COOKIE_SECURE is not set, `Partitioned`, and the values that clear other
-cookies of its name (fastticket/web/cookies.py).
+`Secure` where SESSION_COOKIE_SECURE is not set, `Partitioned`, a Domain that depends on the host,
+and the values that clear other cookies of its name (fastticket/web/cookies.py).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ SETTINGS = {
     "path": "SESSION_COOKIE_PATH",
     "same_site": "SESSION_COOKIE_SAMESITE",
     "domain": "SESSION_COOKIE_DOMAIN",
+    "domain_level": 'FASTTICKET["cookie_domain_level"]',
     "is_partitioned": 'FASTTICKET["cookie_partitioned"]',
 }
 HTTP_ONLY_PREFIXES = "__host-http-", "__http-"  # of names that browsers take only with HttpOnly
@@ -39,23 +40,40 @@ class Origin(NamedTuple):
     is_https: bool
 
 
+class Additions(NamedTuple):
+    """What the cookies of a session get whenever they are set."""
+
+    is_secure: bool = False
+    is_partitioned: bool = False
+    domain: str = ""
+
+
 def ticket_cookie() -> TicketCookie:
     """The cookie that the settings describe. ImproperlyConfigured: browsers would refuse it."""
     same_site = settings.SESSION_COOKIE_SAMESITE or "Lax"  # as browsers have it without the attribute
+    more = fastticket_settings()
     return _cookie_of(
         settings.SESSION_COOKIE_NAME,
         settings.SESSION_COOKIE_SECURE if settings.is_overridden("SESSION_COOKIE_SECURE") else None,
         settings.SESSION_COOKIE_PATH,
         same_site.capitalize() if isinstance(same_site, str) else same_site,
         settings.SESSION_COOKIE_DOMAIN or "",
-        fastticket_settings().get("cookie_partitioned", False),
+        more.get("cookie_domain_level", 0),
+        more.get("cookie_partitioned", False),
         settings.SESSION_COOKIE_HTTPONLY,
     )
 
 
 @functools.lru_cache(maxsize=16)
 def _cookie_of(
-    name: str, is_secure: Any, path: str, same_site: Any, domain: str, is_partitioned: bool, is_http_only: bool
+    name: str,
+    is_secure: Any,
+    path: str,
+    same_site: Any,
+    domain: str,
+    domain_level: int,
+    is_partitioned: bool,
+    is_http_only: bool,
 ) -> TicketCookie:
     options: dict[str, Any] = {
         "name": name,
@@ -63,9 +81,10 @@ def _cookie_of(
         "path": path,
         "same_site": same_site,
         "domain": domain,
+        "domain_level": domain_level,
         "is_partitioned": is_partitioned,
     }
-    faults = [f"{SETTINGS[option]}: {reason}" for option, reason in faults_of(**options, domain_level=0)]
+    faults = [f"{SETTINGS[option]}: {reason}" for option, reason in faults_of(**options)]
     if not is_http_only and str(name).lower().startswith(HTTP_ONLY_PREFIXES):
         faults.append(f"SESSION_COOKIE_HTTPONLY: browsers take {name} only with it")
     if faults:
@@ -87,11 +106,13 @@ def complete(response: HttpResponseBase, origin: Origin) -> None:
     on, the attributes that Django's settings cannot say.
     """
     cookie = ticket_cookie()
-    is_secure = cookie.is_secure(origin.host, is_https=origin.is_https)
-    is_partitioned = bool(fastticket_settings().get("cookie_partitioned", False))
-    if is_secure or is_partitioned:
-        names = frozenset((cookie.name, cookie.seen_name))
-        response.cookies = CompletedCookies.of(response.cookies, names, is_secure, is_partitioned)
+    more = Additions(
+        is_secure=cookie.is_secure(origin.host, is_https=origin.is_https),
+        is_partitioned=bool(fastticket_settings().get("cookie_partitioned", False)),
+        domain=cookie.domain(origin.host),
+    )
+    if any(more):
+        response.cookies = CompletedCookies.of(response.cookies, frozenset((cookie.name, cookie.seen_name)), more)
 
 
 def add(response: HttpResponseBase, values: Iterable[str]) -> None:
@@ -122,16 +143,14 @@ class CompletedCookies(SimpleCookie):
     """A response's cookies: some names get attributes whenever they are set."""
 
     _names: frozenset[str] = frozenset()
-    _is_secure = _is_partitioned = False
+    _more = Additions()
 
     @classmethod
-    def of(
-        cls, cookies: SimpleCookie, names: frozenset[str], is_secure: bool, is_partitioned: bool
-    ) -> CompletedCookies:
+    def of(cls, cookies: SimpleCookie, names: frozenset[str], more: Additions) -> CompletedCookies:
         """The cookies of a response, and which attributes the names in `names` get."""
         made = cls()
         made.update(cookies)
-        made._names, made._is_secure, made._is_partitioned = names, is_secure, is_partitioned
+        made._names, made._more = names, more
         return made
 
     def __setitem__(self, key: str, value: str | Morsel[str]) -> None:
@@ -139,9 +158,11 @@ class CompletedCookies(SimpleCookie):
         if key not in self._names:
             return
         morsel = self[key]
-        if self._is_partitioned:
+        if self._more.is_partitioned:
             morsel = PartitionedMorsel()
             morsel.set(key, self[key].value, self[key].coded_value)
             super().__setitem__(key, morsel)
-        if self._is_secure:
+        if self._more.is_secure:
             morsel["secure"] = True
+        if self._more.domain:
+            morsel["domain"] = self._more.domain

@@ -38,11 +38,29 @@ def lifetimes_s(expiry: Any, issued_at_ms: int | None, usual_s: float) -> Lifeti
     since the absolute lifetime counts from the login; None: the session begins now. `usual_s`: the
     usual absolute lifetime; 0: none.
     """
-    age_s = time.time() - issued_at_ms / 1000 if issued_at_ms is not None else 0.0
+    age_s = _age_s(issued_at_ms)
     if isinstance(expiry, str):
         return math.inf, math.ceil(age_s + _left_s(expiry))
     idle_s = math.ceil(expiry)
     return idle_s, max(usual_s, math.ceil(age_s + idle_s)) if usual_s else math.inf
+
+
+def usual_again_s(issued_at_ms: int | None, idle_s: float, absolute_s: float) -> Lifetimes:
+    """The usual lifetimes of a ticket that is made now, in place of what `set_expiry` had said.
+
+    `idle_s`, `absolute_s`: the usual ones; 0: none. The absolute one counts from now, as in Django.
+    """
+    return idle_s or math.inf, math.ceil(_age_s(issued_at_ms) + absolute_s) if absolute_s else math.inf
+
+
+def ends_in_s(lifetimes: Lifetimes, issued_at_ms: int) -> float:
+    """In how many seconds a session with these lifetimes ends if it is unused; math.inf: never."""
+    idle_s, absolute_s = (math.inf if each is None else each for each in lifetimes)
+    return min(idle_s, absolute_s - _age_s(issued_at_ms))
+
+
+def _age_s(issued_at_ms: int | None) -> float:
+    return time.time() - issued_at_ms / 1000 if issued_at_ms is not None else 0.0
 
 
 def _left_s(moment: str) -> float:

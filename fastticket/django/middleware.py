@@ -9,6 +9,8 @@ Rules of this file
   (fastticket/web/outcome.py), and Django's own.
 - Whatever the response is: if attributes were written, it says so to the client
   (fastticket/web/readyourwrites.py).
+- A password that the request changes ends the other sessions of its user, and this one unless
+  Django is told to keep it (fastticket/django/passwords.py).
 - A request with several session cookies is anonymous, and its response clears them.
 """
 
@@ -29,7 +31,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.cache import patch_vary_headers
 from django.utils.functional import SimpleLazyObject
 
-from fastticket.django import cookies
+from fastticket.django import cookies, passwords
 from fastticket.django.sessions import SessionStore
 from fastticket.errors import StoreUnavailable, TicketRefused
 from fastticket.web.outcome import UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, UNAVAILABLE_STATUS, Outcome, outcome_of
@@ -44,7 +46,8 @@ class TicketMiddleware(AuthenticationMiddleware):
     """Sets `request.user` to the user of the ticket's principal. 503: the store does not answer, so
     the ticket cannot be judged.
 
-    It stands right after SessionMiddleware, in place of AuthenticationMiddleware.
+    It stands in place of AuthenticationMiddleware; with CSRF_USE_SESSIONS, before
+    CsrfViewMiddleware.
     ImproperlyConfigured: browsers would refuse the cookie that the settings describe, or
     SESSION_ENGINE is another.
     """
@@ -63,6 +66,7 @@ class TicketMiddleware(AuthenticationMiddleware):
             )
         _find_session(request)
         session = request.session
+        passwords.serving.set(session)
         try:
             session._admit()
             if settings.CSRF_USE_SESSIONS:  # CsrfViewMiddleware reads it, where a failure is no 503
@@ -88,6 +92,7 @@ class TicketMiddleware(AuthenticationMiddleware):
         cookies.
         """
         response = self._write(request, response)
+        passwords.serving.set(None)
         if _is_cookie_deleted(request):
             request.session._seen.forget()
         _prepare_cookies(request, response)
@@ -101,7 +106,7 @@ class TicketMiddleware(AuthenticationMiddleware):
             case Outcome.UNAVAILABLE:
                 return _unavailable(request)
             case Outcome.DISCARD:
-                session.modified = False
+                session._discard()
                 return response
         ticket = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
         try:
@@ -143,6 +148,7 @@ def _prepare_cookies(request: HttpRequest, response: HttpResponse) -> None:
     SessionMiddleware, and clear others of their names.
     """
     session = request.session
+    session._is_for_cookie = True
     is_new = session.modified and not session.is_empty()
     is_replaced = is_new or _is_cookie_deleted(request)
     has_news = session._seen_news() is not None

@@ -23,6 +23,7 @@ Rules of this file
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Mapping, MutableMapping
 from datetime import datetime, timedelta
@@ -40,9 +41,9 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from fastticket.core.check import Session
-from fastticket.django import ticket_cache
+from fastticket.django import passwords, ticket_cache
 from fastticket.django.anonymous import is_ticket, signed, unsigned
-from fastticket.django.expiry import EXPIRY, Lifetimes, is_past, lifetimes_s
+from fastticket.django.expiry import EXPIRY, Lifetimes, ends_in_s, is_past, lifetimes_s, usual_again_s
 from fastticket.django.logins import NOTE_KEYS, Note, id_of, note_names, principal_of
 from fastticket.django.shared import SharedData, is_hidden
 from fastticket.django.users import SessionUser
@@ -72,9 +73,14 @@ class SessionStore(SessionBase):
         self._login_details: Mapping[str, str] = NO_DETAILS
         self._is_key_due = False  # another ticket, by `cycle_key`
         self._is_expiry_due = False  # by `set_expiry`
+        self._had_expiry = False  # before `set_expiry` took it back
+        self._is_for_cookie = False  # the response is done: Django's SessionMiddleware asks for how long
         self._is_cookie_due = False  # the ticket is another one, or its cookie lasts otherwise
         self._ends_with_browser: bool | None = None  # the cookie of a ticket that was made here
         self._has_failed = False  # the store, in this request
+        self._is_password_new = False  # since this request's user was saved
+        self._is_kept = False  # in spite of that: it has another ticket since
+        self._first_seen_with = ""  # the hash of a password, to be written down
         self._seen = SeenVersion(())
         self._ambiguous_keys: list[str] = []  # those of the request, if it brought several
         self._ambiguous_path = ""  # of that request
@@ -174,6 +180,47 @@ class SessionStore(SessionBase):
             user = self._found_user.claimed()
             self._login_due = "" if user.is_anonymous else principal_of(user)
 
+    # --- a password that is another now (fastticket/django/passwords.py)
+
+    def _kept_for(self, principal: str) -> Session | None:
+        """As `passwords.RequestSession` says."""
+        if self._admitted is None or self._admitted.principal != principal:
+            return None
+        self._is_password_new = True
+        return self._admitted
+
+    def _end_if_password_is_new(self) -> None:
+        """End a session that `update_session_auth_hash()` has not kept. StoreUnavailable."""
+        data = self.__dict__.get("_session_cache")
+        is_renewed = self._is_kept or (isinstance(data, SharedData) and data.is_hash_renewed)
+        if self._is_password_new and not is_renewed:
+            self.flush()
+
+    def _has_old_password(self, user: AbstractBaseUser) -> bool:
+        """As `NotedSession` says."""
+        data = self._session
+        can_tell = isinstance(data, SharedData) and hasattr(user, "get_session_auth_hash")
+        if not can_tell or not passwords.ends_sessions():
+            return False
+        known, now = data.first_seen(), user.get_session_auth_hash()
+        if known != now:
+            self._first_seen_with = now
+        return known is not None and not passwords.has_hash(user, known)
+
+    def _write_first_seen(self) -> bool:
+        """Whether all that there is to write is with which password the session was first seen. It
+        is written, or will be with the next request.
+        """
+        data = self.__dict__.get("_session_cache")
+        if not self._first_seen_with or not isinstance(data, SharedData) or data.note() is not None:
+            return False
+        is_alone = data.see_first(self._first_seen_with)
+        if not is_alone or self._is_key_due or self._is_expiry_due or self._is_cookie_due:
+            return False
+        with contextlib.suppress(StoreUnavailable, TicketRefused):
+            data.attributes.save()
+        return True
+
     # --- its content
 
     def load(self) -> MutableMapping[str, Any]:
@@ -223,7 +270,9 @@ class SessionStore(SessionBase):
         self._session_key = None
         self._admitted = self._ends_with_browser = None
         self._login_due, self._login_details = "", NO_DETAILS
-        self._is_key_due = self._is_expiry_due = self._is_cookie_due = False
+        self._is_key_due = self._is_expiry_due = self._is_cookie_due = self._had_expiry = False
+        self._is_password_new = False
+        self._first_seen_with = ""
         self._session_cache = {}
 
     async def aget(self, key: str, default: Any = None) -> Any:
@@ -246,12 +295,21 @@ class SessionStore(SessionBase):
 
         StoreUnavailable; UpdateError: the session has ended.
         """
+        self._end_if_password_is_new()
         self._notice_login()
         if not self._login_due and not is_ticket(self.session_key):
             return False
-        self.save()
+        if not self._write_first_seen():
+            self.save()
         self.modified = self._is_cookie_due
         return self.modified
+
+    def _discard(self) -> None:
+        """Save nothing: the request has failed. A password that it has changed stays changed."""
+        self.modified = False
+        if self._is_password_new and not self._is_kept:
+            with contextlib.suppress(StoreUnavailable):
+                self.flush()
 
     def save(self, must_create: bool = False) -> None:
         """Make the ticket that a login waits for; write attributes; replace the ticket. Of an
@@ -327,6 +385,7 @@ class SessionStore(SessionBase):
             str(self.session_key), idle_timeout_s=idle_timeout_s, absolute_lifetime_s=absolute_lifetime_s
         )
         self._continue_with(ticket, ends_with_browser)
+        self._is_kept |= is_password_new
         if is_password_new:
             ticket_cache().logout_everywhere(self._principal, keep=self._admitted)
 
@@ -435,33 +494,46 @@ class SessionStore(SessionBase):
         None: the usual lifetimes.
 
         A ticket says how long it lives, so the present one is replaced by another when the session
-        is saved. 0 and None change the cookie alone.
+        is saved. 0 and None do that only after another expiry; otherwise, they change the cookie
+        alone.
         """
+        self._had_expiry |= not value and bool(self.get(EXPIRY))
         super().set_expiry(value)
         self._is_expiry_due = self._is_cookie_due = True
 
     async def aset_expiry(self, value: float | datetime | timedelta | None) -> None:
         """As `set_expiry`."""
+        self._had_expiry |= not value and bool(await self.aget(EXPIRY))
         await super().aset_expiry(value)
         self._is_expiry_due = self._is_cookie_due = True
 
     def get_expiry_age(self, **kwargs: Any) -> int:
-        """Seconds until the session ends however much it is used; of an anonymous one, as in
-        Django. StoreUnavailable.
+        """Seconds until the session ends if it is not used; of an anonymous one, as in Django.
+        StoreUnavailable.
+
+        To SessionMiddleware, which asks when the response is done: until it ends however much it is
+        used. A cookie that went earlier would log out who does use it.
         """
         admitted = None if kwargs else self._admit()
         if admitted is None:
             return super().get_expiry_age(**kwargs)
-        if admitted.absolute_deadline_ms == NEVER_MS:
-            return self.get_session_cookie_age()
-        return max(0, round(admitted.absolute_deadline_ms / 1000 - time.time()))
+        left_s = _until_s(admitted.absolute_deadline_ms) if self._is_for_cookie else self._unused_s(admitted)
+        return self.get_session_cookie_age() if left_s == math.inf else max(0, round(left_s))
+
+    def _unused_s(self, admitted: Session) -> float:
+        """In how many seconds it ends if it is not used, by its ticket or by `set_expiry`."""
+        if self._is_expiry_due and any(lifetimes := self._lifetimes_s()):
+            return ends_in_s(lifetimes, admitted.issued_at_ms)
+        expiry = self.get(EXPIRY)
+        idle_s = expiry if expiry and not isinstance(expiry, str) else math.inf
+        return min(idle_s, _until_s(admitted.idle_deadline_ms), _until_s(admitted.absolute_deadline_ms))
 
     async def aget_expiry_age(self, **kwargs: Any) -> int:
         """As `get_expiry_age`."""
         return await sync_to_async(self.get_expiry_age)(**kwargs)
 
     def get_expiry_date(self, **kwargs: Any) -> datetime:
-        """When the session ends however much it is used; of an anonymous one, as in Django.
+        """When the session ends if it is not used; of an anonymous one, as in Django.
         StoreUnavailable.
         """
         if kwargs or self._admit() is None:
@@ -485,11 +557,17 @@ class SessionStore(SessionBase):
 
     def _lifetimes_s(self) -> Lifetimes:
         """Those of a ticket that is made now."""
-        expiry = self.get(EXPIRY)
-        if not expiry:
-            return None, None
-        admitted = self._admit()
-        return lifetimes_s(expiry, admitted.issued_at_ms if admitted else None, ticket_cache().absolute_lifetime_s)
+        expiry, admitted, cache = self.get(EXPIRY), self._admit(), ticket_cache()
+        issued_at_ms = admitted.issued_at_ms if admitted else None
+        if expiry:
+            return lifetimes_s(expiry, issued_at_ms, cache.absolute_lifetime_s)
+        if self._had_expiry:
+            return usual_again_s(issued_at_ms, cache.idle_timeout_s, cache.absolute_lifetime_s)
+        return None, None
+
+
+def _until_s(deadline_ms: int) -> float:
+    return math.inf if deadline_ms == NEVER_MS else deadline_ms / 1000 - time.time()
 
 
 @receiver(user_logged_in, dispatch_uid="fastticket")

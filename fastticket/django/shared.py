@@ -4,6 +4,8 @@ projects, and with the note of the login.
 Rules of this file
 - Django's note keys are there when asked for by name, and in no iteration. Where this project has
   noted nothing, their values are those of the principal's user here; what is set of them is kept.
+- A session from elsewhere has, in the place of the note, the hash of the password with which this
+  project first saw it (fastticket/django/passwords.py).
 - A session that turns out to be over when it is read is an empty one, as with every engine. What
   was set before that moves into the anonymous session.
 """
@@ -19,6 +21,8 @@ from fastticket.django.logins import NOTE_KEYS, Note, note_names
 from fastticket.errors import StoreUnavailable, TicketRefused
 from fastticket.sessions.attributes import RESERVED
 from fastticket.sync import Attributes
+
+FIRST_SEEN = "first_seen"  # the key of that hash
 
 
 class Owner(Protocol):
@@ -101,8 +105,24 @@ class SharedData(MutableMapping[str, Any]):
         """
         if self._new_note is not None:
             return self._new_note
+        held = self._held_note()
+        return None if FIRST_SEEN in held else held or None
+
+    def first_seen(self) -> str | None:
+        """The hash of the password with which this project has first seen a session from elsewhere.
+        None: it has not, or the login was here. StoreUnavailable.
+        """
+        return self._held_note().get(FIRST_SEEN)
+
+    def see_first(self, password_hash: str) -> bool:
+        """Keep this hash when the session is saved. Whether nothing else would be written."""
+        is_alone = not self.attributes.changes()
+        self.attributes[next(iter(note_names()))] = {FIRST_SEEN: password_hash}
+        return is_alone
+
+    def _held_note(self) -> Note:
         held = self.read()
-        return next((held[name] for name in note_names() if isinstance(held.get(name), dict)), None)
+        return next((held[name] for name in note_names() if isinstance(held.get(name), dict)), {})
 
     def _note_or_derived(self) -> Note:
         note = self.note()

@@ -2,7 +2,7 @@
 
 A session with a note of this project (fastticket/django/logins.py) is asked of the backend in the
 note, by Django's own `get_user`. One without a note began elsewhere: the user of the principal's
-name counts.
+name counts, unless the password has changed since the session was first seen here.
 """
 
 from __future__ import annotations
@@ -27,6 +27,14 @@ class NotedSession(Protocol):
 
     def _note(self) -> Note | None:
         """What this project has noted of the login. None: nothing."""
+
+    def _has_old_password(self, user: AbstractBaseUser) -> bool:
+        """Whether a session from elsewhere was first seen here when the user had another password.
+        StoreUnavailable.
+        """
+
+    def flush(self) -> None:
+        """End the session. StoreUnavailable."""
 
 
 class SessionUser:
@@ -80,4 +88,7 @@ class SessionUser:
         if principal != self._elsewhere_principal:
             self._elsewhere = user_from_elsewhere(request, principal)
             self._elsewhere_principal = principal
+            if self._elsewhere and self._session._has_old_password(self._elsewhere[0]):
+                self._elsewhere = None
+                self._session.flush()
         return self._elsewhere and self._elsewhere[0]

@@ -428,6 +428,13 @@ class TicketCache:
         return self._keeper.was_started
 
     @property
+    def idle_timeout_s(self) -> int:
+        """How long a session lasts without use that was begun without `remember`, in s; 0: it has
+        no such end.
+        """
+        return self._settings.idle_timeout_s
+
+    @property
     def absolute_lifetime_s(self) -> int:
         """How long a session lasts that was begun without `remember`, in s; 0: no end."""
         return self._settings.absolute_lifetime_s

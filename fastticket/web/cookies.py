@@ -182,10 +182,13 @@ class TicketCookie:
         """Whether `is_secure` was left to None, and no other option needs a Secure cookie."""
         return self._is_secure is None
 
+    def domain(self, host: str) -> str:
+        """The Domain attribute in the response to a request for this Host; empty: none."""
+        return self._domain or parent_domain(host, self._domain_level)
+
     def _place(self, host: str) -> _Place:
         """The place of the cookie that `set` sets."""
-        domain = self._domain or parent_domain(host, self._domain_level)
-        return _Place(domain, self._path, self._is_partitioned)
+        return _Place(self.domain(host), self._path, self._is_partitioned)
 
     def _other_places(self, host: str, is_https: bool, asked_path: str) -> tuple[list[_Place], list[_Place]]:
         """The other places whose cookies come with requests to this host: those on the usual paths,

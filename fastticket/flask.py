@@ -22,7 +22,6 @@ Rules of this file
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 from collections.abc import Coroutine, MutableMapping
@@ -54,6 +53,8 @@ PERMANENT_KEY = "_permanent"  # Flask's
 LOGIN_NAMES = ("user_id", "_user_id", "userid", "username")
 
 log = logging.getLogger("fastticket.flask")
+
+_warned_of: set[str] = set()  # of LOGIN_NAMES, in this process
 
 T = TypeVar("T")
 
@@ -312,7 +313,8 @@ class TicketSessions(SessionInterface):
 
     def _look_for_login(self, session: TicketSession) -> None:
         name = None if self._is_key_chosen or session.is_admitted else session.login_in_place()
-        if name:
+        if name and name not in _warned_of:
+            _warned_of.add(name)
             _warn_of_login_in_cookie(name)
 
 
@@ -370,11 +372,8 @@ def _session() -> TicketSession:
     return session
 
 
-@functools.cache
 def _warn_of_login_in_cookie(name: str) -> None:
-    """Say, once in a process, that an application written for Flask's own sessions seems to log
-    in.
-    """
+    """Say that an application that was written for Flask's own sessions seems to log in."""
     log.warning(
         "session[%r] is in the visitor's signed cookie alone, and logs nobody in: the entry of a login is session['user']. If "
         "%r says who is logged in, use TicketSessions(cache, principal_key=%r), and set it to a str; if not, principal_key='user' "

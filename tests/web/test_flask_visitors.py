@@ -53,7 +53,7 @@ def doing(app):
 
 @pytest.fixture(autouse=True)
 def not_warned_yet():
-    fastticket.flask._warn_of_login_in_cookie.cache_clear()
+    fastticket.flask._warned_of.clear()
 
 
 # --- changes within a value

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from http.cookies import SimpleCookie
+from urllib.parse import urlencode
 
 from conftest import BOUND_S
 
@@ -48,12 +49,15 @@ class Visitor:
     def ticket(self, ticket):
         self.cookies["ticket"] = ticket
 
-    def ask(self, path, method="GET"):
-        """(status, what the answer says)."""
+    def ask(self, path, method="GET", form=None):
+        """(status, what the answer says). `form`: the fields of one that is sent."""
         said = "; ".join(f"{name}={value}" for name, value in self.cookies.items() if value)
         connection = http.client.HTTPConnection(next(self._addresses), timeout=2 * BOUND_S)
         with contextlib.closing(connection):
-            connection.request(method, path, headers={"Cookie": said} if said else {})
+            headers = {"Cookie": said} if said else {}
+            if form is not None:
+                headers["Content-Type"] = "application/x-www-form-urlencoded"
+            connection.request(method, path, form and urlencode(form), headers)
             response = connection.getresponse()
             body = response.read()
         cookies = SimpleCookie()

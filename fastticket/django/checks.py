@@ -1,43 +1,64 @@
-"""What `manage.py check`, and every start of Django, says about the settings."""
+"""What `manage.py check`, and every start of Django, says about MIDDLEWARE."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.core import checks
 from django.core.checks import CheckMessage
+from django.middleware.csrf import CsrfViewMiddleware
+from django.utils.module_loading import import_string
 
 ENGINE = "fastticket.django.sessions"
 OURS = "fastticket.django.middleware.TicketMiddleware"
 DJANGOS = "django.contrib.auth.middleware.AuthenticationMiddleware"
-CSRF = "django.middleware.csrf.CsrfViewMiddleware"
 
 
 @checks.register()
 def check_middleware(**_: Any) -> list[CheckMessage]:
-    """Whether TicketMiddleware stands where it can do its work."""
-    return list(_faults(list(settings.MIDDLEWARE))) if settings.SESSION_ENGINE == ENGINE else []
+    """Whether TicketMiddleware, or a subclass, stands where it can do its work."""
+    if settings.SESSION_ENGINE != ENGINE:
+        return []
+    try:
+        return list(_faults([import_string(path) for path in settings.MIDDLEWARE]))
+    except ImportError:  # Django says so itself, when it loads them
+        return []
 
 
-def _faults(middleware: list[str]) -> Iterator[CheckMessage]:
-    if OURS not in middleware:
+def _faults(middleware: list[Any]) -> Iterator[CheckMessage]:
+    from fastticket.django.middleware import TicketMiddleware  # only a process that needs it loads the engine
+
+    ours = _first(middleware, TicketMiddleware)
+    if ours is None:
         yield checks.Error(
             f"SESSION_ENGINE is {ENGINE}, and MIDDLEWARE has no TicketMiddleware.",
             hint=f"Put {OURS} in the place of {DJANGOS}.",
             id="fastticket.E001",
         )
         return
-    if DJANGOS in middleware:
+    if any(_is_a(each, AuthenticationMiddleware) and not _is_a(each, TicketMiddleware) for each in middleware):
         yield checks.Warning(
             "MIDDLEWARE has both TicketMiddleware and Django's AuthenticationMiddleware.",
             hint=f"Remove {DJANGOS}: the other one stands in its place.",
             id="fastticket.W001",
         )
-    if settings.CSRF_USE_SESSIONS and CSRF in middleware and middleware.index(CSRF) < middleware.index(OURS):
+    csrf = _first(middleware, CsrfViewMiddleware)
+    if settings.CSRF_USE_SESSIONS and csrf is not None and csrf < ours:
         yield checks.Warning(
             "With CSRF_USE_SESSIONS, CsrfViewMiddleware needs the session before TicketMiddleware has judged it.",
             hint=f"Move {OURS} up, to right behind SessionMiddleware.",
             id="fastticket.W002",
         )
+
+
+def _first(middleware: list[Any], kind: type) -> int | None:
+    """The place of the first that is of this class or a subclass. None: there is none."""
+    return next((place for place, each in enumerate(middleware) if _is_a(each, kind)), None)
+
+
+def _is_a(each: Any, kind: type) -> bool:
+    return inspect.isclass(each) and issubclass(each, kind)

@@ -107,6 +107,19 @@ def test_a_mail_backend_in_memory_is_no_test(at, monkeypatch):
 # --- what `manage.py check` says
 
 
+def __getattr__(name):
+    """What MIDDLEWARE may name, too; Django's classes can be imported only in a project."""
+    if name != "OwnMiddleware":
+        raise AttributeError(name)
+    from fastticket.django.middleware import TicketMiddleware
+
+    return type(name, (TicketMiddleware,), {})
+
+
+def middleware_function(get_response):
+    return get_response
+
+
 def said_of(at, *middleware, **settings):
     from django.core.checks import run_checks
 
@@ -116,6 +129,8 @@ def said_of(at, *middleware, **settings):
 
 def test_a_check_finds_what_is_wrong_with_the_middleware(at):
     assert said_of(at, SESSIONS, CSRF, OURS) == []
+    assert said_of(at, SESSIONS, f"{__name__}.OwnMiddleware", f"{__name__}.middleware_function") == []
+    assert said_of(at, SESSIONS, f"{__name__}.is_not_there") == []
     assert said_of(at, SESSIONS, DJANGOS) == ["fastticket.E001"]
     assert said_of(at, SESSIONS, OURS, DJANGOS) == ["fastticket.W001"]
     assert said_of(at, SESSIONS, CSRF, OURS, CSRF_USE_SESSIONS=True) == ["fastticket.W002"]

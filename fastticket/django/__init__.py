@@ -14,8 +14,9 @@ store and the keys.
 
 What FASTTICKET may hold:
 
-    store                 the store's URL, as of `fastticket.open_store`
-    keys                  the key file; without it the environment's FASTTICKET_KEYS has the keys
+    store                 the store's URL, as of `fastticket.open_store`, or a store
+    keys                  the key file, or a key ring; without it FASTTICKET_KEYS of the environment
+                          has the keys
     audience              the key ring's; "default" without it
     create_unknown_users  whether a principal that has no user here gets one; False without it
     cookie_partitioned    whether the session's cookie is Partitioned; False without it
@@ -77,19 +78,23 @@ def _cache_of_settings(are_tests_running: bool) -> TicketCache:
     found = fastticket_settings()
     if "store" not in found:
         raise ImproperlyConfigured('FASTTICKET must name the store: {"store": "redis://127.0.0.1:6379/0", ...}')
-    audience = found.get("audience", "default")
-    if "keys" in found:
-        keys = Keyring.from_file(found["keys"], audience)
-    elif are_tests_running:
-        keys = Keyring.generate(audience)
-    else:
-        keys = Keyring.from_env("FASTTICKET_KEYS", audience=audience)
+    store = open_store(found["store"]) if isinstance(found["store"], str) else found["store"]
+    keys = _keys_of(found, are_tests_running)
     others = {name: value for name, value in found.items() if name not in OWN_SETTINGS}
     others.setdefault("near_attributes_bytes", NEAR_ATTRIBUTES_BYTES)
     try:
-        return TicketCache(open_store(found["store"]), keys, **others)
+        return TicketCache(store, keys, **others)
     except TypeError as error:
         raise ImproperlyConfigured(f"FASTTICKET: {error}") from error
+
+
+def _keys_of(found: Mapping[str, Any], are_tests_running: bool) -> Keyring:
+    keys, audience = found.get("keys"), found.get("audience", "default")
+    if isinstance(keys, Keyring):
+        return keys
+    if keys is not None:
+        return Keyring.from_file(keys, audience)
+    return Keyring.generate(audience) if are_tests_running else Keyring.from_env("FASTTICKET_KEYS", audience=audience)
 
 
 def fastticket_settings() -> Mapping[str, Any]:

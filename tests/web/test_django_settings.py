@@ -82,6 +82,16 @@ def test_tests_may_have_another_store_if_the_settings_say_so(testing, tmp_path):
     assert cache.idle_timeout_s == 78
 
 
+def test_store_and_keys_may_be_objects(testing):
+    from fastticket import Keyring, open_store
+
+    begin, opened = testing
+    keys = Keyring.generate()
+    cache = begin(test={"store": open_store("sqlite://:memory:"), "keys": keys})
+    assert opened == []
+    assert keys.verify(cache.login("alice"), 0).principal == "alice"
+
+
 def test_a_cache_that_was_made_before_the_tests_is_not_theirs(at, monkeypatch):
     from django.test.utils import setup_test_environment, teardown_test_environment
 

@@ -168,6 +168,7 @@ class TicketSession(ThreadSession, SessionMixin):
         self._is_marked = value
         if isinstance(self._anonymous, SecureCookieSession) and self._attributes is None:
             self._anonymous.modified = value
+            self._content_read = None
 
     def _changes(self) -> object:
         return self._is_place_changed() if self._attributes is None else self._attributes.changes()

@@ -47,7 +47,7 @@ from fastticket.django.expiry import EXPIRY, Lifetimes, ends_in_s, is_past, life
 from fastticket.django.logins import NOTE_KEYS, Note, id_of, note_names, principal_of
 from fastticket.django.shared import SharedData, is_hidden
 from fastticket.django.users import SessionUser
-from fastticket.errors import InvalidPrincipal, StoreUnavailable, TicketRefused, Verdict
+from fastticket.errors import AttributesTooLarge, InvalidPrincipal, StoreUnavailable, TicketRefused, Verdict
 from fastticket.stores.contract import NEVER_MS, NEVER_WRITTEN, NO_DETAILS
 from fastticket.sync import Attributes
 from fastticket.web.readyourwrites import SeenVersion
@@ -209,7 +209,7 @@ class SessionStore(SessionBase):
 
     def _write_first_seen(self) -> bool:
         """Whether all that there is to write is with which password the session was first seen. It
-        is written, or will be with the next request.
+        is written; or, if that fails, the next request tries again.
         """
         data = self.__dict__.get("_session_cache")
         if not self._first_seen_with or not isinstance(data, SharedData) or data.note() is not None:
@@ -217,7 +217,7 @@ class SessionStore(SessionBase):
         is_alone = data.see_first(self._first_seen_with)
         if not is_alone or self._is_key_due or self._is_expiry_due or self._is_cookie_due:
             return False
-        with contextlib.suppress(StoreUnavailable, TicketRefused):
+        with contextlib.suppress(StoreUnavailable, TicketRefused, AttributesTooLarge):
             data.attributes.save()
         return True
 

@@ -44,6 +44,16 @@ def test_a_cart_messages_and_redirects_in_two_processes(site, cache):
         assert cache.sessions("alice") == []
 
 
+def test_it_works_without_redis_for_the_processes_of_one_machine(site):
+    """With the other store that the page names."""
+    url = "sqlite:///sessions.db"
+    assert f'`"{url}"`' in (ROOT / "docs/how-to/flask.md").read_text()
+    text = (site.folder / "shop.py").read_text()
+    (site.folder / "shop_of_one_machine.py").write_text(text.replace(f"redis://{site.redis.address}/0", url))
+    with site.serve("shop_of_one_machine:app", 8001) as one, site.serve("shop_of_one_machine:app", 8002) as other:
+        shop_by_turns(Shopper(one, other), log_in, lambda shopper: shopper.click("/logout"))
+
+
 def test_the_commands_print_what_the_page_shows(site):
     with site.serve("shop:app", 8001) as one, site.serve("shop:app", 8002) as other:
         site.run("curl", port8001=one, port8002=other)

@@ -371,6 +371,15 @@ def test_a_store_that_goes_away_refuses_nobody_for_it(at, alice):
     assert value(client.get("/who")) is None
 
 
+@pytest.mark.parametrize("at", [{"attributes_bytes_max": 60}], indirect=True)
+def test_a_session_that_has_no_room_for_it_is_served_all_the_same(at, alice):
+    ticket = at.cache.login("alice")
+    assert who(at, ticket) == "alice"
+    assert who(at, ticket) == "alice"
+    set_password(alice())
+    assert is_over(at, ticket)
+
+
 def test_another_secret_key_is_no_new_password(at, alice):
     from django.conf import settings
 

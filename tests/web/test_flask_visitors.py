@@ -118,6 +118,24 @@ def test_a_change_that_is_undone_is_none(app, doing):
     )
 
 
+def test_who_says_that_nothing_changed_is_believed(app, doing):
+    """As in Flask; what changes after that is noticed again."""
+    client = app.test_client()
+    doing(client, begin)
+
+    def do():
+        session["tags"].append("b")
+        session.modified = False
+
+    assert doing(client, do).headers.getlist("Set-Cookie") == []
+
+    def do_more():
+        do()
+        session["cart"]["paid"] = True
+
+    assert doing(client, do_more).headers.getlist("Set-Cookie")
+
+
 def test_a_visitor_without_a_cookie_gets_none_for_looking(app, doing):
     response = doing(app.test_client(), lambda: session.get("cart"))
     assert response.headers.getlist("Set-Cookie") == []

@@ -106,7 +106,8 @@ class WebSession(SessionMapping):
         if not isinstance(principal, str):
             kind = type(principal).__name__
             raise TypeError(
-                f"session[{self._principal_key!r}] is who is logged in: a str, not {kind}; `principal_key` names another entry"
+                f"session[{self._principal_key!r}] is who is logged in: a str, not {kind}. Set str(...), or let `principal_key` "
+                "name another entry"
             )
         check_principal(principal)
         if self._principal is not None:

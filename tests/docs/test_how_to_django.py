@@ -14,8 +14,6 @@ from lab.snippets import blocks, write_files
 from fastticket import Keyring, open_store
 from fastticket.sync import TicketCache
 
-NO_FILE = ("pip", "gunicorn", "manage.py")
-
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
@@ -105,16 +103,35 @@ def bash(site, command):
     assert done.returncode == 0, done.stderr.decode()
 
 
+def set_password(site, password):
+    user = "from django.contrib.auth.models import User; user = User.objects.get()"
+    bash(site, f"python manage.py shell -c \"{user}; user.set_password('{password}'); user.save()\"")
+
+
 def test_a_new_password_by_a_command_ends_the_session_of_who_never_comes_again(site, servers, cache):
     ticket = cache.login("alice")
     shopper = Shopper(*servers)
     log_in(shopper)
-    script = (
-        "from django.contrib.auth.models import User; u = User.objects.get(); u.set_password('wonderland'); u.save()"
-    )
-    bash(site, f'python manage.py shell -c "{script}"')
+    set_password(site, "wonderland")
     wait_until(lambda: not cache.check(ticket), "it has ended", BOUND_S)
     assert lines_of(shopper.look()) == ["nobody has nothing"]
+
+
+def test_a_new_password_in_the_admin_keeps_the_session_and_ends_the_others_in_both_processes(site, servers, cache):
+    mine, stolen = Shopper(*servers), Shopper(*servers)
+    for shopper in (mine, stolen):
+        log_in(shopper)
+        for _ in range(2):
+            assert lines_of(shopper.look()) == ["alice has nothing"]
+    path, new = "/admin/password_change/", "through the looking-glass"
+    mine.look(path)
+    mine.click(path, old_password="wonderland", new_password1=new, new_password2=new)
+    assert len(cache.sessions("alice")) == 1
+    for _ in range(2):
+        assert lines_of(mine.look()) == ["alice has nothing"]
+        wait_until(lambda: lines_of(stolen.look()) == ["nobody has nothing"], "it has ended there", BOUND_S)
+    set_password(site, "wonderland")
+    assert cache.sessions("alice") == []
 
 
 def test_the_checks_find_nothing_and_know_where_the_line_stands(site):

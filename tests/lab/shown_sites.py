@@ -12,7 +12,7 @@ from pathlib import Path
 from conftest import BOUND_S
 
 from lab.documents import ROOT
-from lab.real_programs import serving
+from lab.real_programs import home, serving
 from lab.redis_servers import Server
 from lab.snippets import Snippet, commands
 from lab.web_sites import Visitor
@@ -30,6 +30,7 @@ class ShownSite:
         self.redis = Server(folder)
         self.environment = {
             **os.environ,
+            **home(folder),
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "PYTHONPATH": str(ROOT),
         }

@@ -9,6 +9,7 @@ style and one script, each by its hash.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import html
 import json
@@ -25,7 +26,9 @@ FORM_BYTES_MAX = 4096
 BAD_NAME = "A name has 1 to 190 bytes of UTF-8, without control characters."
 
 
-def _text(name: str) -> str:
+@functools.cache
+def text_of(name: str) -> str:
+    """A file beside this one; read when it is needed, because most commands need none."""
     return resources.files("fastticket.commands").joinpath(name).read_text("utf-8")
 
 
@@ -37,11 +40,9 @@ ICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Cpath fill='%2314507a' "
     "d='M1 3h14v3a2 2 0 0 0 0 4v3H1v-3a2 2 0 0 0 0-4z'/%3E%3Cpath stroke='%23fff' d='M5 6h6M5 10h4'/%3E%3C/svg%3E"
 )
-STYLE, SCRIPT = _text("demo.css"), _text("demo.js")
-PAGE, LOGIN_PAGE = _text("demo.html"), _text("demo_login.html")
 POLICY = (
-    f"default-src 'none'; style-src {_digest(STYLE)}; script-src {_digest(SCRIPT)}; connect-src 'self'; "
-    "img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; style-src {style}; script-src {script}; connect-src 'self'; img-src data:; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
 )
 
 
@@ -84,10 +85,12 @@ class Answering(BaseHTTPRequestHandler):
         self.answer(status, "application/json", json.dumps(value) + "\n", {"Cache-Control": "no-store"})
 
     def answer_page(self, status: int, page: str, **texts: str) -> None:
-        """Send a page with texts in place of their names, as `{{name}}`."""
-        parts = {"icon": ICON, "style": STYLE, "script": SCRIPT, **{name: html.escape(texts[name]) for name in texts}}
-        page = re.sub(r"\{\{(\w+)\}\}", lambda name: parts[name[1]], page)
-        fields = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+        """Send a page of this folder with texts in place of their names, as `{{name}}`."""
+        style, script = text_of("demo.css"), text_of("demo.js")
+        parts = {"icon": ICON, "style": style, "script": script, **{name: html.escape(texts[name]) for name in texts}}
+        page = re.sub(r"\{\{(\w+)\}\}", lambda name: parts[name[1]], text_of(page))
+        policy = POLICY.format(style=_digest(style), script=_digest(script))
+        fields = {"Content-Security-Policy": policy, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
         self.answer(status, "text/html; charset=utf-8", page, fields)
 
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
@@ -103,11 +106,11 @@ class Application(Answering):
         if path == "/whoami":
             self.answer_json(200, {"user": self.user(), "application": self.server.server_port})  # type: ignore[attr-defined]
         elif path == "/":
-            self.answer_page(200, PAGE, user=self.user())
+            self.answer_page(200, "demo.html", user=self.user())
         elif path == "/login" and self.user():
             self.answer_text(303, "you are logged in", {"Location": _wanted(query)})
         elif path == "/login":
-            self.answer_page(200, LOGIN_PAGE, action=self.path, problem="", user="")
+            self.answer_page(200, "demo_login.html", action=self.path, problem="", user="")
         else:
             self.answer_text(404, "there is no such page")
 
@@ -129,7 +132,7 @@ class Application(Answering):
             check_principal(name)
         except (ValueError, InvalidPrincipal):
             if "text/html" in self.headers.get("Accept", ""):
-                self.answer_page(400, LOGIN_PAGE, action=self.path, problem=BAD_NAME, user=name)
+                self.answer_page(400, "demo_login.html", action=self.path, problem=BAD_NAME, user=name)
             else:
                 self.answer_text(400, BAD_NAME)
         else:

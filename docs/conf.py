@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import sys
-import tomllib
 from pathlib import Path
 
 from pygments.lexers.configs import NginxConfLexer
@@ -19,12 +18,11 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE))
 
 from navigation import navigation  # noqa: E402
-
-PACKAGE = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
+from version import version as said_version  # noqa: E402
 
 project = "fastticket"
 author = "the authors of fastticket"
-version = release = PACKAGE["version"]
+release = said_version()
 extensions = ["myst_parser"]
 source_suffix = {".md": "markdown"}
 root_doc = "index"
@@ -35,7 +33,7 @@ myst_heading_anchors = 4  # as in a checkout: a heading is linked by its words
 myst_links_external_new_tab = False
 
 html_theme = "furo"
-html_title = f"fastticket {version}"
+html_title = f"fastticket {release}"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]

@@ -14,7 +14,6 @@ import argparse
 import difflib
 import re
 import sys
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -22,6 +21,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 from generators import api, commands, configuration, front, metrics, reasons  # noqa: E402
+from version import version  # noqa: E402
 
 #: Page -> what is made in it, by name. Each is told what the page has there now.
 PAGES: Mapping[str, Mapping[str, Callable[[str], str]]] = {
@@ -51,8 +51,7 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="write the pages")
     is_to_write, differ = parser.parse_args().write, 0
     if is_to_write:
-        project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
-        configuration.note_new_keys(project["version"])
+        configuration.note_new_keys(version())
     for page, blocks in PAGES.items():
         path = HERE / page
         before = path.read_text()

@@ -13,7 +13,7 @@ NAVIGATION: Mapping[str, Sequence[str]] = {
     "How to: applications": [
         *("how-to/fastapi", "how-to/flask", "how-to/django", "how-to/litestar", "how-to/quart", "how-to/sanic"),
         *("how-to/aiohttp", "how-to/tornado", "how-to/embed", "how-to/jobs", "how-to/jupyter"),
-        *("how-to/test-your-application", "frameworks"),
+        *("how-to/test-your-application", "how-to/frameworks"),
     ],
     "How to: gateways": [
         *("how-to/nginx", "how-to/forward-auth", "how-to/containers", "how-to/kubernetes", "how-to/redis"),

@@ -73,8 +73,8 @@ def test_the_name_is_the_configured_one(serving):
 
 
 def test_an_application_that_may_log_in_may_do_it_itself(serving):
-    """One with sessions in the same store (docs/frameworks.md). If it asks the gateway to do it,
-    the gateway's is the only one.
+    """One with sessions in the same store (docs/how-to/frameworks.md). If it asks the gateway to do
+    it, the gateway's is the only one.
     """
     assert cookies_of(serving("Set-Cookie: ticket=theirs"), "/login") == [b"ticket=theirs"]
     at = serving("Set-Cookie: ticket=theirs", "X-Ticket-Login: alice")

@@ -134,7 +134,9 @@ def _events(command: argparse.ArgumentParser) -> None:
 
 
 def _probe(command: argparse.ArgumentParser) -> None:
-    command.add_argument("page", nargs="?", choices=("readyz", "healthz"), default="readyz", help="readyz or healthz (%(default)s)")
+    command.add_argument(
+        "page", nargs="?", choices=("readyz", "healthz"), default="readyz", help="readyz or healthz (%(default)s)"
+    )
     command.add_argument("--admin", metavar="ADDRESS", help="unix:PATH or http://HOST:PORT, as [gateway] admin")
     add_config(command)
     command.set_defaults(run=probe)

@@ -9,7 +9,6 @@ style and one script, each by its hash.
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
 import html
 import json
@@ -26,9 +25,8 @@ FORM_BYTES_MAX = 4096
 BAD_NAME = "A name has 1 to 190 bytes of UTF-8, without control characters."
 
 
-@functools.cache
 def text_of(name: str) -> str:
-    """A file beside this one; read when it is needed, because most commands need none."""
+    """A file beside this one; read when it is needed: most commands need none."""
     return resources.files("fastticket.commands").joinpath(name).read_text("utf-8")
 
 

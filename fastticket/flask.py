@@ -182,7 +182,7 @@ class TicketSession(ThreadSession, SessionMixin):
             place.modified = self._is_place_changed()
             interface.save_session(app, place, response)
 
-    def login_in_place(self) -> str | None:
+    def _login_in_place(self) -> str | None:
         """The entry in an anonymous visitor's signed cookie that looks like a login. None: there is
         none.
         """
@@ -245,7 +245,7 @@ class TicketSession(ThreadSession, SessionMixin):
                 del self._anonymous[name]
 
     def _remedy(self, log_in: str) -> str:
-        name = self.login_in_place()
+        name = self._login_in_place()
         if name:
             return f"{log_in}; or say that this entry is the login: TicketSessions(cache, principal_key={name!r})"
         return f"set app.secret_key, and such a visitor has Flask's signed cookie; or {log_in}"
@@ -313,7 +313,7 @@ class TicketSessions(SessionInterface):
                 response.headers.add(name, value)
 
     def _look_for_login(self, session: TicketSession) -> None:
-        name = None if self._is_key_chosen or session.is_admitted else session.login_in_place()
+        name = None if self._is_key_chosen or session.is_admitted else session._login_in_place()
         if name and name not in _warned_of:
             _warned_of.add(name)
             _warn_of_login_in_cookie(name)

@@ -5,7 +5,9 @@ flask-login, tests, CSRF, plain WSGI.
 import re
 
 import pytest
+from conftest import BOUND_S
 from lab.documents import ROOT
+from lab.redis_servers import wait_until
 from lab.shown_sites import Shopper, ShownSite, lines_of, shop_by_turns
 from lab.snippets import blocks, write_files
 
@@ -78,7 +80,7 @@ def test_flask_login_in_two_processes(site, cache):
         elsewhere = Shopper(one)
         elsewhere.cookies = dict(shopper.cookies)
         assert shopper.ask("/logout", "POST")[1] == b"bye"
-        assert elsewhere.ask("/")[0] == 401
+        wait_until(lambda: elsewhere.ask("/")[0] == 401, "the other process has heard of the logout", BOUND_S)
 
 
 def test_who_stays_has_a_ticket_that_lasts_and_no_cookie_of_flask_logins(site, cache):

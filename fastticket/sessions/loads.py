@@ -83,9 +83,12 @@ class Loads:
 
     def hold(self, flight: Flight, deadline_ms: int) -> None:
         """Enter a session that the store has just made, unless something was heard that makes it
-        doubtful. It answers once its shard has a lease, and no longer than that.
+        doubtful. Only beside others of its shard, under the lease that these have renewed all the
+        time: an entry whose lease is about to run out would be lost in an outage.
         """
-        now_ms = self._shards.now_ms()
+        principal, now_ms = flight.ticket.principal, self._shards.now_ms()
+        if not self._shards.near.held_in(self._shards.of(principal).number) or not self._shards.is_leased(principal):
+            return
         where = landing(
             ended=flight.ended,
             has_failed=False,

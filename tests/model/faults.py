@@ -15,7 +15,7 @@ from typing import Any
 from fastticket.sessions.coherence import ClockStep, Failure, Landing, TailEffect, clock_step, landing, read_tail
 from model import store
 from model.protocol import NOW, Rules
-from model.scopes import AGAIN, FULL, GAP, IDLE, OUTAGE, PRIMARY, RESTART, STALL, TWICE, Scope
+from model.scopes import AGAIN, FULL, GAP, IDLE, MADE, OUTAGE, PRIMARY, RESTART, STALL, TWICE, Scope
 from model.store import Operation, Record, Shard
 
 
@@ -391,6 +391,20 @@ FAULTS = (
         replace(RIGHT, again=_again(rotate=_rotate_again_only_what_lives)),
         _within(AGAIN, logins=1, rotations=1, failovers=1, snapshots=1),
         "P4",
+    ),
+    Fault(
+        "login-grants-lease",
+        "what a login's answer does not say is taken for said",
+        replace(RIGHT, login_grants_lease=True),
+        _within(MADE, logouts=1, logins=1, stalls=1),
+        "P2",
+    ),
+    Fault(
+        "login-without-lease",
+        "what a login has made is held alone, under a lease that nothing renews",
+        replace(RIGHT, holds_beside_others=False),
+        _within(MADE, logouts=1, logins=1, losses=1),
+        "P8",
     ),
     # done twice, or late
     Fault(

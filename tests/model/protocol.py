@@ -61,6 +61,9 @@ class Rules:
     asks_again_if_idle: bool = True  # a load whose deadline passed while it was under way
     believes_old_failures: bool = False  # of questions older than one that was answered
     loads_expired: bool = True  # what is past its deadline here may have been used elsewhere
+    holds_what_it_makes: bool = True  # a login or rotation, in the near cache of its gateway
+    holds_beside_others: bool = True  # ... if it holds others, whose lease is therefore renewed
+    login_grants_lease: bool = False  # ... as if its answer had said what else became of the shard's sessions
     everywhere_max: int | None = None  # a logout everywhere is remembered as a list of so many ends
 
 
@@ -539,7 +542,7 @@ class Protocol:
                 sid, record = arguments
                 if not outcome:
                     return state
-                gateway = _heard(gateway, (), Operation("create", sid, record=record))
+                gateway = self._made(_heard(gateway, (), Operation("create", sid, record=record)), g, sid, record)
                 return _put(_bear(state, sid, record), g, gateway._replace(births=gateway.births | {sid}))
             case "revoke":
                 (sid,) = arguments
@@ -549,10 +552,24 @@ class Protocol:
                 if not outcome:
                     return _bear(state, successor, record)._replace(doomed=state.doomed | {successor})
                 gateway = _heard(gateway, (sid,), Operation("rotate", sid, successor, record))
+                gateway = self._made(gateway, g, successor, record)
                 gateway = gateway._replace(births=gateway.births | {successor})
                 return _put(_end(_bear(state, successor, record), (sid,)), g, gateway)
             case _:
                 return self._all_ended(state, g, *arguments, ended=outcome, at=at)
+
+    def _made(self, gateway: Gateway, g: int, sid: int, record: Record) -> Gateway:
+        """It holds what it has made beside what it holds already, unless it has heard of its end:
+        the answer was repeated.
+        """
+        if self.rules.login_grants_lease:
+            gateway = gateway._replace(lease=max(gateway.lease, NOW + self.scope.lease))
+        is_held = self.rules.holds_what_it_makes and g < self.scope.caches and not self.scope.is_full
+        if self.rules.holds_beside_others:
+            is_held = is_held and any(gateway.held) and gateway.lease > NOW
+        if not is_held or gateway.position is None or sid in gateway.heard:
+            return gateway
+        return _hold(gateway, sid, Held(record.deadline))
 
     def _all_ended(
         self, state: State, g: int, principal: str, kept: int | None, *, ended: tuple[int, ...], at: int

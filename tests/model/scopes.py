@@ -69,6 +69,8 @@ OUTAGE = _scope(
     lease=4,
     **_TWO,
 )
+#: A gateway holds what it makes, while answers are on the way and the log has gaps: P2.
+MADE = _scope("made", 6, {"logins": 1, "rotations": 1, "logouts": 1, "losses": 1, "trims": 1}, principals=("ann",) * 3)
 #: The near cache has no room, so that what is loaded is admitted right there: P2.
 FULL = _scope("full", 9, {"logouts": 1, "loads": 1, "stalls": 1}, is_full=True, holds=0)
 #: Another primary, and the old one lives: P2.
@@ -117,7 +119,7 @@ ALL = _scope(
     **_TWO,
 )
 
-QUICK = (STALL, GAP, OUTAGE, FULL, PRIMARY, AGAIN, ROTATE, EVERYWHERE, KEEPS, TWICE, RESTART, IDLE, ALL)
+QUICK = (STALL, GAP, OUTAGE, MADE, FULL, PRIMARY, AGAIN, ROTATE, EVERYWHERE, KEEPS, TWICE, RESTART, IDLE, ALL)
 
 
 def _larger(scope: Scope, depth: int, **budgets: int) -> Scope:
@@ -130,6 +132,7 @@ LARGE = (
     _larger(STALL, 12, losses=2, stalls=2),
     _larger(GAP, 11, loads=2),
     _larger(OUTAGE, 9),
+    _larger(MADE, 9, losses=2, stalls=1),
     _larger(FULL, 17, stalls=2),
     _larger(PRIMARY, 12, losses=1),
     replace(_larger(AGAIN, WHOLE, logouts=2), principals=("ann",) * 4),

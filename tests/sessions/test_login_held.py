@@ -12,6 +12,7 @@ import pytest
 from lab.model_store import ModelStore, in_virtual_time, pass_ms, settle
 from lab.virtual_gateways import (
     FLUSH_MS,
+    GRACE_MS,
     LEASE_MS,
     NEW_KEY,
     OLD_KEY,
@@ -77,14 +78,25 @@ async def test_a_session_that_was_made_here_is_admitted_at_once_and_nothing_is_a
 
 
 @in_virtual_time
-async def test_without_a_lease_it_is_admitted_when_the_store_has_answered():
+async def test_where_no_other_session_of_the_shard_is_held_it_is_not():
+    """No flush would ask for the shard's log, and so none renew its lease."""
     async with gateway(new_server(1)) as (cache, store):
         ticket = await cache.login("alice")
-        assert cache.check(ticket) is Verdict.REFRESH
-        await pass_ms(FLUSH_MS)
-        await settle()
-        assert cache.check(ticket)
-        assert store.loads == []
+        assert cache.check(ticket) is Verdict.MISS
+        calls = len(store.calls)
+        await pass_ms(3 * FLUSH_MS)
+        assert not any(call.requests for call in store.calls[calls:])
+
+
+@in_virtual_time
+async def test_p8_in_an_outage_that_begins_right_then_it_goes_on_being_admitted():
+    """As what was loaded does: its lease was renewed by the latest flush."""
+    async with serving(new_server(1)) as (cache, store):
+        for _ in range(20):
+            await pass_ms(FLUSH_MS)
+        ticket = await cache.login("alice")
+        store.wire.is_down = True
+        assert set(await pass_ms_in_use(cache, ticket, GRACE_MS - LEASE_MS, step_ms=50)) == {"alice"}
 
 
 @in_virtual_time
@@ -173,27 +185,34 @@ async def test_p2_what_this_process_ended_meanwhile_is_not_held():
 
 @in_virtual_time
 async def test_p2_where_the_log_was_not_heard_yet_nothing_is_held():
-    """Ends are heard from a position on; without one, the first answer begins behind them."""
+    """Ends are heard from a position on. Here the first one lies behind the end."""
     server = new_server(1)
     store = ModelStore(server)
-    store.wire.shards_down = set(range(server.shards))
-    cache = TicketCache(store, Keyring([OLD_KEY]), **SETTINGS)
-    async with cache:
-        assert {shard.position for shard in cache._shards} == {None}
+    store.wire.shards_down, store.wire.is_deaf = {0}, True
+    async with gateway(server) as (there, _), TicketCache(store, Keyring([OLD_KEY]), **SETTINGS) as here:
+        assert here._shards[0].position is None
         store.wire.shards_down = set()
-        ticket = await cache.login("alice")
-        assert cache.stats["sessions_held"] == 0
-        assert await said_of(cache, ticket) == "alice"
+        zoe = await there.login("zoe")
+        async with held_back(here, store, log_in) as making:
+            await there.logout_everywhere("alice")
+            await here.authenticate(zoe)  # finds a position, and has a lease
+        ticket = await making
+        assert not here.check(ticket)
+        assert await said_of(here, ticket) in ("unknown_session", "revoked")
 
 
 @HOW
 @in_virtual_time
-@pytest.mark.parametrize(("keys", "reason"), [([NEW_KEY], "unknown_key"), ([(1, b"x" * 32)], "bad_signature")])
+@pytest.mark.parametrize(("keys", "reason"), [([NEW_KEY], "unknown_key"), ([NEW_KEY, (1, b"x" * 32)], "bad_signature")])
 async def test_p1_a_ticket_whose_key_left_meanwhile_is_not_held(make, keys, reason):
-    async with serving(new_server(1)) as (cache, store):
+    async with gateway(new_server(1), keys=[OLD_KEY, NEW_KEY]) as (cache, store):
+        await cache.authenticate(zoe := await cache.login("zoe"))  # under the key that stays
+        cache.replace_keys([NEW_KEY, OLD_KEY])
         async with held_back(cache, store, make) as making:
             cache.replace_keys(keys)
-        assert cache.check(await making).reason == reason
+        assert cache.check(zoe)
+        ticket = await making
+        assert cache.check(ticket).reason == reason
 
 
 @HOW

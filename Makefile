@@ -285,28 +285,27 @@ HAS_SERVERS = command -v nginx >/dev/null && command -v redis-server >/dev/null 
 SAY = @echo "--- $(1)"
 
 $(VENV)/compiler:
-	$(call SAY,1 of 4: gcc and the headers of Python and OpenSSL by apt: about 30 s; nothing to do if they are there)
+	$(call SAY,1 of 3: gcc and the headers of Python and OpenSSL by apt: about 30 s; nothing to do if they are there)
 	@$(HAS_COMPILER) || { $(APT) update -q && $(APT) install -qy --no-install-recommends \
 		gcc libc6-dev libssl-dev python3 python3-dev python3-venv; }
-	$(call SAY,2 of 4: a virtual environment in $(VENV) with Cython by pip: about 15 s)
+	$(call SAY,2 of 3: a virtual environment in $(VENV) with Cython by pip: about 15 s)
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -q 'setuptools>=77' 'cython>=3.1,<4' wheel
-	touch $@
+	@touch $@
 
 $(VENV)/servers: Makefile
 	$(HAS_SERVERS) || { $(APT) update -q && $(APT) install -qy --no-install-recommends \
 		nginx-light redis-server wrk curl openssl valgrind nghttp2-client chromium nodejs node-ws haproxy; }
 	mkdir -p $(VENV) && touch $@
 
-# A line for each module as its turn comes, in place of the compiler's command.
+# Of what pip says at length: a line for each module as its turn comes. All of it is in the log.
 MODULES := $(wildcard fastticket/*/*.pyx)
-SHOW_MODULES = sed -un "s/^\(\[ *[0-9]*\/[0-9]*\] Cythonizing.*\)/    \1/p; s/^building '\(.*\)' extension/    gcc: \1/p"
+SHOW_MODULES = sed -un "s/^ *\(\[ *[0-9]*\/[0-9]*\] Cythonizing .*\)/    \1/p; s/^ *building '\(.*\)' extension/    gcc \1/p"
 
 $(VENV)/built: $(VENV)/compiler $(SOURCES)
-	$(call SAY,3 of 4: $(words $(MODULES)) modules by Cython and gcc $(shell nproc) at a time: about 90 s on two cores)
-	@set -o pipefail; FASTTICKET_WERROR=1 $(BIN)/python -uW ignore setup.py build_ext --inplace | $(SHOW_MODULES)
-	$(call SAY,4 of 4: the package and what it needs by pip: about 15 s)
-	@FASTTICKET_WERROR=1 $(BIN)/pip install -q --no-build-isolation -e .
+	$(call SAY,3 of 3: $(words $(MODULES)) modules by Cython and gcc $(shell nproc) at a time: about two minutes on two cores)
+	@set -o pipefail; FASTTICKET_WERROR=1 PYTHONUNBUFFERED=1 $(BIN)/pip install -v --no-build-isolation -e . 2>&1 | \
+		tee $(VENV)/build.log | $(SHOW_MODULES) || { tail -n 50 $(VENV)/build.log; exit 1; }
 	@touch $@
 
 # libFuzzer is of clang, and comes with its runtime: only a link shows whether that is there.

@@ -305,7 +305,8 @@ SHOW_MODULES = sed -un "s/^ *\(\[ *[0-9]*\/[0-9]*\] Cythonizing .*\)/    \1/p; s
 $(VENV)/built: $(VENV)/compiler $(SOURCES)
 	$(call SAY,3 of 3: $(words $(MODULES)) modules by Cython and gcc $(shell nproc) at a time: about two minutes on two cores)
 	@set -o pipefail; FASTTICKET_WERROR=1 PYTHONUNBUFFERED=1 $(BIN)/pip install -v --no-build-isolation -e . 2>&1 | \
-		tee $(VENV)/build.log | $(SHOW_MODULES) || { tail -n 50 $(VENV)/build.log; exit 1; }
+		tee $(VENV)/build.log | $(SHOW_MODULES) || \
+		{ tail -n 50 $(VENV)/build.log; echo "--- all of it: $(VENV)/build.log"; exit 1; }
 	@touch $@
 
 # libFuzzer is of clang, and comes with its runtime: only a link shows whether that is there.

@@ -80,7 +80,9 @@ def test_the_context_has_what_a_wheel_is_built_of_and_nothing_that_is_built():
     assert lines[1] == "*"
     let_in = [line.removeprefix("!") for line in lines if line.startswith("!")]
     needed = {"LICENSE", "README.md", "fastticket", "fastticket_start.py", "pyproject.toml", "setup.py"}
-    assert needed <= set(let_in) <= needed | {"MANIFEST.in"}
+    assert needed <= set(let_in) <= needed | {"MANIFEST.in", "release"}
+    read = re.findall(r'ROOT / "([\w.]+)', (ROOT / "setup.py").read_text())
+    assert set(read) <= set(let_in)
     assert all((ROOT / name).exists() for name in needed)
     assert {"**/*.so", "fastticket/**/*.c", "**/__pycache__"} <= set(lines)
 

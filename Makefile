@@ -218,11 +218,12 @@ wheel: $(VENV)/built-release
 	$(BIN)/python release/sbom.py dist/*.whl >dist/fastticket.cdx.json
 	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
 	$(BIN)/check-wheel-contents dist/*.whl
+	$(BIN)/pyroma --min=10 dist/*.tar.gz
 	ls -l dist
 
 wheel-check: wheel
 	command -v debootstrap >/dev/null || { $(APT) update -q && $(APT) install -qy --no-install-recommends debootstrap; }
-	$(SUDO) PYTHON=$(CURDIR)/$(BIN)/python sh release/bare_debian.sh dist/*.whl
+	$(SUDO) sh release/bare_debian.sh dist/*.whl
 
 # Which promises of the parsers are tried, fuzz/*.c say; what a finding becomes, fuzz/run.py.
 FUZZ_RUNS ?= 20000000

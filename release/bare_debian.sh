@@ -3,10 +3,10 @@
 # or a network. It is installed, the demo is started, and somebody logs in; how long each takes, is said.
 # bare_debian.sh WHEEL   as root, in the repository: the system goes to build/bare-debian and stays there
 #
-# What the wheel needs besides is fetched outside, before, for the same Python.
+# What the wheel needs besides, the system's own pip fetches before that.
 set -eu
+unset PIP_FIND_LINKS # of whoever runs this: there, it leads nowhere
 wheel=$(realpath "$1")
-python=${PYTHON:-python3}
 root=$PWD/build/bare-debian
 
 case $wheel in *-cp311-*) ;; *) echo "Debian 12 has Python 3.11, and $wheel is for another" >&2; exit 2 ;; esac
@@ -22,7 +22,7 @@ seconds() { # seconds WHAT COMMAND...   runs it, and says how long it took
 if [ ! -e "$root/made" ]; then
     rm -rf "$root"
     mkdir -p build
-    seconds "Debian 12" debootstrap --variant=minbase --include=python3-venv,curl bookworm "$root" "${MIRROR:-http://deb.debian.org/debian}" >build/bare-debian.log
+    seconds "Debian 12" debootstrap --variant=minbase --include=python3-venv,curl bookworm "$root" >build/bare-debian.log
     touch "$root/made"
 fi
 if chroot "$root" sh -c 'command -v gcc cc || ls /usr/include/python3* /usr/include/openssl' 2>/dev/null; then
@@ -32,13 +32,18 @@ fi
 
 rm -rf "$root/wheels" "$root/try"
 mkdir -p "$root/wheels"
-"$python" -m pip download -q --only-binary=:all: --python-version 3.11 -d "$root/wheels" "$wheel"
-cp release/try_demo.sh "$root/wheels/"
+cp "$wheel" release/try_demo.sh "$root/wheels/"
+cp /etc/resolv.conf "$root/etc/"
+if [ -n "${PIP_CERT:-}" ]; then
+    mkdir -p "$root/$(dirname "$PIP_CERT")" && cp "$PIP_CERT" "$root/$PIP_CERT"
+fi
 
-in_root() { # with its own /proc, and a network of 127.0.0.1 alone
-    unshare --net --mount --pid --fork sh -c "ip link set lo up && mount -t proc proc '$root/proc' && exec chroot '$root' \"\$@\"" - "$@"
+alone() { # in the system, with its own /proc, and a network of 127.0.0.1 alone
+    unshare --net --mount --pid --fork sh -c \
+        "ip link set lo up && mount -t proc proc '$root/proc' && exec chroot '$root' \"\$@\"" - "$@"
 }
-seconds "python3 -m venv" in_root python3 -m venv /try
-seconds "pip install fastticket" in_root /try/bin/pip install -q --no-index --find-links /wheels fastticket
-seconds "demo, login, logout" in_root sh /wheels/try_demo.sh /try/bin/fastticket
-in_root du -sh /try/lib/python3.11/site-packages/fastticket
+seconds "python3 -m venv" alone python3 -m venv /try
+seconds "fetching what it needs" chroot "$root" /try/bin/pip download -q -d /wheels "/wheels/$(basename "$wheel")"
+seconds "pip install fastticket" alone /try/bin/pip install -q --no-index --find-links /wheels fastticket
+seconds "demo, login, logout" alone sh /wheels/try_demo.sh /try/bin/fastticket
+alone du -sh /try/lib/python3.11/site-packages/fastticket

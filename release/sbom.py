@@ -1,7 +1,7 @@
 """The bill of materials of a wheel: what it needs, and what of others is inside it. CycloneDX 1.6.
 
 setup.py writes it into the wheel, as `.dist-info/sboms/fastticket.cdx.json` (PEP 770).
-`python release/sbom.py WHEEL` prints that of a wheel.
+`python release/sbom.py WHEEL` prints that of a wheel, if the schema of CycloneDX allows it.
 """
 
 import importlib.metadata
@@ -105,9 +105,15 @@ def openssl_version():
 
 
 def main():
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
     with zipfile.ZipFile(sys.argv[1]) as wheel:
         (name,) = (name for name in wheel.namelist() if name.endswith("/sboms/fastticket.cdx.json"))
-        sys.stdout.write(wheel.read(name).decode())
+        bill = wheel.read(name).decode()
+    if error := JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill):
+        sys.exit(f"{name}: {error}")
+    sys.stdout.write(bill)
 
 
 if __name__ == "__main__":

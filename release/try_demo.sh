@@ -12,7 +12,7 @@ trap 'kill "$demo" 2>/dev/null; wait "$demo" 2>/dev/null || true; rm -rf "$folde
 
 url=http://127.0.0.1:$port
 tries=0
-until curl -fsS -o page.html "$url/" 2>curl.log; do
+until curl -sS -o page.html "$url/login" 2>curl.log; do
     tries=$((tries + 1))
     if [ "$tries" = 200 ] || ! kill -0 "$demo" 2>/dev/null; then
         cat curl.log demo.log

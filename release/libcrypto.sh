@@ -19,9 +19,10 @@ cd "$folder"
 curl -fsSL -o openssl.tar.gz "$url"
 echo "$sha256  openssl.tar.gz" | sha256sum -c -
 tar -xzf openssl.tar.gz --strip-components=1
-./Configure --prefix="$prefix" --libdir=lib no-shared no-module no-tests no-apps no-docs >configure.log || { cat configure.log; exit 1; }
-make -s build_generated >/dev/null
-make -sj"$(nproc)" libcrypto.a >/dev/null
+{
+    ./Configure --prefix="$prefix" --libdir=lib no-shared no-module no-tests no-apps no-docs &&
+        make -s build_generated && make -sj"$(nproc)" libcrypto.a
+} >build.log 2>&1 || { cat build.log; exit 1; }
 mkdir -p "$prefix/lib"
 cp libcrypto.a "$prefix/lib/"
 cp -r include "$prefix/"

@@ -23,7 +23,9 @@ def test_it_has_all_that_git_has(tmp_path):
     for name in tracked:
         (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, tmp_path / "tree" / name)
-    (tmp_path / "tree/fastticket/core/ticket.c").touch()  # what a build leaves there
+    (tmp_path / "tree/fastticket/core/ticket.c").touch()  # what a build leaves there, and lists
+    (tmp_path / "tree/fastticket.egg-info").mkdir()
+    (tmp_path / "tree/fastticket.egg-info/SOURCES.txt").write_text("fastticket/core/ticket.c\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FASTTICKET_")}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "setup.py", "-q", "sdist", "-d", str(tmp_path / "made")],

@@ -3,6 +3,7 @@ Redis, between which each click changes.
 """
 
 import itertools
+import subprocess
 
 import pytest
 from lab.redis_servers import Server
@@ -22,14 +23,30 @@ def ready(tmp_path_factory, redis):
     """The folder with the page's files, the command that serves, and its environment."""
     folder = tmp_path_factory.mktemp("shop")
     write_files("how-to/fastapi.md", folder)
-    (console,) = [each.text for each in blocks("how-to/fastapi.md") if each.language == "console"]
-    return folder, *prepared(folder, [command for command, _ in commands(console)], redis)
+    return folder, *prepared(folder, [command for command, _ in typed()[0]], redis)
+
+
+def typed():
+    """What the page types in its first terminal, and what in the second."""
+    return [commands(block.text) for block in blocks("how-to/fastapi.md") if block.language == "console"]
 
 
 @pytest.fixture(scope="module")
 def at(ready, redis):
     with shop(*ready, redis) as found:
         yield found
+
+
+@pytest.mark.parametrize("store", ["redis", "sqlite:///shop.db"])
+def test_what_is_typed_in_the_second_terminal_prints_what_the_page_says(ready, store, tmp_path):
+    """With two stores: the page names both."""
+    folder, serve, environment = ready
+    if store != "redis":
+        environment = {**environment, "STORE_URL": store}
+    with serving_page(folder, serve, environment) as at:
+        for command, printed in typed()[1]:
+            command = command.replace("localhost:8000", at.replace("127.0.0.1", "localhost"))
+            assert subprocess.check_output(["bash", "-c", command], cwd=tmp_path, text=True) == printed.strip()
 
 
 class Clicks(Customer):

@@ -80,7 +80,8 @@ def _check_gateway(config: Config, problems: Problems) -> None:
         "[gateway] upgrades",
         f"must be at most {UPGRADES_MAX} names of protocols; HTTP/2 is not one of them",
     )
-    require(gateway.shutdown_delay_s <= DAY_S, "[gateway] shutdown_delay_s", f"must be at most {DAY_S}")
+    for key in ("shutdown_delay_s", "drain_timeout_s", "retire_timeout_s", "watchdog_timeout_s"):
+        require(getattr(gateway, key) <= DAY_S, f"[gateway] {key}", f"must be at most {DAY_S}")
     require(
         gateway.watchdog_timeout_s == 0 or gateway.watchdog_timeout_s >= WATCHDOG_MIN_S,
         "[gateway] watchdog_timeout_s",
@@ -240,9 +241,9 @@ def _check_health(upstream: UpstreamSettings, where: str, problems: Problems) ->
         f"must be at least {HEALTH_MIN_S}",
     )
     require(
-        upstream.health_failures >= 1 and upstream.health_successes >= 1,
+        1 <= upstream.health_failures <= COUNT_MAX and 1 <= upstream.health_successes <= COUNT_MAX,
         f"{where}: health_failures, health_successes",
-        "must be at least 1",
+        f"must be from 1 to {COUNT_MAX}",
     )
 
 

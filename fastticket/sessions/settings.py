@@ -20,6 +20,8 @@ OutagePolicy = Literal["serve-cached", "deny"]
 LimitPolicy = Literal["evict-oldest", "refuse"]
 
 DAY_S = 86_400
+LEASE_MS_MAX = 3_600_000
+OUTAGE_S_MAX = 30 * DAY_S
 LIFETIME_S_END = 1 << 32  # a ticket has 32 bits for each of its two lifetimes
 #: A deadline includes a flush interval for a use that is still unwritten, but no time for the flush
 #: itself to be answered.
@@ -103,8 +105,12 @@ class Settings:
         fault = self.lifetimes_fault(self.idle_timeout_s, self.absolute_lifetime_s, self.flush_interval_ms)
         if fault:
             return fault
-        if self.touch_resolution_ms < 0:
-            return f"touch_resolution_ms must be 0 or more, not {self.touch_resolution_ms}"
+        if self.lease_ms > LEASE_MS_MAX:
+            return f"lease_ms must be at most {LEASE_MS_MAX}, an hour, not {self.lease_ms}: it bounds a revocation"
+        if not 0 <= self.touch_resolution_ms <= DAY_S * 1000:
+            return f"touch_resolution_ms must be from 0 to {DAY_S * 1000}, a day, not {self.touch_resolution_ms}"
+        if not 0 <= self.outage_grace_s <= OUTAGE_S_MAX:
+            return f"outage_grace_s must be from 0 to {OUTAGE_S_MAX}, 30 days, not {self.outage_grace_s}"
         if self.outage_policy not in ("serve-cached", "deny"):
             return f'outage_policy must be "serve-cached" or "deny", not {self.outage_policy!r}'
         return ""

@@ -320,7 +320,7 @@ def test_make_run_passes_the_port_on():
 
 def test_make_run_says_what_it_does():
     """And installs nothing that only work on the code needs."""
-    said = re.findall(r'echo "--- (.*)"', made("-B", "run"))
+    said = re.findall(r'^echo "--- (.*)"', made("-B", "run"), re.MULTILINE)
     assert [re.match(r"(\d) of \d: ", line)[1] for line in said[:-1]] == list("1234"[: len(said) - 1])
     assert "Ctrl-C" in said[-1]
     assert not {"pytest", "chromium", "nginx"} & set(re.findall(r"[\w-]+", made("-B", "run")))

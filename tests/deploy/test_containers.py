@@ -102,6 +102,11 @@ def test_a_gateway_that_is_stopped_has_the_time_that_it_may_take():
         assert grace_s > gateway.shutdown_delay_s + gateway.drain_timeout_s
 
 
+def test_nginx_tries_a_gateway_again_before_the_next_one_goes():
+    delays = re.findall(r"fail_timeout=(\d+)s", (FOLDER / "nginx.conf").read_text())
+    assert max(map(int, delays)) < load_config(FOLDER / "fastticket.toml").gateway.shutdown_delay_s
+
+
 def test_the_gateways_believe_the_network_that_nginx_is_in():
     (network,) = COMPOSE["networks"]["inside"]["ipam"]["config"]
     assert load_config(FOLDER / "fastticket.toml").gateway.trusted_proxies == [network["subnet"]]

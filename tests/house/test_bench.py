@@ -38,6 +38,7 @@ def test_p2_no_revocation_is_unknown_for_longer_than_the_lease(tmp_path):
 
 
 @pytest.mark.alone
+@pytest.mark.alone
 def test_a_gateway_asks_redis_almost_never(tmp_path):
     found = run(tmp_path, "store_load.py", "--seconds", "2", "--only", "fastticket", "naive: GET, EXPIRE")
     assert found["store load/fastticket/commands"] < 20  # 10 at full rate, which a busy machine may not reach
@@ -54,6 +55,7 @@ def test_a_reload_fails_no_request(tmp_path):
     found = run(tmp_path, "reload.py", "--reloads", "1", "--sessions", "2000", "--rate", "500")
     assert found["reload/requests"] == 4000  # two windows of 2 s, and each session once
     assert found["reload/failed"] == 0
+    assert found["reload/loads"] == 0
 
 
 class Unreliable(socketserver.ThreadingTCPServer):

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterable
 
+from fastticket import __version__
 from fastticket.commands import terminal
 from fastticket.commands.options import config_of, is_linkis
 from fastticket.errors import ConfigError
@@ -40,7 +41,7 @@ def serve(options: argparse.Namespace) -> int:
     return run(
         lambda: config_of(options),
         lambda addresses: _print_aside(f"fastticket: serving {', '.join(addresses)}\n"),
-        Program.of_this_process(),
+        Program.of_this_process(__version__),
     )
 
 

@@ -206,7 +206,7 @@ class Supervisor:
                 self._loop.call_later(IDLE_PAUSE_S, self._news.set)
                 return
             notify(reloading())
-            log.info("upgrading: the program that is installed now takes over")
+            log.info("upgrading: what is installed now takes the place of version %s", self._program.version)
             errorlog.write_out()
             execute(self._program, self._left())
         except (OSError, FastticketError) as error:
@@ -220,9 +220,10 @@ class Supervisor:
     def _left(self) -> Legacy:
         """What the new program must know."""
         present = self._present
-        assert present  # noqa: S101 -- for mypy
+        assert present and self._program  # noqa: S101, PT018 -- for mypy
         self._totals.learn_servers(self._slots())
         return Legacy(
+            version=self._program.version,
             heritage=present.heritage,
             processes=[each.held() for each in self._processes()],
             listeners=[(address, [s.fileno() for s in bound]) for address, bound in self._listeners.bound().items()],
@@ -258,6 +259,7 @@ class Supervisor:
                 self._retiring.append(generation)
         self._present = self._present or Generation(given, sockets, admin, due_s=0.0)
         errorlog.follow(given.config)
+        log.info("upgraded from version %s to %s", legacy.version, self._program.version if self._program else "")
         self._runner.run(self._admin.move_to(admin, given.config.admin_readers()))
 
     # --- generations

@@ -54,6 +54,7 @@ class HeldProcess:
 class Legacy:
     """What a supervisor leaves to the program that takes its place. Sockets are descriptors."""
 
+    version: str  #: of the program before
     heritage: str  #: `changes.heritage` of the configuration in force
     processes: Sequence[HeldProcess]
     listeners: Sequence[tuple[Sequence[Any], Sequence[int]]]  #: address, and its sockets
@@ -77,14 +78,15 @@ class Legacy:
 class Program:
     """How this program was called, and so how the one that is installed there now is called."""
 
+    version: str
     trial: list[str]  #: only checks whether it would serve
     serve: list[str]
 
     @classmethod
-    def of_this_process(cls) -> Program:
+    def of_this_process(cls, version: str) -> Program:
         """As `serve` was called on the command line."""
         serve = [sys.executable, *sys.orig_argv[1:]]
-        return cls([*serve, "--trial"], serve)
+        return cls(version, [*serve, "--trial"], serve)
 
 
 class Trial:
@@ -116,6 +118,8 @@ class Trial:
         if code is None:
             return None if time.monotonic() < self._ends_s else f"its check took more than {TRIAL_TIMEOUT_S:g} s"
         said = os.pread(self._said, OUTPUT_BYTES_MAX, 0).decode(errors="replace").strip()
+        # Of a traceback the last line says what is wrong.
+        said = said.splitlines()[-1] if said.startswith("Traceback") else said
         return (said or f"its check of the configuration has ended with {code}") if code else ""
 
     def close(self) -> None:

@@ -135,14 +135,16 @@ class TicketCache:
             await self._keeper.begin(patience_s, is_known_good=is_known_good)
 
     async def aclose(self) -> None:
-        """Write every touch, then close the store. Idempotent; nothing opens the cache again. Where
-        servers take over from each other it takes some seconds after the last login or logout
-        (`Store.settle`).
+        """Write every touch, then close the store. Idempotent; nothing opens the cache again, and
+        nobody is admitted any more. Where servers take over from each other it takes some seconds
+        after the last login or logout (`Store.settle`).
         """
         if not self._life.end():
             return
         await self._keeper.stop()
         await self._loads.wait()
+        for shard in self._shards:  # from now on nobody hears what ends
+            self._shards.near.bump_epoch(shard.number)
         await self._keeper.write_all()
         await self._store.settle()
         await self._store.aclose()

@@ -9,6 +9,8 @@ Rules of this file
   deadline.
 - The doorbell is `PRAGMA data_version`, which changes when another connection has committed
   anything.
+- A file that was deleted or replaced is an outage, until a restart: this process would go on with
+  the old one, and hear of nothing that ends in the new one.
 """
 
 from __future__ import annotations
@@ -108,6 +110,7 @@ class SQLiteStore:
         self._closed = False
         self._offset_ms = 0
         self._data_version = 0
+        self._file: tuple[int, int] | None = None  # device and inode of the file that is open
         self._ring: Ring | None = None
         self._doorbell: asyncio.Task[None] | None = None
 
@@ -121,6 +124,7 @@ class SQLiteStore:
         if self._closed:  # after an `open` that failed
             self._thread = _one_thread()
             self._closed = False
+        self._file = None
         await self._in_thread(self._open)
         if self._path:
             self._doorbell = asyncio.create_task(self._watch())
@@ -238,6 +242,23 @@ class SQLiteStore:
             if not db.execute("SELECT 1 FROM log LIMIT 1").fetchone():
                 self._log(db, "created", "", "")  # a log always has a last entry
         self._data_version = self._read_data_version()
+        self._file = self._file_at_path()
+
+    def _file_at_path(self) -> tuple[int, int] | None:
+        """Device and inode of what is there now; None: nothing, or the store is in memory."""
+        if not self._path:
+            return None
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _refuse_another_file(self) -> None:
+        if self._file_at_path() != self._file:
+            raise StoreUnavailable(
+                f"{self._name}: the file was deleted or replaced while it was open; restart to use what is there now"
+            )
 
     def _make_file(self, path: Path) -> None:
         """Make the file for its owner only, whatever the umask is; SQLite gives the files beside it
@@ -527,8 +548,14 @@ class SQLiteStore:
     async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         if self._closed:
             raise StoreUnavailable(f"{self._name} is closed")
+
+        def call() -> T:
+            if self._file:
+                self._refuse_another_file()
+            return function(*arguments)
+
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*arguments))
+            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
         except sqlite3.Error as error:
             raise StoreUnavailable(f"{self._name}: {error}") from error
 

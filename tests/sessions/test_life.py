@@ -15,7 +15,7 @@ import pytest
 
 import fastticket.sync
 from fastticket import CacheClosed, CacheMisused, Keyring, StoreUnavailable, TicketCache, TicketRefused, open_store
-from fastticket.errors import MISUSES, FastticketError
+from fastticket.errors import MISUSES, FastticketError, Verdict
 from fastticket.keyfile import create_key_file
 from fastticket.testing import MemoryStore
 
@@ -78,6 +78,19 @@ async def test_after_it_is_closed_every_call_is_a_503(call, elsewhere):
         await call(cache, ticket, session)
     assert (caught.value.reason, caught.value.status) == ("store_unavailable", 503)
     assert isinstance(caught.value, StoreUnavailable)
+
+
+async def test_a_closed_one_admits_nobody_from_memory():
+    """It does not hear any more of sessions that end."""
+    cache = made(MemoryStore(), idle_timeout_s=60)
+    await cache.open()
+    ticket = await cache.login("alice")
+    await cache.authenticate(ticket)
+    assert cache.check(ticket)
+    await cache.aclose()
+    assert cache.check(ticket) is Verdict.REFRESH
+    with pytest.raises(CacheClosed):
+        await cache.authenticate(ticket)
 
 
 async def test_while_it_closes_calls_are_refused_and_what_is_unwritten_is_written():

@@ -627,3 +627,23 @@ def opened_file(folder):
         runner.run(store.open())
         yield folder / "s.db"
         runner.run(store.aclose())
+
+
+@pytest.mark.parametrize("what", ["deleted", "replaced"])
+async def test_p4_another_file_at_its_path_is_an_outage(tmp_path, what):
+    """Else this process would go on with a file that nobody else has, and hear of no end."""
+    path, other = tmp_path / "s.db", tmp_path / "other.db"
+    async with opened(other) as copy:
+        await add_session(copy)
+    async with opened(path) as store:
+        await add_session(store)
+        path.unlink()
+        if what == "replaced":
+            other.rename(path)
+        for call in (ask(store), store.sessions("alice"), store.revoke_all("alice")):
+            with pytest.raises(StoreUnavailable, match="was deleted or replaced while it was open; restart"):
+                await call
+        assert isinstance((await store.tails({0: None}, 1))[0], StoreUnavailable)
+    if what == "replaced":
+        async with opened(path) as again:
+            await add_session(again)

@@ -22,6 +22,7 @@ from fastticket.keyfile import create_key_file
 from fastticket.sessions.handing import Known
 
 SESSIONS = 200
+UPGRADE_BOUND_S = 3 * BOUND_S  # three programs start, one after the other
 UPGRADED = "reloaded: a new worker serves by fastticket.toml, because of the upgrade of the program"
 
 
@@ -56,7 +57,7 @@ def program(tmp_path):
 
 def said(at, pattern, before=0):
     """What the log says, once it says it once more."""
-    return wait_until(lambda: re.findall(pattern, at.log)[before:], pattern, BOUND_S)[0]
+    return wait_until(lambda: re.findall(pattern, at.log)[before:], pattern, UPGRADE_BOUND_S)[0]
 
 
 def outcome(at, before=0):
@@ -67,7 +68,7 @@ def outcome(at, before=0):
 
 def alone(at):
     """Its only worker, once the others have ended."""
-    return wait_until(lambda: at.workers()[0] if len(at.workers()) == 1 else None, "one worker", BOUND_S)
+    return wait_until(lambda: at.workers()[0] if len(at.workers()) == 1 else None, "one worker", UPGRADE_BOUND_S)
 
 
 def test_an_upgrade_under_traffic_fails_no_request_and_loads_no_session_again(site, table, tmp_path):
@@ -82,7 +83,7 @@ def test_an_upgrade_under_traffic_fails_no_request_and_loads_no_session_again(si
         for n in range(2):
             asked = traffic.asked
             assert outcome(at, n) == UPGRADED
-            wait_until(lambda n=asked: traffic.asked > n + SESSIONS, "requests after it", BOUND_S)
+            wait_until(lambda n=asked: traffic.asked > n + SESSIONS, "requests after it", UPGRADE_BOUND_S)
     assert traffic.failures == []
     assert noted(at, "store_loads_total") == SESSIONS  # and no count is lost
     assert metric(at, "requests_total", verdict="admitted", reason="") >= traffic.asked
@@ -188,7 +189,7 @@ def test_a_drained_gateway_stays_drained(site, table):
     assert outcome(at) == UPGRADED
     assert readiness(at) == 503
     drain(at, b"DELETE")
-    wait_until(lambda: readiness(at) == 200, "ready again", BOUND_S)
+    wait_until(lambda: readiness(at) == 200, "ready again", UPGRADE_BOUND_S)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
@@ -197,7 +198,7 @@ def test_a_signal_to_stop_in_the_middle_of_it_stops(site, table, program, number
     at = site(table(), program=program())
     program(f"import os, signal, sys\nif '--trial' not in sys.argv: os.kill(os.getpid(), {int(number)})")
     at.at.process.send_signal(signal.SIGUSR2)
-    assert at.at.process.wait(BOUND_S) == 0
+    assert at.at.process.wait(UPGRADE_BOUND_S) == 0
     assert "upgrading" in at.log
 
 
@@ -206,8 +207,8 @@ def test_a_worker_that_dies_during_it_is_replaced_by_one_of_the_new_program(site
     (before,) = at.workers()
     program(f"import os, sys\nif '--trial' not in sys.argv: os.kill({before}, 9)")
     at.at.process.send_signal(signal.SIGUSR2)
-    wait_until(lambda: at.workers() and before not in at.workers(), "another worker", BOUND_S)
-    wait_until(lambda: status_of(at.ask(get(path="/open"))[0]) == 200, "it serves", BOUND_S)
+    wait_until(lambda: at.workers() and before not in at.workers(), "another worker", UPGRADE_BOUND_S)
+    wait_until(lambda: status_of(at.ask(get(path="/open"))[0]) == 200, "it serves", UPGRADE_BOUND_S)
     assert at.reload().startswith("reloaded")
 
 
@@ -229,7 +230,7 @@ def test_no_descriptor_is_left_open(site, table):
     count = descriptors_of(at)
     for n in (1, 2):
         assert outcome(at, n) == UPGRADED
-    wait_until(lambda: descriptors_of(at) <= count, "what belonged to others is closed", BOUND_S)
+    wait_until(lambda: descriptors_of(at) <= count, "what belonged to others is closed", UPGRADE_BOUND_S)
 
 
 def descriptors_of(at):

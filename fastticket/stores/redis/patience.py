@@ -2,7 +2,9 @@
 
 A process that was stopped or held up finds, when it goes on, both an answer in its socket and the
 timer due; which of the two it sees first is chance. So a timer that is due first lets the loop read
-its sockets once more: for GLANCE_S, or for GRACE_S if the timer itself came late.
+its sockets once more: for GLANCE_S, or for GRACE_S if the timer itself came late. A process that is
+held up once more in that time would run the second timer before it reads, too; so at the end comes
+a whole turn of the loop.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ class Patience:
         self._timeout_s = timeout_s
         self._since = since
         self._over = over
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         self._due_s = 0.0
         self._looks = 0  # how often it has looked again, for the wait that began at `_looked_for_s`
         self._looked_for_s = 0.0
@@ -67,8 +69,18 @@ class Patience:
         self._looks += 1
         if again_s:
             self._run_until(now_s + again_s)
-        else:
+        else:  # a callback of the turn after this one runs when the sockets have been read
+            self._timer = self._loop.call_soon(self._turn, since_s)
+
+    def _turn(self, since_s: float) -> None:
+        self._timer = self._loop.call_soon(self._judge, since_s)
+
+    def _judge(self, since_s: float) -> None:
+        self._timer = None
+        if self._since() == since_s:
             self._over()
+        else:
+            self.start()
 
 
 async def patiently(awaitable: Awaitable[T], timeout_s: float) -> T:
@@ -82,6 +94,8 @@ async def patiently(awaitable: Awaitable[T], timeout_s: float) -> T:
             await asyncio.wait([task], timeout=span_s)
             span_s = _again_s(loop.time() - due_s, looks, timeout_s)
             looks += 1
+        for _ in range(2):  # a whole turn of the loop
+            await asyncio.sleep(0)
         if task.done():
             return task.result()
         raise TimeoutError(f"no answer in {timeout_s:g} s")

@@ -30,9 +30,13 @@ says() { # says WHAT OPTION...   curl's answer is WHAT
 }
 
 says 401 "$url/whoami"
+says 200 -H 'Accept: text/html' "$url/login" # as a browser asks, which gets a page
+grep -q '<form' answer
 curl -fsS -o /dev/null -c jar -d user=alice "$url/login"
 says 200 -b jar "$url/whoami"
 grep -q alice answer
+says 200 -b jar -H 'Accept: text/html' "$url/"
+grep -q '<script' answer
 curl -fsS -o /dev/null -b jar -X POST "$url/logout"
 says 401 -b jar "$url/whoami"
 echo "the demo works"

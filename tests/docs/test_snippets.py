@@ -194,7 +194,7 @@ class Shell:
         """Against a demo, or a gateway's admin socket; the comment begins with a word of the answer
         or its status.
         """
-        for said, fixture in {"localhost:8080": "demo", "/run/fastticket/admin.sock": "admin_socket"}.items():
+        for said, fixture in {"127.0.0.1:8080": "demo", "/run/fastticket/admin.sock": "admin_socket"}.items():
             if said in command:
                 command = command.replace(said, self.request.getfixturevalue(fixture))
         answer = self.bash(f"{command} -sS -w '\\n%{{http_code}}'")
@@ -227,7 +227,7 @@ def demo(folder):
     port, *applications = (free_port() for _ in range(3))
     ports = ",".join(map(str, applications))
     at = Process("demo", "--port", str(port), "--app-ports", ports, "--dir", "state", cwd=folder)
-    yield f"localhost:{port}"
+    yield f"127.0.0.1:{port}"
     at.end(signal.SIGTERM)
     at.process.stdout.close()
 

@@ -23,7 +23,7 @@ SIZE = (760, 300)  # the least that a picture has: a page is taken whole
 COLOURS = 64  # a page has few, and so the file is a third
 IS_OUT = "document.querySelector('[name=user]')"
 IS_IN = "document.getElementById('ask-many')"
-ARE_ASKED = "!document.getElementById('ask-many').disabled && document.getElementById('requests').innerText > '500'"
+ARE_COUNTED = "/^Counted/.test(document.getElementById('counted').textContent)"
 
 
 def take(tab: Chromium, folder: Path, name: str, section: str | None = None) -> None:
@@ -63,7 +63,7 @@ def look_at_the_demo(tab: Chromium, folder: Path, url: str) -> None:
     tab.run("document.querySelector('[name=user]').form.requestSubmit()")
     tab.wait(IS_IN)
     tab.run("document.getElementById('ask-many').click()")
-    tab.wait(ARE_ASKED)
+    tab.wait(ARE_COUNTED)
     take(tab, folder, "answers", "ask-many")
     take(tab, folder, "store", "requests")
     tab.run("document.getElementById('second').click()")

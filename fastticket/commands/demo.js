@@ -1,5 +1,6 @@
 "use strict";
-const LOOK_MS = 1000, MANY = 500, SIDE_BY_SIDE = 6, CHIPS = 12;
+// SETTLED_MS: after the last answer; a flush interval is 500, and the write of the last use is counted, too.
+const LOOK_MS = 1000, SETTLED_MS = 1000, MANY = 500, SIDE_BY_SIDE = 6, CHIPS = 12;
 const at = (id) => document.getElementById(id);
 const shown = (number, digits = 0) => number.toLocaleString("en", { maximumFractionDigits: digits });
 const user = at("user").textContent;
@@ -40,12 +41,16 @@ async function askOnce() {
 
 async function askMany() {
   at("ask-many").disabled = true;
-  const began = performance.now();
-  let left = MANY;
   try {
+    const before = await json("/desk/state");
+    const began = performance.now();
+    let left = MANY;
     await Promise.all(Array.from({ length: SIDE_BY_SIDE }, async () => { while (left-- > 0) await ask(); }));
     at("answered").textContent = `${shown(MANY)} requests in ${shown((performance.now() - began) / 1000, 1)} s, each with your ticket checked.`;
-    await look();
+    at("counted").textContent = "Counting…";
+    await new Promise((counted) => setTimeout(counted, SETTLED_MS));
+    showFigures(before, await json("/desk/state"));
+    at("counted").textContent = `Counted for ${shown((performance.now() - began) / 1000, 1)} s.`;
   } finally {
     at("ask-many").disabled = false;
   }
@@ -53,16 +58,16 @@ async function askMany() {
 
 // --- figures and sessions
 
-function showFigures(state) {
-  const rate = (commands) => state.requests ? shown(1000 * commands / state.requests, commands < state.requests ? 1 : 0) : "";
-  const asking = state.commands_of_asking;
-  at("requests").textContent = at("requests-of-asking").textContent = shown(state.requests);
-  at("commands").textContent = shown(state.commands);
+function showFigures(before, after) {
+  const [requests, commands, asking] = ["requests", "commands", "commands_of_asking"].map((name) => after[name] - before[name]);
+  const rate = (of) => requests ? shown(1000 * of / requests, of < requests ? 1 : 0) : "";
+  at("requests").textContent = at("requests-of-asking").textContent = shown(requests);
+  at("commands").textContent = shown(commands);
   at("commands-of-asking").textContent = shown(asking);
-  at("rate").textContent = rate(state.commands);
+  at("rate").textContent = rate(commands);
   at("rate-of-asking").textContent = rate(asking);
-  const most = Math.max(state.commands, asking, 1);
-  at("bar").style.width = `${100 * state.commands / most}%`;
+  const most = Math.max(commands, asking, 1);
+  at("bar").style.width = `${100 * commands / most}%`;
   at("bar-of-asking").style.width = `${100 * asking / most}%`;
 }
 
@@ -105,7 +110,6 @@ async function look() {
   const state = await json("/desk/state");
   if (state.user !== user) { location.assign("/login"); return; }
   at("away").textContent = "";
-  showFigures(state);
   showSessions(state.sessions, state.second);
 }
 

@@ -14,15 +14,17 @@ import signal
 import subprocess
 import sys
 import threading
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import BOUND_S, Client, fields_of, status_of
-from lab.documents import ROOT
+from lab.documents import ROOT, blocks_of
 from lab.processes import Nginx, Process
 from lab.real_programs import run as run_program
 from lab.redis_servers import Server, free_port, wait_until
+from lab.snippets import blocks, commands
 
 from fastticket.commands.cli import parser
 from fastticket.gateway.reader import load_config
@@ -61,6 +63,17 @@ def instruction(name):
     return re.findall(rf"^\s*{name} (.*)$", DOCKERFILE, re.MULTILINE)[-1]
 
 
+def health_check():
+    """Its words, of the image."""
+    return json.loads(re.search(r"^HEALTHCHECK .*\\\n\s+CMD (.*)$", DOCKERFILE, re.MULTILINE)[1])
+
+
+def shown(kind):
+    """The one block of this kind on the page: what a third gateway needs."""
+    (text,) = (block.text for block in blocks("how-to/containers.md") if block.language == kind)
+    return text
+
+
 def test_the_image_starts_a_command_of_ours():
     command = json.loads(instruction("ENTRYPOINT")) + json.loads(instruction("CMD"))
     assert command[0] == "fastticket"
@@ -71,8 +84,7 @@ def test_the_image_starts_a_command_of_ours():
 
 
 def test_the_image_asks_the_admin_socket_that_the_configuration_has():
-    health = json.loads(re.search(r"^HEALTHCHECK .*\\\n\s+CMD (.*)$", DOCKERFILE, re.MULTILINE)[1])
-    assert parser().parse_args(health[1:]).admin == load_config(FOLDER / "fastticket.toml").gateway.admin
+    assert parser().parse_args(health_check()[1:]).admin == load_config(FOLDER / "fastticket.toml").gateway.admin
 
 
 def test_the_context_has_what_a_wheel_is_built_of_and_nothing_that_is_built():
@@ -107,9 +119,40 @@ def test_nginx_tries_a_gateway_again_before_the_next_one_goes():
     assert max(map(int, delays)) < load_config(FOLDER / "fastticket.toml").gateway.shutdown_delay_s
 
 
-def test_the_gateways_believe_the_network_that_nginx_is_in():
+def address_of(service):
+    return ip_address(service["networks"]["inside"]["ipv4_address"])
+
+
+def test_the_gateways_believe_nginx_alone():
+    assert load_config(FOLDER / "fastticket.toml").gateway.trusted_proxies == [f"{address_of(SERVICES['nginx'])}/32"]
+
+
+def test_addresses_are_fixed_and_no_other_container_gets_one():
     (network,) = COMPOSE["networks"]["inside"]["ipam"]["config"]
-    assert load_config(FOLDER / "fastticket.toml").gateway.trusted_proxies == [network["subnet"]]
+    third = yaml.safe_load(shown("yaml").replace("<<: *gateway", ""))["gateway-3"]
+    fixed = [address_of(service) for service in (SERVICES["nginx"], *map(SERVICES.get, GATEWAYS), third)]
+    assert len({*fixed, ip_address(network["gateway"])}) == len(fixed) + 1
+    assert all(address in ip_network(network["subnet"]) for address in fixed)
+    assert not any(address in ip_network(network["ip_range"]) for address in fixed)
+
+
+def test_each_gateway_has_the_image_s_health_check():
+    """Podman's images have none."""
+    options = dict(re.findall(r"--([\w-]+)=(\w+)", instruction("HEALTHCHECK")))
+    for name in GATEWAYS:
+        check = SERVICES[name]["healthcheck"]
+        assert check["test"] == ["CMD", *health_check()]
+        assert {key.replace("_", "-"): str(check[key]) for key in check if key != "test"} == options
+
+
+def test_commands_of_the_page_name_services_and_volumes_that_are_there():
+    page = ROOT / "docs/how-to/containers.md"
+    said = [command for block in blocks_of(page) for command, _ in commands(block.text)]
+    ours = [words[4:] for words in map(shlex.split, said) if words[:2] == ["docker", "compose"]]
+    assert {words[0] for words in ours} >= {"up", "down", "build", "restart", "exec", "kill"}
+    named = {word for words in ours for word in words if re.fullmatch(r"nginx|gateway-\d+|redis|keys", word)}
+    assert named == {*GATEWAYS, "gateway-3", "nginx"}
+    assert set(re.findall(rf"`{COMPOSE['name']}_(\w+)`", page.read_text())) == set(COMPOSE["volumes"])
 
 
 # --- the services together
@@ -118,17 +161,17 @@ def test_the_gateways_believe_the_network_that_nginx_is_in():
 class Services:
     """All of compose.yaml. `address`: nginx's; `gateways`: theirs."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, names=GATEWAYS):
         self.folder = folder
         self.redis = Server(folder, {"maxmemory-policy": "noeviction"})
-        self.ports = {name: free_port() for name in ("nginx", "application", *GATEWAYS)}
+        self.ports = {name: free_port() for name in ("nginx", "application", *names)}
         self._application = subprocess.Popen(
             [sys.executable, FOLDER / "application.py"],
             env={**os.environ, "PORT": str(self.ports["application"])},
             stderr=subprocess.DEVNULL,
         )
         self.make_keys()
-        self.gateways = {name: self._gateway(name) for name in GATEWAYS}
+        self.gateways = {name: self._gateway(name) for name in names}
         self.address = ("127.0.0.1", self.ports["nginx"])
         self._nginx = Nginx(folder, self._nginx_config(), self.address)
 
@@ -150,7 +193,7 @@ class Services:
         for said, here in {
             "0.0.0.0:8080": f"127.0.0.1:{self.ports[name]}",
             "/run/fastticket/admin.sock": "admin.sock",
-            "172.30.17.0/24": "127.0.0.1/32",
+            "172.30.17.10/32": "127.0.0.1/32",
             "/var/lib/fastticket": str(self.folder),
             "redis:6379": self.redis.address,
             "application:9001": f"127.0.0.1:{self.ports['application']}",
@@ -162,18 +205,19 @@ class Services:
 
     def _nginx_config(self):
         text = "daemon off;\n" + (FOLDER / "nginx.conf").read_text().replace("/tmp/", f"{self.folder}/")
+        if "gateway-3" in self.gateways:
+            text = text.replace("        keepalive ", shown("nginx") + "        keepalive ")
         text = text.replace("listen 8080", "listen 127.0.0.1:{}".format(self.ports["nginx"])).replace(
             "error_log stderr warn;", f"error_log {self.folder}/error.log;"
         )
-        for name in GATEWAYS:
+        for name in self.gateways:
             assert f"{name}:8080" in text
             text = text.replace(f"{name}:8080", f"127.0.0.1:{self.ports[name]}")
         return text
 
     def probe(self, name):
         """The exit code of the image's HEALTHCHECK."""
-        health = json.loads(re.search(r"^HEALTHCHECK .*\\\n\s+CMD (.*)$", DOCKERFILE, re.MULTILINE)[1])
-        words = [word.replace("/run/fastticket", str(self.folder / name)) for word in health]
+        words = [word.replace("/run/fastticket", str(self.folder / name)) for word in health_check()]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         command = [sys.executable, "-m", *words]
         return subprocess.run(command, env=environment, capture_output=True, timeout=3 * BOUND_S).returncode
@@ -253,6 +297,19 @@ def test_a_gateway_is_restarted_and_no_request_fails(services):
     assert codes == [0, 0]
     assert set(statuses) == {200}
     assert len(statuses) > 100
+
+
+def test_a_third_gateway_by_the_lines_of_the_page(tmp_path):
+    of_compose = (FOLDER / "compose.yaml").read_text().replace("  # Makes the key file", shown("yaml") + "\n  # Makes")
+    assert yaml.safe_load(of_compose)["services"]["gateway-3"]["image"] == "fastticket"
+    services = Services(tmp_path, (*GATEWAYS, "gateway-3"))
+    try:
+        cookie = log_in(services)
+        for name in GATEWAYS:
+            services.gateways[name].end(signal.SIGTERM)
+        assert status_of(ask(services.address, "GET", "/", cookie)[0]) == 200
+    finally:
+        services.stop()
 
 
 def test_the_keys_are_made_once(services):

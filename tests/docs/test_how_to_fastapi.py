@@ -3,11 +3,13 @@ Redis, between which each click changes.
 """
 
 import itertools
+import shlex
 import subprocess
+import sys
 
 import pytest
 from lab.redis_servers import Server
-from lab.shop_pages import CLAIM, Customer, prepared, serving_page, shop
+from lab.shop_pages import CLAIM, Customer, has_what_is_installed, prepared, serving_page, shop
 from lab.snippets import blocks, commands, write_files
 
 
@@ -98,6 +100,13 @@ def test_a_post_is_answered_by_a_redirect_that_brings_the_cookie(at):
     assert "tea" in customer.get(at.there, "/cart")["cart"]
 
 
+def test_a_response_varies_by_cookie_once(at):
+    """Starlette's middleware adds the field, too, around this one."""
+    customer = Customer()
+    for method, path, said in (("POST", "/cart/tea", None), ("GET", "/cart", None), ("POST", "/login", CLAIM)):
+        assert customer.ask(at.here, method, path, said).fields.get_all("Vary") == ["Cookie"]
+
+
 def test_a_logout_in_a_def_endpoint_is_one(at):
     customer = Clicks(at)
     customer.click("POST", "/login", CLAIM)
@@ -123,14 +132,28 @@ def test_nobody_is_asked_to_log_in(at):
 
 def test_a_handler_sends_to_the_login_page(ready):
     folder, serve, environment = ready
-    with serving_page(folder, serve.replace("shop:app", "pages:app"), environment) as at:
+    with serving_page(folder, serve.replace("main:app", "pages:app"), environment) as at:
         answer = Customer().ask(at, "GET", "/whoami")
-    assert (answer.status, answer.fields["Location"]) == (303, "/login")
+        assert (answer.status, answer.fields["Location"]) == (303, "/login")
+        answer = Customer().ask(at, "GET", "/login")
+        assert (answer.status, "<form>" in answer.said) == (200, True)
+        assert Customer().post(at, "/login", CLAIM) == {"user": "alice"}
+
+
+def test_the_pages_tests_pass(ready):
+    folder, _, environment = ready
+    (install, _), (command, printed) = typed()[2]
+    has_what_is_installed(install)
+    python, *words = shlex.split(command)
+    assert python == "python"
+    words = [sys.executable, *words, "-p", "fastticket.testing.plugin", "-p", "no:asyncio", "-W", "error"]
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert printed.strip() in done.stdout, done.stdout + done.stderr
 
 
 def test_starlette(ready):
     folder, serve, environment = ready
-    with serving_page(folder, serve.replace("shop:app", "club:app"), environment) as at:
+    with serving_page(folder, serve.replace("main:app", "club:app"), environment) as at:
         customer = Customer()
         assert customer.ask(at, "POST", "/admin").status == 401
         assert customer.ask(at, "POST", "/login", {**CLAIM, "password": "guessed"}).status == 403

@@ -2,7 +2,10 @@
 page has it: its files, its commands, the real framework, two processes and one Redis.
 """
 
+import os
 import re
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -147,6 +150,17 @@ def test_two_tickets_are_nobody_and_go(at):
 
 def test_an_unknown_page_is_no_error(at):
     assert alice(at).ask(at.here, "GET", "/nowhere").status == 404
+
+
+def test_the_test_that_the_page_of_aiohttp_shows_passes(tmp_path):
+    aiohttp(tmp_path)
+    words = ["-m", "pytest", "-q", "-p", "fastticket.testing.plugin", "-p", "no:asyncio", "-W", "error", "test_shop.py"]
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.__name__)

@@ -132,6 +132,12 @@ class RequestSession(WebSession):
         if self._nested is not None:
             self._nested.tell()
 
+    def fields(self, given: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """As of a WebSession, without a field that the middleware around this one will add."""
+        if self._nested is not None and self._nested.adds_vary:
+            given = [*given, ("vary", "Cookie")]
+        return super().fields(given)
+
     async def admit(self) -> None:
         """Judge the ticket that came. StoreUnavailable; RuntimeError: the cache is closed, or was
         opened in another event loop.

@@ -44,6 +44,13 @@ class NestedChanges(MutableMapping[str, Any]):
         """As of a dictionary."""
         self._kept.clear()
 
+    @property
+    def adds_vary(self) -> bool:
+        """Whether the framework adds `Vary: Cookie` itself: Starlette's session notes that it was
+        looked at, or changed.
+        """
+        return bool(getattr(self._kept, "accessed", False))
+
     def tell(self) -> None:
         """Assign what has changed since it was first looked at."""
         before, self._before = self._before, {}

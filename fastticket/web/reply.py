@@ -4,9 +4,11 @@
     Cache-Control  `no-store` beside a cookie, unless the application has said something else
     Vary           `Cookie`, if the application looked at the session
 
-Rule of this file
+Rules of this file
 - A request that brought several tickets is answered with what clears all of them, whether the
   application logs in, logs out, or does neither.
+- The ticket's cookie is the last one: of two cookies that expire in one response, curl before 8
+  drops only the last from its jar.
 """
 
 from __future__ import annotations
@@ -65,14 +67,14 @@ class SessionReply:
         `is_accessed`: the application looked at the session. `max_age_s`: how long the client keeps
         the ticket that it has, and therefore the version that it has seen.
         """
-        cookies = [*self._set_cookies, *self._seen_cookies(max_age_s)]
+        cookies = [*self._seen_cookies(max_age_s), *self._set_cookies]
         if not is_accessed and not cookies:
             return []
-        present = {name.lower(): value for name, value in given}
-        vary = present.get("vary", "")
-        added = [] if vary and _varies_by_cookie(vary) else [("Vary", "Cookie")]
+        present = [(name.lower(), value) for name, value in given]
+        varies = any(name == "vary" and _varies_by_cookie(value) for name, value in present)
+        added = [] if varies else [("Vary", "Cookie")]
         added += [("Set-Cookie", cookie) for cookie in cookies]
-        if cookies and "cache-control" not in present:
+        if cookies and not any(name == "cache-control" for name, _ in present):
             added.append(("Cache-Control", "no-store"))
         return added
 

@@ -43,10 +43,11 @@ def log_in(client: TestClient, principal: str, attributes: Mapping[str, Any] | N
 
 
 async def _begin(cache: TicketCache, principal: str, attributes: Mapping[str, Any]) -> str:
-    """The ticket of a new session."""
+    """The ticket of a new session, which the process knows then, as after its login page."""
     ticket = await cache.login(principal)
+    session = await cache.authenticate(ticket)
     if attributes:
-        async with cache.attributes(await cache.authenticate(ticket)) as there:
+        async with cache.attributes(session) as there:
             there.update(attributes)
     return ticket
 

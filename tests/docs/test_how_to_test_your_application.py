@@ -60,7 +60,7 @@ def run(folder, *words):
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("name", "count"), [("test_shop.py", 6), ("test_flaskshop.py", 2), ("test_sessions.py", 2)])
+@pytest.mark.parametrize(("name", "count"), [("test_shop.py", 7), ("test_flaskshop.py", 2), ("test_sessions.py", 2)])
 def test_pytest_runs_them(folder, name, count):
     plugin = ("-p", "no:asyncio", "-p", "fastticket.testing.plugin", "-p", "no:cacheprovider")
     assert f"{count} passed" in run(folder, "-m", "pytest", "-q", "-W", "error", *plugin, name)

@@ -181,6 +181,19 @@ def test_a_session_that_idles_out_in_a_test(ticket_cache, ticket_clock):
         assert client.get("/who").json() == {}
 
 
+def test_who_is_known_goes_on_while_the_store_is_away(ticket_cache, ticket_store):
+    async def name(request):
+        return JSONResponse(request.session["user"])
+
+    app = Starlette(routes=[Route("/name", name)])
+    app.add_middleware(SessionMiddleware, cache=ticket_cache)
+    with TestClient(app, base_url=HTTPS) as client:
+        log_in(client, "alice")
+        ticket_store.is_away = True
+        assert client.get("/name").json() == "alice"
+        ticket_store.is_away = False
+
+
 def test_the_store_is_away_in_a_test(ticket_cache, ticket_store, ticket_clock):
     with TestClient(starlette_app(ticket_cache), base_url=HTTPS) as client:
         log_in(client, "alice")

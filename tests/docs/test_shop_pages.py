@@ -104,6 +104,13 @@ def test_who_has_a_wrong_password_or_none_is_nobody(at):
     assert customer.ask(at.there, "POST", "/cart/tea").status == 401
 
 
+@pytest.mark.parametrize("page", [aiohttp, tornado], ids=lambda page: page.__name__)
+def test_a_login_without_name_and_password_is_a_bad_request(page, redis, tmp_path):
+    with started(page, tmp_path, redis) as at:
+        for claim in (None, "a name", {"name": "alice"}, {"name": " alice", "password": ""}):
+            assert Customer().ask(at.here, "POST", "/login", claim).status == 400
+
+
 def test_each_process_sees_what_the_other_has_just_written(at):
     customer = alice(at)
     cart = []

@@ -44,6 +44,9 @@ class _CookieOfOpenAPI(APIKeyCookie):
 ticket_cookie = _CookieOfOpenAPI(
     name="ticket", scheme_name="ticket", description="A session ticket, given by a login.", auto_error=False
 )
+"""The security scheme that OpenAPI shows for `CurrentUser` and `OptionalUser`: an API key in the
+cookie `ticket`. It reads nothing, and admits everybody.
+"""
 
 
 class PleaseLogIn(NotLoggedIn, HTTPException):
@@ -63,6 +66,7 @@ async def current_session(connection: HTTPConnection) -> RequestSession:
 
 
 CurrentSession = Annotated[RequestSession, Depends(current_session)]
+"""The type of a parameter that is `request.session`: a visitor's, if nobody is logged in."""
 
 
 async def optional_user(session: CurrentSession, _: Annotated[None, Security(ticket_cookie)]) -> str | None:
@@ -71,6 +75,7 @@ async def optional_user(session: CurrentSession, _: Annotated[None, Security(tic
 
 
 OptionalUser = Annotated[str | None, Depends(optional_user)]
+"""The type of a parameter that is the principal that is logged in. None: nobody is."""
 
 
 async def current_user(connection: HTTPConnection, user: OptionalUser) -> str:
@@ -85,3 +90,6 @@ async def current_user(connection: HTTPConnection, user: OptionalUser) -> str:
 
 
 CurrentUser = Annotated[str, Depends(current_user)]
+"""The type of a parameter that is the principal that is logged in. Without one: `PleaseLogIn`, a
+401; a WebSocket is closed with 1008.
+"""

@@ -17,7 +17,8 @@ from generators.tables import table
 
 ROOT = Path(__file__).parents[2]
 MODULES = ("fastticket", "fastticket.sync", "fastticket.asgi", "fastticket.fastapi", "fastticket.flask")
-MODULES += ("fastticket.wsgi", "fastticket.django")
+MODULES += ("fastticket.wsgi", "fastticket.django", "fastticket.web.adapter", "fastticket.testing")
+MODULES += ("fastticket.testing.starlette", "fastticket.testing.flask", "fastticket.testing.django")
 WIDTH = 96
 KINDS = griffe.ParameterKind
 
@@ -87,7 +88,9 @@ def _called(member: griffe.Object) -> griffe.Function | None:
 
 
 def _methods(kind: griffe.Class) -> list[griffe.Object]:
-    return [each for each in _own(kind) if each.is_function and each.docstring]
+    """Without those that a store has for its cache: the contract is no part of the reference."""
+    for_cache = _package()["stores.contract.Store"].members if kind.name == "MemoryStore" else {}
+    return [each for each in _own(kind) if each.is_function and each.docstring and each.name not in for_cache]
 
 
 def _fields(kind: griffe.Class) -> Iterator[str]:

@@ -7,8 +7,8 @@
 Rules of this file
 - A request that brought several tickets is answered with what clears all of them, whether the
   application logs in, logs out, or does neither.
-- The ticket's cookie is the last one: of two cookies that expire in one response, curl before 8
-  drops only the last from its jar.
+- The ticket's cookie is the last one: of two cookies that expire in one response, curl 7.88 drops
+  only the last from its jar.
 """
 
 from __future__ import annotations

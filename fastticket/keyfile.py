@@ -4,6 +4,9 @@ A key file is TOML: `[[key]]` tables of an `id`, a `secret` (base64url) and, if 
 the key was `created`. The last key signs, each verifies. So a key that only verifies stands before
 the last, and a file means the same to every version of fastticket.
 
+A comment remembers the highest id that ever was in the file, once its key has gone: a new key never
+gets an id of which old tickets may still be about. Versions that do not know the comment drop it.
+
 A file is replaced, not written over: a gateway that reads it meanwhile has the old ring or the new
 one. The new file has the owner, the mode and the extended attributes (access lists) of the old one,
 even if another user makes the change.
@@ -17,6 +20,7 @@ import datetime
 import errno
 import fcntl
 import os
+import re
 import secrets
 import stat
 import tempfile
@@ -30,6 +34,7 @@ from fastticket.errors import ConfigError
 from fastticket.tomlfile import read_toml
 
 HEADER = "# fastticket key ring: the last key signs, each verifies. Keep it secret. To change it: fastticket keys.\n"
+HIGHEST = "# The highest id that a key has had here: "
 IDS = 256
 LOCK_TIMEOUT_S = 5.0
 LOCK_RETRY_S = 0.05
@@ -81,9 +86,13 @@ def _key_of(entry: object, where: str) -> Key:
 # ------------------------------------------------------------------------------- writing
 
 
-def key_file_text(keys: Iterable[tuple[int, bytes] | Key]) -> str:
-    """A key file with these keys, the one that signs last."""
-    return HEADER + "".join(_table(Key(*key)) for key in keys)
+def key_file_text(keys: Iterable[tuple[int, bytes] | Key], highest: int = -1) -> str:
+    """A key file with these keys, the one that signs last. `highest`: the highest id that a key has
+    had in it.
+    """
+    keys = [Key(*key) for key in keys]
+    remembered = f"{HIGHEST}{highest}\n" if highest > max(key.id for key in keys) else ""
+    return HEADER + remembered + "".join(map(_table, keys))
 
 
 def _table(key: Key) -> str:
@@ -116,11 +125,12 @@ def create_key_file(path: Path) -> None:
 
 def add_key(path: Path, key_id: int | None = None) -> int:
     """Add a random key that only verifies. Its id is `key_id`, or the next free one after the
-    highest; it is returned. ConfigError.
+    highest that a key has had in the file, from 0 again after 255; it is returned. ConfigError.
     """
     with _changing(path) as keys:
         taken = {key.id for key in keys}
-        free = [number for step in range(1, IDS) if (number := (max(taken) + step) % IDS) not in taken]
+        highest = max(_remembered(path), *taken)
+        free = [number for step in range(1, IDS + 1) if (number := (highest + step) % IDS) not in taken]
         if key_id in taken:
             raise ConfigError(f"{path}: key id {key_id} is taken; leave --id out, or name one that never signed")
         if key_id is None and not free:
@@ -169,7 +179,7 @@ def _place_of(path: Path, keys: list[Key], key_id: int) -> int:
     for place, key in enumerate(keys):
         if key.id == key_id:
             return place
-    raise ConfigError(f"{path}: there is no key {key_id}; there are {', '.join(str(key.id) for key in keys)}")
+    raise ConfigError(f"{path}: there is no key {key_id}; the ring has: {', '.join(str(key.id) for key in keys)}")
 
 
 @contextlib.contextmanager
@@ -184,9 +194,16 @@ def _changing(path: Path) -> Iterator[list[Key]]:
             before = list(keys)
             yield keys
             if keys != before:
-                _replace(path, key_file_text(keys))
+                highest = max(_remembered(path), *(key.id for key in before))
+                _replace(path, key_file_text(keys, highest))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; nothing has changed") from None
+
+
+def _remembered(path: Path) -> int:
+    """The highest id that a key has had in the file, if its key has gone; else -1. OSError."""
+    found = re.search(rf"^{HIGHEST}(\d{{1,3}})$", path.read_text(), re.MULTILINE)
+    return int(found[1]) if found else -1
 
 
 @contextlib.contextmanager

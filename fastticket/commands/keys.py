@@ -34,7 +34,9 @@ def add_key_commands(parser: argparse.ArgumentParser) -> None:
 
     command = _command(commands, "add", "put in a new key, which verifies and does not sign; its id is printed", add)
     which = command.add_mutually_exclusive_group()
-    which.add_argument("--id", type=_key_id, metavar="N", help="of the new key (default: the next one)")
+    which.add_argument(
+        "--id", type=_key_id, metavar="N", help="of the new key (default: above all that the file has had)"
+    )
     which.add_argument(
         "--from",
         dest="source",
@@ -47,7 +49,7 @@ def add_key_commands(parser: argparse.ArgumentParser) -> None:
 
     command = _command(commands, "retire", "take out a key that does not sign", retire)
     command.add_argument("id", type=_key_id, metavar="ID")
-    _add_admin(command, "refuse if a running gateway still verifies by the key")
+    _add_admin(command, "refuse if a running gateway verifies new tickets by the key meanwhile")
     command.add_argument(
         "--watch-s", type=_seconds, default=WATCH_S, metavar="S", help="how long to look, with --admin (%(default)g)"
     )
@@ -166,6 +168,11 @@ def retire(options: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
             return FAILED
+        print(
+            f"fastticket: no uses of key {options.id} seen in {options.watch_s:g} s; that proves nothing for sessions "
+            "that gateways hold: wait for the longest life of a ticket",
+            file=sys.stderr,
+        )
     retire_key(options.file, options.id)
     print(
         f"{options.file}: key {options.id} is out; its tickets are refused once the gateway has reloaded",

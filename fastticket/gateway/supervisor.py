@@ -355,6 +355,7 @@ class Supervisor:
             take_place(coming.admin, address)
         self._start_listening(coming)
         notify(READY)
+        self._tell_keys(coming.given)
         if before is None:
             self._ready([name_of(s) for s in coming.sockets[0]])
         else:
@@ -363,6 +364,12 @@ class Supervisor:
             self._retire(before)
         # Last, because the loop runs meanwhile: a signal to stop finds everything in its place.
         self._runner.run(self._admin.move_to(coming.admin, coming.config.admin_readers()))
+
+    @staticmethod
+    def _tell_keys(given: Given) -> None:
+        """The ids of the ring, so that the log shows by which key this gateway signs by now."""
+        *others, signs = given.keys.ids
+        log.info("keys: %s", ", ".join([*(f"{key_id} verifies" for key_id in others), f"{signs} signs"]))
 
     def _tell_reloaded(self, before: Generation, coming: Generation, is_same_worker: bool) -> None:
         self._reloads["done"] += 1

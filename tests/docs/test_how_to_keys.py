@@ -12,6 +12,8 @@ FROM_ANOTHER = "--from first-keys.toml"
 def test_every_command_prints_what_the_page_shows(tmp_path):
     with shown("how-to/keys.md", tmp_path, with_redis=False) as at:
         for language, _, text in blocks(PAGE):
+            if language == "toml":
+                continue
             assert language == "console"
             if "keygen" in text:
                 at.run(text)

@@ -74,6 +74,13 @@ def warnings_of(config: Config) -> list[str]:
         f"{route.host}{route.path}, which needs one"
         for route in away
     ]
+    logins = [route for route in config.route if route.login]
+    if logins and all(route.auth == "required" and not route.exempt for route in logins):
+        names = ", ".join(route.host + route.path for route in logins)
+        warnings.append(
+            f'{config.source}: [[route]] {names}: login = true with auth = "required": nobody without a ticket gets there '
+            'to log in; auth = "optional" lets them'
+        )
     warnings += [
         f"{config.source}: [[route]] {route.host}{route.path}: exempt: {route.exempt!r} matches no path: they begin with /"
         for route in config.route

@@ -181,7 +181,7 @@ def _routes(properties: Mapping[str, str], source: str) -> list[dict[str, Any]]:
         if prefix and prefix != LINKIS_LOGIN:
             free[prefix] = {"path": prefix, "auth": auth}
     return [
-        {"path": LINKIS_LOGIN, "auth": "none", "login": True},
+        {"path": LINKIS_LOGIN, "auth": "optional", "login": True},
         *free.values(),
         {"path": "/", "auth": "required", "exempt": _exemption(rest, source)},
     ]

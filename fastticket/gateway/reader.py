@@ -108,7 +108,7 @@ def simple_config(
         "ticket": {"keys": keys},
         "store": {"url": store},
         "upstream": [{"name": "app", "servers": upstream}],
-        "route": [{"path": "/login", "auth": "none", "login": True}, {"path": "/", "auth": "required"}],
+        "route": [{"path": "/login", "auth": "optional", "login": True}, {"path": "/", "auth": "required"}],
     }
     return read_config(table, source, base or Path())
 

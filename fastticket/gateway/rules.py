@@ -369,7 +369,7 @@ def _check_login_url(config: Config, problems: Problems) -> None:
             route is None or (routing_path(path.encode()) and (route.auth != "required" or _may_pass(route, path))),
             "[gateway] login_url",
             f"{path} needs a ticket itself{f' on {host}' if host else ''}, by [[route]] {route and route.host + route.path}: "
-            'browsers would be sent there for ever; give it a route with auth = "none" and login = true',
+            'browsers would be sent there for ever; give it a route with auth = "optional" and login = true',
         )
 
 

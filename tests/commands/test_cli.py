@@ -662,6 +662,24 @@ def test_an_exemption_that_no_path_matches_is_a_warning(cli, keyfile, tmp_path):
     assert "warning: a.toml: [[route]] /: exempt: 'public/.*' matches no path: they begin with /" in error
 
 
+@pytest.mark.parametrize(
+    ("routes", "warns"),
+    [
+        ("login = true", True),
+        ('login = true\nauth = "optional"', False),
+        ('login = true\nauth = "none"', False),
+        ('login = true\nexempt = "/in"', False),
+        ('login = true\n[[route]]\npath = "/in"\nlogin = true\nauth = "optional"', False),
+    ],
+)
+def test_a_login_that_nobody_without_a_ticket_can_reach_is_a_warning(cli, keyfile, tmp_path, routes, warns):
+    (tmp_path / "a.toml").write_text(GOOD.replace('path = "/"', f'path = "/"\n{routes}'))
+    code, _, error = cli("check-config", "--config", "a.toml")
+    assert code == 0
+    said = 'warning: a.toml: [[route]] /: login = true with auth = "required": nobody without a ticket gets there'
+    assert (said in error) is warns
+
+
 def test_a_live_check_asks_the_world(cli, keyfile, tmp_path):
     """Without --live each of these was 0."""
     server = Server(tmp_path)

@@ -11,6 +11,7 @@ import pytest
 from conftest import OK, fields_of, status_of
 
 import fastticket
+from fastticket.gateway.reader import simple_config
 from fastticket.keyfile import add_key, promote_key, read_keys
 from fastticket.sync import TicketCache
 
@@ -350,6 +351,14 @@ def test_a_login_with_an_old_ticket_ends_the_old_session(gateway, origin):
     new = ticket_of(at.ask(get("/login", ticket=old))[0])
     assert verdict_of(*at.ask(get(ticket=old))) == (401, "revoked")
     assert status_of(at.ask(get(ticket=new))[0]) == 200
+
+
+def test_the_login_route_of_the_simple_flags_ends_the_old_session():
+    config = simple_config(["127.0.0.1:0"], ["127.0.0.1:9001"], "sqlite://:memory:", "keys.toml")
+    assert [(route.path, route.auth, route.login) for route in config.route] == [
+        ("/login", "optional", True),
+        ("/", "required", False),
+    ]
 
 
 @pytest.mark.parametrize(("scope", "other_status"), [("session", 200), ("everywhere", 401)])

@@ -3,7 +3,7 @@ store and the keys.
 
     SESSION_ENGINE = "fastticket.django.sessions"
     SESSION_COOKIE_NAME = "ticket"  # the name that the other applications and the gateway use
-    FASTTICKET = {"store": "redis://127.0.0.1:6379/0", "keys": "keys.toml"}
+    FASTTICKET = {"store": "redis://127.0.0.1:6379/0", "keys": BASE_DIR / "keys.toml"}
     INSTALLED_APPS = [..., "fastticket.django"]
     MIDDLEWARE = [
         ...
@@ -15,8 +15,8 @@ store and the keys.
 What FASTTICKET may hold:
 
     store                 the store's URL, as of `fastticket.open_store`, or a store
-    keys                  the key file, or a key ring; without it FASTTICKET_KEYS of the environment
-                          has the keys
+    keys                  the key file (a relative path goes by the current folder), or a key ring;
+                          without it FASTTICKET_KEYS of the environment has the keys
     audience              the key ring's; "default" without it
     create_unknown_users  whether a principal that has no user here gets one; False without it
     cookie_partitioned    whether the session's cookie is Partitioned; False without it
@@ -88,6 +88,13 @@ def _cache_of_settings(are_tests_running: bool) -> TicketCache:
         raise ImproperlyConfigured(f"FASTTICKET: {error}") from error
 
 
+def key_ring() -> Keyring:
+    """The ring that FASTTICKET names; while tests run, without one, a ring of their own.
+    ConfigError; ImproperlyConfigured.
+    """
+    return _keys_of(fastticket_settings(), _are_tests_running())
+
+
 def _keys_of(found: Mapping[str, Any], are_tests_running: bool) -> Keyring:
     keys, audience = found.get("keys"), found.get("audience", "default")
     if isinstance(keys, Keyring):
@@ -103,7 +110,9 @@ def fastticket_settings() -> Mapping[str, Any]:
     """
     found = getattr(settings, "FASTTICKET", None)
     if not found:
-        raise ImproperlyConfigured('FASTTICKET is missing: {"store": "redis://127.0.0.1:6379/0", "keys": "keys.toml"}')
+        raise ImproperlyConfigured(
+            'FASTTICKET is missing: {"store": "redis://127.0.0.1:6379/0", "keys": BASE_DIR / "keys.toml"}'
+        )
     return _for_tests(found) if _are_tests_running() else found
 
 

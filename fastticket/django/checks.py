@@ -1,4 +1,4 @@
-"""What `manage.py check`, and every start of Django, says about MIDDLEWARE."""
+"""What `manage.py check`, and every start of Django, says about MIDDLEWARE and the key ring."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from django.conf import settings
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.core import checks
 from django.core.checks import CheckMessage
+from django.core.exceptions import ImproperlyConfigured
 from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.module_loading import import_string
+
+from fastticket.django import key_ring
+from fastticket.errors import ConfigError
 
 ENGINE = "fastticket.django.sessions"
 OURS = "fastticket.django.middleware.TicketMiddleware"
@@ -27,6 +31,21 @@ def check_middleware(**_: Any) -> list[CheckMessage]:
         return list(_faults([import_string(path) for path in settings.MIDDLEWARE]))
     except ImportError:  # Django says so itself, when it loads them
         return []
+
+
+@checks.register()
+def check_keys(**_: Any) -> list[CheckMessage]:
+    """Whether the key ring can be read: otherwise the first login would fail. A warning: commands
+    such as `migrate` may run where the keys are not.
+    """
+    if settings.SESSION_ENGINE != ENGINE:
+        return []
+    try:
+        key_ring()
+    except (ConfigError, ImproperlyConfigured) as error:
+        hint = 'A relative path goes by the current folder: write "keys": BASE_DIR / "keys.toml".'
+        return [checks.Warning(f"FASTTICKET: {error}", hint=hint, id="fastticket.W003")]
+    return []
 
 
 def _faults(middleware: list[Any]) -> Iterator[CheckMessage]:

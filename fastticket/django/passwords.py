@@ -36,7 +36,7 @@ class RequestSession(Protocol):
 
     def _kept_for(self, principal: str) -> Session | None:
         """The password of this principal is another now. The session that goes on for the time
-        being; None: it is not the principal's.
+        being; None: it is not the principal's, or its request has ended and did not keep it.
         """
 
 
@@ -72,10 +72,12 @@ def _on_save(
         principal = principal_of(instance)
     except InvalidPrincipal:  # nobody is logged in by that name
         return
-    transaction.on_commit(partial(_end_sessions_of, principal), using=using)
+    transaction.on_commit(partial(_end_sessions_of, principal, serving.get()), using=using)
 
 
-def _end_sessions_of(principal: str) -> None:
-    """StoreUnavailable: the password is changed, and sessions go on until they are seen here."""
-    session = serving.get()
+def _end_sessions_of(principal: str, session: RequestSession | None) -> None:
+    """`session`: of the request that has set the password. The commit comes later than its response
+    where a test runs what waits for one.
+    StoreUnavailable: the password is changed, and sessions go on until they are seen here.
+    """
     ticket_cache().logout_everywhere(principal, keep=session._kept_for(principal) if session else None)

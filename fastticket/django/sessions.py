@@ -186,6 +186,8 @@ class SessionStore(SessionBase):
         """As `passwords.RequestSession` says."""
         if self._admitted is None or self._admitted.principal != principal:
             return None
+        if passwords.serving.get() is not self and not self._is_kept:
+            return None
         self._is_password_new = True
         return self._admitted
 

@@ -28,6 +28,7 @@ def site(tmp_path_factory):
     assert len(removed) == len(added) == 1
     assert text.count(f"{removed[0]}\n") == 1
     text = text.replace(removed[0], added[0]) + site.begun_by("# at the end of shop/settings.py")
+    text += site.begun_by("# and for the shop")
     settings.write_text(site.with_redis(text))
     write_files("how-to/django.md", folder)
     site.run("python manage.py migrate")
@@ -56,8 +57,11 @@ def log_in(shopper, path="/accounts/login/"):
     return shopper.click(path, username="alice", password="wonderland", next="/admin/" if "admin" in path else "/")
 
 
-def test_a_cart_messages_and_redirects_in_two_processes(servers, cache):
+def test_a_cart_messages_and_redirects_in_two_processes(site, servers, cache):
     shopper = Shopper(*servers)
+    log_in(shopper)
+    site.run("fastticket sessions", port6379=site.redis.address)
+    shopper.click("/accounts/logout/")
     shop_by_turns(shopper, log_in, lambda shopper: shopper.click("/accounts/logout/"))
     assert shopper.ticket == ""
     assert cache.sessions("alice") == []
@@ -136,6 +140,7 @@ def test_a_new_password_in_the_admin_keeps_the_session_and_ends_the_others_in_bo
 
 def test_the_checks_find_nothing_and_know_where_the_line_stands(site):
     bash(site, "python manage.py check --fail-level WARNING")
+    bash(site, "cd / && python $OLDPWD/manage.py check --fail-level WARNING")  # the key file is found from there, too
     moved = "from shop.settings import *\nCSRF_USE_SESSIONS = True\n"
     (site.folder / "shop/csrf_settings.py").write_text(moved)
     with pytest.raises(AssertionError, match=r"fastticket\.W002"):

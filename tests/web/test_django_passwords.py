@@ -216,6 +216,25 @@ def test_a_session_that_was_kept_and_saved_before_the_commit_goes_on(at, alice):
     assert who(at, now) == "alice"
 
 
+@pytest.mark.parametrize("is_renewed", [True, False])
+def test_a_commit_after_the_response_spares_the_session_that_was_kept_and_no_other(at, alice, is_renewed):
+    """As in a TestCase with captureOnCommitCallbacks(execute=True)."""
+    from django.contrib.auth import update_session_auth_hash
+    from django.db import transaction
+
+    def do(request, user):
+        set_password(user)
+        if is_renewed:
+            update_session_auth_hash(request, user)
+
+    ticket, elsewhere = at.cache.login("alice"), at.cache.login("alice")
+    with transaction.atomic():
+        response = answered_by(view_of(alice, do), ticket)
+        now = response.cookies[TICKET].value if is_renewed else ticket
+    assert is_over(at, elsewhere)
+    assert is_over(at, now) is not is_renewed
+
+
 @pytest.mark.parametrize("status", [200, 500])
 @pytest.mark.parametrize("is_renewed", [True, False])
 def test_one_that_is_not_kept_ends_with_the_request(at, alice, status, is_renewed):

@@ -148,6 +148,23 @@ def test_a_check_finds_what_is_wrong_with_the_middleware(at):
     assert said_of(at, DJANGOS, SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies") == []
 
 
+def test_a_check_finds_that_the_key_ring_cannot_be_read(at, tmp_path, monkeypatch):
+    """Otherwise the first login would be a 500."""
+    from fastticket.keyfile import create_key_file
+
+    def said(keys, **settings):
+        return said_of(at, SESSIONS, OURS, FASTTICKET={"store": "sqlite://:memory:", **keys}, **settings)
+
+    path = tmp_path / "keys.toml"
+    assert said({"keys": path}) == ["fastticket.W003"]
+    create_key_file(path)
+    assert said({"keys": path}) == []
+    monkeypatch.delenv("FASTTICKET_KEYS", raising=False)
+    assert said({}) == ["fastticket.W003"]
+    elsewhere = "django.contrib.sessions.backends.signed_cookies"
+    assert said({}, SESSION_ENGINE=elsewhere) == []
+
+
 def test_the_middleware_that_django_begins_a_project_with_needs_one_other_line(at):
     """And no other is lost."""
     from pathlib import Path

@@ -90,9 +90,9 @@ def key_file_text(keys: Iterable[tuple[int, bytes] | Key], highest: int = -1) ->
     """A key file with these keys, the one that signs last. `highest`: the highest id that a key has
     had in it.
     """
-    keys = [Key(*key) for key in keys]
-    remembered = f"{HIGHEST}{highest}\n" if highest > max(key.id for key in keys) else ""
-    return HEADER + remembered + "".join(map(_table, keys))
+    ring = [Key(*key) for key in keys]
+    remembered = f"{HIGHEST}{highest}\n" if highest > max(key.id for key in ring) else ""
+    return HEADER + remembered + "".join(map(_table, ring))
 
 
 def _table(key: Key) -> str:

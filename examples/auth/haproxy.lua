@@ -4,7 +4,7 @@
 --   txn.login      the address of the login page, for a browser
 --   txn.challenge  the WWW-Authenticate field of a 401
 local ENDPOINT = "http://127.0.0.1:8081/_ticket/auth"
-local TIMEOUT_MS = 5000
+local TIMEOUT_MS = 2000
 
 -- Only these fields are sent to fastticket, so no field of a client can be taken for one of them.
 local function describe(txn)

@@ -493,26 +493,31 @@ def front(request, tmp_path, gateway, origin):
         "access_log_format": "json",
     }
     at = gateway(behind, routes=[*PUBLIC, {"path": "/logout"}], gateway={**ENDPOINT, **settings})
+    with example(request.param, tmp_path / "front", at.address[1], behind.address.rpartition(":")[2]) as address:
+        wait_until(lambda: refuses(address), "it has read its routes")
+        yield address, at, behind, answer
+
+
+@contextlib.contextmanager
+def example(command, folder, gateway_port, application_port):
+    """The address of one that runs by its example, with these ports in the place of those there."""
     port = free_port()
-    folder = tmp_path / "front"
     shutil.copytree(EXAMPLES, folder)
     for file in folder.iterdir():
         text = file.read_text()
-        for there, here in ((8080, port), (8081, at.address[1]), (9001, behind.address.rpartition(":")[2])):
+        for there, here in ((8080, port), (8081, gateway_port), (9001, application_port)):
             text = re.sub(rf"\b{there}\b", str(here), text)
         file.write_text(text)
     let_in_everybody(folder)
     process = subprocess.Popen(
-        [str(word) for word in request.param(folder)],
+        [str(word) for word in command(folder)],
         cwd=folder,
         env={**os.environ, "HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    address = ("127.0.0.1", port)
     try:
-        wait_until(lambda: refuses(address), "it has read its routes")
-        yield address, at, behind, answer
+        yield ("127.0.0.1", port)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(BOUND_S)
@@ -549,8 +554,16 @@ def test_the_application_hears_who_it_is_and_nobody_else_gets_there(front):
     assert [fields_of(head)[b"x-forwarded-user"] for head, _ in behind.requests] == [b"alice"]
     at.run(at.cache.logout(ticket))
     for refused in (get("/orders/7", ticket=ticket), get("/orders/7"), get("/orders/7", "X-Forwarded-User: root")):
-        assert status_of(ask(address, refused)[0]) == 401
+        head, _ = ask(address, refused)
+        assert status_of(head) == 401
+        assert head.lower().count(b"www-authenticate:") == 1
     assert len(behind.requests) == 1
+
+
+def test_an_error_of_the_application_stays_what_it_is(front):
+    address, at, _, answer = front
+    answer[0] = OK.replace(b"200 OK", b"500 Internal Server Error")
+    assert status_of(ask(address, get("/x", ticket=at.login()))[0]) == 500
 
 
 def test_a_login_through_it_makes_a_session(front):
@@ -642,6 +655,24 @@ def test_behind_it_a_browser_is_sent_to_the_login_page_and_told_the_way_back(fro
         b'Ticket realm="fastticket", error="missing"',
     )
     assert behind.requests == []
+
+
+@pytest.mark.parametrize("command", [nginx, caddy, envoy, haproxy], ids=lambda command: command.__name__)
+def test_a_gateway_that_hangs_is_given_up(tmp_path, command):
+    """It accepts and says nothing. Traefik waits for 30 s, and has no setting for it."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as hung,
+        example(command, tmp_path / "front", hung.getsockname()[1], free_port()) as address,
+    ):
+        head, _ = wait_until(lambda: answer_of(address), "an answer")
+        assert status_of(head) in (503, 504)
+        assert fields_of(head).get(b"retry-after") == (b"1" if command is nginx else None)
+
+
+def answer_of(address):
+    """None: it does not listen yet."""
+    with contextlib.suppress(ConnectionRefusedError):
+        return ask(address, get("/x"))
 
 
 def test_behind_it_the_access_log_says_who_asked_for_what(front, tmp_path):

@@ -6,6 +6,8 @@ command of ours.
 """
 
 import ast
+import contextlib
+import http.client
 import os
 import re
 import shlex
@@ -73,6 +75,26 @@ def test_the_application_behind_the_gateway(application, tmp_path, name, in_form
         gateway.process.terminate()
         gateway.process.wait(BOUND_S)
         gateway.process.stdout.close()
+
+
+def test_the_application_alone_has_a_form_and_greets_whoever_is_not_named(application):
+    def ask(method, path, body=None):
+        connection = http.client.HTTPConnection("127.0.0.1", int(application), timeout=BOUND_S)
+        with contextlib.closing(connection):
+            connection.request(method, path, body)
+            answer = connection.getresponse()
+            return answer.status, answer.headers["Location"], answer.read().decode()
+
+    def is_there():
+        with contextlib.suppress(ConnectionRefusedError):
+            return ask("GET", "/")
+
+    assert wait_until(is_there, "the application listens", BOUND_S) == (200, None, "hello \n")
+    assert '<form method="post">' in ask("GET", "/login?next=/orders")[2]
+    right = "user=alice&password=wonder"
+    assert ask("POST", "/login?next=%2Forders%3Fpage%3D2", right)[:2] == (303, "/orders?page=2")
+    for elsewhere in ("//evil.example", "/%5Cevil.example", "https://evil.example", "/a%0Ab", ""):
+        assert ask("POST", f"/login?next={elsewhere}", right)[:2] == (200, None)
 
 
 UNIT = (ROOT / "examples/systemd/fastticket.service").read_text()

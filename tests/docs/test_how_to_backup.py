@@ -9,7 +9,9 @@ from lab.snippets import blocks
 from fastticket.commands.cli import main
 
 BLOCKS = blocks("how-to/backup.md")
-SQLITE_BACKUP, SQLITE_RESTORE, REDIS_BACKUP, REDIS_RESTORE, REVOKE = (text for _, name, text in BLOCKS if not name)
+SQLITE_BACKUP, SQLITE_RESTORE, REDIS_BACKUP, REDIS_USER, REDIS_RESTORE, REVOKE, REHEARSAL = (
+    text for _, name, text in BLOCKS if not name
+)
 
 
 def live_sessions(store, capsys):
@@ -28,6 +30,10 @@ def at(tmp_path, monkeypatch):
         yield terminal
 
 
+def is_for_its_owner_only(path):
+    return path.stat().st_mode & 0o777 == 0o600
+
+
 @pytest.mark.parametrize(
     ("store", "restored", "backup", "restore"),
     [
@@ -35,11 +41,13 @@ def at(tmp_path, monkeypatch):
         ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6380/0", REDIS_BACKUP, REDIS_RESTORE),
     ],
 )
-def test_what_was_lost_is_there_again(at, capsys, store, restored, backup, restore):
+def test_what_was_lost_is_there_again(at, tmp_path, capsys, store, restored, backup, restore):
     store, restored = at.here(store), at.here(restored)
     try:
         assert main(["issue", "alice", "--keys", "keys.toml", "--store", store]) == 0
         at.run(backup)
+        (copy,) = tmp_path.glob("backup.*db")
+        assert is_for_its_owner_only(copy)
         assert main(["revoke", "--user", "alice", "--store", store]) == 0
         assert not live_sessions(store, capsys)
         at.run(restore)
@@ -49,3 +57,17 @@ def test_what_was_lost_is_there_again(at, capsys, store, restored, backup, resto
             assert not live_sessions(restored, capsys)
     finally:
         at.run("$ redis-cli -p 6380 shutdown nosave || true\n")
+
+
+def test_a_user_with_two_commands_can_copy_redis(at, tmp_path):
+    at.run(REDIS_USER)
+    assert (tmp_path / "backup.rdb").read_bytes().startswith(b"REDIS")
+    assert is_for_its_owner_only(tmp_path / "backup.rdb")
+    at.run("$ redis-cli -p 6379 acl log | wc -c\n1\n")  # nothing was denied
+
+
+def test_a_rehearsal_lists_who_was_there(at, capsys):
+    assert main(["issue", "alice", "--keys", "keys.toml", "--store", "sqlite:///sessions.db"]) == 0
+    at.run(SQLITE_BACKUP)
+    at.run(REHEARSAL)
+    assert live_sessions("sqlite:///rehearsal/sessions.db", capsys)

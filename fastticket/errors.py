@@ -224,7 +224,7 @@ class NotLoggedIn(FastticketError, RuntimeError):  # noqa: N818
 
 class CacheMisused(FastticketError, RuntimeError):  # noqa: N818
     """The program uses a ticket cache as none can be used, and trying again does not mend it: a
-    programming error. `reason` is one of MISUSES, whose text is the message.
+    programming error. `reason` says which mistake it is, and the message what to do instead.
     """
 
     def __init__(self, reason: str) -> None:

@@ -36,7 +36,7 @@ ROOT = track.HERE.parent
 QUOTES = track.HERE / "quotes"
 HOLE = re.compile(r"\{([^{}|]+)(?:\|(/\d+)?([^{}]*))?\}")
 #: Benchmarks that are newer than some record; one that has no figure of them has a dash instead.
-NEWER: tuple[str, ...] = ("attributes/", "crowd/", "storm/", "reload/", "scale/threads/", "revocation/revocations")
+NEWER: tuple[str, ...] = ()
 NUMBER = r"(—|\d[\d,.]*)"
 
 

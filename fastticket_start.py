@@ -13,13 +13,12 @@ def main() -> int:
     """Run a command; the exit code.
 
     For the first process of a container (pid 1) the kernel drops SIGTERM until it has a handler.
-    And
-    SIGHUP and SIGUSR1, which mean "reload" and "open the logs anew" to a gateway, must not end one
-    that still starts: it is about to read its configuration and to open its logs.
+    And SIGHUP, SIGUSR1 and SIGUSR2, which mean "reload", "open the logs anew" and "upgrade" to a
+    gateway, must not end one that still starts: it is about to do all that.
     """
     _open_standard_streams()
     if sys.argv[1:2] == ["serve"]:
-        for number in (signal.SIGHUP, signal.SIGUSR1):
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
     if os.getpid() == 1:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(ENDED_BY_SIGTERM))

@@ -33,7 +33,7 @@ from fastticket.gateway import errorlog
 from fastticket.gateway.addresses import Address
 from fastticket.gateway.admin import AdminListener
 from fastticket.gateway.binding import BACKLOG, discard, listen_beside, take_place
-from fastticket.gateway.changes import obstacles
+from fastticket.gateway.changes import heritage, obstacles
 from fastticket.gateway.exitcodes import BAD_USAGE, FAILED
 from fastticket.gateway.forking import fork_worker
 from fastticket.gateway.generation import Generation
@@ -132,6 +132,7 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITING_SIGNALS)
             self._watch()
             self._bring_up()
+            self._news.set()  # a worker may have ended while nobody had a handler for SIGCHLD
             while self._processes() or not self._is_stopping:
                 self._runner.run(self._wait_for_news())
                 self._act()
@@ -192,6 +193,9 @@ class Supervisor:
     def _upgrade(self) -> None:
         """Start the trial of the new program, or become it if the trial was good."""
         assert self._program and self._present  # noqa: S101, PT018 -- for mypy
+        process = self._present.process
+        if process and not process.is_serving:  # the new program would take it for one that serves
+            return
         try:
             if not self._trial:
                 self._trial = Trial(self._program, self._left())
@@ -238,7 +242,7 @@ class Supervisor:
 
     def _adopt(self, legacy: Legacy) -> None:
         """Take the place of the program before, with its worker as that of the present generation.
-        FastticketError.
+        FastticketError: it was told to stop before it could.
         """
         bound = {Address(*address): [*map(socket_of, fds)] for address, fds in legacy.listeners}
         admin = None if legacy.admin is None else socket_of(legacy.admin)
@@ -247,9 +251,10 @@ class Supervisor:
         if legacy.unready_at_s is not None:
             self._is_unready, self._unready_at_s = True, legacy.unready_at_s
         sockets = self._listeners.adopt(bound)
-        given = self._given(self._load())
+        given = self._given_at_last()
         for held in legacy.processes:
             process = WorkerProcess.adopt(held, self._loop)
+            process.reopen_logs()  # in between a signal to do so is lost
             process.follow(self._news.set)
             generation = Generation(given, sockets, admin, process, heritage=legacy.heritage, is_of_program_before=True)
             if held.is_present:
@@ -261,6 +266,19 @@ class Supervisor:
         errorlog.follow(given.config)
         log.info("upgraded from version %s to %s", legacy.version, self._program.version if self._program else "")
         self._runner.run(self._admin.move_to(admin, given.config.admin_readers()))
+
+    def _given_at_last(self) -> Given:
+        """The configuration that the trial has read. If it is not there any more, the worker before
+        serves until it is. FastticketError: told to stop.
+        """
+        while not self._is_stopping:
+            try:
+                return self._given(self._load())
+            except FastticketError as error:
+                log.error("the upgrade waits for its configuration, the worker before goes on: %s", error)
+            notify(ALIVE)
+            self._runner.run(asyncio.sleep(WATCH_INTERVAL_S))
+        raise FastticketError("stopped before the upgrade had its configuration")
 
     # --- generations
 
@@ -455,6 +473,7 @@ class Supervisor:
             self._worker_missing(generation, f"the worker can not be started: {error.strerror}", 0.0)
             return
         generation.process, generation.is_of_program_before = process, False
+        generation.heritage = heritage(generation.config)
         process.follow(self._news.set)
         process.kill_after(READY_TIMEOUT_S)
 
@@ -543,7 +562,9 @@ class Supervisor:
             self._restarts += 1
             self._totals.learn_servers(self._slots())
             servers = dict(self._totals.servers)
-            generation.given = dataclasses.replace(generation.given, start=Start.REPLACEMENT, servers=servers)
+            # The configuration in force before an upgrade was that worker's: this one is unproven.
+            start = Start.FIRST if generation.is_of_program_before else Start.REPLACEMENT
+            generation.given = dataclasses.replace(generation.given, start=start, servers=servers)
             self._start(generation)
 
     # --- signals, and POST /drain

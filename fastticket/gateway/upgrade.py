@@ -94,10 +94,11 @@ class Trial:
 
     def __init__(self, program: Program, legacy: Legacy) -> None:
         """OSError: it cannot be started."""
-        left = _leave(legacy)
         self._said = os.memfd_create("fastticket-trial")
         self._ends_s = time.monotonic() + TRIAL_TIMEOUT_S
+        left = -1
         try:
+            left = _leave(legacy)
             self._process = subprocess.Popen(  # noqa: S603 -- our own command line
                 program.trial,
                 env={**os.environ, VARIABLE: str(left)},
@@ -110,7 +111,8 @@ class Trial:
             os.close(self._said)
             raise
         finally:
-            os.close(left)
+            if left >= 0:
+                os.close(left)
 
     def verdict(self) -> str | None:
         """Why it would not, "" if it would; None: it is not known yet."""

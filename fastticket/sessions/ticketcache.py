@@ -579,8 +579,10 @@ def keyring_of(keys: Keyring | str | PathLike[str]) -> Keyring:
 
 
 def handed_by(cache: TicketCache) -> Iterator[Known | bytes]:
-    """What the cache holds, part by part, for `hand_to` in another process of this machine."""
-    return handed(cache._shards)
+    """What the cache holds, part by part, for `hand_to` in another process of this machine; nothing
+    if that one would find another store.
+    """
+    return iter(()) if cache._store.is_replaced else handed(cache._shards)
 
 
 def hand_to(cache: TicketCache, parts: Iterable[Known | bytes]) -> int:

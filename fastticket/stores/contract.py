@@ -191,6 +191,12 @@ class Store(Protocol):
         If it fails, the caller closes the store, and may open it again.
         """
 
+    @property
+    def is_replaced(self) -> bool:
+        """Whether another store is at the address now: what was learned of this one says nothing of
+        that one. Its calls raise StoreUnavailable then.
+        """
+
     async def settle(self) -> None:
         """Return when what this process has changed can no longer be lost by its end: at once, or
         a few seconds after the last change, where servers take over from each other. Raises

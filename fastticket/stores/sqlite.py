@@ -119,6 +119,11 @@ class SQLiteStore:
         """Always empty: a file has no server."""
         return {}
 
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the file was deleted or replaced."""
+        return self._file is not None and self._file_at_path() != self._file
+
     async def open(self) -> None:
         """Create or check the file."""
         if self._closed:  # after an `open` that failed
@@ -255,7 +260,7 @@ class SQLiteStore:
         return found.st_dev, found.st_ino
 
     def _refuse_another_file(self) -> None:
-        if self._file_at_path() != self._file:
+        if self.is_replaced:
             raise StoreUnavailable(
                 f"{self._name}: the file was deleted or replaced while it was open; restart to use what is there now"
             )
@@ -550,8 +555,7 @@ class SQLiteStore:
             raise StoreUnavailable(f"{self._name} is closed")
 
         def call() -> T:
-            if self._file:
-                self._refuse_another_file()
+            self._refuse_another_file()
             return function(*arguments)
 
         try:

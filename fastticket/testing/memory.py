@@ -281,6 +281,11 @@ class MemoryStore:
             self._shared.stores.append(self)
         await self._call(lambda: None)
 
+    @property
+    def is_replaced(self) -> bool:
+        """Never."""
+        return False
+
     async def settle(self) -> None:
         """There is nothing to lose."""
 

@@ -179,7 +179,55 @@ def test_another_store_is_not_given_the_sessions_of_the_one_before(site, table, 
     at.configure(table(store="sqlite:///other.db"))
     assert outcome(at) == UPGRADED
     assert "begins with" not in at.log
-    assert status_of(at.ask(get(ticket))[0]) == 401
+    wait_until(lambda: status_of(at.ask(get(ticket))[0]) == 401, "the worker before accepts nobody", BOUND_S)
+
+
+def test_a_replacement_in_another_store_hands_nothing_to_the_one_that_comes_back(site, table, tmp_path):
+    """The new configuration was refused, but then the old worker dies: what serves is of it."""
+    (ticket,) = log_in(tmp_path, "alice")
+    at = site(table())
+    (before,) = at.workers()
+    at.configure(table(store="sqlite:///there/other.db"))
+    assert outcome(at).startswith("not reloaded")
+    (tmp_path / "there").mkdir()
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: at.workers() and before not in at.workers(), "another worker", UPGRADE_BOUND_S)
+    wait_until(lambda: status_of(at.ask(get(ticket))[0]) == 401, "it serves by the other store", UPGRADE_BOUND_S)
+    at.configure(table())
+    assert at.reload().startswith("reloaded")
+    assert "begins with" not in at.log
+    wait_until(lambda: status_of(at.ask(get(ticket))[0]) == 200, "it serves by the first store", UPGRADE_BOUND_S)
+
+
+def test_a_file_that_takes_the_place_of_the_store_is_given_no_sessions(site, table, tmp_path):
+    """It may be an older copy, in which they have ended, or that never had them."""
+    (ticket,) = log_in(tmp_path, "alice")
+    at = site(table())
+    assert status_of(at.ask(get(ticket))[0]) == 200
+    for name in ("s.db", "s.db-wal", "s.db-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    log_in(tmp_path, *(f"user{n}" for n in range(5)))
+    assert outcome(at) == UPGRADED
+    assert "begins with" not in at.log
+    wait_until(lambda: status_of(at.ask(get(ticket))[0]) == 401, "the worker before accepts nobody", BOUND_S)
+
+
+def test_a_configuration_that_goes_away_in_the_middle_is_waited_for(site, table, program):
+    at = site(table(), program=program())
+    before = at.workers()
+    program(
+        """
+        import os, sys
+        if "--trial" not in sys.argv:
+            os.rename("fastticket.toml", "away.toml")
+        """
+    )
+    at.at.process.send_signal(signal.SIGUSR2)
+    said(at, "the upgrade waits for its configuration.*")
+    assert at.workers() == before
+    assert status_of(at.ask(get(path="/open"))[0]) == 200
+    os.rename(at.folder / "away.toml", at.folder / "fastticket.toml")
+    assert said(at, "reloaded: .*") == UPGRADED
 
 
 def test_a_drained_gateway_stays_drained(site, table):

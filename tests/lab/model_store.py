@@ -268,6 +268,10 @@ class ModelStore:
         self.is_closed = False
         await self._call(Call("open"), lambda: self.server.stores.append(self))
 
+    @property
+    def is_replaced(self) -> bool:
+        return False
+
     async def settle(self) -> None:
         pass
 

@@ -110,6 +110,11 @@ class RedisStore:
             raise
         self._listening = asyncio.create_task(self._doorbell.listen(), name="fastticket-doorbell")
 
+    @property
+    def is_replaced(self) -> bool:
+        """Never: a server without its data has other logs, which say so."""
+        return False
+
     async def settle(self) -> None:
         """Nothing to wait for where there is one server only."""
         if self.doubt_ms:

@@ -5,7 +5,7 @@
 #   make quick      lint, types, and the tests that start no process                        30 s
 #   make check      lint and types                                                          20 s
 #   make test       everything that a change must pass: lint, types, all tests, coverage
-#                   of the Python and of the compiled code, the gate                        12 minutes
+#                   of the Python and of the compiled code, the gate                        15 minutes
 #   make gate       compare the hot paths with their baseline; red if one is slower         20 s
 #   make coverage-core  line coverage of the compiled code alone                            a minute
 #   make rooms      print the package's rooms: files with their lines, imports              a second

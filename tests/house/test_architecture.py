@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "wsgi": {"errors", "sync", "web"},
     "flask": {"errors", "sync", "sessions", "web", "wsgi"},
     "django": {"errors", "core", "stores", "sessions", "sync", "web"},
+    "moving": {"errors"},
     "gateway": {"errors", "tasks", "tomlfile", "keyfile", "core", "dataplane", "stores", "sessions", "web"},
     "commands": {"errors", "core", "keyfile", "stores", "sessions", "sync", "gateway", ""},
     "testing": {"errors", "stores", "sessions", "sync", "web", "asgi", "flask", "django", ""},

@@ -16,7 +16,7 @@ from fastticket.keyfile import create_key_file
 PAGE = ROOT / "docs" / "explanation" / "security.md"
 PACKAGE = ROOT / "fastticket"
 #: Where bytes that nobody may guess, hashes, signatures and TLS come from.
-CRYPTOGRAPHY = re.compile(r"^\s*(?:import|from) (?:hashlib|hmac|secrets|ssl)\b|<openssl/", re.MULTILINE)
+CRYPTOGRAPHY = re.compile(r"^\s*(?:import|from) (?:cryptography|hashlib|hmac|secrets|ssl)\b|<openssl/", re.MULTILINE)
 STATUSES = {"yes", "set", "part", "yours", "no"}
 
 

@@ -1,0 +1,1 @@
+"""Moving sessions: from other systems' formats into this one."""

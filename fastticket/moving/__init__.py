@@ -1,1 +1,6 @@
-"""Moving sessions: from other systems' formats into this one."""
+"""Sessions on their way from one place to another: files, stores, other systems.
+
+record      what a reader of any source yields: a session, or what it had to leave out
+derived     the id of a session that continues another system's
+formats/    what other systems' tickets and cookies say
+"""

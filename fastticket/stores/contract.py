@@ -11,7 +11,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from fastticket.errors import StoreUnavailable
 
@@ -62,6 +62,7 @@ ENDED_MS = -1
 SESSION_ID_CHARS = 22  # base64url of 16 bytes
 
 NO_DETAILS: Mapping[str, str] = MappingProxyType({})
+NO_ATTRIBUTES: Mapping[str, bytes] = MappingProxyType({})
 
 
 class StoredSession(NamedTuple):
@@ -81,6 +82,20 @@ class StoredSession(NamedTuple):
     def absolute_deadline_ms(self) -> int:
         """2**53 - 1 if there is none."""
         return self.created_ms + self.absolute_lifetime_s * 1000 if self.absolute_lifetime_s else NEVER_MS
+
+
+class RestoredSession(NamedTuple):
+    """A session that began elsewhere, to be held here from now on: as a file, another store or a
+    near cache has it.
+    """
+
+    session: StoredSession
+    attributes: Mapping[str, bytes] = NO_ATTRIBUTES  #: serialized
+
+
+#: What `Store.restore` did: made it; found it; knows that it was ended, or that it is past one of
+#: its deadlines.
+Restored = Literal["created", "exists", "ended", "expired"]
 
 
 class Event(NamedTuple):
@@ -270,6 +285,28 @@ class Store(Protocol):
     async def sweep(self, dead_before_ms: int, sessions_max: int) -> int:
         """Remove sessions whose idle deadline is past and not after `dead_before_ms`, at most
         `sessions_max` of a shard; logs `expired`. Returns how many; 0: there are no more.
+        """
+
+    async def count(self) -> int:
+        """How many sessions live now."""
+
+    async def scan(self, cursor: str, count: int) -> tuple[str, Sequence[StoredSession]]:
+        """Some of all live sessions, about `count`, or none, in no order; and the cursor to go on
+        from. "" begins, and "" is the end. The cursor holds for any process, and however long.
+
+        A session that lives from the first call to the last is there at least once; one that begins
+        or gets another id meanwhile may be missing. ValueError: not a cursor of this store.
+        """
+
+    async def restore(self, sessions: Sequence[RestoredSession]) -> Sequence[Restored]:
+        """Add sessions as they are, with id, times, details and attributes; logs `created`. What
+        became of each, in order. Doing it again is doing it once; after StoreUnavailable some may
+        have been restored. Durable when it returns.
+
+        Of one that exists, only the idle deadline is moved, and never back. One that was ended,
+        has expired or has another id now stays so, as far as the store knows: from its log, and
+        for some minutes from a mark of each end. So does one that was created before all of its
+        principal's were ended.
         """
 
     async def history(self, shard: int, entries_max: int) -> Sequence[Event]:

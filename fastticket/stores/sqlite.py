@@ -26,17 +26,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastticket.errors import AttributesTooLarge, ConfigError, NoStore, StoreUnavailable, TooManySessions
 from fastticket.stores.contract import (
     NEVER_MS,
     NO_DETAILS,
+    SESSION_ID_CHARS,
     Event,
     Fleet,
     Position,
     Reply,
     Request,
+    Restored,
+    RestoredSession,
     Ring,
     StoredAttributes,
     StoredSession,
@@ -48,9 +51,14 @@ from fastticket.tasks import end
 FORMAT = 2
 LOG_ENTRIES_MAX = 16384
 LOG_TRIM_EVERY = 256
+RESTORED_AT_ONCE = 500  # sessions in one transaction
 BUSY_TIMEOUT_S = 2.0
 WAL_RETRY_S = 0.01
 DOORBELL_INTERVAL_S = 0.025
+#: How long an end is known that no entry of the log says: of a session that is not there, and of
+#: all of a principal's (session id ""). And how many of these there are at most.
+MARK_MS = 180_000
+MARKS_MAX = 10_000
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 WRITES = "this user must be able to write the file and its folder, where SQLite keeps two more"
 
@@ -81,10 +89,17 @@ CREATE TABLE IF NOT EXISTS log (
     reason TEXT NOT NULL DEFAULT '',
     successor_id TEXT NOT NULL DEFAULT ''
 );
+CREATE TABLE IF NOT EXISTS ended (
+    session_id TEXT NOT NULL,
+    principal TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    PRIMARY KEY (session_id, principal)
+) WITHOUT ROWID;
 """
 
 SESSION = "session_id, principal, idle_deadline_ms, created_ms, idle_timeout_s, absolute_lifetime_s, details"
 EVENT = "id, kind, session_id, principal, reason, successor_id"
+TOUCH = "UPDATE live SET idle_deadline_ms = ?3 WHERE session_id = ?1 AND principal = ?2 AND idle_deadline_ms < ?3"
 EXPIRY = (
     "iif(absolute_lifetime_s > 0 AND idle_deadline_ms >= created_ms + absolute_lifetime_s * 1000, 'absolute', 'idle')"
 )
@@ -177,14 +192,29 @@ class SQLiteStore:
             return dict.fromkeys(requests, error)
 
     async def revoke(self, session_id: str, principal: str, reason: str = "logout") -> bool:
-        """Delete the row."""
-        where = "session_id = ? AND principal = ?"
-        return bool(await self._in_thread(self._remove, "revoked", "?", where, (session_id, principal, reason)))
+        """Delete the row, or leave a mark."""
+        return await self._in_thread(self._revoke, session_id, principal, reason)
 
     async def revoke_all(self, principal: str, *, keep: str = "", reason: str = "logout_everywhere") -> Sequence[str]:
-        """Delete all rows of the principal but one."""
-        where = "principal = ? AND session_id <> ?"
-        return await self._in_thread(self._remove, "revoked", "?", where, (principal, keep, reason))
+        """Delete all rows of the principal but one, and leave a mark if it is all."""
+        return await self._in_thread(self._revoke_all, principal, keep, reason)
+
+    async def count(self) -> int:
+        """Reads the whole table."""
+        return await self._in_thread(self._count)
+
+    async def scan(self, cursor: str, count: int) -> tuple[str, Sequence[StoredSession]]:
+        """By session id, which is the cursor."""
+        if len(cursor) not in (0, SESSION_ID_CHARS):
+            raise ValueError(f"not a cursor of this store: {cursor!r}")
+        return await self._in_thread(self._scan, cursor, count)
+
+    async def restore(self, sessions: Sequence[RestoredSession]) -> Sequence[Restored]:
+        """One transaction for some sessions."""
+        outcomes: list[Restored] = []
+        for first in range(0, len(sessions), RESTORED_AT_ONCE):
+            outcomes += await self._in_thread(self._restore, sessions[first : first + RESTORED_AT_ONCE])
+        return outcomes
 
     async def read_attributes(self, session_id: str, principal: str) -> StoredAttributes | None:
         """The rows of the session."""
@@ -342,10 +372,14 @@ class SQLiteStore:
     def _create(self, session: StoredSession, sessions_max: int, evicts: bool) -> list[str]:
         with self._writing() as db:
             gone = self._make_room(db, session.principal, sessions_max, evicts) if sessions_max else []
-            details = json.dumps(dict(session.details), ensure_ascii=False) if session.details else None
-            db.execute(f"INSERT INTO live ({SESSION}) VALUES (?, ?, ?, ?, ?, ?, ?)", (*session[:-1], details))  # noqa: S608
-            self._log(db, "created", session.id, session.principal)
+            self._insert(db, session)
             return gone
+
+    def _insert(self, db: sqlite3.Connection, session: StoredSession) -> int:
+        """The log's entry."""
+        details = json.dumps(dict(session.details), ensure_ascii=False) if session.details else None
+        db.execute(f"INSERT INTO live ({SESSION}) VALUES (?, ?, ?, ?, ?, ?, ?)", (*session[:-1], details))  # noqa: S608
+        return self._log(db, "created", session.id, session.principal)
 
     def _make_room(self, db: sqlite3.Connection, principal: str, sessions_max: int, evicts: bool) -> list[str]:
         """End as many sessions as needed, those past their deadline first: a touch that is on its
@@ -381,10 +415,7 @@ class SQLiteStore:
 
     def _exchange(self, request: Request) -> Reply:
         with self._writing() if request.touches else self._reading() as db:
-            db.executemany(
-                "UPDATE live SET idle_deadline_ms = ?3 WHERE session_id = ?1 AND principal = ?2 AND idle_deadline_ms < ?3",
-                request.touches,
-            )
+            db.executemany(TOUCH, request.touches)
             position, events, gap = self._tail(db, request.since)
             return Reply(position, events, gap, [self._deadline(db, *key) for key in request.wanted])
 
@@ -470,6 +501,76 @@ class SQLiteStore:
             return []  # reading takes no lock
         return self._remove("expired", EXPIRY, f"session_id IN ({dead})", values)
 
+    def _revoke(self, session_id: str, principal: str, reason: str) -> bool:
+        where = "session_id = ? AND principal = ?"
+        with self._writing() as db:
+            ended = self._delete(db, "revoked", "?", where, (session_id, principal, reason))
+            if not ended:
+                self._mark(db, session_id, principal, self._now_ms())
+            return bool(ended)
+
+    def _revoke_all(self, principal: str, keep: str, reason: str) -> list[str]:
+        where = "principal = ? AND session_id <> ?"
+        with self._writing() as db:
+            if not keep:
+                latest = "SELECT max(created_ms) FROM live WHERE principal = ?"
+                created_ms = db.execute(latest, (principal,)).fetchone()[0] or 0
+                self._mark(db, "", principal, max(created_ms, self._now_ms()))
+            return self._delete(db, "revoked", "?", where, (principal, keep, reason))
+
+    def _mark(self, db: sqlite3.Connection, session_id: str, principal: str, at_ms: int) -> None:
+        """What `restore` must not bring back, and the log does not say."""
+        db.execute("DELETE FROM ended WHERE at_ms < ?", (self._now_ms() - MARK_MS,))
+        oldest = "SELECT session_id, principal FROM ended ORDER BY at_ms DESC LIMIT -1 OFFSET ?"
+        db.execute(f"DELETE FROM ended WHERE (session_id, principal) IN ({oldest})", (MARKS_MAX - 1,))  # noqa: S608
+        db.execute("INSERT OR REPLACE INTO ended VALUES (?, ?, ?)", (session_id, principal, at_ms))
+
+    def _count(self) -> int:
+        living = "SELECT count(*) FROM live WHERE idle_deadline_ms > ?"
+        return int(self._db().execute(living, (self._now_ms(),)).fetchone()[0])
+
+    def _scan(self, cursor: str, count: int) -> tuple[str, list[StoredSession]]:
+        rows = (
+            self._db()
+            .execute(f"SELECT {SESSION} FROM live WHERE session_id > ? ORDER BY session_id LIMIT ?", (cursor, count))  # noqa: S608
+            .fetchall()
+        )
+        now_ms = self._now_ms()
+        return rows[-1][0] if len(rows) == count else "", [_session(row) for row in rows if row[2] > now_ms]
+
+    def _restore(self, sessions: Sequence[RestoredSession]) -> list[Restored]:
+        with self._writing() as db:
+            ended = self._ended_of(db, {session.id for session, _ in sessions})
+            return [self._restore_one(db, each, ended) for each in sessions]
+
+    @staticmethod
+    def _ended_of(db: sqlite3.Connection, session_ids: set[str]) -> set[tuple[str, str]]:
+        """Which of these sessions the log says are over."""
+        ends = "SELECT session_id, principal FROM log WHERE kind IN ('revoked', 'expired', 'rotated')"
+        return {row for row in db.execute(ends) if row[0] in session_ids}
+
+    def _restore_one(self, db: sqlite3.Connection, restored: RestoredSession, ended: set[tuple[str, str]]) -> Restored:
+        session, now_ms = restored.session, self._now_ms()
+        if self._deadline(db, session.id, session.principal) is not None:
+            db.execute(TOUCH, session[:3])
+            return "exists"
+        marked = (
+            "SELECT 1 FROM ended WHERE principal = ?2 AND at_ms >= ?4 "
+            "AND (session_id = ?1 OR session_id = '' AND at_ms >= ?3) "
+            "UNION SELECT 1 FROM live WHERE session_id = ?1"  # another principal's: an id is one session's
+        )
+        values = (session.id, session.principal, session.created_ms, now_ms - MARK_MS)
+        if session[:2] in ended or db.execute(marked, values).fetchone():
+            return "ended"
+        if min(session.idle_deadline_ms, session.absolute_deadline_ms) <= now_ms:
+            return "expired"
+        entry = self._insert(db, session)
+        if restored.attributes:
+            rows = [(session.id, *pair) for pair in restored.attributes.items()]
+            db.executemany("INSERT INTO attributes VALUES (?, ?, ?)", rows)
+            db.execute("UPDATE live SET version = ? WHERE session_id = ?", (entry, session.id))
+        return "created"
+
     def _remove(self, kind: str, reason: str, where: str, values: tuple[str | int, ...]) -> list[str]:
         with self._writing() as db:
             return self._delete(db, kind, reason, where, values)
@@ -506,7 +607,7 @@ class SQLiteStore:
             f"SELECT {SESSION} FROM live WHERE principal = ? AND idle_deadline_ms > ? ORDER BY idle_deadline_ms",  # noqa: S608
             (principal, self._now_ms()),
         )
-        return [StoredSession._make((*row[:6], json.loads(row[6]) if row[6] else NO_DETAILS)) for row in rows]
+        return [_session(row) for row in rows]
 
     def _history(self, entries_max: int) -> list[Event]:
         rows = self._db().execute(
@@ -562,6 +663,10 @@ class SQLiteStore:
             return await asyncio.get_running_loop().run_in_executor(self._thread, call)
         except sqlite3.Error as error:
             raise StoreUnavailable(f"{self._name}: {error}") from error
+
+
+def _session(row: Sequence[Any]) -> StoredSession:
+    return StoredSession._make((*row[:6], json.loads(row[6]) if row[6] else NO_DETAILS))
 
 
 def _one_thread() -> ThreadPoolExecutor:

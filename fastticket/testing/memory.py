@@ -18,12 +18,15 @@ from typing import Self, TypeVar
 from fastticket.errors import AttributesTooLarge, StoreUnavailable, TooManySessions
 from fastticket.stores.contract import (
     NEVER_WRITTEN,
+    SESSION_ID_CHARS,
     Changed,
     Event,
     Fleet,
     Position,
     Reply,
     Request,
+    Restored,
+    RestoredSession,
     Ring,
     StoredAttributes,
     StoredSession,
@@ -93,6 +96,8 @@ class MemoryServer:
         self.live: dict[str, StoredSession] = {}
         self.attributes: dict[str, StoredAttributes] = {}
         self.logs = [Log() for _ in range(shards)]
+        self.ended: set[tuple[str, str]] = set()  # by an end, of sessions that may be elsewhere
+        self.ended_before_ms: dict[str, int] = {}  # all of a principal's that were created by then
         self.fleet: Fleet | None = None
 
     def join(self, fleet: Fleet) -> Fleet | None:
@@ -135,6 +140,7 @@ class MemoryServer:
             return False
         del self.live[session_id]
         self.live[successor.id] = successor._replace(details=before.details)
+        self.ended.add(before[:2])
         if session_id in self.attributes:
             self.attributes[successor.id] = self.attributes.pop(session_id)
         self._log("rotated", before, successor_id=successor.id)
@@ -150,11 +156,46 @@ class MemoryServer:
 
     def revoke(self, session_id: str, principal: str, reason: str) -> bool:
         """As `Store.revoke`."""
+        self.ended.add((session_id, principal))
         return bool(self._remove("revoked", [s for s in self._of(principal) if s.id == session_id], reason))
 
     def revoke_all(self, principal: str, keep: str, reason: str) -> list[str]:
         """As `Store.revoke_all`."""
-        return self._remove("revoked", [s for s in self._of(principal) if s.id != keep], reason)
+        gone = [session for session in self._of(principal) if session.id != keep]
+        if not keep:
+            self.ended_before_ms[principal] = max([self.time_ms(), *(session.created_ms for session in gone)])
+        return self._remove("revoked", gone, reason)
+
+    def count(self) -> int:
+        """As `Store.count`."""
+        return sum(session.idle_deadline_ms > self.time_ms() for session in self.live.values())
+
+    def scan(self, cursor: str, count: int) -> tuple[str, list[StoredSession]]:
+        """As `Store.scan`."""
+        if len(cursor) not in (0, SESSION_ID_CHARS):
+            raise ValueError(f"not a cursor of this store: {cursor!r}")
+        found = sorted(session_id for session_id in self.live if session_id > cursor)[:count]
+        sessions = [self.live[session_id] for session_id in found]
+        living = [session for session in sessions if session.idle_deadline_ms > self.time_ms()]
+        return found[-1] if len(found) == count else "", living
+
+    def restore(self, sessions: Sequence[RestoredSession]) -> list[Restored]:
+        """As `Store.restore`."""
+        return [self._restore(*each) for each in sessions]
+
+    def _restore(self, session: StoredSession, attributes: Mapping[str, bytes]) -> Restored:
+        if self.deadline_ms(session.id, session.principal) is not None:
+            self._touch(*session[:3])
+            return "exists"
+        if session[:2] in self.ended or session.created_ms <= self.ended_before_ms.get(session.principal, -1):
+            return "ended"
+        if min(session.idle_deadline_ms, session.absolute_deadline_ms) <= self.time_ms():
+            return "expired"
+        self.live[session.id] = session
+        version = self._log("created", session)
+        if attributes:
+            self.attributes[session.id] = StoredAttributes(version, dict(attributes))
+        return "created"
 
     def read_attributes(self, session_id: str, principal: str) -> StoredAttributes | None:
         """As `Store.read_attributes`."""
@@ -206,6 +247,7 @@ class MemoryServer:
     def _remove(self, kind: str, sessions: list[StoredSession], reason: str = "") -> list[str]:
         for session in sessions:
             del self.live[session.id]
+            self.ended.add(session[:2])
             self.attributes.pop(session.id, None)
             self._log(kind, session, reason or self._expiry_of(session))
         return [session.id for session in sessions]
@@ -349,6 +391,18 @@ class MemoryStore:
     async def sweep(self, dead_before_ms: int, sessions_max: int) -> int:
         """One step."""
         return await self._call(lambda: self._server.sweep(dead_before_ms, sessions_max))
+
+    async def count(self) -> int:
+        """One step."""
+        return await self._call(self._server.count)
+
+    async def scan(self, cursor: str, count: int) -> tuple[str, Sequence[StoredSession]]:
+        """One step. By session id, which is the cursor."""
+        return await self._call(lambda: self._server.scan(cursor, count))
+
+    async def restore(self, sessions: Sequence[RestoredSession]) -> Sequence[Restored]:
+        """One step."""
+        return await self._call(lambda: self._server.restore(sessions))
 
     async def history(self, shard: int, entries_max: int) -> Sequence[Event]:
         """The log's end."""

@@ -30,6 +30,7 @@ from fastticket.stores.contract import (
     Position,
     Reply,
     Request,
+    RestoredSession,
     Store,
     StoredSession,
     Tail,
@@ -41,6 +42,7 @@ from lab.touch import Touch
 HOUR_MS = 3_600_000
 ROOMY_BYTES = 1_000_000
 SETTLE_BOUND_S = 20.0
+SCAN_PAGES_MAX = 1000
 DOORBELL_BOUND_S = 5.0  # generous: a loaded machine; what is measured is that it rings at all
 YEAR_2020_MS = 1_577_836_800_000
 ODD_PRINCIPALS = [
@@ -156,13 +158,36 @@ async def evict(store: Store, session: StoredSession) -> None:
     assert list(await store.create(await new_session(store), sessions_max=1)) == [session.id]
 
 
-#: What other handles must hear of at once: each is an end, or another id.
+async def restore_another(store: Store, session: StoredSession) -> None:
+    """A session that a gateway may have been asked for before."""
+    assert list(await store.restore([RestoredSession(session._replace(id=new_session_id()))])) == ["created"]
+
+
+async def scan_all(
+    store: Store, count: int = 50, change: Callable[[], Awaitable[None]] | None = None
+) -> dict[str, StoredSession]:
+    """What a whole scan finds, by id; `change` is called between two pieces of it."""
+    found: dict[str, StoredSession] = {}
+    cursor, pages = "", 0
+    while cursor or not pages:
+        cursor, sessions = await store.scan(cursor, count)
+        found |= {session.id: session for session in sessions}
+        pages += 1
+        assert pages < SCAN_PAGES_MAX
+        if change:
+            await change()
+    return found
+
+
+#: What other handles must hear of at once: each is an end, or another id, or a session that was
+#: refused before.
 NEWS: dict[str, Callable[[Store, StoredSession], Awaitable[object]]] = {
     "revoke": lambda store, session: store.revoke(session.id, "alice"),
     "revoke_all": lambda store, _: store.revoke_all("alice"),
     "evict": evict,
     "rotate": lambda store, session: store.rotate(session.id, session._replace(id=new_session_id())),
     "sweep": lambda store, session: store.sweep(session.idle_deadline_ms, 10),
+    "restore": lambda store, session: restore_another(store, session),
 }
 
 
@@ -898,6 +923,126 @@ class StoreContract:
         ]
         assert list(await other.history(shard, 2)) == events[-2:]
         assert list((await ask(store, since=events[1].position)).events) == events[2:]
+
+    # --- all sessions: scan, count
+
+    async def test_a_scan_has_every_session_that_lives_all_the_while_at_least_once(self, store, other):
+        """Whatever begins, is used, gets another id or ends meanwhile, in whichever shard."""
+        assert await store.count() == 0
+        assert await scan_all(store) == {}
+        kept = {s.id: s for s in [await add_session(store, f"user{number % 70}") for number in range(300)]}
+        dead = [await add_session(store, f"user{number}", idle_ms=-1) for number in range(10)]
+        assert await other.count() == 300
+        number = 0
+
+        async def change() -> None:
+            nonlocal number
+            number += 1
+            come = await add_session(store, f"user{number}")
+            await store.rotate(come.id, come._replace(id=new_session_id()))
+            used = list(kept.values())[number]
+            kept[used.id] = used = used._replace(idle_deadline_ms=used.idle_deadline_ms + 1)
+            await ask(store, used.principal, touches=(Touch(*used[:3]),))
+            gone = await add_session(store, f"user{number}")
+            await store.revoke(gone.id, gone.principal)
+
+        found = await scan_all(other, 7, change)
+        assert number >= 5
+        assert kept.keys() <= found.keys()
+        assert not found.keys() & {session.id for session in dead}
+        for session in kept.values():  # met before or after its use
+            assert found[session.id][:2] == session[:2]
+            assert found[session.id][3:] == session[3:]
+            assert found[session.id].idle_deadline_ms in (session.idle_deadline_ms, session.idle_deadline_ms - 1)
+
+    async def test_a_scan_shows_a_session_as_it_is(self, store):
+        session = (await new_session(store))._replace(details={"address": "2001:db8::1", "agent": "ü"})
+        never = StoredSession(new_session_id(), "a.b", (1 << 53) - 1, (1 << 48) - 1, 0, 0)
+        for each in (session, never):
+            await store.create(each)
+        assert await scan_all(store) == {session.id: session, never.id: never}
+
+    async def test_what_is_no_cursor_is_refused(self, store):
+        for wrong in ("x", "1-2", "-1-0-", "99999-0-", "0-0-0-0"):
+            with pytest.raises(ValueError, match="cursor"):
+                await store.scan(wrong, 10)
+
+    # --- restore
+
+    async def test_a_restored_session_is_as_it_was(self, store, other):
+        since = (await ask(other)).position
+        session = (await new_session(store, age_ms=5000))._replace(details={"agent": "x"})
+        values = {"a": b"1", "ü": bytes(range(256)), "empty": b""}
+        assert list(await store.restore([RestoredSession(session, values)])) == ["created"]
+        assert list(await other.sessions("alice")) == [session]
+        assert await attributes_of(other, session) == values
+        assert await history_of(other, "alice", since) == [("created", session.id, "alice")]
+        written = await write(other, session, {"b": b"2"}, ("a",))
+        assert await attributes_of(store, session) == {"b": b"2"} | {n: v for n, v in values.items() if n != "a"}
+        assert written.replaced != written.version
+        assert await store.revoke(session.id, "alice")
+        assert await attributes_of(store, session) is None
+
+    async def test_restoring_again_changes_nothing_but_a_deadline_that_is_later(self, store):
+        session = await new_session(store)
+        first = RestoredSession(session, {"a": b"1"})
+        later_ms = session.idle_deadline_ms + 1000
+        assert list(await store.restore([first, first])) == ["created", "exists"]
+        await write(store, session, {"a": b"2"})
+        since = (await ask(store)).position
+        for deadline_ms in (later_ms, session.idle_deadline_ms):
+            again = RestoredSession(session._replace(idle_deadline_ms=deadline_ms), {"a": b"1", "b": b"3"})
+            assert list(await store.restore([again])) == ["exists"]
+            assert await deadline_of(store, session) == later_ms
+        assert await attributes_of(store, session) == {"a": b"2"}
+        assert await history_of(store, "alice", since) == []
+
+    async def test_what_was_ended_is_not_restored(self, store, other):
+        """Ended by id, whether it was there or not; rotated, evicted, swept; with all of the
+        principal's.
+        """
+        revoked, rotated, evicted = [await add_session(store, name) for name in ("alice", "bob", "carol")]
+        swept = await add_session(store, "dave", idle_ms=-1)
+        strange, erin = await new_session(store, "frank"), await add_session(store, "erin")
+        erins_other = await new_session(store, "erin", age_ms=60_000)
+        await other.revoke(revoked.id, "alice")
+        await other.rotate(rotated.id, rotated._replace(id=new_session_id()))
+        await other.create(await new_session(store, "carol"), sessions_max=1)
+        await other.sweep(swept.idle_deadline_ms, 10)
+        assert not await other.revoke(strange.id, "frank")
+        await other.revoke_all("erin")
+        ended = [revoked, rotated, evicted, swept._replace(idle_deadline_ms=revoked.idle_deadline_ms)]
+        ended += [strange, erin, erins_other]
+        assert list(await store.restore([RestoredSession(session) for session in ended])) == ["ended"] * 7
+        assert not any([await is_there(store, session) for session in ended])
+        began_later = await new_session(store, "erin", age_ms=-1)
+        assert list(await store.restore([RestoredSession(began_later)])) == ["created"]
+
+    async def test_an_end_is_known_from_the_log_when_its_mark_has_gone(self, store, monkeypatch):
+        session = await add_session(store)
+        await store.revoke(session.id, "alice")
+        now_ms = await store.time_ms() + 10 * 60_000
+        self.stop_clock(store, monkeypatch, now_ms)
+        assert list(await store.restore([RestoredSession(session)])) == ["ended"]
+
+    async def test_what_is_past_a_deadline_is_not_restored(self, store):
+        idle = await new_session(store, idle_ms=-1)
+        absolute = await new_session(store, age_ms=86_400_001)
+        assert list(await store.restore([RestoredSession(idle), RestoredSession(absolute)])) == ["expired"] * 2
+        assert await store.count() == 0
+
+    async def test_many_are_restored_in_one_call_each_with_its_own_outcome(self, store):
+        sessions = [await new_session(store, f"user{number % 50}") for number in range(700)]
+        ended = {session.id for session in sessions[::7]}
+        for session in sessions[::7]:
+            await store.revoke(session.id, session.principal)
+        large = {"large": b"x" * 100_000}
+        restored = [RestoredSession(s, large if number % 50 == 1 else {}) for number, s in enumerate(sessions)]
+        outcomes = await store.restore(restored)
+        assert list(outcomes) == ["ended" if session.id in ended else "created" for session in sessions]
+        assert await store.count() == 600
+        assert await attributes_of(store, sessions[1]) == large
+        assert list(await store.restore([])) == []
 
     # --- the doorbell
 

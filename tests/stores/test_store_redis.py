@@ -209,6 +209,20 @@ class OneServerContract(RedisContract):
 class TestRedis(OneServerContract):
     """Debian's Redis 7.0."""
 
+    async def test_a_scan_that_another_server_goes_on_with_begins_the_shard_again(self, store):
+        """Its hash table has another order; so has this one's after a restart."""
+        sessions = {session.id for session in [await add_session(store) for _ in range(400)]}
+        cursor = f"{shard_of('alice', store.shards)}-0-"
+        for _ in range(20):
+            cursor, found = await store.scan(cursor, 10)
+        assert len(cursor.rpartition("-")[2]) == 8
+        cursor, found = await store.scan(cursor[:-8] + "0badcafe", 1000)
+        ids = {session.id for session in found}
+        while cursor:
+            cursor, found = await store.scan(cursor, 1000)
+            ids |= {session.id for session in found}
+        assert ids == sessions
+
 
 class TestRedis8(OneServerContract):
     @staticmethod

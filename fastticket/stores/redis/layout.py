@@ -20,6 +20,7 @@ of the session ID were written.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Iterable
 from typing import Any
@@ -34,6 +35,7 @@ DOORBELL = "ft:doorbell"
 #: lifetime, s. Details follow, as JSON.
 RECORD = struct.Struct(">HIII")
 
+CURSOR = re.compile(r"([0-9]{1,5})-([0-9]{1,20})-([0-9a-f]{0,8})")  # of a scan
 KINDS = (b"created", b"rotated", b"changed", b"revoked", b"expired")  # of log entries that concern one session
 
 
@@ -79,6 +81,14 @@ def read_position(entry: bytes) -> Position:
     """The id of a stream's entry: ms, sequence number."""
     milliseconds, _, sequence = entry.partition(b"-")
     return int(milliseconds), int(sequence)
+
+
+def read_cursor(cursor: str, shards: int) -> tuple[int, str, str]:
+    """(shard, cursor of `ZSCAN`, its server) of a cursor of `Store.scan`. ValueError."""
+    parts = CURSOR.fullmatch(cursor or "0-0-")
+    if not parts or int(parts[1]) >= shards:
+        raise ValueError(f"not a cursor of this store: {cursor!r}")
+    return int(parts[1]), parts[2], parts[3]
 
 
 def position_text(position: Position | None) -> str:

@@ -105,10 +105,11 @@ local function ring(shard, entry, changed)
   redis.call('PUBLISH', 'ft:doorbell', shard .. ' ' .. entry .. (changed and ' ' .. changed or ''))
 end
 
+-- -> its entry in the log
 local function add(id, principal, deadline_ms, record)
   redis.call('HSET', user_of(principal), id, record)
   redis.call('ZADD', LIVE, deadline_ms, id .. '.' .. principal)
-  append('created', id, principal)
+  return append('created', id, principal)
 end
 
 local function log_rotation(shard, id, principal, successor, deadline_ms, record)

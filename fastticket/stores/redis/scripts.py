@@ -36,9 +36,12 @@ class Script:
 
 
 EXCHANGE, JOIN = Script("exchange"), Script("join")
-CREATE, ROTATE, REVOKE, AGAIN, SESSIONS, SWEEP, READ, WRITE, TAIL = (
+CREATE, ROTATE, REVOKE, AGAIN, SESSIONS, SWEEP, READ, WRITE, TAIL, COUNT, SCAN, RESTORE = (
     Script(name, begins_with="prelude")
-    for name in ("create", "rotate", "revoke", "again", "sessions", "sweep", "read", "write", "tail")
+    for name in (
+        *("create", "rotate", "revoke", "again", "sessions", "sweep", "read", "write", "tail"),
+        *("count", "scan", "restore"),
+    )
 )
 
 ScriptCall = tuple[Script, Command]

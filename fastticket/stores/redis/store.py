@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from redis.exceptions import AuthenticationError, MovedError
@@ -33,6 +33,8 @@ from fastticket.stores.contract import (
     Position,
     Reply,
     Request,
+    Restored,
+    RestoredSession,
     Ring,
     StoredAttributes,
     StoredSession,
@@ -50,19 +52,24 @@ from fastticket.stores.redis.layout import (
     key,
     pack_record,
     position_text,
+    read_cursor,
     read_events,
     read_position,
     read_session,
+    split_member,
     user_key,
 )
 from fastticket.stores.redis.link import Packed
 from fastticket.stores.redis.meta import Meta
 from fastticket.stores.redis.scripts import (
+    COUNT,
     CREATE,
     EXCHANGE,
     READ,
+    RESTORE,
     REVOKE,
     ROTATE,
+    SCAN,
     SESSIONS,
     SWEEP,
     TAIL,
@@ -74,6 +81,8 @@ from fastticket.stores.redis.sending import Sender
 from fastticket.stores.redis.takeover import BELIEF_ATTEMPTS, TAKING_OVER, Takeover
 from fastticket.tasks import end
 
+RESTORED_AT_ONCE = 200  # sessions in one script, which holds up all other commands
+RESTORED_BYTES = 1_000_000  # their attributes, if they are more than one session's
 DATA_LOST = 2  # exchange.lua: the log is too short to have been trimmed, so the server has lost data
 
 
@@ -257,6 +266,53 @@ class RedisStore:
             raise error
         return swept
 
+    # --- all of them
+
+    async def count(self) -> int:
+        """One script a shard, one pipeline a server."""
+        calls = {shard: call_of(shard, COUNT, (), ()) for shard in range(self.shards)}
+        counts = list((await self._sender.run(calls)).values())
+        for answer in counts:
+            if isinstance(answer, StoreUnavailable):
+                raise answer
+        return sum(counts)
+
+    async def scan(self, cursor: str, count: int) -> tuple[str, Sequence[StoredSession]]:
+        """`ZSCAN` of one shard after another. A cursor is "<shard>-<ZSCAN's>-<server>"."""
+        shard, place, server = read_cursor(cursor, self.shards)
+        place, server, members, deadlines, records = await self._takeover.run(
+            shard, SCAN, (), (place, server, count), confirm=False
+        )
+        sessions = [
+            read_session(principal, session_id.encode(), deadline_ms, record)
+            for (session_id, principal), deadline_ms, record in zip(
+                map(split_member, members), deadlines, records, strict=True
+            )
+        ]
+        if place != b"0":
+            return f"{shard}-{place.decode()}-{server.decode()}", sessions
+        return f"{shard + 1}-0-" if shard + 1 < self.shards else "", sessions
+
+    async def restore(self, sessions: Sequence[RestoredSession]) -> Sequence[Restored]:
+        """Scripts of some sessions each, one after the other in a shard."""
+        by_shard: dict[int, list[int]] = {}
+        for number, (session, _) in enumerate(sessions):
+            by_shard.setdefault(shard_of(session.principal, self.shards), []).append(number)
+        outcomes: list[Restored] = ["exists"] * len(sessions)
+
+        async def restore(shard: int, numbers: Sequence[int]) -> None:
+            for piece in _pieces(numbers, sessions):
+                keys, words = _restore_call(shard, [sessions[number] for number in piece])
+                answer = await self._takeover.run(shard, RESTORE, keys, words)
+                for number, outcome in zip(piece, answer, strict=True):
+                    outcomes[number] = outcome.decode()
+
+        results = await asyncio.gather(*(restore(*each) for each in by_shard.items()), return_exceptions=True)
+        for result in results:
+            if result:
+                raise result
+        return outcomes
+
     # --- attributes
 
     async def read_attributes(self, session_id: str, principal: str) -> StoredAttributes | None:
@@ -385,6 +441,36 @@ def _exchange_call(shard: int, request: Request) -> ScriptCall:
     if touches:
         arguments.append(Packed(2 * len(touches), touches.packed))
     return call_of(shard, EXCHANGE, (), arguments)
+
+
+def _pieces(numbers: Sequence[int], sessions: Sequence[RestoredSession]) -> Iterator[list[int]]:
+    """What one script restores each."""
+    piece: list[int] = []
+    size = 0
+    for number in numbers:
+        bytes_ = _size_of(sessions[number].attributes)
+        if piece and (len(piece) == RESTORED_AT_ONCE or size + bytes_ > RESTORED_BYTES):
+            yield piece
+            piece, size = [], 0
+        piece.append(number)
+        size += bytes_
+    if piece:
+        yield piece
+
+
+def _restore_call(shard: int, sessions: Sequence[RestoredSession]) -> tuple[list[str], list[str | bytes | int]]:
+    """Keys and arguments of restore.lua."""
+    keys = dict.fromkeys([key(shard, "ended")])
+    words: list[str | bytes | int] = [shard]
+    for session, attributes in sessions:
+        keys[user_key(shard, session.principal)] = keys[attributes_key(shard, session.id)] = None
+        words += [*session[:3], pack_record(session), _size_of(attributes), len(attributes)]
+        words += [part for pair in attributes.items() for part in pair]
+    return list(keys), words
+
+
+def _size_of(attributes: Mapping[str, bytes]) -> int:
+    return sum(len(name.encode()) + len(value) for name, value in attributes.items())
 
 
 def _time_s() -> float:

@@ -40,6 +40,7 @@
 # To read
 #   make docs       build the pages of docs/ into build/docs                                10 s
 #   make docs-reference   write what the reference has from the code                        10 s
+#   make man        write docs/man/fastticket.1, and show it                                10 s
 #   make docs-pictures    take the pictures of the tutorial anew                            10 s
 #
 # To release (docs/development.md)
@@ -89,7 +90,7 @@ QUICK_TESTS := tests/core $(addprefix tests/dataplane/test_,$(addsuffix .py,acce
 	tests/gateway/test_linkis.py $(addprefix tests/house/test_,$(addsuffix .py,architecture documents mutations references)) \
 	$(addprefix tests/docs/test_,$(addsuffix .py,navigation reference))
 
-.PHONY: run test quick gate check rooms docs docs-reference docs-pictures model fuzz real faults drill corpus suites mutations bench bench-compare bench-report bench-quote bench-calls bench-gateway bench-scale bench-instructions \
+.PHONY: run test quick gate check rooms docs docs-reference docs-pictures man model fuzz real faults drill corpus suites mutations bench bench-compare bench-report bench-quote bench-calls bench-gateway bench-scale bench-instructions \
 	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-reload bench-crowd bench-flush bench-hmac \
 	coverage-core counted-build counted-tests compiled-tests tsan asan versions wheel wheel-check clean
 
@@ -137,6 +138,9 @@ docs: $(VENV)/built-dev
 
 docs-reference: $(VENV)/built-dev
 	$(BIN)/python docs/generate.py --write
+
+man: docs-reference
+	man --local-file docs/man/fastticket.1
 
 docs-pictures: $(VENV)/built-dev
 	$(BIN)/python docs/tutorial/pictures.py
@@ -280,7 +284,7 @@ HAS_COMPILER = command -v gcc >/dev/null && [ -e /usr/include/openssl/evp.h ] &&
 HAS_SERVERS = command -v nginx >/dev/null && command -v redis-server >/dev/null && command -v wrk >/dev/null && \
 	command -v curl >/dev/null && command -v openssl >/dev/null && [ -e /usr/include/valgrind/callgrind.h ] && \
 	command -v h2load >/dev/null && command -v chromium >/dev/null && command -v node >/dev/null && [ -e /usr/share/nodejs/ws ] && \
-	command -v haproxy >/dev/null
+	command -v haproxy >/dev/null && command -v groff >/dev/null && command -v zsh >/dev/null
 
 # Said before what takes its time; "about" is two cores and a fast network.
 SAY = @echo "--- $(1)"
@@ -296,7 +300,7 @@ $(VENV)/compiler:
 
 $(VENV)/servers: Makefile
 	$(HAS_SERVERS) || { $(APT) update -q && $(APT) install -qy --no-install-recommends \
-		nginx-light redis-server wrk curl openssl valgrind nghttp2-client chromium nodejs node-ws haproxy; }
+		nginx-light redis-server wrk curl openssl valgrind nghttp2-client chromium nodejs node-ws haproxy groff-base zsh; }
 	mkdir -p $(VENV) && touch $@
 
 # Of what pip says at length: a line for each module as its turn comes. All of it is in the log.

@@ -1,4 +1,5 @@
-"""The parts of the pages that are made: of the reference from the code, and the list of all pages.
+"""The parts of the pages that are made: of the reference from the code, and the list of all pages;
+and the man page.
 
     python docs/generate.py           which pages differ; exit status 1 if one does
     python docs/generate.py --write   the pages, as the code has it
@@ -14,13 +15,13 @@ import argparse
 import difflib
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-from generators import api, commands, configuration, front, metrics, reasons  # noqa: E402
+from generators import api, commands, configuration, front, man, metrics, reasons  # noqa: E402
 from version import version  # noqa: E402
 
 #: Page -> what is made in it, by name. Each is told what the page has there now.
@@ -32,6 +33,8 @@ PAGES: Mapping[str, Mapping[str, Callable[[str], str]]] = {
     "reference/reasons.md": reasons.BLOCKS,
     "reference/api.md": api.BLOCKS,
 }
+#: What is made as a whole.
+MAN_PAGE = HERE / "man" / "fastticket.1"
 BLOCK = re.compile(r"<!-- generated: ([\w .]+) -->\n([\s\S]*?)<!-- end -->\n")
 
 
@@ -45,6 +48,12 @@ def rewritten(text: str, blocks: Mapping[str, Callable[[str], str]]) -> str:
     )
 
 
+def made() -> Iterator[tuple[Path, str]]:
+    """Each file with what should be in it."""
+    yield from ((HERE / page, rewritten((HERE / page).read_text(), blocks)) for page, blocks in PAGES.items())
+    yield MAN_PAGE, man.man_page(version())
+
+
 def main() -> int:
     """0: nothing differs, or it was written."""
     parser = argparse.ArgumentParser(description="The parts of the reference that are made from the code.")
@@ -52,10 +61,8 @@ def main() -> int:
     is_to_write, differ = parser.parse_args().write, 0
     if is_to_write:
         configuration.note_new_keys(version())
-    for page, blocks in PAGES.items():
-        path = HERE / page
-        before = path.read_text()
-        after = rewritten(before, blocks)
+    for path, after in made():
+        page, before = path.relative_to(HERE), path.read_text() if path.exists() else ""
         if after == before:
             continue
         if is_to_write:
@@ -63,7 +70,9 @@ def main() -> int:
             print(f"written: {page}")
         else:
             differ = 1
-            sys.stdout.writelines(difflib.unified_diff(before.splitlines(True), after.splitlines(True), page, page))
+            sys.stdout.writelines(
+                difflib.unified_diff(before.splitlines(True), after.splitlines(True), str(page), str(page))
+            )
     return differ
 
 

@@ -18,13 +18,18 @@ from pathlib import Path
 from fastticket import __version__
 from fastticket.commands import terminal
 from fastticket.commands.admin import probe
+from fastticket.commands.completion import SHELLS, print_completion
 from fastticket.commands.demo import demo
+from fastticket.commands.examples import add_examples
 from fastticket.commands.keys import add_key_commands
 from fastticket.commands.options import (
     DEFAULT_LISTEN,
+    JSON_ANYWAY_HELP,
     KEYS_FOR_TICKET_HELP,
+    STORE_OF_INSPECT_HELP,
     add_addresses,
     add_config,
+    add_json,
     add_keys,
     add_store,
     add_store_and_keys,
@@ -33,13 +38,14 @@ from fastticket.commands.options import (
     store_config_of,
     threads,
 )
+from fastticket.commands.schemas import print_schemas
 from fastticket.commands.serve import check_config, serve
 from fastticket.commands.store import list_sessions, print_events, revoke
 from fastticket.commands.tickets import inspect, issue
 from fastticket.errors import ConfigError, FastticketError, InvalidPrincipal
 from fastticket.gateway import errorlog
 from fastticket.gateway.exitcodes import BAD_USAGE, FAILED
-from fastticket.keyfile import create_key_file, key_file_text, new_ring
+from fastticket.keyfile import create_key_file, key_file_text, new_ring, read_ring
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(required=True, metavar="COMMAND")
     for name, text, add_options in COMMANDS:
         add_options(commands.add_parser(name, help=text))
+    add_examples(made)
     return made
 
 
@@ -95,6 +102,7 @@ def _demo(command: argparse.ArgumentParser) -> None:
 
 def _keygen(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, metavar="FILE", help="a new file, mode 600 (default: standard output)")
+    add_json(command)
     command.add_argument("--rotate", help=argparse.SUPPRESS)  # gone; the error says what to use instead
     command.set_defaults(run=_run_keygen)
 
@@ -103,6 +111,7 @@ def _issue(command: argparse.ArgumentParser) -> None:
     command.add_argument("principal", help="whose session")
     add_config(command)
     add_store_and_keys(command)
+    add_json(command)
     command.set_defaults(run=issue)
 
 
@@ -110,6 +119,8 @@ def _inspect(command: argparse.ArgumentParser) -> None:
     command.add_argument("ticket", help="the ticket, or - to read it from standard input (out of the shell's history)")
     add_config(command)
     add_keys(command)
+    command.add_argument("--store", metavar="URL", help=STORE_OF_INSPECT_HELP)
+    add_json(command, JSON_ANYWAY_HELP)
     command.set_defaults(run=inspect)
 
 
@@ -139,6 +150,7 @@ def _probe(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--admin", metavar="ADDRESS", help="unix:PATH or http://HOST:PORT, as [gateway] admin")
     add_config(command)
+    add_json(command, JSON_ANYWAY_HELP)
     command.set_defaults(run=probe)
 
 
@@ -150,7 +162,18 @@ def _check_config(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--live", action="store_true", help="also ask the store, resolve names, open logs, look at the modes of files"
     )
+    add_json(command)
     command.set_defaults(run=check_config)
+
+
+def _schema(command: argparse.ArgumentParser) -> None:
+    command.add_argument("command", nargs="*", metavar="COMMAND", help="as in `keys list` (default: all, by name)")
+    command.set_defaults(run=print_schemas)
+
+
+def _completion(command: argparse.ArgumentParser) -> None:
+    command.add_argument("shell", choices=SHELLS, help="bash or zsh")
+    command.set_defaults(run=lambda options: print_completion(options, parser))
 
 
 #: Name, help text, and the function that declares the options.
@@ -160,12 +183,14 @@ COMMANDS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None]], ...]
     ("keygen", "make a key ring", _keygen),
     ("keys", "list, add, promote and retire the keys of a key file", add_key_commands),
     ("issue", "create a session and print its ticket", _issue),
-    ("inspect", "show what a ticket says, and whether its signature is good", _inspect),
+    ("inspect", "show what a ticket says, whether its signature is good and whether its session lives", _inspect),
     ("sessions", "list a user's live sessions", _sessions),
     ("revoke", "end a session, or all sessions of a user", _revoke),
     ("events", "print what was created, revoked and expired", _events),
     ("probe", "ask a running gateway whether it is ready or healthy: exit code 0 or 1", _probe),
     ("check-config", "check a configuration, and print it in full", _check_config),
+    ("schema", "print the JSON Schema of what a command prints with --json", _schema),
+    ("completion", "print what a shell completes commands and options by", _completion),
 )
 
 
@@ -185,6 +210,11 @@ def _run_keygen(options: argparse.Namespace) -> int:
         )
     if options.out:
         create_key_file(options.out)
+        if options.json:
+            ids = [key.id for key in read_ring(options.out)]
+            terminal.print_json({"file": str(options.out), "ids": ids})
+    elif options.json:
+        raise ConfigError("keygen --json needs --out FILE: what it prints without that is the secret ring, in TOML")
     else:
         print(key_file_text(new_ring()), end="")
     return 0

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import stat
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from fastticket.commands import terminal
 from fastticket.commands.admin import AdminError, read_metrics
+from fastticket.commands.options import add_json
 from fastticket.gateway.exitcodes import FAILED
 from fastticket.keyfile import Key, add_key, add_keys_of, promote_key, read_ring, refuse_signing, retire_key
 
@@ -30,7 +31,6 @@ def add_key_commands(parser: argparse.ArgumentParser) -> None:
 
     command = _command(commands, "list", "show ids, ages, and which one signs", list_keys)
     _add_admin(command, "and how often a running gateway has verified by each")
-    command.add_argument("--json", action="store_true", help="for programs")
 
     command = _command(commands, "add", "put in a new key, which verifies and does not sign; its id is printed", add)
     which = command.add_mutually_exclusive_group()
@@ -45,10 +45,10 @@ def add_key_commands(parser: argparse.ArgumentParser) -> None:
     )
 
     command = _command(commands, "promote", "let a key sign", promote)
-    command.add_argument("id", type=_key_id, metavar="ID")
+    command.add_argument("id", type=_key_id, metavar="ID", help="of the key")
 
     command = _command(commands, "retire", "take out a key that does not sign", retire)
-    command.add_argument("id", type=_key_id, metavar="ID")
+    command.add_argument("id", type=_key_id, metavar="ID", help="of the key")
     _add_admin(command, "refuse if a running gateway verifies new tickets by the key meanwhile")
     command.add_argument(
         "--watch-s", type=_seconds, default=WATCH_S, metavar="S", help="how long to look, with --admin (%(default)g)"
@@ -63,6 +63,7 @@ def _command(
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text)
     command.add_argument("file", type=Path, metavar="FILE", help="key file")
+    add_json(command)
     command.set_defaults(run=run)
     return command
 
@@ -96,7 +97,7 @@ def list_keys(options: argparse.Namespace) -> int:
     uses = read_uses(options.admin) if options.admin else {}
     rows = [_values(key, key is keys[-1]) | ({"uses": uses.get(key.id)} if options.admin else {}) for key in keys]
     if options.json:
-        print(json.dumps(rows, indent=2))
+        terminal.print_json(rows)
         return 0
     for row in rows:
         age = f"created {row['created']}, {_age(row['age_s'])} old" if row["created"] else "age unknown"
@@ -135,8 +136,10 @@ def add(options: argparse.Namespace) -> int:
         added = add_keys_of(options.file, read_ring(source))
     else:
         added = [add_key(options.file, options.id)]
-    for key_id in added:
-        print(key_id)
+    if options.json:
+        terminal.print_json({"file": str(options.file), "added": added})
+    else:
+        print(*added, sep="\n", end="\n" if added else "")
     names = f"key{'s' if len(added) > 1 else ''} {', '.join(map(str, added))}"
     said = f"{names} added, to verify; reload every gateway before you promote" if added else "has all of them already"
     print(f"{options.file}: {said}", file=sys.stderr)
@@ -146,6 +149,8 @@ def add(options: argparse.Namespace) -> int:
 def promote(options: argparse.Namespace) -> int:
     """Let a key sign. Every gateway must have loaded it before, or it refuses the new tickets."""
     promote_key(options.file, options.id)
+    if options.json:
+        terminal.print_json({"file": str(options.file), "signs": options.id})
     print(f"{options.file}: key {options.id} signs, once the gateway has reloaded", file=sys.stderr)
     return 0
 
@@ -154,31 +159,36 @@ def retire(options: argparse.Namespace) -> int:
     """Take a key out. With --admin, first watch the gateway; 1 if it still verifies tickets by the
     key.
     """
-    if options.admin:
-        refuse_signing(options.file, read_ring(options.file), options.id)
-        before = read_uses(options.admin)
-        if options.id not in before:
-            raise AdminError(f"{options.admin}: the gateway does not say how often key {options.id} is used")
-        time.sleep(options.watch_s)
-        used = read_uses(options.admin).get(options.id, 0) - before[options.id]
-        if used > 0:
-            print(
-                f"fastticket: key {options.id} stays: the gateway has verified {used} tickets by it in "
-                f"{options.watch_s:g} s",
-                file=sys.stderr,
-            )
-            return FAILED
+    used = _watch_uses(options) if options.admin else None
+    if not used:
+        retire_key(options.file, options.id)
         print(
-            f"fastticket: no uses of key {options.id} seen in {options.watch_s:g} s; that proves nothing for sessions "
-            "that gateways hold: wait for the longest life of a ticket",
+            f"{options.file}: key {options.id} is out; its tickets are refused once the gateway has reloaded",
             file=sys.stderr,
         )
-    retire_key(options.file, options.id)
-    print(
-        f"{options.file}: key {options.id} is out; its tickets are refused once the gateway has reloaded",
-        file=sys.stderr,
+    if options.json:
+        terminal.print_json({"file": str(options.file), "id": options.id, "is_out": not used, "uses": used})
+    return FAILED if used else 0
+
+
+def _watch_uses(options: argparse.Namespace) -> int:
+    """How many tickets the gateway verifies by the key in the time that it is watched; says so.
+    AdminError.
+    """
+    refuse_signing(options.file, read_ring(options.file), options.id)
+    before = read_uses(options.admin)
+    if options.id not in before:
+        raise AdminError(f"{options.admin}: the gateway does not say how often key {options.id} is used")
+    time.sleep(options.watch_s)
+    used = max(0, read_uses(options.admin).get(options.id, 0) - before[options.id])
+    said = (
+        f"key {options.id} stays: the gateway has verified {used} tickets by it in {options.watch_s:g} s"
+        if used
+        else f"no uses of key {options.id} seen in {options.watch_s:g} s; that proves nothing for sessions "
+        "that gateways hold: wait for the longest life of a ticket"
     )
-    return 0
+    print(f"fastticket: {said}", file=sys.stderr)
+    return used
 
 
 # --- a running gateway

@@ -22,13 +22,15 @@ CONFIG_HELP = "TOML, see reference/configuration in the documentation; or linkis
 LISTEN_HELP = "host:port, [v6]:port, unix:PATH or fd:N; repeatable"
 UPSTREAM_HELP = "host:port or unix:PATH; repeatable"
 STORE_HELP = "where the sessions are (default: FASTTICKET_STORE)"
+STORE_OF_INSPECT_HELP = "ask this store, or that of --config, whether the session lives (default: FASTTICKET_STORE)"
 STORE_OF_SERVE_HELP = (
     "sqlite:///PATH or redis://HOST, see how-to/redis in the documentation "
     "(default: FASTTICKET_STORE; of serve alone, then, sqlite:///fastticket.db)"
 )
 KEYS_HELP = "key file (default: FASTTICKET_KEYS)"
 KEYS_FOR_TICKET_HELP = "key file, for a ticket (default: FASTTICKET_KEYS)"
-JSON_HELP = "for programs"
+JSON_HELP = "for programs; `fastticket schema` describes it"
+JSON_ANYWAY_HELP = "for programs; it is JSON without this option, too"
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +48,12 @@ def add_store(parser: argparse.ArgumentParser) -> None:
     """--config, --store, --json: for commands that look into the store."""
     add_config(parser)
     parser.add_argument("--store", metavar="URL", help=STORE_HELP)
-    parser.add_argument("--json", action="store_true", help=JSON_HELP)
+    add_json(parser)
+
+
+def add_json(parser: argparse.ArgumentParser, text: str = JSON_HELP) -> None:
+    """--json"""
+    parser.add_argument("--json", action="store_true", help=text)
 
 
 def add_store_and_keys(parser: argparse.ArgumentParser) -> None:
@@ -106,9 +113,14 @@ def store_config_of(options: argparse.Namespace, command: str) -> Config:
     """As `config_of`, for a command about sessions. It has no default store: in the wrong one,
     every answer would be "there is none". ConfigError.
     """
-    if not (options.config or options.store or os.environ.get(STORE_VARIABLE)):
+    if not names_store(options):
         raise ConfigError(f"{command} needs --config FILE, --store URL or {STORE_VARIABLE}: where are the sessions?")
     return config_of(options)
+
+
+def names_store(options: argparse.Namespace) -> bool:
+    """Whether options or the environment say where the sessions are."""
+    return bool(options.config or options.store or os.environ.get(STORE_VARIABLE))
 
 
 def is_linkis(path: Path) -> bool:

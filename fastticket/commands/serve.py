@@ -8,6 +8,7 @@ import contextlib
 import os
 import sys
 import threading
+import tomllib
 from collections.abc import Iterable
 
 from fastticket import __version__
@@ -66,19 +67,24 @@ def check_config(options: argparse.Namespace) -> int:
         config = error.config
         problems += error.problems
     problems += problems_of(config)
-    if problems:
-        return _complain([*problems, *(asyncio.run(live_problems_of(config)) if options.live else [])], BAD_USAGE)
-    _complain([f"warning: {warning}" for warning in warnings_of(config)], 0)
-    shown = config if options.show_secrets else without_secrets(config)
-    if shown != config:
-        print("# *** stands for a secret; --show-secrets prints it\n")
-    print(terminal.toml_text(to_toml(shown)))
-    return _complain(asyncio.run(live_problems_of(config)), FAILED) if options.live else 0
+    live = asyncio.run(live_problems_of(config)) if options.live else []
+    shown = None if problems else config if options.show_secrets else without_secrets(config)
+    code = BAD_USAGE if problems else FAILED if live else 0
+    found = list(dict.fromkeys([*problems, *live]))
+    warnings = [] if problems else list(dict.fromkeys(warnings_of(config)))
+    if options.json:
+        configuration = tomllib.loads(to_toml(shown)) if shown else None
+        terminal.print_json({"problems": found, "warnings": warnings, "configuration": configuration})
+        return code
+    _complain(f"warning: {warning}" for warning in warnings)
+    if shown:
+        if shown != config:
+            print("# *** stands for a secret; --show-secrets prints it\n")
+        print(terminal.toml_text(to_toml(shown)))
+    _complain(found)
+    return code
 
 
-def _complain(lines: Iterable[str], code: int) -> int:
-    """Print each line once to the standard error. Returns `code`, or 0 without lines."""
-    lines = dict.fromkeys(lines)
+def _complain(lines: Iterable[str]) -> None:
     for line in lines:
         print(f"fastticket: {line}", file=sys.stderr)
-    return code if lines else 0

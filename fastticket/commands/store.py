@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 from fastticket.commands import terminal
@@ -45,10 +45,10 @@ async def list_sessions(config: Config, principal: str, as_json: bool) -> int:
     async with opened(config) as store:
         sessions = await store.sessions(principal)
     if as_json:
-        _print_json([_session_values(session) for session in sessions])
+        terminal.print_json([session_values(session) for session in sessions])
     else:
         for session in sessions:
-            values = _session_values(session)
+            values = session_values(session)
             print(f"{session.id}  idle at {values['idle_deadline']}  ends at {values['absolute_deadline']}")
         if not sessions:
             print(f"fastticket: {principal} has no session there", file=sys.stderr)
@@ -66,7 +66,7 @@ async def revoke(config: Config, options: argparse.Namespace) -> int:
         else:
             ended = [session_id] if await store.revoke(session_id, principal) else []
     if options.json:
-        _print_json({"principal": principal, "ended": ended})
+        terminal.print_json({"principal": principal, "ended": ended})
     else:
         print(f"{len(ended)} session{'' if len(ended) == 1 else 's'} of {principal} ended")
     return 0 if ended else 1
@@ -138,19 +138,25 @@ async def _print_news(follower: LogFollower, as_json: bool) -> None:
 def _print_events(events: Iterable[Event], as_json: bool) -> None:
     """Oldest first, a line each."""
     for event in sorted(events, key=lambda event: event.position):
-        position = f"{event.position[0]}-{event.position[1]}"
-        # Redis' positions begin with the time, SQLite's are numbers.
-        at = iso(event.position[0]) if event.position[0] > YEAR_2020_MS else None
+        values = event_values(event)
         if as_json:
-            values = event._asdict() | {"position": position, "at": at}
             print(terminal.json_text(values), flush=True)
         else:
             more = [event.reason, event.successor_id and f"now {event.successor_id}"]
-            line = f"{at or position}  {event.kind:8} {event.session_id}  {event.principal}"
+            line = f"{values['at'] or values['position']}  {event.kind:8} {event.session_id}  {event.principal}"
             print("  ".join([line, *filter(None, more)]), flush=True)
 
 
-def _session_values(session: StoredSession) -> Mapping[str, Any]:
+def event_values(event: Event) -> Mapping[str, Any]:
+    """As --json shows it."""
+    entry_ms, number = event.position
+    # Redis' positions begin with the time, SQLite's are numbers.
+    at = iso(entry_ms) if entry_ms > YEAR_2020_MS else None
+    return event._asdict() | {"position": f"{entry_ms}-{number}", "at": at}
+
+
+def session_values(session: StoredSession) -> Mapping[str, Any]:
+    """As --json shows it."""
     return {
         "id": session.id,
         "principal": session.principal,
@@ -159,10 +165,6 @@ def _session_values(session: StoredSession) -> Mapping[str, Any]:
         "absolute_deadline": iso(session.absolute_deadline_ms),
         "details": dict(session.details),
     }
-
-
-def _print_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
-    print(terminal.json_text(value, indent=2))
 
 
 def iso(at_ms: int) -> str:

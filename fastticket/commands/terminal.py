@@ -41,6 +41,11 @@ def json_text(value: Any, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=not _is_utf8(), indent=indent)
 
 
+def print_json(value: Any) -> None:
+    """For a command's --json; commands/schemas.py describes each."""
+    print(json_text(value, indent=2))
+
+
 def toml_text(text: str) -> str:
     """TOML for standard output. What is not ASCII in it must stand in basic strings."""
     return text if _is_utf8() else re.sub(r"[^\x00-\x7f]", _escape, text)

@@ -319,6 +319,30 @@ def test_events_prints_what_happened(cli, log_in, store):
     assert [line.split()[1:] for line in lines] == [list(filter(None, values)) for values in said]
 
 
+def test_what_became_of_a_session_is_said_of_its_ticket(cli, log_in, store, keyfile, tmp_path):
+    """Rotated, ended, or not known."""
+    before = log_in()
+
+    async def rotate():
+        keys = fastticket.Keyring.from_file(keyfile)
+        async with fastticket.TicketCache(fastticket.open_store(store, base=tmp_path), keys) as cache:
+            return await cache.rotate(before)
+
+    after = asyncio.run(rotate())
+    lives, ended = (cli("inspect", each, "--keys", "keys.toml", "--store", store) for each in (after, before))
+    successor = json.loads(lives[1])
+    assert (lives[0], successor["session"]) == (0, "lives")
+    assert successor["idle_deadline"] < successor["absolute_deadline"]
+    said = json.loads(ended[1])
+    assert (ended[0], said["verdict"], said["session"]) == (1, "authentic", "ended")
+    assert (said["end"]["kind"], said["end"]["successor_id"]) == ("rotated", successor["session_id"])
+    line = cli("events", "--store", store)[1].splitlines()[1].split()
+    assert line[1:] == ["rotated", said["session_id"], "alice", "now", successor["session_id"]]
+    away = cli("inspect", after, "--keys", "keys.toml", "--store", "redis://127.0.0.1:1/0")
+    assert (away[0], json.loads(away[1])["session"]) == (1, "unknown")
+    assert "127.0.0.1:1" in away[2]
+
+
 def test_events_follow_goes_on_until_it_is_told_to_stop(cli, log_in, store, tmp_path):
     log_in()
     command = [sys.executable, "-m", "fastticket", "events", "--follow", "--json", "--store", store]

@@ -1,6 +1,8 @@
 """The reference says what the code says."""
 
+import re
 import runpy
+import subprocess
 
 import pytest
 from lab.documents import DOCS
@@ -15,6 +17,18 @@ def test_what_is_made_from_the_code_is_up_to_date(page):
     """Else: `make docs-reference`."""
     text = (DOCS / page).read_text()
     assert GENERATE["rewritten"](text, GENERATE["PAGES"][page]) == text
+
+
+def test_the_man_page_is_that_of_the_parser_and_is_read_without_a_complaint():
+    """Else: `make man`."""
+    path = GENERATE["MAN_PAGE"]
+    assert GENERATE["man"].man_page(GENERATE["version"]()) == path.read_text()
+    shown = subprocess.run(
+        ["groff", "-man", "-Tutf8", "-ww", str(path)], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert shown.stderr == ""
+    text = re.sub(r"\x1b\[[0-9;]*m|.\x08", "", shown.stdout)
+    assert "fastticket keys retire keys.toml 1 --admin" in " ".join(text.split())
 
 
 def test_a_block_that_nobody_makes_is_an_error():

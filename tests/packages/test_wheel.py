@@ -24,7 +24,7 @@ import fastticket
 
 BYTES_MAX = 2_000_000
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
-TO_BUILD = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "fastticket_start.py", "release")
+TO_BUILD = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "fastticket_start.py", "release", "docs/man")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 

@@ -54,6 +54,7 @@ cdef class Admission(Exchange):
         c.request.liveness_is_asked = False
         c.request.is_used = False
         c.request.exemption_asked = False
+        c.request.exchange_asked = False
         c.request.was_confirmed = False
         c.request.status = 0
         c.request.preferences = 0
@@ -200,6 +201,13 @@ cdef class Admission(Exchange):
         cdef bint has_location = False
         cdef int status = 401
         self._note_refused(c, verdict)
+        if is_certain and self.forwarding.old_cookie_count and verdict != Verdict.AMBIGUOUS \
+                and not c.request.exchange_asked and self._has_old_cookie(index):
+            c.request.exchange_asked = True
+            c.request.verdict = <uint8_t>verdict
+            c.request.checked.size = 0
+            self._wait_for_verdict(index, AskKind.EXCHANGE)
+            return
         if is_certain and self.routes.table[c.request.route].has_exemption and c.request.is_plain \
                 and not c.request.exemption_asked and self._has_exact_path(index):
             c.request.exemption_asked = True
@@ -234,6 +242,10 @@ cdef class Admission(Exchange):
     cdef inline bint _is_browser(self, uint32_t index) noexcept nogil:
         self._read_again(index)
         return is_browser(self.conns[index].held, &self.head)
+
+    cdef inline bint _has_old_cookie(self, uint32_t index) noexcept nogil:
+        self._read_again(index)
+        return self.forwarding.has_old_cookie(self.conns[index].held, &self.head)
 
     cdef inline bint _has_exact_path(self, uint32_t index) noexcept nogil:
         """Whether every reader sees the very same path: an exemption's expression is not asked

@@ -176,6 +176,8 @@ cdef class Answers(Connections):
         if c.request.is_admitted:                           # else empty, in place of what a client may have sent
             self.forwarding.put_identity(&c.request, &self.out)
         put(&self.out, b"\r\n", 2)
+        if c.request.doubt != NULL:                         # the ticket that it was exchanged for
+            put(&self.out, c.request.doubt.text, c.request.doubt.fields_size)
         if c.request.preferences & Preference.LIFETIME_ASKED:
             self.forwarding.put_lifetime(&c.request, &self.out)
         put_text(&self.out, connection)

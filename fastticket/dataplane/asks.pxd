@@ -15,11 +15,13 @@ cpdef enum AskKind:
     EXEMPTION
     STILL_ALIVE
     SEVERAL                     # tickets: which cookies to clear
+    EXCHANGE                    # another system's cookie for a ticket
     LOGIN                       # from here on: a response waits
     LOGIN_REMEMBERED
     LOGOUT
     LOGOUT_EVERYWHERE
     ROTATE
+    SUPERSEDED                  # the upstream sets another system's cookie, in which the session may have begun
 
 
 cdef struct Question:           # while it waits to be written down
@@ -58,6 +60,7 @@ cdef enum Order:                # what a plane is told
     ADMIT = 0
     REFUSE                      # `value`: the verdict
     DOUBT                       # `first`: field lines, `second`: tickets
+    EXCHANGED                   # `first`: the raw ticket, `second`: field lines
     EXEMPT                      # `value`: whether it is
     VOUCH                       # `value`: whether it lives
     READMIT                     # `first`: the raw ticket

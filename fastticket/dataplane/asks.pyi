@@ -10,8 +10,10 @@ class AskKind(enum.IntEnum):
     AUTHENTICATE, AUTHENTICATE_STRONG (the store decides), AUTHENTICATE_LATEST (as the store has it,
     if that answers): `admit` or `refuse`. EXEMPTION, whether `path` needs no ticket on `route`:
     `exempt`. STILL_ALIVE, whether the session of a stream, tunnel or upload goes on: `vouch`.
-    SEVERAL, which fields clear the cookies of several tickets: `doubt`. LOGIN, LOGIN_REMEMBERED,
-    LOGOUT, LOGOUT_EVERYWHERE, ROTATE, for a response that waits: `relay` or `fail`.
+    SEVERAL, which fields clear the cookies of several tickets: `doubt`. EXCHANGE, whether the
+    cookie of another system is good for a ticket: `exchanged` or `refuse`. LOGIN, LOGIN_REMEMBERED,
+    LOGOUT, LOGOUT_EVERYWHERE, ROTATE and SUPERSEDED (the upstream sets that cookie), for a response
+    that waits: `relay` or `fail`.
     """
 
     AUTHENTICATE = 0
@@ -20,11 +22,13 @@ class AskKind(enum.IntEnum):
     EXEMPTION = 3
     STILL_ALIVE = 4
     SEVERAL = 5
-    LOGIN = 6
-    LOGIN_REMEMBERED = 7
-    LOGOUT = 8
-    LOGOUT_EVERYWHERE = 9
-    ROTATE = 10
+    EXCHANGE = 6
+    LOGIN = 7
+    LOGIN_REMEMBERED = 8
+    LOGOUT = 9
+    LOGOUT_EVERYWHERE = 10
+    ROTATE = 11
+    SUPERSEDED = 12
 
 class Where(NamedTuple):
     """What decides about a request's cookies."""
@@ -38,11 +42,14 @@ class Ask(NamedTuple):
     kind: AskKind
     handle: int  #: of the connection and the question: what the answer is given for
     tickets: str  #: the request's ticket, several with spaces between, or empty
-    is_use: bool = False  #: of the session: AUTHENTICATE to AUTHENTICATE_LATEST, STILL_ALIVE
-    route: int = 0  #: EXEMPTION: the route's number
+    is_use: bool = False  #: of the session: AUTHENTICATE to AUTHENTICATE_LATEST, EXCHANGE, STILL_ALIVE
+    route: int = 0  #: EXEMPTION, EXCHANGE: the route's number
     path: bytes = b""  #: EXEMPTION: in its normal form; SEVERAL: as it came
-    cookies: bytes = b""  #: SEVERAL: all that may hold a ticket, as a Cookie field
-    principal: bytes = b""  #: LOGIN, LOGIN_REMEMBERED: as the application names it
+    #: SEVERAL, and where other systems' cookies are exchanged EXCHANGE, AUTHENTICATE to
+    #: AUTHENTICATE_LATEST and, as far as they are still there, all changes: all that may hold a
+    #: ticket, as a Cookie field
+    cookies: bytes = b""
+    principal: bytes = b""  #: LOGIN, LOGIN_REMEMBERED: as the application names it; SUPERSEDED: the Set-Cookie
     details: Mapping[str, str] = ...  #: LOGIN, LOGIN_REMEMBERED: what to record with the login
-    where: Where = ...  #: SEVERAL and all changes
+    where: Where = ...  #: SEVERAL, EXCHANGE and all changes
     server: int = 0  #: all changes: whose response waits, for `Upstreams.suits`

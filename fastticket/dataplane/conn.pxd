@@ -31,7 +31,7 @@ cdef enum Side:
 
 
 cdef enum Change:               # what a response wants of the session, beside the kinds of asks.AskKind from LOGIN on
-    UNCLEAR = 11                # after AskKind.ROTATE; its fields can be read in two ways, or not at all
+    UNCLEAR = 13                # after AskKind.SUPERSEDED; its fields can be read in two ways, or not at all
     IGNORED                     # the application may not, or there is no session
     NO_CHANGE
 
@@ -52,9 +52,9 @@ cdef struct Agent:              # what a client calls its program, where a login
     uint8_t[AGENT_BYTES_MAX] text
 
 
-cdef struct Doubt:              # of a request with several tickets
+cdef struct Doubt:              # of a request with several tickets, or that was exchanged for one
     uint32_t fields_size
-    uint32_t tickets_size
+    uint32_t tickets_size       # 0: exchanged
     uint8_t *text               # field lines for the answer, then the tickets
 
 
@@ -93,6 +93,7 @@ cdef struct Request:
     flag retried
     flag answered               # a byte of the response went to the client
     flag exemption_asked
+    flag exchange_asked
     flag is_admitted
     flag is_used                # has sent something since its ticket was judged
     flag liveness_is_asked      # the control plane was asked whether the session still lives
@@ -109,7 +110,7 @@ cdef struct Request:
     const char *reason          # of an answer of our own
     Entry *entry                # for the access log
     Agent *agent                # if a login would record it
-    Doubt *doubt                # if there were several tickets
+    Doubt *doubt                # if there were several tickets, or another system's cookie
     uint32_t asks               # of the connection so far: the number of the last one
     Checked checked             # the ticket
     int64_t window_ends_ms

@@ -56,6 +56,8 @@ cdef class Dialogue(Admission):
     # answers
     cdef void _judged(self, const Told *told) noexcept nogil
     cdef bint _is_late(self, const Told *told) noexcept nogil
+    cdef int _reason_of(self, const Conn *c, int verdict) noexcept nogil
+    cdef void _exchanged(self, uint32_t index, const Told *told) noexcept nogil
     cdef void _doubted(self, uint32_t index, const Told *told) noexcept nogil
     cdef void _vouched(self, const Told *told) noexcept nogil
     cdef void _changed(self, const Told *told) noexcept nogil

@@ -42,6 +42,11 @@ class Dialogue(Admission):
         The answer gets the fields, 3,000 bytes at most. ValueError: more of either than may be.
         """
 
+    def exchanged(self, handle: int, ticket: str, fields: bytes) -> None:
+        """Pass on a request with another system's cookie as if it had come with this ticket, which
+        is good. The answer gets the fields, 3,000 bytes at most. ValueError: more.
+        """
+
     def exempt(self, handle: int, is_exempt: bool) -> None:
         """Pass the request on without identity, or refuse it as it would have been."""
 

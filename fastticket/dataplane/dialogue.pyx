@@ -84,7 +84,7 @@ cdef class Dialogue(Admission):
     cdef int _open_rings(self) except -1:
         """Make the rings, and the slot of the bell. MemoryError, OSError."""
         cdef uint64_t asked_max = (
-            sizeof(Asked) + 3 * self.head_bytes + TEXT_CHARS_MAX + self._cookies_more() + TARGET_BYTES_MAX
+            sizeof(Asked) + 3 * self.head_bytes + 2 * TEXT_CHARS_MAX + self._cookies_more() + TARGET_BYTES_MAX
             + self.response_head_bytes + ADDRESS_TEXT_MAX + AGENT_BYTES_MAX + HOST_BYTES_MAX)
         cdef uint64_t told_max = sizeof(Told) + EXTRA_BYTES_MAX + DOUBT_BYTES_MAX + self.head_bytes + self._cookies_more()
         cdef uint32_t index
@@ -191,12 +191,12 @@ cdef class Dialogue(Admission):
         """How large its message may be."""
         cdef const Conn *c = &self.conns[question.index]
         cdef uint64_t size = sizeof(Asked) + HOST_BYTES_MAX
-        size += TEXT_CHARS_MAX if c.request.doubt == NULL else c.request.doubt.tickets_size
+        size += TEXT_CHARS_MAX if c.request.doubt == NULL else TEXT_CHARS_MAX + c.request.doubt.tickets_size
         if question.kind == AskKind.EXEMPTION:
             size += TARGET_BYTES_MAX
-        elif question.kind == AskKind.SEVERAL:
+        elif question.kind == AskKind.SEVERAL or self.forwarding.old_cookie_count:
             size += 2 * c.held_size + self._cookies_more()
-        elif question.kind >= AskKind.LOGIN:
+        if question.kind >= AskKind.LOGIN:
             size += question.value.size + ADDRESS_TEXT_MAX + AGENT_BYTES_MAX
         return size
 
@@ -211,14 +211,23 @@ cdef class Dialogue(Admission):
         elif kind == AskKind.STILL_ALIVE:
             asked.is_use = self._touches(c) and c.request.is_used
             c.request.is_used = False
-        elif kind == AskKind.SEVERAL:
+        elif kind == AskKind.SEVERAL or kind == AskKind.EXCHANGE:
+            asked.route = c.request.route
+            asked.is_use = self._touches(c)
             self._put_cookies(question.index, asked, out)
             self._put_where(question.index, asked, out)
         elif kind < AskKind.LOGIN:
             asked.is_use = self._touches(c)
+            if self.forwarding.old_cookie_count:
+                self._put_cookies(question.index, asked, out)
         else:
             asked.server = self.conns[c.peer].link.server
-            if kind <= AskKind.LOGIN_REMEMBERED:
+            if self.forwarding.old_cookie_count and c.request.held_is_whole:
+                self._put_cookies(question.index, asked, out)
+            if kind == AskKind.SUPERSEDED:
+                asked.principal_size = question.value.size
+                put(out, self.conns[c.peer].held + question.value.at, question.value.size)
+            elif kind <= AskKind.LOGIN_REMEMBERED:
                 asked.principal_size = question.value.size
                 put(out, self.conns[c.peer].held + question.value.at, question.value.size)
                 self._put_details(c, asked, out)
@@ -227,7 +236,7 @@ cdef class Dialogue(Admission):
     cdef inline void _put_tickets(self, const Conn *c, Asked *asked, Writer *out) noexcept nogil:
         """The ticket, or all tickets of a request that came with several."""
         cdef const Doubt *doubt = c.request.doubt
-        if doubt != NULL:
+        if doubt != NULL and doubt.tickets_size:
             asked.tickets_size = doubt.tickets_size
             put(out, doubt.text + doubt.fields_size, doubt.tickets_size)
         elif c.request.checked.size:
@@ -249,8 +258,8 @@ cdef class Dialogue(Admission):
         out.size += asked.path_size
 
     cdef inline void _put_cookies(self, uint32_t index, Asked *asked, Writer *out) noexcept nogil:
-        """Of a request with more than one ticket: its path as it came, and all that may have a
-        ticket, as a Cookie field.
+        """Of a request with more than one ticket, or with another system's cookie: its path as it
+        came, and all that may have a ticket, as a Cookie field.
         """
         cdef Conn *c = &self.conns[index]
         cdef const Field *field
@@ -371,6 +380,18 @@ cdef class Dialogue(Admission):
         if <uint64_t>len(tickets) > self.head_bytes + self._cookies_more():
             raise ValueError("more tickets than a head has")
         self._answer_ask(Order.DOUBT, handle, 0, _text(fields), _text(tickets))
+
+    def exchanged(self, handle, ticket, bytes fields not None):
+        """The client's cookie of another system is good for this ticket: forward the request; the
+        answer gets these field lines.
+        """
+        cdef uint8_t[RAW_BUFFER_BYTES] raw
+        cdef const uint8_t *text = NULL
+        cdef Py_ssize_t chars = 0
+        if len(fields) > DOUBT_BYTES_MAX:
+            raise ValueError(f"at most {DOUBT_BYTES_MAX} bytes of fields, not {len(fields)}")
+        if ascii_text(ticket, &text, &chars):
+            self._answer_ask(Order.EXCHANGED, handle, 0, Text(&raw[0], decode(text, chars, raw)), _text(fields))
 
     def exempt(self, handle, bint is_exempt):
         """Whether the path of a request that has no good ticket needs none."""
@@ -508,13 +529,17 @@ cdef class Dialogue(Admission):
         c = &self.conns[index]
         if (c.request.asked == AskKind.EXEMPTION) != (told.order == Order.EXEMPT):
             return
-        if told.order == Order.ADMIT and self._is_late(told):
+        if (c.request.asked == AskKind.EXCHANGE) != (told.order == Order.EXCHANGED) and told.order != Order.REFUSE:
+            return
+        if (told.order == Order.ADMIT or told.order == Order.EXCHANGED) and self._is_late(told):
             self._ask(index, <AskKind>c.request.asked, Span(0, 0))      # until the deadline of the first time
             return
         if told.order == Order.ADMIT:
             self._admit(index)
+        elif told.order == Order.EXCHANGED:
+            self._exchanged(index, told)
         elif told.order == Order.REFUSE:
-            self._refused(index, <int>told.value)
+            self._refused(index, self._reason_of(c, <int>told.value))
         elif told.order == Order.DOUBT:
             self._doubted(index, told)
         elif told.value:
@@ -529,6 +554,23 @@ cdef class Dialogue(Admission):
         """
         cdef int64_t waited_ms = self.checker.now() - <int64_t>told.flags
         return not 0 <= waited_ms < VOUCH_MS
+
+    cdef inline int _reason_of(self, const Conn *c, int verdict) noexcept nogil:
+        """Why a request is refused. If it came with a ticket of ours, that one's reason counts, not
+        the other system's cookie's.
+        """
+        if c.request.asked != AskKind.EXCHANGE or verdict == Verdict.STORE_UNAVAILABLE or c.request.verdict == Verdict.MISSING:
+            return verdict
+        return c.request.verdict
+
+    cdef void _exchanged(self, uint32_t index, const Told *told) noexcept nogil:
+        """As if the request had come with this ticket; the answer gives it to the client."""
+        cdef Conn *c = &self.conns[index]
+        c.request.checked.size = <int>told.first.size
+        memcpy(c.request.checked.raw, told.first.at, told.first.size)
+        if told.second.size:
+            c.request.doubt = _doubt(&told.second, &NOTHING)
+        self._admit(index)
 
     cdef void _doubted(self, uint32_t index, const Told *told) noexcept nogil:
         if self.conns[index].request.asked == AskKind.SEVERAL:

@@ -331,12 +331,16 @@ cdef class Exchange(Links):
         cdef Conn *d = &self.conns[c.peer]
         cdef Field *field
         cdef Field *change = NULL
+        cdef Field *old_cookie = NULL
         cdef int kind = Change.NO_CHANGE
         cdef int said
         cdef int i
         for i in range(self.head.known_count):
             field = &self.head.fields[self.head.known[i]]
             if field.kind != Kind.DROP and not Kind.TICKET_LOGIN <= field.kind <= Kind.TICKET_ROTATE:
+                if field.kind == Kind.SET_COOKIE and change == NULL and d.request.is_admitted \
+                        and self.forwarding.sets_old_cookie(at, field):
+                    old_cookie = field
                 continue
             said = self._change_asked(d, at, field)
             if said == Change.NO_CHANGE:
@@ -349,6 +353,9 @@ cdef class Exchange(Links):
                 return True
             change = field
             kind = said
+        if old_cookie != NULL and (kind == Change.NO_CHANGE or kind == Change.IGNORED):
+            kind = AskKind.SUPERSEDED
+            change = old_cookie
         if kind == Change.NO_CHANGE or kind == Change.IGNORED:
             return False
         if not self._hold(c, at, size):

@@ -13,6 +13,7 @@ from fastticket.dataplane.writer cimport Writer
 
 cdef enum:
     UPGRADES_MAX = 8
+    OLD_COOKIES_MAX = 8
     REQUEST_ID_BYTES_MAX = 200
     NEXT_BYTES_MAX = 4096       # of where a client wanted to go, encoded
     LOCATION_BYTES_MAX = 5120
@@ -24,6 +25,8 @@ cdef class Forwarding:
     cdef readonly Networks trusted
     cdef tuple texts                    # what these borrow:
     cdef Text cookie
+    cdef Text[OLD_COOKIES_MAX] old_cookies      # of other systems, which are exchanged
+    cdef uint32_t old_cookie_count
     cdef Text identity_field            # with ": "
     cdef Text request_id_field          # with ": "
     cdef Text lifetime_field            # with ": "
@@ -44,6 +47,8 @@ cdef class Forwarding:
     cdef uint32_t chain_at
 
     cdef int find_tickets(self, Request *request, const uint8_t *at, const Head *head) noexcept nogil
+    cdef bint has_old_cookie(self, const uint8_t *at, const Head *head) noexcept nogil
+    cdef bint sets_old_cookie(self, const uint8_t *at, const Field *field) noexcept nogil
     cdef uint8_t upgrade_of(self, const uint8_t *at, const Head *head) noexcept nogil
     cdef bint agrees(self, uint8_t upgrade, const uint8_t *at, const Head *head) noexcept nogil
     cdef void name_request(self, Request *request, bint is_trusted, const uint8_t *at, const Head *head) noexcept nogil

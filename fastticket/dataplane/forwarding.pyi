@@ -1,6 +1,6 @@
 """Heads written anew, in both directions: what goes on, what is added, and what is withheld."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Self, final
 
 from fastticket.core.check import Checker
@@ -19,6 +19,7 @@ class Forwarding:
         checker: Checker | None,
         *,
         cookie: str = "ticket",
+        old_cookies: Sequence[str] = (),
         identity_field: str = "X-Forwarded-User",
         escapes_identity: bool = False,
         request_id_field: str = "",
@@ -32,7 +33,8 @@ class Forwarding:
         writes_forwarded: bool = False,
         upgrades: Iterable[str] = ("websocket",),
     ) -> Self:
-        """`checker`: needed for `lifetime_field` alone. `escapes_identity`: the identity field in
+        """`checker`: needed for `lifetime_field` alone. `old_cookies`: names of other systems' cookies
+        that are exchanged for tickets, at most 8. `escapes_identity`: the identity field in
         percent-encoding; else its bytes are UTF-8. `trusted`: whose X-Forwarded-*, request id and
         PROXY header are believed. `request_id_field`: the field that gets a request id, "" for
         none. `next_parameter`: of `login_url`, for where the client wanted to go. `no_use_field`,

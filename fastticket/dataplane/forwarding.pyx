@@ -87,6 +87,7 @@ cdef class Forwarding:
         Checker checker,
         *,
         cookie="ticket",
+        old_cookies=(),
         identity_field="X-Forwarded-User",
         escapes_identity=False,
         request_id_field="",
@@ -108,7 +109,7 @@ cdef class Forwarding:
         self.texts = (
             cookie.encode("ascii"), identity_field.encode("ascii") + b": ", lifetime_field.encode("ascii") + b": ",
             request_id_field.encode("ascii") + b": ", tuple(name.lower().encode("ascii") for name in upgrades),
-            *_login_parts(login_url, next_parameter))
+            *_login_parts(login_url, next_parameter), tuple(name.encode("ascii") for name in old_cookies))
         self.cookie = _text(self.texts[0])
         self.identity_field = _text(self.texts[1])
         self.lifetime_field = _text(self.texts[2])
@@ -126,6 +127,11 @@ cdef class Forwarding:
             self.upgrades[i] = _text(self.texts[4][i])
             if self.texts[4][i] == b"websocket":
                 self.websocket = <uint8_t>(i + 1)
+        self.old_cookie_count = len(old_cookies)
+        if self.old_cookie_count > OLD_COOKIES_MAX:
+            raise ValueError(f"at most {OLD_COOKIES_MAX} cookies of other systems")
+        for i in range(self.old_cookie_count):
+            self.old_cookies[i] = _text(self.texts[8][i])
         self.random = int.from_bytes(os.urandom(8), "little")
 
     # -------------------------------------------------------------------- what a head says: tickets
@@ -151,6 +157,27 @@ cdef class Forwarding:
                 _note_preference(request, at, field)
         self.tickets = tickets
         return tickets
+
+    cdef bint has_old_cookie(self, const uint8_t *at, const Head *head) noexcept nogil:
+        """Whether a request brings a cookie that another system has set."""
+        cdef const Field *field
+        cdef Span value
+        cdef uint32_t number
+        cdef int i
+        for i in range(head.known_count):
+            field = &head.fields[head.known[i]]
+            for number in range(self.old_cookie_count if field.kind == Kind.COOKIE else 0):
+                if find_cookie(at, field.value, self.old_cookies[number].at, self.old_cookies[number].size, &value):
+                    return True
+        return False
+
+    cdef bint sets_old_cookie(self, const uint8_t *at, const Field *field) noexcept nogil:
+        """Whether a Set-Cookie is of another system's cookie."""
+        cdef uint32_t number
+        for number in range(self.old_cookie_count):
+            if sets_cookie(at, field.value, self.old_cookies[number].at, self.old_cookies[number].size):
+                return True
+        return False
 
     cdef uint8_t upgrade_of(self, const uint8_t *at, const Head *head) noexcept nogil:
         """Which protocol of ours the client may change to, from 1; or 0."""

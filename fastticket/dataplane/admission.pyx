@@ -53,8 +53,8 @@ cdef class Admission(Exchange):
         c.request.is_admitted = False
         c.request.liveness_is_asked = False
         c.request.is_used = False
-        c.request.exemption_asked = False
         c.request.exchange_asked = False
+        c.request.exemption_asked = False
         c.request.was_confirmed = False
         c.request.status = 0
         c.request.preferences = 0

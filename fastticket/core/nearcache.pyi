@@ -117,6 +117,11 @@ class NearCache:
         held, and no touch of it waits.
         """
 
+    def raw(self, session_id: bytes) -> bytes | None:
+        """The ticket of a session that is held, whether it may answer or not, decoded; None: it is
+        not held. As good as the ticket: never log it.
+        """
+
     def refuse(self, session_id: bytes, verdict: Verdict, now_ms: int) -> None:
         """A session has ended: forget its entry and its touch, and remember `verdict` for
         `refusal_ms`.

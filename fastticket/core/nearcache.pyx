@@ -585,6 +585,22 @@ cdef class NearCache:
         self._leave(p)
         return deadline_ms
 
+    def raw(self, const uint8_t[::1] session_id):
+        """The ticket of a session that is held, decoded; None: it is not held."""
+        cdef uint8_t[RAW_BYTES_MAX] raw
+        cdef Partition *p
+        cdef uint32_t index
+        cdef int size = 0
+        _check_session_id(session_id)
+        p = self._partition_of(&session_id[0])
+        self._enter(p)
+        index = lookup(p, &session_id[0])
+        if index != NONE and not p.slots[index].flags & INVALID:
+            size = p.slots[index].size
+            copy_raw(p, index, raw)
+        self._leave(p)
+        return (<char *>raw)[:size] if size else None
+
     def refuse(self, const uint8_t[::1] session_id, verdict, int64_t now_ms):
         """A session has ended: forget its entry and its touch, and remember why for `refusal_ms`.
         """

@@ -45,6 +45,7 @@ def changeable_settings(config: Config) -> ChangeableNames:
         "sessions_max_policy": config.ticket.sessions_max_policy,
         "outage_policy": config.store.outage_policy,
         "outage_grace_s": config.store.outage_grace_s,
+        "restore_from_cache": config.store.restore_from_cache,
     }
 
 

@@ -28,6 +28,7 @@ COUNTERS = {
     "touches_coalesced": ("touches_coalesced", "Uses of sessions that needed no write of their own."),
     "touches_written": ("touches_written", "Uses of sessions written to the store."),
     "gaps": ("store_log_gaps", "Times that a part of the store's log was lost."),
+    "sessions_given_back": ("sessions_given_back", "Sessions given back to a store that had lost its data."),
     "log_lines_lost": ("access_log_lines_lost", "Lines of the access log that could not be written."),
     "exchanges": ("store_exchanges", "Exchanges with a shard of the store: look-ups, uses, news."),
     "store_errors": ("store_errors", "Exchanges with a shard of the store that failed."),

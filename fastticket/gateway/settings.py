@@ -112,6 +112,7 @@ class StoreSettings:
     touch_resolution_ms: int = Settings.touch_resolution_ms
     outage_policy: OutagePolicy = Settings.outage_policy
     outage_grace_s: int = Settings.outage_grace_s
+    restore_from_cache: bool = Settings.restore_from_cache
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ clock.
     credited_until_ms    the lease after a failure
     read_tail            what the tail of a shard's log means for the entries held of the shard
     landing              what becomes of a load when its answer arrives
+    may_give_back        whether sessions that are held may be given back to a store that lost them
     clock_step           how to follow the store's clock
     Pulse                notices that this process was stalled
 
@@ -26,7 +27,7 @@ import enum
 from typing import NamedTuple
 
 from fastticket.errors import Verdict
-from fastticket.stores.contract import Position
+from fastticket.stores.contract import Loss, Position
 
 #: A correction of the clock up to this is a step: no deadline moves by more. A larger one is a
 #: jump.
@@ -143,6 +144,34 @@ def landing(
     if now_ms < deadline_ms:
         return Landing.LIVES
     return Landing.IDLE if deadline_ms <= asked_ms else Landing.AGAIN
+
+
+#: A process that heard a shard's log so shortly before the loss, or before the last that any
+#: process heard of it, may give sessions back. Every process makes again what ended in the minute
+#: before.
+CURRENT_MS = 30_000
+#: Sessions are given back for so long after a loss. What was made again of ends bars them for
+#: longer.
+GIVE_BACK_WITHIN_MS = 120_000
+
+
+def may_give_back(heard_ms: int, loss: Loss) -> bool:
+    """Whether what a process holds of a shard that has lost its data may go back into the store.
+    `heard_ms`: how long ago this process last heard what was there before.
+
+    P6 forbids it where a session may have ended, and nobody will say so any more:
+
+    1. this process is cut off from the store, or suspended
+    2. a session that it holds ends elsewhere, and every process forgets that in time
+    3. the store loses its data, and this process hears it again
+
+    A process that heard the log in the last CURRENT_MS cannot have missed an end that is forgotten.
+    Nor can one to which the store fell silent when it did so to all: others have heard it for no
+    longer. All that follow the log have said so a lease after the loss; whoever asks then, knows.
+    """
+    if loss.noticed_ms > GIVE_BACK_WITHIN_MS:
+        return False
+    return heard_ms <= CURRENT_MS + loss.noticed_ms or heard_ms <= loss.heard_ms + CURRENT_MS
 
 
 class ClockStep(NamedTuple):

@@ -109,9 +109,11 @@ class Flusher:
     def _is_due(self, shard: Shard) -> bool:
         """Every shard that sessions could be admitted from is heard of within the lease, used or
         not: an outage finds it leased, or not at all. A shard that is away is asked, too, so that
-        the end of its outage is noticed.
+        the end of its outage is noticed. With `restore_from_cache` every shard is: a process that
+        lets others give sessions back must have made its own ends again by then.
         """
-        return shard.outage_since_ms is not None or self._shards.near.held_in(shard.number) > 0
+        follows_all = self._shards.settings.restore_from_cache
+        return follows_all or shard.outage_since_ms is not None or self._shards.near.held_in(shard.number) > 0
 
     def _exchanges(self, taken: Mapping[int, Sequence[Touches]]) -> Iterator[dict[int, Request]]:
         """What was taken, in order, as requests of one exchange each."""

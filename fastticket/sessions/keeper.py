@@ -21,6 +21,7 @@ from fastticket.errors import ConfigError, StoreUnavailable
 from fastticket.sessions.coherence import clock_step
 from fastticket.sessions.flush import Flusher
 from fastticket.sessions.repair import Repair
+from fastticket.sessions.restoring import Restorer
 from fastticket.sessions.shards import Shards
 from fastticket.sessions.sweep import Sweeper
 from fastticket.stores.contract import Changed, Fleet, Request
@@ -42,7 +43,9 @@ class Keeper:
         self.sweeper = Sweeper(shards)
         self._shards = shards
         self._repair = Repair(shards)
+        self.restorer = Restorer(shards)
         shards.on_gap = self._repair.start
+        shards.on_loss = self.restorer.start
         self._task: asyncio.Task[None] | None = None
         self._beater: asyncio.TimerHandle | None = None
         self._rung: set[int] = set()  # shards
@@ -82,7 +85,7 @@ class Keeper:
 
     async def stop(self) -> None:
         """End the background tasks. What is unwritten stays so."""
-        await end(self._task, self._repair.task)
+        await end(self._task, self._repair.task, self.restorer.task)
         if self._beater:
             self._beater.cancel()
 

@@ -46,6 +46,7 @@ class Settings:
     recheck_s: int = 300  #: a session in the near cache is loaded again after so long
     outage_policy: OutagePolicy = "serve-cached"  #: with the store away, admit what is held, or nobody
     outage_grace_s: int = 300  #: for how long, with "serve-cached"
+    restore_from_cache: bool = False  #: give the sessions held here back to a store that has lost its data
     #: How long after its deadline a session is removed from the store and its end is logged. None:
     #: as long as an outage may last, so that a gateway that was cut off from the store can still
     #: write the uses that it saw. Another value holds only while somebody follows the events.
@@ -141,6 +142,7 @@ class ChangeableNames(TypedDict, total=False):
     sessions_max_policy: LimitPolicy
     outage_policy: OutagePolicy
     outage_grace_s: int
+    restore_from_cache: bool
 
 
 class SettingNames(ChangeableNames, total=False):

@@ -17,7 +17,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from fastticket.core.check import Checker, clock_resolution_ms
 from fastticket.core.nearcache import NearCache
@@ -33,6 +34,7 @@ log = logging.getLogger("fastticket.cache")
 
 ENDS_MAX = 16_384  # ended sessions whose reason is remembered; the reason of others is UNKNOWN_SESSION
 GAPS_LOGGED_S = 1.0  # after the first: the gaps of a store that restarts go into one line
+GIVEN_BACK_MS = 5000  # from a lease after a loss on: so long others may take for giving back what they hold
 TAKEN_OVER = "another server has just taken over, and may not have the session yet; try again"
 
 Key = tuple[str, str]  # session id, principal
@@ -55,6 +57,13 @@ class Flight:
         self.key_is_gone = False  # its ticket's key has left the ring
 
 
+class Lost(NamedTuple):
+    """A shard lacks data that it had; ms of this process's monotonic clock."""
+
+    at_ms: int  #: noticed then
+    heard_at_ms: int  #: what was there before was heard then, for the last time
+
+
 class Shard:
     """One shard of the store. Times are ms of this process's monotonic clock."""
 
@@ -64,6 +73,7 @@ class Shard:
         self.answered_at_ms = 0  # when the latest question was sent that was answered
         self.outage_since_ms: int | None = None
         self.uncertain_until_ms = 0  # after a failover: sessions that it lacks may be made again until then
+        self.lost: Lost | None = None  # until what is held here was given back: sessions/restoring.py
         self.flights: dict[Key, Flight] = {}
 
 
@@ -92,6 +102,7 @@ class Shards:
         #: since.
         self.observed_at_ms: int | None = None
         self.on_gap: Callable[[], None] = lambda: None  # sessions must be looked up again: sessions/repair.py
+        self.on_loss: Callable[[], None] = lambda: None  # shards lack data: sessions/restoring.py
         self.gaps = self.store_errors = self.exchanges = 0
         self._shards = [Shard(number) for number in range(store.shards)]
         self._gaps_to_log: set[int] = set()
@@ -176,7 +187,7 @@ class Shards:
             if not self.away_count():
                 log.warning("the store answers again, for every shard")
         if reply.replaced:
-            shard.uncertain_until_ms = self.monotonic_ms() + self.fleet.lease_ms
+            self._note_replaced(shard)
         if effect.forgets:
             self.gaps += 1
             self.near.bump_epoch(shard.number)
@@ -195,6 +206,17 @@ class Shards:
             confirmed_at_ms = sent_at_ms - self.store.doubt_ms
             until_ms = granted_until_ms(self._leased_until_ms(shard), confirmed_at_ms, self.settings.lease_ms)
             self._renew_lease(shard, until_ms)
+
+    def _note_replaced(self, shard: Shard) -> None:
+        """Another server than before, or older data. What came between the loss and this is not
+        what was there before: a loss that was noted already keeps its time.
+        """
+        now_ms = self.monotonic_ms()
+        shard.uncertain_until_ms = now_ms + self.fleet.lease_ms
+        if self.settings.restore_from_cache and shard.answered_at_ms:
+            shard.lost = Lost(now_ms, shard.lost.heard_at_ms if shard.lost else shard.answered_at_ms)
+            self.doubt([shard.number])
+            self.on_loss()
 
     def _hear(self, event: Event) -> None:
         log.debug("heard: %s session %.6s of %r %s", event.kind, event.session_id, event.principal, event.reason)
@@ -243,6 +265,28 @@ class Shards:
     def check_certain(self, principal: str) -> None:
         """StoreUnavailable: that the store lacks a session of this principal means nothing yet."""
         if self.is_uncertain(self.of(principal)):
+            raise StoreUnavailable(TAKEN_OVER)
+
+    def doubt(self, numbers: Iterable[int]) -> None:
+        """Sessions that these shards lack may be given back, here or by another process."""
+        until_ms = self.monotonic_ms() + self.fleet.lease_ms + GIVEN_BACK_MS
+        for number in numbers:
+            self._shards[number].uncertain_until_ms = max(self._shards[number].uncertain_until_ms, until_ms)
+
+    async def confirm_complete(self, numbers: Collection[int]) -> None:
+        """StoreUnavailable: the store may have lacked sessions of these shards just now that come
+        back later.
+
+            1. the store loses its data, and nothing here has noticed that
+            2. all sessions are listed, and ended
+            3. another process gives back what the list lacked
+        """
+        if self.settings.restore_from_cache:
+            replies = await self.exchange({number: Request(self._shards[number].position) for number in numbers})
+            failures = [reply for reply in replies.values() if isinstance(reply, StoreUnavailable)]
+            if failures:
+                raise failures[0]
+        if any(self.is_uncertain(self._shards[number]) for number in numbers):
             raise StoreUnavailable(TAKEN_OVER)
 
     def is_uncertain(self, shard: Shard) -> bool:

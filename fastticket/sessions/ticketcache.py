@@ -257,11 +257,13 @@ class TicketCache:
 
     async def logout_everywhere(self, principal: str, *, keep: Session | None = None) -> int:
         """End every session of a principal, or all but one. Returns how many there were.
-        StoreUnavailable.
+        StoreUnavailable; some may have ended then.
         """
         ended = await self._shards.usable.revoke_all(principal, keep=keep.id if keep else "")
         for session_id in ended:
             self._shards.end(session_id, principal, Verdict.REVOKED)
+        if keep:  # one that comes back later would not be told from the one to keep
+            await self._shards.confirm_complete([self._shards.of(principal).number])
         return len(ended)
 
     async def revoke(self, session_id: str, principal: str) -> bool:
@@ -409,6 +411,7 @@ class TicketCache:
             "touches_unwritten": flusher.pending,
             "flush_lag_ms": flusher.lag_ms,
             "gaps": shards.gaps,
+            "sessions_given_back": self._keeper.restorer.count,
             "exchanges": shards.exchanges,
             "store_errors": shards.store_errors,
             "shards_leased": shards.leased_count(),

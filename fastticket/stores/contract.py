@@ -152,6 +152,15 @@ class StoredAttributes(NamedTuple):
     values: Mapping[str, bytes]
 
 
+class Loss(NamedTuple):
+    """A server has taken over a shard, or come back, without some of its data. Spans up to now,
+    ms.
+    """
+
+    noticed_ms: int  #: since a process first said so
+    heard_ms: int  #: since a process last heard the data that was there before, of those that have said so
+
+
 class Fleet(NamedTuple):
     """The settings that processes on one store must know of each other: the longest of all."""
 
@@ -307,6 +316,12 @@ class Store(Protocol):
         has expired or has another id now stays so, as far as the store knows: from its log, and
         for some minutes from a mark of each end. So does one that was created before all of its
         principal's were ended.
+        """
+
+    async def note_loss(self, heard_ms: Mapping[int, int]) -> Mapping[int, Loss | StoreUnavailable]:
+        """Say of shards that have lost data how long ago this process last heard what was there
+        before, and hear what all have said. It is kept for some minutes after the first one said
+        so.
         """
 
     async def history(self, shard: int, entries_max: int) -> Sequence[Event]:

@@ -35,6 +35,7 @@ from fastticket.stores.contract import (
     SESSION_ID_CHARS,
     Event,
     Fleet,
+    Loss,
     Position,
     Reply,
     Request,
@@ -240,6 +241,10 @@ class SQLiteStore:
             return {shard: await self._in_thread(self._page, place, entries_max) for shard, place in since.items()}
         except StoreUnavailable as error:
             return dict.fromkeys(since, error)
+
+    async def note_loss(self, heard_ms: Mapping[int, int]) -> Mapping[int, Loss | StoreUnavailable]:
+        """Nothing to note: a file without its data is another store (`is_replaced`)."""
+        return {shard: Loss(0, span_ms) for shard, span_ms in heard_ms.items()}
 
     async def sessions(self, principal: str) -> Sequence[StoredSession]:
         """Rows not past their deadline."""

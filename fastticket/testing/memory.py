@@ -22,6 +22,7 @@ from fastticket.stores.contract import (
     Changed,
     Event,
     Fleet,
+    Loss,
     Position,
     Reply,
     Request,
@@ -403,6 +404,10 @@ class MemoryStore:
     async def restore(self, sessions: Sequence[RestoredSession]) -> Sequence[Restored]:
         """One step."""
         return await self._call(lambda: self._server.restore(sessions))
+
+    async def note_loss(self, heard_ms: Mapping[int, int]) -> Mapping[int, Loss | StoreUnavailable]:
+        """Nothing to note: no server takes over."""
+        return {shard: Loss(0, span_ms) for shard, span_ms in heard_ms.items()}
 
     async def history(self, shard: int, entries_max: int) -> Sequence[Event]:
         """The log's end."""

@@ -423,3 +423,17 @@ def test_a_script_is_told_the_keys_that_it_may_write_to():
         ("create", "e", "eve", 1, b""),
     ]
     assert list(sessions_in(words)) == [("", "bob"), ("c", "carol"), ("d", "carol"), ("e", "eve")]
+
+
+def test_ends_do_not_grow_old_while_the_store_is_silent_and_logins_do():
+    """They bar sessions that are given back to a store that lost its data (sessions/restoring)."""
+    ledger, now = new_ledger()
+    ledger.created(0, "a" * 22, "alice", 0, b"")
+    ledger.ended(0, "b" * 22, "bob")
+    ledger.ended_everywhere(0, "carol", 0, "")
+    ledger.miss(0)
+    now[0] = 100 * HEARD_S
+    ledger.miss(0)
+    assert [words[0] for words in words_of(ledger)] == ["end", "everywhere"]
+    ledger.answered(0)
+    assert words_of(ledger) == []

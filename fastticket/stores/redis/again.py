@@ -12,6 +12,10 @@ Rules of this file
   session was kept, each of the others is a record, up to LISTED_MAX (revoke.lua says why).
 - Bounded in time by HEARD_S, in number by HEARD_MAX a shard, which is all that the log itself
   holds.
+- Ends do not grow old while their shard does not answer: a server that comes back without its data
+  after a long outage must hear of them before sessions are given back to it
+  (sessions/restoring.py). Logins and rotations do grow old: their end, at another gateway that
+  could reach the store, may be forgotten by then.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from fastticket.stores.redis.layout import split_member
 HEARD_S = 60.0
 HEARD_MAX = 8192
 LISTED_MAX = 1000
+ENDS = frozenset(("end", "everywhere"))  # kinds of records
 REMEMBERED = frozenset((b"revoked", b"everywhere", b"rotated"))  # kinds of log entries; the others are many more
 AT_ONCE = 500  # records in one script, which holds up all other commands
 
@@ -37,6 +42,7 @@ class Ledger:
 
     def __init__(self, shards: int, clock: Callable[[], float]) -> None:
         self._shards = [_Shard(clock) for _ in range(shards)]
+        self._clock = clock
 
     def created(self, shard: int, session_id: str, principal: str, idle_deadline_ms: int, record: bytes) -> None:
         """A login of this process."""
@@ -74,6 +80,16 @@ class Ledger:
             if entry[1][0] in REMEMBERED and _milliseconds(entry) >= since_ms:
                 self._hear(shard, entry[1], covered, number)
 
+    def miss(self, shard: int) -> None:
+        """A shard has not answered."""
+        heard = self._shards[shard]
+        if heard.silent_since_s is None:
+            heard.silent_since_s = self._clock()
+
+    def answered(self, shard: int) -> None:
+        """A shard answers, and lacks nothing of this."""
+        self._shards[shard].silent_since_s = None
+
     def _hear(self, shard: int, fields: Sequence[bytes], covered: dict[str, int], number: int) -> None:
         kind, (session_id, principal) = fields[0], split_member(fields[1])
         more = dict(zip(fields[2::2], fields[3::2], strict=False))
@@ -90,8 +106,7 @@ class Ledger:
         """
         heard = iter(self._shards[shard].entries())
         while piece := list(islice(heard, AT_ONCE)):
-            since_s = self._shards[shard].since_s
-            yield [words for heard_s, words in piece if heard_s >= since_s]
+            yield [words for heard_s, words in piece if heard_s >= self._shards[shard].since_s(words)]
 
 
 class _Shard:
@@ -101,6 +116,7 @@ class _Shard:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.newest_ms = 0  #: the time of the log's newest entry
+        self.silent_since_s: float | None = None  #: since when the shard does not answer
         self._clock = clock
         self._heard: OrderedDict[Words, tuple[float, Words]] = OrderedDict()
         self._beginnings: dict[str, dict[Words, None]] = {}  # by principal: keys of logins and rotations
@@ -157,15 +173,19 @@ class _Shard:
             self._origins.pop(str(words[3]), None)
         return words
 
-    @property
-    def since_s(self) -> float:
-        """Records heard before this are old."""
-        return self._clock() - HEARD_S
+    def since_s(self, words: Words) -> float:
+        """A record is old that was heard before this."""
+        now_s = self._clock()
+        if words[0] in ENDS and self.silent_since_s is not None:
+            now_s = self.silent_since_s
+        return now_s - HEARD_S
 
     def _forget_old(self) -> None:
-        since_s = self.since_s
-        while self._heard and (len(self._heard) > HEARD_MAX or next(iter(self._heard.values()))[0] < since_s):
+        while self._heard and (len(self._heard) > HEARD_MAX or self._is_old(*next(iter(self._heard.values())))):
             self._remove(next(iter(self._heard)))
+
+    def _is_old(self, heard_s: float, words: Words) -> bool:
+        return heard_s < self.since_s(words)
 
 
 def sessions_in(pieces: Iterable[Words]) -> Iterator[tuple[str, str]]:

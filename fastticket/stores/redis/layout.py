@@ -5,6 +5,7 @@
     {ft:NNN}:user:USER   HASH     session id -> record
     {ft:NNN}:attr:ID     HASH     attribute -> value, and "" -> version and size; if there are any
     {ft:NNN}:ended       ZSET     "sMEMBER" or "pUSER" -> when the mark expires, ms (prelude.lua)
+    {ft:NNN}:lost        HASH     at, heard: data was lost (loss.lua); for some minutes
     {ft:NNN}:log         STREAM   kind -> MEMBER, then names and values
     ft:doorbell          CHANNEL  "NNN ENTRY" or "NNN ENTRY ID"
 

@@ -30,6 +30,7 @@ from fastticket.stores.contract import (
     NO_DETAILS,
     Event,
     Fleet,
+    Loss,
     Position,
     Reply,
     Request,
@@ -65,6 +66,7 @@ from fastticket.stores.redis.scripts import (
     COUNT,
     CREATE,
     EXCHANGE,
+    LOSS,
     READ,
     RESTORE,
     REVOKE,
@@ -382,19 +384,30 @@ class RedisStore:
         """`was_changed`: when it was asked. Then lost data is no news: other exchanges ask from the
         same position, and hear the same.
         """
-        if isinstance(answer, StoreUnavailable):
-            return answer
         takeover = self._takeover
+        if isinstance(answer, StoreUnavailable):
+            takeover.ledger.miss(shard)
+            return answer
         last, lost, entries, deadlines = answer
         position = read_position(last)
         if lost == DATA_LOST and not was_changed and shard not in takeover.changed:
             takeover.note([shard])  # the same server, with older data or none
         elif lost:
             takeover.catch_up_soon(shard, position[0])
+        if shard not in takeover.behind:
+            takeover.ledger.answered(shard)
         takeover.ledger.hear(shard, entries)
         deadlines_ms = [score if score is None else int(score) for score in deadlines]
         is_replaced = shard in takeover.changed
         return Reply(position, read_events(entries), bool(lost) or is_replaced, deadlines_ms, is_replaced)
+
+    async def note_loss(self, heard_ms: Mapping[int, int]) -> Mapping[int, Loss | StoreUnavailable]:
+        """One script a shard, one pipeline a server."""
+        calls = {shard: call_of(shard, LOSS, (), (span_ms,)) for shard, span_ms in heard_ms.items()}
+        return {
+            shard: answer if isinstance(answer, StoreUnavailable) else Loss(*answer)
+            for shard, answer in (await self._sender.run(calls)).items()
+        }
 
     # --- the log
 

@@ -16,6 +16,7 @@ from fastticket.commands import terminal
 from fastticket.commands.options import config_of, is_linkis
 from fastticket.errors import ConfigError
 from fastticket.gateway import descriptors, errorlog
+from fastticket.gateway.admin.access import access_of
 from fastticket.gateway.checks import live_problems_of, problems_of, warnings_of
 from fastticket.gateway.exitcodes import BAD_USAGE, FAILED
 from fastticket.gateway.reader import FaultyConfig
@@ -35,7 +36,9 @@ def serve(options: argparse.Namespace) -> int:
         )
     if options.trial:
         inherited()
-        config_of(options).key_pairs()
+        config = config_of(options)
+        config.key_pairs()
+        access_of(config)
         return 0
     errorlog.begin()
     descriptors.raise_limit()

@@ -18,7 +18,9 @@ from typing import TypeVar
 from fastticket.core.ticket import Keyring
 from fastticket.errors import ConfigError, FastticketError, NoStore
 from fastticket.gateway.addresses import Address
+from fastticket.gateway.admin.access import access_of
 from fastticket.gateway.assembly import make_cache
+from fastticket.gateway.logfile import LOGS
 from fastticket.gateway.lookups import UnresolvedName, look_up_aside
 from fastticket.gateway.routing import route_of
 from fastticket.gateway.settings import CacheSettings, Config
@@ -27,15 +29,18 @@ from fastticket.stores import without_password
 _T = TypeVar("_T")
 
 LIVE_TIMEOUT_S = 10.0  # of each live check
-LOGS = ("access_log", "error_log")
 
 
 def problems_of(config: Config) -> list[str]:
-    """Problems that the key ring and the ticket cache find when they are made."""
+    """Problems that key ring, ticket cache and admin listener find when they are made."""
     problems: list[str] = []
     keys = Keyring.generate()
     try:
         keys = config.keyring()
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        access_of(config)
     except ConfigError as error:
         problems += error.problems
     try:

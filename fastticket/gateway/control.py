@@ -1,8 +1,8 @@
 """What a supervisor and its worker say to each other (`channel`).
 
-to the worker     Serve, Leave, ReplaceKeys, Reload, HandSessions
+to the worker     Serve, Leave, ReplaceKeys, Reload, HandSessions, Inquiry, SetLogLevel
 from the worker   Ready or Failed, once; Reloaded, once for each Reload; Handed, some for a
-                  HandSessions
+                  HandSessions; Told, once for each Inquiry
 
 Rule of this file: a secret is not shown by `repr`, which is what a log line would have.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fastticket.gateway.addresses import Server
 from fastticket.gateway.settings import Config
@@ -58,6 +59,35 @@ class Handed:
     """A part of it, as `sessions.handing` has them; None: that was all."""
 
     part: Known | bytes | None = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Inquiry:
+    """Answer an operator (`inquiries`), in so many seconds. The answer is Told."""
+
+    number: int
+    name: str
+    arguments: Mapping[str, Any] = dataclasses.field(repr=False)
+    timeout_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """The answer to the inquiry of that number; or, with a slug of `admin.refusals`, why there is
+    none.
+    """
+
+    number: int
+    answer: Any = dataclasses.field(default=None, repr=False)  #: a ticket may be in it
+    refusal: str = ""
+    message: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class SetLogLevel:
+    """Log from this level on."""
+
+    level: str
 
 
 @dataclasses.dataclass(frozen=True)

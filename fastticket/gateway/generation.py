@@ -6,6 +6,7 @@ import dataclasses
 import socket
 
 from fastticket.errors import FastticketError
+from fastticket.gateway.admin.access import Access
 from fastticket.gateway.changes import heritage
 from fastticket.gateway.inheritance import Given
 from fastticket.gateway.listeners import Sockets
@@ -26,6 +27,7 @@ class Generation:
     given: Given
     sockets: Sockets
     admin: socket.socket | None  #: the admin listener, bound beside that of the generation before
+    access: Access  #: who may ask there
     process: WorkerProcess | None = None  #: None: there is none, and a replacement may be due
     successor_of: Generation | None = None  #: whose process is to serve by this configuration
     heir_of: WorkerProcess | None = None  #: which hands over what it holds; then the process is started

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from fastticket.dataplane.accesslog import AccessLog
 from fastticket.errors import ConfigError
@@ -25,6 +26,7 @@ log = logging.getLogger("fastticket.gateway")
 
 PENDING_BYTES_MAX = 16 * 1024 * 1024
 TOLD_INTERVAL_S = 60.0
+LOGS: tuple[Literal["access_log", "error_log", "admin_audit_log"], ...] = ("access_log", "error_log", "admin_audit_log")
 END_TIMEOUT_S = 2.0  # for the last lines; a reader that has not read them by then does not get them
 
 
@@ -106,8 +108,8 @@ class AccessLogFile:
 
 def check_logs(config: Config) -> None:
     """ConfigError: a log file of the configuration cannot be opened."""
-    logs = {"access_log": config.log_path("access_log"), "error_log": config.log_path("error_log")}
-    for name, path in logs.items():
+    for name in LOGS:
+        path = config.log_path(name)
         try:
             if path:
                 os.close(open_log(path))

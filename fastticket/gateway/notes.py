@@ -80,6 +80,10 @@ class Notes:
             },
             "now": {name: cache[name] for name in NOW},
             "retiring": services.retiring_count,
+            "threads": [
+                {"connections": plane.connection_count, "tunnels": plane.tunnel_count}
+                for plane in services.present.planes
+            ],
             "store": dict(self._cache.store_servers),
             "resolved": upstreams.resolved,
             "without_servers": upstreams.without_servers,

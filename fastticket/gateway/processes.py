@@ -10,24 +10,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fastticket.gateway.admin.refusals import Refused
 from fastticket.gateway.channel import Channel
 from fastticket.gateway.control import (
     Failed,
     Handed,
     HandSessions,
+    Inquiry,
     Leave,
     Ready,
     Reload,
     Reloaded,
     ReplaceKeys,
     Serve,
+    SetLogLevel,
+    Told,
 )
 from fastticket.gateway.inheritance import Given
 from fastticket.gateway.listeners import Sockets
@@ -38,6 +43,8 @@ from fastticket.sessions.handing import Known
 
 log = logging.getLogger("fastticket.supervisor")
 
+INQUIRIES_MAX = 64  # without an answer at a time
+INQUIRY_MARGIN_S = 1.0  # for the answer of a worker that has noticed by itself that it takes too long
 END_MARGIN_S = 10.0  # for a worker to write what it has after its time to drain; then SIGKILL
 
 
@@ -60,6 +67,8 @@ class WorkerProcess:
         self.reloaded: Reloaded | None = None  #: what came of the last `reload`
         self.handed: list[Known | bytes] = []  #: what it holds of sessions, if it was asked
         self.has_handed = False  #: that is all
+        self._inquiries: dict[int, asyncio.Future[Any]] = {}
+        self._numbers = itertools.count(1)
         self._silent_s = 0.0
         self._beats = 0
         self._deadline: asyncio.TimerHandle | None = None  # when it has to be ready, or gone
@@ -115,6 +124,17 @@ class WorkerProcess:
             case Reloaded():
                 self.reloaded = message
                 self._has_come()
+            case Told(number):
+                self._take_answer(self._inquiries.get(number), message)
+
+    @staticmethod
+    def _take_answer(waiting: asyncio.Future[Any] | None, told: Told) -> None:
+        if waiting is None or waiting.done():  # it came too late
+            return
+        if told.refusal:
+            waiting.set_exception(Refused(told.refusal, told.message))
+        else:
+            waiting.set_result(told.answer)
 
     def _has_come(self) -> None:
         """What it had to do in time is done."""
@@ -160,6 +180,40 @@ class WorkerProcess:
         config = dataclasses.replace(given.config)  # without what it has read for itself
         self._channel.send(Reload(config, given.pairs, given.servers, listeners), every)
         self.kill_after(timeout_s)
+
+    def state(self) -> dict[str, Any]:
+        """What there is to say of it."""
+        note = self.slot.note() or {}
+        running = "serving" if self.is_serving else "starting"
+        return {
+            "pid": self.pid,
+            "state": "stopping" if self.is_stopped else "retiring" if self.is_dismissed else running,
+            "age_s": round(time.monotonic() - self.born_s, 3),
+            "silent_s": round(self._silent_s, 3),
+            "connections": sum(thread["connections"] for thread in note.get("threads", [])),
+            "sessions_held": note["now"]["sessions_held"] if note else 0,
+            "retiring_configurations": note.get("retiring", 0),
+            "threads": note.get("threads", []),
+        }
+
+    def set_log_level(self, level: str) -> None:
+        """Log from this level on."""
+        self._channel.send(SetLogLevel(level))
+
+    async def inquire(self, name: str, arguments: Mapping[str, Any], timeout_s: float) -> Any:
+        """Ask for what is under that name in `inquiries`. Refused."""
+        if len(self._inquiries) >= INQUIRIES_MAX:
+            raise Refused("busy")
+        number, answer = next(self._numbers), self._loop.create_future()
+        self._inquiries[number] = answer
+        self._channel.send(Inquiry(number, name, arguments, timeout_s))
+        try:
+            async with asyncio.timeout(timeout_s + INQUIRY_MARGIN_S):
+                return await answer
+        except TimeoutError:
+            raise Refused("worker_silent") from None
+        finally:
+            del self._inquiries[number]
 
     def reopen_logs(self) -> None:
         """Open the log files anew; later, if it is not ready to answer the signal yet."""
@@ -214,6 +268,9 @@ class WorkerProcess:
 
     def close(self) -> None:
         """Free what belongs to it, once it has ended."""
+        for waiting in self._inquiries.values():
+            if not waiting.done():
+                waiting.set_exception(Refused("no_worker", "the worker has ended meanwhile; a change may be done"))
         self._channel.close()
         self.slot.close()
         if self._deadline:

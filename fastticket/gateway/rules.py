@@ -15,7 +15,7 @@ from fastticket.dataplane.balance import ALL_SERVERS_MAX, GROUP_SERVERS_MAX, GRO
 from fastticket.dataplane.fieldnames import KNOWN, Names
 from fastticket.dataplane.paths import routing_path
 from fastticket.dataplane.routes import ROUTES_MAX
-from fastticket.gateway.addresses import is_loopback
+from fastticket.gateway.addresses import Address, is_loopback
 from fastticket.gateway.exemption import Exemption
 from fastticket.gateway.problems import Problems
 from fastticket.gateway.routing import covers, route_of, share_no_method
@@ -35,6 +35,7 @@ CAPACITY_MAX = 1 << 30
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 PROTOCOL = re.compile(rf"{TOKEN.pattern}(/{TOKEN.pattern})?")
 HOST = re.compile(r"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}")
 PATH = re.compile(r"/[!-~]{0,254}")
 #: The data plane only reads these fields, and only in responses: so a route may add them.
 ADDABLE = {"set-cookie", "www-authenticate"}
@@ -112,10 +113,38 @@ def _check_listeners(config: Config, problems: Problems) -> None:
         "is for an admin listener that other machines reach: a host and port that is not loopback",
     )
     problems.attempt(config.admin_access)
+    _check_operators(config, admin, problems)
     require(
         not gateway.admin_owner or gateway.admin.startswith("unix:"),
         "[gateway] admin_owner",
         "is for a Unix socket, and admin is not one",
+    )
+
+
+def _check_operators(config: Config, admin: Address | None, problems: Problems) -> None:
+    """What is for the API of the admin listener."""
+    gateway, require = config.gateway, problems.require
+    for key in ("admin_hosts", "admin_token_file", "admin_certificate", "admin_audit_log"):
+        require(not getattr(gateway, key) or gateway.admin, f"[gateway] {key}", "is for an admin listener: set admin")
+    require(
+        bool(gateway.admin_certificate) == bool(gateway.admin_key),
+        "[gateway] admin_certificate, admin_key",
+        "belong together: the certificates as PEM, and the key of the first one",
+    )
+    require(
+        not gateway.admin_certificate or (admin and admin.host),
+        "[gateway] admin_certificate",
+        "is for a host and port: nobody can read along at a Unix socket",
+    )
+    require(
+        not gateway.admin_token_file or admin is None or is_loopback(admin) or gateway.admin_certificate,
+        "[gateway] admin_token_file",
+        f"a token to {admin} could be read on the way: set admin_certificate and admin_key",
+    )
+    require(
+        all(HOST_NAME.fullmatch(host) for host in gateway.admin_hosts),
+        "[gateway] admin_hosts",
+        "must be names of hosts, without ports",
     )
 
 

@@ -73,6 +73,11 @@ class GatewaySettings:
     watchdog_timeout_s: float = 10.0
     admin: str = ""
     admin_networks: list[str] = field(default_factory=list)  #: that may read its pages, beside this machine
+    admin_hosts: list[str] = field(default_factory=list)  #: names of this gateway that a browser may ask there by
+    admin_token_file: str = ""  #: who may use /v1/ there: a line each, NAME TOKEN
+    admin_certificate: str = ""  #: PEM; with `admin_key`: TLS
+    admin_key: str = ""
+    admin_audit_log: str = ""  #: of changes made there; "": the standard error
     readiness: list[Literal["workers", "store", "store-any", "upstreams", "upstreams-any"]] = field(
         default_factory=lambda: ["workers", "store", "upstreams"]
     )
@@ -220,9 +225,9 @@ class Config:
         except ValueError as error:
             raise self._error("[gateway] admin_networks", str(error)) from None
 
-    def log_path(self, name: Literal["access_log", "error_log"]) -> Path | None:
+    def log_path(self, name: Literal["access_log", "error_log", "admin_audit_log"]) -> Path | None:
         """The file of a log; None: a standard stream."""
-        text = self.gateway.access_log if name == "access_log" else self.gateway.error_log
+        text = getattr(self.gateway, name)
         return None if text in ("", "-") else self.base / text
 
     def server_addresses(self, upstream: UpstreamSettings) -> list[Address]:

@@ -26,12 +26,16 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from fastticket.errors import ConfigError, FastticketError
 from fastticket.gateway import errorlog
 from fastticket.gateway.addresses import Address
-from fastticket.gateway.admin import AdminListener
+from fastticket.gateway.admin.access import Access, access_of
+from fastticket.gateway.admin.listener import AdminListener
+from fastticket.gateway.admin.recent import Recent
+from fastticket.gateway.admin.refusals import Refused
 from fastticket.gateway.binding import BACKLOG, discard, listen_beside, take_place
 from fastticket.gateway.changes import heritage, obstacles
 from fastticket.gateway.exitcodes import BAD_USAGE, FAILED
@@ -65,6 +69,7 @@ WATCH_INTERVAL_S = 1.0
 HANDING_TIMEOUT_S = 5.0  # for a worker to tell what it holds; later, the next one begins without
 IDLE_PAUSE_S = 0.02  # while a message to or from a worker is on its way
 RENEWAL_PAUSE_S = 1.0  # a worker that pauses for less still serves the clients in its listen queue
+INQUIRY_TIMEOUT_S = 5.0
 RETIRING_GENERATIONS_MAX = 8  # beyond that the oldest is stopped
 
 
@@ -101,7 +106,10 @@ class Supervisor:
         self._loop = runner.get_loop()
         self._listeners = Listeners()
         self._handover = Handover(legacy.handover if legacy else None)
-        self._admin = AdminListener(self.snapshot, self._drain, self._undrain)
+        self.version = program.version if program else ""
+        self.recent = Recent()
+        self._log_level = ""  # as an operator has set it; "": as the configuration has it
+        self._admin = AdminListener(self, self._drain, self._undrain, {})
         self._present: Generation | None = None
         self._coming: Generation | None = None
         self._retiring: list[Generation] = []
@@ -148,6 +156,7 @@ class Supervisor:
             self._listeners.keep([])
             self._handover.close()
             self._runner.run(self._admin.close())
+            self._admin.audit.write_out()
         if failure:
             raise failure
         return self._exit_code
@@ -212,6 +221,7 @@ class Supervisor:
             notify(reloading())
             log.info("upgrading: what is installed now takes the place of version %s", self._program.version)
             errorlog.write_out()
+            self._admin.audit.write_out()
             execute(self._program, self._left())
         except (OSError, FastticketError) as error:
             log.error("not upgraded, the program before goes on: %s", error)
@@ -251,29 +261,32 @@ class Supervisor:
         if legacy.unready_at_s is not None:
             self._is_unready, self._unready_at_s = True, legacy.unready_at_s
         sockets = self._listeners.adopt(bound)
-        given = self._given_at_last()
+        given, access = self._given_at_last()
         for held in legacy.processes:
             process = WorkerProcess.adopt(held, self._loop)
             process.reopen_logs()  # in between a signal to do so is lost
             process.follow(self._news.set)
-            generation = Generation(given, sockets, admin, process, heritage=legacy.heritage, is_of_program_before=True)
+            generation = Generation(
+                given, sockets, admin, access, process, heritage=legacy.heritage, is_of_program_before=True
+            )
             if held.is_present:
                 self._present = generation
             else:
                 process.expect_end(given.config)
                 self._retiring.append(generation)
-        self._present = self._present or Generation(given, sockets, admin, due_s=0.0)
+        self._present = self._present or Generation(given, sockets, admin, access, due_s=0.0)
         errorlog.follow(given.config)
         log.info("upgraded from version %s to %s", legacy.version, self._program.version if self._program else "")
-        self._runner.run(self._admin.move_to(admin, given.config.admin_readers()))
+        self._move_admin(admin, given.config, access)
 
-    def _given_at_last(self) -> Given:
+    def _given_at_last(self) -> tuple[Given, Access]:
         """The configuration that the trial has read. If it is not there any more, the worker before
         serves until it is. FastticketError: told to stop.
         """
         while not self._is_stopping:
             try:
-                return self._given(self._load())
+                config = self._load()
+                return self._given(config), access_of(config)
             except FastticketError as error:
                 log.error("the upgrade waits for its configuration, the worker before goes on: %s", error)
             notify(ALIVE)
@@ -291,6 +304,7 @@ class Supervisor:
             given = self._given(config)
             check_logs(config)
             sockets = self._listeners.for_planes(config.listen_addresses(), config.gateway.threads)
+            access = access_of(config)
             admin = self._bind_admin(config)
         except FastticketError as error:
             self._refuse(error)
@@ -301,7 +315,7 @@ class Supervisor:
             return
         for line in config.outdated:
             log.warning("%s", line)
-        self._coming = Generation(given, sockets, admin)
+        self._coming = Generation(given, sockets, admin, access)
         self._begin(self._coming)
 
     def _begin(self, coming: Generation) -> None:
@@ -361,6 +375,10 @@ class Supervisor:
         address = config.admin_address()
         return listen_beside(address, config.admin_access()) if address else None
 
+    def _move_admin(self, admin: socket.socket | None, config: Config, access: Access) -> None:
+        self._admin.audit.move_to(config.log_path("admin_audit_log"))
+        self._runner.run(self._admin.move_to(admin, access))
+
     def _switch_to(self, coming: Generation) -> None:
         before, self._present, self._coming = self._present, coming, None
         is_same_worker = coming.successor_of is not None
@@ -368,6 +386,7 @@ class Supervisor:
             coming.take_over(coming.successor_of)
         self._listeners.keep(coming.sockets)
         errorlog.follow(coming.config)
+        self._log_level = ""
         address = coming.config.admin_address()
         if coming.admin and address:
             take_place(coming.admin, address)
@@ -381,7 +400,7 @@ class Supervisor:
             self._hand_keys(coming.given, [*self._retiring, before])
             self._retire(before)
         # Last, because the loop runs meanwhile: a signal to stop finds everything in its place.
-        self._runner.run(self._admin.move_to(coming.admin, coming.config.admin_readers()))
+        self._move_admin(coming.admin, coming.config, coming.access)
 
     @staticmethod
     def _tell_keys(given: Given) -> None:
@@ -418,6 +437,8 @@ class Supervisor:
         if process and process.is_ready and not process.is_serving:
             for listener in {each for of_plane in generation.sockets for each in of_plane}:
                 listener.listen(BACKLOG)
+            if self._log_level:
+                process.set_log_level(self._log_level)
             process.let_serve()
             if self._is_unready:
                 process.leave(True)
@@ -497,6 +518,8 @@ class Supervisor:
         """
         self._loop.call_later(WATCH_INTERVAL_S, self._watch)
         notify(ALIVE)
+        if self._present and self._present.admin:
+            self.recent.note(self._totals.counted(self._slots()))
         now_s = time.monotonic()
         passed_s, self._watched_s = min(now_s - self._watched_s, 2 * WATCH_INTERVAL_S), now_s
         for generation in self._generations():
@@ -628,6 +651,7 @@ class Supervisor:
 
     def _reopen_logs(self) -> None:
         errorlog.reopen()
+        self._admin.audit.reopen()
         for process in self._processes():
             process.reopen_logs()
 
@@ -648,3 +672,40 @@ class Supervisor:
             restarts=self._restarts,
             reloads=dict(self._reloads),
         )
+
+    @property
+    def in_force(self) -> Given:
+        """The configuration in force, with its keys. Refused: the first one is not yet."""
+        if not self._present:
+            raise Refused("no_worker")
+        return self._present.given
+
+    def worker_states(self) -> list[dict[str, Any]]:
+        """What there is to say of each worker's process."""
+        return [
+            {**generation.process.state(), "is_of_program_before": generation.is_of_program_before}
+            for generation in self._generations()
+            if generation.process
+        ]
+
+    async def inquire(self, name: str, arguments: Mapping[str, Any], timeout_s: float | None = None) -> Any:
+        """Ask the worker that serves. Refused: there is none, it does not answer in time, or says
+        no.
+        """
+        present = self._present
+        process = present.process if present else None
+        if not (present and process and process.is_serving) or present.is_of_program_before:
+            raise Refused("no_worker")
+        return await process.inquire(name, arguments, timeout_s or INQUIRY_TIMEOUT_S)
+
+    @property
+    def log_level(self) -> str:
+        """From which level on lines are logged."""
+        return self._log_level or self.in_force.config.gateway.log_level
+
+    def set_log_level(self, level: str) -> None:
+        """Log from that level on, in every process, until the next reload."""
+        self._log_level = level
+        logging.getLogger().setLevel(level.upper())
+        for process in self._serving():
+            process.set_log_level(level)

@@ -29,9 +29,21 @@ from fastticket.errors import FastticketError
 from fastticket.gateway import errorlog
 from fastticket.gateway.assembly import allow, changeable_settings, make_cache
 from fastticket.gateway.channel import Channel
-from fastticket.gateway.control import Handed, HandSessions, Leave, Ready, Reload, Reloaded, ReplaceKeys, Serve
+from fastticket.gateway.control import (
+    Handed,
+    HandSessions,
+    Inquiry,
+    Leave,
+    Ready,
+    Reload,
+    Reloaded,
+    ReplaceKeys,
+    Serve,
+    SetLogLevel,
+)
 from fastticket.gateway.handover import Handover
 from fastticket.gateway.inheritance import Given, Start
+from fastticket.gateway.inquiries import Inquiries
 from fastticket.gateway.leaving import TICK_S
 from fastticket.gateway.listeners import Sockets
 from fastticket.gateway.notes import Notes
@@ -74,6 +86,7 @@ class Worker:
         self._notes = Notes(self._slot, self._services, self._cache)
         self._begin, self._stop, self._retire = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._channel: Channel | None = None
+        self._inquiries: Inquiries | None = None
         self._reloading: asyncio.Task[None] | None = None
         self._handing: asyncio.Task[None] | None = None
         self._ticker: asyncio.TimerHandle | None = None
@@ -108,6 +121,7 @@ class Worker:
         loop.add_signal_handler(signal.SIGUSR2, self._retire.set)
         loop.add_signal_handler(signal.SIGUSR1, self._reopen_logs)
         self._channel = channel
+        self._inquiries = Inquiries(self._cache, channel.send)
         channel.attach(loop, self._obey)
         channel.send(Ready())
         await _first_of(self._begin, self._stop, self._retire)
@@ -131,6 +145,10 @@ class Worker:
                 if self._handing:  # of a reload that was given up
                     self._handing.cancel()
                 self._handing = asyncio.create_task(self._hand_sessions(), name="fastticket-hand")
+            case Inquiry() if self._inquiries:
+                self._inquiries.begin(message)
+            case SetLogLevel(level):
+                logging.getLogger().setLevel(level.upper())
             case Reload():
                 self._reloading = asyncio.create_task(self._reload(message, sockets), name="fastticket-reload")
 
@@ -176,6 +194,8 @@ class Worker:
         await self._services.stop(outwaits=outlive and bool(service.listeners))
         if self._ticker:
             self._ticker.cancel()
+        if self._inquiries:
+            await self._inquiries.stop()
         await self._cache.aclose()
         self._notes.publish_last()
 

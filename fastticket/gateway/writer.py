@@ -17,20 +17,25 @@ SECRET = "***"  # noqa: S105 -- stands for one
 def to_toml(config: Config) -> str:
     """The configuration in full, defaults included; `load_config` reads the same from it."""
     lines: list[str] = []
-    for name in SECTIONS:
-        _table(lines, f"[{name}]", dataclasses.asdict(getattr(config, name)))
-    _table(lines, "[limits]", {name: config.limits.get(name, default) for name, (default, _, _) in LIMITS.items()})
-    _table(
-        lines,
-        "[timeouts]",
-        {f"{name}_s": config.timeouts.get(name, float(default)) for name, (_, default) in TIMEOUTS_S.items()},
-    )
-    for upstream in config.upstream:
-        _table(lines, "[[upstream]]", dataclasses.asdict(upstream))
-    for route in config.route:
-        timeouts = {f"{name}_s": value for name, value in route.timeouts.items()}
-        _table(lines, "[[route]]", dataclasses.asdict(route) | {"timeouts": timeouts})
+    for name, value in to_tables(config).items():
+        for table in value if isinstance(value, list) else [value]:
+            _table(lines, f"[[{name}]]" if isinstance(value, list) else f"[{name}]", table)
     return "\n".join(lines)
+
+
+def to_tables(config: Config) -> dict[str, Any]:
+    """The same as tables, and lists of tables, by name."""
+    tables: dict[str, Any] = {name: dataclasses.asdict(getattr(config, name)) for name in SECTIONS}
+    tables["limits"] = {name: config.limits.get(name, default) for name, (default, _, _) in LIMITS.items()}
+    tables["timeouts"] = {
+        f"{name}_s": config.timeouts.get(name, float(default)) for name, (_, default) in TIMEOUTS_S.items()
+    }
+    tables["upstream"] = [dataclasses.asdict(upstream) for upstream in config.upstream]
+    tables["route"] = [
+        dataclasses.asdict(route) | {"timeouts": {f"{name}_s": value for name, value in route.timeouts.items()}}
+        for route in config.route
+    ]
+    return tables
 
 
 def without_secrets(config: Config) -> Config:

@@ -173,6 +173,10 @@ class EventStream:
                 self._on_look()
         return event
 
+    def ready(self) -> SessionEvent | None:
+        """The next event that was read already; None: the log has to be looked at."""
+        return None if self._turn.locked() else self._next()
+
     def _next(self) -> SessionEvent | None:
         """The next event of a kind that was asked for. The position passes the others, too."""
         while self._untold:

@@ -600,6 +600,11 @@ def checker_of(cache: TicketCache) -> Checker:
     return cache._checker
 
 
+def shards_of(cache: TicketCache) -> Shards:
+    """What the cache knows of its store, and its way to it."""
+    return cache._shards
+
+
 def read_through_of(cache: TicketCache) -> ReadThrough:
     """Where the cache's `attributes` are read and written."""
     return cache._attributes

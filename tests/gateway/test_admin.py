@@ -25,7 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import fastticket
 from fastticket.gateway import notes, sharedmemory, worker
 from fastticket.gateway.addresses import is_loopback, parse_address
-from fastticket.gateway.admin import CONNECTIONS_MAX, HEAD_BYTES_MAX
+from fastticket.gateway.admin.listener import CONNECTIONS_MAX, HEAD_BYTES_MAX
 from fastticket.gateway.inheritance import Given
 from fastticket.gateway.metrics import COUNTERS, GAUGES
 from fastticket.gateway.reader import read_config

@@ -1,0 +1,67 @@
+"""The log of changes: one JSON line for each, in `admin_audit_log`, or on the standard error.
+
+A line says when, who (the user and process at the other end of a Unix socket, or the name of the
+token, and the address), what (the operation with its parameters), and what came of it. It holds no
+ticket, token, key or attribute.
+
+A thread writes it, so that a slow disk does not hold up the supervisor.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fastticket.gateway.admin.contract import Who
+from fastticket.gateway.linewriter import LineWriter
+
+log = logging.getLogger("fastticket.admin")
+
+STDERR = 2
+PENDING_BYTES_MAX = 1024 * 1024
+
+
+class AuditLog:
+    """Writes lines to a file, or to the standard error."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._writer = self._make_writer()
+
+    def _make_writer(self) -> LineWriter:
+        return LineWriter(self._path, STDERR, PENDING_BYTES_MAX, self._lost)
+
+    def move_to(self, path: Path | None) -> None:
+        """Write to this file from now on; None: to the standard error."""
+        if path != self._path:
+            self._writer.close()
+            self._path = path
+            self._writer = self._make_writer()
+
+    def reopen(self) -> None:
+        """Open the file anew: log rotation has moved it away."""
+        self._writer.reopen()
+
+    def write_out(self) -> None:
+        """Write what waits, in bounded time, and go on: another program may take this one's
+        place.
+        """
+        self._writer.close()
+        self._writer = self._make_writer()
+
+    def note(self, who: Who, operation: str, what: Mapping[str, Any], result: str, told: Mapping[str, Any]) -> None:
+        """Write one line. `result`: "done", or the slug of what it was refused for; `told`: what of
+        the answer is to be in it.
+        """
+        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        by = {name: value for name, value in who._asdict().items() if value not in (None, "")}
+        line = {"time": at, "audit": operation, "who": by, "what": dict(what), "result": result, **told}
+        if not self._writer.write(json.dumps(line, ensure_ascii=False, default=str).encode(errors="replace") + b"\n"):
+            self._lost("too slow, or full", 1)
+
+    def _lost(self, reason: str, lines: int) -> None:
+        log.error("%s: %s: %d lines of the audit log are lost", self._path or "standard error", reason, lines)

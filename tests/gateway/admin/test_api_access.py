@@ -1,0 +1,174 @@
+"""Who may ask the admin API: users by what the kernel says of them, tokens, TLS, and no page of
+another site.
+"""
+
+import os
+import socket
+import subprocess
+
+import pytest
+from lab.operators import Operator
+from lab.processes import BOUND_S
+from lab.redis_servers import free_port
+
+from fastticket.errors import ConfigError
+from fastticket.gateway.admin.access import access_of
+from fastticket.gateway.reader import read_config
+from fastticket.keyfile import create_key_file
+
+TOKEN = "t" * 20 + "0123456789abcdef"
+BEHIND = {"upstream": [{"name": "app", "servers": ["127.0.0.1:9"]}], "route": [{"path": "/"}]}
+
+
+def table(**gateway):
+    return {
+        "gateway": {"listen": ["127.0.0.1:0"], **gateway},
+        "ticket": {"keys": "keys.toml"},
+        "store": {"url": "sqlite:///sessions.db"},
+        **BEHIND,
+    }
+
+
+@pytest.fixture
+def with_token(site, tmp_path):
+    """`with_token(**gateway)`: a gateway with a token, and the address of its admin listener."""
+    create_key_file(tmp_path / "keys.toml")
+    (tmp_path / "tokens").write_text(f"# who may\nops {TOKEN}\n")
+    (tmp_path / "tokens").chmod(0o600)
+
+    def start(**gateway):
+        port = free_port()
+        at = site(table(admin=f"127.0.0.1:{port}", admin_token_file="tokens", **gateway))
+        return at, ("127.0.0.1", port)
+
+    return start
+
+
+def test_by_tcp_it_takes_a_token(with_token):
+    at, address = with_token()
+    assert Operator(address, TOKEN).get("/v1/status")["is_healthy"]
+    for token in ("", "x" * 36, TOKEN[:-1]):
+        assert Operator(address, token).refused("GET", "/v1/status") == (401, "unauthorized")
+    basic = Operator(address, Authorization=f"Basic {TOKEN}")
+    assert basic.refused("GET", "/v1/status") == (401, "unauthorized")
+    assert Operator(address).ask("GET", "/healthz")[0] == 200  # as it always was
+    assert TOKEN not in at.log
+    # Another token with the next reload, without a break.
+    (at.folder / "tokens").write_text(f"new {'n' * 40}\n")
+    assert at.reload().startswith("reloaded")
+    assert Operator(address, TOKEN).refused("GET", "/v1/status") == (401, "unauthorized")
+    assert Operator(address, "n" * 40).get("/v1/status")
+    # A file that cannot be used changes nothing, and the log does not show what is in it.
+    (at.folder / "tokens").write_text("new tooshort\n")
+    assert "line 1 must be a name and a token of at least 32 characters" in at.reload()
+    assert "tooshort" not in at.log
+    assert Operator(address, "n" * 40).get("/v1/status")
+    assert at.reload(table(admin=f"127.0.0.1:{address[1]}")).startswith("reloaded")
+    assert Operator(address, "n" * 40).refused("GET", "/v1/status") == (403, "forbidden")
+
+
+def test_by_tls(with_token, tmp_path):
+    made = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -keyout tls.key -out tls.pem"
+    subprocess.run(
+        [*made.split(), "-subj", "/CN=gw", "-addext", "subjectAltName=IP:127.0.0.1"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    _, address = with_token(admin_certificate="tls.pem", admin_key="tls.key")
+    operator = Operator(address, TOKEN, tls=tmp_path / "tls.pem")
+    assert operator.get("/v1/status")["is_healthy"]
+    with operator.events() as stream:
+        stream.begin()
+    own = {"Origin": f"https://127.0.0.1:{address[1]}", "Sec-Fetch-Site": "same-origin"}
+    assert operator.ask("GET", "/v1/status", **own)[0] == 200
+    with socket.create_connection(address, BOUND_S) as plain:
+        plain.sendall(b"GET /v1/status HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert not plain.recv(100).startswith(b"HTTP")
+    assert operator.get("/v1/status")
+
+
+def test_no_page_of_another_site(with_token):
+    """Not by a name of its own that leads here (DNS rebinding), nor from its own address."""
+    _, address = with_token(admin_hosts=["gw.example"])
+    operator, port = Operator(address, TOKEN), address[1]
+    for host in (f"127.0.0.1:{port}", "[::1]:1", "localhost", "GW.example:9"):
+        assert operator.ask("GET", "/v1/status", Host=host)[0] == 200, host
+    for host in ("evil.example", f"evil.example:{port}", "admin", "127.0.0.1.evil.example"):
+        assert operator.refused("GET", "/v1/status", Host=host) == (403, "forbidden"), host
+    for fields in (
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": f"https://127.0.0.1:{port}"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ):
+        assert operator.refused("GET", "/v1/status", **fields) == (403, "forbidden"), fields
+    own = {"Origin": f"http://127.0.0.1:{port}", "Sec-Fetch-Site": "same-origin"}
+    assert operator.ask("GET", "/v1/status", **own)[0] == 200
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_through_the_socket_the_kernel_says_who_it_is(site, tmp_path):
+    """Whom the mode of the file lets in is no operator for it."""
+    create_key_file(tmp_path / "keys.toml")
+    (tmp_path / "tokens").write_text(f"ops {TOKEN}\n")
+    path = f"/tmp/fastticket-test-{os.getpid()}.sock"  # in a folder that nobody can open
+    at = site(table(admin=f"unix:{path}", admin_mode="0666"))
+
+    def as_nobody(*arguments):
+        command = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--unix-socket", path, *arguments]
+        return int(subprocess.run(command, user="nobody", capture_output=True, text=True, check=True).stdout)
+
+    try:
+        assert Operator(path).get("/v1/status")
+        assert as_nobody("http://admin/healthz") == 200
+        assert as_nobody("http://admin/v1/status") == 403
+        changed = table(admin=f"unix:{path}", admin_mode="0666", admin_token_file="tokens")
+        assert at.reload(changed).startswith("reloaded")
+        assert as_nobody("http://admin/v1/status") == 401
+        assert as_nobody("-H", f"Authorization: Bearer {TOKEN}", "http://admin/v1/status") == 200
+        assert at.reload(table(admin=f"unix:{path}", admin_owner="nobody")).startswith("reloaded")
+        assert as_nobody("http://admin/v1/status") == 200
+    finally:
+        os.unlink(path)
+
+
+@pytest.mark.parametrize(
+    ("gateway", "problem"),
+    [
+        ({"admin_token_file": "tokens"}, "admin_token_file: is for an admin listener"),
+        ({"admin": "unix:a.sock", "admin_hosts": ["a:1"]}, "admin_hosts: must be names of hosts, without ports"),
+        ({"admin": "127.0.0.1:1", "admin_key": "k.pem"}, "admin_certificate, admin_key: belong together"),
+        (
+            {"admin": "unix:a.sock", "admin_certificate": "c.pem", "admin_key": "k.pem"},
+            "nobody can read along at a Unix socket",
+        ),
+        (
+            {"admin": "0.0.0.0:1", "admin_networks": ["10.0.0.0/8"], "admin_token_file": "tokens"},
+            "a token to 0.0.0.0:1 could be read on the way",
+        ),
+    ],
+)
+def test_what_does_not_fit_together(tmp_path, gateway, problem):
+    with pytest.raises(ConfigError, match=problem):
+        read_config({"gateway": gateway, **BEHIND}, "test", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (None, "No such file"),
+        ("", "has 0 tokens"),
+        ("ops\n", "line 1 must be a name and a token"),
+        (f"ops {TOKEN}\nops {'x' * 40}\n", "line 2 has the name or the token of another one"),
+        (f"ops {TOKEN}\n other {TOKEN}\n", "line 2 has the name or the token of another one"),
+    ],
+)
+def test_a_file_of_tokens_that_can_not_be_used(tmp_path, text, problem):
+    if text is not None:
+        (tmp_path / "tokens").write_text(text)
+    config = read_config({"gateway": {"admin": "unix:a.sock", "admin_token_file": "tokens"}, **BEHIND}, "t", tmp_path)
+    with pytest.raises(ConfigError, match=problem) as raised:
+        access_of(config)
+    assert TOKEN not in str(raised.value)

@@ -1,6 +1,7 @@
 """Sessions on their way from one place to another: files, stores, other systems.
 
 record      what a reader of any source yields: a session, or what it had to leave out
+importing   what readers yield, into a store; counted, and continued where it was (journal)
 derived     the id of a session that continues another system's
 formats/    what other systems' tickets and cookies say
 """

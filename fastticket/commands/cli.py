@@ -22,6 +22,7 @@ from fastticket.commands.completion import SHELLS, print_completion
 from fastticket.commands.demo import demo
 from fastticket.commands.examples import add_examples
 from fastticket.commands.keys import add_key_commands
+from fastticket.commands.moving import add_export, add_import
 from fastticket.commands.options import (
     DEFAULT_LISTEN,
     JSON_ANYWAY_HELP,
@@ -187,6 +188,8 @@ COMMANDS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None]], ...]
     ("sessions", "list a user's live sessions", _sessions),
     ("revoke", "end a session, or all sessions of a user", _revoke),
     ("events", "print what was created, revoked and expired", _events),
+    ("export", "write all sessions with their attributes to a file", add_export),
+    ("import", "bring the sessions of an exported file into a store", add_import),
     ("probe", "ask a running gateway whether it is ready or healthy: exit code 0 or 1", _probe),
     ("check-config", "check a configuration, and print it in full", _check_config),
     ("schema", "print the JSON Schema of what a command prints with --json", _schema),

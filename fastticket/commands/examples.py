@@ -45,6 +45,13 @@ EXAMPLES: Mapping[str, Sequence[tuple[str, str]]] = {
         (f"fastticket events {CONFIG}", "as far back as the store's log goes"),
         (f"fastticket events --follow --json {CONFIG}", "and what comes, an object a line, until Ctrl-C"),
     ],
+    "export": [
+        (f"fastticket export sessions.jsonl {CONFIG}", "the same again, if it was killed: it goes on"),
+    ],
+    "import": [
+        ("fastticket import sessions.jsonl --store sqlite:///other.db --dry-run", "what would be done"),
+        ("fastticket import sessions.jsonl --store sqlite:///other.db", "the same again, if it was killed"),
+    ],
     "probe": [
         (f"fastticket probe {CONFIG}", "exit code 0: ready"),
         ("fastticket probe healthz --admin unix:admin.sock", "exit code 0: healthy"),

@@ -72,6 +72,19 @@ END = {
     "at": or_null(TIME, "null where the store's log has no times (SQLite)"),
 }
 
+IMPORTED = members(
+    {
+        "created": COUNT,
+        "exists": COUNT,
+        "ended": COUNT,
+        "expired": COUNT,
+        "done_before": {**COUNT, "description": "by an earlier run"},
+        "in_doubt": {**COUNT, "description": "of these: not there, and perhaps ended since"},
+        "skipped": {**map_of(COUNT), "description": "by the reason"},
+        "dry_run": YES_NO,
+    }
+)
+
 #: Command -> what it prints, and a sentence about it. `events` prints one such object a line.
 SCHEMAS: Mapping[str, tuple[str, Schema]] = {
     "keygen": ("Only with --out.", members({"file": TEXT, "ids": list_of(KEY_ID)})),
@@ -139,6 +152,11 @@ SCHEMAS: Mapping[str, tuple[str, Schema]] = {
             }
         ),
     ),
+    "export": (
+        "",
+        members({"file": TEXT, "sessions": COUNT, "done_before": {**COUNT, "description": "of them, by earlier runs"}}),
+    ),
+    "import": ("", IMPORTED),
     "probe": (
         "What the page says, /readyz first.",
         {

@@ -26,11 +26,11 @@ YEAR_2020_MS = 1_577_836_800_000
 
 
 @contextlib.asynccontextmanager
-async def opened(config: Config) -> AsyncIterator[Store]:
-    """A configuration's store, opened, and closed at the end; it is not created. Prints which store
-    is asked: "no such session" is true of that one only.
+async def opened(config: Config, *, creates: bool = False) -> AsyncIterator[Store]:
+    """A configuration's store, opened, and closed at the end; without `creates` it must be there.
+    Prints which store is asked: "no such session" is true of that one only.
     """
-    store = config.open_store(creates=False)
+    store = config.open_store(creates=creates)
     shown = without_password(config.store.url)
     try:
         await store.open()

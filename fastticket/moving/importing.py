@@ -87,8 +87,8 @@ async def import_sessions(
     is told how many more records are dealt with. StoreUnavailable; what a reader raises ends it.
     """
     imported = Imported()
-    slack_ms = max(FLUSH_INTERVAL_MS, (await store.join(Fleet(0, 0)) or Fleet(0, 0)).flush_interval_ms)
-    pace = _Pace(rate_per_s)
+    slack_ms = await slack_of(store)
+    pace = Pace(rate_per_s)
     async for batch in _batches(records, imported, attributes_bytes_max, advance):
         left = await _without_known(store, batch, journal, imported)
         restored = [to_restored(moved, slack_ms) for moved in left]
@@ -104,6 +104,14 @@ async def import_sessions(
         advance(len(batch))
         await pace.after(len(left))
     return imported
+
+
+async def slack_of(store: Store) -> int:
+    """What idle deadlines in a store allow for, ms: its fleet's longest flush interval.
+    StoreUnavailable.
+    """
+    fleet = await patiently(partial(store.join, Fleet(0, 0)))
+    return max(FLUSH_INTERVAL_MS, fleet.flush_interval_ms if fleet else 0)
 
 
 async def _batches(
@@ -199,7 +207,7 @@ async def patiently(call: Callable[[], Awaitable[T]]) -> T:
     raise AssertionError("unreachable")
 
 
-class _Pace:
+class Pace:
     """At most so many sessions a second, on average since the start; 0: any number."""
 
     def __init__(self, rate_per_s: int) -> None:

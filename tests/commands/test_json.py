@@ -102,6 +102,16 @@ def test_sessions_and_tickets(printed):
     assert printed("inspect", "no ticket", *CONFIG) == (1, {"verdict": "malformed"})
 
 
+def test_export_and_import(printed, tmp_path):
+    issue(printed, "erin")
+    code, told = printed("export", str(tmp_path / "out"), *CONFIG)
+    assert (code, told["done_before"]) == (0, 0)
+    store = ("--store", f"sqlite:///{tmp_path}/other.db")
+    for option in (["--dry-run"], []):
+        code, imported = printed("import", str(tmp_path / "out"), *store, *option)
+        assert (code, imported["created"], imported["dry_run"]) == (0, told["sessions"], bool(option))
+
+
 def test_keys(printed, site, tmp_path):
     use(site, issue(printed, "bob")["ticket"])
     assert printed("keygen", "--out", str(tmp_path / "new.toml")) == (

@@ -61,6 +61,9 @@ ENDED_MS = -1
 
 SESSION_ID_CHARS = 22  # base64url of 16 bytes
 
+GATEWAYS_MAX = 256  # in a store's register at a time
+CARD_BYTES_MAX = 4096  # of what one says of itself there
+
 NO_DETAILS: Mapping[str, str] = MappingProxyType({})
 NO_ATTRIBUTES: Mapping[str, bytes] = MappingProxyType({})
 
@@ -247,6 +250,20 @@ class Store(Protocol):
         hang that is over may lie in it.
         """
 
+    # --- the register of gateways
+
+    async def announce(self, gateway_id: str, card: bytes, lease_ms: int) -> bool:
+        """Put a gateway into the register, or renew it there, with `card` for what it says of
+        itself. It stays for `lease_ms` from now on, a day at most; 0: it goes at once. False, and
+        it is not there: GATEWAYS_MAX others are. ValueError: the card has more than CARD_BYTES_MAX
+        bytes.
+        """
+
+    async def gateways(self) -> Mapping[str, bytes]:
+        """The cards of the gateways whose lease is in force, by id."""
+
+    # --- sessions
+
     async def create(self, session: StoredSession, *, sessions_max: int = 0, evicts: bool = True) -> Sequence[str]:
         """Add a session; logs `created`. Durable when it returns.
 
@@ -343,6 +360,12 @@ class Store(Protocol):
         attributes were written, a store that knows whose calls `ring(shard, changed)`; another
         store rings as for a revocation.
         """
+
+
+def check_card(card: bytes) -> None:
+    """ValueError: it has more than CARD_BYTES_MAX bytes."""
+    if len(card) > CARD_BYTES_MAX:
+        raise ValueError(f"a gateway's card has {len(card)} bytes; there is room for {CARD_BYTES_MAX}")
 
 
 def shard_of(principal: str, shards: int) -> int:

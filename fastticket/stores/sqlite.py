@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 
 from fastticket.errors import AttributesTooLarge, ConfigError, NoStore, StoreUnavailable, TooManySessions
 from fastticket.stores.contract import (
+    GATEWAYS_MAX,
     NEVER_MS,
     NO_DETAILS,
     SESSION_ID_CHARS,
@@ -46,6 +47,7 @@ from fastticket.stores.contract import (
     StoredSession,
     Tail,
     Written,
+    check_card,
 )
 from fastticket.tasks import end
 
@@ -96,6 +98,7 @@ CREATE TABLE IF NOT EXISTS ended (
     at_ms INTEGER NOT NULL,
     PRIMARY KEY (session_id, principal)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS gateways (id TEXT PRIMARY KEY, until_ms INTEGER NOT NULL, card BLOB NOT NULL) WITHOUT ROWID;
 """
 
 SESSION = "session_id, principal, idle_deadline_ms, created_ms, idle_timeout_s, absolute_lifetime_s, details"
@@ -176,6 +179,15 @@ class SQLiteStore:
     async def uptime_ms(self) -> int:
         """NEVER_MS: a file does not go away."""
         return NEVER_MS
+
+    async def announce(self, gateway_id: str, card: bytes, lease_ms: int) -> bool:
+        """A row, and none of those whose lease is over."""
+        check_card(card)
+        return await self._in_thread(self._announce, gateway_id, card, lease_ms)
+
+    async def gateways(self) -> Mapping[str, bytes]:
+        """Rows whose lease is in force."""
+        return await self._in_thread(self._gateways)
 
     async def create(self, session: StoredSession, *, sessions_max: int = 0, evicts: bool = True) -> Sequence[str]:
         """Insert the row and its log entry."""
@@ -362,6 +374,22 @@ class SQLiteStore:
                 if row is None or row[0] < mine:
                     db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, mine))
             return None if None in rows else Fleet(*(row[0] for row in rows))
+
+    def _announce(self, gateway_id: str, card: bytes, lease_ms: int) -> bool:
+        now_ms = self._now_ms()
+        with self._writing() as db:
+            db.execute("DELETE FROM gateways WHERE until_ms <= ? OR id = ?", (now_ms, gateway_id))
+            (others,) = db.execute("SELECT count(*) FROM gateways").fetchone()
+            if lease_ms and others >= GATEWAYS_MAX:
+                return False
+            if lease_ms:
+                db.execute("INSERT INTO gateways VALUES (?, ?, ?)", (gateway_id, now_ms + lease_ms, card))
+            return True
+
+    def _gateways(self) -> dict[str, bytes]:
+        return dict(
+            self._db().execute("SELECT id, card FROM gateways WHERE until_ms > ?", (self._now_ms(),)).fetchall()
+        )
 
     @staticmethod
     def _boot_offset_ms(db: sqlite3.Connection) -> int:

@@ -17,6 +17,7 @@ from typing import Self, TypeVar
 
 from fastticket.errors import AttributesTooLarge, StoreUnavailable, TooManySessions
 from fastticket.stores.contract import (
+    GATEWAYS_MAX,
     NEVER_WRITTEN,
     SESSION_ID_CHARS,
     Changed,
@@ -33,6 +34,7 @@ from fastticket.stores.contract import (
     StoredSession,
     Tail,
     Written,
+    check_card,
     shard_of,
 )
 
@@ -100,6 +102,7 @@ class MemoryServer:
         self.ended: set[tuple[str, str]] = set()  # by an end, of sessions that may be elsewhere
         self.ended_before_ms: dict[str, int] = {}  # all of a principal's that were created by then
         self.fleet: Fleet | None = None
+        self.register: dict[str, tuple[int, bytes]] = {}  # by id: until when (store time), and the card
 
     def join(self, fleet: Fleet) -> Fleet | None:
         """As `Store.join`."""
@@ -114,6 +117,23 @@ class MemoryServer:
     def uptime_ms(self) -> int:
         """Since the clock began."""
         return self.clock() - self.began_at_ms
+
+    def announce(self, gateway_id: str, card: bytes, lease_ms: int) -> bool:
+        """As `Store.announce`."""
+        now_ms = self.time_ms()
+        self.register = {
+            each: entry for each, entry in self.register.items() if entry[0] > now_ms and each != gateway_id
+        }
+        if lease_ms and len(self.register) >= GATEWAYS_MAX:
+            return False
+        if lease_ms:
+            self.register[gateway_id] = now_ms + lease_ms, card
+        return True
+
+    def gateways(self) -> dict[str, bytes]:
+        """As `Store.gateways`."""
+        now_ms = self.time_ms()
+        return {gateway_id: card for gateway_id, (until_ms, card) in self.register.items() if until_ms > now_ms}
 
     def create(self, session: StoredSession, sessions_max: int, evicts: bool) -> list[str]:
         """As `Store.create`."""
@@ -349,6 +369,15 @@ class MemoryStore:
     async def uptime_ms(self) -> int:
         """As long as the clock."""
         return await self._call(self._server.uptime_ms)
+
+    async def announce(self, gateway_id: str, card: bytes, lease_ms: int) -> bool:
+        """One step."""
+        check_card(card)
+        return await self._call(lambda: self._server.announce(gateway_id, card, lease_ms))
+
+    async def gateways(self) -> Mapping[str, bytes]:
+        """One step."""
+        return await self._call(self._server.gateways)
 
     async def create(self, session: StoredSession, *, sessions_max: int = 0, evicts: bool = True) -> Sequence[str]:
         """One step."""

@@ -24,7 +24,9 @@ from fastticket.core.ticket import encode_session_id
 from fastticket.core.touches import Touches
 from fastticket.errors import AttributesTooLarge, StoreUnavailable, TooManySessions
 from fastticket.stores.contract import (
+    CARD_BYTES_MAX,
     ENDED_MS,
+    GATEWAYS_MAX,
     Changed,
     Event,
     Position,
@@ -241,6 +243,56 @@ class StoreContract:
         assert times_ms[0] > YEAR_2020_MS
         assert all(isinstance(time_ms, int) for time_ms in times_ms)
         assert times_ms == sorted(times_ms)
+
+    # --- the register of gateways
+
+    async def test_a_gateway_is_in_the_register_for_its_lease_and_renews_it(self, store, other):
+        """One that was abandoned goes by its lease, whoever looks or announces itself then."""
+        now_ms = await store.time_ms()
+        with pytest.MonkeyPatch.context() as patch:
+            for handle in (store, other):
+                self.stop_clock(handle, patch, now_ms)
+            assert await store.announce("a", b'{"n": 1}', 5000)
+            assert await other.announce("b", bytes(range(256)), 9000)
+            assert await store.announce("a", b'{"n": 2}', 5000)
+            assert dict(await other.gateways()) == {"a": b'{"n": 2}', "b": bytes(range(256))}
+        with pytest.MonkeyPatch.context() as patch:
+            for handle in (store, other):
+                self.stop_clock(handle, patch, now_ms + 5000)
+            assert set(await other.gateways()) == {"b"}
+            assert await other.announce("c", b"", 9000)
+            assert set(await store.gateways()) == {"b", "c"}
+
+    async def test_a_gateway_leaves_the_register(self, store, other):
+        assert await store.announce("a", b"1", HOUR_MS)
+        assert await other.announce("b", b"2", HOUR_MS)
+        assert await store.announce("a", b"", 0)
+        assert await store.announce("a", b"", 0)
+        assert dict(await other.gateways()) == {"b": b"2"}
+
+    async def test_the_register_has_limits(self, store, other):
+        """Of bytes and of gateways; who is in stays in, and a place that is free again is given."""
+        with pytest.raises(ValueError, match="room for 4096"):
+            await store.announce("0", b"x" * (CARD_BYTES_MAX + 1), HOUR_MS)
+        card = b"x" * CARD_BYTES_MAX
+        for number in range(GATEWAYS_MAX):
+            assert await store.announce(str(number), card, HOUR_MS)
+        assert not await other.announce("late", card, HOUR_MS)
+        assert await other.announce("0", b"again", HOUR_MS)
+        found = await other.gateways()
+        assert (len(found), found["0"], found["1"]) == (GATEWAYS_MAX, b"again", card)
+        assert await store.announce("1", b"", 0)
+        assert await other.announce("late", card, HOUR_MS)
+
+    async def test_who_was_killed_leaves_its_place_in_the_register(self, store, other):
+        now_ms = await store.time_ms()
+        for number in range(GATEWAYS_MAX):
+            assert await store.announce(str(number), b"", 5000)
+        with pytest.MonkeyPatch.context() as patch:
+            self.stop_clock(other, patch, now_ms + HOUR_MS)
+            for number in range(GATEWAYS_MAX):
+                assert await other.announce(f"later {number}", b"", 5000)
+            assert len(await other.gateways()) == GATEWAYS_MAX
 
     # --- create
 

@@ -18,7 +18,7 @@ import fastticket
 from fastticket.stores.contract import shard_of
 from fastticket.stores.redis import scripts
 from fastticket.stores.redis.address import parse_url, slot_of
-from fastticket.stores.redis.layout import DOORBELL
+from fastticket.stores.redis.layout import DOORBELL, REGISTER_SHARD
 from fastticket.stores.redis.store import RedisStore
 
 PATIENCE_MS = 10_000  # what is tested here is not how fast a busy machine is
@@ -128,6 +128,14 @@ class RedisContract(StoreContract):
         await store.revoke_all("alice")
         assert self.keys_of(store, "alice") == {"log", "ended"}
         assert 0 < self.look(store, "alice", "PTTL", key(store, "alice", "ended")) <= 190_000
+
+    async def test_a_register_that_nobody_renews_leaves_nothing_behind(self, store):
+        await store.announce("a", b"1", 60_000)
+        await store.announce("b", b"2", 1000)
+        server = self.owner_of(REGISTER_SHARD)
+        with contextlib.closing(server.client(db=parse_url(self.address, Path()).db)) as client:
+            left_ms = [client.pttl(f"{{ft:{REGISTER_SHARD:03}}}:{name}") for name in ("gateways", "cards")]
+        assert all(0 < each <= 86_400_000 for each in left_ms)
 
     async def test_nothing_remains_under_the_old_id_after_a_rotation(self, store):
         old = await add_session(store)

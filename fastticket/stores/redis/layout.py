@@ -7,6 +7,8 @@
     {ft:NNN}:ended       ZSET     "sMEMBER" or "pUSER" -> when the mark expires, ms (prelude.lua)
     {ft:NNN}:lost        HASH     at, heard: data was lost (loss.lua); for some minutes
     {ft:NNN}:log         STREAM   kind -> MEMBER, then names and values
+    {ft:000}:gateways    ZSET     a gateway's id -> until when it is in the register, ms
+    {ft:000}:cards       HASH     a gateway's id -> what it says of itself, as JSON
     ft:doorbell          CHANNEL  "NNN ENTRY" or "NNN ENTRY ID"
 
 NNN is `shard_of(principal)` (contract.py), ID a session id, USER a principal, MEMBER "ID.USER",
@@ -31,6 +33,7 @@ from fastticket.stores.contract import NO_DETAILS, SESSION_ID_CHARS, Event, Posi
 FORMAT = 2
 META = "ft:meta"
 DOORBELL = "ft:doorbell"
+REGISTER_SHARD = 0  # the register is in its slot: there is one for the whole store
 
 #: A record's beginning: created, ms, in 6 bytes (48 bits of 64); idle timeout and absolute
 #: lifetime, s. Details follow, as JSON.

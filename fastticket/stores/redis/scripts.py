@@ -36,11 +36,11 @@ class Script:
 
 
 EXCHANGE, JOIN = Script("exchange"), Script("join")
-CREATE, ROTATE, REVOKE, AGAIN, SESSIONS, SWEEP, READ, WRITE, TAIL, COUNT, SCAN, RESTORE, LOSS = (
+CREATE, ROTATE, REVOKE, AGAIN, SESSIONS, SWEEP, READ, WRITE, TAIL, COUNT, SCAN, RESTORE, LOSS, ANNOUNCE, GATEWAYS = (
     Script(name, begins_with="prelude")
     for name in (
         *("create", "rotate", "revoke", "again", "sessions", "sweep", "read", "write", "tail"),
-        *("count", "scan", "restore", "loss"),
+        *("count", "scan", "restore", "loss", "announce", "gateways"),
     )
 )
 

@@ -27,6 +27,7 @@ from fastticket.errors import (
     TooManySessions,
 )
 from fastticket.stores.contract import (
+    GATEWAYS_MAX,
     NO_DETAILS,
     Event,
     Fleet,
@@ -41,6 +42,7 @@ from fastticket.stores.contract import (
     StoredSession,
     Tail,
     Written,
+    check_card,
     shard_of,
 )
 from fastticket.stores.redis.address import Address, slot_of
@@ -49,6 +51,7 @@ from fastticket.stores.redis.connecting import info_of
 from fastticket.stores.redis.doorbell import Doorbell
 from fastticket.stores.redis.layout import (
     META,
+    REGISTER_SHARD,
     attributes_key,
     key,
     pack_record,
@@ -63,9 +66,11 @@ from fastticket.stores.redis.layout import (
 from fastticket.stores.redis.link import Packed
 from fastticket.stores.redis.meta import Meta
 from fastticket.stores.redis.scripts import (
+    ANNOUNCE,
     COUNT,
     CREATE,
     EXCHANGE,
+    GATEWAYS,
     LOSS,
     READ,
     RESTORE,
@@ -76,6 +81,7 @@ from fastticket.stores.redis.scripts import (
     SWEEP,
     TAIL,
     WRITE,
+    Script,
     ScriptCall,
     call_of,
 )
@@ -166,6 +172,24 @@ class RedisStore:
             return 0
         info = info_of(await self._sender.ask(self._sender.slots[0], ("INFO", "server")))
         return int(info.get("uptime_in_seconds", 0)) * 1000
+
+    # --- the register of gateways
+
+    async def announce(self, gateway_id: str, card: bytes, lease_ms: int) -> bool:
+        """One script. After a failover the register may be older, or empty: gateways come back with
+        their next call.
+        """
+        check_card(card)
+        return bool(await self._ask_register(ANNOUNCE, (gateway_id, lease_ms, card, GATEWAYS_MAX)))
+
+    async def gateways(self) -> Mapping[str, bytes]:
+        """One script."""
+        found = await self._ask_register(GATEWAYS, ())
+        return {gateway_id.decode(): card for gateway_id, card in zip(found[::2], found[1::2], strict=True)}
+
+    async def _ask_register(self, script: Script, arguments: Sequence[str | int | bytes]) -> Any:
+        keys = [key(REGISTER_SHARD, name) for name in ("gateways", "cards")]
+        return await self._sender.run_script(REGISTER_SHARD, script, keys, arguments, confirm=False)
 
     # --- sessions
 

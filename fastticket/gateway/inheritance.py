@@ -12,7 +12,9 @@ import enum
 from collections.abc import Mapping, Sequence
 
 from fastticket.core.ticket import Keyring
+from fastticket.gateway import identity
 from fastticket.gateway.addresses import Server
+from fastticket.gateway.identity import Identity
 from fastticket.gateway.settings import Config
 from fastticket.sessions.handing import Known
 
@@ -48,6 +50,7 @@ class Given:
     #: A reload without the store loses nothing: the present workers have no store either, and hold
     #: no session.
     loses_nothing: bool = False
+    identity: Identity = dataclasses.field(default_factory=identity.of_this_process)  #: the supervisor's
     keys: Keyring = dataclasses.field(init=False, repr=False)  #: made of `pairs`, or of the environment
 
     def __post_init__(self) -> None:

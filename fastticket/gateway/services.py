@@ -34,6 +34,11 @@ class Services:
         return iter([self.present, *self._retiring])
 
     @property
+    def is_leaving(self) -> bool:
+        """Whether it was told to leave: balancers are to send nobody any more."""
+        return self._is_leaving
+
+    @property
     def retiring_count(self) -> int:
         """How many retire."""
         return len(self._retiring)

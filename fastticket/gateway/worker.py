@@ -47,6 +47,7 @@ from fastticket.gateway.inquiries import Inquiries
 from fastticket.gateway.leaving import TICK_S
 from fastticket.gateway.listeners import Sockets
 from fastticket.gateway.notes import Notes
+from fastticket.gateway.register import Register
 from fastticket.gateway.service import Client, Service
 from fastticket.gateway.services import Services
 from fastticket.gateway.settings import Config
@@ -84,6 +85,7 @@ class Worker:
             self._make_service(given.config, UpstreamGroups(given.config, given.servers), listeners)
         )
         self._notes = Notes(self._slot, self._services, self._cache)
+        self.register = Register(given.identity, self._cache, self._services, self._slot)
         self._begin, self._stop, self._retire = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._channel: Channel | None = None
         self._inquiries: Inquiries | None = None
@@ -182,6 +184,7 @@ class Worker:
         self._services.present.serve()
         if self._handover:
             asyncio.get_running_loop().add_reader(self._handover.fileno(), self._take_over)
+        self.register.start()
         self._tick()
 
     async def stop(self) -> None:
@@ -196,6 +199,7 @@ class Worker:
             self._ticker.cancel()
         if self._inquiries:
             await self._inquiries.stop()
+        await self.register.leave()
         await self._cache.aclose()
         self._notes.publish_last()
 
@@ -263,6 +267,7 @@ class Worker:
     async def _give_up_place(self) -> None:
         """Leave accepting to another worker, and serve what is under way for `retire_timeout_s`."""
         await end(self._reloading)
+        await self.register.stop()
         self._stop_taking()
         await self._services.retire(self._give, self._stop)
 

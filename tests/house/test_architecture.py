@@ -29,7 +29,9 @@ MAY_IMPORT = {
     "wsgi": {"errors", "sync", "web"},
     "flask": {"errors", "sync", "sessions", "web", "wsgi"},
     "django": {"errors", "core", "stores", "sessions", "sync", "web"},
-    "gateway": {"errors", "tasks", "tomlfile", "keyfile", "core", "dataplane", "stores", "sessions", "moving", "web"},
+    "gateway": {
+        *("errors", "tasks", "tomlfile", "keyfile", "core", "dataplane", "stores", "sessions", "moving", "web", ""),
+    },
     "commands": {"errors", "core", "keyfile", "stores", "sessions", "moving", "sync", "gateway", ""},
     "testing": {"errors", "stores", "sessions", "sync", "web", "asgi", "flask", "django", ""},
     "": {"errors", "core", "stores", "sessions", "web"},

@@ -5,4 +5,5 @@ importing   what readers yield, into a store; counted, and continued where it wa
 dump        a file of sessions; exporting writes it, sealing encrypts it
 derived     the id of a session that continues another system's
 formats/    what other systems' tickets and cookies say
+sources/    readers of other systems' sessions, and of oauth2-proxy's configuration
 """

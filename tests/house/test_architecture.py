@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "dataplane": {"errors", "core"},
     "stores": {"errors", "tasks"},
     "sessions": {"errors", "tasks", "core", "stores"},
-    "moving": {"errors", "core", "stores"},
+    "moving": {"errors", "core", "stores", "sessions"},
     "sync": {"errors", "core", "stores", "sessions"},
     "web": {"errors", "tasks", "core", "stores", "sessions"},
     "asgi": {"errors", "sessions", "web", "starlette"},

@@ -1,0 +1,116 @@
+"""A Redis that another system keeps its sessions in, to be read: one connection, made when it is
+needed, and made again after it was lost.
+
+Nothing of a store's is here (no shards, no leases, no taking over): a reader that fails is run
+again. With Sentinel the sentinels are asked for the master when a connection is made. Any version
+of Redis or Valkey will do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from fastticket.errors import ConfigError, StoreUnavailable
+from fastticket.stores import without_password
+from fastticket.stores.redis.address import Address, Command, Place, parse_url, place_of
+from fastticket.stores.redis.connecting import connect
+from fastticket.stores.redis.errors import shortened
+from fastticket.stores.redis.link import Link, LinkLost
+
+#: In place of the reply to one command: the server refused it.
+Refused = RedisError
+
+
+class ForeignRedis:
+    """See above. `url`: as a store's, `redis://`, `rediss://`, `unix://` or `redis+sentinel://`.
+    ConfigError.
+    """
+
+    def __init__(self, url: str, base: Path | None = None) -> None:
+        self.shown = without_password(url)  #: for messages
+        self._address = parse_url(url, base or Path())
+        if self._address.kind == "cluster":
+            raise ConfigError(f"{self.shown}: a Cluster can not be read as one: run it for each primary, by redis://")
+        self._link: Link | None = None
+        self._connecting = asyncio.Lock()
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies, in order; a command that the server refuses has its error for a reply.
+        StoreUnavailable: the server did not answer, or is none.
+        """
+        if not commands:
+            return []
+        try:
+            return await (await self._connected()).ask(commands)
+        except (OSError, RedisError) as error:
+            await self.aclose()
+            raise StoreUnavailable(f"{self.shown}: {shortened(error)}") from error
+
+    async def scan(self, pattern: str, cursor: str, count: int) -> tuple[str, list[bytes]]:
+        """The next keys of a pattern, some perhaps twice, and the cursor to go on with; "" begins
+        and ends. StoreUnavailable.
+        """
+        reply = (await self.ask([("SCAN", cursor or "0", "MATCH", pattern, "COUNT", count)]))[0]
+        return self._page(reply)
+
+    async def scan_hash(self, key: str, cursor: str, count: int) -> tuple[str, list[bytes]]:
+        """As `scan`, the fields of a hash and their values, by turns. StoreUnavailable."""
+        reply = (await self.ask([("HSCAN", key, cursor or "0", "COUNT", count)]))[0]
+        return self._page(reply)
+
+    async def aclose(self) -> None:
+        """Close the connection; the next call makes another."""
+        if self._link:
+            self._link.close()
+            self._link = None
+
+    def _page(self, reply: Any) -> tuple[str, list[bytes]]:
+        if isinstance(reply, Refused):
+            raise StoreUnavailable(f"{self.shown}: {shortened(reply)}")
+        cursor, found = reply
+        return "" if cursor == b"0" else cursor.decode(), found
+
+    async def _connected(self) -> Link:
+        async with self._connecting:
+            if self._link is None or self._link.is_over:
+                place = await self._place()
+                self._link = await connect(place, self._address.timeout_s)
+            return self._link
+
+    async def _place(self) -> Place:
+        if self._address.kind != "sentinel":
+            return place_of(self._address, *(self._address.hosts or [("", 0)])[0])
+        why: Exception = LinkLost("no sentinel was named")
+        for host, port in self._address.hosts:
+            try:
+                return place_of(self._address, *await _master(self._address, host, port))
+            except (OSError, RedisError) as error:
+                why = error
+        raise LinkLost(f"no sentinel names the master: {shortened(why)}")
+
+
+async def _master(address: Address, host: str, port: int) -> tuple[str, int]:
+    """Host and port of the master, as this sentinel says. OSError, RedisError."""
+    place = Place(
+        *(host, port),
+        username=address.sentinel_username,
+        password=address.sentinel_password,
+        tls=address.tls,
+        tls_files=address.tls_files,
+        is_sentinel=True,
+    )
+    link = await connect(place, address.timeout_s)
+    try:
+        (found,) = await link.ask([("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.master)])
+    finally:
+        link.close()
+    if isinstance(found, RedisError):
+        raise found
+    if not found:
+        raise LinkLost(f"this sentinel knows no master {address.master}")
+    return found[0].decode(), int(found[1])

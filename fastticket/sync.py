@@ -30,7 +30,7 @@ from fastticket.sessions.events import KINDS, SessionEvent
 from fastticket.sessions.settings import SettingNames
 from fastticket.sessions.threads import CacheThread
 from fastticket.sessions.ticketcache import Consistency, SessionInfo, read_through_of
-from fastticket.stores.contract import NEVER_WRITTEN, NO_DETAILS, Position, Store
+from fastticket.stores.contract import NEVER_WRITTEN, NO_DETAILS, Position, RestoredSession, Store
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -138,6 +138,10 @@ class TicketCache:
             details=details,
             suits=suits,
         )
+
+    def take_up(self, restored: RestoredSession) -> str:
+        """The ticket of a session that began elsewhere. As `fastticket.TicketCache.take_up`."""
+        return self._run(self._cache.take_up, restored)
 
     def rotate(
         self,

@@ -23,6 +23,8 @@ What FASTTICKET may hold:
     cookie_domain_level   how many last labels of the host its Domain has, in place of
                           SESSION_COOKIE_DOMAIN; 0 without it: the host alone
     end_sessions_on_password_change  True without it (fastticket/django/passwords.py)
+    moved_from            the engine before: its sessions go on (fastticket/django/moving.py)
+    moved_cookie          its cookie; "sessionid" without it
     project               a word that tells projects apart which have the same SECRET_KEY
     test                  what is different while tests run
     all others            settings of `fastticket.TicketCache`
@@ -53,6 +55,7 @@ __all__ = ["ticket_cache"]
 OWN_SETTINGS = frozenset(
     {
         *("store", "keys", "audience", "project", "test"),
+        *("moved_from", "moved_cookie"),
         *("create_unknown_users", "end_sessions_on_password_change", "cookie_partitioned", "cookie_domain_level"),
     }
 )

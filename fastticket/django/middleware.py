@@ -31,7 +31,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.cache import patch_vary_headers
 from django.utils.functional import SimpleLazyObject
 
-from fastticket.django import cookies, passwords
+from fastticket.django import cookies, moving, passwords
 from fastticket.django.sessions import SessionStore
 from fastticket.errors import StoreUnavailable, TicketRefused
 from fastticket.web.outcome import UNAVAILABLE_BODY, UNAVAILABLE_FIELDS, UNAVAILABLE_STATUS, Outcome, outcome_of
@@ -68,6 +68,7 @@ class TicketMiddleware(AuthenticationMiddleware):
         session = request.session
         passwords.serving.set(session)
         try:
+            moving.continue_session(request)
             session._admit()
             if settings.CSRF_USE_SESSIONS:  # CsrfViewMiddleware reads it, where a failure is no 503
                 session._read()

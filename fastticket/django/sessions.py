@@ -25,7 +25,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -84,6 +84,7 @@ class SessionStore(SessionBase):
         self._seen = SeenVersion(())
         self._ambiguous_keys: list[str] = []  # those of the request, if it brought several
         self._ambiguous_path = ""  # of that request
+        self._end_old: Callable[[], None] = lambda: None  # that of an engine before (fastticket/django/moving.py)
 
     # --- which session it is
 
@@ -468,6 +469,7 @@ class SessionStore(SessionBase):
         """
         self._end_ambiguous()
         self.delete()
+        self._end_old()
         self._reset()
         self._seen.forget()
         self.accessed = self.modified = True

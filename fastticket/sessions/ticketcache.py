@@ -33,7 +33,7 @@ from fastticket.sessions.readthrough import ReadThrough
 from fastticket.sessions.settings import ChangeableNames, SettingNames, Settings
 from fastticket.sessions.shards import Shards
 from fastticket.stores import open_store
-from fastticket.stores.contract import NEVER_WRITTEN, NO_DETAILS, Position, Store, StoredSession
+from fastticket.stores.contract import NEVER_WRITTEN, NO_DETAILS, Position, RestoredSession, Store, StoredSession
 
 Consistency = Literal["near", "strong"]
 Lifetime = int | float | None  # s: a whole number, or math.inf: no end; None: as the cache's settings say
@@ -201,6 +201,29 @@ class TicketCache:
             else:
                 return text
         raise StoreUnavailable("the principal is being logged out everywhere over and over; try again")
+
+    async def take_up(self, restored: RestoredSession) -> str:
+        """The ticket of a session that began elsewhere, with the id, times and attributes that it
+        has there; it is made here, unless it was before. TicketRefused: it has ended here, or is
+        past a deadline; StoreUnavailable.
+        """
+        session = restored.session
+        (outcome,) = await self._shards.usable.restore([restored])
+        if outcome in ("ended", "expired"):
+            raise TicketRefused(Verdict.REVOKED if outcome == "ended" else Verdict.EXPIRED)
+        if outcome == "exists":
+            found = await self._shards.usable.sessions(session.principal)
+            known = next((each for each in found if each.id == session.id), None)
+            if known is None:
+                raise TicketRefused(Verdict.REVOKED)
+            session = known
+        return self._keys.mint(
+            session.principal,
+            session.created_ms,
+            session.idle_timeout_s,
+            session.absolute_lifetime_s,
+            decode_session_id(session.id),
+        )
 
     async def rotate(
         self,

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "fastapi": {"asgi", "errors"},
     "wsgi": {"errors", "sync", "web"},
     "flask": {"errors", "sync", "sessions", "web", "wsgi"},
-    "django": {"errors", "core", "stores", "sessions", "sync", "web"},
+    "django": {"errors", "core", "stores", "sessions", "moving", "sync", "web"},
     "gateway": {
         *("errors", "tasks", "tomlfile", "keyfile", "core", "dataplane", "stores", "sessions", "moving", "web", ""),
     },

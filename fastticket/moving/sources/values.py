@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastticket.core.ticket import check_principal
@@ -102,23 +102,6 @@ def _inner(value: Any) -> Sequence[Any]:
 # ------------------------------------------------------------------------------- as ours
 
 
-def attributes_of(content: Mapping[Any, Any], left: LeftBehind) -> dict[str, bytes]:
-    """The attributes that move, serialized. Unreadable: there are too many."""
-    if len(content) > ATTRIBUTES_MAX:
-        raise Unreadable("too_many_attributes")
-    attributes: dict[str, bytes] = {}
-    for name, value in content.items():
-        why = _why_not_named(name)
-        if why is None:
-            try:
-                attributes[name] = attribute(value)
-                continue
-            except Unreadable as error:
-                why = error.reason
-        left.note(str(name)[:NAME_BYTES_MAX], why)
-    return attributes
-
-
 def attribute(value: Any) -> bytes:
     """A value serialized as ours. Unreadable: JSON has no such value, or would change it."""
     if not _is_plain(value):
@@ -127,6 +110,27 @@ def attribute(value: Any) -> bytes:
         return _json.dumps(value)
     except (TypeError, ValueError, RecursionError):
         raise Unreadable("not_in_json") from None
+
+
+def attributes_of(
+    content: Mapping[Any, Any], left: LeftBehind, dumps: Callable[[Any], bytes] = attribute
+) -> dict[str, bytes]:
+    """The attributes that move, serialized by `dumps`. Unreadable: there are too many."""
+    if len(content) > ATTRIBUTES_MAX:
+        raise Unreadable("too_many_attributes")
+    attributes: dict[str, bytes] = {}
+    for name, value in content.items():
+        why = _why_not_named(name)
+        if why is None:
+            try:
+                attributes[name] = dumps(value)
+                continue
+            except Unreadable as error:
+                why = error.reason
+            except (TypeError, ValueError, RecursionError):
+                why = "not_in_json"
+        left.note(str(name)[:NAME_BYTES_MAX], why)
+    return attributes
 
 
 def _is_plain(value: Any) -> bool:

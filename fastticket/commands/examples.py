@@ -2,7 +2,8 @@
 runs every one of them.
 
 They are of an operator who has `fastticket.toml` (with `[gateway] admin = "unix:admin.sock"`) and
-`keys.toml` in the current folder, and whose gateway runs.
+`keys.toml` in the current folder, whose gateway runs, and whose old sessions are in a Redis on
+127.0.0.1:6379.
 """
 
 from __future__ import annotations
@@ -51,6 +52,31 @@ EXAMPLES: Mapping[str, Sequence[tuple[str, str]]] = {
     "import": [
         ("fastticket import sessions.jsonl --store sqlite:///other.db --dry-run", "what would be done"),
         ("fastticket import sessions.jsonl --store sqlite:///other.db", "the same again, if it was killed"),
+    ],
+    "migrate linkis": [
+        (f"fastticket migrate linkis --from redis://127.0.0.1:6379/0 {CONFIG} --dry-run", "what would be done"),
+    ],
+    "migrate spring": [
+        (f"fastticket migrate spring --from redis://127.0.0.1:6379/0 {CONFIG} --rate 500", "500 sessions a second"),
+        (f"fastticket migrate spring --csv sessions.csv {CONFIG} --progress csv.progress", "of Spring Session JDBC"),
+    ],
+    "migrate flask-session": [
+        (
+            f"fastticket migrate flask-session --from redis://127.0.0.1:6379/0 {CONFIG} --principal-attribute user_id",
+            'where session["user_id"] says who is logged in',
+        ),
+    ],
+    "migrate starsessions": [
+        (
+            f"fastticket migrate starsessions --from redis://127.0.0.1:6379/0 {CONFIG} --principal-attribute user.name",
+            'where session["user"]["name"] says who is logged in',
+        ),
+    ],
+    "migrate oauth2-proxy": [
+        (
+            "fastticket migrate oauth2-proxy oauth2-proxy.cfg --out ours.toml",
+            "and what has no counterpart, a line each",
+        ),
     ],
     "probe": [
         (f"fastticket probe {CONFIG}", "exit code 0: ready"),

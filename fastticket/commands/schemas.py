@@ -85,6 +85,17 @@ IMPORTED = members(
     }
 )
 
+MIGRATED = members(
+    {
+        "source": TEXT,
+        "dry_run": YES_NO,
+        "read": COUNT,
+        **IMPORTED["properties"],
+        "examples": list_of(members({"what": TEXT, "why": TEXT})),
+        "attributes_left": list_of(members({"name": TEXT, "why": TEXT, "count": COUNT})),
+    }
+)
+
 #: Command -> what it prints, and a sentence about it. `events` prints one such object a line.
 SCHEMAS: Mapping[str, tuple[str, Schema]] = {
     "keygen": ("Only with --out.", members({"file": TEXT, "ids": list_of(KEY_ID)})),
@@ -157,6 +168,25 @@ SCHEMAS: Mapping[str, tuple[str, Schema]] = {
         members({"file": TEXT, "sessions": COUNT, "done_before": {**COUNT, "description": "of them, by earlier runs"}}),
     ),
     "import": ("", IMPORTED),
+    **{f"migrate {source}": ("", MIGRATED) for source in ("linkis", "spring", "flask-session", "starsessions")},
+    "migrate oauth2-proxy": (
+        "A line of their file each.",
+        members(
+            {
+                "configuration": {**TEXT, "description": "TOML"},
+                "lines": list_of(
+                    members(
+                        {
+                            "number": {**COUNT, "description": "0: not found"},
+                            "key": TEXT,
+                            "ours": {**TEXT, "description": "empty: it has no counterpart"},
+                            "note": TEXT,
+                        }
+                    )
+                ),
+            }
+        ),
+    ),
     "probe": (
         "What the page says, /readyz first.",
         {

@@ -10,6 +10,7 @@ from lab.operators_site import operators_site, use
 from fastticket.commands.cli import main, parser
 from fastticket.commands.examples import EXAMPLES, every_command
 from fastticket.commands.options import config_of
+from fastticket.moving.sources.spring_jdbc import COLUMNS
 
 #: What does not end by itself. Other tests run them; here the command line reads them.
 ENDLESS = ("serve", "demo")
@@ -41,13 +42,16 @@ def test_what_goes_on_is_read(name, tmp_path, monkeypatch):
             assert name == "demo" or config_of(options)
 
 
-def test_the_others_succeed(commands, tmp_path):
+def test_the_others_succeed(commands, tmp_path, redis_server):
     with operators_site(tmp_path) as site:
+        (tmp_path / "sessions.csv").write_text(f"{','.join(COLUMNS)}\n")
+        (tmp_path / "oauth2-proxy.cfg").write_text('http_address = "127.0.0.1:4180"\n')
         ticket = issue(commands, tmp_path)
         use(site, ticket)
         for name, examples in EXAMPLES.items():
             for typed, _ in () if name in ENDLESS else examples:
-                code, error = run(commands, typed, ticket, tmp_path)
+                real = typed.replace("127.0.0.1:6379", redis_server.address)
+                code, error = run(commands, real, ticket, tmp_path)
                 assert code == 0, f"{typed}: {error}"
                 if name in ("keys retire", "revoke"):  # it has ended what the next ones need
                     ticket = issue(commands, tmp_path)

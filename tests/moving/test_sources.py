@@ -2,24 +2,12 @@
 
 import asyncio
 import base64
-import contextlib
 import json
 import pickle
-import time
 
-import flask
 import pytest
 import redis
-import redis.asyncio
-from flask_session import Session
-from moving.test_sources_values import INTEGER, bytes_of, java
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse
-from starlette.routing import Route
-from starlette.testclient import TestClient
-from starsessions import SessionAutoloadMiddleware, SessionMiddleware
-from starsessions.stores.redis import RedisStore
+from lab.old_systems import HOUR_MS, KEYS, flask_logins, java_long, java_text, now_ms, put_spring_session, star_logins
 
 from fastticket.errors import ConfigError, StoreUnavailable
 from fastticket.moving.formats.linkis_ticket import LinkisTickets
@@ -33,9 +21,7 @@ from fastticket.moving.sources.starsessions import StarSessions
 from fastticket.stores.redis.foreign import ForeignRedis
 
 ID = "d37d1c0a-5c4a-4c60-906b-7657be1e6bc7"
-KEYS = "spring:session:sessions:"
 SECURITY = "SPRING_SECURITY_CONTEXT"
-HOUR_MS = 3_600_000
 
 
 @pytest.fixture
@@ -75,39 +61,19 @@ def skipped(records):
     return sorted(record.why for record in records if isinstance(record, Skipped))
 
 
-def now_ms():
-    return time.time_ns() // 1_000_000
-
-
 # ------------------------------------------------------------------------------- Spring
-
-
-def java_integer(number):
-    return bytes_of(INTEGER)[:-4] + number.to_bytes(4, "big", signed=True)
-
-
-def put_session(there, identifier=ID, *, used_ms=None, idle_s=1800, user="", **attributes):
-    """As Spring Session writes it, with Java's values; `user`: in the index."""
-    used_ms = used_ms or now_ms()
-    there.hset(
-        KEYS + identifier,
-        mapping={
-            "creationTime": java(used_ms - HOUR_MS),
-            "lastAccessedTime": java(used_ms),
-            "maxInactiveInterval": java_integer(idle_s),
-        }
-        | {f"sessionAttr:{name}": value for name, value in attributes.items()},
-    )
-    there.set(f"{KEYS}expires:{identifier}", "")
-    there.sadd(f"spring:session:expirations:{used_ms // 60_000 * 60_000}", java(f"expires:{identifier}"))
-    if user:
-        there.sadd(f"spring:session:index:{INDEX}:{user}", java(identifier))
 
 
 def test_spring_sessions_move_with_what_json_says_of_them(there, url):
     used_ms = now_ms()
-    put_session(
-        there, used_ms=used_ms, user="alice", cart=b'{"tea":2}', note=java("hi"), secret=b"\xac\xed\x00\x05sr\x00"
+    put_spring_session(
+        there,
+        ID,
+        used_ms=used_ms,
+        user="alice",
+        cart=b'{"tea":2}',
+        note=java_text("hi"),
+        secret=b"\xac\xed\x00\x05sr\x00",
     )
     source = SpringSessions(ForeignRedis(url))
     (record,) = read(source)
@@ -125,26 +91,26 @@ def test_spring_sessions_move_with_what_json_says_of_them(there, url):
 
 def test_who_is_logged_in_at_spring(there, url):
     context = {"authentication": {"authenticated": True, "principal": {"username": "dora"}}}
-    put_session(there, "1", user="index")
-    put_session(there, "2", **{INDEX: java("attribute")})
-    put_session(there, "3", **{SECURITY: json.dumps(context).encode()})
-    put_session(there, "4", **{SECURITY: json.dumps({"authentication": {"authenticated": False}}).encode()})
-    put_session(there, "5", user="one")
-    put_session(there, "5", user="two")
-    put_session(there, "6", user=" bad")
+    put_spring_session(there, "1", user="index")
+    put_spring_session(there, "2", **{INDEX: java_text("attribute")})
+    put_spring_session(there, "3", **{SECURITY: json.dumps(context).encode()})
+    put_spring_session(there, "4", **{SECURITY: json.dumps({"authentication": {"authenticated": False}}).encode()})
+    put_spring_session(there, "5", user="one")
+    put_spring_session(there, "5", user="two")
+    put_spring_session(there, "6", user=" bad")
     records = read(SpringSessions(ForeignRedis(url)))
     assert set(moved(records)) == {"index", "attribute", "dora"}
     assert skipped(records) == ["anonymous"] * 3
-    put_session(there, "7", login=b'"eve"')
+    put_spring_session(there, "7", login=b'"eve"')
     assert set(moved(read(SpringSessions(ForeignRedis(url), principals=["login"])))) == {"index", "dora", "eve"}
 
 
 def test_a_session_of_spring_that_began_after_the_index_was_read_is_found(there, url):
     async def reading():
         source = SpringSessions(ForeignRedis(url))
-        put_session(there, "1", user="alice")
+        put_spring_session(there, "1", user="alice")
         assert (await source.read_one(base64.b64encode(b"1").decode())).principal == "alice"
-        put_session(there, "2", user="bob")
+        put_spring_session(there, "2", user="bob")
         source._index._again_at_s = 0.0
         assert (await source.read_one(base64.b64encode(b"2").decode())).principal == "bob"
         await source.aclose()
@@ -153,10 +119,10 @@ def test_a_session_of_spring_that_began_after_the_index_was_read_is_found(there,
 
 
 def test_what_is_no_session_of_spring_is_skipped_with_its_reason(there, url):
-    put_session(there, "old", used_ms=now_ms() - 2_000_000, user="a")
-    put_session(there, "for ever", used_ms=now_ms() - 10 * HOUR_MS, idle_s=-1, user="eternal")
-    put_session(there, "never", idle_s=0, user="a")
-    there.hset(KEYS + "half", "lastAccessedTime", java(now_ms()))  # a request that came after the logout
+    put_spring_session(there, "old", used_ms=now_ms() - 2_000_000, user="a")
+    put_spring_session(there, "for ever", used_ms=now_ms() - 10 * HOUR_MS, idle_s=-1, user="eternal")
+    put_spring_session(there, "never", idle_s=0, user="a")
+    there.hset(KEYS + "half", "lastAccessedTime", java_long(now_ms()))  # a request that came after the logout
     there.set(KEYS + "text", "x")
     there.hset(KEYS + "huge", mapping={f"sessionAttr:{number}": b"1" for number in range(1001)})
     records = read(SpringSessions(ForeignRedis(url)))
@@ -167,7 +133,7 @@ def test_what_is_no_session_of_spring_is_skipped_with_its_reason(there, url):
 def test_thousands_of_sessions_of_spring_are_read_some_at_a_time(there, url):
     with there.pipeline() as pipeline:
         for number in range(1000):
-            put_session(pipeline, f"{number:036}", user=f"user{number % 7}")
+            put_spring_session(pipeline, f"{number:036}", user=f"user{number % 7}")
         pipeline.execute()
     assert len({record.session_id for record in read(SpringSessions(ForeignRedis(url)))}) == 1000
 
@@ -204,33 +170,6 @@ def test_a_file_that_is_no_such_export_is_said(tmp_path, text):
 # ------------------------------------------------------------------------------- Flask-Session
 
 
-def flask_logins(port, users, **config):
-    """The cookies of users who logged in at an application with Flask-Session."""
-    application, client = flask.Flask("shop"), redis.Redis(port=port)
-    application.config.update(SESSION_TYPE="redis", SESSION_REDIS=client, **config)
-    with (
-        pytest.warns(DeprecationWarning, match="use_signer")
-        if config.get("SESSION_USE_SIGNER")
-        else contextlib.nullcontext()
-    ):
-        Session(application)
-
-    @application.get("/login/<user>")
-    def login(user):
-        flask.session.update(
-            _user_id=user, cart={"tea": 2}, seen=b"\x00"
-        ) if user != "nobody" else flask.session.update(a=1)
-        return "ok"
-
-    cookies = []
-    for user in users:
-        browser = application.test_client()
-        browser.get(f"/login/{user}")
-        cookies.append(browser.get_cookie("session").value)
-    client.close()
-    return cookies
-
-
 @pytest.mark.parametrize("kind", ["msgpack", "json"])
 def test_flask_sessions_move_in_both_formats(redis_server, there, url, kind):
     cookies = flask_logins(redis_server.port, ["alice", "bob", "nobody"], SESSION_SERIALIZATION_FORMAT=kind)
@@ -253,7 +192,8 @@ def test_flask_sessions_move_in_both_formats(redis_server, there, url, kind):
 
 
 def test_a_signed_cookie_of_flask_session_is_checked(redis_server, url):
-    (cookie,) = flask_logins(redis_server.port, ["alice"], SESSION_USE_SIGNER=True, SECRET_KEY="between us")
+    with pytest.warns(DeprecationWarning, match="use_signer"):
+        (cookie,) = flask_logins(redis_server.port, ["alice"], SESSION_USE_SIGNER=True, SECRET_KEY="between us")
     source = FlaskSessions(ForeignRedis(url), secret_key="between us")
     records = read(source, cookie, cookie + "x", cookie.partition(".")[0], "é.é")
     assert records[0].principal == "alice"
@@ -270,35 +210,6 @@ def test_the_last_use_at_flask_is_told_by_the_keys_end(there, url):
 
 
 # ------------------------------------------------------------------------------- starsessions
-
-
-def star_logins(port, users, **settings):
-    """The cookies of users who logged in at an application with starsessions."""
-
-    async def login(request):
-        user = request.query_params["user"]
-        request.session.update({"user": {"name": user}, "cart": [1]} if user != "nobody" else {"a": 1})
-        return PlainTextResponse("ok")
-
-    connection = redis.asyncio.Redis(port=port)
-    store = RedisStore(connection=connection)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_):
-        yield
-        await connection.aclose()
-
-    middleware = [
-        Middleware(SessionMiddleware, store=store, cookie_https_only=False, **settings),
-        Middleware(SessionAutoloadMiddleware),
-    ]
-    cookies = []
-    with TestClient(Starlette(routes=[Route("/login", login)], middleware=middleware, lifespan=lifespan)) as client:
-        for user in users:
-            client.cookies.clear()
-            client.get("/login", params={"user": user})
-            cookies.append(client.cookies["session"])
-    return cookies
 
 
 @pytest.mark.parametrize(

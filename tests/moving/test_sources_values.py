@@ -7,6 +7,7 @@ import msgpack
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from lab.old_systems import java_integer, java_long, java_text
 
 from fastticket.moving.sources import WHY
 from fastticket.moving.sources.flask_session import read_content
@@ -60,12 +61,10 @@ def reason_of(read, data):
     return None
 
 
-def java(value):
-    """A Long, an Integer (its bytes given) or a String, as a JVM writes it."""
-    if isinstance(value, str):
-        encoded = value.encode("utf-8")
-        return b"\xac\xed\x00\x05t" + len(encoded).to_bytes(2, "big") + encoded
-    return bytes_of(LONG)[:-8] + value.to_bytes(8, "big", signed=True)
+def test_what_a_published_dump_of_spring_session_shows_is_what_tests_write():
+    assert bytes_of(LONG) == java_long(1669045125341)
+    assert bytes_of(INTEGER) == java_integer(1800)
+    assert bytes_of(STRING) == java_text("jameszou")
 
 
 def test_what_a_published_dump_of_spring_session_shows_is_read():
@@ -78,12 +77,12 @@ def test_what_a_published_dump_of_spring_session_shows_is_read():
 
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_a_long_of_java_is_read_as_it_was_written(number):
-    assert read_java(java(number)) == number
+    assert read_java(java_long(number)) == number
 
 
 @pytest.mark.parametrize("text", ["", "alice", "Zoë", "日本"])
 def test_a_text_of_java_is_read_as_it_was_written(text):
-    assert read_java(java(text)) == text
+    assert read_java(java_text(text)) == text
 
 
 def test_java_writes_zero_and_what_is_above_its_chars_in_a_way_of_its_own():

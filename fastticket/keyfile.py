@@ -40,6 +40,10 @@ LOCK_TIMEOUT_S = 5.0
 LOCK_RETRY_S = 0.05
 
 
+class KeyFileBusy(ConfigError):  # noqa: N818
+    """Somebody else changes the file, and has not ended in time. Nothing has changed."""
+
+
 class Key(NamedTuple):
     """One key of a ring."""
 
@@ -123,11 +127,12 @@ def create_key_file(path: Path) -> None:
         raise ConfigError(f"{path}: {error.strerror}") from None
 
 
-def add_key(path: Path, key_id: int | None = None) -> int:
+def add_key(path: Path, key_id: int | None = None, *, patience_s: float = LOCK_TIMEOUT_S) -> int:
     """Add a random key that only verifies. Its id is `key_id`, or the next free one after the
-    highest that a key has had in the file, from 0 again after 255; it is returned. ConfigError.
+    highest that a key has had in the file, from 0 again after 255; it is returned. `patience_s`:
+    how long to wait for somebody else who changes the file. ConfigError.
     """
-    with _changing(path) as keys:
+    with _changing(path, patience_s) as keys:
         taken = {key.id for key in keys}
         highest = max(_remembered(path), *taken)
         free = [number for step in range(1, IDS + 1) if (number := (highest + step) % IDS) not in taken]
@@ -154,15 +159,17 @@ def add_keys_of(path: Path, others: Iterable[Key]) -> list[int]:
     return [key.id for key in fresh]
 
 
-def promote_key(path: Path, key_id: int) -> None:
-    """Let a key sign from now on; the key that signed before only verifies. ConfigError."""
-    with _changing(path) as keys:
+def promote_key(path: Path, key_id: int, *, patience_s: float = LOCK_TIMEOUT_S) -> None:
+    """Let a key sign from now on; the key that signed before only verifies. `patience_s`: as for
+    `add_key`. ConfigError.
+    """
+    with _changing(path, patience_s) as keys:
         keys.append(keys.pop(_place_of(path, keys, key_id)))
 
 
-def retire_key(path: Path, key_id: int) -> None:
-    """Remove a key that does not sign. ConfigError."""
-    with _changing(path) as keys:
+def retire_key(path: Path, key_id: int, *, patience_s: float = LOCK_TIMEOUT_S) -> None:
+    """Remove a key that does not sign. `patience_s`: as for `add_key`. ConfigError."""
+    with _changing(path, patience_s) as keys:
         place = _place_of(path, keys, key_id)
         refuse_signing(path, keys, key_id)
         del keys[place]
@@ -183,13 +190,13 @@ def _place_of(path: Path, keys: list[Key], key_id: int) -> int:
 
 
 @contextlib.contextmanager
-def _changing(path: Path) -> Iterator[list[Key]]:
+def _changing(path: Path, patience_s: float = LOCK_TIMEOUT_S) -> Iterator[list[Key]]:
     """The keys of a file, for the caller to change; the file is replaced if it did. One process at
     a time. ConfigError: nothing has changed.
     """
     try:
         path = path.resolve()  # a link stays one
-        with _locked(path.parent):
+        with _locked(path.parent, patience_s):
             keys = read_ring(path)
             before = list(keys)
             yield keys
@@ -197,7 +204,8 @@ def _changing(path: Path) -> Iterator[list[Key]]:
                 highest = max(_remembered(path), *(key.id for key in before))
                 _replace(path, key_file_text(keys, highest))
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; nothing has changed") from None
+        kind = KeyFileBusy if isinstance(error, TimeoutError) else ConfigError
+        raise kind(f"{path}: {error.strerror}; nothing has changed") from None
 
 
 def _remembered(path: Path) -> int:
@@ -207,10 +215,10 @@ def _remembered(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path, patience_s: float) -> Iterator[None]:
     """Hold the lock of a file's folder: the file itself is replaced. TimeoutError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    give_up_at_s = time.monotonic() + LOCK_TIMEOUT_S
+    give_up_at_s = time.monotonic() + patience_s
     try:
         while True:
             try:

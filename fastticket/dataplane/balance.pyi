@@ -68,6 +68,11 @@ class Upstreams:
         has none.
         """
 
+    def under_way(self, number: int, address: _Server) -> int:
+        """How many requests are under way at an address of a group, also if it has left it.
+        ValueError: there is no such group, or it is no address.
+        """
+
     def name_of(self, slot: int) -> tuple[int, str]:
         """The (group, server) of a slot of the table, as `news` has them."""
 

@@ -307,6 +307,23 @@ cdef class Upstreams:
                 })
         return found
 
+    def under_way(self, int number, address):
+        cdef Server wanted
+        cdef Server *at
+        cdef int slot
+        cdef uint32_t count = 0
+        self._group(number)
+        _read_server(address, &wanted)
+        self.hold()
+        for slot in range(SERVERS_MAX):
+            at = &self.servers[slot]
+            if not at.is_taken or at.group != number or at.address_size != wanted.address_size:
+                continue
+            if memcmp(&at.address, &wanted.address, at.address_size) == 0:
+                count += at.active_count
+        self.let_go()
+        return count
+
     def suits(self, uint16_t number, ticket, now_ms=None):
         """Whether the holder of a ticket that is about to be made comes back to this server."""
         cdef int64_t at_ms = _now_ms() if now_ms is None else now_ms

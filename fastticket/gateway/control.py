@@ -1,6 +1,7 @@
 """What a supervisor and its worker say to each other (`channel`).
 
-to the worker     Serve, Leave, ReplaceKeys, Reload, HandSessions, Inquiry, SetLogLevel
+to the worker     Serve, Leave, ReplaceKeys, Reload, HandSessions, Inquiry,
+                  SetLogLevel, DrainServers
 from the worker   Ready or Failed, once; Reloaded, once for each Reload; Handed, some for a
                   HandSessions; Told, once for each Inquiry
 
@@ -88,6 +89,15 @@ class SetLogLevel:
     """Log from this level on."""
 
     level: str
+
+
+@dataclasses.dataclass(frozen=True)
+class DrainServers:
+    """Let these have no new request, and all others: (upstream, server) as an operator has named
+    them.
+    """
+
+    servers: frozenset[tuple[str, str]]
 
 
 @dataclasses.dataclass(frozen=True)

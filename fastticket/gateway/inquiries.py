@@ -17,7 +17,8 @@ from typing import Any
 from fastticket.errors import FastticketError, InvalidPrincipal, StoreUnavailable, TicketRefused, TooManySessions
 from fastticket.gateway.admin.refusals import Refused
 from fastticket.gateway.control import Inquiry, Told
-from fastticket.sessions.administration import Administration, Details
+from fastticket.gateway.services import Services
+from fastticket.sessions.administration import Administration, Details, Issued
 from fastticket.sessions.events import EventStream
 from fastticket.sessions.ticketcache import TicketCache
 from fastticket.stores.contract import NEVER_MS
@@ -37,10 +38,20 @@ SLUGS: tuple[tuple[type[Exception], str], ...] = (
 
 
 class Inquiries:
-    """Answers by one ticket cache. `tell` sends an answer."""
+    """Answers by what a worker has. `drained`: the servers that are, for every service to see;
+    `tell` sends an answer.
+    """
 
-    def __init__(self, cache: TicketCache, tell: Callable[[Told], None]) -> None:
+    def __init__(
+        self,
+        cache: TicketCache,
+        services: Services,
+        drained: set[tuple[str, str]],
+        tell: Callable[[Told], None],
+    ) -> None:
         self._cache = cache
+        self._services = services
+        self._drained = drained
         self._administration = Administration(cache)
         self._tell = tell
         self._tasks: set[asyncio.Task[None]] = set()
@@ -87,10 +98,63 @@ class Inquiries:
 
     async def session(self, session_id: str, principal: str, values: bool) -> dict[str, Any]:
         """One live session. Refused."""
-        found = await self._administration.find(session_id, principal)
+        owner = principal or await self._administration.owner_of(session_id)
+        found = await self._administration.find(session_id, owner) if owner else None
         if not found:
             raise Refused("no_such_session")
         return _session(found, values)
+
+    async def scan(self, cursor: str, count: int, values: bool) -> dict[str, Any]:
+        """Some of all live sessions, and the cursor to go on from."""
+        following, found = await self._administration.scan(cursor, count)
+        return {"sessions": [_session(each, values) for each in found], "cursor": following}
+
+    async def count(self) -> int:
+        """How many sessions live."""
+        return await self._administration.count()
+
+    async def end_session(self, session_id: str, principal: str) -> str:
+        """End one; whose it was. Refused."""
+        owner = principal or await self._administration.owner_of(session_id)
+        if not owner or not await self._cache.revoke(session_id, owner):
+            raise Refused("no_such_session")
+        return owner
+
+    async def end_of_principal(self, principal: str, but: str) -> int:
+        """End all of a principal's, or all but one; how many. Refused: it has not that one."""
+        if but and not await self._administration.find(but, principal):
+            raise Refused("no_such_session", "the session that is to stay is none of this principal's")
+        return await self._administration.end_of(principal, but)
+
+    async def end_all(self, patience_s: float) -> dict[str, Any]:
+        """End every session, for so long; how many, and whether that were all."""
+        ended, is_complete = await self._administration.end_all(patience_s)
+        return {"ended": ended, "is_complete": is_complete}
+
+    async def issue(self, principal: str, options: Mapping[str, Any]) -> dict[str, str]:
+        """Begin a session; its ticket and id."""
+        return _issued(await self._administration.issue(principal, **options))
+
+    async def rotate(self, session_id: str, principal: str) -> dict[str, str]:
+        """Another ticket for a session; that and its new id. Refused."""
+        owner = principal or await self._administration.owner_of(session_id)
+        issued = await self._administration.rotate(session_id, owner) if owner else None
+        if not issued:
+            raise Refused("no_such_session")
+        return _issued(issued)
+
+    # --- upstreams
+
+    async def drain_server(self, upstream: str, server: str, is_drained: bool) -> list[tuple[str, str]]:
+        """Drain a server, or put it back in. Returns all that are drained now. Refused."""
+        pair, group = (upstream, server), self._services.present.upstreams.group_of(upstream)
+        if pair not in self._drained and not (group and group.knows(server)):
+            raise Refused("no_such_server")
+        if is_drained and group and not group.has_left(self._drained | {pair}):
+            raise Refused("last_server")
+        (self._drained.add if is_drained else self._drained.discard)(pair)
+        self._services.follow_drains()
+        return sorted(self._drained)
 
     # --- events
 
@@ -134,6 +198,10 @@ def _session(details: Details, values: bool) -> dict[str, Any]:
             for name, data in sorted(attributes.items())
         ],
     }
+
+
+def _issued(issued: Issued) -> dict[str, str]:
+    return {"ticket": issued.ticket, "id": issued.session_id, "principal": issued.principal}
 
 
 def _deadline(at_ms: int) -> int | None:

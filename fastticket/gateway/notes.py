@@ -49,7 +49,7 @@ class Notes:
             if not self._is_too_long:
                 log.error("%s: upstream servers are not shown any more", error)
             self._is_too_long = True
-            self._slot.publish({**note, "resolved": {}, "upstreams": []})
+            self._slot.publish({**note, "resolved": {}, "upstreams": [], "drained": []})
 
     def publish_last(self) -> None:
         """Write a note, and no further one."""
@@ -88,4 +88,5 @@ class Notes:
             "resolved": upstreams.resolved,
             "without_servers": upstreams.without_servers,
             "upstreams": upstreams.states(),
+            "drained": upstreams.drained_states(),
         }

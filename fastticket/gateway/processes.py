@@ -21,6 +21,7 @@ from typing import Any
 from fastticket.gateway.admin.refusals import Refused
 from fastticket.gateway.channel import Channel
 from fastticket.gateway.control import (
+    DrainServers,
     Failed,
     Handed,
     HandSessions,
@@ -195,6 +196,10 @@ class WorkerProcess:
             "retiring_configurations": note.get("retiring", 0),
             "threads": note.get("threads", []),
         }
+
+    def drain_servers(self, servers: frozenset[tuple[str, str]]) -> None:
+        """Let these (upstream, server) have no new request, and all others."""
+        self._channel.send(DrainServers(servers))
 
     def set_log_level(self, level: str) -> None:
         """Log from this level on."""

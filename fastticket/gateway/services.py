@@ -58,6 +58,11 @@ class Services:
         self._is_leaving = is_leaving
         self.present.leave(is_leaving)
 
+    def follow_drains(self) -> None:
+        """Servers were drained, or put back in: for all clients."""
+        for service in self:
+            service.upstreams.follow_drains()
+
     async def retire(self, give: Callable[[Client], bool], is_over: asyncio.Event) -> None:
         """All of them: another process serves from now on, and takes the clients that `give` hands
         over.

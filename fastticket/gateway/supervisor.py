@@ -70,6 +70,7 @@ HANDING_TIMEOUT_S = 5.0  # for a worker to tell what it holds; later, the next o
 IDLE_PAUSE_S = 0.02  # while a message to or from a worker is on its way
 RENEWAL_PAUSE_S = 1.0  # a worker that pauses for less still serves the clients in its listen queue
 INQUIRY_TIMEOUT_S = 5.0
+RELOAD_TIMEOUT_S = 2 * READY_TIMEOUT_S  # for the one that is under way, and the next one
 RETIRING_GENERATIONS_MAX = 8  # beyond that the oldest is stopped
 
 
@@ -108,8 +109,11 @@ class Supervisor:
         self._handover = Handover(legacy.handover if legacy else None)
         self.version = program.version if program else ""
         self.recent = Recent()
+        self._drained: frozenset[tuple[str, str]] = frozenset()  # servers of upstreams
+        self._reload_asked: list[asyncio.Future[str]] = []  # operators who wait for the next reload
+        self._reload_awaited: list[asyncio.Future[str]] = []  # for the one that is under way
         self._log_level = ""  # as an operator has set it; "": as the configuration has it
-        self._admin = AdminListener(self, self._drain, self._undrain, {})
+        self._admin = AdminListener(self, {})
         self._present: Generation | None = None
         self._coming: Generation | None = None
         self._retiring: list[Generation] = []
@@ -182,6 +186,7 @@ class Supervisor:
             return
         if self._is_reload_wanted and not self._coming and not self._is_stop_due:
             self._is_reload_wanted = False
+            self._reload_awaited, self._reload_asked = self._reload_asked, []
             notify(reloading())
             self._bring_up()
         if self._present:
@@ -248,6 +253,7 @@ class Supervisor:
             restarts=self._restarts,
             reloads=self._reloads,
             unready_at_s=self._unready_at_s if self._is_unready else None,
+            drained=sorted(self._drained),
         )
 
     def _adopt(self, legacy: Legacy) -> None:
@@ -258,6 +264,7 @@ class Supervisor:
         admin = None if legacy.admin is None else socket_of(legacy.admin)
         self._totals.adopt(legacy.counted, legacy.servers)
         self._restarts, self._reloads = legacy.restarts, dict(legacy.reloads)
+        self._drained = frozenset((str(upstream), str(server)) for upstream, server in legacy.drained)
         if legacy.unready_at_s is not None:
             self._is_unready, self._unready_at_s = True, legacy.unready_at_s
         sockets = self._listeners.adopt(bound)
@@ -410,6 +417,7 @@ class Supervisor:
 
     def _tell_reloaded(self, before: Generation, coming: Generation, is_same_worker: bool) -> None:
         self._reloads["done"] += 1
+        self._answer_reload("")
         source, changed = coming.config.source, ", ".join(self._obstacles(before, coming))
         if is_same_worker:
             log.info("reloaded: the worker serves by %s, with the sessions that it holds", source)
@@ -439,6 +447,8 @@ class Supervisor:
                 listener.listen(BACKLOG)
             if self._log_level:
                 process.set_log_level(self._log_level)
+            if self._drained:
+                process.drain_servers(self._drained)
             process.let_serve()
             if self._is_unready:
                 process.leave(True)
@@ -469,7 +479,15 @@ class Supervisor:
 
     def _tell_refused(self, why: object) -> None:
         self._reloads["refused"] += 1
+        self._answer_reload(str(why))
         log.error("not reloaded, the configuration before stays: %s", why)
+
+    def _answer_reload(self, refusal: str) -> None:
+        """Tell the operators who wait for it."""
+        for waiting in self._reload_awaited:
+            if not waiting.done():
+                waiting.set_result(refusal)
+        self._reload_awaited = []
 
     # --- worker processes
 
@@ -614,20 +632,22 @@ class Supervisor:
         for process in self._serving():
             process.leave(True)
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
         """POST /drain: what an orchestrator asks for before it sends SIGTERM."""
         if not self._is_unready:
             log.info("not ready any more: drained by POST /drain; SIGTERM ends it, DELETE /drain takes it back")
             self._become_unready()
 
-    def _undrain(self) -> None:
-        """DELETE /drain: ready again, unless a signal has told it to stop."""
-        if self._is_stop_due or self._is_stopping or not self._is_unready:
-            return
-        log.info("ready again: DELETE /drain")
-        self._is_unready = False
-        for process in self._serving():
-            process.leave(False)
+    def undrain(self) -> bool:
+        """DELETE /drain: ready again. False: a signal has told it to stop."""
+        if self._is_stop_due or self._is_stopping:
+            return False
+        if self._is_unready:
+            log.info("ready again: DELETE /drain")
+            self._is_unready = False
+            for process in self._serving():
+                process.leave(False)
+        return True
 
     def _stop(self) -> None:
         """Stop all generations. The sockets close at once, so that no client waits in their
@@ -709,3 +729,22 @@ class Supervisor:
         logging.getLogger().setLevel(level.upper())
         for process in self._serving():
             process.set_log_level(level)
+
+    async def reload(self) -> None:
+        """Read the configuration anew, and serve by it. Refused: the one before stays."""
+        if self._is_stop_due or self._is_stopping:
+            raise Refused("stopping")
+        outcome: asyncio.Future[str] = self._loop.create_future()
+        self._reload_asked.append(outcome)
+        self._want_reload()
+        try:
+            async with asyncio.timeout(RELOAD_TIMEOUT_S):
+                refusal = await outcome
+        except TimeoutError:
+            raise Refused("worker_silent", "the reload has not come to its end yet") from None
+        if refusal:
+            raise Refused("reload_refused", refusal)
+
+    def keep_drained(self, servers: frozenset[tuple[str, str]]) -> None:
+        """What the worker says is drained: (upstream, server). Workers to come will hear of it."""
+        self._drained = servers

@@ -31,7 +31,7 @@ from typing import Any
 
 from fastticket.errors import ConfigError
 
-FORMAT = 1
+FORMAT = 2
 VARIABLE = "FASTTICKET_UPGRADE"  # in the new program's environment: the descriptor of the Legacy
 TRIAL_TIMEOUT_S = 30.0
 OUTPUT_BYTES_MAX = 4096  # of a trial that fails
@@ -65,6 +65,7 @@ class Legacy:
     restarts: int
     reloads: Mapping[str, int]
     unready_at_s: float | None  #: since when it is drained; CLOCK_MONOTONIC
+    drained: Sequence[Sequence[str]] = ()  #: servers of upstreams that are: (upstream, server)
 
     @property
     def descriptors(self) -> set[int]:

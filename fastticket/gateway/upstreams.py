@@ -12,11 +12,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from fastticket.dataplane.balance import Upstreams, server_text
 from fastticket.errors import ConfigError
 from fastticket.gateway.addresses import Address, Server, is_numeric
+from fastticket.gateway.drains import Found, Place, left_of, texts_of
 from fastticket.gateway.health import HealthChecks
 from fastticket.gateway.inheritance import Start
 from fastticket.gateway.lookups import UnresolvedName, fallbacks_of, look_up, look_up_aside
@@ -28,16 +30,21 @@ log = logging.getLogger("fastticket.gateway")
 LOOKUP_TIMEOUT_S = 5.0  # for names to resolve at the start, before anybody is served
 UNRESOLVED_PAUSE_S = 2.0  # between two lookups while a name has no address
 
-Found = Mapping[Address, Sequence[Server]]  # the servers of each address
-
 
 class UpstreamGroups:
     """All upstreams of a configuration. `upstreams`: what the data planes have of them."""
 
-    def __init__(self, config: Config, known: Mapping[str, Sequence[Server]] | None = None) -> None:
-        """`known`: as for UpstreamGroup. ConfigError."""
+    def __init__(
+        self,
+        config: Config,
+        known: Mapping[str, Sequence[Server]] | None = None,
+        drained: AbstractSet[Place] = frozenset(),
+    ) -> None:
+        """`known`: as for UpstreamGroup. `drained`: what it has at any time is drained, from the
+        next `follow_drains` on. ConfigError.
+        """
         self.upstreams = Upstreams()
-        self._groups = [UpstreamGroup(self.upstreams, config, each, known) for each in config.upstream]
+        self._groups = [UpstreamGroup(self.upstreams, config, each, known, drained) for each in config.upstream]
 
     async def start(self, start: Start = Start.FIRST) -> None:
         """As `UpstreamGroup.start`, all at once. ConfigError, at a reload."""
@@ -72,6 +79,21 @@ class UpstreamGroups:
         """The upstreams of which the data plane has no server."""
         return [group.name for group in self._groups if not group.has_servers]
 
+    def follow_drains(self) -> None:
+        """Servers were drained, or put back in."""
+        for group in self._groups:
+            group.follow_drains()
+
+    def group_of(self, name: str) -> UpstreamGroup | None:
+        """The upstream of that name."""
+        return next((group for group in self._groups if group.name == name), None)
+
+    def drained_states(self) -> list[dict[str, Any]]:
+        """Each server that is drained: its `group`, `server`, and how many requests are still
+        `active` there.
+        """
+        return [state for group in self._groups for state in group.drained_states()]
+
     def states(self) -> list[dict[str, Any]]:
         """Each server, as `Upstreams.state` has it, with the upstream's name as its `group`."""
         return [{**state, "group": self._groups[state["group"]].name} for state in self.upstreams.state()]
@@ -89,6 +111,7 @@ class UpstreamGroup:
         config: Config,
         upstream: UpstreamSettings,
         known: Mapping[str, Sequence[Server]] | None = None,
+        drained: AbstractSet[Place] = frozenset(),
     ) -> None:
         """ConfigError: an address cannot be that of a server."""
         self.name = upstream.name
@@ -104,6 +127,8 @@ class UpstreamGroup:
         addresses = config.server_addresses(upstream)
         self._weights = dict(zip(addresses, upstream.weights or [1] * len(addresses), strict=True))
         self._known = known or {}
+        self._drained = drained
+        self._is_started = False
         self._names = [address for address in addresses if not address.path and not is_numeric(address.host)]
         for address in addresses:
             _check_name(address)
@@ -112,8 +137,9 @@ class UpstreamGroup:
         self._health = HealthChecks(upstreams, self.number, upstream)
         self._resolver: asyncio.Task[None] | None = None
         self._applied: dict[Server, int] = {}  # what the data plane has: servers and weights
-        if servers := self._servers(self._found):
-            self._apply(self._found, servers)
+        left = self._undrained(self._found)
+        if servers := self._servers(left):
+            self._apply(left, servers)
 
     async def start(self, start: Start = Start.FIRST) -> None:
         """Look the names up, check health once, and go on doing both. ConfigError, at a reload: a
@@ -122,7 +148,9 @@ class UpstreamGroup:
         if self._names and start is not Start.REPLACEMENT:
             await self._resolve_first(start)
         if self._upstream.health_path:
-            self._health.follow(await self._health.check_first(self._applied))
+            are_well = await self._health.check_first(self._applied)
+            self._health.follow({server: are_well.get(server, True) for server in self._applied})
+        self._is_started = True
         if self._names:
             pause_s = 0.0 if start is Start.REPLACEMENT else self._pause_s
             self._resolver = asyncio.create_task(
@@ -144,6 +172,36 @@ class UpstreamGroup:
         """Whether the data plane has any server of this upstream."""
         return bool(self._applied)
 
+    # --- drains
+
+    def follow_drains(self) -> None:
+        """Servers were drained, or put back in."""
+        self._change_to(self._found)
+
+    def knows(self, server: str) -> bool:
+        """Whether an operator may call one of its servers so."""
+        return any(server in texts_of(address, each) for address, servers in self._found.items() for each in servers)
+
+    def has_left(self, drained: AbstractSet[Place]) -> bool:
+        """Whether a server would be left."""
+        return any(left_of(self._found, self.name, drained).values())
+
+    def _undrained(self, found: Found) -> Found:
+        left = left_of(found, self.name, self._drained)
+        return left if any(left.values()) else found
+
+    def drained_states(self) -> list[dict[str, Any]]:
+        """As `UpstreamGroups.drained_states`."""
+        gone = [server for server in self._servers(self._found) if server not in self._applied]
+        return [
+            {
+                "group": self.name,
+                "server": server_text(server),
+                "active": self._upstreams.under_way(self.number, server),
+            }
+            for server in gone
+        ]
+
     # --- names
 
     async def resolve(self) -> None:
@@ -152,14 +210,22 @@ class UpstreamGroup:
         found = self._found | dict(
             zip(self._names, await asyncio.gather(*map(self._look_up, self._names)), strict=True)
         )
-        servers = self._servers(found)
+        if self._change_to(found):
+            self._found = found
+
+    def _change_to(self, found: Found) -> bool:
+        """Let the data plane have these servers, but those that are drained. False: there is no
+        room for so many.
+        """
+        left = self._undrained(found)
+        servers = self._servers(left)
         if servers != self._applied:
-            if not self._apply(found, servers):
-                return
+            if not self._apply(left, servers):
+                return False
             log.info("upstream %s: the servers are now %s", self.name, ", ".join(map(server_text, servers)))
-            if self._upstream.health_path and self._resolver:  # before that, `start` begins the checks
+            if self._upstream.health_path and self._is_started:  # before that, `start` begins the checks
                 self._health.follow(dict.fromkeys(servers, True))
-        self._found = found
+        return True
 
     async def _resolve_first(self, start: Start) -> None:
         try:

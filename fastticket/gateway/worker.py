@@ -30,6 +30,7 @@ from fastticket.gateway import errorlog
 from fastticket.gateway.assembly import allow, changeable_settings, make_cache
 from fastticket.gateway.channel import Channel
 from fastticket.gateway.control import (
+    DrainServers,
     Handed,
     HandSessions,
     Inquiry,
@@ -81,8 +82,9 @@ class Worker:
         self._handover = handover
         self._cache = make_cache(given.config, given.keys)
         self._occupancy = Occupancy()
+        self._drained: set[tuple[str, str]] = set()  # the upstreams of every service look at it
         self._services = Services(
-            self._make_service(given.config, UpstreamGroups(given.config, given.servers), listeners)
+            self._make_service(given.config, UpstreamGroups(given.config, given.servers, self._drained), listeners)
         )
         self._notes = Notes(self._slot, self._services, self._cache)
         self.register = Register(given.identity, self._cache, self._services, self._slot)
@@ -123,7 +125,7 @@ class Worker:
         loop.add_signal_handler(signal.SIGUSR2, self._retire.set)
         loop.add_signal_handler(signal.SIGUSR1, self._reopen_logs)
         self._channel = channel
-        self._inquiries = Inquiries(self._cache, channel.send)
+        self._inquiries = Inquiries(self._cache, self._services, self._drained, channel.send)
         channel.attach(loop, self._obey)
         channel.send(Ready())
         await _first_of(self._begin, self._stop, self._retire)
@@ -149,6 +151,10 @@ class Worker:
                 self._handing = asyncio.create_task(self._hand_sessions(), name="fastticket-hand")
             case Inquiry() if self._inquiries:
                 self._inquiries.begin(message)
+            case DrainServers(servers):
+                self._drained.clear()
+                self._drained.update(servers)
+                self._services.follow_drains()
             case SetLogLevel(level):
                 logging.getLogger().setLevel(level.upper())
             case Reload():
@@ -221,8 +227,9 @@ class Worker:
                     "no room for the sockets of the new configuration: Too many open files (ulimit -n)"
                 )
             listeners = [[sockets[number] for number in of_plane] for of_plane in asked.listeners]
-            upstreams = UpstreamGroups(asked.config, asked.servers)
+            upstreams = UpstreamGroups(asked.config, asked.servers, self._drained)
             await upstreams.start(Start.RELOAD)
+            upstreams.follow_drains()  # of what was drained meanwhile
             self._cache.change_settings(**changeable_settings(asked.config))
             coming = self._make_service(asked.config, upstreams, listeners)
             coming.serve()

@@ -1,16 +1,22 @@
-"""What operators do with sessions that are not their own: look at any, end any, give one another
-ticket. It works on the ticket cache of a gateway, so that what it ends is refused there at once.
+"""What operators do with sessions that are not their own: look at any, count them, end any, give
+one another ticket. It works on the ticket cache of a gateway, so that what it ends is refused there
+at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from fastticket.sessions.ticketcache import SessionInfo, TicketCache, shards_of
+from fastticket.core.ticket import Ticket, decode_session_id
+from fastticket.errors import Verdict
+from fastticket.sessions.ticketcache import Lifetime, SessionInfo, TicketCache, session_info, shards_of
+from fastticket.stores.contract import NO_DETAILS, StoredSession
 
-AT_ONCE = 100  # sessions whose attributes are read at the same time
+AT_ONCE = 100  # sessions that are read or ended at the same time
+PAGE = 200  # of a walk through all sessions: no more than the loop may be held up for
 
 
 class Details(NamedTuple):
@@ -20,6 +26,17 @@ class Details(NamedTuple):
     attributes: Mapping[str, bytes]  #: serialized
 
 
+class Issued(NamedTuple):
+    """A ticket, and whose."""
+
+    ticket: str
+    session_id: str
+    principal: str
+
+    def __repr__(self) -> str:
+        return f"Issued({self.session_id[:6]}…)"
+
+
 class Administration:
     """Of the sessions of one ticket cache's store. Every method: StoreUnavailable."""
 
@@ -27,23 +44,117 @@ class Administration:
         self._cache = cache
         self._shards = shards_of(cache)
 
+    # --- look
+
     async def of(self, principal: str) -> list[Details]:
         """The live sessions of a principal."""
-        return await self._detailed(await self._cache.sessions(principal))
+        return await self._detailed(await self._shards.usable.sessions(principal))
 
     async def find(self, session_id: str, principal: str) -> Details | None:
         """A live session by its id; None: that principal has none of it."""
-        found = [each for each in await self._cache.sessions(principal) if each.id == session_id]
-        return (await self._detailed(found))[0] if found else None
+        stored = await self._stored(session_id, principal)
+        return (await self._detailed([stored]))[0] if stored else None
 
-    async def _detailed(self, sessions: Sequence[SessionInfo]) -> list[Details]:
+    async def owner_of(self, session_id: str) -> str:
+        """The principal of a live session; "": there is none. It looks through all sessions."""
+        cursor = ""
+        while True:
+            cursor, some = await self._shards.usable.scan(cursor, PAGE)
+            for each in some:
+                if each.id == session_id:
+                    return each.principal
+            if not cursor:
+                return ""
+
+    async def scan(self, cursor: str, count: int) -> tuple[str, list[Details]]:
+        """Some of all live sessions, as `Store.scan`. ValueError: no such cursor."""
+        following, some = await self._shards.usable.scan(cursor, count)
+        return following, await self._detailed(some)
+
+    async def count(self) -> int:
+        """How many sessions live."""
+        return await self._shards.usable.count()
+
+    # --- end
+
+    async def end_of(self, principal: str, but: str = "") -> int:
+        """End every session of a principal, or all but one. Returns how many there were."""
+        ended = await self._shards.usable.revoke_all(principal, keep=but, reason="revoked")
+        for session_id in ended:
+            self._shards.end(session_id, principal, Verdict.REVOKED)
+        return len(ended)
+
+    async def end_all(self, patience_s: float) -> tuple[int, bool]:
+        """End every session that lives now, but begin nothing after so long: how many, and whether
+        that were all.
+        """
+        until_s, cursor, ended = time.monotonic() + patience_s, "", 0
+        while True:
+            cursor, some = await self._shards.usable.scan(cursor, PAGE)
+            principals = sorted({each.principal for each in some})
+            for first in range(0, len(principals), AT_ONCE):
+                ended += sum(await asyncio.gather(*map(self.end_of, principals[first : first + AT_ONCE])))
+            if not cursor:
+                return ended, True
+            if time.monotonic() >= until_s:
+                return ended, False
+
+    # --- tickets
+
+    async def issue(
+        self,
+        principal: str,
+        *,
+        remember: bool = False,
+        idle_timeout_s: Lifetime = None,
+        absolute_lifetime_s: Lifetime = None,
+        details: Mapping[str, str] = NO_DETAILS,
+    ) -> Issued:
+        """As `TicketCache.login`."""
+        text = await self._cache.login(
+            principal,
+            remember=remember,
+            idle_timeout_s=idle_timeout_s,
+            absolute_lifetime_s=absolute_lifetime_s,
+            details=details,
+        )
+        return self._issued(text)
+
+    async def rotate(self, session_id: str, principal: str) -> Issued | None:
+        """A new ticket for a live session, under another id; the old one is over. None: there is
+        no such session. TicketRefused: it has ended meanwhile.
+        """
+        stored = await self._stored(session_id, principal)
+        if not stored:
+            return None
+        old = self._shards.keys.mint(
+            principal,
+            stored.created_ms,
+            stored.idle_timeout_s,
+            stored.absolute_lifetime_s,
+            decode_session_id(session_id),
+        )
+        return self._issued(await self._cache.rotate(old))
+
+    def _issued(self, text: str) -> Issued:
+        ticket = self._shards.keys.verify(text, self._cache.now_ms())
+        assert isinstance(ticket, Ticket)  # noqa: S101 -- it was made a moment ago
+        return Issued(text, ticket.session_id, ticket.principal)
+
+    # --- what the store has
+
+    async def _stored(self, session_id: str, principal: str) -> StoredSession | None:
+        sessions = await self._shards.usable.sessions(principal)
+        return next((each for each in sessions if each.id == session_id), None)
+
+    async def _detailed(self, sessions: Sequence[StoredSession]) -> list[Details]:
         found: list[Details] = []
         for first in range(0, len(sessions), AT_ONCE):
             some = sessions[first : first + AT_ONCE]
             read = self._shards.usable.read_attributes
             stored = await asyncio.gather(*(read(each.id, each.principal) for each in some))
             found += [
-                Details(each, attributes.values if attributes else {})
+                Details(session_info(self._cache, each), attributes.values if attributes else {})
                 for each, attributes in zip(some, stored, strict=True)
             ]
         return found

@@ -628,6 +628,11 @@ def shards_of(cache: TicketCache) -> Shards:
     return cache._shards
 
 
+def session_info(cache: TicketCache, session: StoredSession) -> SessionInfo:
+    """As `TicketCache.sessions` tells of it."""
+    return cache._session_info(session)
+
+
 def read_through_of(cache: TicketCache) -> ReadThrough:
     """Where the cache's `attributes` are read and written."""
     return cache._attributes

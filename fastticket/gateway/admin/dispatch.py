@@ -107,6 +107,7 @@ class Dispatcher:
         fits = [(operation, match) for pattern, operation in self._rows if (match := pattern.fullmatch(request.path))]
         if not fits:
             raise Refused("not_found")
+        fits = [each for each in fits if each[0].path == request.path] or fits  # /sessions/count is no id
         wanted = "GET" if request.method == "HEAD" else request.method
         for operation, match in fits:
             if operation.method == wanted:

@@ -38,3 +38,15 @@ class Gateway(Protocol):
 
     def set_log_level(self, level: str) -> None:
         """Log from that level on, in every process, until the next reload."""
+
+    async def reload(self) -> None:
+        """Read the configuration anew, and serve by it. Refused: the one before stays."""
+
+    def drain(self) -> None:
+        """Not ready from now on."""
+
+    def undrain(self) -> bool:
+        """Ready again. False: it was told to stop."""
+
+    def keep_drained(self, servers: frozenset[tuple[str, str]]) -> None:
+        """What the worker says is drained: (upstream, server). Workers to come will hear of it."""

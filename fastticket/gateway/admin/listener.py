@@ -51,17 +51,13 @@ NO_PROGRAM = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'n
 
 
 class AdminListener:
-    """Answers each request from the state of that moment. `drain`, `undrain`: for POST and DELETE
-    /drain.
-    """
+    """Answers each request from the state of that moment."""
 
-    def __init__(
-        self, gateway: Gateway, drain: Callable[[], None], undrain: Callable[[], None], files: Mapping[str, Answer]
-    ) -> None:
+    def __init__(self, gateway: Gateway, files: Mapping[str, Answer]) -> None:
         """`files`: pages that anybody may have who may ask at all, by their paths."""
         self.audit = AuditLog()
         self._gateway = gateway
-        self._changes = {"POST": drain, "DELETE": undrain}
+        self._changes: Mapping[str, Callable[[], object]] = {"POST": gateway.drain, "DELETE": gateway.undrain}
         self._files = files
         self._dispatcher = Dispatcher(gateway, self.audit)
         self._server: asyncio.Server | None = None

@@ -4,19 +4,27 @@ and the OpenAPI document and docs/reference/admin-api.md are made of the rows.
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
-from fastticket.gateway.admin import events, keys, loglevel, sessions, status, upstreams
+from fastticket.gateway.admin import events, keys, loglevel, running, sessions, status, upstreams
 from fastticket.gateway.admin.contract import Call, Operation, Parameter
 from fastticket.gateway.admin.gateway import Gateway
 from fastticket.gateway.admin.openapi import document_of
 from fastticket.gateway.admin.shapes import (
+    FLAG,
+    KEY_ID,
+    LIFETIME,
     PRINCIPAL,
+    SERVER,
     SESSION,
     SESSION_ID,
     TEXT,
+    UPSTREAM,
     VALUES,
+    WHOLE,
     listed,
+    optional,
     record,
     table,
     with_default,
@@ -28,8 +36,33 @@ OF_STORE = (*OF_WORKER, "store_unavailable")
 PATH_ID = Parameter("id", "path", SESSION_ID, "the session's id")
 PATH_PRINCIPAL = Parameter("principal", "path", PRINCIPAL, "whose sessions, percent-encoded")
 QUERY_PRINCIPAL = Parameter(
-    "principal", "query", {"type": "string", "maxLength": 190, "default": ""}, "whose session it is"
+    "principal",
+    "query",
+    {"type": "string", "maxLength": 190, "default": ""},
+    "whose session it is; without it all sessions are looked through, which takes seconds if there are many",
 )
+PATH_KEY = Parameter("id", "path", KEY_ID, "the key's id")
+PATH_UPSTREAM = Parameter("upstream", "path", UPSTREAM, "the name of the upstream")
+PATH_SERVER = Parameter(
+    "server",
+    "path",
+    SERVER,
+    "the server as `GET /v1/upstreams` has it, or as it is configured: then all addresses of the name; percent-encoded",
+)
+ISSUED = record(ticket=TEXT, id=SESSION_ID, principal=TEXT)
+ISSUE = {
+    "type": "object",
+    "properties": {
+        "principal": PRINCIPAL,
+        "remember": {**FLAG, "description": "no idle timeout, and the lifetime remember_lifetime_s"},
+        "idle_timeout_s": optional(LIFETIME),
+        "absolute_lifetime_s": optional(LIFETIME),
+        "details": {**table(TEXT), "description": "what is to be said of the login; at most 1,024 bytes"},
+    },
+    "required": ["principal"],
+    "additionalProperties": False,
+}
+KEY_CHANGED = ("key_file", "keys_not_in_file", "reload_refused", "stopping", "worker_silent")
 
 
 async def show_document(_gateway: Gateway, _call: Call) -> Any:
@@ -110,6 +143,201 @@ TABLE: tuple[Operation, ...] = (
         SESSION,
         parameters=(PATH_ID, QUERY_PRINCIPAL, VALUES),
         refusals=("no_such_session", *OF_STORE),
+    ),
+    Operation(
+        "DELETE",
+        "/v1/principals/{principal}/sessions",
+        "end_sessions_of_principal",
+        "End the sessions of a principal, or all but one.",
+        sessions.end_of_principal,
+        record(ended=WHOLE),
+        parameters=(
+            PATH_PRINCIPAL,
+            Parameter(
+                "but",
+                "query",
+                {"type": "string", "pattern": "^([A-Za-z0-9_-]{22})?$", "default": ""},
+                "the id of the session that is to stay",
+            ),
+        ),
+        refusals=("invalid_principal", "no_such_session", *OF_STORE),
+        told=("ended",),
+    ),
+    Operation(
+        "GET",
+        "/v1/sessions",
+        "sessions",
+        "All live sessions, some at a time.",
+        sessions.show_all,
+        record(sessions=listed(SESSION), cursor=TEXT),
+        text="Ask again with the `cursor` of the answer, until that is empty. The cursor holds in every gateway of the "
+        "fleet. A session that lives all the while is there at least once.",
+        parameters=(
+            Parameter(
+                "cursor", "query", with_default({"type": "string", "maxLength": 1000}, ""), "of the answer before"
+            ),
+            Parameter(
+                "limit",
+                "query",
+                {"type": "integer", "minimum": 1, "maximum": 200, "default": 100},
+                "about how many; there may be more, fewer or none in an answer",
+            ),
+            VALUES,
+        ),
+        refusals=OF_STORE,
+    ),
+    Operation(
+        "GET",
+        "/v1/sessions/count",
+        "count_sessions",
+        "How many sessions live.",
+        sessions.count,
+        record(count=WHOLE),
+        refusals=OF_STORE,
+    ),
+    Operation(
+        "DELETE",
+        "/v1/sessions",
+        "end_all_sessions",
+        "End every session of the fleet: everybody has to log in again.",
+        sessions.end_all,
+        record(ended=WHOLE, is_complete=FLAG),
+        text="One request works for at most 15 s. If `is_complete` is false, ask again.",
+        parameters=(Parameter("yes", "query", with_default(FLAG, False), "that it is meant"),),
+        refusals=("not_confirmed", *OF_STORE),
+        told=("ended", "is_complete"),
+    ),
+    Operation(
+        "POST",
+        "/v1/sessions",
+        "issue",
+        "Begin a session. Its ticket is shown once, here.",
+        sessions.issue,
+        ISSUED,
+        body=ISSUE,
+        status=HTTPStatus.CREATED,
+        refusals=("invalid_principal", "too_many_sessions", *OF_STORE),
+        told=("id",),
+    ),
+    Operation(
+        "DELETE",
+        "/v1/sessions/{id}",
+        "end_session",
+        "End a session.",
+        sessions.end,
+        record(ended=WHOLE, principal=TEXT),
+        parameters=(PATH_ID, QUERY_PRINCIPAL),
+        refusals=("invalid_principal", "no_such_session", *OF_STORE),
+        told=("principal",),
+    ),
+    Operation(
+        "POST",
+        "/v1/sessions/{id}/rotate",
+        "rotate",
+        "Give a session another ticket and id; the old ticket is over. The new one is shown once, here.",
+        sessions.rotate,
+        ISSUED,
+        parameters=(PATH_ID, QUERY_PRINCIPAL),
+        refusals=("invalid_principal", "no_such_session", *OF_STORE),
+        told=("id", "principal"),
+    ),
+    Operation(
+        "POST",
+        "/v1/keys",
+        "add_key",
+        "Add a new key, which verifies and does not sign, and load it.",
+        keys.add,
+        record(id=KEY_ID, state=TEXT),
+        text="The key file of this gateway is changed. Bring the key to every gateway of the fleet before you promote it.",
+        body={
+            "type": "object",
+            "properties": {"id": {**optional(KEY_ID), "description": "by default above all that the file has had"}},
+            "additionalProperties": False,
+        },
+        status=HTTPStatus.CREATED,
+        refusals=KEY_CHANGED,
+        told=("id",),
+    ),
+    Operation(
+        "POST",
+        "/v1/keys/{id}/promote",
+        "promote_key",
+        "Let a key sign, and load that.",
+        keys.promote,
+        record(id=KEY_ID, state=TEXT),
+        text="Every gateway of the fleet must have loaded the key before, or it refuses the new tickets.",
+        parameters=(PATH_KEY,),
+        refusals=("no_such_key", "key_not_loaded", *KEY_CHANGED),
+    ),
+    Operation(
+        "DELETE",
+        "/v1/keys/{id}",
+        "retire_key",
+        "Take out a key that does not sign, and load that.",
+        keys.retire,
+        record(id=KEY_ID),
+        text="A key by which this gateway has verified a ticket in the last ten minutes is in use. That none was says "
+        "nothing of sessions that gateways hold: wait for the longest life of a ticket.",
+        parameters=(PATH_KEY, Parameter("force", "query", with_default(FLAG, False), "although it is in use")),
+        refusals=("no_such_key", "key_in_use", *KEY_CHANGED),
+    ),
+    Operation(
+        "POST",
+        "/v1/upstreams/{upstream}/servers/{server}/drain",
+        "drain_server",
+        "Send a server no new request. What is under way there ends in peace.",
+        upstreams.drain,
+        upstreams.DRAINED,
+        text="It holds for reloads, replaced workers and upgrades, until it is taken back or the gateway ends; for this "
+        "gateway alone.",
+        parameters=(PATH_UPSTREAM, PATH_SERVER),
+        refusals=("no_such_server", "last_server", *OF_WORKER),
+    ),
+    Operation(
+        "DELETE",
+        "/v1/upstreams/{upstream}/servers/{server}/drain",
+        "undrain_server",
+        "Put a server back in.",
+        upstreams.undrain,
+        upstreams.DRAINED,
+        parameters=(PATH_UPSTREAM, PATH_SERVER),
+        refusals=("no_such_server", *OF_WORKER),
+    ),
+    Operation(
+        "PUT",
+        "/v1/log-level",
+        "set_log_level",
+        "Log from another level on, in every process, until the next reload.",
+        loglevel.set_level,
+        loglevel.LOG_LEVEL,
+        body=record(level=loglevel.LEVEL),
+    ),
+    Operation(
+        "POST",
+        "/v1/reload",
+        "reload",
+        "Read the configuration anew, and serve by it.",
+        running.reload,
+        running.RELOADED,
+        text="Answered when it is in force. If anything is wrong with it, the one before stays, and the message says why.",
+        refusals=("reload_refused", "stopping", "worker_silent"),
+    ),
+    Operation(
+        "POST",
+        "/v1/drain",
+        "drain",
+        "Be not ready, and close each connection after its next answer, while new clients are still served.",
+        running.drain,
+        running.DRAIN,
+    ),
+    Operation(
+        "DELETE",
+        "/v1/drain",
+        "undrain",
+        "Be ready again.",
+        running.undrain,
+        running.DRAIN,
+        refusals=("stopping",),
     ),
     Operation(
         "GET",

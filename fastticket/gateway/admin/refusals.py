@@ -19,6 +19,7 @@ REFUSALS: dict[str, tuple[HTTPStatus, str]] = {
     "no_such_server": (HTTPStatus.NOT_FOUND, "There is no upstream or server of this name."),
     "method_not_allowed": (HTTPStatus.METHOD_NOT_ALLOWED, "The path has other methods: see Allow."),
     "key_in_use": (HTTPStatus.CONFLICT, "The key signs, or tickets were verified by it a short time ago."),
+    "key_not_loaded": (HTTPStatus.CONFLICT, "This gateway has not loaded the key: reload every gateway first."),
     "keys_not_in_file": (HTTPStatus.CONFLICT, "The keys come from the environment: change them there."),
     "key_file": (HTTPStatus.CONFLICT, "The key file cannot be changed so; nothing has changed."),
     "last_server": (HTTPStatus.CONFLICT, "The upstream would be left without a server."),

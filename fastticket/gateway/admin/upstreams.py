@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastticket.gateway.admin.contract import Call
@@ -16,6 +17,7 @@ UPSTREAM_SERVER = record(
     idle=WHOLE,
     queued=WHOLE,
 )
+DRAINED = record(drained=listed(record(upstream=TEXT, server=TEXT)))
 UPSTREAMS = record(upstreams=listed(record(name=TEXT, balance=TEXT, configured=TEXTS, servers=listed(UPSTREAM_SERVER))))
 
 
@@ -32,10 +34,31 @@ async def show_upstreams(gateway: Gateway, _call: Call) -> Any:
                 "configured": upstream.servers,
                 "servers": [
                     {name: value for name, value in state.items() if name != "group"}
-                    for state in note["upstreams"]
+                    for state in [*note["upstreams"], *map(_drained, note["drained"])]
                     if state["group"] == upstream.name
                 ],
             }
             for upstream in gateway.in_force.config.upstream
         ]
     }
+
+
+def _drained(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {**state, "state": "drained", "idle": 0, "queued": 0}
+
+
+async def drain(gateway: Gateway, call: Call) -> Any:
+    """POST /v1/upstreams/{upstream}/servers/{server}/drain"""
+    return await _drain(gateway, call, is_drained=True)
+
+
+async def undrain(gateway: Gateway, call: Call) -> Any:
+    """DELETE /v1/upstreams/{upstream}/servers/{server}/drain"""
+    return await _drain(gateway, call, is_drained=False)
+
+
+async def _drain(gateway: Gateway, call: Call, *, is_drained: bool) -> Any:
+    wanted = {"upstream": call["upstream"], "server": call["server"], "is_drained": is_drained}
+    drained = await gateway.inquire("drain_server", wanted)
+    gateway.keep_drained(frozenset(drained))
+    return {"drained": [{"upstream": upstream, "server": server} for upstream, server in drained]}

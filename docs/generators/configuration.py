@@ -31,6 +31,7 @@ BASE: Mapping[str, Any] = {
     "ticket": {"keys": "keys.toml"},
     "upstream": [{"name": "app", "servers": ["127.0.0.1:9001"]}],
     "route": [{"path": "/"}],
+    "migration": [{"source": "linkis", "url": "redis://127.0.0.1:6379/0", "until": "2030-01-01"}],
 }
 KEYS = Keyring.generate()
 GREATEST = 1 << 62

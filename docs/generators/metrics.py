@@ -19,7 +19,7 @@ SERVER = {"group": "app", "server": "127.0.0.1:9001", "state": "up", "active": 0
 def _families() -> Iterator[Metric]:
     """Those of a gateway that has done a bit of everything, so that each has its labels."""
     note = {"now": dict.fromkeys(GAUGES, 0), "store": {"127.0.0.1:6379": ["closed"]}, "upstreams": [SERVER], "at_s": 0}
-    counted = {"key_uses": {"1": 1}, "answers": {"2xx": 1}}
+    counted = {"key_uses": {"1": 1}, "answers": {"2xx": 1}, "migrations": {"linkis exchanged": 1}}
     page = metrics_text(Snapshot(False, [], note, [note], counted, 0, 0, {"done": 1}))
     yield from text_string_to_metric_families(page.decode())
 

@@ -33,8 +33,8 @@ class Forwarding:
         writes_forwarded: bool = False,
         upgrades: Iterable[str] = ("websocket",),
     ) -> Self:
-        """`checker`: needed for `lifetime_field` alone. `old_cookies`: names of other systems' cookies
-        that are exchanged for tickets, at most 8. `escapes_identity`: the identity field in
+        """`checker`: needed for `lifetime_field` alone. `old_cookies`: names of other systems'
+        cookies that are exchanged for tickets, at most 8. `escapes_identity`: the identity field in
         percent-encoding; else its bytes are UTF-8. `trusted`: whose X-Forwarded-*, request id and
         PROXY header are believed. `request_id_field`: the field that gets a request id, "" for
         none. `next_parameter`: of `login_url`, for where the client wanted to go. `no_use_field`,

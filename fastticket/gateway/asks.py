@@ -13,7 +13,7 @@ import contextlib
 import logging
 from collections import Counter, deque
 from collections.abc import Coroutine, Iterable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fastticket.dataplane.asks import Ask, AskKind, Where
 from fastticket.dataplane.proxy import Proxy
@@ -29,6 +29,9 @@ from fastticket.gateway.exemption import Exemption
 from fastticket.gateway.settings import Config, RouteSettings
 from fastticket.sessions.ticketcache import Consistency, TicketCache
 
+if TYPE_CHECKING:
+    from fastticket.gateway.migration.exchange import Exchange
+
 log = logging.getLogger("fastticket.gateway")
 
 LOOKUPS_PER_TURN = 32  # begun in one turn of the loop: about a millisecond of work
@@ -36,7 +39,10 @@ CHANGES_PER_TURN = 8
 NOT_CACHED = b"Cache-Control: no-store\r\n"
 #: The asks that change a session.
 CHANGES = frozenset(
-    (AskKind.LOGIN, AskKind.LOGIN_REMEMBERED, AskKind.LOGOUT, AskKind.LOGOUT_EVERYWHERE, AskKind.ROTATE)
+    (
+        *(AskKind.LOGIN, AskKind.LOGIN_REMEMBERED, AskKind.LOGOUT),
+        *(AskKind.LOGOUT_EVERYWHERE, AskKind.ROTATE, AskKind.SUPERSEDED),
+    )
 )
 #: The asks about a request's ticket, and how closely the store is followed.
 CONSISTENCY: dict[AskKind, Consistency | Literal["latest"]] = {
@@ -76,13 +82,22 @@ class AskQueue:
 class Answers:
     """The answers for one data plane. `routes`: in the order of the numbers that it gave them."""
 
-    def __init__(self, proxy: Proxy, cache: TicketCache, config: Config, routes: Sequence[RouteSettings]) -> None:
+    def __init__(
+        self,
+        proxy: Proxy,
+        cache: TicketCache,
+        config: Config,
+        routes: Sequence[RouteSettings],
+        exchange: Exchange | None = None,
+    ) -> None:
         self.session_changes: Counter[str] = Counter()  #: done, by what the application asked for
         self._proxy = proxy
         self._cache = cache
         self._config = config
         self._cookie = config.ticket_cookie()
         self._exemptions = [Exemption(route.exempt) if route.exempt else None for route in routes]
+        self._are_strong = [route.consistency == "strong" for route in routes]
+        self._exchange = exchange
         self._queue = AskQueue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._has_warned_about_http = False
@@ -115,6 +130,8 @@ class Answers:
             self._proxy.exempt(ask.handle, self._is_exempt(ask.route, ask.path))
         elif ask.kind == AskKind.SEVERAL:
             self._doubt(ask)
+        elif ask.kind == AskKind.EXCHANGE:
+            await self._exchange_cookie(ask)
         elif ask.kind == AskKind.STILL_ALIVE:
             self._proxy.vouch(ask.handle, await self._is_alive(ask))
         elif ask.kind in (AskKind.LOGIN, AskKind.LOGIN_REMEMBERED):
@@ -125,6 +142,8 @@ class Answers:
             await self._change_session(ask, self._log_out_everywhere(ask))
         elif ask.kind == AskKind.ROTATE:
             await self._change_session(ask, self._rotate(ask))
+        elif ask.kind == AskKind.SUPERSEDED:
+            await self._change_session(ask, self._end_superseded(ask))
         self.begin_new()  # the connection may have gone on to its next request
 
     # --- tickets and paths
@@ -143,6 +162,8 @@ class Answers:
             log.exception("a session could not be loaded")
             self._proxy.refuse(ask.handle, Verdict.STORE_UNAVAILABLE)
         else:
+            if self._exchange and ask.cookies:
+                self._exchange.note(ask.tickets, ask.cookies.decode("latin-1"))
             self._proxy.admit(ask.handle)
 
     async def _authenticate_latest(self, ask: Ask) -> None:
@@ -168,6 +189,30 @@ class Answers:
     def _is_exempt(self, route: int, path: bytes) -> bool:
         exemption = self._exemptions[route]
         return exemption is not None and exemption.covers(path)
+
+    async def _exchange_cookie(self, ask: Ask) -> None:
+        """The client has no good ticket, and the cookie of another system. Its response sets the
+        ticket's cookie beside that.
+        """
+        assert self._exchange  # noqa: S101 -- for mypy
+        is_strong = self._are_strong[ask.route]
+        try:
+            ticket = await self._exchange.ticket_for(ask.cookies.decode("latin-1"), is_strong=is_strong)
+            if isinstance(ticket, str):
+                consistency: Consistency = "strong" if is_strong else "near"
+                await self._cache.authenticate(ticket, touch=ask.is_use, consistency=consistency)
+        except TicketRefused as refused:
+            ticket = refused.verdict
+        except StoreUnavailable:
+            ticket = Verdict.STORE_UNAVAILABLE
+        except Exception:
+            log.exception("another system's cookie could not be exchanged")
+            ticket = Verdict.STORE_UNAVAILABLE
+        if isinstance(ticket, Verdict):
+            self._proxy.refuse(ask.handle, ticket)
+        else:
+            values = self._cookie.set(ticket, ask.where.host, is_https=ask.where.is_https)
+            self._proxy.exchanged(ask.handle, ticket, _set_cookies(values))
 
     def _doubt(self, ask: Ask) -> None:
         """The client came with several tickets, and none is believed. The response clears their
@@ -215,13 +260,13 @@ class Answers:
             details=ask.details,
             suits=lambda ticket: self._proxy.upstreams.suits(ask.server, ticket),
         )
-        await self._end_sessions(ask.tickets)
+        await self._end_sessions(ask)
         self.session_changes["login"] += 1
         self._warn_about_http(ask.where)
         return self._set(ticket, ask.where, self._config.ticket.remember_lifetime_s if remember else None)
 
     async def _log_out(self, ask: Ask) -> bytes:
-        await self._end_sessions(ask.tickets)
+        await self._end_sessions(ask)
         self.session_changes["logout"] += 1
         return self._clear(ask.where)
 
@@ -243,13 +288,25 @@ class Answers:
         self._proxy.readmit(ask.handle, ticket)
         return self._set(ticket, ask.where, self._cache.remembered_s(ticket))
 
-    async def _end_sessions(self, tickets: str) -> None:
-        """End the sessions of a request's tickets: none, one, or several. Some may have ended
-        already.
+    async def _end_superseded(self, ask: Ask) -> bytes:
+        """The upstream sets the cookie that the client's ticket was exchanged for: with another
+        session of the other system, or none, the one here is over.
         """
-        for ticket in tickets.split():
+        is_over = self._exchange and self._exchange.superseded(ask.tickets, ask.principal.decode("latin-1"))
+        if not is_over:
+            return b""
+        await self._end_sessions(ask)
+        return self._clear(ask.where)
+
+    async def _end_sessions(self, ask: Ask) -> None:
+        """End the sessions of a request's tickets: none, one, or several, and what they were at
+        another system. Some may have ended already.
+        """
+        for ticket in ask.tickets.split():
             with contextlib.suppress(TicketRefused):
                 await self._cache.logout(ticket)
+            if self._exchange:
+                await self._exchange.end(ticket, ask.cookies.decode("latin-1"))
 
     # --- cookies
 

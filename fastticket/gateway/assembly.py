@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from fastticket.core.check import Checker
 from fastticket.core.ticket import Keyring
@@ -13,11 +14,15 @@ from fastticket.dataplane.forwarding import Forwarding
 from fastticket.dataplane.occupancy import Occupancy
 from fastticket.dataplane.proxy import LIMITS, Proxy
 from fastticket.dataplane.routes import Routes, in_order
+from fastticket.errors import ConfigError
 from fastticket.gateway import descriptors
 from fastticket.gateway.settings import Config, RouteSettings
 from fastticket.gateway.sharedmemory import Page
 from fastticket.sessions.settings import ChangeableNames
 from fastticket.sessions.ticketcache import TicketCache, checker_of
+
+if TYPE_CHECKING:
+    from fastticket.gateway.migration.exchange import Exchange
 
 
 def make_cache(config: Config, keys: Keyring) -> TicketCache:
@@ -49,6 +54,21 @@ def changeable_settings(config: Config) -> ChangeableNames:
     }
 
 
+def make_exchange(config: Config, cache: TicketCache, before: Exchange | None) -> Exchange | None:
+    """What exchanges other systems' cookies, not started; None: nothing does. `before`: of the
+    configuration that this one replaces. ConfigError.
+    """
+    if not config.migration:
+        return None
+    try:
+        from fastticket.gateway.migration import making
+    except ImportError as error:
+        raise ConfigError(
+            f'[[migration]] needs the package {error.name}: pip install "fastticket[migration]"'
+        ) from None
+    return making.make_exchange(config, cache, before)
+
+
 def make_planes(
     config: Config, cache: TicketCache, upstreams: Upstreams, occupancy: Occupancy, pages: Sequence[Page]
 ) -> list[Proxy]:
@@ -78,6 +98,7 @@ def _make_plane(
     forwarding = Forwarding(
         checker,
         cookie=config.ticket.cookie,
+        old_cookies=config.old_cookies(),
         identity_field=gateway.identity_header,
         escapes_identity=gateway.identity_encoding == "percent",
         request_id_field=gateway.request_id_header,

@@ -73,6 +73,7 @@ class _Families(Collector):
         for source, (name, divisor, combine, text) in GAUGES.items():
             value = combine([note["now"][source] for note in snapshot.notes] or [0])
             yield GaugeMetricFamily(f"fastticket_{name}", text, value=value / divisor)
+        yield from _migrations(snapshot)
         yield _store_servers(snapshot.notes)
         yield from _upstreams([snapshot.serving] if snapshot.serving else [])
         yield from _workers(snapshot)
@@ -120,6 +121,24 @@ def _durations(counted: Mapping[str, Any]) -> Metric:
         buckets=buckets,
         sum_value=counted.get("latency_us_sum", 0) / 1e6,
     )
+
+
+def _migrations(snapshot: Snapshot) -> Iterator[Metric]:
+    """Nothing where no `[[migration]]` is configured."""
+    counted = snapshot.counted.get("migrations", {})
+    if not counted:
+        return
+    results = CounterMetricFamily(
+        "fastticket_migrations", "Cookies of other systems, by what became of them.", labels=["source", "result"]
+    )
+    for name, count in counted.items():
+        results.add_metric(name.split(" "), count)
+    yield results
+    held = GaugeMetricFamily("fastticket_migrated_sessions", "Exchanged sessions that are watched.")
+    held.add_metric([], sum(note.get("migrations", {}).get("held", 0) for note in snapshot.notes))
+    late = GaugeMetricFamily("fastticket_migration_pending_ends", "Ends that an old store must still learn of.")
+    late.add_metric([], sum(note.get("migrations", {}).get("late", 0) for note in snapshot.notes))
+    yield from (held, late)
 
 
 def _store_servers(notes: Iterable[Mapping[str, Any]]) -> Metric:

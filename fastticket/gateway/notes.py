@@ -74,6 +74,7 @@ class Notes:
                 **{name: value for name, value in cache.items() if name not in NOW},
                 "log_lines_lost": services.log_lines_lost,
                 "session_changes": dict(services.session_changes),
+                "migrations": services.present.exchange.counted if services.present.exchange else {},
                 "key_uses": {
                     str(key_id): uses + earlier[key_id] for key_id, uses in checker_of(self._cache).keys.uses.items()
                 },
@@ -85,6 +86,7 @@ class Notes:
                 for plane in services.present.planes
             ],
             "store": dict(self._cache.store_servers),
+            "migrations": services.present.exchange.now if services.present.exchange else {"held": 0, "late": 0},
             "resolved": upstreams.resolved,
             "without_servers": upstreams.without_servers,
             "upstreams": upstreams.states(),

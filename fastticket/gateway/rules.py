@@ -17,6 +17,7 @@ from fastticket.dataplane.paths import routing_path
 from fastticket.dataplane.routes import ROUTES_MAX
 from fastticket.gateway.addresses import Address, is_loopback
 from fastticket.gateway.exemption import Exemption
+from fastticket.gateway.migrationrules import check_migrations
 from fastticket.gateway.problems import Problems
 from fastticket.gateway.routing import covers, route_of, share_no_method
 from fastticket.gateway.settings import COOKIE_KEYS, LISTS, Config, RouteSettings, UpstreamSettings
@@ -55,6 +56,7 @@ def apply_rules(config: Config, problems: Problems) -> None:
     for route in config.routes():
         _check_route(config, route, problems)
     _check_login_url(config, problems)
+    check_migrations(config, problems)
     problems.attempt(config.open_store)
 
 

@@ -15,12 +15,12 @@ import itertools
 import logging
 import socket
 from collections import Counter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fastticket.dataplane.occupancy import Occupancy
 from fastticket.gateway import descriptors
 from fastticket.gateway.asks import Answers
-from fastticket.gateway.assembly import add_routes, clients_max, make_planes
+from fastticket.gateway.assembly import add_routes, clients_max, make_exchange, make_planes
 from fastticket.gateway.binding import BACKLOG
 from fastticket.gateway.driving import drivers_of
 from fastticket.gateway.listeners import Sockets, is_of
@@ -31,6 +31,9 @@ from fastticket.gateway.settings import Config
 from fastticket.gateway.sharedmemory import Slot
 from fastticket.gateway.upstreams import UpstreamGroups
 from fastticket.sessions.ticketcache import TicketCache
+
+if TYPE_CHECKING:
+    from fastticket.gateway.migration.exchange import Exchange
 
 log = logging.getLogger("fastticket.gateway")
 
@@ -54,8 +57,11 @@ class Service:
         occupancy: Occupancy,
         listeners: Sockets,
         slot: Slot,
+        before: Service | None = None,
     ) -> None:
-        """`upstreams` and `listeners`, bound sockets for each plane, are closed with this. `slot`:
+        """`before`: the service whose place this one will take.
+
+        `upstreams` and `listeners`, bound sockets for each plane, are closed with this. `slot`:
         where the planes count. FastticketError, OSError: there is no room for more planes.
         """
         self.config = config
@@ -64,6 +70,7 @@ class Service:
         self.pacing: Pacing | None = None  # of closing WebSockets, once it drains
         self._slot = slot
         self._is_serving = False
+        self.exchange: Exchange | None = make_exchange(config, cache, before.exchange if before else None)
         self._pages = slot.take_pages(len(listeners))
         try:
             self.planes = make_planes(config, cache, upstreams.upstreams, occupancy, self._pages)
@@ -71,7 +78,7 @@ class Service:
             slot.give_back(self._pages)
             raise
         routes = add_routes(self.planes, config, upstreams.numbers)
-        self._answers = [Answers(plane, cache, config, routes) for plane in self.planes]
+        self._answers = [Answers(plane, cache, config, routes, self.exchange) for plane in self.planes]
         self._drivers = drivers_of(self.planes, self._answers)
         logs = [plane.log for plane in self.planes if plane.log]
         self._access_log = AccessLogFile(logs, config.log_path("access_log")) if logs else None
@@ -91,6 +98,8 @@ class Service:
         self._is_serving = True
         for driver in self._drivers:
             driver.start()
+        if self.exchange:
+            self.exchange.start()
 
     def _tell_limit(self) -> None:
         allowed, wanted = clients_max(self.config)
@@ -113,6 +122,8 @@ class Service:
             await driver.stop()
         for answers in self._answers:
             await answers.finish()
+        if self.exchange:
+            await self.exchange.aclose()
         if self._access_log:
             await self._access_log.aclose()
         self._slot.give_back(self._pages)

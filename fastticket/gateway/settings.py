@@ -33,6 +33,15 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: route was chosen by the request line.
 METHOD_OVERRIDES = ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override")
 
+#: The usual cookie of each system whose sessions can go on here.
+OLD_COOKIES = {
+    "linkis": "linkis_user_session_ticket_id_v1",
+    "spring": "SESSION",
+    "oauth2-proxy": "_oauth2_proxy",
+    "flask-session": "session",
+    "starsessions": "session",
+}
+
 #: The `[ticket]` key that sets each option of a TicketCookie.
 COOKIE_KEYS = {
     "name": "cookie",
@@ -168,6 +177,22 @@ class RouteSettings:
 
 
 @dataclass(frozen=True)
+class MigrationSettings:
+    """`[[migration]]`"""
+
+    source: Literal["linkis", "spring", "oauth2-proxy", "flask-session", "starsessions"]
+    url: str  #: of the old store
+    until: str  #: the last day, as 2027-01-31; UTC
+    cookie: str = ""  #: "": the source's usual one
+    key_file: str = ""  #: Linkis' crypt key, Flask's SECRET_KEY if its cookies are signed, oauth2-proxy's cookie secret
+    prefix: str = ""  #: of the old store's keys, of Linkis' tickets; "": the source's usual one
+    user_suffix: str = ""  #: that Linkis adds to names in tickets
+    principal_attributes: list[str] = field(default_factory=list)  #: where a session has its user; []: the usual ones
+    idle_timeout_s: int = 0  #: at the old system; 0: as [ticket]
+    write_back: bool = True
+
+
+@dataclass(frozen=True)
 class Config:
     """A whole configuration. `source` names it in messages; `base` is the folder of its paths."""
 
@@ -181,6 +206,7 @@ class Config:
     timeouts: Mapping[str, float]
     upstream: list[UpstreamSettings]
     route: list[RouteSettings]
+    migration: list[MigrationSettings]
     #: What the file says in a way that has changed meanwhile.
     outdated: Sequence[str] = field(default=(), compare=False)
 
@@ -298,6 +324,29 @@ class Config:
         except ConfigError as error:
             raise self._error("[store] url", str(error).removeprefix("store url: ")) from None
 
+    def old_cookies(self) -> tuple[str, ...]:
+        """The names of the cookies that are exchanged for tickets."""
+        return tuple(settings.cookie or OLD_COOKIES[settings.source] for settings in self.migration)
+
+    def migration_key(self, settings: MigrationSettings) -> str:
+        """The first line of a migration's key file; empty: it has none. ConfigError."""
+        return self._migration_keys[self.migration.index(settings)]
+
+    @cached_property
+    def _migration_keys(self) -> tuple[str, ...]:
+        """Read once, as the store's URL is."""
+        return tuple(self._first_line(each.key_file) if each.key_file else "" for each in self.migration)
+
+    def _first_line(self, file: str) -> str:
+        try:
+            line = (self.base / file).read_text("utf-8-sig").partition("\n")[0].removesuffix("\r")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise self._error("[[migration]] key_file", f"{self.base / file}: {reason}") from None
+        if not line:
+            raise self._error("[[migration]] key_file", f"{self.base / file}: its first line is empty")
+        return line
+
     def _address(self, text: str, where: str, parse: Callable[[str, Path], Address] = parse_address) -> Address:
         try:
             return parse(text, self.base)
@@ -315,4 +364,4 @@ SECTIONS: dict[str, type] = {
     "store": StoreSettings,
     "cache": CacheSettings,
 }
-LISTS: dict[str, type] = {"upstream": UpstreamSettings, "route": RouteSettings}
+LISTS: dict[str, type] = {"upstream": UpstreamSettings, "route": RouteSettings, "migration": MigrationSettings}

@@ -100,11 +100,13 @@ class Worker:
         """The data plane that the loop drives."""
         return self._services.present.planes[0]
 
-    def _make_service(self, config: Config, upstreams: UpstreamGroups, listeners: Sockets) -> Service:
+    def _make_service(
+        self, config: Config, upstreams: UpstreamGroups, listeners: Sockets, before: Service | None = None
+    ) -> Service:
         """FastticketError."""
         allow(self._occupancy, config)
         try:
-            return Service(config, self._cache, upstreams, self._occupancy, listeners, self._slot)
+            return Service(config, self._cache, upstreams, self._occupancy, listeners, self._slot, before)
         except OSError as error:
             raise FastticketError(f"no room for {len(listeners)} data planes: {error.strerror}") from None
 
@@ -231,7 +233,7 @@ class Worker:
             await upstreams.start(Start.RELOAD)
             upstreams.follow_drains()  # of what was drained meanwhile
             self._cache.change_settings(**changeable_settings(asked.config))
-            coming = self._make_service(asked.config, upstreams, listeners)
+            coming = self._make_service(asked.config, upstreams, listeners, self._services.present)
             coming.serve()
         except BaseException as error:
             allow(self._occupancy, present)

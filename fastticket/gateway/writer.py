@@ -35,11 +35,12 @@ def to_tables(config: Config) -> dict[str, Any]:
         dataclasses.asdict(route) | {"timeouts": {f"{name}_s": value for name, value in route.timeouts.items()}}
         for route in config.route
     ]
+    tables["migration"] = [dataclasses.asdict(migration) for migration in config.migration]
     return tables
 
 
 def without_secrets(config: Config) -> Config:
-    """The configuration with `***` in place of passwords in the store's URL and of the values of
+    """The configuration with `***` in place of passwords in the stores' URLs and of the values of
     `request_headers`.
     """
     return dataclasses.replace(
@@ -48,6 +49,9 @@ def without_secrets(config: Config) -> Config:
         route=[
             dataclasses.replace(route, request_headers=dict.fromkeys(route.request_headers, SECRET))
             for route in config.route
+        ],
+        migration=[
+            dataclasses.replace(migration, url=without_password(migration.url)) for migration in config.migration
         ],
     )
 

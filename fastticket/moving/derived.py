@@ -26,3 +26,10 @@ def derive_session_id(source: str, old_id: str) -> str:
     """
     digest = hmac.digest(PURPOSE + source.encode(), old_id.encode(), hashlib.sha256)
     return base64.urlsafe_b64encode(digest[:ID_BYTES]).rstrip(b"=").decode()
+
+
+def next_session_id(session_id: str) -> str:
+    """The id after this one, of a session that begins again because its other system still has
+    it: an id whose session was over never lives again.
+    """
+    return derive_session_id("again", session_id)

@@ -103,6 +103,7 @@ class Shards:
         self.observed_at_ms: int | None = None
         self.on_gap: Callable[[], None] = lambda: None  # sessions must be looked up again: sessions/repair.py
         self.on_loss: Callable[[], None] = lambda: None  # shards lack data: sessions/restoring.py
+        self.on_event: Callable[[Event], None] = lambda event: None  # what became of a session, as the log says
         self.gaps = self.store_errors = self.exchanges = 0
         self._shards = [Shard(number) for number in range(store.shards)]
         self._gaps_to_log: set[int] = set()
@@ -219,6 +220,7 @@ class Shards:
             self.on_loss()
 
     def _hear(self, event: Event) -> None:
+        self.on_event(event)
         log.debug("heard: %s session %.6s of %r %s", event.kind, event.session_id, event.principal, event.reason)
         match event.kind:
             case "revoked" | "rotated":

@@ -115,11 +115,11 @@ class TicketCookie:
 
     def find_all(self, cookies: str) -> list[str]:
         """All values of the ticket's cookie that are not empty."""
-        return [value for value in _values_of(self.name, cookies) if value]
+        return [value for value in cookies_named(self.name, cookies) if value]
 
     def find_seen(self, cookies: str) -> list[str]:
         """All values of the second cookie, the empty ones included."""
-        return _values_of(self.seen_name, cookies)
+        return cookies_named(self.seen_name, cookies)
 
     def set(
         self, ticket: str, host: str, *, is_https: bool = False, max_age_s: int | None = None, asked_path: str = ""
@@ -297,7 +297,8 @@ def _has_prefix(name: str, prefix: str) -> bool:
     return name.lower().startswith(prefix.lower())
 
 
-def _values_of(name: str, cookies: str) -> list[str]:
+def cookies_named(name: str, cookies: str) -> list[str]:
+    """The values of all cookies of a name in a Cookie field, in order, the empty ones included."""
     begins = f"{name}="
     if begins not in cookies:
         return []

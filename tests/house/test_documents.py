@@ -43,7 +43,7 @@ def test_every_key_of_a_list_is_documented(documented, name):
 @pytest.mark.parametrize("name", LISTS)
 def test_what_is_documented_of_a_list_is_its_default(documented, name):
     """But for what has none, or is shown with an example."""
-    examples = {"name", "servers", "weights", "path", "upstream"}
+    examples = {"name", "servers", "weights", "path", "upstream", "source", "url", "until"}
     kind = LISTS[name]
     defaults = {
         field.name: field.default_factory() if callable(field.default_factory) else field.default

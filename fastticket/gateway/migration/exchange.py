@@ -1,0 +1,305 @@
+"""Exchanges cookies of other systems for tickets of ours.
+
+    ticket_for   the ticket of a request that brings such a cookie
+    note         a request came with both: now this gateway knows what its session was, too
+    end          a session ends here: so does the old one
+    superseded   the upstream sets such a cookie: is that another session there?
+
+Bounds: at most EXCHANGES_MAX wait, at most AT_ONCE ask the old stores at the same time, requests
+with one cookie wait for one exchange, and a refusal is remembered for REFUSAL_S, the latest
+REFUSALS_MAX of them. So a client with made-up cookies costs an old store what a busy one does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from fastticket.core.ticket import Ticket
+from fastticket.errors import StoreUnavailable, TicketRefused, Verdict
+from fastticket.gateway.migration.continued import continues, take_up
+from fastticket.gateway.migration.held import Held, HeldSession
+from fastticket.gateway.migration.oldstores import OldStore
+from fastticket.gateway.migration.watch import Watch
+from fastticket.moving.derived import derive_session_id
+from fastticket.moving.record import MovedSession, Skipped, to_restored
+from fastticket.sessions.ticketcache import TicketCache, shards_of
+from fastticket.stores.contract import Event
+from fastticket.web.cookies import cookies_named
+
+EXCHANGES_MAX = 1000
+AT_ONCE = 64
+REFUSAL_S = 2.0
+REFUSALS_MAX = 4096
+AWAY_S = 1.0  # after a failure an old store is not asked for so long
+COOKIE_CHARS_MAX = 4096
+
+#: Beside `refused_` and a reason.
+RESULTS = ("exchanged", "written_back", "ended_there", "ended_here")
+
+#: What a reason of a source's reader is to a client.
+VERDICTS = {
+    "anonymous": Verdict.UNKNOWN_SESSION,
+    "expired": Verdict.IDLE,
+    "forged": Verdict.BAD_SIGNATURE,
+    "inactive_user": Verdict.REVOKED,
+    "not_found": Verdict.UNKNOWN_SESSION,
+}
+
+
+class Migration(NamedTuple):
+    """One `[[migration]]`."""
+
+    store: OldStore
+    cookie: str
+    until: datetime.date  #: the last day
+    writes_back: bool
+
+
+class Refusal(NamedTuple):
+    """Why a cookie is not exchanged. Falsy."""
+
+    verdict: Verdict
+    reason: str  #: for the counters: of a bounded set
+
+    def __bool__(self) -> bool:
+        return False
+
+
+Outcome = str | Refusal  # a ticket
+
+
+class Exchange:
+    """Of one service. `counts`: since the start of the process, by (source, result)."""
+
+    def __init__(
+        self, migrations: Sequence[Migration], cache: TicketCache, lease_ms: int, held_max: int, before: Exchange | None
+    ) -> None:
+        """`before`: of the configuration before. Its sessions are held on, those of old stores that
+        are still there.
+        """
+        self.counts: Counter[tuple[str, str]] = before.counts if before else Counter()
+        for migration in migrations:  # so that `rate()` sees the first one
+            self.counts.update({(migration.store.source, result): 0 for result in RESULTS})
+        self._migrations = migrations
+        self._cache = cache
+        self._shards = shards_of(cache)
+        self._held = Held(held_max)
+        self._watch = Watch(cache, self._held, self.counts, lease_ms)
+        self._flights: dict[tuple[OldStore, str], asyncio.Future[Outcome]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(AT_ONCE)
+        self._refusals: OrderedDict[tuple[OldStore, str], tuple[float, Refusal]] = OrderedDict()
+        self._away_until_s: dict[OldStore, float] = {}
+        if before:
+            self._take_over(before)
+
+    # --- life
+
+    def start(self) -> None:
+        """Begin to watch the old stores."""
+        migrations = self._migrations
+        self._watch.start(
+            [each.store for each in migrations],
+            {each.store: each.store.idle_timeout_s for each in migrations if each.writes_back},
+        )
+        self._shards.on_event = self._hear
+
+    async def aclose(self) -> None:
+        """Stop, and close the old stores."""
+        if self._shards.on_event == self._hear:
+            self._shards.on_event = _ignore
+        await self._watch.stop()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        for migration in self._migrations:
+            await migration.store.aclose()
+
+    def _take_over(self, before: Exchange) -> None:
+        stores = {(each.store.source, each.cookie): each.store for each in self._migrations}
+        cookies = {each.store: each.cookie for each in before._migrations}
+        for session in before._held:
+            store = stores.get((session.store.source, cookies[session.store]))
+            if store:
+                words = (session.session_id, session.principal, session.ticket, session.idle_timeout_s)
+                self._held.add(HeldSession(store, session.old_id, *words))
+
+    def _hear(self, event: Event) -> None:
+        self._watch.hear(event)
+
+    @property
+    def counted(self) -> dict[str, int]:
+        """The counts, by "source result"."""
+        return {f"{source} {result}": count for (source, result), count in self.counts.items()}
+
+    @property
+    def now(self) -> dict[str, int]:
+        """How many exchanged sessions are held, and of how many ends the old stores still have to
+        learn.
+        """
+        return {"held": len(self._held), "late": self._watch.late_count}
+
+    # --- requests
+
+    async def ticket_for(self, cookies: str, *, is_strong: bool = False) -> str | Verdict:
+        """The ticket for what a Cookie field brings, or why there is none. `is_strong`: the old
+        store is asked, whatever is known. StoreUnavailable.
+        """
+        verdict = Verdict.MISSING
+        for migration, value in self._brought(cookies):
+            store = migration.store
+            old_id = store.identify(value) if value else ""
+            if not old_id:
+                self.counts[store.source, "refused_forged"] += 1
+                verdict = Verdict.BAD_SIGNATURE
+                continue
+            outcome = await self._known(store, old_id) if not is_strong else None
+            if outcome is None:
+                outcome = await self._exchange(store, old_id, value)
+            if isinstance(outcome, str):
+                return outcome
+            verdict = outcome.verdict
+        return verdict
+
+    def note(self, ticket: str, cookies: str) -> None:
+        """A request came with a ticket of ours that was good, and with other cookies: if it is the
+        session of one of them, it is held from now on.
+        """
+        verified = self._shards.keys.verify(ticket, self._cache.now_ms())
+        if not isinstance(verified, Ticket) or self._held.get(verified.session_id):
+            return
+        for migration, value in self._brought(cookies):
+            old_id = migration.store.identify(value) if value else ""
+            if old_id and continues(verified.session_id, derive_session_id(migration.store.source, old_id)):
+                self._hold(migration.store, old_id, ticket, verified)
+
+    async def end(self, ticket: str, cookies: str) -> None:
+        """The session of a ticket was ended here: what it was ends, too. Raises nothing."""
+        self.note(ticket, cookies)
+        verified = self._shards.keys.verify(ticket, self._cache.now_ms())
+        session = self._held.drop(verified.session_id) if isinstance(verified, Ticket) else None
+        if session:
+            self.counts[session.store.source, "ended_here"] += 1
+            await self._watch.end(session.store, session.old_id)
+
+    def superseded(self, ticket: str, set_cookie: str) -> bool:
+        """Whether a response makes another old session of the one that a ticket of ours was
+        exchanged for, or ends it.
+        """
+        verified = self._shards.keys.verify(ticket, self._cache.now_ms())
+        session = self._held.get(verified.session_id) if isinstance(verified, Ticket) else None
+        if not session:
+            return False
+        for migration in self._migrations:
+            values = cookies_named(migration.cookie, set_cookie.partition(";")[0])
+            if migration.store is session.store and values:
+                return migration.store.identify(values[0]) != session.old_id
+        return False
+
+    def _brought(self, cookies: str) -> Iterator[tuple[Migration, str]]:
+        """The cookies of a request that are exchanged now; the value is empty if it cannot be one:
+        too long, or there are several.
+        """
+        today = datetime.datetime.fromtimestamp(self._cache.now_ms() / 1000, datetime.UTC).date()
+        for migration in self._migrations:
+            values = set(cookies_named(migration.cookie, cookies)) - {""}
+            if values and today <= migration.until:
+                value = values.pop()
+                yield migration, value if not values and len(value) <= COOKIE_CHARS_MAX else ""
+
+    async def _known(self, store: OldStore, old_id: str) -> Outcome | None:
+        """The answer that needs no question to the old store: the session is held, and the watch
+        would have heard of an end there; or it was refused a moment ago.
+        """
+        session = self._held.of_old(store, old_id)
+        if session and session.ticket:
+            with contextlib.suppress(TicketRefused):
+                await self._cache.authenticate(session.ticket, touch=False)
+                return session.ticket
+        until_s, refusal = self._refusals.get((store, old_id), (0.0, None))
+        return refusal if asyncio.get_running_loop().time() < until_s else None
+
+    # --- exchanges
+
+    async def _exchange(self, store: OldStore, old_id: str, cookie: str) -> Outcome:
+        """One at a time for each old session. StoreUnavailable."""
+        loop = asyncio.get_running_loop()
+        flight = self._flights.get((store, old_id))
+        if flight is None:
+            if len(self._flights) >= EXCHANGES_MAX or loop.time() < self._away_until_s.get(store, 0.0):
+                self.counts[store.source, "refused_unavailable"] += 1
+                raise StoreUnavailable(f"[[migration]] {store.source}: the old store is away or busy; try again")
+            flight = self._flights[store, old_id] = loop.create_future()
+            task = loop.create_task(self._fly(flight, store, old_id, cookie))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(flight)
+
+    async def _fly(self, flight: asyncio.Future[Outcome], store: OldStore, old_id: str, cookie: str) -> None:
+        try:
+            async with self._room:
+                flight.set_result(await self._ask(store, old_id, cookie))
+        except Exception as error:
+            self.counts[store.source, "refused_unavailable"] += 1
+            is_known = isinstance(error, StoreUnavailable)
+            flight.set_exception(error if is_known else StoreUnavailable(f"unexpected: {type(error).__name__}"))
+            flight.exception()  # retrieved, even if every caller has gone
+        finally:
+            del self._flights[store, old_id]
+            if not flight.done():
+                flight.cancel()
+
+    async def _ask(self, store: OldStore, old_id: str, cookie: str) -> Outcome:
+        try:
+            moved = await store.read(cookie)
+        except StoreUnavailable:
+            self._away_until_s[store] = asyncio.get_running_loop().time() + AWAY_S
+            raise
+        if isinstance(moved, Skipped):
+            return self._refuse(store, old_id, VERDICTS.get(moved.why, Verdict.MALFORMED), moved.why)
+        ticket = await take_up(self._shards, to_restored(self._as_ours(moved), self._shards.fleet.flush_interval_ms))
+        if isinstance(ticket, Verdict):
+            return self._refuse(store, old_id, ticket, ticket.reason)
+        verified = self._shards.keys.verify(ticket, self._cache.now_ms())
+        if not isinstance(verified, Ticket):
+            return self._refuse(store, old_id, verified, verified.reason)
+        self._hold(store, old_id, ticket, verified)
+        self.counts[store.source, "exchanged"] += 1
+        return ticket
+
+    def _as_ours(self, moved: MovedSession) -> MovedSession:
+        """With the lifetimes of our configuration. The exchange is a use of it, and its absolute
+        lifetime counts from now on: the other system has none, or another.
+        """
+        now_ms, cache = self._cache.now_ms(), self._cache
+        created_ms = min(moved.created_ms, now_ms)
+        age_s = -((created_ms - now_ms) // 1000)
+        return moved._replace(
+            created_ms=created_ms,
+            last_access_ms=now_ms,
+            idle_timeout_s=cache.idle_timeout_s,
+            absolute_lifetime_s=age_s + cache.absolute_lifetime_s if cache.absolute_lifetime_s else 0,
+        )
+
+    def _hold(self, store: OldStore, old_id: str, ticket: str, verified: Ticket) -> None:
+        words = (verified.session_id, verified.principal, ticket, verified.idle_timeout_s)
+        self._held.add(HeldSession(store, old_id, *words))
+
+    def _refuse(self, store: OldStore, old_id: str, verdict: Verdict, reason: str) -> Refusal:
+        refusal = Refusal(verdict, reason)
+        self.counts[store.source, f"refused_{reason}"] += 1
+        self._refusals[store, old_id] = (asyncio.get_running_loop().time() + REFUSAL_S, refusal)
+        self._refusals.move_to_end((store, old_id))
+        if len(self._refusals) > REFUSALS_MAX:
+            self._refusals.popitem(last=False)
+        return refusal
+
+
+def _ignore(event: Event) -> None:
+    pass

@@ -1,0 +1,76 @@
+"""The exchanged sessions that this gateway knows."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from fastticket.gateway.migration.oldstores import OldStore
+
+
+class HeldSession:
+    """A session of ours, and what it was. No repr: `old_id` and `ticket` admit to it."""
+
+    __slots__ = ("idle_timeout_s", "old_id", "principal", "seen_ms", "session_id", "store", "ticket", "used_ms")
+
+    def __init__(
+        self, store: OldStore, old_id: str, session_id: str, principal: str, ticket: str, idle_timeout_s: int
+    ) -> None:
+        self.store = store
+        self.old_id = old_id  #: what names it at the old store
+        self.session_id = session_id
+        self.principal = principal
+        self.ticket = ticket  #: the one that was seen last; empty: its session has another id now
+        self.idle_timeout_s = idle_timeout_s  #: of our session; 0: none
+        self.seen_ms = 0  #: last use, as the old store had it when it was asked last; 0: not asked yet
+        self.used_ms = 0  #: last use known here
+
+
+class Held:
+    """By our session's id, the latest last; at most `most`: the one that was longest not seen
+    goes.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._sessions: OrderedDict[str, HeldSession] = OrderedDict()
+        self._by_old: dict[tuple[OldStore, str], HeldSession] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __iter__(self) -> Iterator[HeldSession]:
+        return iter(list(self._sessions.values()))
+
+    def add(self, session: HeldSession) -> None:
+        """Hold a session, in place of another with its id or its old one."""
+        self.drop(session.session_id)
+        former = self._by_old.get((session.store, session.old_id))
+        if former:
+            self.drop(former.session_id)
+        self._sessions[session.session_id] = session
+        self._by_old[session.store, session.old_id] = session
+        if len(self._sessions) > self._most:
+            self.drop(next(iter(self._sessions)))
+
+    def drop(self, session_id: str) -> HeldSession | None:
+        """Forget a session."""
+        session = self._sessions.pop(session_id, None)
+        if session:
+            del self._by_old[session.store, session.old_id]
+        return session
+
+    def get(self, session_id: str) -> HeldSession | None:
+        """By our id."""
+        return self._sessions.get(session_id)
+
+    def of_old(self, store: OldStore, old_id: str) -> HeldSession | None:
+        """By the old store's."""
+        return self._by_old.get((store, old_id))
+
+    def rename(self, session_id: str, successor_id: str) -> None:
+        """The session has another id and another ticket now, which is not known yet."""
+        session = self.drop(session_id)
+        if session:
+            session.session_id, session.ticket = successor_id, ""
+            self.add(session)

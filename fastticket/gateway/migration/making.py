@@ -1,0 +1,94 @@
+"""Makes an Exchange of a configuration."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from functools import partial
+
+from fastticket.errors import ConfigError
+from fastticket.gateway.migration.exchange import Exchange, Migration
+from fastticket.gateway.migration.oldstores import LinkisHash, OldStore, Strings
+from fastticket.gateway.settings import OLD_COOKIES, Config, MigrationSettings
+from fastticket.moving.formats.linkis_ticket import DEFAULT_CRYPT_KEY, DEFAULT_HEADER, LinkisTickets
+from fastticket.moving.sources import Source, flask_session, starsessions
+from fastticket.moving.sources.flask_session import FlaskSessions
+from fastticket.moving.sources.linkis import LinkisSessions
+from fastticket.moving.sources.starsessions import StarSessions
+from fastticket.sessions.ticketcache import TicketCache
+from fastticket.stores.redis.foreign import ForeignRedis
+
+HELD_MAX = 100_000  # exchanged sessions that one gateway watches: as many fields are read each round
+
+
+def make_exchange(config: Config, cache: TicketCache, before: Exchange | None) -> Exchange:
+    """Not started. `before`: of the configuration that this one replaces. ConfigError."""
+    migrations = [
+        Migration(
+            _old_store(config, settings, cache),
+            settings.cookie or OLD_COOKIES[settings.source],
+            datetime.date.fromisoformat(settings.until),
+            settings.write_back,
+        )
+        for settings in config.migration
+    ]
+    return Exchange(migrations, cache, config.store.lease_ms, min(config.cache.capacity, HELD_MAX), before)
+
+
+def _old_store(config: Config, settings: MigrationSettings, cache: TicketCache) -> OldStore:
+    try:
+        redis = ForeignRedis(settings.url, config.base)
+    except ConfigError as error:
+        raise ConfigError(f"[[migration]] {settings.source}: {error}") from None
+    key = config.migration_key(settings)
+    idle_timeout_s = settings.idle_timeout_s or config.ticket.idle_timeout_s
+    if settings.source == "linkis":
+        return linkis_hash(redis, settings, key, idle_timeout_s)
+    return _strings(redis, settings, key, idle_timeout_s, cache.now_ms)
+
+
+def linkis_hash(redis: ForeignRedis, settings: MigrationSettings, key: str, idle_timeout_s: int) -> LinkisHash:
+    """Of Linkis."""
+    tickets = LinkisTickets(
+        key or DEFAULT_CRYPT_KEY, header=settings.prefix or DEFAULT_HEADER, user_suffix=settings.user_suffix
+    )
+    return LinkisHash(redis, LinkisSessions(redis, tickets, idle_timeout_s=idle_timeout_s), tickets, idle_timeout_s)
+
+
+def _strings(
+    redis: ForeignRedis, settings: MigrationSettings, key: str, idle_timeout_s: int, now_ms: Callable[[], int]
+) -> OldStore:
+    names = settings.principal_attributes
+    reader: Source
+    identify: Callable[[str], str] = _as_it_is
+    if settings.source == "flask-session":
+        prefix = settings.prefix or flask_session.PREFIX
+        reader = FlaskSessions(
+            redis,
+            prefix=prefix,
+            principals=names or flask_session.PRINCIPALS,
+            idle_timeout_s=idle_timeout_s,
+            secret_key=key,
+        )
+        if key:
+            identify = partial(_unsigned, key)
+    else:
+        prefix = settings.prefix or starsessions.PREFIX
+        reader = StarSessions(redis, principals=names, prefix=prefix, idle_timeout_s=idle_timeout_s)
+    return Strings(
+        settings.source,
+        redis,
+        reader,
+        prefix=prefix,
+        idle_timeout_s=idle_timeout_s,
+        identify=identify,
+        now_ms=now_ms,
+    )
+
+
+def _as_it_is(cookie: str) -> str:
+    return cookie
+
+
+def _unsigned(secret_key: str, cookie: str) -> str:
+    return flask_session.unsigned(cookie, secret_key) or ""

@@ -1,0 +1,177 @@
+"""Keeps exchanged sessions and their old stores in step, by one question an old store and round.
+
+    ended there          our session is revoked, everywhere
+    used here            the last use there is moved on, with `write_back`
+    ended here           it is ended there. Where the old store is away, that is asked for again
+                         each round, until it is done
+    expired here (idle)  it is forgotten; the old store judges by itself
+
+A round comes ROUNDS_PER_LEASE times a lease, so that an end there is heard in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Iterable
+
+from fastticket.core.ticket import decode_session_id
+from fastticket.errors import StoreUnavailable
+from fastticket.gateway.migration.held import Held, HeldSession
+from fastticket.gateway.migration.oldstores import OldStore
+from fastticket.sessions.ticketcache import TicketCache, checker_of
+from fastticket.stores.contract import Event
+from fastticket.tasks import end
+
+log = logging.getLogger("fastticket.gateway")
+
+ROUNDS_PER_LEASE = 2
+LATE_MAX = 10_000  # ends that the old stores still have to learn of
+KEPT_PART = 20  # a last use that is younger by a twentieth of the idle timeout is not written back
+LAST_WORD_S = 1.0
+TURN = 500  # sessions looked through in one turn of the loop
+
+
+class Watch:
+    """`counts`: by (source, result)."""
+
+    def __init__(self, cache: TicketCache, held: Held, counts: Counter[tuple[str, str]], lease_ms: int) -> None:
+        self._cache = cache
+        self._near = checker_of(cache).near
+        self._held = held
+        self._counts = counts
+        self._pause_s = lease_ms / 1000 / ROUNDS_PER_LEASE
+        self._late: dict[tuple[OldStore, str], None] = {}
+        self._away: set[OldStore] = set()
+        self._writes_back: dict[OldStore, int] = {}  # idle timeout there, s
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, stores: Iterable[OldStore], writes_back: dict[OldStore, int]) -> None:
+        """Begin the rounds. `writes_back`: the old stores whose sessions are kept alive, and their
+        idle timeouts, s.
+        """
+        self._writes_back = writes_back
+        self._task = asyncio.get_running_loop().create_task(self._go_round(list(stores)), name="fastticket-migration")
+
+    async def stop(self) -> None:
+        """No more rounds. The ends that are left are told once more."""
+        await end(self._task)
+        for store in {store for store, _ in self._late}:
+            with contextlib.suppress(StoreUnavailable, TimeoutError):
+                async with asyncio.timeout(LAST_WORD_S):
+                    await self._end_late(store)
+
+    def hear(self, event: Event) -> None:
+        """What became of a session, as our store's log says."""
+        if event.kind == "rotated":
+            self._held.rename(event.session_id, event.successor_id)
+        elif event.kind == "revoked" or (event.kind == "expired" and event.reason == "absolute"):
+            session = self._held.drop(event.session_id)
+            if session:
+                self._note_late(session.store, session.old_id)
+        elif event.kind == "expired":
+            self._held.drop(event.session_id)
+
+    async def end(self, store: OldStore, old_id: str) -> None:
+        """A session was ended here: end it there, now, or later if it does not answer."""
+        try:
+            await store.end([old_id])
+        except StoreUnavailable:
+            self._note_late(store, old_id)
+
+    @property
+    def late_count(self) -> int:
+        """How many ends the old stores still have to learn of."""
+        return len(self._late)
+
+    def _note_late(self, store: OldStore, old_id: str) -> None:
+        self._late[store, old_id] = None
+        if len(self._late) > LATE_MAX:
+            del self._late[next(iter(self._late))]
+            self._counts[store.source, "end_lost"] += 1
+
+    # --- rounds
+
+    async def _go_round(self, stores: list[OldStore]) -> None:
+        while True:
+            await asyncio.sleep(self._pause_s)
+            for store in stores:
+                try:
+                    await self._visit(store)
+                except StoreUnavailable as error:
+                    self._note_away(store, error)
+                except Exception:
+                    log.exception("[[migration]] %s: a round has failed", store.source)
+                else:
+                    self._note_back(store)
+
+    async def _visit(self, store: OldStore) -> None:
+        await self._end_late(store)
+        sessions = [session for session in self._held if session.store is store]
+        for first in range(0, len(sessions), TURN):
+            await self._compare(store, sessions[first : first + TURN])
+
+    async def _end_late(self, store: OldStore) -> None:
+        late = [old_id for of, old_id in self._late if of is store]
+        if late:
+            await store.end(late)
+            for old_id in late:
+                self._late.pop((store, old_id), None)
+
+    async def _compare(self, store: OldStore, sessions: list[HeldSession]) -> None:
+        uses = await store.uses([session.old_id for session in sessions])
+        now_ms, idle_timeout_s = self._cache.now_ms(), self._writes_back.get(store)
+        kept: dict[str, int] = {}
+        for session, seen_ms in zip(sessions, uses, strict=True):
+            if self._held.get(session.session_id) is not session:
+                continue  # it has ended meanwhile
+            if seen_ms is None:
+                await self._gone(session, now_ms)
+                continue
+            session.seen_ms = seen_ms
+            used_ms = self._used_ms(session, now_ms)
+            if idle_timeout_s and used_ms - seen_ms > idle_timeout_s * 1000 // KEPT_PART:
+                kept[session.old_id] = used_ms
+        if kept:
+            self._counts[store.source, "written_back"] += await store.keep(kept)
+
+    async def _gone(self, session: HeldSession, now_ms: int) -> None:
+        """The old store has no such session any more: somebody has ended it there. If nobody keeps
+        it alive there, it may only have been idle.
+        """
+        self._held.drop(session.session_id)
+        idle_timeout_ms = session.store.idle_timeout_s * 1000
+        if session.store not in self._writes_back and session.seen_ms and now_ms - session.seen_ms > idle_timeout_ms:
+            return
+        try:
+            await self._cache.revoke(session.session_id, session.principal)
+        except StoreUnavailable:
+            self._held.add(session)  # the next round tries again
+            raise
+        self._counts[session.store.source, "ended_there"] += 1
+
+    def _used_ms(self, session: HeldSession, now_ms: int) -> int:
+        """When our session was last used, as far as it is known here; 0: not known."""
+        deadline_ms = self._near.idle_deadline_ms(decode_session_id(session.session_id))
+        if deadline_ms and not session.idle_timeout_s:
+            session.used_ms = now_ms  # nothing says when; while it is held here it lives
+        elif deadline_ms:
+            used_ms = deadline_ms - session.idle_timeout_s * 1000 - self._near.slack_ms
+            session.used_ms = max(session.used_ms, min(used_ms, now_ms))
+        return session.used_ms
+
+    def _note_away(self, store: OldStore, error: StoreUnavailable) -> None:
+        if store not in self._away:
+            self._away.add(store)
+            log.error(
+                "[[migration]] %s: the old store does not answer: %s; those whom nobody knows here are told to try again",
+                store.source,
+                error,
+            )
+
+    def _note_back(self, store: OldStore) -> None:
+        if store in self._away:
+            self._away.discard(store)
+            log.warning("[[migration]] %s: the old store answers again", store.source)

@@ -78,6 +78,14 @@ def take_place(bound: socket.socket, address: Address) -> None:
             os.rename(bound.getsockname(), address.path)
 
 
+def duplicate(bound: socket.socket) -> socket.socket:
+    """Another descriptor of a socket, which outlives that one. ConfigError."""
+    try:
+        return bound.dup()
+    except OSError as error:
+        raise ConfigError(f"listen: {error.strerror}") from None
+
+
 def discard(bound: socket.socket) -> None:
     """Close a socket from `listen_beside` that is not needed after all, and remove its file."""
     if bound.family == socket.AF_UNIX:

@@ -17,6 +17,7 @@ from typing import Any
 from fastticket.errors import FastticketError, InvalidPrincipal, StoreUnavailable, TicketRefused, TooManySessions
 from fastticket.gateway.admin.refusals import Refused
 from fastticket.gateway.control import Inquiry, Told
+from fastticket.gateway.register import Register
 from fastticket.gateway.services import Services
 from fastticket.sessions.administration import Administration, Details, Issued
 from fastticket.sessions.events import EventStream
@@ -47,11 +48,13 @@ class Inquiries:
         cache: TicketCache,
         services: Services,
         drained: set[tuple[str, str]],
+        register: Register,
         tell: Callable[[Told], None],
     ) -> None:
         self._cache = cache
         self._services = services
         self._drained = drained
+        self._register = register
         self._administration = Administration(cache)
         self._tell = tell
         self._tasks: set[asyncio.Task[None]] = set()
@@ -155,6 +158,12 @@ class Inquiries:
         (self._drained.add if is_drained else self._drained.discard)(pair)
         self._services.follow_drains()
         return sorted(self._drained)
+
+    # --- the fleet
+
+    async def gateways(self) -> dict[str, Any]:
+        """The gateways that the store knows."""
+        return await self._register.view()
 
     # --- events
 

@@ -36,7 +36,7 @@ from fastticket.gateway.admin.access import Access, access_of
 from fastticket.gateway.admin.listener import AdminListener
 from fastticket.gateway.admin.recent import Recent
 from fastticket.gateway.admin.refusals import Refused
-from fastticket.gateway.binding import BACKLOG, discard, listen_beside, take_place
+from fastticket.gateway.binding import BACKLOG, discard, duplicate, listen_beside, take_place
 from fastticket.gateway.changes import heritage, obstacles
 from fastticket.gateway.exitcodes import BAD_USAGE, FAILED
 from fastticket.gateway.forking import fork_worker
@@ -376,10 +376,13 @@ class Supervisor:
         )
 
     def _bind_admin(self, config: Config) -> socket.socket | None:
-        """The admin listener of a coming generation. It is bound with every reload, also at the
-        same address: another process may have taken the place of the socket file.
+        """The admin listener of a coming generation. A Unix socket is bound with every reload:
+        another process may have taken the place of its file. A host and port stay bound: who has
+        just connected would be reset.
         """
-        address = config.admin_address()
+        address, present = config.admin_address(), self._present
+        if address and address.host and present and present.admin and present.config.admin_address() == address:
+            return duplicate(present.admin)
         return listen_beside(address, config.admin_access()) if address else None
 
     def _move_admin(self, admin: socket.socket | None, config: Config, access: Access) -> None:
@@ -408,6 +411,7 @@ class Supervisor:
             self._retire(before)
         # Last, because the loop runs meanwhile: a signal to stop finds everything in its place.
         self._move_admin(coming.admin, coming.config, coming.access)
+        self._answer_reload("")
 
     @staticmethod
     def _tell_keys(given: Given) -> None:
@@ -417,7 +421,6 @@ class Supervisor:
 
     def _tell_reloaded(self, before: Generation, coming: Generation, is_same_worker: bool) -> None:
         self._reloads["done"] += 1
-        self._answer_reload("")
         source, changed = coming.config.source, ", ".join(self._obstacles(before, coming))
         if is_same_worker:
             log.info("reloaded: the worker serves by %s, with the sessions that it holds", source)

@@ -127,7 +127,7 @@ class Worker:
         loop.add_signal_handler(signal.SIGUSR2, self._retire.set)
         loop.add_signal_handler(signal.SIGUSR1, self._reopen_logs)
         self._channel = channel
-        self._inquiries = Inquiries(self._cache, self._services, self._drained, channel.send)
+        self._inquiries = Inquiries(self._cache, self._services, self._drained, self.register, channel.send)
         channel.attach(loop, self._obey)
         channel.send(Ready())
         await _first_of(self._begin, self._stop, self._retire)

@@ -61,6 +61,7 @@ class AdminListener:
         self._files = files
         self._dispatcher = Dispatcher(gateway, self.audit)
         self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None  # what it listens on
         self._access: Access | None = None
         self._connections: dict[asyncio.StreamWriter, None] = {}  # that have not asked yet, the oldest one first
         self._operations = 0
@@ -71,16 +72,30 @@ class AdminListener:
         end: their readers ask again, and go on where they were.
         """
         await self.close()
-        self._access = access
+        self._access, self._listener = access, listener
         if listener:
             self._server = await asyncio.start_server(self._serve, sock=listener, limit=HEAD_BYTES_MAX)
 
     async def close(self) -> None:
-        """Stop accepting connections, and end streams."""
+        """Accept the connections that wait, and no more, and end streams."""
         if self._server:
+            await self._accept_waiting()
             self._server.close()
             self._server = None
         await end(*self._streams)
+
+    async def _accept_waiting(self) -> None:
+        """Those that are in the queue of the socket: they would be reset with it."""
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError):
+            while self._listener:
+                accepted, _ = self._listener.accept()
+                accepted.setblocking(False)
+                await loop.connect_accepted_socket(self._protocol, accepted)
+
+    def _protocol(self) -> asyncio.StreamReaderProtocol:
+        """What `asyncio.start_server` makes of a connection."""
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(limit=HEAD_BYTES_MAX), self._serve)
 
     # --- a connection
 

@@ -75,6 +75,17 @@ TABLE: tuple[Operation, ...] = (
     Operation("GET", "/v1/status", "status", "What this gateway is and does.", status.show_status, status.STATUS),
     Operation(
         "GET",
+        "/v1/gateways",
+        "gateways",
+        "The gateways of the fleet, as far as the store knows them; this one first.",
+        status.show_gateways,
+        status.GATEWAYS,
+        text="Each announces itself in the store every few seconds, with figures of that time. One that has ended "
+        "without a word is gone after 15 s. `unknown_since_ms`: since when the store does not answer.",
+        refusals=OF_WORKER,
+    ),
+    Operation(
+        "GET",
         "/v1/workers",
         "workers",
         "The worker processes, and their threads.",

@@ -11,7 +11,8 @@ from typing import Any
 from fastticket.gateway.admin.contract import Call
 from fastticket.gateway.admin.gateway import Gateway
 from fastticket.gateway.admin.refusals import Refused
-from fastticket.gateway.admin.shapes import FLAG, NUMBER, TEXT, TEXTS, WHOLE, listed, optional, record, table
+from fastticket.gateway.admin.schema import Schema
+from fastticket.gateway.admin.shapes import FLAG, NUMBER, TEXT, TEXTS, TIME, WHOLE, listed, optional, record, table
 from fastticket.gateway.snapshot import is_store_away
 from fastticket.gateway.writer import to_tables, without_secrets
 from fastticket.stores import without_password
@@ -41,6 +42,21 @@ WORKER = record(
     retiring_configurations=WHOLE,
     threads=listed(THREAD),
 )
+FIGURES: Schema = {"type": "object", "description": "of the last seconds; none at first"}
+CARD: Schema = {
+    **record(
+        id=TEXT,
+        host=TEXT,
+        pid=WHOLE,
+        started_ms=TIME,
+        version=TEXT,
+        admin=optional(TEXT),
+        is_leaving=FLAG,
+        figures=FIGURES,
+    ),
+    "additionalProperties": {},  # of another version
+}
+GATEWAYS = record(self=TEXT, known_at_ms=optional(TIME), unknown_since_ms=optional(TIME), gateways=listed(CARD))
 STATUS = record(
     version=TEXT,
     python=TEXT,
@@ -89,6 +105,11 @@ async def show_status(gateway: Gateway, _call: Call) -> Any:
 async def show_workers(gateway: Gateway, _call: Call) -> Any:
     """GET /v1/workers"""
     return {"workers": gateway.worker_states()}
+
+
+async def show_gateways(gateway: Gateway, _call: Call) -> Any:
+    """GET /v1/gateways"""
+    return await gateway.inquire("gateways", {})
 
 
 async def show_store(gateway: Gateway, _call: Call) -> Any:

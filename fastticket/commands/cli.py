@@ -23,7 +23,7 @@ from fastticket.commands.demo import demo
 from fastticket.commands.examples import add_examples
 from fastticket.commands.keys import add_key_commands
 from fastticket.commands.migrate import add_migrate_commands
-from fastticket.commands.moving import add_export, add_import
+from fastticket.commands.moving import add_copy, add_export, add_import
 from fastticket.commands.options import (
     DEFAULT_LISTEN,
     JSON_ANYWAY_HELP,
@@ -192,6 +192,7 @@ COMMANDS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None]], ...]
     ("export", "write all sessions with their attributes to a file", add_export),
     ("import", "bring the sessions of an exported file into a store", add_import),
     ("migrate", "move the sessions of another system here; delete nothing there", add_migrate_commands),
+    ("copy", "copy all sessions into the store's mirror, while gateways serve", add_copy),
     ("probe", "ask a running gateway whether it is ready or healthy: exit code 0 or 1", _probe),
     ("check-config", "check a configuration, and print it in full", _check_config),
     ("schema", "print the JSON Schema of what a command prints with --json", _schema),

@@ -78,6 +78,9 @@ EXAMPLES: Mapping[str, Sequence[tuple[str, str]]] = {
             "and what has no counterpart, a line each",
         ),
     ],
+    "copy": [
+        (f"fastticket copy {CONFIG} --mirror sqlite:///mirror.db", "again and again, if it was killed"),
+    ],
     "probe": [
         (f"fastticket probe {CONFIG}", "exit code 0: ready"),
         ("fastticket probe healthz --admin unix:admin.sock", "exit code 0: healthy"),

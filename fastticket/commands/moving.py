@@ -1,9 +1,10 @@
-"""`export` and `import`: all sessions of a store to a file, and into a store."""
+"""`export`, `import` and `copy`: all sessions to a file, out of a file, into the store's mirror."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +14,10 @@ from fastticket.commands import terminal
 from fastticket.commands.options import add_store, store_config_of
 from fastticket.commands.progress import progress
 from fastticket.commands.store import opened
+from fastticket.errors import ConfigError
 from fastticket.gateway.settings import Config
 from fastticket.moving import dump
+from fastticket.moving.copying import copy_store
 from fastticket.moving.exporting import export_sessions
 from fastticket.moving.importing import Imported, import_sessions
 from fastticket.moving.journal import Journal
@@ -24,6 +27,8 @@ from fastticket.stores import without_password
 KEY_FILE_HELP = "seal the file with the secret in this one: 32 random bytes or more, in base64"
 KEY_FILE_OF_IMPORT_HELP = "the secret that the file was sealed with"
 RATE_HELP = "sessions a second at most (default: as many as the store takes)"
+MIRROR_HELP = "where to (default: [store] mirror_url)"
+CLOCKS_APART_MS = 1000
 PROGRESS_HELP = "where it is written down what is done (default: FILE.progress)"
 
 
@@ -45,6 +50,14 @@ def add_import(command: argparse.ArgumentParser) -> None:
     add_rate(command)
     add_store(command)
     command.set_defaults(run=_run_import)
+
+
+def add_copy(command: argparse.ArgumentParser) -> None:
+    """The options of `copy`."""
+    command.add_argument("--mirror", metavar="URL", help=MIRROR_HELP)
+    add_rate(command)
+    add_store(command)
+    command.set_defaults(run=_run_copy)
 
 
 def add_rate(command: argparse.ArgumentParser) -> None:
@@ -104,6 +117,32 @@ async def _import(config: Config, options: argparse.Namespace) -> int:
         if journal:
             journal.close()
     print_imported(imported, options.dry_run, options.json)
+    return 0
+
+
+def _run_copy(options: argparse.Namespace) -> int:
+    config = store_config_of(options, "copy")
+    mirror_url = options.mirror or config.store.mirror_url
+    if not mirror_url:
+        raise ConfigError("copy needs --mirror URL, or [store] mirror_url in the file of --config: where to?")
+    mirror = dataclasses.replace(config, store=dataclasses.replace(config.store, url=mirror_url, mirror_url=""))
+    truth = dataclasses.replace(config, store=dataclasses.replace(config.store, mirror_url=""))
+    return asyncio.run(_copy(truth, mirror, options))
+
+
+async def _copy(truth_config: Config, mirror_config: Config, options: argparse.Namespace) -> int:
+    async with opened(truth_config) as truth, opened(mirror_config, creates=True) as mirror:
+        with progress("copy", "sessions", await truth.count()) as advance:
+            copied = await copy_store(truth, mirror, rate_per_s=options.rate, advance=advance)
+    if options.json:
+        terminal.print_json(dataclasses.asdict(copied))
+        return 0
+    print(f"{copied.sessions} sessions, {copied.written} of them written to the mirror")
+    print(f"{copied.ended} that it does not take: it knows that they have ended")
+    what = "ended there" if copied.strays_ended else "left alone: gateways use it as their store already"
+    print(f"{copied.strays} that only the mirror had, {what}")
+    if abs(copied.clock_ahead_ms) > CLOCKS_APART_MS:
+        print(f"fastticket: the mirror's clock is {copied.clock_ahead_ms} ms ahead: set the clocks", file=sys.stderr)
     return 0
 
 

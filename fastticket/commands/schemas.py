@@ -187,6 +187,19 @@ SCHEMAS: Mapping[str, tuple[str, Schema]] = {
             }
         ),
     ),
+    "copy": (
+        "",
+        members(
+            {
+                "sessions": COUNT,
+                "written": COUNT,
+                "ended": {**COUNT, "description": "which the mirror does not take: it knows that they have ended"},
+                "strays": {**COUNT, "description": "which only the mirror had"},
+                "strays_ended": YES_NO,
+                "clock_ahead_ms": {"type": "integer", "description": "the mirror's"},
+            }
+        ),
+    ),
     "probe": (
         "What the page says, /readyz first.",
         {

@@ -13,7 +13,7 @@ from fastticket.gateway.settings import Config
 #: processes on the store rely on.
 FIXED = {
     "ticket": ("audience",),
-    "store": ("url", "flush_interval_ms", "lease_ms", "touch_resolution_ms"),
+    "store": ("url", "mirror_url", "flush_interval_ms", "lease_ms", "touch_resolution_ms"),
     "cache": ("capacity",),
 }
 

@@ -23,7 +23,7 @@ from fastticket.gateway.addresses import Access, Address, parse_access, parse_ad
 from fastticket.gateway.problems import place_of
 from fastticket.keyfile import read_keys
 from fastticket.sessions.settings import LimitPolicy, OutagePolicy, Settings
-from fastticket.stores import read_url
+from fastticket.stores import read_urls
 from fastticket.stores.contract import Store
 from fastticket.web.cookies import TicketCookie
 
@@ -121,6 +121,7 @@ class StoreSettings:
     """`[store]`"""
 
     url: str = "sqlite:///fastticket.db"
+    mirror_url: str = ""
     flush_interval_ms: int = Settings.flush_interval_ms
     lease_ms: int = Settings.lease_ms
     touch_resolution_ms: int = Settings.touch_resolution_ms
@@ -300,7 +301,8 @@ class Config:
         """What the files contain that the store's URL names, passwords and certificates: who made a
         store by it has to make another one when they change.
         """
-        options = urllib.parse.parse_qsl(self.store.url.partition("?")[2])
+        urls = (self.store.url, self.store.mirror_url)
+        options = [option for url in urls for option in urllib.parse.parse_qsl(url.partition("?")[2])]
         paths = [self.base / value for name, value in options if name.endswith(("file", "_certs"))]
         return tuple(hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b"" for path in paths)
 
@@ -320,7 +322,7 @@ class Config:
         the password file again.
         """
         try:
-            return read_url(self.store.url, base=self.base)
+            return read_urls(self.store.url, self.store.mirror_url, base=self.base)
         except ConfigError as error:
             raise self._error("[store] url", str(error).removeprefix("store url: ")) from None
 

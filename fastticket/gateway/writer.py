@@ -45,7 +45,11 @@ def without_secrets(config: Config) -> Config:
     """
     return dataclasses.replace(
         config,
-        store=dataclasses.replace(config.store, url=without_password(config.store.url)),
+        store=dataclasses.replace(
+            config.store,
+            url=without_password(config.store.url),
+            mirror_url=without_password(config.store.mirror_url) if config.store.mirror_url else "",
+        ),
         route=[
             dataclasses.replace(route, request_headers=dict.fromkeys(route.request_headers, SECRET))
             for route in config.route

@@ -12,17 +12,31 @@ from fastticket.errors import ConfigError
 from fastticket.stores.contract import Store
 
 
-def open_store(url: str, *, base: Path | None = None, creates: bool = True) -> Store:
+def open_store(url: str, *, mirror_url: str = "", base: Path | None = None, creates: bool = True) -> Store:
     """Make the store that a URL names; `TicketCache` opens it.
 
     `sqlite:///relative/path`, `sqlite:////absolute/path` or `sqlite://:memory:`;
     `redis://[user:password@]host:port/db`, `rediss://`, `unix://`,
     `redis+sentinel://host:port,host:port/master` or `redis+cluster://host:port,host:port`
     (docs/how-to/redis.md). Relative paths are relative to `base`, by default the working directory.
+    `mirror_url`: a second store, which gets every change, too (docs/how-to/move-store.md).
     Without `creates`, a place where there is no store yet is a ConfigError when it is opened.
     ConfigError: not a URL of a store.
     """
-    return read_url(url, base=base)(creates)
+    return read_urls(url, mirror_url, base=base)(creates)
+
+
+def read_urls(url: str, mirror_url: str, *, base: Path | None = None) -> Callable[[bool], Store]:
+    """As `read_url`, of a store with its mirror; "": without one. ConfigError."""
+    make = read_url(url, base=base)
+    if not mirror_url:
+        return make
+    if mirror_url == url:
+        raise ConfigError("mirror_url: it is the store's own URL; name another one, or leave it out")
+    from fastticket.stores.mirrored import MirroredStore
+
+    make_mirror = read_url(mirror_url, base=base)
+    return lambda creates: MirroredStore(make(creates), make_mirror(creates))
 
 
 def read_url(url: str, *, base: Path | None = None) -> Callable[[bool], Store]:

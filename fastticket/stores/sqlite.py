@@ -437,6 +437,8 @@ class SQLiteStore:
 
     def _rotate(self, session_id: str, successor: StoredSession) -> bool:
         with self._writing() as db:
+            if self._deadline(db, successor.id, successor.principal) is not None:
+                return True  # done already
             changed = db.execute(
                 "UPDATE live SET session_id = ?, idle_deadline_ms = ?, created_ms = ?, idle_timeout_s = ?, absolute_lifetime_s = ? "
                 "WHERE session_id = ? AND principal = ?",

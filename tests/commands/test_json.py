@@ -110,6 +110,8 @@ def test_export_and_import(printed, tmp_path):
     for option in (["--dry-run"], []):
         code, imported = printed("import", str(tmp_path / "out"), *store, *option)
         assert (code, imported["created"], imported["dry_run"]) == (0, told["sessions"], bool(option))
+    code, copied = printed("copy", *CONFIG, "--mirror", f"sqlite:///{tmp_path}/mirror.db")
+    assert (code, copied["sessions"], copied["written"]) == (0, told["sessions"], told["sessions"])
 
 
 def test_keys(printed, site, tmp_path):

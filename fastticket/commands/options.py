@@ -18,7 +18,10 @@ DEFAULT_LISTEN = "127.0.0.1:8080"
 DEFAULT_UPSTREAM = "127.0.0.1:9001"
 SIZES = ("threads", "workers")  # of which one is given, or none
 
-CONFIG_HELP = "TOML, see reference/configuration in the documentation; or linkis.properties"
+CONFIG_HELP = (
+    "TOML, see reference/configuration in the documentation; or Linkis' *.properties; repeatable, the later one wins"
+)
+VERBOSE_HELP = "name each setting of Linkis' files that is ignored"
 LISTEN_HELP = "host:port, [v6]:port, unix:PATH or fd:N; repeatable"
 UPSTREAM_HELP = "host:port or unix:PATH; repeatable"
 STORE_HELP = "where the sessions are (default: FASTTICKET_STORE)"
@@ -35,7 +38,12 @@ JSON_ANYWAY_HELP = "for programs; it is JSON without this option, too"
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """--config"""
-    parser.add_argument("--config", type=Path, metavar="FILE", help=CONFIG_HELP)
+    parser.add_argument("--config", type=Path, action="append", metavar="FILE", help=CONFIG_HELP)
+
+
+def add_verbose(parser: argparse.ArgumentParser) -> None:
+    """--verbose: for commands that say what of a configuration is ignored."""
+    parser.add_argument("--verbose", action="store_true", help=VERBOSE_HELP)
 
 
 def add_addresses(parser: argparse.ArgumentParser) -> None:
@@ -92,14 +100,14 @@ def config_of(options: argparse.Namespace) -> Config:
     """
     names = ("listen", "upstream", "store", "keys", *SIZES)
     given = {name: value for name in names if (value := getattr(options, name, None))}
-    if options.config and is_linkis(options.config):
-        return _linkis_config(options.config, given)
+    if options.config and any(map(is_linkis, options.config)):
+        return _linkis_config(options.config, given, names_ignored=getattr(options, "verbose", False))
     if options.config:
         if given:
             raise ConfigError(
                 f"--{next(iter(given))} does not go with --config, whose file sets it; leave one of them out"
             )
-        return load_config(options.config)
+        return load_config(*options.config)
     return simple_config(
         given.get("listen", [DEFAULT_LISTEN]),
         given.get("upstream", [DEFAULT_UPSTREAM]),
@@ -124,19 +132,26 @@ def names_store(options: argparse.Namespace) -> bool:
 
 
 def is_linkis(path: Path) -> bool:
-    """Whether --config names a linkis.properties."""
+    """Whether --config names a file of Linkis."""
     return path.suffix == ".properties"
 
 
-def _linkis_config(path: Path, given: dict[str, Any]) -> Config:
-    """Linkis' file does not contain addresses, keys and the number of threads: options do."""
+def _linkis_config(paths: list[Path], given: dict[str, Any], *, names_ignored: bool) -> Config:
+    """Linkis' files do not contain addresses, keys and the number of threads: options do."""
+    named = ", ".join(map(str, paths))
+    if not all(map(is_linkis, paths)):
+        raise ConfigError(
+            f"{named}: a file of Linkis and one of fastticket do not go together; `fastticket check-config` makes one of "
+            "fastticket of Linkis'"
+        )
     if "store" in given:
-        raise ConfigError(f"--store does not go with {path}, which sets it; leave one of them out")
+        raise ConfigError(f"--store does not go with {named}, which sets it; leave one of them out")
     keys = str(Path(given["keys"]).absolute()) if "keys" in given else ""
     return load_linkis(
-        path,
+        paths,
         given.get("listen", [DEFAULT_LISTEN]),
         given.get("upstream", [DEFAULT_UPSTREAM]),
         keys,
         {name: given[name] for name in SIZES if name in given},
+        names_ignored=names_ignored,
     )

@@ -29,10 +29,10 @@ def serve(options: argparse.Namespace) -> int:
     """Run a gateway until SIGTERM; the exit code. FastticketError."""
     if not options.config and not options.upstream:
         raise ConfigError("serve needs --config FILE, or --upstream host:port")
-    if not options.upstream and is_linkis(options.config):
-        config_of(options)  # errors in the file come first
+    if not options.upstream and any(map(is_linkis, options.config)):
+        config_of(options)  # errors in the files come first
         raise ConfigError(
-            f"{options.config} does not say what is behind the gateway: serve needs --upstream host:port, too"
+            f"{options.config[0]} does not say what is behind the gateway: serve needs --upstream host:port, too"
         )
     if options.trial:
         inherited()

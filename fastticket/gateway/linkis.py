@@ -1,23 +1,24 @@
-"""Reads Apache Linkis' `linkis.properties` as a configuration.
+"""Reads Apache Linkis' own files, `linkis.properties` and `linkis-mg-gateway.properties`, as a
+configuration.
 
-A key that has nothing to do with the gateway's sessions is ignored with a warning. A key about
-sessions that is not understood is an error, because ignoring it could admit requests that Linkis
-refuses. docs/how-to/linkis.md says what each key becomes.
+A setting that has nothing to do with the gateway's sessions is ignored, and one line says how many
+were. One about sessions that is not understood is an error, and so is one that makes Linkis refuse
+requests which fastticket would admit. docs/how-to/linkis.md says what each setting becomes.
 """
 
 from __future__ import annotations
 
-import codecs
+import dataclasses
 import logging
 import re
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fastticket.errors import ConfigError
 from fastticket.gateway.exemption import Exemption
-from fastticket.gateway.properties import WHITE, MalformedProperties, read_properties
+from fastticket.gateway.linkisfiles import MARK, LinkisFiles
 from fastticket.gateway.reader import read_config
 from fastticket.gateway.settings import Config, StoreSettings, TicketSettings
 
@@ -32,21 +33,57 @@ PASS_BY_REGEX = "wds.linkis.gateway.no.auth.url.regex"  # noqa: S105
 SSL = "wds.linkis.server.security.ssl"
 DOMAIN_SWITCH = "wds.linkis.gateway.cookie.domain.setup.switch"
 DOMAIN_LEVEL = "wds.linkis.gateway.domain.level"
+VERSION = "wds.linkis.server.version"
+REFERER = "wds.linkis.server.security.referer.validate"
+WHITELIST = "wds.linkis.enable.gateway.auth"
+SSO = "wds.linkis.gateway.conf.enable.sso"
+TEST_MODE = "wds.linkis.test.mode"
+PROXY_USER = "wds.linkis.gateway.conf.enable.proxy.user"
 
-KNOWN = {
-    *(REDIS + name for name in ("cache.enabled", "host", "port", "password")),
-    *(REDIS + "sentinel." + name for name in ("master", "nodes", "password")),
-    *(TIMEOUT, COOKIE, PASS_BY_USER, PASS_BY_CONF, PASS_BY_REGEX, SSL, DOMAIN_SWITCH, DOMAIN_LEVEL),
+#: What is understood, with Linkis' built-in values.
+DEFAULTS = {
+    REDIS + "cache.enabled": "false",
+    REDIS + "host": "127.0.0.1",
+    REDIS + "port": "6379",
+    REDIS + "password": "",
+    REDIS + "sentinel.master": "",
+    REDIS + "sentinel.nodes": "",
+    REDIS + "sentinel.password": "",
+    TIMEOUT: "2h",
+    COOKIE: "linkis_user_session_ticket_id_v1",
+    PASS_BY_USER: "",
+    PASS_BY_CONF: "/dws/",
+    PASS_BY_REGEX: ".*visualis.*share.*",
+    SSL: "false",
+    DOMAIN_SWITCH: "false",
+    DOMAIN_LEVEL: "3",
+    VERSION: "v1",
+    **dict.fromkeys((REFERER, WHITELIST, SSO, TEST_MODE, PROXY_USER), "false"),
 }
 #: Keys with these prefixes decide who is admitted: they are understood, or refused.
 OF_SESSIONS = ("linkis.session.", "wds.linkis.session.", "wds.linkis.server.web.session.")
+#: With these, Linkis refuses requests that fastticket would admit.
+STRICTER = {
+    REFERER: "Linkis refuses requests by their Referer",
+    WHITELIST: "Linkis admits the addresses of auth.txt only",
+}
+#: With these, Linkis admits requests that fastticket refuses, or as another user.
+OTHERWISE = {
+    SSO: "fastticket asks no single sign-on: a login service behind it does, and sends X-Ticket-Login",
+    TEST_MODE: "Linkis admits everybody as a test user; fastticket admits nobody without a login",
+    PROXY_USER: "fastticket maps no user to another: a login service names the user that services are to see",
+}
 
-LINKIS_COOKIE = "linkis_user_session_ticket_id_v1"
-LINKIS_LOGIN = "/api/rest_j/v1/user/login"
-LINKIS_PUBLIC_KEY = "/api/rest_j/v1/user/publicKey"  # the login page asks for it
-MARK = "\ufeff"
-LINKIS_TIMEOUT = "2h"
-LINKIS_DOMAIN_LEVEL = 3
+UPSTREAM = "linkis"
+#: What Linkis' files do not contain.
+OF_OPTIONS = {
+    "[gateway] listen": "--listen, or 127.0.0.1:8080",
+    "[gateway] threads": "--threads, or 1",
+    "[ticket] keys": "--keys, or the environment's FASTTICKET_KEYS",
+    f"[[upstream]] {UPSTREAM}": "--upstream",
+}
+#: What Spring tells of a service. Services leave it open because only the gateway reaches them.
+ACTUATOR = "/actuator"
 UNIT_S = {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "": 1e-3}
 
 #: An expression that matches this path matches everything.
@@ -58,133 +95,145 @@ PLAIN_PREFIX = re.compile(r"\^?(/(?:[A-Za-z0-9_/-]|\\?\.(?![*+?{]))*?)/?(?:(?:\(
 
 
 def load_linkis(
-    path: Path, listen: Iterable[str], upstream: Iterable[str], keys: str, sizes: Mapping[str, int] | None = None
+    paths: Sequence[Path],
+    listen: Iterable[str],
+    upstream: Iterable[str],
+    keys: str,
+    sizes: Mapping[str, int] | None = None,
+    *,
+    names_ignored: bool = False,
 ) -> Config:
-    """Read a file. What it does not contain comes as arguments: addresses to listen on, servers of
-    the upstream, the key file, and `sizes`: threads, or workers. ConfigError.
+    """Read files, of which a later one wins. What they do not contain comes as arguments: addresses
+    to listen on, servers of the upstream, the key file, and `sizes`: threads, or workers.
+    `names_ignored`: name each setting that is ignored, in a line of its own. ConfigError.
     """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    properties = _properties(raw, str(path))
-    _name_the_unknown(properties, str(path))
+    files = LinkisFiles(paths, DEFAULTS)
+    _look_at_names(files, names_ignored)
+    _look_at_switches(files)
+    origins = dict(OF_OPTIONS)
     table = {
         "gateway": {"listen": list(listen), **(sizes or {})},
-        "ticket": _ticket(properties, str(path)) | {"keys": keys},
-        "store": {"url": _store_url(properties, str(path))},
-        "upstream": [{"name": "linkis", "servers": list(upstream)}],
-        "route": _routes(properties, str(path)),
+        "ticket": _ticket(files, origins) | {"keys": keys},
+        "store": {"url": _store_url(files, origins)},
+        "upstream": [{"name": UPSTREAM, "servers": list(upstream)}],
+        "route": _routes(files, origins),
     }
-    return read_config(table, str(path), path.parent)
+    return dataclasses.replace(read_config(table, files.source, paths[0].parent), origins=origins)
 
 
-def _properties(raw: bytes, source: str) -> dict[str, str]:
-    """The properties of a file. Values are stripped of white space, except passwords, which stay as
-    Java reads them. ConfigError.
-    """
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise ConfigError(
-            f"{source}: is UTF-16, which Linkis does not read; save it as UTF-8 without a byte order mark"
-        )
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")  # as Java reads it
-    try:
-        properties = read_properties(text)
-    except MalformedProperties as error:
-        raise ConfigError(f"{source}: {error}; Linkis does not read such a file either") from None
-    for name, value in properties.items():
-        if not _is_text(name + value):
-            raise ConfigError(
-                f"{source}: {name.encode(errors='backslashreplace').decode()}: has half a character (a \\uD800 to \\uDFFF by itself)"
-            )
-        if not name.endswith("password"):
-            properties[name] = value.strip(WHITE)
-        elif value.strip(WHITE) != value and name in KNOWN:
-            log.warning("%s: %s: ends in white space, which Java takes for a part of it", source, name)
-    return properties
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _name_the_unknown(properties: Mapping[str, str], source: str) -> None:
-    for name in properties:
+def _look_at_names(files: LinkisFiles, names_ignored: bool) -> None:
+    """Refuse what is about sessions and not understood; say what is ignored."""
+    ignored = []
+    for name in files.names():
         marked = name.removeprefix(MARK)
-        if name != marked and (marked in KNOWN or marked.startswith(OF_SESSIONS)):
+        if name != marked and (marked in DEFAULTS or marked.startswith(OF_SESSIONS)):
             raise ConfigError(
-                f"{source}: begins with a byte order mark, which Java takes for a part of the first name: Linkis does not see "
-                f"{marked}; save it without the mark"
+                f"{files.source_of(name)}: begins with a byte order mark, which Java takes for a part of the first name: "
+                f"Linkis does not see {marked}; save it without the mark"
             )
         if name != marked:
             log.warning(
                 "%s: begins with a byte order mark, which Java takes for a part of the first name; save it without",
-                source,
+                files.source_of(name),
             )
-            continue
-        if name in KNOWN:
-            continue
-        if name.startswith(OF_SESSIONS):
-            raise ConfigError(f"{source}: {name}: is about sessions, and fastticket does not know it; take it out")
-        log.warning("%s: %s: unknown, ignored", source, name)
+        elif name not in DEFAULTS and name.startswith(OF_SESSIONS):
+            raise ConfigError(f"{files.where(name)}: is about sessions, and fastticket does not know it; take it out")
+        elif name not in DEFAULTS:
+            ignored.append(name)
+    for name in ignored if names_ignored else ():
+        log.warning("%s: is not about the gateway's sessions: ignored", files.where(name))
+    if ignored and not names_ignored:
+        count = f"{len(ignored)} settings are" if len(ignored) > 1 else "1 setting is"
+        log.warning("%s: %s not about the gateway's sessions: ignored; --verbose names each", files.source, count)
 
 
-def _ticket(properties: Mapping[str, str], source: str) -> dict[str, Any]:
-    idle_timeout_s = _seconds(properties.get(TIMEOUT) or LINKIS_TIMEOUT, source)
+def _look_at_switches(files: LinkisFiles) -> None:
+    for name, reason in STRICTER.items():
+        if files.switch(name):
+            raise ConfigError(f"{files.where(name)}: {reason}, and fastticket does not: let the proxy in front do it")
+    for name, reason in OTHERWISE.items():
+        if files.switch(name):
+            log.warning("%s: %s", files.where(name), reason)
+
+
+def _ticket(files: LinkisFiles, origins: dict[str, str]) -> dict[str, Any]:
+    idle_timeout_s = _seconds(files)
     table: dict[str, Any] = {
-        "cookie": properties.get(COOKIE) or LINKIS_COOKIE,
-        "cookie_secure": _switch(properties, SSL, source),
+        "cookie": files.value(COOKIE),
+        "cookie_secure": files.switch(SSL),
         "idle_timeout_s": idle_timeout_s,
         "absolute_lifetime_s": max(TicketSettings.absolute_lifetime_s, idle_timeout_s),
     }
-    if _switch(properties, DOMAIN_SWITCH, source):
-        table["cookie_domain_level"] = _whole(properties, DOMAIN_LEVEL, LINKIS_DOMAIN_LEVEL, source)
+    named = {"cookie": [COOKIE], "cookie_secure": [SSL], "idle_timeout_s": [TIMEOUT]}
+    if files.switch(DOMAIN_SWITCH):
+        table["cookie_domain_level"] = files.whole(DOMAIN_LEVEL)
+        named["cookie_domain_level"] = [DOMAIN_SWITCH, DOMAIN_LEVEL]
+    origins |= {f"[ticket] {key}": files.origin(*names) for key, names in named.items()}
     return table
 
 
-def _store_url(properties: Mapping[str, str], source: str) -> str:
-    if not _switch(properties, REDIS + "cache.enabled", source):
+def _store_url(files: LinkisFiles, origins: dict[str, str]) -> str:
+    if not files.switch(REDIS + "cache.enabled"):
+        origins["[store] url"] = f"{files.origin(REDIS + 'cache.enabled')}: the sessions are in a file"
         return StoreSettings.url
-    password = properties.get(REDIS + "password", "")
+    password, master = files.value(REDIS + "password"), files.value(REDIS + "sentinel.master")
     credentials = f":{urllib.parse.quote(password, safe='')}@" if password else ""
-    master = properties.get(REDIS + "sentinel.master", "")
-    if master:
-        nodes = properties.get(REDIS + "sentinel.nodes", "").replace(" ", "")
-        if not nodes:
-            raise ConfigError(f"{source}: {REDIS}sentinel.nodes: missing; write host:port,host:port")
-        secret = properties.get(REDIS + "sentinel.password", "")
-        option = f"?sentinel_password={urllib.parse.quote(secret, safe='')}" if secret else ""
-        return f"redis+sentinel://{credentials}{nodes}/{urllib.parse.quote(master, safe='')}{option}"
-    host = properties.get(REDIS + "host") or "127.0.0.1"
-    return f"redis://{credentials}{host}:{_whole(properties, REDIS + 'port', 6379, source)}/0"
+    if not master:
+        origins["[store] url"] = files.origin(*(REDIS + name for name in ("host", "port", "password")))
+        return f"redis://{credentials}{files.value(REDIS + 'host')}:{files.whole(REDIS + 'port')}/0"
+    if files.has(REDIS + "host"):
+        log.warning("%s: there is a Sentinel master, too: Sentinel wins, as in Linkis", files.where(REDIS + "host"))
+    origins["[store] url"] = files.origin(
+        *(REDIS + name for name in ("sentinel.master", "sentinel.nodes", "sentinel.password", "password"))
+    )
+    nodes, secret = files.value(REDIS + "sentinel.nodes").replace(" ", ""), files.value(REDIS + "sentinel.password")
+    if not nodes:
+        raise ConfigError(f"{files.where(REDIS + 'sentinel.nodes')}: missing; write host:port,host:port")
+    option = f"?sentinel_password={urllib.parse.quote(secret, safe='')}" if secret else ""
+    return f"redis+sentinel://{credentials}{nodes}/{urllib.parse.quote(master, safe='')}{option}"
 
 
-def _routes(properties: Mapping[str, str], source: str) -> list[dict[str, Any]]:
+# --- routes
+
+
+def _routes(files: LinkisFiles, origins: dict[str, str]) -> list[dict[str, Any]]:
     # Where the expression matches, Linkis still looks at a ticket that comes along, and names its
     # user to the service: auth = "optional".
-    plain, rest = _alternatives(properties.get(PASS_BY_REGEX, "").strip())
+    api = f"/api/rest_j/{files.value(VERSION)}"
+    login, public_key, offline = f"{api}/user/login", f"{api}/user/publicKey", f"{api}/offline"
+    plain, rest = _alternatives(files.value(PASS_BY_REGEX))
     paths = [(PASS_BY_REGEX, "optional", path) for path in plain]
     for name in (PASS_BY_USER, PASS_BY_CONF):
-        paths += [(name, "none", path.strip()) for path in properties.get(name, "").split(",")]
-    free = {LINKIS_PUBLIC_KEY: {"path": LINKIS_PUBLIC_KEY, "auth": "none"}}
+        paths += [(name, "none", path.strip()) for path in files.value(name).split(",")]
+    routes: list[dict[str, Any]] = [
+        {"path": login, "auth": "optional", "login": True},
+        {"path": public_key, "auth": "none"},
+        {"path": offline, "auth": "required"},
+        {"path": "/", "auth": "required", "exempt": _exemption(files, rest)},
+    ]
+    origins |= {
+        f"[[route]] {login}": "Linkis' login; a login ends the session that the client came with",
+        f"[[route]] {public_key}": "the login page asks for it",
+        f"[[route]] {offline}": "never public, whatever the files say: it takes an instance out of service",
+        "[[route]] /": f"all the rest needs a ticket; exempt: {files.origin(PASS_BY_REGEX)}",
+    }
     for name, auth, path in paths:
         prefix = path.rstrip("/")
         if path and not prefix:
-            raise ConfigError(f"{source}: {name}: {path} would let everybody in everywhere; name what is public")
-        if prefix and prefix != LINKIS_LOGIN:
-            free[prefix] = {"path": prefix, "auth": auth}
-    return [
-        {"path": LINKIS_LOGIN, "auth": "optional", "login": True},
-        *free.values(),
-        {"path": "/", "auth": "required", "exempt": _exemption(rest, source)},
-    ]
+            raise ConfigError(f"{files.where(name)}: {path} would let everybody in everywhere; name what is public")
+        if _is_below(prefix, offline) or (name == PASS_BY_USER and _is_below(prefix, ACTUATOR)):
+            log.warning(
+                "%s: %s needs a ticket all the same: services leave it open to gateways", files.where(name), path
+            )
+        elif prefix and prefix not in (login, public_key):
+            routes = [route for route in routes if route["path"] != prefix]
+            routes.insert(-1, {"path": prefix, "auth": auth})
+            origins[f"[[route]] {prefix}"] = files.origin(name)
+    return routes
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return f"{path}/".startswith(f"{folder}/")
 
 
 def _alternatives(regex: str) -> tuple[list[str], str]:
@@ -202,41 +251,30 @@ def _alternatives(regex: str) -> tuple[list[str], str]:
     return plain, "|".join(rest)
 
 
-def _exemption(regex: str, source: str) -> str:
+def _exemption(files: LinkisFiles, regex: str) -> str:
     """The expression, if RE2 knows it; else "", with a warning: its paths need a ticket.
     ConfigError: it matches everything.
     """
+    where = files.where(PASS_BY_REGEX)
     try:
         if Exemption(regex).covers(UNLIKELY_PATH):
-            raise ConfigError(
-                f"{source}: {PASS_BY_REGEX}: {regex} would let everybody in everywhere; name what is public"
-            )
+            raise ConfigError(f"{where}: {regex} would let everybody in everywhere; name what is public")
     except ValueError as error:
-        log.warning("%s: %s: %s: %s; what it matches needs a ticket", source, PASS_BY_REGEX, regex, error)
+        log.warning("%s: %s: %s; what it matches needs a ticket", where, regex, error)
         return ""
     return regex
 
 
-def _switch(properties: Mapping[str, str], name: str, source: str) -> bool:
-    text = properties.get(name, "").lower() or "false"
-    if text not in ("true", "false"):
-        raise ConfigError(f"{source}: {name}: must be true or false, not {text}")
-    return text == "true"
+# --- values
 
 
-def _whole(properties: Mapping[str, str], name: str, default: int, source: str) -> int:
-    text = properties.get(name) or str(default)
-    if not text.isdecimal():
-        raise ConfigError(f"{source}: {name}: must be a whole number, not {text}")
-    return int(text)
-
-
-def _seconds(text: str, source: str) -> int:
+def _seconds(files: LinkisFiles) -> int:
     """Seconds of `2h`, `30m`, `7200s`; a number without a unit is ms, as in Linkis."""
+    text, where = files.value(TIMEOUT), files.where(TIMEOUT)
     split = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([a-z]*)", text.lower())
     if not split or split[2] not in UNIT_S:
-        raise ConfigError(f"{source}: {TIMEOUT}: must be like 2h, 30m or 7200s, not {text}")
+        raise ConfigError(f"{where}: must be like 2h, 30m or 7200s, not {text}")
     seconds = int(float(split[1]) * UNIT_S[split[2]])
     if seconds < 1:
-        raise ConfigError(f"{source}: {TIMEOUT}: is {text}, less than a second; a number without a unit is ms")
+        raise ConfigError(f"{where}: is {text}, less than a second; a number without a unit is ms")
     return seconds

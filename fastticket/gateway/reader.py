@@ -41,13 +41,28 @@ class FaultyConfig(ConfigError):  # noqa: N818 -- it is one
         self.config = config
 
 
-def load_config(path: Path) -> Config:
-    """Read and check a file. ConfigError: the file cannot be read. FaultyConfig."""
-    table = read_toml(path)
+def load_config(*paths: Path) -> Config:
+    """Read and check a file, or several of one folder. ConfigError: a file cannot be read.
+    FaultyConfig.
+    """
+    table: dict[str, Any] = {}
+    for path in paths:
+        _lay_over(table, read_toml(path))
+    if len({path.absolute().parent for path in paths}) > 1:
+        raise ConfigError(
+            f"{', '.join(map(str, paths))}: paths in a file are relative to its folder; put them into one folder"
+        )
     store = table.setdefault("store", {})
     if isinstance(store, dict) and (url := os.environ.get(STORE_VARIABLE)):
         store.setdefault("url", url)
-    return read_config(table, str(path), path.parent)
+    return read_config(table, ", ".join(map(str, paths)), paths[0].parent)
+
+
+def _lay_over(table: dict[str, Any], later: Mapping[str, Any]) -> None:
+    """Let a later file win: key by key in a table; a list of tables (`[[route]]`) as a whole."""
+    for name, value in later.items():
+        earlier = table.get(name)
+        table[name] = earlier | value if isinstance(earlier, dict) and isinstance(value, dict) else value
 
 
 def read_config(table: Mapping[str, Any], source: str, base: Path) -> Config:

@@ -210,6 +210,9 @@ class Config:
     migration: list[MigrationSettings]
     #: What the file says in a way that has changed meanwhile.
     outdated: Sequence[str] = field(default=(), compare=False)
+    #: Where values come from that another system's file has given: "[ticket] cookie", or
+    #: "[[route]] /path" for a whole table, to words. Empty for a file of ours.
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def routes(self) -> list[RouteSettings]:
         """The routes of the file and the auth endpoint, which has `first`: otherwise a host with

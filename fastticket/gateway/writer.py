@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,15 +13,21 @@ from fastticket.gateway.settings import SECTIONS, Config
 from fastticket.stores import without_password
 
 SECRET = "***"  # noqa: S105 -- stands for one
+OF_OURS = "fastticket's default"  #: what is said of a value that no file has given
 
 
 def to_toml(config: Config) -> str:
-    """The configuration in full, defaults included; `load_config` reads the same from it."""
-    lines: list[str] = []
+    """The configuration in full, defaults included; `load_config` reads the same from it. If it is
+    of another system's file, a comment says of each value where it comes from.
+    """
+    written = _Written(config.origins)
     for name, value in to_tables(config).items():
-        for table in value if isinstance(value, list) else [value]:
-            _table(lines, f"[[{name}]]" if isinstance(value, list) else f"[{name}]", table)
-    return "\n".join(lines)
+        if isinstance(value, list):
+            for table in value:
+                written.entry(f"[[{name}]]", table)
+        else:
+            written.table(f"[{name}]", value)
+    return "\n".join(written.lines)
 
 
 def to_tables(config: Config) -> dict[str, Any]:
@@ -60,10 +67,34 @@ def without_secrets(config: Config) -> Config:
     )
 
 
-def _table(lines: list[str], header: str, values: Mapping[str, Any]) -> None:
-    lines.append(header)
-    lines += [f"{key} = {_toml_value(value)}" for key, value in values.items()]
-    lines.append("")
+class _Written:
+    """The lines so far. `origins`: as `Config.origins`."""
+
+    def __init__(self, origins: Mapping[str, str]) -> None:
+        self.lines: list[str] = []
+        self._origins = origins
+
+    def table(self, header: str, values: Mapping[str, Any]) -> None:
+        """A table, with a comment behind each value if there are origins."""
+        self.lines.append(header)
+        for key, value in values.items():
+            origin = f"  {_comment(self._origins.get(f'{header} {key}', OF_OURS))}" if self._origins else ""
+            self.lines.append(f"{key} = {_toml_value(value)}{origin}")
+        self.lines.append("")
+
+    def entry(self, header: str, values: Mapping[str, Any]) -> None:
+        """One of several tables, with a comment before it if there are origins."""
+        if self._origins:
+            name = values.get("name") or values.get("path")
+            self.lines.append(_comment(f"{self._origins.get(f'{header} {name}', OF_OURS)}; all else: {OF_OURS}"))
+        self.lines.append(header)
+        self.lines += [f"{key} = {_toml_value(value)}" for key, value in values.items()]
+        self.lines.append("")
+
+
+def _comment(text: str) -> str:
+    """One line, whatever a foreign file has put into a value."""
+    return "# " + re.sub(r"[\x00-\x1f\x7f]", "?", text)
 
 
 def _toml_value(value: Any) -> str:

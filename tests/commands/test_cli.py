@@ -376,10 +376,12 @@ def test_check_config_hides_secrets_unless_told_not_to(cli, keyfile, tmp_path):
     assert code == 0
     assert "hush" not in output + error
     assert output.startswith("# *** stands for a secret")
-    assert "something.else: unknown, ignored" in error
+    assert "linkis.properties: 1 setting is not about the gateway's sessions" in error
+    assert "something.else: is not about" in cli("check-config", *flags, "--verbose")[2]
     code, output, _ = cli("check-config", *flags, "--show-secrets")
     (tmp_path / "ours.toml").write_text(output)
-    assert cli("check-config", "--config", "ours.toml", "--show-secrets")[:2] == (0, output)
+    code, again, _ = cli("check-config", "--config", "ours.toml", "--show-secrets")
+    assert (code, tomllib.loads(again)) == (0, tomllib.loads(output))
     assert "redis://:hush@127.0.0.1:6379/0" in output
 
 
@@ -389,6 +391,22 @@ def test_serve_by_linkis_file_needs_to_know_what_is_behind(cli, keyfile, tmp_pat
     assert "--store does not go with" in refused(
         cli("sessions", "--user", "a", "--config", "linkis.properties", "--store", "x")
     )
+
+
+def test_of_two_files_the_later_one_wins(cli, keyfile, tmp_path):
+    (tmp_path / "a.toml").write_text(GOOD)
+    (tmp_path / "b.toml").write_text('[ticket]\nidle_timeout_s = 60\n[[route]]\npath = "/b"\n')
+    code, output, _ = cli("check-config", "--config", "a.toml", "--config", "b.toml")
+    shown = tomllib.loads(output)
+    assert (code, shown["ticket"]["idle_timeout_s"], [route["path"] for route in shown["route"]]) == (0, 60, ["/b"])
+    assert shown["upstream"] == tomllib.loads(cli("check-config", "--config", "a.toml")[1])["upstream"]
+    (tmp_path / "b.toml").write_text('[ticket]\ncookie = "a b"\n')
+    assert "a.toml, b.toml: [ticket] cookie" in refused(cli("check-config", "--config", "a.toml", "--config", "b.toml"))
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/c.toml").touch()
+    (tmp_path / "linkis.properties").touch()
+    assert "into one folder" in refused(cli("check-config", "--config", "a.toml", "--config", "there/c.toml"))
+    assert "do not go together" in refused(cli("check-config", "--config", "a.toml", "--config", "linkis.properties"))
 
 
 def test_paths_are_relative_to_the_file(cli, keyfile, tmp_path):

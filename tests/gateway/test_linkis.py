@@ -2,16 +2,25 @@
 a file of ours.
 """
 
+import dataclasses
+import re
 import tomllib
 
 import pytest
+from lab.documents import ROOT
 
 from fastticket.errors import ConfigError
-from fastticket.gateway.linkis import LINKIS_LOGIN, LINKIS_PUBLIC_KEY, load_linkis
+from fastticket.gateway.linkis import load_linkis
 from fastticket.gateway.reader import read_config
 from fastticket.gateway.writer import to_toml, without_secrets
 from fastticket.web.cookies import TicketCookie
 from fastticket.web.hosts import parent_domain
+
+LOGIN = "/api/rest_j/v1/user/login"
+PUBLIC_KEY = "/api/rest_j/v1/user/publicKey"
+OFFLINE = "/api/rest_j/v1/offline"
+
+STOCK = [ROOT / "examples/linkis" / name for name in ("linkis.properties", "linkis-mg-gateway.properties")]
 
 REAL = r"""
 #
@@ -42,11 +51,12 @@ def load(tmp_path, text, **options):
     path = tmp_path / "linkis.properties"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     given = {"listen": ["127.0.0.1:0"], "upstream": ["127.0.0.1:9001"], "keys": "keys.toml"} | options
-    return load_linkis(path, **given)
+    return load_linkis([path], **given)
 
 
 def free_paths(config):
-    return {route.path for route in config.route if route.auth != "required"} - {LINKIS_PUBLIC_KEY}
+    """What is public beside Linkis' defaults and what the login page needs."""
+    return {route.path for route in config.route if route.auth != "required"} - {PUBLIC_KEY, "/dws"}
 
 
 def test_a_real_file(tmp_path, caplog):
@@ -57,19 +67,25 @@ def test_a_real_file(tmp_path, caplog):
     assert config.ticket.cookie_domain_level == 2
     assert config.ticket.idle_timeout_s == 1800
     assert free_paths(config) == {
-        LINKIS_LOGIN,
+        LOGIN,
         "/static",
         "/dss",
         "/api/rest_j/v1/public",
         "/open.html",
     }
     optional = {route.path for route in config.route if route.auth == "optional"}
-    assert optional == {LINKIS_LOGIN, "/api/rest_j/v1/public", "/open.html"}
-    assert [route.path for route in config.route if route.login] == [LINKIS_LOGIN]
-    assert [route.path for route in config.route if route.auth == "required"] == ["/"]
+    assert optional == {LOGIN, "/api/rest_j/v1/public", "/open.html"}
+    assert [route.path for route in config.route if route.login] == [LOGIN]
+    assert [route.path for route in config.route if route.auth == "required"] == [OFFLINE, "/"]
+    (warned,) = [record.getMessage() for record in caplog.records]
+    assert "3 settings are not about the gateway's sessions: ignored; --verbose names each" in warned
+
+
+def test_each_that_is_ignored_is_named_to_who_asks(tmp_path, caplog):
+    load(tmp_path, REAL, names_ignored=True)
     warned = [record.getMessage() for record in caplog.records]
-    assert len(warned) == 4
-    assert all("unknown, ignored" in line for line in warned)
+    assert len(warned) == 3
+    assert all("linkis.properties: wds.linkis." in line and "ignored" in line for line in warned)
     assert not any("hush" in line for line in warned)
 
 
@@ -79,7 +95,9 @@ def test_an_empty_file_is_linkis_defaults_on_the_embedded_store(tmp_path):
     assert config.ticket.cookie == "linkis_user_session_ticket_id_v1"
     assert config.ticket.idle_timeout_s == 7200
     assert (config.ticket.cookie_secure, config.ticket.cookie_domain_level) == (False, 0)
-    assert free_paths(config) == {LINKIS_LOGIN}
+    assert free_paths(config) == {LOGIN}
+    assert "/dws" in {route.path for route in config.route if route.auth == "none"}
+    assert config.route[-1].exempt == ".*visualis.*share.*"
 
 
 @pytest.mark.parametrize(
@@ -119,7 +137,6 @@ def test_nobody_is_cut_off_within_the_idle_timeout(tmp_path):
 @pytest.mark.parametrize(
     ("regex", "paths"),
     [
-        ("", set()),
         ("^/a/b/.*$", {"/a/b"}),
         ("/a.*", {"/a"}),
         ("(/a/.*|/b/c)", {"/a", "/b/c"}),
@@ -138,7 +155,7 @@ def test_nobody_is_cut_off_within_the_idle_timeout(tmp_path):
 def test_an_expression_exempts_no_more_than_it_says(tmp_path, regex, paths, caplog):
     """A plain path and everything below it becomes a route; the rest stays an expression."""
     config = load(tmp_path, "wds.linkis.gateway.no.auth.url.regex=" + regex.replace("\\", "\\\\"))
-    assert free_paths(config) - {LINKIS_LOGIN} == paths
+    assert free_paths(config) - {LOGIN} == paths
     rest = config.route[-1].exempt
     assert bool(rest) == (bool(regex) and len(paths) < regex.count("|") + 1)
     assert rest in regex
@@ -147,7 +164,7 @@ def test_an_expression_exempts_no_more_than_it_says(tmp_path, regex, paths, capl
 
 def test_an_expression_that_python_does_not_read_exempts_nothing(tmp_path, caplog):
     config = load(tmp_path, r"wds.linkis.gateway.no.auth.url.regex=/x/.*|/\\p{Alpha}+/y")
-    assert free_paths(config) - {LINKIS_LOGIN} == {"/x"}
+    assert free_paths(config) - {LOGIN} == {"/x"}
     assert config.route[-1].exempt == ""
     assert "needs a ticket" in caplog.text
 
@@ -156,6 +173,8 @@ def test_an_expression_that_python_does_not_read_exempts_nothing(tmp_path, caplo
     ("line", "says"),
     [
         ("linkis.session.redis.cluster.nodes=a:1", "is about sessions"),
+        ("wds.linkis.enable.gateway.auth=true", "let the proxy in front do it"),
+        ("wds.linkis.server.security.referer.validate=true", "let the proxy in front do it"),
         ("wds.linkis.session.proxy.user.ticket.key=x", "is about sessions"),
         ("wds.linkis.server.web.session.timeout=soon", "must be like 2h"),
         ("wds.linkis.server.web.session.timeout=30", "less than a second"),
@@ -178,8 +197,69 @@ def test_what_is_refused(tmp_path, line, says):
 def test_the_way_to_a_file_of_ours(tmp_path):
     config = load(tmp_path, REAL)
     again = read_config(tomllib.loads(to_toml(config)), config.source, config.base)
-    assert to_toml(again) == to_toml(config)
+    assert to_toml(again) == to_toml(dataclasses.replace(config, origins={}))
     assert "hush" not in to_toml(config)
+
+
+# --- several files
+
+
+def of_files(*paths):
+    return load_linkis(paths, ["127.0.0.1:0"], ["127.0.0.1:9001"], "keys.toml")
+
+
+def test_the_two_files_of_the_distribution(caplog):
+    config = of_files(*STOCK)
+    assert config.store.url == "redis://127.0.0.1:6379/0"
+    assert config.ticket.idle_timeout_s == 3600
+    public = {route.path: route.auth for route in config.route}
+    assert public == {LOGIN: "optional", PUBLIC_KEY: "none", OFFLINE: "required", "/dss": "none", "/": "required"}
+    assert config.route[-1].exempt == ".*visualis.*share.*"
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert re.search(r"linkis.properties, .*linkis-mg-gateway.properties: 19 settings are not", line)
+
+
+def test_the_later_file_wins_and_every_line_says_where_it_comes_from():
+    lines = to_toml(of_files(*STOCK)).splitlines()
+    assert "idle_timeout_s = 3600  # wds.linkis.server.web.session.timeout=1h in linkis-mg-gateway.properties" in lines
+    assert any(re.match(r'cookie = "\w+"  # wds.linkis.session.ticket.key=.*Linkis. default', line) for line in lines)
+    tables = "\n".join(lines).split("\n\n")
+    for table in tables[:-1]:
+        head, *rest = table.splitlines()
+        assert head.startswith("# ") if rest[0].startswith("[[") else all("  # " in line for line in rest), table
+    in_the_other_order = of_files(*reversed(STOCK))
+    assert "/dss" in free_paths(in_the_other_order)
+    assert "/api/rest_j/v1/doc.html" in free_paths(in_the_other_order)
+
+
+def test_taking_an_instance_out_of_service_is_never_public(tmp_path, caplog):
+    """Whatever opens a path above it; and what Spring tells of itself stays closed with it."""
+    text = f"wds.linkis.server.user.restful.uri.pass.auth=/actuator/prometheus,{OFFLINE}/,/help\n"
+    text += "wds.linkis.gateway.conf.url.pass.auth=/api/rest_j/\nwds.linkis.gateway.no.auth.url.regex=.*/off.*"
+    config = load(tmp_path, text)
+    assert free_paths(config) == {LOGIN, "/api/rest_j", "/help"}
+    (route,) = [route for route in config.route if route.path == OFFLINE]
+    assert (route.auth, route.exempt) == ("required", "")
+    assert caplog.text.count("needs a ticket all the same") == 2
+
+
+def test_of_two_ways_to_redis_sentinel_wins_and_it_is_said(tmp_path, caplog):
+    names = ("cache.enabled=true", "host=h", "sentinel.master=main", "sentinel.nodes=a:1")
+    config = load(tmp_path, "\n".join(f"linkis.session.redis.{name}" for name in names))
+    assert config.store.url == "redis+sentinel://a:1/main"
+    assert "linkis.session.redis.host: there is a Sentinel master, too: Sentinel wins" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["gateway.conf.enable.sso", "test.mode", "gateway.conf.enable.proxy.user"])
+def test_where_linkis_lets_others_in_it_is_said(tmp_path, caplog, name):
+    load(tmp_path, f"wds.linkis.{name}=true")
+    assert f"linkis.properties: wds.linkis.{name}: " in caplog.text
+
+
+def test_no_value_makes_a_line_of_its_own(tmp_path):
+    config = load(tmp_path, "wds.linkis.gateway.no.auth.url.regex=/[a]\\nb = 1")
+    assert config.route[-1].exempt == "/[a]\nb = 1"
+    assert tomllib.loads(to_toml(config))["route"][-1]["exempt"] == config.route[-1].exempt
 
 
 def test_printed_without_secrets(tmp_path):

@@ -118,7 +118,7 @@ def plain(digits):
 def configuration(tmp_path, text):
     path = tmp_path / "linkis.properties"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return load_linkis(path, ["127.0.0.1:0"], ["127.0.0.1:9001"], "keys.toml")
+    return load_linkis([path], ["127.0.0.1:0"], ["127.0.0.1:9001"], "keys.toml")
 
 
 PASS = "wds.linkis.gateway.conf.url.pass.auth"

@@ -1,9 +1,9 @@
 """The gateway around the data plane: its configuration, and the processes that serve.
 
 configuration  settings (what it is), reader (of TOML), linkis (of Linkis' files), linkisfiles
-               (several as one), properties (that format), rules (allowed values), routing (the route of a path, for rules and
-               checks), addresses (as they are written), problems (what is wrong, collected),
-               writer (to TOML), checks (keys and the machine)
+               (several as one), properties (that format), rules (allowed values), routing (the
+               route of a path, for rules and checks), addresses (as they are written), problems
+               (what is wrong, collected), writer (to TOML), checks (keys and the machine)
 supervisor     supervisor, generation, processes, forking, listeners, changes (which need a new
                process), totals (of workers' counters), exitcodes
 worker         worker (what outlives a reload), services, service (what serves one configuration),

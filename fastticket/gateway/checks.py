@@ -65,6 +65,10 @@ def warnings_of(config: Config) -> list[str]:
         warnings.append(
             f"{config.base / config.ticket.keys}: everybody on this machine can {others} the keys; chmod o= it"
         )
+    if config.tokens.file and (others := _others_may(config.base / config.tokens.file)):
+        warnings.append(
+            f"{config.base / config.tokens.file}: everybody on this machine can {others} the tokens; chmod o= it"
+        )
     login_url = config.gateway.login_url
     hosts = dict.fromkeys(route.host for route in config.route if route.auth == "required")
     lost = [host for host in hosts if login_url[:1] == "/" != login_url[1:2] and not route_of(config, host, login_url)]

@@ -58,6 +58,7 @@ def apply_rules(config: Config, problems: Problems) -> None:
     _check_login_url(config, problems)
     check_migrations(config, problems)
     problems.attempt(config.open_store)
+    problems.attempt(lambda: config.known_tokens)
 
 
 # --- [gateway]

@@ -21,6 +21,7 @@ from fastticket.core.ticket import Keyring
 from fastticket.errors import ConfigError
 from fastticket.gateway.addresses import Access, Address, parse_access, parse_address, parse_server
 from fastticket.gateway.problems import place_of
+from fastticket.gateway.tokens import Tokens, read_tokens
 from fastticket.keyfile import read_keys
 from fastticket.sessions.settings import LimitPolicy, OutagePolicy, Settings
 from fastticket.stores import read_urls
@@ -117,6 +118,14 @@ class TicketSettings:
 
 
 @dataclass(frozen=True)
+class TokensSettings:
+    """`[tokens]`"""
+
+    file: str = ""
+    forward: bool = False  #: applications see the fields Token-Code and Token-User
+
+
+@dataclass(frozen=True)
 class StoreSettings:
     """`[store]`"""
 
@@ -201,6 +210,7 @@ class Config:
     base: Path
     gateway: GatewaySettings
     ticket: TicketSettings
+    tokens: TokensSettings
     store: StoreSettings
     cache: CacheSettings
     limits: Mapping[str, int]
@@ -295,6 +305,13 @@ class Config:
             )
         return Keyring.from_env(audience=self.ticket.audience)
 
+    @cached_property
+    def known_tokens(self) -> Tokens | None:
+        """The tokens of `[tokens] file`; None: there is no file. Read once, with the configuration:
+        a worker that replaces another one later does not read it again. ConfigError.
+        """
+        return read_tokens(self.base / self.tokens.file) if self.tokens.file else None
+
     def cookie_options(self) -> dict[str, Any]:
         """The keyword arguments of TicketCookie that `[ticket] cookie…` set."""
         options = {option: getattr(self.ticket, key) for option, key in COOKIE_KEYS.items()}
@@ -366,6 +383,7 @@ class Config:
 SECTIONS: dict[str, type] = {
     "gateway": GatewaySettings,
     "ticket": TicketSettings,
+    "tokens": TokensSettings,
     "store": StoreSettings,
     "cache": CacheSettings,
 }

@@ -27,6 +27,7 @@ from fastticket import Keyring
 from fastticket.commands.cli import main, parser
 from fastticket.commands.options import config_of
 from fastticket.gateway.reader import read_config
+from fastticket.gateway.tokens import read_tokens
 from fastticket.gateway.writer import to_toml
 from fastticket.keyfile import create_key_file, read_keys
 
@@ -121,12 +122,15 @@ def test_python_runs(block, folder, with_real_addresses):
 
 
 @of_kind("toml")
-def test_toml_is_a_configuration_or_a_key_file(block, folder):
+def test_toml_is_a_configuration_or_a_file_of_keys_or_tokens(block, folder):
     create_key_file(folder / "keys.toml")
     said = tomllib.loads(block.text)
     if "key" in said:
         (folder / "block.toml").write_text(block.text)
         Keyring(read_keys(folder / "block.toml"))
+    elif "token" in said:
+        (folder / "block.toml").write_text(block.text)
+        assert len(read_tokens(folder / "block.toml"))
     else:
         read_config(GATEWAY | said, str(block), folder)
 

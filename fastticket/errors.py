@@ -43,9 +43,9 @@ class Verdict(enum.Enum):
     (docs/reference/ticket-format.md). IDLE, REVOKED and UNKNOWN_SESSION are about its session:
     REVOKED if the store's log or this process says that it was ended; UNKNOWN_SESSION if the store
     has no such session and no end of it is remembered, because it ended long ago, or never began
-    and somebody else has the key. MISSING, AMBIGUOUS (the request has several tickets) and
-    STORE_UNAVAILABLE come from a gateway. All of these are refusals. MISS and REFRESH are none: the
-    store has to be asked first.
+    and somebody else has the key. MISSING, AMBIGUOUS (the request has several tickets), BAD_TOKEN
+    (a program's token, in the place of a ticket) and STORE_UNAVAILABLE come from a gateway. All of
+    these are refusals. MISS and REFRESH are none: the store has to be asked first.
 
     C code has the names in the same order, and so the same numbers (`core/verdict.pxd`).
     """
@@ -62,6 +62,7 @@ class Verdict(enum.Enum):
     AMBIGUOUS = 10
     STORE_UNAVAILABLE = 11
     UNKNOWN_SESSION = 12
+    BAD_TOKEN = 13
 
     def __bool__(self) -> Literal[False]:
         return False

@@ -15,4 +15,5 @@ cdef enum Verdict:
     AMBIGUOUS
     STORE_UNAVAILABLE
     UNKNOWN_SESSION
+    BAD_TOKEN
     VERDICTS                    # how many there are, HIT included

@@ -29,6 +29,7 @@ cdef class Admission(Exchange):
     cdef void _refused(self, uint32_t index, int verdict) noexcept nogil
     cdef bint _is_browser(self, uint32_t index) noexcept nogil
     cdef bint _has_old_cookie(self, uint32_t index) noexcept nogil
+    cdef bint _has_token(self, uint32_t index) noexcept nogil
     cdef bint _has_exact_path(self, uint32_t index) noexcept nogil
     cdef void _recheck_session(self, uint32_t index) noexcept nogil
     cdef bint _is_alive(self, uint32_t index) noexcept nogil

@@ -54,6 +54,7 @@ cdef class Admission(Exchange):
         c.request.liveness_is_asked = False
         c.request.is_used = False
         c.request.exchange_asked = False
+        c.request.token_asked = False
         c.request.exemption_asked = False
         c.request.was_confirmed = False
         c.request.status = 0
@@ -208,6 +209,12 @@ cdef class Admission(Exchange):
             c.request.checked.size = 0
             self._wait_for_verdict(index, AskKind.EXCHANGE)
             return
+        if is_certain and self.forwarding.takes_tokens and verdict != Verdict.AMBIGUOUS \
+                and not c.request.token_asked and self._has_token(index):
+            c.request.token_asked = True
+            c.request.checked.size = 0
+            self._wait_for_verdict(index, AskKind.TOKEN)
+            return
         if is_certain and self.routes.table[c.request.route].has_exemption and c.request.is_plain \
                 and not c.request.exemption_asked and self._has_exact_path(index):
             c.request.exemption_asked = True
@@ -246,6 +253,12 @@ cdef class Admission(Exchange):
     cdef inline bint _has_old_cookie(self, uint32_t index) noexcept nogil:
         self._read_again(index)
         return self.forwarding.has_old_cookie(self.conns[index].held, &self.head)
+
+    cdef inline bint _has_token(self, uint32_t index) noexcept nogil:
+        cdef Span code
+        cdef Span user
+        self._read_again(index)
+        return self.forwarding.find_token(self.conns[index].held, &self.head, &code, &user)
 
     cdef inline bint _has_exact_path(self, uint32_t index) noexcept nogil:
         """Whether every reader sees the very same path: an exemption's expression is not asked

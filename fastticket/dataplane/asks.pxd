@@ -16,6 +16,7 @@ cpdef enum AskKind:
     STILL_ALIVE
     SEVERAL                     # tickets: which cookies to clear
     EXCHANGE                    # another system's cookie for a ticket
+    TOKEN                       # of a program, without a session
     LOGIN                       # from here on: a response waits
     LOGIN_REMEMBERED
     LOGOUT

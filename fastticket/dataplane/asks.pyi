@@ -11,7 +11,8 @@ class AskKind(enum.IntEnum):
     if that answers): `admit` or `refuse`. EXEMPTION, whether `path` needs no ticket on `route`:
     `exempt`. STILL_ALIVE, whether the session of a stream, tunnel or upload goes on: `vouch`.
     SEVERAL, which fields clear the cookies of several tickets: `doubt`. EXCHANGE, whether the
-    cookie of another system is good for a ticket: `exchanged` or `refuse`. LOGIN, LOGIN_REMEMBERED,
+    cookie of another system is good for a ticket, and TOKEN, whether a program's token admits it:
+    `exchanged` or `refuse`. LOGIN, LOGIN_REMEMBERED,
     LOGOUT, LOGOUT_EVERYWHERE, ROTATE and SUPERSEDED (the upstream sets that cookie), for a response
     that waits: `relay` or `fail`.
     """
@@ -23,12 +24,13 @@ class AskKind(enum.IntEnum):
     STILL_ALIVE = 4
     SEVERAL = 5
     EXCHANGE = 6
-    LOGIN = 7
-    LOGIN_REMEMBERED = 8
-    LOGOUT = 9
-    LOGOUT_EVERYWHERE = 10
-    ROTATE = 11
-    SUPERSEDED = 12
+    TOKEN = 7
+    LOGIN = 8
+    LOGIN_REMEMBERED = 9
+    LOGOUT = 10
+    LOGOUT_EVERYWHERE = 11
+    ROTATE = 12
+    SUPERSEDED = 13
 
 class Where(NamedTuple):
     """What decides about a request's cookies."""
@@ -44,12 +46,13 @@ class Ask(NamedTuple):
     tickets: str  #: the request's ticket, several with spaces between, or empty
     is_use: bool = False  #: of the session: AUTHENTICATE to AUTHENTICATE_LATEST, EXCHANGE, STILL_ALIVE
     route: int = 0  #: EXEMPTION, EXCHANGE: the route's number
-    path: bytes = b""  #: EXEMPTION: in its normal form; SEVERAL: as it came
+    path: bytes = b""  #: EXEMPTION: in its normal form; SEVERAL, TOKEN: as it came
     #: SEVERAL, and where other systems' cookies are exchanged EXCHANGE, AUTHENTICATE to
     #: AUTHENTICATE_LATEST and, as far as they are still there, all changes: all that may hold a
-    #: ticket, as a Cookie field
+    #: ticket, as a Cookie field; TOKEN: the token's code
     cookies: bytes = b""
-    principal: bytes = b""  #: LOGIN, LOGIN_REMEMBERED: as the application names it; SUPERSEDED: the Set-Cookie
-    details: Mapping[str, str] = ...  #: LOGIN, LOGIN_REMEMBERED: what to record with the login
+    principal: bytes = b""  #: LOGIN, LOGIN_REMEMBERED: as the application names it; TOKEN: as the program does;
+    #: SUPERSEDED: the Set-Cookie
+    details: Mapping[str, str] = ...  #: LOGIN, LOGIN_REMEMBERED: what to record with the login; TOKEN: `address`
     where: Where = ...  #: SEVERAL, EXCHANGE and all changes
     server: int = 0  #: all changes: whose response waits, for `Upstreams.suits`

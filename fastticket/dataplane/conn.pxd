@@ -31,7 +31,7 @@ cdef enum Side:
 
 
 cdef enum Change:               # what a response wants of the session, beside the kinds of asks.AskKind from LOGIN on
-    UNCLEAR = 13                # after AskKind.SUPERSEDED; its fields can be read in two ways, or not at all
+    UNCLEAR = 14                # after AskKind.SUPERSEDED; its fields can be read in two ways, or not at all
     IGNORED                     # the application may not, or there is no session
     NO_CHANGE
 
@@ -94,6 +94,7 @@ cdef struct Request:
     flag answered               # a byte of the response went to the client
     flag exemption_asked
     flag exchange_asked
+    flag token_asked
     flag is_admitted
     flag is_used                # has sent something since its ticket was judged
     flag liveness_is_asked      # the control plane was asked whether the session still lives

@@ -38,6 +38,7 @@ cdef class Dialogue(Admission):
     cdef void _put_tickets(self, const Conn *c, Asked *asked, Writer *out) noexcept nogil
     cdef void _put_normal_path(self, uint32_t index, Asked *asked, Writer *out) noexcept nogil
     cdef void _put_cookies(self, uint32_t index, Asked *asked, Writer *out) noexcept nogil
+    cdef void _put_token(self, uint32_t index, Asked *asked, Writer *out) noexcept nogil
     cdef void _put_details(self, const Conn *c, Asked *asked, Writer *out) noexcept nogil
     cdef void _put_where(self, uint32_t index, Asked *asked, Writer *out) noexcept nogil
     cdef bint _write_released(self, uint32_t index) noexcept nogil
@@ -56,6 +57,7 @@ cdef class Dialogue(Admission):
     # answers
     cdef void _judged(self, const Told *told) noexcept nogil
     cdef bint _is_late(self, const Told *told) noexcept nogil
+    cdef bint _gets_ticket(self, const Conn *c) noexcept nogil
     cdef int _reason_of(self, const Conn *c, int verdict) noexcept nogil
     cdef void _exchanged(self, uint32_t index, const Told *told) noexcept nogil
     cdef void _doubted(self, uint32_t index, const Told *told) noexcept nogil

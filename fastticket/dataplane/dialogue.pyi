@@ -43,8 +43,9 @@ class Dialogue(Admission):
         """
 
     def exchanged(self, handle: int, ticket: str, fields: bytes) -> None:
-        """Pass on a request with another system's cookie as if it had come with this ticket, which
-        is good. The answer gets the fields, 3,000 bytes at most. ValueError: more.
+        """Pass on a request with another system's cookie, or with a program's token, as if it had
+        come with this ticket, which is good. The answer gets the fields, 3,000 bytes at most.
+        ValueError: more.
         """
 
     def exempt(self, handle: int, is_exempt: bool) -> None:

@@ -194,6 +194,8 @@ cdef class Dialogue(Admission):
         size += TEXT_CHARS_MAX if c.request.doubt == NULL else TEXT_CHARS_MAX + c.request.doubt.tickets_size
         if question.kind == AskKind.EXEMPTION:
             size += TARGET_BYTES_MAX
+        elif question.kind == AskKind.TOKEN:
+            size += c.held_size + ADDRESS_TEXT_MAX
         elif question.kind == AskKind.SEVERAL or self.forwarding.old_cookie_count:
             size += 2 * c.held_size + self._cookies_more()
         if question.kind >= AskKind.LOGIN:
@@ -216,6 +218,8 @@ cdef class Dialogue(Admission):
             asked.is_use = self._touches(c)
             self._put_cookies(question.index, asked, out)
             self._put_where(question.index, asked, out)
+        elif kind == AskKind.TOKEN:
+            self._put_token(question.index, asked, out)
         elif kind < AskKind.LOGIN:
             asked.is_use = self._touches(c)
             if self.forwarding.old_cookie_count:
@@ -280,6 +284,23 @@ cdef class Dialogue(Admission):
                 put(out, b"=", 1)
                 put(out, c.held + field.value.at + 7, field.value.size - 7)
         asked.cookies_size = out.size - begin
+
+    cdef inline void _put_token(self, uint32_t index, Asked *asked, Writer *out) noexcept nogil:
+        """Of a program that names a token: its path as it came, the code, the user, its address."""
+        cdef Conn *c = &self.conns[index]
+        cdef Span code = Span(0, 0)
+        cdef Span user = Span(0, 0)
+        self._read_again(index)
+        self.forwarding.find_token(c.held, &self.head, &code, &user)
+        asked.path_size = self.head.path.size
+        put(out, c.held + self.head.path.at, self.head.path.size)
+        asked.cookies_size = code.size
+        put(out, c.held + code.at, code.size)
+        asked.principal_size = user.size
+        put(out, c.held + user.at, user.size)
+        if c.client.has_address:
+            asked.address_size = write_address(c.client.address, <char *>out.at + out.size)
+            out.size += asked.address_size
 
     cdef inline void _put_details(self, const Conn *c, Asked *asked, Writer *out) noexcept nogil:
         """What to record with a login, as far as it is known."""
@@ -529,7 +550,7 @@ cdef class Dialogue(Admission):
         c = &self.conns[index]
         if (c.request.asked == AskKind.EXEMPTION) != (told.order == Order.EXEMPT):
             return
-        if (c.request.asked == AskKind.EXCHANGE) != (told.order == Order.EXCHANGED) and told.order != Order.REFUSE:
+        if self._gets_ticket(c) != (told.order == Order.EXCHANGED) and told.order != Order.REFUSE:
             return
         if (told.order == Order.ADMIT or told.order == Order.EXCHANGED) and self._is_late(told):
             self._ask(index, <AskKind>c.request.asked, Span(0, 0))      # until the deadline of the first time
@@ -554,6 +575,10 @@ cdef class Dialogue(Admission):
         """
         cdef int64_t waited_ms = self.checker.now() - <int64_t>told.flags
         return not 0 <= waited_ms < VOUCH_MS
+
+    cdef inline bint _gets_ticket(self, const Conn *c) noexcept nogil:
+        """Whether a request waits for something to go on with in the place of a ticket of its own."""
+        return c.request.asked == AskKind.EXCHANGE or c.request.asked == AskKind.TOKEN
 
     cdef inline int _reason_of(self, const Conn *c, int verdict) noexcept nogil:
         """Why a request is refused. If it came with a ticket of ours, that one's reason counts, not

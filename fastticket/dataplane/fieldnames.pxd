@@ -41,8 +41,12 @@ cpdef enum Kind:
     NO_USE                      # the client says that the request is no use of its session
     LIFETIME                    # the client asks how long its session lives, and the answer
     KEEP_ALIVE                  # hop-by-hop, too
-    AUTHENTICATE                # WWW-Authenticate
+    TOKEN_CODE                  # of a program that comes without a session
+    TOKEN_USER
+    AUTHENTICATE                # WWW-Authenticate. From here on: goes upstream
     SET_COOKIE
+    TOKEN_CODE_SHOWN            # as TOKEN_CODE, where applications are to see it
+    TOKEN_USER_SHOWN
 
 
 cdef struct Name:

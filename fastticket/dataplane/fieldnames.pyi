@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from enum import IntEnum
-from typing import Self, final
+from typing import Literal, Self, final
 
 class Kind(IntEnum):
     """What a field means to the gateway, by its name."""
@@ -34,8 +34,12 @@ class Kind(IntEnum):
     NO_USE = 24
     LIFETIME = 25
     KEEP_ALIVE = 26
-    AUTHENTICATE = 27
-    SET_COOKIE = 28
+    TOKEN_CODE = 27
+    TOKEN_USER = 28
+    AUTHENTICATE = 29
+    SET_COOKIE = 30
+    TOKEN_CODE_SHOWN = 31
+    TOKEN_USER_SHOWN = 32
 
 KNOWN: dict[str, int]
 """Names that mean something to every gateway, in normal spelling, and the number of their `Kind`.
@@ -46,7 +50,8 @@ class Names:
     """The names of `KNOWN` and those of one configuration: `identity`, which only the gateway sets;
     `dropped`, which are never forwarded; the field with a request id (`request_id`), the one that
     says that a request is no use of its session (`no_use`), and the one that asks for the session's
-    remaining lifetime (`lifetime`). An empty name: there is no such field.
+    remaining lifetime (`lifetime`). An empty name: there is no such field. `tokens`: Token-Code and
+    Token-User have a meaning, and are "withheld" from applications, or "shown" to them.
 
     A name is found by its *normal spelling*: lower case, and `-` for every character but letters
     and digits. A name that is known, in any other spelling than its own (`X_Forwarded_User`), is
@@ -64,4 +69,5 @@ class Names:
         no_use: str = "",
         lifetime: str = "",
         dropped: Iterable[str] = (),
+        tokens: Literal["", "withheld", "shown"] = "",
     ) -> Self: ...

@@ -57,12 +57,18 @@ KNOWN = {
     "x-ticket-rotate": Kind.TICKET_ROTATE,
 }
 
+# How a program names its token and its user.
+TOKEN_FIELDS = {
+    "withheld": {"token-code": Kind.TOKEN_CODE, "token-user": Kind.TOKEN_USER},
+    "shown": {"token-code": Kind.TOKEN_CODE_SHOWN, "token-user": Kind.TOKEN_USER_SHOWN},
+}
+
 
 @cython.final
 cdef class Names:
     """An open hash table of names, in normal spelling, and what each means."""
 
-    def __cinit__(self, identity=(), request_id="", *, no_use="", lifetime="", dropped=()):
+    def __cinit__(self, identity=(), request_id="", *, no_use="", lifetime="", dropped=(), tokens=""):
         for name, kind in KNOWN.items():
             self._add(name, kind)
         for name in identity:
@@ -72,6 +78,8 @@ cdef class Names:
                 self._add(name, kind)
         for name in dropped:
             self._add(name, Kind.DROP)
+        for name, kind in TOKEN_FIELDS.get(tokens, {}).items():
+            self._add(name, kind)
 
     def _add(self, name, kind):
         cdef bytes normal = bytes(NORMAL[c] for c in name.encode("ascii"))

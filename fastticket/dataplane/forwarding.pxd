@@ -35,6 +35,7 @@ cdef class Forwarding:
     cdef Text next_name                 # the parameter for where a client wanted to go, with what goes before and after it
     cdef bint escapes_identity          # percent-encoding, for services that do not read UTF-8 in a field
     cdef bint forwards_ticket
+    cdef readonly bint takes_tokens
     cdef bint writes_forwarded
     cdef Text[UPGRADES_MAX] upgrades
     cdef uint32_t upgrade_count
@@ -47,6 +48,7 @@ cdef class Forwarding:
     cdef uint32_t chain_at
 
     cdef int find_tickets(self, Request *request, const uint8_t *at, const Head *head) noexcept nogil
+    cdef bint find_token(self, const uint8_t *at, const Head *head, Span *code, Span *user) noexcept nogil
     cdef bint has_old_cookie(self, const uint8_t *at, const Head *head) noexcept nogil
     cdef bint sets_old_cookie(self, const uint8_t *at, const Field *field) noexcept nogil
     cdef uint8_t upgrade_of(self, const uint8_t *at, const Head *head) noexcept nogil

@@ -1,7 +1,7 @@
 """Heads written anew, in both directions: what goes on, what is added, and what is withheld."""
 
 from collections.abc import Iterable, Sequence
-from typing import Self, final
+from typing import Literal, Self, final
 
 from fastticket.core.check import Checker
 from fastticket.dataplane.clients import Networks
@@ -32,6 +32,7 @@ class Forwarding:
         trusted: Networks | None = None,
         writes_forwarded: bool = False,
         upgrades: Iterable[str] = ("websocket",),
+        tokens: Literal["", "withheld", "shown"] = "",
     ) -> Self:
         """`checker`: needed for `lifetime_field` alone. `old_cookies`: names of other systems'
         cookies that are exchanged for tickets, at most 8. `escapes_identity`: the identity field in
@@ -40,8 +41,9 @@ class Forwarding:
         none. `next_parameter`: of `login_url`, for where the client wanted to go. `no_use_field`,
         `lifetime_field`: by which a client says that a request is no use of its session, and asks
         how long that still lives. `dropped_fields`: never forwarded. `forwards_ticket`: whether
-        upstreams see it. `upgrades`: protocols that clients may change to. ValueError: a field name
-        that has a meaning of its own, or more than 8 protocols to upgrade to.
+        upstreams see it. `upgrades`: protocols that clients may change to. `tokens`: as `Names`
+        takes it. ValueError: a field name that has a meaning of its own, or more than 8 protocols
+        to upgrade to.
         """
 
     def forward_request(

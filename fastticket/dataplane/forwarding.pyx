@@ -100,12 +100,14 @@ cdef class Forwarding:
         Networks trusted=None,
         writes_forwarded=False,
         upgrades=("websocket",),
+        tokens="",
     ):
         cdef uint32_t i
         self.checker = checker
         self.trusted = Networks() if trusted is None else trusted
         self.names = Names(
-            (identity_field,), request_id_field, no_use=no_use_field, lifetime=lifetime_field, dropped=dropped_fields)
+            (identity_field,), request_id_field, no_use=no_use_field, lifetime=lifetime_field, dropped=dropped_fields,
+            tokens=tokens)
         self.texts = (
             cookie.encode("ascii"), identity_field.encode("ascii") + b": ", lifetime_field.encode("ascii") + b": ",
             request_id_field.encode("ascii") + b": ", tuple(name.lower().encode("ascii") for name in upgrades),
@@ -118,6 +120,7 @@ cdef class Forwarding:
         self.login_fragment = _text(self.texts[6])
         self.next_name = _text(self.texts[7])
         self.forwards_ticket = forwards_ticket
+        self.takes_tokens = bool(tokens)
         self.escapes_identity = escapes_identity
         self.writes_forwarded = writes_forwarded
         self.upgrade_count = len(upgrades)
@@ -157,6 +160,22 @@ cdef class Forwarding:
                 _note_preference(request, at, field)
         self.tickets = tickets
         return tickets
+
+    cdef bint find_token(self, const uint8_t *at, const Head *head, Span *code, Span *user) noexcept nogil:
+        """Whether a program names a token and a user. What stands there twice is read as empty."""
+        cdef const Field *field
+        cdef int codes = 0
+        cdef int users = 0
+        cdef int i
+        for i in range(head.known_count):
+            field = &head.fields[head.known[i]]
+            if field.kind == Kind.TOKEN_CODE or field.kind == Kind.TOKEN_CODE_SHOWN:
+                codes += 1
+                code[0] = Span(field.value.at, field.value.size if codes == 1 else 0)
+            elif field.kind == Kind.TOKEN_USER or field.kind == Kind.TOKEN_USER_SHOWN:
+                users += 1
+                user[0] = Span(field.value.at, field.value.size if users == 1 else 0)
+        return codes > 0 and users > 0
 
     cdef bint has_old_cookie(self, const uint8_t *at, const Head *head) noexcept nogil:
         """Whether a request brings a cookie that another system has set."""
@@ -730,7 +749,7 @@ cdef inline bint _goes_upstream(const Client *client, const Field *field) noexce
     """What we have a meaning for is written by us, or not at all."""
     return field.kind == Kind.OTHER or field.kind == Kind.COOKIE or field.kind == Kind.AUTHORIZATION \
         or field.kind == Kind.ACCEPT or field.kind == Kind.WEBSOCKET_KEY or field.kind == Kind.NO_USE \
-        or field.kind == Kind.SET_COOKIE or field.kind == Kind.AUTHENTICATE \
+        or field.kind >= Kind.AUTHENTICATE \
         or field.kind == Kind.TRUSTED_ONLY and client.is_trusted
 
 

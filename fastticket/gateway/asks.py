@@ -26,6 +26,7 @@ from fastticket.errors import (
     Verdict,
 )
 from fastticket.gateway.exemption import Exemption
+from fastticket.gateway.passes import Passes
 from fastticket.gateway.settings import Config, RouteSettings
 from fastticket.sessions.ticketcache import Consistency, TicketCache
 
@@ -89,12 +90,14 @@ class Answers:
         config: Config,
         routes: Sequence[RouteSettings],
         exchange: Exchange | None = None,
+        passes: Passes | None = None,
     ) -> None:
         self.session_changes: Counter[str] = Counter()  #: done, by what the application asked for
         self._proxy = proxy
         self._cache = cache
         self._config = config
         self._cookie = config.ticket_cookie()
+        self._passes = passes
         self._exemptions = [Exemption(route.exempt) if route.exempt else None for route in routes]
         self._are_strong = [route.consistency == "strong" for route in routes]
         self._exchange = exchange
@@ -126,6 +129,8 @@ class Answers:
     async def _answer(self, ask: Ask) -> None:
         if ask.kind in CONSISTENCY:
             await self._authenticate(ask, CONSISTENCY[ask.kind])
+        elif ask.kind == AskKind.TOKEN:
+            self._judge_token(ask)
         elif ask.kind == AskKind.EXEMPTION:
             self._proxy.exempt(ask.handle, self._is_exempt(ask.route, ask.path))
         elif ask.kind == AskKind.SEVERAL:
@@ -149,6 +154,12 @@ class Answers:
     # --- tickets and paths
 
     async def _authenticate(self, ask: Ask, consistency: Consistency | Literal["latest"]) -> None:
+        if (is_good := self._judge_pass(ask)) is not None:
+            if is_good:
+                self._proxy.admit(ask.handle)
+            else:
+                self._proxy.refuse(ask.handle, Verdict.BAD_TOKEN)
+            return
         try:
             if consistency == "latest":
                 await self._authenticate_latest(ask)
@@ -177,6 +188,8 @@ class Answers:
 
     async def _is_alive(self, ask: Ask) -> bool:
         """Whether a stream or tunnel goes on: for as long as a request would be admitted."""
+        if (is_good := self._judge_pass(ask)) is not None:
+            return is_good
         try:
             await self._cache.authenticate(ask.tickets, touch=ask.is_use)
         except FastticketError:
@@ -185,6 +198,18 @@ class Answers:
             log.exception("a session could not be looked up again")
             return False
         return True
+
+    def _judge_token(self, ask: Ask) -> None:
+        assert self._passes  # noqa: S101 -- no plane asks without them
+        made = self._passes.admit(ask.cookies, ask.principal, ask.details.get("address", ""), ask.path)
+        if made:
+            self._proxy.exchanged(ask.handle, made, b"")
+        else:
+            self._proxy.refuse(ask.handle, Verdict.BAD_TOKEN)
+
+    def _judge_pass(self, ask: Ask) -> bool | None:
+        """Whether a request may go on that a token has admitted; None: no token has."""
+        return self._passes.judge(ask.tickets) if self._passes else None
 
     def _is_exempt(self, route: int, path: bytes) -> bool:
         exemption = self._exemptions[route]

@@ -111,6 +111,7 @@ def _make_plane(
         trusted=Networks(config.trusted_networks()),
         writes_forwarded=gateway.forwarded,
         upgrades=gateway.upgrades,
+        tokens=config.token_fields(),
     )
     return Proxy(
         checker,

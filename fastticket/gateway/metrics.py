@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from fastticket.dataplane.counters import METRICS as DATA_PLANE
 from fastticket.errors import Verdict
+from fastticket.gateway.passes import OUTCOMES
 from fastticket.gateway.snapshot import Snapshot
 
 METRICS_TYPE = CONTENT_TYPE_LATEST
@@ -67,6 +68,7 @@ class _Families(Collector):
         yield _answers(snapshot.counted)
         yield _durations(snapshot.counted)
         yield _labelled(snapshot.counted, "session_changes", "change", "Sessions begun, ended, renewed here.", CHANGES)
+        yield _labelled(snapshot.counted, "token_requests", "outcome", "Requests with a program's token.", OUTCOMES)
         yield _labelled(snapshot.counted, "key_uses", "key_id", "Tickets verified under a key.", ())
         for source, (name, text) in COUNTERS.items():
             yield CounterMetricFamily(f"fastticket_{name}", text, value=snapshot.counted.get(source, 0))

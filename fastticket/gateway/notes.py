@@ -75,6 +75,7 @@ class Notes:
                 "log_lines_lost": services.log_lines_lost,
                 "session_changes": dict(services.session_changes),
                 "migrations": services.present.exchange.counted if services.present.exchange else {},
+                "token_requests": dict(services.token_requests),
                 "key_uses": {
                     str(key_id): uses + earlier[key_id] for key_id, uses in checker_of(self._cache).keys.uses.items()
                 },

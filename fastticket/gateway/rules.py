@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from functools import partial
+from typing import Any
 
 from fastticket.dataplane.balance import ALL_SERVERS_MAX, GROUP_SERVERS_MAX, GROUPS_MAX, WEIGHT_MAX
 from fastticket.dataplane.fieldnames import KNOWN, Names
@@ -178,8 +179,9 @@ def _check_header_names(config: Config, problems: Problems) -> None:
     Each step adds one setting to those before it, and the first step that fails names its setting.
     """
     gateway = config.gateway
-    named: dict[str, str] = {"no_use": gateway.no_use_header, "lifetime": gateway.lifetime_header}
-    steps: tuple[tuple[str, str, dict[str, str]], ...] = (
+    named: dict[str, Any] = {"no_use": gateway.no_use_header, "lifetime": gateway.lifetime_header}
+    common: dict[str, Any] = {"dropped": config.overrides_dropped(), "tokens": config.token_fields()}
+    steps: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("identity_header", "", {}),
         ("request_id_header", gateway.request_id_header, {}),
         ("no_use_header", gateway.request_id_header, {"no_use": gateway.no_use_header}),
@@ -187,7 +189,7 @@ def _check_header_names(config: Config, problems: Problems) -> None:
     )
     for key, request_id, others in steps:
         try:
-            Names((gateway.identity_header,), request_id, dropped=config.overrides_dropped(), **others)
+            Names((gateway.identity_header,), request_id, **common, **others)
         except ValueError as error:
             problems.add(f"[gateway] {key}", str(error))
             return

@@ -27,6 +27,7 @@ from fastticket.gateway.listeners import Sockets, is_of
 from fastticket.gateway.logfile import AccessLogFile
 from fastticket.gateway.notices import Notices
 from fastticket.gateway.pacing import Pacing
+from fastticket.gateway.passes import Passes
 from fastticket.gateway.settings import Config
 from fastticket.gateway.sharedmemory import Slot
 from fastticket.gateway.upstreams import UpstreamGroups
@@ -78,7 +79,8 @@ class Service:
             slot.give_back(self._pages)
             raise
         routes = add_routes(self.planes, config, upstreams.numbers)
-        self._answers = [Answers(plane, cache, config, routes, self.exchange) for plane in self.planes]
+        self._passes = Passes(config.known_tokens) if config.known_tokens else None
+        self._answers = [Answers(plane, cache, config, routes, self.exchange, self._passes) for plane in self.planes]
         self._drivers = drivers_of(self.planes, self._answers)
         logs = [plane.log for plane in self.planes if plane.log]
         self._access_log = AccessLogFile(logs, config.log_path("access_log")) if logs else None
@@ -233,6 +235,11 @@ class Service:
     def session_changes(self) -> Counter[str]:
         """How many sessions were changed, by what the application asked for."""
         return sum((answers.session_changes for answers in self._answers), Counter[str]())
+
+    @property
+    def token_requests(self) -> Counter[str]:
+        """How many requests came with a token, by what became of them."""
+        return self._passes.outcomes if self._passes else Counter()
 
     @property
     def log_lines_lost(self) -> int:

@@ -29,6 +29,7 @@ class Services:
         self._is_leaving = False
         self._lines_lost = 0  # by services that have ended
         self._session_changes: Counter[str] = Counter()  # of those
+        self._token_requests: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Service]:
         return iter([self.present, *self._retiring])
@@ -110,6 +111,11 @@ class Services:
         return sum((service.session_changes for service in self), self._session_changes)
 
     @property
+    def token_requests(self) -> Counter[str]:
+        """How many requests came with a token, by what became of them."""
+        return sum((service.token_requests for service in self), self._token_requests)
+
+    @property
     def log_lines_lost(self) -> int:
         """Lines of access logs that could not be written."""
         return self._lines_lost + sum(service.log_lines_lost for service in self)
@@ -124,6 +130,7 @@ class Services:
         log.info("the configuration before has ended")
         self._lines_lost += service.log_lines_lost
         self._session_changes += service.session_changes
+        self._token_requests += service.token_requests
 
     def _give(self, client: Client) -> bool:
         self.present.adopt(client)

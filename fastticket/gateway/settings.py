@@ -312,6 +312,12 @@ class Config:
         """
         return read_tokens(self.base / self.tokens.file) if self.tokens.file else None
 
+    def token_fields(self) -> Literal["", "withheld", "shown"]:
+        """What becomes of the fields Token-Code and Token-User; "": they mean nothing."""
+        if not self.tokens.file:
+            return ""
+        return "shown" if self.tokens.forward else "withheld"
+
     def cookie_options(self) -> dict[str, Any]:
         """The keyword arguments of TicketCookie that `[ticket] cookie…` set."""
         options = {option: getattr(self.ticket, key) for option, key in COOKIE_KEYS.items()}

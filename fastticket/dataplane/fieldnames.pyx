@@ -58,7 +58,7 @@ KNOWN = {
 }
 
 # How a program names its token and its user.
-TOKEN_FIELDS = {
+_TOKEN_FIELDS = {
     "withheld": {"token-code": Kind.TOKEN_CODE, "token-user": Kind.TOKEN_USER},
     "shown": {"token-code": Kind.TOKEN_CODE_SHOWN, "token-user": Kind.TOKEN_USER_SHOWN},
 }
@@ -78,7 +78,7 @@ cdef class Names:
                 self._add(name, kind)
         for name in dropped:
             self._add(name, Kind.DROP)
-        for name, kind in TOKEN_FIELDS.get(tokens, {}).items():
+        for name, kind in _TOKEN_FIELDS.get(tokens, {}).items():
             self._add(name, kind)
 
     def _add(self, name, kind):

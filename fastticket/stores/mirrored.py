@@ -31,6 +31,7 @@ from fastticket.errors import ConfigError, IssuedTooEarly, NotConfirmed, StoreUn
 from fastticket.stores.contract import (
     Event,
     Fleet,
+    Loss,
     Position,
     Reply,
     Request,
@@ -272,6 +273,18 @@ class MirroredStore:
     async def scan(self, cursor: str, count: int) -> tuple[str, Sequence[StoredSession]]:
         """The truth's."""
         return await self._truth.scan(cursor, count)
+
+    async def announce(self, gateway_id: str, card: bytes, lease_ms: int) -> bool:
+        """Into the truth's register."""
+        return await self._truth.announce(gateway_id, card, lease_ms)
+
+    async def gateways(self) -> Mapping[str, bytes]:
+        """The truth's."""
+        return await self._truth.gateways()
+
+    async def note_loss(self, heard_ms: Mapping[int, int]) -> Mapping[int, Loss | StoreUnavailable]:
+        """The truth's. What is given back to it goes to both, as every change does."""
+        return await self._truth.note_loss(heard_ms)
 
     async def history(self, shard: int, entries_max: int) -> Sequence[Event]:
         """The truth's."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from fastticket.gateway.metrics import GAUGES, metrics_text
+from fastticket.gateway.metrics import GAUGES, metrics_page
 from fastticket.gateway.snapshot import Snapshot
 from generators.tables import table
 
@@ -19,8 +20,13 @@ SERVER = {"group": "app", "server": "127.0.0.1:9001", "state": "up", "active": 0
 def _families() -> Iterator[Metric]:
     """Those of a gateway that has done a bit of everything, so that each has its labels."""
     note = {"now": dict.fromkeys(GAUGES, 0), "store": {"127.0.0.1:6379": ["closed"]}, "upstreams": [SERVER], "at_s": 0}
-    counted = {"key_uses": {"1": 1}, "answers": {"2xx": 1}, "migrations": {"linkis exchanged": 1}}
-    page = metrics_text(Snapshot(False, [], note, [note], counted, 0, 0, {"done": 1}))
+    note |= {"canary_heard_s": 0, "sessions_living": 0}
+    histogram = {"buckets": [(None, 1)], "sum": 1}
+    counted = {"key_uses": {"1": 1}, "answers": {"2xx": 1}, "store_calls": {"exchange": histogram}}
+    counted["migrations"] = {"linkis exchanged": 1}
+    counted["upstream_counts"] = {"app": {"answers": {"2xx": 1}, "latency_us": [(None, 1)], "latency_us_sum": 1}}
+    snapshot = Snapshot(False, [], note, [note], counted, 0, 0, {"done": 1}, workers=[os.getpid()])
+    page, _ = metrics_page(snapshot)
     yield from text_string_to_metric_families(page.decode())
 
 

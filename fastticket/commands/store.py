@@ -18,7 +18,7 @@ from fastticket.errors import ConfigError, TicketRefused
 from fastticket.gateway.settings import Config
 from fastticket.sessions.events import LOST, LogFollower, Place, Read
 from fastticket.stores import without_password
-from fastticket.stores.contract import Event, Store, StoredSession
+from fastticket.stores.contract import Event, Store, StoredSession, is_canary
 
 FOLLOW_INTERVAL_S = 0.5
 HISTORY_MAX = 1000  # of each shard
@@ -137,7 +137,8 @@ async def _print_news(follower: LogFollower, as_json: bool) -> None:
 
 def _print_events(events: Iterable[Event], as_json: bool) -> None:
     """Oldest first, a line each."""
-    for event in sorted(events, key=lambda event: event.position):
+    of_users = (event for event in events if not is_canary(event.principal))
+    for event in sorted(of_users, key=lambda event: event.position):
         values = event_values(event)
         if as_json:
             print(terminal.json_text(values), flush=True)

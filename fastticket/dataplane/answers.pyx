@@ -15,7 +15,6 @@ from libc.string cimport memcpy, memmove, strlen
 from libc.time cimport gmtime_r, strftime, time_t, tm
 from posix.time cimport CLOCK_REALTIME_COARSE, clock_gettime, timespec
 
-from fastticket.core.compiler cimport __builtin_clzll
 from fastticket.core.ticket cimport encode
 from fastticket.core.verdict cimport Verdict
 from fastticket.core.wire cimport PRINCIPAL_AT, PRINCIPAL_LENGTH_AT, SESSION_ID_AT, raw_key_id
@@ -38,7 +37,7 @@ from fastticket.dataplane.conn cimport (
     enter,
 )
 from fastticket.dataplane.connections cimport READS_MAX, SCRATCH_BYTES, Timer
-from fastticket.dataplane.counters cimport LATENCY_BUCKETS, count_one
+from fastticket.dataplane.counters cimport bucket_of, count_one
 from fastticket.dataplane.endpoint cimport Front
 from fastticket.dataplane.forwarding cimport says_https
 from fastticket.dataplane.http1 cimport Field, Method, asks_head, host_at, host_size
@@ -364,8 +363,7 @@ cdef class Answers(Connections):
     cdef inline void _account(self, Conn *c, bint was_cut) noexcept nogil:
         """Count a request that is over, and how long it took."""
         cdef int64_t took_us = max(self.now_us - c.request.began_us, <int64_t>1)
-        cdef int bucket = 64 - __builtin_clzll(<unsigned long long>took_us)
-        self.counters.latency[min(bucket, LATENCY_BUCKETS - 1)] += 1
+        self.counters.latency[bucket_of(took_us)] += 1
         self.counters.latency_us_sum += took_us
         c.request.began_us = 0
         if was_cut:

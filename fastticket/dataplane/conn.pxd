@@ -133,6 +133,7 @@ cdef struct Link:
     uint8_t interims            # interim responses so far
     int keep_alive_s            # of its last response, as `Head` has it
     int64_t usable_until_ms     # in the pool, as the server says; 0: it says nothing
+    int64_t asked_us            # when the request under way was sent
 
 
 cdef struct Conn:

@@ -20,6 +20,9 @@ def read_counters(page: Buffer) -> dict[str, Any]:
     """What a `Proxy` writes into its page, from whatever process.
 
     Numbers by name; `refused` by reason; `answers` by class of status ("2xx"); `latency_us`: (upper
-    bound in µs, requests below it and not below the one before), the last bound None. ValueError:
-    the page has less than COUNTERS_BYTES.
+    bound in µs, requests that took no longer, and longer than the bound before), the last bound
+    None. ValueError: the page has less than COUNTERS_BYTES.
     """
+
+def bucket_number(took_us: int) -> int:
+    """In which bucket of `latency_us` the planes count a time of 1 µs or more."""

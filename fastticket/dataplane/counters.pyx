@@ -10,7 +10,7 @@ lock. So what is read is of no single moment, but each number is one that was th
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 cdef extern from *:
     """
@@ -72,10 +72,33 @@ def read_counters(page):
     finally:
         PyBuffer_Release(&memory)
     found = dict(counters)
-    refused, answers, latency = found["refused"], found["answers"], found.pop("latency")
+    refused = found["refused"]
     found["refused"] = {verdict.reason: refused[verdict.value] for verdict in Verdict if refused[verdict.value]}
-    found["answers"] = {f"{i}xx": answers[i] for i in range(1, ANSWER_CLASSES)}
-    found["latency_us"] = [
-        (None if i == LATENCY_BUCKETS - 1 else 1 << i, latency[i]) for i in range(LATENCY_BUCKETS)
-    ]
+    found["answers"] = _by_class(found["answers"])
+    found["latency_us"] = _by_bound(found.pop("latency"))
     return found
+
+
+cdef dict read_upstream(const UpstreamCounters *counters):
+    """What this process's plane has counted of an upstream, from whatever thread."""
+    cdef UpstreamCounters copy
+    read_words(<uint64_t *>&copy, <const uint64_t *>counters, sizeof(UpstreamCounters) // sizeof(uint64_t))
+    return {
+        "answers": _by_class(copy.answers),
+        "latency_us": _by_bound(copy.latency),
+        "latency_us_sum": copy.latency_us_sum,
+    }
+
+
+cdef dict _by_class(list answers):
+    return {f"{i}xx": answers[i] for i in range(1, ANSWER_CLASSES)}
+
+
+cdef list _by_bound(list latency):
+    cdef int last = LATENCY_BUCKETS - 1
+    return [(None if i == last else BOUNDS_US[i], latency[i]) for i in range(LATENCY_BUCKETS)]
+
+
+def bucket_number(int64_t took_us):
+    """In which bucket the planes count a time."""
+    return bucket_of(took_us)

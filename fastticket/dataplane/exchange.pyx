@@ -185,6 +185,7 @@ cdef class Exchange(Links):
         enter(u, Upstream.AWAITING_HEAD)
         u.complete = False
         u.link.interims = 0
+        u.link.asked_us = self.now_us
         u.link.is_personal |= self.head.is_personal
         if c.complete:
             self._clear_timer(index)
@@ -298,6 +299,7 @@ cdef class Exchange(Links):
             if size == 0:
                 c.held_size = 0
                 return
+        self._count_response(c, self.head.status)
         if not self._changes_session(index, at, size):
             self._relay(index, at, size, &nothing)
 

@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from fastticket.dataplane.answers cimport Answers
 from fastticket.dataplane.conn cimport Conn
 from fastticket.dataplane.balance cimport GROUPS_LIMIT, Upstreams
+from fastticket.dataplane.counters cimport UpstreamCounters
 
 cdef enum:
     NO_DESCRIPTOR = 0xFFFFFFFE
@@ -25,11 +26,13 @@ cdef class Links(Answers):
     cdef readonly Upstreams upstreams
     cdef int plane                      # our number among those that share them
     cdef Pool *pools                    # by server
+    cdef UpstreamCounters *counted      # by group
     cdef Pending[GROUPS_LIMIT] pending
     cdef uint32_t pooled_count
     cdef uint64_t freed_groups          # a bit for each group in which a server may have room for a pending request
 
     cdef int _join(self) except -1
+    cdef void _count_response(self, const Conn *c, int status) noexcept nogil
     cdef void _on_bell(self) noexcept nogil
     cdef void _close_retired(self) noexcept nogil
     cdef uint32_t _connect(self, uint16_t server) noexcept nogil

@@ -14,7 +14,7 @@ way there until `_give_back`.
 cimport cython
 from libc.errno cimport EINPROGRESS, errno
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
 from fastticket.core.atomics cimport SEQ_CST as BELL_ORDER, swap_u32 as take_flag, swap_u64 as take_bits
@@ -22,6 +22,7 @@ from fastticket.core.mixing cimport mix
 from fastticket.core.wire cimport PRINCIPAL_AT, PRINCIPAL_LENGTH_AT
 from fastticket.dataplane.conn cimport Conn, Side, can_be_sent_again, enter
 from fastticket.dataplane.connections cimport Timer
+from fastticket.dataplane.counters cimport UpstreamCounters, bucket_of, read_upstream
 from fastticket.dataplane.lists cimport NONE, append, prepend, remove
 from fastticket.dataplane.reasons cimport Reason
 from fastticket.dataplane.sockets cimport *
@@ -47,6 +48,7 @@ cdef class Links(Answers):
 
     def __dealloc__(self):
         free(self.pools)
+        free(self.counted)
         if self.plane >= 0:
             self.upstreams.quit(self.plane)
 
@@ -58,7 +60,8 @@ cdef class Links(Answers):
         """
         cdef int i
         self.pools = <Pool *>malloc(SERVERS_MAX * sizeof(Pool))
-        if self.pools == NULL:
+        self.counted = <UpstreamCounters *>calloc(GROUPS_LIMIT, sizeof(UpstreamCounters))
+        if self.pools == NULL or self.counted == NULL:
             raise MemoryError("no memory for the pools of servers")
         for i in range(SERVERS_MAX):
             self.pools[i] = Pool(NONE, 0)
@@ -66,6 +69,19 @@ cdef class Links(Answers):
             self.pending[i] = Pending(NONE, NONE, 0)
         self.plane = self.upstreams.join(self.in_thread)
         return 0
+
+    @property
+    def upstream_counts(self):
+        """What was counted of each upstream, in the order of their numbers."""
+        return [read_upstream(&self.counted[group]) for group in range(self.upstreams.group_count)]
+
+    cdef inline void _count_response(self, const Conn *c, int status) noexcept nogil:
+        """The head of a response is there."""
+        cdef UpstreamCounters *counted = &self.counted[self.upstreams.servers[c.link.server].group]
+        cdef int64_t took_us = max(self.now_us - c.link.asked_us, <int64_t>1)
+        counted.answers[min(status // 100, 5)] += 1
+        counted.latency[bucket_of(took_us)] += 1
+        counted.latency_us_sum += took_us
 
     cdef inline void _on_bell(self) noexcept nogil:
         """Another thread says that there is room for requests that wait, or that servers are gone.

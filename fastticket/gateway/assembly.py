@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from fastticket.core.check import Checker
 from fastticket.core.ticket import Keyring
@@ -20,6 +20,8 @@ from fastticket.gateway.settings import Config, RouteSettings
 from fastticket.gateway.sharedmemory import Page
 from fastticket.sessions.settings import ChangeableNames
 from fastticket.sessions.ticketcache import TicketCache, checker_of
+from fastticket.stores.contract import Store
+from fastticket.stores.usage import MeasuredStore
 
 if TYPE_CHECKING:
     from fastticket.gateway.migration.exchange import Exchange
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 def make_cache(config: Config, keys: Keyring) -> TicketCache:
     """The ticket cache of a configuration, not opened yet. ConfigError."""
     return TicketCache(
-        config.open_store(),
+        cast(Store, MeasuredStore(config.open_store())),
         keys,
         capacity=config.cache.capacity,
         flush_interval_ms=config.store.flush_interval_ms,

@@ -79,6 +79,7 @@ class ErrorLog(logging.Handler):
         """Start with empty queues: the parent writes what waits in its own."""
         self._windows: dict[tuple[str, str], _Window] = {}
         self._dropped = 0
+        self.left_out = self.lost = 0  #: lines since the start of this process
         self._timer: threading.Timer | None = None
         self._writer = self._make_writer()
 
@@ -115,6 +116,7 @@ class ErrorLog(logging.Handler):
             self._put(record)
             return
         window.left_out += 1
+        self.left_out += 1
         self._wake_at_ends(now_s)
 
     def write_out(self) -> None:
@@ -179,6 +181,7 @@ class ErrorLog(logging.Handler):
                 self._dropped = 0
             else:
                 self._dropped += 1
+                self.lost += 1
         except Exception:  # a message that does not fit its arguments
             self.handleError(record)
 
@@ -187,6 +190,7 @@ class ErrorLog(logging.Handler):
         harm.
         """
         self._dropped += lines
+        self.lost += lines
 
 
 _log: ErrorLog | None = None
@@ -228,6 +232,16 @@ def end() -> None:
     """Write what is left, in bounded time, before the process ends."""
     if _log:
         _log.close()
+
+
+def counted() -> dict[str, int]:
+    """The lines that this process has not written: `error_lines_left_out` of one message, because
+    there were more; `error_lines_lost`, because there was no room.
+    """
+    return {
+        "error_lines_left_out": _log.left_out if _log else 0,
+        "error_lines_lost": _log.lost if _log else 0,
+    }
 
 
 def say(text: str, timeout_s: float = 1.0) -> None:

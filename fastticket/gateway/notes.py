@@ -11,9 +11,13 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from fastticket.gateway import errorlog
+from fastticket.gateway.assembly import clients_max
 from fastticket.gateway.services import Services
 from fastticket.gateway.sharedmemory import Slot
-from fastticket.sessions.ticketcache import NOW, TicketCache, checker_of
+from fastticket.sessions.canary import Canary
+from fastticket.sessions.census import Census
+from fastticket.sessions.ticketcache import NOW, TicketCache, checker_of, measured
 
 log = logging.getLogger("fastticket.gateway")
 
@@ -25,8 +29,10 @@ class Notes:
     long as all of its threads run.
     """
 
-    def __init__(self, slot: Slot, services: Services, cache: TicketCache) -> None:
+    def __init__(self, slot: Slot, services: Services, cache: TicketCache, canary: Canary, census: Census) -> None:
         self._slot = slot
+        self._canary = canary
+        self._census = census
         self._services = services
         self._cache = cache
         self._alive_s = time.monotonic()  # when all threads ran
@@ -72,6 +78,11 @@ class Notes:
             "at_s": self._alive_s,
             "counters": {
                 **{name: value for name, value in cache.items() if name not in NOW},
+                **measured(self._cache),
+                **errorlog.counted(),
+                "revocation_lag": self._canary.lag.counted,
+                "canaries": dict(self._canary.ended),
+                "upstream_counts": services.upstream_counts,
                 "log_lines_lost": services.log_lines_lost,
                 "session_changes": dict(services.session_changes),
                 "migrations": services.present.exchange.counted if services.present.exchange else {},
@@ -80,7 +91,15 @@ class Notes:
                     str(key_id): uses + earlier[key_id] for key_id, uses in checker_of(self._cache).keys.uses.items()
                 },
             },
-            "now": {name: cache[name] for name in NOW},
+            "now": {
+                **{name: cache[name] for name in NOW},
+                "connections": services.connection_count,
+                "tunnels": services.tunnel_count,
+                "connections_max": clients_max(services.present.config)[0],
+                "capacity": services.present.config.cache.capacity,
+            },
+            "canary_heard_s": self._canary.heard_s,
+            "sessions_living": self._census.living,
             "retiring": services.retiring_count,
             "threads": [
                 {"connections": plane.connection_count, "tunnels": plane.tunnel_count}

@@ -15,7 +15,7 @@ import itertools
 import logging
 import socket
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastticket.dataplane.occupancy import Occupancy
 from fastticket.gateway import descriptors
@@ -29,7 +29,7 @@ from fastticket.gateway.notices import Notices
 from fastticket.gateway.pacing import Pacing
 from fastticket.gateway.passes import Passes
 from fastticket.gateway.settings import Config
-from fastticket.gateway.sharedmemory import Slot
+from fastticket.gateway.sharedmemory import Slot, add
 from fastticket.gateway.upstreams import UpstreamGroups
 from fastticket.sessions.ticketcache import TicketCache
 
@@ -240,6 +240,17 @@ class Service:
     def token_requests(self) -> Counter[str]:
         """How many requests came with a token, by what became of them."""
         return self._passes.outcomes if self._passes else Counter()
+
+    @property
+    def upstream_counts(self) -> dict[str, Any]:
+        """What the planes have counted of each upstream, as `Proxy.upstream_counts` has it, by
+        name.
+        """
+        names = self.upstreams.names
+        counted: dict[str, Any] = {}
+        for plane in self.planes:
+            counted = add(counted, dict(zip(names, plane.upstream_counts, strict=True)))
+        return counted
 
     @property
     def log_lines_lost(self) -> int:

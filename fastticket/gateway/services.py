@@ -11,9 +11,11 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from fastticket.gateway.leaving import drain, hand_over, retire
 from fastticket.gateway.service import Client, Service
+from fastticket.gateway.sharedmemory import add
 
 log = logging.getLogger("fastticket.gateway")
 
@@ -30,6 +32,7 @@ class Services:
         self._lines_lost = 0  # by services that have ended
         self._session_changes: Counter[str] = Counter()  # of those
         self._token_requests: Counter[str] = Counter()
+        self._upstream_counts: dict[str, Any] = {}
 
     def __iter__(self) -> Iterator[Service]:
         return iter([self.present, *self._retiring])
@@ -106,6 +109,19 @@ class Services:
         return sum(service.connection_count for service in self)
 
     @property
+    def tunnel_count(self) -> int:
+        """Clients whose connection is a tunnel."""
+        return sum(service.tunnel_count for service in self)
+
+    @property
+    def upstream_counts(self) -> dict[str, Any]:
+        """What was counted of each upstream, by name."""
+        counted = self._upstream_counts
+        for service in self:
+            counted = add(counted, service.upstream_counts)
+        return counted
+
+    @property
     def session_changes(self) -> Counter[str]:
         """How many sessions were changed, by what the application asked for."""
         return sum((service.session_changes for service in self), self._session_changes)
@@ -131,6 +147,7 @@ class Services:
         self._lines_lost += service.log_lines_lost
         self._session_changes += service.session_changes
         self._token_requests += service.token_requests
+        self._upstream_counts = add(self._upstream_counts, service.upstream_counts)
 
     def _give(self, client: Client) -> bool:
         self.present.adopt(client)

@@ -5,9 +5,17 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 NOTE_AGE_MAX_S = 5.0  # a worker writes a note each second; after so long without one it does not serve
+
+
+class LastReload(NamedTuple):
+    """What came of the last reload, or of the start."""
+
+    was_done: bool = True
+    at_s: float = 0.0  #: s since the epoch
+    took_s: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +30,8 @@ class Snapshot:
     retiring: int  #: workers, and configurations that a worker had before
     restarts: int
     reloads: Mapping[str, int]  #: done, refused
+    last_reload: LastReload = dataclasses.field(default_factory=LastReload)
+    workers: Sequence[int] = ()  #: the pids of all of them, that of the one that serves first
 
     def unhealthy(self) -> list[str]:
         """["worker"] if it does not serve."""

@@ -46,9 +46,10 @@ from fastticket.gateway.inheritance import Given, Start
 from fastticket.gateway.listeners import Listeners, name_of
 from fastticket.gateway.logfile import check_logs
 from fastticket.gateway.processes import WorkerProcess, ending_of
+from fastticket.gateway.reloads import Reloads
 from fastticket.gateway.settings import Config
-from fastticket.gateway.sharedmemory import Slot
-from fastticket.gateway.snapshot import Snapshot, is_store_away
+from fastticket.gateway.sharedmemory import Slot, add
+from fastticket.gateway.snapshot import LastReload, Snapshot, is_store_away
 from fastticket.gateway.systemd import ALIVE, READY, STOPPING, notify, reloading
 from fastticket.gateway.totals import Totals
 from fastticket.gateway.upgrade import (
@@ -119,7 +120,7 @@ class Supervisor:
         self._retiring: list[Generation] = []
         self._totals = Totals()
         self._restarts = 0
-        self._reloads = {"done": 0, "refused": 0}
+        self._reloads = Reloads()
         self._is_reload_wanted = False
         self._is_unready = False  # balancers are to stop sending clients; those that come are served
         self._unready_at_s = 0.0  # loop time
@@ -248,10 +249,10 @@ class Supervisor:
             listeners=[(address, [s.fileno() for s in bound]) for address, bound in self._listeners.bound().items()],
             handover=self._handover.filenos(),
             admin=present.admin.fileno() if present.admin else None,
-            counted=self._totals.departed,
+            counted=add(self._totals.departed, errorlog.counted()),
             servers=self._totals.servers,
             restarts=self._restarts,
-            reloads=self._reloads,
+            reloads=self._reloads.counts,
             unready_at_s=self._unready_at_s if self._is_unready else None,
             drained=sorted(self._drained),
         )
@@ -263,7 +264,8 @@ class Supervisor:
         bound = {Address(*address): [*map(socket_of, fds)] for address, fds in legacy.listeners}
         admin = None if legacy.admin is None else socket_of(legacy.admin)
         self._totals.adopt(legacy.counted, legacy.servers)
-        self._restarts, self._reloads = legacy.restarts, dict(legacy.reloads)
+        self._restarts = legacy.restarts
+        self._reloads.adopt(legacy.reloads)
         self._drained = frozenset((str(upstream), str(server)) for upstream, server in legacy.drained)
         if legacy.unready_at_s is not None:
             self._is_unready, self._unready_at_s = True, legacy.unready_at_s
@@ -420,7 +422,7 @@ class Supervisor:
         log.info("keys: %s", ", ".join([*(f"{key_id} verifies" for key_id in others), f"{signs} signs"]))
 
     def _tell_reloaded(self, before: Generation, coming: Generation, is_same_worker: bool) -> None:
-        self._reloads["done"] += 1
+        self._reloads.end("done")
         source, changed = coming.config.source, ", ".join(self._obstacles(before, coming))
         if is_same_worker:
             log.info("reloaded: the worker serves by %s, with the sessions that it holds", source)
@@ -481,7 +483,7 @@ class Supervisor:
         self._tell_refused(error)
 
     def _tell_refused(self, why: object) -> None:
-        self._reloads["refused"] += 1
+        self._reloads.end("refused")
         self._answer_reload(str(why))
         log.error("not reloaded, the configuration before stays: %s", why)
 
@@ -666,6 +668,7 @@ class Supervisor:
         self._news.set()
 
     def _want_reload(self) -> None:
+        self._reloads.begin()
         if self._is_stop_due or self._is_stopping:  # a reload that is under way may still come to its end
             self._tell_refused("the gateway stops in a moment")
             return
@@ -690,10 +693,12 @@ class Supervisor:
             readiness=present.config.gateway.readiness if present else (),
             serving=process.slot.note() if process and process.is_ready else None,
             notes=notes,
-            counted=self._totals.counted(self._slots()),
+            counted=add(self._totals.counted(self._slots()), errorlog.counted()),
             retiring=sum(1 for g in self._retiring if g.process) + sum(note["retiring"] for note in notes),
             restarts=self._restarts,
-            reloads=dict(self._reloads),
+            reloads=dict(self._reloads.counts),
+            last_reload=LastReload(self._reloads.was_done, self._reloads.at_s, self._reloads.took_s),
+            workers=[each.pid for each in sorted(self._processes(), key=lambda each: each is not process)],
         )
 
     @property

@@ -54,7 +54,9 @@ from fastticket.gateway.services import Services
 from fastticket.gateway.settings import Config
 from fastticket.gateway.sharedmemory import Slot
 from fastticket.gateway.upstreams import UpstreamGroups
-from fastticket.sessions.ticketcache import checker_of, hand_to, handed_by
+from fastticket.sessions.canary import Canary
+from fastticket.sessions.census import Census
+from fastticket.sessions.ticketcache import checker_of, hand_to, handed_by, shards_of
 from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.gateway")
@@ -86,7 +88,9 @@ class Worker:
         self._services = Services(
             self._make_service(given.config, UpstreamGroups(given.config, given.servers, self._drained), listeners)
         )
-        self._notes = Notes(self._slot, self._services, self._cache)
+        shards = shards_of(self._cache)
+        self._canary, self._census = Canary(shards), Census(shards)
+        self._notes = Notes(self._slot, self._services, self._cache, self._canary, self._census)
         self.register = Register(given.identity, self._cache, self._services, self._slot)
         self._begin, self._stop, self._retire = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._channel: Channel | None = None
@@ -190,6 +194,8 @@ class Worker:
 
     def _serve(self) -> None:
         self._services.present.serve()
+        self._canary.start()
+        self._census.start()
         if self._handover:
             asyncio.get_running_loop().add_reader(self._handover.fileno(), self._take_over)
         self.register.start()
@@ -198,6 +204,8 @@ class Worker:
     async def stop(self) -> None:
         """Drain, then write every touch, then close."""
         await end(self._reloading, self._handing)
+        await self._canary.stop()
+        await self._census.stop()
         self._stop_taking()
         service = self._services.present
         # Inherited sockets outlive the gateway: the supervisor cannot replace them, nor its parent.

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple, Self
 
 from fastticket.errors import StoreUnavailable
-from fastticket.stores.contract import Event, Position, Store, Tail
+from fastticket.stores.contract import Event, Position, Store, Tail, is_canary
 
 #: The kinds that are told of by default.
 KINDS = ("created", "rotated", "revoked", "expired", "lost")
@@ -178,11 +178,13 @@ class EventStream:
         return None if self._turn.locked() else self._next()
 
     def _next(self) -> SessionEvent | None:
-        """The next event of a kind that was asked for. The position passes the others, too."""
+        """The next event of a kind that was asked for, of a session that is somebody's. The
+        position passes the others, too.
+        """
         while self._untold:
             shard, place, event = self._untold.popleft()
             self._told_to[shard] = str(place)
-            if event.kind in self._kinds:
+            if event.kind in self._kinds and not is_canary(event.principal):
                 _, kind, session_id, principal, reason, successor_id = event
                 return SessionEvent(kind, session_id, principal, reason, successor_id, ",".join(self._told_to))
         return None

@@ -16,6 +16,7 @@ Rules of this file
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 
 from fastticket.core.touches import Touches
@@ -23,10 +24,12 @@ from fastticket.errors import StoreUnavailable
 from fastticket.sessions.shards import Shard, Shards
 from fastticket.stores.contract import NO_TOUCHES, Reply, Request
 from fastticket.stores.contract import Touches as AnyTouches
+from fastticket.stores.usage import Histogram
 from fastticket.tasks import end
 
 TOUCHES_PER_SLICE = 500  # taken at once: about a twentieth of a millisecond
 SHARDS_PER_EXCHANGE = 32  # the same, where most have nothing to write
+SIZES = (1, 10, 100, 1_000, 10_000, 100_000)  # upper bounds of what is counted by size
 TURNS_PER_EXCHANGE = 2  # of the loop: in one it is made, in the next it is sent
 
 
@@ -35,6 +38,8 @@ class Flusher:
 
     def __init__(self, shards: Shards) -> None:
         self.touches_written = 0
+        self.durations = Histogram()  # s
+        self.sizes = Histogram(SIZES)  # touches, of flushes with some
         self._shards = shards
         self._turn = asyncio.Lock()
         self._begun = self._ended = 0  # the numbers of the latest flush that has, and of the latest not cancelled
@@ -74,6 +79,7 @@ class Flusher:
     async def _flush(self) -> None:
         self._begun += 1
         began_ms = self._shards.monotonic_ms()
+        began_s = time.perf_counter()
         taken: dict[int, list[Touches]] = {}
         written: set[Touches] = set()
         writing: list[asyncio.Task[None]] = []
@@ -90,6 +96,9 @@ class Flusher:
             finally:
                 self._has_failed = self._give_back(taken, written)
         self._ended = self._begun
+        self.durations.add(time.perf_counter() - began_s)
+        if size := sum(len(touches) for of_shard in taken.values() for touches in of_shard):
+            self.sizes.add(size)
         if not self._has_failed:
             self._all_written_ms = began_ms
 
@@ -112,8 +121,8 @@ class Flusher:
         the end of its outage is noticed. With `restore_from_cache` every shard is: a process that
         lets others give sessions back must have made its own ends again by then.
         """
-        follows_all = self._shards.settings.restore_from_cache
-        return follows_all or shard.outage_since_ms is not None or self._shards.near.held_in(shard.number) > 0
+        is_held = self._shards.near.held_in(shard.number) > 0 or shard.number == self._shards.awaited
+        return is_held or shard.outage_since_ms is not None or self._shards.settings.restore_from_cache
 
     def _exchanges(self, taken: Mapping[int, Sequence[Touches]]) -> Iterator[dict[int, Request]]:
         """What was taken, in order, as requests of one exchange each."""

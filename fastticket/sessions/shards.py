@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ from fastticket.sessions.coherence import Failure, Pulse, credited_until_ms, gra
 from fastticket.sessions.life import Life
 from fastticket.sessions.nearattributes import NearAttributes
 from fastticket.sessions.settings import Settings
-from fastticket.stores.contract import Event, Position, Reply, Request, Store, shard_of
+from fastticket.stores.contract import Event, Position, Reply, Request, Store, is_canary, shard_of
 
 log = logging.getLogger("fastticket.cache")
 
@@ -104,6 +105,9 @@ class Shards:
         self.on_gap: Callable[[], None] = lambda: None  # sessions must be looked up again: sessions/repair.py
         self.on_loss: Callable[[], None] = lambda: None  # shards lack data: sessions/restoring.py
         self.on_event: Callable[[Event], None] = lambda event: None  # what became of a session, as the log says
+        self.on_canary: Callable[[Event], None] = lambda _: None  # one is over: sessions/canary.py
+        self.awaited: int | None = None  # the shard of a canary whose end was not heard yet
+        self.heard: Counter[tuple[str, str]] = Counter()  # kind and reason of what the logs said of sessions
         self.gaps = self.store_errors = self.exchanges = 0
         self._shards = [Shard(number) for number in range(store.shards)]
         self._gaps_to_log: set[int] = set()
@@ -230,6 +234,10 @@ class Shards:
                 self.end(event.session_id, event.principal, verdict)
             case "changed":
                 self.near_attributes.changed(event.session_id, event.position)
+        if is_canary(event.principal):
+            self.on_canary(event)
+        else:
+            self.heard[event.kind, event.reason] += 1
 
     def _log_gap(self, number: int) -> None:
         if not self._gaps_to_log:

@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import Literal, NamedTuple, Self, Unpack
+from typing import Any, Literal, NamedTuple, Self, Unpack
 
 from fastticket.core.check import Checker, Session
 from fastticket.core.ticket import Keyring, Ticket, decode_session_id
@@ -34,6 +34,7 @@ from fastticket.sessions.settings import ChangeableNames, SettingNames, Settings
 from fastticket.sessions.shards import Shards
 from fastticket.stores import open_store
 from fastticket.stores.contract import NEVER_WRITTEN, NO_DETAILS, Position, RestoredSession, Store, StoredSession
+from fastticket.stores.usage import MeasuredStore
 
 Consistency = Literal["near", "strong"]
 Lifetime = int | float | None  # s: a whole number, or math.inf: no end; None: as the cache's settings say
@@ -55,6 +56,10 @@ NOW = frozenset(
         "is_outage_tolerated",
     }
 )
+
+
+#: The reasons of events that are counted by name.
+EVENT_REASONS = frozenset(("", "logout", "logout_everywhere", "revoked", "evicted", "reissued", "idle", "absolute"))
 
 
 class SessionInfo(NamedTuple):
@@ -631,6 +636,26 @@ def shards_of(cache: TicketCache) -> Shards:
 def session_info(cache: TicketCache, session: StoredSession) -> SessionInfo:
     """As `TicketCache.sessions` tells of it."""
     return cache._session_info(session)
+
+
+def measured(cache: TicketCache) -> dict[str, Any]:
+    """What the cache has counted beside `stats`, since the start: `events` heard of users'
+    sessions, by kind and reason; flushes as `Histogram.counted` has them, in s and in touches;
+    the store's calls by kind in s, and its traffic, as far as they are measured.
+    """
+    flusher, store = cache._keeper.flusher, cache._store
+    events: dict[str, dict[str, int]] = {}
+    for (kind, reason), count in cache._shards.heard.items():
+        known = events.setdefault(kind, {})
+        reason = reason if reason in EVENT_REASONS else "other"
+        known[reason] = known.get(reason, 0) + count
+    counted: dict[str, Any] = {"events": events}
+    counted |= {"flush_duration": flusher.durations.counted, "flush_size": flusher.sizes.counted}
+    if isinstance(store, MeasuredStore):
+        counted["store_calls"] = dict(store.counted)
+    if traffic := getattr(store, "traffic", None):
+        counted["store_traffic"] = dict(vars(traffic))
+    return counted
 
 
 def read_through_of(cache: TicketCache) -> ReadThrough:

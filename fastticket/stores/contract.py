@@ -67,6 +67,10 @@ CARD_BYTES_MAX = 4096  # of what one says of itself there
 NO_DETAILS: Mapping[str, str] = MappingProxyType({})
 NO_ATTRIBUTES: Mapping[str, bytes] = MappingProxyType({})
 
+#: What the principals of canaries begin with (sessions/canary.py). A principal of a ticket has no
+#: outer space, so no user is called that.
+CANARY = " canary "
+
 
 class StoredSession(NamedTuple):
     """A session as the store holds it. Deadlines are the store's time, ms since the epoch; 2**53 -
@@ -366,6 +370,11 @@ def check_card(card: bytes) -> None:
     """ValueError: it has more than CARD_BYTES_MAX bytes."""
     if len(card) > CARD_BYTES_MAX:
         raise ValueError(f"a gateway's card has {len(card)} bytes; there is room for {CARD_BYTES_MAX}")
+
+
+def is_canary(principal: str) -> bool:
+    """Whether a session of this principal is nobody's: lists, counts and events leave it out."""
+    return principal.startswith(CANARY)
 
 
 def shard_of(principal: str, shards: int) -> int:

@@ -24,7 +24,7 @@ from fastticket.gateway.admin.contract import Who
 from fastticket.gateway.admin.dispatch import PREFIX, Answer, Dispatcher, Found, Request, refusal_answer
 from fastticket.gateway.admin.gateway import Gateway
 from fastticket.gateway.admin.refusals import Refused
-from fastticket.gateway.metrics import METRICS_TYPE, metrics_text
+from fastticket.gateway.metrics import metrics_page
 from fastticket.gateway.snapshot import Snapshot
 from fastticket.tasks import end
 
@@ -161,7 +161,7 @@ class AdminListener:
             except Refused as error:
                 return refusal_answer(error)
             return self._files[request.path]
-        return _page(request.path, self._gateway.snapshot())
+        return _page(request.path, self._gateway.snapshot(), ",".join(request.fields.get("accept", ())))
 
     # --- operations
 
@@ -289,7 +289,7 @@ def _request_of(head: Any) -> Request:
     )
 
 
-def _page(path: str, snapshot: Snapshot) -> Answer:
+def _page(path: str, snapshot: Snapshot, accept: str) -> Answer:
     match path:
         case "/healthz":
             unhealthy = snapshot.unhealthy()
@@ -297,7 +297,7 @@ def _page(path: str, snapshot: Snapshot) -> Answer:
         case "/readyz":
             return _readiness(snapshot)
         case "/metrics":
-            return Answer(HTTPStatus.OK, metrics_text(snapshot), METRICS_TYPE)
+            return Answer(HTTPStatus.OK, *metrics_page(snapshot, accept))
     return _error(HTTPStatus.NOT_FOUND)
 
 

@@ -27,6 +27,7 @@ from fastticket.errors import StoreUnavailable
 from fastticket.stores.redis.address import Address, place_of
 from fastticket.stores.redis.polling import DOUBT, in_time
 from fastticket.stores.redis.servers import Server
+from fastticket.stores.usage import Traffic
 from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.redis")
@@ -40,9 +41,12 @@ Range = tuple[int, int, str, int]  # first and last slot, host, port
 class Cluster:
     """A topology of several servers, each with some slots."""
 
-    def __init__(self, address: Address, on_change: Callable[[Server], None], confirm_s: float) -> None:
+    def __init__(
+        self, address: Address, on_change: Callable[[Server], None], confirm_s: float, traffic: Traffic
+    ) -> None:
         self._address = address
         self._on_change = on_change
+        self._traffic = traffic
         self.confirm_s = confirm_s
         self._ranges: list[tuple[int, int, Server]] = []
         self._is_stale = True
@@ -77,7 +81,7 @@ class Cluster:
         self._named_at_s[name] = asyncio.get_running_loop().time()
         if name not in self.servers:
             place = place_of(self._address, host, port)
-            self.servers[name] = Server(name, place, self._address.timeout_s, self._on_change)
+            self.servers[name] = Server(name, place, self._address.timeout_s, self._on_change, traffic=self._traffic)
         return self.servers[name]
 
     async def moved(self) -> None:

@@ -27,6 +27,7 @@ import hiredis
 from fastticket.stores.redis.address import Command
 from fastticket.stores.redis.errors import error_of, shortened
 from fastticket.stores.redis.patience import Patience
+from fastticket.stores.usage import Traffic
 
 REPLIES_PER_TURN = 2  # a caller takes 20 to 50 µs to go on with its reply
 
@@ -99,6 +100,7 @@ class Link(asyncio.Protocol):
         self.has_room = True  #: the transport's buffer is not full
         self.commands_under_way = self.bytes_under_way = self.batches_answered = 0
         self.info: dict[str, str] = {}  #: the server's INFO
+        self.traffic = Traffic()  #: its server's, once it has greeted
         self.on_lost: Callable[[Link, Exception, list[Batch]], None] = fail_all
         self.on_room: Callable[[], None] = _do_nothing
         self.on_push: Callable[[Any], None] | None = None  #: gets messages that answer no command
@@ -114,7 +116,9 @@ class Link(asyncio.Protocol):
             self.commands_under_way += batch.count
             self.bytes_under_way += len(batch.packed)
         self._patience.start()
-        self._transport.write(batches[0].packed if len(batches) == 1 else b"".join([each.packed for each in batches]))
+        packed = batches[0].packed if len(batches) == 1 else b"".join([each.packed for each in batches])
+        self.traffic.sent(len(packed))
+        self._transport.write(packed)
 
     def ask(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
         """Send one batch. Its replies; LinkLost, TimeoutError."""
@@ -182,6 +186,7 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Replies or parts of them."""
+        self.traffic.bytes_received += len(data)
         self._reader.feed(data)
         if not self._hands_out_later:
             self._hand_out()

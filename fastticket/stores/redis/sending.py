@@ -32,6 +32,7 @@ from fastticket.stores.redis.layout import key
 from fastticket.stores.redis.scripts import Script, ScriptCall, call_of
 from fastticket.stores.redis.servers import Server
 from fastticket.stores.redis.topology import Topology, make_topology
+from fastticket.stores.usage import Traffic
 
 log = logging.getLogger("fastticket.redis")
 
@@ -49,6 +50,7 @@ class Sender:
     def __init__(self, address: Address, on_change: Callable[[Collection[int]], None]) -> None:
         self.mismatch = ""  #: why this store must not be used any more; then every script is StoreUnavailable
         self.slots = [slot_of(key(shard, "live")) for shard in range(address.shards)]
+        self.traffic = Traffic()
         self._address = address
         self._on_change = on_change
         self._topology: Topology | None = None
@@ -56,7 +58,7 @@ class Sender:
 
     def open(self) -> None:
         """Connections are made when they are needed."""
-        self._topology = make_topology(self._address, self._on_server_change)
+        self._topology = make_topology(self._address, self._on_server_change, traffic=self.traffic)
 
     def detach(self) -> Topology | None:
         """Send nothing any more. The topology is for the caller to close; None: already

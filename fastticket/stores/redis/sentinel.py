@@ -36,6 +36,7 @@ from fastticket.stores.redis.address import Address, Place, place_of
 from fastticket.stores.redis.errors import shortened
 from fastticket.stores.redis.polling import DOUBT, in_time
 from fastticket.stores.redis.servers import Listener, Server
+from fastticket.stores.usage import Traffic
 from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.redis")
@@ -64,13 +65,15 @@ class Answer(NamedTuple):
 class Sentinel:
     """A topology of one server: Sentinel's master."""
 
-    def __init__(self, address: Address, on_change: Callable[[Server], None], confirm_s: float) -> None:
+    def __init__(
+        self, address: Address, on_change: Callable[[Server], None], confirm_s: float, traffic: Traffic
+    ) -> None:
         place = ",".join(f"{host}:{port}" for host, port in address.hosts)
         name = f"{address.master} of {place}"
         self._address = address
         self.confirm_s = confirm_s
         self._doubt = asyncio.Event()
-        self._server = Server(name, None, address.timeout_s, on_change, self._doubt.set)
+        self._server = Server(name, None, address.timeout_s, on_change, self._doubt.set, traffic)
         self._sentinels = [Server(f"sentinel {at.name}", at, address.timeout_s, _ignore) for at in _places(address)]
         self._asking: dict[Server, asyncio.Task[Answer | None]] = {}
         self._tasks: list[asyncio.Task[None]] = []

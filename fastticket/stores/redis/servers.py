@@ -33,6 +33,7 @@ from fastticket.stores.redis.connecting import connect, info_of
 from fastticket.stores.redis.errors import AWAY, shortened
 from fastticket.stores.redis.link import Link, LinkLost, pack
 from fastticket.stores.redis.sendqueue import ENDS_PER_TURN, Call, SendQueue
+from fastticket.stores.usage import Traffic
 from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.redis")
@@ -44,7 +45,7 @@ PUSHED_MAX = 1000  # messages that wait for the listener; the oldest are dropped
 
 class Server:
     """`name` is for logs and metrics; `place` may change. `on_change`: it is another server now;
-    `on_trouble`: a link was lost, or the server has failed.
+    `on_trouble`: a link was lost, or the server has failed. `traffic`: where its links count.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Server:
         timeout_s: float,
         on_change: Callable[[Server], None],
         on_trouble: Callable[[], None] | None = None,
+        traffic: Traffic | None = None,
     ) -> None:
         self.name = name
         self.place = place
@@ -61,6 +63,7 @@ class Server:
         self._timeout_s = timeout_s
         self._on_change = on_change
         self._on_trouble = on_trouble
+        self._traffic = traffic or Traffic()
         self._loop = asyncio.get_running_loop()
         self._run_id = ""
         self._is_closed = False
@@ -226,6 +229,7 @@ class Server:
         if self.place is not place or self._is_closed:
             link.close()
             raise LinkLost("another server answers now")
+        link.traffic = self._traffic
         self._links.add(link)
         link.closed.add_done_callback(lambda _: self._links.discard(link))
         self.version = link.info.get("redis_version", "0")

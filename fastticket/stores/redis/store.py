@@ -87,6 +87,7 @@ from fastticket.stores.redis.scripts import (
 )
 from fastticket.stores.redis.sending import Sender
 from fastticket.stores.redis.takeover import BELIEF_ATTEMPTS, TAKING_OVER, Takeover
+from fastticket.stores.usage import Traffic
 from fastticket.tasks import end
 
 RESTORED_AT_ONCE = 200  # sessions in one script, which holds up all other commands
@@ -154,6 +155,11 @@ class RedisStore:
         """The known servers, and the states of their breakers: closed, open or half-open."""
         servers = self._sender.topology.servers if self._sender.is_open else {}
         return {name: server.breaker.state for name, server in servers.items()}
+
+    @property
+    def traffic(self) -> Traffic:
+        """Of all links to its servers."""
+        return self._sender.traffic
 
     async def join(self, fleet: Fleet) -> Fleet | None:
         """`HGETALL`, `HSETNX` for what is missing, and a script for what is longer."""

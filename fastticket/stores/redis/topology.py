@@ -15,6 +15,7 @@ from fastticket.stores.redis.address import Address, place_of
 from fastticket.stores.redis.cluster import Cluster
 from fastticket.stores.redis.sentinel import Sentinel
 from fastticket.stores.redis.servers import Server
+from fastticket.stores.usage import Traffic
 
 CONFIRM_S = 1.0
 
@@ -25,9 +26,9 @@ class Single:
     confirm_s = CONFIRM_S  #: unused: there is nothing to confirm
     doubt_s = 0.0
 
-    def __init__(self, address: Address, on_change: Callable[[Server], None]) -> None:
+    def __init__(self, address: Address, on_change: Callable[[Server], None], traffic: Traffic) -> None:
         place = place_of(address, *(address.hosts[0] if address.hosts else ()))
-        self._server = Server(place.name, place, address.timeout_s, on_change)
+        self._server = Server(place.name, place, address.timeout_s, on_change, traffic=traffic)
         self.servers = {place.name: self._server}
 
     async def server_of(self, slot: int) -> Server:
@@ -45,8 +46,13 @@ class Single:
 Topology = Single | Sentinel | Cluster
 
 
-def make_topology(address: Address, on_change: Callable[[Server], None], confirm_s: float = CONFIRM_S) -> Topology:
-    """The topology that an address describes."""
+def make_topology(
+    address: Address, on_change: Callable[[Server], None], confirm_s: float = CONFIRM_S, traffic: Traffic | None = None
+) -> Topology:
+    """The topology that an address describes. `traffic`: where its connections count."""
+    traffic = traffic or Traffic()
     if address.kind == "sentinel":
-        return Sentinel(address, on_change, confirm_s)
-    return Cluster(address, on_change, confirm_s) if address.kind == "cluster" else Single(address, on_change)
+        return Sentinel(address, on_change, confirm_s, traffic)
+    if address.kind == "cluster":
+        return Cluster(address, on_change, confirm_s, traffic)
+    return Single(address, on_change, traffic)

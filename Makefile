@@ -41,7 +41,7 @@
 #   make docs       build the pages of docs/ into build/docs                                10 s
 #   make docs-reference   write what the reference has from the code                        10 s
 #   make man        write docs/man/fastticket.1, and show it                                10 s
-#   make docs-pictures    take the pictures of the tutorial anew                            10 s
+#   make docs-pictures    take the pictures of tutorial and operators' page anew        2 min
 #
 # To release (docs/development.md)
 #   make wheel      source distribution, wheel and bill of materials, into dist/; checked    4 minutes
@@ -144,6 +144,7 @@ man: docs-reference
 
 docs-pictures: $(VENV)/built-dev
 	$(BIN)/python docs/tutorial/pictures.py
+	$(BIN)/python docs/how-to/pictures.py
 
 corpus: $(VENV)/built-dev
 	cd tests && ../$(BIN)/python -m lab.corpus_table

@@ -17,7 +17,8 @@ NAVIGATION: Mapping[str, Sequence[str]] = {
     ],
     "How to: gateways": [
         *("how-to/nginx", "how-to/forward-auth", "how-to/containers", "how-to/kubernetes", "how-to/redis"),
-        *("how-to/keys", "how-to/operate", "how-to/alerts", "how-to/backup", "how-to/upgrade", "how-to/linkis"),
+        *("how-to/keys", "how-to/operate", "how-to/operators-page", "how-to/alerts", "how-to/backup"),
+        *("how-to/upgrade", "how-to/linkis"),
     ],
     "Reference": [
         *("reference/configuration", "reference/commands", "reference/headers", "reference/answers"),

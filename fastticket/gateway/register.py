@@ -38,6 +38,7 @@ log = logging.getLogger("fastticket.gateway")
 ANNOUNCE_S = 5.0
 LEASE_MS = 15_000  # two announcements may be lost
 LOOK_AGAIN_S = 1.0
+MEASURE_AGAIN_S = 1.0  # while somebody looks
 STORE_PATIENCE_S = 2.0  # for one call
 
 
@@ -116,7 +117,7 @@ class Register:
         }
 
     def _measure(self) -> None:
-        """The figures since the last call."""
+        """The figures, of the time since the last call."""
         now_s, counted, note = time.monotonic(), self._slot.counted(), self._slot.note()
         before_s, before = self._before or (now_s - ANNOUNCE_S, {})
         self._before = now_s, counted
@@ -140,7 +141,7 @@ class Register:
             if asyncio.get_running_loop().time() >= self._look_at_s:
                 await self._look()
                 self._look_at_s = asyncio.get_running_loop().time() + LOOK_AGAIN_S
-        if not self._figures:
+        if self._before is None or time.monotonic() - self._before[0] >= MEASURE_AGAIN_S:
             self._measure()
         others = [card for gateway_id, card in self._others.items() if gateway_id != self._identity.id]
         return {

@@ -34,6 +34,7 @@ from fastticket.gateway import errorlog
 from fastticket.gateway.addresses import Address
 from fastticket.gateway.admin.access import Access, access_of
 from fastticket.gateway.admin.listener import AdminListener
+from fastticket.gateway.admin.page import page_files
 from fastticket.gateway.admin.recent import Recent
 from fastticket.gateway.admin.refusals import Refused
 from fastticket.gateway.binding import BACKLOG, discard, duplicate, listen_beside, take_place
@@ -114,7 +115,7 @@ class Supervisor:
         self._reload_asked: list[asyncio.Future[str]] = []  # operators who wait for the next reload
         self._reload_awaited: list[asyncio.Future[str]] = []  # for the one that is under way
         self._log_level = ""  # as an operator has set it; "": as the configuration has it
-        self._admin = AdminListener(self, {})
+        self._admin = AdminListener(self, page_files())
         self._present: Generation | None = None
         self._coming: Generation | None = None
         self._retiring: list[Generation] = []

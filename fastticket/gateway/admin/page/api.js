@@ -1,0 +1,72 @@
+// How the API is asked. The token, if one is needed, is in this module's memory only: another tab
+// does not have it, and loading the page again forgets it.
+
+const PATIENCE_MS = 8000;
+let token = "";
+let on_wanted = () => {};
+
+export class Refused extends Error {
+  constructor(status, slug, message) {
+    super(message);
+    Object.assign(this, { status, slug });
+  }
+}
+
+export function use_token(text) {
+  token = text;
+}
+
+// `wanted(is_refused)` is called when the gateway wants a token, or does not know the one it got.
+export function on_token_wanted(wanted) {
+  on_wanted = wanted;
+}
+
+function fields_of(method, more) {
+  const fields = { ...more };
+  if (token) fields.Authorization = `Bearer ${token}`;
+  if (method !== "GET") fields["X-Fastticket-Admin"] = "1";
+  return fields;
+}
+
+async function checked(response) {
+  if (response.ok) return response;
+  const said = await response.json().catch(() => ({}));
+  if (response.status === 401) on_wanted(token !== "");
+  throw new Refused(response.status, said.error ?? "", said.message ?? `status ${response.status}`);
+}
+
+// The answer's JSON. Refused; TypeError: the gateway cannot be reached.
+export async function ask(method, path) {
+  const signal = AbortSignal.timeout(PATIENCE_MS);
+  const options = { method, headers: fields_of(method, {}), signal, cache: "no-store", credentials: "omit" };
+  return (await checked(await fetch(`/v1/${path}`, options))).json();
+}
+
+// Server-sent events, as they come; ends with the stream. `last_id`: after which event; "": from now on.
+export async function* stream(path, last_id, signal) {
+  const headers = fields_of("GET", last_id ? { "Last-Event-ID": last_id } : {});
+  const options = { headers, signal, cache: "no-store", credentials: "omit" };
+  const response = await checked(await fetch(`/v1/${path}`, options));
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const pieces = (rest + value).split("\n\n");
+    rest = pieces.pop();
+    for (const piece of pieces) {
+      const found = { id: "", event: "", data: "" };
+      for (const line of piece.split("\n")) {
+        const at = line.indexOf(": ");
+        if (at > 0) found[line.slice(0, at)] = line.slice(at + 2);
+      }
+      yield found;
+    }
+  }
+}
+
+// What an error says to an operator, as a part of a sentence.
+export function reason_of(error) {
+  if (error instanceof Refused) return error.message.replace(/[.\s]+$/, "");
+  return error.name === "TimeoutError" ? "the gateway does not answer" : "the gateway cannot be reached";
+}

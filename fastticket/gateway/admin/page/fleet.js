@@ -1,0 +1,126 @@
+// The gateways of the fleet, and this one: sums, lines, a row for each.
+
+import { Chart } from "/page/chart.js";
+import { Table, byId, figures, mark, note, say } from "/page/elements.js";
+import { NOTHING, duration, milliseconds, moment, number, time } from "/page/figures.js";
+
+const COUNTED = ["requests_per_s", "refused_per_s", "failed_per_s", "sessions_held", "connections"];
+const text = (value) => (typeof value === "string" || typeof value === "number" ? String(value) : NOTHING);
+const figure = (name) => ({ is_number: true, text: (card) => number(card.figures[name]) });
+
+export class Fleet {
+  constructor() {
+    const place = byId("charts");
+    this.requests = new Chart(place, "Requests a second", ["all gateways", "this gateway"], number);
+    this.refused = new Chart(place, "Refused and failed a second", ["refused (401, 403)", "failed (5xx)"],
+      number);
+    this.latency = new Chart(place, "99 % of requests within", ["slowest gateway", "this gateway"], milliseconds);
+    this.table = new Table("gateways", [
+      { name: "Gateway", is_long: true, text: (card) => `${text(card.host)}, pid ${text(card.pid)}${card.is_self ? " (this one)" : ""}` },
+      { name: "State", text: (card) => card.state },
+      { name: "Requests/s", ...figure("requests_per_s") },
+      { name: "Refused/s", ...figure("refused_per_s") },
+      { name: "Failed/s", ...figure("failed_per_s") },
+      { name: "99 % within", is_number: true, text: (card) => milliseconds(card.figures.p99_ms) },
+      { name: "Sessions held", ...figure("sessions_held") },
+      { name: "Connections", ...figure("connections") },
+      { name: "Servers up", is_number: true,
+        text: ({ figures: { servers_up, servers } }) => `${number(servers_up)} of ${number(servers)}` },
+      { name: "Version, up since", text: (card) => `${text(card.version)}, ${moment(card.started_ms)}` },
+      { name: "Admin listener", is_long: true, text: (card) => text(card.admin) },
+    ], 256);
+  }
+
+  // `fleet`: as GET /v1/gateways
+  show(fleet) {
+    const since = fleet.unknown_since_ms;
+    const cards = fleet.gateways.map((card) => {
+      const is_self = card.id === fleet.self;
+      const is_old = since !== null && !is_self;
+      const does = [card.is_leaving ? "leaves" : "serves", ...(card.figures.store === "away" ? ["store away"] : [])];
+      const state = is_old ? `as of ${time(fleet.known_at_ms)}` : does.join(", ");
+      return { ...card, is_self, is_old, state };
+    });
+    note(byId("unknown"), unknown(fleet));
+    const now = cards.filter((card) => !card.is_old);
+    this.sum(now, since === null);
+    this.draw(now, since === null);
+    this.table.fill(cards, (card) => card.id);
+    say(byId("gateways-count"), number(cards.length));
+  }
+
+  sum(cards, is_known) {
+    const whose = is_known ? "" : ", this gateway";
+    const [requests, refused, failed, sessions, connections] = COUNTED.map((name) => number(total(cards, name)));
+    figures(byId("totals"), [
+      ["Gateways", is_known ? number(cards.length) : NOTHING],
+      ["Requests/s", requests], ["Refused/s", refused], ["Failed/s", failed],
+      ["99 % within", milliseconds(slowest(cards))],
+      ["Sessions held", sessions], ["Connections", connections],
+      ["Versions", [...new Set(cards.map((card) => text(card.version)))].join(", ")],
+    ].map(([name, value], at) => [at ? `${name}${whose}` : name, value]));
+  }
+
+  draw(cards, is_known) {
+    const at_ms = Date.now();
+    const own = cards.filter((card) => card.is_self);
+    const all = is_known ? cards : [];
+    const sum_of = (some, name) => (some.length ? total(some, name) : null);
+    this.requests.add(at_ms, [sum_of(all, "requests_per_s"), sum_of(own, "requests_per_s")]);
+    this.refused.add(at_ms, [sum_of(cards, "refused_per_s"), sum_of(cards, "failed_per_s")]);
+    this.latency.add(at_ms, [slowest(all), slowest(own)]);
+  }
+}
+
+function unknown(fleet) {
+  if (fleet.unknown_since_ms === null) return "";
+  const since = `The store has not answered since ${time(fleet.unknown_since_ms)}, so the fleet is not known. `;
+  const here = "What this page shows is of this gateway. ";
+  const before = fleet.known_at_ms === null
+    ? "Nothing was known of others before."
+    : `Others are listed as they were at ${time(fleet.known_at_ms)}.`;
+  return since + here + before;
+}
+
+function total(cards, name) {
+  return cards.reduce((sum, card) => sum + (Number(card.figures[name]) || 0), 0);
+}
+
+// null: nobody has answered a request
+function slowest(cards) {
+  const known = cards.map((card) => card.figures.p99_ms).filter((value) => typeof value === "number");
+  return known.length ? Math.max(...known) : null;
+}
+
+// `status`: as GET /v1/status
+export function show_status(status) {
+  say(byId("name"), location.host);
+  const why = status.is_draining ? "drained" : status.reasons.join(", ");
+  mark(byId("ready"), status.is_ready ? "Ready" : `Not ready: ${why}`, status.is_ready);
+  const reloads = `${number(status.reloads.done)} reloads, ${number(status.reloads.refused)} refused`;
+  const about = [`version ${status.version || NOTHING}`, `pid ${status.pid}`, `up for ${duration(status.uptime_s)}`,
+    `${number(status.restarts)} workers replaced`, reloads];
+  if (status.away.length) about.push(`away: ${status.away.join(", ")}`);
+  say(byId("about"), about.join(" · "));
+  show_store(status.store);
+}
+
+function show_store(store) {
+  if (!store) {
+    mark(byId("store-state"), "Not known: there is no worker now", false);
+    return;
+  }
+  const outage = `Away for ${duration(store.outage_ms / 1000)}`;
+  const then = store.is_outage_tolerated ? "sessions that are held go on being admitted" : "nobody is admitted";
+  mark(byId("store-state"), store.is_away ? `${outage}: ${then}` : "Answers", !store.is_away);
+  const servers = Object.entries(store.servers).map(([name, state]) => `${name}: ${SERVER_STATES[state] ?? state}`);
+  say(byId("store-about"), [store.url, ...servers].join(" · "));
+  figures(byId("store-figures"), [
+    ["Shards leased", number(store.shards_leased)], ["Shards away", number(store.shards_away)],
+    ["Outage", store.outage_ms ? duration(store.outage_ms / 1000) : "none"],
+    ["Uses not written yet", number(store.touches_unwritten)],
+    ["The oldest of them", milliseconds(store.flush_lag_ms)], ["Lease", milliseconds(store.lease_ms)],
+  ]);
+}
+
+const SERVER_STATES = { closed: "asked", open: "not asked, it failed", "half-open": "on trial" };

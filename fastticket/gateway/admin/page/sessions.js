@@ -1,0 +1,98 @@
+// The sessions of one user. One of them can be ended, or all: at every gateway of the fleet.
+
+import { ask, reason_of } from "/page/api.js";
+import { Table, byId, confirm, say, show } from "/page/elements.js";
+import { moment, number } from "/page/figures.js";
+
+const LATER_MS = 400; // several events of a user are one look
+const end_of = (at_ms) => (at_ms === null ? "never" : moment(at_ms));
+
+export class Sessions {
+  // `tell`: of what this page has changed
+  constructor(tell) {
+    this.tell = tell;
+    this.user = null;
+    this.count = 0;
+    this.timer = 0;
+    this.table = new Table("found-sessions", [
+      { name: "Session", text: (session) => session.id },
+      { name: "Began", text: (session) => moment(session.created_ms) },
+      { name: "Used, at least until", text: (session) => moment(session.last_access_ms) },
+      { name: "Ends if not used", text: (session) => end_of(session.idle_deadline_ms) },
+      { name: "Ends at the latest", text: (session) => end_of(session.absolute_deadline_ms) },
+      { name: "Login", is_long: true, text: (session) => Object.entries(session.details).map((pair) => pair.join(": ")).join("; ") },
+      { name: "Attributes", is_long: true, text: (session) => session.attributes.map(({ name, bytes }) => (
+        `${name} (${number(bytes)} bytes)`)).join(", ") },
+      { name: "End it", button: (session) => ({ label: "End", is_danger: true,
+        about: `End the session ${session.id.slice(0, 6)} of ${session.principal}`, act: () => this.end(session) }) },
+    ]);
+    byId("search").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.user = byId("user").value;
+      this.look();
+    });
+    byId("end-all").addEventListener("click", () => this.end_all());
+  }
+
+  async look(said = "") {
+    const user = this.user;
+    try {
+      const { sessions } = await ask("GET", `principals/${encodeURIComponent(user)}/sessions`);
+      if (user !== this.user) return; // somebody has asked for another one meanwhile
+      this.count = sessions.length;
+      const left_out = this.table.fill(sessions, (session) => session.id);
+      const more = left_out ? ` The first ${number(sessions.length - left_out)} are shown.` : "";
+      say(byId("sessions-said"), `${said}${user} has ${sessions_text(sessions.length)}.${more}`);
+      say(byId("found-user"), user);
+      show(byId("found"), sessions.length > 0);
+      say(byId("end-all"), `End ${all_text(sessions.length)} of ${user}`);
+    } catch (error) {
+      say(byId("sessions-said"), `${said}The sessions of ${user} are not known: ${reason_of(error)}.`);
+    }
+  }
+
+  // An event concerns this user: look again, soon.
+  hear(event) {
+    if (this.user === null || event.principal !== this.user) return;
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.look(), LATER_MS);
+  }
+
+  async end(session) {
+    const what = `the session ${session.id.slice(0, 6)} of ${session.principal}`;
+    if (!await confirm(`End ${what}?`, "Whoever uses it must log in again. This cannot be taken back.",
+      "End the session")) return;
+    const path = `sessions/${session.id}?principal=${encodeURIComponent(session.principal)}`;
+    await this.change(path, () => `Ended ${what}. `);
+  }
+
+  async end_all() {
+    const user = this.user;
+    if (!await confirm(`End ${all_text(this.count)} of ${user}?`,
+      `${user} must log in again everywhere. This cannot be taken back.`, `End ${all_text(this.count)}`)) return;
+    await this.change(`principals/${encodeURIComponent(user)}/sessions`,
+      (answer) => `Ended ${sessions_text(answer.ended)} of ${user}. `);
+  }
+
+  // The button that was pressed may be gone afterwards: the heading has the focus then.
+  async change(path, done) {
+    let said = "";
+    try {
+      said = done(await ask("DELETE", path));
+      this.tell(`By you: ${said.trim()}`);
+    } catch (error) {
+      said = `Nothing is ended: ${reason_of(error)}. `;
+    }
+    await this.look(said);
+    const focused = document.activeElement;
+    if (!focused || focused === document.body || !focused.getClientRects().length) byId("sessions").focus();
+  }
+}
+
+function sessions_text(count) {
+  return count === 1 ? "one session" : `${count === 0 ? "no" : number(count)} sessions`;
+}
+
+function all_text(count) {
+  return count === 1 ? "the session" : `all ${number(count)} sessions`;
+}

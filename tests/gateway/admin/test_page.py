@@ -1,0 +1,269 @@
+"""The page of the admin listener, in a real Chromium: two gateways on one Redis, and an operator
+who has a keyboard, a screen reader, a telephone.
+"""
+
+import contextlib
+import socket
+import socketserver
+import threading
+
+import pytest
+from conftest import status_of
+from lab.tabs import Tab, browser
+from lab.traffic import get
+from lab.two_gateways import TOKEN, two_gateways
+from playwright.sync_api import Error
+
+from fastticket.gateway.admin.page import POLICY, page_files
+from fastticket.keyfile import create_key_file
+
+MANY = 500
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory):
+    with two_gateways(tmp_path_factory.mktemp("fleet")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser() as running:
+        yield running
+
+
+@pytest.fixture
+def look(fleet, chromium):
+    """`look(number)`: a tab with the page of a gateway, with the token typed in."""
+    tabs = []
+
+    def open_tab(number=0, token=TOKEN, **size):
+        tab = Tab(chromium, **size)
+        tabs.append(tab)
+        tab.page.goto(f"http://127.0.0.1:{fleet.ports[number]}/")
+        tab.page.wait_for_selector("#token:not([hidden])")
+        if token:
+            tab.page.fill("#token-text", token)
+            tab.page.keyboard.press("Enter")
+            tab.wait("document.querySelectorAll('#gateways tbody tr').length === 2")
+        return tab
+
+    yield open_tab
+    for tab in tabs:
+        tab.close()
+
+
+def rows(tab, table):
+    """The text of each row's cells."""
+    read = "rows => rows.map(row => [...row.cells].map(cell => cell.innerText.trim()))"
+    return tab.page.eval_on_selector_all(f"#{table} tbody tr", read)
+
+
+def end_by_keyboard(tab, button):
+    """Press a button that asks first: Escape leaves everything as it is."""
+    for keys in (("Escape",), ("Tab", "Enter")):
+        tab.page.focus(button)
+        tab.page.keyboard.press("Enter")
+        tab.wait("document.activeElement.id === 'confirm-no'")
+        for key in keys:
+            tab.page.keyboard.press(key)
+        tab.wait("!document.getElementById('confirm').open")
+        yield keys
+
+
+def test_the_page_asks_for_a_token_and_keeps_it_to_itself(fleet, look):
+    tab = look(token="")
+    assert tab.flaws() == []
+    assert not tab.page.is_visible("#known")
+    tab.page.fill("#token-text", "y" * 40)
+    tab.page.keyboard.press("Enter")
+    tab.wait_text("#token-refused", "does not know this token")
+    assert tab.page.evaluate("document.activeElement.id") == "token-text"
+    tab.page.fill("#token-text", TOKEN)
+    tab.page.keyboard.press("Enter")
+    tab.wait("document.querySelectorAll('#gateways tbody tr').length === 2")
+    assert not tab.page.is_visible("#token")
+    kept = "JSON.stringify([localStorage, sessionStorage, document.cookie, location.href, document.body.innerHTML])"
+    assert TOKEN not in tab.page.evaluate(kept)
+    assert [said for said in tab.said if "401" not in said] == []
+    tab.page.reload()
+    tab.page.wait_for_selector("#token:not([hidden])")
+
+
+def test_all_that_the_page_needs_is_here_and_its_policy_refuses_the_rest(fleet, look):
+    tab = look()
+    here = f"http://127.0.0.1:{fleet.ports[0]}/"
+    assert [url for url in tab.asked if not url.startswith(here)] == []
+    assert {f"/{url.removeprefix(here)}" for url in tab.asked} >= page_files().keys()
+    assert tab.page.request.get(here).headers["content-security-policy"] == POLICY
+    tab.page.evaluate("document.body.setAttribute('style', 'display: none')")
+    assert tab.page.is_visible("h1")
+    for intruder in ("document.body.innerHTML = '<img>'", "document.createElement('script').text = 'alert(1)'"):
+        with pytest.raises(Error, match="requires 'Trusted"):
+            tab.page.evaluate(intruder)
+
+
+def test_everybody_can_read_it(fleet, look):
+    """Light and dark, on a desktop and on a telephone: nothing that axe-core knows is wrong, and
+    nobody scrolls sideways.
+    """
+    (ticket,) = fleet.log_in("zoe")
+    assert status_of(fleet.gateways[0].ask(get(ticket))[0]) == 200
+    tab = look()
+    tab.page.fill("#user", "zoe")
+    tab.page.press("#user", "Enter")
+    tab.wait("document.querySelectorAll('#found-sessions tbody tr').length > 0")
+    tab.wait("document.querySelectorAll('#ring tbody tr').length > 0")
+    tab.page.click("#charts details summary")
+    assert "all gateways: now" in tab.page.get_attribute("#charts svg[role=img]", "aria-label")
+    assert tab.page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
+    for width, scheme in ((1200, "light"), (1000, "light"), (400, "dark")):
+        tab.page.set_viewport_size({"width": width, "height": 800})
+        tab.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        assert tab.flaws() == []
+        assert not tab.is_too_wide
+        tab.page.click("#end-all")
+        assert tab.flaws() == []
+        tab.page.click("#confirm-no")
+
+
+class Tunnel(socketserver.ThreadingTCPServer):
+    """As `ssh -L PORT:PATH`: to a Unix socket, as this user."""
+
+    daemon_threads = allow_reuse_address = True
+
+    def __init__(self, path):
+        super().__init__(("127.0.0.1", 0), None)
+        self._path = path
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def finish_request(self, request, client_address):
+        with socket.socket(socket.AF_UNIX) as other:
+            other.connect(self._path)
+            back = threading.Thread(target=self._pass_on, args=(other, request))
+            back.start()
+            self._pass_on(request, other)
+            back.join()
+
+    @staticmethod
+    def _pass_on(source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+
+def test_through_a_tunnel_to_the_unix_socket_no_token_is_needed(site, origin, chromium, tmp_path):
+    create_key_file(tmp_path / "keys.toml")
+    site(
+        {
+            "gateway": {"listen": ["127.0.0.1:0"], "admin": "unix:admin.sock"},
+            "ticket": {"keys": "keys.toml"},
+            "store": {"url": "sqlite:///s.db"},
+            "upstream": [{"name": "app", "servers": [origin().address]}],
+            "route": [{"path": "/"}],
+        }
+    )
+    with Tunnel(str(tmp_path / "admin.sock")) as tunnel:
+        tab = Tab(chromium)
+        tab.page.goto(f"http://localhost:{tunnel.server_address[1]}/")
+        tab.wait("document.querySelectorAll('#gateways tbody tr').length === 1")
+        tab.wait("document.getElementById('events-note').hidden")
+        assert not tab.page.is_visible("#token")
+        assert tab.said == []
+        tab.close()
+        tunnel.shutdown()
+
+
+def test_what_is_ended_at_one_gateway_is_seen_on_the_page_of_another(fleet, look):
+    """With the keyboard alone. The session is over at both gateways."""
+    tickets = fleet.log_in(*["alice"] * 3)
+    here, there = look(0), look(1)
+    for tab in (here, there):
+        tab.wait("document.getElementById('events-note').hidden")
+        tab.page.fill("#user", "alice")
+        tab.page.press("#user", "Enter")
+        tab.wait_text("#sessions-said", "alice has 3 sessions.")
+    button = "#found-sessions tbody tr:first-child button"
+    for keys in end_by_keyboard(here, button):
+        if "Enter" in keys:
+            here.wait_text("#sessions-said", "Ended the session ")
+        assert len(rows(here, "found-sessions")) == (2 if "Enter" in keys else 3)
+    there.wait_text("#happened tbody", "revoked")
+    there.wait_text("#sessions-said", "alice has 2 sessions.")
+    assert [row[1:3] + row[4:5] for row in rows(there, "happened")] == [["revoked", "alice", "revoked"]]
+    for keys in end_by_keyboard(here, "#end-all"):
+        if "Enter" in keys:
+            here.wait_text("#sessions-said", "Ended 2 sessions of alice. alice has no sessions.")
+    there.wait_text("#sessions-said", "alice has no sessions.")
+    assert here.page.evaluate("document.activeElement !== document.body")
+    assert "By you: Ended 2 sessions of alice." in here.text("#changed")
+    answers = {status_of(at.ask(get(ticket))[0]) for at in fleet.gateways for ticket in tickets}
+    assert answers == {401}
+
+
+def test_a_server_is_drained_and_put_back(fleet, look):
+    tab = look()
+    tab.wait("document.querySelectorAll('#servers tbody tr').length === 2")
+    server = rows(tab, "servers")[0][0]
+    tab.page.click("#servers tbody tr:first-child button")
+    tab.page.click("#confirm-yes")
+    tab.wait_text("#servers tbody tr:first-child", "drained")
+    tab.wait_text("#changed", f"Server {server} of app: drained, before: up")
+    tab.page.click("#servers tbody tr:nth-child(2) button")
+    tab.page.click("#confirm-yes")
+    tab.wait_text("#upstreams-said", "is as before: ")
+    tab.page.click("#servers tbody tr:first-child button")
+    tab.wait_text("#servers tbody tr:first-child", "up")
+    assert [row[2] for row in rows(tab, "servers")] == ["up", "up"]
+
+
+def test_many_events_leave_the_page_small(fleet, look):
+    tab = look()
+    tab.wait("document.getElementById('events-note').hidden")
+    before = tab.page.evaluate("document.querySelectorAll('*').length")
+    fleet.log_in(*(f"user{n}" for n in range(MANY)))
+    tab.wait_text("#events-count", f"{MANY} since this page was opened; the last 30 are shown")
+    assert len(rows(tab, "happened")) == 30
+    assert tab.page.evaluate("document.querySelectorAll('*').length") < before + 30 * 8
+    tab.page.click("#pause")
+    fleet.log_in("late")
+    tab.page.select_option("#kinds", "revoked,expired")
+    fleet.operator().do("DELETE", "/v1/principals/late/sessions")
+    tab.page.click("#pause")
+    tab.wait_text("#happened tbody tr:first-child", "revoked")
+
+
+def test_a_principal_and_an_upstream_are_text_whatever_they_are(fleet, look):
+    tab = look()
+    tab.wait("document.getElementById('events-note').hidden")
+    odd = "<img src=x onerror=alert(1)>/%2F?#\u202e"
+    fleet.log_in(odd)
+    tab.page.fill("#user", odd)
+    tab.page.press("#user", "Enter")
+    tab.wait_text("#sessions-said", f"{odd} has one session.")
+    tab.wait_text("#happened tbody", odd)
+    assert tab.page.query_selector("img") is None
+
+
+def test_without_the_store_the_page_says_what_is_known_and_since_when(fleet, look):
+    """The last test of the module: the Redis that starts again is empty."""
+    tab = look()
+    fleet.redis.kill()
+    tab.wait_text("#unknown", "The store has not answered since ")
+    tab.wait_text("#store-state", "Away for ")
+    tab.wait_text("#changed", "The store: away, before: answers")
+    assert "as of " in rows(tab, "gateways")[1][1]
+    assert "serves" in rows(tab, "gateways")[0][1]
+    tab.page.fill("#user", "alice")
+    tab.page.press("#user", "Enter")
+    tab.wait_text("#sessions-said", "The sessions of alice are not known: ")
+    assert tab.flaws() == []
+    fleet.redis.start()
+    tab.wait(
+        "document.getElementById('unknown').hidden && document.querySelectorAll('#gateways tbody tr').length === 2"
+    )
+    tab.wait_text("#changed", "The store: answers, before: away")
+    fleet.gateways[0].at.kill()
+    tab.wait_text("#trouble", "the gateway cannot be reached")
+    assert tab.flaws() == []

@@ -106,6 +106,7 @@ if __name__ == "__main__":  # since Python 3.14 the processes that compile impor
     setup(
         ext_modules=[
             compiled("dataplane.exchange"),  # the longest first
+            compiled("dataplane.minted"),
             compiled("dataplane.forwarding"),
             compiled("core.ticket", *LIBCRYPTO),
             compiled("core.nearcache", "-lm"),

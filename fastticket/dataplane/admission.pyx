@@ -10,7 +10,9 @@ cimport cython
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free
 
+from fastticket.core.compiler cimport is_rare
 from fastticket.core.verdict cimport Verdict
+from fastticket.core.wire cimport SESSION_ID_AT
 from fastticket.dataplane.accesslog cimport NO_KEY
 from fastticket.dataplane.asks cimport AskKind, Question
 from fastticket.dataplane.conn cimport Conn, Endpoint, Preference, enter
@@ -175,8 +177,12 @@ cdef class Admission(Exchange):
 
     cdef inline void _go_on(self, uint32_t index) noexcept nogil:
         """Forward a request that may pass, or tell the gateway that asks about it."""
-        if self.conns[index].request.endpoint:
+        cdef Conn *c = &self.conns[index]
+        if c.request.endpoint:
             self._answer_identity(index)
+        elif is_rare(self.routes.table[c.request.route].wants_old_ticket, 0) and c.request.is_admitted \
+                and self.forwarding.minted.find(c.request.checked.raw + SESSION_ID_AT).size == 0:
+            self._wait_for_verdict(index, AskKind.MINT)
         else:
             self._forward(index)
 

@@ -17,6 +17,7 @@ cpdef enum AskKind:
     SEVERAL                     # tickets: which cookies to clear
     EXCHANGE                    # another system's cookie for a ticket
     TOKEN                       # of a program, without a session
+    MINT                        # what the upstream wants beside the identity
     LOGIN                       # from here on: a response waits
     LOGIN_REMEMBERED
     LOGOUT
@@ -62,6 +63,7 @@ cdef enum Order:                # what a plane is told
     REFUSE                      # `value`: the verdict
     DOUBT                       # `first`: field lines, `second`: tickets
     EXCHANGED                   # `first`: the raw ticket, `second`: field lines
+    MINTED                      # `first`: the other system's ticket
     EXEMPT                      # `value`: whether it is
     VOUCH                       # `value`: whether it lives
     READMIT                     # `first`: the raw ticket

@@ -12,9 +12,9 @@ class AskKind(enum.IntEnum):
     `exempt`. STILL_ALIVE, whether the session of a stream, tunnel or upload goes on: `vouch`.
     SEVERAL, which fields clear the cookies of several tickets: `doubt`. EXCHANGE, whether the
     cookie of another system is good for a ticket, and TOKEN, whether a program's token admits it:
-    `exchanged` or `refuse`. LOGIN, LOGIN_REMEMBERED,
-    LOGOUT, LOGOUT_EVERYWHERE, ROTATE and SUPERSEDED (the upstream sets that cookie), for a response
-    that waits: `relay` or `fail`.
+    `exchanged` or `refuse`. MINT, for the ticket of another system that the upstream wants:
+    `minted` or `refuse`. LOGIN, LOGIN_REMEMBERED, LOGOUT, LOGOUT_EVERYWHERE, ROTATE and SUPERSEDED
+    (the upstream sets that cookie), for a response that waits: `relay` or `fail`.
     """
 
     AUTHENTICATE = 0
@@ -25,12 +25,13 @@ class AskKind(enum.IntEnum):
     SEVERAL = 5
     EXCHANGE = 6
     TOKEN = 7
-    LOGIN = 8
-    LOGIN_REMEMBERED = 9
-    LOGOUT = 10
-    LOGOUT_EVERYWHERE = 11
-    ROTATE = 12
-    SUPERSEDED = 13
+    MINT = 8
+    LOGIN = 9
+    LOGIN_REMEMBERED = 10
+    LOGOUT = 11
+    LOGOUT_EVERYWHERE = 12
+    ROTATE = 13
+    SUPERSEDED = 14
 
 class Where(NamedTuple):
     """What decides about a request's cookies."""
@@ -45,7 +46,7 @@ class Ask(NamedTuple):
     handle: int  #: of the connection and the question: what the answer is given for
     tickets: str  #: the request's ticket, several with spaces between, or empty
     is_use: bool = False  #: of the session: AUTHENTICATE to AUTHENTICATE_LATEST, EXCHANGE, STILL_ALIVE
-    route: int = 0  #: EXEMPTION, EXCHANGE: the route's number
+    route: int = 0  #: EXEMPTION, EXCHANGE, MINT: the route's number
     path: bytes = b""  #: EXEMPTION: in its normal form; SEVERAL, TOKEN: as it came
     #: SEVERAL, and where other systems' cookies are exchanged EXCHANGE, AUTHENTICATE to
     #: AUTHENTICATE_LATEST and, as far as they are still there, all changes: all that may hold a

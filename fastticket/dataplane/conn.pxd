@@ -31,7 +31,7 @@ cdef enum Side:
 
 
 cdef enum Change:               # what a response wants of the session, beside the kinds of asks.AskKind from LOGIN on
-    UNCLEAR = 14                # after AskKind.SUPERSEDED; its fields can be read in two ways, or not at all
+    UNCLEAR = 15                # after AskKind.SUPERSEDED; its fields can be read in two ways, or not at all
     IGNORED                     # the application may not, or there is no session
     NO_CHANGE
 

@@ -59,6 +59,7 @@ cdef class Dialogue(Admission):
     cdef bint _is_late(self, const Told *told) noexcept nogil
     cdef bint _gets_ticket(self, const Conn *c) noexcept nogil
     cdef int _reason_of(self, const Conn *c, int verdict) noexcept nogil
+    cdef void _has_minted(self, uint32_t index, const Told *told) noexcept nogil
     cdef void _exchanged(self, uint32_t index, const Told *told) noexcept nogil
     cdef void _doubted(self, uint32_t index, const Told *told) noexcept nogil
     cdef void _vouched(self, const Told *told) noexcept nogil

@@ -48,6 +48,9 @@ class Dialogue(Admission):
         ValueError: more.
         """
 
+    def minted(self, handle: int, ticket: bytes) -> None:
+        """Pass on a request with this ticket of another system, and its session's later ones."""
+
     def exempt(self, handle: int, is_exempt: bool) -> None:
         """Pass the request on without identity, or refuse it as it would have been."""
 

@@ -24,7 +24,7 @@ from libc.string cimport memcpy, memset
 from fastticket.core.atomics cimport SEQ_CST as FLAG_ORDER, swap_u32 as swap_flag
 from fastticket.core.ticket cimport ascii_text, decode, encode
 from fastticket.core.verdict cimport Verdict
-from fastticket.core.wire cimport RAW_BUFFER_BYTES, TEXT_CHARS_MAX
+from fastticket.core.wire cimport RAW_BUFFER_BYTES, SESSION_ID_AT, TEXT_CHARS_MAX
 from fastticket.dataplane.answers cimport NO_HANDLE
 from fastticket.dataplane.asks cimport RELEASED, Asked, AskKind, Order, Question, Told
 from fastticket.dataplane.clients cimport ADDRESS_BYTES, ADDRESS_TEXT_MAX, write_address
@@ -51,6 +51,7 @@ from fastticket.dataplane.lists cimport NONE
 from fastticket.dataplane.occupancy cimport COUNT_ORDER, count_of
 from fastticket.dataplane.octets cimport Span, equals
 from fastticket.dataplane.paths cimport normal_path
+from fastticket.dataplane.reasons cimport Reason
 from fastticket.dataplane.ring cimport (
     consume,
     end_ring,
@@ -221,6 +222,7 @@ cdef class Dialogue(Admission):
         elif kind == AskKind.TOKEN:
             self._put_token(question.index, asked, out)
         elif kind < AskKind.LOGIN:
+            asked.route = c.request.route
             asked.is_use = self._touches(c)
             if self.forwarding.old_cookie_count:
                 self._put_cookies(question.index, asked, out)
@@ -414,6 +416,10 @@ cdef class Dialogue(Admission):
         if ascii_text(ticket, &text, &chars):
             self._answer_ask(Order.EXCHANGED, handle, 0, Text(&raw[0], decode(text, chars, raw)), _text(fields))
 
+    def minted(self, handle, bytes ticket not None):
+        """What the upstream wants beside the identity of this request's session."""
+        self._answer_ask(Order.MINTED, handle, 0, _text(ticket), NOTHING)
+
     def exempt(self, handle, bint is_exempt):
         """Whether the path of a request that has no good ticket needs none."""
         self._answer_ask(Order.EXEMPT, handle, is_exempt, NOTHING, NOTHING)
@@ -550,7 +556,9 @@ cdef class Dialogue(Admission):
         c = &self.conns[index]
         if (c.request.asked == AskKind.EXEMPTION) != (told.order == Order.EXEMPT):
             return
-        if self._gets_ticket(c) != (told.order == Order.EXCHANGED) and told.order != Order.REFUSE:
+        if told.order != Order.REFUSE and (
+                self._gets_ticket(c) != (told.order == Order.EXCHANGED)
+                or (c.request.asked == AskKind.MINT) != (told.order == Order.MINTED)):
             return
         if (told.order == Order.ADMIT or told.order == Order.EXCHANGED) and self._is_late(told):
             self._ask(index, <AskKind>c.request.asked, Span(0, 0))      # until the deadline of the first time
@@ -559,6 +567,12 @@ cdef class Dialogue(Admission):
             self._admit(index)
         elif told.order == Order.EXCHANGED:
             self._exchanged(index, told)
+        elif told.order == Order.MINTED:
+            self._has_minted(index, told)
+        elif c.request.asked == AskKind.MINT:
+            self.counters.admitted -= 1
+            c.request.is_admitted = False
+            self._refused(index, Verdict.STORE_UNAVAILABLE)
         elif told.order == Order.REFUSE:
             self._refused(index, self._reason_of(c, <int>told.value))
         elif told.order == Order.DOUBT:
@@ -596,6 +610,12 @@ cdef class Dialogue(Admission):
         if told.second.size:
             c.request.doubt = _doubt(&told.second, &NOTHING)
         self._admit(index)
+
+    cdef void _has_minted(self, uint32_t index, const Told *told) noexcept nogil:
+        if self.forwarding.minted.put(self.conns[index].request.checked.raw + SESSION_ID_AT, &told.first):
+            self._forward(index)
+        else:
+            self._fail_exchange(index, Reason.OUT_OF_MEMORY)
 
     cdef void _doubted(self, uint32_t index, const Told *told) noexcept nogil:
         if self.conns[index].request.asked == AskKind.SEVERAL:

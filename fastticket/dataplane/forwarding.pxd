@@ -7,6 +7,7 @@ from fastticket.dataplane.clients cimport Networks
 from fastticket.dataplane.conn cimport Client, Request
 from fastticket.dataplane.fieldnames cimport Names
 from fastticket.dataplane.http1 cimport Field, Framing, Head
+from fastticket.dataplane.minted cimport MintedTickets
 from fastticket.dataplane.octets cimport Span
 from fastticket.dataplane.routes cimport Route, Text
 from fastticket.dataplane.writer cimport Writer
@@ -27,6 +28,8 @@ cdef class Forwarding:
     cdef Text cookie
     cdef Text[OLD_COOKIES_MAX] old_cookies      # of other systems, which are exchanged
     cdef uint32_t old_cookie_count
+    cdef Text minted_cookie             # in which an upstream gets another system's ticket
+    cdef readonly MintedTickets minted
     cdef Text identity_field            # with ": "
     cdef Text request_id_field          # with ": "
     cdef Text lifetime_field            # with ": "
@@ -69,6 +72,8 @@ cdef class Forwarding:
 
     cdef bint _withhold_ticket(self, const uint8_t *at, const Field *field, Writer *out) noexcept nogil
     cdef bint _put_cookies_left(self, const uint8_t *at, const Field *field, Writer *out) noexcept nogil
+    cdef void _put_cookies_anew(
+        self, const Request *request, const uint8_t *at, const Head *head, const Route *route, Writer *out) noexcept nogil
     cdef void _put_upgrade(self, uint8_t upgrade, Writer *out) noexcept nogil
     cdef void _put_forwarding(self, Client *client, const uint8_t *at, const Head *head, Writer *out) noexcept nogil
     cdef void _put_chain(self, const uint8_t *at, const Head *head, Writer *out) noexcept nogil

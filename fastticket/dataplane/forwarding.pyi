@@ -6,6 +6,7 @@ from typing import Literal, Self, final
 from fastticket.core.check import Checker
 from fastticket.dataplane.clients import Networks
 from fastticket.dataplane.fieldnames import Names
+from fastticket.dataplane.minted import MintedTickets
 
 @final
 class Forwarding:
@@ -13,6 +14,7 @@ class Forwarding:
 
     names: Names
     trusted: Networks
+    minted: MintedTickets
 
     def __new__(
         cls,
@@ -20,6 +22,7 @@ class Forwarding:
         *,
         cookie: str = "ticket",
         old_cookies: Sequence[str] = (),
+        minted_cookie: str = "",
         identity_field: str = "X-Forwarded-User",
         escapes_identity: bool = False,
         request_id_field: str = "",
@@ -35,7 +38,8 @@ class Forwarding:
         tokens: Literal["", "withheld", "shown"] = "",
     ) -> Self:
         """`checker`: needed for `lifetime_field` alone. `old_cookies`: names of other systems'
-        cookies that are exchanged for tickets, at most 8. `escapes_identity`: the identity field in
+        cookies that are exchanged for tickets, at most 8. `minted_cookie`: the one in which
+        upstreams get a ticket of another system. `escapes_identity`: the identity field in
         percent-encoding; else its bytes are UTF-8. `trusted`: whose X-Forwarded-*, request id and
         PROXY header are believed. `request_id_field`: the field that gets a request id, "" for
         none. `next_parameter`: of `login_url`, for where the client wanted to go. `no_use_field`,

@@ -18,10 +18,12 @@ from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
 from fastticket.core.compiler cimport is_rare
 from fastticket.core.mixing cimport mix
+from fastticket.core.ticket cimport encode
 from fastticket.core.verdict cimport Verdict
 from fastticket.core.wire cimport (
     PRINCIPAL_AT,
     PRINCIPAL_LENGTH_AT,
+    SESSION_ID_AT,
     never_ms,
     raw_absolute_deadline_ms,
     raw_idle_timeout_s,
@@ -88,6 +90,7 @@ cdef class Forwarding:
         *,
         cookie="ticket",
         old_cookies=(),
+        minted_cookie="",
         identity_field="X-Forwarded-User",
         escapes_identity=False,
         request_id_field="",
@@ -111,7 +114,8 @@ cdef class Forwarding:
         self.texts = (
             cookie.encode("ascii"), identity_field.encode("ascii") + b": ", lifetime_field.encode("ascii") + b": ",
             request_id_field.encode("ascii") + b": ", tuple(name.lower().encode("ascii") for name in upgrades),
-            *_login_parts(login_url, next_parameter), tuple(name.encode("ascii") for name in old_cookies))
+            *_login_parts(login_url, next_parameter), tuple(name.encode("ascii") for name in old_cookies),
+            minted_cookie.encode("ascii"))
         self.cookie = _text(self.texts[0])
         self.identity_field = _text(self.texts[1])
         self.lifetime_field = _text(self.texts[2])
@@ -130,6 +134,8 @@ cdef class Forwarding:
             self.upgrades[i] = _text(self.texts[4][i])
             if self.texts[4][i] == b"websocket":
                 self.websocket = <uint8_t>(i + 1)
+        self.minted = MintedTickets()
+        self.minted_cookie = _text(self.texts[9])
         self.old_cookie_count = len(old_cookies)
         if self.old_cookie_count > OLD_COOKIES_MAX:
             raise ValueError(f"at most {OLD_COOKIES_MAX} cookies of other systems")
@@ -292,6 +298,8 @@ cdef class Forwarding:
         cdef int count = head.known_count if in_runs else head.field_count
         cdef int first = 0
         cdef int i
+        cdef bint writes_cookies = is_rare(
+            route.wants_old_ticket or request.doubt != NULL and request.is_admitted and self.forwards_ticket, 0)
         if in_runs and _begins_as_it_goes(at, head):
             begin_run(out, head.method_name.at)
             first = 1                                   # Host
@@ -302,6 +310,9 @@ cdef class Forwarding:
             field = &head.fields[head.known[i] if in_runs else i]
             if in_runs:
                 out.run_end = field.name.at             # what stands before it goes on as it came
+            if writes_cookies and field.kind == Kind.COOKIE:
+                leave_out(out, at, field)
+                continue
             if not _goes_upstream(client, field) or head.nominated_count and is_nominated(at, head, field):
                 leave_out(out, at, field)
                 continue
@@ -313,6 +324,8 @@ cdef class Forwarding:
         if in_runs:
             out.run_end = head.size - 2
         end_run(out, at)
+        if writes_cookies:
+            self._put_cookies_anew(request, at, head, route, out)
         if framing == Framing.CHUNKED:
             put(out, b"Transfer-Encoding: chunked\r\n", 28)
         elif framing == Framing.LENGTH:
@@ -363,7 +376,6 @@ cdef class Forwarding:
         """
         cdef Span value = field.value
         cdef Span ticket
-        cdef Span cut
         cdef uint32_t begin
         if find_cookie(at, value, self.cookie.at, self.cookie.size, &ticket) == 0:
             return False
@@ -373,14 +385,58 @@ cdef class Forwarding:
         put(out, b": ", 2)
         value.at = out.size
         put(out, at + field.value.at, value.size)
-        while find_cookie(out.at, value, self.cookie.at, self.cookie.size, &ticket):
-            cut = cookie_in(out.at, value, self.cookie.size, ticket)
-            memmove(out.at + cut.at, out.at + cut.at + cut.size, value.at + value.size - cut.at - cut.size)
-            value.size -= cut.size
+        _cut_cookies(out.at, &value, &self.cookie)
         out.size = value.at + value.size if value.size else begin
         if value.size:
             put(out, b"\r\n", 2)
         return True
+
+    cdef void _put_cookies_anew(
+        self, const Request *request, const uint8_t *at, const Head *head, const Route *route, Writer *out
+    ) noexcept nogil:
+        """One Cookie field: the client's cookies without those that name a user; the ticket that the
+        request was exchanged for, if upstreams see tickets; the other system's ticket for this
+        upstream, if the request was admitted.
+        """
+        cdef const Field *field
+        cdef Span value
+        cdef Text ticket
+        cdef uint32_t begin = out.size
+        cdef uint32_t first
+        cdef uint32_t before
+        cdef int i
+        put(out, b"Cookie: ", 8)
+        first = out.size
+        for i in range(head.known_count):
+            field = &head.fields[head.known[i]]
+            if field.kind != Kind.COOKIE or head.nominated_count and is_nominated(at, head, field):
+                continue
+            before = out.size
+            put(out, b"; ", 2 if out.size > first else 0)
+            value = Span(out.size, field.value.size)
+            put(out, at + field.value.at, value.size)
+            if not self.forwards_ticket or request.doubt != NULL:
+                _cut_cookies(out.at, &value, &self.cookie)
+            if route.wants_old_ticket:
+                _cut_cookies(out.at, &value, &self.minted_cookie)
+            out.size = value.at + value.size if value.size else before
+        if self.forwards_ticket and request.doubt != NULL and request.is_admitted:
+            put(out, b"; ", 2 if out.size > first else 0)
+            put(out, self.cookie.at, self.cookie.size)
+            put(out, b"=", 1)
+            out.size += encode(request.checked.raw, request.checked.size, out.at + out.size)
+        ticket = Text(NULL, 0)
+        if route.wants_old_ticket and request.is_admitted:
+            ticket = self.minted.find(request.checked.raw + SESSION_ID_AT)
+        if ticket.size:
+            put(out, b"; ", 2 if out.size > first else 0)
+            put(out, self.minted_cookie.at, self.minted_cookie.size)
+            put(out, b"=", 1)
+            put(out, ticket.at, ticket.size)
+        if out.size == first:
+            out.size = begin
+        else:
+            put(out, b"\r\n", 2)
 
     cdef void put_identity(self, const Request *request, Writer *out) noexcept nogil:
         """The principal of a ticket that was admitted: UTF-8, or percent-encoded as configured."""
@@ -711,6 +767,16 @@ cdef void _admit(Request *request, bytes principal) except *:
     request.checked.size = 1
     request.checked.raw[PRINCIPAL_LENGTH_AT] = <uint8_t>len(principal)
     memcpy(request.checked.raw + PRINCIPAL_AT, <const char *>principal, len(principal))
+
+
+cdef void _cut_cookies(uint8_t *at, Span *value, const Text *name) noexcept nogil:
+    """Cut all cookies of a name out of what was written of a Cookie field."""
+    cdef Span found
+    cdef Span cut
+    while find_cookie(at, value[0], name.at, name.size, &found):
+        cut = cookie_in(at, value[0], name.size, found)
+        memmove(at + cut.at, at + cut.at + cut.size, value.at + value.size - cut.at - cut.size)
+        value.size -= cut.size
 
 
 cdef inline bint _goes_in_runs(const Head *head, const Text *added) noexcept nogil:

@@ -36,6 +36,7 @@ from fastticket.dataplane.conn cimport DOUBT_BYTES_MAX, Conn, Side, enter, is_id
 from fastticket.dataplane.connections cimport READS_MAX, SCRATCH_BYTES, Timer
 from fastticket.dataplane.counters cimport Counters
 from fastticket.dataplane.dialogue cimport EXTRA_BYTES_MAX
+from fastticket.dataplane.minted cimport MINTED_BYTES_MAX
 from fastticket.dataplane.forwarding cimport LOCATION_BYTES_MAX, Forwarding
 from fastticket.dataplane.http1 cimport FIELDS_MAX, Head, TARGET_BYTES_MAX, parse_request
 from fastticket.dataplane.octets cimport INCOMPLETE
@@ -146,7 +147,8 @@ cdef class Proxy(Dialogue):
         # what a route adds.
         cdef uint32_t out_bytes = (
             2 * max(self.head_bytes, self.response_head_bytes) + max(self.head_bytes, <uint32_t>SCRATCH_BYTES)
-            + FORWARDING_BYTES_MAX + EXTRA_BYTES_MAX + DOUBT_BYTES_MAX + LOCATION_BYTES_MAX + self.forwarding.login_url.size + 4096)
+            + FORWARDING_BYTES_MAX + EXTRA_BYTES_MAX + DOUBT_BYTES_MAX + LOCATION_BYTES_MAX + self.forwarding.login_url.size + 4096
+            + MINTED_BYTES_MAX + self.forwarding.minted_cookie.size)
         self._allocate_connections()
         self.head_of = NO_HANDLE
         self.out.at = <uint8_t *>malloc(out_bytes)

@@ -31,6 +31,7 @@ cdef struct Route:
     bint logs_in                # responses may log in and out
     bint is_strong              # the store is asked, whatever the near cache says
     bint has_exemption          # the control plane may exempt paths from needing a ticket
+    bint wants_old_ticket       # the upstream reads its user from another system's ticket
     bint is_endpoint            # the gateway answers: 204 with the identity; there is no upstream
     uint16_t group
     uint8_t waits               # the number of a set of timeouts, from `Proxy.add_waits`

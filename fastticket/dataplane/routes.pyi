@@ -37,6 +37,7 @@ class Routes:
         logs_in: bool = False,
         is_strong: bool = False,
         has_exemption: bool = False,
+        wants_old_ticket: bool = False,
         waits: int = 0,
         request_fields: Iterable[tuple[str, str]] = (),
         response_fields: Iterable[tuple[str, str]] = (),
@@ -48,9 +49,10 @@ class Routes:
 
         `first`: it is tried before the routes of any host, and is for every host. `auth`: none,
         optional, required. `group`: the upstream; None: the gateway answers itself, 204 with the
-        identity field for a good ticket, else 401 or 503, and `auth` is required. `waits`: a number
-        from `Proxy.add_waits`. `request_fields` and `response_fields` replace fields of the same
-        names. ValueError: there are too many routes, one is too long, or out of order.
+        identity field for a good ticket, else 401 or 503, and `auth` is required.
+        `wants_old_ticket`: the upstream gets a ticket of another system. `waits`: a number from
+        `Proxy.add_waits`. `request_fields` and `response_fields` replace fields of the same names.
+        ValueError: there are too many routes, one is too long, or out of order.
         """
 
 def with_head(methods: Collection[str]) -> list[str]:

@@ -100,6 +100,7 @@ class Answers:
         self._passes = passes
         self._exemptions = [Exemption(route.exempt) if route.exempt else None for route in routes]
         self._are_strong = [route.consistency == "strong" for route in routes]
+        self._ticket_formats = [config.upstream_of(route).linkis_ticket for route in routes]
         self._exchange = exchange
         self._queue = AskQueue()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -137,6 +138,8 @@ class Answers:
             self._doubt(ask)
         elif ask.kind == AskKind.EXCHANGE:
             await self._exchange_cookie(ask)
+        elif ask.kind == AskKind.MINT:
+            await self._mint(ask)
         elif ask.kind == AskKind.STILL_ALIVE:
             self._proxy.vouch(ask.handle, await self._is_alive(ask))
         elif ask.kind in (AskKind.LOGIN, AskKind.LOGIN_REMEMBERED):
@@ -238,6 +241,19 @@ class Answers:
         else:
             values = self._cookie.set(ticket, ask.where.host, is_https=ask.where.is_https)
             self._proxy.exchanged(ask.handle, ticket, _set_cookies(values))
+
+    async def _mint(self, ask: Ask) -> None:
+        """The upstream reads its user from another system's ticket: the session gets one."""
+        assert self._exchange  # noqa: S101 -- for mypy
+        try:
+            ticket = await self._exchange.mint(ask.tickets, self._ticket_formats[ask.route] or "des")
+        except StoreUnavailable:
+            self._proxy.refuse(ask.handle, Verdict.STORE_UNAVAILABLE)
+        except Exception:
+            log.exception("a ticket for an upstream could not be made")
+            self._proxy.refuse(ask.handle, Verdict.STORE_UNAVAILABLE)
+        else:
+            self._proxy.minted(ask.handle, ticket.encode("ascii"))
 
     def _doubt(self, ask: Ask) -> None:
         """The client came with several tickets, and none is believed. The response clears their

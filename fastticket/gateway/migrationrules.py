@@ -32,6 +32,12 @@ def check_migrations(config: Config, problems: Problems) -> None:
         problems.require(
             settings.idle_timeout_s <= 366 * DAY_S, f"{where}: idle_timeout_s", f"must be at most {366 * DAY_S}"
         )
+    for upstream in config.upstream:
+        problems.require(
+            not upstream.linkis_ticket or config.linkis() or "migration" in problems.incomplete,
+            f"[[upstream]] {upstream.name}: linkis_ticket",
+            'needs a [[migration]] with source = "linkis", for its key and its hash; it goes on after `until`',
+        )
     if config.migration:
         problems.attempt(lambda: [config.migration_key(settings) for settings in config.migration])
 

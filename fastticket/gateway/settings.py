@@ -165,6 +165,7 @@ class UpstreamSettings:
     health_timeout_s: float = 2.0
     health_failures: int = 2
     health_successes: int = 2
+    linkis_ticket: Literal["", "des", "des-raw", "aes-gcm"] = ""  #: the format of a ticket of Linkis' for each session
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,10 @@ class Config:
         """
         endpoint = [RouteSettings(path=self.gateway.auth_path, first=True)] if self.gateway.auth_path else []
         return [*self.route, *endpoint]
+
+    def upstream_of(self, route: RouteSettings) -> UpstreamSettings:
+        """Where a route of the file leads."""
+        return next((each for each in self.upstream if each.name == route.upstream), self.upstream[0])
 
     def overrides_dropped(self) -> tuple[str, ...]:
         """The request fields that are never forwarded, because routes judge requests by their
@@ -355,6 +360,18 @@ class Config:
     def old_cookies(self) -> tuple[str, ...]:
         """The names of the cookies that are exchanged for tickets."""
         return tuple(settings.cookie or OLD_COOKIES[settings.source] for settings in self.migration)
+
+    def linkis(self) -> MigrationSettings | None:
+        """The `[[migration]]` from Linkis; None: there is none."""
+        return next((each for each in self.migration if each.source == "linkis"), None)
+
+    def minted_cookie(self) -> str:
+        """The cookie in which upstreams with `linkis_ticket` get their tickets; empty: none
+        does.
+        """
+        linkis = self.linkis()
+        is_wanted = any(upstream.linkis_ticket for upstream in self.upstream)
+        return (linkis.cookie or OLD_COOKIES["linkis"]) if linkis and is_wanted else ""
 
     def migration_key(self, settings: MigrationSettings) -> str:
         """The first line of a migration's key file; empty: it has none. ConfigError."""

@@ -121,7 +121,8 @@ class Flusher:
         the end of its outage is noticed. With `restore_from_cache` every shard is: a process that
         lets others give sessions back must have made its own ends again by then.
         """
-        is_held = self._shards.near.held_in(shard.number) > 0 or shard.number == self._shards.awaited
+        is_awaited = shard.is_followed or shard.number == self._shards.awaited
+        is_held = self._shards.near.held_in(shard.number) > 0 or is_awaited
         return is_held or shard.outage_since_ms is not None or self._shards.settings.restore_from_cache
 
     def _exchanges(self, taken: Mapping[int, Sequence[Touches]]) -> Iterator[dict[int, Request]]:

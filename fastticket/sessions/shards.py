@@ -76,6 +76,7 @@ class Shard:
         self.uncertain_until_ms = 0  # after a failover: sessions that it lacks may be made again until then
         self.lost: Lost | None = None  # until what is held here was given back: sessions/restoring.py
         self.flights: dict[Key, Flight] = {}
+        self.is_followed = False  # somebody wants to hear its log, whatever is held of it
 
 
 class Shards:

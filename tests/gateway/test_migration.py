@@ -251,6 +251,50 @@ def test_another_login_at_the_old_system_is_another_session(moving, linkis):
     assert ticket_in(head) not in (None, ticket)
 
 
+def test_an_application_that_reads_the_ticket_has_it_with_the_first_request(moving, linkis):
+    at, behind = moving(ticket={"forward_ticket": True})
+    old = linkis.login()
+    ticket = ticket_in(at.ask(request("/", old, "AQ"))[0])  # and one that is none
+    assert fields_of(behind.requests[-1][0])[b"cookie"] == f"{COOKIE}={old}; ticket={ticket}".encode()
+    at.ask(request("/", old, ticket))
+    assert fields_of(behind.requests[-1][0])[b"cookie"] == f"{COOKIE}={old}; ticket={ticket}".encode()
+
+
+@pytest.mark.parametrize("kind", ["des", "aes-gcm"])
+def test_a_service_of_linkis_gets_a_ticket_of_its_own(gateway, origin, linkis, kind):
+    """Made once a session, in the hash while that lives, and nobody else's: the one that a client
+    brings does not go on.
+    """
+    behind = answering_with({"/login": b"X-Ticket-Login: alice", "/logout": b"X-Ticket-Logout: session"})(origin)
+    at = gateway(
+        upstream=[{"name": "app", "servers": [behind.address], "linkis_ticket": kind}],
+        migration=[{"source": "linkis", "url": f"redis://{linkis.server.address}/0", "until": NEVER}],
+        routes=ROUTES,
+        store={"lease_ms": LEASE_MS, "flush_interval_ms": 100},
+    )
+
+    def cookies_seen():
+        return fields_of(behind.requests[-1][0]).get(b"cookie")
+
+    foreign = linkis.login("mallory")
+    ticket = ticket_in(at.ask(request("/login", foreign))[0])
+    assert cookies_seen() == f"{COOKIE}={foreign}".encode()  # it was exchanged: it is mallory's
+    for more in ((), ("Cookie: theme=dark",)):
+        assert status_of(at.ask(request("/x", foreign, ticket, *more))[0]) == 200
+    first, _, cookie = cookies_seen().partition(b"; ")
+    assert first == b"theme=dark"
+    name, _, minted = cookie.decode().partition("=")
+    assert name == COOKIE
+    assert (TICKETS.open(minted).user, TICKETS.open(minted).format) == ("alice", kind)
+    assert set(linkis.redis.hkeys(HASH)) == {minted}  # the login has ended mallory's
+    assert status_of(at.ask(request("/open", foreign))[0]) == 200
+    assert cookies_seen() is None
+    assert status_of(at.ask(request("/x", minted))[0]) == 401  # from a service's log, say
+    assert status_of(at.ask(request("/logout", None, ticket))[0]) == 200
+    assert linkis.used_ms(minted) is None
+    assert counts_of(at)["minted"] == 1
+
+
 def test_a_session_that_idled_out_here_while_it_was_used_there_begins_again(moving, linkis):
     at, _ = moving(ticket={"idle_timeout_s": 1}, gateway={"no_use_header": "X-No-Use"})
     old = linkis.login("alice")

@@ -3,6 +3,7 @@
     ticket_for   the ticket of a request that brings such a cookie
     note         a request came with both: now this gateway knows what its session was, too
     end          a session ends here: so does the old one
+    mint         an upstream reads its user from a ticket of Linkis': the session has one
     superseded   the upstream sets such a cookie: is that another session there?
 
 Bounds: at most EXCHANGES_MAX wait, at most AT_ONCE ask the old stores at the same time, requests
@@ -23,9 +24,10 @@ from fastticket.core.ticket import Ticket
 from fastticket.errors import StoreUnavailable, TicketRefused, Verdict
 from fastticket.gateway.migration.continued import continues, take_up
 from fastticket.gateway.migration.held import Held, HeldSession
-from fastticket.gateway.migration.oldstores import OldStore
+from fastticket.gateway.migration.oldstores import LinkisHash, OldStore
 from fastticket.gateway.migration.watch import Watch
 from fastticket.moving.derived import derive_session_id
+from fastticket.moving.formats.linkis_ticket import TicketFormat
 from fastticket.moving.record import MovedSession, Skipped, to_restored
 from fastticket.sessions.ticketcache import TicketCache, shards_of
 from fastticket.stores.contract import Event
@@ -39,7 +41,7 @@ AWAY_S = 1.0  # after a failure an old store is not asked for so long
 COOKIE_CHARS_MAX = 4096
 
 #: Beside `refused_` and a reason.
-RESULTS = ("exchanged", "written_back", "ended_there", "ended_here")
+RESULTS = ("exchanged", "minted", "written_back", "ended_there", "ended_here")
 
 #: What a reason of a source's reader is to a client.
 VERDICTS = {
@@ -92,6 +94,7 @@ class Exchange:
         self._watch = Watch(cache, self._held, self.counts, lease_ms)
         self._flights: dict[tuple[OldStore, str], asyncio.Future[Outcome]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._making: dict[str, asyncio.Future[str]] = {}
         self._room = asyncio.Semaphore(AT_ONCE)
         self._refusals: OrderedDict[tuple[OldStore, str], tuple[float, Refusal]] = OrderedDict()
         self._away_until_s: dict[OldStore, float] = {}
@@ -127,8 +130,8 @@ class Exchange:
         for session in before._held:
             store = stores.get((session.store.source, cookies[session.store]))
             if store:
-                words = (session.session_id, session.principal, session.ticket, session.idle_timeout_s)
-                self._held.add(HeldSession(store, session.old_id, *words))
+                session.store = store
+                self._held.add(session)
 
     def _hear(self, event: Event) -> None:
         self._watch.hear(event)
@@ -179,6 +182,32 @@ class Exchange:
             if old_id and continues(verified.session_id, derive_session_id(migration.store.source, old_id)):
                 self._hold(migration.store, old_id, ticket, verified)
 
+    async def mint(self, ticket: str, kind: TicketFormat) -> str:
+        """A ticket of Linkis' for the session of ours whose ticket this is: the one that it was
+        exchanged for, or one that is made once, and is in the hash while the session lives.
+        StoreUnavailable.
+        """
+        verified = self._shards.keys.verify(ticket, self._cache.now_ms())
+        if not isinstance(verified, Ticket):
+            raise StoreUnavailable("the ticket's key has gone; try again")
+        store = next(each.store for each in self._migrations if isinstance(each.store, LinkisHash))
+        held = self._held.get(verified.session_id)
+        if held and held.store is store:
+            return held.old_id
+        making = self._making.get(verified.session_id)
+        if making is None:
+            making = asyncio.ensure_future(self._make(store, ticket, verified, kind))
+            self._making[verified.session_id] = making
+            making.add_done_callback(lambda _: self._making.pop(verified.session_id))
+        return await asyncio.shield(making)
+
+    async def _make(self, store: LinkisHash, ticket: str, verified: Ticket, kind: TicketFormat) -> str:
+        now_ms = self._cache.now_ms()
+        made = await store.make(verified.principal, verified.issued_at_ms, kind, now_ms)
+        self._hold(store, made, ticket, verified, is_ours=True)
+        self.counts[store.source, "minted"] += 1
+        return made
+
     async def end(self, ticket: str, cookies: str) -> None:
         """The session of a ticket was ended here: what it was ends, too. Raises nothing."""
         self.note(ticket, cookies)
@@ -218,6 +247,8 @@ class Exchange:
         would have heard of an end there; or it was refused a moment ago.
         """
         session = self._held.of_old(store, old_id)
+        if session and session.is_ours:
+            return Refusal(Verdict.REVOKED, "minted")  # it was in no browser: somebody has it from a log
         if session and session.ticket:
             with contextlib.suppress(TicketRefused):
                 await self._cache.authenticate(session.ticket, touch=False)
@@ -287,9 +318,12 @@ class Exchange:
             absolute_lifetime_s=age_s + cache.absolute_lifetime_s if cache.absolute_lifetime_s else 0,
         )
 
-    def _hold(self, store: OldStore, old_id: str, ticket: str, verified: Ticket) -> None:
+    def _hold(self, store: OldStore, old_id: str, ticket: str, verified: Ticket, *, is_ours: bool = False) -> None:
         words = (verified.session_id, verified.principal, ticket, verified.idle_timeout_s)
-        self._held.add(HeldSession(store, old_id, *words))
+        session = HeldSession(store, old_id, *words)
+        session.is_ours = is_ours
+        self._held.add(session)
+        self._shards.of(verified.principal).is_followed = True
 
     def _refuse(self, store: OldStore, old_id: str, verdict: Verdict, reason: str) -> Refusal:
         refusal = Refusal(verdict, reason)

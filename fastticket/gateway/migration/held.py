@@ -11,7 +11,17 @@ from fastticket.gateway.migration.oldstores import OldStore
 class HeldSession:
     """A session of ours, and what it was. No repr: `old_id` and `ticket` admit to it."""
 
-    __slots__ = ("idle_timeout_s", "old_id", "principal", "seen_ms", "session_id", "store", "ticket", "used_ms")
+    __slots__ = (
+        "idle_timeout_s",
+        "is_ours",
+        "old_id",
+        "principal",
+        "seen_ms",
+        "session_id",
+        "store",
+        "ticket",
+        "used_ms",
+    )
 
     def __init__(
         self, store: OldStore, old_id: str, session_id: str, principal: str, ticket: str, idle_timeout_s: int
@@ -22,6 +32,7 @@ class HeldSession:
         self.principal = principal
         self.ticket = ticket  #: the one that was seen last; empty: its session has another id now
         self.idle_timeout_s = idle_timeout_s  #: of our session; 0: none
+        self.is_ours = False  #: the old session was made here, for an upstream, and goes with ours
         self.seen_ms = 0  #: last use, as the old store had it when it was asked last; 0: not asked yet
         self.used_ms = 0  #: last use known here
 

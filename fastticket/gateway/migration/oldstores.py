@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from fastticket.errors import StoreUnavailable
-from fastticket.moving.formats.linkis_ticket import LinkisTickets, hash_fields, unbroken
+from fastticket.moving.formats.linkis_ticket import LinkisTickets, TicketFormat, hash_fields, unbroken
 from fastticket.moving.record import MovedSession, Skipped
 from fastticket.moving.sources import Source
 from fastticket.moving.sources.linkis import HASH
@@ -120,9 +120,11 @@ class LinkisHash:
         fields = [field for old_id in old_ids for field in hash_fields(old_id)]
         await _ask(self._redis, [("HDEL", HASH, *piece) for piece in _pieces(fields)])
 
-    async def put(self, ticket: str, used_ms: int) -> None:
-        """Add a ticket that the gateway has made for a session of its own: `HSETNX`."""
+    async def make(self, principal: str, login_ms: int, kind: TicketFormat, used_ms: int) -> str:
+        """A ticket for a session of ours, which the hash has from now on: `HSETNX`."""
+        ticket = unbroken(self._tickets.seal(principal, login_ms, kind))
         await _ask(self._redis, [("HSETNX", HASH, ticket, used_ms)])
+        return ticket
 
     async def aclose(self) -> None:
         """As an old store's."""

@@ -67,12 +67,10 @@ class Watch:
         """What became of a session, as our store's log says."""
         if event.kind == "rotated":
             self._held.rename(event.session_id, event.successor_id)
-        elif event.kind == "revoked" or (event.kind == "expired" and event.reason == "absolute"):
+        elif event.kind in ("revoked", "expired"):
             session = self._held.drop(event.session_id)
-            if session:
+            if session and (event.kind == "revoked" or event.reason == "absolute" or session.is_ours):
                 self._note_late(session.store, session.old_id)
-        elif event.kind == "expired":
-            self._held.drop(event.session_id)
 
     async def end(self, store: OldStore, old_id: str) -> None:
         """A session was ended here: end it there, now, or later if it does not answer."""

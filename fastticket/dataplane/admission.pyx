@@ -12,7 +12,7 @@ from libc.stdlib cimport free
 
 from fastticket.core.compiler cimport is_rare
 from fastticket.core.verdict cimport Verdict
-from fastticket.core.wire cimport SESSION_ID_AT
+from fastticket.core.wire cimport FORMAT, SESSION_ID_AT
 from fastticket.dataplane.accesslog cimport NO_KEY
 from fastticket.dataplane.asks cimport AskKind, Question
 from fastticket.dataplane.conn cimport Conn, Endpoint, Preference, enter
@@ -177,10 +177,11 @@ cdef class Admission(Exchange):
 
     cdef inline void _go_on(self, uint32_t index) noexcept nogil:
         """Forward a request that may pass, or tell the gateway that asks about it."""
-        cdef Conn *c = &self.conns[index]
+        cdef Conn *c = &self.conns[index]                   # admitted by a token, it has no session
         if c.request.endpoint:
             self._answer_identity(index)
         elif is_rare(self.routes.table[c.request.route].wants_old_ticket, 0) and c.request.is_admitted \
+                and c.request.checked.raw[0] == FORMAT \
                 and self.forwarding.minted.find(c.request.checked.raw + SESSION_ID_AT).size == 0:
             self._wait_for_verdict(index, AskKind.MINT)
         else:

@@ -33,9 +33,9 @@ from fastticket.commands.options import (
     add_config,
     add_json,
     add_keys,
+    add_linkis,
     add_store,
     add_store_and_keys,
-    add_verbose,
     port,
     ports,
     store_config_of,
@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _serve(command: argparse.ArgumentParser) -> None:
     add_config(command)
-    add_verbose(command)
+    add_linkis(command)
     add_addresses(command)
     add_store_and_keys(command)
     command.add_argument("--threads", type=threads, metavar="N", help="threads that serve (default: 1)")
@@ -160,7 +160,7 @@ def _probe(command: argparse.ArgumentParser) -> None:
 
 def _check_config(command: argparse.ArgumentParser) -> None:
     add_config(command)
-    add_verbose(command)
+    add_linkis(command)
     add_addresses(command)
     add_keys(command)
     command.add_argument("--show-secrets", action="store_true", help="print the store's passwords, too")

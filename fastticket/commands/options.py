@@ -17,10 +17,13 @@ from fastticket.gateway.settings import Config, StoreSettings
 DEFAULT_LISTEN = "127.0.0.1:8080"
 DEFAULT_UPSTREAM = "127.0.0.1:9001"
 SIZES = ("threads", "workers")  # of which one is given, or none
+OF_LINKIS = ("tokens", "until")
 
 CONFIG_HELP = (
     "TOML, see reference/configuration in the documentation; or Linkis' *.properties; repeatable, the later one wins"
 )
+TOKENS_HELP = "with Linkis' files: its tokens, the table linkis_mg_gateway_auth_token as CSV"
+UNTIL_HELP = "with Linkis' files: the last day on which its sessions go on here, as 2027-01-31"
 VERBOSE_HELP = "name each setting of Linkis' files that is ignored"
 LISTEN_HELP = "host:port, [v6]:port, unix:PATH or fd:N; repeatable"
 UPSTREAM_HELP = "host:port or unix:PATH; repeatable"
@@ -41,8 +44,10 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, action="append", metavar="FILE", help=CONFIG_HELP)
 
 
-def add_verbose(parser: argparse.ArgumentParser) -> None:
-    """--verbose: for commands that say what of a configuration is ignored."""
+def add_linkis(parser: argparse.ArgumentParser) -> None:
+    """--tokens, --until, --verbose: what Linkis' files do not contain, and what is said of them."""
+    parser.add_argument("--tokens", metavar="FILE", help=TOKENS_HELP)
+    parser.add_argument("--until", metavar="DAY", help=UNTIL_HELP)
     parser.add_argument("--verbose", action="store_true", help=VERBOSE_HELP)
 
 
@@ -98,7 +103,7 @@ def config_of(options: argparse.Namespace) -> Config:
     """The configuration of --config, or of the other options; both together are refused, so that
     neither overrides the other silently. ConfigError.
     """
-    names = ("listen", "upstream", "store", "keys", *SIZES)
+    names = ("listen", "upstream", "store", "keys", *SIZES, *OF_LINKIS)
     given = {name: value for name in names if (value := getattr(options, name, None))}
     if options.config and any(map(is_linkis, options.config)):
         return _linkis_config(options.config, given, names_ignored=getattr(options, "verbose", False))
@@ -108,6 +113,8 @@ def config_of(options: argparse.Namespace) -> Config:
                 f"--{next(iter(given))} does not go with --config, whose file sets it; leave one of them out"
             )
         return load_config(*options.config)
+    if of_linkis := [name for name in OF_LINKIS if name in given]:
+        raise ConfigError(f"--{of_linkis[0]} is for Linkis' files; leave it out, or name them with --config")
     return simple_config(
         given.get("listen", [DEFAULT_LISTEN]),
         given.get("upstream", [DEFAULT_UPSTREAM]),
@@ -153,5 +160,7 @@ def _linkis_config(paths: list[Path], given: dict[str, Any], *, names_ignored: b
         given.get("upstream", [DEFAULT_UPSTREAM]),
         keys,
         {name: given[name] for name in SIZES if name in given},
+        tokens=str(Path(given["tokens"]).absolute()) if "tokens" in given else "",
+        until=given.get("until", ""),
         names_ignored=names_ignored,
     )

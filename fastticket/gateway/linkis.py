@@ -18,7 +18,7 @@ from typing import Any
 
 from fastticket.errors import ConfigError
 from fastticket.gateway.exemption import Exemption
-from fastticket.gateway.linkisfiles import MARK, LinkisFiles
+from fastticket.gateway.linkisfiles import CRYPT_KEY, DEFAULT_CRYPT_KEY, MARK, LinkisFiles
 from fastticket.gateway.reader import read_config
 from fastticket.gateway.settings import Config, StoreSettings, TicketSettings
 
@@ -34,6 +34,10 @@ SSL = "wds.linkis.server.security.ssl"
 DOMAIN_SWITCH = "wds.linkis.gateway.cookie.domain.setup.switch"
 DOMAIN_LEVEL = "wds.linkis.gateway.domain.level"
 VERSION = "wds.linkis.server.version"
+TICKET_HEADER = "wds.linkis.ticket.header"
+SUFFIX_SWITCH = "linkis.username.suffix.enable"
+SUFFIX = "linkis.username.suffix.name"
+TOKEN_SWITCH = "wds.linkis.gateway.conf.enable.token.auth"  # noqa: S105
 REFERER = "wds.linkis.server.security.referer.validate"
 WHITELIST = "wds.linkis.enable.gateway.auth"
 SSO = "wds.linkis.gateway.conf.enable.sso"
@@ -58,6 +62,11 @@ DEFAULTS = {
     DOMAIN_SWITCH: "false",
     DOMAIN_LEVEL: "3",
     VERSION: "v1",
+    CRYPT_KEY: DEFAULT_CRYPT_KEY,
+    TICKET_HEADER: "bfs_",
+    SUFFIX_SWITCH: "false",
+    SUFFIX: "_c",
+    TOKEN_SWITCH: "false",
     **dict.fromkeys((REFERER, WHITELIST, SSO, TEST_MODE, PROXY_USER), "false"),
 }
 #: Keys with these prefixes decide who is admitted: they are understood, or refused.
@@ -101,22 +110,28 @@ def load_linkis(
     keys: str,
     sizes: Mapping[str, int] | None = None,
     *,
+    tokens: str = "",
+    until: str = "",
     names_ignored: bool = False,
 ) -> Config:
     """Read files, of which a later one wins. What they do not contain comes as arguments: addresses
-    to listen on, servers of the upstream, the key file, and `sizes`: threads, or workers.
+    to listen on, servers of the upstream, the key file, the file of tokens, `sizes`: threads, or
+    workers, and the last day on which Linkis' own sessions go on (`until`; "": they do not).
     `names_ignored`: name each setting that is ignored, in a line of its own. ConfigError.
     """
     files = LinkisFiles(paths, DEFAULTS)
     _look_at_names(files, names_ignored)
     _look_at_switches(files)
     origins = dict(OF_OPTIONS)
+    url = _store_url(files, origins)
     table = {
         "gateway": {"listen": list(listen), **(sizes or {})},
-        "ticket": _ticket(files, origins) | {"keys": keys},
-        "store": {"url": _store_url(files, origins)},
+        "ticket": _ticket(files, origins, goes_beside=bool(until)) | {"keys": keys},
+        "tokens": _tokens(files, tokens, origins),
+        "store": {"url": url},
         "upstream": [{"name": UPSTREAM, "servers": list(upstream)}],
         "route": _routes(files, origins),
+        "migration": [_migration(files, url, until, origins)] if until else [],
     }
     return dataclasses.replace(read_config(table, files.source, paths[0].parent), origins=origins)
 
@@ -156,15 +171,18 @@ def _look_at_switches(files: LinkisFiles) -> None:
             log.warning("%s: %s", files.where(name), reason)
 
 
-def _ticket(files: LinkisFiles, origins: dict[str, str]) -> dict[str, Any]:
+def _ticket(files: LinkisFiles, origins: dict[str, str], *, goes_beside: bool) -> dict[str, Any]:
+    """`goes_beside`: Linkis' cookie stays, so ours needs another name."""
     idle_timeout_s = _seconds(files)
     table: dict[str, Any] = {
-        "cookie": files.value(COOKIE),
+        "cookie": TicketSettings.cookie if goes_beside else files.value(COOKIE),
         "cookie_secure": files.switch(SSL),
         "idle_timeout_s": idle_timeout_s,
         "absolute_lifetime_s": max(TicketSettings.absolute_lifetime_s, idle_timeout_s),
     }
-    named = {"cookie": [COOKIE], "cookie_secure": [SSL], "idle_timeout_s": [TIMEOUT]}
+    named = {"cookie_secure": [SSL], "idle_timeout_s": [TIMEOUT]}
+    if not goes_beside:
+        named["cookie"] = [COOKIE]
     if files.switch(DOMAIN_SWITCH):
         table["cookie_domain_level"] = files.whole(DOMAIN_LEVEL)
         named["cookie_domain_level"] = [DOMAIN_SWITCH, DOMAIN_LEVEL]
@@ -191,6 +209,44 @@ def _store_url(files: LinkisFiles, origins: dict[str, str]) -> str:
         raise ConfigError(f"{files.where(REDIS + 'sentinel.nodes')}: missing; write host:port,host:port")
     option = f"?sentinel_password={urllib.parse.quote(secret, safe='')}" if secret else ""
     return f"redis+sentinel://{credentials}{nodes}/{urllib.parse.quote(master, safe='')}{option}"
+
+
+def _tokens(files: LinkisFiles, file: str, origins: dict[str, str]) -> dict[str, Any]:
+    """Linkis has its tokens in MySQL: the file is that table, exported."""
+    is_on = files.switch(TOKEN_SWITCH)
+    if file and not is_on:
+        raise ConfigError(f"{files.where(TOKEN_SWITCH)}: is false: leave --tokens out, or set it to true")
+    if is_on and not file:
+        log.warning(
+            "%s: is true, and Linkis' tokens are in MySQL: export the table and name it with --tokens; without it, token "
+            "clients get 401",
+            files.where(TOKEN_SWITCH),
+        )
+    if not file:
+        return {}
+    origins["[tokens] file"] = f"--tokens; {files.origin(TOKEN_SWITCH)}"
+    origins["[tokens] forward"] = "a linkis-gateway behind fastticket needs them, too"
+    return {"file": file, "forward": True}
+
+
+def _migration(files: LinkisFiles, url: str, until: str, origins: dict[str, str]) -> dict[str, Any]:
+    """How sessions of Linkis go on here."""
+    if not files.switch(REDIS + "cache.enabled"):
+        raise ConfigError(
+            f"{files.where(REDIS + 'cache.enabled')}: is false: Linkis' sessions are in its gateways' memory, where nothing "
+            "can find them; leave --until out, or set it to true, and restart the gateways first"
+        )
+    origins["[[migration]] linkis"] = "--until; " + files.origin(COOKIE, TICKET_HEADER, SUFFIX_SWITCH, CRYPT_KEY)
+    key_file = str(Path(files.source_of(CRYPT_KEY)).absolute()) if files.has(CRYPT_KEY) else ""
+    return {
+        "source": "linkis",
+        "url": url,
+        "until": until,
+        "cookie": files.value(COOKIE),
+        "key_file": key_file,
+        "prefix": files.value(TICKET_HEADER),
+        "user_suffix": files.value(SUFFIX) if files.switch(SUFFIX_SWITCH) else "",
+    }
 
 
 # --- routes

@@ -23,6 +23,11 @@ MARK = "\ufeff"
 SECRETS = ("password", ".crypt.key")
 
 
+#: Under which Linkis makes its tickets, and what the key is where no file has one.
+CRYPT_KEY = "wds.linkis.crypt.key"
+DEFAULT_CRYPT_KEY = "bdp-for-server"
+
+
 class Said(NamedTuple):
     """A value, and the file that has it."""
 
@@ -85,6 +90,11 @@ class LinkisFiles:
         if not text.isdecimal():
             raise ConfigError(f"{self.where(name)}: must be a whole number, not {text}")
         return int(text)
+
+
+def crypt_key_of(path: Path) -> str:
+    """The key under which Linkis makes tickets, of one file. ConfigError."""
+    return _read(path, {}).get(CRYPT_KEY) or DEFAULT_CRYPT_KEY
 
 
 def _read(path: Path, known: Mapping[str, str]) -> dict[str, str]:

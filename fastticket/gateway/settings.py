@@ -20,6 +20,7 @@ from typing import Any, Literal
 from fastticket.core.ticket import Keyring
 from fastticket.errors import ConfigError
 from fastticket.gateway.addresses import Access, Address, parse_access, parse_address, parse_server
+from fastticket.gateway.linkisfiles import crypt_key_of
 from fastticket.gateway.problems import place_of
 from fastticket.gateway.tokens import Tokens, read_tokens
 from fastticket.keyfile import read_keys
@@ -374,7 +375,9 @@ class Config:
         return (linkis.cookie or OLD_COOKIES["linkis"]) if linkis and is_wanted else ""
 
     def migration_key(self, settings: MigrationSettings) -> str:
-        """The first line of a migration's key file; empty: it has none. ConfigError."""
+        """The first line of a migration's key file, or the crypt key of a file of Linkis; empty: it
+        has none. ConfigError.
+        """
         return self._migration_keys[self.migration.index(settings)]
 
     @cached_property
@@ -383,6 +386,8 @@ class Config:
         return tuple(self._first_line(each.key_file) if each.key_file else "" for each in self.migration)
 
     def _first_line(self, file: str) -> str:
+        if file.endswith(".properties"):
+            return crypt_key_of(self.base / file)
         try:
             line = (self.base / file).read_text("utf-8-sig").partition("\n")[0].removesuffix("\r")
         except (OSError, UnicodeDecodeError) as error:

@@ -85,7 +85,7 @@ class _Written:
     def entry(self, header: str, values: Mapping[str, Any]) -> None:
         """One of several tables, with a comment before it if there are origins."""
         if self._origins:
-            name = values.get("name") or values.get("path")
+            name = values.get("name") or values.get("path") or values.get("source")
             self.lines.append(_comment(f"{self._origins.get(f'{header} {name}', OF_OURS)}; all else: {OF_OURS}"))
         self.lines.append(header)
         self.lines += [f"{key} = {_toml_value(value)}" for key, value in values.items()]

@@ -204,8 +204,8 @@ def test_the_way_to_a_file_of_ours(tmp_path):
 # --- several files
 
 
-def of_files(*paths):
-    return load_linkis(paths, ["127.0.0.1:0"], ["127.0.0.1:9001"], "keys.toml")
+def of_files(*paths, **options):
+    return load_linkis(paths, ["127.0.0.1:0"], ["127.0.0.1:9001"], "keys.toml", **options)
 
 
 def test_the_two_files_of_the_distribution(caplog):
@@ -215,8 +215,8 @@ def test_the_two_files_of_the_distribution(caplog):
     public = {route.path: route.auth for route in config.route}
     assert public == {LOGIN: "optional", PUBLIC_KEY: "none", OFFLINE: "required", "/dss": "none", "/": "required"}
     assert config.route[-1].exempt == ".*visualis.*share.*"
-    (line,) = [record.getMessage() for record in caplog.records]
-    assert re.search(r"linkis.properties, .*linkis-mg-gateway.properties: 19 settings are not", line)
+    line, _ = [record.getMessage() for record in caplog.records]
+    assert re.search(r"linkis.properties, .*linkis-mg-gateway.properties: 18 settings are not", line)
 
 
 def test_the_later_file_wins_and_every_line_says_where_it_comes_from():
@@ -254,6 +254,36 @@ def test_of_two_ways_to_redis_sentinel_wins_and_it_is_said(tmp_path, caplog):
 def test_where_linkis_lets_others_in_it_is_said(tmp_path, caplog, name):
     load(tmp_path, f"wds.linkis.{name}=true")
     assert f"linkis.properties: wds.linkis.{name}: " in caplog.text
+
+
+def test_its_sessions_go_on_until_a_day(tmp_path):
+    lines = [
+        "wds.linkis.crypt.key=s\\u0065cret-of-ours",
+        "wds.linkis.ticket.header=t_",
+        "wds.linkis.session.ticket.key=k",
+    ]
+    lines += ["linkis.username.suffix.enable=true", "linkis.session.redis.cache.enabled=true"]
+    config = load(tmp_path, "\n".join(lines), until="2030-01-31")
+    (migration,) = config.migration
+    assert (migration.source, migration.until) == ("linkis", "2030-01-31")
+    assert (migration.cookie, migration.prefix, migration.user_suffix) == ("k", "t_", "_c")
+    assert (migration.url, config.ticket.cookie) == (config.store.url, "ticket")
+    assert config.migration_key(migration) == "secret-of-ours"
+    assert "secret" not in to_toml(config)
+    (usual,) = of_files(*STOCK, until="2030-01-31").migration
+    assert (usual.cookie, usual.key_file, usual.prefix) == ("linkis_user_session_ticket_id_v1", "", "bfs_")
+
+
+def test_its_tokens_are_a_table_that_an_option_names(tmp_path, caplog):
+    of_files(*STOCK)
+    assert "export the table and name it with --tokens" in caplog.text
+    (tmp_path / "tokens.csv").write_text("token_name,legal_users,legal_hosts,create_time,elapse_day\n")
+    config = of_files(*STOCK, tokens=str(tmp_path / "tokens.csv"))
+    assert (config.tokens.forward, len(config.known_tokens)) == (True, 0)
+    with pytest.raises(ConfigError, match=r"enable\.token\.auth: is false"):
+        load(tmp_path, "", tokens="tokens.csv")
+    with pytest.raises(ConfigError, match="where nothing can find them"):
+        load(tmp_path, "", until="2030-01-31")
 
 
 def test_no_value_makes_a_line_of_its_own(tmp_path):

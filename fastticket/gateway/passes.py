@@ -4,11 +4,16 @@ A pass is a ticket that names the token where others name a session, signed with
 process that no key ring has. No client ever gets one, and no check admits one. While the request
 goes on (a stream, a wait for a busy upstream), the data plane asks about its pass as about a
 ticket; then the token is looked at again.
+
+In the place of a session's id stand the token's id and, since one token may speak for many users, 8
+bytes of the user's name: what is kept by session is never another user's.
 """
 
 from __future__ import annotations
 
+import hmac
 import logging
+import secrets
 import time
 from collections import Counter
 
@@ -31,6 +36,7 @@ class Passes:
         self.outcomes: Counter[str] = Counter()
         self._tokens = tokens
         self._keys = Keyring.generate()
+        self._secret = secrets.token_bytes(32)
 
     def admit(self, code: bytes, user: bytes, address: str, path: bytes) -> str:
         """A pass for a request; "": it is refused. Either is counted, and is a line of the log.
@@ -62,13 +68,14 @@ class Passes:
         found = self._keys.verify(ticket, 0)
         if not isinstance(found, Ticket):
             return None
-        token = self._tokens.of_id(decode_session_id(found.session_id))
+        token = self._tokens.of_id(decode_session_id(found.session_id)[:8])
         return token is not None and (token.ends_s is None or time.time() < token.ends_s)
 
     def _mint(self, user: str, token_id: bytes, now_s: float, ends_s: float | None) -> str:
         """InvalidPrincipal."""
         lifetime_s = min(max(1, int(ends_s - now_s)), LIFETIME_S_MAX) if ends_s is not None else 0
-        return self._keys.mint(user, int(now_s * 1000), 0, lifetime_s, token_id)
+        of_user = hmac.digest(self._secret, user.encode(), "sha256")[:8]
+        return self._keys.mint(user, int(now_s * 1000), 0, lifetime_s, token_id + of_user)
 
 
 def _shown(text: bytes) -> str:

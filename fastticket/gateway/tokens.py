@@ -50,8 +50,8 @@ class Token:
 
     @property
     def id(self) -> bytes:
-        """16 bytes, by which a gateway finds it again. It admits nobody."""
-        return hashlib.sha256(self.digest).digest()[:16]
+        """8 bytes, by which a gateway finds it again. It admits nobody."""
+        return hashlib.sha256(self.digest).digest()[:8]
 
     def refusal(self, user: str, address: str, now_s: float) -> str:
         """Why a user at an address may not use it; "": he may. `address` "": it is not known."""

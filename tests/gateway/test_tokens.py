@@ -91,6 +91,14 @@ def test_a_token_of_linkis_ends_so_many_days_after_it_was_made(tmp_path):
         assert passes.outcomes == {outcome: 1}
 
 
+def test_what_is_kept_by_session_is_of_one_user(tmp_path):
+    """One token speaks for many."""
+    passes = Passes(tokens_of(tmp_path, OURS))
+    made = [passes.admit(b"another-random-code", user, "", b"/") for user in (b"alice", b"bob", b"alice")]
+    ids = [passes._keys.verify(each, 0).session_id for each in made]
+    assert ids[0] == ids[2] != ids[1]
+
+
 def test_a_pass_is_as_good_as_its_token(tmp_path):
     made = Passes(tokens_of(tmp_path, OURS)).admit(b"another-random-code", b"alice", "", b"/")
     assert Passes(tokens_of(tmp_path, OURS)).judge(made) is None  # of another process

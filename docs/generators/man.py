@@ -42,6 +42,8 @@ def man_page(version: str) -> str:
     return "\n".join(
         [
             f'.TH FASTTICKET 1 "" "fastticket {version}" "User Commands"',
+            ".ad l",
+            ".nh",
             ".SH NAME",
             "fastticket \\- session tickets: a gateway, and tools around it",
             ".SH SYNOPSIS",

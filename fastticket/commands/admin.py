@@ -6,18 +6,25 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import json
 import socket
+import ssl
 import urllib.parse
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from fastticket.commands.options import config_of
+from fastticket.commands.options import add_config, config_of
 from fastticket.errors import ConfigError, FastticketError
 from fastticket.gateway.exitcodes import FAILED
+from fastticket.gateway.settings import Config
 
 ADMIN_TIMEOUT_S = 5.0
+ADMIN_HELP = "unix:PATH, http://HOST:PORT or https://HOST:PORT"
+TOKEN_FILE_HELP = "as [gateway] admin_token_file, of which the first token is sent; not needed for a Unix socket"  # noqa: S105 -- a help text
 
 
 class AdminError(FastticketError):
@@ -30,10 +37,8 @@ def probe(options: argparse.Namespace) -> int:
     """Print what /readyz or /healthz says; the exit code: 0 for 200, else 1. AdminError,
     ConfigError.
     """
-    address = options.admin or (config_of(options).admin_address() if options.config else None)
-    if not address:
-        raise ConfigError("probe needs --admin ADDRESS, or --config FILE with [gateway] admin: whom is it to ask?")
-    status, text = ask(str(address), f"/{options.page}")
+    address, _ = _whom(options, "probe")
+    status, text = ask(address, f"/{options.page}")
     print(text, end="")
     return 0 if status == http.client.OK else FAILED
 
@@ -46,19 +51,77 @@ def read_metrics(address: str) -> Iterable[Sample]:
     return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
 
-def ask(address: str, path: str) -> tuple[int, str]:
-    """GET a page of the admin listener at `unix:PATH` or `http://HOST:PORT`: (status, body).
-    AdminError; ConfigError: the address.
+def ask(address: str, path: str, token: str = "") -> tuple[int, str]:
+    """GET a page of the admin listener at `unix:PATH`, `http://HOST:PORT` or `https://HOST:PORT`:
+    (status, body). AdminError; ConfigError: the address.
     """
     connection = _connection(address)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token else {})
         response = connection.getresponse()
         return response.status, response.read().decode()
     except (OSError, http.client.HTTPException, UnicodeDecodeError) as error:
         raise AdminError(f"{address}: {error}") from None
     finally:
         connection.close()
+
+
+class AdminApi:
+    """The operations under /v1/ that commands read by. `token`: "" for a Unix socket of ours."""
+
+    def __init__(self, address: str, token: str = "") -> None:
+        self.address = address
+        self._token = token
+
+    def read(self, path: str) -> Any:
+        """The JSON of a page. AdminError, which has the gateway's own words."""
+        status, text = ask(self.address, path, self._token)
+        try:
+            answer = json.loads(text)
+        except ValueError:
+            raise AdminError(f"{self.address}: {path} says {status}, and no JSON") from None
+        if status != http.client.OK:
+            said = answer.get("message") or answer.get("error") if isinstance(answer, dict) else ""
+            raise AdminError(f"{self.address}: {path} says {status}: {said}")
+        return answer
+
+
+def add_admin(command: argparse.ArgumentParser) -> None:
+    """--admin, --token-file, --config: of a command that asks a running gateway."""
+    command.add_argument("--admin", metavar="ADDRESS", help=f"{ADMIN_HELP}, as [gateway] admin")
+    command.add_argument("--token-file", type=Path, metavar="FILE", help=TOKEN_FILE_HELP)
+    add_config(command)
+
+
+def admin_of(options: argparse.Namespace, command: str) -> AdminApi:
+    """The gateway that options name. ConfigError: none, or a token file that cannot be read."""
+    address, config = _whom(options, command)
+    path: Path | None = options.token_file
+    if not path and config and config.gateway.admin_token_file and not address.startswith("unix:"):
+        path = config.base / config.gateway.admin_token_file
+    return AdminApi(address, _read_token(path) if path else "")
+
+
+def _whom(options: argparse.Namespace, command: str) -> tuple[str, Config | None]:
+    """The address of the admin listener, and the configuration if it is from there. ConfigError."""
+    if options.admin:
+        return options.admin, None
+    config = config_of(options) if options.config else None
+    address = config and config.admin_address()
+    if not address:
+        raise ConfigError(f"{command} needs --admin ADDRESS, or --config FILE with [gateway] admin: whom is it to ask?")
+    return f"https://{address}" if config and config.gateway.admin_certificate else str(address), config
+
+
+def _read_token(path: Path) -> str:
+    """The first token of a file with lines of NAME TOKEN. ConfigError, which does not show it."""
+    try:
+        lines = [line.split() for line in path.read_text("utf-8").splitlines() if line.strip() and line[0] != "#"]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or 'is not UTF-8'}") from None
+    if not lines or len(lines[0]) != 2:
+        raise ConfigError(f"{path}: its first line must be a name and a token")
+    return lines[0][1]
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -80,8 +143,12 @@ def _connection(address: str) -> http.client.HTTPConnection:
         return _UnixConnection(address.removeprefix("unix:"))
     try:
         split = urllib.parse.urlsplit(address if "://" in address else f"http://{address}")
-        if split.scheme == "http" and split.hostname and split.port:
-            return http.client.HTTPConnection(split.hostname, split.port, timeout=ADMIN_TIMEOUT_S)
+        if split.scheme in ("http", "https") and split.hostname and split.port:
+            if split.scheme == "http":
+                return http.client.HTTPConnection(split.hostname, split.port, timeout=ADMIN_TIMEOUT_S)
+            return http.client.HTTPSConnection(
+                split.hostname, split.port, timeout=ADMIN_TIMEOUT_S, context=ssl.create_default_context()
+            )
     except ValueError:
         pass
-    raise ConfigError(f"--admin {address}: must be unix:PATH or http://HOST:PORT")
+    raise ConfigError(f"--admin {address}: must be {ADMIN_HELP}")

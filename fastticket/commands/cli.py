@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fastticket import __version__
 from fastticket.commands import terminal
-from fastticket.commands.admin import probe
+from fastticket.commands.admin import ADMIN_HELP, add_admin, probe
 from fastticket.commands.completion import SHELLS, print_completion
 from fastticket.commands.demo import demo
 from fastticket.commands.examples import add_examples
@@ -43,6 +43,7 @@ from fastticket.commands.options import (
 )
 from fastticket.commands.schemas import print_schemas
 from fastticket.commands.serve import check_config, serve
+from fastticket.commands.status import status, top
 from fastticket.commands.store import list_sessions, print_events, revoke
 from fastticket.commands.tickets import inspect, issue
 from fastticket.errors import ConfigError, FastticketError, InvalidPrincipal
@@ -129,7 +130,10 @@ def _inspect(command: argparse.ArgumentParser) -> None:
 
 
 def _sessions(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--user", required=True, metavar="NAME", help="the principal")
+    whose = command.add_mutually_exclusive_group(required=True)
+    whose.add_argument("--user", metavar="NAME", help="those of this principal")
+    whose.add_argument("--all", action="store_true", help="everybody's, in no order, page by page")
+    command.add_argument("--count", action="store_true", help="only how many there are")
     add_store(command)
     command.set_defaults(run=_run_sessions)
 
@@ -152,10 +156,21 @@ def _probe(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "page", nargs="?", choices=("readyz", "healthz"), default="readyz", help="readyz or healthz (%(default)s)"
     )
-    command.add_argument("--admin", metavar="ADDRESS", help="unix:PATH or http://HOST:PORT, as [gateway] admin")
+    command.add_argument("--admin", metavar="ADDRESS", help=f"{ADMIN_HELP}, as [gateway] admin")
     add_config(command)
     add_json(command, JSON_ANYWAY_HELP)
     command.set_defaults(run=probe)
+
+
+def _status(command: argparse.ArgumentParser) -> None:
+    add_admin(command)
+    add_json(command)
+    command.set_defaults(run=status)
+
+
+def _top(command: argparse.ArgumentParser) -> None:
+    add_admin(command)
+    command.set_defaults(run=top)
 
 
 def _check_config(command: argparse.ArgumentParser) -> None:
@@ -189,7 +204,7 @@ COMMANDS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None]], ...]
     ("keys", "list, add, promote and retire the keys of a key file", add_key_commands),
     ("issue", "create a session and print its ticket", _issue),
     ("inspect", "show what a ticket says, whether its signature is good and whether its session lives", _inspect),
-    ("sessions", "list a user's live sessions", _sessions),
+    ("sessions", "list or count the live sessions of a user, or of all", _sessions),
     ("revoke", "end a session, or all sessions of a user", _revoke),
     ("events", "print what was created, revoked and expired", _events),
     ("export", "write all sessions with their attributes to a file", add_export),
@@ -197,6 +212,8 @@ COMMANDS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None]], ...]
     ("migrate", "move the sessions of another system here; delete nothing there", add_migrate_commands),
     ("copy", "copy all sessions into the store's mirror, while gateways serve", add_copy),
     ("probe", "ask a running gateway whether it is ready or healthy: exit code 0 or 1", _probe),
+    ("status", "say how a running gateway is: exit code 0 if nothing is away, else 1", _status),
+    ("top", "show how a running gateway is, anew each second", _top),
     ("check-config", "check a configuration, and print it in full", _check_config),
     ("schema", "print the JSON Schema of what a command prints with --json", _schema),
     ("completion", "print what a shell completes commands and options by", _completion),
@@ -230,7 +247,7 @@ def _run_keygen(options: argparse.Namespace) -> int:
 
 
 def _run_sessions(options: argparse.Namespace) -> int:
-    return asyncio.run(list_sessions(store_config_of(options, "sessions"), options.user, options.json))
+    return asyncio.run(list_sessions(store_config_of(options, "sessions"), options))
 
 
 def _run_revoke(options: argparse.Namespace) -> int:

@@ -37,6 +37,8 @@ EXAMPLES: Mapping[str, Sequence[tuple[str, str]]] = {
     ],
     "sessions": [
         (f"fastticket sessions --user alice {CONFIG}", "those of one user"),
+        (f"fastticket sessions --all --count {CONFIG}", "how many there are"),
+        (f"fastticket sessions --all --json {CONFIG}", "every one; a session that moves meanwhile may come twice"),
     ],
     "revoke": [
         (f'fastticket revoke "$TICKET" {CONFIG}', "the session of a ticket"),
@@ -85,6 +87,11 @@ EXAMPLES: Mapping[str, Sequence[tuple[str, str]]] = {
         (f"fastticket probe {CONFIG}", "exit code 0: ready"),
         ("fastticket probe healthz --admin unix:admin.sock", "exit code 0: healthy"),
     ],
+    "status": [
+        (f"fastticket status {CONFIG}", "exit code 0: nothing is away"),
+        ("fastticket status --admin unix:admin.sock --json", "for a monitoring script"),
+    ],
+    "top": [(f"fastticket top {CONFIG}", "q quits, s sorts by the next column; g, u, k, r: what is listed")],
     "check-config": [
         (f"fastticket check-config {CONFIG}", "before a reload"),
         (f"fastticket check-config {CONFIG} --live", "and whether store and names answer from here"),

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fastticket.commands import terminal
-from fastticket.commands.admin import AdminError, read_metrics
+from fastticket.commands.admin import ADMIN_HELP, AdminError, read_metrics
 from fastticket.commands.options import add_json
 from fastticket.gateway.exitcodes import FAILED
 from fastticket.keyfile import Key, add_key, add_keys_of, promote_key, read_ring, refuse_signing, retire_key
@@ -69,9 +69,7 @@ def _command(
 
 
 def _add_admin(command: argparse.ArgumentParser, text: str) -> None:
-    command.add_argument(
-        "--admin", metavar="ADDRESS", help=f"unix:PATH or http://HOST:PORT, as [gateway] admin: {text}"
-    )
+    command.add_argument("--admin", metavar="ADDRESS", help=f"{ADMIN_HELP}, as [gateway] admin: {text}")
 
 
 def _key_id(text: str) -> int:

@@ -14,6 +14,8 @@ from typing import Any
 
 from fastticket.commands import terminal
 from fastticket.errors import ConfigError
+from fastticket.gateway.admin.status import STATUS
+from fastticket.gateway.admin.upstreams import UPSTREAMS
 
 Schema = Mapping[str, Any]
 
@@ -208,6 +210,17 @@ SCHEMAS: Mapping[str, tuple[str, Schema]] = {
                 members({"healthy": YES_NO, "away": list_of(TEXT)}),
             ]
         },
+    ),
+    "status": (
+        "`status`, `upstreams` and `fleet` are what the admin API says under /v1/status, /v1/upstreams and /v1/gateways.",
+        members(
+            {
+                "is_healthy": {"type": "boolean", "description": "nothing is away; exit code 1 goes with false"},
+                "status": STATUS,
+                "upstreams": UPSTREAMS["properties"]["upstreams"],
+                "fleet": or_null({"type": "object"}, "null while no worker serves"),
+            }
+        ),
     ),
     "check-config": (
         "`configuration` is that of the reference; null if there are problems.",

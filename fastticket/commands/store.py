@@ -9,10 +9,11 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fastticket.commands import terminal
+from fastticket.commands.progress import progress
 from fastticket.core.ticket import SESSION_ID_TEXT_CHARS, Keyring, Ticket
 from fastticket.errors import ConfigError, TicketRefused
 from fastticket.gateway.settings import Config
@@ -22,6 +23,7 @@ from fastticket.stores.contract import Event, Store, StoredSession, is_canary
 
 FOLLOW_INTERVAL_S = 0.5
 HISTORY_MAX = 1000  # of each shard
+PAGE_SESSIONS = 1000  # of a list of all
 YEAR_2020_MS = 1_577_836_800_000
 
 
@@ -40,19 +42,61 @@ async def opened(config: Config, *, creates: bool = False) -> AsyncIterator[Stor
         await store.aclose()
 
 
-async def list_sessions(config: Config, principal: str, as_json: bool) -> int:
-    """Print a principal's live sessions, the one with the earliest idle deadline first."""
+async def list_sessions(config: Config, options: argparse.Namespace) -> int:
+    """Print live sessions: a principal's, the one with the earliest idle deadline first, or all, in
+    no order. With --count, how many.
+    """
     async with opened(config) as store:
-        sessions = await store.sessions(principal)
+        if options.count:
+            _print_count(await store.count() if options.all else len(await store.sessions(options.user)), options.json)
+        elif options.all:
+            await _print_all(store, options.json)
+        else:
+            _print_of(options.user, await store.sessions(options.user), options.json)
+    return 0
+
+
+def _print_count(count: int, as_json: bool) -> None:
+    if as_json:
+        terminal.print_json({"count": count})
+    else:
+        print(count)
+
+
+def _print_of(principal: str, sessions: Sequence[StoredSession], as_json: bool) -> None:
     if as_json:
         terminal.print_json([session_values(session) for session in sessions])
-    else:
-        for session in sessions:
-            values = session_values(session)
-            print(f"{session.id}  idle at {values['idle_deadline']}  ends at {values['absolute_deadline']}")
-        if not sessions:
-            print(f"fastticket: {principal} has no session there", file=sys.stderr)
-    return 0
+        return
+    for session in sessions:
+        print(f"{session.id}  {_deadlines(session)}")
+    if not sessions:
+        print(f"fastticket: {principal} has no session there", file=sys.stderr)
+
+
+async def _print_all(store: Store, as_json: bool) -> None:
+    """Page by page, however many there are. A bar on the terminal where the list goes elsewhere."""
+    total = None if sys.stdout.isatty() else await store.count()
+    showing = contextlib.nullcontext(lambda _: None) if total is None else progress("sessions", "sessions", total)
+    cursor, is_first = "", True
+    with showing as advance:
+        while True:
+            cursor, sessions = await store.scan(cursor, PAGE_SESSIONS)
+            for session in sessions:
+                if as_json:
+                    print("[\n" if is_first else ",\n", terminal.json_text(session_values(session)), sep="", end="")
+                else:
+                    print(f"{session.id}  {_deadlines(session)}  {session.principal}")
+                is_first = False
+            advance(len(sessions))
+            if not cursor:
+                break
+    if as_json:
+        print("[]" if is_first else "\n]")
+
+
+def _deadlines(session: StoredSession) -> str:
+    values = session_values(session)
+    return f"idle at {values['idle_deadline']}  ends at {values['absolute_deadline']}"
 
 
 async def revoke(config: Config, options: argparse.Namespace) -> int:

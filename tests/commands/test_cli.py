@@ -257,6 +257,46 @@ def test_sessions_lists_a_users_sessions(cli, log_in, store):
     assert cli("sessions", "--user", "nobody", "--store", store)[:2] == (0, "")
 
 
+def test_sessions_of_all_are_listed_and_counted(cli, log_in, store):
+    for principal in ("alice", "alice", "bob", "älice"):
+        log_in(principal)
+    listed = json.loads(cli("sessions", "--all", "--json", "--store", store)[1])
+    ids = {each["id"] for each in listed}
+    assert [sum(each["principal"] == name for each in listed) for name in ("alice", "bob", "älice")] == [2, 1, 1]
+    lines = cli("sessions", "--all", "--store", store)[1].splitlines()
+    assert {line.split()[0] for line in lines} == ids
+    assert {line.split()[-1] for line in lines} == {"alice", "bob", "älice"}
+    assert cli("sessions", "--all", "--count", "--store", store)[:2] == (0, "4\n")
+    assert json.loads(cli("sessions", "--user", "alice", "--count", "--json", "--store", store)[1]) == {"count": 2}
+    for principal in ("alice", "bob", "älice"):
+        cli("revoke", "--user", principal, "--store", store)
+    assert json.loads(cli("sessions", "--all", "--json", "--store", store)[1]) == []
+    assert cli("sessions", "--all", "--store", store)[:2] == (0, "")
+
+
+def test_a_long_list_is_read_page_by_page(cli, keyfile, tmp_path, monkeypatch, capsys):
+    """More than a page of it, with SQLite."""
+    pages = []
+
+    async def log_in_many():
+        keys = fastticket.Keyring.from_file(keyfile)
+        store = fastticket.open_store("sqlite:///many.db", base=tmp_path)
+        async with fastticket.TicketCache(store, keys) as cache:
+            for number in range(25):
+                await cache.login(f"user{number}")
+
+    asyncio.run(log_in_many())
+    monkeypatch.setattr("fastticket.commands.store.PAGE_SESSIONS", 10)
+    monkeypatch.setattr(
+        "fastticket.commands.store.progress", lambda *about: contextlib.nullcontext(lambda count: pages.append(count))
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["sessions", "--all", "--json", "--store", "sqlite:///many.db"]) == 0
+    assert len({each["id"] for each in json.loads(capsys.readouterr().out)}) == 25
+    assert sum(pages) == 25
+    assert max(pages) <= 10
+
+
 def test_revoke_a_ticket_an_id_and_a_user(cli, log_in, store):
     ticket = log_in()
     assert cli("revoke", ticket, "--store", store, "--keys", "keys.toml")[:2] == (0, "1 session of alice ended\n")

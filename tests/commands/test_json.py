@@ -12,7 +12,7 @@ from fastticket.commands.examples import every_command
 from fastticket.commands.schemas import SCHEMAS, schema_of
 
 #: What goes on until it is told to end, prints a script, or is JSON itself.
-WITHOUT = {"serve", "demo", "completion", "schema"}
+WITHOUT = {"serve", "demo", "top", "completion", "schema"}
 CONFIG = ("--config", "fastticket.toml")
 
 
@@ -86,6 +86,8 @@ def test_sessions_and_tickets(printed):
         made["session_id"],
     )
     assert [each["id"] for each in printed("sessions", "--user", "älice", *CONFIG)[1]] == [made["session_id"]]
+    assert [each["id"] for each in printed("sessions", "--all", *CONFIG)[1]] == [made["session_id"]]
+    assert printed("sessions", "--all", "--count", *CONFIG) == (0, {"count": 1})
     assert printed("revoke", made["ticket"], *CONFIG) == (
         0,
         {"principal": "älice", "ended": [made["session_id"]]},
@@ -137,6 +139,10 @@ def test_a_running_gateway_and_its_configuration(printed, site):
     code, told = printed("probe", *CONFIG)
     assert code == (0 if told["ready"] else 1)
     assert printed("probe", "healthz", *CONFIG)[1]["healthy"] is True
+    code, told = printed("status", *CONFIG)
+    assert code == (1 if told["status"]["away"] else 0)
+    assert told["status"]["pid"] == site.pid
+    assert [each["name"] for each in told["upstreams"]] == ["app"]
     code, told = printed("check-config", *CONFIG)
     assert (code, told["problems"], told["configuration"]["gateway"]["threads"]) == (0, [], 1)
     (site.folder / "bad.toml").write_text("[gateway]\nlissten = 1\n")

@@ -117,7 +117,7 @@ def test_after_255_ids_begin_again_at_0(keys, path):
         (("promote", "7"), "there is no key 7"),
         (("add", "--id", "1"), "key id 1 is taken"),
         (("add", "--from", "none.toml"), "none.toml: No such file"),
-        (("list", "--admin", "ftp://x"), "--admin ftp://x: must be unix:PATH or"),
+        (("list", "--admin", "ftp://x"), "--admin ftp://x: must be unix:PATH, http"),
     ],
 )
 def test_what_can_not_be_done_changes_nothing(keys, path, arguments, said):

@@ -24,7 +24,7 @@ def test_the_man_page_is_that_of_the_parser_and_is_read_without_a_complaint():
     path = GENERATE["MAN_PAGE"]
     assert GENERATE["man"].man_page(GENERATE["version"]()) == path.read_text()
     shown = subprocess.run(
-        ["groff", "-man", "-Tutf8", "-ww", str(path)], capture_output=True, text=True, timeout=30, check=True
+        ["groff", "-man", "-Tutf8", "-ww", "-Wbreak", str(path)], capture_output=True, text=True, timeout=30, check=True
     )
     assert shown.stderr == ""
     text = re.sub(r"\x1b\[[0-9;]*m|.\x08", "", shown.stdout)

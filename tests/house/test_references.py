@@ -26,7 +26,7 @@ def flags():
         return output.getvalue()
 
     def commands_of(*words):
-        return re.findall(r"^    ([a-z-]+)(?: |$)", help_of(*words), re.MULTILINE)
+        return re.findall(r"^    ([a-z][a-z0-9-]*)(?: |$)", help_of(*words), re.MULTILINE)
 
     def flags_of(*words):
         below = [flags_of(*words, command) for command in commands_of(*words)]

@@ -1,5 +1,5 @@
-"""What an operator has in front of him: a running gateway with SQLite, its keys and its
-configuration in one folder.
+"""What an operator has in front of him: a running gateway, its keys and its configuration in one
+folder.
 """
 
 from __future__ import annotations
@@ -22,22 +22,31 @@ admin = "unix:admin.sock"
 [ticket]
 keys = "keys.toml"
 [store]
-url = "sqlite:///fastticket.db"
+url = "{store}"
 [[upstream]]
 name = "app"
-servers = ["127.0.0.1:1"]
+servers = ["{application}"]
+[[route]]
+path = "/login"
+auth = "none"
+login = true
 [[route]]
 path = "/"
 """
 
 
 @contextlib.contextmanager
-def operators_site(folder: Path, keys: int = 1) -> Iterator[Site]:
-    """The gateway, which has a ring of so many keys: the first signs."""
-    create_key_file(folder / "keys.toml")
+def operators_site(
+    folder: Path, keys: int = 1, store: str = "sqlite:///fastticket.db", application: str = "127.0.0.1:1"
+) -> Iterator[Site]:
+    """The gateway, which has a ring of so many keys: the first signs. 0: the ring that is there.
+    Without an application, nobody is at its address.
+    """
+    if keys:
+        create_key_file(folder / "keys.toml")
     for _ in range(keys - 1):
         add_key(folder / "keys.toml")
-    site = Site(folder, CONFIG)
+    site = Site(folder, CONFIG.format(store=store, application=application))
     try:
         yield site
     finally:

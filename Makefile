@@ -30,6 +30,8 @@
 #                   a table; FAULTS="--only NAME" for one                                   15 minutes
 #   make drill      break eight things under a running gateway, and print what clients,
 #                   log, /healthz, /readyz and /metrics say                                 a minute
+#   make emergencies  make each alert fire once, beside a Prometheus, and print after how long
+#                   it did, which figure shows it, and what repairs it                      10 minutes
 #   make corpus     every raw request and response that must be withstood, with what is
 #                   wanted and what is seen, as a table                                     a minute
 #   make suites     Django's, Flask's, flask-login's and Starlette's own tests with our
@@ -90,7 +92,7 @@ QUICK_TESTS := tests/core $(addprefix tests/dataplane/test_,$(addsuffix .py,acce
 	tests/gateway/test_linkis.py $(addprefix tests/house/test_,$(addsuffix .py,architecture documents mutations references)) \
 	$(addprefix tests/docs/test_,$(addsuffix .py,navigation reference))
 
-.PHONY: run test quick gate check rooms docs docs-reference docs-pictures man model fuzz real faults drill corpus suites mutations bench bench-compare bench-report bench-quote bench-calls bench-gateway bench-scale bench-instructions \
+.PHONY: run test quick gate check rooms docs docs-reference docs-pictures man model fuzz real faults drill emergencies corpus suites mutations bench bench-compare bench-report bench-quote bench-calls bench-gateway bench-scale bench-instructions \
 	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-reload bench-crowd bench-flush bench-hmac \
 	coverage-core counted-build counted-tests compiled-tests tsan asan versions wheel wheel-check clean
 
@@ -160,6 +162,9 @@ faults: $(VENV)/built-dev
 
 drill: $(VENV)/built-dev
 	cd tests && ../$(BIN)/python -m whole.drill
+
+emergencies: $(VENV)/built-dev
+	cd tests && ../$(BIN)/python -m whole.emergencies
 
 # What is explored, tests/model/scopes.py says; what must be found, tests/model/faults.py. `make test` does it with a small bound.
 model: $(VENV)/built-dev
@@ -304,6 +309,15 @@ $(VENV)/servers: Makefile
 		nginx-light redis-server wrk curl openssl valgrind nghttp2-client chromium nodejs node-ws haproxy groff-base zsh; }
 	mkdir -p $(VENV) && touch $@
 
+# The programs alone: the package would start a server at each boot.
+HAS_PROMETHEUS = command -v prometheus >/dev/null && command -v promtool >/dev/null
+
+$(VENV)/prometheus: $(VENV)/compiler
+	$(HAS_PROMETHEUS) || { $(APT) update -q && mkdir -p build/prometheus && cd build/prometheus && \
+		apt-get download -q prometheus && dpkg-deb -x prometheus_*.deb . && \
+		install usr/bin/prometheus usr/bin/promtool $(CURDIR)/$(BIN) && rm -r $(CURDIR)/build/prometheus; }
+	touch $@
+
 # Of what pip says at length: a line for each module as its turn comes. All of it is in the log.
 MODULES := $(wildcard fastticket/*/*.pyx)
 SHOW_MODULES = sed -un "s/^ *\(\[ *[0-9]*\/[0-9]*\] Cythonizing .*\)/    \1/p; s/^ *building '\(.*\)' extension/    gcc \1/p"
@@ -342,6 +356,6 @@ $(VENV)/built-release: $(VENV)/built
 	$(call PACKAGES_OF,release) | $(BIN)/pip install -q -r /dev/stdin
 	touch $@
 
-$(VENV)/built-dev: $(VENV)/servers $(VENV)/built
+$(VENV)/built-dev: $(VENV)/servers $(VENV)/prometheus $(VENV)/built
 	$(call PACKAGES_OF,dev) | $(BIN)/pip install -q -r /dev/stdin
 	touch $@

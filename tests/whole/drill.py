@@ -47,7 +47,7 @@ drain_timeout_s = 2.0
 [ticket]
 keys = "keys.toml"
 [store]
-url = "redis://{redis}/0?timeout_ms=1000"
+url = "{store}"
 [[upstream]]
 name = "app"
 servers = ["{application}"]
@@ -89,10 +89,20 @@ class Scene:
     stands.
     """
 
-    def __init__(self, folder: Path, *, partner: str = "", descriptors: int = 0, is_log_unread: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        partner: str = "",
+        descriptors: int = 0,
+        is_log_unread: bool = False,
+        redis: Server | None = None,
+        store: str = "",
+        template: str = CONFIG,
+    ) -> None:
         self.folder = folder
         self._exits = contextlib.ExitStack()
-        self.redis = Server(folder, {"appendonly": "yes", "appendfsync": "always"})  # a restart loses nothing
+        self.redis = redis or Server(folder, {"appendonly": "yes", "appendfsync": "always"})  # a restart loses nothing
         self._exits.callback(self.redis.kill)
         application = subprocess.Popen(
             [sys.executable, "-m", "whole.application"],
@@ -105,8 +115,10 @@ class Scene:
         self._application = f"127.0.0.1:{int(application.stdout.readline())}"
         subprocess.run([sys.executable, "-m", "fastticket", "keygen", "--out", str(folder / "keys.toml")], check=True)
         (folder / "disk").mkdir(exist_ok=True)
-        config = CONFIG.format(
-            redis=self.redis.address, application=self._application, partner=partner or self._application
+        config = template.format(
+            store=store or f"redis://{self.redis.address}/0?timeout_ms=1000",
+            application=self._application,
+            partner=partner or self._application,
         )
 
         def before() -> None:

@@ -63,7 +63,7 @@ class Stage:
     def server(
         self, options: dict[str, object] | None = None, *, environment: Mapping[str, str] | None = None
     ) -> Server:
-        with _environment(environment or {}):
+        with started_with(environment or {}):
             made = Server(self.folder, options)
         self._exits.callback(made.kill)
         return made
@@ -193,7 +193,7 @@ class Clock:
 
 
 @contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
+def started_with(values: Mapping[str, str]) -> Iterator[None]:
     """For a process that starts within."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)

@@ -6,115 +6,14 @@ The gateways and services of Linkis are stand-ins, written from what is known of
 (lab/linkis_service.py): whatever they say is Linkis' judgement, not fastticket's.
 """
 
-import contextlib
-import json
-import signal
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
-from conftest import BOUND_S, Client, status_of
-from lab.documents import ROOT
+from conftest import BOUND_S
+from lab.linkis_installation import TIMEOUT_MS, USER, Installation, ask, log_in
 from lab.linkis_tickets import COOKIE, HASH, Tickets, now_ms
-from lab.linkis_users import WHO, Crowd, User
-from lab.processes import Process, Site
-from lab.redis_servers import Server, wait_until
-
-from fastticket.keyfile import create_key_file
+from lab.linkis_users import Crowd, User
+from lab.redis_servers import wait_until
 
 SESSIONS = 1000
-TIMEOUT_MS = 7_200_000
-USER = "/api/rest_j/v1/user"
-STAND_IN = (str(ROOT / "tests/lab/linkis_service.py"),)
-LOGIN_SERVICE = (str(ROOT / "examples/linkis/login.py"), "0")
-
-
-class Installation:
-    """Redis, services, gateways, and gateways of ours, all ended with it."""
-
-    def __init__(self, folder, era):
-        self.folder = folder
-        self.tickets = Tickets(era)
-        self.redis = Server(folder)
-        self.exits = contextlib.ExitStack()
-        self.exits.callback(self.redis.kill)
-        # Python takes its time to start. A process ends with the thread that has started it.
-        self.threads = self.exits.enter_context(ThreadPoolExecutor())
-        self.hash = self.exits.enter_context(contextlib.closing(self.redis.client()))
-        self.linkis = ("--redis", str(self.redis.port), "--era", era, "--timeout-ms", str(TIMEOUT_MS))
-        self.services = self.start(*[("service", *self.linkis, "--name", f"service{n}") for n in range(2)])
-        (self.login,) = self.start((), program=LOGIN_SERVICE)
-        self.old = self.start_old()
-
-    def start(self, *commands, program=STAND_IN):
-        made = list(self.threads.map(lambda words: Process(*words, cwd=self.folder, program=program), commands))
-        for each in made:
-            self.exits.callback(self.end, each)
-        return made
-
-    def start_old(self):
-        services = [word for each in self.services for word in ("--service", f"127.0.0.1:{each.address[1]}")]
-        return self.start(*[("gateway", *self.linkis, *services)] * 2)
-
-    def end(self, process):
-        if process.process.poll() is None:
-            process.end(signal.SIGTERM)
-        process.process.stdout.close()
-
-    def seed(self, count):
-        """Users who are logged in: their tickets are in the hash."""
-        users = [User(f"user{n}", **{COOKIE: self.ticket_of(f"user{n}")}) for n in range(count)]
-        self.hash.hset(HASH, mapping={user.cookies[COOKIE]: now_ms() - 1000 for user in users})
-        return users
-
-    def ticket_of(self, user, login_ms=None):
-        return self.tickets.make(user, login_ms or now_ms())
-
-    def configuration(self, *, in_place):
-        """Of a gateway of ours: before the old gateways, or in their place."""
-        addresses = [f"127.0.0.1:{each.address[1]}" for each in (self.services if in_place else self.old)]
-        login = {"upstream": "login"} if in_place else {}
-        upstreams = [{"name": "linkis", "servers": addresses}]
-        if in_place:
-            upstreams.append({"name": "login", "servers": [f"127.0.0.1:{self.login.address[1]}"]})
-        return {
-            "gateway": {"listen": ["127.0.0.1:0"]},
-            "ticket": {"keys": "keys.toml"},
-            "store": {"url": f"redis://{self.redis.address}/0"},
-            "upstream": upstreams,
-            "route": [
-                {"path": "/"},
-                {"path": USER, **login},
-                {"path": f"{USER}/login", "auth": "optional", "login": True, **login},
-            ],
-            "migration": [{"source": "linkis", "url": f"redis://{self.redis.address}/0", "until": "2999-01-31"}],
-        }
-
-    def start_ours(self):
-        sites = []
-        create_key_file(self.folder / "keys.toml")
-        for number in range(2):
-            folder = self.folder / f"gateway{number}"
-            folder.mkdir()
-            (folder / "keys.toml").write_bytes((self.folder / "keys.toml").read_bytes())
-            sites.append(Site(folder, self.configuration(in_place=False)))
-            self.exits.callback(sites[-1].stop)
-        return sites
-
-
-def ask(address, user, path=WHO, method="GET", body=b"", *fields):
-    """(status, what it says) of one request; the cookies are kept."""
-    with Client(address) as client:
-        client.sendall(user.request(path, method, body, *fields))
-        head, said = client.read_response()
-    user.keep(head.decode("latin-1"))
-    return status_of(head), json.loads(said)
-
-
-def log_in(address, name, password):
-    user = User(name)
-    body = json.dumps({"userName": name, "password": password}).encode()
-    assert ask(address, user, f"{USER}/login", "POST", body)[0] == 200
-    return user
 
 
 def refused(address, user):
@@ -221,3 +120,6 @@ def see_login_and_logout_in_place(installation, ours, old):
     newcomer = log_in(ours[0], "nora", "wonder")
     status, said = ask(ours[1], newcomer, f"{USER}/userInfo")
     assert (status, said["data"]) == (200, {"userName": "nora"})
+    status, said = ask(ours[1], newcomer)
+    assert (status, said["data"]["user"], said["data"]["cookies"]) == (200, "nora", [COOKIE])
+    assert set(newcomer.cookies) == {"ticket"}

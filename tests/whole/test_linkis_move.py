@@ -8,9 +8,9 @@ The gateways and services of Linkis are stand-ins, written from what is known of
 
 import pytest
 from conftest import BOUND_S
-from lab.linkis_installation import TIMEOUT_MS, USER, Installation, ask, log_in
+from lab.linkis_installation import TIMEOUT_MS, TOKEN, USER, Installation, ask, log_in
 from lab.linkis_tickets import COOKIE, HASH, Tickets, now_ms
-from lab.linkis_users import Crowd, User
+from lab.linkis_users import WHO, Crowd, User
 from lab.redis_servers import wait_until
 
 SESSIONS = 1000
@@ -49,6 +49,7 @@ def test_the_move_logs_nobody_out_and_lets_nobody_in(installation, era):
         assert all("ticket" in user.cookies for user in users)
         see_nobody_let_in(installation, ours[0], old)
         see_ends_end_both(installation, ours, old)
+        see_tokens_admit(ours, old)
 
         # In their place.
         for site in sites:
@@ -57,6 +58,7 @@ def test_the_move_logs_nobody_out_and_lets_nobody_in(installation, era):
         assert not crowd.failures
         see_nobody_let_in(installation, ours[0], old)
         see_login_and_logout_in_place(installation, ours, old)
+        see_tokens_admit(ours)
 
         # They are gone. Use keeps the old tickets alive: as if the sessions were nearly idle.
         for each in installation.old:
@@ -107,6 +109,15 @@ def see_ends_end_both(installation, ours, old):
     for user in (there, before):
         for address in (*ours, *old):
             assert refused(address, user)
+
+
+def see_tokens_admit(ours, also=()):
+    """Programs, which have no session: services read their user from a ticket of Linkis."""
+    for name in ("mike", "nina", "mike"):
+        for address in (*ours, *also):
+            status, said = ask(address, User(name), WHO, "GET", b"", f"Token-Code: {TOKEN}", f"Token-User: {name}")
+            assert (status, said["data"]["user"]) == (200, name)
+    assert ask(ours[0], User("mike"), WHO, "GET", b"", "Token-Code: ANOTHER-AUTH", "Token-User: mike")[0] == 401
 
 
 def see_login_and_logout_in_place(installation, ours, old):

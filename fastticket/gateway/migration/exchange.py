@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -95,6 +95,8 @@ class Exchange:
         self._flights: dict[tuple[OldStore, str], asyncio.Future[Outcome]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._making: dict[str, asyncio.Future[str]] = {}
+        # Linkis' tickets for programs' tokens: when each was made, our id, Linkis'.
+        self._of_tokens: deque[tuple[int, str, str]] = before._of_tokens if before else deque()
         self._room = asyncio.Semaphore(AT_ONCE)
         self._refusals: OrderedDict[tuple[OldStore, str], tuple[float, Refusal]] = OrderedDict()
         self._away_until_s: dict[OldStore, float] = {}
@@ -205,6 +207,22 @@ class Exchange:
         now_ms = self._cache.now_ms()
         made = await store.make(verified.principal, verified.issued_at_ms, kind, now_ms)
         self._hold(store, made, ticket, verified, is_ours=True)
+        self.counts[store.source, "minted"] += 1
+        return made
+
+    async def mint_for_token(self, made_for: Ticket, kind: TicketFormat) -> str:
+        """As `mint`, for requests of a program's token (`passes`). No session's end would end such
+        a ticket: it ends when it has been there for two idle timeouts. StoreUnavailable.
+        """
+        store = next(each.store for each in self._migrations if isinstance(each.store, LinkisHash))
+        now_ms = self._cache.now_ms()
+        while self._of_tokens and now_ms - self._of_tokens[0][0] > 2000 * store.idle_timeout_s:
+            _, session_id, old_id = self._of_tokens.popleft()
+            self._held.drop(session_id)
+            await self._watch.end(store, old_id)
+        made = await store.make(made_for.principal, now_ms, kind, now_ms)
+        self._hold(store, made, "", made_for, is_ours=True)
+        self._of_tokens.append((now_ms, made_for.session_id, made))
         self.counts[store.source, "minted"] += 1
         return made
 

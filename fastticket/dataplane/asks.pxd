@@ -56,6 +56,7 @@ cdef struct Asked:              # to the control plane
     uint32_t address_size
     uint32_t agent_size
     uint32_t host_size
+    uint32_t trace_size
 
 
 cdef enum Order:                # what a plane is told

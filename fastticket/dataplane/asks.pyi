@@ -57,3 +57,6 @@ class Ask(NamedTuple):
     details: Mapping[str, str] = ...  #: LOGIN, LOGIN_REMEMBERED: what to record with the login; TOKEN: `address`
     where: Where = ...  #: SEVERAL, EXCHANGE and all changes
     server: int = 0  #: all changes: whose response waits, for `Upstreams.suits`
+    #: With `tells_traces`, the request's field `traceparent`, as far as it is still there; not for
+    #: STILL_ALIVE
+    trace: str = ""

@@ -22,3 +22,4 @@ class Ask(NamedTuple):
     details: dict = {}
     where: Where = Where("", False)
     server: int = 0
+    trace: str = ""

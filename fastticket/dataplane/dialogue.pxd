@@ -13,6 +13,7 @@ from fastticket.dataplane.writer cimport Writer
 
 cdef enum:
     EXTRA_BYTES_MAX = 8192      # of fields that the control plane adds
+    TRACE_BYTES_MAX = 128       # of a traceparent: 55 by W3C's first version; later ones may be longer
 
 
 cdef class Dialogue(Admission):
@@ -21,6 +22,7 @@ cdef class Dialogue(Admission):
     cdef int asked_fd                   # readable while the first one has something
     cdef uint32_t lacks_room            # there are questions for which it had no room
     cdef uint32_t has_ended
+    cdef bint tells_traces              # of requests, where they name one
     cdef uint32_t parted                # clients that were told that we go, since the last call of `part`
     cdef list untold                    # what did not fit into the other one: (Told, first, second) as bytes
     cdef list unread                    # records that `release` has met
@@ -40,6 +42,7 @@ cdef class Dialogue(Admission):
     cdef void _put_cookies(self, uint32_t index, Asked *asked, Writer *out) noexcept nogil
     cdef void _put_token(self, uint32_t index, Asked *asked, Writer *out) noexcept nogil
     cdef void _put_details(self, const Conn *c, Asked *asked, Writer *out) noexcept nogil
+    cdef void _put_trace(self, uint32_t index, Asked *asked, Writer *out) noexcept nogil
     cdef void _put_where(self, uint32_t index, Asked *asked, Writer *out) noexcept nogil
     cdef bint _write_released(self, uint32_t index) noexcept nogil
     cdef void _say(self, uint64_t size) noexcept nogil

@@ -191,7 +191,7 @@ cdef class Dialogue(Admission):
     cdef inline uint64_t _bytes_max(self, const Question *question) noexcept nogil:
         """How large its message may be."""
         cdef const Conn *c = &self.conns[question.index]
-        cdef uint64_t size = sizeof(Asked) + HOST_BYTES_MAX
+        cdef uint64_t size = sizeof(Asked) + HOST_BYTES_MAX + TRACE_BYTES_MAX
         size += TEXT_CHARS_MAX if c.request.doubt == NULL else TEXT_CHARS_MAX + c.request.doubt.tickets_size
         if question.kind == AskKind.EXEMPTION:
             size += TARGET_BYTES_MAX
@@ -238,6 +238,21 @@ cdef class Dialogue(Admission):
                 put(out, self.conns[c.peer].held + question.value.at, question.value.size)
                 self._put_details(c, asked, out)
             self._put_where(question.index, asked, out)
+        if self.tells_traces and kind != AskKind.STILL_ALIVE and (kind < AskKind.LOGIN or c.request.held_is_whole):
+            self._put_trace(question.index, asked, out)
+
+    cdef inline void _put_trace(self, uint32_t index, Asked *asked, Writer *out) noexcept nogil:
+        """The trace that the request is part of, as its client names it."""
+        cdef Conn *c = &self.conns[index]
+        cdef const Field *field
+        cdef int i
+        self._read_again(index)
+        for i in range(self.head.field_count):
+            field = &self.head.fields[i]
+            if field.value.size <= TRACE_BYTES_MAX and equals(c.held, field.name, b"traceparent", 11):
+                asked.trace_size = field.value.size
+                put(out, c.held + field.value.at, field.value.size)
+                return
 
     cdef inline void _put_tickets(self, const Conn *c, Asked *asked, Writer *out) noexcept nogil:
         """The ticket, or all tickets of a request that came with several."""
@@ -723,6 +738,7 @@ cdef object _record_of(const Asked *asked):
         details=_details_of(asked),
         where=_Where(_text_of(asked, 6).decode("ascii"), bool(asked.is_https)),
         server=asked.server,
+        trace=_text_of(asked, 7).decode("latin-1"),
     )
 
 

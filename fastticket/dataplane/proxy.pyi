@@ -36,6 +36,7 @@ class Proxy(Dialogue):
         front: str = "",
         login_details: Collection[str] = (),
         expects_proxy_header: bool = False,
+        tells_traces: bool = False,
         log: AccessLog | None = None,
         counters: Buffer | None = None,
     ) -> Self:
@@ -50,6 +51,7 @@ class Proxy(Dialogue):
         `front`: of `endpoint.FRONTS`, whose description of a request is judged at the endpoint.
         `login_details`: what a login records, out of "address" and "user_agent".
         `expects_proxy_header`: connections begin with one, if they come from a trusted proxy.
+        `tells_traces`: questions have the traceparent of their request.
         `counters`: `counters.COUNTERS_BYTES` that are written in place, for others to read.
         ValueError: a limit out of its bounds, or more than `balance.PLANES_MAX` planes.
         """

@@ -93,6 +93,7 @@ cdef class Proxy(Dialogue):
         front="",
         login_details=(),
         expects_proxy_header=False,
+        tells_traces=False,
         AccessLog log=None,
         counters=None,
     ):
@@ -107,6 +108,7 @@ cdef class Proxy(Dialogue):
         self.records_address = "address" in login_details
         self.records_agent = "user_agent" in login_details
         self.expects_proxy_header = expects_proxy_header
+        self.tells_traces = tells_traces
         self.keeps_entry = log is not None or forwarding.request_id_field.size > 0
         self.in_thread = in_thread
         if in_thread:

@@ -15,6 +15,7 @@ from collections import Counter, deque
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from fastticket import spans
 from fastticket.dataplane.asks import Ask, AskKind, Where
 from fastticket.dataplane.proxy import Proxy
 from fastticket.errors import (
@@ -50,6 +51,18 @@ CONSISTENCY: dict[AskKind, Consistency | Literal["latest"]] = {
     AskKind.AUTHENTICATE: "near",
     AskKind.AUTHENTICATE_STRONG: "strong",
     AskKind.AUTHENTICATE_LATEST: "latest",
+}
+
+
+#: What a trace calls the asks that may take the store's time.
+SPANS: dict[AskKind, str] = {
+    **dict.fromkeys(CONSISTENCY, "load"),
+    AskKind.EXCHANGE: "exchange",
+    AskKind.LOGIN: "login",
+    AskKind.LOGIN_REMEMBERED: "login",
+    AskKind.LOGOUT: "logout",
+    AskKind.LOGOUT_EVERYWHERE: "logout everywhere",
+    AskKind.ROTATE: "rotate",
 }
 
 
@@ -128,6 +141,14 @@ class Answers:
             asyncio.get_running_loop().call_soon(self._begin)
 
     async def _answer(self, ask: Ask) -> None:
+        if ask.kind in SPANS:
+            with spans.span(SPANS[ask.kind], ask.trace):
+                await self._answer_it(ask)
+        else:
+            await self._answer_it(ask)
+        self.begin_new()  # the connection may have gone on to its next request
+
+    async def _answer_it(self, ask: Ask) -> None:
         if ask.kind in CONSISTENCY:
             await self._authenticate(ask, CONSISTENCY[ask.kind])
         elif ask.kind == AskKind.TOKEN:
@@ -152,7 +173,6 @@ class Answers:
             await self._change_session(ask, self._rotate(ask))
         elif ask.kind == AskKind.SUPERSEDED:
             await self._change_session(ask, self._end_superseded(ask))
-        self.begin_new()  # the connection may have gone on to its next request
 
     # --- tickets and paths
 
@@ -169,10 +189,13 @@ class Answers:
             else:
                 await self._cache.authenticate(ask.tickets, touch=ask.is_use, consistency=consistency)
         except TicketRefused as refused:
+            spans.note("refused", refused.reason)
             self._proxy.refuse(ask.handle, refused.verdict)
         except StoreUnavailable:
+            spans.note("refused", StoreUnavailable.reason)
             self._proxy.refuse(ask.handle, Verdict.STORE_UNAVAILABLE)
         except Exception:
+            spans.note("refused", StoreUnavailable.reason)
             log.exception("a session could not be loaded")
             self._proxy.refuse(ask.handle, Verdict.STORE_UNAVAILABLE)
         else:
@@ -285,6 +308,7 @@ class Answers:
         except TooManySessions as error:  # the user can end another one
             self._proxy.fail(ask.handle, error.status, error.reason)
         except FastticketError as error:
+            spans.note("refused", error.reason)
             log.error("a session could not be changed: %s", error)
             self._proxy.fail(ask.handle, error.status, error.reason)
         except Exception:

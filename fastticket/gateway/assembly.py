@@ -15,7 +15,7 @@ from fastticket.dataplane.occupancy import Occupancy
 from fastticket.dataplane.proxy import LIMITS, Proxy
 from fastticket.dataplane.routes import Routes, in_order
 from fastticket.errors import ConfigError
-from fastticket.gateway import descriptors
+from fastticket.gateway import descriptors, tracing
 from fastticket.gateway.settings import Config, RouteSettings
 from fastticket.gateway.sharedmemory import Page
 from fastticket.sessions.settings import ChangeableNames
@@ -128,6 +128,7 @@ def _make_plane(
         front=gateway.auth_front,
         login_details=config.ticket.login_details,
         expects_proxy_header=gateway.proxy_protocol,
+        tells_traces=tracing.are_wanted(),
         log=AccessLog(gateway.access_log_format == "json") if gateway.access_log else None,
         counters=page.counters,
     )

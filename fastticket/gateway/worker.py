@@ -23,10 +23,11 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
+from fastticket import spans
 from fastticket.dataplane.occupancy import Occupancy
 from fastticket.dataplane.proxy import Proxy
 from fastticket.errors import FastticketError
-from fastticket.gateway import errorlog
+from fastticket.gateway import errorlog, tracing
 from fastticket.gateway.assembly import allow, changeable_settings, make_cache
 from fastticket.gateway.channel import Channel
 from fastticket.gateway.control import (
@@ -95,6 +96,7 @@ class Worker:
         self._begin, self._stop, self._retire = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._channel: Channel | None = None
         self._inquiries: Inquiries | None = None
+        self._tracing: tracing.Tracing | None = None
         self._reloading: asyncio.Task[None] | None = None
         self._handing: asyncio.Task[None] | None = None
         self._ticker: asyncio.TimerHandle | None = None
@@ -172,6 +174,7 @@ class Worker:
         self._serve()
 
     async def _open(self) -> None:
+        self._tracing = tracing.begin()
         finding = asyncio.create_task(self._services.present.upstreams.start(self._given.start))
         try:
             await self._open_store()
@@ -218,10 +221,16 @@ class Worker:
         await self.register.leave()
         await self._cache.aclose()
         self._notes.publish_last()
+        if self._tracing:
+            await self._tracing.end()
 
     # --- reload
 
     async def _reload(self, asked: Reload, sockets: list[socket.socket]) -> None:
+        with spans.span("reload"):
+            await self._take_over_configuration(asked, sockets)
+
+    async def _take_over_configuration(self, asked: Reload, sockets: list[socket.socket]) -> None:
         """Let another service take the place of the one in force, and say so; or say why not, and
         nothing has changed.
         """
@@ -256,6 +265,7 @@ class Worker:
                 raise
             if not isinstance(error, FastticketError):
                 log.exception("a reload has failed")
+            spans.note("refused", error.reason if isinstance(error, FastticketError) else type(error).__name__)
             self._channel.send(Reloaded(str(error) or type(error).__name__))
             return
         if asked.pairs is not None:

@@ -16,9 +16,11 @@ Rules of this file
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 
+from fastticket import spans
 from fastticket.core.touches import Touches
 from fastticket.errors import StoreUnavailable
 from fastticket.sessions.shards import Shard, Shards
@@ -85,11 +87,14 @@ class Flusher:
         writing: list[asyncio.Task[None]] = []
         try:
             await self._take(taken)
-            for requests in self._exchanges(taken):
-                writing.append(asyncio.create_task(self._write(requests, written), name="fastticket-write"))
-                for _ in range(TURNS_PER_EXCHANGE):  # requests come in between
-                    await asyncio.sleep(0)
-            await asyncio.gather(*writing)
+            size = sum(len(touches) for of_shard in taken.values() for touches in of_shard)
+            with spans.span("flush") if size else contextlib.nullcontext():
+                spans.note("touches", size)
+                for requests in self._exchanges(taken):
+                    writing.append(asyncio.create_task(self._write(requests, written), name="fastticket-write"))
+                    for _ in range(TURNS_PER_EXCHANGE):  # requests come in between
+                        await asyncio.sleep(0)
+                await asyncio.gather(*writing)
         finally:
             try:
                 await end(*writing)  # if this one was cancelled, or has failed
@@ -97,7 +102,7 @@ class Flusher:
                 self._has_failed = self._give_back(taken, written)
         self._ended = self._begun
         self.durations.add(time.perf_counter() - began_s)
-        if size := sum(len(touches) for of_shard in taken.values() for touches in of_shard):
+        if size:
             self.sizes.add(size)
         if not self._has_failed:
             self._all_written_ms = began_ms

@@ -15,6 +15,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fastticket import spans
 from fastticket.stores.contract import Store
 
 #: Upper bounds of times, s: those of the data plane (dataplane/counters.pxd).
@@ -89,7 +90,8 @@ def _timed(call: Callable[..., Any], durations: Histogram) -> Callable[..., Any]
     async def timed(*arguments: Any, **named: Any) -> Any:
         began_s = time.perf_counter()
         try:
-            answer = await call(*arguments, **named)
+            with spans.step(f"store {call.__name__}"):
+                answer = await call(*arguments, **named)
         except asyncio.CancelledError:
             raise
         except BaseException:

@@ -14,12 +14,13 @@ from fastticket.errors import Verdict
 MAY_IMPORT = {
     "errors": set(),
     "tasks": set(),
+    "spans": set(),
     "tomlfile": {"errors"},
     "keyfile": {"errors", "tomlfile", "core"},
     "core": {"errors"},
     "dataplane": {"errors", "core"},
-    "stores": {"errors", "tasks"},
-    "sessions": {"errors", "tasks", "core", "stores"},
+    "stores": {"errors", "tasks", "spans"},
+    "sessions": {"errors", "tasks", "spans", "core", "stores"},
     "moving": {"errors", "core", "stores", "sessions"},
     "sync": {"errors", "core", "stores", "sessions"},
     "web": {"errors", "tasks", "core", "stores", "sessions"},
@@ -30,6 +31,7 @@ MAY_IMPORT = {
     "flask": {"errors", "sync", "sessions", "web", "wsgi"},
     "django": {"errors", "core", "stores", "sessions", "moving", "sync", "web"},
     "gateway": {
+        "spans",
         *("errors", "tasks", "tomlfile", "keyfile", "core", "dataplane", "stores", "sessions", "moving", "web", ""),
     },
     "commands": {"errors", "core", "keyfile", "stores", "sessions", "moving", "sync", "gateway", ""},

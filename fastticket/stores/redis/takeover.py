@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 
 from redis.exceptions import MovedError
 
+from fastticket import spans
 from fastticket.errors import ConfigError, StoreUnavailable
 from fastticket.stores.contract import Fleet
 from fastticket.stores.redis.again import HEARD_S, Ledger, sessions_in
@@ -159,8 +160,10 @@ class Takeover:
 
     async def _make_shards_again(self, shards: Sequence[int]) -> dict[int, StoreUnavailable]:
         try:
-            await self._join(Fleet(0, 0))
-            results = await asyncio.gather(*(self._make_shard_again(shard) for shard in shards))
+            with spans.span("failover"):
+                spans.note("shards", len(shards))
+                await self._join(Fleet(0, 0))
+                results = await asyncio.gather(*(self._make_shard_again(shard) for shard in shards))
             return {shard: error for shard, error in zip(shards, results, strict=True) if error}
         except StoreUnavailable as error:
             return dict.fromkeys(shards, error)

@@ -21,7 +21,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-from generators import api, commands, configuration, front, man, metrics, reasons  # noqa: E402
+from generators import admin_api, api, commands, configuration, front, man, metrics, reasons  # noqa: E402
 from version import version  # noqa: E402
 
 #: Page -> what is made in it, by name. Each is told what the page has there now.
@@ -30,6 +30,7 @@ PAGES: Mapping[str, Mapping[str, Callable[[str], str]]] = {
     "reference/configuration.md": configuration.BLOCKS,
     "reference/commands.md": commands.BLOCKS,
     "reference/metrics.md": metrics.BLOCKS,
+    "reference/admin-api.md": admin_api.BLOCKS,
     "reference/reasons.md": reasons.BLOCKS,
     "reference/api.md": api.BLOCKS,
 }

@@ -17,12 +17,12 @@ NAVIGATION: Mapping[str, Sequence[str]] = {
     ],
     "How to: gateways": [
         *("how-to/nginx", "how-to/forward-auth", "how-to/containers", "how-to/kubernetes", "how-to/redis"),
-        *("how-to/keys", "how-to/operate", "how-to/operators-page", "how-to/alerts", "how-to/backup"),
-        *("how-to/upgrade", "how-to/linkis"),
+        *("how-to/keys", "how-to/operate", "how-to/operators-page", "how-to/admin-api", "how-to/alerts"),
+        *("how-to/backup", "how-to/upgrade", "how-to/linkis"),
     ],
     "Reference": [
         *("reference/configuration", "reference/commands", "reference/headers", "reference/answers"),
-        *("reference/metrics", "reference/api", "reference/reasons", "reference/http", "reference/ticket-format"),
+        *("reference/metrics", "reference/admin-api", "reference/api", "reference/reasons", "reference/http", "reference/ticket-format"),
         "reference/versions",
     ],
     "Explanation": [

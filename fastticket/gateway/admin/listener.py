@@ -38,7 +38,7 @@ BROWSER_FIELDS = ("origin", "sec-fetch-site")
 CONNECTIONS_MAX = 64  # beyond that the oldest is closed: a probe takes milliseconds, so that one is idle
 OPERATIONS_MAX = 32  # under way at a time
 STREAMS_MAX = 16
-STALL_S = 10.0  # for the reader of a stream to take what is sent; later, it is dropped
+STALL_S = 5.0  # for the reader of a stream to take what is sent; later, it is dropped
 UNREAD_BYTES_MAX = 1024 * 1024  # of a body that is refused: else its client might not see the answer
 UNREAD_TIMEOUT_S = 1.0
 #: Of every answer: no page of another site can use it, and nothing in it is a program.

@@ -85,9 +85,9 @@ class Access:
     def check_page(self, client: Client, fields: Mapping[str, Sequence[str]], host: str) -> None:
         """Refused: the request is not for this gateway, or a page of another site made it."""
         name = _host_name(host)
-        if not (
-            _is_address(name) or name == "localhost" or name in self.hosts or (not client.address and name == "admin")
-        ):
+        is_own = _is_address(name) or name == "localhost" or (client.address is None and name == "admin")
+        is_named = name in self.hosts
+        if not (is_own or is_named):
             raise Refused("forbidden", f"Host {name!r} is no name of this gateway: see [gateway] admin_hosts")
         own = f"{'https' if self.tls else 'http'}://{host.lower()}"
         if any(origin.lower() != own for origin in fields.get("origin", ())):

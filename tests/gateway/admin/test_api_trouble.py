@@ -1,5 +1,5 @@
-"""The admin API in trouble: a worker that hangs or dies, clients that are slow, many, or do not read.
-The supervisor answers probes all the while.
+"""The admin API in trouble: a worker that hangs or dies; clients that are slow, or many, or do not
+read. The supervisor answers probes all the while.
 """
 
 import os

@@ -37,19 +37,19 @@ async def follow_events(gateway: Gateway, call: Call) -> AsyncGenerator[bytes, N
     after = call["Last-Event-ID"] or call["after"]
     if not after:
         after = (await _read(gateway, None, kinds))["position"]
-        return _pieces(gateway, after, kinds, [])
-    first = await _read(gateway, after, kinds, patience_s=0.0)
-    return _pieces(gateway, first["position"] or after, kinds, first["events"])
+        return _pieces(gateway, after, kinds, {"events": [], "position": after})
+    return _pieces(gateway, after, kinds, await _read(gateway, after, kinds, patience_s=0.0))
 
 
-async def _pieces(
-    gateway: Gateway, position: str, kinds: list[str], events: list[dict[str, Any]]
-) -> AsyncGenerator[bytes, None]:
-    yield f"retry: {RETRY_MS}\nid: {position}\n\n".encode()
+async def _pieces(gateway: Gateway, begin: str, kinds: list[str], read: dict[str, Any]) -> AsyncGenerator[bytes, None]:
+    """`read`: the first page, which is after `begin`."""
+    yield f"retry: {RETRY_MS}\nid: {begin}\n\n".encode()
     while True:
-        for event in events:
+        for event in read["events"]:
             yield _event(event)
-            position = event["position"]
+        position = read["position"]
+        # What a reader is not told of has passed all the same.
+        yield f":\nid: {position}\n\n".encode()
         try:
             read = await _read(gateway, position, kinds)
         except Refused as error:
@@ -57,11 +57,7 @@ async def _pieces(
                 return
             yield f": {error.reason}\n\n".encode()
             await asyncio.sleep(AWAY_PAUSE_S)
-            events = []
-            continue
-        events = read["events"]
-        if not events:
-            yield b":\n\n"
+            read = {"events": [], "position": position}
 
 
 async def _read(

@@ -44,6 +44,7 @@ LONG = (
     "test_store_redis",
     "test_supervisor",
     "test_admin",
+    "test_api_document",
     "test_gateway_responses",
     "test_gateway_attacks",
     "test_suites",

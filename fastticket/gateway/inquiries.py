@@ -28,6 +28,7 @@ from fastticket.tasks import end
 log = logging.getLogger("fastticket.gateway")
 
 EVENTS_MAX = 200  # in one answer
+TASKS_MAX = 128  # under way at a time, those that nobody waits for any more included
 #: Error of the session's room -> slug. The first that fits counts.
 SLUGS: tuple[tuple[type[Exception], str], ...] = (
     (InvalidPrincipal, "invalid_principal"),
@@ -61,6 +62,9 @@ class Inquiries:
 
     def begin(self, inquiry: Inquiry) -> None:
         """Answer an inquiry soon."""
+        if len(self._tasks) >= TASKS_MAX:
+            self._tell(Told(inquiry.number, refusal="busy"))
+            return
         task = asyncio.create_task(self._answer(inquiry), name=f"fastticket-inquiry-{inquiry.name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -22,7 +22,14 @@ NAVIGATION: Mapping[str, Sequence[str]] = {
     ],
     "Reference": [
         *("reference/configuration", "reference/commands", "reference/headers", "reference/answers"),
-        *("reference/metrics", "reference/admin-api", "reference/api", "reference/reasons", "reference/http", "reference/ticket-format"),
+        *(
+            "reference/metrics",
+            "reference/admin-api",
+            "reference/api",
+            "reference/reasons",
+            "reference/http",
+            "reference/ticket-format",
+        ),
         "reference/versions",
     ],
     "Explanation": [

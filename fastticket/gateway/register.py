@@ -40,6 +40,8 @@ LEASE_MS = 15_000  # two announcements may be lost
 LOOK_AGAIN_S = 1.0
 MEASURE_AGAIN_S = 1.0  # while somebody looks
 STORE_PATIENCE_S = 2.0  # for one call
+#: What a card of another version may lack.
+NOTHING_SAID = {"host": "", "pid": 0, "started_ms": 0, "version": "", "admin": None, "is_leaving": False}
 
 
 class Register:
@@ -214,6 +216,7 @@ def state_of(note: Mapping[str, Any]) -> dict[str, Any]:
         "outage_ms": now["outage_ms"],
         "servers": len(servers),
         "servers_up": sum(server["state"] == "up" for server in servers),
+        "error_lines_left_out": note["counters"].get("error_lines_left_out", 0),
     }
 
 
@@ -226,7 +229,7 @@ def _read(gateway_id: str, card: bytes) -> dict[str, Any] | None:
     if not isinstance(read, dict):
         return None
     figures = read.get("figures")
-    return {**read, "id": gateway_id, "figures": figures if isinstance(figures, dict) else {}}
+    return {**NOTHING_SAID, **read, "id": gateway_id, "figures": figures if isinstance(figures, dict) else {}}
 
 
 def _wall_ms() -> int:

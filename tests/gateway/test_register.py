@@ -82,7 +82,7 @@ def test_without_the_store_the_view_has_this_gateway_and_says_since_when(gateway
     view = at.run(at.worker.register.view())
     own, *others = view["gateways"]
     assert (own["id"], own["pid"], view["unknown_since_ms"]) == (view["self"], os.getpid(), None)
-    assert others == [{"id": "z", "host": "away", "figures": {}}]
+    assert others == [register.NOTHING_SAID | {"id": "z", "host": "away", "figures": {}}]
     store.is_away = True
     away = at.run(at.worker.register.view())
     assert [card["id"] for card in away["gateways"]] == [view["self"], "z"]

@@ -57,6 +57,7 @@ export class Fleet {
       ["Requests/s", requests], ["Refused/s", refused], ["Failed/s", failed],
       ["99 % within", milliseconds(slowest(cards))],
       ["Sessions held", sessions], ["Connections", connections],
+      ["Log lines left out", number(total(cards, "error_lines_left_out"))],
       ["Versions", [...new Set(cards.map((card) => text(card.version)))].join(", ")],
     ].map(([name, value], at) => [at ? `${name}${whose}` : name, value]));
   }

@@ -84,6 +84,12 @@ GAUGES: dict[str, tuple[str, int, Callable[[Iterable[float]], float], str]] = {
     "shards_leased": ("store_shards_leased", 1, min, "Shards whose sessions are admitted without a look at the store."),
     "shards_away": ("store_shards_away", 1, max, "Shards of the store that do not answer."),
     "outage_ms": ("store_outage_seconds", 1000, max, "How long the store has not answered."),
+    "clock_ahead_ms": (
+        "clock_ahead_of_store_seconds",
+        1000,
+        lambda values: max(values, key=abs),
+        "How far the clock here is before the store's.",
+    ),
 }
 
 

@@ -1,4 +1,6 @@
-"""The census: how many sessions live in the store, asked so seldom that it costs nothing."""
+"""The census: how many sessions live in the store, asked so seldom that it costs nothing; and once
+more when a part of the store's log was lost, because its sessions may be, too.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from fastticket.tasks import end
 log = logging.getLogger("fastticket.cache")
 
 INTERVAL_S = 60.0
+LOOK_S = 1.0  # whether there was a gap
 
 
 class Census:
@@ -43,4 +46,10 @@ class Census:
             except Exception:
                 log.exception("sessions could not be counted; it is tried again")
                 self.living = None
-            await asyncio.sleep(INTERVAL_S * random.uniform(0.5, 1.5))  # noqa: S311
+            await self._pause()
+
+    async def _pause(self) -> None:
+        loop, gaps = asyncio.get_running_loop(), self._shards.gaps
+        due_s = loop.time() + INTERVAL_S * random.uniform(0.5, 1.5)  # noqa: S311
+        while loop.time() < due_s and self._shards.gaps == gaps:  # noqa: ASYNC110 -- nobody tells of a gap
+            await asyncio.sleep(LOOK_S)

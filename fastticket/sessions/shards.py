@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -146,6 +147,12 @@ class Shards:
     def now_ms(self) -> int:
         """The store's clock as known here, ms since the epoch."""
         return self.checker.now_ms()
+
+    def clock_ahead_ms(self) -> int:
+        """How far this machine's clock is before the store's; negative: behind. 0 until the store's
+        is known. Nothing depends on it but the times in logs.
+        """
+        return time.time_ns() // 1_000_000 - self.now_ms() if self.checker.offset_ms else 0
 
     def monotonic_ms(self) -> int:
         """This process's clock, which cannot be set and counts suspensions of the machine."""

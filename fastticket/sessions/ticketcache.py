@@ -54,6 +54,7 @@ NOW = frozenset(
         "shards_away",
         "outage_ms",
         "is_outage_tolerated",
+        "clock_ahead_ms",
     }
 )
 
@@ -423,7 +424,8 @@ class TicketCache:
     def stats(self) -> dict[str, int]:
         """Counters since the start, and how things are now (`NOW`).
 
-        `flush_lag_ms`: no use of a session that is not written yet is older.
+        `flush_lag_ms`: no use of a session that is not written yet is older. `clock_ahead_ms`: of
+        this machine's clock, before the store's; negative: it is behind.
         """
         near, shards, flusher = self._near, self._shards, self._keeper.flusher
         outage_ms = shards.outage_ms()
@@ -446,6 +448,7 @@ class TicketCache:
             "shards_away": shards.away_count(),
             "outage_ms": outage_ms,
             "is_outage_tolerated": not shards.absence and outage_ms < self._settings.outage_grace_ms,
+            "clock_ahead_ms": shards.clock_ahead_ms(),
         }
 
     @property

@@ -70,8 +70,10 @@ def settled(address):
     return "fastticket_key_uses_total" in found and "fastticket_store_sessions" in found and found
 
 
-@pytest.mark.parametrize(("where", "expression", "shown"), [*expressions()], ids=lambda value: str(value)[:40])
-def test_every_series_is_there(samples, where, expression, shown):
+@pytest.mark.parametrize(
+    ("expression", "shown"), [pytest.param(*what, id=where.replace(" ", "-")) for where, *what in expressions()]
+)
+def test_every_series_is_there(samples, expression, shown):
     by = {name.strip() for names in re.findall(r"\bby \(([^)]*)\)", expression) for name in names.split(",")}
     named = SERIES.findall(expression)
     assert named or "up{" in expression

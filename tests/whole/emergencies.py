@@ -399,7 +399,7 @@ ROWS = (
         with_sentinel,
         failover,
         ("FastticketStoreLogLost",),
-        r"^store .*: up \(127\.0\.0\.1:\d+",
+        r"^store .*: up \(main of ",
         "none: `fastticket sessions --all --count` shows that all are there",
         nothing,
         all_are_there,

@@ -8,12 +8,15 @@ from functools import partial
 
 from fastticket.errors import ConfigError
 from fastticket.gateway.migration.exchange import Exchange, Migration
-from fastticket.gateway.migration.oldstores import LinkisHash, OldStore, Strings
+from fastticket.gateway.migration.oldstores import LinkisHash, OldStore, Reader, Strings
+from fastticket.gateway.migration.springstore import SpringHashes
 from fastticket.gateway.settings import OLD_COOKIES, Config, MigrationSettings
 from fastticket.moving.formats.linkis_ticket import DEFAULT_CRYPT_KEY, DEFAULT_HEADER, LinkisTickets
-from fastticket.moving.sources import Source, flask_session, starsessions
+from fastticket.moving.sources import flask_session, oauth2_proxy_redis, spring, starsessions
 from fastticket.moving.sources.flask_session import FlaskSessions
 from fastticket.moving.sources.linkis import LinkisSessions
+from fastticket.moving.sources.oauth2_proxy_redis import ProxySessions
+from fastticket.moving.sources.spring import SpringSessions
 from fastticket.moving.sources.starsessions import StarSessions
 from fastticket.sessions.ticketcache import TicketCache
 from fastticket.stores.redis.foreign import ForeignRedis
@@ -28,7 +31,7 @@ def make_exchange(config: Config, cache: TicketCache, before: Exchange | None) -
             _old_store(config, settings, cache),
             settings.cookie or OLD_COOKIES[settings.source],
             datetime.date.fromisoformat(settings.until),
-            settings.write_back,
+            settings.write_back and settings.source != "oauth2-proxy",  # whose cookie says when it ends
         )
         for settings in config.migration
     ]
@@ -44,6 +47,10 @@ def _old_store(config: Config, settings: MigrationSettings, cache: TicketCache) 
     idle_timeout_s = settings.idle_timeout_s or config.ticket.idle_timeout_s
     if settings.source == "linkis":
         return linkis_hash(redis, settings, key, idle_timeout_s)
+    if settings.source == "spring":
+        return _spring(redis, settings, idle_timeout_s, cache.now_ms)
+    if settings.source == "oauth2-proxy":
+        return _oauth2_proxy(redis, settings, key, cache.now_ms)
     return _strings(redis, settings, key, idle_timeout_s, cache.now_ms)
 
 
@@ -55,11 +62,40 @@ def linkis_hash(redis: ForeignRedis, settings: MigrationSettings, key: str, idle
     return LinkisHash(redis, LinkisSessions(redis, tickets, idle_timeout_s=idle_timeout_s), tickets, idle_timeout_s)
 
 
+def _spring(
+    redis: ForeignRedis, settings: MigrationSettings, idle_timeout_s: int, now_ms: Callable[[], int]
+) -> OldStore:
+    namespace = settings.prefix or spring.NAMESPACE
+    reader = SpringSessions(redis, namespace=namespace, principals=settings.principal_attributes or (spring.INDEX,))
+    return SpringHashes(redis, reader, namespace, idle_timeout_s, now_ms)
+
+
+def _oauth2_proxy(redis: ForeignRedis, settings: MigrationSettings, secret: str, now_ms: Callable[[], int]) -> OldStore:
+    expire_s = settings.idle_timeout_s or oauth2_proxy_redis.EXPIRE_S
+    reader = ProxySessions(
+        redis,
+        cookie=settings.cookie or OLD_COOKIES[settings.source],
+        secret=secret,
+        principals=settings.principal_attributes or oauth2_proxy_redis.PRINCIPALS,
+        expire_s=expire_s,
+        now_ms=now_ms,
+    )
+    return Strings(
+        settings.source,
+        redis,
+        reader,
+        prefix="",
+        idle_timeout_s=expire_s,
+        identify=reader.identify,
+        now_ms=now_ms,
+    )
+
+
 def _strings(
     redis: ForeignRedis, settings: MigrationSettings, key: str, idle_timeout_s: int, now_ms: Callable[[], int]
 ) -> OldStore:
     names = settings.principal_attributes
-    reader: Source
+    reader: Reader
     identify: Callable[[str], str] = _as_it_is
     if settings.source == "flask-session":
         prefix = settings.prefix or flask_session.PREFIX

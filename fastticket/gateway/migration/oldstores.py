@@ -2,7 +2,7 @@
 it is still there, and the two things that are written there.
 
     LinkisHash    one hash: field = the whole ticket, value = last use, ms
-    SpringHashes  a hash a session, and a key that expires
+    SpringHashes  a hash a session, and a key that expires (springstore.py)
     Strings       a string a session, which expires: Flask-Session, starsessions, oauth2-proxy
 
 Rules of this file
@@ -20,7 +20,6 @@ from typing import Any, Protocol
 from fastticket.errors import StoreUnavailable
 from fastticket.moving.formats.linkis_ticket import LinkisTickets, TicketFormat, hash_fields, unbroken
 from fastticket.moving.record import MovedSession, Skipped
-from fastticket.moving.sources import Source
 from fastticket.moving.sources.linkis import HASH
 from fastticket.stores.redis.foreign import ForeignRedis, Refused
 
@@ -49,6 +48,13 @@ for at = 1, #KEYS do
 end
 return kept
 """
+
+
+class Reader(Protocol):
+    """What reads one session of a source."""
+
+    async def read_one(self, cookie: str) -> MovedSession | Skipped:
+        """The session of a cookie, or why there is none. StoreUnavailable."""
 
 
 class OldStore(Protocol):
@@ -85,7 +91,7 @@ class LinkisHash:
 
     source = "linkis"
 
-    def __init__(self, redis: ForeignRedis, reader: Source, tickets: LinkisTickets, idle_timeout_s: int) -> None:
+    def __init__(self, redis: ForeignRedis, reader: Reader, tickets: LinkisTickets, idle_timeout_s: int) -> None:
         self.idle_timeout_s = idle_timeout_s
         self._redis = redis
         self._reader = reader
@@ -103,7 +109,7 @@ class LinkisHash:
         """`HMGET`."""
         fields = [hash_fields(old_id) for old_id in old_ids]
         flat = [field for of_one in fields for field in of_one]
-        replies = await _ask(self._redis, [("HMGET", HASH, *piece) for piece in _pieces(flat)])
+        replies = await ask(self._redis, [("HMGET", HASH, *piece) for piece in pieces(flat)])
         values = iter([value for reply in replies for value in reply])
         return [max(map(_time_ms, islice(values, len(of_one))), default=None, key=_or_zero) for of_one in fields]
 
@@ -111,19 +117,19 @@ class LinkisHash:
         """A script a piece."""
         pairs = [(field, used_ms) for old_id, used_ms in uses.items() for field in hash_fields(old_id)]
         commands = [
-            ("EVAL", KEEP_IN_HASH, 1, HASH, *(word for pair in piece for word in pair)) for piece in _pieces(pairs)
+            ("EVAL", KEEP_IN_HASH, 1, HASH, *(word for pair in piece for word in pair)) for piece in pieces(pairs)
         ]
-        return sum(await _ask(self._redis, commands))
+        return sum(await ask(self._redis, commands))
 
     async def end(self, old_ids: Sequence[str]) -> None:
         """`HDEL`."""
         fields = [field for old_id in old_ids for field in hash_fields(old_id)]
-        await _ask(self._redis, [("HDEL", HASH, *piece) for piece in _pieces(fields)])
+        await ask(self._redis, [("HDEL", HASH, *piece) for piece in pieces(fields)])
 
     async def make(self, principal: str, login_ms: int, kind: TicketFormat, used_ms: int) -> str:
         """A ticket for a session of ours, which the hash has from now on: `HSETNX`."""
         ticket = unbroken(self._tickets.seal(principal, login_ms, kind))
-        await _ask(self._redis, [("HSETNX", HASH, ticket, used_ms)])
+        await ask(self._redis, [("HSETNX", HASH, ticket, used_ms)])
         return ticket
 
     async def aclose(self) -> None:
@@ -140,7 +146,7 @@ class Strings:
         self,
         source: str,
         redis: ForeignRedis,
-        reader: Source,
+        reader: Reader,
         *,
         prefix: str,
         idle_timeout_s: int,
@@ -163,7 +169,7 @@ class Strings:
     async def uses(self, old_ids: Sequence[str]) -> list[int | None]:
         """`PTTL`: the last use is an idle timeout before the end."""
         now_ms = self._now_ms()
-        replies = await _ask(self._redis, [("PTTL", self._prefix + old_id) for old_id in old_ids])
+        replies = await ask(self._redis, [("PTTL", self._prefix + old_id) for old_id in old_ids])
         return [
             None if left_ms == -2 else now_ms if left_ms < 0 else now_ms + left_ms - self._idle_timeout_ms
             for left_ms in replies
@@ -175,25 +181,25 @@ class Strings:
         lefts = [(self._prefix + old_id, used_ms + self._idle_timeout_ms - now_ms) for old_id, used_ms in uses.items()]
         alive = [(key, left_ms) for key, left_ms in lefts if left_ms > 0]
         return sum(
-            await _ask(
+            await ask(
                 self._redis,
                 [
                     ("EVAL", KEEP_STRINGS, len(piece), *(key for key, _ in piece), *(left_ms for _, left_ms in piece))
-                    for piece in _pieces(alive)
+                    for piece in pieces(alive)
                 ],
             )
         )
 
     async def end(self, old_ids: Sequence[str]) -> None:
         """`DEL`."""
-        await _ask(self._redis, [("DEL", *piece) for piece in _pieces([self._prefix + old_id for old_id in old_ids])])
+        await ask(self._redis, [("DEL", *piece) for piece in pieces([self._prefix + old_id for old_id in old_ids])])
 
     async def aclose(self) -> None:
         """As an old store's."""
         await self._redis.aclose()
 
 
-async def _ask(redis: ForeignRedis, commands: Sequence[Sequence[Any]]) -> list[Any]:
+async def ask(redis: ForeignRedis, commands: Sequence[Sequence[Any]]) -> list[Any]:
     """The replies. A refusal, which has another cause than a session, is StoreUnavailable."""
     replies = await redis.ask(commands) if commands else []
     for reply in replies:
@@ -202,7 +208,8 @@ async def _ask(redis: ForeignRedis, commands: Sequence[Sequence[Any]]) -> list[A
     return replies
 
 
-def _pieces(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+def pieces(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Of PIECE each."""
     return (items[first : first + PIECE] for first in range(0, len(items), PIECE))
 
 

@@ -222,8 +222,8 @@ cdef class Dialogue(Admission):
         elif kind == AskKind.TOKEN:
             self._put_token(question.index, asked, out)
         elif kind < AskKind.LOGIN:
-            asked.route = c.request.route
             asked.is_use = self._touches(c)
+            asked.route = c.request.route
             if self.forwarding.old_cookie_count:
                 self._put_cookies(question.index, asked, out)
         else:

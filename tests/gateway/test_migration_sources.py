@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import time
+from typing import ClassVar
 
 import pytest
 import redis
@@ -24,7 +25,7 @@ IDLE_S = 1800
 class Spring:
     """`keys`: what is there of a session."""
 
-    table = {"source": "spring"}
+    table: ClassVar = {"source": "spring"}
     cookie = "SESSION"
 
     def __init__(self, redis, port):
@@ -78,7 +79,7 @@ class Keys:
 
 
 class Flask(Keys):
-    table = {"source": "flask-session"}
+    table: ClassVar = {"source": "flask-session"}
 
     def key_of(self, cookie):
         return f"session:{cookie}"
@@ -89,7 +90,7 @@ class Flask(Keys):
 
 
 class Star(Keys):
-    table = {"source": "starsessions", "principal_attributes": ["user.name"]}
+    table: ClassVar = {"source": "starsessions", "principal_attributes": ["user.name"]}
 
     def key_of(self, cookie):
         return f"starsessions.{cookie}"
@@ -101,7 +102,7 @@ class Star(Keys):
 
 class OAuth2Proxy(Keys):
     cookie = "_oauth2_proxy"
-    table = {"source": "oauth2-proxy", "key_file": "cookie-secret", "idle_timeout_s": 3600}
+    table: ClassVar = {"source": "oauth2-proxy", "key_file": "cookie-secret", "idle_timeout_s": 3600}
 
     def __init__(self, redis, port):
         super().__init__(redis, port)
@@ -128,7 +129,7 @@ def test_sessions_of_each_system_go_on_and_end_on_both_sides(gateway, origin, re
     client = redis.Redis(port=redis_server.port)
     there = system(client, redis_server.port)
     (tmp_path / "cookie-secret").write_text(SECRET + "\n")
-    table = {"url": f"redis://{redis_server.address}/0", "until": "2999-12-31", "idle_timeout_s": IDLE_S}
+    table: ClassVar = {"url": f"redis://{redis_server.address}/0", "until": "2999-12-31", "idle_timeout_s": IDLE_S}
     behind = answering_with(ANSWERS)(origin)
     at = gateway(
         behind, migration=[table | system.table], routes=ROUTES, store={"lease_ms": 1000, "flush_interval_ms": 100}

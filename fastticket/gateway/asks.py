@@ -343,7 +343,10 @@ class Answers:
     async def _log_out_everywhere(self, ask: Ask) -> bytes:
         for ticket in ask.tickets.split():
             with contextlib.suppress(TicketRefused):
-                await self._cache.logout_everywhere((await self._cache.authenticate(ticket, touch=False)).principal)
+                principal = (await self._cache.authenticate(ticket, touch=False)).principal
+                await self._cache.logout_everywhere(principal)
+                if self._exchange:
+                    self._exchange.end_everywhere(principal)
         self.session_changes["logout_everywhere"] += 1
         return self._clear(ask.where)
 

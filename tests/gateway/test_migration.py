@@ -191,7 +191,20 @@ def test_use_here_keeps_the_old_one_alive_and_revives_none(moving, linkis):
     wait_until(lambda: linkis.used_ms(old) > before_ms + 40_000, "the use there")
     linkis.logout(old)
     wait_until(lambda: status_of(at.ask(request("/", None, ticket))[0]) == 401, "the end here")
+    store = at.service.exchange._migrations[0].store
+    assert at.run(store.keep({old: now_ms()})) == 0
     assert linkis.used_ms(old) is None
+
+
+def test_logged_out_everywhere_is_so_at_old_gateways_that_nobody_came_from(moving, linkis):
+    at, _ = moving(answers=answering_with({"/out": b"X-Ticket-Logout: everywhere"}))
+    here, elsewhere, bobs = linkis.login(), linkis.login(kind="aes-gcm"), linkis.login("bob")
+    ticket = ticket_in(at.ask(request("/", here))[0])
+    assert status_of(at.ask(request("/out", here, ticket))[0]) == 200
+    for old in (here, elsewhere):
+        assert status_of(at.ask(request("/", old))[0]) == 401
+    wait_until(lambda: linkis.redis.hkeys(HASH) == [bobs], "the ends there")
+    assert status_of(at.ask(request("/", bobs))[0]) == 200
 
 
 def test_without_write_back_nothing_is_written_there(moving, linkis):

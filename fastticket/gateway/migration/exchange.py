@@ -235,6 +235,12 @@ class Exchange:
             self.counts[session.store.source, "ended_here"] += 1
             await self._watch.end(session.store, session.old_id)
 
+    def end_everywhere(self, principal: str) -> None:
+        """All sessions of a principal were ended here; what they were ends as each end is heard. So
+        do those at the old store that nobody has exchanged yet, where that says whose they are.
+        """
+        self._watch.end_everywhere(principal)
+
     def superseded(self, ticket: str, set_cookie: str) -> bool:
         """Whether a response makes another old session of the one that a ticket of ours was
         exchanged for, or ends it.

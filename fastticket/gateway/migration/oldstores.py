@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from fastticket.errors import StoreUnavailable
-from fastticket.moving.formats.linkis_ticket import LinkisTickets, TicketFormat, hash_fields, unbroken
+from fastticket.moving.formats.linkis_ticket import LinkisTickets, OpenedTicket, TicketFormat, hash_fields, unbroken
 from fastticket.moving.record import MovedSession, Skipped
 from fastticket.moving.sources.linkis import HASH
 from fastticket.stores.redis.foreign import ForeignRedis, Refused
@@ -125,6 +125,21 @@ class LinkisHash:
         """`HDEL`."""
         fields = [field for old_id in old_ids for field in hash_fields(old_id)]
         await ask(self._redis, [("HDEL", HASH, *piece) for piece in pieces(fields)])
+
+    async def end_all(self, principal: str) -> None:
+        """End all sessions of a user: goes through the whole hash, PIECE fields at a time, because
+        only the tickets themselves say whose they are. StoreUnavailable.
+        """
+        cursor, begins = "", True
+        while cursor or begins:
+            begins = False
+            cursor, found = await self._redis.scan_hash(HASH, cursor, PIECE)
+            tickets = [field.decode("ascii", "replace") for field in found[::2]]
+            await self.end([ticket for ticket in tickets if self._user_of(ticket) == principal])
+
+    def _user_of(self, ticket: str) -> str:
+        opened = self._tickets.open(ticket)
+        return opened.user if isinstance(opened, OpenedTicket) else ""
 
     async def make(self, principal: str, login_ms: int, kind: TicketFormat, used_ms: int) -> str:
         """A ticket for a session of ours, which the hash has from now on: `HSETNX`."""

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from fastticket.core.ticket import decode_session_id
 from fastticket.errors import StoreUnavailable
 from fastticket.gateway.migration.held import Held, HeldSession
-from fastticket.gateway.migration.oldstores import OldStore
+from fastticket.gateway.migration.oldstores import LinkisHash, OldStore
 from fastticket.sessions.ticketcache import TicketCache, checker_of
 from fastticket.stores.contract import Event
 from fastticket.tasks import end
@@ -44,6 +44,8 @@ class Watch:
         self._counts = counts
         self._pause_s = lease_ms / 1000 / ROUNDS_PER_LEASE
         self._late: dict[tuple[OldStore, str], None] = {}
+        self._late_principals: dict[tuple[LinkisHash, str], None] = {}
+        self._stores: list[OldStore] = []
         self._away: set[OldStore] = set()
         self._writes_back: dict[OldStore, int] = {}  # idle timeout there, s
         self._task: asyncio.Task[None] | None = None
@@ -53,7 +55,8 @@ class Watch:
         idle timeouts, s.
         """
         self._writes_back = writes_back
-        self._task = asyncio.get_running_loop().create_task(self._go_round(list(stores)), name="fastticket-migration")
+        self._stores = list(stores)
+        self._task = asyncio.get_running_loop().create_task(self._go_round(), name="fastticket-migration")
 
     async def stop(self) -> None:
         """No more rounds. The ends that are left are told once more."""
@@ -79,10 +82,18 @@ class Watch:
         except StoreUnavailable:
             self._note_late(store, old_id)
 
+    def end_everywhere(self, principal: str) -> None:
+        """All sessions of a principal were ended here: the next round ends those at the old stores
+        that nobody has exchanged, where a session says whose it is.
+        """
+        for store in self._stores:
+            if isinstance(store, LinkisHash) and len(self._late_principals) < LATE_MAX:
+                self._late_principals[store, principal] = None
+
     @property
     def late_count(self) -> int:
         """How many ends the old stores still have to learn of."""
-        return len(self._late)
+        return len(self._late) + len(self._late_principals)
 
     def _note_late(self, store: OldStore, old_id: str) -> None:
         self._late[store, old_id] = None
@@ -92,10 +103,10 @@ class Watch:
 
     # --- rounds
 
-    async def _go_round(self, stores: list[OldStore]) -> None:
+    async def _go_round(self) -> None:
         while True:
             await asyncio.sleep(self._pause_s)
-            for store in stores:
+            for store in self._stores:
                 try:
                     await self._visit(store)
                 except StoreUnavailable as error:
@@ -117,6 +128,10 @@ class Watch:
             await store.end(late)
             for old_id in late:
                 self._late.pop((store, old_id), None)
+        for late_store, principal in list(self._late_principals):
+            if late_store is store:
+                await late_store.end_all(principal)
+                self._late_principals.pop((late_store, principal), None)
 
     async def _compare(self, store: OldStore, sessions: list[HeldSession]) -> None:
         uses = await store.uses([session.old_id for session in sessions])

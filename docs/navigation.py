@@ -20,6 +20,10 @@ NAVIGATION: Mapping[str, Sequence[str]] = {
         *("how-to/keys", "how-to/operate", "how-to/operators-page", "how-to/admin-api", "how-to/alerts"),
         *("how-to/backup", "how-to/upgrade", "how-to/linkis"),
     ],
+    "How to: moving in": [
+        *("how-to/from-spring-session", "how-to/from-oauth2-proxy", "how-to/from-flask-session"),
+        *("how-to/from-starsessions", "how-to/from-django-sessions"),
+    ],
     "Reference": [
         *("reference/configuration", "reference/commands", "reference/headers", "reference/answers"),
         *(

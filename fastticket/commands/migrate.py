@@ -34,6 +34,7 @@ from fastticket.moving.sources.starsessions import StarSessions
 from fastticket.stores import without_password
 from fastticket.stores.redis.foreign import ForeignRedis
 
+LINKIS_HEADER = "bfs_"
 LINKIS_IDLE_TIMEOUT_S = 7200  # wds.linkis.server.web.session.timeout, where it is not set
 
 FROM_HELP = "the Redis where the sessions are: redis://, rediss://, unix:// or redis+sentinel://, as a store's"
@@ -55,6 +56,8 @@ def add_migrate_commands(parser: argparse.ArgumentParser) -> None:
 def _linkis(command: argparse.ArgumentParser) -> None:
     _add_from(command)
     command.add_argument("--crypt-key-file", type=Path, metavar="FILE", help=CRYPT_KEY_HELP)
+    command.add_argument("--ticket-header", default=LINKIS_HEADER, help="wds.linkis.ticket.header (%(default)s)")
+    command.add_argument("--user-suffix", default="", help="linkis.username.suffix.name, if that is enabled")
     _add_lifetimes(command, LINKIS_IDLE_TIMEOUT_S)
     _add_target(command, _linkis_source)
 
@@ -156,7 +159,7 @@ def _linkis_source(options: argparse.Namespace) -> Source:
     key = _first_line(options.crypt_key_file) if options.crypt_key_file else DEFAULT_CRYPT_KEY
     return LinkisSessions(
         ForeignRedis(options.url),
-        LinkisTickets(key),
+        LinkisTickets(key, header=options.ticket_header, user_suffix=options.user_suffix),
         idle_timeout_s=options.idle_timeout_s,
         absolute_lifetime_s=options.absolute_lifetime_s,
     )

@@ -156,14 +156,17 @@ def test_starsessions_and_its_application_afterwards(redis_server, url, migrate)
 
 def test_linkis(folder, there, url, migrate):
     (folder / "key").write_text("our own\n")
-    tickets = LinkisTickets("our own")
+    tickets = LinkisTickets("our own", header="t_", user_suffix="@shop")
     made = [tickets.seal(user, now_ms(), kind) for user in ("alice", "bob") for kind in ("des", "aes-gcm")]
     for ticket in made:
         there.hset(HASH, ticket, now_ms())
     there.hset(HASH, LinkisTickets().seal("eve", now_ms(), "des"), now_ms())
-    report = migrate("linkis", "--from", url, "--crypt-key-file", "key")
+    names = ("--ticket-header", "t_", "--user-suffix", "@shop")
+    report = migrate("linkis", "--from", url, "--crypt-key-file", "key", *names)
     assert counts(report) == {"read": 5, "created": 4, "forged": 1}
     assert not any(ticket[:20] in json.dumps(report) for ticket in made)
+    with TicketCache(STORE, "keys.toml") as cache:
+        assert len(cache.sessions("alice")) == 2
     for ticket in made:
         ticket_of(lambda: LinkisSessions(ForeignRedis(url), tickets), ticket.replace("\r\n", ""))
 

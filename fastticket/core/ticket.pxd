@@ -40,10 +40,18 @@ cdef class Ring:
     cdef list ids(self)
 
 
+cdef enum:
+    ACCEPTED_MAX = 8            # audiences besides the own one: each costs a bad ticket one more HMAC
+
+
 cdef class Keyring:
     cdef Lock lock
     cdef Ring ring
     cdef readonly str audience
+    cdef readonly tuple accept_audiences
+    cdef list accepted          # a Ring for each of them
+    cdef Key *others[ACCEPTED_MAX]  # their keys
+    cdef int others_count
 
     cdef uint64_t _uses_of(self, uint8_t key_id) noexcept
     cdef void _sign(self, uint8_t *raw, int body_bytes) noexcept nogil

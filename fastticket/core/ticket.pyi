@@ -28,12 +28,15 @@ class Keyring:
     The signing key is derived from the secret and the audience by HKDF-SHA-256 (RFC 5869), so rings
     of different audiences refuse each other's tickets. Raises ConfigError for ids and secrets
     outside these bounds, an id that is there twice, and an empty ring; its message never shows a
-    secret.
+    secret. Tickets of `accept_audiences`, at most 8, are good here, too: for the time of a change
+    of the audience (docs/how-to/move-store.md).
 
     A ring cannot be pickled: each process reads its secrets itself.
     """
 
-    def __new__(cls, keys: Iterable[tuple[int, bytes]], audience: str = "default") -> Self: ...
+    def __new__(
+        cls, keys: Iterable[tuple[int, bytes]], audience: str = "default", accept_audiences: Iterable[str] = ()
+    ) -> Self: ...
     @classmethod
     def generate(cls, audience: str = "default") -> Keyring:
         """A ring of one new random key, id 1. It is nowhere else: for tests and single
@@ -41,13 +44,17 @@ class Keyring:
         """
 
     @classmethod
-    def from_file(cls, path: str | PathLike[str], audience: str = "default") -> Keyring:
+    def from_file(
+        cls, path: str | PathLike[str], audience: str = "default", accept_audiences: Iterable[str] = ()
+    ) -> Keyring:
         """The ring in a key file (docs/reference/ticket-format.md). ConfigError, which names the
         file and what is wrong in it, and shows no secret.
         """
 
     @classmethod
-    def from_env(cls, name: str = "FASTTICKET_KEYS", audience: str = "default") -> Keyring:
+    def from_env(
+        cls, name: str = "FASTTICKET_KEYS", audience: str = "default", accept_audiences: Iterable[str] = ()
+    ) -> Keyring:
         """The ring in an environment variable: `id:secret,id:secret`, oldest first, secrets in
         base64url.
 
@@ -57,6 +64,10 @@ class Keyring:
     @property
     def audience(self) -> str:
         """The audience of the tickets. Fixed when the ring is made."""
+
+    @property
+    def accept_audiences(self) -> tuple[str, ...]:
+        """Other audiences whose tickets are good here."""
 
     @property
     def ids(self) -> tuple[int, ...]:

@@ -347,18 +347,27 @@ cdef class Ring:
 
 @cython.final
 cdef class Keyring:
-    """Keyring(keys, audience="default")\n--\n
+    """Keyring(keys, audience="default", accept_audiences=())\n--\n
     The keys that tickets are signed with: 1 to 256 of `(id, secret)`, oldest first. The last one
     signs, each verifies.
 
     An id is from 0 to 255, a secret has at least 32 bytes from a good random source. Rings of
-    different audiences refuse each other's tickets. ConfigError.
+    different audiences refuse each other's tickets; but tickets of `accept_audiences` are good here,
+    too. ConfigError.
     """
 
-    def __cinit__(self, keys, audience="default"):
+    def __cinit__(self, keys, audience="default", accept_audiences=()):
         make_lock(&self.lock)
+        keys = list(keys)
         self.ring = Ring(keys, audience)
         self.audience = audience
+        self.accept_audiences = tuple(each for each in accept_audiences if each != audience)
+        if len(self.accept_audiences) > ACCEPTED_MAX:
+            raise ConfigError(f"accept_audiences: at most {ACCEPTED_MAX}, not {len(self.accept_audiences)}")
+        self.accepted = [Ring(keys, each) for each in self.accept_audiences]
+        for i, ring in enumerate(self.accepted):
+            self.others[i] = (<Ring>ring).keys
+        self.others_count = len(self.accepted)
 
     def __dealloc__(self):
         end_lock(&self.lock)
@@ -372,14 +381,14 @@ cdef class Keyring:
         return cls([(1, secrets.token_bytes(32))], audience)
 
     @classmethod
-    def from_file(cls, path, audience="default"):
+    def from_file(cls, path, audience="default", accept_audiences=()):
         """The ring in a key file. ConfigError."""
         # Late, against the direction of imports: the core knows no files, but this name is public.
         from fastticket.keyfile import read_keys
-        return cls(read_keys(path), audience)
+        return cls(read_keys(path), audience, accept_audiences)
 
     @classmethod
-    def from_env(cls, name="FASTTICKET_KEYS", audience="default"):
+    def from_env(cls, name="FASTTICKET_KEYS", audience="default", accept_audiences=()):
         """The ring in an environment variable: `id:secret,id:secret`, oldest first, secrets in
         base64url. ConfigError.
         """
@@ -392,11 +401,13 @@ cdef class Keyring:
             if not colon or not key_id.isascii() or not key_id.isdigit() or len(key_id) > 3:
                 raise ConfigError(f"{name}: item {number} is not id:secret")
             keys.append((int(key_id), decode_secret(secret, f"{name}: item {number}")))
-        return cls(checked_keys(keys, name), audience)
+        return cls(checked_keys(keys, name), audience, accept_audiences)
 
     def replace(self, keys):
         """Replace the keys, all or nothing. The ids whose key left the ring. ConfigError."""
-        cdef Ring new = Ring(keys, self.audience)
+        cdef list pairs = list(keys)
+        cdef Ring new = Ring(pairs, self.audience)
+        cdef list others = [Ring(pairs, each) for each in self.accept_audiences]
         cdef Ring old = self.ring
         cdef Key *before
         cdef Key *after
@@ -409,6 +420,8 @@ cdef class Keyring:
                 gone.append(key_id)
         acquire(&self.lock)
         _replace(old, new)
+        for i in range(self.others_count):
+            _replace(<Ring>self.accepted[i], <Ring>others[i])
         release(&self.lock)
         return set(gone)
 
@@ -430,8 +443,11 @@ cdef class Keyring:
 
     cdef uint64_t _uses_of(self, uint8_t key_id) noexcept:
         cdef uint64_t uses
+        cdef int i
         acquire(&self.lock)
         uses = self.ring.keys[key_id].uses
+        for i in range(self.others_count):
+            uses += self.others[i][key_id].uses
         release(&self.lock)
         return uses
 
@@ -495,8 +511,12 @@ cdef class Keyring:
     cdef Verdict verify_raw(self, const uint8_t *raw, int size, int64_t now_ms) noexcept nogil:
         """Judge a decoded ticket. HIT: it is authentic and before its absolute deadline."""
         cdef Verdict verdict
+        cdef int i = 0
         acquire(&self.lock)
         verdict = _judge_tag(&self.ring.keys[raw_key_id(raw)], raw, size - TAG_BYTES)
+        while verdict == Verdict.BAD_SIGNATURE and i < self.others_count:
+            verdict = _judge_tag(&self.others[i][raw_key_id(raw)], raw, size - TAG_BYTES)
+            i += 1
         release(&self.lock)
         if verdict != Verdict.HIT:
             return verdict

@@ -12,7 +12,7 @@ from fastticket.gateway.settings import Config
 #: The settings that the ticket cache is built on: its store, its table, and what the other
 #: processes on the store rely on.
 FIXED = {
-    "ticket": ("audience",),
+    "ticket": ("audience", "accept_audiences"),
     "store": ("url", "mirror_url", "flush_interval_ms", "lease_ms", "touch_resolution_ms"),
     "cache": ("capacity",),
 }
@@ -37,6 +37,7 @@ def obstacles(before: Given, after: Given) -> list[str]:
 
 def heritage(config: Config) -> str:
     """What two workers must have in common for one to begin with what the other holds of sessions:
-    a digest of store and audience.
+    a digest of store and audiences.
     """
-    return hashlib.sha256(f"{config.store.url}\n{config.ticket.audience}".encode()).hexdigest()
+    audiences = [config.ticket.audience, *config.ticket.accept_audiences]
+    return hashlib.sha256("\n".join([config.store.url, *audiences]).encode()).hexdigest()

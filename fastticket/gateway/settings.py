@@ -110,6 +110,7 @@ class TicketSettings:
     cookie_same_site: Literal["Lax", "Strict", "None"] = "Lax"
     cookie_partitioned: bool = False
     audience: str = "default"
+    accept_audiences: list[str] = field(default_factory=list)
     idle_timeout_s: int = Settings.idle_timeout_s
     absolute_lifetime_s: int = Settings.absolute_lifetime_s
     remember_lifetime_s: int = Settings.remember_lifetime_s
@@ -303,13 +304,14 @@ class Config:
 
     def keyring_of(self, pairs: Sequence[tuple[int, bytes]] | None) -> Keyring:
         """The key ring of what `key_pairs` has returned. ConfigError."""
+        audiences = self.ticket.audience, self.ticket.accept_audiences
         if pairs is not None:
-            return Keyring(pairs, self.ticket.audience)
+            return Keyring(pairs, *audiences)
         if "FASTTICKET_KEYS" not in os.environ:
             raise self._error(
                 "[ticket] keys", "not given, and FASTTICKET_KEYS is not set; make a file with `fastticket keygen`"
             )
-        return Keyring.from_env(audience=self.ticket.audience)
+        return Keyring.from_env("FASTTICKET_KEYS", *audiences)
 
     @cached_property
     def known_tokens(self) -> Tokens | None:

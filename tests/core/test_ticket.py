@@ -983,3 +983,22 @@ def test_arguments_are_not_kept(keyring):
         keyring.verify(arguments[1], NOW_MS)
         keyring.mint(arguments[2], NOW_MS, session_id=arguments[3])
     assert [sys.getrefcount(argument) for argument in arguments] == before
+
+
+def test_tickets_of_an_accepted_audience_are_good_and_of_no_other():
+    """While the audience changes. The ring signs for its own."""
+    keys = [(1, b"k" * 32), (2, b"l" * 32)]
+    old, new = Keyring(keys, "old"), Keyring(keys, "new", ["old", "older"])
+    theirs, own = old.mint("alice", NOW_MS), new.mint("alice", NOW_MS)
+    assert isinstance(new.verify(theirs, NOW_MS), Ticket)
+    assert isinstance(new.verify(own, NOW_MS), Ticket)
+    assert old.verify(own, NOW_MS) is Verdict.BAD_SIGNATURE
+    assert new.verify(Keyring(keys, "strange").mint("alice", NOW_MS), NOW_MS) is Verdict.BAD_SIGNATURE
+    assert new.uses == {1: 0, 2: 2}
+    assert (new.audience, new.accept_audiences) == ("new", ("old", "older"))
+    assert new.replace([(2, b"m" * 32), (3, b"n" * 32)]) == {1, 2}
+    assert new.verify(theirs, NOW_MS) is Verdict.BAD_SIGNATURE  # the key is gone from all of them
+    old.replace([(2, b"m" * 32), (3, b"n" * 32)])
+    assert isinstance(new.verify(old.mint("alice", NOW_MS), NOW_MS), Ticket)
+    with pytest.raises(ConfigError, match="at most 8"):
+        Keyring(keys, "new", map(str, range(9)))

@@ -272,3 +272,22 @@ async def test_p6_a_fleet_moves_from_sqlite_to_redis_to_a_cluster_and_nobody_is_
     print(
         f"asked {fleet.asked}, changed {fleet.changed}, not changed {fleet.refused_changes}, ended {len(fleet.ended)}"
     )
+
+
+async def test_the_audience_changes_and_nobody_is_logged_out(fleet):
+    """First every process accepts the other audience, then every process signs for it."""
+    url = f"sqlite:///{fleet.folder}/tickets.db"
+    await fleet.start(url)
+    keys = fleet.folder / "keys.toml"
+    async with TicketCache(open_store(url), Keyring.from_file(keys, "new")) as application:
+        old, new = await fleet.cache.login("alice"), await application.login("alice")
+        stages = (("default", ["new"], 200, 200), ("new", ["default"], 200, 200), ("new", [], 401, 200))
+        assert [status_of(site.ask(get(new))[0]) for site in fleet.sites] == [401, 401]
+        for audience, accepted, status_of_old, status_of_new in stages:
+            for site in fleet.sites:
+                config = fleet.config(url, "")
+                config["gateway"]["listen"] = [f"{site.address[0]}:{site.address[1]}"]
+                config["ticket"] |= {"audience": audience, "accept_audiences": accepted}
+                assert (await asyncio.to_thread(site.reload, config)).startswith("reloaded: ")
+                assert status_of(site.ask(get(old))[0]) == status_of_old
+                assert status_of(site.ask(get(new))[0]) == status_of_new

@@ -9,7 +9,7 @@ from lab.snippets import blocks
 from fastticket.commands.cli import main
 
 BLOCKS = blocks("how-to/backup.md")
-SQLITE_BACKUP, SQLITE_RESTORE, REDIS_BACKUP, REDIS_USER, REDIS_RESTORE, REVOKE, REHEARSAL = (
+SQLITE_BACKUP, SQLITE_RESTORE, REDIS_BACKUP, REDIS_USER, REDIS_RESTORE, EXPORT, IMPORT, REVOKE, REHEARSAL = (
     text for _, name, text in BLOCKS if not name
 )
 
@@ -71,3 +71,12 @@ def test_a_rehearsal_lists_who_was_there(at, capsys):
     at.run(SQLITE_BACKUP)
     at.run(REHEARSAL)
     assert live_sessions("sqlite:///rehearsal/sessions.db", capsys)
+
+
+def test_an_export_is_imported(at, capsys):
+    store = at.here("redis://127.0.0.1:6379/0")
+    assert main(["issue", "alice", "--keys", "keys.toml", "--store", store]) == 0
+    at.run(EXPORT)
+    at.run(IMPORT)
+    (imported,) = live_sessions("sqlite:///imported.db", capsys)
+    assert [imported] == live_sessions(store, capsys)

@@ -69,7 +69,14 @@ class Pair:
         self.a, self.b = MemoryStore(), MemoryStore()
         self.chance = random.Random(0)
         self.failures = self.deaths = 0.0
+        self.dies_after = None  # so many calls of the stores; None: by chance
         self.handles = []
+
+    def dies_now(self):
+        if self.dies_after is None:
+            return self.chance.random() < self.deaths
+        self.dies_after -= 1
+        return self.dies_after < 0
 
     async def open(self, is_switched=False):
         truth, mirror = self._process(self.a), self._process(self.b)
@@ -84,7 +91,7 @@ class Pair:
         class Failing(MemoryStore):
             async def _call(self, do):
                 await asyncio.sleep(0)
-                if pair.chance.random() < pair.deaths:
+                if pair.dies_now():
                     raise Death
                 if pair.chance.random() < pair.failures:
                     raise StoreUnavailable("away")
@@ -204,6 +211,21 @@ async def test_what_only_the_mirror_has_ends_unless_gateways_are_switched(pair):
     copied = await copy_store(pair.a, pair.b)
     assert (copied.strays, copied.strays_ended) == (1, False)
     assert await is_there(pair.b, stray)
+
+
+@pytest.mark.parametrize("calls", range(4))
+async def test_p6_a_process_that_dies_in_the_middle_of_an_end_leaves_nothing_to_come_back(pair, calls):
+    """Whatever is over in the truth is over in the mirror."""
+    gateway = await pair.open()
+    ends = {"a": lambda session: gateway.revoke(session.id, "a"), "b": lambda _: gateway.revoke_all("b")}
+    for principal, end in ends.items():
+        session = await add_session(gateway, principal)
+        pair.dies_after = calls
+        with contextlib.suppress(Death):
+            await end(session)
+        pair.dies_after = None
+        if session.id not in await content(pair.a):
+            assert session.id not in await content(pair.b)
 
 
 async def test_p6_a_login_that_an_end_of_all_has_overtaken_in_the_mirror_begins_later(pair):

@@ -35,6 +35,7 @@ ATTRIBUTES_BYTES_MAX = 1 << 24  # of one session: no store's limit, but memory's
 EXAMPLES_MAX = 10
 PATIENCE_S = 60.0
 PAUSES_S = (0.1, 0.5, 1.0, 2.0)  # between attempts; the last one over and over
+TAKEOVER_S = 5.0  # within a lease every gateway makes again what the new server lacks
 FLUSH_INTERVAL_MS = 500  # what deadlines allow for where no gateway has ever joined the store
 
 T = TypeVar("T")
@@ -189,6 +190,9 @@ async def deadlines_of(store: Store, keys: Sequence[tuple[str, str]]) -> list[in
     for shard, reply in replies.items():
         if isinstance(reply, StoreUnavailable):
             raise reply
+        if reply.replaced and None in reply.deadlines_ms:
+            await asyncio.sleep(TAKEOVER_S)
+            raise StoreUnavailable("another server has taken over, and may not have every session yet; try again")
         found |= dict(zip(wanted[shard], reply.deadlines_ms, strict=True))
     return [found[each] for each in keys]
 

@@ -53,9 +53,9 @@ log = logging.getLogger("fastticket.mirror")
 T = TypeVar("T")
 
 OPEN_PAUSE_S = 0.5
-OPEN_PATIENCE_S = 2.0  # at the start, for a mirror that fits or does not
+OPEN_PATIENCE_S = 1.0  # at the start, for a mirror that fits or does not
 TOUCH_PAUSE_S = 0.5  # after a failure
-TOUCHES_MAX = 500_000  # sessions whose touches wait; the oldest go first
+TOUCHES_MAX = 200_000  # sessions whose touches wait; the oldest go first
 CLOSE_PATIENCE_S = 2.0  # for the touches that are left
 COPY_ATTEMPTS = 5  # of one session's attributes, while others write them
 ANY_SIZE = 1 << 40  # of attributes: the truth has judged them

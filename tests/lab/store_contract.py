@@ -1054,7 +1054,8 @@ class StoreContract:
         principal's.
         """
         revoked, rotated, evicted = [await add_session(store, name) for name in ("alice", "bob", "carol")]
-        swept = await add_session(store, "dave", idle_ms=-1)
+        swept = await new_session(store, "dave", idle_ms=-1, age_ms=120_000)
+        await store.create(swept)
         strange, erin = await new_session(store, "frank"), await add_session(store, "erin")
         erins_other = await new_session(store, "erin", age_ms=60_000)
         await other.revoke(revoked.id, "alice")

@@ -1,5 +1,6 @@
 #!lua
--- Add sessions that began elsewhere. Doing it twice is doing it once.
+-- Add sessions that began elsewhere. Doing it twice is doing it once. What ended longer ago than
+-- marks last, the caller leaves out (redis/ends.py).
 --
 -- KEYS  live, log, ended, then users and attributes: ended is declared, because a mark that is out
 --       of reach would not bar
@@ -9,39 +10,12 @@
 local shard, at, outcomes, entry = ARGV[1], 2, {}, nil
 local at_ms = now_ms()
 
--- The ends that the log still has: members; and by principal, when all of its sessions were ended.
--- It is read for the first session that needs it.
-local logged
-local function read_log()
-  logged = {ended = {}, before_ms = {}}
-  for _, found in ipairs(redis.call('XREVRANGE', LOG, '+', '-', 'COUNT', LOG_ENTRIES)) do
-    local fields = found[2]
-    local kind, member = fields[1], fields[2]
-    if kind == 'revoked' or kind == 'rotated' or kind == 'expired' then
-      logged.ended[member] = true
-    elseif kind == 'everywhere' and fields[6] == '' then -- none was kept
-      local principal = string.sub(member, 24)
-      logged.before_ms[principal] = logged.before_ms[principal] or tonumber(fields[4])
-    end
-  end
-end
-
-local function has_ended(id, principal, record)
-  if is_barred(id, principal) or barred_with_all(principal, record) then
-    return true
-  end
-  if not logged then
-    read_log()
-  end
-  return logged.ended[id .. '.' .. principal] or created_ms(record) <= (logged.before_ms[principal] or -1)
-end
-
 local function restore(id, principal, deadline_ms, record, bytes, first, count)
   if redis.call('ZSCORE', LIVE, id .. '.' .. principal) then
     redis.call('ZADD', LIVE, 'XX', 'GT', deadline_ms, id .. '.' .. principal)
     return 'exists'
   end
-  if has_ended(id, principal, record) then
+  if is_barred(id, principal) or barred_with_all(principal, record) then
     return 'ended'
   end
   if tonumber(deadline_ms) <= at_ms or absolute_deadline_ms(record) <= at_ms then

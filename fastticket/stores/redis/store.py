@@ -49,6 +49,7 @@ from fastticket.stores.redis.address import Address, slot_of
 from fastticket.stores.redis.again import LISTED_MAX
 from fastticket.stores.redis.connecting import info_of
 from fastticket.stores.redis.doorbell import Doorbell
+from fastticket.stores.redis.ends import LoggedEnds
 from fastticket.stores.redis.layout import (
     META,
     REGISTER_SHARD,
@@ -108,6 +109,7 @@ class RedisStore:
         self._meta = Meta(self._sender, self.shards)
         self._takeover = Takeover(self._sender, self._meta.join, _time_s)
         self._doorbell = Doorbell(self._sender)
+        self._logged_ends = LoggedEnds(self._sender)
         self._listening: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -326,14 +328,19 @@ class RedisStore:
         return f"{shard + 1}-0-" if shard + 1 < self.shards else "", sessions
 
     async def restore(self, sessions: Sequence[RestoredSession]) -> Sequence[Restored]:
-        """Scripts of some sessions each, one after the other in a shard."""
+        """Scripts of some sessions each, one after the other in a shard; before, its log is read
+        for what ended long ago.
+        """
         by_shard: dict[int, list[int]] = {}
         for number, (session, _) in enumerate(sessions):
             by_shard.setdefault(shard_of(session.principal, self.shards), []).append(number)
         outcomes: list[Restored] = ["exists"] * len(sessions)
 
         async def restore(shard: int, numbers: Sequence[int]) -> None:
-            for piece in _pieces(numbers, sessions):
+            are_ended = await self._logged_ends.are_ended(shard, [sessions[number] for number in numbers])
+            for number, is_ended in zip(numbers, are_ended, strict=True):
+                outcomes[number] = "ended" if is_ended else "exists"
+            for piece in _pieces([number for number in numbers if outcomes[number] != "ended"], sessions):
                 keys, words = _restore_call(shard, [sessions[number] for number in piece])
                 answer = await self._takeover.run(shard, RESTORE, keys, words)
                 for number, outcome in zip(piece, answer, strict=True):

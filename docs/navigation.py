@@ -18,25 +18,12 @@ NAVIGATION: Mapping[str, Sequence[str]] = {
     "How to: gateways": [
         *("how-to/nginx", "how-to/forward-auth", "how-to/containers", "how-to/kubernetes", "how-to/redis"),
         *("how-to/keys", "how-to/operate", "how-to/operators-page", "how-to/admin-api", "how-to/alerts"),
-        *("how-to/backup", "how-to/upgrade", "how-to/linkis"),
+        *("how-to/backup", "how-to/move-store", "how-to/upgrade"),
     ],
     "How to: moving in": [
+        "how-to/linkis",
         *("how-to/from-spring-session", "how-to/from-oauth2-proxy", "how-to/from-flask-session"),
         *("how-to/from-starsessions", "how-to/from-django-sessions"),
-<<<<<<< HEAD
-        *("how-to/keys", "how-to/operate", "how-to/operators-page", "how-to/alerts", "how-to/backup"),
-        *("how-to/upgrade", "how-to/linkis"),
-=======
-        *(
-            "how-to/keys",
-            "how-to/operate",
-            "how-to/alerts",
-            "how-to/backup",
-            "how-to/move-store",
-            "how-to/upgrade",
-            "how-to/linkis",
-        ),
->>>>>>> f242974 (Docs: moving to another store, export and import, and why each process has one truth (decision 53))
     ],
     "Reference": [
         *("reference/configuration", "reference/commands", "reference/headers", "reference/answers"),

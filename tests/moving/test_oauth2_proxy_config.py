@@ -4,7 +4,7 @@ import re
 import tomllib
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastticket.errors import ConfigError
@@ -126,6 +126,7 @@ values = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([*CARRIED, "cookie_secret", "?"]), values, max_size=5))
 @example({"cookie_expire": "1h1"})
 def test_whatever_a_value_is_there_is_a_report_and_toml(table):

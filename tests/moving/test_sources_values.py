@@ -23,6 +23,7 @@ from fastticket.moving.sources.values import (
     read_json,
     read_msgpack,
 )
+from fastticket.sessions.attributes import RESERVED
 
 # As redis-cli has printed them from Spring Boot 2.7 (HGETALL of a session): a published dump.
 LONG = (
@@ -44,6 +45,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=6,
 )
+NAMES = st.text(min_size=1, max_size=60).filter(lambda name: not name.startswith(RESERVED))
 readers = pytest.mark.parametrize("read", [read_java, read_json, read_msgpack, read_content, value_of, number_of])
 
 
@@ -75,6 +77,7 @@ def test_what_a_published_dump_of_spring_session_shows_is_read():
     assert number_of(b"1669045125341") == number_of(b'["java.lang.Long",1669045125341]') == 1669045125341
 
 
+@settings(deadline=None)
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_a_long_of_java_is_read_as_it_was_written(number):
     assert read_java(java_long(number)) == number
@@ -109,6 +112,7 @@ def test_of_java_nothing_else_is_read(data):
 
 
 @readers
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 @example(b"\xac\xed\x00\x05|\xff\xff\xff\xff\xff\xff\xff\xff")
 @example(b"[" * 200_000)
@@ -123,6 +127,7 @@ def test_foreign_bytes_give_a_value_or_a_reason(read, data):
 
 
 @readers
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_so_do_those_that_begin_rightly(read, data):
     for beginning in (b"\xac\xed\x00\x05sr\x00", b"\xac\xed\x00\x05t", b"{", b"\x82\xa1a", bytes_of(LONG)[:-8]):
@@ -135,8 +140,8 @@ def test_nothing_large_is_read(read):
         read(b'{"a":"' + b"x" * VALUE_BYTES_MAX + b'"}')
 
 
-@settings(max_examples=30)
-@given(st.dictionaries(st.text(min_size=1, max_size=60), json_values, max_size=5))
+@settings(max_examples=30, deadline=None)
+@given(st.dictionaries(NAMES, json_values, max_size=5))
 def test_what_json_and_msgpack_say_moves_as_it_is(content):
     for data in (json.dumps(content).encode(), msgpack.packb(content)):
         found = attributes_of(read_content(data), LeftBehind())
@@ -234,6 +239,7 @@ def test_a_security_context_counts_if_it_says_authenticated():
     assert authenticated_in("alice") is None
 
 
+@settings(deadline=None)
 @given(st.text(max_size=100))
 @example("YQ=")
 @example("/w==")

@@ -2,8 +2,8 @@
 
 Configured by OpenTelemetry's own environment variables, so that a gateway needs no settings of its
 own for what every other program of a deployment is told by them: there are traces if
-OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set. Without it, nothing of
-OpenTelemetry is imported.
+OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set. Without it, this imports
+nothing of OpenTelemetry. (redis-py imports what is installed, for metrics of its own.)
 
 Rules of this file
 - The collector is talked to by a thread of the SDK's, out of a bounded queue: what has no room is

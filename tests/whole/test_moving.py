@@ -52,6 +52,7 @@ class Fleet:
         self.ended = []
         self.failures, self.asked, self.changed, self.refused_changes = [], 0, 0, 0
         self.is_over = False
+        self.changing = asyncio.Lock()
         create_key_file(folder / "keys.toml")
 
     def config(self, url, mirror_url):
@@ -138,7 +139,8 @@ class Fleet:
         chance = random.Random(7)
         while not self.is_over:
             try:
-                await self._change(chance)
+                async with self.changing:
+                    await self._change(chance)
                 self.changed += 1
             except StoreUnavailable:
                 self.refused_changes += 1
@@ -192,17 +194,14 @@ class Fleet:
             if is_certain:
                 with pytest.raises(TicketRefused):
                     await self.cache.authenticate(ticket, touch=False)
-        lasting = dict(self.tickets), {each: dict(values) for each, values in self.values.items()}
         store = open_store(url)
         await store.open()
         try:
-            found = await scan_all(store)
-            for session_id in lasting[0].keys() & self.tickets.keys():
-                assert session_id in found
-                stored = await attributes_of(store, found[session_id])
-                if lasting[1][session_id] == self.values.get(session_id):
-                    decoded = {name: float(value) for name, value in stored.items()}
-                    assert decoded == lasting[1][session_id]
+            async with self.changing:
+                found = await scan_all(store)
+                for session_id in self.tickets:
+                    stored = await attributes_of(store, found[session_id])
+                    assert {name: float(value) for name, value in stored.items()} == self.values[session_id]
         finally:
             await store.aclose()
 

@@ -23,8 +23,7 @@ from fastticket.gateway.linkis import DEFAULTS
 from fastticket.gateway.reader import read_config
 from fastticket.gateway.writer import to_toml
 
-PAGE = "how-to/linkis.md"
-TEXT = (ROOT / "docs" / PAGE).read_text()
+TEXT = (ROOT / "docs/how-to/linkis.md").read_text()
 ROW = (
     'id\ttoken_name\tlegal_users\tlegal_hosts\tcreate_time\telapse_day\n1\tA-"CODE"\ta,b\t*\t2022-01-01 00:00:00\t-1\n'
 )
@@ -39,7 +38,7 @@ def installation(tmp_path, monkeypatch):
 
 
 def typed(kind):
-    return [block.text for block in blocks(PAGE) if block.language == kind]
+    return [block.text for block in blocks("how-to/linkis.md") if block.language == kind]
 
 
 def bash(command, folder):

@@ -10,7 +10,7 @@ from fastticket.commands.cli import main
 
 BLOCKS = blocks("how-to/backup.md")
 SQLITE_BACKUP, SQLITE_RESTORE, REDIS_BACKUP, REDIS_USER, REDIS_RESTORE, EXPORT, IMPORT, REVOKE, REHEARSAL = (
-    text for _, name, text in BLOCKS if not name
+    block.text for block in BLOCKS if block.language == "console"
 )
 
 

@@ -1,4 +1,4 @@
-"""What `--help` shows below the options of each command: examples. tests/commands/test_examples.py
+"""What `--help` shows below the options of each command: examples. tests/commands/test_command_examples.py
 runs every one of them.
 
 They are of an operator who has `fastticket.toml` (with `[gateway] admin = "unix:admin.sock"`) and

@@ -1,5 +1,5 @@
-"""What `--help` shows below the options of each command: examples. tests/commands/test_command_examples.py
-runs every one of them.
+"""What `--help` shows below the options of each command: examples.
+tests/commands/test_command_examples.py runs every one of them.
 
 They are of an operator who has `fastticket.toml` (with `[gateway] admin = "unix:admin.sock"`) and
 `keys.toml` in the current folder, whose gateway runs, and whose old sessions are in a Redis on

@@ -8,6 +8,8 @@ flush would (`hear`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 
 import pytest
 from lab.redis_servers import Server
@@ -437,3 +439,36 @@ def test_ends_do_not_grow_old_while_the_store_is_silent_and_logins_do():
     assert [words[0] for words in words_of(ledger)] == ["end", "everywhere"]
     ledger.answered(0)
     assert words_of(ledger) == []
+
+
+async def test_p6_nobody_hears_that_all_is_in_order_before_somebody_heard_of_the_loss(server):
+    """Exchanges that run at the same time, from before the loss: the first that ends for a shard
+    says that its data was replaced, even if another one was told before and still waits for other
+    shards.
+    """
+    gateway = await Gateway(server).open()
+    store, shards = gateway.store, range(gateway.store.shards)
+    some = random.Random(1)
+    for _ in range(25):
+        said, before = {}, {shard: Request(position) for shard, position in gateway.positions.items()}
+        server.admin("FLUSHALL")
+
+        async def ask(numbers, said=said, before=before):
+            for shard, reply in (await store.exchange({number: before[number] for number in numbers})).items():
+                if not isinstance(reply, StoreUnavailable):
+                    said.setdefault(shard, []).append(reply.replaced)
+
+        async def ask_later(number, ask=ask):
+            await asyncio.sleep(some.uniform(0, 0.03))
+            await ask([number % len(shards)])
+
+        async def end_later(number, ask=ask):
+            await asyncio.sleep(some.uniform(0, 0.03))
+            with contextlib.suppress(StoreUnavailable):  # what is changed meanwhile is to be made again, too
+                await store.revoke_all(f"nobody{number}")
+            await ask([number % len(shards)])
+
+        await asyncio.gather(ask(shards), *map(ask_later, range(48)), *map(end_later, range(24)))
+        assert [shard for shard, replaced in said.items() if not replaced[0]] == []
+        await gateway.hear()
+    await store.aclose()

@@ -387,26 +387,32 @@ class RedisStore:
         """One script a shard, one pipeline a server."""
         takeover = self._takeover
         replies: dict[int, Reply | StoreUnavailable] = {}
+        told: dict[int, int] = {}
         left = dict(requests)
         for _ in range(BELIEF_ATTEMPTS):
             failed = await takeover.make_again(takeover.behind & left.keys())
             replies |= failed
             left = {shard: request for shard, request in left.items() if shard not in failed}
-            heard = await self._exchange(left)
+            heard = await self._exchange(left, told)
             # Another server may have taken over with this very call: it is not believed before all
             # is made again there.
             replies |= {shard: reply for shard, reply in heard.items() if shard not in takeover.behind}
             left = {shard: request for shard, request in left.items() if shard not in replies}
             if not left:
-                return replies
+                break
+        # Only now: the replies of some shards may have waited here for others, and until the caller
+        # has them, nobody else may be told that all is in order.
+        takeover.changed -= {shard for shard, changes in told.items() if changes == takeover.changes(shard)}
         return replies | dict.fromkeys(left, StoreUnavailable(TAKING_OVER))
 
-    async def _exchange(self, requests: Mapping[int, Request]) -> dict[int, Reply | StoreUnavailable]:
-        """One attempt to exchange; the replies may be those of a server that has just taken
-        over.
+    async def _exchange(
+        self, requests: Mapping[int, Request], told: dict[int, int]
+    ) -> dict[int, Reply | StoreUnavailable]:
+        """One attempt to exchange; the replies may be those of a server that has just taken over.
+        Adds to `told` the shards whose replies say so, and how often each had changed before.
         """
         takeover = self._takeover
-        changed_before = takeover.changed & requests.keys()
+        changed_before = {shard: takeover.changes(shard) for shard in takeover.changed & requests.keys()}
         calls = {shard: _exchange_call(shard, request) for shard, request in requests.items()}
         replies = {
             shard: self._read_exchange(shard, answer, shard in changed_before)
@@ -414,7 +420,11 @@ class RedisStore:
         }
         # Only what had changed before this was sent: an answer that was under way may still be the
         # old server's.
-        takeover.changed -= {shard for shard in changed_before - takeover.behind if isinstance(replies[shard], Reply)}
+        told |= {
+            shard: changed_before[shard]
+            for shard in changed_before.keys() - takeover.behind
+            if isinstance(replies[shard], Reply)
+        }
         return replies
 
     def _read_exchange(self, shard: int, answer: Any, was_changed: bool) -> Reply | StoreUnavailable:

@@ -123,7 +123,7 @@ class Inquiries:
     async def end_session(self, session_id: str, principal: str) -> str:
         """End one; whose it was. Refused."""
         owner = principal or await self._administration.owner_of(session_id)
-        if not owner or not await self._cache.revoke(session_id, owner):
+        if not owner or not await self._administration.end(session_id, owner):
             raise Refused("no_such_session")
         return owner
 

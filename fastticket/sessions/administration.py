@@ -1,6 +1,10 @@
 """What operators do with sessions that are not their own: look at any, count them, end any, give
 one another ticket. It works on the ticket cache of a gateway, so that what it ends is refused there
 at once.
+
+Rule of this file: that a session is not there, or that all have ended, is said only when the store
+has all that it is to have. After a failover or a loss of data some sessions come back a moment
+later (`Shards.confirm_complete`).
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from fastticket.core.ticket import Ticket, decode_session_id
-from fastticket.errors import Verdict
+from fastticket.errors import StoreUnavailable, Verdict
 from fastticket.sessions.ticketcache import Lifetime, SessionInfo, TicketCache, session_info, shards_of
 from fastticket.stores.contract import NO_DETAILS, StoredSession
 
@@ -64,6 +68,7 @@ class Administration:
                 if each.id == session_id:
                     return each.principal
             if not cursor:
+                await self._confirm_complete()
                 return ""
 
     async def scan(self, cursor: str, count: int) -> tuple[str, list[Details]]:
@@ -82,7 +87,16 @@ class Administration:
         ended = await self._shards.usable.revoke_all(principal, keep=but, reason="revoked")
         for session_id in ended:
             self._shards.end(session_id, principal, Verdict.REVOKED)
+        if but:  # one that comes back later would not be told from the one to keep
+            await self._confirm_complete(principal)
         return len(ended)
+
+    async def end(self, session_id: str, principal: str) -> bool:
+        """End one. False: that principal has none of it."""
+        is_ended = await self._cache.revoke(session_id, principal)
+        if not is_ended:
+            await self._confirm_complete(principal)
+        return is_ended
 
     async def end_all(self, patience_s: float) -> tuple[int, bool]:
         """End every session that lives now, but begin nothing after so long: how many, and whether
@@ -95,7 +109,7 @@ class Administration:
             for first in range(0, len(principals), AT_ONCE):
                 ended += sum(await asyncio.gather(*map(self.end_of, principals[first : first + AT_ONCE])))
             if not cursor:
-                return ended, True
+                return ended, await self._are_all_there()
             if time.monotonic() >= until_s:
                 return ended, False
 
@@ -145,7 +159,23 @@ class Administration:
 
     async def _stored(self, session_id: str, principal: str) -> StoredSession | None:
         sessions = await self._shards.usable.sessions(principal)
-        return next((each for each in sessions if each.id == session_id), None)
+        found = next((each for each in sessions if each.id == session_id), None)
+        if not found:
+            await self._confirm_complete(principal)
+        return found
+
+    async def _confirm_complete(self, *principals: str) -> None:
+        """Of these, or of all. StoreUnavailable: some of their sessions may come back later."""
+        shards = map(self._shards.of, principals) if principals else self._shards
+        await self._shards.confirm_complete([shard.number for shard in shards])
+
+    async def _are_all_there(self) -> bool:
+        """Whether no session comes back later of those that live."""
+        try:
+            await self._confirm_complete()
+        except StoreUnavailable:
+            return False
+        return True
 
     async def _detailed(self, sessions: Sequence[StoredSession]) -> list[Details]:
         found: list[Details] = []

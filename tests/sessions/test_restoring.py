@@ -5,6 +5,7 @@ Redis, emptied or back from a snapshot, under caches of several processes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 import pytest
@@ -16,6 +17,7 @@ from whole.link import Links
 import fastticket
 from fastticket import Keyring, TicketCache
 from fastticket.errors import StoreUnavailable, TicketRefused
+from fastticket.sessions.administration import Administration
 from fastticket.sessions.coherence import CURRENT_MS, GIVE_BACK_WITHIN_MS, may_give_back
 from fastticket.stores.contract import Loss
 
@@ -171,6 +173,33 @@ async def test_p6_all_but_this_one_waits_until_the_others_are_there_again(server
         assert await user_of(other, own) == "alice"
         assert not await is_admitted(one, stolen)
         assert not await is_admitted(other, stolen)
+
+
+async def test_p6_an_operator_is_told_what_may_come_back(server):
+    """Right after a loss nothing is there, and all of it comes back: no session is said not to
+    live, and not to be one of all.
+    """
+    async with gateway(server) as one, gateway(server) as other, asyncio.timeout(BOUND_S):
+        operator = Administration(one)
+        tickets = [await one.login(f"user{n // 2}") for n in range(40)]
+        ids = [(await other.authenticate(ticket)).id for ticket in tickets]
+        for ask in (
+            lambda: operator.find(ids[0], "user0"),
+            lambda: operator.owner_of(ids[2]),
+            lambda: operator.rotate(ids[4], "user2"),
+            lambda: operator.end(ids[6], "user3"),
+            lambda: operator.end_of("user4", but=ids[8]),
+        ):
+            await empty(server)
+            with contextlib.suppress(StoreUnavailable):
+                assert await ask()
+        await empty(server)
+        while not (await operator.end_all(5.0))[1]:  # noqa: ASYNC110 -- as an operator does
+            await asyncio.sleep(0.01)
+        await given_back(one, other)
+        for ticket in tickets:
+            assert not await is_admitted(one, ticket)
+            assert not await is_admitted(other, ticket)
 
 
 async def test_p6_a_process_that_was_cut_off_gives_nothing_back(server, door):

@@ -213,7 +213,8 @@ TABLE: tuple[Operation, ...] = (
         "End every session of the fleet: everybody has to log in again.",
         sessions.end_all,
         record(ended=WHOLE, is_complete=FLAG),
-        text="One request works for at most 15 s. If `is_complete` is false, ask again.",
+        text="One request works for at most 15 s. If `is_complete` is false, ask again: there are more, or the store has "
+        "just lost data and some of them may come back for some seconds.",
         parameters=(Parameter("yes", "query", with_default(FLAG, False), "that it is meant"),),
         refusals=("not_confirmed", *OF_STORE),
         told=("ended", "is_complete"),

@@ -3,7 +3,7 @@
 to the worker     Serve, Leave, ReplaceKeys, Reload, HandSessions, Inquiry,
                   SetLogLevel, DrainServers
 from the worker   Ready or Failed, once; Reloaded, once for each Reload; Handed, some for a
-                  HandSessions; Told, once for each Inquiry
+                  HandSessions; Told, once for each Inquiry; DrainServers, after each change
 
 Rule of this file: a secret is not shown by `repr`, which is what a log line would have.
 """
@@ -94,7 +94,7 @@ class SetLogLevel:
 @dataclasses.dataclass(frozen=True)
 class DrainServers:
     """Let these have no new request, and all others: (upstream, server) as an operator has named
-    them.
+    them. From the worker: these are drained now.
     """
 
     servers: frozenset[tuple[str, str]]

@@ -16,7 +16,7 @@ from typing import Any
 
 from fastticket.errors import FastticketError, InvalidPrincipal, StoreUnavailable, TicketRefused, TooManySessions
 from fastticket.gateway.admin.refusals import Refused
-from fastticket.gateway.control import Inquiry, Told
+from fastticket.gateway.control import DrainServers, Inquiry, Told
 from fastticket.gateway.register import Register
 from fastticket.gateway.services import Services
 from fastticket.sessions.administration import Administration, Details, Issued
@@ -50,7 +50,7 @@ class Inquiries:
         services: Services,
         drained: set[tuple[str, str]],
         register: Register,
-        tell: Callable[[Told], None],
+        tell: Callable[[Told | DrainServers], None],
     ) -> None:
         self._cache = cache
         self._services = services
@@ -161,6 +161,7 @@ class Inquiries:
             raise Refused("last_server")
         (self._drained.add if is_drained else self._drained.discard)(pair)
         self._services.follow_drains()
+        self._tell(DrainServers(frozenset(self._drained)))  # also if nobody waits for the answer any more
         return sorted(self._drained)
 
     # --- the fleet

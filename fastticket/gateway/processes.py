@@ -97,10 +97,16 @@ class WorkerProcess:
 
     # --- what it says
 
-    def follow(self, heard: Callable[[], None]) -> None:
-        """Listen to it; `heard` is called when it has said something."""
+    def follow(
+        self, heard: Callable[[], None], drained: Callable[[WorkerProcess, frozenset[tuple[str, str]]], None]
+    ) -> None:
+        """Listen to it; `heard` is called when it has said something, `drained` with the servers
+        that an operator has drained there.
+        """
 
         def hear(message: Any, _sockets: Sequence[object]) -> None:
+            if isinstance(message, DrainServers):
+                drained(self, message.servers)
             self._hear(message)
             heard()
 

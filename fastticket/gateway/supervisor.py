@@ -275,7 +275,7 @@ class Supervisor:
         for held in legacy.processes:
             process = WorkerProcess.adopt(held, self._loop)
             process.reopen_logs()  # in between a signal to do so is lost
-            process.follow(self._news.set)
+            process.follow(self._news.set, self._keep_drained)
             generation = Generation(
                 given, sockets, admin, access, process, heritage=legacy.heritage, is_of_program_before=True
             )
@@ -519,7 +519,7 @@ class Supervisor:
             return
         generation.process, generation.is_of_program_before = process, False
         generation.heritage = heritage(generation.config)
-        process.follow(self._news.set)
+        process.follow(self._news.set, self._keep_drained)
         process.kill_after(READY_TIMEOUT_S)
 
     def _is_due(self, coming: Generation) -> bool:
@@ -754,6 +754,11 @@ class Supervisor:
         if refusal:
             raise Refused("reload_refused", refusal)
 
-    def keep_drained(self, servers: frozenset[tuple[str, str]]) -> None:
-        """What the worker says is drained: (upstream, server). Workers to come will hear of it."""
+    def _keep_drained(self, teller: WorkerProcess, servers: frozenset[tuple[str, str]]) -> None:
+        """What a worker says is drained: (upstream, server). Workers to come will hear of it, and
+        one that has taken its place meanwhile.
+        """
         self._drained = servers
+        for process in self._serving():
+            if process is not teller:
+                process.drain_servers(servers)

@@ -47,6 +47,3 @@ class Gateway(Protocol):
 
     def undrain(self) -> bool:
         """Ready again. False: it was told to stop."""
-
-    def keep_drained(self, servers: frozenset[tuple[str, str]]) -> None:
-        """What the worker says is drained: (upstream, server). Workers to come will hear of it."""

@@ -60,5 +60,4 @@ async def undrain(gateway: Gateway, call: Call) -> Any:
 async def _drain(gateway: Gateway, call: Call, *, is_drained: bool) -> Any:
     wanted = {"upstream": call["upstream"], "server": call["server"], "is_drained": is_drained}
     drained = await gateway.inquire("drain_server", wanted)
-    gateway.keep_drained(frozenset(drained))
     return {"drained": [{"upstream": upstream, "server": server} for upstream, server in drained]}

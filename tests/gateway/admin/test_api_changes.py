@@ -243,3 +243,25 @@ def test_drain_reload_and_log_level(start):
     assert at.refused("POST", "/v1/drain", Origin="http://evil.example") == (403, "forbidden")
     assert at.refused("POST", "/v1/sessions", b"{}", X_Fastticket_Admin="1", Content_Type="text/plain")[0] == 415
     assert at.get("/v1/status")["is_ready"]
+
+
+def test_a_drain_that_was_answered_too_late_holds_as_well(start, origin):
+    """The worker hangs while it is asked, and does it afterwards: the one in its place hears of
+    it.
+    """
+    first, second = origin().address, origin().address
+    at = start(servers=[first, second], watchdog_timeout_s=0)
+
+    def drained():
+        servers = at.get("/v1/upstreams")["upstreams"][0]["servers"]
+        return [each["server"] for each in servers if each["state"] == "drained"]
+
+    worker = at.workers()[0]
+    os.kill(worker, signal.SIGSTOP)
+    assert at.refused("POST", f"/v1/upstreams/app/servers/{first}/drain") == (503, "worker_silent")
+    os.kill(worker, signal.SIGCONT)
+    wait_until(lambda: drained() == [first], "it is done", BOUND_S)
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: worker not in at.workers() and at.workers(), "another worker", BOUND_S)
+    wait_until(lambda: at.operator.ask("GET", "/v1/sessions/count")[0] == 200, "it serves", BOUND_S)
+    wait_until(lambda: drained() == [first], "it is as before", BOUND_S)

@@ -5,6 +5,8 @@ Rules of this file
   only (mode 600).
 - An export that was killed goes on: the partial file says how far it is, in its last line `cursor`.
   What is behind that line is cut off.
+- One that was left alone for longer than STALE_S is not gone on with: most of what it has may have
+  ended meanwhile, and who has logged in since is missing.
 - Memory is bounded: PAGE sessions with their attributes at a time.
 - It is no picture of one moment: each session is as it was when it was read. One that is in it may
   end while the export goes on.
@@ -17,6 +19,7 @@ import fcntl
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -30,6 +33,7 @@ from fastticket.moving.sealing import Sealer
 from fastticket.stores.contract import Store, StoredSession
 
 PAGE = 100
+STALE_S = 900.0
 
 
 class Exported(NamedTuple):
@@ -113,6 +117,9 @@ class _Partial:
         """Read what an earlier run has written, as far as a line says where to go on, and cut off
         the rest; how many sessions that are. ConfigError.
         """
+        age_s = time.time() - os.fstat(self._file.fileno()).st_mtime
+        if age_s > STALE_S and self._file.seek(0, 2):
+            raise ConfigError(f"{self.path}: an export left it {age_s / 60:.0f} minutes ago; delete it to begin again")
         kept, pending = 0, list[bytes]()
         try:
             for piece, at in dump.open_pieces(self._file, self._secret):

@@ -88,9 +88,13 @@ class Journal:
         self._write("UPDATE sessions SET is_done = 1 WHERE session_id = ?", [(each,) for each in session_ids])
 
     def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-        self._db.executemany(statement, rows)
-        self._db.execute("COMMIT")
+        """ConfigError: the disk is full, or another import writes the file."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(statement, rows)
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise ConfigError(f"progress file {self.path}: {error}; mend that, and type the same again") from None
 
 
 def _now_ms() -> int:

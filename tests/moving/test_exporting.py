@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from conftest import BOUND_S
-from lab.redis_servers import ClusterSetup, wait_until
+from lab.redis_servers import ClusterSetup, Server, closing_all, wait_until
 from lab.store_contract import attributes_of, new_session_id, scan_all
 
 from fastticket import Keyring, TicketCache, open_store
@@ -124,6 +124,36 @@ async def test_an_export_and_an_import_that_were_killed_go_on(tmp_path, secret, 
     assert ended in expected
     del expected[ended]
     assert await all_of(target) == expected
+
+
+async def test_an_export_that_was_left_long_ago_does_not_go_on(tmp_path, capfd):
+    """It would bring back who has logged out since, and lack who has logged in."""
+    source, out, part = f"sqlite:///{tmp_path}/a.db", tmp_path / "out", tmp_path / "out.partial"
+    await fill(source)
+    with killed_when(lambda: part.exists() and part.stat().st_size > 30_000) as run:
+        run("export", out, "--store", source, "--rate", "400")
+    long_ago_s = part.stat().st_mtime - 1000
+    os.utime(part, (long_ago_s, long_ago_s))
+    assert await command("export", out, "--store", source) == 2
+    assert "delete it to begin again" in capfd.readouterr().err
+    part.unlink()
+    assert await command("export", out, "--store", source) == 0
+
+
+async def test_an_import_whose_disk_is_full_says_so_and_goes_on(tmp_path):
+    source, out = f"sqlite:///{tmp_path}/a.db", tmp_path / "out"
+    await fill(source)
+    assert await command("export", out, "--store", source) == 0
+    with closing_all(server := Server(tmp_path)):
+        target = f"redis://{server.address}/0"
+        for kib in (40, 60):  # some pieces of the progress file have room
+            run = f"ulimit -f {kib}; exec {sys.executable} -m fastticket import {out} --store {target}"
+            ended = await asyncio.to_thread(subprocess.run, ["bash", "-c", run], check=False, stderr=subprocess.PIPE)
+            assert ended.returncode == 2
+            assert b"type the same again" in ended.stderr
+            assert server.admin("DBSIZE") > 0
+        assert await command("import", out, "--store", target) == 0
+        assert await all_of(target) == await all_of(source)
 
 
 @contextlib.contextmanager

@@ -57,7 +57,7 @@ from fastticket.gateway.sharedmemory import Slot
 from fastticket.gateway.upstreams import UpstreamGroups
 from fastticket.sessions.canary import Canary
 from fastticket.sessions.census import Census
-from fastticket.sessions.ticketcache import checker_of, hand_to, handed_by, shards_of
+from fastticket.sessions.ticketcache import checker_of, finish_giving_back, hand_to, handed_by, shards_of
 from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.gateway")
@@ -284,6 +284,7 @@ class Worker:
     async def _hand_sessions(self) -> None:
         """Tell what the ticket cache holds, a piece in each turn of the loop."""
         assert self._channel  # noqa: S101 -- for mypy
+        await finish_giving_back(self._cache)
         for part in handed_by(self._cache):
             self._channel.send(Handed(part))
             await asyncio.sleep(0)

@@ -117,6 +117,8 @@ class Keeper:
         shards.store.on_doorbell(self.on_doorbell)
         # What another process has handed over is followed from there on: with what has ended since.
         await shards.exchange({shard.number: Request(shard.position) for shard in shards})
+        if shards.settings.restore_from_cache:
+            await self.restorer.heed()
 
     async def _await_store(self, opening: asyncio.Task[None]) -> None:
         """Retry `opening`, the first attempt, until the store is open, then run `_keep`."""

@@ -43,7 +43,7 @@ class ReadThrough:
         finally:
             self._copies.land(flight, found)
         if found is None:
-            raise self._refusal(session_id, principal)
+            raise await self._refusal(session_id, principal)
         return found
 
     async def write(self, session: Session, changes: Changes, held: StoredAttributes | None) -> Saved:
@@ -70,7 +70,7 @@ class ReadThrough:
         finally:
             self._copies.land(flight, now)
         if written is None:
-            raise self._refusal(session_id, principal)
+            raise await self._refusal(session_id, principal)
         return Saved(written.version, now)
 
     def _check_deadline(self, session: Session) -> None:
@@ -80,11 +80,11 @@ class ReadThrough:
         if self._shards.now_ms() >= session.absolute_deadline_ms:
             raise TicketRefused(Verdict.EXPIRED)
 
-    def _refusal(self, session_id: str, principal: str) -> TicketRefused:
+    async def _refusal(self, session_id: str, principal: str) -> TicketRefused:
         """The store has no such session, and never will again. StoreUnavailable: it may have it
         again soon.
         """
-        self._shards.check_certain(principal)
+        await self._shards.confirm_complete([self._shards.of(principal).number])
         known = self._shards.refusal_in_memory(session_id)
         verdict = Verdict.REVOKED if known is None else known
         self._shards.end(session_id, principal, verdict)

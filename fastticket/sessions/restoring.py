@@ -25,13 +25,14 @@ from collections.abc import Mapping, Sequence
 from fastticket.core.ticket import Ticket, decode_session_id
 from fastticket.errors import StoreUnavailable, Verdict
 from fastticket.sessions.coherence import may_give_back
-from fastticket.sessions.shards import Lost, Shards
+from fastticket.sessions.shards import GIVEN_BACK_MS, Lost, Shards
 from fastticket.stores.contract import Loss, RestoredSession, StoredSession
 
 log = logging.getLogger("fastticket.cache")
 
 SESSIONS_AT_ONCE = 500
 PAUSE_S = 0.01  # between two pieces: a store that has just come back has others to serve, too
+NEVER_HEARD_MS = 1 << 52  # longer ago than any loss: it notes none
 AGAIN_S = 0.5  # until shards that did not answer are asked again
 
 
@@ -47,6 +48,23 @@ class Restorer:
         """Shards have lost data, more than before."""
         if self.task is None or self.task.done():
             self.task = asyncio.create_task(self._restore(), name="fastticket-restore")
+
+    async def heed(self) -> None:
+        """Before this process serves: others may be giving back what it has never heard of.
+        StoreUnavailable.
+        """
+        recent_ms = self._shards.fleet.lease_ms + GIVEN_BACK_MS
+        losses = await self._shards.store.note_loss({shard.number: NEVER_HEARD_MS for shard in self._shards})
+        self._shards.doubt(
+            number for number, loss in losses.items() if isinstance(loss, Loss) and loss.noticed_ms < recent_ms
+        )
+
+    async def finish(self) -> None:
+        """Return when nothing of this process's is to be given back any more; at most as long as
+        others would wait for it.
+        """
+        if self.task is not None:
+            await asyncio.wait([self.task], timeout=(self._shards.fleet.lease_ms + GIVEN_BACK_MS) / 1000)
 
     async def _restore(self) -> None:
         """Until each shard that has lost data was given back what is allowed."""

@@ -265,7 +265,7 @@ class TicketCache:
             if is_done:
                 self._loads.hold(flight, session.idle_deadline_ms)
         if not is_done:
-            self._shards.check_certain(old.principal)
+            await self._shards.confirm_complete([self._shards.of(old.principal).number])
         self._shards.end(old.session_id, old.principal, Verdict.REVOKED)
         if not is_done:
             raise TicketRefused(Verdict.REVOKED)
@@ -617,6 +617,11 @@ def handed_by(cache: TicketCache) -> Iterator[Known | bytes]:
     if that one would find another store.
     """
     return iter(()) if cache._store.is_replaced else handed(cache._shards)
+
+
+async def finish_giving_back(cache: TicketCache) -> None:
+    """Before `handed_by`: what is being given back to the store is not held as what lives."""
+    await cache._keeper.restorer.finish()
 
 
 def hand_to(cache: TicketCache, parts: Iterable[Known | bytes]) -> int:

@@ -256,7 +256,7 @@ class SQLiteStore:
 
     async def note_loss(self, heard_ms: Mapping[int, int]) -> Mapping[int, Loss | StoreUnavailable]:
         """Nothing to note: a file without its data is another store (`is_replaced`)."""
-        return {shard: Loss(0, span_ms) for shard, span_ms in heard_ms.items()}
+        return {shard: Loss(span_ms, span_ms) for shard, span_ms in heard_ms.items()}
 
     async def sessions(self, principal: str) -> Sequence[StoredSession]:
         """Rows not past their deadline."""

@@ -436,7 +436,7 @@ class MemoryStore:
 
     async def note_loss(self, heard_ms: Mapping[int, int]) -> Mapping[int, Loss | StoreUnavailable]:
         """Nothing to note: no server takes over."""
-        return {shard: Loss(0, span_ms) for shard, span_ms in heard_ms.items()}
+        return {shard: Loss(span_ms, span_ms) for shard, span_ms in heard_ms.items()}
 
     async def history(self, shard: int, entries_max: int) -> Sequence[Event]:
         """The log's end."""

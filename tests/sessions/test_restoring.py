@@ -19,7 +19,9 @@ from fastticket import Keyring, TicketCache
 from fastticket.errors import StoreUnavailable, TicketRefused
 from fastticket.sessions.administration import Administration
 from fastticket.sessions.coherence import CURRENT_MS, GIVE_BACK_WITHIN_MS, may_give_back
-from fastticket.stores.contract import Loss
+from fastticket.sessions.ticketcache import finish_giving_back, hand_to, handed_by
+from fastticket.stores.contract import Loss, Request, RestoredSession, StoredSession, shard_of
+from fastticket.stores.redis.again import HEARD_S, Ledger
 
 KEYS = [(1, b"k" * 32)]
 BOUND_S = 60
@@ -222,6 +224,90 @@ async def test_p6_a_process_that_was_cut_off_gives_nothing_back(server, door):
             door.open()
             await given_back(cut_off)
             assert not await is_admitted(cut_off, ticket)
+
+
+def test_p6_a_former_id_stays_over_after_a_long_outage():
+    """Rotated at one process, held by another that had not heard of it; then an outage that is
+    longer than rotations are made again.
+    """
+    passed_s = 0.0
+    ledger = Ledger(16, lambda: passed_s)
+    ledger.rotated(0, "former", "alice", "successor", 1, bytes(14))
+    ledger.miss(0)
+    passed_s = HEARD_S + 1
+    assert list(ledger.words(0)) == [[("end", "former", "alice")]]
+
+
+async def test_p6_a_logout_everywhere_stays_one_after_a_long_outage(server):
+    """Its mark would be over when the store comes back."""
+    store, other = [fastticket.open_store(f"redis://{server.address}/0") for _ in range(2)]
+    async with contextlib.AsyncExitStack() as opened:
+        for each in (store, other):
+            await each.open()
+            opened.push_async_callback(each.aclose)
+        await _end_all_again(server, store, other)
+
+
+async def _end_all_again(server, store, other):
+    ended_ms = await store.time_ms() - 200_000
+    before, after = [
+        StoredSession(ids, "alice", ended_ms + 7_200_000, ended_ms + since_ms, 7200, 0)
+        for ids, since_ms in (("b" * 21 + "A", -1000), ("a" * 21 + "A", 1000))
+    ]
+    shard = shard_of("alice", store.shards)
+    position = (await store.exchange({shard: Request(None)}))[shard].position
+    store._takeover.ledger.ended_everywhere(shard, "alice", ended_ms, "")
+    await empty(server)
+    while not (await store.exchange({shard: Request(position)}))[shard].replaced:
+        pass
+    await store.exchange({shard: Request(position)})
+    offered = [RestoredSession(before), RestoredSession(after)]
+    assert await other.restore(offered) == ["ended", "created"]
+
+
+@pytest.mark.parametrize("ask", ["rotate", "read", "write"])
+async def test_nobody_is_told_to_log_in_again_before_the_loss_is_noticed(server, ask):
+    settings = {"restore_from_cache": True, "flush_interval_ms": 5000, "lease_ms": 20_000}
+    async with TicketCache(f"redis://{server.address}/0", Keyring(KEYS), **settings) as cache:
+        ticket = await cache.login("alice")
+        session = await cache.authenticate(ticket)
+        await empty(server)
+        attributes = cache.attributes(session)
+        attributes["cart"] = 1
+        asks = {"rotate": lambda: cache.rotate(ticket), "read": attributes.load, "write": attributes.save}
+        with pytest.raises(StoreUnavailable):
+            await asks[ask]()
+
+
+@pytest.mark.parametrize("is_noticed", [True, False])
+async def test_p8_a_process_hands_over_while_the_store_lacks_data(server, is_noticed):
+    """A reload or an upgrade, in the worst moment. The heir gives back what it was handed, or was
+    handed what is there again.
+    """
+    async with asyncio.timeout(BOUND_S), gateway(server) as old:
+        ticket = await old.login("alice")
+        await hold([old], [ticket])
+        await empty(server)
+        while is_noticed and not old.stats["gaps"]:  # noqa: ASYNC110 -- it has no event for that
+            await asyncio.sleep(0.01)
+        await finish_giving_back(old)
+        heir = gateway(server)
+        assert hand_to(heir, list(handed_by(old))) == 1
+        await old.aclose()
+        async with heir:
+            assert await user_of(heir, ticket) == "alice"
+
+
+async def test_p8_a_process_that_starts_while_others_give_back_waits_for_them(server):
+    async with asyncio.timeout(BOUND_S), gateway(server) as holding:
+        async with gateway(server) as gone:
+            ticket = await gone.login("alice")
+        await hold([holding], [ticket])
+        await empty(server)
+        while holding.stats["gaps"] < 16:  # noqa: ASYNC110 -- as above
+            await asyncio.sleep(0.01)
+        async with gateway(server) as fresh:
+            assert await user_of(fresh, ticket) == "alice"
 
 
 async def test_without_the_setting_everybody_logs_in_again(server):

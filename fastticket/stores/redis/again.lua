@@ -11,6 +11,7 @@
 --         rotate      session id, principal, successor's id, its idle deadline, its record
 --         create      session id, principal, idle deadline, record
 -- ->    how many had been lost
+local FRESH_MS = 60000 -- as in redis/ends.py
 local shard, at, mended = ARGV[1], 2, 0
 
 local function lives(id, principal)
@@ -34,6 +35,15 @@ local function end_again(id, principal)
   end
 end
 
+-- The mark of a principal lasts from the end on. After a long outage it is over, or nearly so: then
+-- the log says it again, where restore looks (redis/ends.py). Once, however many gateways there are.
+local function log_everywhere_again(principal, before_ms)
+  if tonumber(before_ms) < now_ms() - FRESH_MS and not is_barred(before_ms, principal) then
+    append_everywhere(principal, before_ms, '')
+    bar({mark_of(before_ms, principal)}, now_ms())
+  end
+end
+
 local function end_everywhere_again(principal, before_ms, kept)
   local listed = redis.call('HGETALL', user_of(principal))
   local marks = {}
@@ -45,6 +55,7 @@ local function end_everywhere_again(principal, before_ms, kept)
   end
   if kept == '' then
     marks[#marks + 1] = 'p' .. principal
+    log_everywhere_again(principal, before_ms)
   end
   if #marks > 0 then
     bar(marks, before_ms)

@@ -15,7 +15,8 @@ Rules of this file
 - Ends do not grow old while their shard does not answer: a server that comes back without its data
   after a long outage must hear of them before sessions are given back to it
   (sessions/restoring.py). Logins and rotations do grow old: their end, at another gateway that
-  could reach the store, may be forgotten by then.
+  could reach the store, may be forgotten by then. Of such a rotation the end of its former id is
+  left.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from fastticket.stores.redis.layout import split_member
 HEARD_S = 60.0
 HEARD_MAX = 8192
 LISTED_MAX = 1000
-ENDS = frozenset(("end", "everywhere"))  # kinds of records
+ENDING = frozenset(("end", "everywhere", "rotate"))  # kinds of records
 REMEMBERED = frozenset((b"revoked", b"everywhere", b"rotated"))  # kinds of log entries; the others are many more
 AT_ONCE = 500  # records in one script, which holds up all other commands
 
@@ -104,9 +105,10 @@ class Ledger:
         """The records to make again, in pieces for one script each; none is old when it is handed
         out.
         """
-        heard = iter(self._shards[shard].entries())
+        records = self._shards[shard]
+        heard = iter(records.entries())
         while piece := list(islice(heard, AT_ONCE)):
-            yield [words for heard_s, words in piece if heard_s >= self._shards[shard].since_s(words)]
+            yield [records.as_of_now(heard_s, words) for heard_s, words in piece if heard_s >= records.since_s(words)]
 
 
 class _Shard:
@@ -176,9 +178,17 @@ class _Shard:
     def since_s(self, words: Words) -> float:
         """A record is old that was heard before this."""
         now_s = self._clock()
-        if words[0] in ENDS and self.silent_since_s is not None:
+        if words[0] in ENDING and self.silent_since_s is not None:
             now_s = self.silent_since_s
         return now_s - HEARD_S
+
+    def as_of_now(self, heard_s: float, words: Words) -> Words:
+        """What is left of a record that is not old. A rotation from before a long silence begins
+        nothing any more, but its former id is over.
+        """
+        if words[0] == "rotate" and heard_s < self._clock() - HEARD_S:
+            return "end", *words[1:3]
+        return words
 
     def _forget_old(self) -> None:
         while self._heard and (len(self._heard) > HEARD_MAX or self._is_old(*next(iter(self._heard.values())))):

@@ -28,6 +28,11 @@ local function append(kind, id, principal, ...)
   return redis.call('XADD', LOG, 'MAXLEN', '~', LOG_ENTRIES, '*', kind, id .. '.' .. principal, ...)
 end
 
+local function append_everywhere(principal, before_ms, kept)
+  local nobody = string.rep('-', 22)
+  return append('everywhere', nobody, principal, 'before', string.format('%.0f', before_ms), 'keep', kept)
+end
+
 -- A record: creation (ms, 6 bytes), idle timeout and absolute lifetime (s, 4 bytes each), details
 -- (JSON).
 local function created_ms(record)

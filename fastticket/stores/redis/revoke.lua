@@ -9,7 +9,6 @@
 --
 -- A session that is not there leaves a mark, too: another gateway may be about to make it again.
 local shard, principal, reason, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local NOBODY = string.rep('-', 22)
 local LISTED_MAX = 1000
 local ids, before_ms = {}, false
 for at = 5, #ARGV do
@@ -42,7 +41,7 @@ end
 -- Unless they are very many.
 if before_ms and (kept == '' or #ended > LISTED_MAX) then
   -- As the last entry it is heard even by gateways that are too far behind for the others.
-  entry = append('everywhere', NOBODY, principal, 'before', string.format('%.0f', before_ms), 'keep', kept)
+  entry = append_everywhere(principal, before_ms, kept)
   if kept == '' then
     marks[#marks + 1] = 'p' .. principal
   end

@@ -172,6 +172,7 @@ class MirroredStore:
         return await self._whole(self._rotate(session_id, successor))
 
     async def _rotate(self, session_id: str, successor: StoredSession) -> bool:
+        await self._mirror.time_ms()  # it answers: else the user's ticket would be over, and he has no other
         unconfirmed: NotConfirmed | None = None
         try:
             if not await self._truth.rotate(session_id, successor):

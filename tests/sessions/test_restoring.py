@@ -285,7 +285,8 @@ async def test_p8_a_process_hands_over_while_the_store_lacks_data(server, is_not
     handed what is there again.
     """
     async with asyncio.timeout(BOUND_S), gateway(server) as old:
-        ticket = await old.login("alice")
+        async with gateway(server) as gone:  # else the login would be made again
+            ticket = await gone.login("alice")
         await hold([old], [ticket])
         await empty(server)
         while is_noticed and not old.stats["gaps"]:  # noqa: ASYNC110 -- it has no event for that

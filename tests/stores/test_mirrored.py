@@ -244,6 +244,7 @@ async def test_with_the_mirror_away_changes_wait_and_reads_and_touches_go_on(pai
     pair.b.is_away = True
     for change in (
         gateway.create(await new_session(gateway)),
+        gateway.rotate(session.id, session._replace(id=new_session_id())),
         gateway.revoke(session.id, "alice"),
         gateway.revoke_all("alice"),
     ):

@@ -279,6 +279,20 @@ async def test_nobody_is_told_to_log_in_again_before_the_loss_is_noticed(server,
             await asks[ask]()
 
 
+async def test_a_store_that_is_closed_while_it_asks_logs_no_fault(server, door, caplog):
+    """A worker that a reload has replaced, while the store lacks data."""
+    store = fastticket.open_store(f"redis://{door.url_address}/0")
+    await store.open()
+    door.hold()
+    asking = asyncio.create_task(store.exchange({0: Request(None)}))
+    await asyncio.sleep(0)  # it is on its way
+    await store.aclose()
+    async with asyncio.timeout(BOUND_S):
+        replies = await asking
+    assert isinstance(replies[0], StoreUnavailable)
+    assert "unexpected" not in caplog.text
+
+
 @pytest.mark.parametrize("is_noticed", [True, False])
 async def test_p8_a_process_hands_over_while_the_store_lacks_data(server, is_noticed):
     """A reload or an upgrade, in the worst moment. The heir gives back what it was handed, or was

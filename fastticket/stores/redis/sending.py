@@ -148,6 +148,8 @@ class Sender:
         """A failure concerns one server, and not the shards of the others."""
         try:
             return await self._send_to(*where, calls, confirm)
+        except StoreUnavailable as error:  # the store was closed meanwhile
+            return dict.fromkeys(calls, error)
         except Exception as error:
             log.exception("redis: unexpected")
             return dict.fromkeys(calls, StoreUnavailable(f"redis: unexpected: {type(error).__name__}"))

@@ -365,7 +365,8 @@ class Answers:
         """The upstream sets the cookie that the client's ticket was exchanged for: with another
         session of the other system, or none, the one here is over.
         """
-        is_over = self._exchange and self._exchange.superseded(ask.tickets, ask.principal.decode("latin-1"))
+        words = (ask.cookies.decode("latin-1"), ask.principal.decode("latin-1"))
+        is_over = self._exchange and self._exchange.superseded(ask.tickets, *words)
         if not is_over:
             return b""
         await self._end_sessions(ask)

@@ -184,10 +184,10 @@ class Worker:
         self._notes.publish()
 
     async def _open_store(self) -> None:
-        if self._given.handed:
+        if self._given.handed and not self._given.config.migration:  # else gateway/migration/held.py would miss them
             count = hand_to(self._cache, self._given.handed)
-            self._given.handed.clear()  # it is as large as the near cache
             log.info("worker (pid %d) begins with %d sessions of the one before", os.getpid(), count)
+        self._given.handed.clear()  # it is as large as the near cache
         if self._given.may_lack_store:
             is_replacement = self._given.start is Start.REPLACEMENT
             timeout_s = REPLACEMENT_STORE_TIMEOUT_S if is_replacement else STORE_TIMEOUT_S

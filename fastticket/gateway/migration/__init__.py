@@ -3,6 +3,7 @@
     exchange   a request with the other system's cookie -> our session and its ticket
     continued  our session is made, or found: once, whoever asks
     held       the exchanged sessions that this gateway knows, and what names each at its old store
+    rotations  which id of ours came after which, so that a rotated session is known again
     watch      one question a round: what has ended there ends here, what lives here is kept alive
                there, and what has ended here is ended there, again and again until it is done
     oldstores  the old stores, a class for each kind

@@ -7,8 +7,6 @@ session: its id is made of the old one's, and the store makes it once.
        used at the other system             was over never lives again
     4. it was ended here, or has reached    it stays so
        its absolute lifetime
-    5. the old session was made by a        it is refused
-       gateway, for an upstream
 """
 
 from __future__ import annotations
@@ -30,8 +28,6 @@ async def take_up(shards: Shards, wanted: RestoredSession) -> str | Verdict:
     session, attributes = wanted
     for _ in range(IDS_MAX):
         alive = await _alive(shards, session)
-        if alive and not continues(alive.id, wanted.session.id):
-            return Verdict.REVOKED
         if alive:
             return ticket_of(shards.keys, alive)
         end = shards.known_end(session.id)
@@ -79,12 +75,8 @@ def deadline_ms(shards: Shards, session: StoredSession, used_ms: int) -> int:
 
 
 async def _alive(shards: Shards, session: StoredSession) -> StoredSession | None:
-    """The session; or, if that is not there, another one of the same moment, for which a gateway
-    has made the old one: that is for an upstream, and a client that brings it has it from a log.
-    """
-    found = {each.id: each for each in await shards.usable.sessions(session.principal)}
-    twins = [each for each in found.values() if each.created_ms == session.created_ms]
-    return found.get(session.id) or next(iter(twins), None)
+    found = await shards.usable.sessions(session.principal)
+    return next((each for each in found if each.id == session.id), None)
 
 
 async def _why_ended(shards: Shards, session: StoredSession) -> Verdict:

@@ -20,16 +20,17 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from fastticket.core.ticket import Ticket
+from fastticket.core.ticket import Ticket, decode_session_id
 from fastticket.errors import StoreUnavailable, TicketRefused, Verdict
-from fastticket.gateway.migration.continued import continues, take_up
+from fastticket.gateway.migration.continued import take_up
 from fastticket.gateway.migration.held import Held, HeldSession
 from fastticket.gateway.migration.oldstores import LinkisHash, OldStore
+from fastticket.gateway.migration.rotations import Rotations
 from fastticket.gateway.migration.watch import Watch
 from fastticket.moving.derived import derive_session_id
 from fastticket.moving.formats.linkis_ticket import TicketFormat
 from fastticket.moving.record import MovedSession, Skipped, to_restored
-from fastticket.sessions.ticketcache import TicketCache, shards_of
+from fastticket.sessions.ticketcache import TicketCache, checker_of, shards_of
 from fastticket.stores.contract import Event
 from fastticket.web.cookies import cookies_named
 
@@ -49,6 +50,7 @@ VERDICTS = {
     "expired": Verdict.IDLE,
     "forged": Verdict.BAD_SIGNATURE,
     "inactive_user": Verdict.REVOKED,
+    "minted": Verdict.REVOKED,
     "not_found": Verdict.UNKNOWN_SESSION,
 }
 
@@ -82,7 +84,7 @@ class Exchange:
         self, migrations: Sequence[Migration], cache: TicketCache, lease_ms: int, held_max: int, before: Exchange | None
     ) -> None:
         """`before`: of the configuration before. Its sessions are held on, those of old stores that
-        are still there.
+        are still there; and once more when it closes, what it has exchanged meanwhile.
         """
         self.counts: Counter[tuple[str, str]] = before.counts if before else Counter()
         for migration in migrations:  # so that `rate()` sees the first one
@@ -90,7 +92,9 @@ class Exchange:
         self._migrations = migrations
         self._cache = cache
         self._shards = shards_of(cache)
-        self._held = Held(held_max)
+        near = checker_of(cache).near
+        self._held = Held(held_max, lambda session_id: bool(near.idle_deadline_ms(decode_session_id(session_id))))
+        self._rotations: Rotations = before._rotations if before else Rotations(self._shards)
         self._watch = Watch(cache, self._held, self.counts, lease_ms)
         self._flights: dict[tuple[OldStore, str], asyncio.Future[Outcome]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -100,7 +104,9 @@ class Exchange:
         self._room = asyncio.Semaphore(AT_ONCE)
         self._refusals: OrderedDict[tuple[OldStore, str], tuple[float, Refusal]] = OrderedDict()
         self._away_until_s: dict[OldStore, float] = {}
+        self._next: Exchange | None = None
         if before:
+            before._next = self
             self._take_over(before)
 
     # --- life
@@ -123,19 +129,26 @@ class Exchange:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        if self._next:
+            self._next._take_over(self)
         for migration in self._migrations:
             await migration.store.aclose()
 
     def _take_over(self, before: Exchange) -> None:
-        stores = {(each.store.source, each.cookie): each.store for each in self._migrations}
-        cookies = {each.store: each.cookie for each in before._migrations}
+        here = {(each.store.source, each.cookie): each.store for each in self._migrations}
+        stores = {
+            each.store: here[each.store.source, each.cookie]
+            for each in before._migrations
+            if (each.store.source, each.cookie) in here
+        }
         for session in before._held:
-            store = stores.get((session.store.source, cookies[session.store]))
-            if store:
-                session.store = store
-                self._held.add(session)
+            if session.store in stores and not self._held.get(session.session_id):
+                self._held.add(session.at(stores[session.store]))
+        self._watch.take_over(before._watch, stores)
 
     def _hear(self, event: Event) -> None:
+        if event.kind == "rotated":
+            self._rotations.hear(event.session_id, event.successor_id)
         self._watch.hear(event)
 
     @property
@@ -179,10 +192,36 @@ class Exchange:
         verified = self._shards.keys.verify(ticket, self._cache.now_ms())
         if not isinstance(verified, Ticket) or self._held.get(verified.session_id):
             return
+        if self._is_noted(ticket, verified, cookies) or self._rotations.is_read(verified.principal):
+            return
+        if len(self._tasks) < EXCHANGES_MAX:
+            task = asyncio.get_running_loop().create_task(self._note_rotated(ticket, verified, cookies))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _is_noted(self, ticket: str, verified: Ticket, cookies: str) -> bool:
+        """Whether one of the cookies, if there is one, is of the ticket's session."""
+        is_one_of_none = True
         for migration, value in self._brought(cookies):
             old_id = migration.store.identify(value) if value else ""
-            if old_id and continues(verified.session_id, derive_session_id(migration.store.source, old_id)):
+            if not old_id:
+                continue
+            is_one_of_none = False
+            if self._rotations.continues(verified.session_id, derive_session_id(migration.store.source, old_id)):
                 self._hold(migration.store, old_id, ticket, verified)
+                return True
+        return is_one_of_none
+
+    async def _note_rotated(self, ticket: str, verified: Ticket, cookies: str) -> None:
+        """The session may have been rotated before this gateway began: the log says so."""
+        with contextlib.suppress(StoreUnavailable):
+            if not self._rotations.is_read(verified.principal):
+                await self._rotations.read(verified.principal)
+            is_over = self._shards.known_end(verified.session_id) is not None
+            if not self._held.get(verified.session_id) and self._is_noted(ticket, verified, cookies) and is_over:
+                session = self._held.drop(verified.session_id)
+                if session:
+                    await self._watch.end(session.store, session.old_id)
 
     async def mint(self, ticket: str, kind: TicketFormat) -> str:
         """A ticket of Linkis' for the session of ours whose ticket this is: the one that it was
@@ -228,9 +267,12 @@ class Exchange:
 
     async def end(self, ticket: str, cookies: str) -> None:
         """The session of a ticket was ended here: what it was ends, too. Raises nothing."""
-        self.note(ticket, cookies)
         verified = self._shards.keys.verify(ticket, self._cache.now_ms())
-        session = self._held.drop(verified.session_id) if isinstance(verified, Ticket) else None
+        if not isinstance(verified, Ticket):
+            return
+        if not self._held.get(verified.session_id) and not self._is_noted(ticket, verified, cookies):
+            await self._note_rotated(ticket, verified, cookies)
+        session = self._held.drop(verified.session_id)
         if session:
             self.counts[session.store.source, "ended_here"] += 1
             await self._watch.end(session.store, session.old_id)
@@ -241,10 +283,11 @@ class Exchange:
         """
         self._watch.end_everywhere(principal)
 
-    def superseded(self, ticket: str, set_cookie: str) -> bool:
+    def superseded(self, ticket: str, cookies: str, set_cookie: str) -> bool:
         """Whether a response makes another old session of the one that a ticket of ours was
-        exchanged for, or ends it.
+        exchanged for, or ends it. `cookies`: what the request has brought.
         """
+        self.note(ticket, cookies)
         verified = self._shards.keys.verify(ticket, self._cache.now_ms())
         session = self._held.get(verified.session_id) if isinstance(verified, Ticket) else None
         if not session:
@@ -287,7 +330,7 @@ class Exchange:
         loop = asyncio.get_running_loop()
         flight = self._flights.get((store, old_id))
         if flight is None:
-            if len(self._flights) >= EXCHANGES_MAX or loop.time() < self._away_until_s.get(store, 0.0):
+            if len(self._flights) >= EXCHANGES_MAX or self._is_away(store):
                 self.counts[store.source, "refused_unavailable"] += 1
                 raise StoreUnavailable(f"[[migration]] {store.source}: the old store is away or busy; try again")
             flight = self._flights[store, old_id] = loop.create_future()
@@ -295,6 +338,10 @@ class Exchange:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(flight)
+
+    def _is_away(self, store: OldStore) -> bool:
+        """Whether it has failed a moment ago."""
+        return asyncio.get_running_loop().time() < self._away_until_s.get(store, 0.0)
 
     async def _fly(self, flight: asyncio.Future[Outcome], store: OldStore, old_id: str, cookie: str) -> None:
         try:
@@ -311,6 +358,8 @@ class Exchange:
                 flight.cancel()
 
     async def _ask(self, store: OldStore, old_id: str, cookie: str) -> Outcome:
+        if self._is_away(store):  # since this one waits
+            raise StoreUnavailable(f"[[migration]] {store.source}: the old store is away; try again")
         try:
             moved = await store.read(cookie)
         except StoreUnavailable:

@@ -1,11 +1,17 @@
-"""The exchanged sessions that this gateway knows."""
+"""The exchanged sessions that this gateway knows.
+
+Rule of this file: whom the near cache admits without a question is held here, or nobody would hear
+of an end at the old store. Who is let go must be loaded again, and comes back with that request.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fastticket.gateway.migration.oldstores import OldStore
+
+LOOKED_AT = 64  # at most, to find one to let go
 
 
 class HeldSession:
@@ -36,14 +42,22 @@ class HeldSession:
         self.seen_ms = 0  #: last use, as the old store had it when it was asked last; 0: not asked yet
         self.used_ms = 0  #: last use known here
 
+    def at(self, store: OldStore) -> HeldSession:
+        """The same, of another object for its old store."""
+        words = (self.session_id, self.principal, self.ticket, self.idle_timeout_s)
+        session = HeldSession(store, self.old_id, *words)
+        session.is_ours, session.seen_ms, session.used_ms = self.is_ours, self.seen_ms, self.used_ms
+        return session
+
 
 class Held:
-    """By our session's id, the latest last; at most `most`: the one that was longest not seen
-    goes.
+    """By our session's id, the latest last. Beyond `most` those go that were longest not seen and
+    that the near cache does not admit (`is_near`).
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, is_near: Callable[[str], bool]) -> None:
         self._most = most
+        self._is_near = is_near
         self._sessions: OrderedDict[str, HeldSession] = OrderedDict()
         self._by_old: dict[tuple[OldStore, str], HeldSession] = {}
 
@@ -61,8 +75,14 @@ class Held:
             self.drop(former.session_id)
         self._sessions[session.session_id] = session
         self._by_old[session.store, session.old_id] = session
-        if len(self._sessions) > self._most:
-            self.drop(next(iter(self._sessions)))
+        for _ in range(LOOKED_AT):
+            if len(self._sessions) <= self._most:
+                break
+            oldest = next(iter(self._sessions))
+            if oldest == session.session_id or self._is_near(oldest):
+                self._sessions.move_to_end(oldest)
+            else:
+                self.drop(oldest)
 
     def drop(self, session_id: str) -> HeldSession | None:
         """Forget a session."""

@@ -143,7 +143,7 @@ class LinkisHash:
 
     async def make(self, principal: str, login_ms: int, kind: TicketFormat, used_ms: int) -> str:
         """A ticket for a session of ours, which the hash has from now on: `HSETNX`."""
-        ticket = unbroken(self._tickets.seal(principal, login_ms, kind))
+        ticket = unbroken(self._tickets.seal_minted(principal, login_ms, kind))
         await ask(self._redis, [("HSETNX", HASH, ticket, used_ms)])
         return ticket
 

@@ -90,6 +90,18 @@ class Watch:
             if isinstance(store, LinkisHash) and len(self._late_principals) < LATE_MAX:
                 self._late_principals[store, principal] = None
 
+    def take_over(self, before: Watch, stores: dict[OldStore, OldStore]) -> None:
+        """The ends of which old stores still have to learn, from the watch before. `stores`: which
+        old store is which one here.
+        """
+        for store, old_id in before._late:
+            if store in stores:
+                self._note_late(stores[store], old_id)
+        for store, principal in before._late_principals:
+            here = stores.get(store)
+            if isinstance(here, LinkisHash):
+                self._late_principals[here, principal] = None
+
     @property
     def late_count(self) -> int:
         """How many ends the old stores still have to learn of."""

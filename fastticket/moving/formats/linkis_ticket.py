@@ -8,6 +8,9 @@
     aes-gcm    base64 of 0x02, IV (12 bytes), ciphertext, tag (16). AES-256-GCM; the key is
                PBKDF2-HMAC-SHA-256(crypt key, "linkis-ticket-v2", 10,000 rounds)
 
+Tickets that a gateway makes for services (`seal_minted`) have a login with a 0 before it, which is
+the same time to Linkis: so everybody can tell them from those of a browser, at any time.
+
 A ticket proves little: DES has no signature, its key is 56 bits, and most installations have the
 key that everybody knows. So a ticket counts only if the hash has it, whatever the format.
 """
@@ -17,6 +20,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import hmac
 import os
 import re
 import textwrap
@@ -51,6 +55,7 @@ class OpenedTicket(NamedTuple):
     user: str
     login_ms: int  #: since the epoch, by the clock of the gateway that made it
     format: TicketFormat
+    is_minted: bool = False  #: a gateway of ours made it, for services: it is in no browser
 
 
 class LinkisTickets:
@@ -67,7 +72,8 @@ class LinkisTickets:
             raise ValueError("wds.linkis.crypt.key is empty: no ticket can be made under it")
         raw = crypt_key.encode()
         self._des = {"des": _des(base64.b64encode(raw)), "des-raw": _des(raw)}
-        self._gcm = AESGCM(hashlib.pbkdf2_hmac("sha256", raw, SALT, ROUNDS, AES_KEY_BYTES))
+        self._gcm_key = hashlib.pbkdf2_hmac("sha256", raw, SALT, ROUNDS, AES_KEY_BYTES)
+        self._gcm = AESGCM(self._gcm_key)
         self._header = header
         self._user_suffix = user_suffix
 
@@ -96,11 +102,19 @@ class LinkisTickets:
         """A ticket as Linkis writes it, line breaks included. ValueError: no Linkis could read it
         as this user's.
         """
-        text = f"{self._header}{user}{self._user_suffix},{login_ms}".encode()
+        return self._sealed(user, str(login_ms), kind, os.urandom(IV_BYTES))
+
+    def seal_minted(self, user: str, login_ms: int, kind: TicketFormat) -> str:
+        """A ticket for services, the same whoever makes it for a session. ValueError, as `seal`."""
+        login = f"0{login_ms}"
+        iv = hmac.digest(self._gcm_key, f"{user},{login}".encode(), hashlib.sha256)[:IV_BYTES]  # a text's own
+        return self._sealed(user, login, kind, iv)
+
+    def _sealed(self, user: str, login: str, kind: TicketFormat, iv: bytes) -> str:
+        text = f"{self._header}{user}{self._user_suffix},{login}".encode()
         if not self._read(text, kind):
             raise ValueError("a user of a Linkis ticket has 1 to 190 bytes, and its login is a time in ms")
         if kind == "aes-gcm":
-            iv = os.urandom(IV_BYTES)
             return base64.b64encode(VERSION_2 + iv + self._gcm.encrypt(iv, text, None)).decode()
         padding = DES_BYTES - len(text) % DES_BYTES
         sealed = _run(self._des[kind].encryptor(), text + bytes([padding]) * padding)
@@ -117,7 +131,7 @@ class LinkisTickets:
             return None
         if not 0 < len(user.encode()) <= USER_BYTES_MAX:
             return None
-        return OpenedTicket(user, int(login), kind)
+        return OpenedTicket(user, int(login), kind, is_minted=login.startswith("0") and len(login) > 1)
 
 
 def unbroken(ticket: str) -> str:

@@ -41,6 +41,7 @@ WHY: Mapping[str, str] = {
     "inactive_user": "the user is gone, or not active, or has another password",
     "java_serialized": "it is serialized by Java, as a class that only its program knows",
     "malformed": "it is not in the source's form",
+    "minted": "a gateway of ours made it, for services: it is in no browser",
     "name_is_no_text": "the attribute's name is not a text",
     "not_found": "the source has no such session",
     "not_in_json": "JSON has no such value, or would change it: bytes, a date, keys that are no texts",

@@ -4,6 +4,8 @@ when each was last used, in ms since the epoch, decimal. The cookie is the ticke
 Rules of this file
 - A ticket counts if the hash has it and it opens: anybody can make one that opens under the key
   that everybody knows.
+- One that a gateway of ours has made for services is nobody's session: who brings it has it from a
+  log.
 - Linkis never removes a session that nobody uses any more, and a value may be up to half an idle
   timeout old. As there, a session is over an idle timeout after the value.
 """
@@ -68,6 +70,8 @@ class LinkisSessions:
         opened = self._tickets.open(ticket)
         if isinstance(opened, NotATicket):
             return Skipped(shown(ticket), opened.reason)
+        if opened.is_minted:
+            return Skipped(shown(ticket), "minted")
         if not value.isdigit() or len(value) > TIME_DIGITS_MAX:
             return Skipped(shown(ticket), "bad_times")
         try:

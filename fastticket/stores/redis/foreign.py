@@ -19,11 +19,12 @@ from fastticket.errors import ConfigError, StoreUnavailable
 from fastticket.stores import without_password
 from fastticket.stores.redis.address import Address, Command, Place, parse_url, place_of
 from fastticket.stores.redis.connecting import connect
-from fastticket.stores.redis.errors import shortened
+from fastticket.stores.redis.errors import AWAY, shortened
 from fastticket.stores.redis.link import Link, LinkLost
 
-#: In place of the reply to one command: the server refused it.
+#: In place of the reply to one command: the key is of another type.
 Refused = RedisError
+WRONG_TYPE = "WRONGTYPE"
 
 
 class ForeignRedis:
@@ -37,19 +38,26 @@ class ForeignRedis:
         if self._address.kind == "cluster":
             raise ConfigError(f"{self.shown}: a Cluster can not be read as one: run it for each primary, by redis://")
         self._link: Link | None = None
-        self._connecting = asyncio.Lock()
+        self._connecting: asyncio.Task[Link] | None = None
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
-        """The replies, in order; a command that the server refuses has its error for a reply.
-        StoreUnavailable: the server did not answer, or is none.
+        """The replies, in order; a command for a key of another type has its error for a reply.
+        StoreUnavailable: the server did not answer, or is none, or refuses for a cause of its own
+        (it loads, is a replica, lets this user do no such thing): that says nothing of a session.
         """
         if not commands:
             return []
         try:
-            return await (await self._connected()).ask(commands)
+            replies = await (await self._connected()).ask(commands)
         except (OSError, RedisError) as error:
             await self.aclose()
             raise StoreUnavailable(f"{self.shown}: {shortened(error)}") from error
+        for reply in replies:
+            if isinstance(reply, Refused) and not str(reply).startswith(WRONG_TYPE):
+                if isinstance(reply, AWAY):  # the next call looks for the primary again
+                    await self.aclose()
+                raise StoreUnavailable(f"{self.shown}: {shortened(reply)}")
+        return replies
 
     async def scan(self, pattern: str, cursor: str, count: int) -> tuple[str, list[bytes]]:
         """The next keys of a pattern, some perhaps twice, and the cursor to go on with; "" begins
@@ -76,11 +84,22 @@ class ForeignRedis:
         return "" if cursor == b"0" else cursor.decode(), found
 
     async def _connected(self) -> Link:
-        async with self._connecting:
-            if self._link is None or self._link.is_over:
-                place = await self._place()
-                self._link = await connect(place, self._address.timeout_s)
-            return self._link
+        if self._link is None or self._link.is_over:
+            if self._connecting is None:
+                self._connecting = asyncio.create_task(self._connect())
+                self._connecting.add_done_callback(self._has_connected)
+            return await asyncio.shield(self._connecting)
+        return self._link
+
+    async def _connect(self) -> Link:
+        """Once for all who wait: they fail together, and not each after a timeout of its own."""
+        self._link = await connect(await self._place(), self._address.timeout_s)
+        return self._link
+
+    def _has_connected(self, task: asyncio.Task[Link]) -> None:
+        self._connecting = None
+        if not task.cancelled():
+            task.exception()  # retrieved, even if every caller has gone
 
     async def _place(self) -> Place:
         if self._address.kind != "sentinel":

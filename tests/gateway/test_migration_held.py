@@ -1,0 +1,175 @@
+"""Which exchanged sessions a gateway knows: after a restart, an upgrade, a reload, a rotation, and
+when there are more than it holds. Whom it admits without a question, it hears of at the old store.
+"""
+
+import signal
+
+import pytest
+from conftest import fields_of, status_of
+from lab.redis_servers import wait_until
+from test_migration import (
+    HASH,
+    LEASE_MS,
+    NEVER,
+    ROUTES,
+    TICKETS,
+    answering_with,
+    linkis,  # noqa: F401 -- a fixture
+    moving,  # noqa: F401 -- a fixture
+    request,
+    ticket_in,
+)
+
+from fastticket.gateway.migration.making import make_exchange
+from fastticket.keyfile import create_key_file
+
+ANSWERS = {
+    "/login": b"X-Ticket-Login: alice",
+    "/logout": b"X-Ticket-Logout: session",
+    "/rotate": b"X-Ticket-Rotate: 1",
+}
+CODE = "a-long-random-code"
+TOKENS = f'[[token]]\nname = "engines"\ncode = "{CODE}"\nusers = ["*"]\nhosts = ["*"]\n'
+
+
+@pytest.fixture
+def rotated(moving, linkis):  # noqa: F811
+    """A gateway that has just started, an old ticket, and the ticket of its rotated session."""
+    before, _ = moving(answers=answering_with(ANSWERS))
+    old = linkis.login()
+    ticket = ticket_in(before.ask(request("/", old))[0])
+    ticket = ticket_in(before.ask(request("/rotate", old, ticket))[0])
+    before.stop()
+    at, _ = moving(answers=answering_with(ANSWERS))
+    return at, old, ticket
+
+
+def test_a_logout_of_a_session_rotated_before_the_restart_ends_the_old_one(rotated, linkis):  # noqa: F811
+    at, old, ticket = rotated
+    assert status_of(at.ask(request("/logout", old, ticket))[0]) == 200
+    assert linkis.used_ms(old) is None
+
+
+def test_an_end_there_of_a_session_rotated_before_the_restart_is_heard(rotated, linkis):  # noqa: F811
+    at, old, ticket = rotated
+    assert status_of(at.ask(request("/", old, ticket))[0]) == 200
+    linkis.logout(old)
+    wait_until(lambda: status_of(at.ask(request("/", old, ticket))[0]) == 401, "the end here")
+
+
+def test_who_is_admitted_without_a_question_is_held(moving, linkis):  # noqa: F811
+    at, _ = moving(cache={"capacity": 8})
+    old = linkis.login()
+    ticket = ticket_in(at.ask(request("/", old))[0])
+    for number in range(32):
+        at.ask(request("/", linkis.login(f"user{number}")))
+        assert status_of(at.ask(request("/", old, ticket))[0]) == 200
+    assert at.call(lambda: len(at.service.exchange._held)) <= 9
+    linkis.logout(old)
+    wait_until(lambda: status_of(at.ask(request("/", old, ticket))[0]) == 401, "the end here")
+
+
+def test_after_an_upgrade_an_end_there_is_heard(site, origin, linkis, tmp_path):  # noqa: F811
+    create_key_file(tmp_path / "keys.toml")
+    at = site(
+        {
+            "gateway": {"listen": ["127.0.0.1:0"], "drain_timeout_s": 2.0},
+            "ticket": {"keys": "keys.toml"},
+            "store": {"url": "sqlite:///s.db", "lease_ms": LEASE_MS, "flush_interval_ms": 100},
+            "upstream": [{"name": "app", "servers": [origin().address]}],
+            "route": ROUTES,
+            "migration": [{"source": "linkis", "url": f"redis://{linkis.server.address}/0", "until": NEVER}],
+        }
+    )
+    old = linkis.login()
+    ticket = ticket_in(at.ask(request("/", old))[0])
+    before = at.workers()
+    at.at.process.send_signal(signal.SIGUSR2)
+    wait_until(lambda: len(at.workers()) == 1 and at.workers() != before, "the new worker alone")
+    assert status_of(at.ask(request("/", old, ticket))[0]) == 200
+    linkis.logout(old)
+    wait_until(lambda: status_of(at.ask(request("/", old, ticket))[0]) == 401, "the end here")
+
+
+def test_a_reload_forgets_no_end_and_no_session(moving, linkis):  # noqa: F811
+    """The old store is away for longer than the configuration before serves."""
+    at, _ = moving(answers=answering_with(ANSWERS))
+    first, second, third = (linkis.login(user) for user in ("alice", "bob", "carol"))
+    tickets = [ticket_in(at.ask(request("/", old))[0]) for old in (first, second)]
+    before = at.service.exchange
+    coming = at.call(lambda: make_exchange(at.config, at.cache, before))
+    assert status_of(at.ask(request("/", third))[0]) == 200  # by the configuration before
+    linkis.server.kill()
+    assert status_of(at.ask(request("/logout", first, tickets[0]))[0]) == 200
+    coming_later = at.call(lambda: make_exchange(at.config, at.cache, before))
+    assert at.call(lambda: coming_later.now) == {"held": 2, "late": 1}
+    assert at.call(lambda: coming.now)["held"] == 2
+    at.run(before.aclose())
+    assert at.call(lambda: coming_later.now) == {"held": 2, "late": 1}
+    at.run(coming_later.aclose())
+    at.run(coming.aclose())
+
+
+def test_what_a_former_primary_says_is_no_verdict(moving, linkis):  # noqa: F811
+    """It has become a replica, and its link to the new primary is down, or it loads."""
+    at, _ = moving(answers=answering_with(ANSWERS))
+    old, unknown = linkis.login(), linkis.login("bob")
+    ticket = ticket_in(at.ask(request("/", old))[0])
+    linkis.redis.config_set("replica-serve-stale-data", "no")
+    linkis.redis.replicaof("127.0.0.1", 1)
+    redis = at.service.exchange._migrations[0].store._redis
+    link = redis._link
+    assert status_of(at.ask(request("/", unknown))[0]) == 503
+    assert status_of(at.ask(request("/logout", old, ticket))[0]) == 200
+    wait_until(lambda: redis._link is not link, "it looks for the primary again")
+    linkis.redis.replicaof("NO", "ONE")
+    wait_until(lambda: linkis.used_ms(old) is None, "the end there")
+    wait_until(lambda: status_of(at.ask(request("/", unknown))[0]) == 200, "exchanges again")
+
+
+@pytest.mark.parametrize("kind", ["des", "aes-gcm"])
+def test_a_ticket_made_for_services_lets_nobody_in(gateway, origin, linkis, tmp_path, kind):  # noqa: F811
+    """Not at another gateway, not after a restart, not when its session is over."""
+    (tmp_path / "tokens.toml").write_text(TOKENS)
+    behind = answering_with(ANSWERS)(origin)
+
+    def start():
+        return gateway(
+            upstream=[{"name": "app", "servers": [behind.address], "linkis_ticket": kind}],
+            migration=[{"source": "linkis", "url": f"redis://{linkis.server.address}/0", "until": NEVER}],
+            routes=ROUTES,
+            tokens={"file": "tokens.toml"},
+            store={"lease_ms": LEASE_MS, "flush_interval_ms": 100},
+        )
+
+    at = start()
+    assert status_of(at.ask(request("/", None, None, f"Token-Code: {CODE}", "Token-User: bob"))[0]) == 200
+    (of_token,) = linkis.redis.hkeys(HASH)
+    ticket = ticket_in(at.ask(request("/login"))[0])
+    assert status_of(at.ask(request("/", None, ticket))[0]) == 200
+    (of_session,) = set(linkis.redis.hkeys(HASH)) - {of_token}
+    at.stop()
+    at = start()
+    for minted in (of_token, of_session):
+        assert status_of(at.ask(request("/", minted))[0]) == 401
+    assert status_of(at.ask(request("/", None, ticket))[0]) == 200
+    assert set(linkis.redis.hkeys(HASH)) == {of_token, of_session}  # made again, it is the same
+    assert status_of(at.ask(request("/logout", None, ticket))[0]) == 200
+    assert linkis.redis.hkeys(HASH) == [of_token]
+
+
+def test_an_old_store_that_hangs_holds_nobody_up_for_long(moving, linkis):  # noqa: F811
+    """All that wait fail with the first."""
+    at, _ = moving()
+    linkis.server.pause()
+    clients = [at.connect() for _ in range(100)]
+    try:
+        for number, client in enumerate(clients):
+            client.sendall(request("/", TICKETS.seal(f"user{number}", 1, "des")))
+        answers = [client.read_response() for client in clients]
+    finally:
+        linkis.server.resume()
+        for client in clients:
+            client.close()
+    # Who waits until the gateway gives up is parted from it.
+    assert {(status_of(head), fields_of(head).get(b"connection")) for head, _ in answers} == {(503, None)}

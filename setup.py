@@ -35,6 +35,8 @@ def switched_on(name: str) -> bool:
 
 
 compile_args = ["-O3", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
+# No tables for unwinding: C has no exceptions, and a debugger has its own in the debug information.
+compile_args += ["-fno-asynchronous-unwind-tables"]
 link_args: list[str] = []
 counted = switched_on("GCOV")
 

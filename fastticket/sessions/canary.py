@@ -34,6 +34,10 @@ from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.cache")
 
+#: The system's: a program that seeds Python's does not make all its processes act in step, nor does
+#: a fork.
+_random = random.SystemRandom()
+
 INTERVAL_S = 10.0  # 25 commands of Redis each time: within the budget of bench/store_load.py
 CLOCK_ERROR_MS = 1000  # of what a process takes for the store's time, at most
 REASON = re.compile(r"canary ([0-9]{1,16})")
@@ -46,7 +50,7 @@ def stored_canary(shard: int, shards: int, now_ms: int) -> StoredSession:
     names = (f"{CANARY}{number}" for number in itertools.count())
     principal = next(name for name in names if shard_of(name, shards) == shard)
     over_ms = now_ms - CLOCK_ERROR_MS
-    return StoredSession(encode_session_id(random.randbytes(16)), principal, over_ms, over_ms, 1, 1)  # noqa: S311
+    return StoredSession(encode_session_id(_random.randbytes(16)), principal, over_ms, over_ms, 1, 1)
 
 
 class Canary:
@@ -91,7 +95,7 @@ class Canary:
     async def _end_one(self) -> None:
         """StoreUnavailable."""
         shards, store = self._shards, self._shards.opened
-        number = random.randrange(store.shards)  # noqa: S311
+        number = _random.randrange(store.shards)
         session = stored_canary(number, store.shards, shards.now_ms())
         await store.create(session)
         # Whoever has ended it looks at that shard with each flush, as if it had a session there: a
@@ -110,7 +114,7 @@ class Canary:
             self._wait_again()
 
     def _wait_again(self) -> None:
-        self._due_s = _now_s() + INTERVAL_S * random.uniform(1.0, 1.5)  # noqa: S311
+        self._due_s = _now_s() + INTERVAL_S * _random.uniform(1.0, 1.5)
 
 
 def _now_s() -> float:

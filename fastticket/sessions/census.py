@@ -14,6 +14,10 @@ from fastticket.tasks import end
 
 log = logging.getLogger("fastticket.cache")
 
+#: The system's: a program that seeds Python's does not make all its processes act in step, nor does
+#: a fork.
+_random = random.SystemRandom()
+
 INTERVAL_S = 60.0
 LOOK_S = 1.0  # whether there was a gap
 
@@ -50,6 +54,6 @@ class Census:
 
     async def _pause(self) -> None:
         loop, gaps = asyncio.get_running_loop(), self._shards.gaps
-        due_s = loop.time() + INTERVAL_S * random.uniform(0.5, 1.5)  # noqa: S311
+        due_s = loop.time() + INTERVAL_S * _random.uniform(0.5, 1.5)
         while loop.time() < due_s and self._shards.gaps == gaps:  # noqa: ASYNC110 -- nobody tells of a gap
             await asyncio.sleep(LOOK_S)

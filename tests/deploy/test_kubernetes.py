@@ -69,7 +69,7 @@ def gateway(tmp_path, monkeypatch):
 def test_the_configuration_is_one_and_finds_its_files(gateway):
     (container,) = one("gateway.yaml", "Deployment")["spec"]["template"]["spec"]["containers"]
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
-    assert str(parser().parse_args(container["args"]).config) == mounts["config"]
+    assert [str(path) for path in parser().parse_args(container["args"]).config] == [mounts["config"]]
     assert gateway.ticket.keys == f"{mounts['keys']}/keys.toml"
     assert gateway.store.url.startswith("redis://")
 

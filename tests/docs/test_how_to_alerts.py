@@ -47,7 +47,10 @@ def samples(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gateway")
     server = Server(folder)
     application = subprocess.Popen(
-        [sys.executable, "-m", "whole.application"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", "whole.application"],
+        cwd=ROOT / "tests",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     try:
         port = int(application.stdout.readline())

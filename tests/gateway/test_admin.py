@@ -309,7 +309,7 @@ def test_what_a_client_may_ask(site):
     assert int(fields_of(head)[b"content-length"]) > 1000
     assert fields_of(head)[b"content-type"].startswith(b"text/plain; version=")
     assert at.page("/healthz?verbose")[0] == 200
-    assert at.page("/")[0] == 404
+    assert at.page("/nothing")[0] == 404
     assert at.page("/metrics/")[0] == 404
     head, _ = at.exchange(b"POST /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
     assert (status_of(head), fields_of(head)[b"allow"]) == (405, b"GET, HEAD")

@@ -114,6 +114,16 @@ async def _ask_all(clients: list[_Client], tickets: list[str]) -> dict[str, int]
     return seen
 
 
+async def _refused(clients: list[_Client], tickets: list[str]) -> set[str]:
+    """Those that are refused, however often 503 comes first."""
+    refused, waiting = set[str](), tickets
+    while waiting:
+        answers = await _ask_all(clients, waiting)
+        refused |= {ticket for ticket, status in answers.items() if status not in (200, 503)}
+        waiting = [ticket for ticket, status in answers.items() if status == 503]
+    return refused
+
+
 async def _run(folder: Path, server: Server, sites: list[Site], sessions: int) -> Outcome:
     keys = fastticket.Keyring.from_file(folder / "keys.toml")
     async with fastticket.TicketCache(f"redis://{server.address}/0", keys) as cache:
@@ -138,7 +148,7 @@ async def _run(folder: Path, server: Server, sites: list[Site], sessions: int) -
             break
     all_back_s = time.monotonic() - lost_s
     for each in clients:  # and what is so at the end
-        refused |= {t for t, status in (await _ask_all(each, active)).items() if status != 200}
+        refused |= await _refused(each, active)
         came_back |= {t for t, status in (await _ask_all(each, ended)).items() if status == 200}
     for client in itertools.chain(*clients):
         client.close()

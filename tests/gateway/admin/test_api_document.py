@@ -90,6 +90,8 @@ def test_everything_is_answered_as_it_says(operator):
     def check(case):
         response = case.call(base_url=operator.base_url, headers=operator.fields, timeout=30)
         asked.add((case.operation.label, response.status_code))
+        if response.status_code == 431:  # of any request, by its size: docs/reference/admin-api.md
+            return
         is_ruled = case.operation.definition.raw["operationId"] in RULED
         case.validate_response(response, excluded_checks=[positive_data_acceptance] if is_ruled else [])
 

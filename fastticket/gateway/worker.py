@@ -207,8 +207,6 @@ class Worker:
     async def stop(self) -> None:
         """Drain, then write every touch, then close."""
         await end(self._reloading, self._handing)
-        await self._canary.stop()
-        await self._census.stop()
         self._stop_taking()
         service = self._services.present
         # Inherited sockets outlive the gateway: the supervisor cannot replace them, nor its parent.
@@ -216,6 +214,8 @@ class Worker:
         await self._services.stop(outwaits=outlive and bool(service.listeners))
         if self._ticker:
             self._ticker.cancel()
+        await self._canary.stop()
+        await self._census.stop()
         if self._inquiries:
             await self._inquiries.stop()
         await self.register.leave()

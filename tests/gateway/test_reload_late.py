@@ -143,7 +143,7 @@ def test_what_was_handed_for_a_reload_that_was_given_up_does_not_go_along():
     """An entry that is older than the positions may be of a session whose end they have passed."""
     ours, theirs = channel_pair()
     process = WorkerProcess(0, ours, Slot(), None)
-    for part in (b"late", known := Known(0, [None]), b"entries", None):
+    for part in (b"late", known := Known(0, [None], [0]), b"entries", None):
         process._hear(Handed(part))
     assert process.handed == [known, b"entries"]
     assert process.has_handed

@@ -288,5 +288,8 @@ async def test_the_audience_changes_and_nobody_is_logged_out(fleet):
                 config["gateway"]["listen"] = [f"{site.address[0]}:{site.address[1]}"]
                 config["ticket"] |= {"audience": audience, "accept_audiences": accepted}
                 assert (await asyncio.to_thread(site.reload, config)).startswith("reloaded: ")
-                assert status_of(site.ask(get(old))[0]) == status_of_old
+                if status_of_old == 401:  # the worker before lets in for a moment longer who has knocked
+                    wait_until(lambda at=site: status_of(at.ask(get(old))[0]) == 401, "its end", BOUND_S)
+                else:
+                    assert status_of(site.ask(get(old))[0]) == 200
                 assert status_of(site.ask(get(new))[0]) == status_of_new

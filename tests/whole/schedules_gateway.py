@@ -133,7 +133,7 @@ async def worker_hangs(stage: Stage) -> None:
 @schedule()
 async def sqlite_disk_full(stage: Stage) -> None:
     """The disk under SQLite is full for a while: two gateways with two threads each."""
-    disk = await asyncio.to_thread(stage.small_disk, stage.scaled(16_384, 2048))
+    disk = await asyncio.to_thread(stage.small_disk, stage.scaled(16_384, 4096))
     if disk is None:
         stage.notes.append("not played: nothing can be mounted here")
         return

@@ -25,6 +25,7 @@ cdef class Admission(Exchange):
     cdef void _admit(self, uint32_t index) noexcept nogil
     cdef void _pass(self, uint32_t index) noexcept nogil
     cdef void _go_on(self, uint32_t index) noexcept nogil
+    cdef bint _lacks_old_ticket(self, uint32_t index) noexcept nogil
     cdef void _forward_now(self, uint32_t index) noexcept nogil
     cdef void _refused(self, uint32_t index, int verdict) noexcept nogil
     cdef bint _is_browser(self, uint32_t index) noexcept nogil

@@ -15,7 +15,7 @@ from fastticket.core.verdict cimport Verdict
 from fastticket.core.wire cimport FORMAT, SESSION_ID_AT
 from fastticket.dataplane.accesslog cimport NO_KEY
 from fastticket.dataplane.asks cimport AskKind, Question
-from fastticket.dataplane.conn cimport Conn, Endpoint, Preference, enter
+from fastticket.dataplane.conn cimport Conn, Endpoint, Preference, Request, enter
 from fastticket.dataplane.connections cimport Timer
 from fastticket.dataplane.endpoint cimport Front, find_original
 from fastticket.dataplane.forwarding cimport is_browser
@@ -177,15 +177,20 @@ cdef class Admission(Exchange):
 
     cdef inline void _go_on(self, uint32_t index) noexcept nogil:
         """Forward a request that may pass, or tell the gateway that asks about it."""
-        cdef Conn *c = &self.conns[index]                   # admitted by a token, it has no session
-        if c.request.endpoint:
+        if self.conns[index].request.endpoint:
             self._answer_identity(index)
-        elif is_rare(self.routes.table[c.request.route].wants_old_ticket, 0) and c.request.is_admitted \
-                and c.request.checked.raw[0] == FORMAT \
-                and self.forwarding.minted.find(c.request.checked.raw + SESSION_ID_AT).size == 0:
+        elif is_rare(self.routes.table[self.conns[index].request.route].wants_old_ticket, 0) and self._lacks_old_ticket(index):
             self._wait_for_verdict(index, AskKind.MINT)
         else:
             self._forward(index)
+
+    cdef bint _lacks_old_ticket(self, uint32_t index) noexcept nogil:
+        """Whether the other system's ticket for this session, which the upstream wants, has to be
+        made first. A request that a token admitted has no session.
+        """
+        cdef const Request *request = &self.conns[index].request
+        return request.is_admitted and request.checked.raw[0] == FORMAT \
+            and self.forwarding.minted.find(request.checked.raw + SESSION_ID_AT).size == 0
 
     cdef void _forward_now(self, uint32_t index) noexcept nogil:
         """Forward a request that was pending. Whether it is admitted may have changed meanwhile: it

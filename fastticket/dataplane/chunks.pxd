@@ -23,8 +23,8 @@ cdef enum ChunkState:
 cdef struct Chunks:
     # Where a reader is in one chunked body. All zero at its beginning.
     ChunkState state
-    bint is_blank               # in an extension: the last octet was white space
-    bint may_begin              # in an extension: before that came `;` or `=`
+    uint8_t is_blank            # 0 or 1: in an extension: the last octet was white space
+    uint8_t may_begin           # 0 or 1: in an extension, before that came `;` or `=`
     uint32_t line_bytes         # of the size line so far, or of the trailer section
     uint32_t extension_bytes    # of all extensions so far; the caller bounds them
     uint64_t left               # data of the chunk that is still to come

@@ -28,11 +28,11 @@ cdef struct Frames:
     # What one side of a tunnel sends. All zero at its beginning.
     FrameState state
     uint8_t due                 # octets of LENGTH or MASK that are still to come
-    bint is_masked
+    uint8_t is_masked           # 0 or 1, as those that follow
+    uint8_t is_control          # the frame under way is a control frame (RFC 6455, 5.5)
+    uint8_t has_closed          # a Close frame has begun
+    uint8_t has_data            # octets of a data frame have passed; the caller sets it back
     uint64_t left               # payload that is still to come
-    bint is_control             # the frame under way is a control frame (RFC 6455, 5.5)
-    bint has_closed             # a Close frame has begun
-    bint has_data               # octets of a data frame have passed; the caller sets it back
 
 
 cdef inline void follow(Frames *frames, const uint8_t *at, uint32_t count) noexcept nogil:

@@ -62,6 +62,14 @@ class Upstreams:
     def set_health(self, number: int, address: _Server, is_well: bool, now_ms: int | None = None) -> None:
         """Note what a health check found."""
 
+    def unreached(self, number: int, within_ms: int, now_ms: int | None = None) -> list[_Server]:
+        """The servers of a group that failed last, and whose pause is over in `within_ms`."""
+
+    def knocked(self, number: int, address: _Server, reason: int, now_ms: int | None = None) -> None:
+        """Note whether a server took a connection: an errno, or 0. Nothing happens if the group has
+        no such server now.
+        """
+
     def state(self, now_ms: int | None = None) -> list[dict[str, Any]]:
         """A dictionary for each server: `group`, `server`, `state` ("up", "down"), `active` and
         `idle` connections, and `queued` requests of its group. A second address that is not in use

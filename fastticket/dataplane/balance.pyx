@@ -16,9 +16,12 @@ Rules of this file
   passes the turn on. The one that is next is woken by its bell.
 - A group's servers can be replaced at any time. A server that stays keeps its slot. A server that
   goes is retired: it gets no new request, and its slot is free when its last connection has ended.
-- A server is down while it is paused because it refused a connection or gave FAULTS_MAX bad answers
-  in a row (passive), and while its last health check failed (active). If all servers of a group are
-  down, all are tried: a wrong guess must not become an outage.
+- A server is down from when it refused a connection, or gave FAULTS_MAX bad answers in a row, until
+  it takes a connection (passive), and while its last health check failed (active). It gets no
+  request while it is paused, which is a part of that time. If all servers of a group are paused or
+  fail their checks, all are tried: a wrong guess must not become an outage.
+- Once its pause is over, whoever comes first may find out whether it is up: a request, or the
+  control plane, which knocks (`unreached`, `knocked`).
 - A server that comes back gets a growing part of its share for `slow_return_ms`, so that cold
   caches are not overrun.
 - Consistent hashing is rendezvous hashing: a key belongs to the server with the highest draw for
@@ -280,6 +283,30 @@ cdef class Upstreams:
                 self.servers[slot].returned_ms = at_ms
         self.let_go()
 
+    def unreached(self, int number, int64_t within_ms, now_ms=None):
+        cdef int64_t until_ms = within_ms + (_now_ms() if now_ms is None else now_ms)
+        cdef Group *group = self._group(number)
+        cdef const Server *at
+        cdef uint16_t i
+        cdef bint is_due
+        found = []
+        for i in range(group.count):
+            at = &self.servers[group.members[i]]
+            self.hold()
+            is_due = at.failures > 0 and at.down_until_ms <= until_ms
+            self.let_go()
+            if is_due:
+                found.append(self.names[group.members[i]])
+        return found
+
+    def knocked(self, int number, address, int reason, now_ms=None):
+        cdef int slot = self._slot_of(self._group(number), address)
+        cdef int64_t at_ms = _now_ms() if now_ms is None else now_ms
+        if slot >= 0 and reason:
+            self.failed(<uint16_t>slot, at_ms, reason)
+        elif slot >= 0:
+            self.connected(<uint16_t>slot, at_ms)
+
     def state(self, now_ms=None):
         cdef int64_t at_ms = _now_ms() if now_ms is None else now_ms
         cdef Server at
@@ -300,7 +327,7 @@ cdef class Upstreams:
                 found.append({
                     "group": number,
                     "server": server_text(self.names[self.groups[number].members[i]]),
-                    "state": "down" if at.is_sick or at.down_until_ms > at_ms else "up",
+                    "state": "down" if at.is_sick or at.failures else "up",
                     "active": at.active_count,
                     "idle": max(0, <int>at.open_count - <int>at.active_count),
                     "queued": queued,

@@ -95,7 +95,7 @@ async def fault_of(server: Server, upstream: UpstreamSettings) -> str:
     writer = None
     try:
         async with asyncio.timeout(upstream.health_timeout_s):
-            reader, writer = await _connect(server)
+            reader, writer = await connect(server)
             host = upstream.health_host or ("localhost" if isinstance(server, str) else server_text(server))
             writer.write(f"GET {upstream.health_path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
             raw = await reader.readuntil(b"\r\n\r\n")
@@ -116,7 +116,8 @@ async def fault_of(server: Server, upstream: UpstreamSettings) -> str:
     return "" if 200 <= head["status"] < 400 else f"status {head['status']}"
 
 
-async def _connect(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def connect(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """OSError."""
     if isinstance(server, str):
         return await asyncio.open_unix_connection(server, limit=HEAD_BYTES_MAX)
     return await asyncio.open_connection(*server, limit=HEAD_BYTES_MAX)

@@ -284,7 +284,11 @@ def _store_servers(notes: Iterable[Mapping[str, Any]]) -> Metric:
 
 def _upstreams(notes: Iterable[Mapping[str, Any]]) -> Iterator[Metric]:
     labels = ["upstream", "server"]
-    up = GaugeMetricFamily("fastticket_upstream_up", "1 if the server is up for every worker.", labels=labels)
+    up = GaugeMetricFamily(
+        "fastticket_upstream_up",
+        "1 if the server is up for every worker. One that failed is down until it takes a connection.",
+        labels=labels,
+    )
     active = GaugeMetricFamily(
         "fastticket_upstream_active_requests", "Requests that the server has now.", labels=labels
     )

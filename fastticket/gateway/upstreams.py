@@ -1,5 +1,5 @@
 """The servers of the upstreams, which the data plane only gets by address: names are looked up,
-again every `resolve_interval_s`, and health checks run.
+again every `resolve_interval_s`, health checks run, and servers that are down are knocked at.
 
 Each address of a name is a server. For a name with addresses of IPv4 and IPv6, those of IPv6 are
 fallbacks: a server that listens on both is one, and the data plane uses the fallbacks while none of
@@ -21,6 +21,7 @@ from fastticket.gateway.addresses import Address, Server, is_numeric
 from fastticket.gateway.drains import Found, Place, left_of, texts_of
 from fastticket.gateway.health import HealthChecks
 from fastticket.gateway.inheritance import Start
+from fastticket.gateway.knocking import Knocking
 from fastticket.gateway.lookups import UnresolvedName, fallbacks_of, look_up, look_up_aside
 from fastticket.gateway.settings import Config, UpstreamSettings
 from fastticket.tasks import end
@@ -45,6 +46,7 @@ class UpstreamGroups:
         """
         self.upstreams = Upstreams()
         self._groups = [UpstreamGroup(self.upstreams, config, each, known, drained) for each in config.upstream]
+        self._knocking = Knocking(self.upstreams, len(self._groups))
 
     async def start(self, start: Start = Start.FIRST) -> None:
         """As `UpstreamGroup.start`, all at once. ConfigError, at a reload."""
@@ -53,9 +55,11 @@ class UpstreamGroups:
             await asyncio.gather(*starting)
         finally:
             await end(*(each for each in starting if not each.done()))  # what one has raised is raised here, not logged
+        self._knocking.start()
 
     async def stop(self) -> None:
-        """End lookups and health checks."""
+        """End lookups, health checks and knocking."""
+        await self._knocking.stop()
         for group in self._groups:
             await group.stop()
 

@@ -2,6 +2,7 @@
 costs.
 """
 
+import errno
 from collections import Counter
 
 import pytest
@@ -147,6 +148,26 @@ def test_a_server_that_was_reached_begins_anew():
     report(upstreams, 0, A, "failed", 200)
     assert set(turns(upstreams, 4, 1199)) == {NAMES[B]}
     assert NAMES[A] in turns(upstreams, 4, 1200)
+
+
+def test_a_server_that_failed_is_down_until_it_takes_a_connection():
+    """And is to be knocked at whenever its pause is over."""
+    upstreams = group_of([A, B])
+
+    def state(now_ms):
+        return upstreams.state(now_ms)[0]["state"]
+
+    assert upstreams.unreached(0, 10_000, 1) == []
+    report(upstreams, 0, A, "failed", 1)
+    assert (upstreams.unreached(0, 0, 1000), upstreams.unreached(0, 0, 1001)) == ([], [A])
+    assert upstreams.unreached(0, 250, 751) == [A]
+    assert state(60_000) == "down"  # nobody has tried it
+    upstreams.knocked(0, A, errno.ECONNREFUSED, 1001)
+    assert (upstreams.unreached(0, 0, 3000), upstreams.unreached(0, 0, 3001)) == ([], [A])
+    assert turns(upstreams, 4, 3000) == [NAMES[B]] * 4
+    upstreams.knocked(0, A, 0, 3001)
+    assert (state(3001), upstreams.unreached(0, 10_000, 3001)) == ("up", [])
+    upstreams.knocked(0, ("127.0.0.1", 99), errno.ECONNREFUSED)  # of a server that has left meanwhile
 
 
 def test_no_pause_is_longer_than_ten_seconds():

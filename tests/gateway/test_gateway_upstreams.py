@@ -143,6 +143,39 @@ def test_a_server_has_no_more_at_once_than_it_may_and_the_rest_waits_in_order(ga
     assert (gate.most, gate.served) == (2, 6)
 
 
+def accept_request(listener):
+    """The next connection with a request, whose head was read. The gateway may have knocked
+    before.
+    """
+    while True:
+        connection = Client(fileno=listener.accept()[0].detach())
+        with contextlib.suppress(EOFError):
+            connection.read_head()
+            return connection
+        connection.close()
+
+
+def test_a_server_that_is_back_is_up_although_nobody_asks_for_it(gateway):
+    """And until then it is down, also between two attempts."""
+    with socket.socket() as back:
+        back.bind(("127.0.0.1", 0))  # and does not listen: it refuses
+        at = gateway(**upstream(f"127.0.0.1:{back.getsockname()[1]}"))
+
+        def state():
+            return at.call(at.worker.proxy.upstreams.state)[0]["state"]
+
+        def has_longer_pause():
+            seen.add(state())
+            return not at.call(at.worker.proxy.upstreams.unreached, 0, 1500)
+
+        assert status_of(at.ask(GET)[0]) == 502
+        seen = set()
+        wait_until(has_longer_pause, "it has refused once more")
+        assert seen == {"down"}
+        back.listen()
+        wait_until(lambda: state() == "up", "it is up")
+
+
 def test_who_waits_is_served_by_a_server_that_comes_back(gateway, origin):
     """The other one is busy all the time, so nothing becomes free; but the pause of the one that
     refused is over.
@@ -158,8 +191,7 @@ def test_who_waits_is_served_by_a_server_that_comes_back(gateway, origin):
             wait_until(lambda: at.call(at.worker.proxy.upstreams.state)[0]["queued"] == 1, "one waits")
             back.listen()
             back.settimeout(BOUND_S)
-            with Client(fileno=back.accept()[0].detach()) as connection:
-                connection.read_head()
+            with accept_request(back) as connection:
                 connection.sendall(OK)
                 assert status_of(waiting.read_response()[0]) == 200
             gate.open()

@@ -79,6 +79,10 @@ EXAMPLES: Mapping[str, Sequence[tuple[str, str]]] = {
             "fastticket migrate oauth2-proxy oauth2-proxy.cfg --out ours.toml",
             "and what has no counterpart, a line each",
         ),
+        (
+            "fastticket migrate oauth2-proxy oauth2-proxy.cfg --alpha-config alpha.yaml",
+            "both files, if it was started with both",
+        ),
     ],
     "copy": [
         (f"fastticket copy {CONFIG} --mirror sqlite:///mirror.db", "again and again, if it was killed"),

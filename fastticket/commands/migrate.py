@@ -43,6 +43,7 @@ PROGRESS_HELP = "where it is written down what is done (default: migrate-SOURCE.
 IDLE_HELP = "idle timeout there, where a session does not say its own (%(default)s)"
 ABSOLUTE_HELP = "absolute lifetime from the login on, where a session does not say its own; 0: none (%(default)s)"
 CRYPT_KEY_HELP = "a file with wds.linkis.crypt.key (default: the key that everybody has)"
+ALPHA_HELP = "the alpha configuration, in YAML, beside oauth2-proxy.cfg or alone"
 CSV_HELP = "an export of the table SPRING_SESSION as CSV, with the names of the columns in its first line"
 
 
@@ -92,7 +93,8 @@ def _starsessions(command: argparse.ArgumentParser) -> None:
 
 
 def _oauth2_proxy(command: argparse.ArgumentParser) -> None:
-    command.add_argument("file", type=Path, metavar="FILE", help="oauth2-proxy.cfg")
+    command.add_argument("file", type=Path, metavar="FILE", nargs="?", help="oauth2-proxy.cfg")
+    command.add_argument("--alpha-config", type=Path, metavar="FILE", help=ALPHA_HELP)
     command.add_argument("--out", type=Path, metavar="FILE", help="a new file for ours (default: standard output)")
     add_json(command)
     command.set_defaults(run=_translate)
@@ -248,11 +250,10 @@ async def _import(name: str, source: Source, config: Config, options: argparse.N
 
 
 def _translate(options: argparse.Namespace) -> int:
-    try:
-        text = options.file.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{options.file}: {error}") from None
-    made = translate(text, str(options.file))
+    if not options.file and not options.alpha_config:
+        raise ConfigError("name oauth2-proxy.cfg, or --alpha-config with the other file, or both")
+    alpha = (_text_of(options.alpha_config), str(options.alpha_config)) if options.alpha_config else None
+    made = translate(_text_of(options.file) if options.file else "", str(options.file or ""), alpha)
     if options.out:
         _write_new(options.out, made.toml)
     if options.json:
@@ -261,10 +262,18 @@ def _translate(options: argparse.Namespace) -> int:
         return 0
     if not options.out:
         print(terminal.toml_text(made.toml))
-    for number, key, ours, note in made.lines:
+    for file, number, key, ours, note in made.lines:
         became = ours or "no counterpart"
-        print(f"{options.file}:{number}: {key}: {became}{f'; {note}' if note else ''}", file=sys.stderr)
+        print(f"{file}:{number}: {key}: {became}{f'; {note}' if note else ''}", file=sys.stderr)
     return 0
+
+
+def _text_of(path: Path) -> str:
+    """ConfigError."""
+    try:
+        return path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _write_new(path: Path, text: str) -> None:

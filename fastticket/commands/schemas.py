@@ -172,14 +172,15 @@ SCHEMAS: Mapping[str, tuple[str, Schema]] = {
     "import": ("", IMPORTED),
     **{f"migrate {source}": ("", MIGRATED) for source in ("linkis", "spring", "flask-session", "starsessions")},
     "migrate oauth2-proxy": (
-        "A line of their file each.",
+        "A line of their files each.",
         members(
             {
                 "configuration": {**TEXT, "description": "TOML"},
                 "lines": list_of(
                     members(
                         {
-                            "number": {**COUNT, "description": "0: not found"},
+                            "file": TEXT,
+                            "number": {**COUNT, "description": "of its line; 0: not found"},
                             "key": TEXT,
                             "ours": {**TEXT, "description": "empty: it has no counterpart"},
                             "note": TEXT,

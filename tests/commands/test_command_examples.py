@@ -46,6 +46,7 @@ def test_the_others_succeed(commands, tmp_path, redis_server):
     with operators_site(tmp_path) as site:
         (tmp_path / "sessions.csv").write_text(f"{','.join(COLUMNS)}\n")
         (tmp_path / "oauth2-proxy.cfg").write_text('http_address = "127.0.0.1:4180"\n')
+        (tmp_path / "alpha.yaml").write_text("server:\n  bindAddress: 127.0.0.1:4180\n")
         ticket = issue(commands, tmp_path)
         use(site, ticket)
         for name, examples in EXAMPLES.items():

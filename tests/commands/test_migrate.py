@@ -222,12 +222,28 @@ def test_oauth2_proxys_configuration(folder, capsys):
     assert main(["migrate", "oauth2-proxy", "oauth2-proxy.cfg", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     jsonschema.validate(report, schema_of("migrate oauth2-proxy"))
-    assert [line["number"] for line in report["lines"]] == [1, 2]
-    assert main(["migrate", "oauth2-proxy", "none.cfg"]) == 2
+    assert [(line["file"], line["number"]) for line in report["lines"]] == [("oauth2-proxy.cfg", n) for n in (1, 2)]
+    (folder / "alpha.yaml").write_text("metricsServer: {bindAddress: ':9100'}\nproviders: [{clientSecret: hush}]\n")
+    alpha = ["migrate", "oauth2-proxy", "--alpha-config", "alpha.yaml"]
+    assert main([*alpha, "--out", "alone.toml"]) == 0
+    shown = capsys.readouterr().err
+    assert "alpha.yaml:1: metricsServer.bindAddress: [gateway] admin" in shown
+    assert "hush" not in shown
+    assert main(["check-config", "--config", "alone.toml"]) == 0
+    for wrong in (["none.cfg"], []):
+        assert main(["migrate", "oauth2-proxy", *wrong]) == 2
 
 
-def test_other_commands_need_no_library_of_migrations():
-    forbid = "import sys; sys.modules['cryptography'] = sys.modules['msgpack'] = None; "
-    run = "from fastticket.commands.cli import main; main(['migrate', 'linkis', '--from', 'redis://127.0.0.1:1', '--store', 'x'])"
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["linkis", "--from", "redis://127.0.0.1:1", "--store", "x"],
+        ["oauth2-proxy", "--alpha-config", __file__],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_other_commands_need_no_library_of_migrations(arguments):
+    forbid = "import sys; sys.modules['cryptography'] = sys.modules['msgpack'] = sys.modules['yaml'] = None; "
+    run = f"from fastticket.commands.cli import main; main({['migrate', *arguments]!r})"
     done = subprocess.run([sys.executable, "-c", forbid + run], capture_output=True, text=True, timeout=60, check=False)
     assert "fastticket[migration]" in done.stderr

@@ -1,4 +1,4 @@
-"""oauth2-proxy's configuration file becomes ours."""
+"""oauth2-proxy's configuration becomes ours: its file in TOML, its alpha configuration in YAML."""
 
 import re
 import tomllib
@@ -7,11 +7,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fastticket.dataplane.fieldnames import KNOWN
 from fastticket.errors import ConfigError
 from fastticket.gateway.exemption import Exemption
 from fastticket.gateway.reader import read_config
-from fastticket.moving.sources.oauth2_proxy import CARRIED, _toml, translate
+from fastticket.gateway.rules import ADDABLE
+from fastticket.moving.sources.oauth2_proxy import CARRIED, translate
+from fastticket.moving.sources.oauth2_proxy_alpha import ALPHA_INSTEAD, VALUES_MAX
 from fastticket.moving.sources.oauth2_proxy_left import LEFT
+from fastticket.moving.sources.oauth2_proxy_ours import NOT_SET_BY_ROUTES, toml_value
 
 FILE = """\
 ## a usual one
@@ -110,7 +114,9 @@ def test_redis_is_the_one_that_it_was(tmp_path, text, url):
     assert "hush" not in str(made)
 
 
-@pytest.mark.parametrize("text", ["upstreamConfig:\n  upstreams:\n", "a = ", "a = 1\na = 2"])
+@pytest.mark.parametrize(
+    "text", ["upstreamConfig:\n  upstreams:\n", "a = ", "a = 1\na = 2", f"a = {'9' * 5000}", "a=" + "[" * 5000]
+)
 def test_what_is_no_such_file_is_said(text):
     with pytest.raises(ConfigError, match=r"x\.cfg: "):
         translate(text, "x.cfg")
@@ -118,6 +124,145 @@ def test_what_is_no_such_file_is_said(text):
 
 def test_no_setting_is_told_twice():
     assert not set(CARRIED) & set(LEFT)
+    assert set(CARRIED) >= ALPHA_INSTEAD
+
+
+def test_the_fields_that_a_route_cannot_set_are_those_of_the_gateway():
+    assert set(KNOWN) - ADDABLE == NOT_SET_BY_ROUTES
+
+
+def test_what_a_client_says_of_its_user_is_not_believed(tmp_path):
+    config = loaded(translate('set_xauthrequest = true\nupstreams=["http://a/", "http://b/x"]', "x").toml, tmp_path)
+    assert config.gateway.identity_header == "X-Auth-Request-User"
+    for route in config.route:
+        assert {"X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Groups"} <= set(route.request_headers)
+        assert set(route.request_headers.values()) == {""}
+
+
+# ------------------------------------------------------------------------------- alpha
+
+ALPHA = """\
+upstreamConfig:
+  proxyRawPath: true
+  upstreams:
+    - {id: shop, path: /, uri: "http://127.0.0.1:8080", timeout: 90s, passHostHeader: true}
+    - id: api
+      path: /api/
+      uri: http://10.0.0.7:9000/base
+    - {id: exact, path: /api, uri: "http://10.0.0.8"}
+    - {id: secure, path: /secure/, uri: "https://secure.test", insecureSkipTLSVerify: true}
+    - {id: static, path: /ok, static: true, staticCode: 202}
+    - id: moved
+      path: ^/old/(.*)$
+      rewriteTarget: /new/$1
+      uri: http://127.0.0.1:8080
+    - {id: env, path: /env/, uri: "http://${HOST}"}
+injectRequestHeaders:
+- name: X-Remote-User
+  values:
+  - claimSource: {claim: user}
+- {name: X-Forwarded-Email, values: [{claim: email}]}
+- name: Authorization
+  values:
+  - claim: user
+    basicAuthPassword: {value: hush-hush}
+- {name: X-Key, preserveRequestValue: true, values: [{value: aHVzaC1odXNo}]}
+injectResponseHeaders:
+- {name: X-Auth-Request-User, values: [{claim: user}]}
+Server:
+  BindAddress: 0.0.0.0:4180
+  SecureBindAddress: :4443
+  TLS: {Key: {fromFile: /hush-hush}}
+metricsServer: {bindAddress: ":9100"}
+providers:
+- id: oidc
+  provider: oidc
+  clientID: shop
+  clientSecret: hush-hush
+  allowedGroups: [staff]
+  oidcConfig: {issuerURL: "https://id.test"}
+frobnicate: hush-hush
+"""
+
+
+def alpha(text, beside="", source="x.cfg"):
+    return translate(beside, source, (text, "alpha.yaml"))
+
+
+def test_the_alpha_configuration_becomes_ours_and_every_value_is_told(tmp_path):
+    made = alpha(ALPHA, 'upstreams = ["http://other"]\nhttp_address = ":1"\nskip_auth_routes = ["^/static/"]')
+    config = loaded(made.toml, tmp_path)
+    assert (config.gateway.listen, config.gateway.admin) == (["0.0.0.0:4180"], "127.0.0.1:9100")
+    assert (config.gateway.identity_header, config.gateway.auth_path) == ("X-Remote-User", "/oauth2/auth")
+    assert {upstream.name: upstream.servers for upstream in config.upstream} == {
+        "shop": ["127.0.0.1:8080"],
+        "api": ["10.0.0.7:9000"],
+    }
+    routes = {route.path: route for route in config.route}
+    assert (routes["/"].timeouts, routes["/api"].timeouts) == ({"upstream_first_byte": 90.0}, {})
+    assert Exemption(routes["/api"].exempt).covers(b"/static/a")
+    assert routes["/"].request_headers == {"X-Forwarded-Email": ""}
+    assert set(routes) == {"/", "/api", "/login"}
+    report = {line.key: line for line in made.lines}
+    assert [line.file for line in made.lines] == ["x.cfg"] * 3 + ["alpha.yaml"] * (len(made.lines) - 3)
+    values = [number for number, line in enumerate(ALPHA.splitlines(), 1) if re.search(r": [^ ]", line)]
+    assert {line.number for line in made.lines if line.file == "alpha.yaml"} == set(values)
+    for key, words in {
+        "upstreams": "in its place",
+        "upstreamConfig.upstreams[2].uri": "/api, here the same as /api/",
+        "upstreamConfig.upstreams[3].uri": "not carried over: https",
+        "upstreamConfig.upstreams[4].static": "static answers",
+        "upstreamConfig.upstreams[5].rewriteTarget": "not rewritten",
+        "upstreamConfig.upstreams[6].path": "variable of the environment",
+        "injectRequestHeaders[2].name": "a client sends in it goes on",
+        "injectRequestHeaders[3].values[0].value": "not repeated",
+        "Server.TLS.Key.fromFile": "TLS",
+        "providers[0].allowedGroups[0]": "who may log in",
+        "providers[0].clientSecret": "login",
+        "frobnicate": "not known",
+    }.items():
+        assert words in report[key].note, key
+        assert not report[key].ours
+    assert "aHVz" not in str(made)
+    assert "hush" not in str(made)
+
+
+def test_a_gateway_in_front_that_asks_goes_on_asking(tmp_path):
+    text = (
+        "injectResponseHeaders: [{name: X-User, values: [{claim: user}]}]\nupstreams: [{id: a, path: /, static: true}]"
+    )
+    config = loaded(alpha(text, 'proxy_prefix = "/p/"').toml, tmp_path)
+    assert (config.gateway.auth_path, config.gateway.identity_header) == ("/p/auth", "X-User")
+
+
+BOMB = "a: &a [x, x]\n" + "".join(
+    f"{n}: &{n} [*{p}, *{p}, *{p}, *{p}]\n" for p, n in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("providers:\n- clientSecret: 'hush", "line 2: not YAML"),
+        ("providers: *hush", "line 1: not YAML: found undefined alias '…'"),
+        ("a: !hush!x hush", "line 1: not YAML"),
+        ("- a", "it has no keys"),
+        ("a: 1\nA: 2", "line 2: A is there twice"),
+        ("a: &a {b: 1}\nc: {<<: *a}", "line 2: << is not read"),
+        ("? [a]\n: b", "line 1: a key must be a text"),
+        ("a: &a [*a]", "line 1: values within values are too deep"),
+        ("a: " + "[" * 5000, "too deep"),
+        ('a: "\\UFFFFFFFF"', "not YAML"),
+        (BOMB, f"more than {VALUES_MAX} values"),
+        ("#" * 300_000, "characters"),
+    ],
+)
+def test_what_is_no_alpha_configuration_is_said_without_its_text(text, why):
+    with pytest.raises(ConfigError, match=rf"^alpha\.yaml: .*{re.escape(why)}") as error:
+        alpha(text)
+    assert "hush" not in str(error.value)
+    assert error.value.__cause__ is None
+    assert error.value.__suppress_context__ or error.value.__context__ is None
 
 
 values = st.one_of(
@@ -129,9 +274,13 @@ values = st.one_of(
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([*CARRIED, "cookie_secret", "?"]), values, max_size=5))
 @example({"cookie_expire": "1h1"})
+@example({"cookie_expire": "9" * 400 + "h"})
+@example({"upstream_timeout": 10**400})
+@example({"upstreams": ["http://a/x", "http://b/x/"]})
 def test_whatever_a_value_is_there_is_a_report_and_toml(table):
     text = "".join(
-        f"{_toml(key)} = {_toml(value) if not isinstance(value, dict) else '{a = 1}'}\n" for key, value in table.items()
+        f"{toml_value(key)} = {toml_value(value) if not isinstance(value, dict) else '{a = 1}'}\n"
+        for key, value in table.items()
     )
     made = translate(text, "x")
     assert [line.key for line in made.lines if line.key in table] == [line.key for line in made.lines]

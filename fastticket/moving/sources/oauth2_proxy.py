@@ -1,10 +1,13 @@
-"""oauth2-proxy's configuration file as one of ours, and line by line what has no counterpart.
+"""oauth2-proxy's configuration as ours, and line by line what has no counterpart.
 
 oauth2-proxy is a gateway that logs users in at an identity provider. The gateway part is carried
 over: addresses, upstreams, paths without a login, the cookie, Redis. The login is not: here an
 application logs in (docs/how-to/from-oauth2-proxy.md). Its sessions are sealed by a secret that is
 in the users' cookies alone, so none can be read from Redis; the gateway exchanges each when its
 cookie comes.
+
+It has two files: this one is for TOML (`--config`), oauth2_proxy_alpha.py for YAML
+(`--alpha-config`), which takes the place of some settings of the first.
 
 Rules of this file
 - What is not carried over is never less strict: a rule that opens a path and is not understood
@@ -16,35 +19,26 @@ Rules of this file
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import re2
-
 from fastticket.errors import ConfigError
+from fastticket.moving.sources.oauth2_proxy_alpha import ALPHA_INSTEAD, take_alpha
 from fastticket.moving.sources.oauth2_proxy_left import LEFT
+from fastticket.moving.sources.oauth2_proxy_ours import Line, Ours, is_expression, seconds
 
 LINE = re.compile(r"\s*([A-Za-z0-9_]+)\s*=")
-DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s)")
-UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 ROUTE_RULE = re.compile(r"([A-Za-z]+)=(?!=)(.*)", re.DOTALL)
 NOT_A_METHOD = re.compile(r"[A-Za-z]+!=")
-EVERYWHERE = "0.0.0.0"  # noqa: S104 -- as theirs
 REDIS_PORT, SENTINEL_PORT = 6379, 26379
-
-
-class Line(NamedTuple):
-    """What became of a setting of theirs. `ours` is empty where there is no counterpart."""
-
-    number: int  #: of the line in their file, from 1
-    key: str
-    ours: str
-    note: str
+#: Who a user is, as upstreams of oauth2-proxy read it: theirs to fill in, and no client's.
+FILLED_IN = (
+    *("X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Groups", "X-Forwarded-Preferred-Username"),
+    "X-Forwarded-Access-Token",
+)
 
 
 class Translation(NamedTuple):
@@ -54,21 +48,29 @@ class Translation(NamedTuple):
     lines: list[Line]
 
 
-def translate(text: str, source: str) -> Translation:
-    """Their file as ours. ConfigError: it is not TOML, or is the alpha configuration in YAML."""
+def translate(text: str, source: str, alpha: tuple[str, str] | None = None) -> Translation:
+    """Their file as ours. `alpha`: the text of the alpha configuration beside it, and its name.
+    ConfigError: one is not what it should be, or the library for YAML is missing.
+    """
     try:
         table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # int() and deep nesting raise them through tomllib
         if re.search(r"^\w+:\s*$", text, re.MULTILINE):
             raise ConfigError(
-                f"{source}: seems to be YAML, the alpha configuration, which is not read; its upstreams go under "
-                "[[upstream]] and [[route]], its injectRequestHeaders under identity_header"
+                f"{source}: seems to be YAML, the alpha configuration: name it with --alpha-config"
             ) from None
         raise ConfigError(f"{source}: {error}") from None
-    made = _Making(table, _line_numbers(text))
+    ours = Ours(str(table.get("proxy_prefix", "/oauth2")).rstrip("/"))
+    made = _Making(ours, table, source, _line_numbers(text), has_alpha=alpha is not None)
     for key in table:
         made.take(key)
-    return Translation(made.toml(source), sorted(made.lines))
+    lines = sorted(made.lines)
+    if alpha is None:
+        for field in FILLED_IN:
+            ours.empty(field)
+        return Translation(ours.toml([source]), lines)
+    lines += take_alpha(ours, *alpha)
+    return Translation(ours.toml([*([source] if table else []), alpha[1]]), lines)
 
 
 def _line_numbers(text: str) -> dict[str, int]:
@@ -80,24 +82,24 @@ def _line_numbers(text: str) -> dict[str, int]:
 
 
 class _Making:
-    """Our tables, while they are filled."""
+    """Our tables, while the settings of their file are carried over."""
 
-    def __init__(self, table: Mapping[str, Any], numbers: Mapping[str, int]) -> None:
+    def __init__(
+        self, ours: Ours, table: Mapping[str, Any], source: str, numbers: Mapping[str, int], *, has_alpha: bool
+    ) -> None:
         self.lines: list[Line] = []
+        self._ours = ours
         self._table = table
+        self._source = source
         self._numbers = numbers
-        self._gateway: dict[str, Any] = {"identity_header": "X-Forwarded-User", "login_url": "/login"}
-        self._ticket: dict[str, Any] = {"keys": "keys.toml"}
-        self._store: dict[str, Any] = {"url": "sqlite:///fastticket.db"}
-        self._timeouts: dict[str, Any] = {}
-        self._servers: list[tuple[str, str]] = []  # path, server
-        self._open: list[tuple[str, str]] = []  # method or "", expression
-        self._lets_preflights_pass = False
+        self._has_alpha = has_alpha
 
     def take(self, key: str) -> None:
         """Carry a setting over, or say why not."""
         value, number = self._table[key], self._numbers.get(key, 0)
-        if key in CARRIED:
+        if self._has_alpha and key in ALPHA_INSTEAD:
+            ours, note = "", "the alpha configuration says it in its place; oauth2-proxy does not start with both"
+        elif key in CARRIED:
             try:
                 ours, note = CARRIED[key](self, _checked(key, value))
             except ValueError:
@@ -106,13 +108,12 @@ class _Making:
             ours, note = "[store] url", "see redis_connection_url"
         else:
             ours, note = "", LEFT.get(key, "not known here: look up what it was for")
-        self.lines.append(Line(number, key, ours, note))
+        self.lines.append(Line(self._source, number, key, ours, note))
 
     # --- one setting each: which of ours it became, and a note
 
     def http_address(self, value: str) -> tuple[str, str]:
-        address = value.removeprefix("http://").replace("unix://", "unix:")
-        self._gateway["listen"] = [f"{EVERYWHERE}{address}" if address.startswith(":") else address]
+        self._ours.listen_at(value)
         return "[gateway] listen", ""
 
     def reverse_proxy(self, value: bool) -> tuple[str, str]:
@@ -124,8 +125,7 @@ class _Making:
     def set_xauthrequest(self, value: bool) -> tuple[str, str]:
         if not value:
             return "", ""
-        self._gateway["auth_path"] = f"{str(self._table.get('proxy_prefix', '/oauth2')).rstrip('/')}/auth"
-        self._gateway["identity_header"] = "X-Auth-Request-User"
+        self._ours.answer_others("X-Auth-Request-User")
         return "[gateway] auth_path, identity_header", "the user's name; there is no e-mail address and no groups"
 
     def pass_user_headers(self, value: bool) -> tuple[str, str]:
@@ -133,23 +133,12 @@ class _Making:
         return "[gateway] identity_header", note
 
     def upstreams(self, value: list[str]) -> tuple[str, str]:
-        left = []
-        for url in value:
-            split = urllib.parse.urlsplit(url)
-            if split.scheme == "http" and split.hostname:
-                host = f"[{split.hostname}]" if ":" in split.hostname else split.hostname
-                self._servers.append((split.path or "/", f"{host}:{split.port or 80}"))
-            elif split.scheme == "unix" and split.path:
-                self._servers.append(("/", f"unix:{split.path}"))
-            else:
-                left.append(split.scheme or "?")
-        if not left:
-            return "[[upstream]], [[route]]", ""
-        note = f"not carried over: {', '.join(left)}:// (static answers, files and TLS to upstreams are not here)"
-        return ("[[upstream]], [[route]]" if self._servers else ""), note
+        left = [why for url in value if (why := self._ours.add_server(url))]
+        note = f"not carried over: {', '.join(left)} (static answers, files and TLS to upstreams are not here)"
+        return ("[[upstream]], [[route]]" if self._ours.has_servers else ""), note if left else ""
 
     def upstream_timeout(self, value: float) -> tuple[str, str]:
-        self._timeouts["upstream_first_byte_s"] = value
+        self._ours.timeouts["upstream_first_byte_s"] = value
         return "[timeouts] upstream_first_byte_s", "until the response begins, not until it ends"
 
     def skip_auth_routes(self, value: list[str]) -> tuple[str, str]:
@@ -158,20 +147,20 @@ class _Making:
             method, expression = "", rule
             if found := ROUTE_RULE.fullmatch(rule):
                 method, expression = found[1].upper(), found[2]
-            if NOT_A_METHOD.match(rule) or not _is_expression(expression):
+            if NOT_A_METHOD.match(rule) or not is_expression(expression):
                 left.append(rule)
             else:
-                self._open.append((method, expression))
+                self._ours.open.append((method, expression))
         return "[[route]] exempt", _needing_a_ticket(left)
 
     def skip_auth_regex(self, value: list[str]) -> tuple[str, str]:
-        known = [each for each in value if _is_expression(each)]
-        self._open += [("", each) for each in known]
+        known = [each for each in value if is_expression(each)]
+        self._ours.open += [("", each) for each in known]
         left = [each for each in value if each not in known]
         return "[[route]] exempt", _needing_a_ticket(left)
 
     def skip_auth_preflight(self, value: bool) -> tuple[str, str]:
-        self._lets_preflights_pass = value
+        self._ours.lets_preflights_pass = value
         return ('[[route]] methods = ["OPTIONS"]', "") if value else ("", "")
 
     def cookie_name(self, value: str) -> tuple[str, str]:
@@ -181,28 +170,28 @@ class _Making:
         levels = {each.strip(".").count(".") + 1 for each in value}
         if len(levels) != 1 or levels == {1}:
             return "", "these domains have no one number of labels: see cookie_domain_level"
-        self._ticket["cookie_domain_level"] = levels.pop()
+        self._ours.ticket["cookie_domain_level"] = levels.pop()
         return "[ticket] cookie_domain_level", ""
 
     def cookie_path(self, value: str) -> tuple[str, str]:
-        self._ticket["cookie_path"] = value
+        self._ours.ticket["cookie_path"] = value
         return "[ticket] cookie_path", ""
 
     def cookie_expire(self, value: float) -> tuple[str, str]:
-        seconds = round(value)
-        if not seconds:
+        whole_s = round(value)
+        if not whole_s:
             return "", "the cookie ends with the browser, as ours does unless the login says remember"
-        self._ticket["absolute_lifetime_s"] = seconds
+        self._ours.ticket["absolute_lifetime_s"] = whole_s
         return "[ticket] absolute_lifetime_s", ""
 
     def cookie_secure(self, value: bool) -> tuple[str, str]:
-        self._ticket["cookie_secure"] = value
+        self._ours.ticket["cookie_secure"] = value
         return "[ticket] cookie_secure", ""
 
     def cookie_samesite(self, value: str) -> tuple[str, str]:
         if value.capitalize() not in ("Lax", "Strict", "None"):
             return "", "browsers take Lax, which is ours"
-        self._ticket["cookie_same_site"] = value.capitalize()
+        self._ours.ticket["cookie_same_site"] = value.capitalize()
         return "[ticket] cookie_same_site", ""
 
     def session_store_type(self, value: str) -> tuple[str, str]:
@@ -225,69 +214,35 @@ class _Making:
             hosts = _hosts(
                 _checked("redis_cluster_connection_urls", table.get("redis_cluster_connection_urls", url)), REDIS_PORT
             )
-            self._store["url"] = f"{secure}+cluster://{hosts}{query}"
+            self._ours.store["url"] = f"{secure}+cluster://{hosts}{query}"
         elif table.get("redis_use_sentinel"):
             hosts = _hosts(
                 _checked("redis_sentinel_connection_urls", table.get("redis_sentinel_connection_urls", url)),
                 SENTINEL_PORT,
             )
             master = table.get("redis_sentinel_master_name", "mymaster")
-            self._store["url"] = f"{secure}+sentinel://{hosts}/{master}{query}"
+            self._ours.store["url"] = f"{secure}+sentinel://{hosts}/{master}{query}"
         elif scheme == "unix":
-            self._store["url"] = f"unix://{urllib.parse.urlsplit(url).path}{query}"
+            self._ours.store["url"] = f"unix://{urllib.parse.urlsplit(url).path}{query}"
         else:
             database = urllib.parse.urlsplit(url).path
-            self._store["url"] = f"{secure}://{_hosts([url], REDIS_PORT)}{database}{query}"
+            self._ours.store["url"] = f"{secure}://{_hosts([url], REDIS_PORT)}{database}{query}"
 
     def request_logging(self, value: bool) -> tuple[str, str]:
-        self._gateway["access_log"] = "-" if value else ""
+        self._ours.gateway["access_log"] = "-" if value else ""
         return "[gateway] access_log", ""
 
     def logging_filename(self, value: str) -> tuple[str, str]:
         if value:
-            self._gateway["access_log"] = value
+            self._ours.gateway["access_log"] = value
         return "[gateway] access_log", ""
 
     def metrics_address(self, value: str) -> tuple[str, str]:
-        self._gateway["admin"] = f"127.0.0.1{value}" if value.startswith(":") else value.removeprefix("http://")
+        self._ours.admin_at(value)
         return "[gateway] admin", "/metrics; also /healthz and /readyz"
 
     def ping_path(self, value: str) -> tuple[str, str]:
         return "", f"{value} goes to the application now; the admin listener has /healthz"
-
-    # --- our file
-
-    def toml(self, source: str) -> str:
-        """As TOML."""
-        parts = [f"# Of {Path(source).name}, by `fastticket migrate oauth2-proxy`.", ""]
-        tables = {"gateway": self._gateway, "ticket": self._ticket, "store": self._store, "timeouts": self._timeouts}
-        for name, values in tables.items():
-            if values:
-                parts += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items()), ""]
-        servers: dict[str, list[str]] = {}
-        for path, server in self._servers or [("/", "127.0.0.1:9001")]:
-            servers.setdefault(path, []).append(server)
-        names = {path: f"app{number}" if number > 1 else "app" for number, path in enumerate(servers, 1)}
-        for path, name in names.items():
-            parts += ["[[upstream]]", f"name = {_toml(name)}", f"servers = {_toml(servers[path])}", ""]
-        for path in servers:
-            parts += self._routes(path, names[path])
-        if "/login" not in servers:
-            parts += ["# Where an application logs in.", *_route("/login", "", 'auth = "optional"', "login = true")]
-        return "\n".join(parts)
-
-    def _routes(self, path: str, upstream: str) -> list[str]:
-        named = f"upstream = {_toml(upstream)}"
-        path = path.rstrip("/") or "/"
-        parts = _route(path, '["OPTIONS"]', 'auth = "none"', named) if self._lets_preflights_pass else []
-        methods = sorted({method for method, _ in self._open if method})
-        for method in ["", *methods]:
-            expressions = [expression for each, expression in self._open if each in ("", method)]
-            if self._lets_preflights_pass and method == "OPTIONS":
-                continue
-            more = [f"exempt = {_toml(_whole(expressions))}"] if expressions else []
-            parts += _route(path, f'["{method}"]' if method else "", 'auth = "required"', named, *more)
-        return parts
 
 
 Carry = Callable[[_Making, Any], tuple[str, str]]
@@ -340,7 +295,8 @@ def _checked(key: str, value: Any) -> Any:
         found = [value] if isinstance(value, str) else value
         is_right = isinstance(found, list) and all(isinstance(each, str) for each in found)
     elif key in DURATIONS:
-        return _seconds(str(value)) if not isinstance(value, int) or value is True else float(value)
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        return seconds(f"{value}s" if is_number else str(value))
     else:
         found, is_right = value, isinstance(value, bool if key in SWITCHES else str)
     if not is_right:
@@ -348,31 +304,8 @@ def _checked(key: str, value: Any) -> Any:
     return found
 
 
-def _seconds(value: str) -> float:
-    """A duration of Go, `168h0m0s`. ValueError."""
-    parts = DURATION.findall(value)
-    if not parts or "".join(number + unit for number, unit in parts) != value:
-        raise ValueError(value)
-    return sum(float(number) * UNIT_S[unit] for number, unit in parts)
-
-
 def _needing_a_ticket(rules: list[str]) -> str:
     return f"not carried over, so these need a ticket: {', '.join(map(ascii, rules))}" if rules else ""
-
-
-def _is_expression(text: str) -> bool:
-    try:
-        options = re2.Options()
-        options.log_errors = False
-        re2.compile(_whole([text]), options)
-    except re2.error:
-        return False
-    return True
-
-
-def _whole(expressions: Iterable[str]) -> str:
-    """An expression for whole paths: there they are searched for anywhere in a path."""
-    return f"(?s:.*)(?:{'|'.join(f'(?:{each})' for each in expressions)})(?s:.*)"
 
 
 def _hosts(urls: Iterable[str], port: int) -> str:
@@ -382,15 +315,3 @@ def _hosts(urls: Iterable[str], port: int) -> str:
         host = split.hostname or "127.0.0.1"
         found.append(f"{f'[{host}]' if ':' in host else host}:{split.port or port}")
     return ",".join(found)
-
-
-def _route(path: str, methods: str, *lines: str) -> list[str]:
-    return ["[[route]]", f"path = {_toml(path)}", *([f"methods = {methods}"] if methods else []), *lines, ""]
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML's escapes are JSON's
-    return str(value).lower()

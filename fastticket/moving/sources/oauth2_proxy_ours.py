@@ -1,0 +1,214 @@
+"""Our configuration, while oauth2-proxy's becomes ours: what its files can say of it, and the TOML.
+
+Rules of this file
+- Who a user is comes from the gateway alone: a field that oauth2-proxy fills in and that is not
+  filled in here is emptied, or applications would believe what clients write into it.
+- Two upstreams never become one: where two have the same path here, the second is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.parse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import re2
+
+DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(h|ms|m|s)")
+UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+EVERYWHERE = "0.0.0.0"  # noqa: S104 -- as theirs
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,100}")
+#: Fields that a route cannot set (dataplane/fieldnames.pyx, KNOWN).
+NOT_SET_BY_ROUTES = frozenset(
+    {
+        *("accept", "authorization", "connection", "content-length", "cookie", "expect", "forwarded", "host"),
+        *("keep-alive", "proxy", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"),
+        *("sec-websocket-key", "transfer-encoding", "true-client-ip", "upgrade", "x-client-ip", "x-forwarded-for"),
+        *("x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-proto", "x-forwarded-scheme"),
+        *("x-forwarded-server", "x-forwarded-ssl", "x-original-url", "x-real-ip", "x-rewrite-url"),
+        *("x-ticket-login", "x-ticket-logout", "x-ticket-remember", "x-ticket-rotate"),
+    }
+)
+
+
+class Line(NamedTuple):
+    """What became of a setting of theirs. `ours` is empty where there is no counterpart."""
+
+    file: str
+    number: int  #: of the line in their file, from 1; 0: not found
+    key: str
+    ours: str
+    note: str
+
+
+class _Path(NamedTuple):
+    """What one path of theirs leads to."""
+
+    path: str  #: as theirs has it
+    servers: list[str]
+    name: str
+    timeout_s: float  #: until a response begins; 0: as [timeouts]
+
+
+class Ours:
+    """Our tables. `prefix`: proxy_prefix, below which oauth2-proxy has pages of its own."""
+
+    def __init__(self, prefix: str) -> None:
+        self.gateway: dict[str, Any] = {"identity_header": "X-Forwarded-User", "login_url": "/login"}
+        self.ticket: dict[str, Any] = {"keys": "keys.toml"}
+        self.store: dict[str, Any] = {"url": "sqlite:///fastticket.db"}
+        self.timeouts: dict[str, Any] = {}
+        self.prefix = prefix
+        self.open: list[tuple[str, str]] = []  #: method or "", expression: what needs no ticket
+        self.lets_preflights_pass = False
+        self._filled: list[str] = []
+        self._paths: dict[str, _Path] = {}  # by path as ours has it
+
+    # --- what both files can say
+
+    def listen_at(self, address: str) -> None:
+        """Of a listener."""
+        address = address.removeprefix("http://").replace("unix://", "unix:")
+        self.gateway["listen"] = [f"{EVERYWHERE}{address}" if address.startswith(":") else address]
+
+    def admin_at(self, address: str) -> None:
+        """Of their listener for metrics."""
+        self.gateway["admin"] = f"127.0.0.1{address}" if address.startswith(":") else address.removeprefix("http://")
+
+    def answer_others(self, field: str) -> None:
+        """Other gateways ask here about a request, and read its user from a field."""
+        self.gateway["auth_path"] = f"{self.prefix}/auth"
+        self.gateway["identity_header"] = field
+
+    def empty(self, field: str) -> bool:
+        """A field that oauth2-proxy fills in: no client's goes on in its place. False: a route
+        cannot set this field.
+        """
+        can_be_set = bool(FIELD_NAME.fullmatch(field)) and field.lower() not in NOT_SET_BY_ROUTES
+        if can_be_set and field.lower() not in map(str.lower, self._filled):
+            self._filled.append(field)
+        return can_be_set
+
+    def add_server(self, url: str, path: str = "", name: str = "", timeout_s: float = 0.0) -> str:
+        """A server under a path, by default that of its URL. Why it is not one here; empty: it is.
+        ValueError: not a URL.
+        """
+        split = urllib.parse.urlsplit(url)
+        if split.scheme == "http" and split.hostname:
+            host = f"[{split.hostname}]" if ":" in split.hostname else split.hostname
+            server, path = f"{host}:{split.port or 80}", path or split.path or "/"
+        elif split.scheme == "unix" and split.path:
+            server, path = f"unix:{split.path}", path or "/"
+        else:
+            return split.scheme or "?"
+        here = path.rstrip("/") or "/"
+        known = self._paths.setdefault(here, _Path(path, [], name, timeout_s))
+        if known.path != path:
+            return f"{path}, here the same as {known.path}"
+        known.servers.append(server)
+        return ""
+
+    @property
+    def has_servers(self) -> bool:
+        """Whether requests are passed on to anything."""
+        return bool(self._paths)
+
+    # --- our file
+
+    def toml(self, sources: Iterable[str]) -> str:
+        """As TOML."""
+        names = " and ".join(Path(source).name for source in sources)
+        parts = [f"# Of {names}, by `fastticket migrate oauth2-proxy`.", ""]
+        tables = {"gateway": self.gateway, "ticket": self.ticket, "store": self.store, "timeouts": self.timeouts}
+        for name, values in tables.items():
+            if values:
+                parts += [f"[{name}]", *(f"{key} = {toml_value(value)}" for key, value in values.items()), ""]
+        paths = self._paths or {"/": _Path("/", ["127.0.0.1:9001"], "", 0.0)}
+        upstreams = self._upstream_names(paths)
+        for path, upstream in upstreams.items():
+            servers = toml_value(paths[path].servers)
+            parts += ["[[upstream]]", f"name = {toml_value(upstream)}", f"servers = {servers}", ""]
+        if emptied := self._emptied():
+            parts.append(f"# What oauth2-proxy fills in and this gateway does not is emptied: {', '.join(emptied)}")
+        for path, upstream in upstreams.items():
+            parts += self._routes(path, upstream, paths[path].timeout_s)
+        if "/login" not in paths:
+            login = ('auth = "optional"', "login = true", *self._emptying())
+            parts += ["# Where an application logs in.", *_route("/login", "", *login)]
+        return "\n".join(parts)
+
+    @staticmethod
+    def _upstream_names(paths: dict[str, _Path]) -> dict[str, str]:
+        """By path: theirs if it can be ours, too, else one that is made."""
+        theirs = [each.name for each in paths.values()]
+        names = {}
+        for number, (path, each) in enumerate(paths.items(), 1):
+            is_fit = PLAIN_NAME.fullmatch(each.name) and theirs.count(each.name) == 1
+            made = f"app{number}" if number > 1 else "app"
+            while made in theirs:
+                made += "-"
+            names[path] = each.name if is_fit else made
+        return names
+
+    def _emptied(self) -> list[str]:
+        return [field for field in self._filled if field.lower() != self.gateway["identity_header"].lower()]
+
+    def _emptying(self) -> list[str]:
+        """The setting of a route, if there is anything to empty."""
+        fields = ", ".join(f'{toml_value(field)} = ""' for field in self._emptied())
+        return [f"request_headers = {{{fields}}}"] if fields else []
+
+    def _routes(self, path: str, upstream: str, timeout_s: float) -> list[str]:
+        common = [f"upstream = {toml_value(upstream)}", *self._emptying()]
+        if timeout_s:
+            common.append(f"timeouts = {{upstream_first_byte_s = {timeout_s}}}")
+        parts = _route(path, '["OPTIONS"]', 'auth = "none"', *common) if self.lets_preflights_pass else []
+        methods = sorted({method for method, _ in self.open if method})
+        for method in ["", *methods]:
+            expressions = [expression for each, expression in self.open if each in ("", method)]
+            if self.lets_preflights_pass and method == "OPTIONS":
+                continue
+            more = [f"exempt = {toml_value(_whole(expressions))}"] if expressions else []
+            parts += _route(path, f'["{method}"]' if method else "", 'auth = "required"', *common, *more)
+        return parts
+
+
+def seconds(value: str) -> float:
+    """A duration of Go, `168h0m0s`. ValueError."""
+    parts = DURATION.findall(value)
+    if not parts or "".join(number + unit for number, unit in parts) != value:
+        raise ValueError(value)
+    return float(sum(float(number) * UNIT_S[unit] for number, unit in parts))
+
+
+def is_expression(text: str) -> bool:
+    """Whether our routes know this regular expression."""
+    try:
+        options = re2.Options()
+        options.log_errors = False
+        re2.compile(_whole([text]), options)
+    except re2.error:
+        return False
+    return True
+
+
+def toml_value(value: Any) -> str:
+    """A text, number, truth value or a list of them."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(toml_value, value))}]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML's escapes are JSON's
+    return str(value).lower()
+
+
+def _whole(expressions: Iterable[str]) -> str:
+    """An expression for whole paths: there they are searched for anywhere in a path."""
+    return f"(?s:.*)(?:{'|'.join(f'(?:{each})' for each in expressions)})(?s:.*)"
+
+
+def _route(path: str, methods: str, *lines: str) -> list[str]:
+    return ["[[route]]", f"path = {toml_value(path)}", *([f"methods = {methods}"] if methods else []), *lines, ""]

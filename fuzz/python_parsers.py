@@ -1,28 +1,22 @@
 """The parsers that are Python, compared with their twins: properties files
 (tests/lab/java_properties.py), cookies (those of cookiefields.pyx).
-
-Inputs are made of pieces that mean something, and of earlier inputs that reached lines of a parser
-which no other had reached.
 """
 
 from __future__ import annotations
 
-import random
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent)]
 
+from guided import Check  # noqa: E402
 from lab import java_properties  # noqa: E402
 
 from fastticket.dataplane.cookiefields import cookies_named  # noqa: E402
 from fastticket.gateway.properties import MalformedProperties, read_properties  # noqa: E402
 from fastticket.web.cookies import TicketCookie  # noqa: E402
 
-PIECES_MAX = 24
-KEPT_MAX = 2000
 PROPERTIES = [
     *(
         "a",
@@ -107,64 +101,7 @@ def check_cookies(text: str) -> str:
     return "" if ours == theirs else f"cookies {text!r}: {ours!r}, not {theirs!r}"
 
 
-CHECKS: list[tuple[Callable[[str], str], list[str]]] = [(check_properties, PROPERTIES), (check_cookies, COOKIES)]
-
-
-class Reached:
-    """Which lines of the two parsers have run."""
-
-    FILES = ("properties.py", "cookies.py")
-
-    def __init__(self) -> None:
-        self.lines: set[tuple[str, int]] = set()
-        self._new = False
-
-    def follow(self, check: Callable[[str], str], text: str) -> tuple[str, bool]:
-        """What a check says, and whether it ran a line for the first time."""
-        self._new = False
-        sys.settrace(self._trace)
-        try:
-            return check(text), self._new
-        finally:
-            sys.settrace(None)
-
-    def _trace(self, frame, event, _):  # type: ignore[no-untyped-def]
-        if not frame.f_code.co_filename.endswith(self.FILES):
-            return None
-        place = (frame.f_code.co_filename, frame.f_lineno)
-        if event == "line" and place not in self.lines:
-            self.lines.add(place)
-            self._new = True
-        return self._trace
-
-
-def mutated(text: str, pieces: list[str], choose: random.Random) -> str:
-    at, to = sorted(choose.choices(range(len(text) + 1), k=2))
-    return (
-        text[:at] + "".join(choose.choices(pieces, k=choose.randrange(4))) + text[to if choose.random() < 0.5 else at :]
-    )
-
-
-def run(runs: int, seed: int) -> tuple[int, str]:
-    """How many executions there were, and the finding that ended them, or empty. Every hundredth
-    execution is traced line by line.
-    """
-    choose = random.Random(seed or None)
-    reached = Reached()
-    kept: list[list[str]] = [[] for _ in CHECKS]
-    for number in range(runs):
-        which = number % len(CHECKS)
-        check, pieces = CHECKS[which]
-        if kept[which] and choose.random() < 0.5:
-            text = mutated(choose.choice(kept[which]), pieces, choose)
-        else:
-            text = "".join(choose.choices(pieces, k=choose.randrange(PIECES_MAX)))
-        if number % 100 < len(CHECKS):
-            said, is_new = reached.follow(check, text)
-        else:
-            said, is_new = check(text), choose.random() < 0.001
-        if said:
-            return number + 1, said
-        if is_new and len(kept[which]) < KEPT_MAX:
-            kept[which].append(text)
-    return runs, ""
+CHECKS = [
+    Check(check_properties, "gateway/properties.py", PROPERTIES),
+    Check(check_cookies, "web/cookies.py", COOKIES),
+]

@@ -4,13 +4,15 @@ seeds on, and sums up.
     python fuzz/run.py [NAME ...] [--runs 20000000] [--seed N] [--folder build/fuzz]
 
 NAME: http1 (heads), chunks (bodies), cookiefields, paths, ticket, clients (PROXY headers,
-addresses), python (properties files and the cookies of the frameworks, which are Python: without
-sanitizers, beside their twins). By default all of them; `--runs` is for all together, by SHARES.
+addresses); and without sanitizers what is Python (guided.py): python (properties files and the
+cookies of the frameworks, beside their twins), foreign (whatever other systems have written:
+sessions, cookies, files; and our exports). By default all of them; `--runs` is for all together, by
+SHARES.
 
 `make fuzz` does it. Inputs that reach something new stay in FOLDER/NAME/corpus, where the next run
 goes on; a seed and an empty folder make the same run again. It ends with 1 at the first finding, an
 input that stays as FOLDER/NAME/finding-…: `FOLDER/NAME/NAME FOLDER/NAME/finding-…` tries it again,
-and it becomes a test of the parser's.
+and it becomes a test of the parser's. A finding of python or foreign is printed.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import foreign_readers
+import guided
 import python_parsers
 import seeds
 
@@ -30,7 +34,18 @@ PACKAGE = HERE.parent / "fastticket"
 SECONDS_AN_INPUT_MAX = 10
 
 #: Each fuzzer's share of the executions, in hundredths.
-SHARES = {"http1": 30, "chunks": 10, "cookiefields": 5, "paths": 18, "ticket": 18, "clients": 18, "python": 1}
+SHARES = {
+    "http1": 28,
+    "chunks": 10,
+    "cookiefields": 5,
+    "paths": 18,
+    "ticket": 18,
+    "clients": 18,
+    "python": 1,
+    "foreign": 2,
+}
+#: What is Python.
+CHECKS = {"python": python_parsers.CHECKS, "foreign": foreign_readers.CHECKS}
 #: The compiled module that each harness tries, and those that it imports.
 MODULES = {
     "http1": ["dataplane.http1", "dataplane.fieldnames", "dataplane.hosts"],
@@ -133,9 +148,9 @@ def run(name: str, runs: int, seed: int, folder: Path) -> tuple[int, bool]:
     """Run one fuzzer and print a line about it: how many executions, and whether there was a
     finding.
     """
-    if name == "python":
-        executions, finding = python_parsers.run(runs, seed)
-        print(f"fuzz: python: {executions} executions; {finding or 'no findings'}", flush=True)
+    if name in CHECKS:
+        executions, finding = guided.run(CHECKS[name], runs, seed)
+        print(f"fuzz: {name}: {executions} executions; {finding or 'no findings'}", flush=True)
         return executions, bool(finding)
     translate(name, folder)
     fuzzer = build(name, folder, name, *SANITIZERS)

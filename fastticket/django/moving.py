@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY, get_user
 from django.core.cache.backends.redis import RedisCache
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.http import HttpRequest
 
 from fastticket.django import fastticket_settings, ticket_cache
@@ -52,7 +52,7 @@ class Found(NamedTuple):
 
     key: str
     content: dict[str, Any]
-    ends_ms: int  #: ms since the epoch
+    ends_ms: int  #: ms since the epoch; 0: a session's time from now on
 
 
 class OldSessions:
@@ -100,27 +100,29 @@ class OldSessions:
         """
         store = self._store(key)
         content = store.load()
-        if not content or store.session_key is None:
-            return None
-        return Found(key, content, now_ms() + 1000 * _age_s(content.get(EXPIRY)))
+        return Found(key, content, 0) if content and store.session_key is not None else None
 
     def _record(self, found: Found) -> MovedSession | Skipped:
+        if not isinstance(found.content, dict) or not found.content:
+            return Skipped(shown(found.key), "malformed")
         content = dict(found.content)
         if SESSION_KEY not in content:
-            return Skipped(shown(found.key), "anonymous" if content else "malformed")
+            return Skipped(shown(found.key), "anonymous")
         note = _Note({name: content.pop(name) for name in NOTE_KEYS if name in content})
-        user: Any = get_user(SimpleNamespace(session=note))
-        if user.is_anonymous:
+        user = _user_of(note)
+        if user is None or user.is_anonymous:
             return Skipped(shown(found.key), "inactive_user")
         try:
             principal = principal_of(user)
+            age_s = _age_s(content.get(EXPIRY))
             attributes = attributes_of(content, self.left, ticket_cache().serializer.dumps)
         except InvalidPrincipal:
             return Skipped(shown(found.key), "bad_principal")
         except Unreadable as error:
             return Skipped(shown(found.key), error.reason)
-        lifetime_s = max(1, _age_s(content.get(EXPIRY)))
-        began_ms = max(0, found.ends_ms - 1000 * lifetime_s)
+        lifetime_s = max(1, age_s)
+        ends_ms = found.ends_ms or now_ms() + 1000 * age_s
+        began_ms = max(0, ends_ms - 1000 * lifetime_s)
         session = MovedSession(
             principal,
             id_here(SOURCE, found.key),
@@ -145,11 +147,22 @@ class _Note(dict[str, Any]):
         """The session at its engine stays as it is."""
 
 
+def _user_of(note: _Note) -> Any:
+    """Whose a login is. None: the project has no such users any more, but other ids."""
+    try:
+        return get_user(SimpleNamespace(session=note))
+    except (ValidationError, ValueError, TypeError, OverflowError):
+        return None
+
+
 def _age_s(expiry: Any) -> int:
-    """How long a session lasts, by what `set_expiry` has left in it."""
-    if isinstance(expiry, str):
-        return max(0, math.ceil(datetime.fromisoformat(expiry).timestamp() - time.time()))
-    return int(expiry) if expiry and not isinstance(expiry, bool) else int(settings.SESSION_COOKIE_AGE)
+    """How long a session lasts, by what `set_expiry` has left in it. Unreadable."""
+    try:
+        if isinstance(expiry, str):
+            return max(0, math.ceil(datetime.fromisoformat(expiry).timestamp() - time.time()))
+        return int(expiry) if expiry and not isinstance(expiry, bool) else int(settings.SESSION_COOKIE_AGE)
+    except (ValueError, TypeError, OverflowError):
+        raise Unreadable("bad_times") from None
 
 
 def _keys_in_cache(store_class: Any) -> Iterator[str]:

@@ -327,7 +327,7 @@ def _exemption(files: LinkisFiles, regex: str) -> str:
 def _seconds(files: LinkisFiles) -> int:
     """Seconds of `2h`, `30m`, `7200s`; a number without a unit is ms, as in Linkis."""
     text, where = files.value(TIMEOUT), files.where(TIMEOUT)
-    split = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([a-z]*)", text.lower())
+    split = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?) ?([a-z]*)", text.lower())
     if not split or split[2] not in UNIT_S:
         raise ConfigError(f"{where}: must be like 2h, 30m or 7200s, not {text}")
     seconds = int(float(split[1]) * UNIT_S[split[2]])

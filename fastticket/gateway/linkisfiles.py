@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from fastticket.gateway.properties import WHITE, MalformedProperties, read_prope
 log = logging.getLogger("fastticket.gateway")
 
 MARK = "\ufeff"
+WHOLE = re.compile(r"[0-9]{1,18}")
 #: Values of these stay as Java reads them, white space included, and no message has them.
 SECRETS = ("password", ".crypt.key")
 
@@ -87,7 +89,7 @@ class LinkisFiles:
     def whole(self, name: str) -> int:
         """A setting that is a whole number. ConfigError."""
         text = self.value(name)
-        if not text.isdecimal():
+        if not WHOLE.fullmatch(text):
             raise ConfigError(f"{self.where(name)}: must be a whole number, not {text}")
         return int(text)
 

@@ -159,9 +159,9 @@ def _listed(value: Any, where: str) -> list[str]:
 def _of_csv(path: Path) -> Iterator[Token]:
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         rows = csv.DictReader(file)
-        if missing := [name for name in COLUMNS if name not in (rows.fieldnames or ())]:
-            raise ConfigError(f"{path}: has no column {missing[0]}: export it with the names of the columns")
         try:
+            if missing := [name for name in COLUMNS if name not in (rows.fieldnames or ())]:
+                raise ConfigError(f"{path}: has no column {missing[0]}: export it with the names of the columns")
             for row in rows:
                 where = f"{path}: line {rows.line_num}"
                 if None in row or None in row.values():
@@ -208,5 +208,5 @@ def _ends_s(row: Mapping[str, str], where: str) -> float | None:
         if days == NEVER:
             return None
         return datetime.datetime.fromisoformat(row["create_time"]).timestamp() + days * 86_400
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ConfigError(f"{where}: create_time and elapse_day: must be a time and a number of days") from None

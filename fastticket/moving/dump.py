@@ -21,7 +21,7 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -34,6 +34,8 @@ from fastticket.stores.contract import NO_ATTRIBUTES, NO_DETAILS
 FORMAT = "fastticket-sessions"
 VERSION = 1
 LINE_BYTES_MAX = 1 << 27
+#: What the first line has beside.
+HEAD: Mapping[str, type] = {"dump": str, "exported_at_ms": int, "from": str}
 
 
 class Summary(NamedTuple):
@@ -76,7 +78,7 @@ def value_of(line: bytes) -> dict[str, Any]:
     """What a line says. ConfigError."""
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise ConfigError("it is damaged, or no export of fastticket")
@@ -148,6 +150,8 @@ def checked_head(value: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError("it is no export of fastticket")
     if value.get("version") != VERSION:
         raise ConfigError(f"it has version {value.get('version')} of the format; this fastticket reads {VERSION}")
+    if not all(isinstance(value.get(name), kind) for name, kind in HEAD.items()):
+        raise ConfigError("it is damaged: its first line does not say what it is of")
     return value
 
 
@@ -162,14 +166,28 @@ def records(path: Path, secret: bytes | None) -> Iterator[MovedSession | Skipped
 def _record(number: int, value: dict[str, Any]) -> MovedSession | Skipped:
     try:
         return MovedSession(
-            value["principal"],
+            _text(value["principal"]),
             decode_session_id(value["id"]),
-            value["created_ms"],
-            value["last_access_ms"],
-            value["idle_timeout_s"],
-            value["absolute_lifetime_s"],
-            value.get("details", NO_DETAILS),
-            {name: base64.b64decode(text) for name, text in value.get("attributes", NO_ATTRIBUTES).items()},
+            _whole(value["created_ms"]),
+            _whole(value["last_access_ms"]),
+            _whole(value["idle_timeout_s"]),
+            _whole(value["absolute_lifetime_s"]),
+            {_text(name): _text(text) for name, text in value.get("details", NO_DETAILS).items()},
+            {_text(name): base64.b64decode(text) for name, text in value.get("attributes", NO_ATTRIBUTES).items()},
         )
     except (KeyError, ValueError, TypeError, AttributeError, binascii.Error):
         return Skipped(f"line {number}", "unreadable")
+
+
+def _text(value: Any) -> str:
+    """TypeError: it is none. UnicodeEncodeError: not one that can be written."""
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    value.encode()
+    return value
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError("not a whole number")
+    return value

@@ -32,6 +32,6 @@ def test_the_parsers_keep_their_promises(tmp_path):
     command = [sys.executable, RUN, "--runs", str(RUNS), "--seed", "1", "--folder", tmp_path]
     run = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=BOUND_S)
     assert run.returncode == 0, run.stderr[-4000:]
-    for name in ("http1", "chunks", "cookiefields", "paths", "ticket", "clients", "python"):
+    for name in ("http1", "chunks", "cookiefields", "paths", "ticket", "clients", "python", "foreign"):
         assert f"fuzz: {name}: " in run.stdout
     assert int(re.search(r"^fuzz: (\d+) executions, no findings$", run.stdout, re.MULTILINE)[1]) >= RUNS - 5

@@ -178,6 +178,11 @@ def test_an_expression_that_python_does_not_read_exempts_nothing(tmp_path, caplo
         ("wds.linkis.session.proxy.user.ticket.key=x", "is about sessions"),
         ("wds.linkis.server.web.session.timeout=soon", "must be like 2h"),
         ("wds.linkis.server.web.session.timeout=30", "less than a second"),
+        (f"wds.linkis.server.web.session.timeout={'9' * 400}h", "must be like 2h"),
+        (
+            f"wds.linkis.gateway.cookie.domain.setup.switch=true\nwds.linkis.gateway.domain.level={'9' * 5000}",
+            "whole number",
+        ),
         ("wds.linkis.server.security.ssl=maybe", "must be true or false"),
         ("linkis.session.redis.cache.enabled=true\nlinkis.session.redis.port=x", "must be a whole number"),
         ("linkis.session.redis.cache.enabled=true\nlinkis.session.redis.sentinel.master=m", "sentinel.nodes: missing"),

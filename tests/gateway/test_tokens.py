@@ -120,6 +120,8 @@ HEAD = "token_name,legal_users,legal_hosts,create_time,elapse_day\n"
         ("a.toml", "a = 1", "holds"),
         ("a.csv", "token_name,legal_users\n", "has no column legal_hosts"),
         ("a.csv", HEAD + "CODE,*,*,yesterday,1\n", "line 2: create_time and elapse_day"),
+        ("a.csv", HEAD + f"CODE,*,*,2026-01-01 00:00:00,{'9' * 400}\n", "line 2: create_time and elapse_day"),
+        ("a.csv", "x" * 200_000 + "\n", "field larger than field limit"),
         ("a.csv", HEAD + "CODE,*,*\n", "line 2: has another number of values"),
         ("a.csv", HEAD + "".join(f"CODE{n},*,*,,-1\n" for n in range(TOKENS_MAX + 1)), "more than 10000 tokens"),
     ],

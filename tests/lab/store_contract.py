@@ -23,6 +23,7 @@ import pytest
 from fastticket.core.ticket import encode_session_id
 from fastticket.core.touches import Touches
 from fastticket.errors import AttributesTooLarge, StoreUnavailable, TooManySessions
+from fastticket.stores import open_store
 from fastticket.stores.contract import (
     CARD_BYTES_MAX,
     ENDED_MS,
@@ -179,6 +180,18 @@ async def scan_all(
         if change:
             await change()
     return found
+
+
+async def all_of(url: str) -> dict[str, tuple[StoredSession, dict[str, bytes] | None]]:
+    """All sessions of a store, by their ids, and the attributes of each."""
+    store = open_store(url)
+    await store.open()
+    try:
+        return {
+            session.id: (session, await attributes_of(store, session)) for session in (await scan_all(store)).values()
+        }
+    finally:
+        await store.aclose()
 
 
 #: What other handles must hear of at once: each is an end, or another id, or a session that was

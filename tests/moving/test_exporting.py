@@ -6,22 +6,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import itertools
+import json
 import os
-import signal
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-from conftest import BOUND_S
-from lab.redis_servers import ClusterSetup, Server, closing_all, wait_until
-from lab.store_contract import attributes_of, new_session_id, scan_all
+from lab.killed import done_by, killed_when
+from lab.redis_servers import ClusterSetup, Server, closing_all
+from lab.store_contract import all_of, new_session_id, scan_all
 
 from fastticket import Keyring, TicketCache, open_store
 from fastticket.commands.cli import main
+from fastticket.moving.dump import end_line, is_session, line_of
 from fastticket.stores.contract import RestoredSession, StoredSession
 
 SESSIONS = 700
@@ -51,17 +50,6 @@ async def fill(url: str, count: int = SESSIONS) -> None:
         made.append(RestoredSession(session, values))
     assert set(await store.restore(made)) == {"created"}
     await store.aclose()
-
-
-async def all_of(url: str) -> dict[str, tuple[StoredSession, dict[str, bytes]]]:
-    store = open_store(url)
-    await store.open()
-    try:
-        return {
-            session.id: (session, await attributes_of(store, session)) for session in (await scan_all(store)).values()
-        }
-    finally:
-        await store.aclose()
 
 
 @pytest.fixture
@@ -156,28 +144,6 @@ async def test_an_import_whose_disk_is_full_says_so_and_goes_on(tmp_path):
         assert await all_of(target) == await all_of(source)
 
 
-@contextlib.contextmanager
-def killed_when(holds: Callable[[], bool]) -> Iterator[Callable[..., None]]:
-    """A function that starts a command, which is killed as soon as something holds."""
-    started: list[subprocess.Popen[bytes]] = []
-    yield lambda *words: started.append(subprocess.Popen([sys.executable, "-m", "fastticket", *map(str, words)]))
-    with started[0] as process:
-        try:
-            wait_until(holds, "it has got so far", BOUND_S)
-        finally:
-            process.kill()
-    assert process.returncode == -signal.SIGKILL
-
-
-def done_by(progress: Path) -> int:
-    """How many sessions an import has brought, by its progress file."""
-    if not progress.exists():
-        return 0
-    with contextlib.closing(sqlite3.connect(progress)) as db, contextlib.suppress(sqlite3.OperationalError):
-        return int(db.execute("SELECT count(*) FROM sessions WHERE is_done").fetchone()[0])
-    return 0
-
-
 async def end_one(url: str) -> str:
     """And let the store forget it."""
     store = open_store(url)
@@ -216,6 +182,8 @@ async def test_what_is_damaged_cut_off_or_anothers_is_refused_before_anything_is
     await refused(b"", "no export")
     await refused(b"hello\n", "no export")
     await refused(text.replace(b'"version":1', b'"version":2', 1), "version 2")
+    for line in (b"[" * 100_000, b'{"format":"fastticket-sessions","version":1}'):
+        await refused(whole(line + b"\n"), "no export" if line[:1] == b"[" else "damaged")
     await refused(text, "not sealed", "--key-file", secret)
     text = sealed.read_bytes()
     await refused(text, "--key-file")
@@ -224,6 +192,28 @@ async def test_what_is_damaged_cut_off_or_anothers_is_refused_before_anything_is
     await refused(text[:200] + bytes([text[200] ^ 1]) + text[201:], "damaged", "--key-file", secret)
     other.write_bytes(b"c2hvcnQ=")
     await refused(text, "32 random bytes", "--key-file", other)
+
+
+def whole(text: bytes) -> bytes:
+    """With an end that fits, as somebody could make it."""
+    return text + end_line(sum(map(is_session, text.splitlines())), hashlib.sha256(text).hexdigest())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("principal", 7), ("created_ms", "1"), ("idle_timeout_s", True), ("details", {"a": 1}), ("attributes", ["a"])],
+)
+async def test_a_line_of_another_kind_is_skipped(tmp_path, name, value, capfd):
+    out, clear = f"sqlite:///{tmp_path}/a.db", tmp_path / "clear"
+    await fill(out, 2)
+    assert await command("export", clear, "--store", out) == 0
+    head, first, *rest = clear.read_bytes().splitlines(keepends=True)[:-1]
+    changed = line_of({**json.loads(first), name: value})
+    (tmp_path / "changed").write_bytes(whole(head + changed + b"".join(rest)))
+    capfd.readouterr()
+    assert await command("import", tmp_path / "changed", "--store", f"sqlite:///{tmp_path}/b.db", "--json") == 0
+    report = json.loads(capfd.readouterr().out)
+    assert (report["created"], report["skipped"]) == (1, {"unreadable": 1})
 
 
 async def test_no_ticket_is_in_an_export(tmp_path):

@@ -181,21 +181,38 @@ def test_the_command_counts_what_is_in_and_what_moves(at, caches, engine, tmp_pa
 
     cookies = {user: logged_in(user, engine) for user in ("alice", "bob")}
     store = import_module(engine).SessionStore
-    anonymous, gone = store(), store()
+    anonymous = store()
     anonymous["cart"] = [1]
-    gone["_auth_user_id"], gone["_auth_user_backend"] = "999", settings.AUTHENTICATION_BACKENDS[0]
     anonymous.save()
-    gone.save()
+    for user_id in ("999", "d37d1c0a-5c4a", "9" * 30):  # gone, and of users who had other ids
+        gone = store()
+        gone["_auth_user_id"], gone["_auth_user_backend"] = user_id, settings.AUTHENTICATION_BACKENDS[0]
+        gone.save()
     monkeypatch.setitem(settings.FASTTICKET, "store", f"sqlite:///{tmp_path}/sessions.db")
-    counts = {"read": 4, "created": 2, "skipped": {"anonymous": 1, "inactive_user": 1}}
+    counts = {"read": 6, "created": 2, "skipped": {"anonymous": 1, "inactive_user": 3}}
     for options in (["--dry-run"], []):
         report = move(tmp_path, "--from", engine, *options)
         assert {name: report[name] for name in counts} == counts
         assert not any(cookie in json.dumps(report) for cookie in cookies.values())
     again = move(tmp_path, "--from", engine)
-    assert (again["read"], again["created"], again["done_before"]) == (4, 0, 2)
+    assert (again["read"], again["created"], again["done_before"]) == (6, 0, 2)
     assert store(cookies["alice"]).load()  # nothing was deleted there
     assert used(settings.FASTTICKET | {"moved_from": engine}, cookies["alice"]) == ["tea"]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(["a list"], "malformed"), ({}, "malformed"), ({"_session_expiry": "soon"}, "bad_times")],
+    ids=str,
+)
+def test_what_no_engine_has_written_is_skipped(at, content, why):
+    from fastticket.django.moving import Found, OldSessions
+
+    if isinstance(content, dict) and content:
+        from django.contrib.sessions.backends.db import SessionStore
+
+        content |= SessionStore(logged_in("alice")).load()
+    assert OldSessions(DB)._record(Found("key", content, 0)).why == why
 
 
 def used(said, cookie):

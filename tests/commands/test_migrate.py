@@ -9,8 +9,9 @@ import sys
 import flask
 import jsonschema
 import pytest
-import redis
+from lab.killed import done_by, killed_when
 from lab.old_systems import flask_logins, now_ms, put_spring_session, star_logins
+from lab.store_contract import all_of
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -40,18 +41,6 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.delenv("FASTTICKET_STORE", raising=False)
     create_key_file(tmp_path / "keys.toml")
     return tmp_path
-
-
-@pytest.fixture
-def there(redis_server):
-    client = redis.Redis(port=redis_server.port)
-    yield client
-    client.close()
-
-
-@pytest.fixture
-def url(redis_server):
-    return f"redis://{redis_server.address}/0"
 
 
 @pytest.fixture
@@ -115,6 +104,31 @@ def test_spring(there, url, migrate):
     ticket = ticket_of(lambda: SpringSessions(ForeignRedis(url)), base64.b64encode(b"id-alice").decode())
     with TicketCache(STORE, "keys.toml") as cache:
         assert dict(cache.attributes(cache.authenticate(ticket))) == {"cart": {"tea": 2}}
+
+
+def test_one_that_was_killed_ends_as_one_that_was_left_alone(folder, there, url, migrate):
+    with there.pipeline() as pipeline:
+        for number in range(700):
+            user = f"user{number % 97}" if number % 10 else ""
+            put_spring_session(pipeline, f"{number:036}", user=user, cart=b"[%d]" % number, note=b"not JSON")
+        pipeline.execute()
+    progress = folder / "migrate-spring.progress"
+    for count in (150, 300):
+        with killed_when(lambda count=count: done_by(progress) >= count) as run:
+            run("migrate", "spring", "--from", url, "--store", STORE, "--rate", "400")
+    before = asyncio.run(all_of(STORE))
+    assert 300 <= len(before) < 630
+    report = migrate("spring", "--from", url)
+    assert counts(report) == {
+        "read": 700,
+        "anonymous": 70,
+        "done_before": report["done_before"],
+        "created": 630 - report["done_before"] - report["exists"],
+        **({"exists": report["exists"]} if report["exists"] else {}),
+    }
+    assert report["in_doubt"] == 0
+    assert main(["migrate", "spring", "--from", url, "--store", "sqlite:///alone.db", "--progress", "alone"]) == 0
+    assert asyncio.run(all_of(STORE)) == asyncio.run(all_of("sqlite:///alone.db"))
 
 
 def test_springs_database(folder, migrate):

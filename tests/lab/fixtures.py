@@ -1,6 +1,7 @@
 """Fixtures of real processes, which end with the test: commands of ours, gateways, a Redis."""
 
 import pytest
+import redis
 from conftest import BOUND_S
 
 from lab.processes import Process, Site
@@ -43,3 +44,17 @@ def redis_server(tmp_path):
     server = Server(tmp_path)
     yield server
     server.kill()
+
+
+@pytest.fixture
+def there(redis_server):
+    """A client of the Redis that another system keeps its sessions in."""
+    client = redis.Redis(port=redis_server.port)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def url(redis_server):
+    """Where that Redis is."""
+    return f"redis://{redis_server.address}/0"

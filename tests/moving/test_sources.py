@@ -6,7 +6,6 @@ import json
 import pickle
 
 import pytest
-import redis
 from lab.old_systems import HOUR_MS, KEYS, flask_logins, java_long, java_text, now_ms, put_spring_session, star_logins
 
 from fastticket.errors import ConfigError, StoreUnavailable
@@ -22,19 +21,6 @@ from fastticket.stores.redis.foreign import ForeignRedis
 
 ID = "d37d1c0a-5c4a-4c60-906b-7657be1e6bc7"
 SECURITY = "SPRING_SECURITY_CONTEXT"
-
-
-@pytest.fixture
-def there(redis_server):
-    """A client of the Redis that the other system uses."""
-    client = redis.Redis(port=redis_server.port)
-    yield client
-    client.close()
-
-
-@pytest.fixture
-def url(redis_server):
-    return f"redis://{redis_server.address}/0"
 
 
 def read(source, *cookies):

@@ -38,6 +38,7 @@ from fastticket.moving.sources.values import (
     principal_of,
     read_json,
 )
+from fastticket.stores.contract import NO_ATTRIBUTES
 from fastticket.stores.redis.foreign import ForeignRedis, Refused
 
 SOURCE = "spring"
@@ -117,8 +118,7 @@ class SpringSessions:
             created_ms, used_ms, idle_s = (
                 number_of(found.get(name)) for name in (b"creationTime", b"lastAccessedTime", b"maxInactiveInterval")
             )
-            if created_ms < 0 or used_ms < 0 or idle_s == 0:
-                raise Unreadable("bad_times")
+            check_times(created_ms, used_ms, idle_s)
             content = self._content(found)
             principal = principal_in(content, self._principals) or authenticated_in(content.get(CONTEXT))
             principal = principal or await self._index.principal_of(identifier)
@@ -127,16 +127,7 @@ class SpringSessions:
             attributes = attributes_of(content, self.left)
         except Unreadable as error:
             return Skipped(shown(identifier), error.reason)
-        session = MovedSession(
-            principal,
-            id_here(SOURCE, identifier),
-            created_ms=created_ms,
-            last_access_ms=used_ms,
-            idle_timeout_s=max(0, idle_s),
-            absolute_lifetime_s=self._absolute_lifetime_s,
-            attributes=attributes,
-        )
-        return Skipped(shown(identifier), "expired") if is_over(session) else session
+        return moved(identifier, principal, (created_ms, used_ms, idle_s), self._absolute_lifetime_s, attributes)
 
     def _content(self, found: Mapping[bytes, bytes]) -> dict[str, Any]:
         content: dict[str, Any] = {}
@@ -197,6 +188,35 @@ class _Index:
                 continue
             if isinstance(identifier, str):
                 loaded[identifier] = principal if loaded.get(identifier, principal) == principal else None
+
+
+def check_times(created_ms: int, used_ms: int, idle_s: int) -> None:
+    """Unreadable: Spring has no session with such times."""
+    if created_ms < 0 or used_ms < 0 or idle_s == 0:
+        raise Unreadable("bad_times")
+
+
+def moved(
+    identifier: str,
+    principal: str,
+    times: tuple[int, int, int],
+    absolute_lifetime_s: int,
+    attributes: Mapping[str, bytes] = NO_ATTRIBUTES,
+) -> MovedSession | Skipped:
+    """A session that was read; skipped if its time is over. `times`: created, last used (ms), and
+    the idle timeout (s), which is none below 0.
+    """
+    created_ms, used_ms, idle_s = times
+    session = MovedSession(
+        principal,
+        id_here(SOURCE, identifier),
+        created_ms=created_ms,
+        last_access_ms=used_ms,
+        idle_timeout_s=max(0, idle_s),
+        absolute_lifetime_s=absolute_lifetime_s,
+        attributes=attributes,
+    )
+    return Skipped(shown(identifier), "expired") if is_over(session) else session
 
 
 def identifier_in(cookie: str) -> str:

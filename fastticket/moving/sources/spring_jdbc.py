@@ -15,9 +15,9 @@ from pathlib import Path
 
 from fastticket.errors import ConfigError
 from fastticket.moving.record import MovedSession, Skipped
-from fastticket.moving.sources import id_here, is_over, shown
+from fastticket.moving.sources import shown
 from fastticket.moving.sources.rediskeys import ID_CHARS_MAX
-from fastticket.moving.sources.spring import SOURCE, identifier_in
+from fastticket.moving.sources.spring import check_times, identifier_in, moved
 from fastticket.moving.sources.values import LeftBehind, Unreadable, principal_of
 
 COLUMNS = ("SESSION_ID", "CREATION_TIME", "LAST_ACCESS_TIME", "MAX_INACTIVE_INTERVAL", "PRINCIPAL_NAME")
@@ -69,22 +69,13 @@ class SpringExport:
             return Skipped(shown(identifier), "malformed")
         try:
             created_ms, used_ms, idle_s = (_number(row, name) for name in COLUMNS[1:4])
-            if created_ms < 0 or used_ms < 0 or idle_s == 0:
-                raise Unreadable("bad_times")
+            check_times(created_ms, used_ms, idle_s)
             if not row.get("PRINCIPAL_NAME"):
                 return Skipped(shown(identifier), "anonymous")
             principal = principal_of(row["PRINCIPAL_NAME"])
         except Unreadable as error:
             return Skipped(shown(identifier), error.reason)
-        session = MovedSession(
-            principal,
-            id_here(SOURCE, identifier),
-            created_ms=created_ms,
-            last_access_ms=used_ms,
-            idle_timeout_s=max(0, idle_s),
-            absolute_lifetime_s=self._absolute_lifetime_s,
-        )
-        return Skipped(shown(identifier), "expired") if is_over(session) else session
+        return moved(identifier, principal, (created_ms, used_ms, idle_s), self._absolute_lifetime_s)
 
     async def aclose(self) -> None:
         """As a source's."""

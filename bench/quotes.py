@@ -35,8 +35,6 @@ import track
 ROOT = track.HERE.parent
 QUOTES = track.HERE / "quotes"
 HOLE = re.compile(r"\{([^{}|]+)(?:\|(/\d+)?([^{}]*))?\}")
-#: Benchmarks that are newer than some record; one that has no figure of them has a dash instead.
-NEWER: tuple[str, ...] = ()
 NUMBER = r"(—|\d[\d,.]*)"
 
 
@@ -113,11 +111,6 @@ def _value(hole: re.Match[str], found: Mapping[str, Any]) -> str:
         return "—"
     value = found[name]["value"] / int((divisor or "/1")[1:])
     return format(value, form if form.startswith(",") else f",{form}") if form else figures.said(value)
-
-
-def is_newer(name: str, found: Mapping[str, Any]) -> bool:
-    """Whether a figure is of a benchmark that the record knows nothing of."""
-    return any(name.startswith(newer) and not any(own.startswith(newer) for own in found) for newer in NEWER)
 
 
 def differences(record: Mapping[str, Any]) -> Iterator[str]:

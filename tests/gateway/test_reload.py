@@ -17,7 +17,7 @@ import weakref
 import pytest
 from conftest import BOUND_S, Client, fields_of, status_of
 from lab.redis_servers import Server, wait_until
-from lab.traffic import Traffic, get, log_in, metric, noted
+from lab.traffic import Traffic, get, hold, log_in, metric, noted
 
 import fastticket
 from fastticket.gateway import channel
@@ -61,11 +61,8 @@ def descriptors_of(pid):
 def test_a_reload_under_traffic_fails_no_request_and_loads_no_session_again(site, table, tmp_path):
     tickets = log_in(tmp_path, *(f"user{n}" for n in range(SESSIONS)))
     at = site(table())
-    at.fresh = get(tickets[0])
     before = at.workers()
-    for ticket in tickets:
-        assert status_of(at.ask(get(ticket))[0]) == 200
-    assert noted(at, "store_loads_total") == SESSIONS
+    hold(at, tickets)
     with Traffic(at, tickets) as traffic:
         for changed in ({"request_id_header": "X-Request-Id"}, {"threads": 2}, {"login_url": "/open"}, {}):
             asked = traffic.asked
@@ -122,10 +119,7 @@ def test_a_removed_key_is_refused_at_once_and_the_others_sessions_stay(site, tab
     (tmp_path / "new.toml").write_text(key_file_text([key for key in read_keys(ring) if key[0] == added]))
     new = log_in(tmp_path, "carol", "dave", ring="new.toml")
     at = site(table())
-    at.fresh = get(new[0])
-    for ticket in (*old, *new):
-        assert status_of(at.ask(get(ticket))[0]) == 200
-    assert noted(at, "store_loads_total") == 4
+    hold(at, [*new, *old])
     ring.write_text((tmp_path / "new.toml").read_text())
     assert at.reload() == THE_WORKER
     for ticket in old:
@@ -267,10 +261,7 @@ def test_a_password_file_that_changed_needs_a_new_worker(site, table, tmp_path):
 def test_a_new_worker_looks_nobody_up_again(site, table, tmp_path, changed):
     tickets = log_in(tmp_path, *(f"user{n}" for n in range(SESSIONS)))
     at = site(table())
-    at.fresh = get(tickets[0])
-    for ticket in tickets:
-        assert status_of(at.ask(get(ticket))[0]) == 200
-    assert noted(at, "store_loads_total") == SESSIONS
+    hold(at, tickets)
     with Traffic(at, tickets) as traffic:
         asked = traffic.asked
         config = table()

@@ -11,7 +11,7 @@ import textwrap
 import pytest
 from conftest import BOUND_S, Client, status_of
 from lab.redis_servers import wait_until
-from lab.traffic import Traffic, get, log_in, metric, noted
+from lab.traffic import Traffic, get, hold, log_in, metric, noted
 
 import fastticket
 from fastticket.core.nearcache import NearCache
@@ -74,11 +74,8 @@ def alone(at):
 def test_an_upgrade_under_traffic_fails_no_request_and_loads_no_session_again(site, table, tmp_path):
     tickets = log_in(tmp_path, *(f"user{n}" for n in range(SESSIONS)))
     at = site(table())
-    at.fresh = get(tickets[0])
     before = at.workers()
-    for ticket in tickets:
-        assert status_of(at.ask(get(ticket))[0]) == 200
-    assert noted(at, "store_loads_total") == SESSIONS
+    hold(at, tickets)
     with Traffic(at, tickets) as traffic:
         for n in range(2):
             asked = traffic.asked
@@ -163,8 +160,7 @@ def test_a_program_that_fails_only_as_a_worker_leaves_the_worker_of_the_one_befo
 def test_what_was_revoked_meanwhile_is_refused_by_the_new_one(site, table, tmp_path):
     tickets = log_in(tmp_path, *(f"user{n}" for n in range(SESSIONS)))
     at = site(table())
-    for ticket in tickets:
-        assert status_of(at.ask(get(ticket))[0]) == 200
+    hold(at, tickets)
     at.at.process.send_signal(signal.SIGUSR2)
     end(tmp_path, tickets[::2])
     assert said(at, "reloaded: .*") == UPGRADED

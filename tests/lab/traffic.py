@@ -50,6 +50,14 @@ def noted(at, name):
     return metric(at, name)
 
 
+def hold(at, tickets):
+    """Have a gateway look each of these up, once; `noted` asks with the first from now on."""
+    at.fresh = get(tickets[0])
+    for ticket in tickets:
+        assert status_of(at.ask(get(ticket))[0]) == 200
+    assert noted(at, "store_loads_total") == len(tickets)
+
+
 class Traffic:
     """Threads that ask without end, on kept connections and with many tickets; what went wrong."""
 

@@ -68,18 +68,20 @@ def test_who_is_admitted_without_a_question_is_held(moving, linkis):  # noqa: F8
     wait_until(lambda: status_of(at.ask(request("/", old, ticket))[0]) == 401, "the end here")
 
 
+def table_of(behind, linkis):  # noqa: F811
+    return {
+        "gateway": {"listen": ["127.0.0.1:0"], "drain_timeout_s": 2.0},
+        "ticket": {"keys": "keys.toml"},
+        "store": {"url": "sqlite:///s.db", "lease_ms": LEASE_MS, "flush_interval_ms": 100},
+        "upstream": [{"name": "app", "servers": [behind.address]}],
+        "route": ROUTES,
+        "migration": [{"source": "linkis", "url": f"redis://{linkis.server.address}/0", "until": NEVER}],
+    }
+
+
 def test_after_an_upgrade_an_end_there_is_heard(site, origin, linkis, tmp_path):  # noqa: F811
     create_key_file(tmp_path / "keys.toml")
-    at = site(
-        {
-            "gateway": {"listen": ["127.0.0.1:0"], "drain_timeout_s": 2.0},
-            "ticket": {"keys": "keys.toml"},
-            "store": {"url": "sqlite:///s.db", "lease_ms": LEASE_MS, "flush_interval_ms": 100},
-            "upstream": [{"name": "app", "servers": [origin().address]}],
-            "route": ROUTES,
-            "migration": [{"source": "linkis", "url": f"redis://{linkis.server.address}/0", "until": NEVER}],
-        }
-    )
+    at = site(table_of(origin(), linkis))
     old = linkis.login()
     ticket = ticket_in(at.ask(request("/", old))[0])
     before = at.workers()
@@ -88,6 +90,25 @@ def test_after_an_upgrade_an_end_there_is_heard(site, origin, linkis, tmp_path):
     assert status_of(at.ask(request("/", old, ticket))[0]) == 200
     linkis.logout(old)
     wait_until(lambda: status_of(at.ask(request("/", old, ticket))[0]) == 401, "the end here")
+
+
+def test_an_old_store_that_is_emptied_ends_all_but_where_it_was_taken_away_before(
+    site,
+    origin,
+    moving,  # noqa: F811
+    linkis,  # noqa: F811
+    tmp_path,
+):
+    create_key_file(tmp_path / "keys.toml")
+    table = table_of(origin(), linkis)
+    without, (watching, _) = site(table), moving()
+    old, other = linkis.login(), linkis.login("bob")
+    ticket = ticket_in(without.ask(request("/", old))[0])
+    ticket_of_other = ticket_in(watching.ask(request("/", other))[0])
+    assert without.reload({**table, "migration": []}).startswith("reloaded")
+    linkis.redis.flushall()
+    wait_until(lambda: status_of(watching.ask(request("/", other, ticket_of_other))[0]) == 401, "the end here")
+    assert status_of(without.ask(request("/", old, ticket))[0]) == 200
 
 
 def test_a_reload_forgets_no_end_and_no_session(moving, linkis):  # noqa: F811

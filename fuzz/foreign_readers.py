@@ -11,12 +11,14 @@ and for Linkis' tickets a twin (tests/lab/linkis_tickets.py).
 
 from __future__ import annotations
 
+import atexit
 import base64
 import contextlib
 import hashlib
 import json
 import logging
 import os
+import shutil
 import sys
 import tempfile
 import tomllib
@@ -60,6 +62,7 @@ KEY = b"0123456789abcdef"
 LATER_MS = 4_000_000_000_000
 FOLDER = Path(tempfile.mkdtemp(prefix="fastticket-fuzz-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
 
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 logging.getLogger("fastticket").setLevel(logging.CRITICAL)
 
 

@@ -115,7 +115,7 @@ def test_one_that_was_killed_ends_as_one_that_was_left_alone(folder, there, url,
     progress = folder / "migrate-spring.progress"
     for count in (150, 300):
         with killed_when(lambda count=count: done_by(progress) >= count) as run:
-            run("migrate", "spring", "--from", url, "--store", STORE, "--rate", "400")
+            run("migrate", "spring", "--from", url, "--store", STORE, "--rate", "20")
     before = asyncio.run(all_of(STORE))
     assert 300 <= len(before) < 630
     report = migrate("spring", "--from", url)
@@ -126,7 +126,7 @@ def test_one_that_was_killed_ends_as_one_that_was_left_alone(folder, there, url,
         "created": 630 - report["done_before"] - report["exists"],
         **({"exists": report["exists"]} if report["exists"] else {}),
     }
-    assert report["in_doubt"] == 0
+    assert (report["done_before"] >= 300, report["in_doubt"]) == (True, 0)
     assert main(["migrate", "spring", "--from", url, "--store", "sqlite:///alone.db", "--progress", "alone"]) == 0
     assert asyncio.run(all_of(STORE)) == asyncio.run(all_of("sqlite:///alone.db"))
 

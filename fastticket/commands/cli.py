@@ -50,13 +50,16 @@ from fastticket.errors import ConfigError, FastticketError, InvalidPrincipal
 from fastticket.gateway import errorlog
 from fastticket.gateway.exitcodes import BAD_USAGE, FAILED
 from fastticket.keyfile import create_key_file, key_file_text, new_ring, read_ring
+from fastticket.loglines import TextLines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
     terminal.prepare()
     options = parser().parse_args(terminal.arguments() if arguments is None else arguments)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    to_standard_error = logging.StreamHandler()
+    to_standard_error.setFormatter(TextLines())
+    logging.basicConfig(handlers=[to_standard_error], level=logging.INFO)
     try:
         return int(options.run(options))
     except (ConfigError, InvalidPrincipal) as error:

@@ -3,55 +3,30 @@
 A line is formatted by the thread that logs it, waits in a bounded queue, and is written by another
 thread. At most LINES_MAX lines of one message (by its format string) are written in WINDOW_S; then
 one line says how many were left out. Lines that find no room in the queue are counted and reported,
-too. The form is text, or JSON by `error_log_format`.
+too. The form is text, or JSON by `error_log_format` (`fastticket.loglines`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
-import json
 import logging
 import os
 import select
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 from fastticket.gateway.linewriter import LineWriter
 from fastticket.gateway.settings import Config
+from fastticket.loglines import JsonLines, TextLines
 
 PENDING_BYTES_MAX = 1024 * 1024
 LINES_MAX = 50  # of one message in one window
 WINDOW_S = 10.0
 MESSAGES_MAX = 500  # with a window of their own at a time
 STDERR = 2
-TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-
-
-class _Text(logging.Formatter):
-    def __init__(self) -> None:
-        super().__init__(TEXT)
-
-
-class _Json(logging.Formatter):
-    """One JSON object a line, with the time in the form of the access log."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        at = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds")
-        line = {
-            "time": at.replace("+00:00", "Z"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "pid": record.process,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["exception"] = "".join(traceback.format_exception(*record.exc_info))
-        return json.dumps(line, ensure_ascii=False)
 
 
 class _Window:
@@ -71,7 +46,7 @@ class ErrorLog(logging.Handler):
         super().__init__()
         self._window_s = window_s
         self._path: Path | None = None
-        self.setFormatter(_Text())
+        self.setFormatter(TextLines())
         self._begin()
         os.register_at_fork(after_in_child=self._begin)
 
@@ -91,7 +66,7 @@ class ErrorLog(logging.Handler):
         is tried again with later lines.
         """
         with self._locked():
-            self.setFormatter(_Json() if is_json else _Text())
+            self.setFormatter(JsonLines() if is_json else TextLines())
             if path != self._path:
                 self._writer.close()
                 self._path = path

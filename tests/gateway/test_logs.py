@@ -3,8 +3,10 @@
 import array
 import asyncio
 import contextlib
+import datetime
 import fcntl
 import json
+import logging
 import os
 import re
 import shutil
@@ -24,6 +26,7 @@ import fastticket
 from fastticket.gateway.reader import read_config
 from fastticket.gateway.writer import to_toml
 from fastticket.keyfile import create_key_file
+from fastticket.loglines import JsonLines, TextLines
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 LOGIN = b"GET /login HTTP/1.1\r\nHost: a\r\n\r\n"  # each makes a line in the log of errors
@@ -148,6 +151,43 @@ def test_one_message_is_said_so_often_and_then_counted(site, table):
     said = re.findall("ERROR fastticket.gateway: a session could not be changed: the application named", at.log)
     assert len(said) == 50
     assert "left out 30 more in 10 s like 'a session could not be changed: %s'" in at.log
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_record_is_one_line_whatever_is_in_it_and_its_time_is_utc(site, table, monkeypatch, form):
+    """Somebody chooses a name with which he would forge a line, and colour the terminal."""
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    at = site(table(error_log_format=form))
+    good = (at.folder / "fastticket.toml").read_text()
+    odd = r"a\n2026-01-31T12:00:00.000Z ERROR fastticket.gateway: forged\u2028\u001b[31m\u0085"
+    at.reload(f'{good}\n["{odd}"]\nx = 1\n')
+    lines = at.log.splitlines()
+    assert at.log.count("\n") == len(lines)  # which knows more line ends than one
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", at.log)
+    read = [json.loads(line) if form == "json" else text_record(line) for line in lines]
+    assert [record for record in read if "forged" in record["message"]] == read[-1:]
+    for record in read:
+        at_s = datetime.datetime.fromisoformat(record["time"]).timestamp()
+        assert record["time"].endswith("Z")
+        assert abs(at_s - datetime.datetime.now(datetime.UTC).timestamp()) < 3600
+
+
+def text_record(line):
+    """A line of the text log: anything else is no record."""
+    found = re.fullmatch(r"(?P<time>\S+) (?P<level>[A-Z]+) (?P<logger>fastticket\.\w+): (?P<message>.*)", line)
+    assert found, line
+    return found
+
+
+def test_the_trace_of_an_exception_is_in_the_line_of_its_record():
+    try:
+        raise ValueError("bad\r\nname")
+    except ValueError:
+        record = logging.LogRecord("fastticket.gateway", logging.ERROR, "", 1, "failed", (), sys.exc_info())
+    text, as_json = TextLines().format(record), JsonLines().format(record)
+    assert len(text.splitlines()) == len(as_json.splitlines()) == 1
+    assert text.endswith(r"ValueError: bad\r\nname")
+    assert json.loads(as_json)["exception"].endswith("ValueError: bad\r\nname")
 
 
 def test_sigusr1_opens_both_logs_anew(site, table, tmp_path):

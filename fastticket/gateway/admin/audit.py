@@ -9,15 +9,15 @@ A thread writes it, so that a slow disk does not hold up the supervisor.
 
 from __future__ import annotations
 
-import datetime
-import json
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fastticket.gateway.admin.contract import Who
 from fastticket.gateway.linewriter import LineWriter
+from fastticket.loglines import json_line, utc
 
 log = logging.getLogger("fastticket.admin")
 
@@ -57,10 +57,9 @@ class AuditLog:
         """Write one line. `result`: "done", or the slug of what it was refused for; `told`: what of
         the answer is to be in it.
         """
-        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         by = {name: value for name, value in who._asdict().items() if value not in (None, "")}
-        line = {"time": at, "audit": operation, "who": by, "what": dict(what), "result": result, **told}
-        if not self._writer.write(json.dumps(line, ensure_ascii=False, default=str).encode(errors="replace") + b"\n"):
+        line = {"time": utc(time.time()), "audit": operation, "who": by, "what": dict(what), "result": result, **told}
+        if not self._writer.write(json_line(line).encode(errors="replace") + b"\n"):
             self._lost("too slow, or full", 1)
 
     def _lost(self, reason: str, lines: int) -> None:

@@ -21,6 +21,7 @@ def _families() -> Iterator[Metric]:
     """Those of a gateway that has done a bit of everything, so that each has its labels."""
     note = {"now": dict.fromkeys(GAUGES, 0), "store": {"127.0.0.1:6379": ["closed"]}, "upstreams": [SERVER], "at_s": 0}
     note |= {"canary_heard_s": 0, "sessions_living": 0}
+    note["mirroring"] = {"touches_waiting": 0, "changes_waiting": 0, "trouble": ""}
     histogram = {"buckets": [(None, 1)], "sum": 1}
     counted = {"key_uses": {"1": 1}, "answers": {"2xx": 1}, "store_calls": {"exchange": histogram}}
     counted["migrations"] = {"linkis exchanged": 1}

@@ -115,8 +115,9 @@ async def live_problems_of(config: Config) -> list[str]:
     this. No file and no store is made. A faulty configuration is checked as far as possible.
     """
     names = _readable(_names, config)
-    store, *unresolved = await asyncio.gather(_check_store(config), *(_check_name(*each) for each in names))
-    sections = [store, *unresolved, _readable(_check_logs, config), _readable(_check_folders, config)]
+    stores = [_check_store(each, key) for key, each in _stores(config).items()]
+    answers = await asyncio.gather(*stores, *(_check_name(*each) for each in names))
+    sections = [*answers, _readable(_check_logs, config), _readable(_check_folders, config)]
     return [f"{config.source}: {problem}" for found in sections for problem in found]
 
 
@@ -128,13 +129,26 @@ def _readable(each: Callable[[Config], Iterator[_T]], config: Config) -> list[_T
     return found
 
 
-async def _check_store(config: Config) -> list[str]:
-    """Whether the store answers. A missing SQLite file must be one that the first start can
-    make.
+def _stores(config: Config) -> dict[str, Config]:
+    """Of the store and of its mirror, by their keys: the configuration as if that were the only
+    one.
     """
+    urls = {"url": config.store.url} | ({"mirror_url": config.store.mirror_url} if config.store.mirror_url else {})
+    stores = {key: dataclasses.replace(config.store, url=url, mirror_url="") for key, url in urls.items()}
+    return {key: dataclasses.replace(config, store=store) for key, store in stores.items()}
+
+
+async def _check_store(config: Config, key: str) -> list[str]:
+    """Whether the store answers. A missing SQLite file must be one that the first start can make.
+    `key`: where it is configured.
+    """
+    where = f"[store] {key}"
     shown = without_password(config.store.url)
     try:
         store = config.open_store(creates=False)
+    except ConfigError:
+        return []  # the file's own rules have refused the URL
+    try:
         async with asyncio.timeout(LIVE_TIMEOUT_S):
             try:
                 await store.open()
@@ -142,14 +156,14 @@ async def _check_store(config: Config) -> list[str]:
             finally:
                 await store.aclose()
     except NoStore:
-        return [] if (path := _sqlite_path(config)) is None else list(_why_not_made(path, f"[store] url: {path}"))
+        return [] if (path := _sqlite_path(config)) is None else list(_why_not_made(path, f"{where}: {path}"))
     except TimeoutError:
-        return [f"[store] url: {shown}: no answer in {LIVE_TIMEOUT_S:g} s"]
+        return [f"{where}: {shown}: no answer in {LIVE_TIMEOUT_S:g} s"]
     except FastticketError as error:
-        return [f"[store] url: {shown}: {error}"]
+        return [f"{where}: {shown}: {error}"]
     path = _sqlite_path(config)
     if path and (others := _others_may(path)):
-        return [f"[store] url: {path}: everybody on this machine can {others} the sessions; chmod o= it"]
+        return [f"{where}: {path}: everybody on this machine can {others} the sessions; chmod o= it"]
     return []
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import exposition
@@ -142,6 +142,7 @@ class _Families(Collector):
             yield GaugeMetricFamily(f"fastticket_{name}", text, value=value / divisor)
         yield from _revocations(snapshot)
         yield from _store(snapshot)
+        yield from _mirror(snapshot)
         yield from _migrations(snapshot)
         yield _store_servers(snapshot.notes)
         yield from _upstreams([snapshot.serving] if snapshot.serving else [])
@@ -255,6 +256,26 @@ def _store(snapshot: Snapshot) -> Iterator[Metric]:
     yield _histogram("flush_touches", "Uses in a flush that had some.", _plain(counted, "flush_size"))
 
 
+def _mirror(snapshot: Snapshot) -> Iterator[Metric]:
+    """Nothing where no `mirror_url` is configured."""
+    states = [note["mirroring"] for note in snapshot.notes if note.get("mirroring")]
+    if not states:
+        return
+    is_up = int(not any(state["trouble"] for state in states))
+    up = GaugeMetricFamily("fastticket_mirror_up", "1 if the store's mirror could be written last.", value=is_up)
+    touches = GaugeMetricFamily(
+        "fastticket_mirror_touches_waiting",
+        "Sessions whose last use the mirror may not have yet.",
+        value=sum(state["touches_waiting"] for state in states),
+    )
+    changes = GaugeMetricFamily(
+        "fastticket_mirror_changes_waiting",
+        "Changes that have begun, and that both stores do not have yet.",
+        value=sum(state["changes_waiting"] for state in states),
+    )
+    yield from (up, touches, changes)
+
+
 def _migrations(snapshot: Snapshot) -> Iterator[Metric]:
     """Nothing where no `[[migration]]` is configured."""
     counted = snapshot.counted.get("migrations", {})
@@ -273,11 +294,13 @@ def _migrations(snapshot: Snapshot) -> Iterator[Metric]:
     yield from (held, late)
 
 
-def _store_servers(notes: Iterable[Mapping[str, Any]]) -> Metric:
+def _store_servers(notes: Sequence[Mapping[str, Any]]) -> Metric:
     family = GaugeMetricFamily(
         "fastticket_store_server_up", "1 if every worker asks this server of the store.", labels=["server"]
     )
-    for server, states in _gathered((name, state) for note in notes for name, state in note["store"].items()):
+    of_mirrors = [(note.get("mirroring") or {}).get("servers", {}) for note in notes]
+    servers = [note["store"] for note in notes] + of_mirrors
+    for server, states in _gathered(pair for each in servers for pair in each.items()):
         family.add_metric([server], int(all(state == "closed" for state in states)))
     return family
 

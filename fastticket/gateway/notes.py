@@ -17,7 +17,7 @@ from fastticket.gateway.services import Services
 from fastticket.gateway.sharedmemory import Slot
 from fastticket.sessions.canary import Canary
 from fastticket.sessions.census import Census
-from fastticket.sessions.ticketcache import NOW, TicketCache, checker_of, measured
+from fastticket.sessions.ticketcache import NOW, TicketCache, checker_of, is_giving_back, measured, mirroring_of
 
 log = logging.getLogger("fastticket.gateway")
 
@@ -106,6 +106,8 @@ class Notes:
                 for plane in services.present.planes
             ],
             "store": dict(self._cache.store_servers),
+            "mirroring": mirroring_of(self._cache),
+            "is_giving_back": is_giving_back(self._cache),
             "migrations": services.present.exchange.now if services.present.exchange else {"held": 0, "late": 0},
             "resolved": upstreams.resolved,
             "without_servers": upstreams.without_servers,

@@ -39,6 +39,7 @@ from fastticket.gateway.inheritance import Given
 from fastticket.gateway.listeners import Sockets
 from fastticket.gateway.settings import Config
 from fastticket.gateway.sharedmemory import Slot
+from fastticket.gateway.snapshot import is_fresh
 from fastticket.gateway.upgrade import HeldProcess, socket_of
 from fastticket.sessions.handing import Known
 
@@ -156,6 +157,12 @@ class WorkerProcess:
         self._silent_s = 0.0 if beats != self._beats else self._silent_s + passed_s
         self._beats = beats
         return self._silent_s
+
+    @property
+    def is_giving_back(self) -> bool:
+        """Whether it gives sessions back to a store that has lost its data, and is not stuck."""
+        note = self.slot.note()
+        return note is not None and note.get("is_giving_back", False) and is_fresh(note)
 
     # --- what it is told
 

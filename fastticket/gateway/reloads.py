@@ -16,6 +16,7 @@ class Reloads:
         self.took_s = 0.0  #: from SIGHUP until the last one was done or refused
         self.at_s = time.time()
         self.was_done = True  #: the last one; else the configuration before stays
+        self.why = ""  #: the last one was refused
         self._began_s: float | None = None
 
     def adopt(self, counts: Mapping[str, int]) -> None:
@@ -26,8 +27,8 @@ class Reloads:
         """One is asked for. It may be asked for again before it is over."""
         self._began_s = time.monotonic() if self._began_s is None else self._began_s
 
-    def end(self, result: str) -> None:
-        """`done` or `refused`."""
+    def end(self, result: str, why: str = "") -> None:
+        """`done`, or `refused` and why."""
         self.counts[result] += 1
         self.took_s = 0.0 if self._began_s is None else time.monotonic() - self._began_s
-        self.at_s, self.was_done, self._began_s = time.time(), result == "done", None
+        self.at_s, self.was_done, self.why, self._began_s = time.time(), result == "done", why, None

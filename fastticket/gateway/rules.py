@@ -207,6 +207,16 @@ def _check_ticket(config: Config, problems: Problems) -> None:
         "[ticket] remember_lifetime_s",
         f"must be from 1 to {LIFETIME_S_MAX}: it is the cookie's Max-Age, too",
     )
+    require(
+        all(ticket.accept_audiences),
+        "[ticket] accept_audiences",
+        "an audience must not be empty; leave it out, or name the one whose tickets are to be good here, too",
+    )
+    require(
+        ticket.audience not in ticket.accept_audiences,
+        "[ticket] accept_audiences",
+        f"{ticket.audience!r} is the audience of this gateway, whose tickets are good anyway; leave it out",
+    )
     require(ticket.sessions_max <= COUNT_MAX, "[ticket] sessions_max", f"must be at most {COUNT_MAX}; 0 is any number")
     require(
         1 <= config.cache.capacity <= CAPACITY_MAX, "[cache] capacity", f"must be from 1 to {CAPACITY_MAX} sessions"

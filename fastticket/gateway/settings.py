@@ -358,7 +358,8 @@ class Config:
         try:
             return read_urls(self.store.url, self.store.mirror_url, base=self.base)
         except ConfigError as error:
-            raise self._error("[store] url", str(error).removeprefix("store url: ")) from None
+            is_mirror, reason = str(error).startswith("mirror_url: "), str(error).partition(": ")[2]
+            raise self._error("[store] mirror_url" if is_mirror else "[store] url", reason) from None
 
     def old_cookies(self) -> tuple[str, ...]:
         """The names of the cookies that are exchanged for tickets."""

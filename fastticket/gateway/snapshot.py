@@ -16,6 +16,7 @@ class LastReload(NamedTuple):
     was_done: bool = True
     at_s: float = 0.0  #: s since the epoch
     took_s: float = 0.0
+    why: str = ""  #: it was refused
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +36,7 @@ class Snapshot:
 
     def unhealthy(self) -> list[str]:
         """["worker"] if it does not serve."""
-        note = self.serving
-        is_fresh = note is not None and time.monotonic() - note["at_s"] < NOTE_AGE_MAX_S
-        return [] if is_fresh else ["worker"]
+        return [] if self.serving and is_fresh(self.serving) else ["worker"]
 
     def away(self) -> list[str]:
         """What is missing: the worker, the store, upstreams without a server that is up."""
@@ -65,6 +64,11 @@ class Snapshot:
 
     def _groups_away(self) -> list[str]:
         return sorted(f"upstream {name}" for name in _groups_away(self.serving)) if self.serving else []
+
+
+def is_fresh(note: Mapping[str, Any]) -> bool:
+    """Whether the worker of this note serves."""
+    return time.monotonic() - float(note["at_s"]) < NOTE_AGE_MAX_S
 
 
 def is_store_away(note: Mapping[str, Any]) -> bool:

@@ -349,8 +349,14 @@ class Supervisor:
         return ["the upgrade of the program"] if before.is_of_program_before else obstacles(before.given, coming.given)
 
     def _disinherit(self, coming: Generation) -> None:
-        """What it waits for has not come in time: it begins without."""
-        if coming.heir_of:
+        """What it waits for has not come in time: it begins without. A worker that gives sessions
+        back to the store tells afterwards what it holds, a lease of the fleet and some seconds
+        later (`Restorer.finish`).
+        """
+        if coming.heir_of and coming.heir_of.is_giving_back:
+            log.info("the reload waits for %s, which gives sessions back to the store", coming.heir_of)
+            self._loop.call_later(HANDING_TIMEOUT_S, self._disinherit, coming)
+        elif coming.heir_of:
             coming.heir_of = None
             self._news.set()
 
@@ -484,7 +490,7 @@ class Supervisor:
         self._tell_refused(error)
 
     def _tell_refused(self, why: object) -> None:
-        self._reloads.end("refused")
+        self._reloads.end("refused", str(why))
         self._answer_reload(str(why))
         log.error("not reloaded, the configuration before stays: %s", why)
 
@@ -698,7 +704,7 @@ class Supervisor:
             retiring=sum(1 for g in self._retiring if g.process) + sum(note["retiring"] for note in notes),
             restarts=self._restarts,
             reloads=dict(self._reloads.counts),
-            last_reload=LastReload(self._reloads.was_done, self._reloads.at_s, self._reloads.took_s),
+            last_reload=LastReload(self._reloads.was_done, self._reloads.at_s, self._reloads.took_s, self._reloads.why),
             workers=[each.pid for each in sorted(self._processes(), key=lambda each: each is not process)],
         )
 

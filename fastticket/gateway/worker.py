@@ -284,6 +284,7 @@ class Worker:
     async def _hand_sessions(self) -> None:
         """Tell what the ticket cache holds, a piece in each turn of the loop."""
         assert self._channel  # noqa: S101 -- for mypy
+        self._notes.publish()  # whether something is given back: the supervisor waits for that
         await finish_giving_back(self._cache)
         for part in handed_by(self._cache):
             self._channel.send(Handed(part))

@@ -59,6 +59,11 @@ class Restorer:
             number for number, loss in losses.items() if isinstance(loss, Loss) and loss.noticed_ms < recent_ms
         )
 
+    @property
+    def is_running(self) -> bool:
+        """Whether something of this process's may still be given back."""
+        return self.task is not None and not self.task.done()
+
     async def finish(self) -> None:
         """Return when nothing of this process's is to be given back any more; at most as long as
         others would wait for it.

@@ -624,6 +624,11 @@ async def finish_giving_back(cache: TicketCache) -> None:
     await cache._keeper.restorer.finish()
 
 
+def is_giving_back(cache: TicketCache) -> bool:
+    """Whether `finish_giving_back` would wait."""
+    return cache._keeper.restorer.is_running
+
+
 def hand_to(cache: TicketCache, parts: Iterable[Known | bytes]) -> int:
     """Let a cache that is not opened yet begin with what another one on the same store holds; how
     many sessions. ValueError: the store has another number of shards.
@@ -664,6 +669,12 @@ def measured(cache: TicketCache) -> dict[str, Any]:
     if traffic := getattr(store, "traffic", None):
         counted["store_traffic"] = dict(vars(traffic))
     return counted
+
+
+def mirroring_of(cache: TicketCache) -> dict[str, Any] | None:
+    """How the store's mirror is, as `MirroredStore.mirroring` has it; None: it has none."""
+    found = getattr(cache._store, "mirroring", None)
+    return None if found is None else dict(found)
 
 
 def read_through_of(cache: TicketCache) -> ReadThrough:

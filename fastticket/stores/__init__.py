@@ -35,7 +35,10 @@ def read_urls(url: str, mirror_url: str, *, base: Path | None = None) -> Callabl
         raise ConfigError("mirror_url: it is the store's own URL; name another one, or leave it out")
     from fastticket.stores.mirrored import MirroredStore
 
-    make_mirror = read_url(mirror_url, base=base)
+    try:
+        make_mirror = read_url(mirror_url, base=base)
+    except ConfigError as error:
+        raise ConfigError(f"mirror_url: {str(error).removeprefix('store url: ')}") from None
     return lambda creates: MirroredStore(make(creates), make_mirror(creates))
 
 

@@ -72,6 +72,7 @@ class MirroredStore:
         self._truth = truth
         self._mirror = mirror
         self._absence = "it was not opened yet"  # why the mirror cannot be written; "": it can
+        self._trouble = ""  # of the last touches
         self._touches: dict[tuple[str, str], int] = {}
         self._has_touches = asyncio.Event()
         self._writing = 0  # touches that are on their way
@@ -87,13 +88,25 @@ class MirroredStore:
 
     @property
     def servers(self) -> Mapping[str, str]:
-        """Those of both."""
-        return {**self._mirror.servers, **self._truth.servers}
+        """The truth's: it says whether the store is away."""
+        return self._truth.servers
 
     @property
     def is_replaced(self) -> bool:
         """The truth."""
         return self._truth.is_replaced
+
+    @property
+    def mirroring(self) -> Mapping[str, Any]:
+        """How the mirror is: `touches_waiting`; `changes_waiting`, which have begun and are not in
+        both stores; `trouble`: why it could not be written last, "" if it could; its `servers`.
+        """
+        return {
+            "touches_waiting": self.touches_waiting,
+            "changes_waiting": len(self._changes),
+            "trouble": self._absence or self._trouble,
+            "servers": dict(self._mirror.servers),
+        }
 
     @property
     def touches_waiting(self) -> int:
@@ -315,14 +328,16 @@ class MirroredStore:
                 await asyncio.sleep(OPEN_PAUSE_S)
             except ConfigError as error:
                 self._absence = str(error)
-                log.error("the mirror: %s", error)
+                log.error("mirror_url: %s", error)
                 await self._mirror.aclose()
-                raise
+                raise ConfigError(*(f"mirror_url: {problem}" for problem in error.problems)) from None
         while True:
             await self._has_touches.wait()
             try:
                 await self._write_touches()
+                self._trouble = ""
             except StoreUnavailable as error:
+                self._trouble = str(error)
                 log.warning("%s; %d touches wait for the mirror", error, len(self._touches))
                 await asyncio.sleep(TOUCH_PAUSE_S)
 

@@ -564,6 +564,21 @@ BAD = [
         "[ticket] login_details: must be a list of",
     ),
     ("[[upstream]]", '[store]\nurl = "mysql://x"\n[[upstream]]', "[store] url: mysql"),
+    (
+        "[[upstream]]",
+        '[store]\nurl = "sqlite:///s.db"\nmirror_url = "redis://h?x=1"\n[[upstream]]',
+        "[store] mirror_url: x: no such option",
+    ),
+    (
+        'keys = "keys.toml"',
+        'keys = "keys.toml"\naccept_audiences = ["old", ""]',
+        "[ticket] accept_audiences: an audience must not be empty",
+    ),
+    (
+        'keys = "keys.toml"',
+        'keys = "keys.toml"\naudience = "new"\naccept_audiences = ["old", "new"]',
+        "[ticket] accept_audiences: 'new' is the audience of this gateway",
+    ),
     ("[[upstream]]", "[store]\nlease_ms = 600\n[[upstream]]", "lease_ms is 600"),
     ("[[upstream]]", '[store]\noutage_policy = "maybe"\n[[upstream]]', "must be one of serve-cached, deny"),
     ("[[upstream]]", "[cache]\ncapacity = 0\n[[upstream]]", "[cache] capacity"),
@@ -769,7 +784,9 @@ def test_a_live_check_asks_the_world(cli, keyfile, tmp_path):
     wrong = GOOD.replace("127.0.0.1:9001", "nowhere.invalid:1").replace(
         "[ticket]", 'access_log = "no/such/log"\nadmin = "unix:run/admin.sock"\n[ticket]'
     )
-    (tmp_path / "a.toml").write_text(f'{wrong}[store]\nurl = "redis://:hush@127.0.0.1:1/0"\n')
+    (tmp_path / "a.toml").write_text(
+        f'{wrong}[store]\nurl = "redis://:hush@127.0.0.1:1/0"\nmirror_url = "redis://127.0.0.1:1/1"\n'
+    )
     (tmp_path / "b.toml").write_text(f'{GOOD}[store]\nurl = "{url}"\n')
     try:
         assert cli("check-config", "--config", "a.toml")[0] == 0
@@ -778,6 +795,7 @@ def test_a_live_check_asks_the_world(cli, keyfile, tmp_path):
         assert "idle_timeout_s = 7200" in output
         for said in (
             "a.toml: [store] url: redis://:***@127.0.0.1:1/0: redis 127.0.0.1:1:",
+            "a.toml: [store] mirror_url: redis://127.0.0.1:1/1: redis 127.0.0.1:1:",
             "a.toml: [[upstream]] app: servers: nowhere.invalid:1: the name does not resolve",
             "a.toml: [gateway] access_log: no/such/log: the folder no/such is not there",
             "a.toml: [gateway] admin: run/admin.sock: the folder run is not there",

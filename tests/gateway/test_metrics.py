@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -12,6 +13,8 @@ import pytest
 from conftest import BOUND_S, OK, Client, status_of
 from lab.processes import Site
 from lab.redis_servers import wait_until
+from lab.traffic import get as traffic_get
+from lab.traffic import log_in
 from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
@@ -194,6 +197,31 @@ def test_what_a_gateway_is_and_does_is_on_its_page(site, beside, redis_server):
 def started_s(pid):
     """When a process has started, s since the epoch, as /proc/PID itself says to a second or so."""
     return os.stat(f"/proc/{pid}").st_ctime
+
+
+def test_what_waits_for_the_mirror_is_said(tmp_path, redis_server, origin):
+    """Also whether it can be written. Where there is no mirror, nothing is."""
+    create_key_file(tmp_path / "keys.toml")
+    table = tables(tmp_path, "sqlite:///s.db", {"app": origin(application)})
+    table["store"] |= {"mirror_url": f"redis://{redis_server.address}/0?timeout_ms=200", "flush_interval_ms": 100}
+    at = Watched(tmp_path, table)
+    try:
+        (ticket,) = log_in(tmp_path, "alice")
+        redis_server.kill()
+        # Right after the login a use moves no deadline.
+        wait_until(
+            lambda: at.ask(traffic_get(ticket)) and at.value("mirror_touches_waiting") == 1, "a use that waits", BOUND_S
+        )
+        wait_until(lambda: at.value("mirror_up") == 0, "the mirror is away", BOUND_S)
+        assert at.value("mirror_changes_waiting") == 0
+        said = at.command("status", "--admin", f"unix:{tmp_path}/admin.sock")
+        assert re.search(r"^mirror +\S.*; 1 uses and 0 changes wait", said, re.MULTILINE)
+        redis_server.start()
+        wait_until(lambda: (at.value("mirror_touches_waiting"), at.value("mirror_up")) == (0, 1), "it is back", BOUND_S)
+        assert at.reload({**table, "store": {"url": "sqlite:///s.db"}}).startswith("reloaded")
+        wait_until(lambda: at.value("mirror_up") is None, "no mirror", BOUND_S)
+    finally:
+        at.stop()
 
 
 def test_the_page_comes_in_the_format_that_is_asked_for(site):

@@ -20,6 +20,7 @@ from lab.redis_servers import Server, wait_until
 from lab.traffic import Traffic, get, hold, log_in, metric, noted
 
 import fastticket
+import fastticket.sync
 from fastticket.gateway import channel
 from fastticket.gateway.changes import obstacles
 from fastticket.gateway.control import Reload, ReplaceKeys
@@ -315,6 +316,35 @@ def test_a_worker_that_hands_nothing_over_is_not_waited_for(site, table, tmp_pat
     assert at.reload({**table(), "cache": {"capacity": 5000}}).startswith("reloaded: a new worker")
     assert status_of(at.ask(get(ticket))[0]) == 200
     os.kill(hung, signal.SIGCONT)
+
+
+#: Waits no longer for a worker than the store's lease is here.
+HASTY = (
+    "-c",
+    "import sys, fastticket.gateway.supervisor as supervisor; supervisor.HANDING_TIMEOUT_S = 0.5;"
+    "from fastticket_start import main; sys.exit(main())",
+)
+
+
+def test_a_worker_that_gives_sessions_back_is_waited_for_however_long_the_lease_is(site, table, tmp_path):
+    """The next one would know nobody: what the store has lost would be lost."""
+    server = Server(tmp_path)
+    url = f"redis://{server.address}/0"
+    try:
+        config = table(store={"url": url, "lease_ms": 2000, "restore_from_cache": True})
+        at = site(config, program=HASTY)
+        with fastticket.sync.TicketCache(url, fastticket.Keyring.from_file(tmp_path / "keys.toml")) as gone:
+            ticket = gone.login("alice")
+        assert status_of(at.ask(get(ticket))[0]) == 200
+        wait_until(lambda: metric(at, "touches_written_total"), "all is written", BOUND_S)
+        server.admin("FLUSHALL")
+        wait_until(lambda: metric(at, "store_log_gaps_total"), "the loss is noticed", BOUND_S)
+        assert at.reload({**config, "cache": {"capacity": 5000}}).startswith("reloaded: a new worker")
+        assert "the reload waits for worker" in at.log
+        assert "begins with 1 sessions of the one before" in at.log
+        assert status_of(at.ask(get(ticket))[0]) == 200
+    finally:
+        server.kill()
 
 
 # --- which changes a worker takes over

@@ -35,6 +35,11 @@ path = "/"
 """
 
 
+def with_more(settings: str, tables: str) -> str:
+    """CONFIG with more settings of the gateway, and more upstreams and routes."""
+    return CONFIG.replace("[ticket]", f"{settings}[ticket]").replace("[[route]]", f"{tables}[[route]]", 1)
+
+
 @contextlib.contextmanager
 def operators_site(
     folder: Path, keys: int = 1, store: str = "sqlite:///fastticket.db", application: str = "127.0.0.1:1"

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.operators_site import with_more
 from lab.processes import Site
 from lab.redis_servers import Server, wait_until
 
@@ -37,27 +38,16 @@ ANSWER_BOUND_S = 12.0  # a client's patience; longer than the watchdog's
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
-CONFIG = """
-[gateway]
-listen = ["127.0.0.1:0"]
+CONFIG = with_more(
+    """
 threads = 2
-admin = "unix:admin.sock"
 access_log = "disk/access.log"
 drain_timeout_s = 2.0
-[ticket]
-keys = "keys.toml"
-[store]
-url = "{store}"
-[[upstream]]
-name = "app"
-servers = ["{application}"]
+""",
+    """
 [[upstream]]
 name = "partner"
 servers = ["{partner}"]
-[[route]]
-path = "/login"
-auth = "none"
-login = true
 [[route]]
 path = "/open"
 auth = "none"
@@ -65,10 +55,8 @@ auth = "none"
 path = "/partner"
 auth = "none"
 upstream = "partner"
-[[route]]
-path = "/"
-auth = "required"
-"""
+""",
+)
 
 KINDS = ("held", "open", "login", "partner")
 GAUGES = (

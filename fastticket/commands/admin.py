@@ -24,6 +24,7 @@ from fastticket.gateway.settings import Config
 
 ADMIN_TIMEOUT_S = 5.0
 ADMIN_HELP = "unix:PATH, http://HOST:PORT or https://HOST:PORT"
+CA_HELP = "PEM; whose certificates to trust at an https:// address (default: the system's)"
 TOKEN_FILE_HELP = "as [gateway] admin_token_file, of which the first token is sent; not needed for a Unix socket"  # noqa: S105 -- a help text
 
 
@@ -38,28 +39,31 @@ def probe(options: argparse.Namespace) -> int:
     ConfigError.
     """
     address, _ = _whom(options, "probe")
-    status, text = ask(address, f"/{options.page}")
+    status, text = ask(address, f"/{options.page}", ca=options.ca)
     print(text, end="")
     return 0 if status == http.client.OK else FAILED
 
 
-def read_metrics(address: str) -> Iterable[Sample]:
+def read_metrics(address: str, ca: Path | None = None) -> Iterable[Sample]:
     """The samples of a gateway's /metrics. AdminError; ConfigError: the address."""
-    status, text = ask(address, "/metrics")
+    status, text = ask(address, "/metrics", ca=ca)
     if status != http.client.OK:
         raise AdminError(f"{address}: /metrics says {status}")
     return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
 
-def ask(address: str, path: str, token: str = "") -> tuple[int, str]:
+def ask(address: str, path: str, token: str = "", ca: Path | None = None) -> tuple[int, str]:
     """GET a page of the admin listener at `unix:PATH`, `http://HOST:PORT` or `https://HOST:PORT`:
-    (status, body). AdminError; ConfigError: the address.
+    (status, body). `ca`: the file of certificates to trust; None: the system's. AdminError;
+    ConfigError: the address, or that file.
     """
-    connection = _connection(address)
+    connection = _connection(address, ca)
     try:
         connection.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token else {})
         response = connection.getresponse()
         return response.status, response.read().decode()
+    except ssl.SSLCertVerificationError as error:
+        raise AdminError(f"{address}: {error.verify_message}; --ca FILE names whose certificates to trust") from None
     except (OSError, http.client.HTTPException, UnicodeDecodeError) as error:
         raise AdminError(f"{address}: {error}") from None
     finally:
@@ -69,13 +73,18 @@ def ask(address: str, path: str, token: str = "") -> tuple[int, str]:
 class AdminApi:
     """The operations under /v1/ that commands read by. `token`: "" for a Unix socket of ours."""
 
-    def __init__(self, address: str, token: str = "") -> None:
+    def __init__(self, address: str, token: str = "", ca: Path | None = None) -> None:
         self.address = address
         self._token = token
+        self._ca = ca
+
+    def page(self, path: str) -> tuple[int, str]:
+        """As `ask`."""
+        return ask(self.address, path, self._token, self._ca)
 
     def read(self, path: str) -> Any:
         """The JSON of a page. AdminError, which has the gateway's own words."""
-        status, text = ask(self.address, path, self._token)
+        status, text = self.page(path)
         try:
             answer = json.loads(text)
         except ValueError:
@@ -86,9 +95,15 @@ class AdminApi:
         return answer
 
 
+def add_address(command: argparse.ArgumentParser, text: str = "") -> None:
+    """--admin, --ca: of a command that asks a running gateway; what for."""
+    command.add_argument("--admin", metavar="ADDRESS", help=f"{ADMIN_HELP}, as [gateway] admin{text}")
+    command.add_argument("--ca", type=Path, metavar="FILE", help=CA_HELP)
+
+
 def add_admin(command: argparse.ArgumentParser) -> None:
-    """--admin, --token-file, --config: of a command that asks a running gateway."""
-    command.add_argument("--admin", metavar="ADDRESS", help=f"{ADMIN_HELP}, as [gateway] admin")
+    """--admin, --ca, --token-file, --config: of a command that asks the API of a gateway."""
+    add_address(command)
     command.add_argument("--token-file", type=Path, metavar="FILE", help=TOKEN_FILE_HELP)
     add_config(command)
 
@@ -99,7 +114,7 @@ def admin_of(options: argparse.Namespace, command: str) -> AdminApi:
     path: Path | None = options.token_file
     if not path and config and config.gateway.admin_token_file and not address.startswith("unix:"):
         path = config.base / config.gateway.admin_token_file
-    return AdminApi(address, _read_token(path) if path else "")
+    return AdminApi(address, _read_token(path) if path else "", options.ca)
 
 
 def _whom(options: argparse.Namespace, command: str) -> tuple[str, Config | None]:
@@ -138,7 +153,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _connection(address: str) -> http.client.HTTPConnection:
+def _connection(address: str, ca: Path | None) -> http.client.HTTPConnection:
     if address.startswith("unix:"):
         return _UnixConnection(address.removeprefix("unix:"))
     try:
@@ -147,8 +162,17 @@ def _connection(address: str) -> http.client.HTTPConnection:
             if split.scheme == "http":
                 return http.client.HTTPConnection(split.hostname, split.port, timeout=ADMIN_TIMEOUT_S)
             return http.client.HTTPSConnection(
-                split.hostname, split.port, timeout=ADMIN_TIMEOUT_S, context=ssl.create_default_context()
+                split.hostname, split.port, timeout=ADMIN_TIMEOUT_S, context=_trusting(ca)
             )
     except ValueError:
         pass
     raise ConfigError(f"--admin {address}: must be {ADMIN_HELP}")
+
+
+def _trusting(ca: Path | None) -> ssl.SSLContext:
+    """ConfigError."""
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        reason = "no certificates in PEM" if isinstance(error, ssl.SSLError) else error.strerror
+        raise ConfigError(f"--ca {ca}: {reason}") from None

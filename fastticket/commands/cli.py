@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fastticket import __version__
 from fastticket.commands import terminal
-from fastticket.commands.admin import ADMIN_HELP, add_admin, probe
+from fastticket.commands.admin import add_address, add_admin, probe
 from fastticket.commands.completion import SHELLS, print_completion
 from fastticket.commands.demo import demo
 from fastticket.commands.examples import add_examples
@@ -159,7 +159,7 @@ def _probe(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "page", nargs="?", choices=("readyz", "healthz"), default="readyz", help="readyz or healthz (%(default)s)"
     )
-    command.add_argument("--admin", metavar="ADDRESS", help=f"{ADMIN_HELP}, as [gateway] admin")
+    add_address(command)
     add_config(command)
     add_json(command, JSON_ANYWAY_HELP)
     command.set_defaults(run=probe)

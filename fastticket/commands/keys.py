@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fastticket.commands import terminal
-from fastticket.commands.admin import ADMIN_HELP, AdminError, read_metrics
+from fastticket.commands.admin import AdminError, add_address, read_metrics
 from fastticket.commands.options import add_json
 from fastticket.gateway.exitcodes import FAILED
 from fastticket.keyfile import Key, add_key, add_keys_of, promote_key, read_ring, refuse_signing, retire_key
@@ -30,7 +30,7 @@ def add_key_commands(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = _command(commands, "list", "show ids, ages, and which one signs", list_keys)
-    _add_admin(command, "and how often a running gateway has verified by each")
+    add_address(command, ": and which keys a running gateway has loaded, and how many tickets it verified by each")
 
     command = _command(commands, "add", "put in a new key, which verifies and does not sign; its id is printed", add)
     which = command.add_mutually_exclusive_group()
@@ -49,7 +49,7 @@ def add_key_commands(parser: argparse.ArgumentParser) -> None:
 
     command = _command(commands, "retire", "take out a key that does not sign", retire)
     command.add_argument("id", type=_key_id, metavar="ID", help="of the key")
-    _add_admin(command, "refuse if a running gateway verifies new tickets by the key meanwhile")
+    add_address(command, ": refuse if a running gateway verifies new tickets by the key meanwhile")
     command.add_argument(
         "--watch-s", type=_seconds, default=WATCH_S, metavar="S", help="how long to look, with --admin (%(default)g)"
     )
@@ -66,10 +66,6 @@ def _command(
     add_json(command)
     command.set_defaults(run=run)
     return command
-
-
-def _add_admin(command: argparse.ArgumentParser, text: str) -> None:
-    command.add_argument("--admin", metavar="ADDRESS", help=f"{ADMIN_HELP}, as [gateway] admin: {text}")
 
 
 def _key_id(text: str) -> int:
@@ -92,19 +88,25 @@ def list_keys(options: argparse.Namespace) -> int:
     """Print the keys in the order of the file, the one that signs last."""
     keys = read_ring(options.file)
     _warn_of_readers(options.file)
-    uses = read_uses(options.admin) if options.admin else {}
+    uses = read_uses(options.admin, options.ca) if options.admin else {}
     rows = [_values(key, key is keys[-1]) | ({"uses": uses.get(key.id)} if options.admin else {}) for key in keys]
     if options.json:
         terminal.print_json(rows)
         return 0
     for row in rows:
         age = f"created {row['created']}, {_age(row['age_s'])} old" if row["created"] else "age unknown"
-        used = f"  uses {'unknown' if row['uses'] is None else row['uses']}" if options.admin else ""
-        print(f"{row['id']:3}  {row['state']:8}  {age}{used}")
+        print(f"{row['id']:3}  {row['state']:8}  {age}{_there(row['uses']) if options.admin else ''}")
     if missing := sorted(uses.keys() - {key.id for key in keys}):
         names = ", ".join(map(str, missing))
         print(f"fastticket: the gateway has used other keys, too, since its start: {names}", file=sys.stderr)
     return 0
+
+
+def _there(uses: object) -> str:
+    """What a running gateway does with the key, whatever the file lets it do. None: nothing."""
+    if uses is None:
+        return "; the gateway has not loaded it"
+    return f"; the gateway has verified {uses} ticket{'' if uses == 1 else 's'} by it"
 
 
 def _values(key: Key, signs: bool) -> dict[str, object]:
@@ -174,11 +176,11 @@ def _watch_uses(options: argparse.Namespace) -> int:
     AdminError.
     """
     refuse_signing(options.file, read_ring(options.file), options.id)
-    before = read_uses(options.admin)
+    before = read_uses(options.admin, options.ca)
     if options.id not in before:
         raise AdminError(f"{options.admin}: the gateway does not say how often key {options.id} is used")
     time.sleep(options.watch_s)
-    used = max(0, read_uses(options.admin).get(options.id, 0) - before[options.id])
+    used = max(0, read_uses(options.admin, options.ca).get(options.id, 0) - before[options.id])
     said = (
         f"key {options.id} stays: the gateway has verified {used} tickets by it in {options.watch_s:g} s"
         if used
@@ -192,9 +194,9 @@ def _watch_uses(options: argparse.Namespace) -> int:
 # --- a running gateway
 
 
-def read_uses(address: str) -> dict[int, int]:
+def read_uses(address: str, ca: Path | None = None) -> dict[int, int]:
     """Key id -> good signatures that a gateway has verified under it since its start, from its
     /metrics. AdminError; ConfigError: the address.
     """
-    samples = [sample for sample in read_metrics(address) if sample.name == USES]
+    samples = [sample for sample in read_metrics(address, ca) if sample.name == USES]
     return {int(next(iter(sample.labels.values()))): int(sample.value) for sample in samples}

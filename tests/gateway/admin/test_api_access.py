@@ -11,6 +11,7 @@ from lab.operators import Operator
 from lab.processes import BOUND_S
 from lab.redis_servers import free_port
 
+from fastticket.commands.cli import main
 from fastticket.errors import ConfigError
 from fastticket.gateway.admin.access import access_of
 from fastticket.gateway.reader import read_config
@@ -86,6 +87,46 @@ def test_by_tls(with_token, tmp_path):
         plain.sendall(b"GET /v1/status HTTP/1.1\r\nHost: a\r\n\r\n")
         assert not plain.recv(100).startswith(b"HTTP")
     assert operator.get("/v1/status")
+
+
+def test_commands_come_by_tls_and_trust_whom_they_are_told_to(with_token, tmp_path, capsys):
+    """A certificate of an authority of one's own, which no system knows."""
+    sign(tmp_path)
+    at, (host, port) = with_token(admin_certificate="tls.pem", admin_key="tls.key")
+    there = ("--admin", f"https://{host}:{port}")
+    trusting = (*there, "--ca", str(tmp_path / "ca.pem"))
+    token = ("--token-file", str(tmp_path / "tokens"))
+    said = []
+    for arguments in (
+        ("status", *trusting, *token),
+        ("probe", "healthz", *trusting),
+        ("keys", "list", str(tmp_path / "keys.toml"), *trusting),
+        ("status", *trusting),
+        ("status", *there, *token),
+        ("status", *there, "--ca", str(tmp_path / "tls.key"), *token),
+        ("status", "--admin", f"https://localhost:{port}", *trusting[2:], *token),
+    ):
+        code = main(arguments)
+        said.append((code, "".join(capsys.readouterr())))
+    assert [code for code, _ in said] == [0, 0, 0, 1, 1, 2, 1]
+    assert f"pid {at.pid}" in said[0][1]
+    assert "the gateway has verified 0 tickets by it" in said[2][1]
+    assert "/v1/status says 401" in said[3][1]
+    assert "--ca FILE names whose certificates to trust" in said[4][1]
+    assert f"--ca {tmp_path / 'tls.key'}: no certificates in PEM" in said[5][1]
+    assert "localhost" in said[6][1]
+    assert not any(TOKEN in text for _, text in said)
+
+
+def sign(folder):
+    """tls.pem and tls.key for 127.0.0.1, by the authority ca.pem."""
+    key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+    for command in (
+        f"openssl req -x509 {key} -days 2 -keyout ca.key -out ca.pem -subj /CN=ours",
+        f"openssl req -new {key} -keyout tls.key -out tls.csr -subj /CN=gw -addext subjectAltName=IP:127.0.0.1",
+        "openssl x509 -req -in tls.csr -CA ca.pem -CAkey ca.key -days 2 -copy_extensions copy -out tls.pem",
+    ):
+        subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
 
 
 def test_no_page_of_another_site(with_token):

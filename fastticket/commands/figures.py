@@ -10,12 +10,12 @@ Rule of this file: what a gateway of another version does not say is left out, a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from fastticket.commands.admin import AdminApi, AdminError, ask
+from fastticket.commands.admin import AdminApi, AdminError
 
 Labels = tuple[tuple[str, str], ...]
 #: Name -> labels -> value.
@@ -24,12 +24,6 @@ Samples = Mapping[str, Mapping[Labels, float]]
 DURATION = "fastticket_request_duration_seconds_bucket"
 REFUSALS = "fastticket_requests_total"
 KEY_USES = "fastticket_key_uses_total"
-REVOCATION_LAG = "fastticket_revocation_lag_seconds_bucket"
-LINES_LOST = ("fastticket_access_log_lines_lost_total", "fastticket_error_log_lines_lost_total")
-CLOCK = "fastticket_clock_ahead_of_store_seconds"
-
-LATE_S = 2.0  # a revocation takes effect within the lease
-CLOCK_OFF_S = 2.0
 
 
 class Reading(NamedTuple):
@@ -50,7 +44,7 @@ class Reading(NamedTuple):
 def read(admin: AdminApi) -> Reading:
     """Ask for all of it. AdminError: the gateway does not answer, or refuses."""
     status = admin.read("/v1/status")
-    code, text = ask(admin.address, "/metrics")
+    code, text = admin.page("/metrics")
     samples = _samples(text) if code == 200 else {}
     return Reading(
         status,
@@ -173,6 +167,14 @@ def _refusal_rows(reading: Reading, rates: Rates) -> list[Row]:
     return [row for row in rows if row.key and row.cells[1]]
 
 
+class Said:
+    """The text of a line, and the names of the figures that make it a bad one."""
+
+    def __init__(self, text: str, *names: str) -> None:
+        self.text = text
+        self.names = names
+
+
 class Line(NamedTuple):
     """One of the lines above the tables: a name and what there is to say."""
 
@@ -182,7 +184,7 @@ class Line(NamedTuple):
 
 
 def lines(reading: Reading, rates: Rates) -> list[Line]:
-    """How a gateway is, for people."""
+    """How a gateway is, for people. What is bad, the gateway decides: `attention`."""
     status = reading.status
     away = ", ".join(status["away"])
     workers = sum(worker["state"] == "serving" for worker in status["workers"])
@@ -200,23 +202,86 @@ def lines(reading: Reading, rates: Rates) -> list[Line]:
             f"{status['reloads'].get('done', 0)} reloads, {status['reloads'].get('refused', 0)} refused",
             not workers,
         ),
+        *_of_figures(status, {"reload": _reload}),
         Line("requests", _requests(status["rates"], rates)),
-        Line(
-            "clients",
-            f"{status['connections']} connections of {_gauge(reading, 'fastticket_connections_max')}, "
-            f"{_gauge(reading, 'fastticket_tunnels_open')} tunnels",
-        ),
-        Line(
-            "sessions",
-            f"{status['sessions_held']} held of {_gauge(reading, 'fastticket_near_cache_capacity')}, "
-            f"{_gauge(reading, 'fastticket_near_cache_dirty_entries')} uses unwritten; "
-            f"{_gauge(reading, 'fastticket_store_sessions')} live in the store",
-        ),
+        *_of_figures(status, {"clients": _clients, "sessions": _sessions}),
         _store_line(status["store"]),
-        *_revocations(rates),
-        *_lost_lines(reading),
-        *_clock(reading),
+        *_of_figures(
+            status, {"log": _store_log, "mirror": _mirror, "ends": _ends, "clock": _clock, "logs": _log_lines}
+        ),
     ]
+
+
+def _of_figures(
+    status: Mapping[str, Any], wanted: Mapping[str, Callable[[Mapping[str, Any]], Said | None]]
+) -> list[Line]:
+    """Lines of what /v1/status has under `figures`; None: there is nothing to say."""
+    figures, attention = status.get("figures", {}), set(status.get("attention", ()))
+    said = {name: of(figures) for name, of in wanted.items()} if figures else {}
+    return [Line(name, each.text, not attention.isdisjoint(each.names)) for name, each in said.items() if each]
+
+
+def _reload(figures: Mapping[str, Any]) -> Said | None:
+    last = figures["last_reload"]
+    ago = shown_time(max(0.0, time.time() - last["at_s"]))
+    return None if last["was_done"] else Said(f"refused {ago} ago: {last['why']}", "last_reload")
+
+
+def _clients(figures: Mapping[str, Any]) -> Said:
+    used = f"{_number(figures['descriptors_used'])} file descriptors of {_number(figures['descriptors_max'])}"
+    shown = (
+        f"{figures['connections']} connections of {_number(figures['connections_max'])}, {figures['tunnels']} tunnels"
+    )
+    return Said(f"{shown}, {used}", "connections", "descriptors_used")
+
+
+def _sessions(figures: Mapping[str, Any]) -> Said:
+    room, living = _number(figures["sessions_capacity"]), _number(figures["sessions_living"])
+    return Said(f"{_number(figures['sessions_held'])} held of {room}; {living} live in the store")
+
+
+def _store_log(figures: Mapping[str, Any]) -> Said | None:
+    """Only what is worth a line."""
+    gaps = figures["store_log_gaps"]
+    return Said(f"parts of the store's log were lost {gaps} times since the start") if gaps else None
+
+
+def _mirror(figures: Mapping[str, Any]) -> Said | None:
+    trouble = figures["mirror_trouble"]
+    if trouble is None:
+        return None
+    waiting = f"{figures['mirror_touches_waiting']} uses and {figures['mirror_changes_waiting']} changes wait"
+    return Said(f"{trouble or 'is written'}; {waiting}", "mirror_trouble")
+
+
+def _ends(figures: Mapping[str, Any]) -> Said:
+    """How late this gateway hears that a session has ended."""
+    late_s, heard_s = figures["revocation_lag_s"], figures["revocation_heard_s"]
+    within = (
+        "none heard in the last minute" if late_s is None else f"99 of 100 ended sessions known within {late_s:g} s"
+    )
+    last = "" if heard_s is None else f", the last {shown_time(heard_s)} ago"
+    return Said(within + last, "revocation_lag_s", "revocation_heard_s")
+
+
+def _clock(figures: Mapping[str, Any]) -> Said:
+    off_s = figures["clock_ahead_s"]
+    if off_s is None:
+        return Said("unknown: no worker serves")
+    if abs(off_s) < 1:
+        return Said("as the store's", "clock_ahead_s")
+    return Said(f"{abs(off_s):.0f} s {'ahead of' if off_s > 0 else 'behind'} the store's", "clock_ahead_s")
+
+
+def _log_lines(figures: Mapping[str, Any]) -> Said:
+    lost = figures["access_lines_lost"] + figures["error_lines_lost"]
+    why = ": a full disk, or a pipe without a reader" if lost else ""
+    text = f"{lost} lines lost since the start{why}; {figures['error_lines_left_out']} of the error log left out"
+    return Said(text, "access_lines_lost", "error_lines_lost")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"
 
 
 def _requests(shown: Mapping[str, float], rates: Rates) -> str:
@@ -225,42 +290,16 @@ def _requests(shown: Mapping[str, float], rates: Rates) -> str:
     return f"{shown['requests']:.1f}/s, refused {shown['refused']:.1f}/s, {times}"
 
 
-def _gauge(reading: Reading, name: str) -> str:
-    values = reading.samples.get(name)
-    return f"{sum(values.values()):g}" if values else "-"
-
-
 def _store_line(store: Mapping[str, Any] | None) -> Line:
     if not store:
         return Line("store", "unknown: no worker serves", is_bad=True)
+    unwritten = f"{store['touches_unwritten']} uses unwritten, the oldest for {store['flush_lag_ms'] / 1000:.1f} s"
     if store["is_away"]:
         served = "sessions that are held are admitted" if store["is_outage_tolerated"] else "nobody is admitted"
         away = f"away for {shown_time(store['outage_ms'] / 1000)}, {store['shards_away']} shards"
-        return Line("store", f"{store['url']}: {away}; {served}", is_bad=True)
+        return Line("store", f"{store['url']}: {away}; {served}; {unwritten}", is_bad=True)
     servers = f" ({', '.join(sorted(store['servers']))})" if store["servers"] else ""
-    return Line("store", f"{store['url']}: up{servers}, flush lag {store['flush_lag_ms'] / 1000:.1f} s")
-
-
-def _revocations(rates: Rates) -> Iterator[Line]:
-    """How late this gateway hears that a session has ended, if it has heard of any."""
-    late_s = rates.quantile_s(0.99, REVOCATION_LAG)
-    if late_s is not None:
-        yield Line("ends", f"99 of 100 ended sessions are known here within {late_s:g} s", late_s > LATE_S)
-
-
-def _lost_lines(reading: Reading) -> Iterator[Line]:
-    lost = sum(sum(reading.samples.get(name, {}).values()) for name in LINES_LOST)
-    if lost:
-        yield Line(
-            "logs", f"{lost:.0f} lines lost since the start: a full disk, or a pipe without a reader", is_bad=True
-        )
-
-
-def _clock(reading: Reading) -> Iterator[Line]:
-    """If it is off by more than CLOCK_OFF_S."""
-    off_s = max(reading.samples.get(CLOCK, {}).values(), key=abs, default=0.0)
-    if abs(off_s) > CLOCK_OFF_S:
-        yield Line("clock", f"{abs(off_s):.0f} s {'ahead of' if off_s > 0 else 'behind'} the store's", is_bad=True)
+    return Line("store", f"{store['url']}: up{servers}, {unwritten}")
 
 
 def shown_time(seconds: float) -> str:

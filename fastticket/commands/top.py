@@ -35,7 +35,7 @@ class Top(App[None]):
     Screen { layout: vertical; }
     #said { height: 1; background: $error; color: $text; display: none; }
     #said.shown { display: block; }
-    #lines { height: auto; max-height: 9; }
+    #lines { height: auto; max-height: 13; }
     #curve { height: 2; }
     #title { height: 1; text-style: bold; }
     #table { height: 1fr; }

@@ -42,8 +42,8 @@ def families(workers: Sequence[int]) -> Iterator[Metric]:
     """The metrics of this process, the supervisor, and of one worker, the first; the processor time
     is that of all workers that there are and were. One that has ended is left out.
     """
-    usages = [usage for pid in workers if (usage := _usage_of(pid))]
-    own = _usage_of(os.getpid())
+    usages = [usage for pid in workers if (usage := usage_of(pid))]
+    own = usage_of(os.getpid())
     found = {"supervisor": own} if own else {}
     if usages:
         found["worker"] = usages[0]
@@ -59,7 +59,8 @@ def families(workers: Sequence[int]) -> Iterator[Metric]:
         yield gauge
 
 
-def _usage_of(pid: int) -> Usage | None:
+def usage_of(pid: int) -> Usage | None:
+    """Of this process; None: it has ended."""
     folder = Path(f"/proc/{pid}")
     try:
         # Behind the name, which may have spaces and parentheses; the first is field 3 (proc(5)).

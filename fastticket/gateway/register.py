@@ -26,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastticket.errors import StoreUnavailable
+from fastticket.gateway.admin.recent import bound_of
 from fastticket.gateway.identity import Identity
 from fastticket.gateway.services import Services
 from fastticket.gateway.sharedmemory import Slot
@@ -191,19 +192,9 @@ def rates_of(before: Mapping[str, Any], counted: Mapping[str, Any], seconds: flo
 
 
 def p99_ms_of(before: Sequence[Any], counted: Sequence[Any]) -> float | None:
-    """The upper end of the bucket in which the 99th percentile lies; the last one has none, so it
-    is the one before. None: nothing was counted.
-    """
-    earlier = dict(before)
-    buckets = [(bound, number - earlier.get(bound, 0)) for bound, number in counted]
-    wanted, seen, known_us = 0.99 * sum(number for _, number in buckets), 0, 0
-    if wanted <= 0:
-        return None
-    for bound_us, number in buckets:
-        seen, known_us = seen + number, bound_us or known_us
-        if seen >= wanted:
-            break
-    return round(known_us / 1000, 3)
+    """As `bound_of` of 99 in 100, of buckets in us."""
+    bound_us = bound_of(before, counted)
+    return None if bound_us is None else round(bound_us / 1000, 3)
 
 
 def state_of(note: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from lab.documents import DOCS, ROOT
 from lab.operators_site import operators_site
 from lab.redis_servers import Server, wait_until
 from prometheus_client.parser import text_string_to_metric_families
+from whole.emergencies import ROWS
 from whole.prometheus import program
 
 from fastticket.commands.admin import ask
@@ -71,6 +72,24 @@ def settled(address):
         for sample in family.samples:
             found.setdefault(sample.name, []).append(sample.labels)
     return "fastticket_key_uses_total" in found and "fastticket_store_sessions" in found and found
+
+
+#: Where a figure is on the operators' page -> how the table of emergencies calls that.
+PLACES = {
+    "own": "*This gateway*",
+    "refusals": "*This gateway*",
+    "store-figures": "*Store*",
+    "servers": "*Upstreams*",
+    "trouble": "*the gateway cannot be reached*",
+}
+
+
+def test_the_table_says_where_the_drill_sees_each_emergency_on_the_page():
+    for row in ROWS:
+        (line,) = re.findall(rf"^\| {row.name}\b.*", PAGE, re.MULTILINE)
+        said = line.split(" | ")[3]
+        assert PLACES[row.seen.place] in said
+        assert row.seen.name in said or row.seen.place == "servers"
 
 
 @pytest.mark.parametrize(

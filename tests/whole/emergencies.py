@@ -26,10 +26,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lab.processes import Process, starting_none
 from lab.redis_servers import SentinelSetup, Server, free_port, wait_until
+from lab.tabs import Tab, browser
 
 from fastticket import Keyring, open_store
 from fastticket.commands.admin import ask
@@ -86,6 +87,22 @@ class Emergency(Scene):
         threading.Thread(target=send, daemon=True).start()
 
 
+class Seen(NamedTuple):
+    """What the operators' page shows of it: in the list of figures `place` the one of that name, or
+    in the table `place` the row that has the name in it, or all of it.
+    """
+
+    place: str
+    name: str
+    pattern: str
+
+    def text(self, tab: Tab) -> str:
+        """What the page shows of it now; "": it is not there."""
+        rows = f"#{self.place} > div, #{self.place} > tbody > tr" if self.name else f"#{self.place}"
+        shown: list[str] = tab.page.eval_on_selector_all(rows, "rows => rows.map(row => row.innerText)")
+        return next((text for text in shown if self.name in text), "")
+
+
 @dataclass(frozen=True)
 class Row:
     """One emergency. `repairs`: what an operator types, or does, and the same here."""
@@ -94,7 +111,8 @@ class Row:
     scene: Callable[[Path], contextlib.AbstractContextManager[Emergency]]
     breaks: Callable[[Emergency], None]
     alerts: tuple[str, ...]
-    figure: str  #: a pattern of a line of `fastticket status`, which has the page's figures
+    figure: str  #: a pattern of a line of `fastticket status`
+    seen: Seen
     command: str
     repairs: Callable[[Emergency], None]
     check: Callable[[Emergency], None] = field(default=lambda _: None)  #: after the repair
@@ -408,6 +426,7 @@ ROWS = (
         outage,
         ("FastticketStoreAway", "FastticketTurnsUsersAway", "FastticketStoreDoesNotKeepUp"),
         r"^store .*: away for \d+ s",
+        Seen("store-figures", "Shards away", r"⚠ [1-9]"),
         "systemctl start redis-server",
         redis_back,
     ),
@@ -417,6 +436,7 @@ ROWS = (
         failover,
         ("FastticketStoreLogLost",),
         r"^store .*: up \(main of ",
+        Seen("store-figures", "Times that its log was lost", r"[1-9]"),
         "none: `fastticket sessions --all --count` shows that all are there",
         nothing,
         all_are_there,
@@ -427,6 +447,7 @@ ROWS = (
         data_lost,
         ("FastticketStoreLogLost", "FastticketStoreLostData"),
         r"^sessions ",
+        Seen("store-figures", "Sessions that live, last count", r"\d+"),
         "fastticket import nightly.jsonl",
         imported,
         all_are_there,
@@ -437,6 +458,7 @@ ROWS = (
         leaked,
         ("FastticketKeyLeaked",),
         r"^unknown_session +\d{3,}",
+        Seen("refusals", "unknown_session", r"\d{3,}"),
         "fastticket keys add, promote, retire, each with a reload after it",
         key_replaced,
     ),
@@ -446,6 +468,7 @@ ROWS = (
         forged,
         ("FastticketForgedTickets",),
         r"^bad_signature +\d\d",
+        Seen("refusals", "bad_signature", r"\d\d"),
         "none here: `grep bad_signature access.log` says whom to shut out",
         forger_shut_out,
     ),
@@ -455,6 +478,7 @@ ROWS = (
         partner_dead,
         ("FastticketUpstreamDown", "FastticketUpstreamAway", "FastticketFails"),
         r"^partner .* down ",
+        Seen("servers", "partner", r"down"),
         "systemctl start partner",
         partner_back,
     ),
@@ -464,6 +488,7 @@ ROWS = (
         descriptors_low,
         ("FastticketDescriptorsLow", "FastticketConnectionsFull"),
         r"^clients +\d{2,} connections of \d+",
+        Seen("own", "File descriptors", r"⚠ \d+ of \d+"),
         "prlimit --pid PID --nofile=20000 (and `LimitNOFILE=` in the unit); a larger `connections_max`, and a reload",
         more_descriptors,
     ),
@@ -473,6 +498,7 @@ ROWS = (
         disk_full,
         ("FastticketLosesAccessLog", "FastticketLosesErrorLog"),
         r"^logs +\d+ lines lost",
+        Seen("own", "Access log lines lost", r"⚠ [1-9]"),
         "remove what fills it, or make it larger",
         disk_larger,
     ),
@@ -482,6 +508,7 @@ ROWS = (
         clock_off,
         ("FastticketClockOff",),
         r"^clock +60 s behind the store's",
+        Seen("own", "Clock", r"⚠ \d\d s behind the store's"),
         "chronyc makestep",
         clock_set,
     ),
@@ -491,6 +518,7 @@ ROWS = (
         gateway_dead,
         ("FastticketDown",),
         r"Connection refused",
+        Seen("trouble", "", r"the gateway cannot be reached"),
         "systemctl start fastticket",
         gateway_back,
     ),
@@ -500,6 +528,7 @@ ROWS = (
         worker_missing,
         ("FastticketWorkerMissing",),
         r"^gateway +not healthy: worker",
+        Seen("own", "Worker", r"⚠ missing"),
         "none once the cause is gone, which the log names",
         worker_can_start,
     ),
@@ -509,6 +538,7 @@ ROWS = (
         stalls,
         ("FastticketRevocationsLate",),
         r"^ends +99 of 100 .* within",
+        Seen("own", "99 of 100 ends known within", r"⚠ \d"),
         "take load from the machine",
         stalls_no_more,
     ),
@@ -517,18 +547,33 @@ ROWS = (
         scene,
         configuration_broken,
         ("FastticketReloadRefused",),
-        r"^process .* 1 refused",
+        r"^reload +refused \d+ s ago: .*did you mean threads",
+        Seen("own", "Last reload", r"⚠ refused"),
         "fastticket check-config --config fastticket.toml; then a reload",
         configuration_mended,
     ),
 )
 
-COLUMNS = ("emergency", "alerts, after", "figure", "repaired by", "quiet after")
+COLUMNS = ("emergency", "alerts, after", "figure", "on the page", "repaired by", "quiet after")
+
+
+@contextlib.contextmanager
+def page_of(scene: Emergency) -> Iterator[Tab]:
+    """The operators' page, open since before anything is wrong."""
+    with browser() as running:
+        tab = Tab(running)
+        tab.page.goto(f"http://{scene.admin}/")
+        tab.page.wait_for_selector("#token:not([hidden])")
+        tab.page.fill("#token-text", (scene.folder / "tokens").read_text().split()[1])
+        tab.page.keyboard.press("Enter")
+        tab.page.wait_for_selector("#own > div")
+        yield tab
+        tab.close()
 
 
 def play(row: Row, folder: Path) -> tuple[str, ...]:
     """The cells of a row. AssertionError: something did not happen."""
-    with row.scene(folder) as scene:
+    with row.scene(folder) as scene, page_of(scene) as tab:
         all_serve(scene)
         prometheus = Prometheus(folder, [scene.admin])
         try:
@@ -538,6 +583,7 @@ def play(row: Row, folder: Path) -> tuple[str, ...]:
             status = scene.run(f"fastticket status --admin {scene.admin} --token-file tokens")
             figure = re.search(row.figure, status, re.MULTILINE)
             assert figure, f"{row.figure} is not in\n{status}"
+            seen_on_page = shown_on(tab, row.seen)
             row.repairs(scene)
             quiet_s = prometheus.wait_until_quiet(names())
             row.check(scene)
@@ -545,7 +591,13 @@ def play(row: Row, folder: Path) -> tuple[str, ...]:
             prometheus.stop()
     line = next(line for line in status.splitlines() if figure[0].splitlines()[0] in line)
     fired = ", ".join(f"{name.removeprefix('Fastticket')} {seconds:.0f} s" for name, seconds in seen.items())
-    return row.name, fired, " ".join(line.split()), row.command, f"{quiet_s:.0f} s"
+    return row.name, fired, " ".join(line.split()), seen_on_page, row.command, f"{quiet_s:.0f} s"
+
+
+def shown_on(tab: Tab, seen: Seen) -> str:
+    """The text, once it is as it has to be."""
+    wait_until(lambda: tab.page.wait_for_timeout(50) or re.search(seen.pattern, seen.text(tab)), f"{seen}", BOUND_S)
+    return " ".join(seen.text(tab).split())
 
 
 def main() -> int:

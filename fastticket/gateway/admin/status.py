@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastticket.gateway.admin.contract import Call
+from fastticket.gateway.admin.figures import ATTENTION, FIGURES, REFUSALS, attention, figures_of, refusals_of
 from fastticket.gateway.admin.gateway import Gateway
 from fastticket.gateway.admin.refusals import Refused
 from fastticket.gateway.admin.schema import Schema
@@ -42,7 +43,7 @@ WORKER = record(
     retiring_configurations=WHOLE,
     threads=listed(THREAD),
 )
-FIGURES: Schema = {"type": "object", "description": "of the last seconds; none at first"}
+OF_CARD: Schema = {"type": "object", "description": "of the last seconds; none at first"}
 CARD: Schema = {
     **record(
         id=TEXT,
@@ -52,7 +53,7 @@ CARD: Schema = {
         version=TEXT,
         admin=optional(TEXT),
         is_leaving=FLAG,
-        figures=FIGURES,
+        figures=OF_CARD,
     ),
     "additionalProperties": {},  # of another version
 }
@@ -74,6 +75,9 @@ STATUS = record(
     connections=WHOLE,
     sessions_held=WHOLE,
     rates=record(requests=NUMBER, refused=NUMBER, store_exchanges=NUMBER),
+    figures=FIGURES,
+    attention=ATTENTION,
+    refusals=REFUSALS,
     store=optional(STORE),
 )
 
@@ -81,6 +85,7 @@ STATUS = record(
 async def show_status(gateway: Gateway, _call: Call) -> Any:
     """GET /v1/status"""
     snapshot, workers = gateway.snapshot(), gateway.worker_states()
+    figures = figures_of(gateway, snapshot)
     return {
         "version": gateway.version,
         "python": platform.python_version(),
@@ -98,6 +103,9 @@ async def show_status(gateway: Gateway, _call: Call) -> Any:
         "connections": sum(worker["connections"] for worker in workers),
         "sessions_held": sum(worker["sessions_held"] for worker in workers),
         "rates": gateway.recent.rates(),
+        "figures": figures,
+        "attention": attention(figures, gateway.in_force.config.store.lease_ms),
+        "refusals": refusals_of(gateway, snapshot),
         "store": _store(gateway, snapshot.serving) if snapshot.serving else None,
     }
 

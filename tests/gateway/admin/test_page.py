@@ -3,19 +3,25 @@ who has a keyboard, a screen reader, a telephone.
 """
 
 import contextlib
+import json
+import re
 import socket
 import socketserver
 import threading
+import time
 
 import pytest
-from conftest import status_of
+from conftest import BOUND_S, status_of
+from lab.redis_servers import free_port, wait_until
 from lab.tabs import Tab, browser
 from lab.traffic import get
 from lab.two_gateways import TOKEN, two_gateways
 from playwright.sync_api import Error
+from whole.emergencies import ROWS
 
+from fastticket import Keyring
 from fastticket.gateway.admin.page import POLICY, page_files
-from fastticket.keyfile import create_key_file
+from fastticket.keyfile import create_key_file, read_ring
 
 MANY = 500
 
@@ -218,6 +224,107 @@ def test_a_server_is_drained_and_put_back(fleet, look):
     assert [row[2] for row in rows(tab, "servers")] == ["up", "up"]
 
 
+@pytest.fixture
+def alone(site, origin, chromium, tmp_path):
+    """A gateway whose configuration and keys are its own, and a tab with its page."""
+    create_key_file(tmp_path / "keys.toml")
+    (tmp_path / "tokens").write_text(f"olga {TOKEN}\n")
+    (tmp_path / "tokens").chmod(0o600)
+    admin = f"127.0.0.1:{free_port()}"
+    listener = {"admin": admin, "admin_token_file": "tokens", "admin_audit_log": "audit"}
+    at = site(
+        {
+            "gateway": {"listen": ["127.0.0.1:0"], "drain_timeout_s": 2.0, **listener},
+            "ticket": {"keys": "keys.toml"},
+            "store": {"url": "sqlite:///s.db"},
+            "upstream": [{"name": "partner", "servers": [origin().address]}],
+            "route": [{"path": "/"}],
+        }
+    )
+    tab = Tab(chromium)
+    tab.page.goto(f"http://{admin}/")
+    tab.page.fill("#token-text", TOKEN)
+    tab.page.keyboard.press("Enter")
+    tab.wait("document.querySelectorAll('#ring tbody tr').length === 1")
+    yield at, tab
+    tab.close()
+
+
+def audited(at):
+    """(who, what, result) of each change."""
+    lines = [json.loads(line) for line in (at.folder / "audit").read_text().splitlines()]
+    return [(line["who"]["name"], line["audit"], line["result"]) for line in lines]
+
+
+def test_keys_are_added_promoted_and_retired_with_the_keyboard(alone):
+    at, tab = alone
+    ring = Keyring.from_file(at.folder / "keys.toml")
+    assert status_of(at.ask(get(ring.mint("alice", time.time_ns() // 1_000_000, 60, 60)))[0]) == 401
+    tab.page.focus("#add-key")
+    tab.page.keyboard.press("Enter")
+    tab.wait_text("#keys-said", "Key 2 is added.")
+    assert [row[:2] for row in rows(tab, "ring")] == [["1", "signs"], ["2", "verifies"]]
+    for keys in end_by_keyboard(tab, "#ring [aria-label='Let key 2 sign']"):
+        if "Enter" in keys:
+            tab.wait_text("#keys-said", "Key 2 signs.")
+    tab.wait("document.querySelector(`#ring [aria-label='Retire key 1']`)")
+    wait_until(lambda: read_ring(at.folder / "keys.toml")[-1].id == 2, "the file", BOUND_S)
+    wait_until(lambda: tab.page.wait_for_timeout(50) or "ago" in rows(tab, "ring")[1][5], "key 1 was used", 20)
+    assert tab.flaws() == []
+    for keys in end_by_keyboard(tab, "#ring [aria-label='Retire key 1']"):
+        if "Enter" in keys:
+            tab.wait_text("#confirm-what", "Retire key 1 although it is in use?")
+            tab.page.click("#confirm-yes")
+            tab.wait_text("#keys-said", "Key 1 has retired.")
+    tab.wait("document.querySelectorAll('#ring tbody tr').length === 1")
+    assert tab.page.evaluate("document.activeElement.id") == "keys"
+    assert "By you: Key 1 has retired." in tab.text("#changed")
+    results = [("add_key", "done"), ("promote_key", "done"), ("retire_key", "key_in_use"), ("retire_key", "done")]
+    assert audited(at) == [("olga", *result) for result in results]
+
+
+def test_the_gateway_is_reloaded_drained_and_made_to_say_more(alone):
+    at, tab = alone
+    good = (at.folder / "fastticket.toml").read_text()
+    (at.folder / "fastticket.toml").write_text(good.replace("[gateway]", "[gateway]\nthraeds = 2"))
+    tab.page.click("#reload")
+    tab.wait_text("#gateway-said", "did you mean threads?")
+    tab.wait_text("#reload-refused", "did you mean threads?")
+    tab.wait_text("#own .bad", "\u26a0 refused")
+    assert tab.flaws() == []
+    (at.folder / "fastticket.toml").write_text(good)
+    tab.page.click("#reload")
+    tab.wait_text("#gateway-said", "Reloaded: fastticket.toml is in force.")
+    tab.wait("document.getElementById('reload-refused').hidden")
+    tab.page.select_option("#level", "debug")
+    tab.wait_text("#gateway-said", "The log begins at debug now.")
+    tab.wait_text("#level-configured", "configured: info")
+    for keys in end_by_keyboard(tab, "#drain"):
+        if "Enter" in keys:
+            tab.wait_text("#ready", "Not ready: drained")
+    tab.page.click("#drain")
+    tab.wait_text("#ready", "Ready")
+    tab.wait_text("#drain", "Drain this gateway")
+    changes = [("reload", "reload_refused"), ("reload", "done"), ("set_log_level", "done")]
+    assert audited(at) == [("olga", *change) for change in [*changes, ("drain", "done"), ("undrain", "done")]]
+
+
+def test_the_figure_of_every_emergency_is_there(alone):
+    """Also where nothing is wrong: the drill (whole/emergencies.py) sees each when it is."""
+    at, tab = alone
+    ring = Keyring.from_file(at.folder / "keys.toml")
+    ticket = ring.mint("alice", time.time_ns() // 1_000_000, 60, 60)
+    for each in (ticket, ticket[:-8] + "AAAAAAAA"):
+        assert status_of(at.ask(get(each))[0]) == 401
+    tab.wait("document.querySelectorAll('#refusals tbody tr').length === 2")
+    seen = {row.name: row.seen for row in ROWS}
+    last = seen.pop("gateway dead")
+    assert [name for name, each in seen.items() if not each.text(tab)] == []
+    at.at.kill()
+    tab.wait_text("#trouble", "the gateway cannot be reached")
+    assert re.search(last.pattern, last.text(tab))
+
+
 def test_many_events_leave_the_page_small(fleet, look):
     tab = look()
     tab.wait("document.getElementById('events-note').hidden")
@@ -259,6 +366,9 @@ def test_without_the_store_the_page_says_what_is_known_and_since_when(fleet, loo
     tab.page.press("#user", "Enter")
     tab.wait_text("#sessions-said", "The sessions of alice are not known: ")
     assert tab.flaws() == []
+    for width in (1200, 1000):  # the widest state of the fleet's table
+        tab.page.set_viewport_size({"width": width, "height": 900})
+        assert not tab.is_too_wide
     fleet.redis.start()
     tab.wait(
         "document.getElementById('unknown').hidden && document.querySelectorAll('#gateways tbody tr').length === 2"

@@ -7,11 +7,13 @@
     elements.js    tables and lists that are filled anew without losing the focus
     figures.js     numbers and times as text
     chart.js       lines of the last ten minutes, with their table
-    fleet.js       the gateways, and this one
+    fleet.js       the gateways of the fleet
+    gateway.js     this gateway and its store: figures, reload, drain, log level
+    keys.js        the keys, which can be added, promoted and retired
     upstreams.js   servers, which can be drained
     sessions.js    a user's sessions, which can be ended
     events.js      what becomes of sessions, as it happens
-    changes.js     what is different from the last look
+    changes.js     changes that are made here, and what is different from the last look
 
 Rules of this folder
 - Nothing is loaded from anywhere else, and no program or style stands in the page itself: POLICY

@@ -2,6 +2,7 @@
 // does not have it, and loading the page again forgets it.
 
 const PATIENCE_MS = 8000;
+export const LONG_MS = 150_000; // of what ends with a reload: longer than the gateway waits for one
 let token = "";
 let on_wanted = () => {};
 
@@ -21,7 +22,7 @@ export function on_token_wanted(wanted) {
   on_wanted = wanted;
 }
 
-function fields_of(method, more) {
+function fields_of(method, more = {}) {
   const fields = { ...more };
   if (token) fields.Authorization = `Bearer ${token}`;
   if (method !== "GET") fields["X-Fastticket-Admin"] = "1";
@@ -35,10 +36,12 @@ async function checked(response) {
   throw new Refused(response.status, said.error ?? "", said.message ?? `status ${response.status}`);
 }
 
-// The answer's JSON. Refused; TypeError: the gateway cannot be reached.
-export async function ask(method, path) {
-  const signal = AbortSignal.timeout(PATIENCE_MS);
-  const options = { method, headers: fields_of(method, {}), signal, cache: "no-store", credentials: "omit" };
+// The answer's JSON. `body`: an object, of a change that takes one. Refused; TypeError: the gateway
+// cannot be reached.
+export async function ask(method, path, { body, patience_ms = PATIENCE_MS } = {}) {
+  const headers = fields_of(method, body ? { "Content-Type": "application/json" } : {});
+  const options = { method, headers, signal: AbortSignal.timeout(patience_ms), cache: "no-store", credentials: "omit" };
+  if (body) options.body = JSON.stringify(body);
   return (await checked(await fetch(`/v1/${path}`, options))).json();
 }
 

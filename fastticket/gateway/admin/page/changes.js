@@ -1,6 +1,7 @@
 // What is different from the last look, in sentences.
 
-import { byId, make } from "/page/elements.js";
+import { reason_of } from "/page/api.js";
+import { byId, make, say } from "/page/elements.js";
 import { time } from "/page/figures.js";
 
 const LINES_MAX = 50;
@@ -10,6 +11,20 @@ export function tell(text) {
   const list = byId("changed");
   list.prepend(make("li", {}, `${time(Date.now())} ${text}`));
   while (list.children.length > LINES_MAX) list.lastChild.remove();
+}
+
+// Makes a change and says at `place` what came of it, and here. `done`: the answer in a sentence.
+// -> the error, if it was refused
+export async function carry_out(place, change, done) {
+  try {
+    const said = done(await change());
+    say(place, said);
+    tell(`By you: ${said}`);
+    return null;
+  } catch (error) {
+    say(place, `Refused: ${reason_of(error)}.`);
+    return error;
+  }
 }
 
 // Compares an answer with the one before it. `name`: of a function of SAY.
@@ -34,6 +49,8 @@ const SAY = {
     ["This gateway", { is: status.is_ready ? "ready" : `not ready (${status.reasons.join(", ")})` }],
     ["Its program", { is: `version ${status.version}` }],
     ["Reloads", { is: `${status.reloads.done} done, ${status.reloads.refused} refused` }],
+    ["Its configuration", { is: status.figures.last_reload.was_done ? "in force" : "the file on disk is refused" }],
+    ["Parts of the store's log that were lost", { is: `${status.figures.store_log_gaps}` }],
     ["Workers replaced", { is: `${status.restarts}` }],
     ["The store", { is: status.store?.is_away ? "away" : status.store ? "answers" : "not known" }],
   ]),
@@ -44,6 +61,7 @@ const SAY = {
   upstreams: (shown) => new Map(shown.upstreams.flatMap(({ name, servers }) => servers.map(({ server, state }) => [
     `Server ${server} of ${name}`, { is: state, gone: "has gone" },
   ]))),
+  "log-level": ({ level }) => new Map([["Its log level", { is: level }]]),
   keys: ({ keys }) => new Map(keys.map((key) => [
     `Key ${key.id}`, { is: `${key.state}${key.is_loaded ? "" : ", not loaded yet"}`, gone: "has gone" },
   ])),

@@ -104,12 +104,23 @@ export class Table {
   }
 }
 
-// Names and values of a <dl>: [[name, text], ...], always of the same names.
-export function figures(list, pairs) {
-  if (list.children.length !== pairs.length) {
-    list.replaceChildren(...pairs.map(([name]) => make("div", {}, make("dt", {}, name), make("dd", {}))));
+// Names and values of a <dl>: [[name, text, is_bad], ...]. What is bad says so by more than a colour.
+export function figures(list, rows) {
+  if (list.children.length !== rows.length) {
+    list.replaceChildren(...rows.map(() => make("div", {}, make("dt"), make("dd"))));
   }
-  pairs.forEach(([, text], at) => say(list.children[at].lastChild, text));
+  rows.forEach(([name, text, is_bad], at) => {
+    const place = list.children[at];
+    place.className = is_bad ? "bad" : "";
+    say(place.firstChild, name);
+    say(place.lastChild, is_bad ? `\u26a0 ${text}` : text);
+  });
+}
+
+// The button that was pressed may be gone: then the heading of its section has the focus.
+export function keep_focus(heading) {
+  const focused = document.activeElement;
+  if (!focused || focused === document.body || !focused.getClientRects().length) byId(heading).focus();
 }
 
 // Asks before something that cannot be taken back. -> whether to do it

@@ -25,6 +25,13 @@ export function duration(seconds) {
   return `${Math.floor(seconds / size)} ${unit}${rest ? ` ${rest} ${next[0]}` : ""}`;
 }
 
+// Of this machine, against the store's.
+export function clock(ahead_s) {
+  if (typeof ahead_s !== "number") return NOTHING;
+  if (Math.abs(ahead_s) < 1) return "as the store's";
+  return `${number(Math.abs(ahead_s))} s ${ahead_s > 0 ? "ahead of" : "behind"} the store's`;
+}
+
 export function time(at_ms) {
   return typeof at_ms === "number" ? new Date(at_ms).toLocaleTimeString("en-GB") : NOTHING;
 }

@@ -1,8 +1,8 @@
-// The gateways of the fleet, and this one: sums, lines, a row for each.
+// The gateways of the fleet: sums, lines, a row for each.
 
 import { Chart } from "/page/chart.js";
-import { Table, byId, figures, mark, note, say } from "/page/elements.js";
-import { NOTHING, duration, milliseconds, moment, number, time } from "/page/figures.js";
+import { Table, byId, figures, note, say } from "/page/elements.js";
+import { NOTHING, milliseconds, moment, number, time } from "/page/figures.js";
 
 const COUNTED = ["requests_per_s", "refused_per_s", "failed_per_s", "sessions_held", "connections"];
 const text = (value) => (typeof value === "string" || typeof value === "number" ? String(value) : NOTHING);
@@ -92,36 +92,3 @@ function slowest(cards) {
   const known = cards.map((card) => card.figures.p99_ms).filter((value) => typeof value === "number");
   return known.length ? Math.max(...known) : null;
 }
-
-// `status`: as GET /v1/status
-export function show_status(status) {
-  say(byId("name"), location.host);
-  const why = status.is_draining ? "drained" : status.reasons.join(", ");
-  mark(byId("ready"), status.is_ready ? "Ready" : `Not ready: ${why}`, status.is_ready);
-  const reloads = `${number(status.reloads.done)} reloads, ${number(status.reloads.refused)} refused`;
-  const about = [`version ${status.version || NOTHING}`, `pid ${status.pid}`, `up for ${duration(status.uptime_s)}`,
-    `${number(status.restarts)} workers replaced`, reloads];
-  if (status.away.length) about.push(`away: ${status.away.join(", ")}`);
-  say(byId("about"), about.join(" · "));
-  show_store(status.store);
-}
-
-function show_store(store) {
-  if (!store) {
-    mark(byId("store-state"), "Not known: there is no worker now", false);
-    return;
-  }
-  const outage = `Away for ${duration(store.outage_ms / 1000)}`;
-  const then = store.is_outage_tolerated ? "sessions that are held go on being admitted" : "nobody is admitted";
-  mark(byId("store-state"), store.is_away ? `${outage}: ${then}` : "Answers", !store.is_away);
-  const servers = Object.entries(store.servers).map(([name, state]) => `${name}: ${SERVER_STATES[state] ?? state}`);
-  say(byId("store-about"), [store.url, ...servers].join(" · "));
-  figures(byId("store-figures"), [
-    ["Shards leased", number(store.shards_leased)], ["Shards away", number(store.shards_away)],
-    ["Outage", store.outage_ms ? duration(store.outage_ms / 1000) : "none"],
-    ["Uses not written yet", number(store.touches_unwritten)],
-    ["The oldest of them", milliseconds(store.flush_lag_ms)], ["Lease", milliseconds(store.lease_ms)],
-  ]);
-}
-
-const SERVER_STATES = { closed: "asked", open: "not asked, it failed", "half-open": "on trial" };

@@ -3,10 +3,12 @@
 
 import { ask, on_token_wanted, reason_of, use_token } from "/page/api.js";
 import { compare, tell } from "/page/changes.js";
-import { Table, byId, note, say, show } from "/page/elements.js";
+import { byId, note, say, show } from "/page/elements.js";
 import { Events } from "/page/events.js";
-import { NOTHING, duration, moment, number, time } from "/page/figures.js";
-import { Fleet, show_status } from "/page/fleet.js";
+import { time } from "/page/figures.js";
+import { Fleet } from "/page/fleet.js";
+import { Gateway } from "/page/gateway.js";
+import { Keys } from "/page/keys.js";
 import { Sessions } from "/page/sessions.js";
 import { Upstreams } from "/page/upstreams.js";
 
@@ -17,18 +19,25 @@ const troubles = new Map(); // what cannot be had, and since when
 let is_paused = false;
 let is_locked = false; // a token is wanted
 
-// Asks for one thing for ever, `every_ms`; `now` does it at once.
+// Asks for one thing for ever, `every_ms`; `now` does it at once, and again if it is being done: what
+// is on its way may be of before a change.
 class Watch {
   constructor(name, every_ms, use) {
-    Object.assign(this, { name, every_ms, use, timer: 0, is_asking: false });
+    Object.assign(this, { name, every_ms, use, timer: 0, asking: null, is_wanted: false });
   }
 
-  async now() {
+  now() {
+    this.is_wanted = true;
+    this.asking ??= this.run().finally(() => { this.asking = null; });
+    return this.asking;
+  }
+
+  async run() {
     clearTimeout(this.timer);
-    if (this.is_asking) return;
-    this.is_asking = true;
-    if (!is_paused && !is_locked && !document.hidden) await this.look();
-    this.is_asking = false;
+    while (this.is_wanted) {
+      this.is_wanted = false;
+      if (!is_paused && !is_locked && !document.hidden) await this.look();
+    }
     this.timer = setTimeout(() => this.now(), this.every_ms);
   }
 
@@ -68,30 +77,18 @@ function show_troubles() {
   note(byId("trouble"), text.join(" "));
 }
 
-const ring = new Table("ring", [
-  { name: "Key", text: (key) => `${key.id}` },
-  { name: "State", text: (key) => `${key.state}${key.is_loaded ? "" : ", not loaded yet"}` },
-  { name: "Made", text: (key) => (key.created ? moment(Date.parse(key.created)) : NOTHING) },
-  { name: "Age", text: (key) => duration(key.age_s) },
-  { name: "Tickets verified", is_number: true, text: (key) => number(key.uses) },
-  { name: "Last used", is_number: true,
-    text: (key) => (key.last_used_s === null ? "not since the start" : `${duration(key.last_used_s)} ago`) },
-]);
-
-function show_keys({ source, keys }) {
-  note(byId("keys-note"), `From ${source}. The newest first.`);
-  ring.fill([...keys].reverse(), (key) => key.id);
-}
-
 const fleet = new Fleet();
+const gateway = new Gateway(() => Promise.all([watches.status.now(), watches["log-level"].now()]));
+const keys = new Keys(() => watches.keys.now());
 const sessions = new Sessions(tell);
 const events = new Events((event) => sessions.hear(event), () => !is_locked);
 const upstreams = new Upstreams(() => watches.upstreams.now(), tell);
 const watches = {
-  status: new Watch("status", OFTEN_MS, show_status),
+  status: new Watch("status", OFTEN_MS, (answer) => gateway.show(answer)),
   gateways: new Watch("gateways", OFTEN_MS, (answer) => fleet.show(answer)),
   upstreams: new Watch("upstreams", OFTEN_MS, (answer) => upstreams.show(answer)),
-  keys: new Watch("keys", SELDOM_MS, show_keys),
+  keys: new Watch("keys", SELDOM_MS, (answer) => keys.show(answer)),
+  "log-level": new Watch("log-level", SELDOM_MS, (answer) => gateway.show_level(answer)),
 };
 const look_at_all = () => Object.values(watches).forEach((watch) => watch.now());
 

@@ -1,7 +1,7 @@
 // The sessions of one user. One of them can be ended, or all: at every gateway of the fleet.
 
 import { ask, reason_of } from "/page/api.js";
-import { Table, byId, confirm, say, show } from "/page/elements.js";
+import { Table, byId, confirm, keep_focus, say, show } from "/page/elements.js";
 import { moment, number } from "/page/figures.js";
 
 const LATER_MS = 400; // several events of a user are one look
@@ -74,7 +74,6 @@ export class Sessions {
       (answer) => `Ended ${sessions_text(answer.ended)} of ${user}. `);
   }
 
-  // The button that was pressed may be gone afterwards: the heading has the focus then.
   async change(path, done) {
     let said = "";
     try {
@@ -84,8 +83,7 @@ export class Sessions {
       said = `Nothing is ended: ${reason_of(error)}. `;
     }
     await this.look(said);
-    const focused = document.activeElement;
-    if (!focused || focused === document.body || !focused.getClientRects().length) byId("sessions").focus();
+    keep_focus("sessions");
   }
 }
 

@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastticket.errors import StoreUnavailable
-from fastticket.gateway.admin.recent import bound_of
+from fastticket.gateway.admin.recent import bound_of, refusals_of
 from fastticket.gateway.identity import Identity
 from fastticket.gateway.services import Services
 from fastticket.gateway.sharedmemory import Slot
@@ -180,7 +180,7 @@ def rates_of(before: Mapping[str, Any], counted: Mapping[str, Any], seconds: flo
     def grown(name: str) -> float:
         return float(counted.get(name, 0) - before.get(name, 0))
 
-    refused = sum(counted.get("refused", {}).values()) - sum(before.get("refused", {}).values())
+    refused = refusals_of(counted.get("refused", {})) - refusals_of(before.get("refused", {}))
     failed = counted.get("answers", {}).get("5xx", 0) - before.get("answers", {}).get("5xx", 0)
     return {
         "requests_per_s": rate(grown("requests")),

@@ -9,8 +9,17 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from fastticket.errors import StoreUnavailable
+
 WINDOW_S = 10  # of the rates
 LAG_WINDOW_S = 60  # an end is heard every 10 to 15 s
+
+
+def refusals_of(refused: Mapping[str, int]) -> int:
+    """How many requests were refused for their ticket's sake. `refused`: by reason. One that was
+    told to come again, because the store is away, is none: it failed (5xx).
+    """
+    return sum(refused.values()) - refused.get(StoreUnavailable.reason, 0)
 
 
 class Moment(NamedTuple):
@@ -55,7 +64,7 @@ class Recent:
         first, last = self._moments[0], self._moments[-1]
         return {
             "requests": _rate(first, last, last.requests - first.requests),
-            "refused": _rate(first, last, sum(last.refused.values()) - sum(first.refused.values())),
+            "refused": _rate(first, last, refusals_of(last.refused) - refusals_of(first.refused)),
             "store_exchanges": _rate(first, last, last.store_exchanges - first.store_exchanges),
         }
 

@@ -131,6 +131,7 @@ class OldSessions:
             idle_timeout_s=0,
             absolute_lifetime_s=lifetime_s,
             attributes=attributes | {next(iter(note_names())): attribute(dict(note))},
+            says_began=False,
         )
         return Skipped(shown(found.key), "expired") if is_over(session) else session
 

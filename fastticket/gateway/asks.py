@@ -345,8 +345,6 @@ class Answers:
             with contextlib.suppress(TicketRefused):
                 principal = (await self._cache.authenticate(ticket, touch=False)).principal
                 await self._cache.logout_everywhere(principal)
-                if self._exchange:
-                    self._exchange.end_everywhere(principal)
         self.session_changes["logout_everywhere"] += 1
         return self._clear(ask.where)
 

@@ -1,6 +1,7 @@
 """Copy a store into its mirror while gateways change both (stores/mirrored.py).
 
-    copy_store   every session of the truth into the mirror, and a look for what only the mirror has
+    copy_store   every session of the truth into the mirror, its bars (all of a principal's were
+                 ended), and a look for what only the mirror has
 
 Rules of this file
 - Every gateway must have the mirror already: what one changes in the truth alone may be missed.
@@ -18,8 +19,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from fastticket.moving.importing import Pace, deadlines_of, patiently
-from fastticket.stores.contract import ENDED_MS, Fleet, Store, StoredSession
+from fastticket.moving.importing import BARS_AT_ONCE, Pace, all_bars, deadlines_of, patiently
+from fastticket.stores.contract import ENDED_MS, Bar, Fleet, Store, StoredSession
 from fastticket.stores.mirrored import copy_session
 
 PAGE = 100
@@ -48,6 +49,7 @@ async def copy_store(
     copied.clock_ahead_ms = await mirror.time_ms() - await truth.time_ms()
     fleet = await mirror.join(Fleet(0, 0))
     copied.strays_ended = not (fleet and fleet.flush_interval_ms)
+    await _copy_bars(truth, mirror)
     pace = Pace(rate_per_s)
     cursor: str | None = None
     while cursor != "":
@@ -57,6 +59,16 @@ async def copy_store(
         await pace.after(len(page))
     await _end_strays(truth, mirror, copied)
     return copied
+
+
+async def _copy_bars(truth: Store, mirror: Store) -> None:
+    bars: list[Bar] = []
+    async for bar in all_bars(truth):
+        bars.append(bar)
+        if len(bars) == BARS_AT_ONCE:
+            await patiently(partial(mirror.bar, bars))
+            bars = []
+    await patiently(partial(mirror.bar, bars))
 
 
 async def _copy_page(truth: Store, mirror: Store, page: Sequence[StoredSession], copied: Copied) -> None:

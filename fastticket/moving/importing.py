@@ -6,7 +6,8 @@
 Rules of this file
 - A session ends up in the store at most once: what was brought by an earlier run, the journal says
   (moving/journal.py), and is not brought again.
-- The store has the last word: what it knows to have ended stays so (`Store.restore`).
+- The store has the last word: what it knows to have ended stays so (`Store.restore`), and so do the
+  sessions that began before all of their user's were ended, for as long as that bar lasts.
 - Memory is bounded: BATCH_SESSIONS, or BATCH_BYTES of attributes, are held at a time.
 - A store that is away is waited for, PATIENCE_S at a time; then the import ends, and goes on when
   it is started again.
@@ -18,7 +19,7 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -27,9 +28,21 @@ from fastticket.core.ticket import encode_session_id
 from fastticket.errors import StoreUnavailable
 from fastticket.moving.journal import Journal
 from fastticket.moving.record import MovedSession, Skipped, fault_of, to_restored
-from fastticket.stores.contract import ENDED_MS, Fleet, Request, Restored, RestoredSession, Store, shard_of
+from fastticket.stores.contract import (
+    BAR_LASTS_MS,
+    ENDED_MS,
+    EVERYBODY,
+    Bar,
+    Fleet,
+    Request,
+    Restored,
+    RestoredSession,
+    Store,
+    shard_of,
+)
 
 BATCH_SESSIONS = 200
+BARS_AT_ONCE = 1000  # more than were left within one millisecond
 BATCH_BYTES = 1_000_000
 ATTRIBUTES_BYTES_MAX = 1 << 24  # of one session: no store's limit, but memory's
 EXAMPLES_MAX = 10
@@ -89,12 +102,13 @@ async def import_sessions(
     """
     imported = Imported()
     slack_ms = await slack_of(store)
+    barred_ms = {bar.principal: bar.at_ms async for bar in all_bars(store)} if is_dry_run else {}
     pace = Pace(rate_per_s)
     async for batch in _batches(records, imported, attributes_bytes_max, advance):
         left = await _without_known(store, batch, journal, imported)
         restored = [to_restored(moved, slack_ms) for moved in left]
         if is_dry_run:
-            imported.count(await _foretell(store, restored))
+            imported.count(await _foretell(store, restored, barred_ms))
         elif restored:
             ids = [moved.session_id for moved in left]
             if journal:
@@ -162,20 +176,37 @@ async def _without_known(
     return left
 
 
-async def _foretell(store: Store, restored: Sequence[RestoredSession]) -> list[Restored]:
-    """What `restore` would do, as far as looking shows it."""
+async def _foretell(store: Store, restored: Sequence[RestoredSession], barred_ms: Mapping[str, int]) -> list[Restored]:
+    """What `restore` would do, as far as looking shows it. `barred_ms`: the store's bars."""
     now_ms = await store.time_ms()
-    found = await deadlines_of(store, [session[:2] for session, _ in restored])
+    found = await deadlines_of(store, [each.session[:2] for each in restored])
     return [
         "ended"
-        if deadline_ms == ENDED_MS
+        if deadline_ms == ENDED_MS or (deadline_ms is None and _is_barred(each, barred_ms, now_ms))
         else "exists"
         if deadline_ms is not None
         else "expired"
-        if min(session.idle_deadline_ms, session.absolute_deadline_ms) <= now_ms
+        if min(each.session.idle_deadline_ms, each.session.absolute_deadline_ms) <= now_ms
         else "created"
-        for (session, _), deadline_ms in zip(restored, found, strict=True)
+        for each, deadline_ms in zip(restored, found, strict=True)
     ]
+
+
+def _is_barred(restored: RestoredSession, barred_ms: Mapping[str, int], now_ms: int) -> bool:
+    at_ms = max(barred_ms.get(restored.session.principal, 0), barred_ms.get(EVERYBODY, 0))
+    return restored.began_ms is not None and restored.began_ms <= at_ms and at_ms > now_ms - BAR_LASTS_MS
+
+
+async def all_bars(store: Store) -> AsyncIterator[Bar]:
+    """A store's bars, some more than once. StoreUnavailable."""
+    for shard in range(store.shards):
+        since_ms, is_last = 0, False
+        while not is_last:
+            page = await patiently(partial(store.bars, shard, since_ms, BARS_AT_ONCE))
+            for bar in page:
+                yield bar
+            is_last = len(page) < BARS_AT_ONCE
+            since_ms = max(page[-1].at_ms, since_ms + 1) if page else 0
 
 
 async def deadlines_of(store: Store, keys: Sequence[tuple[str, str]]) -> list[int | None]:

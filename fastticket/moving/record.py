@@ -35,6 +35,9 @@ class MovedSession(NamedTuple):
     absolute_lifetime_s: int  #: from the login on; 0: none
     details: Mapping[str, str] = NO_DETAILS  #: of the login, as `TicketCache.login` takes them
     attributes: Mapping[str, bytes] = NO_ATTRIBUTES  #: serialized as the application's serializer does it
+    #: Whether `created_ms` is when it began, and not the latest use or renewal, the best that its
+    #: source says.
+    says_began: bool = True
 
 
 class Skipped(NamedTuple):
@@ -79,7 +82,8 @@ def to_restored(moved: MovedSession, slack_ms: int) -> RestoredSession:
     deadline_ms = session.absolute_deadline_ms
     if moved.idle_timeout_s:
         deadline_ms = min(deadline_ms, moved.last_access_ms + moved.idle_timeout_s * 1000 + slack_ms)
-    return RestoredSession(session._replace(idle_deadline_ms=deadline_ms), moved.attributes)
+    began_ms = moved.created_ms if moved.says_began else 0
+    return RestoredSession(session._replace(idle_deadline_ms=deadline_ms), moved.attributes, began_ms)
 
 
 def fault_of(moved: MovedSession, attributes_bytes_max: int) -> str:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from fastticket.core.ticket import Ticket, decode_session_id
 from fastticket.errors import StoreUnavailable, Verdict
 from fastticket.sessions.ticketcache import Lifetime, SessionInfo, TicketCache, session_info, shards_of
-from fastticket.stores.contract import NO_DETAILS, StoredSession
+from fastticket.stores.contract import EVERYBODY, NO_DETAILS, Bar, StoredSession
 
 AT_ONCE = 100  # sessions that are read or ended at the same time
 PAGE = 200  # of a walk through all sessions: no more than the loop may be held up for
@@ -100,18 +100,25 @@ class Administration:
 
     async def end_all(self, patience_s: float) -> tuple[int, bool]:
         """End every session that lives now, but begin nothing after so long: how many, and whether
-        that were all.
+        that were all. Sessions of another system that began by now stay outside, too: a bar of
+        everybody's says so, and in the end another one takes the place of each user's.
         """
         until_s, cursor, ended = time.monotonic() + patience_s, "", 0
+        await self._bar_everybody()
         while True:
             cursor, some = await self._shards.usable.scan(cursor, PAGE)
             principals = sorted({each.principal for each in some})
             for first in range(0, len(principals), AT_ONCE):
                 ended += sum(await asyncio.gather(*map(self.end_of, principals[first : first + AT_ONCE])))
             if not cursor:
+                await self._bar_everybody()
                 return ended, await self._are_all_there()
             if time.monotonic() >= until_s:
                 return ended, False
+
+    async def _bar_everybody(self) -> None:
+        store = self._shards.usable
+        await store.bar([Bar(EVERYBODY, await store.time_ms())])
 
     # --- tickets
 

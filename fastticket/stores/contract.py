@@ -61,6 +61,12 @@ ENDED_MS = -1
 
 SESSION_ID_CHARS = 22  # base64url of 16 bytes
 
+#: For how long a bar lasts, and how many there are in a shard. Where there are more, everybody's
+#: takes the place of the oldest.
+BAR_LASTS_MS = 180 * 86_400_000
+BARS_MAX = 100_000
+EVERYBODY = ""  #: in a bar, in place of a principal
+
 GATEWAYS_MAX = 256  # in a store's register at a time
 CARD_BYTES_MAX = 4096  # of what one says of itself there
 
@@ -98,6 +104,18 @@ class RestoredSession(NamedTuple):
 
     session: StoredSession
     attributes: Mapping[str, bytes] = NO_ATTRIBUTES  #: serialized
+    #: When it began there, for bars: ms; 0: nobody knows. None: it has begun in a store of this
+    #: fleet's, whose log says what has ended, so that bars do not concern it.
+    began_ms: int | None = None
+
+
+class Bar(NamedTuple):
+    """All sessions of a principal were ended, or all but one: what began at another system by then
+    is not restored.
+    """
+
+    principal: str  #: or EVERYBODY
+    at_ms: int
 
 
 #: What `Store.restore` did: made it; found it; knows that it was ended, or that it is past one of
@@ -293,6 +311,7 @@ class Store(Protocol):
 
     async def revoke_all(self, principal: str, *, keep: str = "", reason: str = "logout_everywhere") -> Sequence[str]:
         """End every session of a principal but the one with the id `keep`; logs `revoked` for each.
+        Leaves a bar of this moment, or of the latest beginning of one of them, if that is later.
         Returns their ids. Durable when it returns.
         """
 
@@ -336,7 +355,19 @@ class Store(Protocol):
         Of one that exists, only the idle deadline is moved, and never back. One that was ended,
         has expired or has another id now stays so, as far as the store knows: from its log, and
         for some minutes from a mark of each end. So does one that was created before all of its
-        principal's were ended.
+        principal's were ended; if it has begun elsewhere (`began_ms`), for as long as the bar
+        lasts: BAR_LASTS_MS.
+        """
+
+    async def bar(self, bars: Sequence[Bar]) -> None:
+        """Leave bars without ending anything. An older one of the same principal goes;
+        everybody's takes the place of all that are older. Doing it again is doing it once. Durable
+        when it returns.
+        """
+
+    async def bars(self, shard: int, since_ms: int, bars_max: int) -> Sequence[Bar]:
+        """A shard's bars of `since_ms` or later, oldest first, at most `bars_max`; everybody's is
+        in each shard.
         """
 
     async def note_loss(self, heard_ms: Mapping[int, int]) -> Mapping[int, Loss | StoreUnavailable]:

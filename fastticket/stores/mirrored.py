@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 
 from fastticket.errors import ConfigError, IssuedTooEarly, NotConfirmed, StoreUnavailable
 from fastticket.stores.contract import (
+    Bar,
     Event,
     Fleet,
     Loss,
@@ -249,6 +250,14 @@ class MirroredStore:
                 outcomes[number] = "ended"
         return outcomes
 
+    async def bar(self, bars: Sequence[Bar]) -> None:
+        """In the mirror, then in the truth."""
+        await self._whole(self._bar(bars))
+
+    async def _bar(self, bars: Sequence[Bar]) -> None:
+        await self._mirror.bar(bars)
+        await self._truth.bar(bars)
+
     async def _whole(self, change: Coroutine[Any, Any, T]) -> T:
         """Finish it, even if nobody waits any more."""
         if self._absence:
@@ -299,6 +308,10 @@ class MirroredStore:
     async def note_loss(self, heard_ms: Mapping[int, int]) -> Mapping[int, Loss | StoreUnavailable]:
         """The truth's. What is given back to it goes to both, as every change does."""
         return await self._truth.note_loss(heard_ms)
+
+    async def bars(self, shard: int, since_ms: int, bars_max: int) -> Sequence[Bar]:
+        """The truth's."""
+        return await self._truth.bars(shard, since_ms, bars_max)
 
     async def history(self, shard: int, entries_max: int) -> Sequence[Event]:
         """The truth's."""

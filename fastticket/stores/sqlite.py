@@ -30,10 +30,14 @@ from typing import Any, TypeVar
 
 from fastticket.errors import AttributesTooLarge, ConfigError, NoStore, StoreUnavailable, TooManySessions
 from fastticket.stores.contract import (
+    BAR_LASTS_MS,
+    BARS_MAX,
+    EVERYBODY,
     GATEWAYS_MAX,
     NEVER_MS,
     NO_DETAILS,
     SESSION_ID_CHARS,
+    Bar,
     Event,
     Fleet,
     Loss,
@@ -98,6 +102,8 @@ CREATE TABLE IF NOT EXISTS ended (
     at_ms INTEGER NOT NULL,
     PRIMARY KEY (session_id, principal)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS bars (principal TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS bars_by_time ON bars (at_ms);
 CREATE TABLE IF NOT EXISTS gateways (id TEXT PRIMARY KEY, until_ms INTEGER NOT NULL, card BLOB NOT NULL) WITHOUT ROWID;
 """
 
@@ -228,6 +234,14 @@ class SQLiteStore:
         for first in range(0, len(sessions), RESTORED_AT_ONCE):
             outcomes += await self._in_thread(self._restore, sessions[first : first + RESTORED_AT_ONCE])
         return outcomes
+
+    async def bar(self, bars: Sequence[Bar]) -> None:
+        """One transaction."""
+        await self._in_thread(self._bar, bars)
+
+    async def bars(self, shard: int, since_ms: int, bars_max: int) -> Sequence[Bar]:
+        """Rows, by time."""
+        return await self._in_thread(self._bars, since_ms, bars_max)
 
     async def read_attributes(self, session_id: str, principal: str) -> StoredAttributes | None:
         """The rows of the session."""
@@ -547,10 +561,11 @@ class SQLiteStore:
     def _revoke_all(self, principal: str, keep: str, reason: str) -> list[str]:
         where = "principal = ? AND session_id <> ?"
         with self._writing() as db:
+            latest = "SELECT max(created_ms) FROM live WHERE principal = ?"
+            at_ms = max(db.execute(latest, (principal,)).fetchone()[0] or 0, self._now_ms())
             if not keep:
-                latest = "SELECT max(created_ms) FROM live WHERE principal = ?"
-                created_ms = db.execute(latest, (principal,)).fetchone()[0] or 0
-                self._mark(db, "", principal, max(created_ms, self._now_ms()))
+                self._mark(db, "", principal, at_ms)
+            self._leave_bars(db, [Bar(principal, at_ms)])
             return self._delete(db, "revoked", "?", where, (principal, keep, reason))
 
     def _mark(self, db: sqlite3.Connection, session_id: str, principal: str, at_ms: int) -> None:
@@ -559,6 +574,34 @@ class SQLiteStore:
         oldest = "SELECT session_id, principal FROM ended ORDER BY at_ms DESC LIMIT -1 OFFSET ?"
         db.execute(f"DELETE FROM ended WHERE (session_id, principal) IN ({oldest})", (MARKS_MAX - 1,))  # noqa: S608
         db.execute("INSERT OR REPLACE INTO ended VALUES (?, ?, ?)", (session_id, principal, at_ms))
+
+    def _bar(self, bars: Sequence[Bar]) -> None:
+        with self._writing() as db:
+            self._leave_bars(db, bars)
+
+    def _leave_bars(self, db: sqlite3.Connection, bars: Sequence[Bar]) -> None:
+        """And remove those that are out: everybody's covers them, or they are too old. Where there
+        are too many, everybody's rises to the latest of the oldest.
+        """
+        leave = "INSERT INTO bars VALUES (?, ?) ON CONFLICT DO UPDATE SET at_ms = max(at_ms, excluded.at_ms)"
+        db.executemany(leave, bars)
+        over = "SELECT at_ms FROM bars ORDER BY at_ms DESC LIMIT 1 OFFSET ?"
+        if row := db.execute(over, (BARS_MAX,)).fetchone():
+            db.execute(leave, (EVERYBODY, *row))
+        everybodys = "ifnull((SELECT at_ms FROM bars WHERE principal = ?1), 0)"
+        values = (EVERYBODY, self._now_ms() - BAR_LASTS_MS)
+        db.execute(f"DELETE FROM bars WHERE principal <> ?1 AND at_ms <= max({everybodys}, ?2)", values)  # noqa: S608
+
+    def _bars(self, since_ms: int, bars_max: int) -> list[Bar]:
+        rows = self._db().execute(
+            "SELECT principal, at_ms FROM bars WHERE at_ms >= ? ORDER BY at_ms LIMIT ?", (since_ms, bars_max)
+        )
+        return [Bar(*row) for row in rows]
+
+    def _is_barred(self, db: sqlite3.Connection, principal: str, began_ms: int) -> bool:
+        barred = "SELECT 1 FROM bars WHERE principal IN (?, ?) AND at_ms >= ? AND at_ms > ?"
+        values = (principal, EVERYBODY, began_ms, self._now_ms() - BAR_LASTS_MS)
+        return db.execute(barred, values).fetchone() is not None
 
     def _count(self) -> int:
         living = "SELECT count(*) FROM live WHERE idle_deadline_ms > ?"
@@ -575,7 +618,7 @@ class SQLiteStore:
 
     def _restore(self, sessions: Sequence[RestoredSession]) -> list[Restored]:
         with self._writing() as db:
-            ended = self._ended_of(db, {session.id for session, _ in sessions})
+            ended = self._ended_of(db, {each.session.id for each in sessions})
             return [self._restore_one(db, each, ended) for each in sessions]
 
     @staticmethod
@@ -596,6 +639,8 @@ class SQLiteStore:
         )
         values = (session.id, session.principal, session.created_ms, now_ms - MARK_MS)
         if session[:2] in ended or db.execute(marked, values).fetchone():
+            return "ended"
+        if restored.began_ms is not None and self._is_barred(db, session.principal, restored.began_ms):
             return "ended"
         if min(session.idle_deadline_ms, session.absolute_deadline_ms) <= now_ms:
             return "expired"

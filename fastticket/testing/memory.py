@@ -17,9 +17,12 @@ from typing import Self, TypeVar
 
 from fastticket.errors import AttributesTooLarge, StoreUnavailable, TooManySessions
 from fastticket.stores.contract import (
+    BAR_LASTS_MS,
+    EVERYBODY,
     GATEWAYS_MAX,
     NEVER_WRITTEN,
     SESSION_ID_CHARS,
+    Bar,
     Changed,
     Event,
     Fleet,
@@ -101,6 +104,7 @@ class MemoryServer:
         self.logs = [Log() for _ in range(shards)]
         self.ended: set[tuple[str, str]] = set()  # by an end, of sessions that may be elsewhere
         self.ended_before_ms: dict[str, int] = {}  # all of a principal's that were created by then
+        self.barred_ms: dict[str, int] = {}  # by principal: bars, as many as there are
         self.fleet: Fleet | None = None
         self.register: dict[str, tuple[int, bytes]] = {}  # by id: until when (store time), and the card
 
@@ -183,8 +187,10 @@ class MemoryServer:
     def revoke_all(self, principal: str, keep: str, reason: str) -> list[str]:
         """As `Store.revoke_all`."""
         gone = [session for session in self._of(principal) if session.id != keep]
+        at_ms = max([self.time_ms(), *(session.created_ms for session in self._of(principal))])
         if not keep:
-            self.ended_before_ms[principal] = max([self.time_ms(), *(session.created_ms for session in gone)])
+            self.ended_before_ms[principal] = at_ms
+        self.bar([Bar(principal, at_ms)])
         return self._remove("revoked", gone, reason)
 
     def count(self) -> int:
@@ -204,11 +210,31 @@ class MemoryServer:
         """As `Store.restore`."""
         return [self._restore(*each) for each in sessions]
 
-    def _restore(self, session: StoredSession, attributes: Mapping[str, bytes]) -> Restored:
+    def bar(self, bars: Sequence[Bar]) -> None:
+        """As `Store.bar`."""
+        for principal, at_ms in bars:
+            self.barred_ms[principal] = max(at_ms, self.barred_ms.get(principal, 0))
+        everybodys_ms = self.barred_ms.get(EVERYBODY, 0)
+        others = {name: at_ms for name, at_ms in self.barred_ms.items() if at_ms > everybodys_ms}
+        self.barred_ms = others | ({EVERYBODY: everybodys_ms} if everybodys_ms else {})
+
+    def bars(self, shard: int, since_ms: int, bars_max: int) -> list[Bar]:
+        """As `Store.bars`."""
+        found = sorted((at_ms, name) for name, at_ms in self.barred_ms.items() if at_ms >= since_ms)
+        mine = [Bar(name, at_ms) for at_ms, name in found if name == EVERYBODY or shard_of(name, self.shards) == shard]
+        return mine[:bars_max]
+
+    def _is_barred(self, principal: str, began_ms: int) -> bool:
+        at_ms = max(self.barred_ms.get(principal, 0), self.barred_ms.get(EVERYBODY, 0))
+        return began_ms <= at_ms and at_ms > self.time_ms() - BAR_LASTS_MS
+
+    def _restore(self, session: StoredSession, attributes: Mapping[str, bytes], began_ms: int | None) -> Restored:
         if self.deadline_ms(session.id, session.principal) is not None:
             self._touch(*session[:3])
             return "exists"
         if session[:2] in self.ended or session.created_ms <= self.ended_before_ms.get(session.principal, -1):
+            return "ended"
+        if began_ms is not None and self._is_barred(session.principal, began_ms):
             return "ended"
         if min(session.idle_deadline_ms, session.absolute_deadline_ms) <= self.time_ms():
             return "expired"
@@ -433,6 +459,14 @@ class MemoryStore:
     async def restore(self, sessions: Sequence[RestoredSession]) -> Sequence[Restored]:
         """One step."""
         return await self._call(lambda: self._server.restore(sessions))
+
+    async def bar(self, bars: Sequence[Bar]) -> None:
+        """One step."""
+        await self._call(lambda: self._server.bar(bars))
+
+    async def bars(self, shard: int, since_ms: int, bars_max: int) -> Sequence[Bar]:
+        """One step."""
+        return await self._call(lambda: self._server.bars(shard, since_ms, bars_max))
 
     async def note_loss(self, heard_ms: Mapping[int, int]) -> Mapping[int, Loss | StoreUnavailable]:
         """Nothing to note: no server takes over."""

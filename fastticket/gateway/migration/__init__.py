@@ -6,10 +6,12 @@
     rotations  which id of ours came after which, so that a rotated session is known again
     watch      one question a round: what has ended there ends here, what lives here is kept alive
                there, and what has ended here is ended there, again and again until it is done
+    walks      all of a user's were ended here: so are those there that nobody has exchanged
     oldstores  the old stores, a class for each kind
 
     Answers (asks.py) ──► Exchange ──► OldStore.read ──► continued.take_up ──► the ticket
-                              └► Held ◄── Watch ──► OldStore.uses, keep, end
+                              ├► Held ◄── Watch ──► OldStore.uses, keep, end
+                              └► Walks ──► OldStore.begun, end
 
 Rules of this folder
 - What names a session at its old store is as good as a ticket there. It is in memory only, in no

@@ -25,14 +25,14 @@ async def take_up(shards: Shards, wanted: RestoredSession) -> str | Verdict:
     """The ticket of the session that continues an old one, or why there is none: REVOKED, EXPIRED,
     IDLE. `wanted`: as it would be made. StoreUnavailable.
     """
-    session, attributes = wanted
+    session = wanted.session
     for _ in range(IDS_MAX):
         alive = await _alive(shards, session)
         if alive:
             return ticket_of(shards.keys, alive)
         end = shards.known_end(session.id)
         if end is None:
-            (outcome,) = await shards.usable.restore([RestoredSession(session, attributes)])
+            (outcome,) = await shards.usable.restore([wanted._replace(session=session)])
             if outcome == "created":
                 return ticket_of(shards.keys, session)
             if outcome == "exists":  # another gateway was as fast

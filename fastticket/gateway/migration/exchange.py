@@ -26,7 +26,8 @@ from fastticket.gateway.migration.continued import take_up
 from fastticket.gateway.migration.held import Held, HeldSession
 from fastticket.gateway.migration.oldstores import LinkisHash, OldStore
 from fastticket.gateway.migration.rotations import Rotations
-from fastticket.gateway.migration.watch import Watch
+from fastticket.gateway.migration.walks import Walks
+from fastticket.gateway.migration.watch import ROUNDS_PER_LEASE, Watch
 from fastticket.moving.derived import derive_session_id
 from fastticket.moving.formats.linkis_ticket import TicketFormat
 from fastticket.moving.record import MovedSession, Skipped, to_restored
@@ -96,6 +97,7 @@ class Exchange:
         self._held = Held(held_max, lambda session_id: bool(near.idle_deadline_ms(decode_session_id(session_id))))
         self._rotations: Rotations = before._rotations if before else Rotations(self._shards)
         self._watch = Watch(cache, self._held, self.counts, lease_ms)
+        self._walks = Walks(cache, self.counts, lease_ms / 1000 / ROUNDS_PER_LEASE)
         self._flights: dict[tuple[OldStore, str], asyncio.Future[Outcome]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._making: dict[str, asyncio.Future[str]] = {}
@@ -118,6 +120,7 @@ class Exchange:
             [each.store for each in migrations],
             {each.store: each.store.idle_timeout_s for each in migrations if each.writes_back},
         )
+        self._walks.start(each.store for each in migrations)
         self._shards.on_event = self._hear
 
     async def aclose(self) -> None:
@@ -125,6 +128,7 @@ class Exchange:
         if self._shards.on_event == self._hear:
             self._shards.on_event = _ignore
         await self._watch.stop()
+        await self._walks.stop()
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
@@ -145,6 +149,7 @@ class Exchange:
             if session.store in stores and not self._held.get(session.session_id):
                 self._held.add(session.at(stores[session.store]))
         self._watch.take_over(before._watch, stores)
+        self._walks.take_over(before._walks, stores)
 
     def _hear(self, event: Event) -> None:
         if event.kind == "rotated":
@@ -161,7 +166,7 @@ class Exchange:
         """How many exchanged sessions are held, and of how many ends the old stores still have to
         learn.
         """
-        return {"held": len(self._held), "late": self._watch.late_count}
+        return {"held": len(self._held), "late": self._watch.late_count + self._walks.late_count}
 
     # --- requests
 
@@ -276,12 +281,6 @@ class Exchange:
         if session:
             self.counts[session.store.source, "ended_here"] += 1
             await self._watch.end(session.store, session.old_id)
-
-    def end_everywhere(self, principal: str) -> None:
-        """All sessions of a principal were ended here; what they were ends as each end is heard. So
-        do those at the old store that nobody has exchanged yet, where that says whose they are.
-        """
-        self._watch.end_everywhere(principal)
 
     def superseded(self, ticket: str, cookies: str, set_cookie: str) -> bool:
         """Whether a response makes another old session of the one that a ticket of ours was

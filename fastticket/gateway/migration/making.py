@@ -8,7 +8,7 @@ from functools import partial
 
 from fastticket.errors import ConfigError
 from fastticket.gateway.migration.exchange import Exchange, Migration
-from fastticket.gateway.migration.oldstores import LinkisHash, OldStore, Reader, Strings
+from fastticket.gateway.migration.oldstores import FindBegun, LinkisHash, OldStore, Reader, Strings
 from fastticket.gateway.migration.springstore import SpringHashes
 from fastticket.gateway.settings import OLD_COOKIES, Config, MigrationSettings
 from fastticket.moving.formats.linkis_ticket import DEFAULT_CRYPT_KEY, DEFAULT_HEADER, LinkisTickets
@@ -97,6 +97,7 @@ def _strings(
     names = settings.principal_attributes
     reader: Reader
     identify: Callable[[str], str] = _as_it_is
+    begun: FindBegun | None = None  # of Flask-Session: none says when it began
     if settings.source == "flask-session":
         prefix = settings.prefix or flask_session.PREFIX
         reader = FlaskSessions(
@@ -110,7 +111,8 @@ def _strings(
             identify = partial(_unsigned, key)
     else:
         prefix = settings.prefix or starsessions.PREFIX
-        reader = StarSessions(redis, principals=names, prefix=prefix, idle_timeout_s=idle_timeout_s)
+        reader = stars = StarSessions(redis, principals=names, prefix=prefix, idle_timeout_s=idle_timeout_s)
+        begun = stars.begun
     return Strings(
         settings.source,
         redis,
@@ -119,6 +121,7 @@ def _strings(
         idle_timeout_s=idle_timeout_s,
         identify=identify,
         now_ms=now_ms,
+        begun=begun,
     )
 
 

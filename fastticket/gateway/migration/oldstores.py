@@ -13,14 +13,15 @@ Rules of this file
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence, Set
 from itertools import islice
 from typing import Any, Protocol
 
 from fastticket.errors import StoreUnavailable
-from fastticket.moving.formats.linkis_ticket import LinkisTickets, OpenedTicket, TicketFormat, hash_fields, unbroken
+from fastticket.moving.formats.linkis_ticket import LinkisTickets, TicketFormat, hash_fields, unbroken
 from fastticket.moving.record import MovedSession, Skipped
-from fastticket.moving.sources.linkis import HASH
+from fastticket.moving.sources import Begun
+from fastticket.moving.sources.linkis import HASH, LinkisSessions
 from fastticket.stores.redis.foreign import ForeignRedis, Refused
 
 PIECE = 200  # sessions in one command or script: a fraction of a millisecond of the old store
@@ -50,6 +51,9 @@ return kept
 """
 
 
+FindBegun = Callable[[Set[str]], AsyncIterator[list[Begun]]]
+
+
 class Reader(Protocol):
     """What reads one session of a source."""
 
@@ -64,6 +68,9 @@ class OldStore(Protocol):
 
     source: str
     idle_timeout_s: int
+    #: The sessions of some principals, or of EVERYBODY, some at a time; None: it cannot tell which
+    #: they are, or when they began.
+    begun: FindBegun | None
 
     def identify(self, cookie: str) -> str:
         """What names the session of a cookie here; empty: it is not in the source's form, or not
@@ -91,8 +98,11 @@ class LinkisHash:
 
     source = "linkis"
 
-    def __init__(self, redis: ForeignRedis, reader: Reader, tickets: LinkisTickets, idle_timeout_s: int) -> None:
+    def __init__(
+        self, redis: ForeignRedis, reader: LinkisSessions, tickets: LinkisTickets, idle_timeout_s: int
+    ) -> None:
         self.idle_timeout_s = idle_timeout_s
+        self.begun: FindBegun | None = reader.begun
         self._redis = redis
         self._reader = reader
         self._tickets = tickets
@@ -126,21 +136,6 @@ class LinkisHash:
         fields = [field for old_id in old_ids for field in hash_fields(old_id)]
         await ask(self._redis, [("HDEL", HASH, *piece) for piece in pieces(fields)])
 
-    async def end_all(self, principal: str) -> None:
-        """End all sessions of a user: goes through the whole hash, PIECE fields at a time, because
-        only the tickets themselves say whose they are. StoreUnavailable.
-        """
-        cursor, begins = "", True
-        while cursor or begins:
-            begins = False
-            cursor, found = await self._redis.scan_hash(HASH, cursor, PIECE)
-            tickets = [field.decode("ascii", "replace") for field in found[::2]]
-            await self.end([ticket for ticket in tickets if self._user_of(ticket) == principal])
-
-    def _user_of(self, ticket: str) -> str:
-        opened = self._tickets.open(ticket)
-        return opened.user if isinstance(opened, OpenedTicket) else ""
-
     async def make(self, principal: str, login_ms: int, kind: TicketFormat, used_ms: int) -> str:
         """A ticket for a session of ours, which the hash has from now on: `HSETNX`."""
         ticket = unbroken(self._tickets.seal_minted(principal, login_ms, kind))
@@ -167,8 +162,10 @@ class Strings:
         idle_timeout_s: int,
         identify: Callable[[str], str],
         now_ms: Callable[[], int],
+        begun: FindBegun | None = None,
     ) -> None:
         self.source = source
+        self.begun = begun
         self.idle_timeout_s = idle_timeout_s
         self.identify = identify
         self._redis = redis

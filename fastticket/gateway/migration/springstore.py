@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from fastticket.gateway.migration.oldstores import Reader, ask, pieces
+from fastticket.gateway.migration.oldstores import FindBegun, ask, pieces
 from fastticket.moving.record import MovedSession, Skipped
-from fastticket.moving.sources.spring import SOURCE, identifier_in, number_of
+from fastticket.moving.sources.spring import SOURCE, SpringSessions, identifier_in, number_of
 from fastticket.moving.sources.values import Unreadable
 from fastticket.stores.redis.foreign import ForeignRedis
 
@@ -66,9 +66,15 @@ class SpringHashes:
     source = SOURCE
 
     def __init__(
-        self, redis: ForeignRedis, reader: Reader, namespace: str, idle_timeout_s: int, now_ms: Callable[[], int]
+        self,
+        redis: ForeignRedis,
+        reader: SpringSessions,
+        namespace: str,
+        idle_timeout_s: int,
+        now_ms: Callable[[], int],
     ) -> None:
         self.idle_timeout_s = idle_timeout_s
+        self.begun: FindBegun | None = reader.begun
         self._redis = redis
         self._reader = reader
         self._prefix = f"{namespace}:sessions:"

@@ -6,6 +6,8 @@
                          each round, until it is done
     expired here (idle)  it is forgotten; the old store judges by itself
 
+Where all of a user's were ended here, walks.py ends those there that nobody has exchanged.
+
 A round comes ROUNDS_PER_LEASE times a lease, so that an end there is heard in time.
 """
 
@@ -20,7 +22,7 @@ from collections.abc import Iterable
 from fastticket.core.ticket import decode_session_id
 from fastticket.errors import StoreUnavailable
 from fastticket.gateway.migration.held import Held, HeldSession
-from fastticket.gateway.migration.oldstores import LinkisHash, OldStore
+from fastticket.gateway.migration.oldstores import OldStore
 from fastticket.sessions.ticketcache import TicketCache, checker_of
 from fastticket.stores.contract import Event
 from fastticket.tasks import end
@@ -44,7 +46,6 @@ class Watch:
         self._counts = counts
         self._pause_s = lease_ms / 1000 / ROUNDS_PER_LEASE
         self._late: dict[tuple[OldStore, str], None] = {}
-        self._late_principals: dict[tuple[LinkisHash, str], None] = {}
         self._stores: list[OldStore] = []
         self._away: set[OldStore] = set()
         self._writes_back: dict[OldStore, int] = {}  # idle timeout there, s
@@ -82,14 +83,6 @@ class Watch:
         except StoreUnavailable:
             self._note_late(store, old_id)
 
-    def end_everywhere(self, principal: str) -> None:
-        """All sessions of a principal were ended here: the next round ends those at the old stores
-        that nobody has exchanged, where a session says whose it is.
-        """
-        for store in self._stores:
-            if isinstance(store, LinkisHash) and len(self._late_principals) < LATE_MAX:
-                self._late_principals[store, principal] = None
-
     def take_over(self, before: Watch, stores: dict[OldStore, OldStore]) -> None:
         """The ends of which old stores still have to learn, from the watch before. `stores`: which
         old store is which one here.
@@ -97,15 +90,11 @@ class Watch:
         for store, old_id in before._late:
             if store in stores:
                 self._note_late(stores[store], old_id)
-        for store, principal in before._late_principals:
-            here = stores.get(store)
-            if isinstance(here, LinkisHash):
-                self._late_principals[here, principal] = None
 
     @property
     def late_count(self) -> int:
         """How many ends the old stores still have to learn of."""
-        return len(self._late) + len(self._late_principals)
+        return len(self._late)
 
     def _note_late(self, store: OldStore, old_id: str) -> None:
         self._late[store, old_id] = None
@@ -140,10 +129,6 @@ class Watch:
             await store.end(late)
             for old_id in late:
                 self._late.pop((store, old_id), None)
-        for late_store, principal in list(self._late_principals):
-            if late_store is store:
-                await late_store.end_all(principal)
-                self._late_principals.pop((late_store, principal), None)
 
     async def _compare(self, store: OldStore, sessions: list[HeldSession]) -> None:
         uses = await store.uses([session.old_id for session in sessions])

@@ -20,13 +20,14 @@ Rules of this folder
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
-from typing import Protocol
+from collections.abc import AsyncIterator, Iterable, Mapping, Set
+from typing import NamedTuple, Protocol
 
 from fastticket.core.ticket import decode_session_id
 from fastticket.moving.derived import derive_session_id
 from fastticket.moving.record import MovedSession, Skipped
 from fastticket.moving.sources.values import LeftBehind
+from fastticket.stores.contract import EVERYBODY
 
 SHOWN_CHARS = 6  # of a session's id at its source, as in logs
 
@@ -71,6 +72,26 @@ class Source(Protocol):
 
     async def aclose(self) -> None:
         """Close connections and files. Idempotent."""
+
+
+class Begun(NamedTuple):
+    """A session that says when it began, ms."""
+
+    identifier: str  #: what names it at its source
+    principal: str
+    began_ms: int
+
+
+def begun_of(found: Iterable[Begun | None], principals: Set[str]) -> list[Begun]:
+    """Those of these principals, or all, if EVERYBODY is one of them."""
+    return [each for each in found if each and (EVERYBODY in principals or each.principal in principals)]
+
+
+def begun_in(identifier: str, record: MovedSession | Skipped) -> Begun | None:
+    """None: it is no session, or does not say when it began."""
+    if isinstance(record, MovedSession) and record.says_began:
+        return Begun(identifier, record.principal, record.created_ms)
+    return None
 
 
 def shown(identifier: str) -> str:

@@ -6,7 +6,7 @@ Rules of this file
   reading them would run what is in them.
 - Nothing says when a session was used. Each request sets the key's time to live to
   PERMANENT_SESSION_LIFETIME, so the last use is that long before the key's end; the session is
-  taken to have begun then.
+  taken to have begun then, and said not to say when it began (`says_began`).
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ class FlaskSessions(RedisStrings):
             idle_timeout_s=idle_timeout_s,
             absolute_lifetime_s=absolute_lifetime_s,
             attributes=attributes_of(moving, self.left),
+            says_began=False,
         )
 
 

@@ -12,12 +12,12 @@ Rules of this file
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Set
 
 from fastticket.moving.formats import Refused as NotATicket
 from fastticket.moving.formats.linkis_ticket import LinkisTickets, hash_fields, unbroken
 from fastticket.moving.record import MovedSession, Skipped
-from fastticket.moving.sources import id_here, is_over, shown
+from fastticket.moving.sources import Begun, begun_of, id_here, is_over, shown
 from fastticket.moving.sources.rediskeys import PAGE_KEYS
 from fastticket.moving.sources.values import LeftBehind, Unreadable, principal_of
 from fastticket.stores.redis.foreign import ForeignRedis, Refused
@@ -56,6 +56,25 @@ class LinkisSessions:
             pairs = dict(zip(found[::2], found[1::2], strict=True))
             for field, value in pairs.items():
                 yield self._record(field.decode("ascii", "replace"), value)
+
+    async def begun(self, principals: Set[str]) -> AsyncIterator[list[Begun]]:
+        """The sessions of these principals, or of EVERYBODY: only the tickets themselves say whose
+        they are, so it goes through the whole hash. StoreUnavailable.
+        """
+        cursor, begins = "", True
+        while begins or cursor:
+            begins = False
+            cursor, found = await self._redis.scan_hash(self._key, cursor, PAGE_KEYS)
+            yield begun_of((self._begun(field.decode("ascii", "replace")) for field in found[::2]), principals)
+
+    def _begun(self, ticket: str) -> Begun | None:
+        opened = self._tickets.open(ticket)
+        if isinstance(opened, NotATicket) or opened.is_minted:
+            return None
+        try:
+            return Begun(unbroken(ticket), principal_of(opened.user), opened.login_ms)
+        except Unreadable:
+            return None
 
     async def read_one(self, cookie: str) -> MovedSession | Skipped:
         """As a source's."""

@@ -4,6 +4,7 @@ its session, so there is nothing to move beforehand.
 Rules of this file
 - A session whose access token is over is expired: oauth2-proxy would ask the identity provider for
   another, or refuse it.
+- Each refresh (cookie_refresh) says anew when a session was created, so none says when it began.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ class ProxySessions:
             last_access_ms=self._now_ms(),
             idle_timeout_s=0,
             absolute_lifetime_s=0,
+            says_began=False,
         )
 
     def _ticket(self, cookie: str) -> ProxyTicket | NotOne:

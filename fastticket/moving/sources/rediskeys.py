@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence, Set
 from typing import NamedTuple
 
 from fastticket.moving.record import MovedSession, Skipped
-from fastticket.moving.sources import shown
+from fastticket.moving.sources import Begun, begun_in, begun_of, shown
 from fastticket.moving.sources.values import VALUE_BYTES_MAX, Unreadable
 from fastticket.stores.redis.foreign import ForeignRedis, Refused
 
@@ -38,6 +38,13 @@ class RedisStrings:
         async for identifiers in pages_of_keys(self._redis, self._prefix):
             for record in await self._read(identifiers):
                 yield record
+
+    async def begun(self, principals: Set[str]) -> AsyncIterator[list[Begun]]:
+        """The sessions of these principals, or of EVERYBODY, that say when they began: it goes
+        through all. StoreUnavailable.
+        """
+        async for identifiers in pages_of_keys(self._redis, self._prefix):
+            yield begun_of(map(begun_in, identifiers, await self._read(identifiers)), principals)
 
     async def _one(self, identifier: str) -> MovedSession | Skipped:
         if len(identifier) > ID_CHARS_MAX:

@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from typing import Any
 
 from fastticket.errors import ConfigError
 from fastticket.moving.record import MovedSession, Skipped
-from fastticket.moving.sources import id_here, is_over, shown
+from fastticket.moving.sources import Begun, begun_in, begun_of, id_here, is_over, shown
 from fastticket.moving.sources.javavalues import is_java, read_java
 from fastticket.moving.sources.rediskeys import ID_CHARS_MAX, pages_of_keys
 from fastticket.moving.sources.values import (
@@ -38,7 +39,7 @@ from fastticket.moving.sources.values import (
     principal_of,
     read_json,
 )
-from fastticket.stores.contract import NO_ATTRIBUTES
+from fastticket.stores.contract import EVERYBODY, NO_ATTRIBUTES
 from fastticket.stores.redis.foreign import ForeignRedis, Refused
 
 SOURCE = "spring"
@@ -81,6 +82,19 @@ class SpringSessions:
         async for identifiers in pages_of_keys(self._redis, self._prefix):
             for record in await self._read([name for name in identifiers if not name.startswith(NOT_A_SESSION)]):
                 yield record
+
+    async def begun(self, principals: Set[str]) -> AsyncIterator[list[Begun]]:
+        """The sessions that the index has of these principals; of EVERYBODY, all.
+        StoreUnavailable.
+        """
+        if EVERYBODY in principals:
+            async for names in pages_of_keys(self._redis, self._prefix):
+                yield await self._begun([name for name in names if not name.startswith(NOT_A_SESSION)], principals)
+        for principal in principals - {EVERYBODY}:
+            yield await self._begun(await self._index.ids_of(principal), principals)
+
+    async def _begun(self, identifiers: Sequence[str], principals: Set[str]) -> list[Begun]:
+        return begun_of(map(begun_in, identifiers, await self._read(identifiers)), principals)
 
     async def read_one(self, cookie: str) -> MovedSession | Skipped:
         """As a source's."""
@@ -163,6 +177,12 @@ class _Index:
             self._again_at_s = ended_s + max(LOADED_AGAIN_S, LOADING_PART * (ended_s - began_s))
         return self._principals.get(identifier)
 
+    async def ids_of(self, name: str) -> list[str]:
+        """What its set has now, which `principal_of` knows from then on."""
+        (members,) = await self._redis.ask([("SRANDMEMBER", self._prefix + name, SESSIONS_OF_ONE_MAX)])
+        self._add(self._principals, name, members)
+        return _identifiers(members)
+
     async def _load(self) -> dict[str, str | None]:
         loaded: dict[str, str | None] = {}
         async for names in pages_of_keys(self._redis, self._prefix):
@@ -181,13 +201,17 @@ class _Index:
             principal = principal_of(name)
         except Unreadable:
             return
-        for member in () if isinstance(members, Refused) else members:
-            try:
-                identifier = value_of(member) if is_java(member) or member[:1] == b'"' else member.decode()
-            except ValueError:
-                continue
-            if isinstance(identifier, str):
-                loaded[identifier] = principal if loaded.get(identifier, principal) == principal else None
+        for identifier in _identifiers(members):
+            loaded[identifier] = principal if loaded.get(identifier, principal) == principal else None
+
+
+def _identifiers(members: Any) -> list[str]:
+    """The ids in a set of the index."""
+    identifiers = []
+    for member in () if isinstance(members, Refused) else members:
+        with contextlib.suppress(ValueError):
+            identifiers.append(value_of(member) if is_java(member) or member[:1] == b'"' else member.decode())
+    return [each for each in identifiers if isinstance(each, str)]
 
 
 def check_times(created_ms: int, used_ms: int, idle_s: int) -> None:

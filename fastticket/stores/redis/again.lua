@@ -4,12 +4,13 @@
 -- earlier or later, so nothing here depends on that order: an ended session leaves a mark, and a
 -- marked one does not begin again (prelude.lua). Where nothing is missing, nothing is written.
 --
--- KEYS  live, log, then users and attributes
+-- KEYS  live, log, then users and attributes; or bars, where one must not be lost
 -- ARGV  shard, then for each record its kind and
 --         end         session id, principal
 --         everywhere  principal, latest creation of the ended sessions, id of the kept one or empty
 --         rotate      session id, principal, successor's id, its idle deadline, its record
 --         create      session id, principal, idle deadline, record
+--         bar         principal or empty, when all of their sessions were ended
 -- ->    how many had been lost
 local FRESH_MS = 60000 -- as in redis/ends.py
 local shard, at, mended = ARGV[1], 2, 0
@@ -47,6 +48,7 @@ end
 local function end_everywhere_again(principal, before_ms, kept)
   local listed = redis.call('HGETALL', user_of(principal))
   local marks = {}
+  bar_for_long(principal, tonumber(before_ms))
   for i = 1, #listed, 2 do
     if listed[i] ~= kept and created_ms(listed[i + 1]) <= tonumber(before_ms) then
       finish_again(listed[i], principal)
@@ -92,6 +94,7 @@ local KINDS = {
   everywhere = {end_everywhere_again, 3},
   rotate = {rotate_again, 5},
   create = {create_again, 4},
+  bar = {bar_for_long, 2},
 }
 while at <= #ARGV do
   local make, words = unpack(KINDS[ARGV[at]])

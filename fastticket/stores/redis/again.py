@@ -30,7 +30,7 @@ from fastticket.stores.redis.layout import split_member
 HEARD_S = 60.0
 HEARD_MAX = 8192
 LISTED_MAX = 1000
-ENDING = frozenset(("end", "everywhere", "rotate"))  # kinds of records
+ENDING = frozenset(("end", "everywhere", "rotate", "bar"))  # kinds of records
 REMEMBERED = frozenset((b"revoked", b"everywhere", b"rotated"))  # kinds of log entries; the others are many more
 AT_ONCE = 500  # records in one script, which holds up all other commands
 
@@ -63,6 +63,10 @@ class Ledger:
     def ended_everywhere(self, shard: int, principal: str, before_ms: int, kept_id: str) -> None:
         """A principal's sessions created by `before_ms` are over, but the kept one."""
         self._shards[shard].end_all(principal, before_ms, kept_id)
+
+    def barred(self, shard: int, principal: str, at_ms: int) -> None:
+        """A bar of this process."""
+        self._shards[shard].bar(principal, at_ms)
 
     def hear(self, shard: int, entries: Sequence[Entry]) -> None:
         """Entries of the log, in order. Old ones, as a server that has taken over may have, are
@@ -157,6 +161,11 @@ class _Shard:
         self._remove(("everywhere", principal))
         self._note(("everywhere", principal), ("everywhere", principal, before_ms, kept_id))
 
+    def bar(self, principal: str, at_ms: int) -> None:
+        """One record a principal: the latest."""
+        self._remove(("bar", principal))
+        self._note(("bar", principal), ("bar", principal, at_ms))
+
     def _note(self, key: Words, words: Words) -> None:
         """Keep a record, at the place where it was heard first."""
         if key not in self._heard:
@@ -201,11 +210,11 @@ class _Shard:
 def sessions_in(pieces: Iterable[Words]) -> Iterator[tuple[str, str]]:
     """(session id or "", principal) of the keys that a script declares.
 
-    Ends declare none: while a Cluster moves the slot, a declared key that exists nowhere makes the
-    script TRYAGAIN, and ends must not wait for that.
+    Ends and bars declare none: while a Cluster moves the slot, a declared key that exists nowhere
+    makes the script TRYAGAIN, and ends must not wait for that.
     """
     for kind, *words in pieces:
-        if kind == "end":
+        if kind in ("end", "bar"):
             continue
         if kind == "everywhere":
             yield "", str(words[0])

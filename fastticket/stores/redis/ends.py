@@ -36,7 +36,7 @@ class LoggedEnds:
         """Which of them the shard's log says are over. A login of the last minute is not looked
         for: its end left a mark. StoreUnavailable.
         """
-        if all(_is_fresh(session.created_ms) for session, _ in sessions):
+        if all(_is_fresh(each.session.created_ms) for each in sessions):
             return [False] * len(sessions)
         known = self._known.get(shard)
         if known is None or time.monotonic() - known.read_at_s > READ_EVERY_S:
@@ -44,7 +44,7 @@ class LoggedEnds:
         return [
             f"{session.id}.{session.principal}".encode() in known.members
             or session.created_ms <= known.all_before_ms.get(session.principal, -1)
-            for session, _ in sessions
+            for session, *_ in sessions
         ]
 
     async def _read(self, shard: int) -> _Ends:

@@ -5,6 +5,7 @@
     {ft:NNN}:user:USER   HASH     session id -> record
     {ft:NNN}:attr:ID     HASH     attribute -> value, and "" -> version and size; if there are any
     {ft:NNN}:ended       ZSET     "sMEMBER" or "pUSER" -> when the mark expires, ms (prelude.lua)
+    {ft:NNN}:bars        ZSET     USER, or "" for everybody -> when all sessions were ended, ms
     {ft:NNN}:lost        HASH     at, heard: data was lost (loss.lua); for some minutes
     {ft:NNN}:log         STREAM   kind -> MEMBER, then names and values
     {ft:000}:gateways    ZSET     a gateway's id -> until when it is in the register, ms

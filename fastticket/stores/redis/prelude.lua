@@ -85,6 +85,41 @@ local function barred_with_all(principal, record)
   return ended_ms and created_ms(record) <= ended_ms and ended_ms or nil
 end
 
+-- A bar lasts: all sessions of a principal, or of everybody (''), were ended then, and what began
+-- elsewhere by then is not restored. contract.py says how many there are: where there are more,
+-- everybody's rises to the oldest that go. A script that must not lose one declares the key.
+local BARS = TAG .. 'bars'
+local LASTS_MS = 180 * 86400000
+local LASTING_MAX = 100000
+
+local function bar_for_long(principal, at_ms)
+  redis.pcall('ZADD', BARS, 'GT', string.format('%.0f', at_ms), principal)
+  local over = redis.pcall('ZRANGE', BARS, -1 - LASTING_MAX, -1 - LASTING_MAX, 'WITHSCORES')
+  if over[2] then
+    redis.pcall('ZADD', BARS, 'GT', over[2], '')
+  end
+  local everybodys = redis.pcall('ZSCORE', BARS, '')
+  local covered_ms = math.max(type(everybodys) == 'string' and tonumber(everybodys) or 0, now_ms() - LASTS_MS)
+  local covered = redis.pcall('ZRANGE', BARS, '-inf', string.format('%.0f', covered_ms), 'BYSCORE', 'LIMIT', 0, AT_ONCE)
+  for _, who in ipairs(covered) do
+    if who ~= '' then
+      redis.pcall('ZREM', BARS, who)
+    end
+  end
+  redis.pcall('PEXPIREAT', BARS, string.format('%.0f', now_ms() + LASTS_MS))
+end
+
+-- `began_ms`: when it began elsewhere; empty: it has begun here
+local function is_barred_for_long(principal, began_ms)
+  for _, who in ipairs({principal, ''}) do
+    local at_ms = began_ms ~= '' and tonumber(redis.call('ZSCORE', BARS, who) or nil)
+    if at_ms and tonumber(began_ms) <= at_ms and at_ms > now_ms() - LASTS_MS then
+      return true
+    end
+  end
+  return false
+end
+
 -- End a session. -> its entry in the log; nil: there was no such session
 -- Keys that cannot be reached while a slot moves may stay: nothing is read of a session that is not
 -- in live. A session that is neither there nor in the principal's index may be another principal's:

@@ -2,20 +2,24 @@
 -- Add sessions that began elsewhere. Doing it twice is doing it once. What ended longer ago than
 -- marks last, the caller leaves out (redis/ends.py).
 --
--- KEYS  live, log, ended, then users and attributes: ended is declared, because a mark that is out
---       of reach would not bar
--- ARGV  shard, then for each session its id, principal, idle deadline, record, the size of its
---       attributes in bytes, how many there are, and their names and values
+-- KEYS  live, log, ended, bars, then users and attributes: ended and bars are declared, because
+--       what is out of reach would not bar
+-- ARGV  shard, then for each session its id, principal, idle deadline, record, when it began
+--       elsewhere or empty, the size of its attributes in bytes, how many there are, and their names
+--       and values
 -- ->    what became of each: created, exists, ended, expired
 local shard, at, outcomes, entry = ARGV[1], 2, {}, nil
 local at_ms = now_ms()
 
-local function restore(id, principal, deadline_ms, record, bytes, first, count)
+local function restore(id, principal, deadline_ms, record, began_ms, bytes, first, count)
   if redis.call('ZSCORE', LIVE, id .. '.' .. principal) then
     redis.call('ZADD', LIVE, 'XX', 'GT', deadline_ms, id .. '.' .. principal)
     return 'exists'
   end
   if is_barred(id, principal) or barred_with_all(principal, record) then
+    return 'ended'
+  end
+  if is_barred_for_long(principal, began_ms) then
     return 'ended'
   end
   if tonumber(deadline_ms) <= at_ms or absolute_deadline_ms(record) <= at_ms then
@@ -35,10 +39,10 @@ local function restore(id, principal, deadline_ms, record, bytes, first, count)
 end
 
 while at <= #ARGV do
-  local id, principal, deadline_ms, record, bytes = unpack(ARGV, at, at + 4)
-  local count = tonumber(ARGV[at + 5])
-  outcomes[#outcomes + 1] = restore(id, principal, deadline_ms, record, bytes, at + 6, count)
-  at = at + 6 + 2 * count
+  local id, principal, deadline_ms, record, began_ms, bytes = unpack(ARGV, at, at + 5)
+  local count = tonumber(ARGV[at + 6])
+  outcomes[#outcomes + 1] = restore(id, principal, deadline_ms, record, began_ms, bytes, at + 7, count)
+  at = at + 7 + 2 * count
 end
 if entry then
   ring(shard, entry) -- a gateway that was asked for one of them before looks again

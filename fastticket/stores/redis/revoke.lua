@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- End sessions of one principal: the named ones, or all but one. Also when memory is short.
 --
--- KEYS  live, log, user
+-- KEYS  live, log, user; bars, if it is all: declared, because a bar that is out of reach would be
+--       none
 -- ARGV  shard, principal, reason, id of the session to keep (empty: none),
 --       then session ids (none: all of the principal's)
 -- ->    { ids of the ended sessions,
@@ -21,6 +22,10 @@ if #ids == 0 then
     ids[#ids + 1] = listed[at]
     before_ms = math.max(before_ms, created_ms(listed[at + 1])) -- gateways' clocks are not this one
   end
+end
+
+if before_ms then
+  bar_for_long(principal, before_ms)
 end
 
 local ended, marks, entry = {}, {}, nil

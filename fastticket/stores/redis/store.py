@@ -27,8 +27,10 @@ from fastticket.errors import (
     TooManySessions,
 )
 from fastticket.stores.contract import (
+    EVERYBODY,
     GATEWAYS_MAX,
     NO_DETAILS,
+    Bar,
     Event,
     Fleet,
     Loss,
@@ -67,6 +69,7 @@ from fastticket.stores.redis.layout import (
 from fastticket.stores.redis.link import Packed
 from fastticket.stores.redis.meta import Meta
 from fastticket.stores.redis.scripts import (
+    AGAIN,
     ANNOUNCE,
     COUNT,
     CREATE,
@@ -92,6 +95,7 @@ from fastticket.stores.usage import Traffic
 from fastticket.tasks import end
 
 RESTORED_AT_ONCE = 200  # sessions in one script, which holds up all other commands
+BARS_AT_ONCE = 500
 RESTORED_BYTES = 1_000_000  # their attributes, if they are more than one session's
 DATA_LOST = 2  # exchange.lua: the log is too short to have been trimmed, so the server has lost data
 
@@ -261,6 +265,8 @@ class RedisStore:
                 ledger.ended(shard, session_id, principal)
         if not keep or len(ids) > LISTED_MAX:
             ledger.ended_everywhere(shard, principal, int(before_ms), keep)
+        else:
+            ledger.barred(shard, principal, int(before_ms))
         self._takeover.note_late(shard, changes)
         return ids
 
@@ -271,7 +277,7 @@ class RedisStore:
         shard = shard_of(principal, self.shards)
         changes = self._takeover.changes(shard)
         arguments = (shard, principal, reason, keep, *session_ids)
-        keys = (user_key(shard, principal),)
+        keys = (user_key(shard, principal), *(() if session_ids else (key(shard, "bars"),)))
         ended, before_ms = await self._takeover.run(
             shard, REVOKE, keys, arguments, believes=lambda answer: bool(answer[0])
         )
@@ -332,7 +338,7 @@ class RedisStore:
         for what ended long ago.
         """
         by_shard: dict[int, list[int]] = {}
-        for number, (session, _) in enumerate(sessions):
+        for number, (session, *_) in enumerate(sessions):
             by_shard.setdefault(shard_of(session.principal, self.shards), []).append(number)
         outcomes: list[Restored] = ["exists"] * len(sessions)
 
@@ -351,6 +357,28 @@ class RedisStore:
             if result:
                 raise result
         return outcomes
+
+    async def bar(self, bars: Sequence[Bar]) -> None:
+        """Records of again.lua, BARS_AT_ONCE in one script."""
+        by_shard: dict[int, list[Bar]] = {}
+        for bar in bars:
+            shards = range(self.shards) if bar.principal == EVERYBODY else [shard_of(bar.principal, self.shards)]
+            for shard in shards:
+                by_shard.setdefault(shard, []).append(bar)
+        for shard, mine in by_shard.items():
+            changes = self._takeover.changes(shard)
+            for first in range(0, len(mine), BARS_AT_ONCE):
+                words = [word for each in mine[first : first + BARS_AT_ONCE] for word in ("bar", *each)]
+                await self._takeover.run(shard, AGAIN, (key(shard, "bars"),), (shard, *words))
+            for each in mine:
+                self._takeover.ledger.barred(shard, *each)
+            self._takeover.note_late(shard, changes)
+
+    async def bars(self, shard: int, since_ms: int, bars_max: int) -> Sequence[Bar]:
+        """`ZRANGE`, by score."""
+        command = ("ZRANGE", key(shard, "bars"), since_ms, "+inf", "BYSCORE", "LIMIT", 0, bars_max, "WITHSCORES")
+        found = await self._sender.ask(self._sender.slots[shard], command)
+        return [Bar(name.decode(), int(at_ms)) for name, at_ms in zip(found[::2], found[1::2], strict=True)]
 
     # --- attributes
 
@@ -520,11 +548,12 @@ def _pieces(numbers: Sequence[int], sessions: Sequence[RestoredSession]) -> Iter
 
 def _restore_call(shard: int, sessions: Sequence[RestoredSession]) -> tuple[list[str], list[str | bytes | int]]:
     """Keys and arguments of restore.lua."""
-    keys = dict.fromkeys([key(shard, "ended")])
+    keys = dict.fromkeys([key(shard, "ended"), key(shard, "bars")])
     words: list[str | bytes | int] = [shard]
-    for session, attributes in sessions:
+    for session, attributes, began_ms in sessions:
         keys[user_key(shard, session.principal)] = keys[attributes_key(shard, session.id)] = None
-        words += [*session[:3], pack_record(session), _size_of(attributes), len(attributes)]
+        began = "" if began_ms is None else began_ms
+        words += [*session[:3], pack_record(session), began, _size_of(attributes), len(attributes)]
         words += [part for pair in attributes.items() for part in pair]
     return list(keys), words
 

@@ -3,6 +3,7 @@ libraries have written in Redis, and oauth2-proxy's by the facts of its form.
 """
 
 import base64
+import itertools
 import json
 import os
 import time
@@ -30,29 +31,32 @@ class Spring:
 
     def __init__(self, redis, port):
         self.redis = redis
-        self.ids = {}
+        self.numbers = itertools.count()
 
-    def login(self, user):
-        used_ms = now_ms() - IDLE_S * 500
-        put_spring_session(self.redis, f"id-{user}", used_ms=used_ms, idle_s=IDLE_S, user=user, cart=b"[1]")
-        for name, left_s in ((f"{KEYS}id-{user}", IDLE_S), (f"{KEYS}expires:id-{user}", IDLE_S // 2)):
+    def login(self, user, **more):
+        used_ms, identifier = now_ms() - IDLE_S * 500, f"id-{user}-{next(self.numbers)}"
+        put_spring_session(self.redis, identifier, used_ms=used_ms, idle_s=IDLE_S, user=user, cart=b"[1]", **more)
+        for name, left_s in ((f"{KEYS}{identifier}", IDLE_S), (f"{KEYS}expires:{identifier}", IDLE_S // 2)):
             self.redis.expire(name, left_s)
-        return base64.b64encode(f"id-{user}".encode()).decode()
+        return base64.b64encode(identifier.encode()).decode()
+
+    def id_of(self, cookie):
+        return base64.b64decode(cookie).decode()
 
     def is_alive(self, cookie):
-        name = base64.b64decode(cookie).decode()
+        name = self.id_of(cookie)
         interval = self.redis.hget(KEYS + name, "maxInactiveInterval")
         return interval is not None and number_of(interval) > 0 and self.redis.exists(f"{KEYS}expires:{name}") == 1
 
     def left_s(self, cookie):
-        name = base64.b64decode(cookie).decode()
+        name = self.id_of(cookie)
         used_ms = number_of(self.redis.hget(KEYS + name, "lastAccessedTime"))
         left_s = used_ms / 1000 + IDLE_S - time.time()
         assert self.redis.ttl(KEYS + name) >= left_s
         return min(left_s, self.redis.ttl(f"{KEYS}expires:{name}"))
 
     def logout(self, cookie):
-        self.redis.delete(KEYS + base64.b64decode(cookie).decode())
+        self.redis.delete(KEYS + self.id_of(cookie))
 
 
 class Keys:

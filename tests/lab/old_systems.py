@@ -46,11 +46,11 @@ def java_text(text):
     return JAVA + b"t" + len(encoded).to_bytes(2, "big") + encoded
 
 
-def put_spring_session(there, identifier, *, used_ms=None, idle_s=1800, user="", **attributes):
+def put_spring_session(there, identifier, *, used_ms=None, created_ms=None, idle_s=1800, user="", **attributes):
     """As Spring Session's indexed repository writes it; `user`: in the index."""
     used_ms = used_ms or now_ms()
     times = {
-        "creationTime": java_long(used_ms - HOUR_MS),
+        "creationTime": java_long(created_ms or used_ms - HOUR_MS),
         "lastAccessedTime": java_long(used_ms),
         "maxInactiveInterval": java_integer(idle_s),
     }

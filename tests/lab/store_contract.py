@@ -14,6 +14,7 @@ with a bound.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import threading
 from collections.abc import Awaitable, Callable
@@ -25,9 +26,12 @@ from fastticket.core.touches import Touches
 from fastticket.errors import AttributesTooLarge, StoreUnavailable, TooManySessions
 from fastticket.stores import open_store
 from fastticket.stores.contract import (
+    BAR_LASTS_MS,
     CARD_BYTES_MAX,
     ENDED_MS,
+    EVERYBODY,
     GATEWAYS_MAX,
+    Bar,
     Changed,
     Event,
     Position,
@@ -107,6 +111,22 @@ async def add_session(store: Store, principal: str = "alice", *, idle_ms: int = 
 async def attributes_of(store: Store, session: StoredSession) -> dict[str, bytes] | None:
     found = await store.read_attributes(session.id, session.principal)
     return None if found is None else dict(found.values)
+
+
+async def bars_of(store: Store, since_ms: int = 0) -> list[Bar]:
+    return [bar for shard in range(store.shards) for bar in await store.bars(shard, since_ms, 1000)]
+
+
+async def everybodys_rises(store: Store) -> None:
+    """Two bars have room in a shard: what the others barred stays barred."""
+    shard, now_ms = shard_of("alice", store.shards), await store.time_ms()
+    names = itertools.islice((f"u{n}" for n in itertools.count() if shard_of(f"u{n}", store.shards) == shard), 5)
+    bars = [Bar(name, now_ms + number) for number, name in enumerate(names)]
+    await store.bar(bars)
+    assert list(await store.bars(shard, 0, 10)) == [Bar(EVERYBODY, now_ms + 2), *bars[3:]]
+    sessions = [await new_session(store, bars[0].principal) for _ in range(2)]
+    restored = [RestoredSession(each, {}, now_ms + began) for each, began in zip(sessions, (2, 3), strict=True)]
+    assert list(await store.restore(restored)) == ["ended", "created"]
 
 
 async def write(
@@ -1090,6 +1110,55 @@ class StoreContract:
         now_ms = await store.time_ms() + 10 * 60_000
         self.stop_clock(store, monkeypatch, now_ms)
         assert list(await store.restore([RestoredSession(session)])) == ["ended"]
+
+    async def test_what_began_elsewhere_before_an_end_of_all_is_barred_when_nothing_else_says_so(self, store, other):
+        """Neither mark nor log; and for as long as a bar lasts."""
+        kept = await add_session(store, "bob")
+        await add_session(store, "bob")
+        since_ms = await store.time_ms()
+        await other.revoke_all("alice")
+        await other.revoke_all("bob", keep=kept.id)
+        for name in ("alice", "bob", "carol"):
+            await self.lose_log(store, name)
+        at_ms = {bar.principal: bar.at_ms for bar in await bars_of(store)}
+        assert {name for name, each_ms in at_ms.items() if each_ms >= since_ms} == {"alice", "bob"}
+
+        async def outcomes(now_ms, *sessions):
+            """Of (principal, when it began elsewhere)."""
+            restored = [
+                RestoredSession(
+                    StoredSession(new_session_id(), name, now_ms + HOUR_MS, now_ms - 1, 7200, 86400), {}, began_ms
+                )
+                for name, began_ms in sessions
+            ]
+            with pytest.MonkeyPatch.context() as patch:
+                self.stop_clock(store, patch, now_ms)
+                return list(await store.restore(restored))
+
+        soon_ms = at_ms["bob"] + HOUR_MS
+        by_then = [("alice", at_ms["alice"]), ("alice", 0), ("bob", at_ms["bob"])]
+        assert await outcomes(soon_ms, *by_then) == ["ended"] * 3
+        since_then = [("alice", at_ms["alice"] + 1), ("bob", None), ("carol", 0)]
+        assert await outcomes(soon_ms, *since_then) == ["created"] * 3
+        assert await outcomes(at_ms["alice"] + BAR_LASTS_MS - 1, by_then[0]) == ["ended"]
+        assert await outcomes(at_ms["bob"] + BAR_LASTS_MS, *by_then) == ["created"] * 3
+
+    async def test_everybodys_bar_takes_the_place_of_the_older_ones(self, store, other):
+        now_ms = await store.time_ms()
+        names = [f"user{number}" for number in range(20)]
+        bars = [Bar(name, now_ms + number) for number, name in enumerate(names)]
+        await other.bar([*bars, Bar(names[0], now_ms - 1)])
+        assert set(await bars_of(store)) == set(bars)
+        assert set(await bars_of(store, now_ms + 15)) == set(bars[15:])
+        (shard,) = {shard_of(names[0], store.shards)}
+        mine = [bar for bar in bars if shard_of(bar.principal, store.shards) == shard]
+        assert list(await store.bars(shard, 0, 1)) == mine[:1]
+        everybodys = Bar(EVERYBODY, now_ms + 10)
+        await other.bar([everybodys])
+        assert set(await bars_of(store)) == {everybodys, *bars[11:]}
+        sessions = [await new_session(store, name, age_ms=1000) for name in ("zoe", names[0])]
+        restored = [RestoredSession(each, {}, now_ms) for each in sessions]
+        assert list(await store.restore(restored)) == ["ended"] * 2
 
     async def test_what_is_past_a_deadline_is_not_restored(self, store):
         idle = await new_session(store, idle_ms=-1)

@@ -17,7 +17,7 @@ from lab.store_contract import new_session, new_session_id
 
 import fastticket
 from fastticket.errors import ConfigError, IssuedTooEarly, StoreUnavailable, TicketRefused
-from fastticket.stores.contract import ENDED_MS, Fleet, Request, shard_of
+from fastticket.stores.contract import ENDED_MS, Fleet, Request, RestoredSession, shard_of
 from fastticket.stores.redis.again import HEARD_MAX, HEARD_S, Ledger, sessions_in
 
 MINUTES_MS = 180_000
@@ -162,6 +162,26 @@ async def test_what_was_kept_of_a_logout_everywhere_is_kept_again(server, gatewa
     await first.hear()
     for gateway in (last, first):
         assert [await gateway.lives(session) for session in (kept, other)] == [True, False]
+
+
+async def test_p6_a_bar_that_another_server_lacks_is_left_again(server, gateways):
+    """Of an end of all, by whoever heard of it; where one was kept, by who did it."""
+    first, last = gateways
+    kept = await new_session(first.store, "bob")
+    await first.store.create(kept)
+    server.admin("SAVE")
+    await first.store.revoke_all("alice")
+    await first.store.create(await new_session(first.store, "carol"))
+    await first.store.revoke_all("carol")
+    await last.store.revoke_all("bob", keep=kept.id)
+    await back_from_snapshot(server)
+    await first.hear()
+    barred = {name for shard in range(first.store.shards) for name, _ in await last.store.bars(shard, 0, 10)}
+    assert barred >= {"alice", "carol"}
+    await last.hear()
+    for name in ("alice", "bob", "carol"):
+        old = await new_session(first.store, name, age_ms=60_000)
+        assert await first.store.restore([RestoredSession(old, {}, old.created_ms)]) == ["ended"]
 
 
 async def test_a_session_that_was_kept_and_then_rotated_is_not_ended_by_making_the_logout_of_the_others_again(

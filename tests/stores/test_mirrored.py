@@ -13,6 +13,7 @@ from lab.store_contract import (
     StoreContract,
     add_session,
     attributes_of,
+    bars_of,
     deadline_of,
     is_there,
     new_session,
@@ -25,9 +26,9 @@ from lab.touch import Touch
 from fastticket import open_store
 from fastticket.core.touches import Touches
 from fastticket.errors import ConfigError, FastticketError, IssuedTooEarly, StoreUnavailable
-from fastticket.moving import copying
+from fastticket.moving import copying, importing
 from fastticket.moving.copying import copy_store
-from fastticket.stores.contract import Fleet, Request, RestoredSession
+from fastticket.stores.contract import Bar, Fleet, Request, RestoredSession
 from fastticket.stores.mirrored import MirroredStore
 from fastticket.testing import MemoryStore
 
@@ -54,6 +55,8 @@ class TestMirrored(StoreContract):
 
     def stop_clock(self, store, patch, now_ms):
         patch.setattr(store._truth, "_now_ms", lambda: now_ms)
+        mirror = store._mirror._server
+        patch.setattr(mirror, "clock", lambda: now_ms - mirror.shift_ms)
 
     async def lose_log(self, store, principal):
         with contextlib.closing(sqlite3.connect(store._truth._path, isolation_level=None)) as db:
@@ -182,6 +185,21 @@ async def test_attributes_and_deadlines_that_the_mirror_missed_are_mended_by_cop
     assert (await copy_store(pair.a, pair.b)).written == 1
     assert await content(pair.a) == await content(pair.b)
     assert (await copy_store(pair.a, pair.b)).written == 0
+
+
+async def test_p6_bars_of_before_the_mirror_are_copied(pair, monkeypatch):
+    monkeypatch.setattr(importing, "BARS_AT_ONCE", 4)
+    monkeypatch.setattr(copying, "BARS_AT_ONCE", 2)
+    for name in "abc":
+        await pair.a.revoke_all(name)
+    await pair.a.bar([Bar("d", 1), Bar("e", 2)])
+    gateway = await pair.open()
+    await copy_store(pair.a, pair.b)
+    await gateway.revoke_all("f")
+    for each in (pair.a, pair.b, gateway):
+        assert {bar.principal for bar in await bars_of(each)} == set("abcdef")
+    old = await new_session(gateway, "c", age_ms=60_000)
+    assert list(await gateway.restore([RestoredSession(old, {}, old.created_ms)])) == ["ended"]
 
 
 async def test_what_changes_while_a_session_is_copied_is_seen(pair, monkeypatch):

@@ -903,6 +903,7 @@ async def test_while_a_slot_moves_a_deed_is_done_or_nothing_has_happened(cluster
         await are_refused(other, people, failed)
         for name, deed in DEEDS.items():
             assert await people[name].state(store) == State(deed.carts, before[name].log + deed.logs), name
+        assert [bar.principal for bar in await store.bars(shard, 0, 10)] == [people["logout everywhere"].name]
 
 
 def _names_in(shard: int) -> Iterator[str]:

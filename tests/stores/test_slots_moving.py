@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from lab.redis_servers import ClusterSetup
-from lab.store_contract import new_session
+from lab.store_contract import add_session, bars_of, is_there, new_session
 
 import fastticket
+from fastticket.errors import StoreUnavailable
 from fastticket.stores.contract import Reply, Request, shard_of
 
 
@@ -43,3 +44,23 @@ async def test_p8_ends_are_made_again_while_the_slot_is_being_moved(cluster):
     finally:
         await store.aclose()
         await other.aclose()
+
+
+async def test_p6_an_end_of_all_whose_bar_is_out_of_reach_is_not_acknowledged(cluster):
+    """A bar that is nowhere may be at the server that the slot is moved to."""
+    store = fastticket.open_store(cluster.url)
+    await store.open()
+    try:
+        session = await add_session(store)
+        slot = store._sender.slots[shard_of("alice", store.shards)]
+        source = cluster.owner_of(slot)
+        target = next(each for each in cluster.primaries if each is not source)
+        source.admin("CLUSTER", "SETSLOT", slot, "MIGRATING", target.admin("CLUSTER MYID"))
+        with pytest.raises(StoreUnavailable):
+            await store.revoke_all("alice")
+        assert await is_there(store, session)
+        source.admin("CLUSTER", "SETSLOT", slot, "STABLE")
+        assert list(await store.revoke_all("alice")) == [session.id]
+        assert [bar.principal for bar in await bars_of(store)] == ["alice"]
+    finally:
+        await store.aclose()

@@ -11,11 +11,20 @@ from pathlib import Path
 
 import pytest
 from lab.redis_servers import ClusterSetup, SentinelSetup, Server, free_port, make_certificates
-from lab.store_contract import StoreContract, add_session, ask, history_of, new_session, new_session_id, write
+from lab.store_contract import (
+    StoreContract,
+    add_session,
+    ask,
+    everybodys_rises,
+    history_of,
+    new_session,
+    new_session_id,
+    write,
+)
 from lab.touch import Touch
 
 import fastticket
-from fastticket.stores.contract import shard_of
+from fastticket.stores.contract import BARS_MAX, shard_of
 from fastticket.stores.redis import scripts
 from fastticket.stores.redis.address import parse_url, slot_of
 from fastticket.stores.redis.layout import DOORBELL, REGISTER_SHARD
@@ -111,6 +120,14 @@ class RedisContract(StoreContract):
         self.owner_of(shard_of("alice", store.shards)).admin("SCRIPT", "FLUSH")
         reply = await ask(store, touches=touches, wanted=tuple((session.id, "alice") for session in sessions))
         assert list(reply.deadlines_ms) == [touch.idle_deadline_ms for touch in touches]
+
+    async def test_where_there_are_too_many_bars_everybodys_rises(self, store, monkeypatch):
+        source = scripts.AGAIN._source
+        assert f"LASTING_MAX = {BARS_MAX}\n".encode() in source
+        few = source.replace(f"LASTING_MAX = {BARS_MAX}".encode(), b"LASTING_MAX = 2")
+        monkeypatch.setattr(scripts.AGAIN, "_source", few)
+        monkeypatch.setattr(scripts.AGAIN, "_sha", hashlib.sha1(few, usedforsecurity=False).hexdigest())
+        await everybodys_rises(store)
 
     async def test_nothing_but_the_log_remains_of_sessions_that_ended(self, store):
         revoked, evicted, rotated, last = [

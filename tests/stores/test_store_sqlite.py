@@ -18,7 +18,16 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from lab.store_contract import HOUR_MS, StoreContract, add_session, ask, deadline_of, is_there, new_session_id
+from lab.store_contract import (
+    HOUR_MS,
+    StoreContract,
+    add_session,
+    ask,
+    deadline_of,
+    everybodys_rises,
+    is_there,
+    new_session_id,
+)
 from lab.touch import Touch
 
 from fastticket import Keyring, TicketCache, TicketRefused, open_store
@@ -117,6 +126,10 @@ class TestFile(StoreContract):
 
     def stop_clock(self, store: Store, patch: pytest.MonkeyPatch, now_ms: int) -> None:
         patch.setattr(store, "_now_ms", lambda: now_ms)
+
+    async def test_where_there_are_too_many_bars_everybodys_rises(self, store, monkeypatch):
+        monkeypatch.setattr(sqlite, "BARS_MAX", 2)
+        await everybodys_rises(store)
 
     async def lose_log(self, store: Store, principal: str) -> None:
         with raw(store._path) as db:

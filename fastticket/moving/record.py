@@ -39,6 +39,11 @@ class MovedSession(NamedTuple):
     #: source says.
     says_began: bool = True
 
+    @property
+    def began_ms(self) -> int:
+        """When it began, for bars; 0: nobody knows."""
+        return self.created_ms if self.says_began else 0
+
 
 class Skipped(NamedTuple):
     """`what`: which one, without anything that lets somebody in: a line, six characters of an id.
@@ -82,8 +87,7 @@ def to_restored(moved: MovedSession, slack_ms: int) -> RestoredSession:
     deadline_ms = session.absolute_deadline_ms
     if moved.idle_timeout_s:
         deadline_ms = min(deadline_ms, moved.last_access_ms + moved.idle_timeout_s * 1000 + slack_ms)
-    began_ms = moved.created_ms if moved.says_began else 0
-    return RestoredSession(session._replace(idle_deadline_ms=deadline_ms), moved.attributes, began_ms)
+    return RestoredSession(session._replace(idle_deadline_ms=deadline_ms), moved.attributes, moved.began_ms)
 
 
 def fault_of(moved: MovedSession, attributes_bytes_max: int) -> str:

@@ -366,7 +366,8 @@ class Exchange:
             raise
         if isinstance(moved, Skipped):
             return self._refuse(store, old_id, VERDICTS.get(moved.why, Verdict.MALFORMED), moved.why)
-        ticket = await take_up(self._shards, to_restored(self._as_ours(moved), self._shards.fleet.flush_interval_ms))
+        wanted = to_restored(self._as_ours(moved), self._shards.fleet.flush_interval_ms)
+        ticket = await take_up(self._shards, wanted._replace(began_ms=moved.began_ms))  # by the old store's clock
         if isinstance(ticket, Verdict):
             return self._refuse(store, old_id, ticket, ticket.reason)
         verified = self._shards.keys.verify(ticket, self._cache.now_ms())

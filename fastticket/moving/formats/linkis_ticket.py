@@ -4,7 +4,9 @@
     des        base64 of DES-ECB, PKCS5, of the text, with CR LF after each 76 characters. The key
                is the first 8 bytes of base64(wds.linkis.crypt.key). Linkis up to 1.8.0
     des-raw    the same under the first 8 bytes of the crypt key itself: what later versions fall
-               back to, or write where v2 is switched off. They cannot read the first kind
+               back to, or write where v2 is switched off. They cannot read the first kind, nor one
+               of these that happens to begin with 0x02, as those of one user in 256: such a ticket
+               is sealed as the next kind, which they all read
     aes-gcm    base64 of 0x02, IV (12 bytes), ciphertext, tag (16). AES-256-GCM; the key is
                PBKDF2-HMAC-SHA-256(crypt key, "linkis-ticket-v2", 10,000 rounds)
 
@@ -118,6 +120,8 @@ class LinkisTickets:
             return base64.b64encode(VERSION_2 + iv + self._gcm.encrypt(iv, text, None)).decode()
         padding = DES_BYTES - len(text) % DES_BYTES
         sealed = _run(self._des[kind].encryptor(), text + bytes([padding]) * padding)
+        if kind == "des-raw" and sealed[:1] == VERSION_2:
+            return self._sealed(user, login, "aes-gcm", iv)
         return broken(base64.b64encode(sealed).decode())
 
     def _read(self, text: bytes, kind: TicketFormat) -> OpenedTicket | None:

@@ -31,7 +31,7 @@ cpdef enum Kind:
     FORWARDED_FOR
     FORWARDED_PROTO
     FORWARDED_HOST
-    IDENTITY                    # only the gateway sets it
+    IDENTITY                    # only the gateway sets it in a request
     TICKET_LOGIN
     TICKET_LOGOUT
     TICKET_REMEMBER

@@ -47,11 +47,12 @@ KNOWN: dict[str, int]
 
 @final
 class Names:
-    """The names of `KNOWN` and those of one configuration: `identity`, which only the gateway sets;
-    `dropped`, which are never forwarded; the field with a request id (`request_id`), the one that
-    says that a request is no use of its session (`no_use`), and the one that asks for the session's
-    remaining lifetime (`lifetime`). An empty name: there is no such field. `tokens`: Token-Code and
-    Token-User have a meaning, and are "withheld" from applications, or "shown" to them.
+    """The names of `KNOWN` and those of one configuration: `identity`, which no client can send to
+    a service; `dropped`, which never go on, in whatever direction; the field with a request id
+    (`request_id`), the one that says that a request is no use of its session (`no_use`), and the
+    one that asks for the session's remaining lifetime (`lifetime`). An empty name: there is no such
+    field. `tokens`: Token-Code and Token-User have a meaning, and are "withheld" from applications,
+    or "shown" to them.
 
     A name is found by its *normal spelling*: lower case, and `-` for every character but letters
     and digits. A name that is known, in any other spelling than its own (`X_Forwarded_User`), is

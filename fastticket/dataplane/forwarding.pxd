@@ -38,6 +38,7 @@ cdef class Forwarding:
     cdef Text next_name                 # the parameter for where a client wanted to go, with what goes before and after it
     cdef bint escapes_identity          # percent-encoding, for services that do not read UTF-8 in a field
     cdef bint forwards_ticket
+    cdef bint withholds_authorization  # of whatever scheme
     cdef bint takes_tokens
     cdef bint writes_forwarded
     cdef Text[UPGRADES_MAX] upgrades

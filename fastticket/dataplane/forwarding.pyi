@@ -31,6 +31,7 @@ class Forwarding:
         no_use_field: str = "",
         lifetime_field: str = "",
         dropped_fields: Iterable[str] = (),
+        removed_fields: Sequence[str] = (),
         forwards_ticket: bool = False,
         trusted: Networks | None = None,
         writes_forwarded: bool = False,
@@ -44,10 +45,11 @@ class Forwarding:
         PROXY header are believed. `request_id_field`: the field that gets a request id, "" for
         none. `next_parameter`: of `login_url`, for where the client wanted to go. `no_use_field`,
         `lifetime_field`: by which a client says that a request is no use of its session, and asks
-        how long that still lives. `dropped_fields`: never forwarded. `forwards_ticket`: whether
-        upstreams see it. `upgrades`: protocols that clients may change to. `tokens`: as `Names`
-        takes it. ValueError: a field name that has a meaning of its own, or more than 8 protocols
-        to upgrade to.
+        how long that still lives. `dropped_fields`: never forwarded. `removed_fields`: taken out of
+        requests, as `identity_field` is; Authorization may be one, without `forwards_ticket`.
+        `forwards_ticket`: whether upstreams see it. `upgrades`: protocols that clients may change
+        to. `tokens`: as `Names` takes it. ValueError: a field name that has a meaning of its own,
+        or more than 8 protocols to upgrade to.
         """
 
     def forward_request(

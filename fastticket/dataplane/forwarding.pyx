@@ -99,6 +99,7 @@ cdef class Forwarding:
         no_use_field="",
         lifetime_field="",
         dropped_fields=(),
+        removed_fields=(),
         forwards_ticket=False,
         Networks trusted=None,
         writes_forwarded=False,
@@ -106,11 +107,12 @@ cdef class Forwarding:
         tokens="",
     ):
         cdef uint32_t i
+        withheld = [name for name in removed_fields if name.lower() != "authorization"]
         self.checker = checker
         self.trusted = Networks() if trusted is None else trusted
         self.names = Names(
-            (identity_field,), request_id_field, no_use=no_use_field, lifetime=lifetime_field, dropped=dropped_fields,
-            tokens=tokens)
+            (identity_field, *withheld), request_id_field, no_use=no_use_field, lifetime=lifetime_field,
+            dropped=dropped_fields, tokens=tokens)
         self.texts = (
             cookie.encode("ascii"), identity_field.encode("ascii") + b": ", lifetime_field.encode("ascii") + b": ",
             request_id_field.encode("ascii") + b": ", tuple(name.lower().encode("ascii") for name in upgrades),
@@ -124,6 +126,7 @@ cdef class Forwarding:
         self.login_fragment = _text(self.texts[6])
         self.next_name = _text(self.texts[7])
         self.forwards_ticket = forwards_ticket
+        self.withholds_authorization = len(withheld) < len(removed_fields)
         self.takes_tokens = bool(tokens)
         self.escapes_identity = escapes_identity
         self.writes_forwarded = writes_forwarded
@@ -345,12 +348,14 @@ cdef class Forwarding:
 
     cdef bint _withhold_ticket(self, const uint8_t *at, const Field *field, Writer *out) noexcept nogil:
         """Whether a Cookie or Authorization field holds a ticket: then what it holds beside it was
-        written. Of a line that goes on as it came, the run goes on after the ticket.
+        written. Of a line that goes on as it came, the run goes on after the ticket. An
+        Authorization that no client may send on is withheld, whatever it holds.
         """
         cdef uint32_t end = field.value.at + field.value.size
         cdef Span cut
         if field.kind == Kind.AUTHORIZATION:
-            if field.value.size <= 7 or not equals(at, Span(field.value.at, 7), b"ticket ", 7):
+            if not self.withholds_authorization \
+                    and (field.value.size <= 7 or not equals(at, Span(field.value.at, 7), b"ticket ", 7)):
                 return False
             leave_out(out, at, field)
             return True

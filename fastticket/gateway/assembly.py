@@ -110,6 +110,7 @@ def _make_plane(
         no_use_field=gateway.no_use_header,
         lifetime_field=gateway.lifetime_header,
         dropped_fields=config.overrides_dropped(),
+        removed_fields=config.removed_fields(),
         forwards_ticket=config.ticket.forward_ticket,
         trusted=Networks(config.trusted_networks()),
         writes_forwarded=gateway.forwarded,

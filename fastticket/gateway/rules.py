@@ -174,22 +174,29 @@ def _check_trust(config: Config, problems: Problems) -> None:
 
 
 def _check_header_names(config: Config, problems: Problems) -> None:
-    """The four header settings must be field names, all different, without a meaning of their own.
+    """The five header settings must be field names, all different, without a meaning of their own.
 
     Each step adds one setting to those before it, and the first step that fails names its setting.
     """
     gateway = config.gateway
     named: dict[str, Any] = {"no_use": gateway.no_use_header, "lifetime": gateway.lifetime_header}
     common: dict[str, Any] = {"dropped": config.overrides_dropped(), "tokens": config.token_fields()}
-    steps: tuple[tuple[str, str, dict[str, Any]], ...] = (
-        ("identity_header", "", {}),
-        ("request_id_header", gateway.request_id_header, {}),
-        ("no_use_header", gateway.request_id_header, {"no_use": gateway.no_use_header}),
-        ("lifetime_header", gateway.request_id_header, named),
+    removed = [name for name in config.removed_fields() if name.lower() != "authorization"]
+    steps: tuple[tuple[str, list[str], str, dict[str, Any]], ...] = (
+        ("identity_header", [], "", {}),
+        ("request_id_header", [], gateway.request_id_header, {}),
+        ("no_use_header", [], gateway.request_id_header, {"no_use": gateway.no_use_header}),
+        ("lifetime_header", [], gateway.request_id_header, named),
+        ("removed_headers", removed, gateway.request_id_header, named),
     )
-    for key, request_id, others in steps:
+    problems.require(
+        not config.ticket.forward_ticket or len(removed) == len(config.removed_fields()),
+        "[gateway] removed_headers",
+        "has Authorization, in which [ticket] forward_ticket shows tickets to applications: leave one of them out",
+    )
+    for key, more, request_id, others in steps:
         try:
-            Names((gateway.identity_header,), request_id, **common, **others)
+            Names((gateway.identity_header, *more), request_id, **common, **others)
         except ValueError as error:
             problems.add(f"[gateway] {key}", str(error))
             return

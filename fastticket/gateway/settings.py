@@ -34,6 +34,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: Some applications take the method from one of these fields instead of the request line, and the
 #: route was chosen by the request line.
 METHOD_OVERRIDES = ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override")
+#: By these, services of Linkis take a request for a program's whose token a gateway has checked.
+LINKIS_FIELDS = ("Token-Code", "Token-User")
 
 #: The usual cookie of each system whose sessions can go on here.
 OLD_COOKIES = {
@@ -70,6 +72,7 @@ class GatewaySettings:
     forwarded: bool = False
     identity_header: str = "X-Forwarded-User"
     identity_encoding: Literal["utf-8", "percent"] = "utf-8"
+    removed_headers: list[str] = field(default_factory=list)  #: of requests: no client can send them to applications
     request_id_header: str = ""
     no_use_header: str = ""
     lifetime_header: str = ""
@@ -243,6 +246,18 @@ class Config:
         method.
         """
         return METHOD_OVERRIDES if any(route.methods for route in self.route) else ()
+
+    def removed_fields(self) -> tuple[str, ...]:
+        """The request fields that no client can send to applications, beside the identity header:
+        `removed_headers`; and Linkis' for programs, where its services are reached without a
+        linkis-gateway and no token is checked here.
+        """
+        gateway = self.gateway
+        has_services = any(upstream.linkis_ticket for upstream in self.upstream) and not self.tokens.file
+        named = (gateway.identity_header, gateway.request_id_header, gateway.no_use_header, gateway.lifetime_header)
+        known = {name.lower() for name in (*gateway.removed_headers, *named)}
+        more = [name for name in LINKIS_FIELDS if has_services and name.lower() not in known]
+        return (*gateway.removed_headers, *more)
 
     def listen_addresses(self) -> list[Address]:
         """The addresses that clients come to. ConfigError."""

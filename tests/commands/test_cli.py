@@ -479,6 +479,16 @@ BAD = [
         'identity_header = "X-Real-IP"\n[ticket]',
         "[gateway] identity_header: the field 'X-Real-IP' has a meaning",
     ),
+    (
+        "[ticket]",
+        'removed_headers = ["Cookie"]\n[ticket]',
+        "[gateway] removed_headers: the field 'Cookie' has a meaning",
+    ),
+    (
+        "[ticket]",
+        'removed_headers = ["AUTHORIZATION"]\n[ticket]\nforward_ticket = true',
+        "[gateway] removed_headers: has Authorization, in which",
+    ),
     ("[ticket]", 'login_url = "login"\n[ticket]', "[gateway] login_url"),
     (
         "[ticket]",

@@ -1,5 +1,5 @@
 """The ticket does not reach an application that has no use for it; what comes beside it does, byte
-for byte.
+for byte, except what is not for a client to say.
 """
 
 import asyncio
@@ -171,3 +171,31 @@ def test_the_cookies_that_are_left_are_those_that_came(pairs, last):
     has_ticket = others(value) != parts(value)
     assert (left == "") == (others(value) == []) or not has_ticket
     assert left == value or has_ticket
+
+
+# --- what is not for a client to say
+
+SAID = [
+    "X-Forwarded-User: eve",
+    "X-FORWARDED-EMAIL: eve",
+    "x_forwarded_email: eve",
+    "X-Key: eve",
+    "Authorization: Basic eve",
+]
+
+
+def test_no_client_sends_what_is_removed(gateway, behind):
+    """With a ticket or without, in whatever spelling; a route's own value is there all the same."""
+    routes = [PRIVATE, OPEN | {"request_headers": {"X-Key": "ours"}}]
+    removed = {"removed_headers": ["X-Forwarded-Email", "x-key", "authorization"]}
+    at = gateway(behind, routes=routes, gateway=removed)
+    ticket = at.login()
+    for path, user, key in (("/", b"alice", None), ("/open", None, b"ours")):
+        assert status_of(at.ask(get(*SAID, f"Cookie: a=1; ticket={ticket}", "X-Other: 1", path=path))[0]) == 200
+        head = behind.requests[-1][0]
+        assert b"eve" not in head
+        fields = fields_of(head)
+        assert [fields.get(name) for name in (b"x-forwarded-user", b"x-key", b"cookie")] == [user, key, b"a=1"]
+        assert fields[b"x-other"] == b"1"
+    assert status_of(at.ask(get(f"Authorization: Ticket {ticket}"))[0]) == 200
+    assert fields_of(behind.requests[-1][0])[b"x-forwarded-user"] == b"alice"

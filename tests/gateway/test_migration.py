@@ -276,7 +276,7 @@ def test_an_application_that_reads_the_ticket_has_it_with_the_first_request(movi
 @pytest.mark.parametrize("kind", ["des", "aes-gcm"])
 def test_a_service_of_linkis_gets_a_ticket_of_its_own(gateway, origin, linkis, kind):
     """Made once a session, in the hash while that lives, and nobody else's: the one that a client
-    brings does not go on.
+    brings does not go on. Nor does a token, which nobody has checked here.
     """
     behind = answering_with({"/login": b"X-Ticket-Login: alice", "/logout": b"X-Ticket-Logout: session"})(origin)
     at = gateway(
@@ -292,8 +292,9 @@ def test_a_service_of_linkis_gets_a_ticket_of_its_own(gateway, origin, linkis, k
     foreign = linkis.login("mallory")
     ticket = ticket_in(at.ask(request("/login", foreign))[0])
     assert cookies_seen() == f"{COOKIE}={foreign}".encode()  # it was exchanged: it is mallory's
-    for more in ((), ("Cookie: theme=dark",)):
+    for more in ((), ("Token-Code: eve", "token_user: eve", "Token-User: eve", "Cookie: theme=dark")):
         assert status_of(at.ask(request("/x", foreign, ticket, *more))[0]) == 200
+        assert b"eve" not in behind.requests[-1][0]
     first, _, cookie = cookies_seen().partition(b"; ")
     assert first == b"theme=dark"
     name, _, minted = cookie.decode().partition("=")

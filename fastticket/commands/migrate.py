@@ -258,13 +258,15 @@ def _translate(options: argparse.Namespace) -> int:
         _write_new(options.out, made.toml)
     if options.json:
         lines = [line._asdict() for line in made.lines]
-        terminal.print_json({"configuration": made.toml, "lines": lines})
+        terminal.print_json({"configuration": made.toml, "lines": lines, "to_do": made.to_do})
         return 0
     if not options.out:
         print(terminal.toml_text(made.toml))
     for file, number, key, ours, note in made.lines:
         became = ours or "no counterpart"
         print(f"{file}:{number}: {key}: {became}{f'; {note}' if note else ''}", file=sys.stderr)
+    for each in made.to_do:
+        print(f"to do: {each}", file=sys.stderr)
     return 0
 
 

@@ -187,6 +187,7 @@ SCHEMAS: Mapping[str, tuple[str, Schema]] = {
                         }
                     )
                 ),
+                "to_do": {**list_of(TEXT), "description": "what is needed before the configuration can be used"},
             }
         ),
     ),

@@ -1,5 +1,6 @@
 """oauth2-proxy's configuration becomes ours: its file in TOML, its alpha configuration in YAML."""
 
+import datetime
 import re
 import tomllib
 
@@ -15,7 +16,7 @@ from fastticket.gateway.rules import ADDABLE
 from fastticket.moving.sources.oauth2_proxy import CARRIED, translate
 from fastticket.moving.sources.oauth2_proxy_alpha import ALPHA_INSTEAD, VALUES_MAX
 from fastticket.moving.sources.oauth2_proxy_left import LEFT
-from fastticket.moving.sources.oauth2_proxy_ours import NOT_SET_BY_ROUTES, toml_value
+from fastticket.moving.sources.oauth2_proxy_ours import FILLED_IN, NOT_SET_BY_ROUTES, toml_value
 
 FILE = """\
 ## a usual one
@@ -47,7 +48,8 @@ frobnicate = 1
 
 def loaded(text, tmp_path):
     """Our configuration, checked as `fastticket check-config` does it."""
-    (tmp_path / "redis-password").write_text("x\n")
+    for name in ("redis-password", "redis-sentinel-password", "cookie-secret"):
+        (tmp_path / name).write_text("x\n")
     return read_config(tomllib.loads(text), "made", tmp_path)
 
 
@@ -58,8 +60,20 @@ def test_a_file_becomes_ours_and_every_line_is_told(tmp_path):
     assert config.gateway.admin == "127.0.0.1:9100"
     assert [upstream.servers for upstream in config.upstream] == [["127.0.0.1:8080"], ["10.0.0.7:9000"]]
     assert config.ticket.absolute_lifetime_s == 7 * 86_400
+    lifetimes = config.ticket.idle_timeout_s, config.ticket.remember_lifetime_s
+    assert lifetimes == (config.ticket.absolute_lifetime_s,) * 2
     assert config.ticket.cookie_domain_level == 2
-    assert config.store.url == "redis://10.0.0.9:6379/3?password_file=redis-password"
+    (migration,) = config.migration
+    assert (migration.source, migration.url, migration.cookie) == ("oauth2-proxy", config.store.url, "_oauth2_proxy")
+    assert migration.key_file == "cookie-secret"
+    assert migration.idle_timeout_s == config.ticket.absolute_lifetime_s
+    left = datetime.date.fromisoformat(migration.until) - datetime.datetime.now(datetime.UTC).date()
+    assert left > datetime.timedelta(seconds=migration.idle_timeout_s)
+    assert [each.partition(": ")[0] for each in made.to_do] == [
+        *("keys.toml", "redis-password", "cookie-secret", "[gateway] trusted_proxies")
+    ]
+    assert all(f"# To do: {each}\n" in made.toml for each in made.to_do)
+    assert config.store.url == "redis://user@10.0.0.9:6379/3?password_file=redis-password"
     assert [line.key for line in made.lines] == list(tomllib.loads(FILE))
     assert {line.number for line in made.lines} == {
         number for number, line in enumerate(FILE.splitlines(), 1) if re.match(r"\w+ =", line)
@@ -98,8 +112,9 @@ def test_what_nginx_asked_it_asks_here(tmp_path):
     [
         (
             'redis_use_sentinel = true\nredis_sentinel_master_name = "m"\n'
-            'redis_sentinel_connection_urls = ["redis://a:1", "b"]\nredis_password = "hush"',
-            "redis+sentinel://a:1,b:26379/m?password_file=redis-password",
+            'redis_sentinel_connection_urls = ["redis://a:1", "b"]\nredis_password = "hush"\nredis_username = "u@"\n'
+            'redis_sentinel_password = "hush"',
+            "redis+sentinel://u%40@a:1,b:26379/m?password_file=redis-password&sentinel_password_file=redis-sentinel-password",
         ),
         (
             'redis_use_cluster = true\nredis_cluster_connection_urls = ["rediss://[::1]:7"]',
@@ -131,12 +146,50 @@ def test_the_fields_that_a_route_cannot_set_are_those_of_the_gateway():
     assert set(KNOWN) - ADDABLE == NOT_SET_BY_ROUTES
 
 
-def test_what_a_client_says_of_its_user_is_not_believed(tmp_path):
-    config = loaded(translate('set_xauthrequest = true\nupstreams=["http://a/", "http://b/x"]', "x").toml, tmp_path)
-    assert config.gateway.identity_header == "X-Auth-Request-User"
-    for route in config.route:
-        assert {"X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Groups"} <= set(route.request_headers)
-        assert set(route.request_headers.values()) == {""}
+@pytest.mark.parametrize(
+    ("text", "alpha_text", "identity", "more"),
+    [
+        ("", "", "X-Forwarded-User", []),
+        ('set_xauthrequest = true\nupstreams=["http://a/", "http://b/x"]', "", "X-Forwarded-User", []),
+        ('set_xauthrequest = true\nupstreams=["static://202"]', "", "X-Auth-Request-User", []),
+        ('basic_auth_password = "x"', "", "X-Forwarded-User", ["Authorization"]),
+        ('basic_auth_password = "x"\npass_basic_auth = false', "", "X-Forwarded-User", []),
+        ("pass_authorization_header = true", "", "X-Forwarded-User", ["Authorization"]),
+        (
+            "",
+            "injectRequestHeaders: [{name: X-Me, values: [{claim: user}]}, {name: authorization, values: [{claim: id_token}]},"
+            " {name: X-Mail, preserveRequestValue: true, values: [{claim: email}]},"
+            " {name: X-Kept, preserveRequestValue: true, values: [{value: eA==}]}, {name: X-Key, values: [{value: eA==}]}]",
+            "X-Me",
+            ["authorization", "X-Mail", "X-Key"],
+        ),
+    ],
+)
+def test_what_a_client_says_of_its_user_is_not_believed(tmp_path, text, alpha_text, identity, more):
+    config = loaded(translate(text, "x", (alpha_text, "y") if alpha_text else None).toml, tmp_path)
+    assert config.gateway.identity_header == identity
+    assert [*config.gateway.removed_headers] == [each for each in FILLED_IN if each != identity] + more
+
+
+@pytest.mark.parametrize(
+    ("text", "alpha_text", "principals"),
+    [
+        ("", "", ["user", "email"]),
+        ("prefer_email_to_user = true", "", ["email"]),
+        (
+            "",
+            "injectRequestHeaders: [{name: X-Forwarded-User, values: [{claim: preferred_username}]}]",
+            ["preferred_username"],
+        ),
+    ],
+)
+def test_a_user_keeps_the_name_that_applications_know(tmp_path, text, alpha_text, principals):
+    redis = '\nsession_store_type = "redis"\nredis_connection_url = "redis://a"\ncookie_name = "_shop"'
+    config = loaded(translate(text + redis, "x", (alpha_text, "y") if alpha_text else None).toml, tmp_path)
+    (migration,) = config.migration
+    assert migration.principal_attributes == principals
+    assert migration.cookie == "_shop"
+    assert config.gateway.identity_header == "X-Forwarded-User"
 
 
 # ------------------------------------------------------------------------------- alpha
@@ -201,7 +254,8 @@ def test_the_alpha_configuration_becomes_ours_and_every_value_is_told(tmp_path):
     routes = {route.path: route for route in config.route}
     assert (routes["/"].timeouts, routes["/api"].timeouts) == ({"upstream_first_byte": 90.0}, {})
     assert Exemption(routes["/api"].exempt).covers(b"/static/a")
-    assert routes["/"].request_headers == {"X-Forwarded-Email": ""}
+    assert "X-Forwarded-Email" in config.gateway.removed_headers
+    assert "X-Key" not in config.gateway.removed_headers
     assert set(routes) == {"/", "/api", "/login"}
     report = {line.key: line for line in made.lines}
     assert [line.file for line in made.lines] == ["x.cfg"] * 3 + ["alpha.yaml"] * (len(made.lines) - 3)
@@ -214,7 +268,7 @@ def test_the_alpha_configuration_becomes_ours_and_every_value_is_told(tmp_path):
         "upstreamConfig.upstreams[4].static": "static answers",
         "upstreamConfig.upstreams[5].rewriteTarget": "not rewritten",
         "upstreamConfig.upstreams[6].path": "variable of the environment",
-        "injectRequestHeaders[2].name": "a client sends in it goes on",
+        "injectRequestHeaders[3].name": "a client sends in it goes on",
         "injectRequestHeaders[3].values[0].value": "not repeated",
         "Server.TLS.Key.fromFile": "TLS",
         "providers[0].allowedGroups[0]": "who may log in",

@@ -12,7 +12,7 @@ from fastticket.gateway.migration.oldstores import FindBegun, LinkisHash, OldSto
 from fastticket.gateway.migration.springstore import SpringHashes
 from fastticket.gateway.settings import OLD_COOKIES, Config, MigrationSettings
 from fastticket.moving.formats.linkis_ticket import DEFAULT_CRYPT_KEY, DEFAULT_HEADER, LinkisTickets
-from fastticket.moving.sources import flask_session, oauth2_proxy_redis, spring, starsessions
+from fastticket.moving.sources import flask_session, oauth2_proxy_stays, spring, starsessions
 from fastticket.moving.sources.flask_session import FlaskSessions
 from fastticket.moving.sources.linkis import LinkisSessions
 from fastticket.moving.sources.oauth2_proxy_redis import ProxySessions
@@ -71,12 +71,12 @@ def _spring(
 
 
 def _oauth2_proxy(redis: ForeignRedis, settings: MigrationSettings, secret: str, now_ms: Callable[[], int]) -> OldStore:
-    expire_s = settings.idle_timeout_s or oauth2_proxy_redis.EXPIRE_S
+    expire_s = settings.idle_timeout_s or oauth2_proxy_stays.EXPIRE_S
     reader = ProxySessions(
         redis,
         cookie=settings.cookie or OLD_COOKIES[settings.source],
         secret=secret,
-        principals=settings.principal_attributes or oauth2_proxy_redis.PRINCIPALS,
+        principals=settings.principal_attributes or oauth2_proxy_stays.PRINCIPALS,
         expire_s=expire_s,
         now_ms=now_ms,
     )

@@ -21,31 +21,28 @@ from __future__ import annotations
 
 import re
 import tomllib
-import urllib.parse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from fastticket.errors import ConfigError
 from fastticket.moving.sources.oauth2_proxy_alpha import ALPHA_INSTEAD, take_alpha
 from fastticket.moving.sources.oauth2_proxy_left import LEFT
 from fastticket.moving.sources.oauth2_proxy_ours import Line, Ours, is_expression, seconds
+from fastticket.moving.sources.oauth2_proxy_stays import migration_of, redis_url, to_do
 
 LINE = re.compile(r"\s*([A-Za-z0-9_]+)\s*=")
 ROUTE_RULE = re.compile(r"([A-Za-z]+)=(?!=)(.*)", re.DOTALL)
 NOT_A_METHOD = re.compile(r"[A-Za-z]+!=")
-REDIS_PORT, SENTINEL_PORT = 6379, 26379
-#: Who a user is, as upstreams of oauth2-proxy read it: theirs to fill in, and no client's.
-FILLED_IN = (
-    *("X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Groups", "X-Forwarded-Preferred-Username"),
-    "X-Forwarded-Access-Token",
-)
+#: Taken first: what others mean depends on them.
+FIRST = ("upstreams", "set_xauthrequest")
 
 
 class Translation(NamedTuple):
-    """Our configuration, as TOML, and the report."""
+    """Our configuration, as TOML, the report, and what is still to do."""
 
     toml: str
     lines: list[Line]
+    to_do: list[str]
 
 
 def translate(text: str, source: str, alpha: tuple[str, str] | None = None) -> Translation:
@@ -62,15 +59,23 @@ def translate(text: str, source: str, alpha: tuple[str, str] | None = None) -> T
         raise ConfigError(f"{source}: {error}") from None
     ours = Ours(str(table.get("proxy_prefix", "/oauth2")).rstrip("/"))
     made = _Making(ours, table, source, _line_numbers(text), has_alpha=alpha is not None)
-    for key in table:
+    for key in dict.fromkeys([*(key for key in FIRST if key in table), *table]):
         made.take(key)
     lines = sorted(made.lines)
-    if alpha is None:
-        for field in FILLED_IN:
-            ours.empty(field)
-        return Translation(ours.toml([source]), lines)
-    lines += take_alpha(ours, *alpha)
-    return Translation(ours.toml([*([source] if table else []), alpha[1]]), lines)
+    if _sets_authorization(table):
+        ours.remove("Authorization")
+    ours.migration = migration_of(table, ours.store["url"], ours.lifetime_s)
+    if alpha is not None:
+        lines += take_alpha(ours, *alpha)
+    left = to_do(table, ours.store["url"], ours.migration)
+    sources = [each for each in (source if table or not alpha else "", alpha[1] if alpha else "") if each]
+    return Translation(ours.toml(sources, left), lines, left)
+
+
+def _sets_authorization(table: Mapping[str, Any]) -> bool:
+    """Whether upstreams get an Authorization of oauth2-proxy's, and so no client's."""
+    has_password = bool(table.get("basic_auth_password")) and table.get("pass_basic_auth") is not False
+    return has_password or table.get("pass_authorization_header") is True
 
 
 def _line_numbers(text: str) -> dict[str, int]:
@@ -117,7 +122,10 @@ class _Making:
         return "[gateway] listen", ""
 
     def reverse_proxy(self, value: bool) -> tuple[str, str]:
-        return ("[gateway] trusted_proxies", "name the proxies there: none is believed without") if value else ("", "")
+        if not value:
+            return "", ""
+        self._ours.gateway["trusted_proxies"] = []
+        return "[gateway] trusted_proxies", "name the proxies there: none is believed without"
 
     def proxy_prefix(self, value: str) -> tuple[str, str]:
         return "[gateway] auth_path", f"{value}/auth answers as before; the other pages below {value} are the login's"
@@ -125,12 +133,24 @@ class _Making:
     def set_xauthrequest(self, value: bool) -> tuple[str, str]:
         if not value:
             return "", ""
+        if self._ours.has_servers:
+            field = self._ours.gateway["identity_header"]
+            self._ours.answer_others(field)
+            return "[gateway] auth_path", f"the user's name, in {field}, where upstreams read it, too; nothing else"
         self._ours.answer_others("X-Auth-Request-User")
         return "[gateway] auth_path, identity_header", "the user's name; there is no e-mail address and no groups"
 
     def pass_user_headers(self, value: bool) -> tuple[str, str]:
-        note = "the user's name in X-Forwarded-User; there is no X-Forwarded-Email" if value else "it is always set"
+        field = self._ours.gateway["identity_header"]
+        note = f"the user's name in {field}; there is no X-Forwarded-Email" if value else f"{field} is always set"
         return "[gateway] identity_header", note
+
+    def prefer_email_to_user(self, value: bool) -> tuple[str, str]:
+        return ("[[migration]] principal_attributes", "the login names users by it, too") if value else ("", "")
+
+    def skip_auth_strip_headers(self, value: bool) -> tuple[str, str]:
+        note = "" if value else "what a client says of its user is always removed"
+        return "[gateway] removed_headers", note
 
     def upstreams(self, value: list[str]) -> tuple[str, str]:
         left = [why for url in value if (why := self._ours.add_server(url))]
@@ -164,7 +184,7 @@ class _Making:
         return ('[[route]] methods = ["OPTIONS"]', "") if value else ("", "")
 
     def cookie_name(self, value: str) -> tuple[str, str]:
-        return "", f"our cookie has a name of its own, ticket; {value} is what the exchange reads"
+        return "[[migration]] cookie", f"our cookie has a name of its own, ticket; {value} is what the exchange reads"
 
     def cookie_domains(self, value: list[str]) -> tuple[str, str]:
         levels = {each.strip(".").count(".") + 1 for each in value}
@@ -181,8 +201,8 @@ class _Making:
         whole_s = round(value)
         if not whole_s:
             return "", "the cookie ends with the browser, as ours does unless the login says remember"
-        self._ours.ticket["absolute_lifetime_s"] = whole_s
-        return "[ticket] absolute_lifetime_s", ""
+        self._ours.live_for(whole_s)
+        return "[ticket] absolute_lifetime_s", "also idle_timeout_s: there is no other end there, so none here"
 
     def cookie_secure(self, value: bool) -> tuple[str, str]:
         self._ours.ticket["cookie_secure"] = value
@@ -198,35 +218,13 @@ class _Making:
         return ("[store] url", "see redis_connection_url") if value == "redis" else ("", "sessions are in SQLite, here")
 
     def redis_connection_url(self, value: str) -> tuple[str, str]:
-        self._put_store(value)
-        return "[store] url", "the number of shards is 16; passwords belong into files: how-to/redis"
+        return self.redis_servers([value])
 
     def redis_servers(self, value: list[str]) -> tuple[str, str]:
-        return self.redis_connection_url(value[0]) if value else ("", "")
-
-    def _put_store(self, url: str) -> None:
-        table = self._table
-        scheme = urllib.parse.urlsplit(url).scheme
-        secure = "rediss" if scheme == "rediss" else "redis"
-        has_password = bool(table.get("redis_password") or urllib.parse.urlsplit(url).password)
-        query = "?password_file=redis-password" if has_password else ""
-        if table.get("redis_use_cluster"):
-            hosts = _hosts(
-                _checked("redis_cluster_connection_urls", table.get("redis_cluster_connection_urls", url)), REDIS_PORT
-            )
-            self._ours.store["url"] = f"{secure}+cluster://{hosts}{query}"
-        elif table.get("redis_use_sentinel"):
-            hosts = _hosts(
-                _checked("redis_sentinel_connection_urls", table.get("redis_sentinel_connection_urls", url)),
-                SENTINEL_PORT,
-            )
-            master = table.get("redis_sentinel_master_name", "mymaster")
-            self._ours.store["url"] = f"{secure}+sentinel://{hosts}/{master}{query}"
-        elif scheme == "unix":
-            self._ours.store["url"] = f"unix://{urllib.parse.urlsplit(url).path}{query}"
-        else:
-            database = urllib.parse.urlsplit(url).path
-            self._ours.store["url"] = f"{secure}://{_hosts([url], REDIS_PORT)}{database}{query}"
+        if not value:
+            return "", ""
+        self._ours.store["url"] = redis_url(self._table, value)
+        return "[store] url", "the number of shards is 16; passwords belong into files: how-to/redis"
 
     def request_logging(self, value: bool) -> tuple[str, str]:
         self._ours.gateway["access_log"] = "-" if value else ""
@@ -264,6 +262,8 @@ SWITCHES: Mapping[str, Carry] = {
     "reverse_proxy": _Making.reverse_proxy,
     "set_xauthrequest": _Making.set_xauthrequest,
     "pass_user_headers": _Making.pass_user_headers,
+    "prefer_email_to_user": _Making.prefer_email_to_user,
+    "skip_auth_strip_headers": _Making.skip_auth_strip_headers,
     "skip_auth_preflight": _Making.skip_auth_preflight,
     "cookie_secure": _Making.cookie_secure,
     "request_logging": _Making.request_logging,
@@ -306,12 +306,3 @@ def _checked(key: str, value: Any) -> Any:
 
 def _needing_a_ticket(rules: list[str]) -> str:
     return f"not carried over, so these need a ticket: {', '.join(map(ascii, rules))}" if rules else ""
-
-
-def _hosts(urls: Iterable[str], port: int) -> str:
-    found = []
-    for url in urls:
-        split = urllib.parse.urlsplit(url if "://" in url else f"//{url}")
-        host = split.hostname or "127.0.0.1"
-        found.append(f"{f'[{host}]' if ':' in host else host}:{split.port or port}")
-    return ",".join(found)

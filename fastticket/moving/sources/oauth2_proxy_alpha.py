@@ -59,7 +59,9 @@ LEFT_HERE = {
 WHO_KEYS = frozenset(
     {"allowedgroups", "group", "groups", "org", "projects", "repo", "repository", "roles", "team", "tenant", "users"}
 )
-CLAIMS_OF_A_USER = frozenset({"user", "email", "groups", "preferred_username"})
+NAMES_OF_A_USER = frozenset({"user", "email", "preferred_username"})
+CLAIMS_OF_A_USER = NAMES_OF_A_USER | {"groups"}
+USUAL_FIELD = "x-forwarded-user"
 
 Place = tuple[str | int, ...]  # keys in small letters, and places in lists
 
@@ -259,10 +261,11 @@ class _Taking:
 
     # --- fields that name the user
 
-    def _field(self, at: Place, carry: Callable[[str, bool, bool], tuple[str, str]]) -> None:
+    def _field(self, at: Place, carry: Callable[[str, str, bool], tuple[str, str]]) -> None:
         values = {place: place[-1] for place in self._values if place[: len(at) + 1] == (*at, "values")}
         claims = [self._values[place].text for place, name in values.items() if name == "claim"]
-        is_user = len(values) == 1 and claims == ["user"]
+        claim = claims[0] if len(claims) == len(values) == 1 else ""
+        is_user = claim == "user"
         preserve = self._values.get((*at, "preserverequestvalue"))
         became = ""
         if (*at, "name") in self._values:
@@ -270,28 +273,30 @@ class _Taking:
                 name = self._text((*at, "name"))
                 if not FIELD_NAME.fullmatch(name):
                     raise _NotHere(A_KIND)
-                became, note = carry(name, is_user, preserve is not None and preserve.text == "true")
+                became, note = carry(name, claim, not claims and preserve is not None and preserve.text == "true")
             except _NotHere as error:
                 note = str(error)
             self._say((*at, "name"), became, note)
-        names_the_user = is_user and became.startswith("[gateway]")
+        names_the_user = became.startswith(("[gateway] identity", "[gateway] auth", "[[migration]]"))
         for place, last in values.items():
             self._say(place, *((became, "") if names_the_user else ("", self._why_no_value(place, str(last)))))
         self._say((*at, "preserverequestvalue"), "", "the user's name comes from the gateway alone" if is_user else "")
 
-    def _request_field(self, name: str, is_user: bool, is_kept: bool) -> tuple[str, str]:
-        can_be_set = name.lower() not in NOT_SET_BY_ROUTES
-        if is_user and can_be_set and not self._user_field:
+    def _request_field(self, name: str, claim: str, is_kept: bool) -> tuple[str, str]:
+        is_name = claim == "user" or (claim in NAMES_OF_A_USER and name.lower() == USUAL_FIELD)
+        if is_name and name.lower() not in NOT_SET_BY_ROUTES and not self._user_field:
             self._user_field = self._ours.gateway["identity_header"] = name
-            return "[gateway] identity_header", ""
+            if claim == "user" or not self._ours.migration:
+                return "[gateway] identity_header", ""
+            self._ours.migration["principal_attributes"] = [claim]
+            return "[[migration]] principal_attributes", "the login names users by it, too"
         if is_kept:
             return "", "what a client sends in it goes on, as there"
-        if self._ours.empty(name):
-            return "[[route]] request_headers", "emptied: what a client sends in it does not go on, as there"
-        return "", "a route cannot set this field: what a client sends in it goes on to applications"
+        why_not = self._ours.remove(name)
+        return ("", why_not) if why_not else ("[gateway] removed_headers", "no client's goes on, as there")
 
-    def _response_field(self, name: str, is_user: bool, _: bool) -> tuple[str, str]:
-        if not is_user or name.lower() in NOT_SET_BY_ROUTES or "auth_path" in self._ours.gateway:
+    def _response_field(self, name: str, claim: str, _: bool) -> tuple[str, str]:
+        if claim != "user" or name.lower() in NOT_SET_BY_ROUTES or "auth_path" in self._ours.gateway:
             return "", "a gateway that asks at [gateway] auth_path is told the user's name alone"
         if self._user_field and self._ours.has_servers:
             self._ours.answer_others(self._user_field)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 LOGIN = "the login is an application's here: reference/headers, X-Ticket-Login"
-WHO = "who may log in, and as whom, is decided by the application that logs in"
+WHO = "who may log in is decided by the application that logs in; who is logged in already is not asked again"
 TOKENS = "upstreams get the user's name, and no token or password"
 PAGES = "pages for the login are the application's"
 TLS = "TLS ends at the load balancer before the gateway"
@@ -28,7 +28,7 @@ LEFT: Mapping[str, str] = {
     **dict.fromkeys(("keycloak_groups", "bitbucket_team", "bitbucket_repository"), WHO),
     **dict.fromkeys(("pass_access_token", "pass_authorization_header", "set_authorization_header"), TOKENS),
     **dict.fromkeys(("pass_basic_auth", "basic_auth_password", "set_basic_auth", "signature_key"), TOKENS),
-    **dict.fromkeys(("prefer_email_to_user", "skip_auth_strip_headers", "session_cookie_minimal"), TOKENS),
+    "session_cookie_minimal": TOKENS,
     **dict.fromkeys(("skip_provider_button", "custom_templates_dir", "custom_sign_in_logo", "banner"), PAGES),
     **dict.fromkeys(("footer", "display_htpasswd_form", "show_debug_on_error", "errors_to_info_log"), PAGES),
     **dict.fromkeys(("https_address", "tls_cert_file", "tls_key_file", "tls_min_version", "force_https"), TLS),
@@ -37,10 +37,10 @@ LEFT: Mapping[str, str] = {
     **dict.fromkeys(("request_logging_format", "exclude_logging_paths", "silence_ping_logging"), LOGS),
     **dict.fromkeys(("logging_max_size", "logging_max_age", "logging_max_backups", "logging_compress"), LOGS),
     **dict.fromkeys(("logging_local_time", "request_id_header"), LOGS),
-    "cookie_secret": "keys are made anew: fastticket keygen; for the exchange, the page has a file for this secret",
-    "cookie_secret_file": "keys are made anew: fastticket keygen; the exchange takes this file",
+    "cookie_secret": "keys are made anew: fastticket keygen; the exchange reads this from [[migration]] key_file",
+    "cookie_secret_file": "keys are made anew: fastticket keygen; for the exchange it is [[migration]] key_file",
     "trusted_ips": "no address is let in without a ticket",
-    "cookie_refresh": "sessions are prolonged by being used; no token is refreshed",
+    "cookie_refresh": "no token is refreshed: a session ends absolute_lifetime_s after its login, used or not",
     "cookie_httponly": "the cookie is always HttpOnly",
     "cookie_csrf_per_request": LOGIN,
     "cookie_csrf_expire": LOGIN,

@@ -2,7 +2,7 @@
 
 Rules of this file
 - Who a user is comes from the gateway alone: a field that oauth2-proxy fills in and that is not
-  filled in here is emptied, or applications would believe what clients write into it.
+  filled in here is removed, or applications would believe what clients write into it.
 - Two upstreams never become one: where two have the same path here, the second is left out.
 """
 
@@ -17,12 +17,22 @@ from typing import Any, NamedTuple
 
 import re2
 
+from fastticket.moving.sources.oauth2_proxy_stays import EXPIRE_S
+
 DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(h|ms|m|s)")
 UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 EVERYWHERE = "0.0.0.0"  # noqa: S104 -- as theirs
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,100}")
-#: Fields that a route cannot set (dataplane/fieldnames.pyx, KNOWN).
+#: By which applications behind oauth2-proxy know a user, or that a request came through it.
+FILLED_IN = (
+    *(f"X-Forwarded-{name}" for name in ("User", "Email", "Groups", "Preferred-Username", "Access-Token")),
+    *(f"X-Auth-Request-{name}" for name in ("User", "Email", "Groups", "Preferred-Username", "Access-Token")),
+    *("GAP-Auth", "GAP-Signature"),
+)
+#: Of those that have a meaning here, the ones that go on as the client sent them.
+CLIENTS_OWN = frozenset({"accept", "cookie", "host"})
+#: Fields with a meaning here, which no setting may name (dataplane/fieldnames.pyx, KNOWN).
 NOT_SET_BY_ROUTES = frozenset(
     {
         *("accept", "authorization", "connection", "content-length", "cookie", "expect", "forwarded", "host"),
@@ -33,6 +43,12 @@ NOT_SET_BY_ROUTES = frozenset(
         *("x-ticket-login", "x-ticket-logout", "x-ticket-remember", "x-ticket-rotate"),
     }
 )
+
+EXCHANGE = [
+    "# Who is logged in at oauth2-proxy stays so. The first of principal_attributes that a session has is",
+    "# the user's name here: user, email or preferred_username, as the login sends it in X-Ticket-Login.",
+    "[[migration]]",
+]
 
 
 class Line(NamedTuple):
@@ -60,12 +76,14 @@ class Ours:
     def __init__(self, prefix: str) -> None:
         self.gateway: dict[str, Any] = {"identity_header": "X-Forwarded-User", "login_url": "/login"}
         self.ticket: dict[str, Any] = {"keys": "keys.toml"}
+        self.live_for(EXPIRE_S)
         self.store: dict[str, Any] = {"url": "sqlite:///fastticket.db"}
         self.timeouts: dict[str, Any] = {}
+        self.migration: dict[str, Any] = {}
         self.prefix = prefix
         self.open: list[tuple[str, str]] = []  #: method or "", expression: what needs no ticket
         self.lets_preflights_pass = False
-        self._filled: list[str] = []
+        self._removed = list(FILLED_IN)
         self._paths: dict[str, _Path] = {}  # by path as ours has it
 
     # --- what both files can say
@@ -84,14 +102,28 @@ class Ours:
         self.gateway["auth_path"] = f"{self.prefix}/auth"
         self.gateway["identity_header"] = field
 
-    def empty(self, field: str) -> bool:
-        """A field that oauth2-proxy fills in: no client's goes on in its place. False: a route
-        cannot set this field.
+    def live_for(self, lifetime_s: int) -> None:
+        """How long a session lives, used or not."""
+        names = ("idle_timeout_s", "absolute_lifetime_s", "remember_lifetime_s")
+        self.ticket |= dict.fromkeys(names, lifetime_s)
+
+    @property
+    def lifetime_s(self) -> int:
+        """As `live_for` was told."""
+        return int(self.ticket["absolute_lifetime_s"])
+
+    def remove(self, field: str) -> str:
+        """A field that oauth2-proxy fills in: no client's goes on in its place. Why the file needs
+        no word of it, or cannot have one; empty: it has.
         """
-        can_be_set = bool(FIELD_NAME.fullmatch(field)) and field.lower() not in NOT_SET_BY_ROUTES
-        if can_be_set and field.lower() not in map(str.lower, self._filled):
-            self._filled.append(field)
-        return can_be_set
+        name = field.lower()
+        if name in CLIENTS_OWN:
+            return "this field cannot be removed: what a client sends in it goes on to applications"
+        if name in NOT_SET_BY_ROUTES and name != "authorization":
+            return "no client's goes on: the gateway writes this field itself, or removes it"
+        if name not in map(str.lower, self._removed):
+            self._removed.append(field)
+        return ""
 
     def add_server(self, url: str, path: str = "", name: str = "", timeout_s: float = 0.0) -> str:
         """A server under a path, by default that of its URL. Why it is not one here; empty: it is.
@@ -119,11 +151,18 @@ class Ours:
 
     # --- our file
 
-    def toml(self, sources: Iterable[str]) -> str:
-        """As TOML."""
+    def toml(self, sources: Iterable[str], to_do: Iterable[str] = ()) -> str:
+        """As TOML. `to_do`: what is needed before it can be used."""
         names = " and ".join(Path(source).name for source in sources)
-        parts = [f"# Of {names}, by `fastticket migrate oauth2-proxy`.", ""]
-        tables = {"gateway": self.gateway, "ticket": self.ticket, "store": self.store, "timeouts": self.timeouts}
+        parts = [f"# Of {names}, by `fastticket migrate oauth2-proxy`.", *(f"# To do: {each}" for each in to_do), ""]
+        identity = self.gateway["identity_header"].lower()
+        removed = {"removed_headers": [field for field in self._removed if field.lower() != identity]}
+        tables = {
+            "gateway": self.gateway | removed,
+            "ticket": self.ticket,
+            "store": self.store,
+            "timeouts": self.timeouts,
+        }
         for name, values in tables.items():
             if values:
                 parts += [f"[{name}]", *(f"{key} = {toml_value(value)}" for key, value in values.items()), ""]
@@ -132,13 +171,12 @@ class Ours:
         for path, upstream in upstreams.items():
             servers = toml_value(paths[path].servers)
             parts += ["[[upstream]]", f"name = {toml_value(upstream)}", f"servers = {servers}", ""]
-        if emptied := self._emptied():
-            parts.append(f"# What oauth2-proxy fills in and this gateway does not is emptied: {', '.join(emptied)}")
         for path, upstream in upstreams.items():
             parts += self._routes(path, upstream, paths[path].timeout_s)
         if "/login" not in paths:
-            login = ('auth = "optional"', "login = true", *self._emptying())
-            parts += ["# Where an application logs in.", *_route("/login", "", *login)]
+            parts += ["# Where an application logs in.", *_route("/login", "", 'auth = "optional"', "login = true")]
+        if self.migration:
+            parts += [*EXCHANGE, *(f"{key} = {toml_value(value)}" for key, value in self.migration.items()), ""]
         return "\n".join(parts)
 
     @staticmethod
@@ -154,16 +192,8 @@ class Ours:
             names[path] = each.name if is_fit else made
         return names
 
-    def _emptied(self) -> list[str]:
-        return [field for field in self._filled if field.lower() != self.gateway["identity_header"].lower()]
-
-    def _emptying(self) -> list[str]:
-        """The setting of a route, if there is anything to empty."""
-        fields = ", ".join(f'{toml_value(field)} = ""' for field in self._emptied())
-        return [f"request_headers = {{{fields}}}"] if fields else []
-
     def _routes(self, path: str, upstream: str, timeout_s: float) -> list[str]:
-        common = [f"upstream = {toml_value(upstream)}", *self._emptying()]
+        common = [f"upstream = {toml_value(upstream)}"]
         if timeout_s:
             common.append(f"timeouts = {{upstream_first_byte_s = {timeout_s}}}")
         parts = _route(path, '["OPTIONS"]', 'auth = "none"', *common) if self.lets_preflights_pass else []

@@ -15,12 +15,11 @@ from fastticket.moving.formats import Refused as NotOne
 from fastticket.moving.formats.oauth2_proxy_session import SESSION_BYTES_MAX, ProxyTicket, open_session, read_cookie
 from fastticket.moving.record import MovedSession, Skipped
 from fastticket.moving.sources import id_here, shown
+from fastticket.moving.sources.oauth2_proxy_stays import EXPIRE_S, PRINCIPALS
 from fastticket.moving.sources.values import Unreadable, principal_of
 from fastticket.stores.redis.foreign import ForeignRedis, Refused
 
 SOURCE = "oauth2-proxy"
-EXPIRE_S = 168 * 3600  # cookie_expire
-PRINCIPALS = ("user", "email")  # as in its X-Forwarded-User
 
 
 class ProxySessions:

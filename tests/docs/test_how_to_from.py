@@ -2,12 +2,17 @@
 
 import base64
 import contextlib
+import os
+import time
+import tomllib
 
 import redis
+from lab.documents import DOCS, blocks_of
 from lab.old_systems import flask_logins, now_ms, put_spring_session, star_logins
 from lab.pages import shown
 from lab.redis_servers import wait_until
 from lab.snippets import blocks
+from moving.test_oauth2_proxy_session import sealed, signed, ticket_text
 
 EXPORT = "SESSION_ID,CREATION_TIME,LAST_ACCESS_TIME,MAX_INACTIVE_INTERVAL,PRINCIPAL_NAME\n"
 
@@ -62,12 +67,19 @@ def test_from_starsessions(tmp_path):
 
 def test_from_oauth2_proxy(tmp_path):
     page = "how-to/from-oauth2-proxy.md"
-    with shown("how-to/from-oauth2-proxy.md", tmp_path) as at:
+    with shown("how-to/from-oauth2-proxy.md", tmp_path) as at, at_the_old_system(at) as (there, _):
+        secret, key, now_s = os.urandom(16), "_shop_proxy-0123", int(time.time())
+        there.set(key, sealed(secret, u="alice", e="alice@shop.test", ca=now_s - 60, eo=now_s + 600), ex=3600)
+        cookie = signed(ticket_text(key, secret), now_s, name="_shop_proxy", secret="sixteen-bytes-ok")
+        (tmp_path / "cookie").write_text(cookie)
+        there.config_set("requirepass", "of-redis")
         run_commands(at, page)
-        (tmp_path / "cookie-secret").write_text("sixteen-bytes-ok\n")
-        at.run(
-            "$ cat migration.toml >> fastticket.toml && fastticket check-config --config fastticket.toml > checked.toml"
-        )
+        shown_table = next(block.text for block in blocks_of(DOCS / page) if block.why_not and block.kind == "toml")
+        (written,) = tomllib.loads((tmp_path / "fastticket.toml").read_text())["migration"]
+        assert written | {"until": ""} == tomllib.loads(at.here(shown_table))["migration"][0] | {"until": ""}
+        at.run(f'$ curl -s -c jar -b "_shop_proxy={cookie}" http://127.0.0.1:8080/\nhello alice\n')
+        at.run(f'$ curl -s -b jar -b "_shop_proxy={cookie}" -X POST http://127.0.0.1:8080/logout\nbye\n')
+        wait_until(lambda: not there.exists(key), "a logout ends both")
 
 
 MADE = """

@@ -9,6 +9,7 @@ from conftest import fields_of, status_of
 from lab.redis_servers import wait_until
 from test_gateway_auth import answering
 
+from fastticket.gateway.migration.oldstores import Seen
 from fastticket.moving.formats.linkis_ticket import LinkisTickets
 
 COOKIE = "linkis_user_session_ticket_id_v1"
@@ -183,16 +184,18 @@ def test_an_end_at_the_old_gateway_ends_ours_within_the_lease(moving, linkis):
     assert counts_of(at).get("ended_there", 0) + counts_of(other).get("ended_there", 0) >= 1
 
 
-def test_use_here_keeps_the_old_one_alive_and_revives_none(moving, linkis):
-    at, _ = moving(ticket={"idle_timeout_s": 100})
-    old = linkis.login(used_ms_ago=50_000)
+@pytest.mark.parametrize(("idle_timeout_s", "used_ms_ago"), [(100, 50_000), (0, 400_000), (1_000_000, 400_000)])
+def test_use_here_keeps_the_old_one_alive_and_revives_none(moving, linkis, idle_timeout_s, used_ms_ago):
+    """However long a session of ours may be idle, or for ever: Linkis' own is two hours."""
+    at, _ = moving(ticket={"idle_timeout_s": idle_timeout_s, "absolute_lifetime_s": 2_000_000})
+    old = linkis.login(used_ms_ago=used_ms_ago)
     before_ms = linkis.used_ms(old)
     ticket = ticket_in(at.ask(request("/", old))[0])
     wait_until(lambda: linkis.used_ms(old) > before_ms + 40_000, "the use there")
     linkis.logout(old)
     wait_until(lambda: status_of(at.ask(request("/", None, ticket))[0]) == 401, "the end here")
     store = at.service.exchange._migrations[0].store
-    assert at.run(store.keep({old: now_ms()})) == 0
+    assert at.run(store.keep({old: Seen(now_ms(), 7200)})) == 0
     assert linkis.used_ms(old) is None
 
 
@@ -213,7 +216,7 @@ def test_without_write_back_nothing_is_written_there(moving, linkis):
     before_ms = linkis.used_ms(old)
     ticket = ticket_in(at.ask(request("/", old))[0])
     held = next(iter(at.call(lambda: list(at.service.exchange._held))))
-    wait_until(lambda: held.seen_ms, "a round of the watch")
+    wait_until(lambda: held.seen, "a round of the watch")
     assert linkis.used_ms(old) == before_ms
     assert status_of(at.ask(request("/", None, ticket))[0]) == 200
 

@@ -116,10 +116,7 @@ class Exchange:
     def start(self) -> None:
         """Begin to watch the old stores."""
         migrations = self._migrations
-        self._watch.start(
-            [each.store for each in migrations],
-            {each.store: each.store.idle_timeout_s for each in migrations if each.writes_back},
-        )
+        self._watch.start([each.store for each in migrations], {each.store for each in migrations if each.writes_back})
         self._walks.start(each.store for each in migrations)
         self._shards.on_event = self._hear
 

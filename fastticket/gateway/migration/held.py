@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
-from fastticket.gateway.migration.oldstores import OldStore
+from fastticket.gateway.migration.oldstores import OldStore, Seen
 
 LOOKED_AT = 64  # at most, to find one to let go
 
@@ -22,7 +22,7 @@ class HeldSession:
         "is_ours",
         "old_id",
         "principal",
-        "seen_ms",
+        "seen",
         "session_id",
         "store",
         "ticket",
@@ -39,14 +39,14 @@ class HeldSession:
         self.ticket = ticket  #: the one that was seen last; empty: its session has another id now
         self.idle_timeout_s = idle_timeout_s  #: of our session; 0: none
         self.is_ours = False  #: the old session was made here, for an upstream, and goes with ours
-        self.seen_ms = 0  #: last use, as the old store had it when it was asked last; 0: not asked yet
+        self.seen: Seen | None = None  #: as the old store had it when it was asked last; None: not asked yet
         self.used_ms = 0  #: last use known here
 
     def at(self, store: OldStore) -> HeldSession:
         """The same, of another object for its old store."""
         words = (self.session_id, self.principal, self.ticket, self.idle_timeout_s)
         session = HeldSession(store, self.old_id, *words)
-        session.is_ours, session.seen_ms, session.used_ms = self.is_ours, self.seen_ms, self.used_ms
+        session.is_ours, session.seen, session.used_ms = self.is_ours, self.seen, self.used_ms
         return session
 
 

@@ -14,7 +14,7 @@ from fastticket.gateway.settings import OLD_COOKIES, Config, MigrationSettings
 from fastticket.moving.formats.linkis_ticket import DEFAULT_CRYPT_KEY, DEFAULT_HEADER, LinkisTickets
 from fastticket.moving.sources import flask_session, oauth2_proxy_stays, spring, starsessions
 from fastticket.moving.sources.flask_session import FlaskSessions
-from fastticket.moving.sources.linkis import LinkisSessions
+from fastticket.moving.sources.linkis import IDLE_TIMEOUT_S, LinkisSessions
 from fastticket.moving.sources.oauth2_proxy_redis import ProxySessions
 from fastticket.moving.sources.spring import SpringSessions
 from fastticket.moving.sources.starsessions import StarSessions
@@ -31,11 +31,21 @@ def make_exchange(config: Config, cache: TicketCache, before: Exchange | None) -
             _old_store(config, settings, cache),
             settings.cookie or OLD_COOKIES[settings.source],
             datetime.date.fromisoformat(settings.until),
-            settings.write_back and settings.source != "oauth2-proxy",  # whose cookie says when it ends
+            settings.write_back and _is_prolonged(settings),
         )
         for settings in config.migration
     ]
     return Exchange(migrations, cache, config.store.lease_ms, min(config.cache.capacity, HELD_MAX), before)
+
+
+def _is_prolonged(settings: MigrationSettings) -> bool:
+    """Whether a use there prolongs a session, and it is known for how long. oauth2-proxy's cookie
+    says when its session ends. A key of Flask-Session and starsessions does not say how long it had
+    to live when it was written, nor whether it is written anew with each use.
+    """
+    if settings.source in ("flask-session", "starsessions"):
+        return settings.idle_timeout_s > 0
+    return settings.source != "oauth2-proxy"
 
 
 def _old_store(config: Config, settings: MigrationSettings, cache: TicketCache) -> OldStore:
@@ -44,14 +54,14 @@ def _old_store(config: Config, settings: MigrationSettings, cache: TicketCache) 
     except ConfigError as error:
         raise ConfigError(f"[[migration]] {settings.source}: {error}") from None
     key = config.migration_key(settings)
-    idle_timeout_s = settings.idle_timeout_s or config.ticket.idle_timeout_s
     if settings.source == "linkis":
+        idle_timeout_s = settings.idle_timeout_s or config.ticket.idle_timeout_s or IDLE_TIMEOUT_S
         return linkis_hash(redis, settings, key, idle_timeout_s)
     if settings.source == "spring":
-        return _spring(redis, settings, idle_timeout_s, cache.now_ms)
+        return _spring(redis, settings, cache.now_ms)
     if settings.source == "oauth2-proxy":
         return _oauth2_proxy(redis, settings, key, cache.now_ms)
-    return _strings(redis, settings, key, idle_timeout_s, cache.now_ms)
+    return _strings(redis, settings, key, cache.now_ms)
 
 
 def linkis_hash(redis: ForeignRedis, settings: MigrationSettings, key: str, idle_timeout_s: int) -> LinkisHash:
@@ -62,12 +72,10 @@ def linkis_hash(redis: ForeignRedis, settings: MigrationSettings, key: str, idle
     return LinkisHash(redis, LinkisSessions(redis, tickets, idle_timeout_s=idle_timeout_s), tickets, idle_timeout_s)
 
 
-def _spring(
-    redis: ForeignRedis, settings: MigrationSettings, idle_timeout_s: int, now_ms: Callable[[], int]
-) -> OldStore:
+def _spring(redis: ForeignRedis, settings: MigrationSettings, now_ms: Callable[[], int]) -> OldStore:
     namespace = settings.prefix or spring.NAMESPACE
     reader = SpringSessions(redis, namespace=namespace, principals=settings.principal_attributes or (spring.INDEX,))
-    return SpringHashes(redis, reader, namespace, idle_timeout_s, now_ms)
+    return SpringHashes(redis, reader, namespace, now_ms)
 
 
 def _oauth2_proxy(redis: ForeignRedis, settings: MigrationSettings, secret: str, now_ms: Callable[[], int]) -> OldStore:
@@ -91,9 +99,7 @@ def _oauth2_proxy(redis: ForeignRedis, settings: MigrationSettings, secret: str,
     )
 
 
-def _strings(
-    redis: ForeignRedis, settings: MigrationSettings, key: str, idle_timeout_s: int, now_ms: Callable[[], int]
-) -> OldStore:
+def _strings(redis: ForeignRedis, settings: MigrationSettings, key: str, now_ms: Callable[[], int]) -> OldStore:
     names = settings.principal_attributes
     reader: Reader
     identify: Callable[[str], str] = _as_it_is
@@ -104,21 +110,22 @@ def _strings(
             redis,
             prefix=prefix,
             principals=names or flask_session.PRINCIPALS,
-            idle_timeout_s=idle_timeout_s,
+            idle_timeout_s=settings.idle_timeout_s,
             secret_key=key,
         )
         if key:
             identify = partial(_unsigned, key)
     else:
         prefix = settings.prefix or starsessions.PREFIX
-        reader = stars = StarSessions(redis, principals=names, prefix=prefix, idle_timeout_s=idle_timeout_s)
+        # Rolling or not, the key's time to live has the last word.
+        reader = stars = StarSessions(redis, principals=names, prefix=prefix, is_rolling=True)
         begun = stars.begun
     return Strings(
         settings.source,
         redis,
         reader,
         prefix=prefix,
-        idle_timeout_s=idle_timeout_s,
+        idle_timeout_s=settings.idle_timeout_s or flask_session.LIFETIME_S,
         identify=identify,
         now_ms=now_ms,
         begun=begun,

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence, Set
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from fastticket.errors import StoreUnavailable
 from fastticket.moving.formats.linkis_ticket import LinkisTickets, TicketFormat, hash_fields, unbroken
 from fastticket.moving.record import MovedSession, Skipped
 from fastticket.moving.sources import Begun
-from fastticket.moving.sources.linkis import HASH, LinkisSessions
+from fastticket.moving.sources.linkis import HASH, IDLE_TIMEOUT_S, LinkisSessions
 from fastticket.stores.redis.foreign import ForeignRedis, Refused
 
 PIECE = 200  # sessions in one command or script: a fraction of a millisecond of the old store
@@ -51,6 +51,17 @@ return kept
 """
 
 
+class Seen(NamedTuple):
+    """A session that is there."""
+
+    used_ms: int  #: its last use
+    idle_timeout_s: int  #: its own, for which a use there prolongs it; 0: it ends by none
+
+    def is_over(self, now_ms: int) -> bool:
+        """Whether it has idled out by now, if nobody has used it since."""
+        return 0 < self.idle_timeout_s * 1000 < now_ms - self.used_ms
+
+
 FindBegun = Callable[[Set[str]], AsyncIterator[list[Begun]]]
 
 
@@ -67,7 +78,6 @@ class OldStore(Protocol):
     """
 
     source: str
-    idle_timeout_s: int
     #: The sessions of some principals, or of EVERYBODY, some at a time; None: it cannot tell which
     #: they are, or when they began.
     begun: FindBegun | None
@@ -80,11 +90,11 @@ class OldStore(Protocol):
     async def read(self, cookie: str) -> MovedSession | Skipped:
         """The session of a cookie, if it lives."""
 
-    async def uses(self, old_ids: Sequence[str]) -> list[int | None]:
-        """When each was last used, ms; None: there is no such session (any more)."""
+    async def uses(self, old_ids: Sequence[str]) -> list[Seen | None]:
+        """What each is like; None: there is no such session (any more)."""
 
-    async def keep(self, uses: Mapping[str, int]) -> int:
-        """Move last uses on to these, ms, of those that are there. How many it were."""
+    async def keep(self, uses: Mapping[str, Seen]) -> int:
+        """Move last uses on to these, of those that are there. How many it were."""
 
     async def end(self, old_ids: Sequence[str]) -> None:
         """End sessions. Idempotent."""
@@ -115,17 +125,21 @@ class LinkisHash:
         """`HGET`."""
         return await self._reader.read_one(cookie)
 
-    async def uses(self, old_ids: Sequence[str]) -> list[int | None]:
-        """`HMGET`."""
+    async def uses(self, old_ids: Sequence[str]) -> list[Seen | None]:
+        """`HMGET`. Nothing there says what the idle timeout is: if ours is the longer one, it may
+        be Linkis' usual one.
+        """
         fields = [hash_fields(old_id) for old_id in old_ids]
         flat = [field for of_one in fields for field in of_one]
         replies = await ask(self._redis, [("HMGET", HASH, *piece) for piece in pieces(flat)])
         values = iter([value for reply in replies for value in reply])
-        return [max(map(_time_ms, islice(values, len(of_one))), default=None, key=_or_zero) for of_one in fields]
+        found = [max(map(_time_ms, islice(values, len(of_one))), default=None, key=_or_zero) for of_one in fields]
+        idle_timeout_s = min(self.idle_timeout_s, IDLE_TIMEOUT_S)
+        return [None if used_ms is None else Seen(used_ms, idle_timeout_s) for used_ms in found]
 
-    async def keep(self, uses: Mapping[str, int]) -> int:
+    async def keep(self, uses: Mapping[str, Seen]) -> int:
         """A script a piece."""
-        pairs = [(field, used_ms) for old_id, used_ms in uses.items() for field in hash_fields(old_id)]
+        pairs = [(field, seen.used_ms) for old_id, seen in uses.items() for field in hash_fields(old_id)]
         commands = [
             ("EVAL", KEEP_IN_HASH, 1, HASH, *(word for pair in piece for word in pair)) for piece in pieces(pairs)
         ]
@@ -166,31 +180,36 @@ class Strings:
     ) -> None:
         self.source = source
         self.begun = begun
-        self.idle_timeout_s = idle_timeout_s
         self.identify = identify
         self._redis = redis
         self._reader = reader
         self._prefix = prefix
-        self._idle_timeout_ms = idle_timeout_s * 1000
+        self._idle_timeout_s = idle_timeout_s
         self._now_ms = now_ms
 
     async def read(self, cookie: str) -> MovedSession | Skipped:
         """By the source's reader."""
         return await self._reader.read_one(cookie)
 
-    async def uses(self, old_ids: Sequence[str]) -> list[int | None]:
+    async def uses(self, old_ids: Sequence[str]) -> list[Seen | None]:
         """`PTTL`: the last use is an idle timeout before the end."""
         now_ms = self._now_ms()
         replies = await ask(self._redis, [("PTTL", self._prefix + old_id) for old_id in old_ids])
         return [
-            None if left_ms == -2 else now_ms if left_ms < 0 else now_ms + left_ms - self._idle_timeout_ms
+            None
+            if left_ms == -2
+            else Seen(now_ms, 0)
+            if left_ms < 0
+            else Seen(now_ms + left_ms - self._idle_timeout_s * 1000, self._idle_timeout_s)
             for left_ms in replies
         ]
 
-    async def keep(self, uses: Mapping[str, int]) -> int:
+    async def keep(self, uses: Mapping[str, Seen]) -> int:
         """A script a piece; a key without an end has none."""
         now_ms = self._now_ms()
-        lefts = [(self._prefix + old_id, used_ms + self._idle_timeout_ms - now_ms) for old_id, used_ms in uses.items()]
+        lefts = [
+            (self._prefix + old_id, seen.used_ms + seen.idle_timeout_s * 1000 - now_ms) for old_id, seen in uses.items()
+        ]
         alive = [(key, left_ms) for key, left_ms in lefts if left_ms > 0]
         return sum(
             await ask(

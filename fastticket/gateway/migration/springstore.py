@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from fastticket.gateway.migration.oldstores import FindBegun, ask, pieces
+from fastticket.gateway.migration.oldstores import FindBegun, Seen, ask, pieces
 from fastticket.moving.record import MovedSession, Skipped
 from fastticket.moving.sources.spring import SOURCE, SpringSessions, identifier_in, number_of
 from fastticket.moving.sources.values import Unreadable
 from fastticket.stores.redis.foreign import ForeignRedis
 
-AFTER_S = 300  # for which the hash outlives its session
+AFTER_S = 300  # for which the hash of an indexed session outlives it
 FIELDS = ("lastAccessedTime", "maxInactiveInterval")
 
 # The last bytes of a serialized Long or Integer are its value, big endian.
@@ -37,8 +37,9 @@ for at = 1, #KEYS, 2 do
   end
   if made then
     redis.call('HSET', KEYS[at], 'lastAccessedTime', made)
-    if redis.call('PTTL', KEYS[at]) >= 0 then redis.call('PEXPIRE', KEYS[at], after_ms) end
-    if redis.call('EXISTS', KEYS[at + 1]) == 1 then redis.call('PEXPIRE', KEYS[at + 1], left_ms) end
+    local is_indexed = redis.call('EXISTS', KEYS[at + 1]) == 1
+    if redis.call('PTTL', KEYS[at]) >= 0 then redis.call('PEXPIRE', KEYS[at], is_indexed and after_ms or left_ms) end
+    if is_indexed then redis.call('PEXPIRE', KEYS[at + 1], left_ms) end
     kept = kept + 1
   end
 end
@@ -70,10 +71,8 @@ class SpringHashes:
         redis: ForeignRedis,
         reader: SpringSessions,
         namespace: str,
-        idle_timeout_s: int,
         now_ms: Callable[[], int],
     ) -> None:
-        self.idle_timeout_s = idle_timeout_s
         self.begun: FindBegun | None = reader.begun
         self._redis = redis
         self._reader = reader
@@ -88,19 +87,19 @@ class SpringHashes:
         """By the source's reader."""
         return await self._reader.read_one(cookie)
 
-    async def uses(self, old_ids: Sequence[str]) -> list[int | None]:
+    async def uses(self, old_ids: Sequence[str]) -> list[Seen | None]:
         """`HMGET`."""
         now_ms = self._now_ms()
         replies = await ask(self._redis, [("HMGET", self._prefix + old_id, *FIELDS) for old_id in old_ids])
-        return [_used_ms(used, interval, now_ms) for used, interval in replies]
+        return [_seen(used, interval, now_ms) for used, interval in replies]
 
-    async def keep(self, uses: Mapping[str, int]) -> int:
+    async def keep(self, uses: Mapping[str, Seen]) -> int:
         """A script a piece."""
         commands = []
         for piece in pieces(list(uses.items())):
             words: list[str | bytes | int] = []
-            for _, used_ms in piece:
-                left_ms = max(1, used_ms + self.idle_timeout_s * 1000 - self._now_ms())
+            for _, (used_ms, idle_timeout_s) in piece:
+                left_ms = max(1, used_ms + idle_timeout_s * 1000 - self._now_ms())
                 words += [str(used_ms), used_ms.to_bytes(8, "big"), left_ms, left_ms + AFTER_S * 1000]
             keys = self._keys([old_id for old_id, _ in piece])
             commands.append(("EVAL", KEEP, len(keys), *keys, *words))
@@ -122,12 +121,16 @@ class SpringHashes:
         return [key for each in old_ids for key in (f"{self._prefix}{each}", f"{self._prefix}expires:{each}")]
 
 
-def _used_ms(used: bytes | None, interval: bytes | None, now_ms: int) -> int | None:
+def _seen(used: bytes | None, interval: bytes | None, now_ms: int) -> Seen | None:
     """None: there is no such session, or it is over."""
     if used is None:
         return None
     try:
-        used_ms, interval_s = number_of(used), number_of(interval)
+        seen = Seen(number_of(used), number_of(interval))
     except Unreadable:
-        return now_ms  # it is there; the reader has found it good
-    return None if interval_s == 0 or (interval_s > 0 and used_ms + interval_s * 1000 <= now_ms) else used_ms
+        return Seen(now_ms, 0)  # it is there; the reader has found it good
+    return (
+        None
+        if seen.idle_timeout_s == 0 or seen.is_over(now_ms)
+        else seen._replace(idle_timeout_s=max(0, seen.idle_timeout_s))
+    )

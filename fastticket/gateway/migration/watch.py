@@ -17,12 +17,12 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 from fastticket.core.ticket import decode_session_id
 from fastticket.errors import StoreUnavailable
 from fastticket.gateway.migration.held import Held, HeldSession
-from fastticket.gateway.migration.oldstores import OldStore
+from fastticket.gateway.migration.oldstores import OldStore, Seen
 from fastticket.sessions.ticketcache import TicketCache, checker_of
 from fastticket.stores.contract import Event
 from fastticket.tasks import end
@@ -31,7 +31,7 @@ log = logging.getLogger("fastticket.gateway")
 
 ROUNDS_PER_LEASE = 2
 LATE_MAX = 10_000  # ends that the old stores still have to learn of
-KEPT_PART = 20  # a last use that is younger by a twentieth of the idle timeout is not written back
+KEPT_PART = 20  # a last use that is younger by a twentieth of the session's idle timeout there is not written back
 LAST_WORD_S = 1.0
 TURN = 500  # sessions looked through in one turn of the loop
 
@@ -48,13 +48,11 @@ class Watch:
         self._late: dict[tuple[OldStore, str], None] = {}
         self._stores: list[OldStore] = []
         self._away: set[OldStore] = set()
-        self._writes_back: dict[OldStore, int] = {}  # idle timeout there, s
+        self._writes_back: Set[OldStore] = frozenset()
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, stores: Iterable[OldStore], writes_back: dict[OldStore, int]) -> None:
-        """Begin the rounds. `writes_back`: the old stores whose sessions are kept alive, and their
-        idle timeouts, s.
-        """
+    def start(self, stores: Iterable[OldStore], writes_back: Set[OldStore]) -> None:
+        """Begin the rounds. `writes_back`: the old stores whose sessions are kept alive."""
         self._writes_back = writes_back
         self._stores = list(stores)
         self._task = asyncio.get_running_loop().create_task(self._go_round(), name="fastticket-migration")
@@ -132,18 +130,18 @@ class Watch:
 
     async def _compare(self, store: OldStore, sessions: list[HeldSession]) -> None:
         uses = await store.uses([session.old_id for session in sessions])
-        now_ms, idle_timeout_s = self._cache.now_ms(), self._writes_back.get(store)
-        kept: dict[str, int] = {}
-        for session, seen_ms in zip(sessions, uses, strict=True):
+        now_ms = self._cache.now_ms()
+        kept: dict[str, Seen] = {}
+        for session, seen in zip(sessions, uses, strict=True):
             if self._held.get(session.session_id) is not session:
                 continue  # it has ended meanwhile
-            if seen_ms is None:
+            if seen is None:
                 await self._gone(session, now_ms)
                 continue
-            session.seen_ms = seen_ms
-            used_ms = self._used_ms(session, now_ms)
-            if idle_timeout_s and used_ms - seen_ms > idle_timeout_s * 1000 // KEPT_PART:
-                kept[session.old_id] = used_ms
+            session.seen = seen
+            used_ms, idle_timeout_ms = self._used_ms(session, now_ms), seen.idle_timeout_s * 1000
+            if store in self._writes_back and idle_timeout_ms and used_ms - seen.used_ms > idle_timeout_ms // KEPT_PART:
+                kept[session.old_id] = seen._replace(used_ms=used_ms)
         if kept:
             self._counts[store.source, "written_back"] += await store.keep(kept)
 
@@ -152,8 +150,7 @@ class Watch:
         it alive there, it may only have been idle.
         """
         self._held.drop(session.session_id)
-        idle_timeout_ms = session.store.idle_timeout_s * 1000
-        if session.store not in self._writes_back and session.seen_ms and now_ms - session.seen_ms > idle_timeout_ms:
+        if session.store not in self._writes_back and session.seen and session.seen.is_over(now_ms):
             return
         try:
             await self._cache.revoke(session.session_id, session.principal)

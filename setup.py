@@ -109,6 +109,7 @@ if __name__ == "__main__":  # since Python 3.14 the processes that compile impor
         ext_modules=[
             compiled("dataplane.exchange"),  # the longest first
             compiled("dataplane.minted"),
+            compiled("dataplane.compared"),
             compiled("dataplane.forwarding"),
             compiled("core.ticket", *LIBCRYPTO),
             compiled("core.nearcache", "-lm"),

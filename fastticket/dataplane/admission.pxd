@@ -1,6 +1,6 @@
 # Whether a request may pass.
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from fastticket.core.check cimport Checker
 from fastticket.dataplane.asks cimport AskKind, Question
@@ -25,7 +25,9 @@ cdef class Admission(Exchange):
     cdef void _admit(self, uint32_t index) noexcept nogil
     cdef void _pass(self, uint32_t index) noexcept nogil
     cdef void _go_on(self, uint32_t index) noexcept nogil
-    cdef bint _lacks_old_ticket(self, uint32_t index) noexcept nogil
+    cdef bint _asks_of_old(self, uint32_t index) noexcept nogil
+    cdef void _note_compared(self, uint32_t index) noexcept nogil
+    cdef uint64_t _old_mark(self, uint32_t index) noexcept nogil
     cdef void _forward_now(self, uint32_t index) noexcept nogil
     cdef void _refused(self, uint32_t index, int verdict) noexcept nogil
     cdef bint _is_browser(self, uint32_t index) noexcept nogil

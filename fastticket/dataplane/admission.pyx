@@ -7,7 +7,7 @@ a stream or an upload goes on, its ticket is judged again every VOUCH_MS.
 """
 
 cimport cython
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
 from fastticket.core.compiler cimport is_rare
@@ -15,6 +15,7 @@ from fastticket.core.verdict cimport Verdict
 from fastticket.core.wire cimport FORMAT, SESSION_ID_AT
 from fastticket.dataplane.accesslog cimport NO_KEY
 from fastticket.dataplane.asks cimport AskKind, Question
+from fastticket.dataplane.compared cimport mark_of
 from fastticket.dataplane.conn cimport Conn, Endpoint, Preference, Request, enter
 from fastticket.dataplane.connections cimport Timer
 from fastticket.dataplane.endpoint cimport Front, find_original
@@ -177,20 +178,52 @@ cdef class Admission(Exchange):
 
     cdef inline void _go_on(self, uint32_t index) noexcept nogil:
         """Forward a request that may pass, or tell the gateway that asks about it."""
-        if self.conns[index].request.endpoint:
+        if is_rare(self.routes.table[self.conns[index].request.route].minds_old_cookies, 0) and self._asks_of_old(index):
+            pass
+        elif self.conns[index].request.endpoint:
             self._answer_identity(index)
-        elif is_rare(self.routes.table[self.conns[index].request.route].wants_old_ticket, 0) and self._lacks_old_ticket(index):
-            self._wait_for_verdict(index, AskKind.MINT)
         else:
             self._forward(index)
 
-    cdef bint _lacks_old_ticket(self, uint32_t index) noexcept nogil:
-        """Whether the other system's ticket for this session, which the upstream wants, has to be
-        made first. A request that a token admitted has no session.
+    cdef bint _asks_of_old(self, uint32_t index) noexcept nogil:
+        """Whether the control plane has to be asked first: about another system's cookie beside a
+        ticket, which may be another user's, or for that system's ticket, which the upstream wants.
+        A request that a token admitted has no session.
         """
+        cdef Request *request = &self.conns[index].request
+        cdef uint64_t mark
+        if not request.is_admitted or request.checked.raw[0] != FORMAT:
+            return False
+        mark = self._old_mark(index)
+        if mark and not self.forwarding.compared.has(mark):
+            request.is_admitted = False
+            self.counters.admitted -= 1
+            self._wait_for_verdict(index, AskKind.AUTHENTICATE)
+            return True
+        if not self.routes.table[request.route].wants_old_ticket or request.endpoint \
+                or self.forwarding.minted.find(request.checked.raw + SESSION_ID_AT).size:
+            return False
+        self._wait_for_verdict(index, AskKind.MINT)
+        return True
+
+    cdef void _note_compared(self, uint32_t index) noexcept nogil:
+        """The control plane admits a request, whatever other system's cookies it has."""
         cdef const Request *request = &self.conns[index].request
-        return request.is_admitted and request.checked.raw[0] == FORMAT \
-            and self.forwarding.minted.find(request.checked.raw + SESSION_ID_AT).size == 0
+        cdef uint64_t mark
+        if is_rare(self.routes.table[request.route].minds_old_cookies, 0) and request.checked.raw[0] == FORMAT:
+            mark = self._old_mark(index)
+            if mark:
+                self.forwarding.compared.put(mark)
+
+    cdef uint64_t _old_mark(self, uint32_t index) noexcept nogil:
+        """Of a request's session and its cookies of other systems; 0: it has none of them."""
+        cdef const Conn *c = &self.conns[index]
+        if self.forwarding.old_cookie_count == 0:
+            return 0
+        self._read_again(index)
+        return mark_of(
+            c.held, &self.head, self.forwarding.old_cookies, self.forwarding.old_cookie_count,
+            c.request.checked.raw + SESSION_ID_AT, self.now_ms)
 
     cdef void _forward_now(self, uint32_t index) noexcept nogil:
         """Forward a request that was pending. Whether it is admitted may have changed meanwhile: it

@@ -579,6 +579,7 @@ cdef class Dialogue(Admission):
             self._ask(index, <AskKind>c.request.asked, Span(0, 0))      # until the deadline of the first time
             return
         if told.order == Order.ADMIT:
+            self._note_compared(index)
             self._admit(index)
         elif told.order == Order.EXCHANGED:
             self._exchanged(index, told)
@@ -624,6 +625,7 @@ cdef class Dialogue(Admission):
         memcpy(c.request.checked.raw, told.first.at, told.first.size)
         if told.second.size:
             c.request.doubt = _doubt(&told.second, &NOTHING)
+        self._note_compared(index)
         self._admit(index)
 
     cdef void _has_minted(self, uint32_t index, const Told *told) noexcept nogil:

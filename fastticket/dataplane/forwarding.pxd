@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from fastticket.core.check cimport Checker
 from fastticket.dataplane.clients cimport Networks
+from fastticket.dataplane.compared cimport ComparedCookies
 from fastticket.dataplane.conn cimport Client, Request
 from fastticket.dataplane.fieldnames cimport Names
 from fastticket.dataplane.http1 cimport Field, Framing, Head
@@ -28,6 +29,7 @@ cdef class Forwarding:
     cdef Text cookie
     cdef Text[OLD_COOKIES_MAX] old_cookies      # of other systems, which are exchanged
     cdef uint32_t old_cookie_count
+    cdef ComparedCookies compared       # None where there are none
     cdef Text minted_cookie             # in which an upstream gets another system's ticket
     cdef readonly MintedTickets minted
     cdef Text identity_field            # with ": "

@@ -140,6 +140,7 @@ cdef class Forwarding:
         self.minted = MintedTickets()
         self.minted_cookie = _text(self.texts[9])
         self.old_cookie_count = len(old_cookies)
+        self.compared = ComparedCookies() if old_cookies else None
         if self.old_cookie_count > OLD_COOKIES_MAX:
             raise ValueError(f"at most {OLD_COOKIES_MAX} cookies of other systems")
         for i in range(self.old_cookie_count):

@@ -32,6 +32,7 @@ cdef struct Route:
     bint is_strong              # the store is asked, whatever the near cache says
     bint has_exemption          # the control plane may exempt paths from needing a ticket
     bint wants_old_ticket       # the upstream reads its user from another system's ticket
+    bint minds_old_cookies      # a request with one, or for an upstream with `wants_old_ticket`, is not like the others
     bint is_endpoint            # the gateway answers: 204 with the identity; there is no upstream
     uint16_t group
     uint8_t waits               # the number of a set of timeouts, from `Proxy.add_waits`

@@ -38,6 +38,7 @@ class Routes:
         is_strong: bool = False,
         has_exemption: bool = False,
         wants_old_ticket: bool = False,
+        compares_old: bool = False,
         waits: int = 0,
         request_fields: Iterable[tuple[str, str]] = (),
         response_fields: Iterable[tuple[str, str]] = (),
@@ -50,9 +51,10 @@ class Routes:
         `first`: it is tried before the routes of any host, and is for every host. `auth`: none,
         optional, required. `group`: the upstream; None: the gateway answers itself, 204 with the
         identity field for a good ticket, else 401 or 503, and `auth` is required.
-        `wants_old_ticket`: the upstream gets a ticket of another system. `waits`: a number from
-        `Proxy.add_waits`. `request_fields` and `response_fields` replace fields of the same names.
-        ValueError: there are too many routes, one is too long, or out of order.
+        `wants_old_ticket`: the upstream gets a ticket of another system. `compares_old`: another
+        system's cookie beside a ticket is looked at (of a Forwarding with `old_cookies`). `waits`:
+        a number from `Proxy.add_waits`. `request_fields` and `response_fields` replace fields of
+        the same names. ValueError: there are too many routes, one is too long, or out of order.
         """
 
 def with_head(methods: Collection[str]) -> list[str]:

@@ -36,7 +36,7 @@ cdef class Routes:
 
     def add(
         self, path, auth="required", group=0, *, host="", touches=True, logs_in=False, is_strong=False, has_exemption=False,
-        wants_old_ticket=False, waits=0, request_fields=(), response_fields=(), methods=(), first=False,
+        wants_old_ticket=False, compares_old=False, waits=0, request_fields=(), response_fields=(), methods=(), first=False,
     ):
         cdef Route *route = &self.table[self.count]
         cdef bytes prefix = path.encode("ascii")
@@ -62,6 +62,7 @@ cdef class Routes:
         route.is_strong = is_strong
         route.has_exemption = has_exemption
         route.wants_old_ticket = wants_old_ticket
+        route.minds_old_cookies = wants_old_ticket or compares_old
         route.is_endpoint = group is None
         route.group = group or 0
         route.waits = waits

@@ -199,9 +199,27 @@ class Answers:
             log.exception("a session could not be loaded")
             self._proxy.refuse(ask.handle, Verdict.STORE_UNAVAILABLE)
         else:
-            if self._exchange and ask.cookies:
-                self._exchange.note(ask.tickets, ask.cookies.decode("latin-1"))
-            self._proxy.admit(ask.handle)
+            if self._exchange and ask.cookies and await self._is_somebody_else(ask):
+                self._proxy.refuse(ask.handle, Verdict.REVOKED)  # and then the cookie is exchanged
+            else:
+                self._proxy.admit(ask.handle)
+
+    async def _is_somebody_else(self, ask: Ask) -> bool:
+        """Whether a good ticket came with a cookie of another user's session at another system,
+        which that has set without us. Then our session is over: the client is who it is there.
+        """
+        assert self._exchange  # noqa: S101 -- for mypy
+        cookies = ask.cookies.decode("latin-1")
+        try:
+            self._exchange.note(ask.tickets, cookies)
+            if not await self._exchange.other_user(ask.tickets, cookies):
+                return False
+            await self._end_sessions(ask)
+        except Exception as error:
+            if not isinstance(error, FastticketError):
+                log.exception("another system's cookie could not be compared")
+            return False
+        return True
 
     async def _authenticate_latest(self, ask: Ask) -> None:
         """For a request that asks when its session ends: other gateways may have moved the
@@ -331,12 +349,14 @@ class Answers:
             suits=lambda ticket: self._proxy.upstreams.suits(ask.server, ticket),
         )
         await self._end_sessions(ask)
+        await self._end_brought(ask, principal)
         self.session_changes["login"] += 1
         self._warn_about_http(ask.where)
         return self._set(ticket, ask.where, self._config.ticket.remember_lifetime_s if remember else None)
 
     async def _log_out(self, ask: Ask) -> bytes:
         await self._end_sessions(ask)
+        await self._end_brought(ask)
         self.session_changes["logout"] += 1
         return self._clear(ask.where)
 
@@ -345,6 +365,7 @@ class Answers:
             with contextlib.suppress(TicketRefused):
                 principal = (await self._cache.authenticate(ticket, touch=False)).principal
                 await self._cache.logout_everywhere(principal)
+        await self._end_brought(ask)
         self.session_changes["logout_everywhere"] += 1
         return self._clear(ask.where)
 
@@ -360,11 +381,11 @@ class Answers:
         return self._set(ticket, ask.where, self._cache.remembered_s(ticket))
 
     async def _end_superseded(self, ask: Ask) -> bytes:
-        """The upstream sets the cookie that the client's ticket was exchanged for: with another
-        session of the other system, or none, the one here is over.
+        """The upstream sets another system's cookie: if the client is somebody else there now, or
+        nobody, the session here is over.
         """
         words = (ask.cookies.decode("latin-1"), ask.principal.decode("latin-1"))
-        is_over = self._exchange and self._exchange.superseded(ask.tickets, *words)
+        is_over = self._exchange and await self._exchange.superseded(ask.tickets, *words)
         if not is_over:
             return b""
         await self._end_sessions(ask)
@@ -379,6 +400,11 @@ class Answers:
                 await self._cache.logout(ticket)
             if self._exchange:
                 await self._exchange.end(ticket, ask.cookies.decode("latin-1"))
+
+    async def _end_brought(self, ask: Ask, principal: str = "") -> None:
+        """End at another system what a client that logs in or out has brought of it."""
+        if self._exchange and ask.cookies:
+            await self._exchange.end_brought(ask.cookies.decode("latin-1"), but_of=principal)
 
     # --- cookies
 

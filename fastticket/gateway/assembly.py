@@ -152,6 +152,7 @@ def add_routes(planes: Sequence[Proxy], config: Config, groups: Mapping[str, int
             is_strong=route.consistency == "strong",
             has_exemption=bool(route.exempt),
             wants_old_ticket=route in config.route and bool(config.upstream_of(route).linkis_ticket),
+            compares_old=bool(config.migration),
             waits=waits,
             request_fields=route.request_headers.items(),
             response_fields=route.response_headers.items(),

@@ -2,9 +2,11 @@
 
     ticket_for   the ticket of a request that brings such a cookie
     note         a request came with both: now this gateway knows what its session was, too
+    other_user   a request came with both: is the cookie's session another user's?
     end          a session ends here: so does the old one
+    end_brought  a client logs in or out here: what it has brought of other users ends, too
     mint         an upstream reads its user from a ticket of Linkis': the session has one
-    superseded   the upstream sets such a cookie: is that another session there?
+    superseded   the upstream sets such a cookie: is the client somebody else there now?
 
 Bounds: at most EXCHANGES_MAX wait, at most AT_ONCE ask the old stores at the same time, requests
 with one cookie wait for one exchange, and a refusal is remembered for REFUSAL_S, the latest
@@ -209,7 +211,7 @@ class Exchange:
             if not old_id:
                 continue
             is_one_of_none = False
-            if self._rotations.continues(verified.session_id, derive_session_id(migration.store.source, old_id)):
+            if self._is_of(verified, migration.store, old_id):
                 self._hold(migration.store, old_id, ticket, verified)
                 return True
         return is_one_of_none
@@ -279,29 +281,99 @@ class Exchange:
             self.counts[session.store.source, "ended_here"] += 1
             await self._watch.end(session.store, session.old_id)
 
-    def superseded(self, ticket: str, cookies: str, set_cookie: str) -> bool:
-        """Whether a response makes another old session of the one that a ticket of ours was
-        exchanged for, or ends it. `cookies`: what the request has brought.
+    async def end_brought(self, cookies: str, but_of: str = "") -> None:
+        """A client has logged in or out here: the old sessions that its cookies name end, but those
+        of the user `but_of`, and those in which nobody is logged in. Raises nothing.
+        """
+        for migration, value in self._brought(cookies):
+            store = migration.store
+            old_id = store.identify(value) if value else ""
+            if old_id:
+                try:
+                    moved = await self._read(store, value)
+                except StoreUnavailable:  # whoever it is
+                    await self._watch.end(store, old_id)
+                else:
+                    if isinstance(moved, MovedSession) and moved.principal != but_of:
+                        self.counts[store.source, "ended_here"] += 1
+                        await self._watch.end(store, old_id)
+
+    async def other_user(self, ticket: str, cookies: str) -> bool:
+        """Whether a request with a good ticket has come with the cookie of a session that goes on
+        at the other system, and is of another user. That one was exchanged then. False, where the
+        old store is away.
+        """
+        verified = self._shards.keys.verify(ticket, self._cache.now_ms())
+        named = [
+            (each.store, each.store.identify(value) if value else "", value) for each, value in self._brought(cookies)
+        ]
+        if not isinstance(verified, Ticket) or any(self._is_of(verified, *each[:2]) for each in named):
+            return False
+        for store, old_id, value in named:
+            if old_id:
+                with contextlib.suppress(StoreUnavailable):
+                    moved = await self._read(store, value)
+                    is_other = isinstance(moved, MovedSession) and moved.principal != verified.principal
+                    if is_other and await self._exchange(store, old_id, value):
+                        return True
+        return False
+
+    def _is_of(self, verified: Ticket, store: OldStore, old_id: str) -> bool:
+        """Whether an old session is what the session of a ticket was."""
+        held = self._held.get(verified.session_id)
+        if held and (held.store, held.old_id) == (store, old_id):
+            return True
+        return bool(old_id) and self._rotations.continues(verified.session_id, derive_session_id(store.source, old_id))
+
+    async def superseded(self, ticket: str, cookies: str, set_cookie: str) -> bool:
+        """Whether a response makes the client somebody else at the old system, or logs it out
+        there. `cookies`: what the request has brought.
         """
         self.note(ticket, cookies)
         verified = self._shards.keys.verify(ticket, self._cache.now_ms())
-        session = self._held.get(verified.session_id) if isinstance(verified, Ticket) else None
-        if not session:
-            return False
+        held = self._held.get(verified.session_id) if isinstance(verified, Ticket) else None
         for migration in self._migrations:
             values = cookies_named(migration.cookie, set_cookie.partition(";")[0])
-            if migration.store is session.store and values:
-                return migration.store.identify(values[0]) != session.old_id
+            if values and held and held.store is migration.store:
+                return migration.store.identify(values[0]) != held.old_id
+            if values and isinstance(verified, Ticket) and self._counts_today(migration):
+                return await self._is_other_login(migration, values[0], verified.principal, cookies)
         return False
+
+    async def _is_other_login(self, migration: Migration, value: str, principal: str, cookies: str) -> bool:
+        """Of a session that began here. A session there in which nobody is logged in, or the same
+        user, goes well with it; that a cookie is deleted counts if the client has brought it.
+        """
+        try:
+            moved = await self._read(migration.store, value) if migration.store.identify(value) else None
+        except StoreUnavailable:
+            return True  # who it is cannot be told
+        if isinstance(moved, MovedSession):
+            return moved.principal != principal
+        is_anonymous = moved is not None and moved.why == "anonymous"
+        return not is_anonymous and any(brought is migration for brought, _ in self._brought(cookies))
+
+    async def _read(self, store: OldStore, cookie: str) -> MovedSession | Skipped:
+        """The session of a cookie, if its store has not failed a moment ago. StoreUnavailable."""
+        if self._is_away(store):
+            raise StoreUnavailable(f"[[migration]] {store.source}: the old store is away; try again")
+        try:
+            return await store.read(cookie)
+        except StoreUnavailable:
+            self._away_until_s[store] = asyncio.get_running_loop().time() + AWAY_S
+            raise
+
+    def _counts_today(self, migration: Migration) -> bool:
+        today = datetime.datetime.fromtimestamp(self._cache.now_ms() / 1000, datetime.UTC).date()
+        return today <= migration.until
 
     def _brought(self, cookies: str) -> Iterator[tuple[Migration, str]]:
         """The cookies of a request that are exchanged now; the value is empty if it cannot be one:
         too long, or there are several.
         """
-        today = datetime.datetime.fromtimestamp(self._cache.now_ms() / 1000, datetime.UTC).date()
         for migration in self._migrations:
             values = set(cookies_named(migration.cookie, cookies)) - {""}
-            if values and today <= migration.until:
+            if values and self._counts_today(migration):
                 value = values.pop()
                 yield migration, value if not values and len(value) <= COOKIE_CHARS_MAX else ""
 
@@ -354,13 +426,7 @@ class Exchange:
                 flight.cancel()
 
     async def _ask(self, store: OldStore, old_id: str, cookie: str) -> Outcome:
-        if self._is_away(store):  # since this one waits
-            raise StoreUnavailable(f"[[migration]] {store.source}: the old store is away; try again")
-        try:
-            moved = await store.read(cookie)
-        except StoreUnavailable:
-            self._away_until_s[store] = asyncio.get_running_loop().time() + AWAY_S
-            raise
+        moved = await self._read(store, cookie)
         if isinstance(moved, Skipped):
             return self._refuse(store, old_id, VERDICTS.get(moved.why, Verdict.MALFORMED), moved.why)
         wanted = to_restored(self._as_ours(moved), self._shards.fleet.flush_interval_ms)

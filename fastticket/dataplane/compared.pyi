@@ -1,0 +1,2 @@
+class ComparedCookies:
+    """Which cookies of another system came with which session. MemoryError."""

@@ -49,7 +49,8 @@ cdef uint64_t mark_of(
     cdef int i
     memcpy(words, session, 16)
     # Each session has minutes of its own: else all would be asked about at once.
-    mark = mix(words[0] ^ mix(words[1] ^ <uint64_t>(now_ms + <int64_t>(words[0] & ((1 << COMPARED_FOR_BITS) - 1))) >> COMPARED_FOR_BITS))
+    mark = <uint64_t>now_ms + (words[0] & ((1 << COMPARED_FOR_BITS) - 1))
+    mark = mix(words[0] ^ mix(words[1] ^ mark >> COMPARED_FOR_BITS))
     for i in range(head.known_count):
         field = &head.fields[head.known[i]]
         for number in range(count if field.kind == Kind.COOKIE else 0):

@@ -204,7 +204,7 @@ class MigrationSettings:
     prefix: str = ""  #: of the old store's keys, of Linkis' tickets; "": the source's usual one
     user_suffix: str = ""  #: that Linkis adds to names in tickets
     principal_attributes: list[str] = field(default_factory=list)  #: where a session has its user; []: the usual ones
-    idle_timeout_s: int = 0  #: at the old system; 0: as [ticket]
+    idle_timeout_s: int = 0  #: at the old system; 0: it is not known; of Linkis as [ticket]
     write_back: bool = True
 
 

@@ -1,2 +1,5 @@
+from typing import final
+
+@final
 class ComparedCookies:
-    """Which cookies of another system came with which session. MemoryError."""
+    """Which cookies of another system have come with which session. MemoryError."""

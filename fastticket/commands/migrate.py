@@ -18,7 +18,7 @@ from fastticket.commands import terminal
 from fastticket.commands.moving import add_rate
 from fastticket.commands.options import add_json, add_store, store_config_of
 from fastticket.commands.progress import progress
-from fastticket.commands.store import opened
+from fastticket.commands.store import opened, to_try
 from fastticket.errors import ConfigError
 from fastticket.gateway.settings import Config, TicketSettings
 from fastticket.moving import report
@@ -233,7 +233,7 @@ async def _import(name: str, source: Source, config: Config, options: argparse.N
         about = f"{name} of {place} into {without_password(config.store.url)}"
         journal = Journal(options.progress or Path(f"migrate-{name}.progress"), about)
     try:
-        async with opened(config, creates=True) as store:
+        async with to_try(config) if options.dry_run else opened(config, creates=True) as store:
             with progress("migrate", "sessions") as advance:
                 return await import_sessions(
                     store,

@@ -13,7 +13,7 @@ from typing import Any
 from fastticket.commands import terminal
 from fastticket.commands.options import add_store, store_config_of
 from fastticket.commands.progress import progress
-from fastticket.commands.store import opened
+from fastticket.commands.store import opened, to_look, to_try
 from fastticket.errors import ConfigError
 from fastticket.gateway.settings import Config
 from fastticket.moving import dump
@@ -78,7 +78,7 @@ def _run_export(options: argparse.Namespace) -> int:
 async def _export(config: Config, options: argparse.Namespace) -> int:
     secret = read_secret(options.key_file) if options.key_file else None
     source = without_password(config.store.url)
-    async with opened(config) as store:
+    async with to_look(config) as store:
         with progress("export", "sessions", await store.count()) as advance:
             exported = await export_sessions(
                 store, source, options.file, secret=secret, rate_per_s=options.rate, advance=advance
@@ -103,7 +103,7 @@ async def _import(config: Config, options: argparse.Namespace) -> int:
         path = options.progress or options.file.with_name(f"{options.file.name}.progress")
         journal = Journal(path, f"export {summary.dump} into {without_password(config.store.url)}")
     try:
-        async with opened(config, creates=True) as store:
+        async with to_try(config) if options.dry_run else opened(config, creates=True) as store:
             with progress("import", "sessions", summary.sessions) as advance:
                 imported = await import_sessions(
                     store,
@@ -131,7 +131,7 @@ def _run_copy(options: argparse.Namespace) -> int:
 
 
 async def _copy(truth_config: Config, mirror_config: Config, options: argparse.Namespace) -> int:
-    async with opened(truth_config) as truth, opened(mirror_config, creates=True) as mirror:
+    async with to_look(truth_config) as truth, opened(mirror_config, creates=True) as mirror:
         with progress("copy", "sessions", await truth.count()) as advance:
             copied = await copy_store(truth, mirror, rate_per_s=options.rate, advance=advance)
     if options.json:

@@ -62,8 +62,8 @@ SESSION = members(
         "id": SESSION_ID,
         "principal": TEXT,
         "created": TIME,
-        "idle_deadline": TIME,
-        "absolute_deadline": TIME,
+        "idle_deadline": or_null(TIME, "null: none"),
+        "absolute_deadline": or_null(TIME, "null: none"),
         "details": map_of(TEXT),
     }
 )
@@ -140,8 +140,8 @@ SCHEMAS: Mapping[str, tuple[str, Schema]] = {
                     **one_of("lives", "ended", "unknown"),
                     "description": "only if a store was named; unknown: it did not answer",
                 },
-                "idle_deadline": {**TIME, "description": "of a session that lives"},
-                "absolute_deadline": {**TIME, "description": "of a session that lives"},
+                "idle_deadline": or_null(TIME, "of a session that lives; null: none"),
+                "absolute_deadline": or_null(TIME, "of a session that lives; null: none"),
                 "end": or_null(members(END), "of a session that ended; null: the store's log says nothing of it"),
             },
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import signal
 import sys
 import time
@@ -15,11 +16,12 @@ from typing import Any
 from fastticket.commands import terminal
 from fastticket.commands.progress import progress
 from fastticket.core.ticket import SESSION_ID_TEXT_CHARS, Keyring, Ticket
-from fastticket.errors import ConfigError, TicketRefused
+from fastticket.errors import ConfigError, StoreUnavailable, TicketRefused
 from fastticket.gateway.settings import Config
 from fastticket.sessions.events import LOST, LogFollower, Place, Read
 from fastticket.stores import without_password
-from fastticket.stores.contract import Event, Store, StoredSession, is_canary
+from fastticket.stores.contract import NEVER_MS, Event, Store, StoredSession, is_canary
+from fastticket.stores.looking import open_to_look
 
 FOLLOW_INTERVAL_S = 0.5
 HISTORY_MAX = 1000  # of each shard
@@ -33,20 +35,40 @@ async def opened(config: Config, *, creates: bool = False) -> AsyncIterator[Stor
     Prints which store is asked: "no such session" is true of that one only.
     """
     store = config.open_store(creates=creates)
-    shown = without_password(config.store.url)
     try:
         await store.open()
-        print(f"fastticket: asking {shown}", file=sys.stderr)
+        _say_which(config)
         yield store
     finally:
         await store.aclose()
+
+
+def to_look(config: Config) -> contextlib.AbstractAsyncContextManager[Store]:
+    """As `opened`, for what only reads: without the store's mirror, which has to answer nothing."""
+    return opened(dataclasses.replace(config, store=dataclasses.replace(config.store, mirror_url="")))
+
+
+@contextlib.asynccontextmanager
+async def to_try(config: Config) -> AsyncIterator[Store]:
+    """As `to_look`, for a dry run: a store that is not there yet is as one without sessions."""
+    truth = dataclasses.replace(config, store=dataclasses.replace(config.store, mirror_url=""))
+    store = await open_to_look(lambda creates: truth.open_store(creates=creates))
+    try:
+        _say_which(config)
+        yield store
+    finally:
+        await store.aclose()
+
+
+def _say_which(config: Config) -> None:
+    print(f"fastticket: asking {without_password(config.store.url)}", file=sys.stderr)
 
 
 async def list_sessions(config: Config, options: argparse.Namespace) -> int:
     """Print live sessions: a principal's, the one with the earliest idle deadline first, or all, in
     no order. With --count, how many.
     """
-    async with opened(config) as store:
+    async with to_look(config) as store:
         if options.count:
             _print_count(await store.count() if options.all else len(await store.sessions(options.user)), options.json)
         elif options.all:
@@ -96,7 +118,7 @@ async def _print_all(store: Store, as_json: bool) -> None:
 
 def _deadlines(session: StoredSession) -> str:
     values = session_values(session)
-    return f"idle at {values['idle_deadline']}  ends at {values['absolute_deadline']}"
+    return f"idle at {values['idle_deadline'] or 'no time'}  ends at {values['absolute_deadline'] or 'no time'}"
 
 
 async def revoke(config: Config, options: argparse.Namespace) -> int:
@@ -139,13 +161,23 @@ async def print_events(config: Config, follow: bool, as_json: bool) -> int:
     """Print the lifecycle log, as far as the store has it; with `follow`, go on with what comes,
     until SIGINT or SIGTERM.
     """
-    async with opened(config) as store:
-        histories = [await store.history(shard, HISTORY_MAX) for shard in range(store.shards)]
-        _print_events([event for history in histories for event in history], as_json)
+    async with to_look(config) as store:
+        follower = LogFollower(store, {})
+        await _print_begun(store, follower, as_json)
         if follow:
-            places = {shard: Place(history[-1].position) for shard, history in enumerate(histories) if history}
-            await _follow(store, LogFollower(store, places), as_json)
+            await _follow(store, follower, as_json)
     return 0
+
+
+async def _print_begun(store: Store, follower: LogFollower, as_json: bool) -> None:
+    """What is in the logs that were empty until now, or were not looked into yet. A follower would
+    begin an empty log with an entry of its own, and who looks writes nothing.
+    """
+    unread = [shard for shard in range(store.shards) if shard not in follower.places]
+    histories = await asyncio.gather(*(store.history(shard, HISTORY_MAX) for shard in unread))
+    found = {shard: history for shard, history in zip(unread, histories, strict=True) if history}
+    follower.places |= {shard: Place(history[-1].position) for shard, history in found.items()}
+    _print_events([event for history in found.values() for event in history], as_json)
 
 
 async def _follow(store: Store, follower: LogFollower, as_json: bool) -> None:
@@ -159,15 +191,17 @@ async def _follow(store: Store, follower: LogFollower, as_json: bool) -> None:
         asyncio.get_running_loop().add_signal_handler(number, end)
     store.on_doorbell(lambda _, changed: None if changed else ring.set())  # changes are many: they can wait
     while not stop.is_set():
-        await _print_news(follower, as_json)
+        await _print_news(store, follower, as_json)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(ring.wait(), FOLLOW_INTERVAL_S)
         ring.clear()
 
 
-async def _print_news(follower: LogFollower, as_json: bool) -> None:
+async def _print_news(store: Store, follower: LogFollower, as_json: bool) -> None:
     """What has come since the last time, page by page."""
-    has_more = await follower.find_ends() or bool(follower.places)
+    with contextlib.suppress(StoreUnavailable):  # which `failed` says, too
+        await _print_begun(store, follower, as_json)
+    has_more = bool(follower.places)
     while has_more:
         reads: deque[Read] = deque()
         has_more = await follower.look(reads)
@@ -206,10 +240,15 @@ def session_values(session: StoredSession) -> Mapping[str, Any]:
         "id": session.id,
         "principal": session.principal,
         "created": iso(session.created_ms),
-        "idle_deadline": iso(session.idle_deadline_ms),
-        "absolute_deadline": iso(session.absolute_deadline_ms),
+        "idle_deadline": iso_deadline(session.idle_deadline_ms),
+        "absolute_deadline": iso_deadline(session.absolute_deadline_ms),
         "details": dict(session.details),
     }
+
+
+def iso_deadline(at_ms: int) -> str | None:
+    """As `iso`; None: it never comes."""
+    return iso(at_ms) if at_ms < NEVER_MS else None
 
 
 def iso(at_ms: int) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from fastticket import Keyring, Ticket
 from fastticket.commands import terminal
 from fastticket.commands.options import config_of, names_store, store_config_of
-from fastticket.commands.store import HISTORY_MAX, event_values, iso, opened, session_values
+from fastticket.commands.store import HISTORY_MAX, event_values, iso, session_values, to_look
 from fastticket.errors import ConfigError, StoreUnavailable
 from fastticket.gateway.assembly import make_cache
 from fastticket.gateway.exitcodes import FAILED
@@ -75,7 +75,7 @@ async def _session_of(config: Config, ticket: Ticket) -> Mapping[str, Any]:
     ticket can be read without it.
     """
     try:
-        async with opened(config) as store:
+        async with to_look(config) as store:
             for session in await store.sessions(ticket.principal):
                 if session.id == ticket.session_id:
                     shown = session_values(session)

@@ -210,14 +210,16 @@ async def all_bars(store: Store) -> AsyncIterator[Bar]:
 
 
 async def deadlines_of(store: Store, keys: Sequence[tuple[str, str]]) -> list[int | None]:
-    """The idle deadlines of sessions (id, principal), as `Reply.deadlines_ms` has them.
-    StoreUnavailable.
+    """The idle deadlines of sessions (id, principal), as `Reply.deadlines_ms` has them. Nothing is
+    written. StoreUnavailable.
     """
     wanted: dict[int, list[tuple[str, str]]] = {}
     for each in keys:
         wanted.setdefault(shard_of(each[1], store.shards), []).append(each)
     found: dict[tuple[str, str], int | None] = {}
-    replies = await store.exchange({shard: Request(None, wanted=asked) for shard, asked in wanted.items()})
+    replies = await store.exchange(
+        {shard: Request(None, wanted=asked, only_looks=True) for shard, asked in wanted.items()}
+    )
     for shard, reply in replies.items():
         if isinstance(reply, StoreUnavailable):
             raise reply

@@ -142,6 +142,8 @@ class Request(NamedTuple):
     since: Position | None  #: the last known position; None: from now on
     touches: Touches = NO_TOUCHES
     wanted: Sequence[tuple[str, str]] = ()  #: (session id, principal)
+    #: Nobody goes on from here: the log is not read, and an empty one is not begun. Nothing is written.
+    only_looks: bool = False
 
 
 class Reply(NamedTuple):

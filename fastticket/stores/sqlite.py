@@ -385,7 +385,7 @@ class SQLiteStore:
             self._check_meta(db)
             rows = [db.execute("SELECT value FROM meta WHERE key = ?", (name,)).fetchone() for name in fleet._fields]
             for name, mine, row in zip(fleet._fields, fleet, rows, strict=True):
-                if row is None or row[0] < mine:
+                if mine > (row[0] if row else 0):
                     db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, mine))
             return None if None in rows else Fleet(*(row[0] for row in rows))
 

@@ -2,8 +2,8 @@
 -- Write touches, then read the log's tail, then deadlines, of one shard in one atomic step.
 --
 -- KEYS  live, log
--- ARGV  last known entry (empty: none), how many members are wanted, these members,
---       then score and member of each touch
+-- ARGV  last known entry (empty: none; -: the log is not asked for), how many members are wanted,
+--       these members, then score and member of each touch
 -- ->    { the log's last entry, lost, entries after the known one,
 --         deadlines (false: no such member; -1: it was ended in the last minutes) }
 --
@@ -36,7 +36,9 @@ local function newest(count)
 end
 
 local last, lost, entries = since, 0, {}
-if since == '' then
+if since == '-' then
+  last = '0-0'
+elseif since == '' then
   last = newest(1)
 else
   entries = redis.call('XRANGE', log, since, '+', 'COUNT', BEHIND_MAX + 1)

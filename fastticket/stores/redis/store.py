@@ -97,6 +97,7 @@ from fastticket.tasks import end
 RESTORED_AT_ONCE = 200  # sessions in one script, which holds up all other commands
 BARS_AT_ONCE = 500
 RESTORED_BYTES = 1_000_000  # their attributes, if they are more than one session's
+ONLY_LOOKS = "-"  # exchange.lua, in the place of the last known entry
 DATA_LOST = 2  # exchange.lua: the log is too short to have been trimmed, so the server has lost data
 
 
@@ -524,7 +525,8 @@ class RedisStore:
 
 def _exchange_call(shard: int, request: Request) -> ScriptCall:
     touches = request.touches
-    arguments: list[str | int | Packed] = [position_text(request.since), len(request.wanted)]
+    since = ONLY_LOOKS if request.only_looks else position_text(request.since)
+    arguments: list[str | int | Packed] = [since, len(request.wanted)]
     arguments += [f"{session_id}.{principal}" for session_id, principal in request.wanted]
     if touches:
         arguments.append(Packed(2 * len(touches), touches.packed))

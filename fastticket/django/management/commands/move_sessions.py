@@ -21,6 +21,8 @@ from fastticket.moving.journal import Journal
 from fastticket.moving.record import MovedSession, Skipped
 from fastticket.moving.report import told, values
 from fastticket.stores import open_store, without_password
+from fastticket.stores.contract import Store
+from fastticket.stores.looking import open_to_look
 
 DEFAULT_PROGRESS = Path("move_sessions.progress")
 
@@ -59,20 +61,25 @@ class Command(BaseCommand):
 async def _move(old: OldSessions, engine: str, options: dict[str, Any]) -> Imported:
     """StoreUnavailable, ConfigError."""
     said = fastticket_settings()["store"]
-    store = open_store(said) if isinstance(said, str) else said
-    journal = None
+    if options["dry_run"]:
+        store = await open_to_look(lambda creates: _store(said, creates=creates))
+        try:
+            return await import_sessions(store, _records(old), rate_per_s=options["rate"], is_dry_run=True)
+        finally:
+            await store.aclose()
+    store, name = _store(said, creates=True), without_password(said) if isinstance(said, str) else "a store"
+    journal = Journal(options["progress"], f"{engine} into {name}")
     try:
-        if not options["dry_run"]:
-            name = without_password(said) if isinstance(said, str) else "a store"
-            journal = Journal(options["progress"], f"{engine} into {name}")
         await store.open()
-        return await import_sessions(
-            store, _records(old), journal=journal, rate_per_s=options["rate"], is_dry_run=options["dry_run"]
-        )
+        return await import_sessions(store, _records(old), journal=journal, rate_per_s=options["rate"])
     finally:
         await store.aclose()
-        if journal:
-            journal.close()
+        journal.close()
+
+
+def _store(said: str | Store, *, creates: bool) -> Store:
+    """ConfigError."""
+    return open_store(said, creates=creates) if isinstance(said, str) else said
 
 
 async def _records(old: OldSessions) -> AsyncIterator[MovedSession | Skipped]:

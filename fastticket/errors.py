@@ -44,8 +44,9 @@ class Verdict(enum.Enum):
     REVOKED if the store's log or this process says that it was ended; UNKNOWN_SESSION if the store
     has no such session and no end of it is remembered, because it ended long ago, or never began
     and somebody else has the key. MISSING, AMBIGUOUS (the request has several tickets), BAD_TOKEN
-    (a program's token, in the place of a ticket) and STORE_UNAVAILABLE come from a gateway. All of
-    these are refusals. MISS and REFRESH are none: the store has to be asked first.
+    (a program's token, in the place of a ticket), STORE_UNAVAILABLE and OLD_STORE_UNAVAILABLE (that
+    of another system, whose sessions go on here) come from a gateway. All of these are refusals.
+    MISS and REFRESH are none: the store has to be asked first.
 
     C code has the names in the same order, and so the same numbers (`core/verdict.pxd`).
     """
@@ -63,6 +64,7 @@ class Verdict(enum.Enum):
     STORE_UNAVAILABLE = 11
     UNKNOWN_SESSION = 12
     BAD_TOKEN = 13
+    OLD_STORE_UNAVAILABLE = 14
 
     def __bool__(self) -> Literal[False]:
         return False
@@ -103,6 +105,12 @@ class StoreUnavailable(FastticketError):  # noqa: N818 -- the field's word for i
 
     reason = "store_unavailable"
     status = 503
+
+
+class OldStoreUnavailable(StoreUnavailable):
+    """As StoreUnavailable, of another system's store, whose sessions go on here."""
+
+    reason = "old_store_unavailable"
 
 
 class StoreBusy(StoreUnavailable):

@@ -20,7 +20,7 @@ SERVER = {"group": "app", "server": "127.0.0.1:9001", "state": "up", "active": 0
 def _families() -> Iterator[Metric]:
     """Those of a gateway that has done a bit of everything, so that each has its labels."""
     note = {"now": dict.fromkeys(GAUGES, 0), "store": {"127.0.0.1:6379": ["closed"]}, "upstreams": [SERVER], "at_s": 0}
-    note |= {"canary_heard_s": 0, "sessions_living": 0}
+    note |= {"canary_heard_s": 0, "sessions_living": 0, "old_stores_away": {"linkis": False}}
     note["mirroring"] = {"touches_waiting": 0, "changes_waiting": 0, "trouble": ""}
     histogram = {"buckets": [(None, 1)], "sum": 1}
     counted = {"key_uses": {"1": 1}, "answers": {"2xx": 1}, "store_calls": {"exchange": histogram}}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fastticket.commands import terminal
 from fastticket.commands.moving import add_rate
-from fastticket.commands.options import add_json, add_store, store_config_of
+from fastticket.commands.options import add_json, add_store, config_of, store_config_of
 from fastticket.commands.progress import progress
 from fastticket.commands.store import opened, to_try
 from fastticket.errors import ConfigError
@@ -41,6 +41,7 @@ FROM_HELP = "the Redis where the sessions are: redis://, rediss://, unix:// or r
 PRINCIPAL_HELP = "the attribute that names the user, or a path as user.name; repeatable, the first that is there counts"
 PROGRESS_HELP = "where it is written down what is done (default: migrate-SOURCE.progress)"
 IDLE_HELP = "idle timeout there, where a session does not say its own (%(default)s)"
+LINKIS_IDLE_HELP = f"idle timeout there (default: [ticket] idle_timeout_s of --config, or {LINKIS_IDLE_TIMEOUT_S})"
 ABSOLUTE_HELP = "absolute lifetime from the login on, where a session does not say its own; 0: none (%(default)s)"
 CRYPT_KEY_HELP = "a file with wds.linkis.crypt.key (default: the key that everybody has)"
 ALPHA_HELP = "the alpha configuration, in YAML, beside oauth2-proxy.cfg or alone"
@@ -59,7 +60,7 @@ def _linkis(command: argparse.ArgumentParser) -> None:
     command.add_argument("--crypt-key-file", type=Path, metavar="FILE", help=CRYPT_KEY_HELP)
     command.add_argument("--ticket-header", default=LINKIS_HEADER, help="wds.linkis.ticket.header (%(default)s)")
     command.add_argument("--user-suffix", default="", help="linkis.username.suffix.name, if that is enabled")
-    _add_lifetimes(command, LINKIS_IDLE_TIMEOUT_S)
+    _add_lifetimes(command, None, help_text=LINKIS_IDLE_HELP)
     _add_target(command, _linkis_source)
 
 
@@ -129,8 +130,10 @@ def _add_principal(command: argparse.ArgumentParser, usual: list[str] | None = N
     )
 
 
-def _add_lifetimes(command: argparse.ArgumentParser, idle_s: int, absolute_s: int = 0) -> None:
-    command.add_argument("--idle-timeout-s", type=_seconds, default=idle_s, metavar="S", help=IDLE_HELP)
+def _add_lifetimes(
+    command: argparse.ArgumentParser, idle_s: int | None, absolute_s: int = 0, help_text: str = IDLE_HELP
+) -> None:
+    command.add_argument("--idle-timeout-s", type=_seconds, default=idle_s, metavar="S", help=help_text)
     command.add_argument("--absolute-lifetime-s", type=_seconds, default=absolute_s, metavar="S", help=ABSOLUTE_HELP)
 
 
@@ -162,9 +165,16 @@ def _linkis_source(options: argparse.Namespace) -> Source:
     return LinkisSessions(
         ForeignRedis(options.url),
         LinkisTickets(key, header=options.ticket_header, user_suffix=options.user_suffix),
-        idle_timeout_s=options.idle_timeout_s,
+        idle_timeout_s=_linkis_idle_timeout_s(options),
         absolute_lifetime_s=options.absolute_lifetime_s,
     )
+
+
+def _linkis_idle_timeout_s(options: argparse.Namespace) -> int:
+    """Linkis' sessions do not say their own. A configuration that was made of Linkis' does."""
+    if options.idle_timeout_s is not None:
+        return int(options.idle_timeout_s)
+    return config_of(options).ticket.idle_timeout_s if options.config else LINKIS_IDLE_TIMEOUT_S
 
 
 def _spring_source(options: argparse.Namespace) -> Source:

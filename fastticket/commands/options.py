@@ -10,20 +10,27 @@ from pathlib import Path
 from typing import Any
 
 from fastticket.errors import ConfigError
-from fastticket.gateway.linkis import load_linkis
+from fastticket.gateway.linkis import Around, load_linkis
 from fastticket.gateway.reader import STORE_VARIABLE, load_config, simple_config
 from fastticket.gateway.settings import Config, StoreSettings
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
 DEFAULT_UPSTREAM = "127.0.0.1:9001"
 SIZES = ("threads", "workers")  # of which one is given, or none
-OF_LINKIS = ("tokens", "until")
+OF_LINKIS = ("tokens", "until", "admin", "trusted_proxy", "login", "linkis_ticket")
 
 CONFIG_HELP = (
     "TOML, see reference/configuration in the documentation; or Linkis' *.properties; repeatable, the later one wins"
 )
 TOKENS_HELP = "with Linkis' files: its tokens, the table linkis_mg_gateway_auth_token as CSV"
 UNTIL_HELP = "with Linkis' files: the last day on which its sessions go on here, as 2027-01-31"
+ADMIN_ADDRESS_HELP = "with Linkis' files: [gateway] admin, of metrics, readiness and the admin API"
+PROXY_HELP = "with Linkis' files: the balancer's address or network, whose X-Forwarded-For counts; repeatable"
+LOGIN_HELP = (
+    "with Linkis' files: a server of your login service; fastticket is in the place of linkis-gateway then, and "
+    "--upstream names the services; repeatable"
+)
+LINKIS_TICKET_HELP = "with --login: the ticket that services get, des for Linkis up to 1.8.0, aes-gcm for later ones"
 VERBOSE_HELP = "name each setting of Linkis' files that is ignored"
 LISTEN_HELP = "host:port, [v6]:port, unix:PATH or fd:N; repeatable"
 UPSTREAM_HELP = "host:port or unix:PATH; repeatable"
@@ -45,9 +52,13 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def add_linkis(parser: argparse.ArgumentParser) -> None:
-    """--tokens, --until, --verbose: what Linkis' files do not contain, and what is said of them."""
+    """What Linkis' files do not contain, and --verbose: what is said of them."""
     parser.add_argument("--tokens", metavar="FILE", help=TOKENS_HELP)
     parser.add_argument("--until", metavar="DAY", help=UNTIL_HELP)
+    parser.add_argument("--admin", metavar="ADDRESS", help=ADMIN_ADDRESS_HELP)
+    parser.add_argument("--trusted-proxy", action="append", metavar="NETWORK", help=PROXY_HELP)
+    parser.add_argument("--login", action="append", metavar="ADDRESS", help=LOGIN_HELP)
+    parser.add_argument("--linkis-ticket", choices=("des", "des-raw", "aes-gcm"), help=LINKIS_TICKET_HELP)
     parser.add_argument("--verbose", action="store_true", help=VERBOSE_HELP)
 
 
@@ -110,11 +121,13 @@ def config_of(options: argparse.Namespace) -> Config:
     if options.config:
         if given:
             raise ConfigError(
-                f"--{next(iter(given))} does not go with --config, whose file sets it; leave one of them out"
+                f"--{next(iter(given)).replace('_', '-')} does not go with --config, whose file sets it; leave one of them out"
             )
         return load_config(*options.config)
     if of_linkis := [name for name in OF_LINKIS if name in given]:
-        raise ConfigError(f"--{of_linkis[0]} is for Linkis' files; leave it out, or name them with --config")
+        raise ConfigError(
+            f"--{of_linkis[0].replace('_', '-')} is for Linkis' files; leave it out, or name them with --config"
+        )
     return simple_config(
         given.get("listen", [DEFAULT_LISTEN]),
         given.get("upstream", [DEFAULT_UPSTREAM]),
@@ -153,14 +166,13 @@ def _linkis_config(paths: list[Path], given: dict[str, Any], *, names_ignored: b
         )
     if "store" in given:
         raise ConfigError(f"--store does not go with {named}, which sets it; leave one of them out")
-    keys = str(Path(given["keys"]).absolute()) if "keys" in given else ""
-    return load_linkis(
-        paths,
+    around = Around(
         given.get("listen", [DEFAULT_LISTEN]),
         given.get("upstream", [DEFAULT_UPSTREAM]),
-        keys,
-        {name: given[name] for name in SIZES if name in given},
-        tokens=str(Path(given["tokens"]).absolute()) if "tokens" in given else "",
-        until=given.get("until", ""),
-        names_ignored=names_ignored,
+        given.get("keys", ""),
+        trusted_proxies=given.get("trusted_proxy", ()),
+        login=given.get("login", ()),
+        sizes={name: given[name] for name in SIZES if name in given},
+        **{name: given.get(name, "") for name in ("tokens", "until", "admin", "linkis_ticket")},
     )
+    return load_linkis(paths, around, names_ignored=names_ignored)

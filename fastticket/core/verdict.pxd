@@ -16,4 +16,5 @@ cdef enum Verdict:
     STORE_UNAVAILABLE
     UNKNOWN_SESSION
     BAD_TOKEN
+    OLD_STORE_UNAVAILABLE
     VERDICTS                    # how many there are, HIT included

@@ -242,7 +242,7 @@ cdef class Admission(Exchange):
 
     cdef inline void _refused(self, uint32_t index, int verdict) noexcept nogil:
         cdef Conn *c = &self.conns[index]
-        cdef bint is_certain = verdict != Verdict.STORE_UNAVAILABLE
+        cdef bint is_certain = verdict != Verdict.STORE_UNAVAILABLE and verdict != Verdict.OLD_STORE_UNAVAILABLE
         cdef bint has_challenge = True
         cdef bint has_location = False
         cdef int status = 401
@@ -274,7 +274,7 @@ cdef class Admission(Exchange):
         self.counters.refused[verdict] += 1
         if verdict == Verdict.AMBIGUOUS:
             c.request.closes = True             # as with every request that can be read in two ways
-        if verdict == Verdict.STORE_UNAVAILABLE:
+        if not is_certain:
             status = 503
             has_challenge = False
         elif self.forwarding.login_url.size and c.request.endpoint != Endpoint.OF_TICKETS and self._is_browser(index):

@@ -10,7 +10,7 @@ from fastticket.dataplane.forwarding cimport Forwarding
 from fastticket.dataplane.fieldnames cimport Names
 from fastticket.dataplane.http1 cimport Head
 from fastticket.dataplane.reasons cimport Reason, Row
-from fastticket.dataplane.routes cimport Routes
+from fastticket.dataplane.routes cimport Routes, Text
 from fastticket.dataplane.writer cimport Writer
 
 cdef enum:
@@ -37,6 +37,7 @@ cdef class Answers(Connections):
     cdef void _fail_exchange(self, uint32_t index, Reason reason) noexcept nogil
     cdef void _fail_exchange_as(self, uint32_t index, int status, const char *slug) noexcept nogil
     cdef void _begin_answer(self, uint32_t index, int status, const char *slug) noexcept nogil
+    cdef Text _sign(self, int status) noexcept nogil
     cdef void _put_challenge(self, const char *slug) noexcept nogil
     cdef void _end_answer(self, uint32_t index, int status, const char *slug) noexcept nogil
     cdef void _answer_identity(self, uint32_t index) noexcept nogil

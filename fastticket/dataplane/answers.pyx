@@ -127,11 +127,14 @@ cdef class Answers(Connections):
         put(&self.out, b"\r\n", 2)
         put_text(&self.out, self.date)
         put(&self.out, b"Content-Type: application/json\r\n", 32)
-        put_length(&self.out, BODY_FRAME_BYTES + strlen(phrase) + strlen(slug))
+        put_length(&self.out, BODY_FRAME_BYTES + strlen(phrase) + strlen(slug) + self._sign(status).size)
         put(&self.out, b"Cache-Control: no-store\r\n", 25)
         put_text(&self.out, b"Retry-After: 1\r\n" if status == 503 else b"")
         if c.request.doubt != NULL:
             put(&self.out, c.request.doubt.text, c.request.doubt.fields_size)
+
+    cdef inline Text _sign(self, int status) noexcept nogil:
+        return self.forwarding.login_sign if status == 401 else Text(NULL, 0)
 
     cdef inline void _put_challenge(self, const char *slug) noexcept nogil:
         put_text(&self.out, b"WWW-Authenticate: Ticket realm=\"fastticket\", error=\"")
@@ -141,6 +144,7 @@ cdef class Answers(Connections):
     cdef inline void _end_answer(self, uint32_t index, int status, const char *slug) noexcept nogil:
         """Write the rest of the head, and JSON with the reason; send it."""
         cdef Conn *c = &self.conns[index]
+        cdef Text sign
         put_text(&self.out, self._connection_field(c))
         if self.forwarding.request_id_field.size:
             self.forwarding.put_request_id(&c.request, &self.out)
@@ -152,7 +156,11 @@ cdef class Answers(Connections):
             put_text(&self.out, phrase_of(status))
             put(&self.out, b"\", \"reason\": \"", 14)
             put_text(&self.out, slug)
-            put(&self.out, b"\"}\n", 3)
+            put(&self.out, b"\"", 1)
+            sign = self._sign(status)
+            if sign.size:
+                put(&self.out, sign.at, sign.size)
+            put(&self.out, b"}\n", 2)
         c.request.reason = slug
         self._deliver(index, status, self.out.at, self.out.size)
 

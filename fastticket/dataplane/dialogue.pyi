@@ -32,7 +32,8 @@ class Dialogue(Admission):
         """The ticket is alive: forward the request."""
 
     def refuse(self, handle: int, verdict: Verdict) -> None:
-        """Answer 401, or 503 for STORE_UNAVAILABLE; where a ticket is optional, forward without
+        """Answer 401, or 503 for STORE_UNAVAILABLE and
+        OLD_STORE_UNAVAILABLE; where a ticket is optional, forward without
         identity.
         """
 

@@ -588,7 +588,7 @@ cdef class Dialogue(Admission):
         elif c.request.asked == AskKind.MINT:
             self.counters.admitted -= 1
             c.request.is_admitted = False
-            self._refused(index, Verdict.STORE_UNAVAILABLE)
+            self._refused(index, <int>told.value)
         elif told.order == Order.REFUSE:
             self._refused(index, self._reason_of(c, <int>told.value))
         elif told.order == Order.DOUBT:
@@ -614,7 +614,8 @@ cdef class Dialogue(Admission):
         """Why a request is refused. If it came with a ticket of ours, that one's reason counts, not
         the other system's cookie's.
         """
-        if c.request.asked != AskKind.EXCHANGE or verdict == Verdict.STORE_UNAVAILABLE or c.request.verdict == Verdict.MISSING:
+        if c.request.asked != AskKind.EXCHANGE or c.request.verdict == Verdict.MISSING \
+                or verdict == Verdict.STORE_UNAVAILABLE or verdict == Verdict.OLD_STORE_UNAVAILABLE:
             return verdict
         return c.request.verdict
 

@@ -37,6 +37,7 @@ cdef class Forwarding:
     cdef Text lifetime_field            # with ": "
     cdef Text login_url
     cdef Text login_fragment            # of it, with its "#"
+    cdef Text login_sign                # in the body of each 401: what a web page knows by that a login is missing
     cdef Text next_name                 # the parameter for where a client wanted to go, with what goes before and after it
     cdef bint escapes_identity          # percent-encoding, for services that do not read UTF-8 in a field
     cdef bint forwards_ticket

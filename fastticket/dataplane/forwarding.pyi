@@ -23,6 +23,7 @@ class Forwarding:
         cookie: str = "ticket",
         old_cookies: Sequence[str] = (),
         minted_cookie: str = "",
+        login_sign: str = "",
         identity_field: str = "X-Forwarded-User",
         escapes_identity: bool = False,
         request_id_field: str = "",
@@ -39,8 +40,9 @@ class Forwarding:
         tokens: Literal["", "withheld", "shown"] = "",
     ) -> Self:
         """`checker`: needed for `lifetime_field` alone. `old_cookies`: names of other systems'
-        cookies that are exchanged for tickets, at most 8. `minted_cookie`: the one in which
-        upstreams get a ticket of another system. `escapes_identity`: the identity field in
+        cookies that are exchanged for tickets, at most 8. `login_sign`: further members of the
+        body of a 401, as `, "status": -1`. `minted_cookie`: the one in which upstreams get a ticket
+        of another system. `escapes_identity`: the identity field in
         percent-encoding; else its bytes are UTF-8. `trusted`: whose X-Forwarded-*, request id and
         PROXY header are believed. `request_id_field`: the field that gets a request id, "" for
         none. `next_parameter`: of `login_url`, for where the client wanted to go. `no_use_field`,

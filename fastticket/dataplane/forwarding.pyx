@@ -91,6 +91,7 @@ cdef class Forwarding:
         cookie="ticket",
         old_cookies=(),
         minted_cookie="",
+        login_sign="",
         identity_field="X-Forwarded-User",
         escapes_identity=False,
         request_id_field="",
@@ -117,7 +118,7 @@ cdef class Forwarding:
             cookie.encode("ascii"), identity_field.encode("ascii") + b": ", lifetime_field.encode("ascii") + b": ",
             request_id_field.encode("ascii") + b": ", tuple(name.lower().encode("ascii") for name in upgrades),
             *_login_parts(login_url, next_parameter), tuple(name.encode("ascii") for name in old_cookies),
-            minted_cookie.encode("ascii"))
+            minted_cookie.encode("ascii"), login_sign.encode("ascii"))
         self.cookie = _text(self.texts[0])
         self.identity_field = _text(self.texts[1])
         self.lifetime_field = _text(self.texts[2])
@@ -139,6 +140,7 @@ cdef class Forwarding:
                 self.websocket = <uint8_t>(i + 1)
         self.minted = MintedTickets()
         self.minted_cookie = _text(self.texts[9])
+        self.login_sign = _text(self.texts[10])
         self.old_cookie_count = len(old_cookies)
         self.compared = ComparedCookies() if old_cookies else None
         if self.old_cookie_count > OLD_COOKIES_MAX:

@@ -43,6 +43,7 @@ ANSWERS = {
 REFUSALS = {verdict: (302, 401) for verdict in Verdict if verdict.is_refusal} | {
     Verdict.AMBIGUOUS: (302, 400, 401),
     Verdict.STORE_UNAVAILABLE: (503,),
+    Verdict.OLD_STORE_UNAVAILABLE: (503,),
 }
 
 PHRASES = {

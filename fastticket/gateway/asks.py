@@ -21,6 +21,7 @@ from fastticket.dataplane.proxy import Proxy
 from fastticket.errors import (
     FastticketError,
     InvalidPrincipal,
+    OldStoreUnavailable,
     StoreUnavailable,
     TicketRefused,
     TooManySessions,
@@ -272,8 +273,8 @@ class Answers:
                 await self._cache.authenticate(ticket, touch=ask.is_use, consistency=consistency)
         except TicketRefused as refused:
             ticket = refused.verdict
-        except StoreUnavailable:
-            ticket = Verdict.STORE_UNAVAILABLE
+        except StoreUnavailable as error:
+            ticket = _away(error)
         except Exception:
             log.exception("another system's cookie could not be exchanged")
             ticket = Verdict.STORE_UNAVAILABLE
@@ -293,8 +294,8 @@ class Answers:
                 ticket = await self._exchange.mint_for_token(made_for, kind)
             else:
                 ticket = await self._exchange.mint(ask.tickets, kind)
-        except StoreUnavailable:
-            self._proxy.refuse(ask.handle, Verdict.STORE_UNAVAILABLE)
+        except StoreUnavailable as error:
+            self._proxy.refuse(ask.handle, _away(error))
         except Exception:
             log.exception("a ticket for an upstream could not be made")
             self._proxy.refuse(ask.handle, Verdict.STORE_UNAVAILABLE)
@@ -430,6 +431,12 @@ class Answers:
                 "ends before this gateway. [ticket] cookie_secure = true if it does, false if there is none",
                 where.host or "a host without a name",
             )
+
+
+def _away(error: StoreUnavailable) -> Verdict:
+    """Which store does not answer."""
+    is_old = isinstance(error, OldStoreUnavailable)
+    return Verdict.OLD_STORE_UNAVAILABLE if is_old else Verdict.STORE_UNAVAILABLE
 
 
 def _set_cookies(values: Iterable[str]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, cast
 
 from fastticket.core.check import Checker
@@ -25,6 +26,11 @@ from fastticket.stores.usage import MeasuredStore
 
 if TYPE_CHECKING:
     from fastticket.gateway.migration.exchange import Exchange
+
+#: By this in the body of a 401, Linkis' web pages know that they have to show the login page.
+LINKIS_LOGIN = ', "status": -1'
+#: Packages of the extra `migration`.
+OF_MIGRATIONS = ("cryptography", "msgpack")
 
 
 def make_cache(config: Config, keys: Keyring) -> TicketCache:
@@ -62,12 +68,10 @@ def make_exchange(config: Config, cache: TicketCache, before: Exchange | None) -
     """
     if not config.migration:
         return None
-    try:
-        from fastticket.gateway.migration import making
-    except ImportError as error:
-        raise ConfigError(
-            f'[[migration]] needs the package {error.name}: pip install "fastticket[migration]"'
-        ) from None
+    if missing := [name for name in OF_MIGRATIONS if find_spec(name) is None]:
+        raise ConfigError(f'[[migration]] needs {" and ".join(missing)}: pip install "fastticket[migration]"')
+    from fastticket.gateway.migration import making
+
     return making.make_exchange(config, cache, before)
 
 
@@ -102,6 +106,7 @@ def _make_plane(
         cookie=config.ticket.cookie,
         old_cookies=config.old_cookies(),
         minted_cookie=config.minted_cookie(),
+        login_sign=LINKIS_LOGIN if config.linkis() else "",
         identity_field=gateway.identity_header,
         escapes_identity=gateway.identity_encoding == "percent",
         request_id_field=gateway.request_id_header,

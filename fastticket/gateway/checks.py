@@ -19,7 +19,7 @@ from fastticket.core.ticket import Keyring
 from fastticket.errors import ConfigError, FastticketError, NoStore
 from fastticket.gateway.addresses import Address
 from fastticket.gateway.admin.access import access_of
-from fastticket.gateway.assembly import make_cache
+from fastticket.gateway.assembly import make_cache, make_exchange
 from fastticket.gateway.logfile import LOGS
 from fastticket.gateway.lookups import UnresolvedName, look_up_aside
 from fastticket.gateway.routing import route_of
@@ -32,7 +32,7 @@ LIVE_TIMEOUT_S = 10.0  # of each live check
 
 
 def problems_of(config: Config) -> list[str]:
-    """Problems that key ring, ticket cache and admin listener find when they are made."""
+    """Problems that key ring, ticket cache, exchange and admin listener find when they are made."""
     problems: list[str] = []
     keys = Keyring.generate()
     try:
@@ -44,7 +44,7 @@ def problems_of(config: Config) -> list[str]:
     except ConfigError as error:
         problems += error.problems
     try:
-        make_cache(_small(config), keys)
+        make_exchange(config, make_cache(_small(config), keys), None)
     except ConfigError as error:
         problems += error.problems
     return problems
@@ -116,7 +116,8 @@ async def live_problems_of(config: Config) -> list[str]:
     """
     names = _readable(_names, config)
     stores = [_check_store(each, key) for key, each in _stores(config).items()]
-    answers = await asyncio.gather(*stores, *(_check_name(*each) for each in names))
+    checks = (*stores, _check_old_stores(config), *(_check_name(*each) for each in names))
+    answers = await asyncio.gather(*checks)
     sections = [*answers, _readable(_check_logs, config), _readable(_check_folders, config)]
     return [f"{config.source}: {problem}" for found in sections for problem in found]
 
@@ -165,6 +166,23 @@ async def _check_store(config: Config, key: str) -> list[str]:
     if path and (others := _others_may(path)):
         return [f"{where}: {path}: everybody on this machine can {others} the sessions; chmod o= it"]
     return []
+
+
+async def _check_old_stores(config: Config) -> list[str]:
+    """Whether the stores of `[[migration]]` answer, and allow what a gateway does there."""
+    try:
+        exchange = make_exchange(config, make_cache(_small(config), Keyring.generate()), None)
+    except ConfigError:
+        return []  # `problems_of` says it
+    if not exchange:
+        return []
+    try:
+        async with asyncio.timeout(LIVE_TIMEOUT_S):
+            return await exchange.faults()
+    except TimeoutError:
+        return [f"[[migration]] url: no answer in {LIVE_TIMEOUT_S:g} s"]
+    finally:
+        await exchange.aclose()
 
 
 def _sqlite_path(config: Config) -> Path | None:

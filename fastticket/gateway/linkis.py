@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import re
 import urllib.parse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ REFERER = "wds.linkis.server.security.referer.validate"
 WHITELIST = "wds.linkis.enable.gateway.auth"
 SSO = "wds.linkis.gateway.conf.enable.sso"
 TEST_MODE = "wds.linkis.test.mode"
+OAUTH = "wds.linkis.gateway.conf.enable.oauth.auth"
 PROXY_USER = "wds.linkis.gateway.conf.enable.proxy.user"
 
 #: What is understood, with Linkis' built-in values.
@@ -67,7 +68,7 @@ DEFAULTS = {
     SUFFIX_SWITCH: "false",
     SUFFIX: "_c",
     TOKEN_SWITCH: "false",
-    **dict.fromkeys((REFERER, WHITELIST, SSO, TEST_MODE, PROXY_USER), "false"),
+    **dict.fromkeys((REFERER, WHITELIST, SSO, OAUTH, TEST_MODE, PROXY_USER), "false"),
 }
 #: Keys with these prefixes decide who is admitted: they are understood, or refused.
 OF_SESSIONS = ("linkis.session.", "wds.linkis.session.", "wds.linkis.server.web.session.")
@@ -78,18 +79,22 @@ STRICTER = {
 }
 #: With these, Linkis admits requests that fastticket refuses, or as another user.
 OTHERWISE = {
-    SSO: "fastticket asks no single sign-on: a login service behind it does, and sends X-Ticket-Login",
+    SSO: "fastticket asks no single sign-on: linkis-gateway behind it does, or a login service, which sends X-Ticket-Login",
+    OAUTH: "fastticket asks no OAuth: linkis-gateway behind it does, or a login service, which sends X-Ticket-Login",
     TEST_MODE: "Linkis admits everybody as a test user; fastticket admits nobody without a login",
     PROXY_USER: "fastticket maps no user to another: a login service names the user that services are to see",
 }
 
-UPSTREAM = "linkis"
+UPSTREAM, LOGIN_UPSTREAM = "linkis", "login"
 #: What Linkis' files do not contain.
 OF_OPTIONS = {
     "[gateway] listen": "--listen, or 127.0.0.1:8080",
+    "[gateway] admin": "--admin, or none",
+    "[gateway] trusted_proxies": "--trusted-proxy, or none",
     "[gateway] threads": "--threads, or 1",
     "[ticket] keys": "--keys, or the environment's FASTTICKET_KEYS",
-    f"[[upstream]] {UPSTREAM}": "--upstream",
+    f"[[upstream]] {UPSTREAM}": "--upstream; linkis_ticket: --linkis-ticket, if there is --login",
+    f"[[upstream]] {LOGIN_UPSTREAM}": "--login",
 }
 #: What Spring tells of a service. Services leave it open because only the gateway reaches them.
 ACTUATOR = "/actuator"
@@ -103,37 +108,84 @@ UNLIKELY_PATH = b"/a/path/that/no/expression/has/in/mind"
 PLAIN_PREFIX = re.compile(r"\^?(/(?:[A-Za-z0-9_/-]|\\?\.(?![*+?{]))*?)/?(?:(?:\(\.\*\)|\.\*|\.\+)\$?|\$)?")
 
 
-def load_linkis(
-    paths: Sequence[Path],
-    listen: Iterable[str],
-    upstream: Iterable[str],
-    keys: str,
-    sizes: Mapping[str, int] | None = None,
-    *,
-    tokens: str = "",
-    until: str = "",
-    names_ignored: bool = False,
-) -> Config:
-    """Read files, of which a later one wins. What they do not contain comes as arguments: addresses
-    to listen on, servers of the upstream, the key file, the file of tokens, `sizes`: threads, or
-    workers, and the last day on which Linkis' own sessions go on (`until`; "": they do not).
-    `names_ignored`: name each setting that is ignored, in a line of its own. ConfigError.
+@dataclasses.dataclass(frozen=True)
+class Around:
+    """What a gateway has around it, and Linkis' files do not contain. `keys`, `tokens`: files."""
+
+    listen: Sequence[str]
+    upstream: Sequence[str]  #: servers: the linkis-gateways or, with `login`, the services
+    keys: str = ""
+    tokens: str = ""
+    until: str = ""  #: the last day on which Linkis' own sessions go on; "": they do not
+    admin: str = ""
+    trusted_proxies: Sequence[str] = ()
+    login: Sequence[str] = ()  #: servers of a login service: fastticket is in the place of linkis-gateway
+    linkis_ticket: str = ""  #: which services get then
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)  #: threads, or workers
+
+    @property
+    def is_in_front(self) -> bool:
+        """Whether linkis-gateways work on behind this."""
+        return bool(self.until and not self.login)
+
+
+def load_linkis(paths: Sequence[Path], around: Around, *, names_ignored: bool = False) -> Config:
+    """Read files, of which a later one wins. `names_ignored`: name each setting that is ignored, in
+    a line of its own. ConfigError.
     """
     files = LinkisFiles(paths, DEFAULTS)
+    base = paths[0].parent
     _look_at_names(files, names_ignored)
     _look_at_switches(files)
+    _look_at_login(around)
     origins = dict(OF_OPTIONS)
     url = _store_url(files, origins)
+    gateway = {"listen": list(around.listen), "admin": around.admin, "trusted_proxies": list(around.trusted_proxies)}
+    services = {"name": UPSTREAM, "servers": list(around.upstream)}
+    if around.login:
+        services["linkis_ticket"] = around.linkis_ticket
+    login = [{"name": LOGIN_UPSTREAM, "servers": list(around.login)}] if around.login else []
     table = {
-        "gateway": {"listen": list(listen), **(sizes or {})},
-        "ticket": _ticket(files, origins, goes_beside=bool(until)) | {"keys": keys},
-        "tokens": _tokens(files, tokens, origins),
+        "gateway": {**gateway, **around.sizes},
+        "ticket": _ticket(files, origins, goes_beside=bool(around.until)) | {"keys": _beside(base, around.keys)},
+        "tokens": _tokens(files, _beside(base, around.tokens), origins, is_in_front=not around.login),
         "store": {"url": url},
-        "upstream": [{"name": UPSTREAM, "servers": list(upstream)}],
-        "route": _routes(files, origins),
-        "migration": [_migration(files, url, until, origins)] if until else [],
+        "upstream": [services, *login],
+        "route": _routes(files, origins, around),
+        "migration": [_migration(files, base, url, around.until, origins)] if around.until else [],
     }
-    return dataclasses.replace(read_config(table, files.source, paths[0].parent), origins=origins)
+    config = dataclasses.replace(read_config(table, files.source, base), origins=origins)
+    _look_at_hosts(config)
+    return config
+
+
+def _beside(base: Path, file: str) -> str:
+    """The name of a file from the folder of Linkis' files, if it lies there or below: it can go to
+    another machine with them. Else the whole path. "": there is none.
+    """
+    path = Path(file).absolute()
+    return str(path.relative_to(base.absolute()) if path.is_relative_to(base.absolute()) else path) if file else ""
+
+
+def _look_at_login(around: Around) -> None:
+    if around.login and not around.until:
+        raise ConfigError(
+            "--login puts fastticket in the place of linkis-gateway, whose sessions go on: --until is missing"
+        )
+    if bool(around.login) != bool(around.linkis_ticket):
+        raise ConfigError(
+            "--login and --linkis-ticket go together: des for services of Linkis up to 1.8.0, aes-gcm for later ones"
+        )
+
+
+def _look_at_hosts(config: Config) -> None:
+    """Behind a balancer that is not trusted, every client has its address."""
+    if config.known_tokens and config.known_tokens.have_hosts and not config.gateway.trusted_proxies:
+        log.warning(
+            "%s: tokens are for some addresses only (legal_hosts), and there is no --trusted-proxy: if a balancer is in "
+            "front, every program has its address, and is refused",
+            config.base / config.tokens.file,
+        )
 
 
 def _look_at_names(files: LinkisFiles, names_ignored: bool) -> None:
@@ -211,7 +263,7 @@ def _store_url(files: LinkisFiles, origins: dict[str, str]) -> str:
     return f"redis+sentinel://{credentials}{nodes}/{urllib.parse.quote(master, safe='')}{option}"
 
 
-def _tokens(files: LinkisFiles, file: str, origins: dict[str, str]) -> dict[str, Any]:
+def _tokens(files: LinkisFiles, file: str, origins: dict[str, str], *, is_in_front: bool) -> dict[str, Any]:
     """Linkis has its tokens in MySQL: the file is that table, exported."""
     is_on = files.switch(TOKEN_SWITCH)
     if file and not is_on:
@@ -225,11 +277,12 @@ def _tokens(files: LinkisFiles, file: str, origins: dict[str, str]) -> dict[str,
     if not file:
         return {}
     origins["[tokens] file"] = f"--tokens; {files.origin(TOKEN_SWITCH)}"
-    origins["[tokens] forward"] = "a linkis-gateway behind fastticket needs them, too"
-    return {"file": file, "forward": True}
+    reasons = ("services read their user from a ticket of Linkis", "a linkis-gateway behind fastticket needs them, too")
+    origins["[tokens] forward"] = reasons[is_in_front]
+    return {"file": file, "forward": is_in_front}
 
 
-def _migration(files: LinkisFiles, url: str, until: str, origins: dict[str, str]) -> dict[str, Any]:
+def _migration(files: LinkisFiles, base: Path, url: str, until: str, origins: dict[str, str]) -> dict[str, Any]:
     """How sessions of Linkis go on here."""
     if not files.switch(REDIS + "cache.enabled"):
         raise ConfigError(
@@ -237,7 +290,7 @@ def _migration(files: LinkisFiles, url: str, until: str, origins: dict[str, str]
             "can find them; leave --until out, or set it to true, and restart the gateways first"
         )
     origins["[[migration]] linkis"] = "--until; " + files.origin(COOKIE, TICKET_HEADER, SUFFIX_SWITCH, CRYPT_KEY)
-    key_file = str(Path(files.source_of(CRYPT_KEY)).absolute()) if files.has(CRYPT_KEY) else ""
+    key_file = _beside(base, files.source_of(CRYPT_KEY)) if files.has(CRYPT_KEY) else ""
     return {
         "source": "linkis",
         "url": url,
@@ -252,28 +305,41 @@ def _migration(files: LinkisFiles, url: str, until: str, origins: dict[str, str]
 # --- routes
 
 
-def _routes(files: LinkisFiles, origins: dict[str, str]) -> list[dict[str, Any]]:
-    # Where the expression matches, Linkis still looks at a ticket that comes along, and names its
-    # user to the service: auth = "optional".
+def _routes(files: LinkisFiles, origins: dict[str, str], around: Around) -> list[dict[str, Any]]:
+    # On a public path, Linkis' gateway and services still look at a ticket that comes along:
+    # auth = "optional". With "none", services would never get one.
     api = f"/api/rest_j/{files.value(VERSION)}"
-    login, public_key, offline = f"{api}/user/login", f"{api}/user/publicKey", f"{api}/offline"
+    user, offline = f"{api}/user", f"{api}/offline"
+    login, public_key = f"{user}/login", f"{user}/publicKey"
     plain, rest = _alternatives(files.value(PASS_BY_REGEX))
-    paths = [(PASS_BY_REGEX, "optional", path) for path in plain]
+    paths = [(PASS_BY_REGEX, path) for path in plain]
     for name in (PASS_BY_USER, PASS_BY_CONF):
-        paths += [(name, "none", path.strip()) for path in files.value(name).split(",")]
+        paths += [(name, path.strip()) for path in files.value(name).split(",")]
+    is_sso = around.is_in_front and files.switch(SSO)
+    of_login = {"upstream": LOGIN_UPSTREAM} if around.login else {}
     routes: list[dict[str, Any]] = [
-        {"path": login, "auth": "optional", "login": True},
-        {"path": public_key, "auth": "none"},
+        {"path": login, "auth": "optional", "login": True, **of_login},
+        {"path": public_key, "auth": "none", **of_login},
+        *([{"path": user, "auth": "optional", **of_login}] if around.until else []),
         {"path": offline, "auth": "required"},
-        {"path": "/", "auth": "required", "exempt": _exemption(files, rest)},
+        {"path": "/", "auth": "optional"} if is_sso else {"path": "/", "exempt": _exemption(files, rest)},
     ]
+    if is_sso:
+        log.warning(
+            '%s: [[route]] / has auth = "optional": Linkis\' own 401, which leads browsers to the single sign-on, answers '
+            "those without a session",
+            files.where(SSO),
+        )
     origins |= {
+        f"[[route]] {user}": "login, logout, OAuth, who it is: what answers there judges by itself",
         f"[[route]] {login}": "Linkis' login; a login ends the session that the client came with",
         f"[[route]] {public_key}": "the login page asks for it",
         f"[[route]] {offline}": "never public, whatever the files say: it takes an instance out of service",
-        "[[route]] /": f"all the rest needs a ticket; exempt: {files.origin(PASS_BY_REGEX)}",
+        "[[route]] /": files.origin(SSO)
+        if is_sso
+        else f"all the rest needs a ticket; exempt: {files.origin(PASS_BY_REGEX)}",
     }
-    for name, auth, path in paths:
+    for name, path in paths:
         prefix = path.rstrip("/")
         if path and not prefix:
             raise ConfigError(f"{files.where(name)}: {path} would let everybody in everywhere; name what is public")
@@ -281,9 +347,10 @@ def _routes(files: LinkisFiles, origins: dict[str, str]) -> list[dict[str, Any]]
             log.warning(
                 "%s: %s needs a ticket all the same: services leave it open to gateways", files.where(name), path
             )
-        elif prefix and prefix not in (login, public_key):
+        elif prefix and prefix not in (login, public_key, *([user] if around.until else [])):
             routes = [route for route in routes if route["path"] != prefix]
-            routes.insert(-1, {"path": prefix, "auth": auth})
+            of_user = of_login if _is_below(prefix, user) else {}
+            routes.insert(-1, {"path": prefix, "auth": "optional", **of_user})
             origins[f"[[route]] {prefix}"] = files.origin(name)
     return routes
 

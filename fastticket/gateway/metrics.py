@@ -29,7 +29,7 @@ from fastticket.dataplane.counters import METRICS as DATA_PLANE
 from fastticket.errors import Verdict
 from fastticket.gateway import procfs
 from fastticket.gateway.passes import OUTCOMES
-from fastticket.gateway.snapshot import Snapshot
+from fastticket.gateway.snapshot import Snapshot, old_stores_away
 
 METRICS_TYPE = exposition.CONTENT_TYPE_LATEST
 
@@ -291,7 +291,12 @@ def _migrations(snapshot: Snapshot) -> Iterator[Metric]:
     held.add_metric([], sum(note.get("migrations", {}).get("held", 0) for note in snapshot.notes))
     late = GaugeMetricFamily("fastticket_migration_pending_ends", "Ends that an old store must still learn of.")
     late.add_metric([], sum(note.get("migrations", {}).get("late", 0) for note in snapshot.notes))
-    yield from (held, late)
+    away = GaugeMetricFamily(
+        "fastticket_migration_store_up", "1 if the other system's store answers.", labels=["source"]
+    )
+    for source, are_away in _gathered(each for note in snapshot.notes for each in old_stores_away(note).items()):
+        away.add_metric([source], int(not any(are_away)))
+    yield from (held, late, away)
 
 
 def _store_servers(notes: Sequence[Mapping[str, Any]]) -> Metric:

@@ -109,6 +109,7 @@ class Notes:
             "mirroring": mirroring_of(self._cache),
             "is_giving_back": is_giving_back(self._cache),
             "migrations": services.present.exchange.now if services.present.exchange else {"held": 0, "late": 0},
+            "old_stores_away": services.present.exchange.away if services.present.exchange else {},
             "resolved": upstreams.resolved,
             "without_servers": upstreams.without_servers,
             "upstreams": upstreams.states(),

@@ -18,7 +18,7 @@ import secrets
 import time
 from collections import Counter
 
-from fastticket.core.ticket import Keyring, Ticket, decode_session_id
+from fastticket.core.ticket import Keyring, Ticket, check_principal, decode_session_id
 from fastticket.errors import InvalidPrincipal
 from fastticket.gateway.rules import LIFETIME_S_MAX
 from fastticket.gateway.tokens import Tokens
@@ -44,12 +44,14 @@ class Passes:
 
     def admit(self, code: bytes, user: bytes, address: str, path: bytes) -> str:
         """A pass for a request; "": it is refused. Either is counted, and is a line of the log.
-        `code`, `user`: of the fields, empty if there are several; `address` "": it is not known.
+        `code`, `user`: of the fields, empty if there are several, which is malformed; `address` "":
+        it is not known.
         """
         token = self._tokens.find(code)
         now_s = time.time()
         try:
-            name = user.decode()
+            name = user.decode() if code else ""
+            check_principal(name)
             outcome = token.refusal(name, address, now_s) or "admitted" if token else "unknown"
             made = self._mint(name, token.id, now_s, token.ends_s) if token and outcome == "admitted" else ""
         except (UnicodeDecodeError, InvalidPrincipal):

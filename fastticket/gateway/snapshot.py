@@ -39,9 +39,12 @@ class Snapshot:
         return [] if self.serving and is_fresh(self.serving) else ["worker"]
 
     def away(self) -> list[str]:
-        """What is missing: the worker, the store, upstreams without a server that is up."""
+        """What is missing: the worker, the store, those of other systems whose sessions go on here,
+        upstreams without a server that is up.
+        """
         store = ["store"] if self.serving and is_store_away(self.serving) else []
-        return [*self._ending(), *self.unhealthy(), *store, *self._groups_away()]
+        old = [f"old store {source}" for source, is_away in old_stores_away(self.serving).items() if is_away]
+        return [*self._ending(), *self.unhealthy(), *store, *old, *self._groups_away()]
 
     def unready(self) -> list[str]:
         """What is missing so that balancers should send requests to other gateways, by `readiness`.
@@ -75,6 +78,12 @@ def is_store_away(note: Mapping[str, Any]) -> bool:
     """Whether the worker of this note cannot reach its store, or a shard of it."""
     states = note["store"].values()
     return note["now"]["shards_away"] > 0 or (bool(states) and "closed" not in states)
+
+
+def old_stores_away(note: Mapping[str, Any] | None) -> Mapping[str, bool]:
+    """By a `[[migration]]`'s source: whether the worker of this note cannot reach its store."""
+    away: Mapping[str, bool] = (note or {}).get("old_stores_away", {})
+    return away
 
 
 def _admits_nobody(note: Mapping[str, Any]) -> bool:

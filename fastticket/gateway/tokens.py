@@ -81,6 +81,11 @@ class Tokens:
     def __len__(self) -> int:
         return len(self._by_digest)
 
+    @property
+    def have_hosts(self) -> bool:
+        """Whether one is for some addresses only."""
+        return any(token.hosts is not None for token in self._by_digest.values())
+
     def find(self, code: bytes) -> Token | None:
         """The token with a code. What is compared is a digest, in constant time: how long it takes
         tells nothing of a code.

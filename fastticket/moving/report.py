@@ -12,7 +12,7 @@ from fastticket.moving.sources.values import LeftBehind
 #: What becomes of sessions, in the order of reports.
 OUTCOMES: Mapping[str, str] = {
     "created": "made here",
-    "exists": "there already",
+    "exists": "there already; the later idle deadline counts",
     "done_before": "brought by an earlier run",
     "in_doubt": "of these perhaps: not there, and may have been ended since",
     "ended": "ended here, and stay so",

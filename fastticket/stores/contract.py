@@ -142,7 +142,7 @@ class Request(NamedTuple):
     since: Position | None  #: the last known position; None: from now on
     touches: Touches = NO_TOUCHES
     wanted: Sequence[tuple[str, str]] = ()  #: (session id, principal)
-    #: Nobody goes on from here: the log is not read, and an empty one is not begun. Nothing is written.
+    #: Nobody goes on from here: the log is not read, and an empty one is not begun.
     only_looks: bool = False
 
 

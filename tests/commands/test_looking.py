@@ -1,5 +1,5 @@
-"""Commands that only look, and dry runs, write nothing: not where there is no store yet, and not into
-one that has sessions.
+"""Commands that only look, and dry runs, write nothing: not where there is no store yet, and not
+into one that has sessions.
 """
 
 import asyncio

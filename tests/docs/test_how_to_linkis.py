@@ -6,22 +6,18 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
 
 import pytest
 from conftest import BOUND_S
 from lab.documents import ROOT
-from lab.linkis_installation import Installation, ask
+from lab.linkis_installation import USER, Installation, ask, log_in
 from lab.linkis_tickets import COOKIE
 from lab.linkis_users import WHO, User
 from lab.processes import Site
-from lab.redis_servers import wait_until
+from lab.redis_servers import free_port, wait_until
 from lab.snippets import blocks
 
-from fastticket.commands.cli import parser
 from fastticket.gateway.linkis import DEFAULTS
-from fastticket.gateway.reader import read_config
-from fastticket.gateway.writer import to_toml
 
 TEXT = (ROOT / "docs/how-to/linkis.md").read_text()
 ROW = (
@@ -51,10 +47,30 @@ def bash(command, folder):
     return done
 
 
+EXCHANGED = 'fastticket_migrations_total{result="exchanged",source="linkis"} 1.0'
+
+
+class Places:
+    """What the page names, and where it is here."""
+
+    def __init__(self, installation):
+        self._ours = {f":{port}": f":{free_port()}" for port in (8080, 9100)} | {"0.0.0.0": "127.0.0.1"}
+        self._redis = {":6379": f":{installation.redis.port}"}
+        self._front = self._of((9001, 9002), installation.old)
+        self._behind = self._of((9101, 9102, 9201), [*installation.services, installation.login])
+
+    def _of(self, ports, processes):
+        return {f":{port}": f":{each.address[1]}" for port, each in zip(ports, processes, strict=True)}
+
+    def real(self, text, *, in_place=False):
+        named = self._ours | self._redis | (self._behind if in_place else self._front)
+        return re.sub("|".join(map(re.escape, named)), lambda found: named[found[0]], text)
+
+
 def test_the_page_as_it_is_typed(installation, tmp_path):
-    prepare, start, look, reload = typed("sh")
-    old = [f"127.0.0.1:{each.address[1]}" for each in installation.old]
+    prepare, try_it, start, look, watch, place, reload, back = typed("sh")
     (user,) = installation.seed(1)
+    places = Places(installation)
 
     # the day before
     for path in (ROOT / "examples/linkis").glob("*.properties"):
@@ -64,44 +80,58 @@ def test_the_page_as_it_is_typed(installation, tmp_path):
     exported = subprocess.run(["bash", "-c", table], input=ROW, stdout=subprocess.PIPE, text=True, check=True).stdout
     assert exported.splitlines()[1] == '"1","A-""CODE""","a,b","*","2022-01-01 00:00:00","-1"'
     (tmp_path / "tokens.csv").write_text(exported)
-    said = bash(prepare.replace("127.0.0.1:9001", old[0]).replace("127.0.0.1:9002", old[1]), tmp_path).stderr
+    said = bash(places.real(prepare), tmp_path).stderr
     assert "18 settings are not about" in said
     assert "chmod" not in said
     assert " # wds.linkis.server.web.session.timeout=1h in linkis-mg" in (tmp_path / "fastticket.toml").read_text()
+    tried = bash(places.real(try_it), tmp_path).stdout
+    assert tried.startswith("good\n1 sessions read: a dry run")
+    assert not installation.redis.admin("EXISTS", "ft:meta")
 
     # step 1
-    config = tomllib.loads((tmp_path / "fastticket.toml").read_text())
-    (listens,) = config["gateway"]["listen"]
-    config["gateway"]["listen"] = ["127.0.0.1:0"]
-    assert parser().parse_args(start.split()[1:]).config
-    site = Site(tmp_path, to_toml(read_config(config, "the page", tmp_path)))
+    site = Site(tmp_path, (tmp_path / "fastticket.toml").read_text())
     installation.exits.callback(site.stop)
-    look, status = look.replace("TICKET", user.cookies[COOKIE]).split("  # ")
-    assert f" {listens}/" in look
-    at = f"127.0.0.1:{site.address[1]}"
-    assert bash(f"{look.replace(listens, at)} -s -o answer -w '%{{http_code}}'", tmp_path).stdout == status.strip()
+    assert start == "fastticket serve --config fastticket.toml\n"
+    asked, status = places.real(look).replace("TICKET", user.cookies[COOKIE]).split("  # ")
+    asked = f"{asked} -s -o answer -w '%{{http_code}}'"
+    assert bash(asked, tmp_path).stdout == status.strip()
     assert ask(site.address, user)[0] == 200
+    for path in ("/dss/open", "/dss/x"):
+        assert ask(site.address, user, path)[1]["data"]["user"] == "user0"
+    assert ask(site.address, User("nobody")) == (401, {"error": "Unauthorized", "reason": "missing", "status": -1})
+    assert ask(site.address, User("nobody"), f"{USER}/oauth-login")[1]["method"]  # Linkis has answered
     program = ("GET", b"", 'Token-Code: A-"CODE"', "Token-User: b")
     assert ask(site.address, User("b"), WHO, *program)[0] == 401  # of the stand-in, which has another token
-    assert "token linkis token 1: admitted: user 'b'" in site.log
+    assert "token linkis token 1: admitted: user 'b' from 127.0.0.1, '/api/" in site.log
+    seen = wait_until(
+        lambda: EXCHANGED in (page := bash(places.real(watch), tmp_path).stdout) and page, "it counts", BOUND_S
+    )
+    assert '{"ready": true, "away": [], ' in seen
+    assert 'fastticket_migration_store_up{source="linkis"} 1.0' in seen
+    assert 'fastticket_token_requests_total{outcome="admitted"} 1.0' in seen
 
     # step 2
-    (table,) = typed("toml")
-    config |= tomllib.loads(table)
-    services = [f"127.0.0.1:{each.address[1]}" for each in installation.services]
-    config["upstream"][0]["servers"] = services
-    config["upstream"][1]["servers"] = [f"127.0.0.1:{installation.login.address[1]}"]
-    site.configure(config)
+    assert bash(places.real(place, in_place=True), tmp_path).stdout == "good\n"
     bash(f"PID={site.pid}; {reload}", tmp_path)
     wait_until(lambda: "reloaded: " in site.log, "the reload", BOUND_S)
-    assert ask(site.address, user)[0] == 200
     for each in installation.old:
         installation.end(each)
-    assert ask(site.address, user)[0] == 200
+    assert bash(asked, tmp_path).stdout == status.strip()
+    for path in (WHO, "/dss/open"):
+        assert ask(site.address, user, path)[1]["data"]["user"] == "user0"
+    newcomer = log_in(site.address, "nora", "wonder")
+    assert ask(site.address, newcomer)[1]["data"]["user"] == "nora"
 
-    # going back
-    (again, _) = installation.start_old()
-    assert ask(again.address, user)[0] == 200
+    # going back: they have other ports now
+    again = installation.start_old()
+    text = (tmp_path / "in-front.toml").read_text()
+    for before, after in zip(installation.old, again, strict=True):
+        text = text.replace(f":{before.address[1]}", f":{after.address[1]}")
+    (tmp_path / "in-front.toml").write_text(text)
+    bash(f"PID={site.pid}; {back}", tmp_path)
+    wait_until(lambda: site.log.count("reloaded: ") == 2, "the reload", BOUND_S)
+    assert ask(site.address, user)[0] == 200
+    assert ask(again[0].address, user)[0] == 200
 
 
 def test_every_setting_that_is_read_stands_on_the_page():

@@ -10,7 +10,7 @@ import pytest
 from lab.documents import ROOT
 
 from fastticket.errors import ConfigError
-from fastticket.gateway.linkis import load_linkis
+from fastticket.gateway.linkis import Around, load_linkis
 from fastticket.gateway.reader import read_config
 from fastticket.gateway.writer import to_toml, without_secrets
 from fastticket.web.cookies import TicketCookie
@@ -19,6 +19,7 @@ from fastticket.web.hosts import parent_domain
 LOGIN = "/api/rest_j/v1/user/login"
 PUBLIC_KEY = "/api/rest_j/v1/user/publicKey"
 OFFLINE = "/api/rest_j/v1/offline"
+USER = "/api/rest_j/v1/user"
 
 STOCK = [ROOT / "examples/linkis" / name for name in ("linkis.properties", "linkis-mg-gateway.properties")]
 
@@ -47,11 +48,14 @@ wds.linkis.gateway.domain.level=2
 """
 
 
+def around(**options):
+    return Around(**{"listen": ["127.0.0.1:0"], "upstream": ["127.0.0.1:9001"], "keys": "keys.toml"} | options)
+
+
 def load(tmp_path, text, **options):
     path = tmp_path / "linkis.properties"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    given = {"listen": ["127.0.0.1:0"], "upstream": ["127.0.0.1:9001"], "keys": "keys.toml"} | options
-    return load_linkis([path], **given)
+    return load_linkis([path], around(**options))
 
 
 def free_paths(config):
@@ -74,7 +78,7 @@ def test_a_real_file(tmp_path, caplog):
         "/open.html",
     }
     optional = {route.path for route in config.route if route.auth == "optional"}
-    assert optional == {LOGIN, "/api/rest_j/v1/public", "/open.html"}
+    assert optional == free_paths(config)
     assert [route.path for route in config.route if route.login] == [LOGIN]
     assert [route.path for route in config.route if route.auth == "required"] == [OFFLINE, "/"]
     (warned,) = [record.getMessage() for record in caplog.records]
@@ -82,7 +86,9 @@ def test_a_real_file(tmp_path, caplog):
 
 
 def test_each_that_is_ignored_is_named_to_who_asks(tmp_path, caplog):
-    load(tmp_path, REAL, names_ignored=True)
+    load(tmp_path, REAL)
+    caplog.clear()
+    load_linkis([tmp_path / "linkis.properties"], around(), names_ignored=True)
     warned = [record.getMessage() for record in caplog.records]
     assert len(warned) == 3
     assert all("linkis.properties: wds.linkis." in line and "ignored" in line for line in warned)
@@ -96,7 +102,7 @@ def test_an_empty_file_is_linkis_defaults_on_the_embedded_store(tmp_path):
     assert config.ticket.idle_timeout_s == 7200
     assert (config.ticket.cookie_secure, config.ticket.cookie_domain_level) == (False, 0)
     assert free_paths(config) == {LOGIN}
-    assert "/dws" in {route.path for route in config.route if route.auth == "none"}
+    assert "/dws" in {route.path for route in config.route if route.auth == "optional"}
     assert config.route[-1].exempt == ".*visualis.*share.*"
 
 
@@ -210,7 +216,7 @@ def test_the_way_to_a_file_of_ours(tmp_path):
 
 
 def of_files(*paths, **options):
-    return load_linkis(paths, ["127.0.0.1:0"], ["127.0.0.1:9001"], "keys.toml", **options)
+    return load_linkis(paths, around(**options))
 
 
 def test_the_two_files_of_the_distribution(caplog):
@@ -218,7 +224,7 @@ def test_the_two_files_of_the_distribution(caplog):
     assert config.store.url == "redis://127.0.0.1:6379/0"
     assert config.ticket.idle_timeout_s == 3600
     public = {route.path: route.auth for route in config.route}
-    assert public == {LOGIN: "optional", PUBLIC_KEY: "none", OFFLINE: "required", "/dss": "none", "/": "required"}
+    assert public == {LOGIN: "optional", PUBLIC_KEY: "none", OFFLINE: "required", "/dss": "optional", "/": "required"}
     assert config.route[-1].exempt == ".*visualis.*share.*"
     line, _ = [record.getMessage() for record in caplog.records]
     assert re.search(r"linkis.properties, .*linkis-mg-gateway.properties: 18 settings are not", line)
@@ -255,7 +261,9 @@ def test_of_two_ways_to_redis_sentinel_wins_and_it_is_said(tmp_path, caplog):
     assert "linkis.session.redis.host: there is a Sentinel master, too: Sentinel wins" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["gateway.conf.enable.sso", "test.mode", "gateway.conf.enable.proxy.user"])
+@pytest.mark.parametrize(
+    "name", ["gateway.conf.enable.sso", "gateway.conf.enable.oauth.auth", "test.mode", "gateway.conf.enable.proxy.user"]
+)
 def test_where_linkis_lets_others_in_it_is_said(tmp_path, caplog, name):
     load(tmp_path, f"wds.linkis.{name}=true")
     assert f"linkis.properties: wds.linkis.{name}: " in caplog.text
@@ -289,6 +297,46 @@ def test_its_tokens_are_a_table_that_an_option_names(tmp_path, caplog):
         load(tmp_path, "", tokens="tokens.csv")
     with pytest.raises(ConfigError, match="where nothing can find them"):
         load(tmp_path, "", until="2030-01-31")
+
+
+def test_what_stands_around_is_said_by_options(tmp_path, caplog):
+    """In front of linkis-gateways and in their place; what stands beside Linkis' file is named from
+    there, so that it can go to another machine with it.
+    """
+    text = "linkis.session.redis.cache.enabled=true\nwds.linkis.gateway.conf.enable.token.auth=true\nwds.linkis.crypt.key=k"
+    (tmp_path / "tokens.csv").write_text(
+        "token_name,legal_users,legal_hosts,create_time,elapse_day\nA-LONG-CODE,*,10.1.2.3,2022-01-01,-1\n"
+    )
+    given = {"until": "2030-01-31", "keys": str(tmp_path / "keys.toml"), "tokens": str(tmp_path / "tokens.csv")}
+    front = load(tmp_path, text, admin="127.0.0.1:9100", **given)
+    assert "every program has its address" in caplog.text
+    assert (front.gateway.admin, front.ticket.keys, front.tokens.file) == ("127.0.0.1:9100", "keys.toml", "tokens.csv")
+    assert (front.migration[0].key_file, front.tokens.forward) == ("linkis.properties", True)
+    ways = {route.path: (route.auth, route.upstream) for route in front.route}
+    assert (ways[USER], ways["/"]) == (("optional", ""), ("required", ""))
+    caplog.clear()
+    text += f"\nwds.linkis.gateway.conf.url.pass.auth={USER}/help,{USER}\n"
+    place = load(tmp_path, text, login=["127.0.0.1:9201"], linkis_ticket="des", trusted_proxies=["10.0.0.9"], **given)
+    assert "address" not in caplog.text
+    assert (place.gateway.trusted_proxies, place.tokens.forward) == (["10.0.0.9"], False)
+    assert [(each.name, each.linkis_ticket) for each in place.upstream] == [("linkis", "des"), ("login", "")]
+    login = {route.path for route in place.route if route.upstream == "login"}
+    assert login == {LOGIN, PUBLIC_KEY, USER, f"{USER}/help"}
+    for wrong in (
+        {"login": ["a:1"]},
+        {"linkis_ticket": "des"},
+        {"login": ["a:1"], "linkis_ticket": "des", "until": ""},
+    ):
+        with pytest.raises(ConfigError, match="--login"):
+            load(tmp_path, text, **given | wrong)
+
+
+def test_in_front_of_a_single_sign_on_linkis_answers_those_without_a_session(tmp_path, caplog):
+    """Its 401 names where the sign-on is."""
+    text = "linkis.session.redis.cache.enabled=true\nwds.linkis.gateway.conf.enable.sso=true"
+    assert load(tmp_path, text, until="2030-01-31").route[-1].auth == "optional"
+    assert 'has auth = "optional"' in caplog.text
+    assert load(tmp_path, text).route[-1].auth == "required"
 
 
 def test_no_value_makes_a_line_of_its_own(tmp_path):

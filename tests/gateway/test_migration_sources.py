@@ -145,6 +145,9 @@ def test_sessions_of_each_system_go_on_and_end_on_both_sides(gateway, origin, re
         assert status_of(head) == 200
         assert fields_of(behind.requests[-1][0])[b"x-forwarded-user"] == user.encode()
         tickets[user] = ticket_in(head)
+    if system is OAuth2Proxy:
+        late = signed(ticket_text("_oauth2_proxy-late", b"s" * 16), int(time.time()) - 3601)
+        assert b'"reason": "idle"' in at.ask(request("/", {there.cookie: late}))[1]
     for bad in (alice[:-2] + "AA", "x", alice[::-1]):
         assert status_of(at.ask(request("/", {there.cookie: bad}))[0]) == 401
     if system is not OAuth2Proxy:  # its cookie says when it ends

@@ -15,7 +15,7 @@ from lab.http_grammar import FACTOR
 from lab.java_properties import JAVA, KNOWN_TEXTS, Malformed, load
 
 from fastticket.errors import ConfigError
-from fastticket.gateway.linkis import load_linkis
+from fastticket.gateway.linkis import Around, load_linkis
 from fastticket.gateway.properties import MalformedProperties, read_properties
 
 PIECES = [
@@ -118,7 +118,7 @@ def plain(digits):
 def configuration(tmp_path, text):
     path = tmp_path / "linkis.properties"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return load_linkis([path], ["127.0.0.1:0"], ["127.0.0.1:9001"], "keys.toml")
+    return load_linkis([path], Around(["127.0.0.1:0"], ["127.0.0.1:9001"], "keys.toml"))
 
 
 PASS = "wds.linkis.gateway.conf.url.pass.auth"

@@ -45,7 +45,7 @@ def tokens_of(tmp_path, text, name="tokens.toml"):
         ("a-long-random-code", "alice", "10.2.0.1", "address"),
         ("a-long-random-code", "alice", "", "address"),
         ("a-long-random-cod", "alice", "10.1.2.3", "unknown"),
-        ("", "alice", "10.1.2.3", "unknown"),
+        ("", "alice", "10.1.2.3", "malformed"),  # there are two
         ("another-random-code", "anybody", "", "admitted"),
         ("another-random-code", "", "", "malformed"),
         ("another-random-code", "a\x7fb", "", "malformed"),

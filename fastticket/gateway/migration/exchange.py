@@ -23,13 +23,13 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from fastticket.core.ticket import Ticket, decode_session_id
-from fastticket.errors import StoreUnavailable, TicketRefused, Verdict
+from fastticket.errors import OldStoreUnavailable, StoreUnavailable, TicketRefused, Verdict
 from fastticket.gateway.migration.continued import take_up
 from fastticket.gateway.migration.held import Held, HeldSession
 from fastticket.gateway.migration.oldstores import LinkisHash, OldStore
 from fastticket.gateway.migration.rotations import Rotations
 from fastticket.gateway.migration.walks import Walks
-from fastticket.gateway.migration.watch import ROUNDS_PER_LEASE, Watch
+from fastticket.gateway.migration.watch import NOBODY, ROUNDS_PER_LEASE, Watch
 from fastticket.moving.derived import derive_session_id
 from fastticket.moving.formats.linkis_ticket import TicketFormat
 from fastticket.moving.record import MovedSession, Skipped, to_restored
@@ -53,7 +53,7 @@ VERDICTS = {
     "expired": Verdict.IDLE,
     "forged": Verdict.BAD_SIGNATURE,
     "inactive_user": Verdict.REVOKED,
-    "minted": Verdict.REVOKED,
+    "minted": Verdict.UNKNOWN_SESSION,
     "not_found": Verdict.UNKNOWN_SESSION,
 }
 
@@ -167,6 +167,26 @@ class Exchange:
         """
         return {"held": len(self._held), "late": self._watch.late_count + self._walks.late_count}
 
+    @property
+    def away(self) -> dict[str, bool]:
+        """By source: whether an old store is away."""
+        return self._watch.away
+
+    async def faults(self) -> list[str]:
+        """Which old stores do not answer, or do not let this gateway do what it has to do there:
+        each is asked about a session that is nowhere, so that nothing changes.
+        """
+        found = []
+        for migration in self._migrations:
+            try:
+                await migration.store.uses([NOBODY])
+                await migration.store.end([NOBODY])
+                if migration.writes_back:
+                    await migration.store.keep({NOBODY: self._cache.now_ms()})
+            except StoreUnavailable as error:
+                found.append(f"[[migration]] {migration.store.source}: url: {error}")
+        return found
+
     # --- requests
 
     async def ticket_for(self, cookies: str, *, is_strong: bool = False) -> str | Verdict:
@@ -178,8 +198,9 @@ class Exchange:
             store = migration.store
             old_id = store.identify(value) if value else ""
             if not old_id:
-                self.counts[store.source, "refused_forged"] += 1
-                verdict = Verdict.BAD_SIGNATURE
+                fault = store.fault(value)
+                self.counts[store.source, f"refused_{fault}"] += 1
+                verdict = VERDICTS[fault]
                 continue
             outcome = await self._known(store, old_id) if not is_strong else None
             if outcome is None:
@@ -354,9 +375,9 @@ class Exchange:
         return not is_anonymous and any(brought is migration for brought, _ in self._brought(cookies))
 
     async def _read(self, store: OldStore, cookie: str) -> MovedSession | Skipped:
-        """The session of a cookie, if its store has not failed a moment ago. StoreUnavailable."""
+        """The session of a cookie, if its store has not failed a moment ago. OldStoreUnavailable."""
         if self._is_away(store):
-            raise StoreUnavailable(f"[[migration]] {store.source}: the old store is away; try again")
+            raise OldStoreUnavailable(f"[[migration]] {store.source}: the old store is away; try again")
         try:
             return await store.read(cookie)
         except StoreUnavailable:
@@ -383,7 +404,7 @@ class Exchange:
         """
         session = self._held.of_old(store, old_id)
         if session and session.is_ours:
-            return Refusal(Verdict.REVOKED, "minted")  # it was in no browser: somebody has it from a log
+            return Refusal(VERDICTS["minted"], "minted")  # it was in no browser: somebody has it from a log
         if session and session.ticket:
             with contextlib.suppress(TicketRefused):
                 await self._cache.authenticate(session.ticket, touch=False)
@@ -400,7 +421,7 @@ class Exchange:
         if flight is None:
             if len(self._flights) >= EXCHANGES_MAX or self._is_away(store):
                 self.counts[store.source, "refused_unavailable"] += 1
-                raise StoreUnavailable(f"[[migration]] {store.source}: the old store is away or busy; try again")
+                raise OldStoreUnavailable(f"[[migration]] {store.source}: the old store is away or busy; try again")
             flight = self._flights[store, old_id] = loop.create_future()
             task = loop.create_task(self._fly(flight, store, old_id, cookie))
             self._tasks.add(task)

@@ -95,6 +95,7 @@ def _oauth2_proxy(redis: ForeignRedis, settings: MigrationSettings, secret: str,
         prefix="",
         idle_timeout_s=expire_s,
         identify=reader.identify,
+        fault=reader.fault,
         now_ms=now_ms,
     )
 

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
-from fastticket.errors import StoreUnavailable
+from fastticket.errors import OldStoreUnavailable
 from fastticket.moving.formats.linkis_ticket import LinkisTickets, TicketFormat, hash_fields, unbroken
 from fastticket.moving.record import MovedSession, Skipped
 from fastticket.moving.sources import Begun
@@ -87,6 +87,9 @@ class OldStore(Protocol):
         made with its key. Raises nothing.
         """
 
+    def fault(self, cookie: str) -> str:
+        """Why `identify` finds nothing in it: `forged`, `expired`. Raises nothing."""
+
     async def read(self, cookie: str) -> MovedSession | Skipped:
         """The session of a cookie, if it lives."""
 
@@ -120,6 +123,10 @@ class LinkisHash:
     def identify(self, cookie: str) -> str:
         """The ticket itself."""
         return unbroken(cookie) if self._tickets.open(cookie) else ""
+
+    def fault(self, cookie: str) -> str:
+        """A ticket says no end."""
+        return "forged"
 
     async def read(self, cookie: str) -> MovedSession | Skipped:
         """`HGET`."""
@@ -177,10 +184,12 @@ class Strings:
         identify: Callable[[str], str],
         now_ms: Callable[[], int],
         begun: FindBegun | None = None,
+        fault: Callable[[str], str] = lambda _: "forged",
     ) -> None:
         self.source = source
         self.begun = begun
         self.identify = identify
+        self.fault = fault
         self._redis = redis
         self._reader = reader
         self._prefix = prefix
@@ -235,7 +244,7 @@ async def ask(redis: ForeignRedis, commands: Sequence[Sequence[Any]]) -> list[An
     replies = await redis.ask(commands) if commands else []
     for reply in replies:
         if isinstance(reply, Refused):
-            raise StoreUnavailable(f"{redis.shown}: {type(reply).__name__}")
+            raise OldStoreUnavailable(f"{redis.shown}: {type(reply).__name__}")
     return replies
 
 

@@ -83,6 +83,10 @@ class SpringHashes:
         """The cookie is the id in base64."""
         return identifier_in(cookie)
 
+    def fault(self, cookie: str) -> str:
+        """A cookie says no end."""
+        return "forged"
+
     async def read(self, cookie: str) -> MovedSession | Skipped:
         """By the source's reader."""
         return await self._reader.read_one(cookie)

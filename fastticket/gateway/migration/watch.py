@@ -33,6 +33,7 @@ ROUNDS_PER_LEASE = 2
 LATE_MAX = 10_000  # ends that the old stores still have to learn of
 KEPT_PART = 20  # a last use that is younger by a twentieth of the session's idle timeout there is not written back
 LAST_WORD_S = 1.0
+NOBODY = "fastticket-asks-whether-you-answer"  # no old store has such a session
 TURN = 500  # sessions looked through in one turn of the loop
 
 
@@ -94,6 +95,12 @@ class Watch:
         """How many ends the old stores still have to learn of."""
         return len(self._late)
 
+    @property
+    def away(self) -> dict[str, bool]:
+        """By source: whether an old store did not answer when it was last asked."""
+        sources = {store.source: False for store in self._stores}
+        return sources | {store.source: True for store in self._away}
+
     def _note_late(self, store: OldStore, old_id: str) -> None:
         self._late[store, old_id] = None
         if len(self._late) > LATE_MAX:
@@ -118,6 +125,8 @@ class Watch:
     async def _visit(self, store: OldStore) -> None:
         await self._end_late(store)
         sessions = [session for session in self._held if session.store is store]
+        if not sessions:
+            await store.uses([NOBODY])  # so that its absence shows before somebody comes with its cookie
         for first in range(0, len(sessions), TURN):
             await self._compare(store, sessions[first : first + TURN])
 

@@ -49,6 +49,11 @@ class ProxySessions:
         found = self._ticket(cookie)
         return found.id if isinstance(found, ProxyTicket) else ""
 
+    def fault(self, cookie: str) -> str:
+        """Why that finds no key: `expired`, or `forged`."""
+        found = self._ticket(cookie)
+        return "expired" if isinstance(found, NotOne) and found.reason == "expired" else "forged"
+
     async def read_one(self, cookie: str) -> MovedSession | Skipped:
         """As a source's. StoreUnavailable."""
         ticket = self._ticket(cookie)

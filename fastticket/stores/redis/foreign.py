@@ -15,7 +15,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from fastticket.errors import ConfigError, StoreUnavailable
+from fastticket.errors import ConfigError, OldStoreUnavailable
 from fastticket.stores import without_password
 from fastticket.stores.redis.address import Address, Command, Place, parse_url, place_of
 from fastticket.stores.redis.connecting import connect
@@ -42,8 +42,9 @@ class ForeignRedis:
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
         """The replies, in order; a command for a key of another type has its error for a reply.
-        StoreUnavailable: the server did not answer, or is none, or refuses for a cause of its own
-        (it loads, is a replica, lets this user do no such thing): that says nothing of a session.
+        OldStoreUnavailable: the server did not answer, or is none, or refuses for a cause of its
+        own (it loads, is a replica, lets this user do no such thing): that says nothing of a
+        session.
         """
         if not commands:
             return []
@@ -51,23 +52,23 @@ class ForeignRedis:
             replies = await (await self._connected()).ask(commands)
         except (OSError, RedisError) as error:
             await self.aclose()
-            raise StoreUnavailable(f"{self.shown}: {shortened(error)}") from error
+            raise OldStoreUnavailable(f"{self.shown}: {shortened(error)}") from error
         for reply in replies:
             if isinstance(reply, Refused) and not str(reply).startswith(WRONG_TYPE):
                 if isinstance(reply, AWAY):  # the next call looks for the primary again
                     await self.aclose()
-                raise StoreUnavailable(f"{self.shown}: {shortened(reply)}")
+                raise OldStoreUnavailable(f"{self.shown}: {shortened(reply)}")
         return replies
 
     async def scan(self, pattern: str, cursor: str, count: int) -> tuple[str, list[bytes]]:
         """The next keys of a pattern, some perhaps twice, and the cursor to go on with; "" begins
-        and ends. StoreUnavailable.
+        and ends. OldStoreUnavailable.
         """
         reply = (await self.ask([("SCAN", cursor or "0", "MATCH", pattern, "COUNT", count)]))[0]
         return self._page(reply)
 
     async def scan_hash(self, key: str, cursor: str, count: int) -> tuple[str, list[bytes]]:
-        """As `scan`, the fields of a hash and their values, by turns. StoreUnavailable."""
+        """As `scan`, the fields of a hash and their values, by turns. OldStoreUnavailable."""
         reply = (await self.ask([("HSCAN", key, cursor or "0", "COUNT", count)]))[0]
         return self._page(reply)
 
@@ -79,7 +80,7 @@ class ForeignRedis:
 
     def _page(self, reply: Any) -> tuple[str, list[bytes]]:
         if isinstance(reply, Refused):
-            raise StoreUnavailable(f"{self.shown}: {shortened(reply)}")
+            raise OldStoreUnavailable(f"{self.shown}: {shortened(reply)}")
         cursor, found = reply
         return "" if cursor == b"0" else cursor.decode(), found
 

@@ -41,6 +41,14 @@ def in_the_store(server, folder):
     return found | {path.name: path.read_bytes() for path in folder.glob("*.db*")}
 
 
+def forget_empty_logs(server):
+    """As in a store whose shards nobody but one has asked for anything yet."""
+    with contextlib.closing(server.client(db=1)) as client:
+        for key in list(client.scan_iter("*:log")):
+            if all("opened" in fields for _, fields in client.xrange(key)):
+                client.delete(key)
+
+
 async def log_in(url, folder):
     async with fastticket.TicketCache(fastticket.open_store(url, base=folder), folder / "keys.toml") as cache:
         return await cache.login("alice")
@@ -62,6 +70,7 @@ def test_who_only_looks_writes_nothing(commands, tmp_path, kind):
         words = {"ticket": ticket, "old": f"redis://{server.address}/0"}
         code, _, error = commands.run("export", "sessions.jsonl", "--store", made, cwd=tmp_path)
         assert code == 0, error
+        forget_empty_logs(server)
         before = in_the_store(server, tmp_path)
         with contextlib.closing(server.client(db=2)) as nothing:
             for store, is_there in ((made, True), (new, False)):

@@ -26,7 +26,7 @@ from fastticket.core.ticket import Ticket, decode_session_id
 from fastticket.errors import OldStoreUnavailable, StoreUnavailable, TicketRefused, Verdict
 from fastticket.gateway.migration.continued import take_up
 from fastticket.gateway.migration.held import Held, HeldSession
-from fastticket.gateway.migration.oldstores import LinkisHash, OldStore
+from fastticket.gateway.migration.oldstores import LinkisHash, OldStore, Seen
 from fastticket.gateway.migration.rotations import Rotations
 from fastticket.gateway.migration.walks import Walks
 from fastticket.gateway.migration.watch import NOBODY, ROUNDS_PER_LEASE, Watch
@@ -182,7 +182,7 @@ class Exchange:
                 await migration.store.uses([NOBODY])
                 await migration.store.end([NOBODY])
                 if migration.writes_back:
-                    await migration.store.keep({NOBODY: self._cache.now_ms()})
+                    await migration.store.keep({NOBODY: Seen(self._cache.now_ms(), 60)})
             except StoreUnavailable as error:
                 found.append(f"[[migration]] {migration.store.source}: url: {error}")
         return found
@@ -375,7 +375,9 @@ class Exchange:
         return not is_anonymous and any(brought is migration for brought, _ in self._brought(cookies))
 
     async def _read(self, store: OldStore, cookie: str) -> MovedSession | Skipped:
-        """The session of a cookie, if its store has not failed a moment ago. OldStoreUnavailable."""
+        """The session of a cookie, if its store has not failed a moment ago.
+        OldStoreUnavailable.
+        """
         if self._is_away(store):
             raise OldStoreUnavailable(f"[[migration]] {store.source}: the old store is away; try again")
         try:

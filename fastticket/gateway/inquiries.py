@@ -40,8 +40,8 @@ SLUGS: tuple[tuple[type[Exception], str], ...] = (
 
 
 class Inquiries:
-    """Answers by what a worker has. `drained`: the servers that are, for every service to see;
-    `tell` sends an answer.
+    """Answers by what a worker has. `drained`: the servers that are, for every service to see once
+    `follow_drains` is called; `tell` sends an answer.
     """
 
     def __init__(
@@ -49,12 +49,14 @@ class Inquiries:
         cache: TicketCache,
         services: Services,
         drained: set[tuple[str, str]],
+        follow_drains: Callable[[], None],
         register: Register,
         tell: Callable[[Told | DrainServers], None],
     ) -> None:
         self._cache = cache
         self._services = services
         self._drained = drained
+        self._follow_drains = follow_drains
         self._register = register
         self._administration = Administration(cache)
         self._tell = tell
@@ -160,7 +162,7 @@ class Inquiries:
         if is_drained and group and not group.has_left(self._drained | {pair}):
             raise Refused("last_server")
         (self._drained.add if is_drained else self._drained.discard)(pair)
-        self._services.follow_drains()
+        self._follow_drains()
         self._tell(DrainServers(frozenset(self._drained)))  # also if nobody waits for the answer any more
         return sorted(self._drained)
 

@@ -113,5 +113,5 @@ class Notes:
             "resolved": upstreams.resolved,
             "without_servers": upstreams.without_servers,
             "upstreams": upstreams.states(),
-            "drained": upstreams.drained_states(),
+            "drained": services.drained_states(),
         }

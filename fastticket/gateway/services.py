@@ -101,6 +101,18 @@ class Services:
         for service in self:
             service.reopen_log()
 
+    def drained_states(self) -> list[dict[str, Any]]:
+        """As `UpstreamGroups.drained_states` of the one in force; what those that retire still have
+        under way there counts, too.
+        """
+        states = self.present.upstreams.drained_states()
+        for service in self._retiring:
+            for before in service.upstreams.drained_states():
+                for state in states:
+                    if (state["group"], state["server"]) == (before["group"], before["server"]):
+                        state["active"] += before["active"]
+        return states
+
     # --- numbers since the start
 
     @property

@@ -32,6 +32,7 @@ class Snapshot:
     restarts: int
     reloads: Mapping[str, int]  #: done, refused
     last_reload: LastReload = dataclasses.field(default_factory=LastReload)
+    notes_of_others: Sequence[Mapping[str, Any]] = ()  #: of all workers but that of the present generation
     workers: Sequence[int] = ()  #: the pids of all of them, that of the one that serves first
 
     def unhealthy(self) -> list[str]:

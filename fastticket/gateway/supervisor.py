@@ -705,6 +705,7 @@ class Supervisor:
             restarts=self._restarts,
             reloads=dict(self._reloads.counts),
             last_reload=LastReload(self._reloads.was_done, self._reloads.at_s, self._reloads.took_s, self._reloads.why),
+            notes_of_others=[note for each in self._processes() if each is not process and (note := each.slot.note())],
             workers=[each.pid for each in sorted(self._processes(), key=lambda each: each is not process)],
         )
 
@@ -761,10 +762,10 @@ class Supervisor:
             raise Refused("reload_refused", refusal)
 
     def _keep_drained(self, teller: WorkerProcess, servers: frozenset[tuple[str, str]]) -> None:
-        """What a worker says is drained: (upstream, server). Workers to come will hear of it, and
-        one that has taken its place meanwhile.
+        """What a worker says is drained: (upstream, server). Workers to come will hear of it, one
+        that has taken its place meanwhile, and those that retire: they have clients.
         """
         self._drained = servers
-        for process in self._serving():
-            if process is not teller:
+        for process in self._processes():
+            if process is not teller and process.is_serving:
                 process.drain_servers(servers)

@@ -133,7 +133,9 @@ class Worker:
         loop.add_signal_handler(signal.SIGUSR2, self._retire.set)
         loop.add_signal_handler(signal.SIGUSR1, self._reopen_logs)
         self._channel = channel
-        self._inquiries = Inquiries(self._cache, self._services, self._drained, self.register, channel.send)
+        self._inquiries = Inquiries(
+            self._cache, self._services, self._drained, self._follow_drains, self.register, channel.send
+        )
         channel.attach(loop, self._obey)
         channel.send(Ready())
         await _first_of(self._begin, self._stop, self._retire)
@@ -162,11 +164,18 @@ class Worker:
             case DrainServers(servers):
                 self._drained.clear()
                 self._drained.update(servers)
-                self._services.follow_drains()
+                self._follow_drains()
             case SetLogLevel(level):
                 logging.getLogger().setLevel(level.upper())
             case Reload():
                 self._reloading = asyncio.create_task(self._reload(message, sockets), name="fastticket-reload")
+
+    def _follow_drains(self) -> None:
+        """Servers were drained, or put back in. The note says so before the operator is answered:
+        who waits until nothing is under way there must not read what was before.
+        """
+        self._services.follow_drains()
+        self._notes.publish()
 
     async def start(self) -> None:
         """Open the store and serve."""

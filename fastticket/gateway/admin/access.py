@@ -65,6 +65,11 @@ class Client(NamedTuple):
         """Whether it is on this machine."""
         return self.address is None or self.address.is_loopback
 
+    @property
+    def stranger(self) -> Who:
+        """Who asks, as long as nothing else is known."""
+        return Who("", self.uid, self.pid, str(self.address or ""))
+
 
 @dataclasses.dataclass(frozen=True)
 class Access:

@@ -4,6 +4,10 @@ A line says when, who (the user and process at the other end of a Unix socket, o
 token, and the address), what (the operation with its parameters), and what came of it. It holds no
 ticket, token, key or attribute.
 
+A change that is refused has a line, too, wherever it is refused; and so has whatever is asked for
+with a token that is not known. Who has no name here can ask as often as the network lets it, so its
+lines are bounded: REFUSALS_MAX in REFUSALS_S, and the next one has `left_out`.
+
 A thread writes it, so that a slow disk does not hold up the supervisor.
 """
 
@@ -23,6 +27,8 @@ log = logging.getLogger("fastticket.admin")
 
 STDERR = 2
 PENDING_BYTES_MAX = 1024 * 1024
+REFUSALS_MAX = 60  # of those without a name, in REFUSALS_S
+REFUSALS_S = 60.0
 
 
 class AuditLog:
@@ -31,6 +37,8 @@ class AuditLog:
     def __init__(self) -> None:
         self._path: Path | None = None
         self._writer = self._make_writer()
+        self._window_s = 0.0  # of refusals; monotonic
+        self._refusals = self._left_out = 0  # since then, and not told yet
 
     def _make_writer(self) -> LineWriter:
         return LineWriter(self._path, STDERR, PENDING_BYTES_MAX, self._lost)
@@ -57,10 +65,23 @@ class AuditLog:
         """Write one line. `result`: "done", or the slug of what it was refused for; `told`: what of
         the answer is to be in it.
         """
+        if result != "done" and not who.name:
+            if not self._has_room():
+                self._left_out += 1
+                return
+            told, self._left_out = {**told, **({"left_out": self._left_out} if self._left_out else {})}, 0
         by = {name: value for name, value in who._asdict().items() if value not in (None, "")}
         line = {"time": utc(time.time()), "audit": operation, "who": by, "what": dict(what), "result": result, **told}
         if not self._writer.write(json_line(line).encode(errors="replace") + b"\n"):
             self._lost("too slow, or full", 1)
+
+    def _has_room(self) -> bool:
+        """For one more line of somebody without a name."""
+        now_s = time.monotonic()
+        if now_s - self._window_s >= REFUSALS_S:
+            self._window_s, self._refusals = now_s, 0
+        self._refusals += 1
+        return self._refusals <= REFUSALS_MAX
 
     def _lost(self, reason: str, lines: int) -> None:
         log.error("%s: %s: %d lines of the audit log are lost", self._path or "standard error", reason, lines)

@@ -69,8 +69,16 @@ class Dispatcher:
         """What is asked for, and by whom: everything is checked that can be before the body is
         read. Refused.
         """
-        access.check_page(client, request.fields, request.host)
-        who = access.who(client, request.fields)
+        who = client.stranger
+        try:
+            access.check_page(client, request.fields, request.host)
+            who = access.who(client, request.fields)
+            return self._found(request, who, access)
+        except Refused as error:
+            self.note_refused(request, who, error.reason)
+            raise
+
+    def _found(self, request: Request, who: Who, access: Access) -> Found:
         operation, of_path = self._row_of(request)
         if operation.changes:
             access.check_change(request.fields)
@@ -84,11 +92,31 @@ class Dispatcher:
             raise Refused("not_json")
         return Found(operation, who, _parameters_of(operation, of_path, request))
 
+    def note_refused(self, request: Request, who: Who, reason: str) -> None:
+        """In the audit log: a change that was refused before it began, and a token that is not
+        known.
+        """
+        operation: Operation | None = None
+        parameters: dict[str, Any] = {}
+        with contextlib.suppress(Refused):
+            operation, of_path = self._row_of(request)
+            parameters = _parameters_of(operation, of_path, request)
+        if operation and operation.changes:
+            self._note(operation, Call(who, parameters, {}), reason, {})
+        elif reason == "unauthorized":
+            self._audit.note(who, operation.name if operation else "unknown", {}, reason, {})
+
+    def refused(self, found: Found, error: Refused) -> Refused:
+        """The same error, noted: an operation that was found does not begin."""
+        self._note(found.operation, Call(found.who, found.parameters, {}), error.reason, {})
+        return error
+
     async def run(self, found: Found, body: bytes) -> Answer | AsyncGenerator[bytes, None]:
         """The answer, or the pieces of a stream. Refused."""
         operation, who, parameters = found
-        call = Call(who, parameters, _body_of(operation, body))
+        call = Call(who, parameters, {})
         try:
+            call = Call(who, parameters, _body_of(operation, body))
             answer = await operation.run(self._gateway, call)
         except Refused as error:
             self._note(operation, call, error.reason, {})

@@ -13,14 +13,13 @@ import contextlib
 import json
 import logging
 import socket
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
 from fastticket.dataplane.http1 import request_head
 from fastticket.gateway.admin.access import Access, Client, client_of, gathered
 from fastticket.gateway.admin.audit import AuditLog
-from fastticket.gateway.admin.contract import Who
 from fastticket.gateway.admin.dispatch import PREFIX, Answer, Dispatcher, Found, Request, refusal_answer
 from fastticket.gateway.admin.gateway import Gateway
 from fastticket.gateway.admin.refusals import Refused
@@ -35,6 +34,8 @@ TIMEOUT_S = 5.0  # of a connection, from start to end; of an operation, to send 
 #: A request with one of these fields comes from a page in a browser on this machine, not from an
 #: operator.
 BROWSER_FIELDS = ("origin", "sec-fetch-site")
+#: What /drain is called in the audit log.
+DRAINS = {"POST": "drain.begin", "DELETE": "drain.end"}
 CONNECTIONS_MAX = 64  # beyond that the oldest is closed: a probe takes milliseconds, so that one is idle
 OPERATIONS_MAX = 32  # under way at a time
 STREAMS_MAX = 16
@@ -57,7 +58,6 @@ class AdminListener:
         """`files`: pages that anybody may have who may ask at all, by their paths."""
         self.audit = AuditLog()
         self._gateway = gateway
-        self._changes: Mapping[str, Callable[[], object]] = {"POST": gateway.drain, "DELETE": gateway.undrain}
         self._files = files
         self._dispatcher = Dispatcher(gateway, self.audit)
         self._server: asyncio.Server | None = None
@@ -144,15 +144,11 @@ class AdminListener:
     # --- probes, /metrics and files
 
     def _plain_answer(self, request: Request, client: Client, access: Access) -> Answer:
+        if request.path == "/drain" and request.method in DRAINS:
+            return self._drain_answer(request, client)
         if not access.admits(client):
+            self._dispatcher.note_refused(request, client.stranger, "forbidden")
             return _error(HTTPStatus.FORBIDDEN)
-        if request.path == "/drain" and request.method in self._changes:
-            if not client.is_local or any(name in request.fields for name in BROWSER_FIELDS):
-                return _error(HTTPStatus.FORBIDDEN)
-            self._changes[request.method]()
-            who = Who("", client.uid, client.pid, str(client.address or ""))
-            self.audit.note(who, "drain.begin" if request.method == "POST" else "drain.end", {}, "done", {})
-            return _readiness(self._gateway.snapshot())
         if request.method not in ("GET", "HEAD"):
             return _error(HTTPStatus.METHOD_NOT_ALLOWED)._replace(fields=[("Allow", "GET, HEAD")])
         if request.path in self._files:
@@ -162,6 +158,18 @@ class AdminListener:
                 return refusal_answer(error)
             return self._files[request.path]
         return _page(request.path, self._gateway.snapshot(), ",".join(request.fields.get("accept", ())))
+
+    def _drain_answer(self, request: Request, client: Client) -> Answer:
+        """Of POST and DELETE /drain."""
+        is_begin, result = request.method == "POST", "done"
+        if not client.is_local or any(name in request.fields for name in BROWSER_FIELDS):
+            result = "forbidden"
+        elif is_begin:
+            self._gateway.drain()
+        elif not self._gateway.undrain():
+            result = "stopping"
+        self.audit.note(client.stranger, DRAINS[request.method], {}, result, {})
+        return _error(HTTPStatus.FORBIDDEN) if result == "forbidden" else _readiness(self._gateway.snapshot())
 
     # --- operations
 
@@ -208,7 +216,7 @@ class AdminListener:
 
     async def _run(self, found: Found, body: bytes) -> Answer | AsyncGenerator[bytes, None]:
         if self._operations >= OPERATIONS_MAX:
-            raise Refused("busy")
+            raise self._dispatcher.refused(found, Refused("busy"))
         if found.operation.is_stream and len(self._streams) >= STREAMS_MAX:
             raise Refused("busy", f"there are {STREAMS_MAX} streams already")
         self._operations += 1

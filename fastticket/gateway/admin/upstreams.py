@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastticket.gateway.admin.contract import Call
@@ -23,7 +23,8 @@ UPSTREAMS = record(upstreams=listed(record(name=TEXT, balance=TEXT, configured=T
 
 async def show_upstreams(gateway: Gateway, _call: Call) -> Any:
     """GET /v1/upstreams"""
-    note = gateway.snapshot().serving
+    snapshot = gateway.snapshot()
+    note = snapshot.serving
     if not note:
         raise Refused("no_worker")
     return {
@@ -34,7 +35,10 @@ async def show_upstreams(gateway: Gateway, _call: Call) -> Any:
                 "configured": upstream.servers,
                 "servers": [
                     {name: value for name, value in state.items() if name != "group"}
-                    for state in [*note["upstreams"], *map(_drained, note["drained"])]
+                    for state in [
+                        *note["upstreams"],
+                        *(_drained(state, snapshot.notes_of_others) for state in note["drained"]),
+                    ]
                     if state["group"] == upstream.name
                 ],
             }
@@ -43,8 +47,12 @@ async def show_upstreams(gateway: Gateway, _call: Call) -> Any:
     }
 
 
-def _drained(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {**state, "state": "drained", "idle": 0, "queued": 0}
+def _drained(state: Mapping[str, Any], notes_of_others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A drained server. What workers that retire still have under way there counts, too."""
+    place = state["group"], state["server"]
+    others = [each for note in notes_of_others for each in [*note["upstreams"], *note["drained"]]]
+    active = state["active"] + sum(each["active"] for each in others if (each["group"], each["server"]) == place)
+    return {**state, "state": "drained", "active": active, "idle": 0, "queued": 0}
 
 
 async def drain(gateway: Gateway, call: Call) -> Any:

@@ -2,6 +2,7 @@
 another site.
 """
 
+import json
 import os
 import socket
 import subprocess
@@ -9,11 +10,12 @@ import subprocess
 import pytest
 from lab.operators import Operator
 from lab.processes import BOUND_S
-from lab.redis_servers import free_port
+from lab.redis_servers import free_port, wait_until
 
 from fastticket.commands.cli import main
 from fastticket.errors import ConfigError
 from fastticket.gateway.admin.access import access_of
+from fastticket.gateway.admin.audit import REFUSALS_MAX
 from fastticket.gateway.reader import read_config
 from fastticket.keyfile import create_key_file
 
@@ -66,6 +68,53 @@ def test_by_tcp_it_takes_a_token(with_token):
     assert Operator(address, "n" * 40).get("/v1/status")
     assert at.reload(table(admin=f"127.0.0.1:{address[1]}")).startswith("reloaded")
     assert Operator(address, "n" * 40).refused("GET", "/v1/status") == (403, "forbidden")
+
+
+def test_what_is_refused_at_the_door_is_in_the_audit_log(with_token):
+    """By whatever it is refused. A token that is not known has a line for whatever it asks."""
+    at, address = with_token(admin_audit_log="audit.log")
+    operator, stranger = Operator(address, TOKEN), Operator(address, "x" * 36)
+    bare = {"X_Fastticket_Admin": None}
+    at_door = [
+        (stranger, ("DELETE", "/v1/sessions?yes=true"), {}, 401),
+        (stranger, ("GET", "/v1/status"), {}, 401),
+        (stranger, ("GET", "/v1/nothing"), {}, 401),
+        (operator, ("DELETE", "/v1/sessions?yes=true"), bare, 403),
+        (operator, ("POST", "/v1/drain"), {"Origin": "http://evil.example"}, 403),
+        (operator, ("POST", "/v1/sessions", b"{}"), {"X_Fastticket_Admin": "1", "Content_Type": "text/plain"}, 415),
+        (operator, ("POST", "/v1/sessions", b"nonsense"), {}, 400),
+        (operator, ("DELETE", "/v1/sessions/short"), {}, 400),
+        (operator, ("POST", "/drain"), {"Origin": "http://evil.example"}, 403),
+        (operator, ("GET", "/v1/nothing"), {}, 404),  # nothing was to change, and it is known who asks
+    ]
+    for who, what, fields, status in at_door:
+        assert who.ask(*what, **fields)[0] == status, what
+
+    def lines():
+        return [json.loads(line) for line in (at.folder / "audit.log").read_text().splitlines()]
+
+    wait_until(lambda: len(lines()) == len(at_door) - 1, "a line of each but the last", BOUND_S)
+    assert [(line["audit"], line["result"], line["who"].get("name")) for line in lines()] == [
+        ("end_all_sessions", "unauthorized", None),
+        ("status", "unauthorized", None),
+        ("unknown", "unauthorized", None),
+        ("end_all_sessions", "forbidden", "ops"),
+        ("drain", "forbidden", None),
+        ("issue", "not_json", "ops"),
+        ("issue", "bad_request", "ops"),
+        ("end_session", "bad_request", "ops"),
+        ("drain.begin", "forbidden", None),
+    ]
+    assert lines()[0]["what"] == {"yes": True}
+    assert lines()[0]["who"] == {"address": "127.0.0.1"}
+    # Whoever has no token can ask for ever, and does not fill the disk.
+    for _ in range(REFUSALS_MAX):
+        assert stranger.refused("GET", "/v1/status")[0] == 401
+    assert operator.refused("POST", "/v1/drain", **bare)[0] == 403
+    wait_until(lambda: lines()[-1]["who"].get("name") == "ops", "the last one", BOUND_S)
+    assert len([line for line in lines() if "name" not in line["who"]]) == REFUSALS_MAX
+    assert "an admin request without a token that is known, from 127.0.0.1" in at.log
+    assert TOKEN not in at.log + (at.folder / "audit.log").read_text()
 
 
 def test_by_tls(with_token, tmp_path):

@@ -2,9 +2,11 @@
 their clients see. Every change leaves a line in the audit log.
 """
 
+import contextlib
 import json
 import os
 import signal
+import threading
 
 import pytest
 from conftest import status_of
@@ -167,12 +169,15 @@ def test_keys_roll(start):
 
 
 def test_a_drained_server_gets_no_request_whatever_is_replaced(start, origin):
-    names = {}
+    """And what it has still under way is said at once: whoever stops it at 0 breaks nothing off."""
+    names, long, over = {}, [], threading.Event()
 
     def named(name):
         def serve(connection):
             while True:
-                connection.read_head()
+                if b"/open/long" in connection.read_head():
+                    long.append(name)
+                    over.wait(BOUND_S)
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%s" % name)
 
         found = origin(serve)
@@ -189,12 +194,24 @@ def test_a_drained_server_gets_no_request_whatever_is_replaced(start, origin):
 
     def states():
         servers = at.get("/v1/upstreams")["upstreams"][0]["servers"]
-        return {names[server["server"]]: server["state"] for server in servers}
+        return {names[server["server"]]: (server["state"], server["active"]) for server in servers}
 
     assert asked() == {b"1", b"2"}
-    assert at.do("POST", path) == {"drained": [{"upstream": "app", "server": first.address}]}
-    assert asked() == {b"2"}
-    wait_until(lambda: states() == {b"1": "drained", b"2": "up"}, "the note", BOUND_S)
+    with contextlib.ExitStack() as waiting:
+        while b"1" not in long:
+            count = len(long)
+            waiting.enter_context(at.connect()).sendall(b"GET /open/long HTTP/1.1\r\nHost: a\r\n\r\n")
+            wait_until(lambda count=count: len(long) > count, "one is under way", BOUND_S)
+        assert at.do("POST", path) == {"drained": [{"upstream": "app", "server": first.address}]}
+        assert states()[b"1"] == ("drained", 1)
+        assert asked() == {b"2"}
+        assert at.reload().startswith("reloaded: the worker")
+        assert states()[b"1"] == ("drained", 1)  # of the configuration before
+        at.configure((at.folder / "fastticket.toml").read_text().replace("capacity = 100000", "capacity = 2000"))
+        assert at.reload().startswith("reloaded: a new worker")
+        assert states()[b"1"] == ("drained", 1)  # of the worker before
+        over.set()
+        wait_until(lambda: states()[b"1"] == ("drained", 0), "it is over", BOUND_S)
     assert at.refused("POST", path.replace(first.address, second.address)) == (409, "last_server")
     assert at.refused("POST", path.replace("app", "other")) == (404, "no_such_server")
     assert at.refused("POST", path.replace(first.address, "127.0.0.1:1")) == (404, "no_such_server")
@@ -204,7 +221,7 @@ def test_a_drained_server_gets_no_request_whatever_is_replaced(start, origin):
     assert asked() == {b"2"}
     assert at.reload().startswith("reloaded: the worker")  # by the same worker
     assert asked() == {b"2"}
-    at.configure((at.folder / "fastticket.toml").read_text().replace("capacity = 100000", "capacity = 1000"))
+    at.configure((at.folder / "fastticket.toml").read_text().replace("capacity = 2000", "capacity = 1000"))
     assert at.reload().startswith("reloaded: a new worker")
     assert asked() == {b"2"}
     os.kill(at.pid, signal.SIGUSR2)  # another program

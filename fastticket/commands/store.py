@@ -128,9 +128,9 @@ async def revoke(config: Config, options: argparse.Namespace) -> int:
     session_id, principal = _target(options, config.keyring)
     async with opened(config) as store:
         if session_id is None:
-            ended = list(await store.revoke_all(principal))
+            ended = list(await store.revoke_all(principal, reason="revoked"))
         else:
-            ended = [session_id] if await store.revoke(session_id, principal) else []
+            ended = [session_id] if await store.revoke(session_id, principal, "revoked") else []
     if options.json:
         terminal.print_json({"principal": principal, "ended": ended})
     else:

@@ -73,6 +73,8 @@ class MirroredStore:
         self._truth = truth
         self._mirror = mirror
         self._absence = "it was not opened yet"  # why the mirror cannot be written; "": it can
+        self._misfit: ConfigError | None = None  # it can never be written
+        self._is_open = False  # `open` has returned, or raised
         self._trouble = ""  # of the last touches
         self._touches: dict[tuple[str, str], int] = {}
         self._has_touches = asyncio.Event()
@@ -123,8 +125,9 @@ class MirroredStore:
         give_up_s = asyncio.get_running_loop().time() + OPEN_PATIENCE_S
         while self._absence and not self._keeper.done() and asyncio.get_running_loop().time() < give_up_s:
             await asyncio.wait([self._keeper], timeout=0.01)
-        if self._keeper.done() and (error := self._keeper.exception()):
-            raise error
+        self._is_open = True
+        if self._misfit:
+            raise self._misfit
         if self._absence:
             log.error("the mirror is away: %s; logins and logouts have to wait for it", self._absence)
 
@@ -330,7 +333,9 @@ class MirroredStore:
     # --- the mirror, in the background
 
     async def _keep_mirror(self) -> None:
-        """Open it, then write its touches. ConfigError: it does not fit."""
+        """Open it, then write its touches. One that does not fit is left alone: `open` raises that,
+        or the log has it if it comes later.
+        """
         while self._absence:
             try:
                 await self._mirror.open()
@@ -341,9 +346,11 @@ class MirroredStore:
                 await asyncio.sleep(OPEN_PAUSE_S)
             except ConfigError as error:
                 self._absence = str(error)
-                log.error("mirror_url: %s", error)
+                self._misfit = ConfigError(*(f"mirror_url: {problem}" for problem in error.problems))
                 await self._mirror.aclose()
-                raise ConfigError(*(f"mirror_url: {problem}" for problem in error.problems)) from None
+                if self._is_open:
+                    log.error("%s", self._misfit)
+                return
         while True:
             await self._has_touches.wait()
             try:

@@ -172,6 +172,12 @@ def session_ids(cli, store, principal="alice"):
     return [session["id"] for session in json.loads(output)]
 
 
+def reasons(cli, store):
+    """Of the sessions that have ended."""
+    events = map(json.loads, cli("events", "--store", store, "--json")[1].splitlines())
+    return [event["reason"] for event in events if event["kind"] == "revoked"]
+
+
 def asked(error):
     """The store that a command says it has asked."""
     return re.findall(r"^fastticket: asking (.*)$", error, re.MULTILINE)
@@ -303,8 +309,10 @@ def test_revoke_a_ticket_an_id_and_a_user(cli, log_in, store):
     assert cli("revoke", "-", "--store", store, "--keys", "keys.toml", stdin=ticket)[0] == 1
     log_in()
     (session_id,) = session_ids(cli, store)
+    assert reasons(cli, store) == ["revoked"]
     code, output, _ = cli("revoke", "--user", "alice", "--store", store, "--json", "--", session_id)
     assert (code, json.loads(output)) == (0, {"principal": "alice", "ended": [session_id]})
+    assert reasons(cli, store) == ["revoked", "revoked"]
     for _ in range(3):
         log_in()
     log_in("bob")
@@ -352,7 +360,7 @@ def test_events_prints_what_happened(cli, log_in, store):
     assert [(event["reason"], event["successor_id"]) for event in events] == [
         ("", ""),
         ("", ""),
-        ("logout_everywhere", ""),
+        ("revoked", ""),  # as the admin API has it: an operator, and not the user
     ]
     lines = cli("events", "--store", store)[1].splitlines()
     said = [[event[name] for name in ("kind", "session_id", "principal", "reason")] for event in events]
@@ -824,6 +832,20 @@ def test_a_live_check_asks_the_world(cli, keyfile, tmp_path):
         assert server.admin("DBSIZE") == 0
         assert cli("issue", "alice", "--config", "b.toml")[0] == 0
         assert cli("check-config", "--live", "--config", "b.toml")[::2] == (0, "")
+        # The first stage of a move: gateways make the mirror, and whoever only reads needs none.
+        (tmp_path / "c.toml").write_text(f'{GOOD}[store]\nurl = "{url}"\nmirror_url = "{url[:-1]}1"\n')
+        for command in (
+            ("check-config", "--live"),
+            ("sessions", "--all", "--count"),
+            ("events",),
+            ("export", tmp_path / "x.jsonl"),
+        ):
+            code, _, error = cli(*command, "--config", "c.toml")
+            assert (code, error.count("mirror")) == (0, 0), command
+        (tmp_path / "c.toml").write_text(f'{GOOD}[store]\nurl = "sqlite:///a.db"\nmirror_url = "{url}?shards=8"\n')
+        code, _, error = cli("issue", "alice", "--config", "c.toml")  # it does not fit, and says so once
+        assert (code, error.count("made with shards")) == (2, 1), error
+        assert "how-to/move-store" in error
     finally:
         server.kill()
 

@@ -50,5 +50,6 @@ class Meta:
 
 def _mismatch_of(name: str, theirs: int, mine: int) -> str:
     """Why this store does not fit; empty if it does."""
-    hint = f"say ?shards={theirs} in the URL" if name == "shards" else "use another database"
+    move = f"say ?shards={theirs} in the URL, or move to another store: how-to/move-store in the documentation"
+    hint = move if name == "shards" else "use another database"
     return "" if theirs == mine else f"redis: made with {name} {theirs}, not {mine}; {hint}"

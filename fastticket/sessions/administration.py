@@ -20,6 +20,7 @@ from fastticket.sessions.ticketcache import Lifetime, SessionInfo, TicketCache, 
 from fastticket.stores.contract import EVERYBODY, NO_DETAILS, Bar, StoredSession
 
 AT_ONCE = 100  # sessions that are read or ended at the same time
+FILL_S = 2.0  # for a page to fill up
 PAGE = 200  # of a walk through all sessions: no more than the loop may be held up for
 
 
@@ -72,9 +73,16 @@ class Administration:
                 return ""
 
     async def scan(self, cursor: str, count: int) -> tuple[str, list[Details]]:
-        """Some of all live sessions, as `Store.scan`. ValueError: no such cursor."""
-        following, some = await self._shards.usable.scan(cursor, count)
-        return following, await self._detailed(some)
+        """Some of all live sessions: about so many, unless there are no more, or it takes over
+        FILL_S; and the cursor to go on from, "" at the end. A store may find few at a time, or
+        none. ValueError: no such cursor.
+        """
+        until_s, found = time.monotonic() + FILL_S, list[StoredSession]()
+        while True:
+            cursor, some = await self._shards.usable.scan(cursor, count - len(found))
+            found += some
+            if not cursor or len(found) >= count or time.monotonic() >= until_s:
+                return cursor, await self._detailed(found)
 
     async def count(self) -> int:
         """How many sessions live."""
@@ -83,7 +91,10 @@ class Administration:
     # --- end
 
     async def end_of(self, principal: str, but: str = "") -> int:
-        """End every session of a principal, or all but one. Returns how many there were."""
+        """End every session of a principal, or all but one. Returns how many there were. What the
+        store has lost a moment ago, and would be given back, is over, too: all that the principal
+        had has a mark.
+        """
         ended = await self._shards.usable.revoke_all(principal, keep=but, reason="revoked")
         for session_id in ended:
             self._shards.end(session_id, principal, Verdict.REVOKED)

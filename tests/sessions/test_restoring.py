@@ -195,6 +195,11 @@ async def test_p6_an_operator_is_told_what_may_come_back(server):
             await empty(server)
             with contextlib.suppress(StoreUnavailable):
                 assert await ask()
+        # All of one principal: nothing comes back, although nothing was there.
+        await empty(server)
+        await operator.end_of("user5")
+        await given_back(one, other)
+        assert [await is_admitted(each, ticket) for each in (one, other) for ticket in tickets[10:12]] == [False] * 4
         await empty(server)
         while not (await operator.end_all(5.0))[1]:  # noqa: ASYNC110 -- as an operator does
             await asyncio.sleep(0.01)

@@ -162,6 +162,8 @@ TABLE: tuple[Operation, ...] = (
         "End the sessions of a principal, or all but one.",
         sessions.end_of_principal,
         record(ended=WHOLE),
+        text="One answer is enough, also right after the store has lost data: a session of the principal that it would "
+        "be given back does not come back. `ended` counts those that were there.",
         parameters=(
             PATH_PRINCIPAL,
             Parameter(
@@ -191,7 +193,7 @@ TABLE: tuple[Operation, ...] = (
                 "limit",
                 "query",
                 {"type": "integer", "minimum": 1, "maximum": 200, "default": 100},
-                "about how many; there may be more, fewer or none in an answer",
+                "about how many; fewer come at the end, or if it would take over 2 s",
             ),
             VALUES,
         ),

@@ -88,9 +88,12 @@ def test_sessions_are_begun_seen_rotated_and_ended_from_any_gateway(start):
     for name in names:
         one.do("POST", "/v1/sessions", {"principal": name})
     assert one.get("/v1/sessions/count") == other.get("/v1/sessions/count") == {"count": 21}
+    page = other.get("/v1/sessions")
+    assert (len(page["sessions"]), page["cursor"]) == (21, "")  # however many shards they are in
     found, cursor = [], ""
     for gateway in (one, other) * 50:
-        page = gateway.get("/v1/sessions", cursor=cursor, limit=1)
+        page = gateway.get("/v1/sessions", cursor=cursor, limit=4)
+        assert len(page["sessions"]) >= 4 or not page["cursor"]
         found += [each["principal"] for each in page["sessions"]]
         cursor = page["cursor"]
         if not cursor:

@@ -146,11 +146,15 @@ def _upstream_rows(upstreams: Sequence[Mapping[str, Any]]) -> list[Row]:
     return [
         Row(
             f"{upstream['name']} {server['server']}",
-            (upstream["name"], server["server"], server["state"], server["active"], server["queued"]),
+            (upstream["name"], server["server"], _state(server), server["active"], server["queued"]),
         )
         for upstream in upstreams
         for server in upstream["servers"]
     ]
+
+
+def _state(server: Mapping[str, Any]) -> str:
+    return f"{server['state']}: {server['why']}" if server.get("why") else str(server["state"])
 
 
 def _counter_rows(reading: Reading, rates: Rates, name: str, label: str) -> list[Row]:

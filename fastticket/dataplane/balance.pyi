@@ -71,9 +71,9 @@ class Upstreams:
         """
 
     def state(self, now_ms: int | None = None) -> list[dict[str, Any]]:
-        """A dictionary for each server: `group`, `server`, `state` ("up", "down"), `active` and
-        `idle` connections, and `queued` requests of its group. A second address that is not in use
-        has none.
+        """A dictionary for each server: `group`, `server`, `state` ("up", "down"), `why` it is
+        down ("" for its health check), `active` and `idle` connections, and `queued` requests of
+        its group. A second address that is not in use has none.
         """
 
     def under_way(self, number: int, address: _Server) -> int:

@@ -328,6 +328,7 @@ cdef class Upstreams:
                     "group": number,
                     "server": server_text(self.names[self.groups[number].members[i]]),
                     "state": "down" if at.is_sick or at.failures else "up",
+                    "why": "" if not at.failures else FAULTY_TEXT if at.reason == FAULTY else os.strerror(at.reason),
                     "active": at.active_count,
                     "idle": max(0, <int>at.open_count - <int>at.active_count),
                     "queued": queued,

@@ -26,11 +26,13 @@ class HealthChecks:
     """The checks of one upstream, one task for each server. `group`: its number among the data
     plane's upstreams, which get every change.
 
-    `unreported`: servers whose health no log line tells.
+    `unreported`: servers whose health no log line tells. `faults`: why those are not well that are
+    not, as they were told.
     """
 
     def __init__(self, upstreams: Upstreams, group: int, upstream: UpstreamSettings) -> None:
         self.unreported: set[Server] = set()
+        self.faults: dict[Server, str] = {}
         self._upstreams = upstreams
         self._group = group
         self._upstream = upstream
@@ -56,6 +58,7 @@ class HealthChecks:
         """
         for server in self._tasks.keys() - servers.keys():
             self._tasks.pop(server).cancel()
+            self.faults.pop(server, None)
         for server in servers.keys() - self._tasks.keys():
             self._upstreams.set_health(self._group, server, servers[server])
             self._tasks[server] = asyncio.create_task(
@@ -80,6 +83,7 @@ class HealthChecks:
                 self._tell(server, fault)
 
     def _tell(self, server: Server, fault: str) -> None:
+        self.faults[server] = fault
         if server in self.unreported:
             return
         if fault:

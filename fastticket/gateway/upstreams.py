@@ -99,8 +99,18 @@ class UpstreamGroups:
         return [state for group in self._groups for state in group.drained_states()]
 
     def states(self) -> list[dict[str, Any]]:
-        """Each server, as `Upstreams.state` has it, with the upstream's name as its `group`."""
-        return [{**state, "group": self._groups[state["group"]].name} for state in self.upstreams.state()]
+        """Each server, as `Upstreams.state` has it, with the upstream's name as its `group`, and
+        `why` it is down.
+        """
+        faults = [group.faults for group in self._groups]
+        return [
+            {
+                **state,
+                "group": self._groups[state["group"]].name,
+                "why": state["why"] or faults[state["group"]].get(state["server"], ""),
+            }
+            for state in self.upstreams.state()
+        ]
 
 
 class UpstreamGroup:
@@ -175,6 +185,11 @@ class UpstreamGroup:
     def has_servers(self) -> bool:
         """Whether the data plane has any server of this upstream."""
         return bool(self._applied)
+
+    @property
+    def faults(self) -> dict[str, str]:
+        """Why servers are not well by their health checks, as `server_text` has them."""
+        return {server_text(server): fault for server, fault in self._health.faults.items() if fault}
 
     # --- drains
 

@@ -19,6 +19,7 @@ import threading
 
 import pytest
 from conftest import BOUND_S, OK, Client, status_of
+from lab.operators import Operator
 from lab.processes import Process
 from lab.redis_servers import Server, free_port, wait_until
 
@@ -292,17 +293,26 @@ def test_an_upstream_that_is_down_is_said_and_why(site, table, tmp_path):
     """Without any health check, and of one that was down from the start."""
     port = free_port()
     config = table()
+    config["gateway"]["admin"] = "unix:admin.sock"
     config["upstream"] = [{"name": "app", "servers": [f"127.0.0.1:{port}"]}]
     at = site(config)
     assert status_of(at.ask(GET)[0]) == 502
     wait_until(lambda: f"upstream app: 127.0.0.1:{port} is down: Connection refused" in at.log, "the word")
+    wait_until(lambda: servers_of(at) == {f"127.0.0.1:{port}": ("down", "Connection refused")}, "the operators' word")
     with socket.create_server(("127.0.0.1", port)) as listener:
         answering = threading.Thread(target=answer_once, args=(listener,))
         answering.start()
         wait_until(lambda: status_of(at.ask(GET)[0]) == 200, "an answer")
         answering.join(BOUND_S)
     wait_until(lambda: f"upstream app: 127.0.0.1:{port} is up again" in at.log, "the word")
+    wait_until(lambda: servers_of(at) == {f"127.0.0.1:{port}": ("up", "")}, "the operators' word")
     assert at.log.count("is down") == at.log.count("is up again") == 1
+
+
+def servers_of(at):
+    """The state of each server, and why it is down, as operators are told."""
+    (upstream,) = Operator(str(at.folder / "admin.sock")).get("/v1/upstreams")["upstreams"]
+    return {each["server"]: (each["state"], each["why"]) for each in upstream["servers"]}
 
 
 def answer_once(listener):
@@ -317,12 +327,17 @@ def test_a_health_check_says_why(site, table, origin):
     behind = origin(answer=b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
     port = free_port()
     config = table()
+    config["gateway"]["admin"] = "unix:admin.sock"
     health = {"health_path": "/healthz", "health_interval_s": 0.05, "health_failures": 1}
     config["upstream"] = [{"name": "app", "servers": [behind.address, f"127.0.0.1:{port}"], **health}]
     at = site(config)
     wait_until(lambda: f"upstream app: {behind.address} is not well: status 500" in at.log, "the word")
     wait_until(lambda: f"upstream app: 127.0.0.1:{port} is not well: Connection refused" in at.log, "the word")
     assert at.log.count("is not well") == 2
+    assert servers_of(at) == {
+        behind.address: ("down", "status 500"),
+        f"127.0.0.1:{port}": ("down", "Connection refused"),
+    }
 
 
 def test_debug_says_what_the_store_is_asked_and_what_it_says(site, table, redis_server):

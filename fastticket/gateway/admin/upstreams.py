@@ -13,6 +13,7 @@ from fastticket.gateway.admin.shapes import TEXT, TEXTS, WHOLE, listed, record
 UPSTREAM_SERVER = record(
     server=TEXT,
     state={"type": "string", "enum": ["up", "down", "drained"]},
+    why={**TEXT, "description": "it is down; empty if it is not"},
     active=WHOLE,
     idle=WHOLE,
     queued=WHOLE,
@@ -52,7 +53,7 @@ def _drained(state: Mapping[str, Any], notes_of_others: Sequence[Mapping[str, An
     place = state["group"], state["server"]
     others = [each for note in notes_of_others for each in [*note["upstreams"], *note["drained"]]]
     active = state["active"] + sum(each["active"] for each in others if (each["group"], each["server"]) == place)
-    return {**state, "state": "drained", "active": active, "idle": 0, "queued": 0}
+    return {**state, "state": "drained", "why": "", "active": active, "idle": 0, "queued": 0}
 
 
 async def drain(gateway: Gateway, call: Call) -> Any:

@@ -13,7 +13,7 @@ export class Upstreams {
     this.table = new Table("servers", [
       { name: "Server", is_long: true, text: (row) => row.server },
       { name: "Upstream", is_long: true, text: (row) => row.upstream },
-      { name: "State", text: (row) => STATES[row.state] ?? row.state },
+      { name: "State", is_long: true, text: (row) => `${STATES[row.state] ?? row.state}${row.why ? `: ${row.why}` : ""}` },
       { name: "Requests under way", is_number: true, text: (row) => number(row.active) },
       { name: "Connections that idle", is_number: true, text: (row) => number(row.idle) },
       { name: "Requests that wait", is_number: true, text: (row) => number(row.queued) },

@@ -116,24 +116,30 @@ class Table(NamedTuple):
 def tables(reading: Reading, rates: Rates) -> Mapping[str, Table]:
     """Those of a reading, by the key that shows each."""
     return {
-        "g": Table("gateways", GATEWAY_COLUMNS, [_gateway_row(each) for each in reading.gateways.get("gateways", ())]),
+        "g": Table("gateways", GATEWAY_COLUMNS, _gateway_rows(reading.gateways)),
         "u": Table("upstreams", ("upstream", "server", "state", "active", "queued"), _upstream_rows(reading.upstreams)),
         "k": Table("keys", ("key id", "uses", "a second"), _counter_rows(reading, rates, KEY_USES, "key_id")),
         "r": Table("refusals", ("reason", "requests", "a second"), _refusal_rows(reading, rates)),
     }
 
 
-GATEWAY_COLUMNS = ("gateway", "version", "req/s", "ref/s", "5xx/s", "p99 ms", "clients", "sessions", "store", "up")
+GATEWAY_COLUMNS = ("gateway", "pid", "version", "req/s", "ref/s", "5xx/s", "p99 ms", "clients", "sessions", "store", "up")
 
 
-def _gateway_row(card: Mapping[str, Any]) -> Row:
+def _gateway_rows(shown: Mapping[str, Any]) -> list[Row]:
+    return [_gateway_row(card, card["id"] == shown.get("self")) for card in shown.get("gateways", ())]
+
+
+def _gateway_row(card: Mapping[str, Any], is_self: bool) -> Row:
+    """Two of one machine have one host, so the pid is there, too."""
     figures = card.get("figures", {})
     up, servers = figures.get("servers_up", 0), figures.get("servers", 0)
     numbers = ("requests_per_s", "refused_per_s", "failed_per_s", "p99_ms", "connections", "sessions_held")
     return Row(
         str(card["id"]),
         (
-            str(card.get("host", card["id"])),
+            f"{card.get('host', card['id'])}{' (this one)' if is_self else ''}",
+            str(card.get("pid", "")),
             str(card.get("version", "")),
             *(figures.get(name) or 0 for name in numbers),
             str(figures.get("store", "")),

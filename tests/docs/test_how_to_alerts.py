@@ -42,9 +42,15 @@ def expressions():
             yield panel["title"], target["expr"], set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
 
 
+#: The commands that the rules name, as they stand there.
+LOOKS = sorted(set(re.findall(r"look: (fastticket .*)", RULES)))
+
+
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory):
-    """Of a gateway with Redis that has answered a request of a session: name -> sets of labels."""
+def seen(tmp_path_factory):
+    """Of a gateway with Redis that has answered a request of a session: its samples, name -> sets
+    of labels; and what each command of LOOKS says there: (exit code, text).
+    """
     folder = tmp_path_factory.mktemp("gateway")
     server = Server(folder)
     application = subprocess.Popen(
@@ -59,10 +65,36 @@ def samples(tmp_path_factory):
             login = site.ask(b"GET /login HTTP/1.1\r\nHost: a\r\nX-User: alice\r\n\r\n")
             cookie = re.search(rb"(?i)set-cookie: ([^;]+)", login[0])[1]
             site.ask(b"GET / HTTP/1.1\r\nHost: a\r\nCookie: %s\r\n\r\n" % cookie)
-            return wait_until(lambda: settled(f"unix:{folder}/admin.sock"), "all metrics", BOUND_S)
+            samples = wait_until(lambda: settled(f"unix:{folder}/admin.sock"), "all metrics", BOUND_S)
+            return samples, {look: said_by(look, folder) for look in LOOKS}
     finally:
         application.communicate()
         server.kill()
+
+
+def said_by(look, folder):
+    """What a command says, with this folder in the place of the usual ones."""
+    arguments = re.sub("/(etc|run)/fastticket", str(folder), look).split()
+    done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BOUND_S)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def samples(seen):
+    return seen[0]
+
+
+def test_the_first_command_to_type_works_as_it_is_written(seen):
+    _, said = seen
+    assert len(said) >= 6
+    for look, (code, text) in said.items():
+        if look.startswith("fastticket top"):
+            assert "top needs a terminal" in text
+        else:
+            assert code == 0, (look, text)
+    (text,) = (text for look, (_, text) in said.items() if look.startswith("fastticket status"))
+    pid = re.search(r"pid (\d+)", text)[1]
+    assert re.search(rf"^\S+ \(this one\) +{pid} ", text, re.MULTILINE)  # two of one machine have one name
 
 
 def settled(address):

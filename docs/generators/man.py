@@ -22,7 +22,8 @@ AFTER = f"""\
 done
 .TP
 .B 1
-there was nothing to end, or the command failed
+there was nothing to end; a ticket is not good, or its session has ended (inspect); something is
+away (probe, status); or the command failed
 .TP
 .B 2
 bad usage or configuration
@@ -82,6 +83,7 @@ def _section(name: str, text: str, command: argparse.ArgumentParser) -> Iterator
 
 
 def _roff(text: str) -> str:
-    """A line that roff prints as it stands."""
+    """A line that roff prints as it stands. It may break a long name after a dot."""
     escaped = text.replace("\\", r"\e").replace("-", r"\-")
+    escaped = re.sub(r"\S{50,}", lambda found: found[0].replace(".", r".\:"), escaped)
     return re.sub(r"^([.'])", r"\\&\1", escaped)

@@ -216,10 +216,10 @@ COMMANDS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None]], ...]
     ("copy", "copy all sessions into the store's mirror, while gateways serve", add_copy),
     ("probe", "ask a running gateway whether it is ready or healthy: exit code 0 or 1", _probe),
     ("status", "say how a running gateway is: exit code 0 if nothing is away, else 1", _status),
-    ("top", "show how a running gateway is, anew each second", _top),
+    ("top", "show how a running gateway is, anew each second; needs fastticket[tui]", _top),
     ("check-config", "check a configuration, and print it in full", _check_config),
     ("schema", "print the JSON Schema of what a command prints with --json", _schema),
-    ("completion", "print what a shell completes commands and options by", _completion),
+    ("completion", "print what a shell completes commands and options by; needs fastticket[completion]", _completion),
 )
 
 

@@ -95,7 +95,12 @@ EXAMPLES: Mapping[str, Sequence[tuple[str, str]]] = {
         (f"fastticket status {CONFIG}", "exit code 0: nothing is away"),
         ("fastticket status --admin unix:admin.sock --json", "for a monitoring script"),
     ],
-    "top": [(f"fastticket top {CONFIG}", "q quits, s sorts by the next column; g, u, k, r: what is listed")],
+    "top": [
+        (
+            f"fastticket top {CONFIG}",
+            "q quits, s sorts by the next column, i the other way round, p pauses; g, u, k, r: what is listed",
+        )
+    ],
     "check-config": [
         (f"fastticket check-config {CONFIG}", "before a reload"),
         (f"fastticket check-config {CONFIG} --live", "and whether store and names answer from here"),

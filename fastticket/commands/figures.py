@@ -123,7 +123,19 @@ def tables(reading: Reading, rates: Rates) -> Mapping[str, Table]:
     }
 
 
-GATEWAY_COLUMNS = ("gateway", "pid", "version", "req/s", "ref/s", "5xx/s", "p99 ms", "clients", "sessions", "store", "up")
+GATEWAY_COLUMNS = (
+    "gateway",
+    "pid",
+    "version",
+    "req/s",
+    "ref/s",
+    "5xx/s",
+    "p99 ms",
+    "clients",
+    "sessions",
+    "store",
+    "up",
+)
 
 
 def _gateway_rows(shown: Mapping[str, Any]) -> list[Row]:

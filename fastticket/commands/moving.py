@@ -126,7 +126,7 @@ def _run_copy(options: argparse.Namespace) -> int:
     if not mirror_url:
         raise ConfigError("copy needs --mirror URL, or [store] mirror_url in the file of --config: where to?")
     mirror = dataclasses.replace(config, store=dataclasses.replace(config.store, url=mirror_url, mirror_url=""))
-    return asyncio.run(_copy(without_mirror(config), mirror, options))
+    return asyncio.run(_copy(config, mirror, options))
 
 
 async def _copy(truth_config: Config, mirror_config: Config, options: argparse.Namespace) -> int:

@@ -248,7 +248,9 @@ def print_schemas(options: argparse.Namespace) -> int:
     """Print a command's schema, or all of them by name. ConfigError: it has none."""
     name = " ".join(options.command)
     if name and name not in SCHEMAS:
-        raise ConfigError(f"schema: {name} prints no JSON; there are: {', '.join(SCHEMAS)}")
+        below = [each for each in SCHEMAS if each.startswith(f"{name} ")]
+        what = "has commands of its own" if below else "prints no JSON"
+        raise ConfigError(f"schema: {name} {what}; there are: {', '.join(below or SCHEMAS)}")
     shown: Any = schema_of(name) if name else {each: schema_of(each) for each in SCHEMAS}
     print(terminal.json_text(shown, indent=2))
     return 0

@@ -13,7 +13,7 @@ from fastticket import Keyring, Ticket
 from fastticket.commands import terminal
 from fastticket.commands.options import config_of, names_store, store_config_of
 from fastticket.commands.store import HISTORY_MAX, event_values, iso, session_values, to_look
-from fastticket.errors import ConfigError, StoreUnavailable
+from fastticket.errors import ConfigError, StoreUnavailable, Verdict
 from fastticket.gateway.assembly import make_cache
 from fastticket.gateway.exitcodes import FAILED
 from fastticket.gateway.settings import Config
@@ -53,6 +53,12 @@ def inspect(options: argparse.Namespace) -> int:
     ticket = keys.verify(text, 0)  # at 0 ms no ticket has expired
     if not isinstance(ticket, Ticket):
         terminal.print_json({"verdict": ticket.reason})
+        if ticket is Verdict.BAD_SIGNATURE and not options.config:
+            print(
+                "fastticket: a ticket of another audience than the usual one has this verdict, too: name --config FILE, "
+                "which has the audiences, instead of the keys",
+                file=sys.stderr,
+            )
         return FAILED
     verdict = keys.verify(text, time.time_ns() // 1_000_000)
     told = {

@@ -405,6 +405,8 @@ class Supervisor:
             coming.take_over(coming.successor_of)
         self._listeners.keep(coming.sockets)
         errorlog.follow(coming.config)
+        if self._log_level:
+            log.info("the log level is %s again, as configured: a reload", coming.config.gateway.log_level)
         self._log_level = ""
         address = coming.config.admin_address()
         if coming.admin and address:

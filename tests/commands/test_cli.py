@@ -101,7 +101,7 @@ def test_keygen(cli, tmp_path):
     assert read_keys(tmp_path / "other.toml") != read_keys(keyfile)
 
 
-def test_issue_and_inspect(cli, keyfile):
+def test_issue_and_inspect(cli, keyfile, tmp_path):
     code, output, _ = cli("issue", "älice", "--keys", "keys.toml", "--store", "sqlite:///s.db")
     ticket = output.strip()
     assert code == 0
@@ -118,8 +118,13 @@ def test_issue_and_inspect(cli, keyfile):
             7200,
         )
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told["issued_at"])
-    code, output, _ = cli("inspect", ticket[:-4] + "AAAA", "--keys", "keys.toml")
+    code, output, error = cli("inspect", ticket[:-4] + "AAAA", "--keys", "keys.toml")
     assert (code, json.loads(output)) == (1, {"verdict": "bad_signature"})
+    assert "another audience" in error  # of which --keys alone knows nothing
+    (tmp_path / "a.toml").write_text(GOOD)
+    code, output, error = cli("inspect", ticket[:-4] + "AAAA", "--config", "a.toml")
+    assert (code, json.loads(output), "audience" in error) == (1, {"verdict": "bad_signature"}, False)
+    assert "schema: keys has commands of its own; there are: keys list, keys add" in cli("schema", "keys")[2]
 
 
 def test_inspect_an_expired_ticket(cli, keyfile):

@@ -54,6 +54,7 @@ def test_bash_offers_commands_options_and_files(offered, tmp_path):
     assert "keys.toml" in offered("fastticket keys list k")
     assert "keys.toml" in offered("fastticket issue --keys k")
     assert set(offered("fastticket probe h")) == {"healthz"}
+    assert {"keys", "status", "revoke"} <= set(offered("fastticket schema ''"))
     assert "--workers" not in offered("fastticket serve --w")  # a former name, which no help shows
 
 

@@ -248,6 +248,7 @@ def test_drain_reload_and_log_level(start):
     assert at.get("/v1/log-level")["level"] == "debug"
     assert at.do("POST", "/v1/reload") == {"configuration": "fastticket.toml"}
     assert at.get("/v1/log-level") == {"level": "info", "configured": "info"}
+    wait_until(lambda: "the log level is info again" in at.log, "it is said", BOUND_S)
     at.configure("[gateway]\nnonsense = 1\n")
     status, said, _ = at.operator.ask("POST", "/v1/reload")
     assert (status, said["error"]) == (409, "reload_refused")

@@ -94,7 +94,7 @@ class Dispatcher:
 
     def note_refused(self, request: Request, who: Who, reason: str) -> None:
         """In the audit log: a change that was refused before it began, and a token that is not
-        known.
+        known. To read without any is what every page does until its token is typed.
         """
         operation: Operation | None = None
         parameters: dict[str, Any] = {}
@@ -103,7 +103,7 @@ class Dispatcher:
             parameters = _parameters_of(operation, of_path, request)
         if operation and operation.changes:
             self._note(operation, Call(who, parameters, {}), reason, {})
-        elif reason == "unauthorized":
+        elif reason == "unauthorized" and "authorization" in request.fields:
             self._audit.note(who, operation.name if operation else "unknown", {}, reason, {})
 
     def refused(self, found: Found, error: Refused) -> Refused:

@@ -374,6 +374,7 @@ def test_without_the_store_the_page_says_what_is_known_and_since_when(fleet, loo
         "document.getElementById('unknown').hidden && document.querySelectorAll('#gateways tbody tr').length === 2"
     )
     tab.wait_text("#changed", "The store: answers, before: away")
+    tab.wait_text("#sessions-said", "alice has no session")  # without being asked again
     fleet.gateways[0].at.kill()
     tab.wait_text("#trouble", "the gateway cannot be reached")
     assert tab.flaws() == []

@@ -5,6 +5,7 @@ import { Table, byId, confirm, keep_focus, say, show } from "/page/elements.js";
 import { moment, number } from "/page/figures.js";
 
 const LATER_MS = 400; // several events of a user are one look
+const AGAIN_MS = 2000; // what is not known is asked for again
 const end_of = (at_ms) => (at_ms === null ? "never" : moment(at_ms));
 
 export class Sessions {
@@ -47,6 +48,8 @@ export class Sessions {
       show(byId("found"), sessions.length > 0);
       say(byId("end-all"), `End ${all_text(sessions.length)} of ${user}`);
     } catch (error) {
+      if (user !== this.user) return;
+      if (!(error.status < 500)) this.look_in(AGAIN_MS); // the store or the gateway is away
       say(byId("sessions-said"), `${said}The sessions of ${user} are not known: ${reason_of(error)}.`);
     }
   }
@@ -54,8 +57,13 @@ export class Sessions {
   // An event concerns this user: look again, soon.
   hear(event) {
     if (this.user === null || event.principal !== this.user) return;
+    this.look_in(LATER_MS);
+  }
+
+  // A page in the background asks when it is looked at again.
+  look_in(pause_ms) {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.look(), LATER_MS);
+    this.timer = setTimeout(() => (document.hidden ? this.look_in(AGAIN_MS) : this.look()), pause_ms);
   }
 
   async end(session) {

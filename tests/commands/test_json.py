@@ -94,11 +94,11 @@ def test_sessions_and_tickets(printed):
     )
     code, told = printed("inspect", made["ticket"], *CONFIG)
     assert (code, told["verdict"], told["session"]) == (1, "authentic", "ended")
-    assert (told["end"]["kind"], told["end"]["reason"]) == ("revoked", "logout")
+    assert (told["end"]["kind"], told["end"]["reason"]) == ("revoked", "revoked")
     _, *events = printed("events", *CONFIG)
     assert [(event["kind"], event["reason"]) for event in events if event["principal"] == "älice"] == [
         ("created", ""),
-        ("revoked", "logout"),
+        ("revoked", "revoked"),
     ]
     assert printed("inspect", made["ticket"], "--keys", "keys.toml")[1].keys().isdisjoint({"session", "end"})
     assert printed("inspect", "no ticket", *CONFIG) == (1, {"verdict": "malformed"})

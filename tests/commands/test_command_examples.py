@@ -4,6 +4,7 @@ import contextlib
 import shlex
 
 import pytest
+from conftest import OK
 from lab.commands import Commands
 from lab.operators_site import operators_site, use
 
@@ -42,8 +43,8 @@ def test_what_goes_on_is_read(name, tmp_path, monkeypatch):
             assert name != "serve" or config_of(options)
 
 
-def test_the_others_succeed(commands, tmp_path, redis_server):
-    with operators_site(tmp_path) as site:
+def test_the_others_succeed(commands, tmp_path, redis_server, origin):
+    with operators_site(tmp_path, application=origin(answer=OK).address) as site:
         (tmp_path / "sessions.csv").write_text(f"{','.join(COLUMNS)}\n")
         (tmp_path / "oauth2-proxy.cfg").write_text('http_address = "127.0.0.1:4180"\n')
         (tmp_path / "alpha.yaml").write_text("server:\n  bindAddress: 127.0.0.1:4180\n")

@@ -132,8 +132,7 @@ cdef class Upstreams:
         return plane
 
     cdef void quit(self, int plane) noexcept:
-        """A plane is no more. Whoever rings its bell now rings that of nobody, or of the next one.
-        """
+        """A plane is no more. Who rings its bell now rings that of nobody, or of the next one."""
         self.bells[plane].is_taken = False
 
     cdef void ring(self, int plane, uint64_t groups) noexcept nogil:
@@ -302,10 +301,12 @@ cdef class Upstreams:
     def knocked(self, int number, address, int reason, now_ms=None):
         cdef int slot = self._slot_of(self._group(number), address)
         cdef int64_t at_ms = _now_ms() if now_ms is None else now_ms
-        if slot >= 0 and reason:
-            self.failed(<uint16_t>slot, at_ms, reason)
-        elif slot >= 0:
+        if slot >= 0 and reason == 0:
             self.connected(<uint16_t>slot, at_ms)
+        elif slot >= 0:
+            self.hold()
+            self._failed(<uint16_t>slot, at_ms, reason)
+            self.let_go()
 
     def state(self, now_ms=None):
         cdef int64_t at_ms = _now_ms() if now_ms is None else now_ms
@@ -760,9 +761,12 @@ cdef class Upstreams:
         self.let_go()
 
     cdef void failed(self, uint16_t server, int64_t now_ms, int reason) noexcept nogil:
-        """A server took no connection: pause it. `reason`: an errno."""
+        """A server took no connection for a request: pause it. `reason`: an errno."""
+        cdef Server *at = &self.servers[server]
         self.hold()
         self._failed(server, now_ms, reason)
+        if at.name and not at.is_second:        # its next address costs nothing: nobody was asked yet
+            self.groups[at.group].credit = min(self.groups[at.group].credit + RETRY_COST, <int32_t>CREDIT_MAX)
         self.let_go()
 
     cdef void _failed(self, uint16_t server, int64_t now_ms, int reason) noexcept nogil:
@@ -771,8 +775,6 @@ cdef class Upstreams:
         self.has_news = True
         at.failures = min(at.failures + 1, <uint32_t>FAILURES_MAX)
         at.down_until_ms = now_ms + min(PAUSE_MS * <int64_t>at.failures, <int64_t>PAUSE_MAX_MS)
-        if at.name and not at.is_second and reason != FAULTY:           # its next address costs nothing: nobody was asked yet
-            self.groups[at.group].credit = min(self.groups[at.group].credit + RETRY_COST, <int32_t>CREDIT_MAX)
 
     cdef void faulted(self, uint16_t server, int64_t now_ms) noexcept nogil:
         """A server took a request and gave no proper answer. The third time in a row it has failed:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -123,5 +124,9 @@ async def fault_of(server: Server, upstream: UpstreamSettings) -> str:
 async def connect(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """OSError."""
     if isinstance(server, str):
-        return await asyncio.open_unix_connection(server, limit=HEAD_BYTES_MAX)
+        reader, writer = await asyncio.open_unix_connection(server, limit=HEAD_BYTES_MAX)
+        if writer.get_extra_info("peername") is None:  # EAGAIN, its queue is full, which asyncio takes for success
+            writer.close()
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return reader, writer
     return await asyncio.open_connection(*server, limit=HEAD_BYTES_MAX)

@@ -2,7 +2,8 @@
 
 So no request has to find out that a server is away still; a gateway without requests, which
 balancers send none because its servers are away, hears that they are back; and what is said to be
-up has been seen to be.
+up has been seen to be. Those that wait longest are asked first: so each has its turn, however many
+are away. What this process lacks itself says nothing of a server.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import itertools
 
 from fastticket.dataplane.balance import Upstreams
 from fastticket.gateway.addresses import Server
@@ -20,6 +20,9 @@ from fastticket.tasks import end
 LOOK_S = 0.25  # between two looks; a server is asked so long before its pause is over
 TIMEOUT_S = 2.0
 AT_ONCE = 16  # each needs a descriptor
+OWN_LACKS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+Place = tuple[int, Server]  # (group, server)
 
 
 class Knocking:
@@ -29,7 +32,7 @@ class Knocking:
         self._upstreams = upstreams
         self._groups = groups
         self._task: asyncio.Task[None] | None = None
-        self._knocks: dict[tuple[int, Server], asyncio.Task[None]] = {}
+        self._knocks: dict[Place, asyncio.Task[None]] = {}
 
     def start(self) -> None:
         """Begin."""
@@ -41,20 +44,25 @@ class Knocking:
         await end(*self._knocks.values())
 
     async def _look_for_ever(self) -> None:
+        waiting: dict[Place, None] = {}
         while True:
             await asyncio.sleep(LOOK_S)
-            due = [
-                (group, server)
+            due = {
+                (group, server): None
                 for group in range(self._groups)
                 for server in self._upstreams.unreached(group, int(LOOK_S * 1000))
                 if (group, server) not in self._knocks
-            ]
-            for place in itertools.islice(due, AT_ONCE - len(self._knocks)):
+            }
+            waiting = {place: None for place in waiting if place in due} | due
+            for place in [*waiting][: AT_ONCE - len(self._knocks)]:
+                del waiting[place]
                 self._knocks[place] = asyncio.create_task(self._knock(*place), name="fastticket-knock")
 
     async def _knock(self, group: int, server: Server) -> None:
         try:
-            self._upstreams.knocked(group, server, await _reason(server))
+            reason = await _reason(server)
+            if reason not in OWN_LACKS:
+                self._upstreams.knocked(group, server, reason)
         finally:
             del self._knocks[group, server]
 

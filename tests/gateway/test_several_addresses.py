@@ -7,11 +7,12 @@ those that `names` lists.
 
 import asyncio
 import contextlib
+import errno
 import socket
 import threading
 
 import pytest
-from conftest import BOUND_S, Client, family_of
+from conftest import BOUND_S, OK, Client, family_of, status_of
 from lab.redis_servers import Server, free_port, wait_until
 from test_gateway_upstreams import GET, says, state_of, upstream
 
@@ -60,6 +61,25 @@ def test_a_server_on_ipv6_alone_is_found(gateway, origin, names, also_on, addres
     port = also_on(says(origin, "here"), "::1")
     at = gateway(**upstream(f"app.test:{port}", retry_percent=retry_percent))
     assert [at.ask(GET)[1] for _ in range(5)] == [b"here"] * 5
+
+
+def test_a_knock_earns_no_retry(gateway, origin, names, also_on):
+    """An upstream without retries has none, however often the first address refuses."""
+    names[:] = ["127.0.0.1", "::1"]
+
+    def serve(connection):
+        server.request(connection)
+        connection.sendall(OK)
+        server.request(connection)  # and closes without an answer
+
+    server = origin(serve)
+    port = also_on(server, "::1")
+    at = gateway(**upstream(f"app.test:{port}", retry_percent=0))
+    assert status_of(at.ask(GET)[0]) == 200
+    for _ in range(3):
+        at.call(at.worker.proxy.upstreams.knocked, 0, ("127.0.0.1", port), errno.ECONNREFUSED)
+    assert status_of(at.ask(GET)[0]) == 502
+    assert len(server.requests) == 2
 
 
 def test_a_server_on_both_is_one(gateway, origin, names, also_on):

@@ -19,6 +19,7 @@ from prometheus_client.samples import Sample
 
 from fastticket.commands.options import add_config, config_of
 from fastticket.errors import ConfigError, FastticketError
+from fastticket.gateway.addresses import Address, is_loopback
 from fastticket.gateway.exitcodes import FAILED
 from fastticket.gateway.settings import Config
 
@@ -26,6 +27,10 @@ ADMIN_TIMEOUT_S = 5.0
 ADMIN_HELP = "unix:PATH, http://HOST:PORT or https://HOST:PORT"
 CA_HELP = "PEM; whose certificates to trust at an https:// address (default: the system's)"
 TOKEN_FILE_HELP = "as [gateway] admin_token_file, of which the first token is sent; not needed for a Unix socket"  # noqa: S105 -- a help text
+
+
+#: X509_V_ERR_: not yet valid, expired, of another name, of another address. No --ca mends these.
+OTHER_FAULTS = (9, 10, 62, 64)
 
 
 class AdminError(FastticketError):
@@ -58,12 +63,15 @@ def ask(address: str, path: str, token: str = "", ca: Path | None = None) -> tup
     ConfigError: the address, or that file.
     """
     connection = _connection(address, ca)
+    if token and _is_read_along(connection):
+        raise ConfigError(f"--admin {address}: a token goes to another machine over https:// only")
     try:
         connection.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token else {})
         response = connection.getresponse()
         return response.status, response.read().decode()
     except ssl.SSLCertVerificationError as error:
-        raise AdminError(f"{address}: {error.verify_message}; --ca FILE names whose certificates to trust") from None
+        hint = "" if error.verify_code in OTHER_FAULTS else "; --ca FILE names whose certificates to trust"
+        raise AdminError(f"{address}: {error.verify_message}{hint}") from None
     except (OSError, http.client.HTTPException, UnicodeDecodeError) as error:
         raise AdminError(f"{address}: {error}") from None
     finally:
@@ -134,8 +142,8 @@ def _read_token(path: Path) -> str:
         lines = [line.split() for line in path.read_text("utf-8").splitlines() if line.strip() and line[0] != "#"]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or 'is not UTF-8'}") from None
-    if not lines or len(lines[0]) != 2:
-        raise ConfigError(f"{path}: its first line must be a name and a token")
+    if not lines or len(lines[0]) != 2 or not lines[0][1].isascii():
+        raise ConfigError(f"{path}: its first line must be a name and a token, of ASCII characters")
     return lines[0][1]
 
 
@@ -158,6 +166,8 @@ def _connection(address: str, ca: Path | None) -> http.client.HTTPConnection:
         return _UnixConnection(address.removeprefix("unix:"))
     try:
         split = urllib.parse.urlsplit(address if "://" in address else f"http://{address}")
+        if "@" in split.netloc or split.path.strip("/") or split.query:
+            raise ConfigError(f"--admin: must be {ADMIN_HELP}, and nothing more; a token comes from --token-file")
         if split.scheme in ("http", "https") and split.hostname and split.port:
             if split.scheme == "http":
                 return http.client.HTTPConnection(split.hostname, split.port, timeout=ADMIN_TIMEOUT_S)
@@ -167,6 +177,12 @@ def _connection(address: str, ca: Path | None) -> http.client.HTTPConnection:
     except ValueError:
         pass
     raise ConfigError(f"--admin {address}: must be {ADMIN_HELP}")
+
+
+def _is_read_along(connection: http.client.HTTPConnection) -> bool:
+    """Whether somebody on the way could read what is sent."""
+    is_plain = not isinstance(connection, http.client.HTTPSConnection | _UnixConnection)
+    return is_plain and not is_loopback(Address(connection.host, connection.port))
 
 
 def _trusting(ca: Path | None) -> ssl.SSLContext:

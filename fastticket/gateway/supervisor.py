@@ -353,6 +353,8 @@ class Supervisor:
         back to the store tells afterwards what it holds, a lease of the fleet and some seconds
         later (`Restorer.finish`).
         """
+        if self._is_stopping:  # a worker that has ended has no note any more
+            return
         if coming.heir_of and coming.heir_of.is_giving_back:
             log.info("the reload waits for %s, which gives sessions back to the store", coming.heir_of)
             self._loop.call_later(HANDING_TIMEOUT_S, self._disinherit, coming)

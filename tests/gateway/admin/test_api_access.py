@@ -166,7 +166,29 @@ def test_commands_come_by_tls_and_trust_whom_they_are_told_to(with_token, tmp_pa
     assert "--ca FILE names whose certificates to trust" in said[4][1]
     assert f"--ca {tmp_path / 'tls.key'}: no certificates in PEM" in said[5][1]
     assert "localhost" in said[6][1]
+    assert "--ca" not in said[6][1]  # nobody's word makes it that name's
     assert not any(TOKEN in text for _, text in said)
+
+
+def test_a_command_sends_no_token_that_somebody_could_read_along_and_shows_none(tmp_path, capsys):
+    (tmp_path / "tokens").write_text(f"ops {TOKEN}\n")
+    (tmp_path / "cyrillic").write_text(f"ops {'ю' * 40}\n")
+    token, cyrillic = ("--token-file", str(tmp_path / "tokens")), ("--token-file", str(tmp_path / "cyrillic"))
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        port = there.getsockname()[1]
+        there.setblocking(False)
+        for arguments, said in (
+            (("--admin", f"http://0.0.0.0:{port}", *token), "a token goes to another machine over https:// only"),
+            (("--admin", f"http://ops:{TOKEN}@127.0.0.1:{port}"), "a token comes from --token-file"),
+            (("--admin", f"http://127.0.0.1:{port}/?token={TOKEN}"), "a token comes from --token-file"),
+            (("--admin", f"http://127.0.0.1:{port}", *cyrillic), "a name and a token, of ASCII characters"),
+        ):
+            assert main(("status", *arguments)) == 2
+            shown = "".join(capsys.readouterr())
+            assert said in shown
+            assert TOKEN not in shown
+        with pytest.raises(BlockingIOError):
+            there.accept()  # nobody has come
 
 
 def sign(folder):

@@ -54,6 +54,7 @@ cdef class Answers(Connections):
     cdef void _note_nothing(self, Conn *c) noexcept nogil
     cdef void _note_refused(self, Conn *c, int verdict) noexcept nogil
     cdef void _note_agent(self, Conn *c) noexcept nogil
+    cdef void _note_cookies(self, Conn *c) noexcept nogil
     cdef void _note_where(self, Conn *c) noexcept nogil
     cdef void _account(self, Conn *c, bint was_cut) noexcept nogil
     cdef void _close_entry(self, Conn *c, int64_t took_us, bint was_cut) noexcept nogil

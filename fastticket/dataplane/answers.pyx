@@ -10,7 +10,7 @@ says stands in reasons.pyx.
 cimport cython
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memmove, strlen
 from libc.time cimport gmtime_r, strftime, time_t, tm
 from posix.time cimport CLOCK_REALTIME_COARSE, clock_gettime, timespec
@@ -31,14 +31,15 @@ from fastticket.dataplane.clients cimport ADDRESS_BYTES, ADDRESS_TEXT_MAX, write
 from fastticket.dataplane.conn cimport (
     AGENT_BYTES_MAX,
     HOST_BYTES_MAX,
-    Agent,
     Conn,
+    Notes,
     Preference,
     enter,
 )
 from fastticket.dataplane.connections cimport READS_MAX, SCRATCH_BYTES, Timer
 from fastticket.dataplane.counters cimport bucket_of, count_one
 from fastticket.dataplane.endpoint cimport Front
+from fastticket.dataplane.fieldnames cimport Kind
 from fastticket.dataplane.forwarding cimport says_https
 from fastticket.dataplane.http1 cimport Field, Method, asks_head, host_at, host_size
 from fastticket.dataplane.octets cimport equals
@@ -348,17 +349,44 @@ cdef class Answers(Connections):
         """Keep the User-Agent for the details of a login: the head will be gone when the body goes
         on. Without memory, or such a field, there is none.
         """
+        cdef Notes *notes
         cdef Field *field
         cdef int i
         for i in range(self.head.field_count):
             field = &self.head.fields[i]
             if equals(c.held, field.name, b"user-agent", 10):
-                if c.request.agent == NULL:
-                    c.request.agent = <Agent *>malloc(sizeof(Agent))
-                if c.request.agent != NULL:
-                    c.request.agent.size = <uint16_t>min(field.value.size, <uint32_t>AGENT_BYTES_MAX)
-                    memcpy(c.request.agent.text, c.held + field.value.at, c.request.agent.size)
+                notes = _notes_of(c)
+                if notes != NULL:
+                    notes.has_agent = True
+                    notes.agent_size = <uint16_t>min(field.value.size, <uint32_t>AGENT_BYTES_MAX)
+                    memcpy(notes.agent, c.held + field.value.at, notes.agent_size)
                 return
+
+    cdef void _note_cookies(self, Conn *c) noexcept nogil:
+        """Keep the cookies of a request that has another system's, as one Cookie field: the session
+        there ends with that here. Without memory there are none.
+        """
+        cdef const Field *field
+        cdef Notes *notes
+        cdef uint32_t size = 0
+        cdef int i
+        if not self.forwarding.has_old_cookie(c.held, &self.head):
+            return
+        for i in range(self.head.known_count):
+            field = &self.head.fields[self.head.known[i]]
+            size += field.value.size + 2 if field.kind == Kind.COOKIE else 0
+        notes = _notes_of(c)
+        if notes == NULL:
+            return
+        free(notes.cookies)                         # it is sent to another server
+        notes.cookies = <uint8_t *>malloc(size)
+        notes.cookies_size = 0
+        for i in range(self.head.known_count if notes.cookies != NULL else 0):
+            field = &self.head.fields[self.head.known[i]]
+            if field.kind == Kind.COOKIE:
+                memcpy(notes.cookies + notes.cookies_size, c.held + field.value.at, field.value.size)
+                memcpy(notes.cookies + notes.cookies_size + field.value.size, b"; ", 2)
+                notes.cookies_size += field.value.size + 2
 
     cdef inline void _note_where(self, Conn *c) noexcept nogil:
         """Keep what decides about cookies: the Host of the request in `self.head`, and whether a
@@ -378,7 +406,7 @@ cdef class Answers(Connections):
             self.counters.cut_short += 1
         else:
             self.counters.answers[min(c.request.status // 100, 5)] += 1
-        if c.request.agent != NULL or c.request.doubt != NULL or c.request.entry != NULL:
+        if c.request.notes != NULL or c.request.doubt != NULL or c.request.entry != NULL:
             self._close_entry(c, took_us, was_cut)
 
     cdef inline void _close_entry(self, Conn *c, int64_t took_us, bint was_cut) noexcept nogil:
@@ -416,9 +444,18 @@ cdef class Answers(Connections):
         self.log.write(c.request.entry, &outcome, <int64_t>t.tv_sec * 1000 + t.tv_nsec // 1_000_000)
 
 
+cdef Notes *_notes_of(Conn *c) noexcept nogil:
+    """NULL: there is no memory."""
+    if c.request.notes == NULL:
+        c.request.notes = <Notes *>calloc(1, sizeof(Notes))
+    return c.request.notes
+
+
 cdef void _free_notes(Conn *c) noexcept nogil:
     """Free what was kept of a request until its answer."""
-    free(c.request.agent)
-    c.request.agent = NULL
+    if c.request.notes != NULL:
+        free(c.request.notes.cookies)
+    free(c.request.notes)
+    c.request.notes = NULL
     free(c.request.doubt)
     c.request.doubt = NULL

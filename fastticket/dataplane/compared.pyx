@@ -46,6 +46,7 @@ cdef uint64_t mark_of(
     cdef uint32_t number
     cdef uint32_t octet
     cdef uint32_t found = 0
+    cdef int count_here
     cdef int i
     memcpy(words, session, 16)
     # Each session has minutes of its own: else all would be asked about at once.
@@ -54,7 +55,10 @@ cdef uint64_t mark_of(
     for i in range(head.known_count):
         field = &head.fields[head.known[i]]
         for number in range(count if field.kind == Kind.COOKIE else 0):
-            if find_cookie(at, field.value, names[number].at, names[number].size, &value):
+            count_here = find_cookie(at, field.value, names[number].at, names[number].size, &value)
+            if count_here:
+                if count_here > 1:
+                    value = field.value             # of several all count: one of them alone is another matter
                 found += 1
                 mark ^= number + 1
                 for octet in range(value.size):

@@ -47,9 +47,12 @@ cdef enum Endpoint:
     OF_REQUESTS                 # whether the request that another gateway describes may pass
 
 
-cdef struct Agent:              # what a client calls its program, where a login may record it
-    uint16_t size
-    uint8_t[AGENT_BYTES_MAX] text
+cdef struct Notes:              # of a request whose head may be gone when its response comes
+    uint8_t *cookies            # all, if another system's is among them
+    uint32_t cookies_size
+    bint has_agent              # what a client calls its program, where a login may record it
+    uint16_t agent_size
+    uint8_t[AGENT_BYTES_MAX] agent
 
 
 cdef struct Doubt:              # of a request with several tickets, or that was exchanged for one
@@ -110,7 +113,7 @@ cdef struct Request:
     uint64_t body_bytes_out
     const char *reason          # of an answer of our own
     Entry *entry                # for the access log
-    Agent *agent                # if a login would record it
+    Notes *notes                # if there are any
     Doubt *doubt                # if there were several tickets, or another system's cookie
     uint32_t asks               # of the connection so far: the number of the last one
     Checked checked             # the ticket

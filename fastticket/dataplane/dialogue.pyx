@@ -200,6 +200,7 @@ cdef class Dialogue(Admission):
         elif question.kind == AskKind.SEVERAL or self.forwarding.old_cookie_count:
             size += 2 * c.held_size + self._cookies_more()
         if question.kind >= AskKind.LOGIN:
+            size += c.request.notes.cookies_size if c.request.notes != NULL else 0
             size += question.value.size + ADDRESS_TEXT_MAX + AGENT_BYTES_MAX
         return size
 
@@ -230,6 +231,9 @@ cdef class Dialogue(Admission):
             asked.server = self.conns[c.peer].link.server
             if self.forwarding.old_cookie_count and c.request.held_is_whole:
                 self._put_cookies(question.index, asked, out)
+            elif c.request.notes != NULL and c.request.notes.cookies_size:
+                asked.cookies_size = c.request.notes.cookies_size
+                put(out, c.request.notes.cookies, c.request.notes.cookies_size)
             if kind == AskKind.SUPERSEDED:
                 asked.principal_size = question.value.size
                 put(out, self.conns[c.peer].held + question.value.at, question.value.size)
@@ -324,10 +328,10 @@ cdef class Dialogue(Admission):
         if self.records_address and c.client.has_address:
             asked.address_size = write_address(c.client.address, <char *>out.at + out.size)
             out.size += asked.address_size
-        if c.request.agent != NULL:
+        if c.request.notes != NULL and c.request.notes.has_agent:
             asked.has_agent = True
-            asked.agent_size = c.request.agent.size
-            put(out, c.request.agent.text, c.request.agent.size)
+            asked.agent_size = c.request.notes.agent_size
+            put(out, c.request.notes.agent, c.request.notes.agent_size)
 
     cdef inline void _put_where(self, uint32_t index, Asked *asked, Writer *out) noexcept nogil:
         """What of a request decides about cookies: its Host, and whether it came by https."""

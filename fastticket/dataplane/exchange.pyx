@@ -175,6 +175,8 @@ cdef class Exchange(Links):
         continues = self.head.expect_continue and not c.complete and c.request.body_size == 0
         if not c.complete:
             self._note_where(c)                 # the head will be gone when the body goes on
+            if self.forwarding.old_cookie_count:
+                self._note_cookies(c)
         if self.records_agent and route.logs_in:
             self._note_agent(c)
         self.out.size = 0

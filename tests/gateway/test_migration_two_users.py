@@ -102,6 +102,28 @@ def test_p2_a_login_or_logout_here_ends_what_the_browser_has_brought(browsing, l
     assert set(counts_of(at)) <= {"exchanged", "ended_here", "written_back", "refused_not_found", "refused_revoked"}
 
 
+def test_p2_what_a_client_has_brought_ends_when_a_body_has_driven_out_the_head(browsing, linkis):  # noqa: F811
+    at, ask, _ = browsing
+    body = b"x" * 300_000
+    for path, user in (("/logout", "zoe"), ("/leave", "zoe")):
+        old = linkis.login(user)
+        _, _, ticket = ask("/login")
+        assert ask("/", old, ticket) == (200, user, None)
+        head = request(path, old, ticket, f"Content-Length: {len(body)}").replace(b"GET", b"POST")
+        assert status_of(at.ask(head + body)[0]) == 200
+        assert ask("/", None, ticket)[0] == 401, path
+        assert (linkis.used_ms(old) is None) == (path == "/logout")
+
+
+def test_p2_another_users_old_session_that_came_with_a_second_cookie_is_noticed_alone(browsing):
+    """Of two, which could be either, neither counts. That they were seen says nothing of one."""
+    _, ask, olds = browsing
+    _, _, ticket = ask("/login")
+    for both in ((olds["zoe"], olds["yan"]), (olds["yan"], olds["zoe"])):
+        assert ask("/", f"; {COOKIE}=".join(both), ticket) == (200, "zoe", None)
+    assert ask("/", olds["yan"], ticket)[:2] == (200, "yan")
+
+
 def test_a_cart_of_the_old_system_beside_a_session_that_began_here_is_left_alone(gateway, origin, redis_server):
     """The application has a session of its own for a user whom the gateway names: as nobody, and
     then as that user.

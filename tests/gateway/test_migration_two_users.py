@@ -102,6 +102,23 @@ def test_p2_a_login_or_logout_here_ends_what_the_browser_has_brought(browsing, l
     assert set(counts_of(at)) <= {"exchanged", "ended_here", "written_back", "refused_not_found", "refused_revoked"}
 
 
+def test_p2_what_ended_here_stays_so_while_the_old_store_can_not_be_told(moving, linkis):  # noqa: F811
+    linkis.redis.acl_setuser("reader", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-hdel"])
+    at, _ = moving(
+        answers=answering_with(LOGIN),
+        migration={"url": f"redis://reader:x@{linkis.server.address}/0?timeout_ms=500"},
+        routes=[{"path": "/login", "auth": "none", "login": True}, {"path": "/"}],
+    )
+    yans, own = linkis.login("yan"), linkis.login("zoe")
+    ticket = ticket_in(at.ask(request("/login", yans))[0])
+    head, _ = at.ask(request("/", yans, ticket))
+    assert (status_of(head), ticket_in(head)) == (200, None)
+    assert status_of(at.ask(request("/logout", own, ticket))[0]) == 200
+    assert status_of(at.ask(request("/", own))[0]) == 401
+    assert linkis.used_ms(yans)
+    assert linkis.used_ms(own)
+
+
 def test_p2_what_a_client_has_brought_ends_when_a_body_has_driven_out_the_head(browsing, linkis):  # noqa: F811
     at, ask, _ = browsing
     body = b"x" * 300_000

@@ -33,6 +33,7 @@ from fastticket.gateway.migration.watch import NOBODY, ROUNDS_PER_LEASE, Watch
 from fastticket.moving.derived import derive_session_id
 from fastticket.moving.formats.linkis_ticket import TicketFormat
 from fastticket.moving.record import MovedSession, Skipped, to_restored
+from fastticket.moving.sources import shown
 from fastticket.sessions.ticketcache import TicketCache, checker_of, shards_of
 from fastticket.stores.contract import Event
 from fastticket.web.cookies import cookies_named
@@ -311,7 +312,7 @@ class Exchange:
             old_id = store.identify(value) if value else ""
             if old_id:
                 try:
-                    moved = await self._read(store, value)
+                    moved = await self._read(store, old_id, value)
                 except StoreUnavailable:  # whoever it is
                     await self._watch.end(store, old_id)
                 else:
@@ -333,7 +334,7 @@ class Exchange:
         for store, old_id, value in named:
             if old_id:
                 with contextlib.suppress(StoreUnavailable):
-                    moved = await self._read(store, value)
+                    moved = await self._read(store, old_id, value)
                     is_other = isinstance(moved, MovedSession) and moved.principal != verified.principal
                     if is_other and await self._exchange(store, old_id, value):
                         return True
@@ -366,7 +367,8 @@ class Exchange:
         user, goes well with it; that a cookie is deleted counts if the client has brought it.
         """
         try:
-            moved = await self._read(migration.store, value) if migration.store.identify(value) else None
+            old_id = migration.store.identify(value)
+            moved = await self._read(migration.store, old_id, value) if old_id else None
         except StoreUnavailable:
             return True  # who it is cannot be told
         if isinstance(moved, MovedSession):
@@ -374,17 +376,20 @@ class Exchange:
         is_anonymous = moved is not None and moved.why == "anonymous"
         return not is_anonymous and any(brought is migration for brought, _ in self._brought(cookies))
 
-    async def _read(self, store: OldStore, cookie: str) -> MovedSession | Skipped:
-        """The session of a cookie, if its store has not failed a moment ago.
-        OldStoreUnavailable.
+    async def _read(self, store: OldStore, old_id: str, cookie: str) -> MovedSession | Skipped:
+        """The session of a cookie, if its store has not failed a moment ago, and does not have it
+        only because it could not be told of its end yet. OldStoreUnavailable.
         """
-        if self._is_away(store):
-            raise OldStoreUnavailable(f"[[migration]] {store.source}: the old store is away; try again")
-        try:
-            return await store.read(cookie)
-        except StoreUnavailable:
-            self._away_until_s[store] = asyncio.get_running_loop().time() + AWAY_S
-            raise
+        if self._watch.is_late(store, old_id):
+            return Skipped(shown(old_id), "not_found")
+        async with self._room:
+            if self._is_away(store):
+                raise OldStoreUnavailable(f"[[migration]] {store.source}: the old store is away; try again")
+            try:
+                return await store.read(cookie)
+            except StoreUnavailable:
+                self._away_until_s[store] = asyncio.get_running_loop().time() + AWAY_S
+                raise
 
     def _counts_today(self, migration: Migration) -> bool:
         today = datetime.datetime.fromtimestamp(self._cache.now_ms() / 1000, datetime.UTC).date()
@@ -436,8 +441,7 @@ class Exchange:
 
     async def _fly(self, flight: asyncio.Future[Outcome], store: OldStore, old_id: str, cookie: str) -> None:
         try:
-            async with self._room:
-                flight.set_result(await self._ask(store, old_id, cookie))
+            flight.set_result(await self._ask(store, old_id, cookie))
         except Exception as error:
             self.counts[store.source, "refused_unavailable"] += 1
             is_known = isinstance(error, StoreUnavailable)
@@ -449,7 +453,7 @@ class Exchange:
                 flight.cancel()
 
     async def _ask(self, store: OldStore, old_id: str, cookie: str) -> Outcome:
-        moved = await self._read(store, cookie)
+        moved = await self._read(store, old_id, cookie)
         if isinstance(moved, Skipped):
             return self._refuse(store, old_id, VERDICTS.get(moved.why, Verdict.MALFORMED), moved.why)
         wanted = to_restored(self._as_ours(moved), self._shards.fleet.flush_interval_ms)

@@ -82,6 +82,10 @@ class Watch:
         except StoreUnavailable:
             self._note_late(store, old_id)
 
+    def is_late(self, store: OldStore, old_id: str) -> bool:
+        """Whether a session has ended here, and the old store still has to learn of it."""
+        return (store, old_id) in self._late
+
     def take_over(self, before: Watch, stores: dict[OldStore, OldStore]) -> None:
         """The ends of which old stores still have to learn, from the watch before. `stores`: which
         old store is which one here.

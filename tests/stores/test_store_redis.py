@@ -129,6 +129,10 @@ class RedisContract(StoreContract):
         monkeypatch.setattr(scripts.AGAIN, "_sha", hashlib.sha1(few, usedforsecurity=False).hexdigest())
         await everybodys_rises(store)
 
+    async def test_a_bar_is_nothing_that_a_full_server_may_throw_away(self, store):
+        await store.revoke_all("alice")
+        assert self.look(store, "alice", "PTTL", key(store, "alice", "bars")) == -1
+
     async def test_nothing_but_the_log_remains_of_sessions_that_ended(self, store):
         revoked, evicted, rotated, last = [
             await new_session(store, age_ms=age_ms) for age_ms in (3000, 4000, 2000, 1000)

@@ -87,7 +87,8 @@ end
 
 -- A bar lasts: all sessions of a principal, or of everybody (''), were ended then, and what began
 -- elsewhere by then is not restored. contract.py says how many there are: where there are more,
--- everybody's rises to the oldest that go. A script that must not lose one declares the key.
+-- everybody's rises to the oldest that go. A script that must not lose one declares the key, which
+-- has no expiry: when memory is short, policies of the kind volatile-* throw away what has one.
 local BARS = TAG .. 'bars'
 local LASTS_MS = 180 * 86400000
 local LASTING_MAX = 100000
@@ -106,7 +107,6 @@ local function bar_for_long(principal, at_ms)
       redis.pcall('ZREM', BARS, who)
     end
   end
-  redis.pcall('PEXPIREAT', BARS, string.format('%.0f', now_ms() + LASTS_MS))
 end
 
 -- `began_ms`: when it began elsewhere; empty: it has begun here

@@ -316,7 +316,7 @@ cdef class Forwarding:
             field = &head.fields[head.known[i] if in_runs else i]
             if in_runs:
                 out.run_end = field.name.at             # what stands before it goes on as it came
-            if writes_cookies and field.kind == Kind.COOKIE:
+            if writes_cookies and _is_replaced(request, at, field):
                 leave_out(out, at, field)
                 continue
             if not _goes_upstream(client, field) or head.nominated_count and is_nominated(at, head, field):
@@ -825,6 +825,15 @@ cdef inline bint _goes_upstream(const Client *client, const Field *field) noexce
         or field.kind == Kind.ACCEPT or field.kind == Kind.WEBSOCKET_KEY or field.kind == Kind.NO_USE \
         or field.kind >= Kind.AUTHENTICATE \
         or field.kind == Kind.TRUSTED_ONLY and client.is_trusted
+
+
+cdef bint _is_replaced(const Request *request, const uint8_t *at, const Field *field) noexcept nogil:
+    """Whether a field of a request whose cookies are written anew is one that they take the place
+    of: a Cookie, or the ticket beside which another one was exchanged.
+    """
+    return field.kind == Kind.COOKIE or (
+        field.kind == Kind.AUTHORIZATION and request.doubt != NULL
+        and field.value.size > 7 and equals(at, Span(field.value.at, 7), b"ticket ", 7))
 
 
 cdef void _note_preference(Request *request, const uint8_t *at, const Field *field) noexcept nogil:

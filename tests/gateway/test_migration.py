@@ -274,6 +274,9 @@ def test_an_application_that_reads_the_ticket_has_it_with_the_first_request(movi
     assert fields_of(behind.requests[-1][0])[b"cookie"] == f"{COOKIE}={old}; ticket={ticket}".encode()
     at.ask(request("/", old, ticket))
     assert fields_of(behind.requests[-1][0])[b"cookie"] == f"{COOKIE}={old}; ticket={ticket}".encode()
+    at.ask(request("/", old, None, "Authorization: Ticket AQ"))
+    seen = fields_of(behind.requests[-1][0])
+    assert (seen[b"x-forwarded-user"], b"authorization" in seen) == (b"alice", False)
 
 
 @pytest.mark.parametrize("kind", ["des", "aes-gcm"])

@@ -147,7 +147,7 @@ class RedisContract(StoreContract):
         await store.rotate(rotated.id, rotated._replace(id=new_session_id()))
         assert self.look(store, "alice", "HLEN", key(store, "alice", "user:alice")) == 3
         await store.revoke_all("alice")
-        assert self.keys_of(store, "alice") == {"log", "ended"}
+        assert self.keys_of(store, "alice") == {"log", "ended", "bars"}
         assert 0 < self.look(store, "alice", "PTTL", key(store, "alice", "ended")) <= 190_000
 
     async def test_a_register_that_nobody_renews_leaves_nothing_behind(self, store):

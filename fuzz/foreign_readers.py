@@ -38,7 +38,7 @@ from moving.test_oauth2_proxy_session import NAME, NOW_S, SECRET, sealed, signed
 from starsessions.serializers import JsonSerializer  # noqa: E402
 
 from fastticket.errors import ConfigError  # noqa: E402
-from fastticket.gateway.linkis import load_linkis  # noqa: E402
+from fastticket.gateway.linkis import Around, load_linkis  # noqa: E402
 from fastticket.gateway.linkisfiles import crypt_key_of  # noqa: E402
 from fastticket.gateway.tokens import read_tokens  # noqa: E402
 from fastticket.moving import dump, sealing  # noqa: E402
@@ -226,7 +226,7 @@ def check_linkis_files(data: bytes) -> str:
     with contextlib.suppress(ConfigError):
         crypt_key_of(path)
     with contextlib.suppress(ConfigError):
-        load_linkis([path], ["127.0.0.1:1"], ["127.0.0.1:2"], "keys.toml", until="2099-12-31")
+        load_linkis([path], Around(["127.0.0.1:1"], ["127.0.0.1:2"], "keys.toml", until="2099-12-31"))
     return ""
 
 

@@ -69,6 +69,7 @@ class HealthChecks:
     async def stop(self) -> None:
         """End the checks."""
         await end(*self._tasks.values())
+        self._tasks.clear()  # a cancelled task refers to its frame, and that to us
 
     async def _check_for_ever(self, server: Server, is_well: bool) -> None:
         """A server changes after `health_failures` or `health_successes` in a row."""

@@ -40,8 +40,8 @@ class Knocking:
 
     async def stop(self) -> None:
         """End, with what is under way."""
-        await end(self._task)
-        await end(*self._knocks.values())
+        await end(self._task, *self._knocks.values())
+        self._task = None  # a cancelled task refers to its frame, and that to us: nobody would free the upstreams
 
     async def _look_for_ever(self) -> None:
         waiting: dict[Place, None] = {}

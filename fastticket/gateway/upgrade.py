@@ -31,7 +31,7 @@ from typing import Any
 
 from fastticket.errors import ConfigError
 
-FORMAT = 3
+FORMAT = 4
 VARIABLE = "FASTTICKET_UPGRADE"  # in the new program's environment: the descriptor of the Legacy
 TRIAL_TIMEOUT_S = 30.0
 OUTPUT_BYTES_MAX = 4096  # of a trial that fails

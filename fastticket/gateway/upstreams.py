@@ -174,6 +174,7 @@ class UpstreamGroup:
     async def stop(self) -> None:
         """End lookups and health checks."""
         await end(self._resolver)
+        self._resolver = None  # a cancelled task refers to its frame, and that to us
         await self._health.stop()
 
     @property

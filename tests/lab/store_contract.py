@@ -233,6 +233,7 @@ class StoreContract:
 
     is_shared = True
     tells_changes = True  # the doorbell says whose attributes were written
+    bars_apart_ms = 1  # how much later than the bar that it tells of another one of the store may be
 
     @pytest.fixture
     async def open_handle(self) -> OpenHandle:
@@ -1138,7 +1139,7 @@ class StoreContract:
         soon_ms = at_ms["bob"] + HOUR_MS
         by_then = [("alice", at_ms["alice"]), ("alice", 0), ("bob", at_ms["bob"])]
         assert await outcomes(soon_ms, *by_then) == ["ended"] * 3
-        since_then = [("alice", at_ms["alice"] + 1), ("bob", None), ("carol", 0)]
+        since_then = [("alice", at_ms["alice"] + self.bars_apart_ms), ("bob", None), ("carol", 0)]
         assert await outcomes(soon_ms, *since_then) == ["created"] * 3
         assert await outcomes(at_ms["alice"] + BAR_LASTS_MS - 1, by_then[0]) == ["ended"]
         assert await outcomes(at_ms["bob"] + BAR_LASTS_MS, *by_then) == ["created"] * 3

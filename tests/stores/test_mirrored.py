@@ -37,6 +37,7 @@ class TestMirrored(StoreContract):
     """The truth and the mirror are of different kinds."""
 
     tells_changes = False
+    bars_apart_ms = 60_000  # the mirror's is left by its own clock, after the truth's
 
     @pytest.fixture
     async def open_handle(self, tmp_path):

@@ -1142,7 +1142,8 @@ class StoreContract:
         since_then = [("alice", at_ms["alice"] + self.bars_apart_ms), ("bob", None), ("carol", 0)]
         assert await outcomes(soon_ms, *since_then) == ["created"] * 3
         assert await outcomes(at_ms["alice"] + BAR_LASTS_MS - 1, by_then[0]) == ["ended"]
-        assert await outcomes(at_ms["bob"] + BAR_LASTS_MS, *by_then) == ["created"] * 3
+        gone_ms = at_ms["bob"] + BAR_LASTS_MS + self.bars_apart_ms - 1
+        assert await outcomes(gone_ms, *by_then) == ["created"] * 3
 
     async def test_everybodys_bar_takes_the_place_of_the_older_ones(self, store, other):
         now_ms = await store.time_ms()

@@ -290,8 +290,8 @@ class Answers:
         try:
             kind = self._ticket_formats[ask.route] or "des"
             made_for = self._passes.read(ask.tickets) if self._passes else None
-            if made_for:
-                ticket = await self._exchange.mint_for_token(made_for, kind)
+            if self._passes and made_for:
+                ticket = await self._exchange.mint_for_token(made_for, kind, self._passes.renew)
             else:
                 ticket = await self._exchange.mint(ask.tickets, kind)
         except StoreUnavailable as error:

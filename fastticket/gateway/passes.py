@@ -7,7 +7,7 @@ ticket; then the token is looked at again.
 
 In the place of a session's id stand the token's id and, since one token may speak for many users, 8
 bytes of the user's name and of the time: what is kept by session is never another user's, and no
-older than RENEWED_PART of an idle timeout.
+older than RENEWED_PART of an idle timeout, or than `renew`.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Passes:
         self._tokens = tokens
         self._keys = Keyring.generate()
         self._secret = secrets.token_bytes(32)
+        self._renewals = 0
 
     def admit(self, code: bytes, user: bytes, address: str, path: bytes) -> str:
         """A pass for a request; "": it is refused. Either is counted, and is a line of the log.
@@ -82,10 +83,15 @@ class Passes:
         token = self._tokens.of_id(decode_session_id(found.session_id)[:8])
         return token is not None and (token.ends_s is None or time.time() < token.ends_s)
 
+    def renew(self) -> None:
+        """From now on, all passes have other ids."""
+        self._renewals += 1
+
     def _mint(self, user: str, token_id: bytes, now_s: float, ends_s: float | None) -> str:
         """InvalidPrincipal."""
         lifetime_s = min(max(1, int(ends_s - now_s)), LIFETIME_S_MAX) if ends_s is not None else 0
-        of_user = hmac.digest(self._secret, f"{now_s // self._renewed_s} {user}".encode(), "sha256")[:8]
+        told = f"{self._renewals} {now_s // self._renewed_s} {user}".encode()
+        of_user = hmac.digest(self._secret, told, "sha256")[:8]
         return self._keys.mint(user, int(now_s * 1000), 0, lifetime_s, token_id + of_user)
 
 

@@ -53,6 +53,11 @@ class Token:
         """8 bytes, by which a gateway finds it again. It admits nobody."""
         return hashlib.sha256(self.digest).digest()[:8]
 
+    def speaks_for(self, user: str, now_s: float) -> bool:
+        """Whether it admits a user, from one address at least."""
+        is_over = self.ends_s is not None and now_s >= self.ends_s
+        return not is_over and (self.users is None or user in self.users)
+
     def refusal(self, user: str, address: str, now_s: float) -> str:
         """Why a user at an address may not use it; "": he may. `address` "": it is not known."""
         if self.ends_s is not None and now_s >= self.ends_s:

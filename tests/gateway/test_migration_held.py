@@ -169,6 +169,8 @@ def test_a_ticket_made_for_services_lets_nobody_in(gateway, origin, linkis, tmp_
     assert status_of(at.ask(request("/", None, ticket))[0]) == 200
     (of_session,) = set(linkis.redis.hkeys(HASH)) - {of_token}
     at.stop()
+    assert linkis.redis.hkeys(HASH) == [of_session]
+    linkis.redis.hset(HASH, of_token, 0)  # as if it had been killed
     at = start()
     for minted in (of_token, of_session):
         assert status_of(at.ask(request("/", minted))[0]) == 401

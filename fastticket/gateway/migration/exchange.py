@@ -18,8 +18,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-from collections import Counter, OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from fastticket.core.ticket import Ticket, decode_session_id
@@ -27,9 +27,11 @@ from fastticket.errors import OldStoreUnavailable, StoreUnavailable, TicketRefus
 from fastticket.gateway.migration.continued import take_up
 from fastticket.gateway.migration.held import Held, HeldSession
 from fastticket.gateway.migration.oldstores import LinkisHash, OldStore, Seen
+from fastticket.gateway.migration.programs import MadeForToken, Programs
 from fastticket.gateway.migration.rotations import Rotations
 from fastticket.gateway.migration.walks import Walks
 from fastticket.gateway.migration.watch import NOBODY, ROUNDS_PER_LEASE, Watch
+from fastticket.gateway.tokens import Tokens
 from fastticket.moving.derived import derive_session_id
 from fastticket.moving.formats.linkis_ticket import TicketFormat
 from fastticket.moving.record import MovedSession, Skipped, to_restored
@@ -85,10 +87,17 @@ class Exchange:
     """Of one service. `counts`: since the start of the process, by (source, result)."""
 
     def __init__(
-        self, migrations: Sequence[Migration], cache: TicketCache, lease_ms: int, held_max: int, before: Exchange | None
+        self,
+        migrations: Sequence[Migration],
+        cache: TicketCache,
+        lease_ms: int,
+        held_max: int,
+        before: Exchange | None,
+        tokens: Tokens | None = None,
     ) -> None:
         """`before`: of the configuration before. Its sessions are held on, those of old stores that
-        are still there; and once more when it closes, what it has exchanged meanwhile.
+        are still there; and once more when it closes, what it has exchanged meanwhile. `tokens`: of
+        programs.
         """
         self.counts: Counter[tuple[str, str]] = before.counts if before else Counter()
         for migration in migrations:  # so that `rate()` sees the first one
@@ -100,12 +109,12 @@ class Exchange:
         self._held = Held(held_max, lambda session_id: bool(near.idle_deadline_ms(decode_session_id(session_id))))
         self._rotations: Rotations = before._rotations if before else Rotations(self._shards)
         self._watch = Watch(cache, self._held, self.counts, lease_ms)
-        self._walks = Walks(cache, self.counts, lease_ms / 1000 / ROUNDS_PER_LEASE)
+        self._pause_s = lease_ms / 1000 / ROUNDS_PER_LEASE
+        self._walks = Walks(cache, self.counts, self._pause_s)
         self._flights: dict[tuple[OldStore, str], asyncio.Future[Outcome]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._making: dict[str, asyncio.Future[str]] = {}
-        # Linkis' tickets for programs' tokens: when each was made, our id, Linkis'.
-        self._of_tokens: deque[tuple[int, str, str]] = before._of_tokens if before else deque()
+        self._programs: Programs = Programs(tokens, before._programs if before else None)
         self._room = asyncio.Semaphore(AT_ONCE)
         self._refusals: OrderedDict[tuple[OldStore, str], tuple[float, Refusal]] = OrderedDict()
         self._away_until_s: dict[OldStore, float] = {}
@@ -122,11 +131,16 @@ class Exchange:
         self._watch.start([each.store for each in migrations], {each.store for each in migrations if each.writes_back})
         self._walks.start(each.store for each in migrations)
         self._shards.on_event = self._hear
+        task = asyncio.get_running_loop().create_task(self._end_over(), name="fastticket-migration-programs")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def aclose(self) -> None:
         """Stop, and close the old stores."""
         if self._shards.on_event == self._hear:
             self._shards.on_event = _ignore
+        for store in self._hashes() if not self._next else ():
+            self._watch.note((store, each.old_id) for each in self._programs.take_all())
         await self._watch.stop()
         await self._walks.stop()
         for task in list(self._tasks):
@@ -257,7 +271,7 @@ class Exchange:
         verified = self._shards.keys.verify(ticket, self._cache.now_ms())
         if not isinstance(verified, Ticket):
             raise StoreUnavailable("the ticket's key has gone; try again")
-        store = next(each.store for each in self._migrations if isinstance(each.store, LinkisHash))
+        store = self._hashes()[0]
         held = self._held.get(verified.session_id)
         if held and held.store is store:
             return held.old_id
@@ -275,21 +289,30 @@ class Exchange:
         self.counts[store.source, "minted"] += 1
         return made
 
-    async def mint_for_token(self, made_for: Ticket, kind: TicketFormat) -> str:
-        """As `mint`, for requests of a program's token (`passes`). No session's end would end such
-        a ticket: it ends when it has been there for two idle timeouts. StoreUnavailable.
+    async def mint_for_token(self, made_for: Ticket, kind: TicketFormat, on_gone: Callable[[], None]) -> str:
+        """As `mint`, for requests of a program's token (`passes`); programs.py says when it ends.
+        `on_gone` is called when the hash does not have it any more. StoreUnavailable.
         """
-        store = next(each.store for each in self._migrations if isinstance(each.store, LinkisHash))
+        store = self._hashes()[0]
         now_ms = self._cache.now_ms()
-        while self._of_tokens and now_ms - self._of_tokens[0][0] > 2000 * store.idle_timeout_s:
-            _, session_id, old_id = self._of_tokens.popleft()
-            self._held.drop(session_id)
-            await self._watch.end(store, old_id)
-        made = await store.make(made_for.principal, now_ms, kind, now_ms)
-        self._hold(store, made, "", made_for, is_ours=True)
-        self._of_tokens.append((now_ms, made_for.session_id, made))
+        made = await store.make(made_for.principal, now_ms, kind, now_ms, is_of_token=True)
+        self._hold(store, made, "", made_for, is_ours=True).on_gone = on_gone
+        self._programs.add(MadeForToken(now_ms, made_for.session_id, made_for.principal, made))
         self.counts[store.source, "minted"] += 1
         return made
+
+    async def _end_over(self) -> None:
+        """End what was made for programs, in time."""
+        while True:
+            await asyncio.sleep(self._pause_s)
+            for store in self._hashes():
+                for made in self._programs.take_over(store, self._cache.now_ms()):
+                    self._held.drop(made.session_id)
+                    await self._watch.end(store, made.old_id)
+
+    def _hashes(self) -> list[LinkisHash]:
+        """Of Linkis; what is made here is in the first."""
+        return [each.store for each in self._migrations if isinstance(each.store, LinkisHash)]
 
     async def end(self, ticket: str, cookies: str) -> None:
         """The session of a ticket was ended here: what it was ends, too. Raises nothing."""
@@ -481,12 +504,15 @@ class Exchange:
             absolute_lifetime_s=age_s + cache.absolute_lifetime_s if cache.absolute_lifetime_s else 0,
         )
 
-    def _hold(self, store: OldStore, old_id: str, ticket: str, verified: Ticket, *, is_ours: bool = False) -> None:
+    def _hold(
+        self, store: OldStore, old_id: str, ticket: str, verified: Ticket, *, is_ours: bool = False
+    ) -> HeldSession:
         words = (verified.session_id, verified.principal, ticket, verified.idle_timeout_s)
         session = HeldSession(store, old_id, *words)
         session.is_ours = is_ours
         self._held.add(session)
         self._shards.of(verified.principal).is_followed = True
+        return session
 
     def _refuse(self, store: OldStore, old_id: str, verdict: Verdict, reason: str) -> Refusal:
         refusal = Refusal(verdict, reason)

@@ -21,6 +21,7 @@ class HeldSession:
         "idle_timeout_s",
         "is_ours",
         "old_id",
+        "on_gone",
         "principal",
         "seen",
         "session_id",
@@ -39,6 +40,7 @@ class HeldSession:
         self.ticket = ticket  #: the one that was seen last; empty: its session has another id now
         self.idle_timeout_s = idle_timeout_s  #: of our session; 0: none
         self.is_ours = False  #: the old session was made here, for an upstream, and goes with ours
+        self.on_gone: Callable[[], None] | None = None  #: it is of a program's token, and is over when it has gone
         self.seen: Seen | None = None  #: as the old store had it when it was asked last; None: not asked yet
         self.used_ms = 0  #: last use known here
 
@@ -47,6 +49,7 @@ class HeldSession:
         words = (self.session_id, self.principal, self.ticket, self.idle_timeout_s)
         session = HeldSession(store, self.old_id, *words)
         session.is_ours, session.seen, session.used_ms = self.is_ours, self.seen, self.used_ms
+        session.on_gone = self.on_gone
         return session
 
 

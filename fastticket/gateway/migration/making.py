@@ -35,7 +35,8 @@ def make_exchange(config: Config, cache: TicketCache, before: Exchange | None) -
         )
         for settings in config.migration
     ]
-    return Exchange(migrations, cache, config.store.lease_ms, min(config.cache.capacity, HELD_MAX), before)
+    held_max = min(config.cache.capacity, HELD_MAX)
+    return Exchange(migrations, cache, config.store.lease_ms, held_max, before, config.known_tokens)
 
 
 def _is_prolonged(settings: MigrationSettings) -> bool:

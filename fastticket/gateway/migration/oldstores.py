@@ -157,9 +157,13 @@ class LinkisHash:
         fields = [field for old_id in old_ids for field in hash_fields(old_id)]
         await ask(self._redis, [("HDEL", HASH, *piece) for piece in pieces(fields)])
 
-    async def make(self, principal: str, login_ms: int, kind: TicketFormat, used_ms: int) -> str:
-        """A ticket for a session of ours, which the hash has from now on: `HSETNX`."""
-        ticket = unbroken(self._tickets.seal_minted(principal, login_ms, kind))
+    async def make(
+        self, principal: str, login_ms: int, kind: TicketFormat, used_ms: int, *, is_of_token: bool = False
+    ) -> str:
+        """A ticket for a session of ours, or for a program's token, which the hash has from now on:
+        `HSETNX`.
+        """
+        ticket = unbroken(self._tickets.seal_minted(principal, login_ms, kind, is_of_token=is_of_token))
         await ask(self._redis, [("HSETNX", HASH, ticket, used_ms)])
         return ticket
 

@@ -85,6 +85,10 @@ class Watch:
     def is_late(self, store: OldStore, old_id: str) -> bool:
         """Whether a session has ended here, and the old store still has to learn of it."""
         return (store, old_id) in self._late
+    def note(self, ends: Iterable[tuple[OldStore, str]]) -> None:
+        """As `end`, with the next round or the last word."""
+        for store, old_id in ends:
+            self._note_late(store, old_id)
 
     def take_over(self, before: Watch, stores: dict[OldStore, OldStore]) -> None:
         """The ends of which old stores still have to learn, from the watch before. `stores`: which
@@ -163,6 +167,9 @@ class Watch:
         it alive there, it may only have been idle.
         """
         self._held.drop(session.session_id)
+        if session.on_gone:
+            session.on_gone()
+            return
         if session.store not in self._writes_back and session.seen and session.seen.is_over(now_ms):
             return
         try:

@@ -11,7 +11,8 @@
                PBKDF2-HMAC-SHA-256(crypt key, "linkis-ticket-v2", 10,000 rounds)
 
 Tickets that a gateway makes for services (`seal_minted`) have a login with a 0 before it, which is
-the same time to Linkis: so everybody can tell them from those of a browser, at any time.
+the same time to Linkis: so everybody can tell them from those of a browser, at any time. With two
+of them it was made for a program's token: there is no session that it goes with.
 
 A ticket proves little: DES has no signature, its key is 56 bits, and most installations have the
 key that everybody knows. So a ticket counts only if the hash has it, whatever the format.
@@ -58,6 +59,7 @@ class OpenedTicket(NamedTuple):
     login_ms: int  #: since the epoch, by the clock of the gateway that made it
     format: TicketFormat
     is_minted: bool = False  #: a gateway of ours made it, for services: it is in no browser
+    is_of_token: bool = False  #: and it goes with no session
 
 
 class LinkisTickets:
@@ -106,9 +108,9 @@ class LinkisTickets:
         """
         return self._sealed(user, str(login_ms), kind, os.urandom(IV_BYTES))
 
-    def seal_minted(self, user: str, login_ms: int, kind: TicketFormat) -> str:
+    def seal_minted(self, user: str, login_ms: int, kind: TicketFormat, *, is_of_token: bool = False) -> str:
         """A ticket for services, the same whoever makes it for a session. ValueError, as `seal`."""
-        login = f"0{login_ms}"
+        login = f"{'00' if is_of_token else '0'}{login_ms}"
         iv = hmac.digest(self._gcm_key, f"{user},{login}".encode(), hashlib.sha256)[:IV_BYTES]  # a text's own
         return self._sealed(user, login, kind, iv)
 
@@ -135,7 +137,8 @@ class LinkisTickets:
             return None
         if not 0 < len(user.encode()) <= USER_BYTES_MAX:
             return None
-        return OpenedTicket(user, int(login), kind, is_minted=login.startswith("0") and len(login) > 1)
+        is_minted = login.startswith("0") and len(login) > 1
+        return OpenedTicket(user, int(login), kind, is_minted, is_of_token=is_minted and login.startswith("00"))
 
 
 def unbroken(ticket: str) -> str:

@@ -5,7 +5,7 @@ Rules of this file
 - A ticket counts if the hash has it and it opens: anybody can make one that opens under the key
   that everybody knows.
 - One that a gateway of ours has made for services is nobody's session: who brings it has it from a
-  log.
+  log. One made for a program's token goes with no session, so it ends with all of its user's.
 - Linkis never removes a session that nobody uses any more, and a value may be up to half an idle
   timeout old. As there, a session is over an idle timeout after the value.
 """
@@ -69,7 +69,7 @@ class LinkisSessions:
 
     def _begun(self, ticket: str) -> Begun | None:
         opened = self._tickets.open(ticket)
-        if isinstance(opened, NotATicket) or opened.is_minted:
+        if isinstance(opened, NotATicket) or (opened.is_minted and not opened.is_of_token):
             return None
         try:
             return Begun(unbroken(ticket), principal_of(opened.user), opened.login_ms)

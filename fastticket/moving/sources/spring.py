@@ -12,16 +12,18 @@ Rules of this file
   else who the index says. Of two principals in the index neither is believed.
 - Attributes move if they are JSON, or a text or whole number of Java.
 - The index is read as a whole, when it is first needed. For a session that is not in it, it is read
-  again, but not for more than a twentieth of the time.
+  again, but not for more than a twentieth of the time. Who asks for one session, which may have
+  begun a moment ago, waits for that, if it is soon: the first time, since most are of visitors.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
 from typing import Any
 
 from fastticket.errors import ConfigError
@@ -53,6 +55,9 @@ INDEXED_MAX = 2_000_000
 SESSIONS_OF_ONE_MAX = 10_000
 LOADING_PART = 20
 LOADED_AGAIN_S = 10.0
+LOADED_SOON_S = 0.25  # for a session that was never asked for
+WAIT_S_MAX = 1.0
+MISSING_MAX = 10_000
 
 
 class SpringSessions:
@@ -101,11 +106,12 @@ class SpringSessions:
         identifier = identifier_in(cookie) if self._is_cookie_encoded else cookie
         if not identifier or len(identifier) > ID_CHARS_MAX:
             return Skipped(shown(cookie), "malformed")
-        return (await self._read([identifier]))[0]
+        found = await self._hashes([identifier])
+        return await self._record(identifier, found[identifier], self._index.principal_by_now)
 
     async def _read(self, identifiers: Sequence[str]) -> list[MovedSession | Skipped]:
         found = await self._hashes(identifiers)
-        return [await self._record(name, found[name]) for name in identifiers]
+        return [await self._record(name, found[name], self._index.principal_of) for name in identifiers]
 
     async def _hashes(self, identifiers: Sequence[str]) -> dict[str, Mapping[bytes, bytes] | str]:
         """The sessions' hashes, or why not."""
@@ -125,7 +131,12 @@ class SpringSessions:
             )
         return found
 
-    async def _record(self, identifier: str, found: Mapping[bytes, bytes] | str) -> MovedSession | Skipped:
+    async def _record(
+        self,
+        identifier: str,
+        found: Mapping[bytes, bytes] | str,
+        indexed: Callable[[str], Awaitable[str | None]],
+    ) -> MovedSession | Skipped:
         if isinstance(found, str):
             return Skipped(shown(identifier), found)
         try:
@@ -135,7 +146,7 @@ class SpringSessions:
             check_times(created_ms, used_ms, idle_s)
             content = self._content(found)
             principal = principal_in(content, self._principals) or authenticated_in(content.get(CONTEXT))
-            principal = principal or await self._index.principal_of(identifier)
+            principal = principal or await indexed(identifier)
             if principal is None:
                 return Skipped(shown(identifier), "anonymous")
             attributes = attributes_of(content, self.left)
@@ -167,15 +178,41 @@ class _Index:
         self._redis = redis
         self._prefix = prefix
         self._principals: dict[str, str | None] = {}  # None: two claim it
+        self._began_s = 0.0  # the last reading
         self._again_at_s = 0.0
+        self._soon_at_s = 0.0
+        self._missing: dict[str, None] = {}  # these were asked for, and were not in it
+        self._turn = asyncio.Lock()
 
     async def principal_of(self, identifier: str) -> str | None:
         if identifier not in self._principals and time.monotonic() >= self._again_at_s:
-            began_s = time.monotonic()
-            self._principals = await self._load()
-            ended_s = time.monotonic()
-            self._again_at_s = ended_s + max(LOADED_AGAIN_S, LOADING_PART * (ended_s - began_s))
+            await self._read()
         return self._principals.get(identifier)
+
+    async def principal_by_now(self, identifier: str) -> str | None:
+        """As `principal_of`, by a reading that begins from now on if there has to be one, and if it
+        may begin within WAIT_S_MAX. One reading is for all who wait.
+        """
+        if identifier in self._principals or identifier in self._missing:
+            return await self.principal_of(identifier)
+        asked_s = time.monotonic()
+        async with self._turn:
+            wait_s = self._soon_at_s - time.monotonic()
+            if identifier not in self._principals and self._began_s < asked_s and wait_s <= WAIT_S_MAX:
+                await asyncio.sleep(max(0.0, wait_s))
+                await self._read()
+        if identifier not in self._principals and self._began_s >= asked_s:
+            self._missing[identifier] = None
+            if len(self._missing) > MISSING_MAX:
+                del self._missing[next(iter(self._missing))]
+        return self._principals.get(identifier)
+
+    async def _read(self) -> None:
+        self._began_s = began_s = time.monotonic()
+        self._principals = await self._load()
+        ended_s = time.monotonic()
+        self._again_at_s = ended_s + max(LOADED_AGAIN_S, LOADING_PART * (ended_s - began_s))
+        self._soon_at_s = ended_s + max(LOADED_SOON_S, LOADING_PART * (ended_s - began_s))
 
     async def ids_of(self, name: str) -> list[str]:
         """What its set has now, which `principal_of` knows from then on."""
@@ -215,9 +252,11 @@ def _identifiers(members: Any) -> list[str]:
 
 
 def check_times(created_ms: int, used_ms: int, idle_s: int) -> None:
-    """Unreadable: Spring has no session with such times."""
-    if created_ms < 0 or used_ms < 0 or idle_s == 0:
+    """Unreadable: Spring has no session with such times, or has marked it as ended."""
+    if created_ms < 0 or used_ms < 0:
         raise Unreadable("bad_times")
+    if idle_s == 0:
+        raise Unreadable("expired")
 
 
 def moved(

@@ -91,7 +91,7 @@ def test_who_is_logged_in_at_spring(there, url):
     assert set(moved(read(SpringSessions(ForeignRedis(url), principals=["login"])))) == {"index", "dora", "eve"}
 
 
-def test_p3_a_session_of_spring_that_began_after_the_index_was_read_is_found(there, url):
+def test_p4_a_session_of_spring_that_began_after_the_index_was_read_is_found(there, url):
     """At once; and the index is not read for each who asks."""
     cookies = {name: base64.b64encode(name.encode()).decode() for name in map(str, range(100))}
 

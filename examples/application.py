@@ -8,6 +8,7 @@ curl -c jar -d 'user=alice&password=wonder' localhost:8080/login && curl -b jar 
 
 import hmac
 import re
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -60,4 +61,5 @@ class Application(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-ThreadingHTTPServer(("127.0.0.1", 9001), Application).serve_forever()
+PORT = int(sys.argv[1]) if len(sys.argv) > 1 else 9001
+ThreadingHTTPServer(("127.0.0.1", PORT), Application).serve_forever()

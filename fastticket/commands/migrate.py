@@ -37,7 +37,10 @@ from fastticket.stores.redis.foreign import ForeignRedis
 LINKIS_HEADER = "bfs_"
 LINKIS_IDLE_TIMEOUT_S = 7200  # wds.linkis.server.web.session.timeout, where it is not set
 
-FROM_HELP = "the Redis where the sessions are: redis://, rediss://, unix:// or redis+sentinel://, as a store's"
+FROM_HELP = (
+    "the Redis where the sessions are: redis://, rediss://, unix:// or redis+sentinel://, as a store's (default: the url "
+    "of their [[migration]] in --config)"
+)
 PRINCIPAL_HELP = "the attribute that names the user, or a path as user.name; repeatable, the first that is there counts"
 PROGRESS_HELP = "where it is written down what is done (default: migrate-SOURCE.progress)"
 IDLE_HELP = "idle timeout there, where a session does not say its own (%(default)s)"
@@ -65,7 +68,7 @@ def _linkis(command: argparse.ArgumentParser) -> None:
 
 
 def _spring(command: argparse.ArgumentParser) -> None:
-    where = command.add_mutually_exclusive_group(required=True)
+    where = command.add_mutually_exclusive_group()
     where.add_argument("--from", dest="url", metavar="URL", help=FROM_HELP)
     where.add_argument("--csv", type=Path, metavar="FILE", help=CSV_HELP)
     command.add_argument("--namespace", default=spring.NAMESPACE, help="of the keys in Redis (%(default)s)")
@@ -115,7 +118,7 @@ SOURCES = (
 
 
 def _add_from(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--from", dest="url", metavar="URL", required=True, help=FROM_HELP)
+    command.add_argument("--from", dest="url", metavar="URL", help=FROM_HELP)
 
 
 def _add_principal(command: argparse.ArgumentParser, usual: list[str] | None = None) -> None:
@@ -143,7 +146,7 @@ def _add_target(command: argparse.ArgumentParser, source_of: Callable[[argparse.
     add_rate(command)
     add_store(command)
     name = command.prog.rpartition(" ")[2]
-    command.set_defaults(run=lambda options: _migrate(name, source_of(options), options))
+    command.set_defaults(run=lambda options: _migrate(name, source_of, options))
 
 
 def _seconds(text: str) -> int:
@@ -163,7 +166,7 @@ def _linkis_source(options: argparse.Namespace) -> Source:
         raise ConfigError(f"{error}: Linkis' tickets need pip install 'fastticket[migration]'") from None
     key = _first_line(options.crypt_key_file) if options.crypt_key_file else DEFAULT_CRYPT_KEY
     return LinkisSessions(
-        ForeignRedis(options.url),
+        _redis(options),
         LinkisTickets(key, header=options.ticket_header, user_suffix=options.user_suffix),
         idle_timeout_s=_linkis_idle_timeout_s(options),
         absolute_lifetime_s=options.absolute_lifetime_s,
@@ -181,7 +184,7 @@ def _spring_source(options: argparse.Namespace) -> Source:
     if options.csv:
         return SpringExport(options.csv, absolute_lifetime_s=options.absolute_lifetime_s)
     return SpringSessions(
-        ForeignRedis(options.url),
+        _redis(options),
         namespace=options.namespace,
         principals=options.principals or [spring.INDEX],
         absolute_lifetime_s=options.absolute_lifetime_s,
@@ -190,7 +193,7 @@ def _spring_source(options: argparse.Namespace) -> Source:
 
 def _flask_source(options: argparse.Namespace) -> Source:
     return FlaskSessions(
-        ForeignRedis(options.url),
+        _redis(options),
         prefix=options.prefix,
         principals=options.principals or flask_session.PRINCIPALS,
         idle_timeout_s=options.idle_timeout_s,
@@ -200,13 +203,29 @@ def _flask_source(options: argparse.Namespace) -> Source:
 
 def _star_source(options: argparse.Namespace) -> Source:
     return StarSessions(
-        ForeignRedis(options.url),
+        _redis(options),
         principals=options.principals,
         prefix=options.prefix,
         is_rolling=options.rolling,
         idle_timeout_s=options.idle_timeout_s,
         absolute_lifetime_s=options.absolute_lifetime_s,
     )
+
+
+def _redis(options: argparse.Namespace) -> ForeignRedis:
+    """ConfigError."""
+    return ForeignRedis(options.url, options.base)
+
+
+def _url_in_config(name: str, options: argparse.Namespace) -> tuple[str, Path]:
+    """And the folder that files in it are in. ConfigError."""
+    config = config_of(options) if options.config else None
+    found = [(each.url, config.base) for each in config.migration if each.source == name] if config else []
+    if len(found) != 1:
+        raise ConfigError(
+            f"migrate {name} needs --from URL, or a --config FILE with one [[migration]] of {name}: where are the sessions?"
+        )
+    return found[0]
 
 
 def _first_line(path: Path) -> str:
@@ -223,7 +242,11 @@ def _first_line(path: Path) -> str:
 # --- what is done
 
 
-def _migrate(name: str, source: Source, options: argparse.Namespace) -> int:
+def _migrate(name: str, source_of: Callable[[argparse.Namespace], Source], options: argparse.Namespace) -> int:
+    options.base = None
+    if not options.url and not getattr(options, "csv", None):
+        options.url, options.base = _url_in_config(name, options)
+    source = source_of(options)
     config = store_config_of(options, f"migrate {name}")
     imported = asyncio.run(_import(name, source, config, options))
     if options.json:

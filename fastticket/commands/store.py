@@ -26,6 +26,7 @@ from fastticket.stores.looking import open_to_look
 FOLLOW_INTERVAL_S = 0.5
 HISTORY_MAX = 1000  # of each shard
 PAGE_SESSIONS = 1000  # of a list of all
+ENDED_THERE = frozenset({"linkis", "spring", "starsessions"})  # that say whose their sessions are, and when they began
 YEAR_2020_MS = 1_577_836_800_000
 
 
@@ -123,9 +124,10 @@ def _deadlines(session: StoredSession) -> str:
 
 async def revoke(config: Config, options: argparse.Namespace) -> int:
     """End the session of a ticket, or the one with an id, or all of a user. Returns the exit code;
-    1: there was none.
+    1: there was none, and no other system has any that would end by it.
     """
     session_id, principal = _target(options, config.keyring)
+    sources = [each.source for each in config.migration] if session_id is None else []
     async with opened(config) as store:
         if session_id is None:
             ended = list(await store.revoke_all(principal, reason="revoked"))
@@ -135,7 +137,12 @@ async def revoke(config: Config, options: argparse.Namespace) -> int:
         terminal.print_json({"principal": principal, "ended": ended})
     else:
         print(f"{len(ended)} session{'' if len(ended) == 1 else 's'} of {principal} ended")
-    return 0 if ended else 1
+        for source in sources:
+            what = (
+                "the gateways end those there, too" if source in ENDED_THERE else "none of before comes here any more"
+            )
+            print(f"of {principal}'s sessions at {source} that nobody has brought yet: {what}")
+    return 0 if ended or sources else 1
 
 
 def _target(options: argparse.Namespace, keys: Callable[[], Keyring]) -> tuple[str | None, str]:

@@ -326,6 +326,20 @@ def test_revoke_a_ticket_an_id_and_a_user(cli, log_in, store):
     assert len(session_ids(cli, store, "bob")) == 1
 
 
+def test_revoke_of_a_user_says_what_becomes_of_sessions_that_are_still_at_another_system(cli, log_in, store, tmp_path):
+    log_in()
+    (tmp_path / "fastticket.toml").write_text(
+        f'[ticket]\nkeys = "keys.toml"\n[store]\nurl = "{store}"\n[[upstream]]\nname = "app"\nservers = ["127.0.0.1:1"]\n'
+        '[[route]]\npath = "/"\n[[migration]]\nsource = "spring"\nurl = "redis://127.0.0.1:1/0"\nuntil = "2999-12-31"\n'
+    )
+    code, output, errors = cli("revoke", "--user", "carol", "--config", "fastticket.toml")
+    assert code == 0, errors
+    assert output.splitlines() == [
+        "0 sessions of carol ended",
+        "of carol's sessions at spring that nobody has brought yet: the gateways end those there, too",
+    ]
+
+
 def test_revoke_of_what_is_no_ticket(cli, log_in, store):
     ticket = log_in()
     code, output, error = cli(

@@ -100,6 +100,13 @@ def test_paths_without_a_login_are_those_that_were(tmp_path):
     assert routes["/api", "GET"].upstream == "app2"
 
 
+def test_one_text_is_a_list_and_what_is_not_set_is_as_there(tmp_path):
+    made = translate('upstreams = "http://127.0.0.1:1/,http://127.0.0.1:2/api/"\nredis_password = 1\n', "x.cfg")
+    config = loaded(made.toml, tmp_path)
+    assert [upstream.servers for upstream in config.upstream] == [["127.0.0.1:1"], ["127.0.0.1:2"]]
+    assert config.ticket.cookie_secure is True
+
+
 def test_what_nginx_asked_it_asks_here(tmp_path):
     config = loaded(
         translate('set_xauthrequest = true\nproxy_prefix = "/oauth2"\nupstreams=["static://202"]', "x").toml, tmp_path

@@ -58,6 +58,8 @@ def translate(text: str, source: str, alpha: tuple[str, str] | None = None) -> T
             ) from None
         raise ConfigError(f"{source}: {error}") from None
     ours = Ours(str(table.get("proxy_prefix", "/oauth2")).rstrip("/"))
+    if "cookie_secure" not in table:
+        ours.ticket["cookie_secure"] = True
     made = _Making(ours, table, source, _line_numbers(text), has_alpha=alpha is not None)
     for key in dict.fromkeys([*(key for key in FIRST if key in table), *table]):
         made.take(key)
@@ -292,7 +294,7 @@ PARTS_OF_REDIS = frozenset(
 def _checked(key: str, value: Any) -> Any:
     """The value, if it is of the setting's kind; a duration in s. ValueError."""
     if key in LISTS:
-        found = [value] if isinstance(value, str) else value
+        found = value.split(",") if isinstance(value, str) else value  # as there
         is_right = isinstance(found, list) and all(isinstance(each, str) for each in found)
     elif key in DURATIONS:
         is_number = isinstance(value, int) and not isinstance(value, bool)

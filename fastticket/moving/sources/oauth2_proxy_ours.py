@@ -174,7 +174,11 @@ class Ours:
         for path, upstream in upstreams.items():
             parts += self._routes(path, upstream, paths[path].timeout_s)
         if "/login" not in paths:
-            parts += ["# Where an application logs in.", *_route("/login", "", 'auth = "optional"', "login = true")]
+            which = " Name its upstream, too: upstream = ..." if len(paths) > 1 else ""
+            parts += [
+                f"# Where an application logs in.{which}",
+                *_route("/login", "", 'auth = "optional"', "login = true"),
+            ]
         if self.migration:
             parts += [*EXCHANGE, *(f"{key} = {toml_value(value)}" for key, value in self.migration.items()), ""]
         return "\n".join(parts)

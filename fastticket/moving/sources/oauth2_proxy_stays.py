@@ -65,7 +65,8 @@ def to_do(table: Mapping[str, Any], store_url: str, migration: Mapping[str, Any]
     """What is needed before our file can be used."""
     todo = ["keys.toml: fastticket keygen --out keys.toml"]
     if f"={PASSWORD_FILE}" in store_url:
-        todo.append(f"{PASSWORD_FILE}: a file of which the first line is the password for Redis")
+        where = "redis_password" if table.get("redis_password") else "the password in redis_connection_url, decoded"
+        todo.append(f"{PASSWORD_FILE}: a file of which the first line is the password for Redis: {where}")
     if f"={SENTINEL_PASSWORD_FILE}" in store_url:
         todo.append(f"{SENTINEL_PASSWORD_FILE}: a file of which the first line is redis_sentinel_password")
     if migration.get("key_file") == SECRET_FILE:

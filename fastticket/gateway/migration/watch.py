@@ -85,10 +85,6 @@ class Watch:
     def is_late(self, store: OldStore, old_id: str) -> bool:
         """Whether a session has ended here, and the old store still has to learn of it."""
         return (store, old_id) in self._late
-    def note(self, ends: Iterable[tuple[OldStore, str]]) -> None:
-        """As `end`, with the next round or the last word."""
-        for store, old_id in ends:
-            self._note_late(store, old_id)
 
     def take_over(self, before: Watch, stores: dict[OldStore, OldStore]) -> None:
         """The ends of which old stores still have to learn, from the watch before. `stores`: which
@@ -108,6 +104,11 @@ class Watch:
         """By source: whether an old store did not answer when it was last asked."""
         sources = {store.source: False for store in self._stores}
         return sources | {store.source: True for store in self._away}
+
+    def note(self, ends: Iterable[tuple[OldStore, str]]) -> None:
+        """As `end`, with the next round or the last word."""
+        for store, old_id in ends:
+            self._note_late(store, old_id)
 
     def _note_late(self, store: OldStore, old_id: str) -> None:
         self._late[store, old_id] = None

@@ -30,6 +30,7 @@ cdef class Admission(Exchange):
     cdef uint64_t _old_mark(self, uint32_t index) noexcept nogil
     cdef void _forward_now(self, uint32_t index) noexcept nogil
     cdef void _refused(self, uint32_t index, int verdict) noexcept nogil
+    cdef int _counted_as(self, const Conn *c, int verdict) noexcept nogil
     cdef bint _is_browser(self, uint32_t index) noexcept nogil
     cdef bint _has_old_cookie(self, uint32_t index) noexcept nogil
     cdef bint _has_token(self, uint32_t index) noexcept nogil

@@ -250,6 +250,7 @@ cdef class Admission(Exchange):
         if is_certain and self.forwarding.old_cookie_count and verdict != Verdict.AMBIGUOUS \
                 and not c.request.exchange_asked and self._has_old_cookie(index):
             c.request.exchange_asked = True
+            c.request.has_no_ticket = verdict == Verdict.MISSING
             c.request.verdict = <uint8_t>verdict
             c.request.checked.size = 0
             self._wait_for_verdict(index, AskKind.EXCHANGE)
@@ -271,7 +272,7 @@ cdef class Admission(Exchange):
         if c.request.auth == Auth.AUTH_OPTIONAL and is_certain:
             self._pass(index)
             return
-        self.counters.refused[verdict] += 1
+        self.counters.refused[self._counted_as(c, verdict)] += 1
         if verdict == Verdict.AMBIGUOUS:
             c.request.closes = True             # as with every request that can be read in two ways
         if not is_certain:
@@ -290,6 +291,16 @@ cdef class Admission(Exchange):
         if has_location:
             self.forwarding.put_location(&c.request, c.held, &self.head, &self.out)
         self._end_answer(index, status, slug_of(verdict))
+
+    cdef inline int _counted_as(self, const Conn *c, int verdict) noexcept nogil:
+        """Under which reason a refusal is counted. A request that came with another system's cookie
+        alone had no ticket: what is wrong with the cookie must not look as if a ticket of ours were
+        forged, or a key had leaked. The exchange counts the cookies by what is wrong with them.
+        """
+        if not c.request.exchange_asked or not c.request.has_no_ticket or verdict == Verdict.BAD_TOKEN \
+                or verdict == Verdict.STORE_UNAVAILABLE or verdict == Verdict.OLD_STORE_UNAVAILABLE:
+            return verdict
+        return Verdict.MISSING
 
     cdef inline bint _is_browser(self, uint32_t index) noexcept nogil:
         self._read_again(index)

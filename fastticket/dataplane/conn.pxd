@@ -97,6 +97,7 @@ cdef struct Request:
     flag answered               # a byte of the response went to the client
     flag exemption_asked
     flag exchange_asked
+    flag has_no_ticket          # when the exchange was asked
     flag token_asked
     flag is_admitted
     flag is_used                # has sent something since its ticket was judged

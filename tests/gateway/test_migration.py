@@ -148,6 +148,21 @@ def test_what_is_forged_expired_or_ended_is_refused(moving, linkis):
     assert status_of(at.ask(request("/", linkis.login("idle2", used_ms_ago=50_000)))[0]) == 200
 
 
+def test_what_is_wrong_with_an_old_cookie_says_nothing_of_our_tickets(moving, linkis):
+    """By the reasons of refusals, alerts tell a leaked key and forged tickets."""
+    at, _ = moving()
+    ours = ticket_in(at.ask(request("/", linkis.login()))[0])
+    stale = TICKETS.seal("bob", now_ms(), "des")
+    for old in (stale, "x"):
+        assert status_of(at.ask(request("/", old))[0]) == 401
+    assert at.stats["refused"] == {"missing": 2}
+    assert {name for name in counts_of(at) if name.startswith("refused")} == {"refused_not_found", "refused_forged"}
+    forged = ours[:-1] + ("A" if ours[-1] != "A" else "Q")
+    assert status_of(at.ask(request("/", stale, forged))[0]) == 401
+    assert at.stats["refused"] == {"missing": 2, "bad_signature": 1}  # a ticket of ours is judged whatever comes with it
+    assert at.stats["forged"] == 1
+
+
 def test_a_logout_ends_both_for_good(moving, linkis):
     at, _ = moving(answers=answering_with({"/logout": b"X-Ticket-Logout: session"}))
     other, _ = moving()

@@ -159,7 +159,8 @@ def test_what_is_wrong_with_an_old_cookie_says_nothing_of_our_tickets(moving, li
     assert {name for name in counts_of(at) if name.startswith("refused")} == {"refused_not_found", "refused_forged"}
     forged = ours[:-1] + ("A" if ours[-1] != "A" else "Q")
     assert status_of(at.ask(request("/", stale, forged))[0]) == 401
-    assert at.stats["refused"] == {"missing": 2, "bad_signature": 1}  # a ticket of ours is judged whatever comes with it
+    # A ticket of ours is judged, whatever comes with it.
+    assert at.stats["refused"] == {"missing": 2, "bad_signature": 1}
     assert at.stats["forged"] == 1
 
 

@@ -116,9 +116,9 @@ class Access:
             raise Refused("forbidden", "this needs a token, and [gateway] admin_token_file is not set")
         name = self._token_of(given)
         if name is None:
-            log.warning(
-                "an admin request without a token that is known, from %s", client.address or f"uid {client.uid}"
-            )
+            if given:  # the page asks before somebody has typed the token in
+                whom = client.address or f"uid {client.uid}"
+                log.warning("an admin request with a token that is not known, from %s", whom)
             raise Refused("unauthorized")
         return Who(name, client.uid, client.pid, str(client.address or ""))
 

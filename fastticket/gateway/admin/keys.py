@@ -90,7 +90,8 @@ async def retire(gateway: Gateway, call: Call) -> Any:
     used_s = gateway.recent.key_used_s.get(key_id)
     if not call["force"] and used_s is not None and time.monotonic() - used_s < IN_USE_S:
         ago_s = time.monotonic() - used_s
-        raise Refused("key_in_use", f"a ticket was verified by key {key_id} {ago_s:.0f} s ago; force=true retires it")
+        what = f"a ticket was verified by key {key_id} {ago_s:.0f} s ago"
+        raise Refused("key_in_use", f"{what}; it retires only if forced")
     await _change(lambda: retire_key(path, key_id, patience_s=0))
     await _load(gateway, f"key {key_id} is out of the file")
     return {"id": key_id}

@@ -20,7 +20,7 @@ export class Keys {
       { name: "Last used", is_number: true,
         text: (key) => (key.last_used_s === null ? "not since the start" : `${duration(key.last_used_s)} ago`) },
       { name: "Promote", button: (key) => (key.state === "signs" ? null
-        : { label: "Promote", about: `Let key ${key.id} sign`, act: () => this.promote(key) }) },
+        : { label: "Promote", about: `Promote key ${key.id}`, act: () => this.promote(key) }) },
       { name: "Retire", button: (key) => (key.state === "signs" ? null
         : { label: "Retire", is_danger: true, about: `Retire key ${key.id}`, act: () => this.retire(key) }) },
     ]);
@@ -31,13 +31,13 @@ export class Keys {
 
   // `shown`: as GET /v1/keys
   show({ source, keys }) {
-    note(byId("keys-note"), `From ${source}. The one that signs is the first.`);
-    this.table.fill([...keys].reverse(), (key) => key.id);
+    note(byId("keys-note"), `From ${source}. The one that signs is the last.`);
+    this.table.fill(keys, (key) => key.id);
   }
 
   async promote(key) {
-    if (!await confirm(`Let key ${key.id} sign?`, "Every gateway of the fleet must have loaded it before: one that has " +
-      "not refuses the new tickets.", "Let it sign")) return;
+    if (!await confirm(`Promote key ${key.id}?`, "It signs from then on. Every gateway of the fleet must have loaded it " +
+      "before: one that has not refuses the new tickets.", "Promote it")) return;
     await this.change(() => ask("POST", `keys/${key.id}/promote`, LONG), ({ id }) => `Key ${id} signs.`);
   }
 

@@ -5,6 +5,7 @@ whether it is well.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import json
 import socket
@@ -21,6 +22,7 @@ from fastticket.commands.options import add_config, config_of
 from fastticket.errors import ConfigError, FastticketError
 from fastticket.gateway.addresses import Address, is_loopback
 from fastticket.gateway.exitcodes import FAILED
+from fastticket.gateway.reader import FaultyConfig
 from fastticket.gateway.settings import Config
 
 ADMIN_TIMEOUT_S = 5.0
@@ -129,11 +131,27 @@ def _whom(options: argparse.Namespace, command: str) -> tuple[str, Config | None
     """The address of the admin listener, and the configuration if it is from there. ConfigError."""
     if options.admin:
         return options.admin, None
-    config = config_of(options) if options.config else None
+    config = _config_to_ask_by(options, command) if options.config else None
     address = config and config.admin_address()
     if not address:
         raise ConfigError(f"{command} needs --admin ADDRESS, or --config FILE with [gateway] admin: whom is it to ask?")
     return f"https://{address}" if config and config.gateway.admin_certificate else str(address), config
+
+
+def _config_to_ask_by(options: argparse.Namespace, command: str) -> Config:
+    """The configuration, whatever is wrong with the rest of it, if it says where the admin listener
+    is: that a file was refused is what somebody asks the gateway about. ConfigError.
+    """
+    try:
+        return config_of(options)
+    except FaultyConfig as error:
+        with contextlib.suppress(ConfigError):
+            if error.config.admin_address():
+                return error.config
+        problems = error.problems
+    except ConfigError as error:
+        problems = error.problems
+    raise ConfigError(f"{command} asks the gateway without the file by --admin ADDRESS", *problems)
 
 
 def _read_token(path: Path) -> str:

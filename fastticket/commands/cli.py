@@ -38,7 +38,7 @@ from fastticket.commands.options import (
     add_store_and_keys,
     port,
     ports,
-    store_config_of,
+    sessions_config_of,
     threads,
 )
 from fastticket.commands.schemas import print_schemas
@@ -215,7 +215,11 @@ COMMANDS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None]], ...]
     ("migrate", "move the sessions of another system here; delete nothing there", add_migrate_commands),
     ("copy", "copy all sessions into the store's mirror, while gateways serve", add_copy),
     ("probe", "ask a running gateway whether it is ready or healthy: exit code 0 or 1", _probe),
-    ("status", "say how a running gateway is: exit code 0 if nothing is away, else 1", _status),
+    (
+        "status",
+        "say how a running gateway is: exit code 1 if its worker, a store or a whole upstream is away, else 0",
+        _status,
+    ),
     ("top", "show how a running gateway is, anew each second; needs fastticket[tui]", _top),
     ("check-config", "check a configuration, and print it in full", _check_config),
     ("schema", "print the JSON Schema of what a command prints with --json", _schema),
@@ -250,7 +254,7 @@ def _run_keygen(options: argparse.Namespace) -> int:
 
 
 def _run_sessions(options: argparse.Namespace) -> int:
-    return asyncio.run(list_sessions(store_config_of(options, "sessions"), options))
+    return asyncio.run(list_sessions(sessions_config_of(options, "sessions"), options))
 
 
 def _run_revoke(options: argparse.Namespace) -> int:
@@ -260,11 +264,11 @@ def _run_revoke(options: argparse.Namespace) -> int:
         raise ConfigError(
             "revoke needs a ticket, or a session id and --user, or --user alone for all of the user's sessions"
         )
-    return asyncio.run(revoke(store_config_of(options, "revoke"), options))
+    return asyncio.run(revoke(sessions_config_of(options, "revoke"), options))
 
 
 def _run_events(options: argparse.Namespace) -> int:
-    return asyncio.run(print_events(store_config_of(options, "events"), options.follow, options.json))
+    return asyncio.run(print_events(sessions_config_of(options, "events"), options.follow, options.json))
 
 
 if __name__ == "__main__":

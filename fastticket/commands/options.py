@@ -146,6 +146,18 @@ def store_config_of(options: argparse.Namespace, command: str) -> Config:
     return config_of(options)
 
 
+def sessions_config_of(options: argparse.Namespace, command: str) -> Config:
+    """As `store_config_of`, for a command that needs nothing but the store: if the file cannot be
+    used, the message says how to do without it. ConfigError.
+    """
+    try:
+        return store_config_of(options, command)
+    except ConfigError as error:
+        if not options.config:
+            raise
+        raise ConfigError(f"{command} does without the file by --store URL", *error.problems) from None
+
+
 def names_store(options: argparse.Namespace) -> bool:
     """Whether options or the environment say where the sessions are."""
     return bool(options.config or options.store or os.environ.get(STORE_VARIABLE))

@@ -1,5 +1,6 @@
-"""`fastticket status`: how a running gateway is, once. The exit code: 0 if nothing is away. And
-`fastticket top`, which is in top.py, if its packages are there.
+"""`fastticket status`: how a running gateway is, once. The exit code: 0 if neither the worker
+nor a store nor a whole upstream is away. And `fastticket top`, which is in top.py, if its packages
+are there.
 """
 
 from __future__ import annotations

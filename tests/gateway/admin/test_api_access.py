@@ -4,6 +4,7 @@ another site.
 
 import json
 import os
+import re
 import socket
 import subprocess
 
@@ -115,7 +116,7 @@ def test_what_is_refused_at_the_door_is_in_the_audit_log(with_token):
     assert operator.refused("POST", "/v1/drain", **bare)[0] == 403
     wait_until(lambda: lines()[-1]["who"].get("name") == "ops", "the last one", BOUND_S)
     assert len([line for line in lines() if "name" not in line["who"]]) == REFUSALS_MAX
-    assert "an admin request without a token that is known, from 127.0.0.1" in at.log
+    assert "an admin request with a token that is not known, from 127.0.0.1" in at.log
     assert TOKEN not in at.log + (at.folder / "audit.log").read_text()
 
 
@@ -189,6 +190,28 @@ def test_a_command_sends_no_token_that_somebody_could_read_along_and_shows_none(
             assert TOKEN not in shown
         with pytest.raises(BlockingIOError):
             there.accept()  # nobody has come
+
+
+def test_commands_ask_the_gateway_whose_file_is_broken(with_token, capsys):
+    """That a file was refused is what an operator asks about then."""
+    at, (host, port) = with_token()
+    file = at.folder / "fastticket.toml"
+    good = file.read_text()
+
+    def said(*arguments):
+        code = main((*arguments, "--config", str(file)))
+        return code, "".join(capsys.readouterr())
+
+    file.write_text(good.replace("[gateway]", "[gateway]\nthraeds = 2"))
+    assert "did you mean threads?" in at.reload()
+    assert re.search(r"reload +refused .*did you mean threads\?", said("status")[1])
+    assert said("probe", "healthz")[0] == 0
+    code, text = said("sessions", "--all", "--count")
+    assert (code, "sessions does without the file by --store URL" in text) == (2, True)
+    for broken in (good.replace(f"{host}:{port}", "nowhere"), "[gateway"):
+        file.write_text(broken)
+        code, text = said("status")
+        assert (code, "status asks the gateway without the file by --admin ADDRESS; " in text) == (2, True), text
 
 
 def sign(folder):

@@ -292,7 +292,7 @@ cdef class Admission(Exchange):
             self.forwarding.put_location(&c.request, c.held, &self.head, &self.out)
         self._end_answer(index, status, slug_of(verdict))
 
-    cdef inline int _counted_as(self, const Conn *c, int verdict) noexcept nogil:
+    cdef int _counted_as(self, const Conn *c, int verdict) noexcept nogil:
         """Under which reason a refusal is counted. A request that came with another system's cookie
         alone had no ticket: what is wrong with the cookie must not look as if a ticket of ours were
         forged, or a key had leaked. The exchange counts the cookies by what is wrong with them.

@@ -37,6 +37,8 @@ def switched_on(name: str) -> bool:
 compile_args = ["-O3", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
 # No tables for unwinding: C has no exceptions, and a debugger has its own in the debug information.
 compile_args += ["-fno-asynchronous-unwind-tables"]
+# What few requests run through, and tables: small rather than fast, as a wheel has 2 MB at most.
+SMALL = {"asks", "clients", "compared", "counters", "dialogue", "endpoint", "minted", "occupancy", "reasons", "states"}
 link_args: list[str] = []
 counted = switched_on("GCOV")
 
@@ -65,7 +67,9 @@ def compiled(name: str, *libraries: str) -> Extension:
     return Extension(
         f"fastticket.{name}",
         [f"fastticket/{name.replace('.', '/')}.pyx"],
-        extra_compile_args=compile_args,
+        extra_compile_args=[*compile_args[:1], "-Os", *compile_args[1:]]
+        if name.partition(".")[2] in SMALL
+        else compile_args,
         extra_link_args=[*link_args, *libraries],
     )
 

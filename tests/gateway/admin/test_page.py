@@ -66,14 +66,17 @@ def rows(tab, table):
 
 
 def end_by_keyboard(tab, button):
-    """Press a button that asks first: Escape leaves everything as it is."""
+    """Press a button that asks first: Escape leaves everything as it is. It may ask once more."""
     for keys in (("Escape",), ("Tab", "Enter")):
         tab.page.focus(button)
         tab.page.keyboard.press("Enter")
         tab.wait("document.activeElement.id === 'confirm-no'")
+        asked = json.dumps(tab.text("#confirm-what"))
         for key in keys:
             tab.page.keyboard.press(key)
-        tab.wait("!document.getElementById('confirm').open")
+        tab.wait(
+            f"!document.getElementById('confirm').open || document.getElementById('confirm-what').innerText !== {asked}"
+        )
         yield keys
 
 

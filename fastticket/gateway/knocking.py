@@ -1,9 +1,9 @@
 """Servers that took no connection are asked for one as soon as their pause is over.
 
 So no request has to find out that a server is away still; a gateway without requests, which
-balancers send none because its servers are away, hears that they are back; and what is said to be
-up has been seen to be. Those that wait longest are asked first: so each has its turn, however many
-are away. What this process lacks itself says nothing of a server.
+balancers send none because its servers are away, hears that they are back; and what has failed is
+said to be up only when it has been seen to be. Those that wait longest are asked first: so each has
+its turn, however many are away. What this process lacks itself says nothing of a server.
 """
 
 from __future__ import annotations

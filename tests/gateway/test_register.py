@@ -117,7 +117,12 @@ def test_figures_are_of_the_time_between_two_looks():
     before = {"requests": 100, "refused": {"expired": 3}, "answers": {"5xx": 1}, "latency_us": [(1024, 100), (None, 0)]}
     after = {
         "requests": 300,
-        "refused": {"expired": 4, "revoked": 3, "store_unavailable": 4},  # the last are among those that failed
+        "refused": {
+            "expired": 4,
+            "revoked": 3,
+            "store_unavailable": 3,
+            "old_store_unavailable": 1,
+        },  # the last two failed
         "answers": {"5xx": 5},
         "loads": 40,
         "latency_us": [(1024, 298), (4096, 1), (8192, 1), (None, 0)],

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fastticket.errors import StoreUnavailable
+from fastticket.errors import OldStoreUnavailable, StoreUnavailable
 
 WINDOW_S = 10  # of the rates
 LAG_WINDOW_S = 60  # an end is heard every 10 to 15 s
@@ -17,9 +17,10 @@ LAG_WINDOW_S = 60  # an end is heard every 10 to 15 s
 
 def refusals_of(refused: Mapping[str, int]) -> int:
     """How many requests were refused for their ticket's sake. `refused`: by reason. One that was
-    told to come again, because the store is away, is none: it failed (5xx).
+    told to come again, because the store or the old one is away, is none: it failed (5xx).
     """
-    return sum(refused.values()) - refused.get(StoreUnavailable.reason, 0)
+    away = (StoreUnavailable.reason, OldStoreUnavailable.reason)
+    return sum(count for reason, count in refused.items() if reason not in away)
 
 
 class Moment(NamedTuple):

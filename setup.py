@@ -134,6 +134,7 @@ if __name__ == "__main__":  # since Python 3.14 the processes that compile impor
             compiled("dataplane.routes"),
             compiled("dataplane.clients"),
             compiled("dataplane.balance", "-lm"),
+            compiled("dataplane.upstreams"),
             compiled("dataplane.accesslog"),
             compiled("dataplane.connections"),
             compiled("dataplane.answers"),

@@ -18,3 +18,8 @@ cdef enum Verdict:
     BAD_TOKEN
     OLD_STORE_UNAVAILABLE
     VERDICTS                    # how many there are, HIT included
+
+
+cdef inline bint is_store_away(int verdict) noexcept nogil:
+    """Whether nothing is known: the store that would know, ours or another system's, did not answer."""
+    return verdict == Verdict.STORE_UNAVAILABLE or verdict == Verdict.OLD_STORE_UNAVAILABLE

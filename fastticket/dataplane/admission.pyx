@@ -11,7 +11,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
 from fastticket.core.compiler cimport is_rare
-from fastticket.core.verdict cimport Verdict
+from fastticket.core.verdict cimport Verdict, is_store_away
 from fastticket.core.wire cimport FORMAT, SESSION_ID_AT
 from fastticket.dataplane.accesslog cimport NO_KEY
 from fastticket.dataplane.asks cimport AskKind, Question
@@ -19,10 +19,10 @@ from fastticket.dataplane.compared cimport mark_of
 from fastticket.dataplane.conn cimport Conn, Endpoint, Preference, Request, enter
 from fastticket.dataplane.connections cimport Timer
 from fastticket.dataplane.endpoint cimport Front, find_original
-from fastticket.dataplane.forwarding cimport is_browser
-from fastticket.dataplane.http1 cimport Head, TARGET_BYTES_MAX
+from fastticket.dataplane.fieldnames cimport Kind
+from fastticket.dataplane.http1 cimport Field, Head, Method, TARGET_BYTES_MAX
 from fastticket.dataplane.lists cimport NONE
-from fastticket.dataplane.octets cimport Span
+from fastticket.dataplane.octets cimport Span, equals
 from fastticket.dataplane.paths cimport EXACT, normal_path
 from fastticket.dataplane.reasons cimport Reason, Row, row_of, slug_of
 from fastticket.dataplane.routes cimport NO_ROUTE, Auth
@@ -242,7 +242,7 @@ cdef class Admission(Exchange):
 
     cdef inline void _refused(self, uint32_t index, int verdict) noexcept nogil:
         cdef Conn *c = &self.conns[index]
-        cdef bint is_certain = verdict != Verdict.STORE_UNAVAILABLE and verdict != Verdict.OLD_STORE_UNAVAILABLE
+        cdef bint is_certain = not is_store_away(verdict)
         cdef bint has_challenge = True
         cdef bint has_location = False
         cdef int status = 401
@@ -289,7 +289,7 @@ cdef class Admission(Exchange):
         if has_challenge:
             self._put_challenge(slug_of(verdict))
         if has_location:
-            self.forwarding.put_location(&c.request, c.held, &self.head, &self.out)
+            self._put_location(c)
         self._end_answer(index, status, slug_of(verdict))
 
     cdef int _counted_as(self, const Conn *c, int verdict) noexcept nogil:
@@ -298,13 +298,14 @@ cdef class Admission(Exchange):
         forged, or a key had leaked. The exchange counts the cookies by what is wrong with them.
         """
         if not c.request.exchange_asked or not c.request.has_no_ticket or verdict == Verdict.BAD_TOKEN \
-                or verdict == Verdict.STORE_UNAVAILABLE or verdict == Verdict.OLD_STORE_UNAVAILABLE:
+                or is_store_away(verdict):
             return verdict
         return Verdict.MISSING
 
     cdef inline bint _is_browser(self, uint32_t index) noexcept nogil:
+        """Whether the client would rather see the login page."""
         self._read_again(index)
-        return is_browser(self.conns[index].held, &self.head)
+        return _prefers_html(self.conns[index].held, &self.head)
 
     cdef inline bint _has_old_cookie(self, uint32_t index) noexcept nogil:
         self._read_again(index)
@@ -396,3 +397,26 @@ cdef class Admission(Exchange):
         # Of two questions only the later one is answered: if it is another, liveness has to be asked again.
         self.conns[index].request.liveness_is_asked = kind == AskKind.STILL_ALIVE
         self.ask_count += 1
+
+
+cdef bint _prefers_html(const uint8_t *at, const Head *head) noexcept nogil:
+    """Whether the client would rather see the login page: GET or HEAD, and text/html is welcome."""
+    cdef const Field *field
+    cdef int i
+    if head.method != Method.GET and head.method != Method.HEAD:
+        return False
+    for i in range(head.known_count):
+        field = &head.fields[head.known[i]]
+        if field.kind == Kind.ACCEPT and _contains(at, field.value, b"text/html", 9):
+            return True
+    return False
+
+
+cdef bint _contains(const uint8_t *at, Span span, const char *lower, uint32_t size) noexcept nogil:
+    cdef uint32_t i
+    if span.size < size:
+        return False
+    for i in range(span.size - size + 1):
+        if equals(at, Span(span.at + i, size), lower, size):
+            return True
+    return False

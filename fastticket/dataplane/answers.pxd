@@ -15,6 +15,8 @@ from fastticket.dataplane.writer cimport Writer
 
 cdef enum:
     NO_HANDLE = 0xFFFFFFFFFFFFFFFF        # `head_of`: of no request
+    NEXT_BYTES_MAX = 4096                 # of where a client wanted to go, encoded
+    LOCATION_BYTES_MAX = 5120
 
 
 cdef class Answers(Connections):
@@ -40,6 +42,9 @@ cdef class Answers(Connections):
     cdef Text _sign(self, int status) noexcept nogil
     cdef void _put_challenge(self, const char *slug) noexcept nogil
     cdef void _end_answer(self, uint32_t index, int status, const char *slug) noexcept nogil
+    cdef void _put_own_fields(self, const Text *lines) noexcept nogil
+    cdef void _put_location(self, const Conn *c) noexcept nogil
+    cdef bint _put_next(self, const Conn *c) noexcept nogil
     cdef void _answer_identity(self, uint32_t index) noexcept nogil
     cdef void _set_date(self) noexcept nogil
     cdef const char *_connection_field(self, Conn *c) noexcept nogil

@@ -11,7 +11,7 @@ cimport cython
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memmove, strlen
+from libc.string cimport memchr, memcpy, memmove, strlen
 from libc.time cimport gmtime_r, strftime, time_t, tm
 from posix.time cimport CLOCK_REALTIME_COARSE, clock_gettime, timespec
 
@@ -39,15 +39,15 @@ from fastticket.dataplane.conn cimport (
 from fastticket.dataplane.connections cimport READS_MAX, SCRATCH_BYTES, Timer
 from fastticket.dataplane.counters cimport bucket_of, count_one
 from fastticket.dataplane.endpoint cimport Front
-from fastticket.dataplane.fieldnames cimport Kind
+from fastticket.dataplane.fieldnames cimport Kind, reads_as
 from fastticket.dataplane.forwarding cimport says_https
 from fastticket.dataplane.http1 cimport Field, Method, asks_head, host_at, host_size
-from fastticket.dataplane.octets cimport equals
+from fastticket.dataplane.octets cimport Span, equals
 from fastticket.dataplane.lists cimport NONE
 from fastticket.dataplane.reasons cimport UNCOUNTED, Reason, Row, phrase_of, row_of
 from fastticket.dataplane.sockets cimport *
 from fastticket.dataplane.states cimport Downstream
-from fastticket.dataplane.writer cimport put, put_length, put_number, put_text
+from fastticket.dataplane.writer cimport put, put_escaped, put_length, put_number, put_text
 
 cdef enum:
     BODY_FRAME_BYTES = 28               # of the body of an answer of ours, beside phrase and slug
@@ -150,7 +150,7 @@ cdef class Answers(Connections):
         if self.forwarding.request_id_field.size:
             self.forwarding.put_request_id(&c.request, &self.out)
         if c.request.is_routed:
-            self.forwarding.put_own_fields(&self.routes.table[c.request.route].response_fields, &self.out)
+            self._put_own_fields(&self.routes.table[c.request.route].response_fields)
         put(&self.out, b"\r\n", 2)
         if c.request.method != Method.HEAD:
             put(&self.out, b"{\"error\": \"", 11)
@@ -164,6 +164,50 @@ cdef class Answers(Connections):
             put(&self.out, b"}\n", 2)
         c.request.reason = slug
         self._deliver(index, status, self.out.at, self.out.size)
+
+    cdef inline void _put_own_fields(self, const Text *lines) noexcept nogil:
+        """What a route adds to responses; but for names that an answer of our own has, or may have."""
+        cdef const uint8_t *line = lines.at
+        cdef const uint8_t *end = lines.at + lines.size
+        cdef const uint8_t *after
+        while line != end:
+            after = <const uint8_t *>memchr(line, c'\n', end - line) + 1
+            if not _is_own_field(
+                    line, <uint32_t>(<const uint8_t *>memchr(line, c':', after - line) - line), &self.forwarding.request_id_field):
+                put(&self.out, line, <uint32_t>(after - line))
+            line = after
+
+    cdef inline void _put_location(self, const Conn *c) noexcept nogil:
+        """Location: the login page, and where the client wanted to go, if that is a path of ours
+        beyond doubt. LOCATION_BYTES_MAX at most. `self.head` is the request's.
+        """
+        cdef uint32_t begin
+        put(&self.out, b"Location: ", 10)
+        put(&self.out, self.forwarding.login_url.at, self.forwarding.login_url.size)
+        if self.forwarding.next_name.size:
+            begin = self.out.size
+            put(&self.out, self.forwarding.next_name.at, self.forwarding.next_name.size)
+            if not self._put_next(c):
+                self.out.size = begin
+        put(&self.out, self.forwarding.login_fragment.at, self.forwarding.login_fragment.size)
+        put(&self.out, b"\r\n", 2)
+
+    cdef inline bint _put_next(self, const Conn *c) noexcept nogil:
+        """The target as a parameter's value: path and query, never a host. False: it is too long,
+        or a path that another reader could take for another one, `//host` and `/\\host` among them.
+        """
+        cdef const Span *target = &self.head.target
+        cdef uint32_t begin = self.out.size
+        cdef uint32_t i
+        if not c.request.is_plain:
+            return False
+        if self.head.target_is_bare:
+            put(&self.out, b"/", 1)
+        for i in range(target.at, target.at + target.size):
+            if self.out.size - begin + 3 > NEXT_BYTES_MAX:
+                return False
+            put_escaped(&self.out, c.held[i], c'/')
+        return self.out.size > begin
 
     cdef inline void _answer_identity(self, uint32_t index) noexcept nogil:
         """Tell a gateway that asked at the endpoint that the request may pass, and whose it is."""
@@ -459,3 +503,13 @@ cdef void _free_notes(Conn *c) noexcept nogil:
     c.request.notes = NULL
     free(c.request.doubt)
     c.request.doubt = NULL
+
+
+cdef bint _is_own_field(const uint8_t *name, uint32_t size, const Text *request_id) noexcept nogil:
+    """Whether answers of our own say that themselves. `request_id`: the field that they may have,
+    with ": ".
+    """
+    return reads_as(name, size, b"content-type", 12) or reads_as(name, size, b"cache-control", 13) \
+        or reads_as(name, size, b"date", 4) or reads_as(name, size, b"location", 8) \
+        or reads_as(name, size, b"retry-after", 11) or reads_as(name, size, b"www-authenticate", 16) \
+        or request_id.size > 2 and reads_as(name, size, request_id.at, request_id.size - 2)

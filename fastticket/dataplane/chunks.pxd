@@ -23,8 +23,8 @@ cdef enum ChunkState:
 cdef struct Chunks:
     # Where a reader is in one chunked body. All zero at its beginning.
     ChunkState state
-    uint8_t is_blank            # 0 or 1: in an extension: the last octet was white space
-    uint8_t may_begin           # 0 or 1: in an extension, before that came `;` or `=`
+    uint8_t is_blank            # 0 or 1: the last octet of an extension was white space
+    uint8_t may_begin           # 0 or 1: before it came `;` or `=`
     uint32_t line_bytes         # of the size line so far, or of the trailer section
     uint32_t extension_bytes    # of all extensions so far; the caller bounds them
     uint64_t left               # data of the chunk that is still to come

@@ -23,7 +23,7 @@ from libc.string cimport memcpy, memset
 
 from fastticket.core.atomics cimport SEQ_CST as FLAG_ORDER, swap_u32 as swap_flag
 from fastticket.core.ticket cimport ascii_text, decode, encode
-from fastticket.core.verdict cimport Verdict
+from fastticket.core.verdict cimport Verdict, is_store_away
 from fastticket.core.wire cimport RAW_BUFFER_BYTES, SESSION_ID_AT, TEXT_CHARS_MAX
 from fastticket.dataplane.answers cimport NO_HANDLE
 from fastticket.dataplane.asks cimport RELEASED, Asked, AskKind, Order, Question, Told
@@ -619,7 +619,7 @@ cdef class Dialogue(Admission):
         the other system's cookie's.
         """
         if c.request.asked != AskKind.EXCHANGE or c.request.verdict == Verdict.MISSING \
-                or verdict == Verdict.STORE_UNAVAILABLE or verdict == Verdict.OLD_STORE_UNAVAILABLE:
+                or is_store_away(verdict):
             return verdict
         return c.request.verdict
 

@@ -17,8 +17,6 @@ cdef enum:
     UPGRADES_MAX = 8
     OLD_COOKIES_MAX = 8
     REQUEST_ID_BYTES_MAX = 200
-    NEXT_BYTES_MAX = 4096       # of where a client wanted to go, encoded
-    LOCATION_BYTES_MAX = 5120
 
 
 cdef class Forwarding:
@@ -71,8 +69,6 @@ cdef class Forwarding:
     cdef void put_identity(self, const Request *request, Writer *out) noexcept nogil
     cdef void put_request_id(self, const Request *request, Writer *out) noexcept nogil
     cdef void put_lifetime(self, const Request *request, Writer *out) noexcept nogil
-    cdef void put_own_fields(self, const Text *lines, Writer *out) noexcept nogil
-    cdef void put_location(self, const Request *request, const uint8_t *at, const Head *head, Writer *out) noexcept nogil
 
     cdef bint _withhold_ticket(self, const uint8_t *at, const Field *field, Writer *out) noexcept nogil
     cdef bint _put_cookies_left(self, const uint8_t *at, const Field *field, Writer *out) noexcept nogil
@@ -88,8 +84,6 @@ cdef class Forwarding:
         int *dropped) noexcept nogil
     cdef bint _may_set(
         self, const Request *request, const uint8_t *at, const Field *field, const Route *route, bint has_ours) noexcept nogil
-    cdef bint _put_next(self, const Request *request, const uint8_t *at, const Head *head, Writer *out) noexcept nogil
 
 
-cdef bint is_browser(const uint8_t *at, const Head *head) noexcept nogil
 cdef bint says_https(const uint8_t *at, const Head *head) noexcept nogil

@@ -14,7 +14,7 @@ Rules of this file
 
 cimport cython
 from libc.stdio cimport snprintf
-from libc.string cimport memchr, memcmp, memcpy, memmove, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 from fastticket.core.compiler cimport is_rare
 from fastticket.core.mixing cimport mix
@@ -38,7 +38,7 @@ from fastticket.dataplane.clients cimport (
 )
 from fastticket.dataplane.conn cimport Preference
 from fastticket.dataplane.cookiefields cimport cookie_in, find_cookie, sets_cookie
-from fastticket.dataplane.fieldnames cimport Kind, reads_as
+from fastticket.dataplane.fieldnames cimport Kind
 from fastticket.dataplane.http1 cimport (
     Method,
     host_at,
@@ -88,11 +88,24 @@ cdef class Forwarding:
         self,
         Checker checker,
         *,
-        cookie="ticket", old_cookies=(), minted_cookie="", login_sign="",
-        identity_field="X-Forwarded-User", escapes_identity=False, request_id_field="",
-        login_url="", next_parameter="",
-        no_use_field="", lifetime_field="", dropped_fields=(), removed_fields=(), forwards_ticket=False,
-        Networks trusted=None, writes_forwarded=False, upgrades=("websocket",), tokens="",
+        cookie="ticket",
+        old_cookies=(),
+        minted_cookie="",
+        login_sign="",
+        identity_field="X-Forwarded-User",
+        escapes_identity=False,
+        request_id_field="",
+        login_url="",
+        next_parameter="",
+        no_use_field="",
+        lifetime_field="",
+        dropped_fields=(),
+        removed_fields=(),
+        forwards_ticket=False,
+        Networks trusted=None,
+        writes_forwarded=False,
+        upgrades=("websocket",),
+        tokens="",
     ):
         cdef uint32_t i
         withheld = [name for name in removed_fields if name.lower() != "authorization"]
@@ -640,52 +653,6 @@ cdef class Forwarding:
             put(out, <const uint8_t *>text, <uint32_t>size)
             put(out, b"\r\n", 2)
 
-    # ----------------------------------------------------------------- fields of answers of our own
-
-    cdef void put_own_fields(self, const Text *lines, Writer *out) noexcept nogil:
-        """What a route adds to responses, to an answer of our own; but for names that such an
-        answer has, or may have.
-        """
-        cdef const uint8_t *line = lines.at
-        cdef const uint8_t *end = lines.at + lines.size
-        cdef const uint8_t *after
-        while line != end:
-            after = <const uint8_t *>memchr(line, c'\n', end - line) + 1
-            if not _is_own_field(line, <uint32_t>(<const uint8_t *>memchr(line, c':', after - line) - line), &self.request_id_field):
-                put(out, line, <uint32_t>(after - line))
-            line = after
-
-    cdef void put_location(self, const Request *request, const uint8_t *at, const Head *head, Writer *out) noexcept nogil:
-        """Location: the login page, and where the client wanted to go, if that is a path of ours
-        beyond doubt. LOCATION_BYTES_MAX at most.
-        """
-        cdef uint32_t begin
-        put(out, b"Location: ", 10)
-        put(out, self.login_url.at, self.login_url.size)
-        if self.next_name.size:
-            begin = out.size
-            put(out, self.next_name.at, self.next_name.size)
-            if not self._put_next(request, at, head, out):
-                out.size = begin
-        put(out, self.login_fragment.at, self.login_fragment.size)
-        put(out, b"\r\n", 2)
-
-    cdef bint _put_next(self, const Request *request, const uint8_t *at, const Head *head, Writer *out) noexcept nogil:
-        """The target as a parameter's value: path and query, never a host. False: it is too long,
-        or a path that another reader could take for another one, `//host` and `/\\host` among them.
-        """
-        cdef uint32_t begin = out.size
-        cdef uint32_t i
-        if not request.is_plain:
-            return False
-        if head.target_is_bare:
-            put(out, b"/", 1)
-        for i in range(head.target.at, head.target.at + head.target.size):
-            if out.size - begin + 3 > NEXT_BYTES_MAX:
-                return False
-            put_escaped(out, at[i], c'/')
-        return out.size > begin
-
     # ----------------------------------------------------------------- from Python, without sockets
 
     def forward_request(
@@ -831,19 +798,6 @@ cdef void _note_preference(Request *request, const uint8_t *at, const Field *fie
         request.preferences |= Preference.LIFETIME_ASKED
 
 
-cdef bint is_browser(const uint8_t *at, const Head *head) noexcept nogil:
-    """Whether the client would rather see the login page: GET or HEAD, and text/html is welcome."""
-    cdef const Field *field
-    cdef int i
-    if head.method != Method.GET and head.method != Method.HEAD:
-        return False
-    for i in range(head.known_count):
-        field = &head.fields[head.known[i]]
-        if field.kind == Kind.ACCEPT and _contains(at, field.value, b"text/html", 9):
-            return True
-    return False
-
-
 cdef bint says_https(const uint8_t *at, const Head *head) noexcept nogil:
     """Whether X-Forwarded-Proto says that the client came by https: in a list, what it has used
     itself stands first.
@@ -857,16 +811,6 @@ cdef bint says_https(const uint8_t *at, const Head *head) noexcept nogil:
             is_https = field.value.size >= 5 and equals(at, Span(field.value.at, 5), b"https", 5) \
                 and (field.value.size == 5 or at[field.value.at + 5] == c',' or at[field.value.at + 5] == c' ')
     return is_https
-
-
-cdef bint _is_own_field(const uint8_t *name, uint32_t size, const Text *request_id) noexcept nogil:
-    """Whether answers of our own say that themselves. `request_id`: the field that they may have,
-    with ": ".
-    """
-    return reads_as(name, size, b"content-type", 12) or reads_as(name, size, b"cache-control", 13) \
-        or reads_as(name, size, b"date", 4) or reads_as(name, size, b"location", 8) \
-        or reads_as(name, size, b"retry-after", 11) or reads_as(name, size, b"www-authenticate", 16) \
-        or request_id.size > 2 and reads_as(name, size, request_id.at, request_id.size - 2)
 
 
 cdef bint _read_element(const uint8_t *at, uint32_t start, uint32_t end, uint8_t *address) noexcept nogil:
@@ -885,13 +829,3 @@ cdef bint _is_printable(const uint8_t *at, Span span) noexcept nogil:
         if not 0x20 < at[i] < 0x7F:
             return False
     return True
-
-
-cdef bint _contains(const uint8_t *at, Span span, const char *lower, uint32_t size) noexcept nogil:
-    cdef uint32_t i
-    if span.size < size:
-        return False
-    for i in range(span.size - size + 1):
-        if equals(at, Span(span.at + i, size), lower, size):
-            return True
-    return False

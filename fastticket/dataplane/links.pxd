@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastticket.dataplane.answers cimport Answers
 from fastticket.dataplane.conn cimport Conn
-from fastticket.dataplane.balance cimport GROUPS_LIMIT, Upstreams
+from fastticket.dataplane.upstreams cimport GROUPS_LIMIT, Upstreams
 from fastticket.dataplane.counters cimport UpstreamCounters
 
 cdef enum:

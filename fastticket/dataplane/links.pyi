@@ -5,7 +5,7 @@ from typing import Any
 from typing_extensions import disjoint_base
 
 from fastticket.dataplane.answers import Answers
-from fastticket.dataplane.balance import Upstreams
+from fastticket.dataplane.upstreams import Upstreams
 
 @disjoint_base
 class Links(Answers):

@@ -27,15 +27,8 @@ from fastticket.dataplane.lists cimport NONE, append, prepend, remove
 from fastticket.dataplane.reasons cimport Reason
 from fastticket.dataplane.sockets cimport *
 from fastticket.dataplane.states cimport Downstream, Upstream
-from fastticket.dataplane.balance cimport (
-    SERVERS_MAX,
-    Balance,
-    Place,
-    Queued,
-    Returned,
-    Server,
-    ticket_key,
-)
+from fastticket.dataplane.balance cimport Balance, Server, ticket_key
+from fastticket.dataplane.upstreams cimport SERVERS_MAX, Place, Queued, Returned
 
 cdef enum:
     IDLE_MAX = 256                      # pooled connections a server

@@ -7,13 +7,13 @@ from typing_extensions import Buffer
 
 from fastticket.core.check import Checker
 from fastticket.dataplane.accesslog import AccessLog
-from fastticket.dataplane.balance import Upstreams
 from fastticket.dataplane.connections import ROUTE_TIMEOUTS as ROUTE_TIMEOUTS
 from fastticket.dataplane.connections import TIMEOUTS_S as TIMEOUTS_S
 from fastticket.dataplane.dialogue import Dialogue
 from fastticket.dataplane.forwarding import Forwarding
 from fastticket.dataplane.occupancy import Occupancy
 from fastticket.dataplane.routes import Routes
+from fastticket.dataplane.upstreams import Upstreams
 
 #: Name of each limit: (default, least, most). 0 is "no limit" for those whose least is 0.
 LIMITS: Mapping[str, tuple[int, int, int]]
@@ -53,7 +53,7 @@ class Proxy(Dialogue):
         `expects_proxy_header`: connections begin with one, if they come from a trusted proxy.
         `tells_traces`: questions have the traceparent of their request.
         `counters`: `counters.COUNTERS_BYTES` that are written in place, for others to read.
-        ValueError: a limit out of its bounds, or more than `balance.PLANES_MAX` planes.
+        ValueError: a limit out of its bounds, or more than `upstreams.PLANES_MAX` planes.
         """
 
     def listen(self, fd: int) -> None:

@@ -23,7 +23,7 @@ from libc.string cimport memchr, memcpy, memmove
 from fastticket.core.check cimport Checker
 from fastticket.core.verdict cimport Verdict
 from fastticket.dataplane.accesslog cimport AccessLog
-from fastticket.dataplane.answers cimport NO_HANDLE
+from fastticket.dataplane.answers cimport LOCATION_BYTES_MAX, NO_HANDLE
 from fastticket.dataplane.asks cimport IS_BELIEVED, IS_LAST, Order, Question, Told
 from fastticket.dataplane.clients cimport (
     ADDRESS_BYTES,
@@ -37,7 +37,7 @@ from fastticket.dataplane.connections cimport READS_MAX, SCRATCH_BYTES, Timer
 from fastticket.dataplane.counters cimport Counters
 from fastticket.dataplane.dialogue cimport EXTRA_BYTES_MAX
 from fastticket.dataplane.minted cimport MINTED_BYTES_MAX
-from fastticket.dataplane.forwarding cimport LOCATION_BYTES_MAX, Forwarding
+from fastticket.dataplane.forwarding cimport Forwarding
 from fastticket.dataplane.http1 cimport FIELDS_MAX, Head, TARGET_BYTES_MAX, parse_request
 from fastticket.dataplane.octets cimport INCOMPLETE
 from fastticket.dataplane.lists cimport NONE
@@ -46,7 +46,7 @@ from fastticket.dataplane.reasons cimport Reason, unreadable
 from fastticket.dataplane.routes cimport Routes, Text
 from fastticket.dataplane.sockets cimport *
 from fastticket.dataplane.states cimport Downstream, Upstream
-from fastticket.dataplane.balance cimport Upstreams
+from fastticket.dataplane.upstreams cimport Upstreams
 
 import os
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, cast
 from fastticket.core.check import Checker
 from fastticket.core.ticket import Keyring
 from fastticket.dataplane.accesslog import AccessLog
-from fastticket.dataplane.balance import Upstreams
 from fastticket.dataplane.clients import Networks
 from fastticket.dataplane.forwarding import Forwarding
 from fastticket.dataplane.occupancy import Occupancy
 from fastticket.dataplane.proxy import LIMITS, Proxy
 from fastticket.dataplane.routes import Routes, in_order
+from fastticket.dataplane.upstreams import Upstreams
 from fastticket.errors import ConfigError
 from fastticket.gateway import descriptors, tracing
 from fastticket.gateway.settings import Config, RouteSettings

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
-from fastticket.dataplane.balance import server_text
+from fastticket.dataplane.upstreams import server_text
 from fastticket.gateway.addresses import Address, Server
 from fastticket.gateway.lookups import fallbacks_of
 

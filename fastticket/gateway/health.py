@@ -11,8 +11,8 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 
-from fastticket.dataplane.balance import Upstreams, server_text
 from fastticket.dataplane.http1 import response_head
+from fastticket.dataplane.upstreams import Upstreams, server_text
 from fastticket.gateway.addresses import Server
 from fastticket.gateway.settings import UpstreamSettings
 from fastticket.tasks import end

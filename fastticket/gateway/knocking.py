@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import errno
 
-from fastticket.dataplane.balance import Upstreams
+from fastticket.dataplane.upstreams import Upstreams
 from fastticket.gateway.addresses import Server
 from fastticket.gateway.health import connect
 from fastticket.tasks import end

@@ -12,10 +12,10 @@ import re
 from functools import partial
 from typing import Any
 
-from fastticket.dataplane.balance import ALL_SERVERS_MAX, GROUP_SERVERS_MAX, GROUPS_MAX, WEIGHT_MAX
 from fastticket.dataplane.fieldnames import KNOWN, Names
 from fastticket.dataplane.paths import routing_path
 from fastticket.dataplane.routes import ROUTES_MAX
+from fastticket.dataplane.upstreams import ALL_SERVERS_MAX, GROUP_SERVERS_MAX, GROUPS_MAX, WEIGHT_MAX
 from fastticket.gateway.addresses import Address, is_loopback
 from fastticket.gateway.exemption import Exemption
 from fastticket.gateway.migrationrules import check_migrations

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from fastticket.dataplane.balance import Upstreams, server_text
+from fastticket.dataplane.upstreams import Upstreams, server_text
 from fastticket.errors import ConfigError
 from fastticket.gateway.addresses import Address, Server, is_numeric
 from fastticket.gateway.drains import Found, Place, left_of, texts_of

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastticket.dataplane.balance import Upstreams, picks, report
+from fastticket.dataplane.upstreams import Upstreams, picks, report
 
 A, B, C, D = (("10.0.0.1", port) for port in (1, 2, 3, 4))
 NAMES = {server: f"10.0.0.1:{server[1]}" for server in (A, B, C, D)}

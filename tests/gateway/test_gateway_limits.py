@@ -7,10 +7,10 @@ from conftest import fields_of, status_of
 from lab.redis_servers import wait_until
 
 import fastticket
-from fastticket.dataplane.balance import Upstreams
 from fastticket.dataplane.forwarding import Forwarding
 from fastticket.dataplane.proxy import LIMITS, Proxy
 from fastticket.dataplane.routes import Routes
+from fastticket.dataplane.upstreams import Upstreams
 from fastticket.sessions.ticketcache import checker_of
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -11,7 +11,7 @@ import socket
 import pytest
 from conftest import BOUND_S
 
-from fastticket.dataplane.balance import Upstreams, report
+from fastticket.dataplane.upstreams import Upstreams, report
 from fastticket.gateway import knocking
 from fastticket.gateway.knocking import Knocking
 

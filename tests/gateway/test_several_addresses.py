@@ -16,7 +16,7 @@ from conftest import BOUND_S, OK, Client, family_of, status_of
 from lab.redis_servers import Server, free_port, wait_until
 from test_gateway_upstreams import GET, says, state_of, upstream
 
-from fastticket.dataplane.balance import Upstreams, picks, report
+from fastticket.dataplane.upstreams import Upstreams, picks, report
 from fastticket.gateway.lookups import fallbacks_of
 from fastticket.stores.redis import connecting
 from fastticket.stores.redis.address import Place

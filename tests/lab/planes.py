@@ -13,11 +13,11 @@ from conftest import BOUND_S, Client
 
 from fastticket import TicketCache
 from fastticket.dataplane.accesslog import AccessLog
-from fastticket.dataplane.balance import Upstreams
 from fastticket.dataplane.forwarding import Forwarding
 from fastticket.dataplane.occupancy import Occupancy
 from fastticket.dataplane.proxy import Proxy
 from fastticket.dataplane.routes import Routes
+from fastticket.dataplane.upstreams import Upstreams
 from fastticket.gateway.asks import Answers
 from fastticket.gateway.reader import read_config
 from fastticket.keyfile import create_key_file

@@ -61,7 +61,9 @@ def seen(tmp_path_factory):
     )
     try:
         port = int(application.stdout.readline())
-        with operators_site(folder, store=f"redis://{server.address}/0", application=f"127.0.0.1:{port}") as site:
+        url = f"redis://{server.address}"
+        old = f'[[migration]]\nsource = "spring"\nurl = "{url}/1"\nuntil = "2099-12-31"\n'
+        with operators_site(folder, store=f"{url}/0", application=f"127.0.0.1:{port}", more=old) as site:
             login = site.ask(b"GET /login HTTP/1.1\r\nHost: a\r\nX-User: alice\r\n\r\n")
             cookie = re.search(rb"(?i)set-cookie: ([^;]+)", login[0])[1]
             site.ask(b"GET / HTTP/1.1\r\nHost: a\r\nCookie: %s\r\n\r\n" % cookie)
@@ -115,6 +117,7 @@ def settled(address):
 
 #: Where a figure is on the operators' page -> how the table of emergencies calls that.
 PLACES = {
+    "about": "beside *Ready*",
     "own": "*This gateway*",
     "refusals": "*This gateway*",
     "store-figures": "*Store*",

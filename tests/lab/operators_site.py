@@ -42,16 +42,20 @@ def with_more(settings: str, tables: str) -> str:
 
 @contextlib.contextmanager
 def operators_site(
-    folder: Path, keys: int = 1, store: str = "sqlite:///fastticket.db", application: str = "127.0.0.1:1"
+    folder: Path,
+    keys: int = 1,
+    store: str = "sqlite:///fastticket.db",
+    application: str = "127.0.0.1:1",
+    more: str = "",
 ) -> Iterator[Site]:
     """The gateway, which has a ring of so many keys: the first signs. 0: the ring that is there.
-    Without an application, nobody is at its address.
+    Without an application, nobody is at its address. `more`: tables of its configuration.
     """
     if keys:
         create_key_file(folder / "keys.toml")
     for _ in range(keys - 1):
         add_key(folder / "keys.toml")
-    site = Site(folder, CONFIG.format(store=store, application=application))
+    site = Site(folder, CONFIG.format(store=store, application=application) + more)
     try:
         yield site
     finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import contextlib
 import itertools
 import os
@@ -23,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,12 +49,12 @@ class Emergency(Scene):
     good, until `is_repelled`.
     """
 
-    def __init__(self, folder: Path, *, settings: str = "", **options: Any) -> None:
+    def __init__(self, folder: Path, *, settings: str = "", more: str = "", **options: Any) -> None:
         self.admin = f"127.0.0.1:{free_port()}"
         (folder / "tokens").write_text(f"drill {secrets.token_urlsafe(32)}\n")
         (folder / "tokens").chmod(0o600)
         listener = f'admin = "{self.admin}"\nadmin_token_file = "tokens"\n{settings}'
-        super().__init__(folder, template=CONFIG.replace('admin = "unix:admin.sock"', listener), **options)
+        super().__init__(folder, template=CONFIG.replace('admin = "unix:admin.sock"', listener) + more, **options)
         self.is_repelled = threading.Event()
         self.notes: dict[str, Any] = {}
         self.mended = contextlib.ExitStack()
@@ -142,6 +144,30 @@ def redis_back(scene: Emergency) -> None:
     scene.redis.start()
     scene.is_repelled.set()
     scene.clients.wait_for("login", "200")
+
+
+@contextlib.contextmanager
+def with_old_store(folder: Path) -> Iterator[Emergency]:
+    """While users of another system move in."""
+    old = Server(folder)
+    more = f'[[migration]]\nsource = "spring"\nurl = "redis://{old.address}/0"\nuntil = "2099-12-31"\n'
+    try:
+        with scene(folder, more=more) as made:
+            made.notes["old"] = old
+            yield made
+    finally:
+        old.kill()
+
+
+def old_store_dead(scene: Emergency) -> None:
+    """While somebody comes with its cookie."""
+    scene.notes["old"].kill()
+    cookie = base64.b64encode(str(uuid.uuid4()).encode()).decode()
+    scene.attack(lambda: f"; SESSION={cookie}")
+
+
+def old_store_back(scene: Emergency) -> None:
+    scene.notes["old"].start()
 
 
 @contextlib.contextmanager
@@ -429,6 +455,16 @@ ROWS = (
         Seen("store-figures", "Shards away", r"⚠ [1-9]"),
         "systemctl start redis-server",
         redis_back,
+    ),
+    Row(
+        "old store away",
+        with_old_store,
+        old_store_dead,
+        ("FastticketOldStoreAway",),
+        r"^gateway +not healthy: old store spring",
+        Seen("about", "", r"away: old store spring"),
+        "systemctl start redis-server, there",
+        old_store_back,
     ),
     Row(
         "failover",

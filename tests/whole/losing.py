@@ -124,6 +124,12 @@ async def _refused(clients: list[_Client], tickets: list[str]) -> set[str]:
     return refused
 
 
+async def _until_refused(clients: list[_Client], tickets: list[str]) -> None:
+    """Until a gateway has heard that they are over."""
+    while set((await _ask_all(clients, tickets)).values()) != {401}:
+        pass
+
+
 async def _run(folder: Path, server: Server, sites: list[Site], sessions: int) -> Outcome:
     keys = fastticket.Keyring.from_file(folder / "keys.toml")
     async with fastticket.TicketCache(f"redis://{server.address}/0", keys) as cache:
@@ -133,6 +139,8 @@ async def _run(folder: Path, server: Server, sites: list[Site], sessions: int) -
             assert set((await _ask_all(each, tickets)).values()) == {200}
         ended, active = tickets[::ENDED_PART], [t for n, t in enumerate(tickets) if n % ENDED_PART]
         await asyncio.gather(*map(cache.logout, ended))
+    for each in clients:  # who has ended them is gone, so somebody else has to know it (decision 54)
+        await _until_refused(each, ended)
     server.admin("FLUSHALL")
     lost_s, answers = time.monotonic(), Counter[int]()
     waiting, refused, came_back = set(active), set[str](), set[str]()

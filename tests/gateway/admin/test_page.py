@@ -317,6 +317,17 @@ def test_the_gateway_is_reloaded_drained_and_made_to_say_more(alone):
     assert audited(at) == [("olga", *change) for change in [*changes, ("drain", "done"), ("undrain", "done")]]
 
 
+def test_who_asks_again_before_the_page_has_heard_of_the_no_is_asked_again(alone):
+    """A dialog says that it was closed later than it is."""
+    at, tab = alone
+    drain, dialog = "document.getElementById('drain')", "document.getElementById('confirm')"
+    tab.page.evaluate(f"() => {{ {drain}.click(); {dialog}.close(); {drain}.click(); }}")
+    tab.page.keyboard.press("Tab")
+    tab.page.keyboard.press("Enter")
+    tab.wait_text("#ready", "Not ready: drained")
+    assert audited(at) == [("olga", "drain", "done")]
+
+
 def test_the_figure_of_every_emergency_is_there(alone):
     """Also where nothing is wrong: the drill (whole/emergencies.py) sees each when it is."""
     at, tab = alone

@@ -123,17 +123,22 @@ export function keep_focus(heading) {
   if (!focused || focused === document.body || !focused.getClientRects().length) byId(heading).focus();
 }
 
+let decline = () => {}; // the question that was asked last
+
 // Asks before something that cannot be taken back. -> whether to do it
+// A dialog's `close` event comes later than its end: somebody may have asked again by then. So the
+// event answers only where nothing is open, and whoever asks declines the question before.
 export function confirm(what, then, yes) {
   const dialog = byId("confirm");
+  decline();
   say(byId("confirm-what"), what);
   say(byId("confirm-then"), then);
   say(byId("confirm-yes"), yes);
   return new Promise((done) => {
-    let is_yes = false;
-    byId("confirm-yes").onclick = () => { is_yes = true; dialog.close(); };
+    decline = () => done(false);
+    byId("confirm-yes").onclick = () => { done(true); dialog.close(); };
     byId("confirm-no").onclick = () => dialog.close();
-    dialog.onclose = () => done(is_yes);
+    dialog.onclose = () => { if (!dialog.open) decline(); };
     dialog.showModal();
     byId("confirm-no").focus();
   });

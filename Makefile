@@ -92,26 +92,36 @@ QUICK_TESTS := tests/core $(addprefix tests/dataplane/test_,$(addsuffix .py,acce
 	tests/gateway/test_linkis.py $(addprefix tests/house/test_,$(addsuffix .py,architecture documents mutations references)) \
 	$(addprefix tests/docs/test_,$(addsuffix .py,navigation reference))
 
-.PHONY: run test quick gate check rooms docs docs-reference docs-pictures man model fuzz real faults drill emergencies corpus suites mutations bench bench-compare bench-report bench-quote bench-calls bench-gateway bench-scale bench-instructions \
+.PHONY: run test passes quick gate check rooms docs docs-reference docs-pictures man model fuzz real faults drill emergencies corpus suites mutations bench bench-compare bench-report bench-quote bench-calls bench-gateway bench-scale bench-instructions \
 	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-reload bench-crowd bench-flush bench-hmac \
-	coverage-core counted-build counted-tests compiled-tests tsan asan versions wheel wheel-check clean
+	coverage coverage-core counted-build compiled-tests tsan asan versions wheel wheel-check clean
 
 run: $(VENV)/built
 	@echo "--- the demo, until Ctrl-C"
 	@$(BIN)/fastticket demo $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/built-dev
-	$(MAKE) -j2 --output-sync=target check counted-build compiled-tests
+	$(MAKE) -j2 --output-sync=target check compiled-tests
+	$(MAKE) passes
+	@echo "--- the hot paths, beside their baseline"
+	$(MAKE) gate
+
+# Each test once: beside others, beside two others, and alone.
+RUN := $(BIN)/python
+passes:
+	$(RUN) -m pytest -q -m "not alone and not timed" $(SIDE_BY_SIDE)
+	$(RUN) -m pytest -q -m timed -n 3 $(call MARKED,timed)
+	$(RUN) -m pytest -q -m alone $(call MARKED,alone)
+
+# Which lines and branches the tests run, of the Python code and of the compiled. It judges nothing, and takes half as long
+# again: docs/decisions/0061-coverage-apart.md.
+coverage: $(VENV)/built-dev
 	rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest -q -m "not alone and not timed" $(SIDE_BY_SIDE)
-	$(BIN)/coverage run -m pytest -q -m timed -n 3 $(call MARKED,timed)
-	$(BIN)/coverage run -m pytest -q -m alone $(call MARKED,alone)
-	$(MAKE) counted-tests
+	$(MAKE) passes RUN="$(BIN)/coverage run"
 	@echo "--- branch coverage of the Python code"
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
-	@echo "--- the hot paths, beside their baseline"
-	$(MAKE) gate
+	$(MAKE) coverage-core
 
 quick: $(VENV)/built-dev
 	$(BIN)/ruff check .
@@ -183,11 +193,8 @@ counted-build: $(VENV)/built-dev
 	$(call COPY_TO,$(COUNTED))
 	cd $(COUNTED) && FASTTICKET_GCOV=1 ../../$(BIN)/python -W ignore setup.py -q build_ext --inplace
 
-coverage-core: counted-build
-	$(MAKE) counted-tests
-
 # With little fuzzing, which runs no further lines.
-counted-tests:
+coverage-core: counted-build
 	cd $(COUNTED) && FASTTICKET_FUZZ=0.02 ../../$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) $(CORE_TESTS)
 	@echo "--- line coverage of the Cython code"
 	cd $(COUNTED) && PYTHONPATH=tests ../../$(BIN)/python -m lab.compiled_lines

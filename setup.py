@@ -38,7 +38,19 @@ compile_args = ["-O3", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missin
 # No tables for unwinding: C has no exceptions, and a debugger has its own in the debug information.
 compile_args += ["-fno-asynchronous-unwind-tables"]
 # What few requests run through, and tables: small rather than fast, as a wheel has 2 MB at most.
-SMALL = {"asks", "clients", "compared", "counters", "dialogue", "endpoint", "minted", "occupancy", "reasons", "states"}
+SMALL = {
+    "asks",
+    "clients",
+    "compared",
+    "counters",
+    "dialogue",
+    "endpoint",
+    "minted",
+    "occupancy",
+    "reasons",
+    "states",
+    "upstreams",
+}
 link_args: list[str] = []
 counted = switched_on("GCOV")
 

@@ -11,7 +11,6 @@ import ctypes
 import os
 import shlex
 import socket
-import sys
 import threading
 from concurrent.futures import Future
 
@@ -77,53 +76,10 @@ LONG = (
     "test_shared_login",
 )
 
-#: Tests whose coverage is not measured, which takes half as long again: what they run of our Python
-#: other tests run, too.
-UNTRACED = (
-    "core/",
-    "dataplane/test_fuzz",
-    "dataplane/test_http1",
-    "dataplane/test_paths",
-    "gateway/test_gateway_attacks",
-    "gateway/test_gateway_differential",
-    "gateway/test_gateway_paths",
-    "gateway/test_gateway_responses",
-    "gateway/test_gateway_storm",
-    "house/test_bench",
-    "house/test_demonstrations",
-    "house/test_typing",
-    "model/",
-    "sessions/test_fleet",
-    "sessions/test_session_processes.py::test_sessions_that_expire_under_load",
-    "sessions/test_simulation",
-    "stores/test_redis_transport.py::test_a_burst_of_logins",
-    "stores/test_redis_transport.py::test_twenty_thousand_logins",
-    "web/test_read_your_writes",
-    "web/test_suites",
-    "whole/",
-)
-
 
 def pytest_collection_modifyitems(items):
     places = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item):
-    """Measure no coverage of an UNTRACED test, nor of the processes that it starts."""
-    if not item.nodeid.removeprefix("tests/").startswith(UNTRACED):
-        return (yield)
-    settings = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("COVERAGE_")}
-    trace, trace_of_threads = sys.gettrace(), threading.gettrace()
-    sys.settrace(None)
-    threading.settrace(None)
-    try:
-        return (yield)
-    finally:
-        threading.settrace(trace_of_threads)
-        sys.settrace(trace)
-        os.environ.update(settings)
 
 
 def pytest_terminal_summary(terminalreporter):

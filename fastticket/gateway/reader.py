@@ -7,6 +7,7 @@ reading finds all problems.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import types
 import typing
@@ -29,6 +30,7 @@ KIND_NAMES = {str: "a string", int: "a whole number", bool: "true or false", flo
 KIND_NAMES_MANY = {str: "strings", int: "whole numbers", float: "numbers"}
 
 _T = TypeVar("_T")
+_types_of = functools.cache(typing.get_type_hints)  # once for each kind of table: there may be 256 routes
 
 
 class FaultyConfig(ConfigError):  # noqa: N818 -- it is one
@@ -136,7 +138,7 @@ def _read(kind: type[_T], table: Any, problems: Problems, where: str) -> _T | No
         problems.add(where, "must be a table")
         return None
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(kind)
+    hints = _types_of(kind)
     are_known = problems.refuse_unknown(table, fields, where)
     wrong = {name: _mismatch(value, hints[name]) for name, value in table.items() if name in fields}
     for name, problem in wrong.items():

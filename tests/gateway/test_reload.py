@@ -312,7 +312,7 @@ def test_a_worker_that_hands_nothing_over_is_not_waited_for(site, table, tmp_pat
     at = site(table(watchdog_timeout_s=0.0))
     assert status_of(at.ask(get(ticket))[0]) == 200
     (hung,) = at.workers()
-    os.kill(hung, signal.SIGSTOP)
+    at.halt(hung)
     assert at.reload({**table(), "cache": {"capacity": 5000}}).startswith("reloaded: a new worker")
     assert status_of(at.ask(get(ticket))[0]) == 200
     os.kill(hung, signal.SIGCONT)

@@ -10,6 +10,7 @@ import socket
 import time
 
 from conftest import BOUND_S, status_of
+from lab.processes import stop_still
 from lab.redis_servers import free_port, wait_until
 from test_reload import SWITCHING, UPGRADE, get, log_in, metric, table  # noqa: F401
 
@@ -26,7 +27,7 @@ PUBLIC = [{"path": "/", "auth": "none"}]
 
 @contextlib.contextmanager
 def stopped(pid):
-    os.kill(pid, signal.SIGSTOP)
+    stop_still(pid)
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from conftest import BOUND_S, OK, Client, fields_of, status_of
-from lab.processes import Process, Site, starting_none
+from lab.processes import Process, Site, starting_none, stop_still
 from lab.redis_servers import Server, free_port, wait_until
 
 import fastticket
@@ -204,14 +204,12 @@ def test_p9_a_worker_that_does_not_go_is_killed_after_all_the_time_that_it_may_t
     """
     at = site(table(retire_timeout_s=1.5, drain_timeout_s=0.5), program=HASTY)
     (old,) = at.workers()
-    with contextlib.closing(sqlite3.connect(at.folder / "s.db", isolation_level=None)) as db:
-        db.execute("BEGIN IMMEDIATE")  # so that it is not stopped with a lock on the store
-        os.kill(old, signal.SIGSTOP)
+    at.halt(old)
     assert at.reload(anew(table(retire_timeout_s=1.5, drain_timeout_s=0.5))).startswith("reloaded")
     wait_until(lambda: re.search(rf"pid {old}\) is killed: not gone in 2\.25 s", at.log), "it is killed", BOUND_S)
     wait_until(lambda: len(at.workers()) == 1, "it is gone", BOUND_S)
     (new,) = at.workers()
-    os.kill(new, signal.SIGSTOP)
+    at.halt(new)
     assert at.at.end(signal.SIGTERM) == 1
     assert f"pid {new}) is killed: not gone in 0.75 s" in at.log
 
@@ -230,7 +228,7 @@ def test_p9_a_worker_that_is_not_ready_is_killed_and_those_that_are_live(site, t
 def test_a_worker_that_hangs_is_killed_in_the_end(site, table):
     at = site(table(drain_timeout_s=0.1))
     (worker,) = at.workers()
-    os.kill(worker, signal.SIGSTOP)
+    at.halt(worker)
     assert at.at.process.poll() is None
     at.at.process.send_signal(signal.SIGTERM)
     assert at.at.process.wait(3 * BOUND_S) == 1
@@ -700,7 +698,7 @@ def test_a_reload_waits_until_the_new_worker_is_ready(site, table, folder):
         at.at.process.send_signal(signal.SIGHUP)
         wait_until(lambda: len(at.workers()) == 2, "the next worker", BOUND_S)
         (slow,) = set(at.workers()) - before
-        os.kill(slow, signal.SIGSTOP)
+        stop_still(slow)
         db.execute("COMMIT")
     assert status_of(at.ask(GET)[0]) == 200
     os.kill(slow, signal.SIGKILL)

@@ -56,7 +56,7 @@ def test_a_worker_that_hangs_is_replaced(site):
     """Those that wait in its queue are served by the next one."""
     at = site(threads=2, watchdog_timeout_s=6.0)
     (hung,) = at.workers()
-    os.kill(hung, signal.SIGSTOP)
+    at.halt(hung)
     answers = []
     clients = [threading.Thread(target=lambda: answers.append(status_of(at.ask(GET)[0]))) for _ in range(20)]
     for client in clients:
@@ -78,7 +78,7 @@ def test_a_worker_that_hangs_while_it_retires_is_no_better(site):
     with at.connect() as client:
         client.sendall(GET)
         assert status_of(client.read_response()[0]) == 200
-        os.kill(hung, signal.SIGSTOP)
+        at.halt(hung)
         assert at.reload({**at.table, "cache": {"capacity": 1000}}).startswith("reloaded")
         client.sendall(GET)
         assert client.read_all() == b""
@@ -90,7 +90,7 @@ def test_a_worker_that_hangs_during_a_reload_is_replaced(site):
     """The reload comes to nothing, and the next one does not wait for it."""
     at = site(watchdog_timeout_s=3.0)
     (hung,) = at.workers()
-    os.kill(hung, signal.SIGSTOP)
+    at.halt(hung)
     assert at.reload() == f"not reloaded, the configuration before stays: worker (pid {hung}) was killed by SIGKILL"
     assert status_of(at.ask(GET)[0]) == 200
     assert at.reload().startswith("reloaded: the worker")
@@ -100,7 +100,7 @@ def test_who_slept_with_its_supervisor_does_not_hang(site):
     at = site(watchdog_timeout_s=3.0)
     (worker,) = at.workers()
     for pid in (at.pid, worker):
-        os.kill(pid, signal.SIGSTOP)
+        at.halt(pid)
     threading.Event().wait(5)
     for pid in (at.pid, worker):
         os.kill(pid, signal.SIGCONT)

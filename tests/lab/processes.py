@@ -11,6 +11,7 @@ import resource
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -128,6 +129,17 @@ class Site:
     def connect(self):
         return Client(self.address)
 
+    def halt(self, pid):
+        """Let one of its processes stand still, but not while it has a lock on an SQLite store: that
+        would halt all.
+        """
+        database = self.folder / "s.db"
+        with contextlib.closing(
+            sqlite3.connect(database if database.exists() else ":memory:", isolation_level=None)
+        ) as db:
+            db.execute("BEGIN IMMEDIATE")
+            stop_still(pid)
+
     def stop(self):
         """End it, if it has not ended."""
         if self.at.process.poll() is None:
@@ -138,6 +150,18 @@ class Site:
             self.at.process.kill()
             self.at.process.wait(BOUND_S)
         self.at.process.stdout.close()
+
+
+def stop_still(pid):
+    """SIGSTOP, until it stands: `kill` returns before that."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(
+        lambda: all(_state_of(task) == "T" for task in Path(f"/proc/{pid}/task").iterdir()), "it stands", BOUND_S
+    )
+
+
+def _state_of(task):
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 @contextlib.contextmanager

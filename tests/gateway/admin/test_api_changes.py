@@ -281,7 +281,7 @@ def test_a_drain_that_was_answered_too_late_holds_as_well(start, origin):
         return [each["server"] for each in servers if each["state"] == "drained"]
 
     worker = at.workers()[0]
-    os.kill(worker, signal.SIGSTOP)
+    at.halt(worker)
     assert at.refused("POST", f"/v1/upstreams/app/servers/{first}/drain") == (503, "worker_silent")
     os.kill(worker, signal.SIGCONT)
     wait_until(lambda: drained() == [first], "it is done", BOUND_S)

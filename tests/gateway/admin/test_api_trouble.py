@@ -56,7 +56,7 @@ def in_thread(act):
 def test_a_worker_that_hangs_or_dies_in_the_middle(at):
     """Each ask comes to an end, and holds up nothing."""
     worker = at.workers()[0]
-    os.kill(worker, signal.SIGSTOP)
+    at.halt(worker)
     waits = [in_thread(lambda: at.operator.refused("GET", "/v1/sessions/count")) for _ in range(OPERATIONS_MAX + 3)]
     said = []
     while len(said) < len(waits):  # while they wait, probes are answered

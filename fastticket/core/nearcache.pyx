@@ -625,13 +625,16 @@ cdef class NearCache:
         return None if verdict == Verdict.HIT else _Verdict(<int>verdict)
 
     def forget_refusals(self):
-        """Forget all of them. The clock was set, so they could be remembered for an hour."""
+        """Forget all of them. The clock was set, so they could be remembered for an hour. Memory
+        that none was ever in stays untouched: each process sets its clock when it starts.
+        """
         cdef uint32_t number
         cdef uint32_t i
         for number in range(self.partition_count):
             for i in range(self.refusal_count):
                 self._enter(&self.partitions[number])
-                self.partitions[number].refusals[i].until_ms = 0
+                if self.partitions[number].refusals[i].until_ms:
+                    self.partitions[number].refusals[i].until_ms = 0
                 self._leave(&self.partitions[number])
 
     # ------------------------------------------------------------------------------------- shards

@@ -130,9 +130,7 @@ class Site:
         return Client(self.address)
 
     def halt(self, pid):
-        """Let one of its processes stand still, but not while it has a lock on an SQLite store: that
-        would halt all.
-        """
+        """Let one of its processes stand still, without a lock on an SQLite store."""
         database = self.folder / "s.db"
         with contextlib.closing(
             sqlite3.connect(database if database.exists() else ":memory:", isolation_level=None)

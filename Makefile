@@ -4,9 +4,10 @@
 #   make run        start the demo; PORT=8081 for another port than 8080                    seconds
 #   make quick      lint, types, and the tests that start no process                        30 s
 #   make check      lint and types                                                          20 s
-#   make test       everything that a change must pass: lint, types, all tests, coverage
-#                   of the Python and of the compiled code, the gate                        15 minutes
+#   make test       everything that a change must pass: lint, types, all tests, those of
+#                   the compiled code once more in a debug build, the gate                  13 minutes
 #   make gate       compare the hot paths with their baseline; red if one is slower         20 s
+#   make coverage   which lines and branches of the Python code the tests run               15 minutes
 #   make coverage-core  line coverage of the compiled code alone                            a minute
 #   make rooms      print the package's rooms: files with their lines, imports              a second
 #   make clean      remove what was built
@@ -94,15 +95,16 @@ QUICK_TESTS := tests/core $(addprefix tests/dataplane/test_,$(addsuffix .py,acce
 
 .PHONY: run test passes quick gate check rooms docs docs-reference docs-pictures man model fuzz real faults drill emergencies corpus suites mutations bench bench-compare bench-report bench-quote bench-calls bench-gateway bench-scale bench-instructions \
 	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-reload bench-crowd bench-flush bench-hmac \
-	coverage coverage-core counted-build compiled-tests tsan asan versions wheel wheel-check clean
+	coverage coverage-core counted-build counted-tests compiled-tests tsan asan versions wheel wheel-check clean
 
 run: $(VENV)/built
 	@echo "--- the demo, until Ctrl-C"
 	@$(BIN)/fastticket demo $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/built-dev
-	$(MAKE) -j2 --output-sync=target check compiled-tests
+	$(MAKE) -j2 --output-sync=target check counted-build compiled-tests
 	$(MAKE) passes
+	$(MAKE) counted-tests
 	@echo "--- the hot paths, beside their baseline"
 	$(MAKE) gate
 
@@ -113,15 +115,14 @@ passes:
 	$(RUN) -m pytest -q -m timed -n 3 $(call MARKED,timed)
 	$(RUN) -m pytest -q -m alone $(call MARKED,alone)
 
-# Which lines and branches the tests run, of the Python code and of the compiled. It judges nothing, and takes half as long
-# again: docs/decisions/0061-coverage-apart.md.
+# Which lines and branches of the Python code the tests run. It judges nothing, and takes half as long again:
+# docs/decisions/0061-coverage-apart.md.
 coverage: $(VENV)/built-dev
 	rm -f .coverage .coverage.*
 	$(MAKE) passes RUN="$(BIN)/coverage run"
 	@echo "--- branch coverage of the Python code"
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
-	$(MAKE) coverage-core
 
 quick: $(VENV)/built-dev
 	$(BIN)/ruff check .
@@ -193,8 +194,12 @@ counted-build: $(VENV)/built-dev
 	$(call COPY_TO,$(COUNTED))
 	cd $(COUNTED) && FASTTICKET_GCOV=1 ../../$(BIN)/python -W ignore setup.py -q build_ext --inplace
 
-# With little fuzzing, which runs no further lines.
 coverage-core: counted-build
+	$(MAKE) counted-tests
+
+# With little fuzzing, which runs no further lines. The copy is a debug build: a move between states that is none, or locks
+# out of their order, end it.
+counted-tests:
 	cd $(COUNTED) && FASTTICKET_FUZZ=0.02 ../../$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) $(CORE_TESTS)
 	@echo "--- line coverage of the Cython code"
 	cd $(COUNTED) && PYTHONPATH=tests ../../$(BIN)/python -m lab.compiled_lines

@@ -37,7 +37,8 @@ def switched_on(name: str) -> bool:
 compile_args = ["-O3", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
 # No tables for unwinding: C has no exceptions, and a debugger has its own in the debug information.
 compile_args += ["-fno-asynchronous-unwind-tables"]
-# What few requests run through, and tables: small rather than fast, as a wheel has 2 MB at most.
+# What few requests run through, tables, and what is mostly for the control plane: small rather than
+# fast, as a wheel has 2 MB at most. bench/gate.py sees it if that costs a request too much.
 SMALL = {
     "asks",
     "clients",

@@ -21,7 +21,7 @@ Planes and threads. There may be several planes in a process. The first one is d
 loop (`turn`, `tick`), each further one by `run`, in a thread of its own that never takes the GIL.
 All that is in these classes is one thread's, and needs no lock, but for what other threads are told
 atomically. Three objects are shared, each with a lock of its own that is held for a computation:
-`Upstreams` (balance.pyx), `Occupancy` (occupancy.pyx), the near cache. Nobody holds two of them, and
+`Upstreams` (upstreams.pyx), `Occupancy` (occupancy.pyx), the near cache. Nobody holds two of them, and
 nobody makes a system call under one (sockets.pxd checks it in a debug build). What else is for
 another thread goes through two rings (dialogue.pyx).
 

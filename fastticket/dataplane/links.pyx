@@ -7,7 +7,7 @@ An upstream connection is anybody's after each response, unless somebody may hav
 pool.
 
 Connections, pools and queues are this plane's own. Which server has room, who is down and whose
-turn it is, all planes share (balance.pyx): a request that `Upstreams.take` gave a server is under
+turn it is, all planes share (upstreams.pyx): a request that `Upstreams.take` gave a server is under
 way there until `_give_back`.
 """
 

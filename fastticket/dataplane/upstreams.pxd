@@ -89,7 +89,6 @@ cdef class Upstreams:
     cdef void note(self, uint16_t server, const char *what) noexcept nogil
     cdef void refill(self, int64_t now_ms) noexcept nogil
     # under the lock
-    cdef bint _may_retry(self, Group *group) noexcept nogil
     cdef void _add_retry_credit(self, Group *group) noexcept nogil
     cdef void _failed(self, uint16_t server, int64_t now_ms, int reason) noexcept nogil
     # of the control plane

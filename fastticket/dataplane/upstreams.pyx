@@ -300,7 +300,8 @@ cdef class Upstreams:
             self.connected(<uint16_t>slot, at_ms)
         elif slot >= 0:
             self.hold()
-            self._failed(<uint16_t>slot, at_ms, reason)
+            if self.servers[slot].failures:             # else a request has reached it since the knock began
+                self._failed(<uint16_t>slot, at_ms, reason)
             self.let_go()
 
     def state(self, now_ms=None):
@@ -441,15 +442,17 @@ cdef class Upstreams:
         self.hold()
         if group.count == 0:
             server = Choice.NO_SERVERS
-        elif attempts > group.count or attempts and not self._may_retry(group):
+        elif attempts > group.count or attempts and group.credit < RETRY_COST:
             server = Choice.NO_MORE
         elif _is_turn_of_another(group, plane):
             server = Choice.NOBODY
         else:
             server = pick(self.servers, group, key, now_ms)
-            if server != Choice.NOBODY:
+            if server != Choice.NOBODY:                 # who waits for one pays when he has it
                 if attempts == 0:
                     self._add_retry_credit(group)
+                else:
+                    group.credit -= RETRY_COST
                 self.servers[server].active_count += 1
         self.let_go()
         return server
@@ -599,13 +602,6 @@ cdef class Upstreams:
     cdef void _add_retry_credit(self, Group *group) noexcept nogil:
         """Add credit for retries: a request was sent for the first time."""
         group.credit = min(group.credit + group.retry_percent, <int32_t>CREDIT_MAX)
-
-    cdef bint _may_retry(self, Group *group) noexcept nogil:
-        """Whether a request may be sent again. If so, the credit for it is taken."""
-        if group.credit < RETRY_COST:
-            return False
-        group.credit -= RETRY_COST
-        return True
 
     cdef void refill(self, int64_t now_ms) noexcept nogil:
         """Add credit with time. Each plane calls it, some times a second."""

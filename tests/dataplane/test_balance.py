@@ -170,6 +170,14 @@ def test_a_server_that_failed_is_down_until_it_takes_a_connection():
     upstreams.knocked(0, ("127.0.0.1", 99), errno.ECONNREFUSED)  # of a server that has left meanwhile
 
 
+def test_a_knock_that_took_too_long_says_nothing_of_a_server_that_a_request_has_reached_since():
+    upstreams = group_of([A, B])
+    report(upstreams, 0, A, "failed", 1)
+    report(upstreams, 0, A, "connected", 2000)
+    upstreams.knocked(0, A, errno.ETIMEDOUT, 2100)
+    assert upstreams.state(2100)[0]["state"] == "up"
+
+
 def test_no_pause_is_longer_than_ten_seconds():
     upstreams = group_of([A, B])
     for _ in range(50):

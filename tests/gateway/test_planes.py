@@ -395,8 +395,9 @@ def test_a_request_that_comes_later_does_not_take_what_another_plane_waits_for(p
         behind.wait_for_one()
         other.sendall(get("/2"))
         wait_until(lambda: at.state["queued"] == 1, "it waits")
-        go_on = threading.Event()
-        at.loop.call_soon_threadsafe(go_on.wait, BOUND_S)
+        is_held, go_on = threading.Event(), threading.Event()
+        at.loop.call_soon_threadsafe(lambda: (is_held.set(), go_on.wait(BOUND_S)))
+        assert is_held.wait(BOUND_S)
         behind.answer_one()
         assert one.read_response()[1] == b"ok"
         one.sendall(get("/3"))

@@ -1,7 +1,7 @@
 """Several planes at once, with everything that one of them may do to another: questions and
 answers, evictions, revocations, servers that go and come, clients that are handed over, limits that
-are reached, planes that end under way. FASTTICKET_STRESS_S says for how long; ThreadSanitizer is to
-find nothing.
+are reached, planes that end under way, configurations that are replaced. FASTTICKET_STRESS_S says
+for how long; ThreadSanitizer is to find nothing.
 """
 
 import contextlib
@@ -10,11 +10,15 @@ import random
 import threading
 import time
 
-from conftest import BOUND_S, fields_of, status_of
+from conftest import BOUND_S, WORKER, Client, Gateway, fields_of, status_of
 from lab.planes import LOOP, server_of, several_planes
 from lab.redis_servers import wait_until
 
 from fastticket.errors import FastticketError
+from fastticket.gateway.channel import channel_pair
+from fastticket.gateway.control import Reload
+from fastticket.gateway.inheritance import Given
+from fastticket.keyfile import create_key_file
 
 DURATION_S = float(os.environ.get("FASTTICKET_STRESS_S", "3"))
 PLANES = 3
@@ -64,8 +68,12 @@ class Crowd:
             assert not thread.is_alive()
 
     @property
+    def left_s(self):
+        return self._ends_s - time.monotonic()
+
+    @property
     def is_over(self):
-        return time.monotonic() >= self._ends_s
+        return self.left_s <= 0
 
     def _run(self, seed):
         chance = random.Random(seed)
@@ -183,3 +191,58 @@ def test_planes_that_end_under_load(tmp_path, origin):
         assert crowd.wrong == []
         assert all((each["active"], each["queued"], each["idle"]) == (0, 0, 0) for each in at.call(at.upstreams.state))
         assert at.occupancy.client_count == 0
+
+
+class Whole(Gateway):
+    """A worker of two planes on one near cache, each on an address of its own."""
+
+    def __init__(self, origin, folder):
+        create_key_file(folder / "keys.toml")
+        upstream = {"name": "app", "servers": [origin.address], "connections_max": 4, "pending_max": 16}
+        table = {
+            "gateway": {"listen": ["127.0.0.1:0"] * 2, "threads": 2, "retire_timeout_s": 0.3, "drain_timeout_s": 0.3},
+            "ticket": {"keys": "keys.toml"},
+            "store": {"url": "sqlite:///sessions.db"},
+            "cache": {"capacity": 16},
+            "upstream": [upstream],
+            "route": [{"path": "/login", "auth": "none", "login": True}, {"path": "/"}],
+        }
+        super().__init__(table, folder)
+        self._addresses = [each.getsockname() for each in self._listeners]
+
+    async def _start(self):
+        given = Given(self.config, self.config.key_pairs())
+        worker = WORKER(given, [[each.dup()] for each in self._listeners])  # which it closes
+        await worker.start()
+        return worker
+
+    def connect(self, number):
+        return Client(self._addresses[number % 2])
+
+    def reload(self):
+        asked = Reload(self.config, self.config.key_pairs(), {}, [[0], [1]])
+        self.run(self.worker._reload(asked, [each.dup() for each in self._listeners]))
+
+
+def test_configurations_are_replaced_and_all_ends_under_load(tmp_path, origin):
+    """Those of before retire on the same near cache meanwhile; then the worker stops."""
+    chance = random.Random(7)
+    at = Whole(application(origin), tmp_path)
+    ours, theirs = channel_pair()
+    at.worker._channel = ours
+    try:
+        crowd = Crowd(at)
+        while crowd.left_s > DURATION_S / 10:
+            before = at.service
+            at.reload()
+            assert at.service is not before
+            with contextlib.suppress(FastticketError):
+                at.run(at.cache.logout_everywhere(chance.choice(NAMES)))
+        at.stop()
+    finally:
+        at.stop()
+        for each in (ours, theirs):
+            each.close()
+    crowd.join()
+    assert crowd.wrong == []
+    assert crowd.counts[200] > 10

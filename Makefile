@@ -95,7 +95,7 @@ QUICK_TESTS := tests/core $(addprefix tests/dataplane/test_,$(addsuffix .py,acce
 
 .PHONY: run test passes quick gate check rooms docs docs-reference docs-pictures man model fuzz real faults drill emergencies corpus suites mutations bench bench-compare bench-report bench-quote bench-calls bench-gateway bench-scale bench-instructions \
 	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-reload bench-crowd bench-flush bench-hmac \
-	coverage coverage-core counted-build counted-tests compiled-tests tsan asan versions wheel wheel-check clean
+	coverage coverage-core counted-build counted-tests compiled-tests tsan asan versions wheel wheel-check sdist-check clean
 
 run: $(VENV)/built
 	@echo "--- the demo, until Ctrl-C"
@@ -242,6 +242,13 @@ wheel: $(VENV)/built-release
 	$(BIN)/check-wheel-contents dist/*.whl
 	$(BIN)/pyroma --min=10 dist/*.tar.gz
 	ls -l dist
+
+# Whether a source distribution has all that its own tests need: it is unpacked, built, and tested there.
+sdist-check: $(VENV)/built-dev
+	rm -rf build/sdist && $(BIN)/python -W ignore setup.py -q sdist -d build/sdist
+	tar -xzf build/sdist/*.tar.gz -C build/sdist --strip-components 1
+	cd build/sdist && ../../$(BIN)/python -W ignore setup.py -q build_ext --inplace
+	cd build/sdist && ../../$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) $(CORE_TESTS)
 
 wheel-check: wheel
 	command -v debootstrap >/dev/null || { $(APT) update -q && $(APT) install -qy --no-install-recommends debootstrap; }

@@ -172,7 +172,8 @@ cdef class NearCache:
         return self.capacity_asked
 
     def share(self):
-        self.is_shared = True
+        if not self.is_shared:                          # else threads read it now
+            self.is_shared = True
 
     @property
     def slack_ms(self):

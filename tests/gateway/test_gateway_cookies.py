@@ -282,12 +282,16 @@ def test_what_one_request_said_is_not_said_of_the_next(start):
 
 def test_a_login_by_http_whose_cookie_may_be_lost_is_said_once(start, caplog):
     at = start({}, gateway={"trusted_proxies": ["127.0.0.1/32"]})
+
+    def warned():  # the start of a gateway may say something, too
+        return [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+
     with caplog.at_level(logging.WARNING, "fastticket.gateway"):
         for fields, host in (([], "localhost"), (["X-Forwarded-Proto: https"], "shop.test")):
             at.ask(request("/login", *fields, host=host))
-        assert caplog.messages == []
+        assert warned() == []
         for _ in range(2):
             at.ask(request("/login"))
-    (said,) = caplog.messages
+    (said,) = warned()
     assert said.startswith("a login on shop.test came by http")
     assert "cookie_secure" in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+import figures
 from figures import Figure
 
 
@@ -23,7 +24,17 @@ class Budget(NamedTuple):
 
     def is_met(self, found: Mapping[str, Figure]) -> bool:
         """Whether the figure that was measured is within the bound."""
+        return self._holds(found[self.figure]["value"])
+
+    def said(self, found: Mapping[str, Figure]) -> str:
+        """The figure as text, with as many digits as show on which side of its bound it is."""
         value = found[self.figure]["value"]
+        texts = (figures.said(value), f"{value:.3f}", f"{value:.4f}")
+        return next(
+            (text for text in texts if self._holds(float(text.replace(",", ""))) == self._holds(value)), texts[-1]
+        )
+
+    def _holds(self, value: float) -> bool:
         return value >= self.bound if self.is_minimum else value <= self.bound
 
 
@@ -75,7 +86,7 @@ def lines(found: Mapping[str, Figure]) -> Iterator[str]:
     """Each of those, with its figure."""
     for budget in measured(found):
         verdict = "met" if budget.is_met(found) else "MISSED"
-        yield f"{budget.text:72} {found[budget.figure]['value']:9.2f}  wanted {budget.wanted:8} {verdict}"
+        yield f"{budget.text:72} {budget.said(found):>9}  wanted {budget.wanted:8} {verdict}"
 
 
 def all_met(found: Mapping[str, Figure]) -> bool:

@@ -202,8 +202,7 @@ def budget_section(found: Mapping[str, Any]) -> Iterator[str]:
     yield "<h2>Budgets</h2><table><tr><th>what<th>measured<th>wanted<th></tr>"
     for budget in budgets.measured(found):
         verdict = "met" if budget.is_met(found) else "<span class='missed'>missed</span>"
-        value = found[budget.figure]["value"]
-        yield f"<tr><td>{html.escape(budget.text)}<td>{value:,.2f}<td>{html.escape(budget.wanted)}<td>{verdict}</tr>"
+        yield f"<tr><td>{html.escape(budget.text)}<td>{budget.said(found)}<td>{html.escape(budget.wanted)}<td>{verdict}</tr>"
     yield "</table>"
 
 

@@ -106,7 +106,7 @@ def budget_table(record: Record) -> Iterator[str]:
         if budget.figure not in found:
             return [budget.text, "—", budget.wanted, "not measured"]
         verdict = "met" if budget.is_met(found) else "**missed**"
-        return [budget.text, figures.said(found[budget.figure]["value"]), budget.wanted, verdict]
+        return [budget.text, budget.said(found), budget.wanted, verdict]
 
     return table(["budget", "measured", "wanted", ""], map(row, budgets.BUDGETS))
 

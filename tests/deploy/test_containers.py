@@ -27,6 +27,7 @@ from lab.redis_servers import Server, free_port, wait_until
 from lab.snippets import blocks, commands
 
 from fastticket.commands.cli import parser
+from fastticket.gateway.processes import END_MARGIN_S
 from fastticket.gateway.reader import load_config
 
 FOLDER = ROOT / "examples/containers"
@@ -111,7 +112,7 @@ def test_a_gateway_that_is_stopped_has_the_time_that_it_may_take():
     gateway = load_config(FOLDER / "fastticket.toml").gateway
     for name in GATEWAYS:
         grace_s = int(SERVICES[name]["stop_grace_period"].removesuffix("s"))
-        assert grace_s > gateway.shutdown_delay_s + gateway.drain_timeout_s
+        assert grace_s > gateway.shutdown_delay_s + gateway.drain_timeout_s + END_MARGIN_S
 
 
 def test_nginx_tries_a_gateway_again_before_the_next_one_goes():
@@ -151,7 +152,9 @@ def test_commands_of_the_page_name_services_and_volumes_that_are_there():
     ours = [words[4:] for words in map(shlex.split, said) if words[:2] == ["docker", "compose"]]
     assert {words[0] for words in ours} >= {"up", "down", "build", "restart", "exec", "kill"}
     named = {word for words in ours for word in words if re.fullmatch(r"nginx|gateway-\d+|redis|keys", word)}
-    assert named == {*GATEWAYS, "gateway-3", "nginx"}
+    assert named == {*GATEWAYS, "gateway-3", "nginx", "keys"}
+    (run,) = [words for words in ours if words[0] == "run"]
+    assert parser().parse_args(run[run.index("keys") + 1 :]).file == Path("/var/lib/fastticket/keys.toml")
     assert set(re.findall(rf"`{COMPOSE['name']}_(\w+)`", page.read_text())) == set(COMPOSE["volumes"])
 
 

@@ -11,6 +11,7 @@ from lab.real_programs import run as run_program
 
 from fastticket.commands.cli import parser
 from fastticket.errors import ConfigError
+from fastticket.gateway.processes import END_MARGIN_S
 from fastticket.gateway.reader import load_config
 from fastticket.keyfile import read_keys
 
@@ -93,7 +94,8 @@ def test_probes_ask_the_admin_listener(gateway):
 def test_a_pod_has_the_time_that_its_gateway_may_take(gateway):
     pod = one("gateway.yaml", "Deployment")["spec"]["template"]["spec"]
     assert gateway.gateway.shutdown_delay_s > 0
-    assert pod["terminationGracePeriodSeconds"] > gateway.gateway.shutdown_delay_s + gateway.gateway.drain_timeout_s
+    needed_s = gateway.gateway.shutdown_delay_s + gateway.gateway.drain_timeout_s + END_MARGIN_S
+    assert pod["terminationGracePeriodSeconds"] > needed_s
 
 
 def test_a_pod_has_no_rights():

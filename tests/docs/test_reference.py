@@ -1,5 +1,6 @@
 """The reference says what the code says."""
 
+import base64
 import re
 import runpy
 import subprocess
@@ -7,7 +8,11 @@ import subprocess
 import pytest
 from lab.documents import DOCS
 
+from fastticket import Keyring
 from fastticket.dataplane.fieldnames import KNOWN
+from fastticket.gateway import upgrade
+from fastticket.stores import sqlite
+from fastticket.stores.redis import layout
 
 GENERATE = runpy.run_path(str(DOCS / "generate.py"))
 
@@ -17,6 +22,18 @@ def test_what_is_made_from_the_code_is_up_to_date(page):
     """Else: `make docs-reference`."""
     text = (DOCS / page).read_text()
     assert GENERATE["rewritten"](text, GENERATE["PAGES"][page]) == text
+
+
+def test_versions_names_the_formats_of_the_code():
+    page = (DOCS / "reference/versions.md").read_text()
+    rows = re.findall(r"^\| (.+?) \| (\d+) \|", page.partition("## What it runs on")[0], re.MULTILINE)
+    raw = base64.urlsafe_b64decode(Keyring([(1, bytes(32))], "shop").mint("alice", 1, 60, 60) + "==")
+    numbers = {"ticket": raw[0], "signing key": 1, "store in [Redis": layout.FORMAT, "store in SQLite": sqlite.FORMAT}
+    numbers |= {"upgrade in place": upgrade.FORMAT}
+    assert len(rows) == len(numbers)
+    for name, number in numbers.items():
+        (said,) = (said for row, said in rows if row.lstrip("[").startswith(name.lstrip("[")))
+        assert int(said) == number, name
 
 
 def test_the_man_page_is_that_of_the_parser_and_is_read_without_a_complaint():

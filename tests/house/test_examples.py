@@ -23,7 +23,9 @@ from lab.redis_servers import free_port, wait_until
 
 from fastticket.commands.cli import parser
 from fastticket.gateway.exitcodes import BAD_USAGE
+from fastticket.gateway.processes import END_MARGIN_S
 from fastticket.gateway.reader import read_config
+from fastticket.gateway.settings import GatewaySettings
 
 APPLICATION = ROOT / "examples/application.py"
 OTHERS = sorted({*ROOT.glob("examples/*.py")} - {APPLICATION})
@@ -110,6 +112,12 @@ def test_the_configuration_that_the_unit_wants_is_one(tmp_path):
     assert wanted.keys() == {"gateway", "ticket", "store"}
     behind = {"upstream": [{"name": "app", "servers": ["127.0.0.1:9001"]}], "route": [{"path": "/"}]}
     read_config(wanted | behind, "fastticket.service", tmp_path)
+
+
+def test_the_unit_has_the_time_that_its_gateway_may_take():
+    grace_s = int(re.search(r"^TimeoutStopSec=(\d+)$", UNIT, re.MULTILINE)[1])
+    defaults = GatewaySettings()
+    assert grace_s > defaults.shutdown_delay_s + defaults.drain_timeout_s + END_MARGIN_S
 
 
 def test_the_unit_is_not_started_again_for_a_wrong_configuration():

@@ -18,10 +18,10 @@ FAULTS = Path(__file__).with_name("faults.toml")
 
 PROMISES = {
     "P1": "Authenticity. No request is admitted on a ticket whose HMAC was not verified by this process under a key in the ring.",
-    "P2": "Revocation bound. While the store answers, no gateway admits a revoked ticket later than the lease after the revocation.",
+    "P2": "Revocation bound. While the store answers, none admits a revoked ticket after the lease (a busy thread: 250 ms more).",
     "P3": "Never too long. By the store's clock, no session is admitted past its deadlines (idle: by more than one flush interval).",
     "P4": "Never too short. A session in use through any gateway does not idle out because one gateway did not see the use.",
-    "P5": "Touch loss bound. SIGKILL loses at most a flush interval of touches, SIGTERM none; a touch whose write failed stays dirty.",
+    "P5": "Touch loss. While the store answers, SIGKILL loses a flush interval of touches, SIGTERM none; a failed write stays dirty.",
     "P6": "Monotone. Nothing late, doubled or made again moves a deadline back or brings an ended session to life.",
     "P7": "One write. A gateway sends at most one touch of a session per flush interval; concurrent misses make one load.",
     "P8": "Outage. What was leased goes on for the grace, or not at all; unknown tickets get 503; nothing buffered is dropped.",

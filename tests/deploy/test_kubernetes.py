@@ -3,6 +3,7 @@ that they start.
 """
 
 import re
+from ipaddress import ip_network
 
 import pytest
 import yaml
@@ -89,6 +90,10 @@ def test_probes_ask_the_admin_listener(gateway):
     assert ports["http"] == gateway.listen_addresses()[0].port
     target = one("gateway.yaml", "Service")["spec"]["ports"][0]["targetPort"]
     assert target == "http"
+
+
+def test_not_every_pod_is_believed_who_the_client_is(gateway):
+    assert all(ip_network(network).prefixlen >= 24 for network in gateway.gateway.trusted_proxies)
 
 
 def test_a_pod_has_the_time_that_its_gateway_may_take(gateway):

@@ -52,7 +52,7 @@ class Names:
     (`request_id`), the one that says that a request is no use of its session (`no_use`), and the
     one that asks for the session's remaining lifetime (`lifetime`). An empty name: there is no such
     field. `tokens`: Token-Code and Token-User have a meaning, and are "withheld" from applications,
-    or "shown" to them.
+    or "shown" to them. Those that are withheld can be `identity`, too.
 
     A name is found by its *normal spelling*: lower case, and `-` for every character but letters
     and digits. A name that is known, in any other spelling than its own (`X_Forwarded_User`), is

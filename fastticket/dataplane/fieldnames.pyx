@@ -62,6 +62,7 @@ _TOKEN_FIELDS = {
     "withheld": {"token-code": Kind.TOKEN_CODE, "token-user": Kind.TOKEN_USER},
     "shown": {"token-code": Kind.TOKEN_CODE_SHOWN, "token-user": Kind.TOKEN_USER_SHOWN},
 }
+_WITHHELD_TOKENS = tuple(_TOKEN_FIELDS["withheld"].values())
 
 
 @cython.final
@@ -71,6 +72,8 @@ cdef class Names:
     def __cinit__(self, identity=(), request_id="", *, no_use="", lifetime="", dropped=(), tokens=""):
         for name, kind in KNOWN.items():
             self._add(name, kind)
+        for name, kind in _TOKEN_FIELDS.get(tokens, {}).items():
+            self._add(name, kind)
         for name in identity:
             self._add(name, Kind.IDENTITY)
         for name, kind in ((request_id, Kind.REQUEST_ID), (no_use, Kind.NO_USE), (lifetime, Kind.LIFETIME)):
@@ -78,8 +81,6 @@ cdef class Names:
                 self._add(name, kind)
         for name in dropped:
             self._add(name, Kind.DROP)
-        for name, kind in _TOKEN_FIELDS.get(tokens, {}).items():
-            self._add(name, kind)
 
     def _add(self, name, kind):
         cdef bytes normal = bytes(NORMAL[c] for c in name.encode("ascii"))
@@ -89,6 +90,8 @@ cdef class Names:
         place = first_place(<uint8_t>normal[0], <uint8_t>normal[len(normal) - 1], <uint32_t>len(normal))
         while self.sizes[place]:
             if bytes(self.table[place].text[:self.sizes[place]]) == normal:
+                if kind == Kind.IDENTITY and self.table[place].kind in _WITHHELD_TOKENS:
+                    return                      # read as a token, and as little forwarded as an identity
                 raise ValueError(f"the field {name!r} has a meaning of its own")
             place = (place + 1) % NAME_TABLE
         self.sizes[place] = <uint8_t>len(normal)

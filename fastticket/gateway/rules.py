@@ -189,6 +189,12 @@ def _check_header_names(config: Config, problems: Problems) -> None:
         ("lifetime_header", [], gateway.request_id_header, named),
         ("removed_headers", removed, gateway.request_id_header, named),
     )
+    for key, names in (("identity_header", [gateway.identity_header]), ("removed_headers", removed)):
+        shown = [name for name in names if re.sub("[^a-z0-9]", "-", name.lower()) in ("token-code", "token-user")]
+        if shown and config.token_fields() == "shown":
+            text = f"shows applications the client's {shown[0]}, which by [gateway] {key} no client may send"
+            problems.add("[tokens] forward", f"{text}: leave forward out")
+            return
     problems.require(
         not config.ticket.forward_ticket or len(removed) == len(config.removed_fields()),
         "[gateway] removed_headers",

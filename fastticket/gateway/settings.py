@@ -250,10 +250,13 @@ class Config:
     def removed_fields(self) -> tuple[str, ...]:
         """The request fields that no client can send to applications, beside the identity header:
         `removed_headers`; and Linkis' for programs, where its services are reached without a
-        linkis-gateway and no token is checked here.
+        linkis-gateway and no token is checked here: they get tickets of Linkis', or Token-User.
         """
         gateway = self.gateway
-        has_services = any(upstream.linkis_ticket for upstream in self.upstream) and not self.tokens.file
+        has_services = not self.tokens.file and (
+            gateway.identity_header.lower() in map(str.lower, LINKIS_FIELDS)
+            or any(upstream.linkis_ticket for upstream in self.upstream)
+        )
         named = (gateway.identity_header, gateway.request_id_header, gateway.no_use_header, gateway.lifetime_header)
         known = {name.lower() for name in (*gateway.removed_headers, *named)}
         more = [name for name in LINKIS_FIELDS if has_services and name.lower() not in known]

@@ -3,6 +3,7 @@ becomes of wrong ones. test_tokens.py says whom a token admits.
 """
 
 import datetime
+import functools
 import threading
 import time
 
@@ -11,6 +12,7 @@ from conftest import BOUND_S, OK, fields_of, status_of
 from lab.redis_servers import wait_until
 from lab.traffic import metric
 
+from fastticket.errors import ConfigError
 from fastticket.keyfile import create_key_file
 
 CODE = "a-long-random-code"
@@ -39,8 +41,8 @@ def serve(gateway, behind, tmp_path):
     """`serve(**tables)`: a gateway that takes tokens."""
     (tmp_path / "tokens.toml").write_text(TOKENS % CODE)
 
-    def start(*, forward=False, **tables):
-        return gateway(behind, routes=ROUTES, tokens={"file": "tokens.toml", "forward": forward}, **tables)
+    def start(*, forward=False, routes=ROUTES, **tables):
+        return gateway(behind, routes=routes, tokens={"file": "tokens.toml", "forward": forward}, **tables)
 
     return start
 
@@ -132,6 +134,45 @@ def test_a_session_goes_first(serve, behind):
 def test_the_address_is_the_clients_behind_proxies_of_ours(serve, trusted, said, status):
     at = serve(gateway={"trusted_proxies": trusted})
     assert status_of(at.ask(request(*token(), f"X-Forwarded-For: {said}"))[0]) == status
+
+
+@pytest.mark.parametrize("takes_tokens", [True, False])
+def test_services_that_believe_the_two_fields_get_them_from_the_gateway_alone(serve, gateway, behind, takes_tokens):
+    """`identity_header = "Token-User"`: the user who was admitted, by token or by ticket, and on
+    the routes that say so the configuration's code. Nothing that a client calls so goes on.
+    """
+    with_code = [{**route, "request_headers": {"Token-Code": "of-the-gateway"}} for route in ROUTES]
+    routes = [*with_code, {"path": "/bare", "auth": "optional"}]
+    start = serve if takes_tokens else functools.partial(gateway, behind)
+    at = start(routes=routes, gateway={"identity_header": "Token-User"})
+    cookie = f"Cookie: ticket={at.login('carol')}"
+    forged = *token(code="forged-random-code", user="root"), "token_user: root", "TOKEN_CODE: forged-random-code"
+
+    def told(*fields, path="/a"):
+        """All that an application is told under these names, in any spelling."""
+        head, _ = at.ask(request(*fields, path=path))
+        if status_of(head) != 200:
+            return status_of(head)
+        lines = behind.requests[-1][0].split(b"\r\n")
+        assert b"root" not in behind.requests[-1][0]
+        return sorted(line for line in lines if line.lower().replace(b"_", b"-").startswith(b"token-"))
+
+    ours = b"Token-Code: of-the-gateway"
+    assert told(cookie) == told(cookie, *forged) == told(cookie, *forged, *forged) == [ours, b"Token-User: carol"]
+    assert told(cookie, *forged, path="/bare") == [b"Token-User: carol"]
+    assert told(*forged) == told(*forged, *forged) == told(*token(user="bob"), *token(user="root")) == 401
+    for path in ("/maybe", "/free"):
+        assert told(*forged, path=path) == told(*forged, *forged, path=path) == [ours]
+    assert told(*forged, path="/bare") == told("Token-Code: x", path="/bare") == []
+    if takes_tokens:
+        assert told(*token(user="bob")) == told(*token(user="bob"), "token_user: root") == [ours, b"Token-User: bob"]
+        assert told(*token(user="bob"), path="/bare") == [b"Token-User: bob"]
+
+
+def test_the_clients_fields_are_not_shown_beside_the_gateways(serve):
+    for more in ({"identity_header": "Token-User"}, {"removed_headers": ["token-code"]}):
+        with pytest.raises(ConfigError, match=r"\[tokens\] forward: .* leave forward out"):
+            serve(forward=True, gateway=more)
 
 
 def test_who_takes_no_tokens_passes_them_on(gateway, behind):

@@ -88,7 +88,7 @@ class GatewaySettings:
     admin: str = ""
     admin_networks: list[str] = field(default_factory=list)  #: that may read its pages, beside this machine
     admin_hosts: list[str] = field(default_factory=list)  #: names of this gateway that a browser may ask there by
-    admin_token_file: str = ""  #: who may use /v1/ there: a line each, NAME TOKEN
+    admin_token_file: str = ""  #: who may use /v1/ there, and by TCP /drain: a line each, NAME TOKEN
     admin_certificate: str = ""  #: PEM; with `admin_key`: TLS
     admin_key: str = ""
     admin_audit_log: str = ""  #: of changes made there; "": the standard error

@@ -1,6 +1,7 @@
 """Who may ask the admin listener, and for what.
 
-probes      /healthz, /readyz, /metrics: this machine, and `admin_networks`; /drain: this machine
+probes      /healthz, /readyz, /metrics: this machine, and `admin_networks`; /drain: this machine,
+            by TCP with a token if there is an `admin_token_file`
 /v1/        through a Unix socket: root, the user who runs the gateway, and `admin_owner`, by what
             the kernel says of the process at the other end; any other user that the socket's mode
             lets connect, and everybody who comes by TCP: a token of `admin_token_file`, and TLS
@@ -49,6 +50,9 @@ TOKENS_MAX = 100
 #: A change needs it, unless its body is JSON: no page of another site can send either.
 CHANGE_FIELD = "x-fastticket-admin"
 TOKEN_LINE = re.compile(r"(\S{1,64})[ \t]+([!-~]+)")
+#: A request with one of these fields comes from a page in a browser on this machine, not from an
+#: operator.
+BROWSER_FIELDS = ("origin", "sec-fetch-site")
 SAME_SITE = ("same-origin", "none")
 _CREDENTIALS = struct.Struct("=3i")  # struct ucred: pid, uid, gid
 
@@ -114,6 +118,18 @@ class Access:
             return Who(_user_name(client.uid), client.uid, client.pid)
         if not self.tokens:
             raise Refused("forbidden", "this needs a token, and [gateway] admin_token_file is not set")
+        return self._by_token(client, given)
+
+    def who_drains(self, client: Client, fields: Mapping[str, Sequence[str]]) -> Who:
+        """Who asks for /drain. Refused."""
+        if not client.is_local or any(name in fields for name in BROWSER_FIELDS):
+            raise Refused("forbidden", "/drain is for programs on this machine")
+        if client.address is None or not self.tokens:
+            return client.stranger
+        return self._by_token(client, fields.get("authorization", ()))
+
+    def _by_token(self, client: Client, given: Sequence[str]) -> Who:
+        """Who has the token of these Authorization fields. Refused."""
         name = self._token_of(given)
         if name is None:
             if given:  # the page asks before somebody has typed the token in

@@ -31,9 +31,6 @@ log = logging.getLogger("fastticket.admin")
 
 HEAD_BYTES_MAX = 8192
 TIMEOUT_S = 5.0  # of a connection, from start to end; of an operation, to send it, and to take its answer
-#: A request with one of these fields comes from a page in a browser on this machine, not from an
-#: operator.
-BROWSER_FIELDS = ("origin", "sec-fetch-site")
 #: What /drain is called in the audit log.
 DRAINS = {"POST": "drain.begin", "DELETE": "drain.end"}
 CONNECTIONS_MAX = 64  # beyond that the oldest is closed: a probe takes milliseconds, so that one is idle
@@ -145,7 +142,7 @@ class AdminListener:
 
     def _plain_answer(self, request: Request, client: Client, access: Access) -> Answer:
         if request.path == "/drain" and request.method in DRAINS:
-            return self._drain_answer(request, client)
+            return self._drain_answer(request, client, access)
         if not access.admits(client):
             self._dispatcher.note_refused(request, client.stranger, "forbidden")
             return _error(HTTPStatus.FORBIDDEN)
@@ -159,17 +156,20 @@ class AdminListener:
             return self._files[request.path]
         return _page(request.path, self._gateway.snapshot(), ",".join(request.fields.get("accept", ())))
 
-    def _drain_answer(self, request: Request, client: Client) -> Answer:
+    def _drain_answer(self, request: Request, client: Client, access: Access) -> Answer:
         """Of POST and DELETE /drain."""
-        is_begin, result = request.method == "POST", "done"
-        if not client.is_local or any(name in request.fields for name in BROWSER_FIELDS):
-            result = "forbidden"
-        elif is_begin:
+        operation, result = DRAINS[request.method], "done"
+        try:
+            who = access.who_drains(client, request.fields)
+        except Refused as error:
+            self.audit.note(client.stranger, operation, {}, error.reason, {})
+            return refusal_answer(error)
+        if request.method == "POST":
             self._gateway.drain()
         elif not self._gateway.undrain():
             result = "stopping"
-        self.audit.note(client.stranger, DRAINS[request.method], {}, result, {})
-        return _error(HTTPStatus.FORBIDDEN) if result == "forbidden" else _readiness(self._gateway.snapshot())
+        self.audit.note(who, operation, {}, result, {})
+        return _readiness(self._gateway.snapshot())
 
     # --- operations
 

@@ -71,6 +71,30 @@ def test_by_tcp_it_takes_a_token(with_token):
     assert Operator(address, "n" * 40).refused("GET", "/v1/status") == (403, "forbidden")
 
 
+def test_by_tcp_a_drain_takes_a_token_too(with_token):
+    """/drain, which hooks use: where there are tokens, it goes by them, as /v1/drain does."""
+    at, address = with_token(admin_audit_log="audit.log")
+    known = Operator(address, TOKEN)
+    for who in (Operator(address), Operator(address, "x" * 36), Operator(address, Authorization=f"Basic {TOKEN}")):
+        assert who.refused("POST", "/drain") == (401, "unauthorized")
+        assert known.ask("GET", "/readyz")[0] == 200
+    assert known.ask("POST", "/drain")[0] == 503 == Operator(address).ask("GET", "/readyz")[0]
+    assert Operator(address).refused("DELETE", "/drain") == (401, "unauthorized")
+    assert known.ask("DELETE", "/drain")[0] == 200
+
+    def lines():
+        return [json.loads(line) for line in (at.folder / "audit.log").read_text().splitlines()]
+
+    wait_until(lambda: len(lines()) == 6, "a line of each", BOUND_S)
+    assert [(line["audit"], line["result"], line["who"].get("name")) for line in lines()] == [
+        *[("drain.begin", "unauthorized", None)] * 3,
+        ("drain.begin", "done", "ops"),
+        ("drain.end", "unauthorized", None),
+        ("drain.end", "done", "ops"),
+    ]
+    assert TOKEN not in at.log
+
+
 def test_what_is_refused_at_the_door_is_in_the_audit_log(with_token):
     """By whatever it is refused. A token that is not known has a line for whatever it asks."""
     at, address = with_token(admin_audit_log="audit.log")

@@ -44,8 +44,9 @@ from fastticket.commands.options import (
 from fastticket.commands.schemas import print_schemas
 from fastticket.commands.serve import check_config, serve
 from fastticket.commands.status import status, top
-from fastticket.commands.store import list_sessions, print_events, revoke
+from fastticket.commands.store import list_sessions, print_events, revoke, revoke_all_but, revoke_everybody
 from fastticket.commands.tickets import inspect, issue
+from fastticket.core.ticket import SESSION_ID_TEXT_CHARS
 from fastticket.errors import ConfigError, FastticketError, InvalidPrincipal
 from fastticket.gateway import errorlog
 from fastticket.gateway.exitcodes import BAD_USAGE, FAILED
@@ -144,6 +145,9 @@ def _sessions(command: argparse.ArgumentParser) -> None:
 def _revoke(command: argparse.ArgumentParser) -> None:
     command.add_argument("ticket_or_id", nargs="?", metavar="TICKET-OR-ID", help="- reads it from standard input")
     command.add_argument("--user", metavar="NAME", help="whose session an id is; without an id, all of the user's")
+    command.add_argument("--but", metavar="ID", help="with --user: all but this one; --but=ID if it begins with -")
+    command.add_argument("--all", action="store_true", help="everybody's: all have to log in again; needs --yes")
+    command.add_argument("--yes", action="store_true", help="with --all: that it is meant")
     add_store(command)
     add_keys(command, KEYS_FOR_TICKET_HELP)
     command.set_defaults(run=_run_revoke)
@@ -208,7 +212,7 @@ COMMANDS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None]], ...]
     ("issue", "create a session and print its ticket", _issue),
     ("inspect", "show what a ticket says, whether its signature is good and whether its session lives", _inspect),
     ("sessions", "list or count the live sessions of a user, or of all", _sessions),
-    ("revoke", "end a session, or all sessions of a user", _revoke),
+    ("revoke", "end a session, or all sessions of a user, or of everybody", _revoke),
     ("events", "print what was created, revoked and expired", _events),
     ("export", "write all sessions with their attributes to a file", add_export),
     ("import", "bring the sessions of an exported file into a store", add_import),
@@ -260,11 +264,31 @@ def _run_sessions(options: argparse.Namespace) -> int:
 def _run_revoke(options: argparse.Namespace) -> int:
     if options.ticket_or_id == "-":
         options.ticket_or_id = sys.stdin.readline().strip()
-    if options.ticket_or_id is None and not options.user:
-        raise ConfigError(
-            "revoke needs a ticket, or a session id and --user, or --user alone for all of the user's sessions"
-        )
-    return asyncio.run(revoke(sessions_config_of(options, "revoke"), options))
+    if fault := _fault_of_revoke(options):
+        raise ConfigError(f"revoke {fault}")
+    config = sessions_config_of(options, "revoke")
+    if options.all:
+        return asyncio.run(revoke_everybody(config, options.json))
+    if options.but:
+        return asyncio.run(revoke_all_but(config, options))
+    return asyncio.run(revoke(config, options))
+
+
+def _fault_of_revoke(options: argparse.Namespace) -> str:
+    """What is wrong with what is to end; "": nothing."""
+    if options.all and (options.ticket_or_id or options.user or options.but):
+        return "--all ends everybody's sessions; leave out the ticket, the id, --user and --but"
+    if options.all and not options.yes:
+        return "--all logs everybody out; say --yes, too, if it is meant"
+    if options.yes and not options.all:
+        return "--yes is for --all; leave it out"
+    if options.but is not None and (options.ticket_or_id or not options.user):
+        return "--but is for all sessions of a user but one; name --user, and no ticket or other id"
+    if options.but is not None and len(options.but) != SESSION_ID_TEXT_CHARS:
+        return f"--but needs the id of a session, of {SESSION_ID_TEXT_CHARS} characters"
+    if options.ticket_or_id is None and not options.user and not options.all:
+        return "needs a ticket, or a session id and --user, or --user alone for all of the user's sessions"
+    return ""
 
 
 def _run_events(options: argparse.Namespace) -> int:

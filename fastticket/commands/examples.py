@@ -43,6 +43,8 @@ EXAMPLES: Mapping[str, Sequence[tuple[str, str]]] = {
     "revoke": [
         (f'fastticket revoke "$TICKET" {CONFIG}', "the session of a ticket"),
         (f"fastticket revoke --user alice {CONFIG}", "all sessions of a user"),
+        (f'fastticket revoke --user alice --but="$SESSION_ID" {CONFIG}', "all but one"),
+        (f"fastticket revoke --all --yes {CONFIG}", "everybody's: all have to log in again"),
     ],
     "events": [
         (f"fastticket events {CONFIG}", "as far back as the store's log goes"),

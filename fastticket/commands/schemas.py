@@ -150,7 +150,15 @@ SCHEMAS: Mapping[str, tuple[str, Schema]] = {
         "A list; with --count, an object.",
         {"anyOf": [list_of(SESSION), members({"count": COUNT})]},
     ),
-    "revoke": ("", members({"principal": TEXT, "ended": list_of(SESSION_ID)})),
+    "revoke": (
+        "With --all, how many.",
+        {
+            "anyOf": [
+                members({"principal": TEXT, "ended": list_of(SESSION_ID)}),
+                members({"ended": COUNT, "is_complete": {**YES_NO, "description": "false: some may come back"}}),
+            ]
+        },
+    ),
     "events": (
         "One object a line.",
         members(

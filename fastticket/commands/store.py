@@ -6,6 +6,8 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
+import math
+import os
 import signal
 import sys
 import time
@@ -17,8 +19,11 @@ from fastticket.commands import terminal
 from fastticket.commands.progress import progress
 from fastticket.core.ticket import SESSION_ID_TEXT_CHARS, Keyring, Ticket
 from fastticket.errors import ConfigError, StoreUnavailable, TicketRefused
+from fastticket.gateway.exitcodes import FAILED
 from fastticket.gateway.settings import Config
+from fastticket.sessions.administration import Administration
 from fastticket.sessions.events import LOST, LogFollower, Place, Read
+from fastticket.sessions.ticketcache import TicketCache
 from fastticket.stores import without_password
 from fastticket.stores.contract import NEVER_MS, Event, Store, StoredSession, is_canary
 from fastticket.stores.looking import open_to_look
@@ -133,16 +138,64 @@ async def revoke(config: Config, options: argparse.Namespace) -> int:
             ended = list(await store.revoke_all(principal, reason="revoked"))
         else:
             ended = [session_id] if await store.revoke(session_id, principal, "revoked") else []
-    if options.json:
-        terminal.print_json({"principal": principal, "ended": ended})
-    else:
-        print(f"{len(ended)} session{'' if len(ended) == 1 else 's'} of {principal} ended")
+    _print_ended(principal, ended, options.json)
+    if not options.json:
         for source in sources:
             what = (
                 "the gateways end those there, too" if source in ENDED_THERE else "none of before comes here any more"
             )
             print(f"of {principal}'s sessions at {source} that nobody has brought yet: {what}")
     return 0 if ended or sources else 1
+
+
+async def revoke_all_but(config: Config, options: argparse.Namespace) -> int:
+    """End all sessions of a user but the one with an id. Returns the exit code; 1: that one is none
+    of the user's, and nothing has ended, or there was no other.
+    """
+    async with _administering(config) as administration:
+        if not await administration.find(options.but, options.user):
+            print(f"fastticket: nothing has ended: {options.but} is no session of {options.user}", file=sys.stderr)
+            return FAILED
+        ended = list(await administration.end_of(options.user, options.but))
+    _print_ended(options.user, ended, options.json)
+    return 0 if ended else FAILED
+
+
+async def revoke_everybody(config: Config, as_json: bool) -> int:
+    """End all sessions there are. Returns the exit code; 1: some of them may come back."""
+    async with _administering(config) as administration:
+        ended, is_complete = await administration.end_all(math.inf)
+    if as_json:
+        terminal.print_json({"ended": ended, "is_complete": is_complete})
+    else:
+        print(f"{ended} session{'' if ended == 1 else 's'} ended")
+    if not is_complete:
+        print("fastticket: the store has just lost data, which may come back: do it again in a moment", file=sys.stderr)
+    return 0 if is_complete else FAILED
+
+
+@contextlib.asynccontextmanager
+async def _administering(config: Config) -> AsyncIterator[Administration]:
+    """What the admin API does with a configuration's store, as `opened` has it. The cache that it
+    works on reads and makes no ticket, so that its key is nobody's.
+    """
+    settings = config.store
+    cache = TicketCache(
+        config.open_store(creates=False),
+        Keyring([(1, os.urandom(32))]),
+        lease_ms=settings.lease_ms,
+        restore_from_cache=settings.restore_from_cache,
+    )
+    async with cache:
+        _say_which(config)
+        yield Administration(cache)
+
+
+def _print_ended(principal: str, ended: Sequence[str], as_json: bool) -> None:
+    if as_json:
+        terminal.print_json({"principal": principal, "ended": ended})
+    else:
+        print(f"{len(ended)} session{'' if len(ended) == 1 else 's'} of {principal} ended")
 
 
 def _target(options: argparse.Namespace, keys: Callable[[], Keyring]) -> tuple[str | None, str]:

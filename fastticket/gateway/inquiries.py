@@ -133,7 +133,7 @@ class Inquiries:
         """End all of a principal's, or all but one; how many. Refused: it has not that one."""
         if but and not await self._administration.find(but, principal):
             raise Refused("no_such_session", "the session that is to stay is none of this principal's")
-        return await self._administration.end_of(principal, but)
+        return len(await self._administration.end_of(principal, but))
 
     async def end_all(self, patience_s: float) -> dict[str, Any]:
         """End every session, for so long; how many, and whether that were all."""

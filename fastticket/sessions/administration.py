@@ -90,17 +90,17 @@ class Administration:
 
     # --- end
 
-    async def end_of(self, principal: str, but: str = "") -> int:
-        """End every session of a principal, or all but one. Returns how many there were. What the
-        store has lost a moment ago, and would be given back, is over, too: all that the principal
-        had has a mark.
+    async def end_of(self, principal: str, but: str = "") -> Sequence[str]:
+        """End every session of a principal, or all but one. Returns the ids of those that were
+        there. What the store has lost a moment ago, and would be given back, is over, too: all that
+        the principal had has a mark.
         """
         ended = await self._shards.usable.revoke_all(principal, keep=but, reason="revoked")
         for session_id in ended:
             self._shards.end(session_id, principal, Verdict.REVOKED)
         if but:  # one that comes back later would not be told from the one to keep
             await self._confirm_complete(principal)
-        return len(ended)
+        return ended
 
     async def end(self, session_id: str, principal: str) -> bool:
         """End one. False: that principal has none of it."""
@@ -120,7 +120,7 @@ class Administration:
             cursor, some = await self._shards.usable.scan(cursor, PAGE)
             principals = sorted({each.principal for each in some})
             for first in range(0, len(principals), AT_ONCE):
-                ended += sum(await asyncio.gather(*map(self.end_of, principals[first : first + AT_ONCE])))
+                ended += sum(map(len, await asyncio.gather(*map(self.end_of, principals[first : first + AT_ONCE]))))
             if not cursor:
                 await self._bar_everybody()
                 return ended, await self._are_all_there()

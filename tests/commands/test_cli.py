@@ -326,6 +326,26 @@ def test_revoke_a_ticket_an_id_and_a_user(cli, log_in, store):
     assert len(session_ids(cli, store, "bob")) == 1
 
 
+def test_revoke_all_but_one_and_everybodys(cli, log_in, store):
+    for _ in range(3):
+        log_in()
+    log_in("bob")
+    kept, *others = session_ids(cli, store)
+    but = ("revoke", "--user", "alice", "--store", store, f"--but={kept}", "--json")
+    code, output, error = cli("revoke", "--user", "bob", "--store", store, f"--but={kept}")
+    assert (code, output) == (1, "")
+    assert f"nothing has ended: {kept} is no session of bob" in error
+    code, output, _ = cli(*but)
+    assert (code, sorted(json.loads(output)["ended"])) == (0, sorted(others))
+    assert cli(*but)[0] == 1
+    assert session_ids(cli, store) == [kept]
+    assert "say --yes" in refused(cli("revoke", "--all", "--store", store))
+    assert cli("revoke", "--all", "--yes", "--store", store)[:2] == (0, "2 sessions ended\n")
+    code, output, _ = cli("revoke", "--all", "--yes", "--store", store, "--json")
+    assert (code, json.loads(output)) == (0, {"ended": 0, "is_complete": True})
+    assert reasons(cli, store) == ["revoked"] * 4
+
+
 def test_revoke_of_a_user_says_what_becomes_of_sessions_that_are_still_at_another_system(cli, log_in, store, tmp_path):
     log_in()
     (tmp_path / "fastticket.toml").write_text(
@@ -356,6 +376,12 @@ def test_revoke_of_what_is_no_ticket(cli, log_in, store):
     [
         ((), "needs a ticket"),
         (("A" * 22,), "needs --user"),
+        (("--all",), "--all logs everybody out; say --yes"),
+        (("--all", "--yes", "--user", "alice"), "leave out the ticket"),
+        (("--user", "alice", "--yes"), "--yes is for --all"),
+        (("--but", "A" * 22), "name --user"),
+        (("--user", "alice", "--but", "A"), "needs the id of a session"),
+        (("--user", "alice", "--but="), "needs the id of a session"),
         (("A" * 100, "--user", "alice", "--keys", "keys.toml"), "leave out --user"),
     ],
 )

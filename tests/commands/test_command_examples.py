@@ -11,6 +11,7 @@ from lab.operators_site import operators_site, use
 from fastticket.commands.cli import main, parser
 from fastticket.commands.examples import EXAMPLES, every_command
 from fastticket.commands.options import config_of
+from fastticket.core.ticket import Keyring
 from fastticket.moving.sources.spring_jdbc import COLUMNS
 
 #: What does not end by itself. Other tests run them; here the command line reads them.
@@ -66,7 +67,11 @@ def issue(commands, folder):
 def run(commands, typed, ticket, folder):
     """As a shell does it: (exit code, what it says of an error)."""
     first, is_piped, second = typed.partition(" | ")
-    words = shlex.split((second if is_piped else first).replace('"$TICKET"', ticket))
+    session_id = Keyring.from_file(folder / "keys.toml").verify(ticket, 0).session_id
+    if "$SESSION_ID" in typed:  # it stays, and another one ends
+        issue(commands, folder)
+    typed = (second if is_piped else first).replace('"$TICKET"', ticket).replace('"$SESSION_ID"', session_id)
+    words = shlex.split(typed)
     assert words[0] == "fastticket"
     assert not is_piped or first == 'echo "$TICKET"'
     code, _, error = commands.run(

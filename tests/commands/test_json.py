@@ -101,6 +101,7 @@ def test_sessions_and_tickets(printed):
         ("revoked", "revoked"),
     ]
     assert printed("inspect", made["ticket"], "--keys", "keys.toml")[1].keys().isdisjoint({"session", "end"})
+    assert printed("revoke", "--all", "--yes", *CONFIG) == (0, {"ended": 0, "is_complete": True})
     assert printed("inspect", "no ticket", *CONFIG) == (1, {"verdict": "malformed"})
 
 

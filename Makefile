@@ -33,6 +33,8 @@
 #                   log, /healthz, /readyz and /metrics say                                 a minute
 #   make emergencies  make each alert fire once, beside a Prometheus, and print after how long
 #                   it did, which figure shows it, and what repairs it                      10 minutes
+#   make losing     FLUSHALL under two gateways in use, and print who had to log in again
+#                   and who came back that had been logged out; LOSING=SESSIONS             20 seconds
 #   make corpus     every raw request and response that must be withstood, with what is
 #                   wanted and what is seen, as a table                                     a minute
 #   make suites     Django's, Flask's, flask-login's and Starlette's own tests with our
@@ -93,7 +95,7 @@ QUICK_TESTS := tests/core $(addprefix tests/dataplane/test_,$(addsuffix .py,acce
 	tests/gateway/test_linkis.py $(addprefix tests/house/test_,$(addsuffix .py,architecture documents mutations references)) \
 	$(addprefix tests/docs/test_,$(addsuffix .py,navigation reference))
 
-.PHONY: run test passes quick gate check rooms docs docs-reference docs-pictures man model fuzz real faults drill emergencies corpus suites mutations bench bench-compare bench-report bench-quote bench-calls bench-gateway bench-scale bench-instructions \
+.PHONY: run test passes quick gate check rooms docs docs-reference docs-pictures man model fuzz real faults drill emergencies losing corpus suites mutations bench bench-compare bench-report bench-quote bench-calls bench-gateway bench-scale bench-instructions \
 	bench-revocation bench-store-load bench-store-memory bench-attributes bench-storm bench-reload bench-crowd bench-flush bench-hmac \
 	coverage coverage-core counted-build counted-tests compiled-tests tsan asan versions wheel wheel-check sdist-check clean
 
@@ -176,6 +178,10 @@ drill: $(VENV)/built-dev
 
 emergencies: $(VENV)/built-dev
 	cd tests && ../$(BIN)/python -m whole.emergencies
+
+LOSING ?= 10000
+losing: $(VENV)/built-dev
+	cd tests && ../$(BIN)/python -m whole.losing $(LOSING)
 
 # What is explored, tests/model/scopes.py says; what must be found, tests/model/faults.py. `make test` does it with a small bound.
 model: $(VENV)/built-dev

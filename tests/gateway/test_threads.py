@@ -131,10 +131,14 @@ def test_p9_connections_max_is_of_all_threads(site, table):
 
 
 @pytest.mark.timed
-def test_p5_a_worker_killed_under_traffic_loses_no_more_than_a_flush_interval(site, table, tmp_path):
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+def test_p5_a_worker_killed_under_traffic_loses_no_more_than_a_flush_interval(site, table, tmp_path, request, kind):
     """It is replaced, and what was used before the last flush is in the store."""
-    tickets = log_in(tmp_path, *(f"user{n}" for n in range(20)))
-    at = site(table())
+    store = "sqlite:///s.db" if kind == "sqlite" else f"redis://{request.getfixturevalue('redis_server').address}/0"
+    tickets = log_in(tmp_path, *(f"user{n}" for n in range(20)), store=store)
+    config = table()
+    config["store"]["url"] = store
+    at = site(config)
     used_ms = [0.0] * len(tickets)
     is_over = threading.Event()
 
@@ -162,7 +166,7 @@ def test_p5_a_worker_killed_under_traffic_loses_no_more_than_a_flush_interval(si
 
     async def last_accesses():
         keys = fastticket.Keyring.from_file(tmp_path / "keys.toml")
-        async with fastticket.TicketCache(fastticket.open_store("sqlite:///s.db", base=tmp_path), keys) as cache:
+        async with fastticket.TicketCache(fastticket.open_store(store, base=tmp_path), keys) as cache:
             return [(await cache.sessions(f"user{n}"))[0].last_access_ms for n in range(len(tickets))]
 
     lost_ms = [used - kept for used, kept in zip(used_ms, asyncio.run(last_accesses()), strict=True)]

@@ -15,12 +15,12 @@ def get(ticket="", path="/x", cookie="ticket"):
     return f"GET {path} HTTP/1.1\r\nHost: a\r\n{field}\r\n".encode()
 
 
-def log_in(folder, *principals, ring="keys.toml"):
+def log_in(folder, *principals, ring="keys.toml", store="sqlite:///s.db"):
     """Tickets, of sessions made by another program on the same store."""
 
     async def act():
         keys = fastticket.Keyring.from_file(folder / ring)
-        async with fastticket.TicketCache(fastticket.open_store("sqlite:///s.db", base=folder), keys) as cache:
+        async with fastticket.TicketCache(fastticket.open_store(store, base=folder), keys) as cache:
             return [await cache.login(principal) for principal in principals]
 
     return asyncio.run(act())

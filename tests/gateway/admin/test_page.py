@@ -9,9 +9,11 @@ import socket
 import socketserver
 import threading
 import time
+from urllib.parse import urlsplit
 
 import pytest
 from conftest import BOUND_S, status_of
+from lab.operators import Operator
 from lab.redis_servers import free_port, wait_until
 from lab.tabs import Tab, browser
 from lab.traffic import get
@@ -63,6 +65,47 @@ def rows(tab, table):
     """The text of each row's cells."""
     read = "rows => rows.map(row => [...row.cells].map(cell => cell.innerText.trim()))"
     return tab.page.eval_on_selector_all(f"#{table} tbody tr", read)
+
+
+class Held:
+    """The first request for an address that the page makes: its answer is held back. `early`: the
+    gateway answers at once; otherwise it is not asked before `release`.
+    """
+
+    def __init__(self, tab, address, *, early=False):
+        self._page = tab.page
+        self._route = self._answer = None
+        self._early = early
+        tab.page.route(address, self._take)
+
+    def _take(self, route):
+        if self._route:
+            route.continue_()
+            return
+        self._route = route
+        if self._early:
+            self._answer = route.fetch()
+
+    def wait(self):
+        """Until the request has been made."""
+        wait_until(lambda: self._page.wait_for_timeout(20) or self._route, "the request", BOUND_S)
+
+    def release(self, **changed):
+        """With the answer of the gateway, or with `changed`; until the page has seen it."""
+        self.wait()
+        if self._early or changed:
+            self._route.fulfill(response=self._answer, **changed)
+        else:
+            self._route.continue_()
+        request = self._route.request
+        wait_until(lambda: self._page.wait_for_timeout(20) or request.response(), "the answer", BOUND_S)
+        request.response().finished()
+        self._page.evaluate("fetch('/page/icon.svg').then(answer => answer.text())")
+
+
+def search(tab, user):
+    tab.page.fill("#user", user)
+    tab.page.press("#user", "Enter")
 
 
 def end_by_keyboard(tab, button):
@@ -196,7 +239,6 @@ def test_what_is_ended_at_one_gateway_is_seen_on_the_page_of_another(fleet, look
     button = "#found-sessions tbody tr:first-child button"
     for keys in end_by_keyboard(here, button):
         if "Enter" in keys:
-            # What is said beside the list is gone when the event of it comes, in a moment.
             here.wait_text("#changed", "By you: Ended the session ")
             here.wait("document.querySelectorAll('#found-sessions tbody tr').length === 2")
         assert len(rows(here, "found-sessions")) == (2 if "Enter" in keys else 3)
@@ -227,6 +269,110 @@ def test_a_server_is_drained_and_put_back(fleet, look):
     tab.page.click("#servers tbody tr:first-child button")
     tab.wait_text("#servers tbody tr:first-child", "up")
     assert [row[2] for row in rows(tab, "servers")] == ["up", "up"]
+
+
+def test_the_button_that_ends_all_is_of_the_user_who_is_looked_for(fleet, look):
+    """Nothing of somebody else is there while the answer is on its way, or does not come."""
+    fleet.log_in("ada", "ada", "ben")
+    tab = look()
+    search(tab, "ada")
+    tab.wait_text("#end-all", "End all 2 sessions of ada")
+    late = Held(tab, "**/principals/ben/sessions")
+    search(tab, "ben")
+    late.wait()
+    assert not tab.page.is_visible("#found")
+    late.release(status=503, json={"error": "store_unavailable", "message": "The store is away."})
+    tab.wait_text("#sessions-said", "The sessions of ben are not known: The store is away.")
+    assert not tab.page.is_visible("#found")
+    tab.wait_text("#end-all", "End the session of ben")  # asked for again
+    assert tab.page.is_visible("#found")
+
+
+def test_an_older_answer_does_not_take_the_place_of_a_newer(fleet, look):
+    """And what was ended stands there until somebody else is looked for."""
+    tab = look()
+    tab.wait("document.getElementById('events-note').hidden")
+    fleet.log_in("carol")
+    late = Held(tab, "**/principals/carol/sessions", early=True)
+    search(tab, "carol")
+    late.wait()
+    fleet.log_in("carol")
+    tab.wait_text("#sessions-said", "carol has 2 sessions.")
+    late.release()
+    assert tab.text("#sessions-said") == "carol has 2 sessions."
+    for keys in end_by_keyboard(tab, "#end-all"):
+        if "Enter" in keys:
+            tab.wait_text("#sessions-said", "Ended 2 sessions of carol. carol has no sessions.")
+    fleet.log_in("carol")
+    tab.wait_text("#sessions-said", "carol has one session.")
+    assert tab.text("#sessions-said").startswith("Ended 2 sessions of carol.")
+    search(tab, "dave")
+    tab.wait("document.querySelector('#sessions-said').textContent === 'dave has no sessions.'")
+
+
+def test_a_late_answer_changes_nothing_while_the_page_is_paused_or_locked(fleet, look):
+    tab = look()
+    for stop in ("paused", "locked"):
+        late = Held(tab, "**/v1/status", early=True)
+        late.wait()
+        if stop == "paused":
+            tab.page.click("#pause")
+        else:
+            tab.page.route("**/v1/upstreams", lambda route: route.continue_(headers={}))
+            tab.page.wait_for_selector("#token:not([hidden])")
+        late.release()
+        assert tab.text("#fresh").startswith("Paused at ") == (stop == "paused")
+        assert tab.page.is_visible("#known") == (stop == "paused")
+        tab.page.unroute_all()
+        tab.page.click("#pause")
+
+
+def test_who_typed_a_token_in_is_not_refused_for_what_was_asked_before(fleet, look):
+    tab = look(token="")
+    late = Held(tab, "**/v1/keys", early=True)
+    tab.page.reload()
+    tab.page.wait_for_selector("#token:not([hidden])")
+    tab.page.fill("#token-text", TOKEN)
+    tab.page.keyboard.press("Enter")
+    tab.wait("document.querySelectorAll('#gateways tbody tr').length === 2")
+    late.release()
+    tab.wait("document.querySelectorAll('#ring tbody tr').length === 1")
+    assert not tab.page.is_visible("#token")
+
+
+def test_a_stream_that_does_not_begin_is_asked_for_again(fleet, look):
+    tab = look(token="")
+    tab.page.clock.install()
+    tab.page.reload()
+    tab.page.wait_for_selector("#token:not([hidden])")
+    silent = Held(tab, "**/v1/events?*")
+    tab.page.fill("#token-text", TOKEN)
+    tab.page.keyboard.press("Enter")
+    silent.wait()
+    tab.page.clock.fast_forward("20")
+    tab.wait_text("#events-note", "Events are not known: the gateway does not answer.")
+    tab.page.clock.fast_forward("02")
+    tab.wait("document.getElementById('events-note').hidden")
+
+
+def test_a_reload_that_ends_takes_the_focus_from_nobody(fleet, look):
+    """Enter would begin it anew. (The file on disk is the second gateway's.)"""
+    tab = look(1)
+    for then in ("user", "reload"):
+        late = Held(tab, "**/v1/reload")
+        tab.page.focus("#reload")
+        tab.page.keyboard.press("Enter")
+        late.wait()
+        tab.page.keyboard.press("Enter")  # does nothing meanwhile
+        if then == "user":
+            assert tab.flaws() == []
+            tab.page.focus("#user")
+        late.release()
+        tab.wait_text("#gateway-said", "Reloaded: ")
+        tab.wait("!document.getElementById('reload').ariaDisabled")
+        assert tab.page.evaluate("document.activeElement.id") == then
+        tab.page.unroute_all()
+    assert sum(url.endswith("/v1/reload") for url in tab.asked) == 2
 
 
 @pytest.fixture
@@ -326,6 +472,39 @@ def test_who_asks_again_before_the_page_has_heard_of_the_no_is_asked_again(alone
     tab.page.keyboard.press("Enter")
     tab.wait_text("#ready", "Not ready: drained")
     assert audited(at) == [("olga", "drain", "done")]
+
+
+def test_a_question_about_a_drain_is_of_the_drain_that_was_asked_for(alone):
+    """Somebody else drains while the question is there: the yes to it does not take that back."""
+    at, tab = alone
+    tab.page.click("#drain")
+    Operator(("127.0.0.1", urlsplit(tab.page.url).port), TOKEN).do("POST", "/v1/drain")
+    tab.wait_text("#ready", "Not ready: drained")
+    tab.page.click("#confirm-yes")
+    tab.wait_text("#gateway-said", "This gateway is drained.")
+    assert audited(at) == [("olga", "drain", "done")] * 2
+
+
+def test_questions_wait_for_each_other_and_a_double_click_is_one_answer(alone):
+    at, tab = alone
+    tab.page.dblclick("#add-key")
+    tab.wait_text("#keys-said", "Key 2 is added.")
+    late = Held(tab, "**/v1/keys/2")
+    tab.page.click("#ring [aria-label='Retire key 2']")
+    tab.page.click("#confirm-yes")
+    late.wait()
+    tab.page.click("#drain")
+    late.release(status=409, json={"error": "key_in_use", "message": "Key 2 is in use."})
+    tab.wait_text("#keys-said", "Refused: Key 2 is in use.")
+    assert tab.text("#confirm-what") == "Drain this gateway?"
+    tab.page.click("#confirm-yes")
+    tab.wait_text("#confirm-what", "Retire key 2 although it is in use?")
+    tab.page.hover("#confirm-yes")
+    tab.page.mouse.down(click_count=2)
+    tab.page.mouse.up(click_count=2)
+    tab.wait_text("#ready", "Not ready: drained")
+    tab.page.click("#confirm-no")
+    assert audited(at) == [("olga", "add_key", "done"), ("olga", "drain", "done")]
 
 
 def test_the_figure_of_every_emergency_is_there(alone):

@@ -17,7 +17,8 @@ export function use_token(text) {
   token = text;
 }
 
-// `wanted(is_refused)` is called when the gateway wants a token, or does not know the one it got.
+// `wanted(is_refused)` is called when the gateway wants a token, or does not know the one it got. Not
+// for a request that was sent before the token was typed in that is used now.
 export function on_token_wanted(wanted) {
   on_wanted = wanted;
 }
@@ -29,10 +30,13 @@ function fields_of(method, more = {}) {
   return fields;
 }
 
-async function checked(response) {
+// `asked`: what `fetch` has just returned
+async function checked(asked) {
+  const sent = token; // another may have been typed in before the answer comes
+  const response = await asked;
   if (response.ok) return response;
   const said = await response.json().catch(() => ({}));
-  if (response.status === 401) on_wanted(token !== "");
+  if (response.status === 401 && sent === token) on_wanted(sent !== "");
   throw new Refused(response.status, said.error ?? "", said.message ?? `status ${response.status}`);
 }
 
@@ -42,14 +46,14 @@ export async function ask(method, path, { body, patience_ms = PATIENCE_MS } = {}
   const headers = fields_of(method, body ? { "Content-Type": "application/json" } : {});
   const options = { method, headers, signal: AbortSignal.timeout(patience_ms), cache: "no-store", credentials: "omit" };
   if (body) options.body = JSON.stringify(body);
-  return (await checked(await fetch(`/v1/${path}`, options))).json();
+  return (await checked(fetch(`/v1/${path}`, options))).json();
 }
 
 // Server-sent events, as they come; ends with the stream. `last_id`: after which event; "": from now on.
 export async function* stream(path, last_id, signal) {
   const headers = fields_of("GET", last_id ? { "Last-Event-ID": last_id } : {});
   const options = { headers, signal, cache: "no-store", credentials: "omit" };
-  const response = await checked(await fetch(`/v1/${path}`, options));
+  const response = await checked(fetch(`/v1/${path}`, options));
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {

@@ -123,23 +123,48 @@ export function keep_focus(heading) {
   if (!focused || focused === document.body || !focused.getClientRects().length) byId(heading).focus();
 }
 
-let decline = () => {}; // the question that was asked last
+// Does what a button is for, which it does not begin again meanwhile. The focus stays where it is: a
+// button with `disabled` would lose it, and to give it back later is to take it from somebody else.
+export async function once(button, act) {
+  if (button.ariaDisabled === "true") return;
+  button.ariaDisabled = "true";
+  await act();
+  button.ariaDisabled = null;
+}
+
+const questions = []; // the first is asked now, the others wait
 
 // Asks before something that cannot be taken back. -> whether to do it
-// A dialog's `close` event comes later than its end: somebody may have asked again by then. So the
-// event answers only where nothing is open, and whoever asks declines the question before.
+// Questions wait for each other: none takes the place of another that is being read.
 export function confirm(what, then, yes) {
-  const dialog = byId("confirm");
-  decline();
+  hear_close();
+  return new Promise((done) => {
+    questions.push({ what, then, yes, done });
+    if (questions.length === 1) put_question();
+  });
+}
+
+function put_question() {
+  const [{ what, then, yes }] = questions;
   say(byId("confirm-what"), what);
   say(byId("confirm-then"), then);
   say(byId("confirm-yes"), yes);
-  return new Promise((done) => {
-    decline = () => done(false);
-    byId("confirm-yes").onclick = () => { done(true); dialog.close(); };
-    byId("confirm-no").onclick = () => dialog.close();
-    dialog.onclose = () => { if (!dialog.open) decline(); };
-    dialog.showModal();
-    byId("confirm-no").focus();
-  });
+  // The second half of a double click was meant for what was there before.
+  byId("confirm-yes").onclick = (click) => { if (click.detail < 2) answer(true); };
+  byId("confirm-no").onclick = () => answer(false);
+  byId("confirm").onclose = hear_close;
+  byId("confirm").showModal();
+  byId("confirm-no").focus();
+}
+
+function answer(is_yes) {
+  byId("confirm").close();
+  questions.shift().done(is_yes);
+  if (questions.length) put_question();
+}
+
+// Escape closes the dialog, and its `close` event comes later: by then the next question may be
+// open, which this does not answer.
+function hear_close() {
+  if (questions.length && !byId("confirm").open) answer(false);
 }

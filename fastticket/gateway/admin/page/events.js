@@ -42,6 +42,7 @@ export class Events {
       try {
         const kinds = byId("kinds").value;
         this.say("Events are about to be read.");
+        this.expect();
         for await (const piece of stream(`events?kinds=${kinds}`, this.last_id, this.waiting.signal)) this.take(piece);
         this.say("The stream has ended, and is asked for again.");
       } catch (error) {
@@ -60,9 +61,14 @@ export class Events {
     this.waiting.abort();
   }
 
-  take({ id, event, data }) {
+  // Something must come in time, from the moment when the stream is asked for.
+  expect() {
     clearTimeout(this.stall);
-    this.stall = setTimeout(() => this.restart(), STALL_MS);
+    this.stall = setTimeout(() => this.waiting.abort(new DOMException("", "TimeoutError")), STALL_MS);
+  }
+
+  take({ id, event, data }) {
+    this.expect();
     if (id) this.last_id = id;
     this.say("");
     if (!event) return;

@@ -3,7 +3,7 @@
 
 import { LONG_MS, ask } from "/page/api.js";
 import { carry_out } from "/page/changes.js";
-import { Table, byId, confirm, figures, mark, note, say, show } from "/page/elements.js";
+import { Table, byId, confirm, figures, mark, note, once, say, show } from "/page/elements.js";
 import { NOTHING, clock, duration, milliseconds, moment, number } from "/page/figures.js";
 
 const SERVER_STATES = { closed: "asked", open: "not asked, it failed", "half-open": "on trial" };
@@ -47,7 +47,7 @@ export class Gateway {
       { name: "Since the start", is_number: true, text: (row) => number(row.count) },
       { name: "A second", is_number: true, text: (row) => number(row.per_s) },
     ]);
-    byId("reload").addEventListener("click", () => this.reload());
+    byId("reload").addEventListener("click", () => once(byId("reload"), () => this.reload()));
     byId("drain").addEventListener("click", () => this.drain());
     byId("level").addEventListener("change", () => this.set_level(byId("level").value));
   }
@@ -80,20 +80,18 @@ export class Gateway {
   }
 
   async reload() {
-    byId("reload").disabled = true;
     say(byId("gateway-said"), "The configuration is being read.");
     await carry_out(byId("gateway-said"), () => ask("POST", "reload", { patience_ms: LONG_MS }),
       ({ configuration }) => `Reloaded: ${configuration} is in force.`);
-    byId("reload").disabled = false;
-    byId("reload").focus();
     this.refresh();
   }
 
   async drain() {
-    if (!this.is_draining && !await confirm("Drain this gateway?",
+    const is_draining = this.is_draining; // as the button says; somebody else may change it meanwhile
+    if (!is_draining && !await confirm("Drain this gateway?",
       "Balancers are told that it is not ready, and connections are closed after their next answer. Who comes all the " +
       "same is served.", "Drain it")) return;
-    await carry_out(byId("gateway-said"), () => ask(this.is_draining ? "DELETE" : "POST", "drain"),
+    await carry_out(byId("gateway-said"), () => ask(is_draining ? "DELETE" : "POST", "drain"),
       (now) => (now.is_draining ? "This gateway is drained." : "This gateway is ready again."));
     this.refresh();
   }

@@ -2,9 +2,10 @@
 
 import { LONG_MS, ask } from "/page/api.js";
 import { carry_out } from "/page/changes.js";
-import { Table, byId, confirm, keep_focus, note } from "/page/elements.js";
+import { Table, byId, confirm, keep_focus, note, once } from "/page/elements.js";
 import { NOTHING, duration, moment, number } from "/page/figures.js";
 
+const kept = () => keep_focus("keys");
 const LONG = { patience_ms: LONG_MS }; // each change ends with a reload
 
 export class Keys {
@@ -20,19 +21,23 @@ export class Keys {
       { name: "Last used", is_number: true,
         text: (key) => (key.last_used_s === null ? "not since the start" : `${duration(key.last_used_s)} ago`) },
       { name: "Promote", button: (key) => (key.state === "signs" ? null
-        : { label: "Promote", about: `Promote key ${key.id}`, act: () => this.promote(key) }) },
+        : { label: "Promote", about: `Promote key ${key.id}`, act: () => this.promote(key).finally(kept) }) },
       { name: "Retire", button: (key) => (key.state === "signs" ? null
-        : { label: "Retire", is_danger: true, about: `Retire key ${key.id}`, act: () => this.retire(key) }) },
+        : { label: "Retire", is_danger: true, about: `Retire key ${key.id}`,
+          act: () => this.retire(key).finally(kept) }) },
     ]);
-    byId("add-key").addEventListener("click", () => this.change(
-      () => ask("POST", "keys", { ...LONG, body: {} }),
-      ({ id }) => `Key ${id} is added. It verifies; bring it to every gateway before it signs.`));
+    byId("add-key").addEventListener("click", () => once(byId("add-key"), () => this.add()));
   }
 
   // `shown`: as GET /v1/keys
   show({ source, keys }) {
     note(byId("keys-note"), `From ${source}. The one that signs is the last.`);
     this.table.fill(keys, (key) => key.id);
+  }
+
+  add() {
+    return this.change(() => ask("POST", "keys", { ...LONG, body: {} }),
+      ({ id }) => `Key ${id} is added. It verifies; bring it to every gateway before it signs.`);
   }
 
   async promote(key) {
@@ -56,7 +61,6 @@ export class Keys {
   async change(make, done) {
     const refused = await carry_out(byId("keys-said"), make, done);
     await this.refresh();
-    keep_focus("keys");
     return refused;
   }
 }

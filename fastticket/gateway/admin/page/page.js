@@ -18,6 +18,7 @@ const SELDOM_MS = 10_000;
 const troubles = new Map(); // what cannot be had, and since when
 let is_paused = false;
 let is_locked = false; // a token is wanted
+const is_live = () => !is_paused && !is_locked; // nothing is shown otherwise
 
 // Asks for one thing for ever, `every_ms`; `now` does it at once, and again if it is being done: what
 // is on its way may be of before a change.
@@ -36,7 +37,7 @@ class Watch {
     clearTimeout(this.timer);
     while (this.is_wanted) {
       this.is_wanted = false;
-      if (!is_paused && !is_locked && !document.hidden) await this.look();
+      if (is_live() && !document.hidden) await this.look();
     }
     this.timer = setTimeout(() => this.now(), this.every_ms);
   }
@@ -44,12 +45,14 @@ class Watch {
   async look() {
     try {
       const answer = await ask("GET", this.name);
+      if (!is_live()) return; // since it was asked
       this.use(answer);
       show_known(true);
       compare(this.name, answer);
       troubles.delete(this.name);
       say(byId("fresh"), `As of ${time(Date.now())}.`);
     } catch (error) {
+      if (!is_live()) return;
       const since_ms = troubles.get(this.name)?.since_ms ?? Date.now();
       troubles.set(this.name, { since_ms, why: reason_of(error) });
     }
@@ -107,6 +110,7 @@ on_token_wanted((is_refused) => {
   note(byId("token-refused"), is_refused ? "The gateway does not know this token." : "");
   show(byId("token"), true);
   show_known(false);
+  show_troubles();
   if (!was_locked) byId("token-text").focus();
 });
 byId("token").addEventListener("submit", (event) => {

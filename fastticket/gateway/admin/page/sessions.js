@@ -12,8 +12,11 @@ export class Sessions {
   // `tell`: of what this page has changed
   constructor(tell) {
     this.tell = tell;
-    this.user = null;
-    this.count = 0;
+    this.user = null; // who is looked for
+    this.found = { user: null, count: 0 }; // whose sessions the table has
+    this.said = ""; // what this page has ended last
+    this.looks = 0;
+    this.last_look = 0; // the newest that was answered
     this.timer = 0;
     this.table = new Table("found-sessions", [
       { name: "Session", text: (session) => session.id },
@@ -29,28 +32,41 @@ export class Sessions {
     ]);
     byId("search").addEventListener("submit", (event) => {
       event.preventDefault();
-      this.user = byId("user").value;
-      this.look();
+      this.search(byId("user").value);
     });
     byId("end-all").addEventListener("click", () => this.end_all());
   }
 
-  async look(said = "") {
+  search(user) {
+    this.user = user;
+    this.said = "";
+    if (user !== this.found.user) show(byId("found"), false); // its buttons would end another user's
+    this.look();
+  }
+
+  // Several may be under way, and be answered in any order: an old one shows nothing.
+  async look() {
     const user = this.user;
+    const look = ++this.looks;
+    const is_old = () => {
+      if (user !== this.user || look < this.last_look) return true;
+      this.last_look = look;
+      return false;
+    };
     try {
       const { sessions } = await ask("GET", `principals/${encodeURIComponent(user)}/sessions`);
-      if (user !== this.user) return; // somebody has asked for another one meanwhile
-      this.count = sessions.length;
+      if (is_old()) return;
+      this.found = { user, count: sessions.length };
       const left_out = this.table.fill(sessions, (session) => session.id);
       const more = left_out ? ` The first ${number(sessions.length - left_out)} are shown.` : "";
-      say(byId("sessions-said"), `${said}${user} has ${sessions_text(sessions.length)}.${more}`);
+      say(byId("sessions-said"), `${this.said}${user} has ${sessions_text(sessions.length)}.${more}`);
       say(byId("found-user"), user);
       show(byId("found"), sessions.length > 0);
       say(byId("end-all"), `End ${all_text(sessions.length)} of ${user}`);
     } catch (error) {
-      if (user !== this.user) return;
+      if (is_old()) return;
       if (!(error.status < 500)) this.look_in(AGAIN_MS); // the store or the gateway is away
-      say(byId("sessions-said"), `${said}The sessions of ${user} are not known: ${reason_of(error)}.`);
+      say(byId("sessions-said"), `${this.said}The sessions of ${user} are not known: ${reason_of(error)}.`);
     }
   }
 
@@ -75,22 +91,21 @@ export class Sessions {
   }
 
   async end_all() {
-    const user = this.user;
-    if (!await confirm(`End ${all_text(this.count)} of ${user}?`,
-      `${user} must log in again everywhere. This cannot be taken back.`, `End ${all_text(this.count)}`)) return;
+    const { user, count } = this.found;
+    if (!await confirm(`End ${all_text(count)} of ${user}?`,
+      `${user} must log in again everywhere. This cannot be taken back.`, `End ${all_text(count)}`)) return;
     await this.change(`principals/${encodeURIComponent(user)}/sessions`,
       (answer) => `Ended ${sessions_text(answer.ended)} of ${user}. `);
   }
 
   async change(path, done) {
-    let said = "";
     try {
-      said = done(await ask("DELETE", path));
-      this.tell(`By you: ${said.trim()}`);
+      this.said = done(await ask("DELETE", path));
+      this.tell(`By you: ${this.said.trim()}`);
     } catch (error) {
-      said = `Nothing is ended: ${reason_of(error)}. `;
+      this.said = `Nothing is ended: ${reason_of(error)}. `;
     }
-    await this.look(said);
+    await this.look();
     keep_focus("sessions");
   }
 }

@@ -11,7 +11,7 @@ import functools
 import os
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -30,6 +30,7 @@ KIND_NAMES = {str: "a string", int: "a whole number", bool: "true or false", flo
 KIND_NAMES_MANY = {str: "strings", int: "whole numbers", float: "numbers"}
 
 _T = TypeVar("_T")
+_types_of: Callable[[type], dict[str, Any]] = functools.cache(typing.get_type_hints)  # there may be 256 routes
 
 
 class FaultyConfig(ConfigError):  # noqa: N818 -- it is one
@@ -137,7 +138,7 @@ def _read(kind: type[_T], table: Any, problems: Problems, where: str) -> _T | No
         problems.add(where, "must be a table")
         return None
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    hints = _types_of(kind)  # type: ignore[arg-type]
+    hints = _types_of(kind)
     are_known = problems.refuse_unknown(table, fields, where)
     wrong = {name: _mismatch(value, hints[name]) for name, value in table.items() if name in fields}
     for name, problem in wrong.items():
@@ -152,12 +153,6 @@ def _read(kind: type[_T], table: Any, problems: Problems, where: str) -> _T | No
     if missing and are_known:  # an unknown key may be this one, misspelt
         problems.add(where, f"{missing[0]} is missing")
     return kind(**good) if all(name in good for name in required) else None
-
-
-@functools.cache
-def _types_of(kind: type) -> dict[str, Any]:
-    """Of the keys of a table: looked up once, as there may be 256 routes."""
-    return typing.get_type_hints(kind)
 
 
 def _read_list(kind: type[_T], entries: Any, problems: Problems, name: str) -> list[_T]:

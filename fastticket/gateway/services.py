@@ -50,6 +50,9 @@ class Services:
     def succeed(self, coming: Service) -> None:
         """Let a service that serves take the place of the one in force, which retires."""
         before, self.present = self.present, coming
+        for service in (before, *self._retiring):
+            if service.exchange:
+                service.exchange.give_way(coming.exchange)
         coming.leave(self._is_leaving)
         is_over = asyncio.Event()
         task = asyncio.create_task(self._retire(before, is_over), name="fastticket-retire")

@@ -256,9 +256,13 @@ def test_an_old_store_that_is_away_is_an_outage_of_exchanges_alone(moving, linki
     wait_until(lambda: status_of(at.ask(request("/", unknown))[0]) == 200, "exchanges again")
 
 
-def test_after_the_last_day_nothing_is_exchanged(moving, linkis):
+def test_after_the_last_day_nothing_is_exchanged_and_nobody_misses_the_old_store(moving, linkis):
     at, _ = moving(migration={"until": "2020-01-01"})
     assert status_of(at.ask(request("/", linkis.login()))[0]) == 401
+    linkis.server.kill()
+    wait_until(lambda: at.call(lambda: at.service.exchange._watch._away), "a round that it did not answer")
+    assert at.call(lambda: at.service.exchange.away) == {}
+    assert status_of(at.ask(request("/", TICKETS.seal("alice", 1, "des")))[0]) == 401
 
 
 def test_the_auth_endpoint_exchanges_too(moving, linkis):

@@ -2,11 +2,15 @@
 when there are more than it holds. Whom it admits without a question, it hears of at the old store.
 """
 
+import contextlib
 import signal
+import threading
 
 import pytest
-from conftest import fields_of, status_of
+import redis
+from conftest import BOUND_S, fields_of, status_of
 from lab.redis_servers import wait_until
+from test_gateway_auth import answering
 from test_migration import (
     HASH,
     LEASE_MS,
@@ -20,6 +24,7 @@ from test_migration import (
     ticket_in,
 )
 
+from fastticket.commands.cli import main
 from fastticket.gateway.migration.making import make_exchange
 from fastticket.keyfile import create_key_file
 
@@ -30,6 +35,7 @@ ANSWERS = {
 }
 CODE = "a-long-random-code"
 TOKENS = f'[[token]]\nname = "engines"\ncode = "{CODE}"\nusers = ["*"]\nhosts = ["*"]\n'
+SLOW = "/open/slow"
 
 
 @pytest.fixture
@@ -92,23 +98,72 @@ def test_after_an_upgrade_an_end_there_is_heard(site, origin, linkis, tmp_path):
     wait_until(lambda: status_of(at.ask(request("/", old, ticket))[0]) == 401, "the end here")
 
 
+@pytest.fixture
+def slow(origin):
+    """An origin that answers SLOW when the test is over: the configuration retires so long."""
+    is_over = threading.Event()
+
+    def serve(connection):
+        while True:
+            head, _ = behind.request(connection)
+            if SLOW.encode() in head:
+                is_over.wait(BOUND_S)
+            connection.sendall(answering(b"X-Nothing: x"))
+
+    behind = origin(serve)
+    yield behind
+    is_over.set()
+
+
+@contextlib.contextmanager
+def under_way(at, slow):
+    """A request, from before a reload until after it."""
+    with at.connect() as client:
+        client.sendall(request(SLOW))
+        wait_until(lambda: any(SLOW.encode() in head for head, _ in list(slow.requests)), "it is under way")
+        yield
+
+
+@pytest.mark.parametrize("left", [[], [{"source": "flask-session"}]], ids=["nothing", "another"])
 def test_an_old_store_that_is_emptied_ends_all_but_where_it_was_taken_away_before(
     site,
-    origin,
     moving,  # noqa: F811
     linkis,  # noqa: F811
+    slow,
     tmp_path,
+    left,
 ):
+    """Also while the configuration before still has a request under way."""
+    create_key_file(tmp_path / "keys.toml")
+    table = table_of(slow, linkis)
+    without, (watching, _) = site(table), moving()
+    old = linkis.login()
+    ticket = ticket_in(without.ask(request("/", old))[0])
+    with under_way(without, slow):
+        later = [table["migration"][0] | each | {"url": f"redis://{linkis.server.address}/1"} for each in left]
+        assert without.reload({**table, "migration": later}).startswith("reloaded")
+        linkis.redis.delete(HASH)
+        for user in ("bob", "carol"):  # two rounds of a gateway that watches
+            other = linkis.login(user)
+            ticket_of_other = ticket_in(watching.ask(request("/", other))[0])
+            linkis.redis.delete(HASH)
+            wait_until(lambda: status_of(watching.ask(request("/", None, ticket_of_other))[0]) == 401, "the end here")  # noqa: B023
+        assert status_of(without.ask(request("/", old, ticket))[0]) == 200
+
+
+def test_an_old_store_that_a_reload_adds_hears_of_what_was_ended_before(site, origin, linkis, tmp_path):  # noqa: F811
+    """As it would after a restart."""
     create_key_file(tmp_path / "keys.toml")
     table = table_of(origin(), linkis)
-    without, (watching, _) = site(table), moving()
-    old, other = linkis.login(), linkis.login("bob")
-    ticket = ticket_in(without.ask(request("/", old))[0])
-    ticket_of_other = ticket_in(watching.ask(request("/", other))[0])
-    assert without.reload({**table, "migration": []}).startswith("reloaded")
-    linkis.redis.flushall()
-    wait_until(lambda: status_of(watching.ask(request("/", other, ticket_of_other))[0]) == 401, "the end here")
-    assert status_of(without.ask(request("/", old, ticket))[0]) == 200
+    at = site(table)
+    known, new = linkis.login(), linkis.login()
+    with redis.Redis(port=linkis.server.port, db=1) as added:
+        added.hset(HASH, new, linkis.used_ms(new))
+        assert main(["revoke", "--user", "alice", "--config", str(tmp_path / "fastticket.toml")]) == 0
+        wait_until(lambda: linkis.used_ms(known) is None, "the end there")
+        more = {"cookie": "another", "url": f"redis://{linkis.server.address}/1"}
+        at.reload({**table, "migration": [*table["migration"], table["migration"][0] | more]})
+        wait_until(lambda: not added.exists(HASH), "the end at the other one", BOUND_S)
 
 
 def test_a_reload_forgets_no_end_and_no_session(moving, linkis):  # noqa: F811
@@ -117,17 +172,25 @@ def test_a_reload_forgets_no_end_and_no_session(moving, linkis):  # noqa: F811
     first, second, third = (linkis.login(user) for user in ("alice", "bob", "carol"))
     tickets = [ticket_in(at.ask(request("/", old))[0]) for old in (first, second)]
     before = at.service.exchange
-    coming = at.call(lambda: make_exchange(at.config, at.cache, before))
+
+    def reload(*retiring):
+        coming = make_exchange(at.config, at.cache, retiring[0])
+        coming.start()
+        for each in retiring:
+            each.give_way(coming)
+        return coming
+
+    coming = at.call(reload, before)
     assert status_of(at.ask(request("/", third))[0]) == 200  # by the configuration before
+    assert at.call(lambda: coming.now) == {"held": 3, "late": 0}
     linkis.server.kill()
     assert status_of(at.ask(request("/logout", first, tickets[0]))[0]) == 200
-    coming_later = at.call(lambda: make_exchange(at.config, at.cache, before))
-    assert at.call(lambda: coming_later.now) == {"held": 2, "late": 1}
-    assert at.call(lambda: coming.now)["held"] == 2
+    wait_until(lambda: at.call(lambda: coming.now) == {"held": 2, "late": 1}, "the end is heard of")
+    coming_later = at.call(reload, coming, before)
     at.run(before.aclose())
+    at.run(coming.aclose())
     assert at.call(lambda: coming_later.now) == {"held": 2, "late": 1}
     at.run(coming_later.aclose())
-    at.run(coming.aclose())
 
 
 def test_what_a_former_primary_says_is_no_verdict(moving, linkis):  # noqa: F811

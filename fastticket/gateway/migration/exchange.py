@@ -95,13 +95,10 @@ class Exchange:
         before: Exchange | None,
         tokens: Tokens | None = None,
     ) -> None:
-        """`before`: of the configuration before. Its sessions are held on, those of old stores that
-        are still there; and once more when it closes, what it has exchanged meanwhile. `tokens`: of
-        programs.
+        """`before`: of the configuration before, which gives way (`give_way`) when this one has
+        started. `tokens`: of programs.
         """
         self.counts: Counter[tuple[str, str]] = before.counts if before else Counter()
-        for migration in migrations:  # so that `rate()` sees the first one
-            self.counts.update({(migration.store.source, result): 0 for result in RESULTS})
         self._migrations = migrations
         self._cache = cache
         self._shards = shards_of(cache)
@@ -114,56 +111,63 @@ class Exchange:
         self._flights: dict[tuple[OldStore, str], asyncio.Future[Outcome]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._making: dict[str, asyncio.Future[str]] = {}
-        self._programs: Programs = Programs(tokens, before._programs if before else None)
+        self._programs = Programs(tokens)
+        self._judging: asyncio.Task[None] | None = None  # of what programs got
         self._room = asyncio.Semaphore(AT_ONCE)
         self._refusals: OrderedDict[tuple[OldStore, str], tuple[float, Refusal]] = OrderedDict()
         self._away_until_s: dict[OldStore, float] = {}
-        self._next: Exchange | None = None
-        if before:
-            before._next = self
-            self._take_over(before)
 
     # --- life
 
     def start(self) -> None:
         """Begin to watch the old stores."""
         migrations = self._migrations
+        for migration in migrations:  # so that `rate()` sees the first one
+            self.counts.update({(migration.store.source, result): 0 for result in RESULTS})
         self._watch.start([each.store for each in migrations], {each.store for each in migrations if each.writes_back})
         self._walks.start(each.store for each in migrations)
         self._shards.on_event = self._hear
-        task = asyncio.get_running_loop().create_task(self._end_over(), name="fastticket-migration-programs")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._judging = asyncio.get_running_loop().create_task(self._end_over(), name="fastticket-migration-programs")
+        self._tasks.add(self._judging)
+        self._judging.add_done_callback(self._tasks.discard)
+
+    def give_way(self, coming: Exchange | None) -> None:
+        """Another configuration is in force: its exchange, which has started, watches the old
+        stores from now on, those that are there in both, and nobody the others. None: it has none.
+        While this one retires, what it holds, ends and makes goes on to that one at once. Called
+        again for each further configuration.
+        """
+        there = coming._those_of(self) if coming else {}
+        self._held.give_way(coming._held if coming else None, there)
+        self._watch.give_way(coming._watch if coming else None, there)
+        self._walks.give_way(coming._walks if coming else None, there)
+        if self._judging:
+            self._judging.cancel()
+        self._programs.give_way(coming._programs if coming and coming._hashes() else None)
+
+    def _those_of(self, before: Exchange) -> dict[OldStore, OldStore]:
+        """Which old store of the configuration before is which one here."""
+        here = {(each.store.source, each.cookie): each.store for each in self._migrations}
+        return {
+            each.store: here[each.store.source, each.cookie]
+            for each in before._migrations
+            if (each.store.source, each.cookie) in here
+        }
 
     async def aclose(self) -> None:
         """Stop, and close the old stores."""
         if self._shards.on_event == self._hear:
             self._shards.on_event = _ignore
-        for store in self._hashes() if not self._next else ():
+        for store in self._hashes()[:1]:
             self._watch.note((store, each.old_id) for each in self._programs.take_all())
-        await self._watch.stop()
-        await self._walks.stop()
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        if self._next:
-            self._next._take_over(self)
+        await self._watch.stop()
+        await self._walks.stop()
         for migration in self._migrations:
             await migration.store.aclose()
-
-    def _take_over(self, before: Exchange) -> None:
-        here = {(each.store.source, each.cookie): each.store for each in self._migrations}
-        stores = {
-            each.store: here[each.store.source, each.cookie]
-            for each in before._migrations
-            if (each.store.source, each.cookie) in here
-        }
-        for session in before._held:
-            if session.store in stores and not self._held.get(session.session_id):
-                self._held.add(session.at(stores[session.store]))
-        self._watch.take_over(before._watch, stores)
-        self._walks.take_over(before._walks, stores)
 
     def _hear(self, event: Event) -> None:
         if event.kind == "rotated":
@@ -184,8 +188,13 @@ class Exchange:
 
     @property
     def away(self) -> dict[str, bool]:
-        """By source: whether an old store is away."""
-        return self._watch.away
+        """By source: whether an old store is away, where that keeps anybody out: until its last
+        day.
+        """
+        found: dict[str, bool] = {}
+        for store in (each.store for each in self._migrations if self._counts_today(each)):
+            found[store.source] = found.get(store.source, False) or self._watch.is_away(store)
+        return found
 
     async def faults(self) -> list[str]:
         """Which old stores do not answer, or do not let this gateway do what it has to do there:
@@ -296,7 +305,7 @@ class Exchange:
         store = self._hashes()[0]
         now_ms = self._cache.now_ms()
         made = await store.make(made_for.principal, now_ms, kind, now_ms, is_of_token=True)
-        self._hold(store, made, "", made_for, is_ours=True).on_gone = on_gone
+        self._hold(store, made, "", made_for, is_ours=True, on_gone=on_gone)
         self._programs.add(MadeForToken(now_ms, made_for.session_id, made_for.principal, made))
         self.counts[store.source, "minted"] += 1
         return made
@@ -305,10 +314,11 @@ class Exchange:
         """End what was made for programs, in time."""
         while True:
             await asyncio.sleep(self._pause_s)
-            for store in self._hashes():
-                for made in self._programs.take_over(store, self._cache.now_ms()):
+            for store in self._hashes()[:1]:
+                over = self._programs.take_over(store, self._cache.now_ms())
+                for made in over:
                     self._held.drop(made.session_id)
-                    await self._watch.end(store, made.old_id)
+                self._watch.note((store, made.old_id) for made in over)
 
     def _hashes(self) -> list[LinkisHash]:
         """Of Linkis; what is made here is in the first."""
@@ -505,14 +515,20 @@ class Exchange:
         )
 
     def _hold(
-        self, store: OldStore, old_id: str, ticket: str, verified: Ticket, *, is_ours: bool = False
-    ) -> HeldSession:
+        self,
+        store: OldStore,
+        old_id: str,
+        ticket: str,
+        verified: Ticket,
+        *,
+        is_ours: bool = False,
+        on_gone: Callable[[], None] | None = None,
+    ) -> None:
         words = (verified.session_id, verified.principal, ticket, verified.idle_timeout_s)
         session = HeldSession(store, old_id, *words)
-        session.is_ours = is_ours
+        session.is_ours, session.on_gone = is_ours, on_gone
         self._held.add(session)
         self._shards.of(verified.principal).is_followed = True
-        return session
 
     def _refuse(self, store: OldStore, old_id: str, verdict: Verdict, reason: str) -> Refusal:
         refusal = Refusal(verdict, reason)

@@ -7,7 +7,7 @@ of an end at the old store. Who is let go must be loaded again, and comes back w
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from fastticket.gateway.migration.oldstores import OldStore, Seen
 
@@ -63,6 +63,8 @@ class Held:
         self._is_near = is_near
         self._sessions: OrderedDict[str, HeldSession] = OrderedDict()
         self._by_old: dict[tuple[OldStore, str], HeldSession] = {}
+        self._coming: Held | None = None
+        self._there: Mapping[OldStore, OldStore] | None = None
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -78,6 +80,7 @@ class Held:
             self.drop(former.session_id)
         self._sessions[session.session_id] = session
         self._by_old[session.store, session.old_id] = session
+        self._pass_on(session)
         for _ in range(LOOKED_AT):
             if len(self._sessions) <= self._most:
                 break
@@ -86,6 +89,20 @@ class Held:
                 self._sessions.move_to_end(oldest)
             else:
                 self.drop(oldest)
+
+    def give_way(self, coming: Held | None, there: Mapping[OldStore, OldStore]) -> None:
+        """Sessions of the old stores `there`, which says what each of them is to `coming`, are held
+        by that one, too: those that are held now, and each further one. It hears how they go on;
+        here nobody does. So what is held here is passed on once only.
+        """
+        is_first, self._coming, self._there = self._there is None, coming, there
+        for session in self if is_first else ():
+            self._pass_on(session)
+
+    def _pass_on(self, session: HeldSession) -> None:
+        store = self._there.get(session.store) if self._there else None
+        if store and self._coming is not None and not self._coming.get(session.session_id):
+            self._coming.add(session.at(store))
 
     def drop(self, session_id: str) -> HeldSession | None:
         """Forget a session."""

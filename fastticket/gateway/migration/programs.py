@@ -29,15 +29,27 @@ class MadeForToken(NamedTuple):
 
 
 class Programs:
-    """Those that this process has made. `before`: of the configuration that this one replaces."""
+    """Those that one configuration has made, or the configurations before it."""
 
-    def __init__(self, tokens: Tokens | None, before: Programs | None) -> None:
+    def __init__(self, tokens: Tokens | None) -> None:
         self._tokens = tokens
-        self._made: deque[MadeForToken] = before._made if before else deque()
+        self._made: deque[MadeForToken] = deque()
+        self._coming: Programs | None = None
 
     def add(self, made: MadeForToken) -> None:
         """One more."""
-        self._made.append(made)
+        if self._coming:
+            self._coming.add(made)
+        else:
+            self._made.append(made)
+
+    def give_way(self, coming: Programs | None) -> None:
+        """Those that are there, and each further one, are judged by the tokens of another
+        configuration; None: they end with this one.
+        """
+        self._coming = coming
+        if coming:
+            coming._made.extend(self.take_all())
 
     def take_over(self, store: LinkisHash, now_ms: int) -> list[MadeForToken]:
         """Those that are over, which are forgotten."""

@@ -60,15 +60,20 @@ class Walks:
         """No more of them."""
         await end(self._task)
 
-    def take_over(self, before: Walks, stores: Mapping[OldStore, OldStore]) -> None:
-        """What is left to do, and what was heard, of those of the configuration before. `stores`:
-        which old store is which one here.
+    def give_way(self, coming: Walks | None, there: Mapping[OldStore, OldStore]) -> None:
+        """No more of them: another configuration is in force. `coming`, its walks, which have
+        started, do what is left. `there`: what each old store of both is to it. One that is new
+        there has missed what was heard here: then it begins as a process that starts.
         """
-        for (store, principal), at_ms in before._late.items():
-            if store in stores:
-                self._note(stores[store], Bar(principal, at_ms))
-        if not self._since_ms:
-            self._since_ms, self._heard = dict(before._since_ms), dict(before._heard)
+        if self._task:
+            self._task.cancel()
+        if coming:
+            if {there[store] for store in self._stores if store in there}.issuperset(coming._stores):
+                coming._since_ms, coming._heard = self._since_ms, self._heard
+            for (store, principal), at_ms in self._late.items():
+                if store in there:
+                    coming._note(there[store], Bar(principal, at_ms))
+        self._stores, self._late = [], {}
 
     @property
     def late_count(self) -> int:

@@ -8,7 +8,9 @@
 
 Where all of a user's were ended here, walks.py ends those there that nobody has exchanged.
 
-A round comes ROUNDS_PER_LEASE times a lease, so that an end there is heard in time.
+A round comes ROUNDS_PER_LEASE times a lease, so that an end there is heard in time. It is the watch
+of the configuration in force that goes its rounds: an old store that is not in that one is left
+alone, and may be emptied.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 
 from fastticket.core.ticket import decode_session_id
 from fastticket.errors import StoreUnavailable
@@ -51,12 +53,23 @@ class Watch:
         self._away: set[OldStore] = set()
         self._writes_back: Set[OldStore] = frozenset()
         self._task: asyncio.Task[None] | None = None
+        self._coming: Watch | None = None
+        self._there: Mapping[OldStore, OldStore] = {}
 
     def start(self, stores: Iterable[OldStore], writes_back: Set[OldStore]) -> None:
         """Begin the rounds. `writes_back`: the old stores whose sessions are kept alive."""
         self._writes_back = writes_back
         self._stores = list(stores)
         self._task = asyncio.get_running_loop().create_task(self._go_round(), name="fastticket-migration")
+
+    def give_way(self, coming: Watch | None, there: Mapping[OldStore, OldStore]) -> None:
+        """No more rounds: another configuration is in force. The ends of which the old stores
+        `there` still have to learn, and each further one, are told by `coming`, to which they are
+        what `there` says; the others by the last word.
+        """
+        late, self._late = self._late, {}
+        self._stores, self._coming, self._there = [], coming, there
+        self.note(late)
 
     async def stop(self) -> None:
         """No more rounds. The ends that are left are told once more."""
@@ -76,34 +89,30 @@ class Watch:
                 self._note_late(session.store, session.old_id)
 
     async def end(self, store: OldStore, old_id: str) -> None:
-        """A session was ended here: end it there, now, or later if it does not answer."""
+        """A session was ended here: end it there, now, or later if it does not answer, or if this
+        is cancelled.
+        """
         try:
             await store.end([old_id])
-        except StoreUnavailable:
+        except BaseException as error:
             self._note_late(store, old_id)
+            if not isinstance(error, StoreUnavailable):
+                raise
 
     def is_late(self, store: OldStore, old_id: str) -> bool:
         """Whether a session has ended here, and the old store still has to learn of it."""
+        if self._coming and store in self._there:
+            return self._coming.is_late(self._there[store], old_id)
         return (store, old_id) in self._late
-
-    def take_over(self, before: Watch, stores: dict[OldStore, OldStore]) -> None:
-        """The ends of which old stores still have to learn, from the watch before. `stores`: which
-        old store is which one here.
-        """
-        for store, old_id in before._late:
-            if store in stores:
-                self._note_late(stores[store], old_id)
 
     @property
     def late_count(self) -> int:
         """How many ends the old stores still have to learn of."""
         return len(self._late)
 
-    @property
-    def away(self) -> dict[str, bool]:
-        """By source: whether an old store did not answer when it was last asked."""
-        sources = {store.source: False for store in self._stores}
-        return sources | {store.source: True for store in self._away}
+    def is_away(self, store: OldStore) -> bool:
+        """Whether an old store did not answer when it was last asked."""
+        return store in self._away
 
     def note(self, ends: Iterable[tuple[OldStore, str]]) -> None:
         """As `end`, with the next round or the last word."""
@@ -111,6 +120,9 @@ class Watch:
             self._note_late(store, old_id)
 
     def _note_late(self, store: OldStore, old_id: str) -> None:
+        if self._coming and store in self._there:
+            self._coming._note_late(self._there[store], old_id)
+            return
         self._late[store, old_id] = None
         if len(self._late) > LATE_MAX:
             del self._late[next(iter(self._late))]
@@ -119,7 +131,7 @@ class Watch:
     # --- rounds
 
     async def _go_round(self) -> None:
-        while True:
+        while self._stores:
             await asyncio.sleep(self._pause_s)
             for store in self._stores:
                 try:
@@ -151,8 +163,8 @@ class Watch:
         now_ms = self._cache.now_ms()
         kept: dict[str, Seen] = {}
         for session, seen in zip(sessions, uses, strict=True):
-            if self._held.get(session.session_id) is not session:
-                continue  # it has ended meanwhile
+            if not self._stores or self._held.get(session.session_id) is not session:
+                continue  # meanwhile another watch goes the rounds, or it has ended
             if seen is None:
                 await self._gone(session, now_ms)
                 continue
@@ -194,7 +206,8 @@ class Watch:
         if store not in self._away:
             self._away.add(store)
             log.error(
-                "[[migration]] %s: the old store does not answer: %s; those whom nobody knows here are told to try again",
+                "[[migration]] %s: the old store does not answer: %s; until it does, nobody new comes by its cookie, "
+                "and no end there is heard",
                 store.source,
                 error,
             )

@@ -188,7 +188,7 @@ def test_what_another_gateway_or_an_operator_ends_ends_there_too(moving, linkis)
     assert status_of(at.ask(request("/", old, ticket))[0]) == 401
 
 
-def test_an_end_at_the_old_gateway_ends_ours_within_the_lease(moving, linkis):
+def test_an_end_at_the_old_gateway_ends_ours(moving, linkis):
     at, _ = moving()
     other, _ = moving()
     old = linkis.login()
@@ -198,6 +198,49 @@ def test_an_end_at_the_old_gateway_ends_ours_within_the_lease(moving, linkis):
     wait_until(lambda: status_of(other.ask(request("/", None, ticket))[0]) == 401, "the end here")
     assert status_of(at.ask(request("/", None, ticket))[0]) == 401
     assert counts_of(at).get("ended_there", 0) + counts_of(other).get("ended_there", 0) >= 1
+
+
+def outlived_s(ended_s, admits):
+    """How long after an end it was asked for the last time with success; then it is refused."""
+    last_s = ended_s
+
+    def is_refused():
+        nonlocal last_s
+        began_s = time.monotonic()
+        if admits():
+            last_s = began_s
+            return False
+        return True
+
+    wait_until(is_refused, "it is refused")
+    return last_s - ended_s
+
+
+@pytest.mark.timed
+def test_an_end_on_one_side_is_one_on_the_other_within_the_lease(moving, linkis):
+    """And half a second for the machine. One gateway has not seen the old cookie: it hears of the
+    end there by the other one.
+    """
+    answers = answering_with({"/logout": b"X-Ticket-Logout: session"})
+    one, other = moving(answers=answers)[0], moving(answers=answers)[0]
+    bound_s = LEASE_MS / 1000 + 0.5
+
+    def both_admit():
+        old = linkis.login()
+        ticket = ticket_in(one.ask(request("/", old))[0])
+        admitted = [lambda at=at: status_of(at.ask(request("/", None, ticket))[0]) == 200 for at in (one, other)]
+        assert all(admits() for admits in admitted)
+        return old, ticket, admitted
+
+    for _ in range(3):  # at another time of a round each
+        old, _, admitted = both_admit()
+        linkis.logout(old)
+        ended_s = time.monotonic()
+        assert max(outlived_s(ended_s, admits) for admits in admitted) <= bound_s
+        old, ticket, admitted = both_admit()
+        assert status_of(other.ask(request("/logout", None, ticket))[0]) == 200
+        ended_s = time.monotonic()
+        assert max(outlived_s(ended_s, admits) for admits in (lambda: linkis.used_ms(old), *admitted)) <= bound_s  # noqa: B023
 
 
 @pytest.mark.parametrize(("idle_timeout_s", "used_ms_ago"), [(100, 50_000), (0, 400_000), (1_000_000, 400_000)])

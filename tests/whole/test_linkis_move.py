@@ -17,7 +17,7 @@ SESSIONS = 1000
 
 
 def refused(address, user):
-    """Whether it is, sooner or later. The lease is 2 s; a busy machine may take longer to ask."""
+    """Whether it is, sooner or later. How soon: gateway/test_migration.py, on an idle machine."""
     return wait_until(lambda: ask(address, User(user.name, **user.cookies))[0] == 401, "it is refused", BOUND_S)
 
 

@@ -299,12 +299,16 @@ def test_an_old_store_that_is_away_is_an_outage_of_exchanges_alone(moving, linki
     wait_until(lambda: status_of(at.ask(request("/", unknown))[0]) == 200, "exchanges again")
 
 
-def test_after_the_last_day_nothing_is_exchanged_and_nobody_misses_the_old_store(moving, linkis):
-    at, _ = moving(migration={"until": "2020-01-01"})
+@pytest.mark.parametrize(("mints", "away"), [("", {}), ("des", {"linkis": True})])
+def test_after_the_last_day_nothing_is_exchanged_and_the_old_store_is_missed_for_tickets_alone(
+    moving, linkis, origin, mints, away
+):
+    upstream = {"name": "app", "servers": [origin().address], "linkis_ticket": mints}
+    at, _ = moving(migration={"until": "2020-01-01"}, upstream=[upstream])
     assert status_of(at.ask(request("/", linkis.login()))[0]) == 401
     linkis.server.kill()
     wait_until(lambda: at.call(lambda: at.service.exchange._watch._away), "a round that it did not answer")
-    assert at.call(lambda: at.service.exchange.away) == {}
+    assert at.call(lambda: at.service.exchange.away) == away
     assert status_of(at.ask(request("/", TICKETS.seal("alice", 1, "des")))[0]) == 401
 
 

@@ -68,6 +68,7 @@ class Migration(NamedTuple):
     cookie: str
     until: datetime.date  #: the last day
     writes_back: bool
+    mints: bool  #: upstreams get tickets that are made there, also after `until`
 
 
 class Refusal(NamedTuple):
@@ -188,11 +189,9 @@ class Exchange:
 
     @property
     def away(self) -> dict[str, bool]:
-        """By source: whether an old store is away, where that keeps anybody out: until its last
-        day.
-        """
+        """By source: whether an old store is away, where that keeps anybody out."""
         found: dict[str, bool] = {}
-        for store in (each.store for each in self._migrations if self._counts_today(each)):
+        for store in (each.store for each in self._migrations if self._counts_today(each) or each.mints):
             found[store.source] = found.get(store.source, False) or self._watch.is_away(store)
         return found
 

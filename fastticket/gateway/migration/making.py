@@ -32,6 +32,7 @@ def make_exchange(config: Config, cache: TicketCache, before: Exchange | None) -
             settings.cookie or OLD_COOKIES[settings.source],
             datetime.date.fromisoformat(settings.until),
             settings.write_back and _is_prolonged(settings),
+            settings is config.linkis() and any(upstream.linkis_ticket for upstream in config.upstream),
         )
         for settings in config.migration
     ]

@@ -100,6 +100,8 @@ class Exchange:
         started. `tokens`: of programs.
         """
         self.counts: Counter[tuple[str, str]] = before.counts if before else Counter()
+        for migration in migrations:  # so that `rate()` sees the first one
+            self.counts.update({(migration.store.source, result): 0 for result in RESULTS})
         self._migrations = migrations
         self._cache = cache
         self._shards = shards_of(cache)
@@ -123,8 +125,6 @@ class Exchange:
     def start(self) -> None:
         """Begin to watch the old stores."""
         migrations = self._migrations
-        for migration in migrations:  # so that `rate()` sees the first one
-            self.counts.update({(migration.store.source, result): 0 for result in RESULTS})
         self._watch.start([each.store for each in migrations], {each.store for each in migrations if each.writes_back})
         self._walks.start(each.store for each in migrations)
         self._shards.on_event = self._hear
@@ -144,7 +144,8 @@ class Exchange:
         self._walks.give_way(coming._walks if coming else None, there)
         if self._judging:
             self._judging.cancel()
-        self._programs.give_way(coming._programs if coming and coming._hashes() else None)
+        is_same_hash = coming and [there.get(store) for store in self._hashes()[:1]] == coming._hashes()[:1]
+        self._programs.give_way(coming._programs if coming and is_same_hash else None)
 
     def _those_of(self, before: Exchange) -> dict[OldStore, OldStore]:
         """Which old store of the configuration before is which one here."""

@@ -5,7 +5,7 @@
 #   make quick      lint, types, and the tests that start no process                        30 s
 #   make check      lint and types                                                          20 s
 #   make test       everything that a change must pass: lint, types, all tests, those of
-#                   the compiled code once more in a debug build, the gate                  13 minutes
+#                   the compiled code once more in a debug build, the gate                  16 minutes
 #   make gate       compare the hot paths with their baseline; red if one is slower         20 s
 #   make coverage   which lines and branches of the Python code the tests run               15 minutes
 #   make coverage-core  line coverage of the compiled code alone                            a minute

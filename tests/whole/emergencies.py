@@ -513,7 +513,7 @@ ROWS = (
         with_partner,
         partner_dead,
         ("FastticketUpstreamDown", "FastticketUpstreamAway", "FastticketFails"),
-        r"^partner .* down ",
+        r"^partner .* down\b",
         Seen("servers", "partner", r"down"),
         "systemctl start partner",
         partner_back,

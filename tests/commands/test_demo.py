@@ -427,6 +427,7 @@ def test_by_keyboard(demo, browser):
     """
     at = demo()
     browser.go("http://{}:{}/".format(*at.address))
+    browser.wait("document.activeElement.tagName === 'INPUT'")
     browser.type("alice")
     browser.press("Enter")
     browser.wait("document.querySelector('#sessions button')")

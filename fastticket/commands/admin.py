@@ -69,8 +69,8 @@ def ask(address: str, path: str, token: str = "", ca: Path | None = None) -> tup
         raise ConfigError(f"--admin {address}: a token goes to another machine over https:// only")
     try:
         connection.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token else {})
-        response = connection.getresponse()
-        return response.status, response.read().decode()
+        with connection.getresponse() as response:  # whose socket it is by now
+            return response.status, response.read().decode()
     except ssl.SSLCertVerificationError as error:
         hint = "" if error.verify_code in OTHER_FAULTS else "; --ca FILE names whose certificates to trust"
         raise AdminError(f"{address}: {error.verify_message}{hint}") from None

@@ -46,8 +46,8 @@ class Operator:
             text = None if body is None else body if isinstance(body, bytes) else json.dumps(body)
             sent = {**of_body, **of_change, **self.fields, **given}
             connection.request(method, path, text, {name: value for name, value in sent.items() if value is not None})
-            response = connection.getresponse()
-            data = response.read()
+            with connection.getresponse() as response:  # it may break off
+                data = response.read()
             return response.status, json.loads(data) if data else None, response.headers
 
     def get(self, path, **query):
@@ -75,7 +75,9 @@ class Operator:
         connection = self._connect()
         connection.request("GET", path, headers={**self.fields, **fields})
         response = connection.getresponse()
-        assert response.status == 200, response.read()
+        if response.status != 200:
+            with response:
+                raise AssertionError(response.read())
         assert response.headers["Content-Type"] == "text/event-stream"
         try:
             yield Stream(response)

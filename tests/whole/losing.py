@@ -144,15 +144,17 @@ async def _run(folder: Path, server: Server, sites: list[Site], sessions: int) -
     server.admin("FLUSHALL")
     lost_s, answers = time.monotonic(), Counter[int]()
     waiting, refused, came_back = set(active), set[str](), set[str]()
-    for each in itertools.cycle(clients):
+    have_noticed = set[int]()  # until its lease is over, a gateway admits as before
+    for number, each in itertools.cycle(enumerate(clients)):
         for ticket, status in (await _ask_all(each, active)).items():
             answers[status] += 1
             if status == 200:
                 waiting.discard(ticket)
-            elif status != 503:
-                refused.add(ticket)
+                continue
+            have_noticed.add(number)
+            (waiting if status == 503 else refused).add(ticket)
         came_back |= {t for t, status in (await _ask_all(each, ended)).items() if status == 200}
-        if not waiting - refused:
+        if len(have_noticed) == len(clients) and not waiting - refused:
             break
     all_back_s = time.monotonic() - lost_s
     for each in clients:  # and what is so at the end

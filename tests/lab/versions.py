@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 COPIED = ("setup.py", "pyproject.toml", "README.md", "docs", "fastticket", "fastticket_start.py", "tests")
 TO_BUILD = ("setuptools>=77", "cython>=3.1,<4")
 TO_TEST = (
-    "uvloop>=0.19",
+    "uvloop>=0.23",
     "redis>=6.0",
     "pytest>=8",
     "pytest-asyncio>=0.24",

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import gc
 import logging
 import socket
+import struct
 import time
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -40,6 +44,7 @@ from fastticket import tasks
 from fastticket.errors import StoreBusy, StoreUnavailable
 from fastticket.stores.contract import Request
 from fastticket.stores.redis import cluster as redis_cluster
+from fastticket.stores.redis import connecting as redis_connecting
 from fastticket.stores.redis import link as redis_link
 from fastticket.stores.redis import sendqueue as redis_sendqueue
 from fastticket.stores.redis import sentinel as redis_sentinel
@@ -130,29 +135,38 @@ async def test_replies_in_pieces(real):
     assert replies == [[str(n).encode(), b"x" * n] for n in range(60)]
 
 
-@pytest.mark.parametrize("kind", ["tcp", "unix", "tls"])
-async def test_it_greets_in_one_round_trip(tmp_path, kind):
-    files = make_certificates(tmp_path)
-    port, options = free_port(), {"requirepass": "hush", "unixsocket": tmp_path / "socket"}
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """One server, by each kind of connection."""
+    folder = tmp_path_factory.mktemp("places")
+    files = make_certificates(folder)
+    port, options = free_port(), {"requirepass": "hush", "unixsocket": folder / "socket"}
     options |= {"tls-port": port, "tls-cert-file": files["server"], "tls-key-file": files["server_key"]}
     options |= {"tls-ca-cert-file": files["ca"], "tls-auth-clients": "no"}
-    with closing_all(real := RealServer(tmp_path, options)):
-        place = {
-            "tcp": Place("127.0.0.1", real.port, db=3, password="hush"),
-            "unix": Place(path=str(tmp_path / "socket"), db=3, password="hush"),
-            "tls": Place(
-                "localhost", port, db=3, password="hush", tls=True, tls_files=(("ssl_ca_certs", str(files["ca"])),)
-            ),
-        }[kind]
-        link = await connect(place, 5.0)
-        assert link.info["run_id"]
-        assert (await link.ask([("CLIENT", "INFO")]))[0].partition(b" db=")[2].startswith(b"3 ")
-        link.close()
-        await link.closed
-        for wrong in (Place("127.0.0.1", real.port, password="hushed"), Place("127.0.0.1", real.port)):
-            with pytest.raises(AuthenticationError) as refused:
-                await connect(wrong, 5.0)
-            assert "hush" not in str(refused.value) + repr(wrong)
+    with closing_all(server := RealServer(folder, options)):
+        tls = (("ssl_ca_certs", str(files["ca"])),)
+        yield {
+            "tcp": Place("127.0.0.1", server.port, db=3, password="hush"),
+            "unix": Place(path=str(folder / "socket"), db=3, password="hush"),
+            "tls": Place("localhost", port, db=3, password="hush", tls=True, tls_files=tls),
+        }
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix", "tls"])
+async def test_it_greets_in_one_round_trip(places, kind):
+    link = await connect(places[kind], 5.0)
+    assert link.info["run_id"]
+    assert (await link.ask([("CLIENT", "INFO")]))[0].partition(b" db=")[2].startswith(b"3 ")
+    link.close()
+    await link.closed
+
+
+@pytest.mark.parametrize("password", ["hushed", None])
+async def test_a_wrong_password_is_refused_and_said_nowhere(places, password):
+    wrong = dataclasses.replace(places["tcp"], password=password)
+    with pytest.raises(AuthenticationError) as refused:
+        await connect(wrong, 5.0)
+    assert "hush" not in str(refused.value) + repr(wrong)
 
 
 async def test_what_is_not_redis_is_no_server():
@@ -183,6 +197,69 @@ async def test_a_handshake_that_hangs_is_over_in_time_and_leaves_nothing_open(re
 
 
 # --- one turn, one write
+
+
+def calls_when_a_link_is_made(act, turns, monkeypatch):
+    """`act()` so many turns of the loop after a link was made; its socket is connected."""
+
+    class Noticed(redis_link.Link):
+        def __init__(self, timeout_s):
+            super().__init__(timeout_s)
+            self.wait(turns)
+
+        def wait(self, left):
+            if left:
+                self._loop.call_soon(self.wait, left - 1)
+            else:
+                act()
+
+    monkeypatch.setattr(redis_connecting, "Link", Noticed)
+
+
+def fails_to_connect(place, loop, on_begin=lambda connecting: None):
+    """The error. A socket that is still open when it is collected closes its descriptor, whoever
+    has it by then: there is none.
+    """
+
+    async def connect_in_vain():
+        connecting = asyncio.ensure_future(connect(place, BOUND_S))
+        on_begin(connecting)
+        await asyncio.wait([connecting])
+        await until(lambda: len(asyncio.all_tasks()) == 1)
+        return "given up" if connecting.cancelled() else connecting.exception()
+
+    gc.collect()
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        with asyncio.Runner(loop_factory=loop) as runner:
+            error = runner.run(connect_in_vain())
+        gc.collect()
+    assert [str(each.message) for each in found] == []
+    return error
+
+
+@pytest.mark.parametrize("turns", range(6))
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("kind", ["tcp", "unix", "tls"])
+def test_who_gives_up_at_any_moment_closes_his_descriptor_once(places, kind, loop, turns, monkeypatch):
+    begun = []
+    calls_when_a_link_is_made(lambda: begun[0].cancel(), turns, monkeypatch)
+    assert fails_to_connect(places[kind], loop, begun.append) == "given up"
+
+
+@pytest.mark.parametrize("turns", range(6))
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
+def test_who_is_reset_at_any_moment_closes_his_descriptor_once(tls, loop, turns, monkeypatch):
+    def reset():
+        connection, _ = listener.accept()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+
+    calls_when_a_link_is_made(reset, turns, monkeypatch)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        error = fails_to_connect(Place(*listener.getsockname(), tls=tls), loop)
+    assert isinstance(error, ConnectionError)
 
 
 async def test_all_of_a_turn_is_one_write():

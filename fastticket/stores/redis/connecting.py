@@ -13,7 +13,7 @@ import socket
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from redis.exceptions import RedisError
 
@@ -38,7 +38,7 @@ async def connect(place: Place, timeout_s: float) -> Link:
     except BaseException:
         opening.add_done_callback(_close_socket)
         raise
-    link = await _secured(connection, place, timeout_s)
+    link = await _linked(connection, place, timeout_s)
     try:
         if greeting := place.greeting():
             link.info = await _greet(link, greeting)
@@ -136,34 +136,51 @@ async def _look_up(host: str, port: int) -> list[Any]:
         raise OSError(f"the name does not resolve: {error.strerror}") from None
 
 
-async def _secured(connection: socket.socket, place: Place, timeout_s: float) -> Link:
+async def _linked(connection: socket.socket, place: Place, timeout_s: float) -> Link:
     """A link over a socket, by TLS if the place says so. A handshake that takes too long is not
     cancelled: its socket is shut down, and it ends by itself.
     """
     link = Link(timeout_s)
-    tls: dict[str, Any] = {}
     try:
-        if place.tls:
-            tls = {
-                "ssl": _context(place.tls_files),
-                "server_hostname": place.host,
-                "ssl_handshake_timeout": 4 * timeout_s,
-            }
-        making = asyncio.ensure_future(
-            asyncio.get_running_loop().create_connection(lambda: link, sock=connection, **tls)
-        )
+        context = _context(place.tls_files) if place.tls else None
     except BaseException:
         connection.close()
         raise
+    making = asyncio.ensure_future(_make(link, connection, context, place.host, 4 * timeout_s))
     try:
         await patiently(asyncio.shield(making), timeout_s)
     except BaseException:
-        link.close()
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
-        making.add_done_callback(lambda made: made.cancelled() or made.exception())
+        making.add_done_callback(lambda made: _close_link(made, link))
         raise
     return link
+
+
+async def _make(
+    link: Link, connection: socket.socket, context: ssl.SSLContext | None, name: str, handshake_s: float
+) -> None:
+    """Connect a link with its socket, in two steps: nothing may end the transport before the loop
+    has returned it. uvloop takes charge of the socket at that moment; of a transport that ended
+    before, it has closed the descriptor, and the socket closes it once more when it is collected:
+    under whoever has it by then.
+    """
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_connection(lambda: link, sock=connection)
+    if context is not None:
+        if transport.is_closing():
+            raise LinkLost("the connection was lost before the TLS handshake")
+        secured = await loop.start_tls(
+            transport, link, context, server_hostname=name, ssl_handshake_timeout=handshake_s
+        )
+        link.connection_made(cast(asyncio.Transport, secured))
+
+
+def _close_link(making: asyncio.Future[None], link: Link) -> None:
+    """Its caller does not wait any more."""
+    link.close()
+    if not making.cancelled():
+        making.exception()
 
 
 _contexts: dict[tuple[Any, ...], ssl.SSLContext] = {}

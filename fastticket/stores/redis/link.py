@@ -164,8 +164,6 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected, TLS included."""
         self._transport = cast(asyncio.Transport, transport)
-        if self._is_over:
-            self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Replies that had come before are handed out first."""

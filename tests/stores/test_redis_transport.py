@@ -48,6 +48,7 @@ from fastticket.stores.redis import connecting as redis_connecting
 from fastticket.stores.redis import link as redis_link
 from fastticket.stores.redis import sendqueue as redis_sendqueue
 from fastticket.stores.redis import sentinel as redis_sentinel
+from fastticket.stores.redis import servers as redis_servers
 from fastticket.stores.redis.address import Place, parse_url, place_of, slot_of
 from fastticket.stores.redis.cluster import Cluster
 from fastticket.stores.redis.connecting import connect
@@ -1374,3 +1375,64 @@ async def test_a_store_far_away_works_after_a_reset(real):
                 sessions = await asyncio.gather(*map(cache.authenticate, tickets))
                 assert [session.principal for session in sessions] == ["user0", "user1", "user2"]
             assert cache.stats["store_errors"] == 0
+
+
+# --- closing that is interrupted
+
+
+class Unanswered:
+    """A command that gets no reply."""
+
+    def __init__(self, name: bytes) -> None:
+        self.name = name
+        self.came = asyncio.Event()
+
+    def answer(self, words):
+        if words[0] != self.name:
+            return b"+OK\r\n"
+        self.came.set()
+        return None
+
+
+URLS = {
+    "redis://{}/0?timeout_ms=60000": b"PING",
+    "redis+sentinel://{}/m?timeout_ms=60000": b"SENTINEL",
+    "redis+cluster://{}?timeout_ms=60000": b"CLUSTER",
+}
+
+
+@pytest.mark.parametrize("url", URLS, ids=lambda url: url.partition(":")[0])
+async def test_a_closing_that_is_cancelled_leaves_nothing_open(url, monkeypatch):
+    """`tasks.end` cancels a second time whoever takes long to end, and closing waits longer than
+    that for a call that is under way.
+    """
+    monkeypatch.setattr(tasks, "STEP_S", 0.01)
+    monkeypatch.setattr(redis_servers, "CLOSE_S", BOUND_S)
+    held = Unanswered(URLS[url])
+    async with Scripted(held.answer).running() as fake:
+        topology = make_topology(parse_url(url.format(fake.address), Path()), lambda server: None)
+        asking = asyncio.create_task(ask(topology))
+        await held.came.wait()
+        closing = asyncio.create_task(topology.aclose())
+        await asyncio.sleep(0)
+        await tasks.end(closing)
+        assert closing.cancelled()
+        with pytest.raises(StoreUnavailable):
+            await asyncio.wait_for(asking, BOUND_S)
+        await until(lambda: not fake.tasks and len(asyncio.all_tasks()) == 1)
+
+
+async def ask(topology):
+    return await (await topology.server_of(0)).call([PING])
+
+
+async def test_a_store_whose_closing_is_cancelled_at_once_leaves_nothing_open(real):
+    async with Proxy(real.port).running() as link:
+        store = fastticket.open_store(link.url)
+        await store.open()
+        closing = asyncio.create_task(store.aclose())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        assert closing.cancelled()
+        await until(lambda: not link.open_links)

@@ -89,11 +89,15 @@ class Cluster:
         self._is_stale |= asyncio.get_running_loop().time() >= self._read_at_s + SLOTS_FRESH_S
 
     async def aclose(self) -> None:
-        """Idempotent."""
+        """All of it, also if it is cancelled. Idempotent."""
         self._is_closed = True
-        await end(self._confirming)
-        await asyncio.gather(*(server.aclose() for server in self.servers.values()))
-        await end(*self._tasks)
+        try:
+            await end(self._confirming)
+        finally:
+            try:
+                await asyncio.gather(*(server.aclose() for server in self.servers.values()))
+            finally:
+                await end(*self._tasks)
 
     def _is_overdue(self) -> bool:
         return asyncio.get_running_loop().time() > self._tried_at_s + self.doubt_s

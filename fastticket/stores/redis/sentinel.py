@@ -103,12 +103,16 @@ class Sentinel:
         self._doubt.set()
 
     async def aclose(self) -> None:
-        """Idempotent."""
+        """All of it, also if it is cancelled. Idempotent."""
         self._is_closed = True
-        await end(*self._tasks)
-        await asyncio.gather(*(server.aclose() for server in (self._server, *self._sentinels)))
-        await end(*self._asking.values())
-        self._end_round()
+        try:
+            await end(*self._tasks)
+        finally:
+            try:
+                await asyncio.gather(*(server.aclose() for server in (self._server, *self._sentinels)))
+            finally:
+                await end(*self._asking.values())
+                self._end_round()
 
     # --- asking
 

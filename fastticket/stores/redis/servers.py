@@ -141,16 +141,20 @@ class Server:
         return not (self._queue.calls or self._confirmed_queue.calls or self._listeners)
 
     async def aclose(self) -> None:
-        """End every connection. Calls under way get CLOSE_S to end. Idempotent."""
+        """End every connection, also if it is cancelled. Calls under way get CLOSE_S to end.
+        Idempotent.
+        """
         if self._is_closed:
             return
         self._is_closed = True
         pending = {call.answer for queue in (self._queue, self._confirmed_queue) for call in queue.calls}
-        if pending:
-            await asyncio.wait(pending, timeout=min(CLOSE_S, self._timeout_s))
-        self._end_calls(self._drop_all(), "is closed", None)
-        for listener in list(self._listeners):
-            listener.lose(LinkLost("the store is closed"))
+        try:
+            if pending:
+                await asyncio.wait(pending, timeout=min(CLOSE_S, self._timeout_s))
+        finally:
+            self._end_calls(self._drop_all(), "is closed", None)
+            for listener in list(self._listeners):
+                listener.lose(LinkLost("the store is closed"))
         await end(*self._connecting)
         if sockets := {link.closed for link in self._links if not link.closed.done()}:
             await asyncio.wait(sockets, timeout=CLOSE_S)

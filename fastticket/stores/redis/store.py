@@ -146,11 +146,13 @@ class RedisStore:
             await self._takeover.settle(self.doubt_ms / 1000)
 
     async def aclose(self) -> None:
-        """Close every connection. Idempotent."""
+        """Close every connection, also if it is cancelled. Idempotent."""
         topology = self._sender.detach()
-        await end(self._listening, *self._takeover.chores)
-        if topology:
-            await topology.aclose()
+        try:
+            await end(self._listening, *self._takeover.chores)
+        finally:
+            if topology:
+                await topology.aclose()
 
     @property
     def doubt_ms(self) -> int:

@@ -7,8 +7,9 @@ import pickle
 
 import pytest
 from lab.old_systems import HOUR_MS, KEYS, flask_logins, java_long, java_text, now_ms, put_spring_session, star_logins
+from lab.redis_fakes import Scripted, bulk
 
-from fastticket.errors import ConfigError, StoreUnavailable
+from fastticket.errors import ConfigError, OldStoreUnavailable, StoreUnavailable
 from fastticket.moving.formats.linkis_ticket import LinkisTickets
 from fastticket.moving.record import MovedSession, Skipped
 from fastticket.moving.sources import id_here
@@ -291,3 +292,54 @@ def test_a_redis_that_does_not_answer_is_said_and_asked_again(redis_server, ther
 def test_a_cluster_is_refused_with_advice():
     with pytest.raises(ConfigError, match="each primary"):
         ForeignRedis("redis+cluster://127.0.0.1:1")
+
+
+BOUND_S = 20.0
+
+
+class Slow:
+    """A server that greets when a test lets it."""
+
+    def __init__(self):
+        self.came, self.goes = asyncio.Event(), asyncio.Event()
+
+    async def answer(self, words):
+        if words[0] == b"INFO":
+            self.came.set()
+            await self.goes.wait()
+            return bulk(b"redis_version:7.2.0\r\n")
+        return b"+OK\r\n"
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["awaited", "given-up"])
+async def test_a_connection_that_is_being_made_is_closed_too(waits):
+    slow = Slow()
+    fake = Scripted(slow.answer)
+    fake.greets = False
+    async with fake.running():
+        redis = ForeignRedis(f"redis://{fake.address}/0?timeout_ms=60000")
+        asking = asyncio.create_task(redis.ask([("PING",)]))
+        await slow.came.wait()
+        if not waits:
+            asking.cancel()
+            await asyncio.wait([asking])
+        await redis.aclose()
+        slow.goes.set()
+        await asyncio.wait(list(fake.tasks), timeout=BOUND_S)
+        assert not fake.tasks  # no connection is left
+        await asyncio.wait([asking], timeout=BOUND_S)
+        assert asking.cancelled() if not waits else isinstance(asking.exception(), OldStoreUnavailable)
+
+
+async def test_who_waits_on_a_connection_that_another_gives_up_hears_of_it():
+    """A round of the watch would wait for ever."""
+
+    def answer(words):
+        return b"-LOADING Redis is loading the dataset in memory\r\n" if words[0] == b"FIRST" else None
+
+    async with Scripted(answer).running() as fake:
+        redis = ForeignRedis(f"redis://{fake.address}/0?timeout_ms=60000")
+        asking = [asyncio.create_task(redis.ask([(name,)])) for name in ("FIRST", "SECOND")]
+        done, _ = await asyncio.wait(asking, timeout=BOUND_S)
+        await redis.aclose()
+        assert [type(each.exception()) for each in asking if each in done] == [OldStoreUnavailable] * 2

@@ -21,6 +21,7 @@ from fastticket.stores.redis.address import Address, Command, Place, parse_url, 
 from fastticket.stores.redis.connecting import connect
 from fastticket.stores.redis.errors import AWAY, shortened
 from fastticket.stores.redis.link import Link, LinkLost
+from fastticket.tasks import end
 
 #: In place of the reply to one command: the key is of another type.
 Refused = RedisError
@@ -48,15 +49,17 @@ class ForeignRedis:
         """
         if not commands:
             return []
+        link = None
         try:
-            replies = await (await self._connected()).ask(commands)
+            link = await self._connected()
+            replies = await link.ask(commands)
         except (OSError, RedisError) as error:
-            await self.aclose()
+            self._drop(link)
             raise OldStoreUnavailable(f"{self.shown}: {shortened(error)}") from error
         for reply in replies:
             if isinstance(reply, Refused) and not str(reply).startswith(WRONG_TYPE):
                 if isinstance(reply, AWAY):  # the next call looks for the primary again
-                    await self.aclose()
+                    self._drop(link)
                 raise OldStoreUnavailable(f"{self.shown}: {shortened(reply)}")
         return replies
 
@@ -73,9 +76,15 @@ class ForeignRedis:
         return self._page(reply)
 
     async def aclose(self) -> None:
-        """Close the connection; the next call makes another."""
-        if self._link:
-            self._link.close()
+        """Close the connection, also one that is being made; the next call makes another."""
+        await end(self._connecting)
+        self._drop(self._link)
+
+    def _drop(self, link: Link | None) -> None:
+        """Have another link made. Who waits on this one, too, hears of it."""
+        if link:
+            link.lose(LinkLost("the connection was closed"))
+        if link is self._link:
             self._link = None
 
     def _page(self, reply: Any) -> tuple[str, list[bytes]]:
@@ -89,7 +98,11 @@ class ForeignRedis:
             if self._connecting is None:
                 self._connecting = asyncio.create_task(self._connect())
                 self._connecting.add_done_callback(self._has_connected)
-            return await asyncio.shield(self._connecting)
+            connecting = self._connecting
+            await asyncio.wait([connecting])
+            if connecting.cancelled():
+                raise LinkLost("the connection was closed")
+            return connecting.result()
         return self._link
 
     async def _connect(self) -> Link:

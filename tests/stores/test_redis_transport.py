@@ -1436,3 +1436,19 @@ async def test_a_store_whose_closing_is_cancelled_at_once_leaves_nothing_open(re
         await asyncio.wait([closing])
         assert closing.cancelled()
         await until(lambda: not link.open_links)
+
+
+async def test_an_address_that_answers_when_its_time_is_over_is_taken():
+    """The pause before the next address ends in the same turn of the loop."""
+    loop, made = asyncio.get_running_loop(), socket.socket()
+
+    async def connected():
+        await asyncio.sleep(0)
+        return made
+
+    with made:
+        first, second = asyncio.create_task(connected()), loop.create_future()
+        await asyncio.wait([first])
+        taken = redis_connecting._first_of([first, second], None)
+        assert await asyncio.wait_for(taken, BOUND_S) is made
+        second.cancel()

@@ -74,12 +74,15 @@ async def _first_of(attempts: list[asyncio.Task[socket.socket]], wait_s: float |
     """
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(wait_s):
-            while pending := [attempt for attempt in attempts if not attempt.done()]:
-                await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                for attempt in attempts:
+            while True:
+                for attempt in attempts:  # first: one may have come when the time of the call before was over
                     if attempt.done() and not attempt.exception():
                         attempts.remove(attempt)
                         return attempt.result()
+                pending = [attempt for attempt in attempts if not attempt.done()]
+                if not pending:
+                    break
+                await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
     return None
 
 

@@ -24,7 +24,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -133,6 +133,7 @@ class SQLiteStore:
         self._thread = _one_thread()
         self._connection: sqlite3.Connection | None = None
         self._closed = False
+        self._closing: Future[None] | None = None  # the thread's last work
         self._offset_ms = 0
         self._data_version = 0
         self._file: tuple[int, int] | None = None  # device and inode of the file that is open
@@ -152,12 +153,20 @@ class SQLiteStore:
     async def open(self) -> None:
         """Create or check the file."""
         if self._closed:  # after an `open` that failed
+            await self._closed_by_thread()
             self._thread = _one_thread()
             self._closed = False
         self._file = None
         await self._in_thread(self._open)
         if self._path:
             self._doorbell = asyncio.create_task(self._watch())
+
+    async def _closed_by_thread(self) -> None:
+        """Wait until the thread has closed the file, after all that it has begun, which may be an
+        `open` that was cancelled. A caller who does not wait any more stops nothing.
+        """
+        if self._closing:
+            await asyncio.shield(asyncio.wrap_future(self._closing))
 
     async def settle(self) -> None:
         """A transaction that is committed stays."""
@@ -167,11 +176,11 @@ class SQLiteStore:
         if self._doorbell:
             await end(self._doorbell)
             self._doorbell = None
-        self._closed = True
-        if self._connection:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
-            self._connection = None
-        self._thread.shutdown()
+        if not self._closed:
+            self._closed = True
+            self._closing = self._thread.submit(self._close)
+            self._thread.shutdown(wait=False)
+        await self._closed_by_thread()
 
     async def join(self, fleet: Fleet) -> Fleet | None:
         """Rows of `meta`."""
@@ -309,6 +318,11 @@ class SQLiteStore:
                 self._log(db, "created", "", "")  # a log always has a last entry
         self._data_version = self._read_data_version()
         self._file = self._file_at_path()
+
+    def _close(self) -> None:
+        if self._connection:
+            self._connection.close()
+            self._connection = None
 
     def _file_at_path(self) -> tuple[int, int] | None:
         """Device and inode of what is there now; None: nothing, or the store is in memory."""

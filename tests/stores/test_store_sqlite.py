@@ -13,11 +13,13 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from lab.redis_servers import wait_until
 from lab.store_contract import (
     HOUR_MS,
     StoreContract,
@@ -660,3 +662,35 @@ async def test_p4_another_file_at_its_path_is_an_outage(tmp_path, what):
     if what == "replaced":
         async with opened(path) as again:
             await add_session(again)
+
+
+# --- closing in the midst of opening
+
+
+async def test_a_file_that_is_being_opened_is_closed_too(path, monkeypatch):
+    """A start that is given up: the thread opens the file all the same."""
+    store, entered = SQLiteStore(path), threading.Event()
+    refuse = store._refuse_unwritable
+
+    def slowly(path):
+        entered.set()
+        wait_until(lambda: store._closed, "closed")
+        refuse(path)
+
+    monkeypatch.setattr(store, "_refuse_unwritable", slowly)
+    opening = asyncio.create_task(store.open())
+    await asyncio.to_thread(entered.wait)
+    opening.cancel()
+    await asyncio.wait([opening])
+    await store.aclose()
+    assert not is_open(path)
+    monkeypatch.undo()
+    await store.open()  # it may be opened again
+    assert is_open(path)
+    await store.aclose()
+    assert not is_open(path)
+
+
+def is_open(path):
+    """Whether this process has the file open."""
+    return any(fd.is_symlink() and Path(os.readlink(fd)) == path for fd in Path("/proc/self/fd").iterdir())

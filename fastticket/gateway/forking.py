@@ -91,8 +91,10 @@ def _become_worker(
     except BaseException:
         log.exception("worker (pid %d)", os.getpid())
     finally:
-        errorlog.end()
-        os._exit(code)
+        try:
+            errorlog.end()
+        finally:
+            os._exit(code)
 
 
 def _work(given: Given, listeners: Sockets, handover: Handover, slot: Slot, channel: Channel) -> int:

@@ -62,22 +62,30 @@ class LineWriter:
                 self._wake()
 
     def close(self, timeout_s: float = END_TIMEOUT_S) -> bool:
-        """Write what is pending, and end. False: it took longer than that, and is lost."""
+        """Write what is pending, and end. False: it took longer than that, or there was no thread
+        for it, and it is lost.
+        """
         with self._changed:
             self._is_ending = True
+            if self._pending:
+                self._wake()
             self._changed.notify()
         if self._thread:
             self._thread.join(timeout_s)
             if self._thread.is_alive():
                 return False
         self._close_file()
-        return True
+        return not self._pending
 
     def _wake(self) -> None:
         """Called under the lock."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="fastticket-outlet", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="fastticket-outlet", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # there may be no more threads: the next line tries again
+                return
+            self._thread = thread
         self._changed.notify()
 
     def _close_file(self) -> None:

@@ -74,10 +74,17 @@ class Service:
         self.exchange: Exchange | None = make_exchange(config, cache, before.exchange if before else None)
         self._pages = slot.take_pages(len(listeners))
         try:
-            self.planes = make_planes(config, cache, upstreams.upstreams, occupancy, self._pages)
+            self._make_planes(cache, occupancy)
         except BaseException:
             slot.give_back(self._pages)
             raise
+        self._adopters = itertools.cycle(self.planes)
+        self._ticked = asyncio.Event()
+
+    def _make_planes(self, cache: TicketCache, occupancy: Occupancy) -> None:
+        """And what belongs to them."""
+        config, upstreams = self.config, self.upstreams
+        self.planes = make_planes(config, cache, upstreams.upstreams, occupancy, self._pages)
         routes = add_routes(self.planes, config, upstreams.numbers)
         self._passes = Passes(config.known_tokens, config.ticket.idle_timeout_s) if config.known_tokens else None
         self._answers = [Answers(plane, cache, config, routes, self.exchange, self._passes) for plane in self.planes]
@@ -85,8 +92,6 @@ class Service:
         logs = [plane.log for plane in self.planes if plane.log]
         self._access_log = AccessLogFile(logs, config.log_path("access_log")) if logs else None
         self._notices = Notices(self.planes, upstreams.names, config.ticket.cookie)
-        self._adopters = itertools.cycle(self.planes)
-        self._ticked = asyncio.Event()
 
     # --- from start to end
 

@@ -49,11 +49,11 @@ class Slot:
     def __init__(self, fd: int = -1) -> None:
         """`fd`: a memory file that another program has left (`upgrade`); by default a fresh one."""
         self._fd = fd if fd >= 0 else os.memfd_create("fastticket-slot")
+        self._forget_fd = weakref.finalize(self, os.close, self._fd)  # also if what follows fails
         os.set_inheritable(self._fd, False)
         os.ftruncate(self._fd, _BYTES)
         self._mapping = mmap.mmap(self._fd, _BYTES)  # shared with children
         self._memory = memoryview(self._mapping)
-        self._forget_fd = weakref.finalize(self, os.close, self._fd)
         self._notes = [self._memory[at : at + _NOTE_ROOM] for at in (_NOTE_AT, _NOTE_AT + _NOTE_ROOM)]
         self._published = 0
         self._free: list[int] = []  # pages that were used, and are not now

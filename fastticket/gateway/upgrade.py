@@ -108,7 +108,7 @@ class Trial:
                 stdout=subprocess.DEVNULL,
                 stderr=self._said,
             )
-        except OSError:
+        except BaseException:
             os.close(self._said)
             raise
         finally:
@@ -174,8 +174,13 @@ def socket_of(fd: int) -> socket.socket:
 
 
 def _leave(legacy: Legacy) -> int:
-    """Write a Legacy to a memory file; its descriptor."""
+    """Write a Legacy to a memory file, all of it; its descriptor. OSError."""
     fd = os.memfd_create("fastticket-legacy")
-    os.write(fd, json.dumps({"format": FORMAT, "legacy": dataclasses.asdict(legacy)}).encode())
-    os.lseek(fd, 0, os.SEEK_SET)
+    try:
+        with open(fd, "w", closefd=False) as file:
+            json.dump({"format": FORMAT, "legacy": dataclasses.asdict(legacy)}, file)
+        os.lseek(fd, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(fd)
+        raise
     return fd

@@ -86,7 +86,11 @@ class CacheThread:
         self._life: asyncio.Task[None] | None = None
         begin = partial(contextvars.Context().run, self._live)
         self._thread = threading.Thread(target=begin, name="fastticket", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # there may be no more threads
+            self._loop.close()
+            raise
         _running.add(self)  # it cannot have ended yet: no other thread knows it
 
     # --- called in other threads

@@ -27,6 +27,7 @@ cdef class Dialogue(Admission):
     cdef list untold                    # what did not fit into the other one: (Told, first, second) as bytes
     cdef list unread                    # records that `release` has met
     cdef object released                # clients that were let go of
+    cdef bint takes_back                # nobody takes those any more
 
     cdef int _open_rings(self) except -1
     cdef uint64_t _cookies_more(self) noexcept nogil

@@ -379,16 +379,20 @@ cdef class Dialogue(Admission):
         """Read the ring."""
         cdef const Asked *asked
         cdef eventfd_t wakes
+        cdef bint is_released
         if self.in_thread:
             eventfd_read(self.asked_fd, &wakes)             # first: what comes from now on makes it readable again
         while True:
             asked = <const Asked *>first_in(&self.asked)
             if asked != NULL:
-                if asked.kind == RELEASED:
+                is_released = asked.kind == RELEASED
+                if is_released:
                     self.released.append((asked.fd, _text_of(asked, 1), bool(asked.is_believed)))
                 else:
                     self.unread.append(_record_of(asked))
                 consume(&self.asked)
+                if is_released and self.takes_back:
+                    self.adopt(*self.released.pop())
             elif self.in_thread:
                 if swap_flag(&self.lacks_room, 0, FLAG_ORDER):
                     self.upstreams.ring(self.plane, 0)

@@ -72,7 +72,9 @@ class Proxy(Dialogue):
         """
 
     def drain(self) -> None:
-        """Close idle connections, and those that become idle."""
+        """Close idle connections, and those that become idle; those also that were let go of, and
+        that nobody has taken.
+        """
 
     def part(self, most: int) -> int:
         """Tell clients with a WebSocket that the gateway goes away (1001), so many at most; how

@@ -186,8 +186,14 @@ cdef class Proxy(Dialogue):
         self._command(Order.STOP_ACCEPTING, 0, 0, b"")
 
     def drain(self):
-        """Close idle connections, and those that become idle."""
+        """Close idle connections, and those that become idle; those also that were let go of, and
+        that nobody has taken.
+        """
         self._command(Order.DRAIN, 0, 0, b"")
+        self.takes_back = True
+        self._collect()
+        while self.released:
+            self.adopt(*self.released.popleft())
 
     def part(self, uint32_t most):
         """Tell clients with a WebSocket that the gateway goes away (1001), so many at most; how many
@@ -321,10 +327,11 @@ cdef class Proxy(Dialogue):
         c.client.is_trusted = c.client.is_trusted and told.flags & IS_BELIEVED != 0
         if told.flags & IS_LAST:
             c.request.requests = self.requests_max - 1          # so that the next one is the last, also where 0 is no limit
-        if self._watch(index, EPOLLIN | EPOLLRDHUP | EPOLLET, EPOLL_CTL_ADD):
-            self._set_timer(index, Timer.KEEP_ALIVE)
-        else:
+        c.readable = self.closes_idle                               # only the kernel knows
+        if c.readable and self._is_quiet(c) or not self._watch(index, EPOLLIN | EPOLLRDHUP | EPOLLET, EPOLL_CTL_ADD):
             self._close(index)
+            return
+        self._set_timer(index, Timer.KEEP_ALIVE)
 
     cdef void _end(self) noexcept nogil:
         """Close everything: nothing is served any more, and nobody waits for this plane."""

@@ -569,6 +569,41 @@ def test_a_plane_that_drains_closes_who_has_nothing_under_way(planes, origin, nu
         assert busy.read_all() == b""
 
 
+@pytest.mark.parametrize("number", [LOOP, THREAD])
+def test_a_client_that_comes_while_a_plane_drains_is_let_go_of_or_answered(planes, origin, number):
+    """From a configuration that ends at the same time."""
+    at = planes(names_the_user(origin))
+    idle, asking = (at.connect(1 - number) for _ in range(2))
+    with idle, asking:
+        wait_until(lambda: connection_count(at, 1 - number) == 2, "both")
+        clients = [wait_until(lambda: at.release(1 - number), "released") for _ in range(2)]
+        asking.sendall(get("/login"))
+        at.call(at.planes[number].drain)
+        for client in clients:
+            at.call(at.planes[number].adopt, *client)
+        assert idle.read_all() == b""
+        assert status_of(asking.read_response()[0]) == 200
+        wait_until(lambda: connection_count(at, number) == 0, "they have gone")
+
+
+@pytest.mark.parametrize("comes_late", [False, True], ids=["before", "after"])
+def test_a_client_that_nobody_has_taken_is_let_go_of_by_a_drain(planes, origin, comes_late):
+    """It was released for somebody who has no room, or whose time was over."""
+    at = planes(names_the_user(origin))
+    plane = at.planes[THREAD]
+    with at.connect(THREAD) as client:
+        wait_until(lambda: connection_count(at, THREAD) == 1, "it is let in")
+
+        def release_and_drain():
+            plane.release()
+            if not comes_late:
+                wait_until(lambda: plane.is_caught_up, "released")
+            plane.drain()
+
+        at.call(release_and_drain)
+        assert client.read_all() == b""
+
+
 def test_tunnels_are_counted_and_told_to_part(planes, origin):
     def serve(connection):
         connection.read_head()

@@ -8,6 +8,7 @@ import json
 import os
 import pwd
 import re
+import select
 import signal
 import socket
 import stat
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from http import HTTPStatus
 
 import pytest
 from conftest import BOUND_S, Client, fields_of, status_of
@@ -25,6 +27,9 @@ from prometheus_client.parser import text_string_to_metric_families
 import fastticket
 from fastticket.gateway import notes, sharedmemory, worker
 from fastticket.gateway.addresses import is_loopback, parse_address
+from fastticket.gateway.admin import listener
+from fastticket.gateway.admin.access import Access
+from fastticket.gateway.admin.dispatch import Answer
 from fastticket.gateway.admin.listener import CONNECTIONS_MAX, HEAD_BYTES_MAX
 from fastticket.gateway.inheritance import Given
 from fastticket.gateway.metrics import COUNTERS, GAUGES
@@ -623,3 +628,28 @@ def test_which_worker_without_a_store_is_a_reason_to_avoid_its_gateway(leased, h
     note = {"at_s": time.monotonic(), "now": now, "store": {}, "without_servers": [], "upstreams": []}
     reasons = Snapshot(False, ["store"], note, [], {}, 0, 0, {}).unready()
     assert reasons == (["store"] if is_avoided else [])
+
+
+# --- clients that take nothing
+
+
+@pytest.mark.parametrize("size", [230_000, 10_000_000], ids=["all but some", "much"])
+async def test_who_does_not_take_the_answer_keeps_no_connection_open(tmp_path, monkeypatch, size):
+    """Some of it waits in this process even when the listener has written all of it."""
+    monkeypatch.setattr(listener, "TIMEOUT_S", 0.1)
+    at = listener.AdminListener(None, {"/": Answer(HTTPStatus.OK, b"x" * size)})
+    bound = socket.socket(socket.AF_UNIX)
+    bound.bind(str(tmp_path / "admin.sock"))
+    await at.move_to(bound, Access((), frozenset(), frozenset(), {}, None, is_private=True))
+    with Client(str(tmp_path / "admin.sock")) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: admin\r\n\r\n")
+        assert await asyncio.to_thread(hangs_up, client)
+        assert status_of(client.read_all()) == 200
+    await at.close()
+
+
+def hangs_up(client):
+    """Whether the other end is closed, while nothing is read here."""
+    poll = select.poll()
+    poll.register(client, 0)
+    return poll.poll(BOUND_S * 1000)

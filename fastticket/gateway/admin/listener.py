@@ -110,9 +110,14 @@ class AdminListener:
                         await writer.start_tls(access.tls)
                     if access:
                         await self._exchange(reader, writer, access, bound)
+                    self._connections.pop(writer, None)
+                    if bound.when() is None:
+                        bound.reschedule(_in_s(TIMEOUT_S))
+                    writer.close()
+                    await writer.wait_closed()
         finally:
             self._connections.pop(writer, None)
-            writer.close()
+            writer.transport.abort()  # else a client that does not take the rest of its answer would keep it open
 
     async def _exchange(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, access: Access, bound: asyncio.Timeout

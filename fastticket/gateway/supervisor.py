@@ -26,7 +26,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fastticket.errors import ConfigError, FastticketError
@@ -145,7 +145,8 @@ class Supervisor:
                 self._adopt(self._legacy)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITING_SIGNALS)
             self._watch()
-            self._bring_up()
+            if not self._is_stopping:
+                self._bring_up()
             self._news.set()  # a worker may have ended while nobody had a handler for SIGCHLD
             while self._processes() or not self._is_stopping:
                 self._runner.run(self._wait_for_news())
@@ -271,9 +272,9 @@ class Supervisor:
         if legacy.unready_at_s is not None:
             self._is_unready, self._unready_at_s = True, legacy.unready_at_s
         sockets = self._listeners.adopt(bound)
-        given, access = self._given_at_last()
-        for held in legacy.processes:
-            process = WorkerProcess.adopt(held, self._loop)
+        processes = [WorkerProcess.adopt(held, self._loop) for held in legacy.processes]
+        given, access = self._given_at_last(processes)
+        for held, process in zip(legacy.processes, processes, strict=True):
             process.reopen_logs()  # in between a signal to do so is lost
             process.follow(self._news.set, self._keep_drained)
             generation = Generation(
@@ -289,9 +290,9 @@ class Supervisor:
         log.info("upgraded from version %s to %s", legacy.version, self._program.version if self._program else "")
         self._move_admin(admin, given.config, access)
 
-    def _given_at_last(self) -> tuple[Given, Access]:
+    def _given_at_last(self, processes: Sequence[WorkerProcess]) -> tuple[Given, Access]:
         """The configuration that the trial has read. If it is not there any more, the worker before
-        serves until it is. FastticketError: told to stop.
+        serves until it is. FastticketError: told to stop, and all of these processes have ended.
         """
         while not self._is_stopping:
             try:
@@ -300,8 +301,18 @@ class Supervisor:
             except FastticketError as error:
                 log.error("the upgrade waits for its configuration, the worker before goes on: %s", error)
             notify(ALIVE)
-            self._runner.run(asyncio.sleep(WATCH_INTERVAL_S))
+            self._wait_for_signals(WATCH_INTERVAL_S)
+        for process in processes:
+            process.send(signal.SIGTERM)
+        while processes := [process for process in processes if process.exit_code() is None]:
+            self._wait_for_signals(IDLE_PAUSE_S)
         raise FastticketError("stopped before the upgrade had its configuration")
+
+    def _wait_for_signals(self, time_s: float) -> None:
+        """While an upgrade holds them back (`execute`)."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITING_SIGNALS)
+        self._runner.run(asyncio.sleep(time_s))
+        signal.pthread_sigmask(signal.SIG_BLOCK, WAITING_SIGNALS)
 
     # --- generations
 

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import textwrap
+import threading
 
 import pytest
 from conftest import BOUND_S, Client, status_of
@@ -31,12 +32,12 @@ def table(tmp_path, origin):
     create_key_file(tmp_path / "keys.toml")
     behind = origin()
 
-    def make(*, store="sqlite:///s.db", **gateway):
+    def make(*, store="sqlite:///s.db", servers=None, **gateway):
         return {
             "gateway": {"listen": ["127.0.0.1:0"], "admin": "unix:admin.sock", "drain_timeout_s": 2.0, **gateway},
             "ticket": {"keys": "keys.toml"},
             "store": {"url": store},
-            "upstream": [{"name": "app", "servers": [behind.address]}],
+            "upstream": [{"name": "app", "servers": servers or [behind.address]}],
             "route": [{"path": "/"}, {"path": "/open", "auth": "none"}],
         }
 
@@ -224,6 +225,48 @@ def test_a_configuration_that_goes_away_in_the_middle_is_waited_for(site, table,
     assert status_of(at.ask(get(path="/open"))[0]) == 200
     os.rename(at.folder / "away.toml", at.folder / "fastticket.toml")
     assert said(at, "reloaded: .*") == UPGRADED
+
+
+def test_a_signal_to_stop_ends_the_worker_before_while_there_is_no_configuration(site, table, program, origin):
+    """It drains, and the supervisor waits for it: a container ends with its first process."""
+    asked, answers = threading.Event(), threading.Event()
+
+    def serve(connection):
+        connection.read_head()
+        asked.set()
+        answers.wait(UPGRADE_BOUND_S)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    at = site(table(servers=[origin(serve).address], drain_timeout_s=UPGRADE_BOUND_S), program=program())
+    (worker,) = at.workers()
+    program(
+        """
+        import os, sys
+        if "--trial" not in sys.argv:
+            os.rename("fastticket.toml", "away.toml")
+        """
+    )
+    with at.connect() as client:
+        client.sendall(get(path="/open"))
+        assert asked.wait(UPGRADE_BOUND_S)
+        at.at.process.send_signal(signal.SIGUSR2)
+        said(at, "the upgrade waits for its configuration.*")
+        at.at.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: refuses(at), "it accepts nobody", UPGRADE_BOUND_S)
+        assert at.at.process.poll() is None
+        answers.set()
+        assert status_of(client.read_response()[0]) == 200
+    at.at.process.wait(UPGRADE_BOUND_S)
+    assert not os.path.exists(f"/proc/{worker}")
+    assert "stopped before the upgrade had its configuration" in at.log
+
+
+def refuses(at):
+    try:
+        at.connect().close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def test_a_drained_gateway_stays_drained(site, table):

@@ -411,6 +411,22 @@ class Supervisor:
         self._admin.audit.move_to(config.log_path("admin_audit_log"))
         self._runner.run(self._admin.move_to(admin, access))
 
+    @staticmethod
+    def _place_admin(coming: Generation, before: Generation | None) -> None:
+        """Let its admin listener take the place of the one before. That stays where it was if the
+        file has gone meanwhile: the next reload tries again. ConfigError: there is none before.
+        """
+        address = coming.config.admin_address()
+        if not (coming.admin and address):
+            return
+        try:
+            take_place(coming.admin, address)
+        except ConfigError as error:
+            if before is None:
+                raise
+            log.error("the admin listener stays where it was: %s", error)
+            coming.admin, coming.access = before.admin, before.access
+
     def _switch_to(self, coming: Generation) -> None:
         before, self._present, self._coming = self._present, coming, None
         is_same_worker = coming.successor_of is not None
@@ -421,9 +437,7 @@ class Supervisor:
         if self._log_level:
             log.info("the log level is %s again, as configured: a reload", coming.config.gateway.log_level)
         self._log_level = ""
-        address = coming.config.admin_address()
-        if coming.admin and address:
-            take_place(coming.admin, address)
+        self._place_admin(coming, before)
         self._start_listening(coming)
         notify(READY)
         self._tell_keys(coming.given)

@@ -102,6 +102,23 @@ def test_a_sighup_before_the_stop_leaves_the_coming_worker_its_sockets(site, tab
     assert "Traceback" not in at.log
 
 
+def test_a_file_of_the_coming_admin_listener_that_goes_away_ends_nothing(site, table, redis_server):  # noqa: F811
+    """As by what cleans a folder up; the coming worker has taken its time."""
+    settings = {"store": {"url": f"redis://{redis_server.address}/0"}, "routes": PUBLIC}
+    at = site(table(**settings))
+    at.configure({**table(**settings), "cache": {"capacity": 2000}})
+    with stopped(redis_server._process.pid):
+        at.at.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(at.workers()) == 2, "the coming worker", BOUND_S)
+        (at.folder / f"admin.sock.{at.at.process.pid}").unlink()
+    wait_until(lambda: "reloaded: " in at.log, "the reload", BOUND_S)
+    assert "the admin listener stays where it was: listen unix:" in at.log
+    assert status_of(at.ask(get())[0]) == 200
+    assert metric(at, "reloads_total", result="done") == 1
+    assert at.reload(table(**settings)).startswith("reloaded")
+    assert metric(at, "reloads_total", result="done") == 2
+
+
 def test_sockets_are_not_renewed_under_a_coming_worker(site, table, redis_server):  # noqa: F811
     """They would listen beside its own, and nobody would accept their clients."""
     store = {"url": f"redis://{redis_server.address}/0"}

@@ -65,9 +65,12 @@ class AdminListener:
         self._streams: set[asyncio.Task[None]] = set()
 
     async def move_to(self, listener: socket.socket | None, access: Access | None) -> None:
-        """Serve on this socket instead of the one before, by these rules; None: nowhere. Streams
-        end: their readers ask again, and go on where they were.
+        """Serve on this socket instead of the one before, by these rules; None: nowhere. If it is
+        another one, streams end: their readers ask again, and go on where they were.
         """
+        if listener and listener is self._listener:
+            self._access = access
+            return
         await self.close()
         self._access, self._listener = access, listener
         if listener:

@@ -130,9 +130,11 @@ class ErrorLog(logging.Handler):
         """Start a timer for the first end of a window that has left lines out."""
         ends_s = [window.ends_s for window in self._windows.values() if window.left_out]
         if ends_s and self._timer is None:
-            self._timer = threading.Timer(min(ends_s) - now_s, self._tell_left_out)
-            self._timer.daemon = True
-            self._timer.start()
+            timer = threading.Timer(min(ends_s) - now_s, self._tell_left_out)
+            timer.daemon = True
+            with contextlib.suppress(RuntimeError):  # there may be no more threads: the next line tries again
+                timer.start()
+                self._timer = timer
 
     def _end_windows(self, now_s: float) -> None:
         """Drop the windows that are over, and log how many lines each has left out."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import logging
 import os
 import resource
 import subprocess
@@ -18,7 +19,7 @@ from conftest import BOUND_S
 
 from fastticket import sync
 from fastticket.errors import FastticketError
-from fastticket.gateway import forking, logfile
+from fastticket.gateway import errorlog, forking, logfile
 from fastticket.gateway.channel import channel_pair
 from fastticket.gateway.handover import Handover
 from fastticket.gateway.inheritance import Given
@@ -158,6 +159,18 @@ def test_a_cache_without_a_thread_leaves_no_descriptor_open(no_threads, tmp_path
         gc.collect()
         opened.append(open_now())
     assert opened[0] == opened[1]
+
+
+def test_an_error_log_without_a_thread_raises_nothing_and_has_one_later(no_threads):
+    log, wakes = errorlog.ErrorLog(window_s=0.0), []
+    record = logging.LogRecord("it", logging.ERROR, "", 0, "again", (), None)
+    no_threads.setattr(errorlog, "LINES_MAX", 0)
+    no_threads.setattr(log, "_end_windows", lambda now_s: None)  # they last
+    log.handle(record)
+    no_threads.setattr(threading.Thread, "start", lambda thread: wakes.append(thread))
+    log.handle(record)
+    assert [type(wake) for wake in wakes] == [threading.Timer]
+    log.close()
 
 
 # --- a worker's process

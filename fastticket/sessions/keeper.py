@@ -86,8 +86,7 @@ class Keeper:
     async def stop(self) -> None:
         """End the background tasks. What is unwritten stays so."""
         await end(self._task, self._repair.task, self.restorer.task)
-        if self._beater:
-            self._beater.cancel()
+        self._end_beats()
 
     async def write_all(self) -> None:
         """Flush until nothing is unwritten, CLOSE_ATTEMPTS times at most."""
@@ -108,17 +107,19 @@ class Keeper:
             await shards.store.open()
             await self._join()
             await self.read_clock()
-        except BaseException:
+            shards.absence = ""
+            self._beat()
+            self.flusher.begin()
+            shards.store.on_doorbell(self.on_doorbell)
+            # What another process has handed over is followed from there on: with what has ended
+            # since.
+            await shards.exchange({shard.number: Request(shard.position) for shard in shards})
+            if shards.settings.restore_from_cache:
+                await self.restorer.heed()
+        except BaseException:  # also at its end: another attempt opens the store anew
+            self._end_beats()
             await shards.store.aclose()
             raise
-        shards.absence = ""
-        self._beat()
-        self.flusher.begin()
-        shards.store.on_doorbell(self.on_doorbell)
-        # What another process has handed over is followed from there on: with what has ended since.
-        await shards.exchange({shard.number: Request(shard.position) for shard in shards})
-        if shards.settings.restore_from_cache:
-            await self.restorer.heed()
 
     async def _await_store(self, opening: asyncio.Task[None]) -> None:
         """Retry `opening`, the first attempt, until the store is open, then run `_keep`."""
@@ -195,6 +196,10 @@ class Keeper:
         """Note that this process runs; called every lease / 8."""
         self._shards.pulse.beat(self._shards.monotonic_ms())
         self._beater = asyncio.get_running_loop().call_later(self._shards.settings.lease_ms / 8000, self._beat)
+
+    def _end_beats(self) -> None:
+        if self._beater:
+            self._beater.cancel()
 
     # --- the fleet and its clock
 

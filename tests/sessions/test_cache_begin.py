@@ -5,6 +5,7 @@ is well when the store comes.
 from __future__ import annotations
 
 import asyncio
+import os
 
 import pytest
 from lab.model_store import ModelStore, in_virtual_time, pass_ms, settle
@@ -12,6 +13,7 @@ from lab.virtual_gateways import OLD_KEY, SETTINGS, gateway, new_server
 
 from fastticket import Keyring, TicketCache
 from fastticket.errors import ConfigError, StoreUnavailable, TicketRefused, Verdict
+from fastticket.stores.sqlite import SQLiteStore
 
 COME_MS = 1000  # a store that is there again is found within
 
@@ -142,3 +144,37 @@ async def test_p12_who_gives_up_leaves_nothing_behind():
         await beginning
     assert store.is_closed
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("at", ["exchange", "note_loss"])
+@pytest.mark.parametrize("ends", ["fails", "given up"])
+async def test_an_opening_that_ends_after_the_store_was_opened_closes_it(tmp_path, monkeypatch, at, ends):
+    """It would have been nobody's, and the next attempt would have opened another beside it."""
+    path = tmp_path / "sessions.db"
+    store, came = SQLiteStore(path), asyncio.Event()
+    cache = TicketCache(store, Keyring([OLD_KEY]), restore_from_cache=True)
+
+    async def breaks_off(*_):
+        came.set()
+        if ends == "fails":
+            raise StoreUnavailable("it has gone")
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache._shards if at == "exchange" else store, at, breaks_off)
+        opening = asyncio.create_task(cache.open())
+        await came.wait()
+        if ends == "given up":
+            opening.cancel()
+        await asyncio.wait([opening])
+        assert opening.cancelled() or isinstance(opening.exception(), StoreUnavailable)
+    assert not is_open(path)
+    assert cache._keeper._beater.cancelled()
+    async with cache:
+        assert is_open(path)
+    assert not is_open(path)
+
+
+def is_open(path):
+    """Whether this process has the file open."""
+    return any(os.path.realpath(f"/proc/self/fd/{number}") == str(path) for number in os.listdir("/proc/self/fd"))

@@ -49,9 +49,12 @@ def keys(path, monkeypatch, capsys):
 
 
 def command(*arguments, stdin="", **options):
-    """A process of its own: (exit code, output, error output)."""
+    """A process of its own: (exit code, output, error output).
+
+    -B: a compiled module that a full disk had cut off would stay, for every process after it.
+    """
     done = subprocess.run(
-        [sys.executable, "-m", "fastticket", *map(str, arguments)],
+        [sys.executable, "-B", "-m", "fastticket", *map(str, arguments)],
         input=stdin,
         capture_output=True,
         text=True,

@@ -168,7 +168,11 @@ class SentinelSetup:
         sentinels: int = 3,
         sentinel_password: str = "",
         options: dict[str, object] | None = None,
+        down_after_ms: int = 60_000,
     ):
+        """`down_after_ms`: a master that is silent for so long is replaced. A test that wants that
+        sets it; in the others a busy machine is not to bring it about.
+        """
         self._options = {"repl-diskless-sync-delay": 0, **(options or {})}
         self.master = Server(folder, self._options)
         self.servers = [self.master]
@@ -176,7 +180,7 @@ class SentinelSetup:
             self.replicas = [self._add(folder, self._replica_options()) for _ in range(replicas)]
             options = {
                 "sentinel monitor": f"main 127.0.0.1 {self.master.port} {sentinels // 2 + 1}",
-                "sentinel down-after-milliseconds": "main 1500",
+                "sentinel down-after-milliseconds": f"main {down_after_ms}",
                 "sentinel failover-timeout": "main 2000",
                 **(
                     {"requirepass": sentinel_password, "sentinel sentinel-pass": sentinel_password}
@@ -231,7 +235,7 @@ class ClusterSetup:
     def __init__(self, folder: Path, *, replicas: int = 0, options: dict[str, object] | None = None):
         options = {
             "cluster-enabled": "yes",
-            "cluster-node-timeout": 1000,
+            "cluster-node-timeout": 1000 if replicas else 60_000,  # a busy machine's servers may be silent
             "repl-diskless-sync-delay": 0,
             **(options or {}),
         }

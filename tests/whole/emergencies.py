@@ -172,7 +172,7 @@ def old_store_back(scene: Emergency) -> None:
 
 @contextlib.contextmanager
 def with_sentinel(folder: Path) -> Iterator[Emergency]:
-    setup = SentinelSetup(folder)
+    setup = SentinelSetup(folder, down_after_ms=1500)
     try:
         with scene(folder, redis=setup.master, store=f"{setup.url}?timeout_ms=1000") as made:
             made.notes["setup"] = setup

@@ -36,7 +36,7 @@ def server(tmp_path: Path):
 
 
 def url_of(server: Server) -> str:
-    return f"redis://127.0.0.1:{server.port}/0"
+    return f"redis://127.0.0.1:{server.port}/0?timeout_ms=10000"  # a busy machine's may be silent for long
 
 
 def opened(server: Server, **settings: object) -> fastticket.TicketCache:

@@ -35,7 +35,7 @@ async def test_many_who_find_out_together_that_data_is_lost_make_the_ledger_agai
     """Each load and each piece of a flush is an exchange of its own, and all of them ask from a
     place that is lost.
     """
-    store = fastticket.open_store(f"redis://{server.address}/0?shards=8")
+    store = fastticket.open_store(f"redis://{server.address}/0?shards=8&timeout_ms=10000")
     await store.open()
     try:
         positions = {

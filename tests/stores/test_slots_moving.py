@@ -10,6 +10,8 @@ import fastticket
 from fastticket.errors import StoreUnavailable
 from fastticket.stores.contract import Reply, Request, shard_of
 
+PATIENT = "{}?timeout_ms=10000"  # a server on a busy machine may be silent for longer than the default
+
 
 @pytest.fixture
 def cluster(tmp_path):
@@ -20,7 +22,7 @@ def cluster(tmp_path):
 
 async def test_p8_ends_are_made_again_while_the_slot_is_being_moved(cluster):
     """Nothing has been moved yet; that can last, if whoever moves it has died."""
-    store, other = (fastticket.open_store(cluster.url) for _ in range(2))
+    store, other = (fastticket.open_store(PATIENT.format(cluster.url)) for _ in range(2))
     await store.open()
     await other.open()
     try:
@@ -48,7 +50,7 @@ async def test_p8_ends_are_made_again_while_the_slot_is_being_moved(cluster):
 
 async def test_p6_an_end_of_all_whose_bar_is_out_of_reach_is_not_acknowledged(cluster):
     """A bar that is nowhere may be at the server that the slot is moved to."""
-    store = fastticket.open_store(cluster.url)
+    store = fastticket.open_store(PATIENT.format(cluster.url))
     await store.open()
     try:
         session = await add_session(store)

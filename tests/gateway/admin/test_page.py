@@ -87,8 +87,9 @@ class Held:
             self._answer = route.fetch()
 
     def wait(self):
-        """Until the request has been made."""
-        wait_until(lambda: self._page.wait_for_timeout(20) or self._route, "the request", BOUND_S)
+        """Until the request has been made; `early`: and answered."""
+        taken = lambda: self._answer if self._early else self._route  # noqa: E731
+        wait_until(lambda: self._page.wait_for_timeout(20) or taken(), "the request", BOUND_S)
 
     def release(self, **changed):
         """With the answer of the gateway, or with `changed`; until the page has seen it."""
@@ -250,7 +251,7 @@ def test_what_is_ended_at_one_gateway_is_seen_on_the_page_of_another(fleet, look
             here.wait_text("#changed", "By you: Ended 2 sessions of alice.")
             here.wait_text("#sessions-said", "alice has no sessions.")
     there.wait_text("#sessions-said", "alice has no sessions.")
-    assert here.page.evaluate("document.activeElement !== document.body")
+    here.wait("document.activeElement !== document.body")  # once the page's own look is answered, too
     answers = {status_of(at.ask(get(ticket))[0]) for at in fleet.gateways for ticket in tickets}
     assert answers == {401}
 
@@ -281,9 +282,11 @@ def test_the_button_that_ends_all_is_of_the_user_who_is_looked_for(fleet, look):
     search(tab, "ben")
     late.wait()
     assert not tab.page.is_visible("#found")
+    later = Held(tab, "**/principals/ben/sessions")  # two seconds on, whenever this test goes on
     late.release(status=503, json={"error": "store_unavailable", "message": "The store is away."})
     tab.wait_text("#sessions-said", "The sessions of ben are not known: The store is away.")
     assert not tab.page.is_visible("#found")
+    later.release()
     tab.wait_text("#end-all", "End the session of ben")  # asked for again
     assert tab.page.is_visible("#found")
 
@@ -313,6 +316,7 @@ def test_an_older_answer_does_not_take_the_place_of_a_newer(fleet, look):
 def test_a_late_answer_changes_nothing_while_the_page_is_paused_or_locked(fleet, look):
     tab = look()
     for stop in ("paused", "locked"):
+        tab.wait_text("#fresh", "As of ")
         late = Held(tab, "**/v1/status", early=True)
         late.wait()
         if stop == "paused":
@@ -349,7 +353,7 @@ def test_a_stream_that_does_not_begin_is_asked_for_again(fleet, look):
     tab.page.fill("#token-text", TOKEN)
     tab.page.keyboard.press("Enter")
     silent.wait()
-    tab.page.clock.fast_forward("20")
+    tab.page.clock.pause_at(tab.page.evaluate("Date.now()") / 1000 + 20)  # what is said stands until it is seen
     tab.wait_text("#events-note", "Events are not known: the gateway does not answer.")
     tab.page.clock.fast_forward("02")
     tab.wait("document.getElementById('events-note').hidden")
@@ -401,8 +405,14 @@ def alone(site, origin, chromium, tmp_path):
     tab.close()
 
 
+def expect_audited(at, *changes):
+    """(what, result) of each change, all by olga. A thread writes them, when it comes to it."""
+    wanted = [("olga", *change) for change in changes]
+    wait_until(lambda: len(audited(at)) >= len(wanted), f"{len(wanted)} changes in the audit log", BOUND_S)
+    assert audited(at) == wanted
+
+
 def audited(at):
-    """(who, what, result) of each change."""
     lines = [json.loads(line) for line in (at.folder / "audit").read_text().splitlines()]
     return [(line["who"]["name"], line["audit"], line["result"]) for line in lines]
 
@@ -416,7 +426,8 @@ def test_keys_are_added_promoted_and_retired_with_the_keyboard(alone):
     tab.wait_text("#keys-said", "Key 2 is added.")
     tab.wait("document.querySelectorAll('#ring tbody tr').length === 2")
     in_order = [["2", "verifies"], ["1", "signs"]]  # as in the file, and in `keys list`
-    assert [row[:2] for row in rows(tab, "ring")] == in_order
+    shown = lambda: tab.page.wait_for_timeout(50) or [row[:2] for row in rows(tab, "ring")]  # noqa: E731
+    wait_until(lambda: shown() == in_order, "the keys; a look may have seen one that was not loaded yet", BOUND_S)
     for keys in end_by_keyboard(tab, "#ring [aria-label='Promote key 2']"):
         if "Enter" in keys:
             tab.wait_text("#keys-said", "Key 2 signs.")
@@ -430,11 +441,11 @@ def test_keys_are_added_promoted_and_retired_with_the_keyboard(alone):
             tab.page.click("#confirm-yes")
             tab.wait_text("#keys-said", "Key 1 has retired.")
     tab.wait("document.querySelectorAll('#ring tbody tr').length === 1")
-    assert tab.page.evaluate("document.activeElement.id") == "keys"
+    tab.wait("document.activeElement.id === 'keys'")  # when the last look is answered
     assert "By you: Key 1 has retired." in tab.text("#changed")
     assert "an admin request" not in at.log  # before the token was typed in nobody tried one
-    results = [("add_key", "done"), ("promote_key", "done"), ("retire_key", "key_in_use"), ("retire_key", "done")]
-    assert audited(at) == [("olga", *result) for result in results]
+    retired = [("retire_key", "key_in_use"), ("retire_key", "done")]
+    expect_audited(at, ("add_key", "done"), ("promote_key", "done"), *retired)
 
 
 def test_the_gateway_is_reloaded_drained_and_made_to_say_more(alone):
@@ -444,7 +455,7 @@ def test_the_gateway_is_reloaded_drained_and_made_to_say_more(alone):
     tab.page.click("#reload")
     tab.wait_text("#gateway-said", "did you mean threads?")
     tab.wait_text("#reload-refused", "did you mean threads?")
-    tab.wait_text("#own .bad", "\u26a0 refused")
+    tab.wait("[...document.querySelectorAll('#own .bad')].some(each => each.textContent.includes('\u26a0 refused'))")
     assert tab.flaws() == []
     (at.folder / "fastticket.toml").write_text(good)
     tab.page.click("#reload")
@@ -460,7 +471,7 @@ def test_the_gateway_is_reloaded_drained_and_made_to_say_more(alone):
     tab.wait_text("#ready", "Ready")
     tab.wait_text("#drain", "Drain this gateway")
     changes = [("reload", "reload_refused"), ("reload", "done"), ("set_log_level", "done")]
-    assert audited(at) == [("olga", *change) for change in [*changes, ("drain", "done"), ("undrain", "done")]]
+    expect_audited(at, *changes, ("drain", "done"), ("undrain", "done"))
 
 
 def test_who_asks_again_before_the_page_has_heard_of_the_no_is_asked_again(alone):
@@ -471,7 +482,7 @@ def test_who_asks_again_before_the_page_has_heard_of_the_no_is_asked_again(alone
     tab.page.keyboard.press("Tab")
     tab.page.keyboard.press("Enter")
     tab.wait_text("#ready", "Not ready: drained")
-    assert audited(at) == [("olga", "drain", "done")]
+    expect_audited(at, ("drain", "done"))
 
 
 def test_a_question_about_a_drain_is_of_the_drain_that_was_asked_for(alone):
@@ -482,13 +493,15 @@ def test_a_question_about_a_drain_is_of_the_drain_that_was_asked_for(alone):
     tab.wait_text("#ready", "Not ready: drained")
     tab.page.click("#confirm-yes")
     tab.wait_text("#gateway-said", "This gateway is drained.")
-    assert audited(at) == [("olga", "drain", "done")] * 2
+    expect_audited(at, ("drain", "done"), ("drain", "done"))
 
 
 def test_questions_wait_for_each_other_and_a_double_click_is_one_answer(alone):
     at, tab = alone
-    tab.page.dblclick("#add-key")
-    tab.wait_text("#keys-said", "Key 2 is added.")
+    tab.page.click("#add-key")
+    tab.wait_text("#keys-said", "Key 2 is added.")  # before the second click: the gateway is fast, or the hand is slow
+    tab.page.mouse.down(click_count=2)
+    tab.page.mouse.up(click_count=2)
     late = Held(tab, "**/v1/keys/2")
     tab.page.click("#ring [aria-label='Retire key 2']")
     tab.page.click("#confirm-yes")
@@ -504,7 +517,7 @@ def test_questions_wait_for_each_other_and_a_double_click_is_one_answer(alone):
     tab.page.mouse.up(click_count=2)
     tab.wait_text("#ready", "Not ready: drained")
     tab.page.click("#confirm-no")
-    assert audited(at) == [("olga", "add_key", "done"), ("olga", "drain", "done")]
+    expect_audited(at, ("add_key", "done"), ("drain", "done"))
 
 
 def test_the_figure_of_every_emergency_is_there(alone):
@@ -526,6 +539,8 @@ def test_the_figure_of_every_emergency_is_there(alone):
 def test_many_events_leave_the_page_small(fleet, look):
     tab = look()
     tab.wait("document.getElementById('events-note').hidden")
+    for each in ("#ring > tbody > tr", "#servers > tbody > tr", "#own > div", "#store-figures > div"):
+        tab.page.wait_for_selector(each)
     before = tab.page.evaluate("document.querySelectorAll('*').length")
     fleet.log_in(*(f"user{n}" for n in range(MANY)))
     tab.wait_text("#events-count", f"{MANY} since this page was opened; the last 30 are shown")
@@ -554,6 +569,7 @@ def test_a_principal_and_an_upstream_are_text_whatever_they_are(fleet, look):
 def test_without_the_store_the_page_says_what_is_known_and_since_when(fleet, look):
     """The last test of the module: the Redis that starts again is empty."""
     tab = look()
+    tab.wait_text("#store-state", "Answers")
     fleet.redis.kill()
     tab.wait_text("#unknown", "The store has not answered since ")
     tab.wait_text("#store-state", "Away for ")

@@ -123,10 +123,12 @@ export function keep_focus(heading) {
   if (!focused || focused === document.body || !focused.getClientRects().length) byId(heading).focus();
 }
 
-// Does what a button is for, which it does not begin again meanwhile. The focus stays where it is: a
-// button with `disabled` would lose it, and to give it back later is to take it from somebody else.
-export async function once(button, act) {
-  if (button.ariaDisabled === "true") return;
+// Does what a button is for, which it does not begin again meanwhile, nor for the second half of a
+// double click, which may come after that. The focus stays where it is: a button with `disabled`
+// would lose it, and to give it back later is to take it from somebody else.
+export async function once(click, act) {
+  const button = click.currentTarget;
+  if (click.detail > 1 || button.ariaDisabled === "true") return;
   button.ariaDisabled = "true";
   await act();
   button.ariaDisabled = null;

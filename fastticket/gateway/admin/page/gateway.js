@@ -47,7 +47,7 @@ export class Gateway {
       { name: "Since the start", is_number: true, text: (row) => number(row.count) },
       { name: "A second", is_number: true, text: (row) => number(row.per_s) },
     ]);
-    byId("reload").addEventListener("click", () => once(byId("reload"), () => this.reload()));
+    byId("reload").addEventListener("click", (click) => once(click, () => this.reload()));
     byId("drain").addEventListener("click", () => this.drain());
     byId("level").addEventListener("change", () => this.set_level(byId("level").value));
   }

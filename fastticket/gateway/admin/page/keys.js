@@ -26,7 +26,7 @@ export class Keys {
         : { label: "Retire", is_danger: true, about: `Retire key ${key.id}`,
           act: () => this.retire(key).finally(kept) }) },
     ]);
-    byId("add-key").addEventListener("click", () => once(byId("add-key"), () => this.add()));
+    byId("add-key").addEventListener("click", (click) => once(click, () => this.add()));
   }
 
   // `shown`: as GET /v1/keys

@@ -5,7 +5,7 @@ const at = (id) => document.getElementById(id);
 const shown = (number, digits = 0) => number.toLocaleString("en", { maximumFractionDigits: digits });
 const user = at("user").textContent;
 const ports = [];
-let asked = 0;
+let asked = 0, looks = 0, newest = 0;
 
 async function json(path, form) {
   const sent = form && { method: "POST", body: new URLSearchParams(form) };
@@ -107,7 +107,10 @@ function showSessions(sessions, second) {
 }
 
 async function look() {
+  const number = ++looks;
   const state = await json("/desk/state");
+  if (number < newest) return; // asked before what is shown was
+  newest = number;
   if (state.user !== user) { location.assign("/login"); return; }
   at("away").textContent = "";
   showSessions(state.sessions, state.second);

@@ -73,14 +73,19 @@ class Chromium:
 
     def go(self, url: str) -> str:
         """As if somebody had typed the address, redirects followed. The page's text."""
-        self._events.clear()  # of a page that a form or a link led to
-        self._call("Page.navigate", url=url)
+        self._events.clear()
+        loader = self._call("Page.navigate", url=url)["loaderId"]
+        is_here = False  # before that, events may be of a page that a form or a link led to
         while True:
-            event = self._event("Network.responseReceived", "Page.loadEventFired")
-            if event["method"] == "Page.loadEventFired":
+            event = self._event("Network.responseReceived", "Page.frameNavigated", "Page.loadEventFired")
+            said = event["params"]
+            if event["method"] == "Page.frameNavigated":
+                is_here = is_here or said["frame"]["loaderId"] == loader
+            elif event["method"] == "Network.responseReceived":
+                if said["loaderId"] == loader and said["type"] == "Document":
+                    self.status = said["response"]["status"]
+            elif is_here:
                 return str(self.run("document.body.innerText"))
-            if event["params"]["type"] == "Document":
-                self.status = event["params"]["response"]["status"]
 
     def run(self, script: str) -> Any:
         """The value of a script that runs in the page, awaited."""

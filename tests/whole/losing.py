@@ -41,6 +41,8 @@ servers = ["{origin}"]
 [[route]]
 path = "/"
 """
+#: In the log of a gateway that knows of the loss. Clients need not: another may have repaired it by then.
+NOTICED = "the store's log has a gap"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -132,11 +134,11 @@ async def _until_refused(clients: list[_Client], tickets: list[str]) -> None:
 
 async def _run(folder: Path, server: Server, sites: list[Site], sessions: int) -> Outcome:
     keys = fastticket.Keyring.from_file(folder / "keys.toml")
-    async with fastticket.TicketCache(f"redis://{server.address}/0", keys) as cache:
+    async with fastticket.TicketCache(f"redis://{server.address}/0?timeout_ms=10000", keys) as cache:
         tickets = [await cache.login(f"user{number}") for number in range(sessions)]
         clients = [[_Client(site.address) for _ in range(CLIENTS)] for site in sites]
         for each in clients:
-            assert set((await _ask_all(each, tickets)).values()) == {200}
+            assert not await _refused(each, tickets)
         ended, active = tickets[::ENDED_PART], [t for n, t in enumerate(tickets) if n % ENDED_PART]
         await asyncio.gather(*map(cache.logout, ended))
     for each in clients:  # who has ended them is gone, so somebody else has to know it (decision 54)
@@ -144,17 +146,18 @@ async def _run(folder: Path, server: Server, sites: list[Site], sessions: int) -
     server.admin("FLUSHALL")
     lost_s, answers = time.monotonic(), Counter[int]()
     waiting, refused, came_back = set(active), set[str](), set[str]()
-    have_noticed = set[int]()  # until its lease is over, a gateway admits as before
-    for number, each in itertools.cycle(enumerate(clients)):
+    have_noticed = False  # before, a gateway admits as it did: its lease is not over
+    for each in itertools.cycle(clients):
+        if not have_noticed and all(NOTICED in site.log for site in sites):
+            have_noticed, waiting = True, set(active)
         for ticket, status in (await _ask_all(each, active)).items():
             answers[status] += 1
             if status == 200:
                 waiting.discard(ticket)
-                continue
-            have_noticed.add(number)
-            (waiting if status == 503 else refused).add(ticket)
+            elif status != 503:
+                refused.add(ticket)
         came_back |= {t for t, status in (await _ask_all(each, ended)).items() if status == 200}
-        if len(have_noticed) == len(clients) and not waiting - refused:
+        if have_noticed and not waiting - refused:
             break
     all_back_s = time.monotonic() - lost_s
     for each in clients:  # and what is so at the end

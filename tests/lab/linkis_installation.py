@@ -69,6 +69,7 @@ class Installation:
         """Of a gateway of ours: before the old gateways, or in their place."""
         addresses = [f"127.0.0.1:{each.address[1]}" for each in (self.services if in_place else self.old)]
         login = {"upstream": "login"} if in_place else {}
+        url = f"redis://{self.redis.address}/0?timeout_ms=5000"  # it may have to wait for a processor
         kind = {"1.8": "des", "later": "aes-gcm"}[self.tickets.era] if in_place else ""
         upstreams = [{"name": "linkis", "servers": addresses, "linkis_ticket": kind}]
         if in_place:
@@ -77,14 +78,14 @@ class Installation:
             "gateway": {"listen": ["127.0.0.1:0"]},
             "ticket": {"keys": "keys.toml"},
             "tokens": {"file": "tokens.csv", "forward": not in_place},
-            "store": {"url": f"redis://{self.redis.address}/0"},
+            "store": {"url": url},
             "upstream": upstreams,
             "route": [
                 {"path": "/"},
                 {"path": USER, **login},
                 {"path": f"{USER}/login", "auth": "optional", "login": True, **login},
             ],
-            "migration": [{"source": "linkis", "url": f"redis://{self.redis.address}/0", "until": "2999-01-31"}],
+            "migration": [{"source": "linkis", "url": url, "until": "2999-01-31"}],
         }
 
     def start_ours(self):

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import re
 import socket
 import struct
 import subprocess
@@ -21,7 +22,8 @@ import sys
 from typing import Any
 
 Address = tuple[str, int]
-PUBLISHED = b"$7\r\nmessage\r\n"  # how a notification begins, in RESP 2 and 3
+#: A notification up to the length of its text, in RESP 2 and 3.
+NOTIFICATION = re.compile(rb"[*>]3\r\n\$7\r\nmessage\r\n\$\d+\r\n[^\r]*\r\n\$(\d+)\r\n")
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, for no time: the other side gets RST
 
 
@@ -35,8 +37,10 @@ class Links:
         self._numbers = itertools.count()
 
     def door(self, target: Address) -> Door:
+        from lab.redis_servers import free_port  # here: the process does without
+
         number = next(self._numbers)
-        port = self.command(door=number, make=list(target))
+        port = self.command(door=number, make=list(target), port=free_port())
         return Door(self, number, ("127.0.0.1", port))
 
     def command(self, **words: Any) -> Any:
@@ -122,21 +126,20 @@ class _Connection:
 class _Doorway:
     """A door's state: what its pumps look at before each chunk."""
 
-    def __init__(self, target: Address) -> None:
+    def __init__(self, target: Address, port: int) -> None:
         self.target = target
+        self.port = port  # its own, for when it listens again
         self.delay_s = [0.0, 0.0]
         self.bite = (0, 0.0)
         self.is_muted = False
         self.flows = asyncio.Event()
         self.flows.set()
-        self.port = 0
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
 
     async def listen(self) -> None:
         if self._server is None:
             self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, reuse_address=True)
-            self.port = self._server.sockets[0].getsockname()[1]
 
     async def apply(self, words: dict[str, Any]) -> None:
         if "target" in words:
@@ -228,8 +231,8 @@ class _Pump:
             await self._door.flows.wait()
             if not chunk:
                 return
-            if self._direction == 1 and self._door.is_muted and PUBLISHED in chunk:
-                continue
+            if self._direction == 1 and self._door.is_muted:
+                chunk = _without_notifications(chunk)
             await self._forward(chunk)
 
     async def _forward(self, chunk: bytes) -> None:
@@ -242,6 +245,13 @@ class _Pump:
             self._writer.write(chunk[at : at + size])
             await self._writer.drain()
             await asyncio.sleep(pause_s)
+
+
+def _without_notifications(chunk: bytes) -> bytes:
+    """What comes before and after them, in one chunk as it may be."""
+    while found := NOTIFICATION.search(chunk):
+        chunk = chunk[: found.start()] + chunk[found.end() + int(found[1]) + 2 :]
+    return chunk
 
 
 async def _first_of(*coroutines: Any) -> None:
@@ -275,7 +285,7 @@ async def _main() -> None:
         words = json.loads(line)
         number = words.pop("door")
         if "make" in words:
-            doors[number] = _Doorway((words["make"][0], words["make"][1]))
+            doors[number] = _Doorway((words["make"][0], words["make"][1]), words["port"])
             await doors[number].listen()
         else:
             await doors[number].apply(words)

@@ -41,7 +41,7 @@ servers = ["{origin}"]
 [[route]]
 path = "/"
 """
-#: In the log of a gateway that knows of the loss. Clients need not: another may have repaired it by then.
+#: In the log of a gateway that knows of the loss. Its clients need not: another may have mended it.
 NOTICED = "the store's log has a gap"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

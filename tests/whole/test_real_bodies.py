@@ -72,7 +72,7 @@ def curl(at, path, *arguments):
 
 def test_a_gigabyte_down(folder):
     with nginx(folder) as address, gateway(folder, address) as at:
-        memory = Memory(at.process.pid)
+        memory = Memory(*at.workers())
         assert curl(at, "/gigabyte", "-o", "/dev/null", "-w", "%{size_download}") == str(GIGABYTE)
         assert memory.growth() < GROWTH_MAX_KB
 
@@ -80,7 +80,7 @@ def test_a_gigabyte_down(folder):
 @pytest.mark.parametrize("framing", [[], ["-H", "Transfer-Encoding: chunked"]], ids=["length", "chunked"])
 def test_a_gigabyte_up(folder, framing):
     with node(folder) as address, gateway(folder, address) as at:
-        memory = Memory(at.process.pid)
+        memory = Memory(*at.workers())
         assert curl(at, "/count", *framing, "-T", folder / "gigabyte") == str(GIGABYTE)
         assert memory.growth() < GROWTH_MAX_KB
 
@@ -88,7 +88,7 @@ def test_a_gigabyte_up(folder, framing):
 def test_a_gigabyte_both_ways_at_once(folder):
     """An echo: each direction has to wait for the other."""
     with node(folder) as address, gateway(folder, address) as at:
-        memory = Memory(at.process.pid)
+        memory = Memory(*at.workers())
         assert curl(at, "/echo", "-T", folder / "gigabyte", "-o", "/dev/null", "-w", "%{size_download}") == str(
             GIGABYTE
         )

@@ -107,7 +107,7 @@ def quick(gateway, tmp_path):
 
 
 def test_wrk_sees_no_error(quick):
-    report = run("wrk", "-t1", "-c16", "-d1s", "-H", cookie(quick), url(quick, "/hello"))
+    report = run("wrk", "-t1", "-c16", "-d1s", "--timeout", BOUND_S, "-H", cookie(quick), url(quick, "/hello"))
     assert int(re.search(r"(\d+) requests in", report)[1]) > 0
     assert "Socket errors" not in report
     assert "Non-2xx" not in report

@@ -4,6 +4,7 @@ each test.
 
 import json
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -70,6 +71,13 @@ def at(project, monkeypatch, request):
     store.is_away = False
     cache.close()
     _cache_of_settings.cache_clear()
+
+
+@pytest.fixture
+def about():
+    """`about(7000)`: so many seconds, give or take a moment and the time that the test took."""
+    began_s = time.monotonic()
+    return lambda seconds: pytest.approx(seconds, abs=2 + time.monotonic() - began_s)
 
 
 def override_settings(**settings):

@@ -38,14 +38,14 @@ class TwoGateways:
         return {
             "gateway": {"listen": ["127.0.0.1:0"], "drain_timeout_s": 2.0, **admin},
             "ticket": {"keys": "keys.toml"},
-            "store": {"url": f"redis://{self.redis.address}"},
+            "store": {"url": f"redis://{self.redis.address}?timeout_ms=5000"},
             "upstream": [{"name": "app", "servers": servers}],
             "route": [{"path": "/"}],
         }
 
     def log_in(self, *principals: str) -> list[str]:
         """Their tickets, of sessions that another program has begun."""
-        with fastticket.sync.TicketCache(f"redis://{self.redis.address}", self.keys) as cache:
+        with fastticket.sync.TicketCache(f"redis://{self.redis.address}?timeout_ms=5000", self.keys) as cache:
             return [cache.login(principal, details=DETAILS) for principal in principals]
 
     def operator(self, number: int = 0) -> Operator:

@@ -101,7 +101,12 @@ class Place:
         create_key_file(folder / "keys.toml")
 
     def settings(self, **more):
-        return {"store": f"redis://{self.redis.address}/0", "keys": str(self._folder / "keys.toml"), **more}
+        # Redis may have to wait for a processor; one that is dead refuses at once.
+        return {
+            "store": f"redis://{self.redis.address}/0?timeout_ms=10000",
+            "keys": str(self._folder / "keys.toml"),
+            **more,
+        }
 
     def gunicorn(self, application, worker="sync", *, processes=2, **settings):
         """`with place.gunicorn("session_flask", "sync") as address`."""

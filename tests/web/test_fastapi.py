@@ -102,7 +102,7 @@ def redis(tmp_path_factory):
 @contextlib.contextmanager
 def site(application, redis, folder):
     create_key_file(folder / "keys.toml")
-    environment = {"STORE_URL": f"redis://{redis.address}/0", "KEY_FILE": str(folder / "keys.toml")}
+    environment = {"STORE_URL": f"redis://{redis.address}/0?timeout_ms=10000", "KEY_FILE": str(folder / "keys.toml")}
     with contextlib.ExitStack() as stack:
         paths = []
         for name in ("here", "there"):

@@ -35,7 +35,7 @@ def threads():
 def test_an_application_that_is_not_used_has_no_thread():
     before = threads()
     apps = [create_app() for _ in range(20)]
-    assert threads() == before
+    assert threads() <= before  # one of a test before may have ended meanwhile
     assert len(apps) == 20
 
 

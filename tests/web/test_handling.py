@@ -25,7 +25,10 @@ def serve(redis, tmp_path_factory):
     def served(name):
         folder = tmp_path_factory.mktemp(name)
         create_key_file(folder / "keys.toml")
-        environment = {"STORE_URL": f"redis://{redis.address}/0", "KEY_FILE": str(folder / "keys.toml")}
+        environment = {
+            "STORE_URL": f"redis://{redis.address}/0?timeout_ms=10000",
+            "KEY_FILE": str(folder / "keys.toml"),
+        }
         return uvicorn(folder, f"handling_application:{name}", environment)
 
     return served

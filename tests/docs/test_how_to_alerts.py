@@ -61,9 +61,9 @@ def seen(tmp_path_factory):
     )
     try:
         port = int(application.stdout.readline())
-        url = f"redis://{server.address}"
-        old = f'[[migration]]\nsource = "spring"\nurl = "{url}/1"\nuntil = "2099-12-31"\n'
-        with operators_site(folder, store=f"{url}/0", application=f"127.0.0.1:{port}", more=old) as site:
+        url, patience = f"redis://{server.address}", "?timeout_ms=5000"  # it may have to wait for a processor
+        old = f'[[migration]]\nsource = "spring"\nurl = "{url}/1{patience}"\nuntil = "2099-12-31"\n'
+        with operators_site(folder, store=f"{url}/0{patience}", application=f"127.0.0.1:{port}", more=old) as site:
             login = site.ask(b"GET /login HTTP/1.1\r\nHost: a\r\nX-User: alice\r\n\r\n")
             cookie = re.search(rb"(?i)set-cookie: ([^;]+)", login[0])[1]
             site.ask(b"GET / HTTP/1.1\r\nHost: a\r\nCookie: %s\r\n\r\n" % cookie)

@@ -85,10 +85,17 @@ def test_the_admin_of_two_processes(servers, cache):
 def test_what_the_pages_tests_do_is_not_done_to_real_users(site, servers, cache):
     shopper = Shopper(*servers)
     log_in(shopper)
-    keys = site.redis.admin("DBSIZE")
+    own = [session.id for session in cache.sessions("alice")]
+    before = users_and_attributes(site.redis)
     site.run("manage.py test")
     assert lines_of(shopper.look()) == ["alice has nothing"]
-    assert site.redis.admin("DBSIZE") == keys
+    assert [session.id for session in cache.sessions("alice")] == own
+    assert users_and_attributes(site.redis) <= before
+
+
+def users_and_attributes(server):
+    """The keys of sessions; servers have others, which come and go."""
+    return {key for key in server.admin("KEYS", "*") if ":user:" in key or ":attr:" in key}
 
 
 def test_tests_may_have_a_store_that_is_named(site):

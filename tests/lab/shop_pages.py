@@ -116,7 +116,8 @@ def prepared(folder: Path, commands: list[str], redis: Server) -> tuple[str, dic
     """
     install, *before, serve = commands
     has_what_is_installed(install)
-    own = {"STORE_URL": f"redis://{redis.address}/0", "BROKER_URL": f"redis://{redis.address}/1", "HOME": str(folder)}
+    store = f"redis://{redis.address}/0?timeout_ms=10000"  # it may have to wait for a processor; dead, it refuses
+    own = {"STORE_URL": store, "BROKER_URL": f"redis://{redis.address}/1", "HOME": str(folder)}
     path = os.pathsep.join([str(Path(program("fastticket")).parent), os.environ["PATH"]])
     done = subprocess.run(
         ["bash", "-ec", "\n".join([*before, "env -0"])],

@@ -4,7 +4,8 @@
         at.run(text)        a block of `console`
 
 A port that the page names is another one here, in what is typed and in what is printed. A command
-that ends in `&` goes on; it is waited for until it has printed what the page shows. Of what a page
+that ends in `&` goes on; it is waited for until it has printed what the page shows, and a
+program of Python until somebody listens on the port of applications. Of what a page
 shows, each line has to be printed, in any order; `…` in it stands for anything. Every other command
 must succeed, unless the page shows that it fails: `$ false || true` is for that.
 """
@@ -22,13 +23,15 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from conftest import BOUND_S
+from conftest import BOUND_S, Client
 
+from lab.redis_servers import wait_until
 from lab.snippets import commands
 
 #: Without the environment of this test, which has an old Redis.
 SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DONE = "\x01done "
+APPLICATION = 9001  # where a page has its application
 #: Ours, whatever is installed: programs, because a function of the shell would not get the signals
 #: of its job.
 PROGRAMS = {"fastticket": f'exec {sys.executable} -m fastticket "$@"', "python": f'exec {sys.executable} "$@"'}
@@ -57,6 +60,9 @@ class Terminal:
             assert status == 0, f"{command}: {self.output[begin:]}"
             for line in filter(str.strip, printed.splitlines()):
                 self._wait(_pattern(line), begin, command)
+            if re.match(r"python .*&", command):
+                port = self._ports[APPLICATION]
+                wait_until(lambda at=port: Client(("127.0.0.1", at)).close() is None, f"{command} listens", 3 * BOUND_S)
 
     def _type(self, text: str) -> None:
         assert self._process.stdin

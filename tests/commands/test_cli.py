@@ -240,7 +240,7 @@ def test_a_password_is_in_no_list_of_processes(cli, keyfile, tmp_path):
     server = Server(tmp_path, {"requirepass": "hush"})
     try:
         (tmp_path / "password").write_text("hush\n")
-        url = f"redis://{server.address}/0?password_file=password"
+        url = f"redis://{server.address}/0?password_file=password&timeout_ms=10000"
         assert cli("issue", "alice", "--keys", "keys.toml", "--store", url)[0] == 0
         for how in ({"FASTTICKET_STORE": f"redis://:hush@{server.address}/0"}, {"FASTTICKET_STORE": url}):
             code, output, error = cli("sessions", "--user", "alice", **how)
@@ -843,7 +843,7 @@ def test_a_login_that_nobody_without_a_ticket_can_reach_is_a_warning(cli, keyfil
 def test_a_live_check_asks_the_world(cli, keyfile, tmp_path):
     """Without --live each of these was 0."""
     server = Server(tmp_path)
-    url = f"redis://{server.address}/0"
+    url = f"redis://{server.address}/0?timeout_ms=10000"
     wrong = GOOD.replace("127.0.0.1:9001", "nowhere.invalid:1").replace(
         "[ticket]", 'access_log = "no/such/log"\nadmin = "unix:run/admin.sock"\n[ticket]'
     )
@@ -878,7 +878,7 @@ def test_a_live_check_asks_the_world(cli, keyfile, tmp_path):
         assert cli("issue", "alice", "--config", "b.toml")[0] == 0
         assert cli("check-config", "--live", "--config", "b.toml")[::2] == (0, "")
         # The first stage of a move: gateways make the mirror, and whoever only reads needs none.
-        (tmp_path / "c.toml").write_text(f'{GOOD}[store]\nurl = "{url}"\nmirror_url = "{url[:-1]}1"\n')
+        (tmp_path / "c.toml").write_text(f'{GOOD}[store]\nurl = "{url}"\nmirror_url = "{url.replace("/0?", "/1?")}"\n')
         for command in (
             ("check-config", "--live"),
             ("sessions", "--all", "--count"),
@@ -887,7 +887,7 @@ def test_a_live_check_asks_the_world(cli, keyfile, tmp_path):
         ):
             code, _, error = cli(*command, "--config", "c.toml")
             assert (code, error.count("mirror")) == (0, 0), command
-        (tmp_path / "c.toml").write_text(f'{GOOD}[store]\nurl = "sqlite:///a.db"\nmirror_url = "{url}?shards=8"\n')
+        (tmp_path / "c.toml").write_text(f'{GOOD}[store]\nurl = "sqlite:///a.db"\nmirror_url = "{url}&shards=8"\n')
         code, _, error = cli("issue", "alice", "--config", "c.toml")  # it does not fit, and says so once
         assert (code, error.count("made with shards")) == (2, 1), error
         assert "how-to/move-store" in error

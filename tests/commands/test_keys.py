@@ -383,9 +383,9 @@ class Load:
             self.statuses[status if status != 200 or body == name else "another"] += 1
 
     def goes_on(self):
-        """Until everybody has come twice more: whoever was under way before has been served."""
+        """Until everybody who was under way has been served, and has then logged in at each."""
         before = list(self.rounds)
-        wait_until(lambda: all(now >= then + 2 for now, then in zip(self.rounds, before, strict=True)), "load", BOUND_S)
+        wait_until(lambda: all(now >= then + 3 for now, then in zip(self.rounds, before, strict=True)), "load", BOUND_S)
 
     def stop(self):
         self._stop.set()

@@ -62,7 +62,7 @@ def test_who_only_looks_writes_nothing(commands, tmp_path, kind):
         exits.callback(server.kill)
         old.hset(HASH, mapping={Tickets("1.8").make(f"user{n}", now_ms()): now_ms() for n in range(30)})
         made, new = (
-            (f"redis://{server.address}/1", f"redis://{server.address}/2?shards=4")
+            (f"redis://{server.address}/1?timeout_ms=10000", f"redis://{server.address}/2?shards=4")
             if kind == "redis"
             else ("sqlite:///made.db", "sqlite:///new.db")
         )

@@ -76,7 +76,7 @@ def status(tmp_path):
 
 
 async def test_it_goes_on_through_a_restart_and_an_outage(tmp_path, store, status):
-    url = f"redis://{store.address}/0?timeout_ms=500"
+    url = f"redis://{store.address}/0?timeout_ms=5000"  # it may have to wait for a processor; dead, it refuses at once
     create_key_file(tmp_path / "keys.toml")
     keys = Keyring.from_file(tmp_path / "keys.toml")
 
@@ -107,7 +107,7 @@ async def test_it_goes_on_through_a_restart_and_an_outage(tmp_path, store, statu
             assert code == 1
             assert said.startswith("fastticket: unix:")
             with operators_site(tmp_path, keys=0, store=url) as after:
-                await wait_for(app, rf"\A(?!as it was)[\s\S]*pid {after.pid}")
+                await wait_for(app, rf"\A(?!as it was)[\s\S]*gateway +healthy, ready[\s\S]*pid {after.pid}")
                 code, said = await status()
                 assert code == 0
                 assert f"pid {after.pid}, up" in said

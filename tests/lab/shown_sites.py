@@ -40,8 +40,8 @@ class ShownSite:
             path.write_text(self.with_redis(path.read_text()))
 
     def with_redis(self, text: str) -> str:
-        """The text, with the Redis that is there."""
-        return text.replace(SHOWN_REDIS, self.redis.address)
+        """The text, with the Redis that is there, which may have to wait for a processor."""
+        return re.sub(rf"{SHOWN_REDIS}/(\d)", rf"{self.redis.address}/\1?timeout_ms=10000", text)
 
     def begun_by(self, first_line: str) -> str:
         """The block of Python that begins with this comment."""

@@ -162,6 +162,8 @@ class Supervisor:
                 self._trial.close()
             self._listeners.keep([])
             self._handover.close()
+            if self._coming and self._coming.admin:
+                discard(self._coming.admin)
             self._runner.run(self._admin.close())
             self._admin.audit.write_out()
         if failure:

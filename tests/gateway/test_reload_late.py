@@ -102,6 +102,21 @@ def test_a_sighup_before_the_stop_leaves_the_coming_worker_its_sockets(site, tab
     assert "Traceback" not in at.log
 
 
+def test_a_signal_to_stop_in_the_midst_of_a_reload_leaves_no_file(site, table, redis_server):  # noqa: F811
+    """Of the coming admin listener; its name has the pid, so that nobody would take it away."""
+    settings = {"store": {"url": f"redis://{redis_server.address}/0"}, "routes": PUBLIC}
+    at = site(table(**settings))
+    at.configure({**table(**settings), "cache": {"capacity": 2000}})
+    with stopped(redis_server._process.pid):
+        at.at.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(at.workers()) == 2, "the coming worker", BOUND_S)
+        assert [*at.folder.glob("admin.sock.*")]
+        at.at.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: at.workers() == [], "both have ended", BOUND_S)
+    at.at.process.wait(BOUND_S)
+    assert not [*at.folder.glob("admin.sock.*")]
+
+
 def test_a_file_of_the_coming_admin_listener_that_goes_away_ends_nothing(site, table, redis_server):  # noqa: F811
     """As by what cleans a folder up; the coming worker has taken its time."""
     settings = {"store": {"url": f"redis://{redis_server.address}/0"}, "routes": PUBLIC}

@@ -15,7 +15,7 @@ from conftest import OK, Gateway, Origin, fields_of, status_of
 from lab.attack_corpus import COOKIE
 from lab.deliveries import send
 
-TIMEOUTS = {"request_head_s": 1, "linger_s": 1}  # a gateway that waits for more shall say so soon
+TIMEOUTS = {"linger_s": 1}  # a client of the corpus closes last
 
 
 @dataclass

@@ -6,12 +6,19 @@ import contextlib
 import socket
 import threading
 
+import pytest
 from conftest import BOUND_S, OK, fields_of, status_of
 from lab.redis_servers import wait_until
 from test_gateway_sessions import RESET, Held
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
+
+
+@pytest.fixture
+def gateway(gateway):
+    """One that waits longer for clients than a busy machine holds them up."""
+    return lambda *origins, **tables: gateway(*origins, gateway={"drain_timeout_s": 0.9 * BOUND_S}, **tables)
 
 
 class Stopping:

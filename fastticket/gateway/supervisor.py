@@ -446,11 +446,12 @@ class Supervisor:
         if before is None:
             self._ready([name_of(s) for s in coming.sockets[0]])
         else:
-            self._tell_reloaded(before, coming, is_same_worker)
             self._hand_keys(coming.given, [*self._retiring, before])
             self._retire(before)
         # Last, because the loop runs meanwhile: a signal to stop finds everything in its place.
         self._move_admin(coming.admin, coming.config, coming.access)
+        if before:  # only now: no operator is judged by the rules of before any more
+            self._tell_reloaded(before, coming, is_same_worker)
         self._answer_reload("")
 
     @staticmethod

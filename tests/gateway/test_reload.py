@@ -32,7 +32,8 @@ from fastticket.keyfile import add_key, create_key_file, key_file_text, read_key
 SESSIONS = 200
 UPGRADE = b"GET /echo HTTP/1.1\r\nHost: a\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n"
 SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n"
-LEASE_MS = 60_000  # so that no stall of the machine has sessions looked up again
+LEASE_MS = 60_000  # so that no stall of the machine has sessions looked up again,
+IDLE_S = 60  # or closes a connection that is kept
 THE_WORKER = "reloaded: the worker serves by fastticket.toml, with the sessions that it holds"
 
 
@@ -52,6 +53,7 @@ def table(tmp_path, origin):
             "store": {"url": "sqlite:///s.db", "lease_ms": LEASE_MS, **(store or {})},
             "upstream": [{"name": "app", "servers": servers or [behind.address]}],
             "route": routes or [{"path": "/"}, {"path": "/open", "auth": "none"}],
+            "timeouts": {"upstream_idle_s": IDLE_S},
         }
 
     return make

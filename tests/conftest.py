@@ -29,8 +29,9 @@ from fastticket.keyfile import create_key_file
 pytest_plugins = ("fastticket.testing.plugin", "lab.django_projects", "lab.fixtures")
 
 BOUND_S = 10
-#: How long what a gateway holds is good: a lease, a connection that it keeps. No machine is so busy that a test between
-#: two requests is held up for longer. A test of what is over sooner says so itself.
+#: How long what a gateway holds is good: a lease, a connection that it keeps. No machine is so busy
+#: that a test is held up for longer between two requests. A test of what is over sooner says so
+#: itself.
 UNSTALLED_S = 60
 #: FASTTICKET_PLANE=thread: gateways in this process serve in a thread beside their loop.
 WORKER = ThreadedWorker if os.environ.get("FASTTICKET_PLANE") == "thread" else Worker
@@ -363,8 +364,8 @@ def origins():
 
 @contextlib.contextmanager
 def gateways(folder):
-    """`start(origin, ..., routes=[...], **tables)`: routes default to `/` with auth "none", lease and
-    kept connections to UNSTALLED_S.
+    """`start(origin, ..., routes=[...], **tables)`: routes default to `/` with auth "none", lease
+    and kept connections to UNSTALLED_S.
     """
     started = []
 

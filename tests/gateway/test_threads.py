@@ -126,7 +126,8 @@ def test_p9_connections_max_is_of_all_threads(site, table):
 
     wait_until(lambda: len(answered()) >= 10, "as many as may be", BOUND_S)
     wait_until(lambda: metric(at, "connections_full_total") > 0, "others wait", BOUND_S)
-    assert len(let_in := answered()) == 10
+    let_in = answered()
+    assert len(let_in) == 10
     assert metric(at, "connections_accepted_total") == 10
     for client in let_in:
         assert status_of(client.read_response()[0]) == 200

@@ -84,11 +84,13 @@ class Process:
 
     def kill(self):
         """All of its processes at once, as if the power had failed: its workers have no time to
-        notice.
+        notice. When this returns, nothing of theirs is open.
         """
-        self.process.send_signal(signal.SIGSTOP)
-        for pid in self.workers():
+        stop_still(self.process.pid)
+        workers = self.workers()
+        for pid in workers:
             os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: all(states_of(pid) == ["Z"] for pid in workers), "they are dead", BOUND_S)
         self.end(signal.SIGKILL)
 
 
@@ -153,13 +155,12 @@ class Site:
 def stop_still(pid):
     """SIGSTOP, until it stands: `kill` returns before that."""
     os.kill(pid, signal.SIGSTOP)
-    wait_until(
-        lambda: all(_state_of(task) == "T" for task in Path(f"/proc/{pid}/task").iterdir()), "it stands", BOUND_S
-    )
+    wait_until(lambda: set(states_of(pid)) == {"T"}, "it stands", BOUND_S)
 
 
-def _state_of(task):
-    return (task / "stat").read_text().rpartition(")")[2].split()[0]
+def states_of(pid):
+    """The state of each thread of a process; of one that is dead and not waited for, `Z` alone."""
+    return [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()]
 
 
 @contextlib.contextmanager

@@ -71,6 +71,7 @@ def table(folder, origin):
             "store": {"url": "sqlite:///s.db", **(store or {})},
             "upstream": [{"name": "app", "servers": servers or [behind.address]}],
             "route": [{"path": "/", "auth": auth}],
+            "timeouts": {"request_head_s": 60, "upstream_idle_s": 60},  # no stall of the machine is the client's
         }
 
     return make
@@ -203,10 +204,11 @@ def test_p9_a_worker_that_does_not_go_is_killed_after_all_the_time_that_it_may_t
     """One that retires: its time to retire, its time to drain, and a margin; one that is stopped
     has no time to retire.
     """
-    at = site(table(retire_timeout_s=1.5, drain_timeout_s=0.5), program=HASTY)
+    times = {"retire_timeout_s": 1.5, "drain_timeout_s": 0.5, "watchdog_timeout_s": 0.0}
+    at = site(table(**times), program=HASTY)
     (old,) = at.workers()
     at.halt(old)
-    assert at.reload(anew(table(retire_timeout_s=1.5, drain_timeout_s=0.5))).startswith("reloaded")
+    assert at.reload(anew(table(**times))).startswith("reloaded")
     wait_until(lambda: re.search(rf"pid {old}\) is killed: not gone in 2\.25 s", at.log), "it is killed", BOUND_S)
     wait_until(lambda: len(at.workers()) == 1, "it is gone", BOUND_S)
     (new,) = at.workers()
@@ -227,7 +229,7 @@ def test_p9_a_worker_that_is_not_ready_is_killed_and_those_that_are_live(site, t
 
 
 def test_a_worker_that_hangs_is_killed_in_the_end(site, table):
-    at = site(table(drain_timeout_s=0.1))
+    at = site(table(drain_timeout_s=0.1, watchdog_timeout_s=0.0))
     (worker,) = at.workers()
     at.halt(worker)
     assert at.at.process.poll() is None

@@ -23,6 +23,7 @@ from fastticket.keyfile import create_key_file
 from fastticket.sessions.handing import Known
 
 PUBLIC = [{"path": "/", "auth": "none"}]
+PATIENT = "redis://{}/0?timeout_ms=30000"  # a worker that comes while it stands still waits until it goes on
 
 
 @contextlib.contextmanager
@@ -88,7 +89,7 @@ def test_a_reload_that_the_worker_hears_of_after_sigterm_comes_to_nothing(site, 
 
 
 def test_a_sighup_before_the_stop_leaves_the_coming_worker_its_sockets(site, table, redis_server):  # noqa: F811
-    store = {"url": f"redis://{redis_server.address}/0"}
+    store = {"url": PATIENT.format(redis_server.address)}
     at = site(table(store=store, shutdown_delay_s=60.0))
     addresses = ["127.0.0.1:0", f"127.0.0.1:{free_port()}"]
     at.configure({**table(store=store, shutdown_delay_s=60.0, listen=addresses), "cache": {"capacity": 2000}})
@@ -138,7 +139,7 @@ def test_a_file_of_the_coming_admin_listener_that_goes_away_ends_nothing(site, t
 
 def test_sockets_are_not_renewed_under_a_coming_worker(site, table, redis_server):  # noqa: F811
     """They would listen beside its own, and nobody would accept their clients."""
-    store = {"url": f"redis://{redis_server.address}/0"}
+    store = {"url": PATIENT.format(redis_server.address)}
     at = site(table(store=store, routes=PUBLIC))
     for _ in range(4):
         (worker,) = at.workers()

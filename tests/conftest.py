@@ -29,9 +29,9 @@ from fastticket.keyfile import create_key_file
 pytest_plugins = ("fastticket.testing.plugin", "lab.django_projects", "lab.fixtures")
 
 BOUND_S = 10
-#: How long what a gateway holds is good: a lease, a connection that it keeps. No machine is so busy
-#: that a test is held up for longer between two requests. A test of what is over sooner says so
-#: itself.
+#: How long what a gateway holds is good: a lease, a connection that it keeps, a place in a queue.
+#: No machine is so busy that a test is held up for longer between two requests. A test of what is
+#: over sooner says so itself.
 UNSTALLED_S = 60
 #: FASTTICKET_PLANE=thread: gateways in this process serve in a thread beside their loop.
 WORKER = ThreadedWorker if os.environ.get("FASTTICKET_PLANE") == "thread" else Worker
@@ -364,8 +364,8 @@ def origins():
 
 @contextlib.contextmanager
 def gateways(folder):
-    """`start(origin, ..., routes=[...], **tables)`: routes default to `/` with auth "none", lease
-    and kept connections to UNSTALLED_S.
+    """`start(origin, ..., routes=[...], **tables)`: routes default to `/` with auth "none", and
+    what a busy machine could let run out to UNSTALLED_S.
     """
     started = []
 
@@ -376,7 +376,8 @@ def gateways(folder):
             "gateway": {"listen": [listen], "drain_timeout_s": 2.0, **tables.pop("gateway", {})},
             "ticket": {"keys": "keys.toml", **tables.pop("ticket", {})},
             "store": {"url": "sqlite:///sessions.db", "lease_ms": UNSTALLED_S * 1000, **tables.pop("store", {})},
-            "timeouts": {"upstream_idle_s": UNSTALLED_S, **tables.pop("timeouts", {})},
+            "timeouts": dict.fromkeys(("upstream_idle_s", "upstream_pending_s"), UNSTALLED_S)
+            | tables.pop("timeouts", {}),
             "upstream": [{"name": "app", "servers": [o if isinstance(o, str) else o.address for o in origins]}],
             "route": list(routes),
             **tables,

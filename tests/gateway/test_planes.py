@@ -200,7 +200,7 @@ def test_p2_an_admission_that_waited_for_a_stalled_thread_is_asked_again(planes,
     2. the session is revoked
     3. the plane goes on, after more than a lease
     """
-    at = planes(names_the_user(origin))
+    at = planes(names_the_user(origin), lease_ms=2000)
     ticket = at.login()
     asks = asking(at, THREAD, monkeypatch)
     libc = ctypes.CDLL(None)

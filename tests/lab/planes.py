@@ -9,7 +9,7 @@ import threading
 from concurrent.futures import Future
 
 import uvloop
-from conftest import BOUND_S, Client
+from conftest import BOUND_S, UNSTALLED_S, Client
 
 from fastticket import TicketCache
 from fastticket.dataplane.accesslog import AccessLog
@@ -51,7 +51,11 @@ class Planes:
             "route": self._routes,
         }
         self.config = read_config(table, "test", folder)
-        self._options = options or {}
+        # Of a test that does not say otherwise nothing runs out because the machine is busy.
+        self._options = {"timeouts_s": {"upstream_idle": UNSTALLED_S, "upstream_pending": UNSTALLED_S}} | (
+            options or {}
+        )
+        cache = {"lease_ms": UNSTALLED_S * 1000} | cache
         self.loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()

@@ -253,5 +253,5 @@ def test_a_reload_takes_other_tokens_and_the_metrics_count_on(site, origin, tmp_
     assert status_of(at.ask(request(*token(code="another-random-code")))[0]) == 200
     wait_until(lambda: metric(at, "token_requests_total", outcome="admitted") == 3, "a note", BOUND_S)
     assert metric(at, "token_requests_total", outcome="unknown") == 1
-    assert "token engines: admitted: user 'alice' from 127.0.0.1, '/a'" in at.log
+    wait_until(lambda: "token engines: admitted: user 'alice' from 127.0.0.1, '/a'" in at.log, "the log", BOUND_S)
     wait_until(lambda: (tmp_path / "access.log").read_text().count("alice") == 3, "the access log", BOUND_S)

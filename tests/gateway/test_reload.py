@@ -95,7 +95,7 @@ def test_what_is_before_a_reload_leaves_nothing_behind(site, table, tmp_path):
     wait_until(lambda: metric(at, "workers", state="retiring") == 0, "nobody retires", BOUND_S)
     assert metric(at, "requests_total", verdict="admitted", reason="") == 4
     assert metric(at, "reloads_total", result="done") == 4
-    assert len((tmp_path / "access.log").read_text().splitlines()) == 4
+    wait_until(lambda: len((tmp_path / "access.log").read_text().splitlines()) == 4, "the access log", BOUND_S)
 
 
 def test_what_has_retired_is_freed_without_the_collector(gateway, origin):
@@ -284,7 +284,7 @@ def test_a_new_worker_looks_nobody_up_again(site, table, tmp_path, changed):
         assert at.reload(config).startswith("reloaded: a new worker")
         wait_until(lambda: traffic.asked > asked + SESSIONS, "requests after it", BOUND_S)
     assert traffic.failures == []
-    assert f"begins with {SESSIONS} sessions of the one before" in at.log
+    wait_until(lambda: f"begins with {SESSIONS} sessions of the one before" in at.log, "it says so", BOUND_S)
     wait_until(lambda: metric(at, "workers", state="retiring") == 0, "it has retired", BOUND_S)
     assert noted(at, "store_loads_total") == SESSIONS
 
@@ -355,7 +355,7 @@ def test_a_worker_that_gives_sessions_back_is_waited_for_however_long_the_lease_
         wait_until(lambda: metric(at, "store_log_gaps_total"), "the loss is noticed", BOUND_S)
         assert at.reload({**config, "cache": {"capacity": 5000}}).startswith("reloaded: a new worker")
         assert "the reload waits for worker" in at.log
-        assert "begins with 1 sessions of the one before" in at.log
+        wait_until(lambda: "begins with 1 sessions of the one before" in at.log, "it says so", BOUND_S)
         assert status_of(at.ask(get(ticket))[0]) == 200
     finally:
         server.kill()

@@ -86,7 +86,8 @@ def test_an_upgrade_under_traffic_fails_no_request_and_loads_no_session_again(si
     assert traffic.failures == []
     assert noted(at, "store_loads_total") == SESSIONS  # and no count is lost
     assert metric(at, "requests_total", verdict="admitted", reason="") >= traffic.asked
-    assert at.log.count(f"begins with {SESSIONS} sessions of the one before") == 2
+    begins = f"begins with {SESSIONS} sessions of the one before"
+    wait_until(lambda: at.log.count(begins) == 2, "both say so", BOUND_S)
     assert alone(at) not in before
     assert metric(at, "worker_restarts_total") == 0
 

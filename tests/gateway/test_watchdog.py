@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import os
 import platform
-import re
 import signal
 import threading
 from pathlib import Path
@@ -74,7 +73,7 @@ def test_a_worker_that_hangs_is_replaced(site):
     for client in clients:
         client.join(3 * BOUND_S)
     assert answers == [200] * 20
-    assert re.search(rf"worker \(pid {hung}\) is killed: it hangs, for 6 s", at.log)
+    wait_until(lambda: f"worker (pid {hung}) is killed: it hangs, for 6 s" in at.log, "it says so", BOUND_S)
     wait_until(lambda: state(at, "/readyz")[0] == 200, "all are there", BOUND_S)
 
 
@@ -89,7 +88,7 @@ def test_a_worker_that_hangs_while_it_retires_is_no_better(site):
         assert at.reload({**at.table, "cache": {"capacity": 1000}}).startswith("reloaded")
         client.sendall(GET)
         assert client.read_all() == b""
-    assert f"(pid {hung}) is killed: it hangs, for 3 s" in at.log
+    wait_until(lambda: f"(pid {hung}) is killed: it hangs, for 3 s" in at.log, "it says so", BOUND_S)
     assert status_of(at.ask(GET)[0]) == 200
 
 
@@ -174,6 +173,6 @@ def test_a_worker_of_which_one_thread_hangs_is_replaced(site):
     stopped = Stopped(plane)
     wait_until(stopped.is_gone, "it is killed", 2 * BOUND_S)
     wait_until(lambda: at.workers() and hung not in at.workers(), "it is replaced", BOUND_S)
-    assert f"(pid {hung}) is killed: it hangs, for 3 s" in at.log
+    wait_until(lambda: f"(pid {hung}) is killed: it hangs, for 3 s" in at.log, "it says so", BOUND_S)
     wait_until(lambda: state(at, "/readyz")[0] == 200, "all are there", BOUND_S)
     assert {status_of(at.ask(GET)[0]) for _ in range(20)} == {200}

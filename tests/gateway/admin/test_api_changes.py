@@ -46,7 +46,7 @@ class Administered(Site):
         return status_of(self.ask(f"GET {path} HTTP/1.1\r\nHost: a\r\n{cookie}\r\n".encode())[0])
 
     def audited(self):
-        """(operation, result) of each line."""
+        """(operation, result) of each line; it is written a moment after the answer."""
         lines = (self.folder / "audit.log").read_text().splitlines()
         return [(line["audit"], line["result"]) for line in map(json.loads, lines)]
 
@@ -123,15 +123,16 @@ def test_sessions_are_begun_seen_rotated_and_ended_from_any_gateway(start):
     assert one.refused("POST", "/v1/sessions", {"principal": "x", "idle_timeout_s": 1}) == (400, "bad_request")
     assert one.refused("POST", "/v1/sessions", {"principal": "x", "rank": 1}) == (400, "bad_request")
     assert one.refused("POST", "/v1/sessions", b"{") == (400, "bad_request")
-    lines = (one.folder / "audit.log").read_text() + (other.folder / "audit.log").read_text() + one.log + other.log
-    for each in (issued, rotated, kept):
-        assert each["ticket"] not in lines
-    assert [line for line in other.audited() if line[0] != "issue"] == [
+    changes = [
         ("rotate", "done"),
         ("end_session", "done"),
         ("end_session", "no_such_session"),
         ("end_all_sessions", "done"),
     ]
+    wait_until(lambda: [line for line in other.audited() if line[0] != "issue"] == changes, "the audit log", BOUND_S)
+    lines = (one.folder / "audit.log").read_text() + (other.folder / "audit.log").read_text() + one.log + other.log
+    for each in (issued, rotated, kept):
+        assert each["ticket"] not in lines
     [line] = [json.loads(line) for line in (other.folder / "audit.log").read_text().splitlines() if "end_all" in line]
     assert line["who"] | {"pid": 0} == {"name": "root", "uid": os.geteuid(), "pid": 0}
     assert (line["what"], line["ended"]) == ({"yes": True}, 21)
@@ -257,7 +258,7 @@ def test_drain_reload_and_log_level(start):
     assert (status, said["error"]) == (409, "reload_refused")
     assert "nonsense" in said["message"]
     assert at.status(path="/open") == 200
-    assert at.audited()[-1] == ("reload", "reload_refused")
+    wait_until(lambda: at.audited()[-1] == ("reload", "reload_refused"), "the audit log", BOUND_S)
     # A page of another site cannot make a change, and what is no JSON is none.
     bare = {"X_Fastticket_Admin": None}
     assert at.refused("POST", "/v1/drain", **bare) == (403, "forbidden")

@@ -262,7 +262,7 @@ def test_who_waits_for_his_own_connection_does_not_wait_for_ever(gateway, origin
     servers = [Slow(origin), Slow(origin)]
     upstream = {"name": "app", "servers": [each.behind.address for each in servers], "connections_max": 1}
     routes = [{"path": "/"}, {"path": "/open", "auth": "none"}]
-    at = gateway(routes=routes, upstream=[upstream], timeouts={"upstream_pending_s": 1.0})
+    at = gateway(routes=routes, upstream=[upstream], timeouts={"upstream_pending_s": 3.0})
     alice = at.login("alice")
     with at.connect() as client, at.connect() as one, at.connect() as two:
         shake_hands(client, "alice", ticket=alice)

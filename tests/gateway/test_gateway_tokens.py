@@ -221,7 +221,7 @@ def test_a_stream_ends_with_its_token(serve, behind, tmp_path):
         connection.read_all()
 
     behind.serve = stream
-    ends = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=2)
+    ends = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=4)
     (tmp_path / "tokens.toml").write_text(TOKENS % CODE + f"expires = {ends.isoformat()}\n")
     at = serve()
     with at.connect() as client:

@@ -17,6 +17,7 @@ HASH = "user_ticket_redis_key"
 TICKETS = LinkisTickets()
 NEVER = "2999-12-31"
 LEASE_MS = 1000
+PATIENT_MS, HASTY_MS = 5000, 500  # what an answer of the old store may take: of one that a test does not, or does, halt
 ROUTES = [{"path": "/login", "auth": "optional", "login": True}, {"path": "/open", "auth": "optional"}, {"path": "/"}]
 
 
@@ -58,6 +59,9 @@ class Linkis:
         self.server = server
         self.redis = server.client()
 
+    def url(self, timeout_ms):
+        return f"redis://{self.server.address}/0?timeout_ms={timeout_ms}"
+
     def login(self, user="alice", kind="des", used_ms_ago=0, login_ms=None):
         ticket = TICKETS.seal(user, login_ms or now_ms() - 60_000, kind)
         self.redis.hset(HASH, ticket, now_ms() - used_ms_ago)
@@ -82,7 +86,7 @@ def moving(gateway, origin, linkis):
 
     def start(*, answers=None, migration=None, **tables):
         behind = (answers or answering_with({}))(origin)
-        table = {"source": "linkis", "url": f"redis://{linkis.server.address}/0?timeout_ms=500", "until": NEVER}
+        table = {"source": "linkis", "url": linkis.url(PATIENT_MS), "until": NEVER}
         store = {"lease_ms": LEASE_MS, "flush_interval_ms": 100}
         tables.setdefault("routes", ROUTES)
         return gateway(behind, migration=[table | (migration or {})], store=store, **tables), behind
@@ -281,7 +285,9 @@ def test_without_write_back_nothing_is_written_there(moving, linkis):
 
 
 def test_an_old_store_that_is_away_is_an_outage_of_exchanges_alone(moving, linkis):
-    at, _ = moving(answers=answering_with({"/logout": b"X-Ticket-Logout: session"}))
+    at, _ = moving(
+        answers=answering_with({"/logout": b"X-Ticket-Logout: session"}), migration={"url": linkis.url(HASTY_MS)}
+    )
     old, gone, unknown = linkis.login(), linkis.login("bob"), linkis.login("carol")
     ticket, ticket_gone = (ticket_in(at.ask(request("/", each))[0]) for each in (old, gone))
     linkis.server.pause()

@@ -13,6 +13,7 @@ from lab.redis_servers import wait_until
 from test_gateway_auth import answering
 from test_migration import (
     HASH,
+    HASTY_MS,
     LEASE_MS,
     NEVER,
     ROUTES,
@@ -245,7 +246,7 @@ def test_a_ticket_made_for_services_lets_nobody_in(gateway, origin, linkis, tmp_
 
 def test_an_old_store_that_hangs_holds_nobody_up_for_long(moving, linkis):  # noqa: F811
     """All that wait fail with the first."""
-    at, _ = moving()
+    at, _ = moving(migration={"url": linkis.url(HASTY_MS)})
     linkis.server.pause()
     clients = [at.connect() for _ in range(100)]
     try:

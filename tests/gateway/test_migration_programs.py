@@ -93,7 +93,7 @@ def test_the_tokens_in_force_judge_alone_while_the_configuration_before_retires(
 @pytest.fixture
 def at(gateway, origin, linkis, tmp_path):  # noqa: F811
     (tmp_path / "tokens.toml").write_text(TOKEN.format("one"))
-    table = {"source": "linkis", "url": f"redis://{linkis.server.address}/0?timeout_ms=500", "until": NEVER}
+    table = {"source": "linkis", "url": f"redis://{linkis.server.address}/0?timeout_ms=2000", "until": NEVER}
     return gateway(
         upstream=[{"name": "app", "servers": [origin().address], "linkis_ticket": "des"}],
         migration=[table],

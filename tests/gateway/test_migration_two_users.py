@@ -106,7 +106,7 @@ def test_p2_what_ended_here_stays_so_while_the_old_store_can_not_be_told(moving,
     linkis.redis.acl_setuser("reader", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-hdel"])
     at, _ = moving(
         answers=answering_with(LOGIN),
-        migration={"url": f"redis://reader:x@{linkis.server.address}/0?timeout_ms=500"},
+        migration={"url": f"redis://reader:x@{linkis.server.address}/0"},
         routes=[{"path": "/login", "auth": "none", "login": True}, {"path": "/"}],
     )
     yans, own = linkis.login("yan"), linkis.login("zoe")

@@ -254,6 +254,7 @@ class Origin:
         with contextlib.suppress(OSError):  # a test may have closed it
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._threads[0].join(BOUND_S)  # so that there are no more connections than these
         for connection in self.connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)

@@ -13,7 +13,7 @@ import time
 import pytest
 from conftest import BOUND_S, OK, Client, fields_of, status_of
 from lab.planes import LOOP, THREAD, server_of, several_planes
-from lab.redis_servers import wait_until
+from lab.redis_servers import free_port, wait_until
 from test_gateway_tunnels import KEY, upgrade
 
 from fastticket.dataplane.asks import AskKind
@@ -429,9 +429,7 @@ def test_who_no_longer_waits_holds_up_nobody(planes, origin):
 
 
 def test_a_server_that_fails_in_one_plane_is_down_in_all(planes, origin):
-    good = origin()
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        address = closed.getsockname()
+    good, address = origin(), ("127.0.0.1", free_port())
     at = planes(good, routes=[{"path": "/", "auth": "none"}])
     at.call(at.upstreams.set_servers, 0, [(server_of(good), 1), (address, 1)])
     for _ in range(2):

@@ -230,19 +230,19 @@ async def connects(timeout_s):
 
 async def test_a_store_whose_first_address_refuses(monkeypatch, redis):
     looked_up(monkeypatch, ("127.0.0.1", free_port()), ("::1", free_port()), ("127.0.0.1", redis.port))
-    await connects(2.0)
+    await connects(0.8 * BOUND_S)
 
 
 async def test_a_store_whose_first_address_is_silent(monkeypatch, redis):
     with silence() as silent:
         looked_up(monkeypatch, silent, ("127.0.0.1", redis.port))
-        await connects(2.0)
+        await connects(0.8 * BOUND_S)
 
 
 async def test_a_store_none_of_whose_addresses_answers(monkeypatch):
     looked_up(monkeypatch, ("127.0.0.1", free_port()), ("::1", free_port()))
     with pytest.raises(OSError, match="Connection refused"):
-        await connects(2.0)
+        await connects(0.8 * BOUND_S)
 
 
 async def test_a_store_whose_name_does_not_resolve():

@@ -158,10 +158,11 @@ def test_a_name_without_an_address_is_an_outage_of_its_routes(site, table):
     assert status_of(at.ask(OPEN)[0]) == 200
     head, body = at.ask(OPEN.replace(b"/open", b"/other"))
     assert (status_of(head), b"upstream_unresolved" in body, fields_of(head)[b"retry-after"]) == (503, True, b"1")
+    said = "nowhere.invalid:1: the name does not resolve"
+    wait_until(lambda: at.log.count(said) == 1, "it is said", BOUND_S)  # what is killed says no more
     replaced(at)
     assert status_of(at.ask(OPEN)[0]) == 200
     assert at.reload().startswith("reloaded")
-    said = "nowhere.invalid:1: the name does not resolve"
     wait_until(lambda: at.log.count(said) == 3, "once each worker", BOUND_S)
 
 

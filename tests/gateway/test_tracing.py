@@ -13,7 +13,7 @@ import time
 import pytest
 from conftest import BOUND_S, OK, fields_of, status_of
 from lab.processes import Site
-from lab.redis_servers import wait_until
+from lab.redis_servers import free_port, wait_until
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from fastticket.gateway import tracing
@@ -163,9 +163,7 @@ def test_what_the_control_plane_does_for_a_request_is_part_of_its_trace(start, c
 def test_a_collector_that_does_not_answer_holds_up_nobody(start, is_there):
     """Neither requests, nor the end; and what waits for it has a bound."""
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        if not is_there:
-            silent.close()
+        url = f"http://127.0.0.1:{silent.getsockname()[1] if is_there else free_port()}"
         at = start(url, OTEL_BSP_MAX_QUEUE_SIZE="16", OTEL_BSP_MAX_EXPORT_BATCH_SIZE="8")
         for _ in range(100):
             assert status_of(at.ask(get("/login"))[0]) == 200

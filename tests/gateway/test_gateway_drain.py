@@ -133,6 +133,24 @@ def test_who_has_just_come_in_has_a_moment_to_ask(gateway, origin):
         assert is_last_answer(arrived[0])
 
 
+def test_a_request_that_has_come_is_answered_though_nobody_has_read_it_yet(gateway, origin):
+    """The gateway has stood still: it finds the request and the end of idle clients at once."""
+    at = gateway(origin())
+    with at.connect() as client:
+        client.sendall(GET)
+        client.read_response()
+        drain = at.service.drain
+
+        def ask_and_drain():
+            client.sendall(GET)
+            drain()
+
+        at.call(setattr, at.service, "drain", ask_and_drain)
+        stopping = Stopping(at)
+        assert is_last_answer(client)
+        assert stopping.has_ended()
+
+
 def test_answers_of_ours_are_the_last_ones_too(gateway, origin):
     at = gateway(origin(), routes=[{"path": "/"}])
     with at.connect() as client, at.connect() as idle:

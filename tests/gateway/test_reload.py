@@ -84,10 +84,15 @@ def test_what_is_before_a_reload_leaves_nothing_behind(site, table, tmp_path):
     (ticket,) = log_in(tmp_path, "alice")
     at = site(table(access_log="access.log"))
     (worker,) = at.workers()
+
+    def lines():
+        return len((tmp_path / "access.log").read_text().splitlines())
+
     with at.connect() as kept:
         for n in range(4):
             kept.sendall(get(ticket))
             assert status_of(kept.read_response()[0]) == 200
+            wait_until(lambda n=n: lines() == n + 1, "its line: the log is open by now", BOUND_S)
             descriptors = descriptors_of(worker)
             assert at.reload() == THE_WORKER
             wait_until(lambda n=n: at.log.count("the configuration before has ended") == n + 1, "its end", BOUND_S)
@@ -95,7 +100,7 @@ def test_what_is_before_a_reload_leaves_nothing_behind(site, table, tmp_path):
     wait_until(lambda: metric(at, "workers", state="retiring") == 0, "nobody retires", BOUND_S)
     assert metric(at, "requests_total", verdict="admitted", reason="") == 4
     assert metric(at, "reloads_total", result="done") == 4
-    wait_until(lambda: len((tmp_path / "access.log").read_text().splitlines()) == 4, "the access log", BOUND_S)
+    assert lines() == 4
 
 
 def test_what_has_retired_is_freed_without_the_collector(gateway, origin):

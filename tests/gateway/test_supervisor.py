@@ -722,7 +722,8 @@ def test_reloads_do_not_overlap(site, table, origin):
     at.at.process.send_signal(signal.SIGHUP)
     wait_until(lambda: at.ask(GET)[1] == b"other", "the last configuration", BOUND_S)
     wait_until(lambda: has_retired(at), "the others have retired", BOUND_S)
-    assert 1 <= at.log.count("reloaded: ") <= 6
+    wait_until(lambda: "reloaded: " in at.log, "the log", BOUND_S)
+    assert at.log.count("reloaded: ") <= 6
     assert at.at.end(signal.SIGTERM) == 0
 
 

@@ -24,6 +24,7 @@ cdef class Proxy(Dialogue):
     cdef void _obey(self, const Told *told) noexcept nogil
     cdef void _stop_accepting(self) noexcept nogil
     cdef void _drain(self) noexcept nogil
+    cdef bint _close_if_quiet(self, uint32_t index) noexcept nogil
     cdef void _release(self, int64_t most) noexcept nogil
     cdef void _adopt(self, const Told *told) noexcept nogil
     cdef void _end(self) noexcept nogil

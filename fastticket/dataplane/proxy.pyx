@@ -296,12 +296,19 @@ cdef class Proxy(Dialogue):
     cdef void _drain(self) noexcept nogil:
         """Close who is idle; not of whom bytes have come that nobody has read yet: a request."""
         cdef uint32_t i
-        cdef uint8_t byte
         self.closes_idle = True
         for i in range(self.conn_count):
             if self.conns[i].side == Side.DOWNSTREAM and is_idle(&self.conns[i]):
-                if recv(self.conns[i].fd, &byte, 1, MSG_PEEK) <= 0:
-                    self._close(i)
+                self._close_if_quiet(i)
+
+    cdef bint _close_if_quiet(self, uint32_t index) noexcept nogil:
+        """Close an idle client of whom the kernel has nothing either; whether it did."""
+        cdef Conn *c = &self.conns[index]
+        c.readable = True                                           # for all that this plane knows
+        if not self._is_quiet(c):
+            return False
+        self._close(index)
+        return True
 
     cdef void _release(self, int64_t most) noexcept nogil:
         """Let go of the clients that have waited longest between two requests, so many at most, as
@@ -330,11 +337,12 @@ cdef class Proxy(Dialogue):
         c.client.is_trusted = c.client.is_trusted and told.flags & IS_BELIEVED != 0
         if told.flags & IS_LAST:
             c.request.requests = self.requests_max - 1          # so that the next one is the last, also where 0 is no limit
-        c.readable = self.closes_idle                               # only the kernel knows
-        if c.readable and self._is_quiet(c) or not self._watch(index, EPOLLIN | EPOLLRDHUP | EPOLLET, EPOLL_CTL_ADD):
-            self._close(index)
+        if self.closes_idle and self._close_if_quiet(index):
             return
-        self._set_timer(index, Timer.KEEP_ALIVE)
+        if self._watch(index, EPOLLIN | EPOLLRDHUP | EPOLLET, EPOLL_CTL_ADD):
+            self._set_timer(index, Timer.KEEP_ALIVE)
+        else:
+            self._close(index)
 
     cdef void _end(self) noexcept nogil:
         """Close everything: nothing is served any more, and nobody waits for this plane."""

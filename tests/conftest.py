@@ -15,6 +15,7 @@ import socket
 import threading
 from concurrent.futures import Future
 
+import hypothesis
 import pytest
 import uvloop
 from lab.threaded import ThreadedWorker
@@ -41,6 +42,13 @@ WORKER = ThreadedWorker if os.environ.get("FASTTICKET_PLANE") == "thread" else W
 # what it has: gigabytes, by the end of the suite.
 M_MMAP_THRESHOLD = -3
 ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 4 * 1024 * 1024)
+
+#: A machine that holds up one example for a moment shows nothing: by itself, hypothesis would say
+#: that it takes too long, or that examples are made too slowly.
+hypothesis.settings.register_profile(
+    "in their own time", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("in their own time")
 
 #: Files that take longest, the longest first: beside others (pytest -n) they begin first, so that
 #: none of them is alone in the end.

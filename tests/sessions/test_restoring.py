@@ -43,8 +43,13 @@ def door(server):
     links.close()
 
 
+def url_at(address):
+    """A server on a busy machine may be silent for longer than the default timeout."""
+    return f"redis://{address}/0?timeout_ms=10000"
+
+
 def gateway(server, **settings):
-    store = fastticket.open_store(f"redis://{server.address}/0")
+    store = fastticket.open_store(url_at(server.address))
     return TicketCache(store, Keyring(KEYS), **{**QUICK, **settings})
 
 
@@ -123,19 +128,20 @@ async def test_p6_what_ended_before_does_not_come_back(server, door, lose):
     }
     slow = {"restore_from_cache": True, "flush_interval_ms": 1000, "lease_ms": 2000}
     async with (
-        TicketCache(f"redis://{door.url_address}/0", Keyring(KEYS), **slow) as ending,
-        TicketCache(f"redis://{door.url_address}/0", Keyring(KEYS), **QUICK) as holding,
+        TicketCache(url_at(door.url_address), Keyring(KEYS), **slow) as ending,
+        TicketCache(url_at(door.url_address), Keyring(KEYS), **QUICK) as holding,
         asyncio.timeout(BOUND_S),
     ):
         server.admin("SAVE")
         tickets = {name: await ending.login(name) for name in [*ends, "kept"]}
         await hold([ending, holding], tickets.values())
+        ids = [(await holding.authenticate(ticket)).id for ticket in tickets.values()]
         door.mute()
         for name, end in ends.items():
             await end(ending, tickets[name], name)
-        unheard = [holding.check(ticket) for ticket in tickets.values()]
+        heard = [holding._shards.known_end(session_id) for session_id in ids]
         await lose(server)
-        assert all(unheard), "it has heard of the ends: nothing was tried"
+        assert heard == [None] * len(ids), "nothing was tried"
         done = asyncio.create_task(given_back(holding))
         while not holding.stats["gaps"]:  # noqa: ASYNC110 -- until then all is in order (P2)
             await asyncio.sleep(0.01)
@@ -219,7 +225,7 @@ async def test_p6_a_process_that_was_cut_off_gives_nothing_back(server, door):
     async with gateway(server) as others, asyncio.timeout(BOUND_S):
         async with gateway(server) as gone:
             ticket = await gone.login("alice")
-        cut_off = TicketCache(f"redis://{door.url_address}/0", Keyring(KEYS), clock=clock, **QUICK)
+        cut_off = TicketCache(url_at(door.url_address), Keyring(KEYS), clock=clock, **QUICK)
         async with cut_off:
             await hold([cut_off], [ticket])
             door.refuse()
@@ -245,7 +251,7 @@ def test_p6_a_former_id_stays_over_after_a_long_outage():
 
 async def test_p6_a_logout_everywhere_stays_one_after_a_long_outage(server):
     """Its mark would be over when the store comes back."""
-    store, other = [fastticket.open_store(f"redis://{server.address}/0") for _ in range(2)]
+    store, other = [fastticket.open_store(url_at(server.address)) for _ in range(2)]
     async with contextlib.AsyncExitStack() as opened:
         for each in (store, other):
             await each.open()
@@ -264,7 +270,7 @@ async def _end_all_again(server, store, other):
     store._takeover.ledger.ended_everywhere(shard, "alice", ended_ms, "")
     await empty(server)
     while not (await store.exchange({shard: Request(position)}))[shard].replaced:
-        pass
+        door.mute()
     await store.exchange({shard: Request(position)})
     offered = [RestoredSession(before), RestoredSession(after)]
     assert await other.restore(offered) == ["ended", "created"]
@@ -273,7 +279,7 @@ async def _end_all_again(server, store, other):
 @pytest.mark.parametrize("ask", ["rotate", "read", "write"])
 async def test_nobody_is_told_to_log_in_again_before_the_loss_is_noticed(server, ask):
     settings = {"restore_from_cache": True, "flush_interval_ms": 5000, "lease_ms": 20_000}
-    async with TicketCache(f"redis://{server.address}/0", Keyring(KEYS), **settings) as cache:
+    async with TicketCache(url_at(server.address), Keyring(KEYS), **settings) as cache:
         ticket = await cache.login("alice")
         session = await cache.authenticate(ticket)
         await empty(server)
@@ -286,7 +292,7 @@ async def test_nobody_is_told_to_log_in_again_before_the_loss_is_noticed(server,
 
 async def test_a_store_that_is_closed_while_it_asks_logs_no_fault(server, door, caplog):
     """A worker that a reload has replaced, while the store lacks data."""
-    store = fastticket.open_store(f"redis://{door.url_address}/0")
+    store = fastticket.open_store(url_at(door.url_address))
     await store.open()
     door.hold()
     asking = asyncio.create_task(store.exchange({0: Request(None)}))

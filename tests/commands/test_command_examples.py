@@ -1,6 +1,7 @@
 """The examples that `--help` shows are run, in the order of the commands, beside a gateway."""
 
 import contextlib
+import re
 import shlex
 
 import pytest
@@ -53,7 +54,7 @@ def test_the_others_succeed(commands, tmp_path, redis_server, origin):
         use(site, ticket)
         for name, examples in EXAMPLES.items():
             for typed, _ in () if name in ENDLESS else examples:
-                real = typed.replace("127.0.0.1:6379", redis_server.address)
+                real = re.sub(r"127\.0\.0\.1:6379/(\d)", rf"{redis_server.address}/\1?timeout_ms=10000", typed)
                 code, error = run(commands, real, ticket, tmp_path)
                 assert code == 0, f"{typed}: {error}"
                 if name in ("keys retire", "revoke"):  # it has ended what the next ones need

@@ -29,7 +29,7 @@ def site(tmp_path_factory):
 @pytest.fixture
 def cache(site):
     """The page's store and keys, in this process."""
-    store = open_store(f"redis://{site.redis.address}/0")
+    store = open_store(f"redis://{site.redis.address}/0?timeout_ms=10000")
     with TicketCache(store, Keyring.from_file(site.folder / "keys.toml")) as made:
         yield made
         made.logout_everywhere("alice")

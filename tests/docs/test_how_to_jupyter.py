@@ -26,7 +26,11 @@ def redis(tmp_path):
 @pytest.fixture
 def kernel(redis, tmp_path):
     create_key_file(tmp_path / "keys.toml")
-    environment = {**os.environ, "STORE_URL": f"redis://{redis.address}/0", "IPYTHONDIR": str(tmp_path / "ipython")}
+    environment = {
+        **os.environ,
+        "STORE_URL": f"redis://{redis.address}/0?timeout_ms=10000",
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+    }
     manager, client = start_new_kernel(kernel_name="python3", cwd=str(tmp_path), env=environment)
     yield client
     client.stop_channels()
@@ -49,7 +53,7 @@ def run(kernel, cell):
 def test_the_cells_of_a_notebook(kernel, redis, tmp_path):
     cells = {block.name: block.text for block in blocks("how-to/jupyter.md") if block.language == "python"}
     keys = fastticket.Keyring.from_file(tmp_path / "keys.toml")
-    with TicketCache(fastticket.open_store(f"redis://{redis.address}/0"), keys) as elsewhere:
+    with TicketCache(fastticket.open_store(f"redis://{redis.address}/0?timeout_ms=10000"), keys) as elsewhere:
         elsewhere.login("alice", details={"user_agent": "Firefox"})
         run(kernel, cells["first.py"])
         assert "Firefox" in run(kernel, cells["look.py"])

@@ -99,7 +99,7 @@ class Shop(NamedTuple):
     def cache(self) -> Iterator[TicketCache]:
         """Another application on the same store: the test itself."""
         keys = fastticket.Keyring.from_file(self.folder / "keys.toml")
-        with TicketCache(fastticket.open_store(f"redis://{self.redis.address}/0"), keys) as cache:
+        with TicketCache(fastticket.open_store(f"redis://{self.redis.address}/0?timeout_ms=10000"), keys) as cache:
             yield cache
 
 

@@ -48,8 +48,11 @@ class Terminal:
         threading.Thread(target=self._read, args=(output,), daemon=True).start()
 
     def here(self, text: str) -> str:
-        """A text of the page, with the ports that are used here."""
-        return re.sub(r"\b\d{4,5}\b", lambda port: str(self._ports.get(int(port[0]), port[0])), text)
+        """A text of the page, with the ports that are used here. A Redis on a loaded machine may
+        take longer for an answer than stores wait by default.
+        """
+        text = re.sub(r"\b\d{4,5}\b", lambda port: str(self._ports.get(int(port[0]), port[0])), text)
+        return re.sub(r"redis://127\.0\.0\.1:\d+/\d\b(?!\?)", r"\g<0>?timeout_ms=10000", text)
 
     def run(self, text: str) -> None:
         """Type the commands of a block, one after the other."""

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from conftest import BOUND_S, Client
 
+from lab.documents import ROOT
 from lab.redis_servers import wait_until
 from lab.snippets import commands
 
@@ -115,7 +116,7 @@ def terminal(folder: Path, ports: Mapping[int, int]) -> Iterator[Terminal]:
         env={
             **os.environ,
             "PATH": f"{programs}:{SYSTEM}",
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "PYTHONPATH": str(ROOT),  # no more: a test before may have put other programs on its own path
         },
         start_new_session=True,
     )

@@ -365,9 +365,11 @@ def origins():
         started.append(made)
         return made
 
-    yield start
-    for made in started:
-        made.close()
+    try:
+        yield start
+    finally:
+        for made in started:
+            made.close()
     assert [failure for made in started for failure in made.failures] == []
 
 
@@ -395,9 +397,11 @@ def gateways(folder):
         started.append(made)
         return made
 
-    yield start
-    for made in started:
-        made.stop()
+    try:
+        yield start
+    finally:
+        for made in started:
+            made.stop()
 
 
 @pytest.fixture

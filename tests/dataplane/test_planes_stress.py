@@ -51,11 +51,13 @@ def application(origin):
 
 
 class Crowd:
-    """Clients of all planes. What they see must be right, whatever happens to them."""
+    """Clients of all planes, for a while or until they are ended. What they see must be right,
+    whatever happens to them.
+    """
 
-    def __init__(self, at):
+    def __init__(self, at, lasts_s=DURATION_S):
         self._at = at
-        self._ends_s = time.monotonic() + DURATION_S
+        self._ends_s = time.monotonic() + lasts_s
         self.wrong = []
         self.counts = dict.fromkeys((200, 401, 503, 502), 0)
         self._threads = [threading.Thread(target=self._run, args=(seed,)) for seed in range(CLIENTS)]
@@ -66,6 +68,10 @@ class Crowd:
         for thread in self._threads:
             thread.join(DURATION_S + 3 * BOUND_S)
             assert not thread.is_alive()
+
+    def end(self):
+        self._ends_s = 0.0
+        self.join()
 
     @property
     def left_s(self):
@@ -165,7 +171,10 @@ def test_planes_under_everything_at_once(tmp_path, origin):
         assert crowd.wrong == []
         assert crowd.counts[200] > 10
         wait_until(lambda: at.occupancy.client_count == 0, "all clients have gone")
-        assert all((each["active"], each["queued"]) == (0, 0) for each in at.call(at.upstreams.state))
+        wait_until(
+            lambda: all((each["active"], each["queued"]) == (0, 0) for each in at.call(at.upstreams.state)),
+            "nothing is under way for them",
+        )
         ticket = at.login("last")
         assert [at.ask(number, get("/", ticket))[1] for number in range(PLANES)] == [b"last"] * PLANES
 
@@ -175,19 +184,21 @@ def test_planes_that_end_under_load(tmp_path, origin):
     behind = application(origin)
     with several_planes(tmp_path) as start:
         at = start(behind, count=PLANES, upstream={"connections_max": 2, "pending_max": 4}, capacity=16)
-        crowd = Crowd(at)
-        for number in range(PLANES - 1, 0, -1):
-            crowd_has = at.call(lambda number=number: at.planes[number].stats["requests"])
-            wait_until(
-                lambda number=number, was=crowd_has: at.call(lambda: at.planes[number].stats["requests"]) > was,
-                "it has something to do",
-            )
-            at.stop_plane(number)
-            assert at.planes[number].connection_count == 0
-        ticket = at.login("last")
-        wait_until(lambda: at.ask(LOOP, get("/", ticket))[1] == b"last", "the loop's plane goes on")
-        at.call(at.planes[LOOP].stop)
-        crowd.join()
+        crowd = Crowd(at, lasts_s=float("inf"))
+        try:
+            for number in range(PLANES - 1, 0, -1):
+                crowd_has = at.call(lambda number=number: at.planes[number].stats["requests"])
+                wait_until(
+                    lambda number=number, was=crowd_has: at.call(lambda: at.planes[number].stats["requests"]) > was,
+                    "it has something to do",
+                )
+                at.stop_plane(number)
+                assert at.planes[number].connection_count == 0
+            ticket = at.login("last")
+            wait_until(lambda: at.ask(LOOP, get("/", ticket))[1] == b"last", "the loop's plane goes on")
+            at.call(at.planes[LOOP].stop)
+        finally:
+            crowd.end()
         assert crowd.wrong == []
         assert all((each["active"], each["queued"], each["idle"]) == (0, 0, 0) for each in at.call(at.upstreams.state))
         assert at.occupancy.client_count == 0

@@ -204,6 +204,8 @@ def several_planes(folder):
         started.append(Planes(folder, origins, **options))
         return started[-1]
 
-    yield start
-    for each in started:
-        each.stop()
+    try:
+        yield start
+    finally:  # else their threads keep the process of a test that failed
+        for each in started:
+            each.stop()

@@ -60,8 +60,10 @@ def two_gateways(folder: Path) -> Iterator[TwoGateways]:
     try:
         with origins() as start:
             made = TwoGateways(folder, redis, [start().address, start().address])
-            yield made
-            for each in made.gateways:
-                each.stop()
+            try:
+                yield made
+            finally:
+                for each in made.gateways:
+                    each.stop()
     finally:
         redis.kill()

@@ -286,8 +286,10 @@ def test_a_gateway_serves_by_linkis_own_file(run, origin, redis_server, tmp_path
     assert status_of(at.ask(request % (b"/x", b""))[0]) == 401
     keys = fastticket.Keyring.from_file(tmp_path / "keys.toml")
 
+    url = f"redis://{redis_server.address}/0?timeout_ms=5000"
+
     async def log_in():
-        async with fastticket.TicketCache(fastticket.open_store(f"redis://{redis_server.address}/0"), keys) as cache:
+        async with fastticket.TicketCache(fastticket.open_store(url), keys) as cache:
             return await cache.login("alice")
 
     cookie = b"Cookie: linkis_user_session_ticket_id_v1=%s\r\n" % asyncio.run(log_in()).encode()

@@ -22,7 +22,7 @@ def server(tmp_path):
 
 async def test_of_gateways_that_join_at_the_same_time_the_longest_settings_are_written_down_and_heard_of(server):
     async with contextlib.AsyncExitStack() as stack:
-        stores = [fastticket.open_store(f"redis://{server.address}/0") for _ in range(3)]
+        stores = [fastticket.open_store(f"redis://{server.address}/0?timeout_ms=10000") for _ in range(3)]
         for store in stores:
             await store.open()
             stack.push_async_callback(store.aclose)

@@ -189,7 +189,7 @@ async def test_a_second_cache_on_one_store_object_is_refused_and_the_first_goes_
 
 
 async def test_a_second_cache_on_one_redis_store_is_refused(redis_server):
-    store = open_store(f"redis://{redis_server.address}/0")
+    store = open_store(f"redis://{redis_server.address}/0?timeout_ms=10000")
     async with made(store) as first:
         second = made(store)
         with pytest.raises(CacheMisused, match="belongs to another ticket cache"):
@@ -318,7 +318,7 @@ async def test_a_url_and_a_key_file_are_enough(tmp_path, monkeypatch):
 
 
 async def test_redis_by_its_url(redis_server):
-    url = f"redis://{redis_server.address}/0"
+    url = f"redis://{redis_server.address}/0?timeout_ms=10000"  # it may be silent for long on a busy machine
     async with TicketCache(url, KEYS) as first, TicketCache(url, KEYS) as second:
         assert (await second.authenticate(await first.login("alice"))).principal == "alice"
 

@@ -25,8 +25,13 @@ def server(tmp_path):
     server.kill()
 
 
+def url_of(server):
+    """A server on a busy machine may be silent for longer than the default timeout."""
+    return f"redis://{server.address}/0?timeout_ms=10000"
+
+
 def gateway(server, **settings):
-    return TicketCache(fastticket.open_store(f"redis://{server.address}/0"), Keyring(KEYS), **settings)
+    return TicketCache(fastticket.open_store(url_of(server)), Keyring(KEYS), **settings)
 
 
 ASKED = {
@@ -62,8 +67,8 @@ async def test_p8_what_nobody_makes_again_is_refused_after_a_lease_and_not_befor
         async with gateway(server) as first:
             ticket = await first.login("alice")
         session = await cache.authenticate(ticket)
-        await asyncio.to_thread(server.restart)
         began_s = asyncio.get_running_loop().time()
+        await asyncio.to_thread(server.restart)
         while True:
             try:
                 await ASKED[asked](cache, session, ticket)
@@ -72,7 +77,7 @@ async def test_p8_what_nobody_makes_again_is_refused_after_a_lease_and_not_befor
                 await asyncio.sleep(0.01)
             except TicketRefused:
                 break
-        assert 1 < asyncio.get_running_loop().time() - began_s < 20
+        assert 2 <= asyncio.get_running_loop().time() - began_s < 20
 
 
 async def test_p8_who_logs_in_right_after_logging_out_everywhere_stays_in(server):
@@ -102,7 +107,7 @@ async def test_p8_who_logs_in_right_after_logging_out_everywhere_stays_in(server
 
 async def test_p6_a_login_that_comes_twice_does_not_live_again_after_a_logout_everywhere(server):
     """A connection was lost, it was sent again; the first one comes after all."""
-    store = fastticket.open_store(f"redis://{server.address}/0")
+    store = fastticket.open_store(url_of(server))
     await store.open()
     try:
         session = await new_session(store)

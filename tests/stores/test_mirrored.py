@@ -301,7 +301,9 @@ async def test_a_mirror_that_is_away_at_the_start_is_opened_when_it_comes(pair, 
 
 async def test_a_mirror_that_does_not_fit_is_a_configuration_error(tmp_path, redis_server):
     for shards in (16, 8):
-        store = open_store(f"sqlite:///{tmp_path}/a.db", mirror_url=f"redis://{redis_server.address}?shards={shards}")
+        store = open_store(
+            f"sqlite:///{tmp_path}/a.db", mirror_url=f"redis://{redis_server.address}?shards={shards}&timeout_ms=9000"
+        )
         try:
             if shards == 8:
                 with pytest.raises(ConfigError, match=r"^mirror_url: .*shards"):

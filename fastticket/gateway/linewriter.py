@@ -126,9 +126,11 @@ class LineWriter:
         self._is_file = _is_file(self._fd)
 
 
-def open_log(path: Path) -> int:
-    """Open a log to append to it; make it if it is missing. Returns the descriptor. OSError."""
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, MODE)
+def open_log(path: Path, flags: int = 0) -> int:
+    """Open a log to append to it; make it if it is missing. Returns the descriptor. OSError. A pipe
+    waits for its reader, or with `flags` O_NONBLOCK is ENXIO without one.
+    """
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | flags, MODE)
 
 
 def _is_file(fd: int) -> bool:

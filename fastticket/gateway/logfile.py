@@ -9,6 +9,7 @@ not fill another.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import threading
@@ -107,11 +108,15 @@ class AccessLogFile:
 
 
 def check_logs(config: Config) -> None:
-    """ConfigError: a log file of the configuration cannot be opened."""
+    """ConfigError: a log file of the configuration cannot be opened. A pipe without a reader can:
+    its lines wait.
+    """
     for name in LOGS:
         path = config.log_path(name)
         try:
             if path:
-                os.close(open_log(path))
+                os.close(open_log(path, os.O_NONBLOCK))
         except OSError as error:
+            if error.errno == errno.ENXIO:
+                continue
             raise ConfigError(f"{config.source}: [gateway] {name}: {path}: {error.strerror}") from None

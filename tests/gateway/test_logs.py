@@ -289,6 +289,16 @@ def test_a_log_that_can_not_be_opened(site, table, tmp_path, name):
     assert f"[gateway] {name}: logs/a.log: No such file or directory" in done.stderr
 
 
+def test_a_pipe_that_nobody_reads_yet_holds_up_neither_a_start_nor_a_reload(site, table, tmp_path):
+    """Its lines wait for the reader."""
+    os.mkfifo(tmp_path / "pipe")
+    at = site(table(access_log="pipe"))
+    assert at.reload().startswith("reloaded: ")
+    assert status_of(at.ask(LOGIN)[0]) == 502
+    with open(tmp_path / "pipe", "rb") as pipe:
+        assert b"/login" in pipe.readline()
+
+
 def test_an_upstream_that_is_down_is_said_and_why(site, table, tmp_path):
     """Without any health check, and of one that was down from the start."""
     port = free_port()

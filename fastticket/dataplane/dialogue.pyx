@@ -529,7 +529,11 @@ cdef class Dialogue(Admission):
         """Whether all that the plane was told has been done."""
         if not self.in_thread or count_of(&self.has_ended, COUNT_ORDER):
             return True
-        return self._post_untold() and is_read_out(&self.told)
+        if not (self._post_untold() and is_read_out(&self.told)):
+            return False
+        if self.takes_back:
+            self._collect()                                 # whom it takes back it is told of
+        return bool(is_read_out(&self.told))
 
     cdef void _do_all_told(self) noexcept nogil:
         """Do all that other threads have told this plane."""

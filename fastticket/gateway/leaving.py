@@ -63,15 +63,17 @@ async def drain(service: Service, timeout_s: float, *, outwaits: bool) -> None:
     service.drain()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout_at(max(drained_s, loop.time() + LAST_ANSWERS_S)):
-            while _awaited(service, drained_s) or not service.is_caught_up:
+            while not service.is_caught_up or _awaited(service, drained_s):
                 await service.next_tick()
     if service.connection_count:
         log.warning("%d connections were still in use after the drain timeout", service.connection_count)
 
 
 def _has_clients(service: Service) -> bool:
-    """Planes in threads accept those in their queues a moment after they were told."""
-    return bool(service.connection_count) or not service.is_caught_up
+    """Planes in threads accept those in their queues a moment after they were told: what they have
+    done is asked first, and then counted.
+    """
+    return not service.is_caught_up or bool(service.connection_count)
 
 
 def _awaited(service: Service, drained_s: float) -> int:

@@ -117,6 +117,6 @@ def check_logs(config: Config) -> None:
             if path:
                 os.close(open_log(path, os.O_NONBLOCK))
         except OSError as error:
-            if error.errno == errno.ENXIO:
+            if error.errno == errno.ENXIO and path and path.is_fifo():
                 continue
             raise ConfigError(f"{config.source}: [gateway] {name}: {path}: {error.strerror}") from None

@@ -131,9 +131,11 @@ class Service:
             await answers.finish()
         if self.exchange:
             await self.exchange.aclose()
-        if self._access_log:
-            await self._access_log.aclose()
-        self._slot.give_back(self._pages)
+        try:
+            if self._access_log:
+                await self._access_log.aclose()
+        finally:
+            self._slot.give_back(self._pages)
 
     def close_listeners(self) -> None:
         """Close this service's descriptors of the listening sockets; its planes have their own."""

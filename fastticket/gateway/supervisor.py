@@ -307,6 +307,7 @@ class Supervisor:
         for process in processes:
             process.send(signal.SIGTERM)
         while processes := [process for process in processes if process.exit_code() is None]:
+            notify(ALIVE)
             self._wait_for_signals(IDLE_PAUSE_S)
         raise FastticketError("stopped before the upgrade had its configuration")
 
@@ -416,7 +417,8 @@ class Supervisor:
     @staticmethod
     def _place_admin(coming: Generation, before: Generation | None) -> None:
         """Let its admin listener take the place of the one before. That stays where it was if the
-        file has gone meanwhile: the next reload tries again. ConfigError: there is none before.
+        file has gone meanwhile, by the rules for the address that it has: the next reload tries
+        again. ConfigError: there is none before.
         """
         address = coming.config.admin_address()
         if not (coming.admin and address):
@@ -427,7 +429,9 @@ class Supervisor:
             if before is None:
                 raise
             log.error("the admin listener stays where it was: %s", error)
-            coming.admin, coming.access = before.admin, before.access
+            coming.admin = before.admin
+            if before.config.admin_address() != address:
+                coming.access = before.access
 
     def _switch_to(self, coming: Generation) -> None:
         before, self._present, self._coming = self._present, coming, None

@@ -138,6 +138,7 @@ class Keeper:
                 log.exception("the store could not be opened; it is tried again")
             await asyncio.sleep(OPEN_PAUSE_S * random.uniform(0.5, 1.5))  # noqa: S311
             attempt = self._open_store()
+        self._shards.absence = ""  # it may have been given up between its opening and its first answer
         await self._keep()
 
     # --- the loop

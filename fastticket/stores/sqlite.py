@@ -173,13 +173,14 @@ class SQLiteStore:
 
     async def aclose(self) -> None:
         """Stop the doorbell and close the file. Idempotent."""
-        if self._doorbell:
-            await end(self._doorbell)
-            self._doorbell = None
+        doorbell, self._doorbell = self._doorbell, None
         if not self._closed:
             self._closed = True
-            self._closing = self._thread.submit(self._close)
+            with contextlib.suppress(RuntimeError):  # there may be no more threads; then it has opened nothing
+                self._closing = self._thread.submit(self._close)
             self._thread.shutdown(wait=False)
+        if doorbell:
+            await end(doorbell)
         await self._closed_by_thread()
 
     async def join(self, fleet: Fleet) -> Fleet | None:

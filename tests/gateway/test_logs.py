@@ -299,6 +299,14 @@ def test_a_pipe_that_nobody_reads_yet_holds_up_neither_a_start_nor_a_reload(site
         assert b"/login" in pipe.readline()
 
 
+def test_a_socket_is_no_log(site, table, tmp_path):
+    """Opening one fails as opening a pipe without a reader does."""
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "socket"))
+        at = site(table())
+        assert at.reload(table(access_log="socket")).endswith("access_log: socket: No such device or address")
+
+
 def test_an_upstream_that_is_down_is_said_and_why(site, table, tmp_path):
     """Without any health check, and of one that was down from the start."""
     port = free_port()

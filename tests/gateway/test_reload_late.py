@@ -10,6 +10,7 @@ import socket
 import time
 
 from conftest import BOUND_S, status_of
+from lab.operators import Operator
 from lab.processes import stop_still
 from lab.redis_servers import free_port, wait_until
 from test_reload import SWITCHING, UPGRADE, get, log_in, metric, table  # noqa: F401
@@ -22,6 +23,7 @@ from fastticket.gateway.sharedmemory import Slot
 from fastticket.keyfile import create_key_file
 from fastticket.sessions.handing import Known
 
+TOKEN = "t" * 36
 PUBLIC = [{"path": "/", "auth": "none"}]
 PATIENT = "redis://{}/0?timeout_ms=30000"  # a worker that comes while it stands still waits until it goes on
 
@@ -120,10 +122,17 @@ def test_a_signal_to_stop_in_the_midst_of_a_reload_leaves_no_file(site, table, r
     assert not [*at.folder.glob("admin.sock.*")]
 
 
-def test_a_file_of_the_coming_admin_listener_that_goes_away_ends_nothing(site, table, redis_server):  # noqa: F811
-    """As by what cleans a folder up; the coming worker has taken its time."""
+def test_a_file_of_the_coming_admin_listener_that_goes_away_ends_nothing(site, table, redis_server, tmp_path):  # noqa: F811
+    """As by what cleans a folder up; the coming worker has taken its time. A token that this reload
+    takes out is known no more.
+    """
+    (tmp_path / "tokens").write_text(f"ops {TOKEN}\n")
+    (tmp_path / "tokens").chmod(0o600)
     settings = {"store": {"url": f"redis://{redis_server.address}/0"}, "routes": PUBLIC}
-    at = site(table(**settings))
+    former = table(**settings)
+    at = site({**former, "gateway": {**former["gateway"], "admin_token_file": "tokens"}})
+    operator = Operator(str(tmp_path / "admin.sock"), TOKEN)
+    assert operator.get("/v1/status")["is_healthy"]
     at.configure({**table(**settings), "cache": {"capacity": 2000}})
     with stopped(redis_server._process.pid):
         at.at.process.send_signal(signal.SIGHUP)
@@ -131,6 +140,7 @@ def test_a_file_of_the_coming_admin_listener_that_goes_away_ends_nothing(site, t
         (at.folder / f"admin.sock.{at.at.process.pid}").unlink()
     wait_until(lambda: "reloaded: " in at.log, "the reload", BOUND_S)
     assert "the admin listener stays where it was: listen unix:" in at.log
+    assert operator.refused("GET", "/v1/status") == (403, "forbidden")
     assert status_of(at.ask(get())[0]) == 200
     assert metric(at, "reloads_total", result="done") == 1
     assert at.reload(table(**settings)).startswith("reloaded")

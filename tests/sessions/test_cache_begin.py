@@ -57,11 +57,13 @@ async def test_p12_a_store_that_is_away_is_an_outage_from_the_start(caplog):
     assert [("away from the start" in line, "answers again" in line) for line in said] == [(True, False), (False, True)]
 
 
+@pytest.mark.parametrize("silent_at", ["open", "join", "time_ms", "exchange"])
 @in_virtual_time
-async def test_p12_a_store_that_is_silent_is_waited_for_so_long_and_no_longer():
+async def test_p12_a_store_that_is_silent_is_waited_for_so_long_and_no_longer(silent_at):
+    """Whatever it does not answer first."""
     server = new_server()
     cache, store = make(server)
-    gate = store.hold_requests(lambda call: call.name == "open")
+    gate = store.hold_requests(lambda call: call.name == silent_at)
     beginning = asyncio.create_task(cache.begin(0.5))
     await pass_ms(490)
     assert not beginning.done()

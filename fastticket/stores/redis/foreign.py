@@ -77,8 +77,10 @@ class ForeignRedis:
 
     async def aclose(self) -> None:
         """Close the connection, also one that is being made; the next call makes another."""
-        await end(self._connecting)
-        self._drop(self._link)
+        try:
+            await end(self._connecting)
+        finally:
+            self._drop(self._link)
 
     def _drop(self, link: Link | None) -> None:
         """Have another link made. Who waits on this one, too, hears of it."""
